@@ -1,0 +1,1 @@
+"""Example manifests; every one is loaded by a test."""

@@ -1,0 +1,74 @@
+"""The sampler names a manifest may use, and what each stands for in diffusers and in A1111's text.
+
+Source: diffusers' table "A1111/k-diffusion to diffusers", docs api/schedulers/overview.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from jobs.errors import ManifestError
+
+
+@dataclass(frozen=True, slots=True)
+class Scheduler:
+    """One sampler: its canonical name, diffusers' class, and that class's options."""
+
+    name: str
+    class_name: str
+    options: Mapping[str, object] = field(default_factory=dict)
+    schedule_type: str = ""
+    """A1111's "Schedule type", empty for its default."""
+    aliases: tuple[str, ...] = ()
+
+
+_KARRAS = {"use_karras_sigmas": True}
+
+SCHEDULERS: tuple[Scheduler, ...] = (
+    Scheduler("LMS", "LMSDiscreteScheduler", aliases=("k_lms",)),
+    Scheduler("LMS Karras", "LMSDiscreteScheduler", _KARRAS, "Karras", ("k_lms_ka",)),
+    Scheduler("DDIM", "DDIMScheduler", aliases=("ddim",)),
+    Scheduler("DDPM", "DDPMScheduler", aliases=("ddpm",)),
+    Scheduler("PNDM", "PNDMScheduler", aliases=("pndm", "PLMS")),
+    Scheduler("Euler", "EulerDiscreteScheduler", aliases=("k_euler",)),
+    Scheduler("Euler Karras", "EulerDiscreteScheduler", _KARRAS, "Karras"),
+    Scheduler("Euler a", "EulerAncestralDiscreteScheduler", aliases=("k_euler_a", "euler_a")),
+    Scheduler("Heun", "HeunDiscreteScheduler", aliases=("heun",)),
+    Scheduler("DPM2", "KDPM2DiscreteScheduler", aliases=("k_dpm_2", "dpm_2")),
+    Scheduler("DPM2 a", "KDPM2AncestralDiscreteScheduler", aliases=("k_dpm_2_a", "dpm_2_a")),
+    Scheduler("DPM++ 2M", "DPMSolverMultistepScheduler", aliases=("dpmsolver++", "dpmsolver")),
+    Scheduler("DPM++ 2M Karras", "DPMSolverMultistepScheduler", _KARRAS, "Karras"),
+    Scheduler(
+        "DPM++ 2M SDE", "DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}
+    ),
+    Scheduler(
+        "DPM++ 2M SDE Karras",
+        "DPMSolverMultistepScheduler",
+        {"algorithm_type": "sde-dpmsolver++", **_KARRAS},
+        "Karras",
+    ),
+    Scheduler("DPM++ 3M", "DPMSolverMultistepScheduler", {"solver_order": 3}),
+    Scheduler("DPM++ 2S", "DPMSolverSinglestepScheduler", aliases=("dpmsingle",)),
+    Scheduler("DEIS", "DEISMultistepScheduler", aliases=("deis",)),
+    Scheduler("UniPC", "UniPCMultistepScheduler", aliases=("unipc",)),
+)
+
+_BY_NAME: dict[str, Scheduler] = {}
+for _scheduler in SCHEDULERS:
+    for _name in (_scheduler.name, *_scheduler.aliases):
+        _BY_NAME[_name.casefold()] = _scheduler
+    if not _scheduler.options:
+        _BY_NAME[_scheduler.class_name.casefold()] = _scheduler
+
+
+def find_scheduler(name: str) -> Scheduler:
+    """The sampler that `name` means: A1111's, kohya's (`k_euler_a`) or diffusers' class name, in any case.
+
+    Raises ManifestError with the names there are.
+    """
+    found = _BY_NAME.get(name.casefold())
+    if found is None:
+        names = ", ".join(scheduler.name for scheduler in SCHEDULERS)
+        raise ManifestError(f"no scheduler is called {name!r}: use one of {names}, or diffusers' class name")
+    return found

@@ -1,0 +1,65 @@
+"""What the environment may set: every variable `IMAGEMILL_…`, its type, its default and its range."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import ByteSize, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from jobs.errors import SettingsError
+
+PREFIX = "IMAGEMILL_"
+
+
+class Settings(BaseSettings):
+    """The settings of one process, read once at its start.
+
+    A variable that begins with IMAGEMILL_ and is not one of these is refused by `load_settings`.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
+
+    redis_url: SecretStr | None = None
+    """redis://:password@host:port/0, rediss:// for TLS. Without it the connection file of `imagemill run`."""
+    output_root: Path | None = None
+    """A worker writes only below this folder; None means the folder it was started in."""
+    lease: float = Field(30.0, ge=1.0, le=3600.0)
+    """Seconds a shard stays claimed without renewal; renewed every third of it. The same on all workers."""
+    rows: int = Field(16, ge=1, le=1024)
+    """Rows of one UNet forward (a guided image takes two)."""
+    task_slots: int = Field(2, ge=1, le=64)
+    """Shards that one worker process holds at a time; two keep the batch full from shard to shard."""
+    min_free_disk: ByteSize = Field(ByteSize(1 << 30))
+    """Below this much free space at the output, rendering pauses ("2GiB", "500MB" or bytes)."""
+    models: Annotated[tuple[str, ...], NoDecode] = ()
+    """A worker takes only jobs of these models; empty means any."""
+    device: str = "auto"
+    """torch device of a worker process: auto, cpu, cuda."""
+    torch_threads: int | None = Field(None, ge=1)
+    """torch intra-op threads of a worker process; None leaves torch's own choice."""
+    log_format: Literal["plain", "json"] = "plain"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    runtime_dir: Path | None = None
+    """Where connection and lock files live; None means XDG_RUNTIME_DIR, or a 0700 folder of the user's."""
+    instant_seconds: float = Field(0.0, ge=0.0)
+    """How long the stand-in model `instant` takes for a micro-batch: for tests and queue benchmarks."""
+
+
+def load_settings() -> Settings:
+    """The process's settings, from its environment.
+
+    Raises SettingsError naming the variable, its value and what is allowed.
+    """
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    for variable in sorted(os.environ):
+        if variable.upper().startswith(PREFIX) and variable.upper() not in known:
+            raise SettingsError(f"{variable}: no such setting; there are {', '.join(sorted(known))}")
+    try:
+        return Settings()  # type: ignore[call-arg]
+    except ValidationError as error:
+        first = error.errors()[0]
+        variable = PREFIX + str(first["loc"][0]).upper()
+        raise SettingsError(f"{variable} = {first['input']!r}: {first['msg']}") from None

@@ -1,0 +1,1 @@
+"""Reads manifests, submits jobs, watches them. Never imports torch, never imports worker."""

@@ -1,0 +1,1 @@
+"""Renders image requests and writes them to disk. Never imports producer."""
