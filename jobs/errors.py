@@ -33,6 +33,10 @@ class LedgerError(ImagemillError):
     """Redis is away, full, refuses the password, or holds what this version cannot read."""
 
 
+class LedgerUnavailable(LedgerError):
+    """Redis is away or cannot write for now: the same call may go through later."""
+
+
 class JobError(ImagemillError):
     """A job does not exist, is in a state that forbids the action, or its output is taken."""
 

@@ -81,6 +81,8 @@ class Entry:
     """The user's own name for the line; passed through to the metadata."""
     columns: Mapping[str, Any] = field(default_factory=dict)
     """The user's own columns (JSON values); passed through to the metadata."""
+    seed_ordinal: int | None = None
+    """The request's number among equals when its seed was derived; None when the seed was given."""
 
 
 def derived_seed(job_name: str, request: ImageRequest, ordinal: int) -> int:

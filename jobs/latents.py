@@ -1,0 +1,165 @@
+"""Initial latents from .npy and .safetensors files: read, checked, hashed, and kept by hash.
+
+Canonical contents: little-endian float32, C order, shape [channels, height/scale, width/scale].
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jobs.errors import LatentsError
+from jobs.models import ModelRef
+
+MAX_BYTES: Final = 512 << 20
+"""A larger file is refused: 16 channels of 2048x2048 float64 are as much."""
+
+Latents = NDArray[np.float32]
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+def read_latents(path: Path) -> Latents:
+    """The initial latents in a .npy or .safetensors file, canonical: float32 [channels, h, w].
+
+    A safetensors file holds one tensor, or one named "latents". float64 is rounded to float32; a leading
+    dimension of 1 is taken off. Raises LatentsError.
+    """
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise LatentsError(
+                f"{path}: is {size} bytes, more than {MAX_BYTES >> 20} MiB: is it the right file?"
+            )
+        contents = path.read_bytes()
+    except FileNotFoundError:
+        raise LatentsError(f"{path}: there is no such file") from None
+    except OSError as error:
+        raise LatentsError(f"{path}: cannot be read: {error.strerror}") from None
+    if path.suffix == ".npy":
+        array = _from_npy(path, contents)
+    elif path.suffix == ".safetensors":
+        array = _from_safetensors(path, contents)
+    else:
+        raise LatentsError(
+            f"{path}: must end in .npy or .safetensors: save it with numpy.save or safetensors"
+        )
+    if array.dtype.kind != "f" or array.dtype.itemsize > 8:
+        raise LatentsError(f"{path}: holds {array.dtype}: save it as float32")
+    shape = _shape(array)
+    if array.ndim == 4 and array.shape[0] == 1:
+        array = array[0]
+    if array.ndim != 3 or 0 in array.shape:
+        raise LatentsError(f"{path}: has shape {shape}: save one image's latents, [channels, height, width]")
+    with np.errstate(over="ignore"):
+        latents = np.ascontiguousarray(array, dtype="<f4")
+    if not np.isfinite(latents).all():
+        raise LatentsError(f"{path}: holds values that are not finite in float32: save finite ones")
+    return latents
+
+
+def check_latents(path: Path, latents: Latents, model: ModelRef, height: int, width: int) -> None:
+    """Raise LatentsError unless `latents` fit a `height` x `width` image of `model`, if its form is known."""
+    channels, scale = model.latent_channels, model.latent_scale
+    if channels is None or scale is None:
+        return
+    expected = (channels, height // scale, width // scale)
+    if latents.shape == expected:
+        return
+    remedy = "save latents of that shape"
+    if latents.shape[0] == channels:
+        remedy += f", or set width {latents.shape[2] * scale} and height {latents.shape[1] * scale}"
+    raise LatentsError(
+        f"{path}: has shape {_shape(latents)}, but {model.label} at {width}x{height} takes"
+        f" {list(expected)}: {remedy}"
+    )
+
+
+def latents_sha256(latents: Latents) -> str:
+    """The hex SHA-256 of latents' shape and canonical contents, whatever file they came from."""
+    digest = hashlib.sha256(f"float32 {_shape(latents)}\n".encode())
+    digest.update(np.ascontiguousarray(latents, dtype="<f4").tobytes())
+    return digest.hexdigest()
+
+
+def write_input(folder: Path, latents: Latents) -> str:
+    """Keep latents in `folder` as HASH.npy and return the hash; a crash leaves no half file of that name.
+
+    Raises OSError.
+    """
+    latents = np.ascontiguousarray(latents, dtype="<f4")
+    sha = latents_sha256(latents)
+    target = folder / f"{sha}.npy"
+    folder.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=folder, prefix=".tmp-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.save(file, latents, allow_pickle=False)
+            file.flush()
+            os.fchmod(file.fileno(), 0o644)  # mkstemp's 0600 would shut out a worker of another user.
+            os.fsync(file.fileno())
+        Path(temporary).replace(target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    directory = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+    return sha
+
+
+def read_input(folder: Path, sha: str) -> Latents:
+    """The latents that `write_input` kept under `sha`. Raises LatentsError if they are gone or altered."""
+    if not _DIGEST.fullmatch(sha):
+        raise LatentsError(f"init_latents = {sha!r}: is no SHA-256")
+    path = folder / f"{sha}.npy"
+    latents = read_latents(path)
+    if latents_sha256(latents) != sha:
+        raise LatentsError(f"{path}: does not hold what its name says: submit the manifest again")
+    return latents
+
+
+def _from_npy(path: Path, contents: bytes) -> NDArray[np.generic]:
+    if not contents.startswith(b"\x93NUMPY"):
+        raise LatentsError(f"{path}: is no .npy file: save it with numpy.save")
+    try:
+        array: NDArray[np.generic] = np.load(io.BytesIO(contents), allow_pickle=False)
+    except (ValueError, EOFError, MemoryError, OverflowError) as error:
+        raise LatentsError(f"{path}: cannot be read as .npy: {error}: save it with numpy.save") from None
+    return array
+
+
+def _from_safetensors(path: Path, contents: bytes) -> NDArray[np.generic]:
+    from safetensors import SafetensorError, deserialize
+
+    try:
+        tensors = dict(deserialize(contents))  # type: ignore[no-untyped-call]
+    except SafetensorError as error:
+        raise LatentsError(f"{path}: is no .safetensors file: {error}") from None
+    name = "latents" if "latents" in tensors else next(iter(tensors), None)
+    if name is None or (len(tensors) > 1 and name != "latents"):
+        raise LatentsError(f'{path}: holds {len(tensors)} tensors: save one, or name it "latents"')
+    tensor = tensors[name]
+    kind, raw = tensor["dtype"], bytes(tensor["data"])
+    if kind == "BF16":  # numpy has none: a bfloat16 is the upper half of a float32.
+        flat = (np.frombuffer(raw, "<u2").astype("<u4") << 16).view("<f4")
+    elif kind in ("F16", "F32", "F64"):
+        flat = np.frombuffer(raw, "<f" + str(int(kind[1:]) // 8))
+    else:
+        raise LatentsError(f"{path}: {name!r} holds {kind}: save it as float32")
+    array: NDArray[np.generic] = flat.reshape(tensor["shape"])
+    return array
+
+
+def _shape(array: NDArray[np.generic]) -> list[int]:
+    return [int(size) for size in array.shape]

@@ -1,0 +1,483 @@
+"""The job's exact state in Redis: what is to be rendered, by whom, and what is done.
+
+The ledger is the truth about work. Every change of more than one key is one Lua script (`jobs/lua/`), fenced
+by the job's incarnation and the attempt that a claim gave; time is Redis' own. Keys: `jobs.redis_keys`.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+from typing import Any, Literal, cast
+
+import redis
+import redis.exceptions
+
+from jobs import redis_keys
+from jobs.errors import JobError, LeaseLost, LedgerError, LedgerUnavailable
+
+LeaseState = Literal["held", "lost", "ending"]
+_SCRIPTS = (
+    "create", "add", "claim", "renew", "record", "complete", "release", "reap", "waiting", "finish",
+    "control", "retry", "refuse",
+)  # fmt: skip
+_COUNTS = ("priority", "run", "total", "left", "done", "failed", "shards", "held")
+WORKER_TTL = 60
+"""Seconds after its last heartbeat that a worker is still listed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSpec:
+    """What a worker must know of a job beside its shards; fixed when the job is made."""
+
+    manifest: Mapping[str, Any]
+    """The manifest as it was read, with resolved paths; copied into job.json."""
+    base: Mapping[str, Any]
+    """An ImageRequest with the job's own settings, as a mapping; its prompt is empty and its seed 0."""
+    name: str
+    output: str
+    """Absolute path."""
+    model: str
+    """What a worker loads: a hub id, a built-in name or an absolute folder."""
+    revision: str
+    precision: str
+    column_names: Sequence[str]
+    """Every user column of the manifest: all rows of a dataset have the same keys."""
+    shard_size: int
+    priority: int
+    max_failures: int | None
+    retention: int
+    """Seconds that the finished job stays in Redis."""
+    narrowed: str = ""
+    """How the submission was narrowed: "--limit 10", or nothing."""
+
+    @property
+    def pipeline(self) -> str:
+        """What must be loaded for the job: model, revision and precision, as one key."""
+        return json.dumps([self.model, self.revision, self.precision])
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """How far the submission of a job has come; what `add` needs to go on with it."""
+
+    incarnation: str
+    state: str
+    cursor: int
+    """Lines of the expanded manifest taken so far."""
+    images: int
+    shards: int
+    first_shard: int
+    """The number of its first shard; -1 as long as there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A lease on one shard, or on the finishing of a job (`kind`). The fence of all later calls."""
+
+    kind: Literal["shard", "finish"]
+    job_id: str
+    incarnation: str
+    shard: str
+    attempt: str
+    blob: bytes
+
+    @property
+    def fence(self) -> tuple[str, str, str, str]:
+        """What every fenced script takes first."""
+        return self.job_id, self.incarnation, self.shard, self.attempt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobStatus:
+    """A job as Redis holds it. Times are seconds since 1970, 0.0 when not yet."""
+
+    job_id: str
+    state: Literal["open", "sealed", "finishing", "finished"]
+    """open: still being submitted; sealed: all shards are stored; finishing: nothing is left to render."""
+    outcome: str
+    """complete, failures, cancelled or stopped; empty until finished."""
+    ending: str
+    """cancelled or stopped while a job ends early, else empty."""
+    reason: str
+    paused: bool
+    priority: int
+    run: int
+    total: int
+    left: int
+    done: int
+    failed: int
+    shards: int
+    shards_ready: int
+    shards_leased: int
+    created: float
+    started: float
+    ended: float
+    """When nothing was left to render."""
+    finished: float
+    images_per_second: float
+    output: str
+    model: str
+    held: int
+    """Images of the manifest that the output held already, so that they are not in the job."""
+    refusals: Mapping[str, str]
+    """Workers that do not take the job, and why."""
+    workers: Sequence[str]
+    """Workers that hold a shard of it now."""
+
+    @property
+    def eta_seconds(self) -> float | None:
+        """Seconds until the last image at the present rate; None when there is none to tell from."""
+        if self.state == "finished" or self.images_per_second <= 0:
+            return None
+        return self.left / self.images_per_second
+
+
+class Ledger:
+    """The calls that producers and workers make; one object a process, safe to share between threads.
+
+    Every call raises LedgerUnavailable when Redis is away or full, LedgerError when it refuses us.
+    """
+
+    def __init__(self, url: str, *, timeout: float = 10.0) -> None:
+        """Connects lazily. `url`: redis://, rediss:// or unix://; `timeout`: seconds a call may take."""
+        try:
+            self._redis: redis.Redis = redis.Redis.from_url(
+                url, socket_timeout=timeout, socket_connect_timeout=min(5.0, timeout), socket_keepalive=True
+            )
+        except ValueError as error:
+            raise LedgerError(f"the Redis URL is wrong ({error}): use redis://:PASSWORD@HOST:PORT/0") from None
+        lua = files("jobs.lua")
+        prelude = lua.joinpath("prelude.lua").read_text()
+        self._scripts = {
+            name: self._redis.register_script(prelude + lua.joinpath(f"{name}.lua").read_text())
+            for name in _SCRIPTS
+        }
+
+    def _run(self, script: str, *arguments: str | int | bytes) -> Any:
+        with _speaking():
+            return self._scripts[script](args=list(arguments))
+
+    def ping(self) -> None:
+        """Returns when Redis answers and takes us; raises what is wrong otherwise."""
+        with _speaking():
+            self._redis.ping()
+
+    # Submitting.
+
+    def create(self, spec: JobSpec, digest: str, least_number: int) -> tuple[str, bool]:
+        """Makes a job, or finds the unfinished one of the same output and digest.
+
+        Returns (job_id, created). Raises JobError when another job owns the output.
+        """
+        fields = {
+            "name": spec.name,
+            "spec": json.dumps(asdict(spec), ensure_ascii=False),
+            "output": spec.output,
+            "model": spec.model,
+            "pipeline": spec.pipeline,
+            "max_failures": 0 if spec.max_failures is None else spec.max_failures,
+            "retention": spec.retention,
+        }
+        pairs = [part for pair in fields.items() for part in pair]
+        answer, job_id = self._run(
+            "create", spec.name, least_number, redis_keys.output(spec.output), digest, secrets.token_hex(8),
+            spec.priority, *pairs,
+        )  # fmt: skip
+        if answer == b"taken":
+            raise JobError(
+                f"{spec.output}: {job_id.decode()} is writing there and its manifest was another: wait for it, "
+                f"or `imagemill cancel {job_id.decode()}`, or name another output"
+            )
+        return job_id.decode(), answer == b"created"
+
+    def submission(self, job_id: str) -> Submission:
+        """How far the submission of a job has come."""
+        fields = self._fields(job_id, ("incarnation", "state", "cursor", "total", "shards", "first_shard"))
+        return Submission(*fields[:2], *map(int, fields[2:]))
+
+    def add(
+        self, job_id: str, incarnation: str, cursor: int, new_cursor: int,
+        shards: Iterable[tuple[int, int, bytes]], *, held: int = 0, seal: bool,
+    ) -> None:  # fmt: skip
+        """Stores shards (number, images, blob) and moves the manifest's cursor; `seal` says these were the last.
+
+        `held` of the lines between the cursors are in the output already and in no shard.
+        Raises JobError when the job ended meanwhile or somebody else is submitting it too.
+        """
+        parts = [part for shard in shards for part in shard]
+        answer = self._run("add", job_id, incarnation, cursor, new_cursor, int(seal), held, *parts).decode()
+        if answer != "added":
+            why = {
+                "gone": "Redis no longer knows it (was it wiped?): submit again",
+                "ending": "it was cancelled or stopped",
+                "closed": "another submit sealed it",
+                "moved": "another submit of the same manifest is adding to it",
+            }[answer]
+            raise JobError(f"{job_id}: {why}")
+
+    # Rendering.
+
+    def claim(
+        self, worker: str, *, lease: float, loaded: str, idle: float, load_time: float, models: Sequence[str]
+    ) -> Claim | None:
+        """Leases the next shard, or the finishing of a job; None when there is nothing for this worker now.
+
+        Seconds: `lease`, `idle` (since this worker last had work of its loaded pipeline), `load_time`.
+        `loaded` is a `JobSpec.pipeline`, "" for none; `models` empty means any.
+        """
+        answer = self._run(
+            "claim", worker, secrets.token_hex(4), int(lease * 1000), loaded, int(idle * 1000),
+            int(load_time * 1000), _json_list(models),
+        )  # fmt: skip
+        if not answer:
+            return None
+        kind, job_id, incarnation, shard, attempt = (part.decode() for part in answer[:5])
+        return Claim(cast(Any, kind), job_id, incarnation, shard, attempt, answer[5])
+
+    def spec(self, job_id: str) -> JobSpec:
+        """What a worker must know of the job. Raises JobError when there is none."""
+        return JobSpec(**json.loads(self._fields(job_id, ("spec",))[0]))
+
+    def first_shard(self, job_id: str) -> int:
+        """The job's lowest shard number: those below it are of earlier jobs of its output."""
+        return int(self._fields(job_id, ("first_shard",))[0])
+
+    def renew(self, claims: Sequence[Claim], lease: float) -> list[LeaseState]:
+        """Renews leases; for each: held, lost, or ending (the job was cancelled or stopped)."""
+        if not claims:
+            return []
+        parts = [part for claim in claims for part in claim.fence]
+        return [state.decode() for state in self._run("renew", int(lease * 1000), *parts)]
+
+    def record(self, claim: Claim, done: Sequence[int], failed: Mapping[int, Mapping[str, Any]]) -> int:
+        """Sets the done bits of `done` and keeps the failures; returns how many bits were new.
+
+        Both are indices in the job. Raises LeaseLost when the attempt no longer holds the shard.
+        """
+        return self._mark("record", claim, done, failed)
+
+    def complete(self, claim: Claim, done: Sequence[int], failed: Mapping[int, Mapping[str, Any]]) -> int:
+        """Ends a shard that is committed on disk; takes all its indices again. As `record` otherwise."""
+        return self._mark("complete", claim, done, failed)
+
+    def _mark(
+        self, script: str, claim: Claim, done: Sequence[int], failed: Mapping[int, Mapping[str, Any]]
+    ) -> int:
+        failures = [part for i, f in failed.items() for part in (i, json.dumps(f, ensure_ascii=False))]
+        turned = int(self._run(script, *claim.fence, len(done), *done, *failures))
+        if turned < 0:
+            raise LeaseLost(f"{claim.job_id}: shard {claim.shard} is another attempt's by now")
+        return turned
+
+    def release(self, claim: Claim) -> None:
+        """Gives a claim back unfinished; nothing happens when it was lost."""
+        self._run("release", *claim.fence)
+
+    def refuse(self, claim: Claim, worker: str, reason: str) -> None:
+        """Gives a claim back and says why this worker takes no shard of the job."""
+        self._run("refuse", *claim.fence, worker, reason)
+
+    def finish(self, claim: Claim) -> None:
+        """Ends the job, with one finish event. Raises LeaseLost when another attempt finishes it."""
+        if int(self._run("finish", claim.job_id, claim.incarnation, claim.attempt)) < 0:
+            raise LeaseLost(f"{claim.job_id}: another worker is finishing it")
+
+    def reap(self) -> int:
+        """Puts back every shard whose lease ran out; returns how many."""
+        return int(self._run("reap"))
+
+    def waiting(self, worker: str, models: Sequence[str]) -> int:
+        """How many claims this worker would find now."""
+        return int(self._run("waiting", worker, _json_list(models)))
+
+    def queued(self) -> int:
+        """Wake-ups in Celery's queue that no worker has taken yet."""
+        with _speaking():
+            return cast(int, self._redis.llen(redis_keys.QUEUE))
+
+    # Workers.
+
+    def heartbeat(self, worker: str, facts: Mapping[str, str | int | float]) -> None:
+        """Says that a worker lives and what it does; forgotten after `WORKER_TTL` seconds."""
+        with _speaking():
+            now = _seconds(self._redis.time())
+            pipe = self._redis.pipeline()
+            pipe.zadd(redis_keys.WORKERS, {worker: now})
+            pipe.zremrangebyscore(redis_keys.WORKERS, "-inf", now - WORKER_TTL)
+            pipe.hset(redis_keys.worker(worker), mapping=dict(facts))
+            pipe.expire(redis_keys.worker(worker), WORKER_TTL)
+            pipe.execute()
+
+    def forget_worker(self, worker: str) -> None:
+        """Takes a worker that ended cleanly off the list."""
+        with _speaking():
+            self._redis.zrem(redis_keys.WORKERS, worker)
+            self._redis.delete(redis_keys.worker(worker))
+
+    def forget_refusals(self, worker: str) -> None:
+        """Takes back what a worker refused: a restarted one may hold another model."""
+        with _speaking():
+            for job_id in self._redis.zrange(redis_keys.ACTIVE, 0, -1):
+                self._redis.hdel(redis_keys.job(job_id.decode(), "refusals"), worker)
+
+    def workers(self) -> dict[str, dict[str, str]]:
+        """Every worker with a heartbeat, by name, with the facts it gave."""
+        with _speaking():
+            names = sorted(name.decode() for name in self._redis.zrange(redis_keys.WORKERS, 0, -1))
+            found = {name: self._redis.hgetall(redis_keys.worker(name)) for name in names}
+        return {
+            name: {k.decode(): v.decode() for k, v in facts.items()} for name, facts in found.items() if facts
+        }
+
+    # Watching and steering.
+
+    def job_ids(self) -> list[str]:
+        """Every job Redis holds, oldest first."""
+        with _speaking():
+            ids = [job_id.decode() for job_id in self._redis.zrange(redis_keys.JOBS, 0, -1)]
+            gone = [job_id for job_id in ids if not self._redis.exists(redis_keys.job(job_id))]
+            if gone:
+                self._redis.zrem(redis_keys.JOBS, *gone)
+        return [job_id for job_id in ids if job_id not in gone]
+
+    def status(self, job_id: str) -> JobStatus:
+        """The job as it stands. Raises JobError when Redis holds none of that id."""
+        with _speaking():
+            pipe = self._redis.pipeline()
+            pipe.hgetall(redis_keys.job(job_id))
+            pipe.llen(redis_keys.job(job_id, "ready"))
+            pipe.hgetall(redis_keys.job(job_id, "leased"))
+            pipe.hgetall(redis_keys.job(job_id, "refusals"))
+            pipe.time()
+            raw, ready, leased, refusals, time = pipe.execute()
+        if not raw:
+            raise self._no_such(job_id)
+        job = {k.decode(): v.decode() for k, v in raw.items()}
+        seconds = {name: int(job[name]) / 1000 for name in ("created", "started", "ended", "finished")}
+        return JobStatus(
+            job_id=job_id,
+            state=cast(Any, job["state"]),
+            outcome=job.get("outcome", ""),
+            ending=job["ending"],
+            reason=job["reason"],
+            paused=job["paused"] == "1",
+            shards_ready=ready,
+            shards_leased=len(leased),
+            images_per_second=_rate(job, _seconds(time)),
+            output=job["output"],
+            model=job["model"],
+            refusals={name.decode(): reason.decode() for name, reason in refusals.items()},
+            workers=sorted({json.loads(lease)["w"] for lease in leased.values()}),
+            **{name: int(job[name]) for name in _COUNTS},
+            **seconds,
+        )
+
+    def failures(self, job_id: str) -> dict[int, dict[str, Any]]:
+        """The job's failures: index in the job -> shard, position, image_id, reason."""
+        with _speaking():
+            raw = self._redis.hgetall(redis_keys.job(job_id, "failures"))
+        return {int(index): json.loads(failure) for index, failure in sorted(raw.items())}
+
+    def done_bits(self, job_id: str) -> bytes:
+        """The done bits: image i is bit 7 - i % 8 of byte i // 8."""
+        with _speaking():
+            return cast(bytes, self._redis.get(redis_keys.job(job_id, "done")) or b"")
+
+    def shard_blobs(self, job_id: str) -> Iterator[bytes]:
+        """Every shard's blob, one by one, in no order."""
+        with _speaking():
+            for _number, blob in self._redis.hscan_iter(redis_keys.job(job_id, "shards"), count=16):
+                yield blob
+
+    def control(self, job_id: str, action: Literal["pause", "resume", "cancel"], reason: str = "") -> None:
+        """Pauses, resumes or cancels; it acts at the next claim. Raises JobError when the job's state forbids it."""
+        answer = self._run("control", job_id, action, reason).decode()
+        if answer == "gone":
+            raise self._no_such(job_id)
+        if answer != "ok":
+            raise JobError(f"{job_id} is {answer} already: there is nothing to {action}")
+
+    def retry(
+        self, job_id: str, incarnation: str, run: int, indices: Sequence[int], shards: Sequence[tuple[int, bytes]]
+    ) -> None:
+        """Opens a finished job's next run with new shards (number, blob) for the given indices."""
+        parts = [part for shard in shards for part in shard]
+        answer = self._run("retry", job_id, incarnation, run, len(indices), *indices, *parts).decode()
+        if answer != "ok":
+            why = {"gone": "Redis no longer holds it", "moved": "it is not finished, or was sent back already"}
+            raise JobError(f"{job_id}: {why.get(answer, f'its output is {answer}')}")
+
+    def incarnation(self, job_id: str) -> str:
+        """The random word that tells this job from one of the same id before Redis was wiped."""
+        return self._fields(job_id, ("incarnation",))[0]
+
+    def used_bytes(self) -> int:
+        """Bytes of memory that Redis uses."""
+        with _speaking():
+            return int(cast(Any, self._redis.info("memory"))["used_memory"])
+
+    def _fields(self, job_id: str, names: Sequence[str]) -> list[str]:
+        with _speaking():
+            values = cast(Any, self._redis.hmget(redis_keys.job(job_id), list(names)))
+        if None in values:
+            raise self._no_such(job_id)
+        return [value.decode() for value in values]
+
+    def _no_such(self, job_id: str) -> JobError:
+        there_are = ", ".join(self.job_ids()[-5:]) or "none"
+        return JobError(f"there is no job {job_id!r} in this Redis; the latest: {there_are}")
+
+
+@contextmanager
+def _speaking() -> Iterator[None]:
+    """Turns redis-py's errors into ours, with the remedy."""
+    try:
+        yield
+    except redis.exceptions.AuthenticationError as error:
+        raise LedgerError(f"Redis refuses the password ({error}): check IMAGEMILL_REDIS_URL") from None
+    except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:
+        raise LedgerUnavailable(
+            f"Redis does not answer ({error}): is it started, and is IMAGEMILL_REDIS_URL right?"
+        ) from None
+    except redis.exceptions.OutOfMemoryError as error:
+        raise _full(error) from None
+    except redis.exceptions.ResponseError as error:
+        if "OOM" in str(error):
+            raise _full(error) from None
+        if "MISCONF" in str(error) or "READONLY" in str(error):
+            raise LedgerUnavailable(f"Redis cannot write ({error}): give its disk space") from None
+        if "NOAUTH" in str(error) or "NOPERM" in str(error) or "WRONGPASS" in str(error):
+            raise LedgerError(f"Redis refuses us ({error}): check IMAGEMILL_REDIS_URL") from None
+        raise
+
+
+def _full(error: Exception) -> LedgerUnavailable:
+    return LedgerUnavailable(
+        f"Redis is full ({error}): raise its maxmemory, or let finished jobs go (retention); nothing is lost"
+    )
+
+
+def _seconds(time: Any) -> float:
+    return float(time[0]) + float(time[1]) / 1e6
+
+
+def _rate(job: Mapping[str, str], now: float) -> float:
+    """Images a second over the last half minute while a run goes on, over the whole run once it finished."""
+    if job["state"] == "finished":
+        taken = (int(job["last_image"]) - int(job["started"])) / 1000
+        return int(job["done"]) / taken if taken > 0 and job["started"] != "0" and job["run"] == "1" else 0.0
+    since = now - int(job["window_at"]) / 1000
+    if job["window_at"] == "0":
+        return 0.0
+    if float(job["window_rate"]) == 0 or since > 10:
+        return int(job["window_count"]) / max(since, 0.001)
+    return float(job["window_rate"])
+
+
+def _json_list(items: Sequence[str]) -> str:
+    return json.dumps(list(items))

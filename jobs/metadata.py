@@ -1,0 +1,163 @@
+"""What is written about an image: its metadata row, its A1111 text, and the record of a failure."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from typing import Any
+
+from jobs.request import REQUEST_FIELDS, Entry, ImageRequest
+from jobs.schedulers import find_scheduler
+
+RENDERED_PREFIX = "rendered_"
+
+_SETTINGS = tuple(name for name in REQUEST_FIELDS if name != "prompt")
+_OWN_NAMES = frozenset(
+    {*REQUEST_FIELDS, "file_name", "file_names", "text", "image_id", "id", "job_id", "flagged", "sha256"}
+)
+_FEATURE_NAMES = frozenset({"image", "images"})
+"""What Hugging Face's imagefolder calls the pictures themselves."""
+
+
+@cache
+def imagemill_version() -> str:
+    """The installed version; "0.0" when imagemill runs from a folder that was never installed."""
+    try:
+        return importlib.metadata.version("imagemill")
+    except importlib.metadata.PackageNotFoundError:
+        return "0.0"
+
+
+def column_problem(name: str) -> str | None:
+    """Why a user's column cannot have this name in the metadata, or None when it can."""
+    if name in _OWN_NAMES or name.startswith(RENDERED_PREFIX):
+        return f"{name!r} is a name of imagemill's own metadata"
+    if name in _FEATURE_NAMES or name.endswith(("_file_name", "_file_names")):
+        return f"{name!r} means a picture to Hugging Face's imagefolder"
+    return None
+
+
+def metadata_row(
+    entry: Entry,
+    *,
+    file_name: str,
+    sha256: str,
+    job_id: str,
+    rendered: Mapping[str, Any],
+    flagged: str | None = None,
+    column_names: Sequence[str],
+) -> dict[str, Any]:
+    """One line of metadata.jsonl, in a fixed order: what it is, every setting, the user's own columns, how
+    it was rendered.
+
+    The prompt is `text`, as imagefolder calls a caption. `column_names` are the columns of the whole job, so
+    that every row has the same keys (null where a line lacks one). `rendered` (JSON values) becomes
+    `rendered_…` columns, beside the settings asked for; `flagged` says what is odd about the picture.
+    Raises ValueError for a column name that `column_problem` refuses or that `column_names` lacks.
+    """
+    problems = [problem for name in column_names if (problem := column_problem(name)) is not None]
+    unknown = [name for name in entry.columns if name not in column_names]
+    if problems or unknown:
+        raise ValueError("; ".join([*problems, *(f"{name!r} is not among the columns" for name in unknown)]))
+    request = asdict(entry.request)
+    return {
+        "file_name": file_name,
+        "text": entry.request.prompt,
+        "image_id": entry.request.image_id,
+        **{name: request[name] for name in _SETTINGS},
+        "id": entry.id,
+        **{name: entry.columns.get(name) for name in column_names},
+        "job_id": job_id,
+        **{f"{RENDERED_PREFIX}{name}": value for name, value in rendered.items()},
+        "flagged": flagged,
+        "sha256": sha256,
+    }
+
+
+def request_of_row(row: Mapping[str, Any]) -> ImageRequest:
+    """The request of a metadata row."""
+    return ImageRequest.from_mapping({**row, "prompt": row["text"]})
+
+
+def parameters_text(request: ImageRequest) -> str:
+    """The request in A1111's form: the prompt, `Negative prompt:` when there is one, the settings.
+
+    Source: AUTOMATIC1111's `infotext_utils`, whose reader splits the last line at commas and takes a value
+    in double quotes as JSON.
+    """
+    scheduler = find_scheduler(request.scheduler)
+    sampler = scheduler.name.removesuffix(f" {scheduler.schedule_type}")
+    settings = {
+        "Steps": request.num_inference_steps,
+        "Sampler": sampler,
+        "Schedule type": scheduler.schedule_type,
+        "CFG scale": float(request.guidance_scale),
+        "Seed": request.seed,
+        "Size": f"{request.width}x{request.height}",
+        "Model hash": request.revision.removeprefix("sha256:")[:10],
+        "Model": request.model,
+        "RNG": "CPU",
+        "Version": "imagemill-" + ".".join(imagemill_version().split(".")[:2]),
+    }
+    lines = [request.prompt]
+    if request.negative_prompt != "":
+        lines.append(f"Negative prompt: {request.negative_prompt}")
+    lines.append(", ".join(f"{name}: {_quoted(value)}" for name, value in settings.items() if value != ""))
+    return "\n".join(lines)
+
+
+def _quoted(value: object) -> str:
+    text = str(value)
+    return json.dumps(text, ensure_ascii=False) if any(mark in text for mark in ",:\n") else text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """One image that could not be rendered, and all that is needed to try it again."""
+
+    shard: int
+    position: int
+    """The image's place in the shard, from 0."""
+    entry: Entry
+    reason: str
+    job_id: str
+
+    @property
+    def image_id(self) -> str:
+        return self.entry.request.image_id
+
+    @property
+    def command(self) -> str:
+        """The shell command that renders this one image again."""
+        return shlex.join(["imagemill-worker", "render", "--request", self.entry.request.to_json()])
+
+    def to_json(self) -> str:
+        """One line of a failures file, without the newline."""
+        record = {
+            "shard": self.shard,
+            "position": self.position,
+            "image_id": self.image_id,
+            "reason": self.reason,
+            "job_id": self.job_id,
+            "id": self.entry.id,
+            "columns": dict(self.entry.columns),
+            "request": asdict(self.entry.request),
+            "command": self.command,
+        }
+        return json.dumps(record, ensure_ascii=False)
+
+    @classmethod
+    def from_mapping(cls, record: Mapping[str, Any]) -> Failure:
+        """The failure that `to_json` wrote. Raises KeyError or TypeError for anything else."""
+        request = ImageRequest.from_mapping(record["request"])
+        return cls(
+            shard=record["shard"],
+            position=record["position"],
+            entry=Entry(request=request, id=record["id"], columns=record["columns"]),
+            reason=record["reason"],
+            job_id=record["job_id"],
+        )

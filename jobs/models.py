@@ -1,0 +1,257 @@
+"""A model's name in a manifest resolved to the exact weights a worker must load. No torch, no diffusers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from jobs.errors import ModelError
+
+HUB_TIMEOUT: Final = 5.0
+"""Seconds to wait for the Hugging Face hub."""
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_LOADED_SUFFIXES = frozenset({".json", ".txt", ".safetensors", ".bin", ".model"})
+_CACHE_FROM = 1 << 20
+_SETTLED_NS = 2_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRef:
+    """A model and the revision of its weights."""
+
+    model: str
+    """What a worker loads: a hub id, a built-in name or an absolute folder."""
+    label: str
+    """What people see: the hub id, the built-in name or the folder's own name."""
+    revision: str
+    """A hub commit, "sha256:…" of a folder's contents, or a built-in's own."""
+    latent_channels: int | None
+    latent_scale: int | None
+    """Pixels per latent, each way; None (and channels None) where the configs are not at hand."""
+
+
+BUILT_IN: Final = {
+    "shapes-random": ModelRef("shapes-random", "shapes-random", "shapes-random-1", 4, 4),
+    "instant": ModelRef("instant", "instant", "instant-1", None, None),
+}
+
+
+def is_folder_name(model: str) -> bool:
+    """Whether a manifest's `model` means a folder: it begins with /, ./, ../ or ~."""
+    return model.startswith(("/", "./", "../", "~")) or model in (".", "..")
+
+
+def name_trouble(model: str) -> str | None:
+    """What is wrong with the form of a manifest's `model`, with the remedy; None when it may stand."""
+    if is_folder_name(model) or model in BUILT_IN or model == "shapes":
+        return None
+    if _HUB_ID.fullmatch(model) and not re.search(r"--|\.\.|[.-](/|$)", model):
+        return None
+    return (
+        f"is no model: use a built-in one ({', '.join(sorted(BUILT_IN))}), a Hugging Face id (org/name),"
+        f" or a folder, which begins with ./ ../ ~ or /"
+    )
+
+
+def resolve_model(model: str, revision: str | None = None) -> ModelRef:
+    """The exact weights that `model` means: a built-in's, a folder's or a hub repository's.
+
+    A hub `revision` of 40 hex digits is taken as it is, without the network; a branch or tag (None: main) is
+    asked of the hub, or of the local cache when the hub is out of reach. Raises ModelError.
+    """
+    trouble = name_trouble(model)
+    if trouble is not None:
+        raise ModelError(f"model = {model}: {trouble}")
+    if model == "shapes":
+        raise ModelError("model = shapes: is not shipped yet; use shapes-random")
+    if model in BUILT_IN:
+        found = BUILT_IN[model]
+    elif is_folder_name(model):
+        folder = Path(os.path.expanduser(model)).resolve()  # noqa: PTH111 - raises nothing for an unknown user
+        channels, scale = _latent_form(folder)
+        found = ModelRef(str(folder), folder.name, folder_revision(folder), channels, scale)
+    else:
+        commit = revision if revision and _COMMIT.fullmatch(revision) else _hub_commit(model, revision)
+        snapshot = _cached_repository(model) / "snapshots" / commit
+        return ModelRef(model, model, commit, *_latent_form(snapshot))
+    if revision is not None and revision != found.revision:
+        raise ModelError(
+            f"model = {model}: holds revision {found.revision}, not {revision}:"
+            " remove `revision`, or name the model that was meant"
+        )
+    return found
+
+
+def folder_revision(path: Path) -> str:
+    """ "sha256:" and the hash of what a pipeline folder's loader reads: names and contents, not its place.
+
+    These are model_index.json and the configs, vocabularies and weights in the folders of its components.
+    Hashes of large files are cached under the user's cache folder by (real path, size, times, inode).
+    Raises ModelError when the folder is no pipeline or cannot be read.
+    """
+    total = hashlib.sha256()
+    try:
+        for name, file in _pipeline_files(path):
+            total.update(f"{name}\0{_file_hash(file)}\n".encode())
+    except OSError as error:
+        raise ModelError(f"model = {path}: cannot be read: {error.strerror}: {error.filename}") from None
+    return "sha256:" + total.hexdigest()
+
+
+def _pipeline_files(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Relative name and path of each file that counts, sorted by name."""
+    if not folder.is_dir():
+        raise ModelError(f"model = {folder}: there is no such folder")
+    index = folder / "model_index.json"
+    if not index.is_file():
+        raise ModelError(
+            f"model = {folder}: holds no model_index.json: name a diffusers pipeline folder,"
+            " as save_pretrained() writes it"
+        )
+    pipeline = _read_json(index)
+    if not isinstance(pipeline, dict):
+        raise ModelError(f"{index}: must hold a JSON object, as save_pretrained() writes it")
+    found = {"model_index.json": index}
+    for component, loader in pipeline.items():
+        if not (isinstance(loader, list) and len(loader) == 2 and loader[1] is not None):
+            continue
+        if "/" in component or component in (".", ".."):
+            raise ModelError(f"{index}: {component!r} is no component's name")
+        if (folder / component).is_dir():
+            for file in (folder / component).iterdir():
+                if file.suffix in _LOADED_SUFFIXES and file.is_file():
+                    found[f"{component}/{file.name}"] = file
+    yield from sorted(found.items())
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ModelError(f"{path}: is not JSON ({error}): save the model again") from None
+
+
+def _file_hash(path: Path) -> str:
+    """The hex SHA-256 of a file's contents, from the cache where that is safe."""
+    real = path.resolve()
+    before = real.stat()
+    if before.st_size < _CACHE_FROM:
+        return hashlib.sha256(real.read_bytes()).hexdigest()
+    key = json.dumps([str(real), before.st_size, before.st_mtime_ns, before.st_ctime_ns, before.st_ino])
+    cached = _cache_folder() / hashlib.sha256(key.encode()).hexdigest()
+    try:
+        known = cached.read_text("ascii")
+    except (OSError, UnicodeDecodeError):
+        known = ""
+    if _DIGEST.fullmatch(known):
+        return known
+    with real.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        after = os.fstat(file.fileno())
+    # A file written a moment ago may change again within the clock's grain and look the same.
+    settled = time.time_ns() - max(after.st_mtime_ns, after.st_ctime_ns) > _SETTLED_NS
+    if settled and (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns):
+        _remember(cached, digest)
+    return digest
+
+
+def _cache_folder() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME")
+    if base is not None and Path(base).is_absolute():
+        return Path(base) / "imagemill" / "hashes"
+    return Path(os.path.expanduser("~")) / ".cache" / "imagemill" / "hashes"  # noqa: PTH111 - as above
+
+
+def _remember(cached: Path, digest: str) -> None:
+    try:
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=cached.parent)
+        try:
+            with os.fdopen(handle, "w") as file:
+                file.write(digest)
+            Path(temporary).replace(cached)
+        except OSError:
+            Path(temporary).unlink(missing_ok=True)
+    except OSError:
+        return  # A cache that cannot be written (a read-only home) costs time, not truth.
+
+
+def _latent_form(folder: Path) -> tuple[int | None, int | None]:
+    """Channels and scale of a pipeline's latents, from its UNet's and VAE's configs when both are there."""
+    try:
+        unet = _read_json(folder / "unet" / "config.json")
+        vae = _read_json(folder / "vae" / "config.json")
+        return int(unet["in_channels"]), int(2 ** (len(vae["block_out_channels"]) - 1))
+    except OSError:
+        return None, None
+    except (KeyError, TypeError, ValueError):
+        raise ModelError(
+            f"model = {folder}: its unet/config.json names no in_channels, or its vae/config.json no"
+            " block_out_channels: name a Stable Diffusion pipeline"
+        ) from None
+
+
+def _cached_repository(model: str) -> Path:
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return Path(HF_HUB_CACHE) / ("models--" + model.replace("/", "--"))
+
+
+def _hub_commit(model: str, revision: str | None) -> str:
+    """The commit that a branch or tag of a hub repository stands at."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    named = "main" if revision is None else revision
+    try:
+        commit = HfApi().model_info(model, revision=revision, timeout=HUB_TIMEOUT).sha
+    except GatedRepoError:
+        raise ModelError(
+            f"model = {model}: is gated: accept its terms on huggingface.co and set HF_TOKEN"
+        ) from None
+    except RepositoryNotFoundError:
+        raise ModelError(
+            f"model = {model}: the hub knows no such repository: check the name, or set HF_TOKEN"
+            " if it is private"
+        ) from None
+    except RevisionNotFoundError:
+        raise ModelError(f"revision = {revision}: {model} has none of that name on the hub") from None
+    except Exception as error:
+        # Each release of the hub's client raises its HTTP library's own errors (requests', httpx', …).
+        if not isinstance(error, (HfHubHTTPError, OSError)) and "http" not in type(error).__module__:
+            raise
+        return _cached_commit(model, named, error)
+    if commit is None:
+        raise ModelError(f"model = {model}: the hub names no commit: give `revision: <commit>`")
+    return str(commit)
+
+
+def _cached_commit(model: str, named: str, error: Exception) -> str:
+    """The commit that the local hub cache last saw at `named`, because the hub could not be asked."""
+    refs = _cached_repository(model) / "refs"
+    ref = refs / named
+    if ref.resolve().is_relative_to(refs.resolve()) and ref.is_file():
+        commit = ref.read_text("utf-8").strip()
+        if _COMMIT.fullmatch(commit):
+            return commit
+    why = str(error).splitlines()[0] if str(error) else type(error).__name__
+    raise ModelError(
+        f"model = {model}: the hub cannot be asked which commit {named} is ({why}) and the local cache"
+        " does not know: give `revision: <commit>` (40 hex digits), or name a folder"
+    )

@@ -1,0 +1,242 @@
+"""`imagemill`: the command line. Heavy modules are imported by the command that needs them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from jobs.errors import ImagemillError, JobError
+
+if TYPE_CHECKING:
+    from jobs.ledger import JobStatus, Ledger
+    from jobs.settings import Settings
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="imagemill")
+def command() -> None:
+    """Render YAML manifests of prompts into datasets of pictures, through Redis and Celery.
+
+    `imagemill run FILE` does it all on this machine. With a Redis of your own (IMAGEMILL_REDIS_URL) and
+    workers (`imagemill-worker`) anywhere, `imagemill submit FILE` and watch.
+
+    Exit status: 0 done, 1 some images failed or the job was ended early, 2 bad input.
+    """
+
+
+def _narrowing(function: Callable[..., Any]) -> Callable[..., Any]:
+    function = click.option(
+        "--sample", type=click.IntRange(min=1), metavar="N", help="Only N images drawn at random (the same each time)."
+    )(function)
+    return click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N images.")(function)
+
+
+@command.command()
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=_FILE)
+@_narrowing
+@click.option("--wait", is_flag=True, help="Stay until the jobs are finished; the exit status tells how.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def submit(files: tuple[Path, ...], limit: int | None, sample: int | None, wait: bool, as_json: bool) -> None:
+    """Queue manifests; only what their outputs do not hold yet is rendered."""
+    from dataclasses import asdict
+
+    from producer import show
+    from producer.run import print_submitted
+    from producer.submit import prepare
+    from producer.submit import submit as submit_one
+
+    _one_of(limit, sample)
+    settings, url, ledger = _connect()
+    # All are checked before the first is stored.
+    prepared = [prepare(file, settings, limit=limit, sample=sample) for file in files]
+    submitted = []
+    for one in prepared:
+        submitted.append(submit_one(one, ledger, url))
+        if not as_json:
+            print_submitted(submitted[-1])
+    if not wait:
+        if as_json:
+            _print_json([asdict(one) for one in submitted])
+        elif not ledger.workers():
+            print("no worker is alive: start one with `imagemill-worker`; the jobs wait in Redis")
+        return
+    ends = [_follow(ledger, one.job_id, quiet=as_json) for one in submitted]
+    if as_json:
+        _print_json([show.as_json(end) for end in ends])
+    else:
+        for end in ends:
+            _print_end(end)
+    _exit_with(ends)
+
+
+@command.command()
+@click.argument("file", metavar="FILE", type=_FILE)
+@_narrowing
+@click.option("--gpus", default="all", show_default=True, metavar="all|0,1|none", help="As of imagemill-worker.")
+@click.option("--keep", is_flag=True, help="Leave the data of the Redis that this command starts.")
+def run(file: Path, limit: int | None, sample: int | None, gpus: str, keep: bool) -> None:
+    """Render a manifest here and now: a Redis and a worker of its own, gone when it ends.
+
+    Ctrl-C stops cleanly; the same command goes on where it stopped.
+    """
+    from jobs.settings import load_settings
+    from producer.run import run as run_all
+
+    _one_of(limit, sample)
+    status, _submitted = run_all(file, load_settings(), limit=limit, sample=sample, gpus=gpus, keep=keep)
+    _print_end(status)
+    _exit_with([status])
+
+
+@command.command()
+@click.argument("job", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def status(job: str | None, as_json: bool) -> None:
+    """Show all jobs, or one JOB with its counts, rate, workers and failures."""
+    from producer import show
+
+    _settings, _url, ledger = _connect()
+    workers = ledger.workers()
+    if job is None:
+        jobs = [ledger.status(job_id) for job_id in ledger.job_ids()]
+        if as_json:
+            _print_json({"jobs": [show.as_json(one) for one in jobs], "workers": workers})
+        else:
+            show.print_jobs(jobs, workers)
+        return
+    one, failures = ledger.status(job), ledger.failures(job)
+    if as_json:
+        _print_json({**show.as_json(one), "failures": failures, "alive": workers})
+    else:
+        show.print_job(one, workers, failures)
+
+
+@command.command()
+@click.argument("job")
+def watch(job: str) -> None:
+    """Follow JOB until it is finished; the exit status tells how it went."""
+    _settings, _url, ledger = _connect()
+    end = _follow(ledger, job, quiet=False)
+    _print_end(end)
+    _exit_with([end])
+
+
+@command.command()
+@click.argument("job")
+@click.option("--reason", default="", help="Kept with the job.")
+def cancel(job: str, reason: str) -> None:
+    """End JOB early; what is rendered stays, and submitting its manifest again goes on."""
+    _connect()[2].control(job, "cancel", reason)
+    print(f"{job} is ending: shards that are being rendered are given up at their next step")
+
+
+@command.command()
+@click.argument("job")
+def pause(job: str) -> None:
+    """Let nobody claim a shard of JOB; those being rendered are finished."""
+    _connect()[2].control(job, "pause")
+    print(f"{job} is paused: `imagemill resume {job}` goes on")
+
+
+@command.command()
+@click.argument("job")
+def resume(job: str) -> None:
+    """Go on with a paused JOB, and offer it again to workers that refused it."""
+    _connect()[2].control(job, "resume")
+    print(f"{job} goes on")
+
+
+@command.command()
+@click.argument("job")
+@click.option("--wait", is_flag=True, help="Stay until the job is finished again.")
+def retry(job: str, wait: bool) -> None:
+    """Send back what a finished JOB lacks: its failures, and what was never rendered."""
+    from producer.submit import retry as retry_job
+
+    _settings, url, ledger = _connect()
+    count = retry_job(job, ledger, url)
+    print(f"{job}: {count} images sent back" if count else f"{job}: nothing is missing")
+    if wait and count:
+        end = _follow(ledger, job, quiet=False)
+        _print_end(end)
+        _exit_with([end])
+
+
+@command.command()
+def schema() -> None:
+    """Print the JSON schema of manifests, for editors."""
+    from jobs.manifest import json_schema
+
+    _print_json(json_schema())
+
+
+def _connect() -> tuple[Settings, str, Ledger]:
+    from jobs.connection import redis_url
+    from jobs.ledger import Ledger
+    from jobs.settings import load_settings
+
+    settings = load_settings()
+    url = redis_url(settings, lambda line: click.echo(line, err=True))
+    return settings, url, Ledger(url)
+
+
+def _follow(ledger: Ledger, job_id: str, *, quiet: bool) -> JobStatus:
+    from producer.follow import follow
+    from producer.progress import show_progress
+
+    statuses = follow(ledger, job_id)
+    if not quiet:
+        return show_progress(statuses)
+    for end in statuses:
+        last = end
+    return last
+
+
+def _print_end(end: JobStatus) -> None:
+    """The last line: how many images, where, how fast."""
+    from producer import show
+
+    taken = end.ended - end.started if end.started else 0.0
+    rate = f", {end.done / taken:.1f} images/s" if taken > 0 and end.done else ""
+    failed = f", {end.failed} failed (see failures.jsonl)" if end.failed else ""
+    left = f", {end.left} not rendered" if end.left else ""
+    reason = f" ({end.reason})" if end.reason else ""
+    print(
+        f"{show.state(end)}{reason}: {end.done} images in {end.output}, {show.duration(taken)}{rate}{failed}{left}"
+        + (f"; {end.held} were there already" if end.held else "")
+    )
+
+
+def _exit_with(ends: list[JobStatus]) -> None:
+    from producer.follow import exit_code
+
+    sys.exit(max(exit_code(end) for end in ends))
+
+
+def _one_of(limit: int | None, sample: int | None) -> None:
+    if limit is not None and sample is not None:
+        raise JobError("--limit and --sample exclude each other: give one")
+
+
+def _print_json(value: object) -> None:
+    print(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def main() -> None:
+    """The console script: an ImagemillError is one message on standard error and its exit status."""
+    try:
+        command()
+    except ImagemillError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""A job's live progress: a bar for a person, a line every few seconds where no terminal is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from jobs.ledger import JobStatus
+from producer import show
+
+_EVERY = 5.0
+"""Seconds between two plain lines."""
+
+
+def show_progress(statuses: Iterable[JobStatus]) -> JobStatus:
+    """Shows each status as it comes; returns the last."""
+    return _bar(statuses) if show.is_terminal() else _lines(statuses)
+
+
+def _lines(statuses: Iterable[JobStatus]) -> JobStatus:
+    said, printed = "", 0.0
+    for status in statuses:
+        last = status
+        line = show.progress_line(status)
+        if line != said and time.monotonic() - printed >= _EVERY:
+            print(line, flush=True)
+            said, printed = line, time.monotonic()
+    if show.progress_line(last) != said:
+        print(show.progress_line(last), flush=True)
+    return last
+
+
+def _bar(statuses: Iterable[JobStatus]) -> JobStatus:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
+    with Progress(*columns) as bar:
+        task = bar.add_task("", total=None, rate="")
+        for status in statuses:
+            last = status
+            failed = f", {status.failed} failed" if status.failed else ""
+            rate = f"{status.images_per_second:.1f} images/s, {show.duration(status.eta_seconds)} left{failed}"
+            bar.update(
+                task, description=f"{status.job_id} {show.state(status)}", total=status.total,
+                completed=status.done + status.failed, rate=rate,
+            )  # fmt: skip
+    return last

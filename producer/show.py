@@ -1,0 +1,105 @@
+"""Jobs and workers as text: tables for people, plain lines where no terminal is, JSON for scripts."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from jobs.ledger import JobStatus
+
+Workers = Mapping[str, Mapping[str, str]]
+
+
+def state(job: JobStatus) -> str:
+    """One word or two on where the job stands."""
+    if job.state == "finished":
+        return {"complete": "finished", "failures": "finished, with failures"}.get(job.outcome, job.outcome)
+    if job.ending:
+        return f"{job.ending}, ending"
+    if job.paused:
+        return "paused"
+    if job.state == "open":
+        return "being submitted"
+    return "finishing" if job.state == "finishing" else "running" if job.started else "waiting"
+
+
+def as_json(job: JobStatus) -> dict[str, Any]:
+    """The job's status for `--json`."""
+    return {**asdict(job), "eta_seconds": job.eta_seconds}
+
+
+def duration(seconds: float | None) -> str:
+    """`1h 02m`, `3m 20s`, `8s`; a dash for None."""
+    if seconds is None:
+        return "–"
+    whole = round(seconds)
+    if whole >= 3600:
+        return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
+    return f"{whole // 60}m {whole % 60:02d}s" if whole >= 60 else f"{whole}s"
+
+
+def print_jobs(jobs: Sequence[JobStatus], workers: Workers) -> None:
+    """All jobs, a line each, and how many workers there are."""
+    header = ("job", "state", "images", "failed", "images/s", "left", "output")
+    rows = [
+        (
+            job.job_id, state(job), f"{job.done}/{job.total}", str(job.failed), _rate(job),
+            duration(job.eta_seconds), job.output,
+        )
+        for job in jobs
+    ]  # fmt: skip
+    _print_table(header, rows)
+    print(f"{len(workers)} worker{'' if len(workers) == 1 else 's'}")
+
+
+def print_job(job: JobStatus, workers: Workers, failures: Mapping[int, Mapping[str, Any]]) -> None:
+    """One job: counts, rate, time left, workers, the first failures."""
+    print(f"{job.job_id}: {state(job)}{f' ({job.reason})' if job.reason else ''}")
+    print(f"  output    {job.output}")
+    held = f", {job.held} were there already" if job.held else ""
+    print(f"  images    {job.done} of {job.total} done, {job.failed} failed, {job.left} left{held}")
+    print(f"  shards    {job.shards} in all, {job.shards_ready} waiting, {job.shards_leased} being rendered")
+    print(f"  rate      {_rate(job)} images/s, {duration(job.eta_seconds)} left")
+    print(f"  model     {job.model}, priority {job.priority}, run {job.run}")
+    print(f"  workers   {', '.join(job.workers) or '–'} on it, of {', '.join(workers) or 'none alive'}")
+    for name, reason in job.refusals.items():
+        print(f"  refused   by {name}: {reason}")
+    for index, failure in list(failures.items())[:10]:
+        print(f"  failure   image {index} ({failure['image_id']}): {failure['reason']}")
+    if len(failures) > 10:
+        print(f"  failures  {len(failures) - 10} more: see failures.jsonl in the output, or --json")
+
+
+def progress_line(job: JobStatus) -> str:
+    """The job in one line, for `watch` and `run`."""
+    failed = f", {job.failed} failed" if job.failed else ""
+    return (
+        f"{job.job_id}: {state(job)}, {job.done}/{job.total} images{failed}, {_rate(job)} images/s, "
+        f"{duration(job.eta_seconds)} left"
+    )
+
+
+def is_terminal() -> bool:
+    """Whether a person looks at standard output."""
+    return sys.stdout.isatty()
+
+
+def _rate(job: JobStatus) -> str:
+    return f"{job.images_per_second:.1f}" if job.images_per_second else "–"
+
+
+def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    if is_terminal():
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(*header, box=None, pad_edge=False)
+        for row in rows:
+            table.add_row(*row)
+        Console().print(table)
+        return
+    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+    for row in (header, *rows):
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

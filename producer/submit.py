@@ -1,0 +1,210 @@
+"""From a manifest to a job in the ledger: only what the output does not hold yet, shard by shard.
+
+Nothing is written before the manifest, its model and its latents were found good. An interrupted
+submission is gone on with by submitting the same manifest again: the ledger's cursor says from where.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+
+from jobs.broker import celery_app, wake
+from jobs.errors import JobError
+from jobs.expand import expand, gather_latents, limit, sample
+from jobs.ledger import JobSpec, Ledger
+from jobs.manifest import Manifest, load_manifest
+from jobs.models import ModelRef
+from jobs.output import Output
+from jobs.request import Entry, ImageRequest
+from jobs.settings import Settings
+from jobs.shard import Shard, encode_shard
+
+_CHUNK = 64
+"""Shards sent to Redis in one call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """What a submission came to."""
+
+    job_id: str
+    attached: bool
+    """The same manifest was being rendered already, or its submission was gone on with."""
+    images: int
+    """To be rendered by the job."""
+    held: int
+    """Were in the output already."""
+    duplicates: int
+    """Lines that ask for an image that another line asks for too."""
+    output: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A manifest that was found good: everything that can be wrong with it is behind us."""
+
+    manifest: Manifest
+    model: ModelRef
+    latents: dict[str, str]
+    output: Output
+    limit: int | None
+    sample: int | None
+
+    @property
+    def narrowed(self) -> str:
+        """The option that narrows the submission, as it was given."""
+        if self.limit is not None:
+            return f"--limit {self.limit}"
+        return f"--sample {self.sample}" if self.sample is not None else ""
+
+    def entries(self, on_duplicate: Callable[[Entry], None]) -> Iterable[Entry]:
+        """The requests that the submission is about, in order."""
+        entries = expand(self.manifest, self.model, on_duplicate, latents=self.latents)
+        if self.limit is not None:
+            return limit(entries, self.limit)
+        return sample(entries, self.sample, self.manifest.name) if self.sample is not None else entries
+
+
+def prepare(path: Path, settings: Settings, *, limit: int | None = None, sample: int | None = None) -> Prepared:
+    """Reads and checks all that a job needs; writes nothing. Raises ImagemillError."""
+    manifest = load_manifest(path)
+    model = manifest.resolve_model()
+    latents = gather_latents(manifest, model)
+    assert manifest.output is not None, "load_manifest fills it in"
+    output = Output(Path(manifest.output))
+    if settings.output_root is not None:
+        output.check_within(settings.output_root)
+    return Prepared(manifest, model, latents, output, limit, sample)
+
+
+def submit(prepared: Prepared, ledger: Ledger, url: str) -> Submitted:
+    """Stores the job and wakes workers. Raises ImagemillError; what was stored until then is gone on with."""
+    manifest, output = prepared.manifest, prepared.output
+    ledger.ping()
+    output.prepare()
+    gather_latents(manifest, prepared.model, output.inputs)
+    spec = _spec(prepared)
+    job_id, created = ledger.create(spec, _digest(prepared, spec), output.next_job_number(manifest.name))
+    duplicates = 0
+
+    def count(_entry: Entry) -> None:
+        nonlocal duplicates
+        duplicates += 1
+
+    if ledger.submission(job_id).state == "open":
+        output.write_job_manifest(job_id, spec.manifest)
+        _fill(prepared, spec, job_id, ledger, url, prepared.entries(count))
+    status = ledger.status(job_id)
+    return Submitted(job_id, not created, status.total, status.held, duplicates, str(output.path))
+
+
+def _fill(
+    prepared: Prepared, spec: JobSpec, job_id: str, ledger: Ledger, url: str, entries: Iterable[Entry]
+) -> None:
+    """Stores the job's shards from where its submission stands, and seals it."""
+    at = ledger.submission(job_id)
+    base = ImageRequest.from_mapping(spec.base)
+    held = prepared.output.held_image_ids()
+    number = at.first_shard + at.shards if at.shards else prepared.output.next_shard()
+    cursor, index = at.cursor, at.images
+    app = celery_app(url)
+    for taken, wanted in _chunks(islice(entries, cursor, None), held, spec.shard_size):
+        shards = []
+        for start in range(0, len(wanted), spec.shard_size):
+            part = wanted[start : start + spec.shard_size]
+            shard = Shard(range(index, index + len(part)), part)
+            shards.append((number, len(part), encode_shard(shard, base)))
+            number, index = number + 1, index + len(part)
+        ledger.add(
+            job_id, at.incarnation, cursor, cursor + taken, shards, held=taken - len(wanted), seal=False
+        )
+        if cursor == 0:
+            wake(app, min(len(shards), _wake_ups(ledger)))
+        cursor += taken
+    ledger.add(job_id, at.incarnation, cursor, cursor, [], seal=True)
+    wake(app, 1)
+
+
+def _chunks(entries: Iterator[Entry], held: set[str], shard_size: int) -> Iterator[tuple[int, list[Entry]]]:
+    """Lines in chunks: how many were taken, and those of them that the output does not hold.
+
+    Every chunk but the last fills whole shards.
+    """
+    taken, wanted = 0, list[Entry]()
+    for entry in entries:
+        taken += 1
+        if entry.request.image_id not in held:
+            wanted.append(entry)
+        if len(wanted) == _CHUNK * shard_size:
+            yield taken, wanted
+            taken, wanted = 0, []
+    if taken:
+        yield taken, wanted
+
+
+def retry(job_id: str, ledger: Ledger, url: str) -> int:
+    """Sends back what a finished job lacks, failed or never rendered, as a new run; returns how many images."""
+    from jobs.shard import decode_shard
+
+    status = ledger.status(job_id)
+    if status.state != "finished":
+        raise JobError(f"{job_id} is {status.state}: retry it when it is finished, or cancel it first")
+    spec = ledger.spec(job_id)
+    base = ImageRequest.from_mapping(spec.base)
+    done = ledger.done_bits(job_id)
+    lacking: list[tuple[int, Entry]] = []
+    for blob in ledger.shard_blobs(job_id):
+        shard = decode_shard(blob, base, spec.name)
+        lacking += [
+            (index, entry)
+            for index, entry in zip(shard.indices, shard.entries, strict=True)
+            if index // 8 >= len(done) or not done[index // 8] >> (7 - index % 8) & 1
+        ]
+    # An image that failed twice stands in two shards.
+    unique = sorted(dict(lacking).items())
+    if not unique:
+        return 0
+    number = max(Output(Path(spec.output)).next_shard(), ledger.first_shard(job_id) + status.shards)
+    shards = []
+    for start in range(0, len(unique), spec.shard_size):
+        part = unique[start : start + spec.shard_size]
+        shards.append((number, encode_shard(Shard([i for i, _ in part], [e for _, e in part]), base)))
+        number += 1
+    incarnation = ledger.incarnation(job_id)
+    ledger.retry(job_id, incarnation, status.run, [index for index, _ in unique], shards)
+    wake(celery_app(url), min(len(shards), _wake_ups(ledger)))
+    return len(unique)
+
+
+def _spec(prepared: Prepared) -> JobSpec:
+    manifest, model, settings = prepared.manifest, prepared.model, prepared.manifest.settings
+    base = ImageRequest(
+        prompt="", negative_prompt=settings.negative_prompt, height=settings.height, width=settings.width,
+        num_inference_steps=settings.num_inference_steps, guidance_scale=settings.guidance_scale,
+        scheduler=settings.scheduler, seed=0, model=model.label, revision=model.revision,
+        precision=manifest.precision, image_format=manifest.image_format, image_quality=manifest.image_quality,
+    )  # fmt: skip
+    return JobSpec(
+        manifest=manifest.to_json() | {"revision": model.revision}, base=asdict(base), name=manifest.name,
+        output=str(prepared.output.path), model=model.model, revision=model.revision,
+        precision=manifest.precision, column_names=manifest.column_names(), shard_size=manifest.shard_size,
+        priority=manifest.priority, max_failures=manifest.max_failures, retention=manifest.retention,
+        narrowed=prepared.narrowed,
+    )  # fmt: skip
+
+
+def _digest(prepared: Prepared, spec: JobSpec) -> str:
+    """What makes two submissions the same: the manifest, the latents' contents, how it was narrowed."""
+    told = json.dumps([asdict(spec), sorted(prepared.latents.items())], sort_keys=True)
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
+def _wake_ups(ledger: Ledger) -> int:
+    """About twice the task slots there are."""
+    slots = sum(int(facts.get("slots", 1)) for facts in ledger.workers().values())
+    return max(2, 2 * slots)

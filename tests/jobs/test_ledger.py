@@ -1,0 +1,395 @@
+import dataclasses
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+import redis
+from jobs import redis_keys
+from jobs.errors import JobError, LeaseLost, LedgerError, LedgerUnavailable
+from jobs.ledger import Claim, JobSpec, Ledger, Submission
+from producer.embedded_redis import EmbeddedRedis
+
+SPEC = JobSpec(
+    manifest={"name": "cats"}, base={}, name="cats", output="/data/cats", model="instant", revision="instant-1",
+    precision="auto", column_names=[], shard_size=4, priority=5, max_failures=None, retention=3600,
+)  # fmt: skip
+
+
+@pytest.fixture
+def ledger(redis_server: EmbeddedRedis) -> Iterator[Ledger]:
+    yield Ledger(redis_server.url)
+
+
+@pytest.fixture
+def client(redis_server: EmbeddedRedis) -> redis.Redis:
+    return redis.Redis.from_url(redis_server.url)
+
+
+def submit(ledger: Ledger, shards: int = 2, seal: bool = True, **changes: object) -> str:
+    """A job of `shards` shards with 4 images each."""
+    spec = dataclasses.replace(SPEC, **changes)  # type: ignore[arg-type]
+    job_id, created = ledger.create(spec, "digest", 1)
+    assert created
+    incarnation = ledger.incarnation(job_id)
+    ledger.add(job_id, incarnation, 0, shards * 4, [(n, 4, b"blob %d" % n) for n in range(shards)], seal=seal)
+    return job_id
+
+
+def claim(
+    ledger: Ledger, worker: str = "w1", *, lease: float = 30.0, loaded: str = "", idle: float = 0.0,
+    load_time: float = 0.0, models: tuple[str, ...] = (),
+) -> Claim | None:  # fmt: skip
+    return ledger.claim(worker, lease=lease, loaded=loaded, idle=idle, load_time=load_time, models=models)
+
+
+def must_claim(ledger: Ledger, worker: str = "w1", **how: object) -> Claim:
+    found = claim(ledger, worker, **how)  # type: ignore[arg-type]
+    assert found is not None
+    return found
+
+
+def indices(found: Claim) -> list[int]:
+    return list(range(int(found.shard) * 4, int(found.shard) * 4 + 4))
+
+
+def failure(index: int) -> dict[int, dict[str, object]]:
+    return {index: {"shard": 0, "position": index, "image_id": f"{index:016x}", "reason": "black"}}
+
+
+def test_a_job_goes_from_its_shards_to_one_finish_event(ledger: Ledger, client: redis.Redis) -> None:
+    job_id = submit(ledger)
+    assert job_id == "cats-1"
+    for number in range(2):
+        found = must_claim(ledger)
+        assert (found.kind, found.shard, found.blob) == ("shard", str(number), b"blob %d" % number)
+        assert ledger.record(found, indices(found)[:2], {}) == 2
+        assert ledger.complete(found, indices(found), {}) == 2
+    assert ledger.status(job_id).state == "finishing"
+    finish = must_claim(ledger)
+    assert finish.kind == "finish"
+    assert claim(ledger, "w2") is None
+    ledger.finish(finish)
+    status = ledger.status(job_id)
+    assert (status.state, status.outcome, status.done, status.left, status.failed) == ("finished", "complete", 8, 0, 0)
+    assert ledger.done_bits(job_id) == b"\xff"
+    events = client.xrange(redis_keys.EVENTS)
+    assert len(events) == 1
+    assert events[0][1][b"job"] == b"cats-1"
+    with pytest.raises(LeaseLost):
+        ledger.finish(finish)
+    assert client.xlen(redis_keys.EVENTS) == 1
+
+
+def test_only_bits_that_turn_are_counted(ledger: Ledger) -> None:
+    job_id = submit(ledger, shards=1)
+    found = must_claim(ledger)
+    assert ledger.record(found, [0, 1], {}) == 2
+    assert ledger.record(found, [0, 1, 2], {}) == 1
+    assert ledger.record(found, [2], failure(2)) == 0
+    status = ledger.status(job_id)
+    assert (status.done, status.failed, status.left) == (3, 0, 1)
+
+
+def test_an_image_that_failed_and_was_rendered_after_all_is_no_failure(ledger: Ledger) -> None:
+    job_id = submit(ledger, shards=1)
+    found = must_claim(ledger)
+    ledger.record(found, [], failure(3))
+    assert (ledger.status(job_id).failed, ledger.status(job_id).left) == (1, 3)
+    ledger.complete(found, [0, 1, 2, 3], {})
+    status = ledger.status(job_id)
+    assert (status.done, status.failed, status.left) == (4, 0, 0)
+
+
+def test_a_lease_that_runs_out_goes_to_another_and_fences_the_first(
+    ledger: Ledger, wait_until: Callable[..., None]
+) -> None:
+    submit(ledger, shards=1)
+    first = must_claim(ledger, "w1", lease=0.2)
+    assert claim(ledger, "w2") is None
+    found: list[Claim | None] = []
+    wait_until(lambda: found.append(claim(ledger, "w2")) or found[-1], "the shard is free again")
+    second = found[-1]
+    assert second is not None and second.shard == first.shard and second.attempt != first.attempt
+    assert ledger.renew([first, second], 30) == ["lost", "held"]
+    for late in (ledger.record, ledger.complete):
+        with pytest.raises(LeaseLost):
+            late(first, [0], {})
+    ledger.release(first)
+    assert ledger.record(second, [0], {}) == 1
+
+
+def test_a_renewed_lease_is_kept(ledger: Ledger) -> None:
+    submit(ledger, shards=1)
+    found = must_claim(ledger, lease=0.3)
+    for _ in range(4):
+        assert ledger.renew([found], 0.3) == ["held"]
+        assert ledger.reap() == 0
+
+
+def test_a_released_shard_is_the_next_to_be_claimed(ledger: Ledger) -> None:
+    submit(ledger, shards=3)
+    first = must_claim(ledger)
+    ledger.release(first)
+    again = must_claim(ledger)
+    assert (again.shard, again.attempt > first.attempt) == (first.shard, True)
+
+
+def test_a_wiped_and_resubmitted_job_refuses_the_old_incarnation(ledger: Ledger, client: redis.Redis) -> None:
+    submit(ledger)
+    old = must_claim(ledger)
+    client.flushall()
+    submit(ledger)
+    assert must_claim(ledger).shard == old.shard
+    assert ledger.renew([old], 30) == ["lost"]
+    with pytest.raises(LeaseLost):
+        ledger.complete(old, [0], {})
+
+
+def test_the_lowest_priority_number_goes_first(ledger: Ledger) -> None:
+    submit(ledger, output="/a", priority=5)
+    submit(ledger, output="/b", priority=1, name="urgent")
+    assert must_claim(ledger).job_id == "urgent-1"
+
+
+def test_jobs_of_equal_priority_share_fairly(ledger: Ledger) -> None:
+    submit(ledger, 8, output="/a", name="a")
+    submit(ledger, 8, output="/b", name="b")
+    claims = [must_claim(ledger, f"w{n}") for n in range(6)]
+    assert sorted(found.job_id for found in claims) == ["a-1"] * 3 + ["b-1"] * 3
+    alternating = []
+    for found in claims:
+        ledger.release(found)
+    for _ in range(4):
+        found = must_claim(ledger)
+        ledger.complete(found, indices(found), {})
+        alternating.append(found.job_id)
+    assert sorted(alternating) == ["a-1", "a-1", "b-1", "b-1"]
+
+
+def test_a_worker_keeps_its_loaded_pipeline_until_it_idled_two_seconds(ledger: Ledger) -> None:
+    submit(ledger, 1, output="/a", name="a", model="model-a")
+    submit(ledger, 2, output="/b", name="b", model="model-b", priority=1)
+    loaded = dataclasses.replace(SPEC, model="model-a").pipeline
+    assert must_claim(ledger, loaded=loaded).job_id == "a-1"
+    assert claim(ledger, loaded=loaded, idle=1.9) is None
+    assert must_claim(ledger, loaded=loaded, idle=2.0).job_id == "b-1"
+
+
+def test_other_work_that_waited_long_enough_makes_a_worker_change(ledger: Ledger, client: redis.Redis) -> None:
+    submit(ledger, 4, output="/a", name="a", model="model-a")
+    submit(ledger, 4, output="/b", name="b", model="model-b")
+    loaded = dataclasses.replace(SPEC, model="model-a").pipeline
+    assert must_claim(ledger, loaded=loaded).job_id == "a-1"
+    seconds, micros = client.time()  # type: ignore[misc]
+    now = seconds * 1000 + micros // 1000
+    client.hset(redis_keys.job("b-1"), "waiting_since", now - 70_000)
+    assert must_claim(ledger, loaded=loaded, load_time=8.0).job_id == "a-1"
+    assert must_claim(ledger, loaded=loaded, load_time=5.0).job_id == "b-1"
+    assert must_claim(ledger, loaded=loaded, load_time=5.0).job_id == "a-1"
+
+
+def test_other_work_of_lower_priority_never_makes_a_busy_worker_change(ledger: Ledger, client: redis.Redis) -> None:
+    submit(ledger, 4, output="/a", name="a", model="model-a", priority=3)
+    submit(ledger, 4, output="/b", name="b", model="model-b", priority=4)
+    client.hset(redis_keys.job("b-1"), "waiting_since", 0)
+    loaded = dataclasses.replace(SPEC, model="model-a").pipeline
+    assert must_claim(ledger, loaded=loaded).job_id == "a-1"
+
+
+def test_a_worker_takes_only_the_models_it_was_started_for(ledger: Ledger) -> None:
+    submit(ledger, model="model-a")
+    assert claim(ledger, models=("model-b",)) is None
+    assert ledger.waiting("w1", ("model-b",)) == 0
+    assert ledger.waiting("w1", ("model-b", "model-a")) == 2
+    assert claim(ledger, models=("model-b", "model-a")) is not None
+
+
+def test_a_paused_job_is_claimed_by_nobody_until_it_is_resumed(ledger: Ledger) -> None:
+    job_id = submit(ledger)
+    ledger.control(job_id, "pause")
+    assert claim(ledger) is None
+    ledger.control(job_id, "resume")
+    assert claim(ledger) is not None
+
+
+def test_a_cancelled_job_finishes_once_its_leases_are_returned(ledger: Ledger) -> None:
+    job_id = submit(ledger, 3)
+    found = must_claim(ledger)
+    ledger.record(found, [0], {})
+    ledger.control(job_id, "cancel", "by hand")
+    assert ledger.renew([found], 30) == ["ending"]
+    assert claim(ledger) is None
+    ledger.release(found)
+    ledger.finish(must_claim(ledger))
+    status = ledger.status(job_id)
+    assert (status.outcome, status.done, status.left, status.reason) == ("cancelled", 1, 11, "by hand")
+    with pytest.raises(JobError, match="finished already"):
+        ledger.control(job_id, "cancel")
+
+
+def test_max_failures_stops_the_job(ledger: Ledger) -> None:
+    job_id = submit(ledger, 3, max_failures=2)
+    found = must_claim(ledger)
+    ledger.record(found, [0], failure(1))
+    assert ledger.status(job_id).ending == ""
+    ledger.record(found, [], failure(2))
+    assert ledger.status(job_id).ending == "stopped"
+    ledger.complete(found, [0, 3], failure(1) | failure(2))
+    ledger.finish(must_claim(ledger))
+    status = ledger.status(job_id)
+    assert (status.outcome, status.failed) == ("stopped", 2)
+    assert "max_failures is 2" in status.reason
+
+
+def test_an_output_has_one_active_job(ledger: Ledger) -> None:
+    job_id = submit(ledger)
+    assert ledger.create(SPEC, "digest", 1) == (job_id, False)
+    with pytest.raises(JobError, match=f"{job_id} is writing there"):
+        ledger.create(SPEC, "another", 1)
+    for number in range(2):
+        found = must_claim(ledger)
+        ledger.complete(found, [number * 4 + i for i in range(4)], {})
+    ledger.finish(must_claim(ledger))
+    assert ledger.create(SPEC, "another", 1) == ("cats-2", True)
+
+
+def test_job_numbers_go_on_from_the_larger_of_redis_and_the_output(ledger: Ledger, client: redis.Redis) -> None:
+    assert ledger.create(SPEC, "d", 7)[0] == "cats-7"
+    other = dataclasses.replace(SPEC, output="/elsewhere")
+    assert ledger.create(other, "d", 1)[0] == "cats-8"
+
+
+def test_a_second_submitter_of_an_open_job_is_stopped_by_the_cursor(ledger: Ledger) -> None:
+    job_id = submit(ledger, 1, seal=False)
+    incarnation = ledger.incarnation(job_id)
+    assert ledger.submission(job_id) == Submission(incarnation, "open", 4, 4, 1, 0)
+    ledger.add(job_id, incarnation, 4, 8, [(1, 4, b"x")], seal=False)
+    with pytest.raises(JobError, match="another submit"):
+        ledger.add(job_id, incarnation, 4, 8, [(1, 4, b"x")], seal=False)
+    assert ledger.status(job_id).total == 8
+    ledger.add(job_id, incarnation, 8, 8, [], seal=True)
+    with pytest.raises(JobError, match="sealed"):
+        ledger.add(job_id, incarnation, 8, 8, [], seal=True)
+
+
+def test_an_open_job_does_not_finish_before_it_is_sealed(ledger: Ledger) -> None:
+    job_id = submit(ledger, 1, seal=False)
+    found = must_claim(ledger)
+    ledger.complete(found, indices(found), {})
+    assert ledger.status(job_id).state == "open"
+    assert claim(ledger) is None
+    ledger.add(job_id, ledger.incarnation(job_id), 4, 4, [], seal=True)
+    assert must_claim(ledger).kind == "finish"
+
+
+def test_an_empty_job_finishes(ledger: Ledger) -> None:
+    job_id = submit(ledger, 0)
+    ledger.finish(must_claim(ledger))
+    assert ledger.status(job_id).outcome == "complete"
+
+
+def test_a_refusing_worker_is_not_offered_the_job_again_until_it_forgets(ledger: Ledger) -> None:
+    job_id = submit(ledger)
+    found = must_claim(ledger, "w1")
+    ledger.refuse(found, "w1", "holds another revision")
+    assert claim(ledger, "w1") is None
+    assert ledger.waiting("w1", ()) == 0
+    assert must_claim(ledger, "w2").shard == found.shard
+    assert ledger.status(job_id).refusals == {"w1": "holds another revision"}
+    ledger.forget_refusals("w1")
+    assert claim(ledger, "w1") is not None
+
+
+def test_failures_are_sent_back_once_as_a_new_run(ledger: Ledger, client: redis.Redis) -> None:
+    job_id = submit(ledger, 1)
+    found = must_claim(ledger)
+    ledger.complete(found, [0, 2, 3], failure(1))
+    ledger.finish(must_claim(ledger))
+    assert ledger.status(job_id).outcome == "failures"
+    incarnation = ledger.incarnation(job_id)
+    ledger.retry(job_id, incarnation, 1, [1], [(1, b"again")])
+    with pytest.raises(JobError, match="sent back already"):
+        ledger.retry(job_id, incarnation, 1, [1], [(2, b"again")])
+    assert client.ttl(redis_keys.job(job_id)) == -1
+    again = must_claim(ledger)
+    assert (again.shard, again.blob) == ("1", b"again")
+    ledger.complete(again, [1], {})
+    ledger.finish(must_claim(ledger))
+    status = ledger.status(job_id)
+    assert (status.outcome, status.done, status.failed, status.left, status.run) == ("complete", 4, 0, 0, 2)
+    assert client.xlen(redis_keys.EVENTS) == 2
+
+
+def test_every_key_is_documented_and_has_a_ttl_or_a_reason(ledger: Ledger, client: redis.Redis) -> None:
+    job_id = submit(ledger, 2, max_failures=5)
+    ledger.heartbeat("w1", {"slots": 2})
+    found = must_claim(ledger, "w1")
+    ledger.refuse(found, "w9", "no")
+    found = must_claim(ledger, "w1")
+    ledger.record(found, [0], failure(1))
+    documented = {line.split()[0] for line in (redis_keys.__doc__ or "").splitlines() if line.startswith("imagemill:")}
+    reasoned = {
+        line.split()[0] for line in (redis_keys.__doc__ or "").splitlines()
+        if line.startswith("imagemill:") and "none:" in line
+    }  # fmt: skip
+
+    def generic(key: str) -> str:
+        key = key.replace(f"job:{job_id}", "job:ID").replace("worker:w1", "worker:NAME")
+        return "imagemill:output:HASH" if key.startswith("imagemill:output:") else key
+
+    while_active = {generic(key.decode()) for key in client.keys("*")}
+    assert while_active <= documented, while_active - documented
+    assert {generic(redis_keys.job(job_id, part)) for part in redis_keys.JOB_PARTS} <= while_active
+    for number in range(2):
+        if number:
+            found = must_claim(ledger, "w1")
+        ledger.complete(found, indices(found), {})
+    ledger.finish(must_claim(ledger, "w1"))
+    for key in client.keys("*"):
+        assert client.ttl(key) > 0 or generic(key.decode()) in reasoned, key
+
+
+def test_the_scripts_spell_the_keys_as_python_does(ledger: Ledger, client: redis.Redis) -> None:
+    job_id = submit(ledger)
+    must_claim(ledger)
+    ours = {redis_keys.JOBS, redis_keys.ACTIVE, redis_keys.LEASES, redis_keys.NUMBERS, redis_keys.output("/data/cats")}
+    ours |= {redis_keys.job(job_id)} | {redis_keys.job(job_id, part) for part in ("shards", "ready", "leased")}
+    assert {key.decode() for key in client.keys("*")} == ours
+
+
+def test_many_workers_never_share_a_shard(redis_server: EmbeddedRedis) -> None:
+    submit(Ledger(redis_server.url), 200)
+    taken: list[str] = []
+
+    def work(name: str) -> None:
+        ledger = Ledger(redis_server.url)
+        while (found := claim(ledger, name)) is not None and found.kind == "shard":
+            taken.append(found.shard)
+            ledger.complete(found, indices(found), {})
+
+    threads = [threading.Thread(target=work, args=(f"w{n}",)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(map(int, taken)) == list(range(200))
+    assert Ledger(redis_server.url).status("cats-1").done == 800
+
+
+def test_a_redis_that_is_away_full_or_locked_is_told_apart(redis_server: EmbeddedRedis, client: redis.Redis) -> None:
+    ledger = Ledger(redis_server.url)
+    client.config_set("maxmemory", "1")
+    with pytest.raises(LedgerUnavailable, match="full"):
+        submit(ledger)
+    port = redis_server.url.rsplit(":", 1)[1]
+    with pytest.raises(LedgerError, match="password"):
+        Ledger(f"redis://:wrong@127.0.0.1:{port}").ping()
+    redis_server.stop()
+    with pytest.raises(LedgerUnavailable, match="does not answer"):
+        ledger.ping()
+
+
+def test_an_unknown_job_is_named_with_those_there_are(ledger: Ledger) -> None:
+    submit(ledger)
+    with pytest.raises(JobError, match="no job 'dogs-1'.*cats-1"):
+        ledger.status("dogs-1")

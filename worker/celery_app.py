@@ -1,0 +1,48 @@
+"""The Celery application that a worker process runs: `celery -A worker.celery_app worker`. Imports no torch."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from celery import signals
+
+from jobs.broker import celery_app, wake
+from jobs.connection import redis_url
+from jobs.lifeline import end_with_parent
+from jobs.settings import load_settings
+from worker import logs, process
+from worker.runtime import Runtime
+
+_settings = load_settings()
+_url = redis_url(_settings)
+app = celery_app(_url)
+app.conf.imports = ("worker.tasks",)
+
+
+@signals.setup_logging.connect  # type: ignore[untyped-decorator]
+def _leave_the_logs_alone(**_: Any) -> None:
+    """A receiver is what keeps Celery from setting up its own; ours are set up in `_prepare`."""
+
+
+@signals.celeryd_init.connect  # type: ignore[untyped-decorator]
+def _prepare(sender: str, **_: Any) -> None:
+    """Runs first, with the worker's name, `gpu0@host`."""
+    logs.configure(_settings.log_format, _settings.log_level, sender)
+    end_with_parent()
+    process.begin(Runtime(_settings, _url, sender, lambda count: wake(app, count)))
+
+
+@signals.worker_ready.connect  # type: ignore[untyped-decorator]
+def _start(**_: Any) -> None:
+    process.runtime().start()
+
+
+@signals.worker_shutting_down.connect  # type: ignore[untyped-decorator]
+def _stop(**_: Any) -> None:
+    process.runtime().stop()
+
+
+@signals.worker_shutdown.connect  # type: ignore[untyped-decorator]
+def _close(**_: Any) -> None:
+    process.runtime().close()

@@ -1,0 +1,89 @@
+"""`imagemill-worker`: the command line of a host's worker processes."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from jobs.errors import ImagemillError
+from jobs.lifeline import LIFELINE_FD
+
+if TYPE_CHECKING:
+    from worker.logs import Format
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--model",
+    "models",
+    metavar="M",
+    multiple=True,
+    help="Take only jobs of this model (repeatable). Default: any.",
+)
+@click.option(
+    "--gpus",
+    default="all",
+    show_default=True,
+    metavar="all|any|0,1|none",
+    help="Which GPUs to claim, a process each: all that are free, any one of them, these, or none (CPU).",
+)
+@click.option(
+    "--rows",
+    type=click.IntRange(1, 1024),
+    metavar="N",
+    help="Rows of one UNet forward. Default: IMAGEMILL_ROWS or 16.",
+)
+@click.option(
+    "--slots",
+    type=click.IntRange(1, 64),
+    metavar="N",
+    help="Shards a process holds at a time. Default: IMAGEMILL_TASK_SLOTS or 2.",
+)
+@click.option("--name", metavar="NAME", help="What follows the @ in gpu0@NAME. Default: the host's name.")
+@click.option(
+    "--log-format", type=click.Choice(["plain", "json"]), help="Default: IMAGEMILL_LOG_FORMAT or plain."
+)
+@click.option("--lifeline-fd", type=int, envvar=LIFELINE_FD, hidden=True)
+def command(
+    *,
+    models: tuple[str, ...],
+    gpus: str,
+    rows: int | None,
+    slots: int | None,
+    name: str | None,
+    log_format: Format | None,
+    lifeline_fd: int | None,
+) -> None:
+    """Render the jobs of a Redis queue on this host: one process per claimed GPU, started again if it dies.
+
+    Redis is IMAGEMILL_REDIS_URL, else that of a running `imagemill run`. SIGTERM or Ctrl-C ends in good
+    order (finished images are kept, the rest goes back to the queue, 120 s at most); a second one at once.
+    """
+    from worker.supervisor import run_worker
+
+    sys.exit(
+        run_worker(
+            models=models,
+            gpu_choice=gpus,
+            rows=rows,
+            slots=slots,
+            name=name,
+            log_format=log_format,
+            lifeline_fd=lifeline_fd,
+        )
+    )
+
+
+def main() -> None:
+    """The console script: an ImagemillError is one message on standard error and its exit status."""
+    try:
+        command()  # click ends a broken pipe quietly
+    except ImagemillError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

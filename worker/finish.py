@@ -1,0 +1,109 @@
+"""The end of a job, on disk: what describes the output as a whole."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jobs.metadata import imagemill_version
+from jobs.output import Output, write_atomically
+from worker.card import MARK, Contents, contents, dataset_card
+from worker.preview import contact_sheet, spread
+
+_VERSIONS_OF = ("torch", "diffusers", "transformers", "pillow")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobReport:
+    """How a job went. Times are ISO 8601 in UTC, `2026-01-31T12:00:00Z`."""
+
+    job_id: str
+    manifest: Mapping[str, Any]
+    outcome: str
+    """The job's last state in the ledger's words: finished, cancelled, …"""
+    reason: str | None = None
+    """Why it ended otherwise than by finishing."""
+    images: int
+    """Images that the job was to render; those that the output held already are not among them."""
+    done: int
+    failed: int
+    submitted_at: str
+    started_at: str | None
+    """None when no worker ever claimed a shard of it."""
+    finished_at: str
+    workers: Sequence[str]
+
+
+def finish_output(output: Output, report: JobReport) -> None:
+    """Write failures.jsonl, preview.jpg, README.md and, last, job.json; then take the spool away.
+
+    Safe to run again, also after a crash in its middle: the same output and report give the same files.
+    failures.jsonl exists only when something failed that the output does not hold. The spool of a job that
+    left images neither done nor failed (it was cancelled) stays: the next submission adopts from it. A
+    README.md without our mark is somebody's own and stays as it is.
+    Raises OutputError where a shard's metadata cannot be read.
+    """
+    found = contents(output)
+    failures = output.failures()
+    failures_file = output.path / "failures.jsonl"
+    if failures:
+        write_atomically(failures_file, "".join(f"{failure.to_json()}\n" for failure in failures).encode())
+    else:
+        failures_file.unlink(missing_ok=True)
+    if found.total:
+        write_atomically(output.path / "preview.jpg", contact_sheet(_chosen(output, found)))
+        readme = output.path / "README.md"
+        if not readme.exists() or MARK in readme.read_text(encoding="utf-8", errors="replace"):
+            write_atomically(readme, dataset_card(output.path.name, found).encode())
+    text = json.dumps(_job_json(report, found, len(failures)), ensure_ascii=False, indent=2)
+    write_atomically(output.path / "job.json", f"{text}\n".encode())
+    if report.done + report.failed >= report.images:
+        shutil.rmtree(output.spool, ignore_errors=True)
+
+
+def _job_json(report: JobReport, found: Contents, failures: int) -> dict[str, Any]:
+    return {
+        "job_id": report.job_id,
+        "outcome": report.outcome,
+        "reason": report.reason,
+        "images": {"asked": report.images, "done": report.done, "failed": report.failed},
+        "output": {"images": found.total, "shards": len(found.images), "failures": failures},
+        "times": {
+            "submitted": report.submitted_at,
+            "started": report.started_at,
+            "finished": report.finished_at,
+        },
+        "workers": list(report.workers),
+        "versions": {"imagemill": imagemill_version(), "python": platform.python_version(), **_versions()},
+        "manifest": report.manifest,
+    }
+
+
+def _versions() -> dict[str, str]:
+    """The versions installed here, without importing anything: torch takes seconds."""
+    found = {}
+    for name in _VERSIONS_OF:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _chosen(output: Output, found: Contents) -> list[Path]:
+    """The files of the contact sheet's pictures."""
+    wanted, start = spread(found.total), 0
+    files: list[Path] = []
+    for shard, count in found.images.items():
+        here = {index - start for index in wanted if start <= index < start + count}
+        if here:
+            folder = output.shard_folder(shard)
+            files += [folder / row["file_name"] for i, row in enumerate(output.rows(shard)) if i in here]
+        start += count
+    return files

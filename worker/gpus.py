@@ -1,0 +1,246 @@
+"""Which GPU each worker process of this host may use: `--gpus`, and one lock file per GPU.
+
+A worker that uses a GPU holds an exclusive flock on `locks/UUID` in the runtime folder; the kernel lets go of
+it when the last process that holds it dies. Workers that are to share a host's GPUs must see the same
+folder: containers mount one volume and set IMAGEMILL_RUNTIME_DIR to it. It must be a local file system.
+
+torch is not imported here: a GPU is pinned by CUDA_VISIBLE_DEVICES before torch is loaded.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import importlib
+import logging
+import os
+import re
+import shutil
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jobs.connection import runtime_folder
+from jobs.errors import SettingsError
+
+if TYPE_CHECKING:
+    from jobs.settings import Settings
+
+_log = logging.getLogger(__name__)
+_LIST_SECONDS = 60
+_POLL = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One GPU: its number in nvidia-smi's order, and the UUID that names it whatever the order."""
+
+    index: int
+    uuid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """A place for one worker process, held by a lock: a GPU, or the CPU when `gpu` is None."""
+
+    name: str
+    """gpu0 or cpu0; with @ and the worker's name it is unique on the host."""
+    gpu: Gpu | None
+    lock: int
+    """The locked file's descriptor: hand it to the child, so that the lock lasts as long as either lives."""
+
+    @property
+    def cuda_visible_devices(self) -> str:
+        """What the process on this seat may see of CUDA; empty hides every GPU."""
+        return "" if self.gpu is None else self.gpu.uuid
+
+    def give_up(self) -> None:
+        """Let go of this process's hold on the lock."""
+        os.close(self.lock)
+
+
+class GpusClaimed(SettingsError):
+    """The GPUs asked for are there, but other workers hold them."""
+
+
+def claim(gpus: str, name: str, settings: Settings, patience: float = 0.0) -> list[Seat]:
+    """Lock the seats that `gpus` asks for, for the worker called `name` (its host's name by default).
+
+    `gpus`: "all" GPUs that are free (without any GPU, one seat on the CPU), "any" one that is free, "none"
+    for the CPU, or numbers as nvidia-smi shows them: "0,1". Raises SettingsError, holding nothing, when a
+    GPU named is not there; GpusClaimed when one named, or every GPU, stays claimed for `patience` seconds.
+    """
+    wanted = _parse(gpus)
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise SettingsError(f"--name {name}: use letters, digits, '.', '_' and '-' only")
+    locks = runtime_folder(settings) / "locks"
+    present = () if wanted == "none" else list_gpus()
+    if not present and isinstance(wanted, str):
+        if wanted != "none":
+            _log.warning("no NVIDIA GPU is here: rendering on the CPU")
+        return [_claim_cpu(name, locks)]
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            if isinstance(wanted, str):
+                return _claim_free(present, locks, only_one=wanted == "any")
+            return _claim_these(wanted, present, locks)
+        except GpusClaimed:
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(_POLL)
+
+
+def _claim_free(present: tuple[Gpu, ...], locks: Path, only_one: bool) -> list[Seat]:
+    seats = []
+    for gpu in present:
+        lock = _try_lock(locks / gpu.uuid)
+        if lock is not None:
+            seats.append(Seat(f"gpu{gpu.index}", gpu, lock))
+            if only_one:
+                break
+    if not seats:
+        numbers = ", ".join(str(gpu.index) for gpu in present)
+        raise GpusClaimed(
+            f"--gpus: every GPU of this host ({numbers}) is claimed by another worker (locks in {locks}): "
+            "stop one, or use --gpus none for the CPU"
+        )
+    _log.info("claimed %s, of %d GPUs", ", ".join(seat.name for seat in seats), len(present))
+    return seats
+
+
+def _parse(gpus: str) -> str | tuple[int, ...]:
+    if gpus in ("all", "any", "none"):
+        return gpus
+    if not re.fullmatch(r"[0-9]+(,[0-9]+)*", gpus):
+        raise SettingsError(f"--gpus {gpus}: must be all, any, none, or numbers such as 0,1")
+    numbers = tuple(int(number) for number in gpus.split(","))
+    if len(set(numbers)) < len(numbers):
+        raise SettingsError(f"--gpus {gpus}: names a GPU twice")
+    return numbers
+
+
+def _claim_these(numbers: tuple[int, ...], present: tuple[Gpu, ...], locks: Path) -> list[Seat]:
+    by_index = {gpu.index: gpu for gpu in present}
+    seats: list[Seat] = []
+    try:
+        for number in numbers:
+            if number not in by_index:
+                there = ", ".join(str(index) for index in by_index) or "none"
+                raise SettingsError(f"--gpus: there is no GPU {number} (there are: {there}); see nvidia-smi")
+            gpu = by_index[number]
+            lock = _try_lock(locks / gpu.uuid)
+            if lock is None:
+                raise GpusClaimed(
+                    f"--gpus: GPU {number} is claimed by another worker (lock {locks / gpu.uuid}): "
+                    "stop that one, or use --gpus any for a free one"
+                )
+            seats.append(Seat(f"gpu{number}", gpu, lock))
+    except SettingsError:
+        for seat in seats:
+            seat.give_up()
+        raise
+    return seats
+
+
+def _claim_cpu(name: str, locks: Path) -> Seat:
+    """The first free cpu0, cpu1, …: any number of workers may share the CPU, but not a node name."""
+    number = 0
+    while (lock := _try_lock(locks / f"cpu{number}@{name}")) is None:
+        number += 1
+    return Seat(f"cpu{number}", None, lock)
+
+
+def _try_lock(file: Path) -> int | None:
+    """The descriptor of `file`, locked; None when another process holds the lock.
+
+    Opened for reading, so that users who share the folder need no right to write each other's files.
+    """
+    try:
+        file.parent.mkdir(exist_ok=True)
+        fd = os.open(file, os.O_RDONLY | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise SettingsError(
+            f"{file}: cannot be opened as a lock ({error.strerror}): "
+            "set IMAGEMILL_RUNTIME_DIR to a folder of yours"
+        ) from None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        return None
+    return fd
+
+
+def list_gpus() -> tuple[Gpu, ...]:
+    """The NVIDIA GPUs that this process may use, by nvidia-ml-py where it is installed, else nvidia-smi.
+
+    A CUDA_VISIBLE_DEVICES that is set already (by Slurm, say) narrows the list; MIG slices are listed only
+    when it names them. A driver that does not answer counts as no GPU, with a warning.
+    """
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = _list_by_nvml()
+    if gpus is None:
+        gpus = _list_by_nvidia_smi()
+    if visible is None:
+        return gpus
+    chosen: list[Gpu] = []
+    for position, token in enumerate(part.strip() for part in visible.split(",")):
+        if token.startswith("MIG-"):
+            chosen.append(Gpu(position, token))
+            continue
+        match = [
+            gpu
+            for gpu in gpus
+            if token == str(gpu.index) or (token.startswith("GPU-") and gpu.uuid.startswith(token))
+        ]
+        if not match:  # as CUDA does: the first one that is not there ends the list
+            break
+        chosen += match
+    return tuple(chosen)
+
+
+def _list_by_nvml() -> tuple[Gpu, ...] | None:
+    """The GPUs by the driver's library; None when the package or the library is not there."""
+    try:
+        pynvml = importlib.import_module("pynvml")
+    except ImportError:
+        return None
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return None
+    try:
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
+        return tuple(Gpu(i, str(pynvml.nvmlDeviceGetUUID(handle))) for i, handle in enumerate(handles))
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _list_by_nvidia_smi() -> tuple[Gpu, ...]:
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return ()
+    try:
+        listing = subprocess.run(
+            [program, "--query-gpu=index,uuid", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            timeout=_LIST_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        _log.warning("nvidia-smi gave no answer within %d s: its GPUs are left alone", _LIST_SECONDS)
+        return ()
+    if listing.returncode != 0:
+        said = (listing.stdout + listing.stderr).strip() or f"exit status {listing.returncode}"
+        _log.warning("nvidia-smi failed, so no GPU is used: %s", said)
+        return ()
+    gpus = []
+    for line in listing.stdout.splitlines():
+        index, _, uuid = (part.strip() for part in line.partition(","))
+        if not index.isdecimal() or not re.fullmatch(r"GPU-[0-9a-fA-F-]+", uuid):
+            raise SettingsError(f"nvidia-smi: cannot read its line {line!r}: use --gpus none for the CPU")
+        gpus.append(Gpu(int(index), uuid))
+    return tuple(gpus)

@@ -1,0 +1,178 @@
+"""What one worker process holds: its ledger, its engine, its keeper; and what a wake-up makes it do."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from jobs.errors import LeaseLost, LedgerUnavailable, OutputError
+from jobs.ledger import Claim, JobSpec, Ledger
+from jobs.output import Output
+from jobs.settings import Settings
+from worker.engine import Engine, Pipeline
+from worker.finish import finish_output
+from worker.keeper import Keeper
+from worker.job_report import job_report
+from worker.logs import bound
+from worker.renderer import Renderer
+from worker.shard_run import ShardRun
+
+log = logging.getLogger(__name__)
+
+
+class Runtime:
+    """One worker process: task threads call `serve`, which claims and renders; one engine serves them all."""
+
+    def __init__(self, settings: Settings, url: str, worker: str, wake: Callable[[int], None]) -> None:
+        """`wake` sends wake-ups; nothing is started or connected yet."""
+        self._settings, self._worker, self._wake = settings, worker, wake
+        self._ledger = Ledger(url)
+        self._root = (settings.output_root if settings.output_root is not None else Path.cwd()).resolve()
+        self._stop = threading.Event()
+        self._engine = Engine(lambda pipeline: load_renderer(pipeline, settings), rows=settings.rows)
+        self._keeper = Keeper(
+            self._ledger, worker, lease=settings.lease, models=settings.models, facts=self._facts,
+            top_up=lambda waiting: wake(min(waiting, self._free_slots())),
+        )  # fmt: skip
+        self._lock = threading.Lock()
+        self._claiming = threading.Lock()
+        self._busy = 0
+        self._loaded = ""
+        self._last_busy = time.monotonic()
+        self._specs: dict[tuple[str, str], JobSpec] = {}
+
+    def start(self) -> None:
+        """Starts the engine and the keeper."""
+        self._engine.start()
+        try:
+            self._ledger.forget_refusals(self._worker)
+        except LedgerUnavailable as error:
+            log.warning("%s", error)
+        self._keeper.start()
+
+    def stop(self) -> None:
+        """Tells every task to give its shard back, and the engine to leave after the step it is in."""
+        self._stop.set()
+        self._engine.stop()
+
+    def close(self) -> None:
+        """Waits for engine and keeper to end; after the tasks have."""
+        self._engine.close()
+        self._keeper.stop()
+
+    def serve(self, announce: Callable[[str, str], None]) -> dict[str, object] | None:
+        """Claims the next shard or finishing and does it; says what was done, None when there was nothing.
+
+        `announce(job_id, shard)` is called once the claim is known.
+        """
+        if self._stop.is_set():
+            return None
+        try:
+            with self._claiming:
+                claim, spec = self._claim()
+        except LedgerUnavailable as error:
+            log.warning("%s; an idle worker's top-up wakes this one again", error)
+            return None
+        if claim is None or spec is None:
+            return None
+        self._keeper.hold(claim)
+        try:
+            announce(claim.job_id, claim.shard)
+            with bound(job=claim.job_id, shard=int(claim.shard) if claim.kind == "shard" else None):
+                return self._finish(claim, spec) if claim.kind == "finish" else self._render(claim, spec)
+        finally:
+            self._keeper.drop(claim)
+            with self._lock:
+                self._busy -= claim.kind == "shard"
+                self._last_busy = time.monotonic()
+            if self._ledger_has_more():
+                self._wake(1)
+
+    def _claim(self) -> tuple[Claim, JobSpec] | tuple[None, None]:
+        with self._lock:
+            idle = 0.0 if self._busy else time.monotonic() - self._last_busy
+        claim = self._ledger.claim(
+            self._worker, lease=self._settings.lease, loaded=self._loaded, idle=idle,
+            load_time=self._engine.load_seconds, models=self._settings.models,
+        )  # fmt: skip
+        if claim is None:
+            return None, None
+        key = (claim.job_id, claim.incarnation)
+        if key not in self._specs:
+            self._specs[key] = self._ledger.spec(claim.job_id)
+        spec = self._specs[key]
+        if claim.kind == "shard":
+            self._loaded = spec.pipeline
+            with self._lock:
+                self._busy += 1
+        return claim, spec
+
+    def _render(self, claim: Claim, spec: JobSpec) -> dict[str, object]:
+        run = ShardRun(
+            claim, spec, ledger=self._ledger, keeper=self._keeper, engine=self._engine, worker=self._worker,
+            root=self._root, min_free_disk=int(self._settings.min_free_disk), stop=self._stop,
+        )  # fmt: skip
+        report = run.run()
+        log.info(
+            "%s: %d rendered, %d adopted, %d failed in %.1f s",
+            report.ended, report.rendered, report.adopted, report.failed, report.seconds,
+        )  # fmt: skip
+        if report.ended == "refused":
+            self._loaded = ""
+        return asdict(report)
+
+    def _finish(self, claim: Claim, spec: JobSpec) -> dict[str, object]:
+        try:
+            report = job_report(self._ledger, claim.job_id, spec)
+            output = Output(Path(spec.output))
+            output.check_within(self._root)
+            finish_output(output, report)
+            self._ledger.finish(claim)
+        except (LeaseLost, LedgerUnavailable) as error:
+            log.warning("%s", error)
+            return {"job": claim.job_id, "ended": "lost"}
+        except (OutputError, OSError) as error:
+            log.error("this worker cannot finish %s: %s", claim.job_id, error)
+            self._ledger.refuse(claim, self._worker, str(error))
+            return {"job": claim.job_id, "ended": "refused"}
+        log.info("finished")
+        return {"job": claim.job_id, "ended": "finished"}
+
+    def _ledger_has_more(self) -> bool:
+        try:
+            return self._ledger.waiting(self._worker, self._settings.models) > 0
+        except LedgerUnavailable:
+            return False
+
+    def _free_slots(self) -> int:
+        with self._lock:
+            return max(0, self._settings.task_slots - self._busy)
+
+    def _facts(self) -> dict[str, str | int | float]:
+        with self._lock:
+            return {
+                "pid": os.getpid(), "slots": self._settings.task_slots, "busy": self._busy,
+                "pipeline": self._loaded, "images": self._engine.images,
+            }  # fmt: skip
+
+
+def load_renderer(pipeline: Pipeline, settings: Settings) -> Renderer:
+    """Loads what renders a pipeline; torch is imported only here, and only for real models."""
+    if pipeline.model == "instant":
+        from worker.instant import InstantRenderer
+
+        return InstantRenderer(settings.rows, settings.instant_seconds)
+    import torch
+
+    from worker.diffusion_renderer import DiffusionRenderer
+    from worker.pipelines import load_model
+
+    if settings.torch_threads is not None:
+        torch.set_num_threads(settings.torch_threads)
+    model = load_model(pipeline.model, pipeline.revision, pipeline.precision, settings.device)
+    return DiffusionRenderer(model, settings.rows)

@@ -1,0 +1,22 @@
+"""The one Celery task: a wake-up. It names no work; the ledger does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Task, shared_task
+
+from jobs.broker import RENDER_TASK
+from worker import process
+
+
+@shared_task(bind=True, name=RENDER_TASK)
+def render(self: Task) -> dict[str, Any] | str:
+    """Claims a shard and renders it; returns what was done, for Flower."""
+
+    def announce(job_id: str, shard: str) -> None:
+        # The message names no shard; sent again with arguments, the event lets Flower show them.
+        self.send_event("task-started", args=repr((job_id, int(shard) if shard.isdigit() else shard)), kwargs="{}")
+
+    done = process.runtime().serve(announce)
+    return "nothing to do" if done is None else done
