@@ -6,7 +6,7 @@ What a manifest reads (a model's folder, initial latents) is relative to the man
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,9 +25,8 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from jobs.errors import ManifestError, ModelError
-from jobs.manifest_errors import problems_of, report
+from jobs.manifest_errors import problems_between_lines, problems_of, report
 from jobs.manifest_fields import (
-    MAX_SEED,
     Count,
     Guidance,
     LatentsFile,
@@ -42,7 +41,7 @@ from jobs.manifest_fields import (
     column_trouble,
 )
 from jobs.models import ModelRef, is_folder_name, resolve_model
-from jobs.yaml_marks import MAX_BYTES, REFUSED, Document, Location, Problem, dotted, read_yaml
+from jobs.yaml_marks import MAX_BYTES, Document, Location, Problem, dotted, read_yaml
 
 
 class _Strict(BaseModel):
@@ -257,7 +256,7 @@ def load_manifest(path: Path) -> Manifest:
         manifest = Manifest.model_validate(raw)
     except ValidationError as error:
         problems += problems_of(error, document, Manifest)
-    problems += _between_lines(raw, document)
+    problems += problems_between_lines(raw, document, PromptLine.model_fields)
     if manifest is None or problems:
         raise ManifestError(report(str(path), problems))
     return _with_absolute_paths(manifest, path, document)
@@ -281,58 +280,6 @@ def _read(path: Path) -> bytes:
         raise ManifestError(f"{path}: there is no such file") from None
     except OSError as error:
         raise ManifestError(f"{path}: cannot be read: {error.strerror}") from None
-
-
-def _between_lines(raw: dict[str, Any], document: Document) -> Iterator[Problem]:
-    """What no field shows alone: nulls that would hide a default, seeds that run out, columns of two kinds.
-
-    `datasets.load_dataset` types a column by its first rows and fails at, or truncates, later ones of
-    another kind.
-    """
-    settings = raw.get("settings")
-    defaults = settings if isinstance(settings, dict) else {}
-    lines = raw.get("prompts")
-    kinds: dict[str, tuple[str, int]] = {}
-    for index, line in enumerate(lines if isinstance(lines, list) else ()):
-        if not isinstance(line, dict):
-            continue
-        for key, value in line.items():
-            if value is None and key in PromptLine.model_fields and key not in ("prompt", "seed"):
-                place = document.place(("prompts", index, key))
-                where = f"prompts[{index}].{key}"
-                yield Problem(*place, f"{where}: has no value: remove the key, and `settings` counts")
-        seed = line.get("seed", defaults.get("seed"))
-        count = line.get("images_per_prompt", defaults.get("images_per_prompt", 1))
-        if "seeds" not in line and type(seed) is int and type(count) is int:
-            last = seed + count - 1
-            if seed <= MAX_SEED < last:
-                place = document.place(("prompts", index, "seed"))
-                where = f"prompts[{index}].seed = {seed}"
-                yield Problem(*place, f"{where}: the last of {count} seeds is above 2**63-1: start lower")
-        columns = line.get("columns")
-        for name, value in columns.items() if isinstance(columns, dict) else ():
-            kind = _kind(value)
-            if kind is None:
-                continue
-            first, first_index = kinds.setdefault(name, (kind, index))
-            if kind != first:
-                row, column = document.place(("prompts", index, "columns", name))
-                seen = document.place(("prompts", first_index, "columns", name))[0]
-                where = f"prompts[{index}].columns.{name}"
-                numbers = {kind, first} == {"a whole number", "a decimal number"}
-                remedy = "write 1.0 for 1" if numbers else "give a column one kind"
-                what = f"is {kind}, but {first} on line {seen}: {remedy}"
-                yield Problem(row, column, f"{where}: {what}")
-
-
-def _kind(value: object) -> str | None:
-    """What a table calls a column's value; None for null, which fits any."""
-    if value is None or value is REFUSED:
-        return None
-    if isinstance(value, bool):
-        return "true or false"
-    kinds = {int: "a whole number", float: "a decimal number", str: "text", list: "a list"}
-    return kinds.get(type(value), "a mapping")
 
 
 def _with_absolute_paths(manifest: Manifest, path: Path, document: Document) -> Manifest:

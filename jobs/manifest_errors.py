@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
+from jobs.manifest_fields import MAX_SEED
 from jobs.yaml_marks import REFUSED, Document, Location, Problem, dotted, shortened
 
 MAX_TOLD: Final = 20
@@ -78,6 +79,60 @@ def problems_of(error: ValidationError, document: Document | None, model: type[B
             shown += f" = {_written(path, one['input'], document)}"
         problems.append(Problem(*place, f"{shown}: {what}"))
     return problems
+
+
+def problems_between_lines(
+    raw: dict[str, Any], document: Document, line_keys: Container[str]
+) -> Iterator[Problem]:
+    """What no field shows alone: nulls that would hide a default, seeds that run out, columns of two kinds.
+
+    `datasets.load_dataset` types a column by its first rows and fails at, or truncates, later ones of
+    another kind.
+    """
+    settings = raw.get("settings")
+    defaults = settings if isinstance(settings, dict) else {}
+    lines = raw.get("prompts")
+    kinds: dict[str, tuple[str, int]] = {}
+    for index, line in enumerate(lines if isinstance(lines, list) else ()):
+        if not isinstance(line, dict):
+            continue
+        for key, value in line.items():
+            if value is None and key in line_keys and key not in ("prompt", "seed"):
+                place = document.place(("prompts", index, key))
+                where = f"prompts[{index}].{key}"
+                yield Problem(*place, f"{where}: has no value: remove the key, and `settings` counts")
+        seed = line.get("seed", defaults.get("seed"))
+        count = line.get("images_per_prompt", defaults.get("images_per_prompt", 1))
+        if "seeds" not in line and type(seed) is int and type(count) is int:
+            last = seed + count - 1
+            if seed <= MAX_SEED < last:
+                place = document.place(("prompts", index, "seed"))
+                where = f"prompts[{index}].seed = {seed}"
+                yield Problem(*place, f"{where}: the last of {count} seeds is above 2**63-1: start lower")
+        columns = line.get("columns")
+        for name, value in columns.items() if isinstance(columns, dict) else ():
+            kind = _kind(value)
+            if kind is None:
+                continue
+            first, first_index = kinds.setdefault(name, (kind, index))
+            if kind != first:
+                row, column = document.place(("prompts", index, "columns", name))
+                seen = document.place(("prompts", first_index, "columns", name))[0]
+                where = f"prompts[{index}].columns.{name}"
+                numbers = {kind, first} == {"a whole number", "a decimal number"}
+                remedy = "write 1.0 for 1" if numbers else "give a column one kind"
+                what = f"is {kind}, but {first} on line {seen}: {remedy}"
+                yield Problem(row, column, f"{where}: {what}")
+
+
+def _kind(value: object) -> str | None:
+    """What a table calls a column's value; None for null, which fits any."""
+    if value is None or value is REFUSED:
+        return None
+    if isinstance(value, bool):
+        return "true or false"
+    kinds = {int: "a whole number", float: "a decimal number", str: "text", list: "a list"}
+    return kinds.get(type(value), "a mapping")
 
 
 def _path(location: tuple[str | int, ...]) -> Location:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import shlex
 from collections.abc import Mapping, Sequence
@@ -26,9 +25,11 @@ _FEATURE_NAMES = frozenset({"image", "images"})
 @cache
 def imagemill_version() -> str:
     """The installed version; "0.0" when imagemill runs from a folder that was never installed."""
+    from importlib.metadata import PackageNotFoundError, version  # 20 ms that `imagemill status` need not pay
+
     try:
-        return importlib.metadata.version("imagemill")
-    except importlib.metadata.PackageNotFoundError:
+        return version("imagemill")
+    except PackageNotFoundError:
         return "0.0"
 
 

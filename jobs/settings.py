@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import ByteSize, Field, SecretStr, ValidationError
+from pydantic import ByteSize, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from jobs.errors import SettingsError
@@ -35,7 +35,7 @@ class Settings(BaseSettings):
     min_free_disk: ByteSize = Field(ByteSize(1 << 30))
     """Below this much free space at the output, rendering pauses ("2GiB", "500MB" or bytes)."""
     models: Annotated[tuple[str, ...], NoDecode] = ()
-    """A worker takes only jobs of these models; empty means any."""
+    """A worker takes only jobs of these models, separated by commas; empty means any."""
     device: str = "auto"
     """torch device of a worker process: auto, cpu, cuda."""
     torch_threads: int | None = Field(None, ge=1)
@@ -46,6 +46,13 @@ class Settings(BaseSettings):
     """Where connection and lock files live; None means XDG_RUNTIME_DIR, or a 0700 folder of the user's."""
     instant_seconds: float = Field(0.0, ge=0.0)
     """How long the stand-in model `instant` takes for a micro-batch: for tests and queue benchmarks."""
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _split_at_commas(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
 
 
 def load_settings() -> Settings:

@@ -139,8 +139,10 @@ def read_yaml(contents: bytes, name: str) -> Document:
         mark = error.problem_mark or error.context_mark
         place = "1:1" if mark is None else f"{mark.line + 1}:{mark.column + 1}"
         context = f" {error.context}" if error.context else ""
-        indent = "" if mark is None else text.split("\n")[mark.line][: mark.column + 1]
-        hint = ": indent with spaces, not tabs" if "\t" in indent else ""
+        tab = mark is not None and any(
+            line.lstrip(" ").startswith("\t") for line in text.split("\n")[mark.line : mark.line + 1]
+        )
+        hint = ": indent with spaces, not tabs" if tab else ""
         raise ManifestError(f"{name}:{place}: not YAML: {error.problem}{context}{hint}") from None
 
 

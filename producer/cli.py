@@ -203,7 +203,7 @@ def _print_end(end: JobStatus) -> None:
     """The last line: how many images, where, how fast."""
     from producer import show
 
-    taken = end.ended - end.started if end.started else 0.0
+    taken = max(0.0, end.ended - end.started) if end.started else 0.0
     rate = f", {end.done / taken:.1f} images/s" if taken > 0 and end.done else ""
     failed = f", {end.failed} failed (see failures.jsonl)" if end.failed else ""
     left = f", {end.left} not rendered" if end.left else ""

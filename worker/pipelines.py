@@ -31,7 +31,8 @@ def load_model(model: str, revision: str, precision: str, device: str) -> ImageD
     checker is left out: it paints pictures black without a word in their metadata, which a data set cannot
     use; who shows pictures to strangers must judge them there.
 
-    Raises ModelError when the model is not there, is no StableDiffusionPipeline, or is at another revision.
+    Raises ModelError when the model is not there, is no StableDiffusionPipeline, or is at another revision;
+    SettingsError for a device that is not there.
     """
     if model == "shapes":
         raise ModelError("model = shapes: the trained model is not part of this version; use shapes-random")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from jobs.errors import RenderError
+from jobs.errors import RenderError, SettingsError
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +52,18 @@ def resolve_precision(name: str, device: torch.device) -> Precision:
 def resolve_device(name: str | torch.device | None) -> torch.device:
     """The torch device that `name` means: None and "auto" are CUDA where there is one, else the CPU.
 
-    Raises RenderError for a name that torch does not know.
+    Raises SettingsError for a device that torch does not know, or that this machine does not have.
     """
     if name is None or name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.device(name)
+        device = torch.device(name)
     except RuntimeError:
-        raise RenderError(f"device = {name!r}: torch knows no such device: use auto, cpu or cuda") from None
+        raise SettingsError(f"device = {name!r}: torch knows no such device: use auto, cpu or cuda") from None
+    there = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= there:
+        raise SettingsError(
+            f"device = {str(device)!r}: torch {torch.__version__} sees {there} GPUs here: use cpu, or "
+            "install torch's CUDA build and NVIDIA's driver"
+        )
+    return device

@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import jobs.expand
+from jobs.errors import LatentsError
+from jobs.expand import expand, gather_latents, limit, sample
+from jobs.latents import read_input
+from jobs.manifest import Manifest, load_manifest
+from jobs.models import ModelRef, resolve_model
+from jobs.request import Entry, ImageRequest, derived_seed
+
+MODEL = resolve_model("shapes-random")
+
+
+def _manifest(prompts: list[Any], **others: Any) -> Manifest:
+    return Manifest.from_json({"name": "cats", "model": "shapes-random", "prompts": prompts, **others})
+
+
+def _entries(prompts: list[Any], **others: Any) -> list[Entry]:
+    return list(expand(_manifest(prompts, **others), MODEL))
+
+
+def _seeds(prompts: list[Any], **others: Any) -> list[int]:
+    return [entry.request.seed for entry in _entries(prompts, **others)]
+
+
+def test_a_line_takes_the_manifests_settings_and_its_own_before_them() -> None:
+    line = {
+        "prompt": "b",
+        "width": 64,
+        "negative_prompt": "",
+        "guidance_scale": 1,
+        "id": "x",
+        "columns": {"k": 1},
+    }
+    defaults = {"negative_prompt": "blur", "height": 128, "scheduler": "ddim", "seed": 7}
+    first, second = _entries(["a", line], settings=defaults, precision="fp32", image_format="webp")
+    assert first == Entry(
+        request=ImageRequest(
+            prompt="a",
+            negative_prompt="blur",
+            height=128,
+            scheduler="DDIM",
+            seed=7,
+            model="shapes-random",
+            revision="shapes-random-1",
+            precision="fp32",
+            image_format="webp",
+        )
+    )
+    assert second.request.negative_prompt == ""
+    assert (second.request.width, second.request.height) == (64, 128)
+    assert second.request.guidance_scale == 1.0
+    assert (second.id, second.columns) == ("x", {"k": 1})
+
+
+def test_seed_zero_is_kept() -> None:
+    assert _seeds([{"prompt": "a", "seed": 0}]) == [0]
+    assert _seeds(["a"], settings={"seed": 0}) == [0]
+    assert _entries(["a"], settings={"seed": 0})[0].seed_ordinal is None
+
+
+def test_a_seed_and_a_number_of_pictures_count_up() -> None:
+    line = {"prompt": "a", "seed": 5, "images_per_prompt": 3}
+    assert _seeds([line]) == [5, 6, 7]
+    assert _seeds(["a", {"prompt": "b", "seed": 9}], settings={"seed": 5, "images_per_prompt": 2}) == [
+        5,
+        6,
+        9,
+        10,
+    ]
+
+
+def test_given_seeds_are_used_in_their_order_whatever_the_settings_say() -> None:
+    line = {"prompt": "a", "seeds": [9, 0, 3]}
+    assert _seeds([line], settings={"seed": 5, "images_per_prompt": 4}) == [9, 0, 3]
+
+
+def test_a_null_seed_is_derived_although_the_settings_give_one() -> None:
+    (entry,) = _entries([{"prompt": "a", "seed": None}], settings={"seed": 5})
+    assert entry.seed_ordinal == 0
+    assert entry.request.seed == derived_seed("cats", entry.request, 0)
+
+
+def test_the_same_prompt_twice_gives_two_different_pictures() -> None:
+    entries = _entries(["a", "b", "a", {"prompt": "a", "images_per_prompt": 2}])
+    assert [entry.seed_ordinal for entry in entries] == [0, 0, 1, 2, 3]
+    assert len({entry.request.image_id for entry in entries}) == 5
+    for entry in entries:
+        assert entry.seed_ordinal is not None
+        assert entry.request.seed == derived_seed("cats", entry.request, entry.seed_ordinal)
+
+
+def test_another_name_gives_other_seeds_and_the_same_name_the_same() -> None:
+    def derived(name: str) -> int:
+        manifest = Manifest.from_json({"name": name, "model": "instant", "prompts": ["a"]})
+        (entry,) = expand(manifest, MODEL)
+        return entry.request.seed
+
+    assert derived("cats") == derived("cats")
+    assert derived("cats") != derived("dogs")
+
+
+_PROMPTS = st.lists(
+    st.sampled_from(["a", "b"])
+    | st.fixed_dictionaries(
+        {"prompt": st.sampled_from(["a", "b"])},
+        optional={"width": st.sampled_from([64, 128]), "images_per_prompt": st.integers(1, 3)},
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(_PROMPTS, st.data())
+def test_inserting_a_line_changes_no_other_picture(prompts: list[Any], data: st.DataObject) -> None:
+    before = {entry.request.image_id for entry in _entries(prompts)}
+    at = data.draw(st.integers(0, len(prompts)))
+    new = data.draw(st.sampled_from(["a", "new", {"prompt": "b", "seed": 3}]))
+    after = {entry.request.image_id for entry in _entries([*prompts[:at], new, *prompts[at:]])}
+    assert before < after
+    assert len(after) == len(before) + 1
+
+
+def test_an_image_twice_is_rendered_once_and_told() -> None:
+    told: list[Entry] = []
+    prompts = [{"prompt": "a", "seed": 1}, {"prompt": "a", "seeds": [2, 1], "id": "again"}]
+    entries = list(expand(_manifest(prompts), MODEL, told.append))
+    assert [entry.request.seed for entry in entries] == [1, 2]
+    assert [(entry.request.seed, entry.id) for entry in told] == [(1, "again")]
+
+
+@pytest.mark.parametrize("given_first", [True, False])
+def test_a_given_seed_that_meets_a_derived_one_is_one_image_and_moves_nothing(given_first: bool) -> None:
+    derived = _entries(["a"])[0].request
+    lines: list[Any] = [{"prompt": "a", "seed": derived.seed}, "a"]
+    told: list[Entry] = []
+    entries = list(expand(_manifest(lines if given_first else lines[::-1]), MODEL, told.append))
+    assert [entry.request for entry in entries] == [derived]
+    assert [entry.request for entry in told] == [derived]
+
+
+def test_derived_seeds_that_meet_make_way_so_that_no_picture_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs.expand, "derived_seed", lambda _name, _request, ordinal: ordinal // 2)
+    entries = _entries([{"prompt": "a", "images_per_prompt": 3}])
+    assert [(entry.request.seed, entry.seed_ordinal) for entry in entries] == [(0, 0), (1, 2), (2, 4)]
+
+
+def test_expansion_is_lazy() -> None:
+    manifest = _manifest([{"prompt": "a", "images_per_prompt": 1_000_000}])
+    assert len(list(limit(expand(manifest, MODEL), 3))) == 3
+
+
+def test_a_sample_is_drawn_alike_each_time_and_stands_in_order() -> None:
+    entries = _entries([f"prompt {number}" for number in range(200)])
+    drawn = sample(iter(entries), 20, "cats")
+    assert len(drawn) == 20
+    assert drawn == [entry for entry in entries if entry in drawn]
+    assert drawn == sample(entries, 20, "cats")
+    assert drawn != sample(entries, 20, "dogs")
+    assert drawn != entries[:20]
+    assert sample(entries, 500, "cats") == entries
+
+
+def test_latents_are_hashed_into_the_request_and_kept(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.ones((4, 16, 16), np.float32))
+    text = "name: x\nmodel: shapes-random\nsettings: {height: 64, width: 64}\nprompts:\n"
+    (tmp_path / "m.yaml").write_text(text + "  - {prompt: a, init_latents: a.npy}\n  - a\n")
+    manifest = load_manifest(tmp_path / "m.yaml")
+    hashes = gather_latents(manifest, MODEL, tmp_path / "inputs")
+    (sha,) = hashes.values()
+    first, second = expand(manifest, MODEL, latents=hashes)
+    assert first.request.init_latents == sha
+    assert second.request.init_latents is None
+    assert (first.seed_ordinal, second.seed_ordinal) == (0, 0)
+    assert (read_input(tmp_path / "inputs", sha) == 1).all()
+    with pytest.raises(LatentsError, match="has not been read"):
+        list(expand(manifest, MODEL))
+
+
+def test_latents_are_checked_at_the_size_of_every_line_and_the_line_is_named(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.ones((4, 16, 16), np.float32))
+    text = "name: x\nmodel: shapes-random\nsettings: {height: 64, width: 64}\nprompts:\n"
+    second = "  - {prompt: b, width: 128, init_latents: a.npy}\n"
+    (tmp_path / "m.yaml").write_text(text + "  - {prompt: a, init_latents: a.npy}\n" + second)
+    manifest = load_manifest(tmp_path / "m.yaml")
+    with pytest.raises(LatentsError) as caught:
+        gather_latents(manifest, MODEL, tmp_path / "inputs")
+    place = (
+        f"{tmp_path / 'm.yaml'}:6:43: prompts[1].init_latents = {tmp_path / 'a.npy'}: has shape [4, 16, 16]"
+    )
+    assert str(caught.value).startswith(place)
+    assert not (tmp_path / "inputs").exists()
+
+
+def test_a_missing_file_of_latents_is_told_with_the_manifests_line(tmp_path: Path) -> None:
+    text = "name: x\nmodel: shapes-random\nprompts:\n  - {prompt: a, init_latents: none.npy}\n"
+    (tmp_path / "m.yaml").write_text(text)
+    with pytest.raises(LatentsError, match=r"m.yaml:4:31: prompts\[0\].init_latents = .*no such file"):
+        gather_latents(load_manifest(tmp_path / "m.yaml"), MODEL)
+
+
+def test_a_moved_model_folder_changes_no_picture() -> None:
+    here = ModelRef("/here/sd", "sd", "sha256:0", 4, 8)
+    there = ModelRef("/there/other", "other", "sha256:0", 4, 8)
+    ids = [[entry.request.image_id for entry in expand(_manifest(["a", "a"]), ref)] for ref in (here, there)]
+    assert ids[0] == ids[1]

@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+from huggingface_hub.errors import OfflineModeIsEnabled
+
+import jobs.models
+from jobs.errors import ModelError
+from jobs.models import ModelRef, folder_revision, resolve_model
+
+COMMIT = "133a221b8aa7292a167afc5127cb63fb5005638b"
+
+
+@pytest.fixture(autouse=True)
+def _own_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+
+
+def _no_network(*_: object, **__: object) -> object:
+    raise OfflineModeIsEnabled("offline mode is enabled")
+
+
+def _pipeline(folder: Path, weights: bytes = b"weights") -> Path:
+    for component in ("unet", "vae", "tokenizer"):
+        (folder / component).mkdir(parents=True)
+    index = {"_class_name": "StableDiffusionPipeline", "safety_checker": [None, None]}
+    index |= {name: ["diffusers", "X"] for name in ("unet", "vae", "tokenizer", "scheduler")}
+    (folder / "model_index.json").write_text(json.dumps(index))
+    (folder / "unet" / "config.json").write_text('{"in_channels": 4}')
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(weights)
+    (folder / "vae" / "config.json").write_text('{"block_out_channels": [16, 32, 64, 64]}')
+    (folder / "tokenizer" / "merges.txt").write_text("a b\n")
+    return folder
+
+
+def test_built_in_models_are_known_without_a_file() -> None:
+    assert resolve_model("shapes-random") == ModelRef(
+        "shapes-random", "shapes-random", "shapes-random-1", 4, 4
+    )
+    assert resolve_model("instant", "instant-1") == ModelRef("instant", "instant", "instant-1", None, None)
+    with pytest.raises(ModelError, match="not shipped yet; use shapes-random"):
+        resolve_model("shapes")
+
+
+@pytest.mark.parametrize(
+    "model", ["", "gpt2", "a/b/c", "a b/c", "../", "a/..", "-/x", "a//b", "models--a--b"]
+)
+def test_a_name_of_no_known_form_is_refused(model: str) -> None:
+    with pytest.raises(ModelError):
+        resolve_model(model)
+
+
+def test_another_revision_than_the_one_asked_for_is_refused(tmp_path: Path) -> None:
+    folder = _pipeline(tmp_path / "sd")
+    with pytest.raises(ModelError, match="holds revision instant-1, not instant-2"):
+        resolve_model("instant", "instant-2")
+    with pytest.raises(ModelError, match="holds revision sha256:"):
+        resolve_model(str(folder), "sha256:" + "0" * 64)
+    assert resolve_model(str(folder), folder_revision(folder)).label == "sd"
+
+
+def test_a_folder_is_resolved_to_its_contents_and_its_latents_form(tmp_path: Path) -> None:
+    folder = _pipeline(tmp_path / "sd")
+    (tmp_path / "link").symlink_to(folder)
+    ref = resolve_model(str(tmp_path / "link"))
+    assert ref == ModelRef(str(folder), "sd", folder_revision(folder), 4, 8)
+    assert ref.revision.startswith("sha256:")
+
+
+def test_a_moved_folder_keeps_its_revision(tmp_path: Path) -> None:
+    before = folder_revision(_pipeline(tmp_path / "sd"))
+    shutil.move(tmp_path / "sd", tmp_path / "elsewhere")
+    assert folder_revision(tmp_path / "elsewhere") == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda folder: (folder / "unet" / "config.json").write_text('{"in_channels": 8}'),
+        lambda folder: (folder / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"WEIGHTS"),
+        lambda folder: (folder / "tokenizer" / "merges.txt").rename(folder / "tokenizer" / "other.txt"),
+        lambda folder: (folder / "vae" / "new.safetensors").write_bytes(b""),
+        lambda folder: (folder / "model_index.json").write_text("{}"),
+    ],
+)
+def test_a_change_in_what_is_loaded_changes_the_revision(
+    tmp_path: Path, change: Callable[[Path], object]
+) -> None:
+    folder = _pipeline(tmp_path / "sd")
+    before = folder_revision(folder)
+    change(folder)
+    assert folder_revision(folder) != before
+
+
+def test_what_is_never_loaded_does_not_count(tmp_path: Path) -> None:
+    folder = _pipeline(tmp_path / "sd")
+    before = folder_revision(folder)
+    (folder / "README.md").write_text("read me")
+    (folder / "v1-4.safetensors").write_bytes(b"another checkpoint")
+    (folder / "unet" / ".lock").write_text("")
+    (folder / ".git").mkdir()
+    assert folder_revision(folder) == before
+
+
+def test_large_files_are_hashed_once_and_again_when_they_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs.models, "_SETTLED_NS", -(10**9))
+    folder = _pipeline(tmp_path / "sd", weights=b"a" * (1 << 20))
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    first = folder_revision(folder)
+    read: list[object] = []
+    digest = jobs.models.hashlib.file_digest
+
+    def counted(file: object, name: str) -> object:
+        read.append(file)
+        return digest(file, name)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(jobs.models.hashlib, "file_digest", counted)
+    assert folder_revision(folder) == first
+    assert read == []
+    times = weights.stat()
+    weights.write_bytes(b"b" * (1 << 20))
+    os.utime(weights, ns=(times.st_atime_ns, times.st_mtime_ns + 1))
+    assert folder_revision(folder) != first
+    assert len(read) == 1
+
+
+def test_a_file_written_just_now_is_not_cached_because_it_may_change_unseen(tmp_path: Path) -> None:
+    folder_revision(_pipeline(tmp_path / "sd", weights=b"a" * (1 << 20)))
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_damaged_cache_or_one_that_cannot_be_written_costs_nothing_but_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs.models, "_SETTLED_NS", -(10**9))
+    folder = _pipeline(tmp_path / "sd", weights=b"a" * (1 << 20))
+    first = folder_revision(folder)
+    (cached,) = (tmp_path / "cache" / "imagemill" / "hashes").iterdir()
+    cached.write_text("half")
+    assert folder_revision(folder) == first
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "model_index.json"))
+    assert folder_revision(folder) == first
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (shutil.rmtree, "there is no such folder"),
+        (lambda folder: (folder / "model_index.json").unlink(), "holds no model_index.json"),
+        (lambda folder: (folder / "model_index.json").write_text("{"), "is not JSON"),
+        (lambda folder: (folder / "model_index.json").write_text("[]"), "must hold a JSON object"),
+        (lambda folder: (folder / "unet" / "config.json").write_text("{}"), "names no in_channels"),
+        (
+            lambda folder: (folder / "model_index.json").write_text('{"../x": ["diffusers", "X"]}'),
+            "is no component's name",
+        ),
+    ],
+)
+def test_a_folder_that_is_no_pipeline_is_refused(
+    tmp_path: Path, spoil: Callable[[Path], object], message: str
+) -> None:
+    folder = _pipeline(tmp_path / "sd")
+    spoil(folder)
+    with pytest.raises(ModelError, match=message):
+        resolve_model(str(folder))
+
+
+def test_a_commit_is_taken_without_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", _no_network)
+    assert resolve_model("org/name", COMMIT) == ModelRef("org/name", "org/name", COMMIT, None, None)
+
+
+def test_a_cached_snapshot_tells_the_latents_form(tmp_path: Path) -> None:
+    _pipeline(tmp_path / "hub" / "models--org--name" / "snapshots" / COMMIT)
+    assert resolve_model("org/name", COMMIT) == ModelRef("org/name", "org/name", COMMIT, 4, 8)
+
+
+@pytest.mark.parametrize("revision", [None, "fp16"])
+def test_a_branch_is_asked_of_the_hub(monkeypatch: pytest.MonkeyPatch, revision: str | None) -> None:
+    asked: list[object] = []
+
+    def model_info(_: object, name: str, *, revision: str | None, timeout: float) -> object:
+        asked.append((name, revision, timeout))
+        return huggingface_hub.ModelInfo(id=name, sha=COMMIT)
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", model_info)
+    assert resolve_model("org/name", revision).revision == COMMIT
+    assert asked == [("org/name", revision, jobs.models.HUB_TIMEOUT)]
+
+
+def test_without_the_network_the_local_cache_knows_the_branch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", _no_network)
+    refs = tmp_path / "hub" / "models--org--name" / "refs"
+    refs.mkdir(parents=True)
+    (refs / "main").write_text(COMMIT)
+    assert resolve_model("org/name").revision == COMMIT
+    with pytest.raises(ModelError, match="give `revision: <commit>`"):
+        resolve_model("org/name", "fp16")
+
+
+def test_a_server_that_refuses_connections_is_told_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    api = huggingface_hub.HfApi(endpoint="http://127.0.0.1:9")
+    monkeypatch.setattr(huggingface_hub, "HfApi", lambda: api)
+    with pytest.raises(ModelError, match=r"cannot be asked which commit main is .*give `revision: <commit>`"):
+        resolve_model("org/name")

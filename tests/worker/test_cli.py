@@ -1,0 +1,81 @@
+"""`imagemill-worker` starts fast and says in one message what is wrong."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def _worker(*options: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "worker.cli", *options],
+        env={**os.environ, "PYTHONPATH": str(ROOT), **variables},
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+
+
+def test_help_names_every_option_but_the_hidden_one() -> None:
+    shown = _worker("--help")
+    assert shown.returncode == 0
+    for option in ("--model", "--gpus", "--rows", "--slots", "--name", "--log-format"):
+        assert option in shown.stdout
+    assert "lifeline" not in shown.stdout
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; from worker.cli import command\n"
+        "try: command(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'celery', 'redis', 'pydantic', 'diffusers'} & set(sys.modules)\n"
+        "sys.exit(f'loaded {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("options", "variables", "message"),
+    [
+        (["--gpus", "none"], {}, "error: no Redis to connect to"),
+        (["--gpus", "x"], {"IMAGEMILL_REDIS_URL": "redis://127.0.0.1:1/0"}, "error: --gpus x: must be all"),
+        (["--name", "a b"], {"IMAGEMILL_REDIS_URL": "redis://127.0.0.1:1/0"}, "error: --name a b: use"),
+        ([], {"IMAGEMILL_REDIS_URL": "http://:hunter2@a"}, "error: IMAGEMILL_REDIS_URL = http://***@a"),
+        ([], {"IMAGEMILL_ROWS": "0"}, "error: IMAGEMILL_ROWS = '0'"),
+        (["--rows", "0"], {}, "Invalid value for '--rows'"),
+        (["--lifeline-fd", "99"], {}, "error: lifeline: file descriptor 99 is not a pipe"),
+    ],
+)
+def test_what_is_wrong_is_one_message_and_exit_status_2(
+    options: list[str], variables: dict[str, str], message: str
+) -> None:
+    done = _worker(*options, **variables)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "hunter2" not in done.stderr
+
+
+def test_a_reader_that_goes_away_is_met_quietly() -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "worker.cli", "--help"],
+            cwd=ROOT,
+            stdout=write_end,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    finally:
+        os.close(write_end)
+    assert (done.returncode, done.stderr) == (1, b"")

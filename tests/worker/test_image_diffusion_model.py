@@ -1,0 +1,351 @@
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler, LMSDiscreteScheduler, StableDiffusionPipeline
+from PIL import Image
+
+from jobs.errors import LatentsError, ManifestError, ModelError, RenderError, SettingsError
+from worker.image_diffusion_model import ImageDiffusionModel
+from worker.precision import resolve_device
+from worker.schedulers import build_scheduler
+from worker.shapes_random import build
+
+pytestmark = pytest.mark.filterwarnings("ignore:The configuration file of this scheduler:FutureWarning")
+
+BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+PROMPTS = ["a red circle", "two blue stars on the left"]
+SIZE = {"height": 64, "width": 64}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def pipe() -> StableDiffusionPipeline:
+    pipeline = build()
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def model_of(pipe: Any, precision: str = "fp32") -> ImageDiffusionModel:
+    return ImageDiffusionModel(
+        vae=pipe.vae,
+        tokenizer=pipe.tokenizer,
+        text_encoder=pipe.text_encoder,
+        unet=pipe.unet,
+        scheduler_LMS=LMSDiscreteScheduler(**BETAS),
+        scheduler_DDIM=DDIMScheduler(**BETAS),
+        device="cpu",
+        precision=precision,
+    )
+
+
+@pytest.fixture(scope="module")
+def model(pipe: Any) -> ImageDiffusionModel:
+    return model_of(pipe)
+
+
+def reference(pipe: Any, scheduler: Any) -> Any:
+    """diffusers' pipeline over the same parts, made by its constructor around a scheduler of its own."""
+    parts = {**pipe.components, "scheduler": scheduler}
+    made = StableDiffusionPipeline(**parts, requires_safety_checker=False)
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+def generators(*seeds: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def floats(model: ImageDiffusionModel, latents: torch.Tensor) -> np.ndarray:
+    """[B,H,W,3], 0 .. 1, as diffusers' output_type="np"."""
+    return (model.decode_img_latents(latents) / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).numpy()
+
+
+@pytest.mark.parametrize("guidance", [1.0, 7.5])
+@pytest.mark.parametrize("name", ["LMS", "DDIM"])
+def test_pictures_equal_diffusers_own_pipeline(
+    pipe: Any, model: ImageDiffusionModel, name: str, guidance: float
+) -> None:
+    scheduler = LMSDiscreteScheduler(**BETAS) if name == "LMS" else DDIMScheduler(**BETAS)
+    theirs = reference(pipe, scheduler)
+    settings = {"num_inference_steps": 10, "guidance_scale": guidance, **SIZE}
+    expected = theirs(PROMPTS, generator=generators(1, 2), output_type="np", **settings).images
+
+    latents = model.get_img_latents(
+        model.get_prompt_embeds(PROMPTS), seeds=[1, 2], scheduler=name, **settings
+    )
+    assert np.abs(floats(model, latents) - expected).max() <= 1e-5
+    assert expected.std() > 0.05
+
+    pictures = model.prompt_to_img(PROMPTS, seeds=[1, 2], scheduler=name, progress=False, **settings)
+    assert np.array_equal(np.stack([np.asarray(picture) for picture in pictures]), rounded(expected))
+
+
+def rounded(pictures: np.ndarray) -> np.ndarray:
+    return (pictures * 255).round().astype("uint8")
+
+
+@pytest.mark.parametrize("name", ["LMS", "DDIM"])
+def test_own_latents_give_what_diffusers_gives_for_them(
+    pipe: Any, model: ImageDiffusionModel, name: str
+) -> None:
+    start = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(9))
+    kept = start.clone()
+    theirs = reference(pipe, LMSDiscreteScheduler(**BETAS) if name == "LMS" else DDIMScheduler(**BETAS))
+    settings = {"num_inference_steps": 5, "guidance_scale": 7.5, **SIZE}
+    expected = theirs(PROMPTS, latents=start, output_type="np", **settings).images
+    embeds = model.get_prompt_embeds(PROMPTS)
+    for given in (start, start.numpy(), [start[0], start[1].numpy()]):
+        latents = model.get_img_latents(embeds, img_latents=given, scheduler=name, **settings)
+        assert np.abs(floats(model, latents) - expected).max() <= 1e-5
+    assert torch.equal(start, kept)
+
+
+def test_negative_prompts_equal_diffusers(pipe: Any, model: ImageDiffusionModel) -> None:
+    theirs = reference(pipe, LMSDiscreteScheduler(**BETAS))
+    settings = {"num_inference_steps": 4, **SIZE}
+    negatives = ["blurry", "a green square"]
+    expected = theirs(
+        PROMPTS, negative_prompt=negatives, generator=generators(1, 2), output_type="np", **settings
+    ).images
+    ours = model.prompt_to_img(PROMPTS, negative_prompts=negatives, seeds=[1, 2], progress=False, **settings)
+    plain = model.prompt_to_img(PROMPTS, seeds=[1, 2], progress=False, **settings)
+    for index in range(2):
+        assert np.array_equal(np.asarray(ours[index]), rounded(expected)[index])
+        assert not np.array_equal(np.asarray(ours[index]), np.asarray(plain[index]))
+
+
+def test_each_prompt_has_its_own_seed_scheduler_and_guidance_and_keeps_its_place(
+    model: ImageDiffusionModel,
+) -> None:
+    settings = {"num_inference_steps": 3, "progress": False, **SIZE}
+    prompts = ["a red circle", "a blue star", "a green ring", "a black heart"]
+    seeds, names, scales = [5, 6, 7, 8], ["LMS", "DDIM", "k_euler_a", "lms"], [7.5, 3.0, 1.0, 2.0]
+    together = model.prompt_to_img(prompts, seeds=seeds, scheduler=names, guidance_scale=scales, **settings)
+    for index, prompt in enumerate(prompts):
+        alone = model.prompt_to_img(
+            prompt, seeds=seeds[index], scheduler=names[index], guidance_scale=scales[index], **settings
+        )
+        apart = np.asarray(together[index], dtype=int) - np.asarray(alone[0], dtype=int)
+        assert np.abs(apart).max() <= 1, prompt
+
+
+def test_one_seed_for_all_gives_one_noise_and_no_seed_a_fresh_one(model: ImageDiffusionModel) -> None:
+    settings = {"num_inference_steps": 2, "progress": False, **SIZE}
+    same = model.prompt_to_img(["a cat", "a cat"], seeds=0, **settings)
+    assert np.array_equal(same[0], same[1])
+    fresh = model.prompt_to_img(["a cat", "a cat"], **settings)
+    assert not np.array_equal(fresh[0], fresh[1])
+
+
+def test_the_quick_start_runs_as_written(
+    pipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pipe.save_pretrained(tmp_path / "model")
+    monkeypatch.chdir(tmp_path)
+    loaded = StableDiffusionPipeline.from_pretrained(str(tmp_path / "model"))
+    monkeypatch.setattr(StableDiffusionPipeline, "from_pretrained", lambda _model_id: loaded)
+    model_id = "any/model"
+    capfd.readouterr()
+
+    # fmt: off
+    pipe = StableDiffusionPipeline.from_pretrained(model_id)
+    diffusion_model = ImageDiffusionModel(vae=pipe.vae, tokenizer=pipe.tokenizer,
+        text_encoder=pipe.text_encoder, unet=pipe.unet,
+        scheduler_LMS=LMSDiscreteScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"),
+        scheduler_DDIM=DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"))
+    images = diffusion_model.prompt_to_img(prompts="A beautiful sunset over mountains with a lake reflection",
+        height=64, width=64, num_inference_steps=5, guidance_scale=7.5)  # 512, 512 and 50, but for the time
+    images[0].save("generated_image.png")
+    # fmt: on
+
+    with Image.open(tmp_path / "generated_image.png") as picture:
+        assert picture.size == (64, 64)
+    assert "5/5" in capfd.readouterr().err
+
+
+def test_the_steps_can_be_taken_one_by_one_by_position(model: ImageDiffusionModel) -> None:
+    embeds = model.get_prompt_embeds(["a cat", "a dog"])
+    assert embeds.shape == (4, 77, 96)
+    assert torch.equal(embeds[:2], model.get_text_embeds(["", ""]))
+    assert torch.equal(embeds[2:], model.get_text_embeds(["a cat", "a dog"]))
+    latents = model.get_img_latents(embeds, 64, 32, 2, 7.5, None)
+    assert latents.shape == (2, 4, 16, 8)
+    imgs = model.decode_img_latents(latents)
+    assert imgs.shape == (2, 3, 64, 32)
+    assert [picture.size for picture in model.transform_imgs(imgs)] == [(32, 64)] * 2
+
+
+def test_defaults_are_those_of_the_class_everyone_knows(
+    model: ImageDiffusionModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, Any] = {}
+
+    def stub(self: Any, embeds: torch.Tensor, *values: Any, **named: Any) -> torch.Tensor:
+        seen["values"], seen["scheduler"] = values, named["scheduler"]
+        return torch.zeros(1, 4, 2, 2)
+
+    monkeypatch.setattr(ImageDiffusionModel, "get_img_latents", stub)
+    model.prompt_to_img("a cat", progress=False)
+    assert seen == {"values": (512, 512, 50, [7.5], [None]), "scheduler": "LMS"}
+
+
+@pytest.mark.parametrize(
+    ("shape", "prompts"),
+    [((1, 4, 8, 8), "a cat"), ((4, 16, 16), "a cat"), ((1, 4, 16, 16), ["a cat", "a dog"])],
+)
+def test_latents_of_a_wrong_shape_are_refused_with_the_right_one(
+    model: ImageDiffusionModel, shape: tuple[int, ...], prompts: str | list[str]
+) -> None:
+    count = 1 if isinstance(prompts, str) else len(prompts)
+    with pytest.raises(LatentsError) as caught:
+        model.prompt_to_img(prompts, img_latents=torch.zeros(shape), progress=False, **SIZE)
+    assert str(shape) in str(caught.value)
+    assert str((count, 4, 16, 16)) in str(caught.value)
+
+
+def test_wrong_settings_are_refused_with_name_value_and_remedy(pipe: Any, model: ImageDiffusionModel) -> None:
+    with pytest.raises(RenderError, match=r"height = 500: .*\(496 or 504\)"):
+        model.prompt_to_img("a cat", height=500, progress=False)
+    with pytest.raises(RenderError, match="num_inference_steps = 0"):
+        model.prompt_to_img("a cat", num_inference_steps=0, progress=False, **SIZE)
+    with pytest.raises(RenderError, match="seeds: 3 values for 1 images"):
+        model.prompt_to_img("a cat", seeds=[1, 2, 3], progress=False, **SIZE)
+    with pytest.raises(ManifestError, match="no scheduler is called 'Eular'"):
+        model.prompt_to_img("a cat", scheduler="Eular", progress=False, **SIZE)
+    with pytest.raises(RenderError, match="precision = 'fp8'"):
+        model_of(pipe, "fp8")
+    with pytest.raises(SettingsError, match=r"device = 'tpu9': .* use auto, cpu or cuda"):
+        resolve_device("tpu9")
+    with pytest.raises(SettingsError, match="device = 'cuda:99'"):
+        resolve_device("cuda:99")
+
+
+def test_a_model_that_is_not_text_to_image_is_refused(pipe: Any) -> None:
+    parts = dict(pipe.components)
+    parts["unet"] = copy.copy(parts["unet"])
+    parts["unet"].register_to_config(in_channels=9)
+    with pytest.raises(ModelError, match="9 input channels for 4 latent channels"):
+        ImageDiffusionModel(
+            *(parts[name] for name in ("vae", "tokenizer", "text_encoder", "unet")),
+            LMSDiscreteScheduler(),
+            DDIMScheduler(),
+        )
+
+
+def test_amp_computes_linear_layers_in_bfloat16_and_decodes_in_float32() -> None:
+    model = model_of(build(), "amp")
+    linear: list[torch.dtype] = []
+    decoded: list[torch.dtype] = []
+    layer = model.unet.mid_block.attentions[0].transformer_blocks[0].attn2.to_out[0]
+    assert isinstance(layer, torch.nn.Linear)
+    hooks = [
+        layer.register_forward_hook(lambda module, args, output: linear.append(args[0].dtype)),
+        model.vae.decoder.conv_in.register_forward_hook(
+            lambda module, args, output: decoded.append(args[0].dtype)
+        ),
+    ]
+    assert model.unet.dtype == torch.float32
+    picture = model.prompt_to_img("a cat", num_inference_steps=2, progress=False, **SIZE)[0]
+    for hook in hooks:
+        hook.remove()
+    assert set(linear) == {torch.bfloat16}
+    assert set(decoded) == {torch.float32}
+    assert np.asarray(picture).std() > 5
+
+
+@pytest.mark.parametrize(
+    ("precision", "unet", "vae"),
+    [
+        ("auto", torch.float32, torch.float32),
+        ("bf16", torch.bfloat16, torch.bfloat16),
+        ("fp16", torch.float16, torch.float32),
+    ],
+)
+def test_half_precision_weights_paint_about_the_same_picture(
+    model: ImageDiffusionModel, precision: str, unet: torch.dtype, vae: torch.dtype
+) -> None:
+    half = model_of(build(), precision)
+    assert (half.unet.dtype, half.text_encoder.dtype, half.vae.dtype) == (unet, unet, vae)
+    settings = {"num_inference_steps": 3, "seeds": 4, "guidance_scale": 2.0, "progress": False, **SIZE}
+    ours = np.asarray(half.prompt_to_img("a cat", **settings)[0], dtype=float)
+    exact = np.asarray(model.prompt_to_img("a cat", **settings)[0], dtype=float)
+    assert np.abs(ours - exact).mean() < 3
+
+
+def test_half_weights_go_up_to_fp32_and_come_back_bit_for_bit() -> None:
+    model = model_of(build(), "bf16")
+    before = {name: value.clone() for name, value in model.unet.state_dict().items()}
+    with model.in_fp32():
+        assert model.precision.name == "fp32"
+        assert {model.unet.dtype, model.vae.dtype, model.text_encoder.dtype} == {torch.float32}
+    assert model.precision.name == "bf16"
+    assert all(torch.equal(value, before[name]) for name, value in model.unet.state_dict().items())
+
+
+def test_equal_texts_are_encoded_once_and_remembered(pipe: Any) -> None:
+    model = model_of(pipe)
+    calls: list[int] = []
+    hook = pipe.text_encoder.register_forward_hook(lambda module, args, output: calls.append(len(args[0])))
+    model.get_prompt_embeds(["a cat", "a dog", "a cat"])
+    assert calls == [3, 3]
+    model.get_prompt_embeds(["a dog", "a cat", "a cat"])
+    assert calls == [3, 3]
+    model.get_prompt_embeds(["a dog", "a fox", "a cat"])
+    assert calls == [3, 3, 3]
+    hook.remove()
+
+
+def test_the_cache_of_texts_is_bounded(pipe: Any) -> None:
+    model = model_of(pipe)
+    for number in range(200):
+        model.get_text_embeds(f"cat {number}")
+    assert len(model._texts._kept) == 128
+    many = model.get_text_embeds([f"dog {number}" for number in range(200)])
+    assert many.shape == (200, 77, 96)
+
+
+def test_a_prompt_too_long_is_cut_with_one_warning_that_names_what_is_lost(
+    pipe: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = model_of(pipe)
+    long = "a red circle " * 25 + "and a green star"
+    with caplog.at_level(logging.WARNING):
+        model.get_prompt_embeds([long, "a cat", long])
+        model.get_prompt_embeds([long, "a cat", long])
+    warnings = [record.getMessage() for record in caplog.records if record.name == "worker.text_embeds"]
+    assert len(warnings) == 1
+    assert "77 tokens" in warnings[0]
+    assert warnings[0].endswith("left out: 'and a green star'")
+
+
+def test_a_call_leaves_no_state_and_no_random_numbers_behind(model: ImageDiffusionModel) -> None:
+    settings = {"num_inference_steps": 3, "seeds": 1, "progress": False, **SIZE}
+    first = model.prompt_to_img("a cat", **settings)[0]
+    state = torch.get_rng_state()
+    model.prompt_to_img("a dog", scheduler="DDIM", num_inference_steps=2, seeds=3, progress=False, **SIZE)
+    second = model.prompt_to_img("a cat", **settings)[0]
+    assert np.array_equal(np.asarray(first), np.asarray(second))
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_other_schedulers_take_the_noise_schedule_of_lms(pipe: Any, model: ImageDiffusionModel) -> None:
+    theirs = reference(pipe, build_scheduler("DPM++ 2M", LMSDiscreteScheduler(**BETAS).config))
+    settings = {"num_inference_steps": 4, **SIZE}
+    expected = theirs("a cat", generator=generators(3), output_type="np", **settings).images
+    ours = model.prompt_to_img("a cat", seeds=3, scheduler="DPM++ 2M", progress=False, **settings)[0]
+    assert np.array_equal(np.asarray(ours), rounded(expected)[0])

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from jobs.errors import ModelError
+from jobs.models import folder_revision
+from worker.pipelines import load_model
+from worker.shapes_random import build
+
+SIZE = {"height": 64, "width": 64}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("models") / "small"
+    build().save_pretrained(path)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The hub is out of reach, as the library itself has it, and its cache is empty."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+
+
+def test_a_folder_paints_what_the_built_in_model_paints(
+    folder: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    settings = {"num_inference_steps": 2, "seeds": 1, "progress": False, **SIZE}
+    built_in = load_model("shapes-random", "shapes-random-1", "auto", "cpu")
+    loaded = load_model(str(folder), folder_revision(folder), "auto", "cpu")
+    assert built_in.precision.name == "fp32"
+    for name in ("LMS", "DDIM", "PNDM"):
+        ours = loaded.prompt_to_img("a cat", scheduler=name, **settings)[0]
+        assert ours.tobytes() == built_in.prompt_to_img("a cat", scheduler=name, **settings)[0].tobytes()
+    assert not caplog.records
+    assert not capfd.readouterr().err
+
+
+def test_files_in_half_precision_load_whole_in_the_precision_asked_for(tmp_path: Path) -> None:
+    build().to(torch.float16).save_pretrained(tmp_path)
+    model = load_model(str(tmp_path), folder_revision(tmp_path), "fp32", "cpu")
+    parts = (model.unet, model.vae, model.text_encoder)
+    assert {tensor.dtype for part in parts for tensor in part.parameters()} == {torch.float32}
+    half = load_model(str(tmp_path), folder_revision(tmp_path), "bf16", "cpu")
+    assert half.unet.dtype == torch.bfloat16
+
+
+def test_both_schedulers_have_the_models_own_noise_schedule(folder: Path) -> None:
+    model = load_model(str(folder), folder_revision(folder), "auto", "cpu")
+    assert model.scheduler_LMS.config.beta_schedule == "scaled_linear"
+    assert model.scheduler_DDIM.config.set_alpha_to_one is False
+    assert model.scheduler_DDIM.config.clip_sample is False
+
+
+def test_another_revision_is_refused_with_both_named(folder: Path) -> None:
+    wrong = "sha256:" + "0" * 64
+    with pytest.raises(ModelError) as caught:
+        load_model(str(folder), wrong, "auto", "cpu")
+    assert wrong in str(caught.value)
+    assert folder_revision(folder) in str(caught.value)
+    with pytest.raises(ModelError, match="shapes-random-1"):
+        load_model("shapes-random", "shapes-random-0", "auto", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [("shapes", "use shapes-random"), ("instant", "use shapes-random"), ("/no/such/folder", "model_index")],
+)
+def test_a_model_that_is_not_there_is_refused_with_the_remedy(model: str, said: str) -> None:
+    with pytest.raises(ModelError, match=said):
+        load_model(model, "any", "auto", "cpu")
+
+
+def test_a_hub_id_is_asked_for_at_a_commit_only() -> None:
+    with pytest.raises(ModelError, match="'main' is no commit"):
+        load_model("someone/something", "main", "auto", "cpu")
+
+
+def test_a_hub_model_that_cannot_be_fetched_is_one_clear_message() -> None:
+    with pytest.raises(ModelError) as caught:
+        load_model("someone/something", "0" * 40, "auto", "cpu")
+    assert "someone/something" in str(caught.value)
+    assert "HF_TOKEN" in str(caught.value)
+
+
+def test_another_kind_of_pipeline_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionXLPipeline"}))
+    with pytest.raises(ModelError, match="StableDiffusionXLPipeline; only"):
+        load_model(str(tmp_path), folder_revision(tmp_path), "auto", "cpu")
+
+
+def test_weights_that_are_missing_or_no_safetensors_are_refused(folder: Path, tmp_path: Path) -> None:
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    weights = copy / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(b"cut" * 100)
+    with pytest.raises(ModelError, match="safetensors"):
+        load_model(str(copy), folder_revision(copy), "auto", "cpu")
+    weights.rename(weights.with_suffix(".bin"))
+    with pytest.raises(ModelError, match="safetensors"):
+        load_model(str(copy), folder_revision(copy), "auto", "cpu")
