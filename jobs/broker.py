@@ -63,4 +63,3 @@ def wake(app: Celery, count: int) -> None:
                 app.send_task(RENDER_TASK, producer=producer, retry=False)
     except (OperationalError, OSError) as error:
         raise LedgerUnavailable(f"Redis does not answer ({error}): the wake-ups were not sent") from None
-

@@ -150,7 +150,9 @@ class Ledger:
                 url, socket_timeout=timeout, socket_connect_timeout=min(5.0, timeout), socket_keepalive=True
             )
         except ValueError as error:
-            raise LedgerError(f"the Redis URL is wrong ({error}): use redis://:PASSWORD@HOST:PORT/0") from None
+            raise LedgerError(
+                f"the Redis URL is wrong ({error}): use redis://:PASSWORD@HOST:PORT/0"
+            ) from None
         lua = files("jobs.lua")
         prelude = lua.joinpath("prelude.lua").read_text()
         self._scripts = {
@@ -403,13 +405,21 @@ class Ledger:
             raise JobError(f"{job_id} is {answer} already: there is nothing to {action}")
 
     def retry(
-        self, job_id: str, incarnation: str, run: int, indices: Sequence[int], shards: Sequence[tuple[int, bytes]]
+        self,
+        job_id: str,
+        incarnation: str,
+        run: int,
+        indices: Sequence[int],
+        shards: Sequence[tuple[int, bytes]],
     ) -> None:
         """Opens a finished job's next run with new shards (number, blob) for the given indices."""
         parts = [part for shard in shards for part in shard]
         answer = self._run("retry", job_id, incarnation, run, len(indices), *indices, *parts).decode()
         if answer != "ok":
-            why = {"gone": "Redis no longer holds it", "moved": "it is not finished, or was sent back already"}
+            why = {
+                "gone": "Redis no longer holds it",
+                "moved": "it is not finished, or was sent back already",
+            }
             raise JobError(f"{job_id}: {why.get(answer, f'its output is {answer}')}")
 
     def incarnation(self, job_id: str) -> str:

@@ -39,9 +39,7 @@ SCHEDULERS: tuple[Scheduler, ...] = (
     Scheduler("DPM2 a", "KDPM2AncestralDiscreteScheduler", aliases=("k_dpm_2_a", "dpm_2_a")),
     Scheduler("DPM++ 2M", "DPMSolverMultistepScheduler", aliases=("dpmsolver++", "dpmsolver")),
     Scheduler("DPM++ 2M Karras", "DPMSolverMultistepScheduler", _KARRAS, "Karras"),
-    Scheduler(
-        "DPM++ 2M SDE", "DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}
-    ),
+    Scheduler("DPM++ 2M SDE", "DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
     Scheduler(
         "DPM++ 2M SDE Karras",
         "DPMSolverMultistepScheduler",

@@ -33,9 +33,14 @@ def command() -> None:
 
 def _narrowing(function: Callable[..., Any]) -> Callable[..., Any]:
     function = click.option(
-        "--sample", type=click.IntRange(min=1), metavar="N", help="Only N images drawn at random (the same each time)."
+        "--sample",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Only N images drawn at random (the same each time).",
     )(function)
-    return click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N images.")(function)
+    return click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N images.")(
+        function
+    )
 
 
 @command.command()
@@ -79,7 +84,9 @@ def submit(files: tuple[Path, ...], limit: int | None, sample: int | None, wait:
 @command.command()
 @click.argument("file", metavar="FILE", type=_FILE)
 @_narrowing
-@click.option("--gpus", default="all", show_default=True, metavar="all|0,1|none", help="As of imagemill-worker.")
+@click.option(
+    "--gpus", default="all", show_default=True, metavar="all|0,1|none", help="As of imagemill-worker."
+)
 @click.option("--keep", is_flag=True, help="Leave the data of the Redis that this command starts.")
 def run(file: Path, limit: int | None, sample: int | None, gpus: str, keep: bool) -> None:
     """Render a manifest here and now: a Redis and a worker of its own, gone when it ends.

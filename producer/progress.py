@@ -33,13 +33,20 @@ def _lines(statuses: Iterable[JobStatus]) -> JobStatus:
 def _bar(statuses: Iterable[JobStatus]) -> JobStatus:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+    )
     with Progress(*columns) as bar:
         task = bar.add_task("", total=None, rate="")
         for status in statuses:
             last = status
             failed = f", {status.failed} failed" if status.failed else ""
-            rate = f"{status.images_per_second:.1f} images/s, {show.duration(status.eta_seconds)} left{failed}"
+            rate = (
+                f"{status.images_per_second:.1f} images/s, {show.duration(status.eta_seconds)} left{failed}"
+            )
             bar.update(
                 task, description=f"{status.job_id} {show.state(status)}", total=status.total,
                 completed=status.done + status.failed, rate=rate,

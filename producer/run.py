@@ -101,7 +101,9 @@ class _Worker:
 @contextmanager
 def _worker(url: str, settings: Settings, output: Path, gpus: str) -> Iterator[_Worker]:
     """A worker on this machine, tied to this process, writing only below this job's output."""
-    command = shutil.which("imagemill-worker", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    command = shutil.which(
+        "imagemill-worker", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    )
     if command is None:
         raise SettingsError(
             "`imagemill-worker` is not on PATH: install imagemill with its worker extra, "

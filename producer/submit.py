@@ -70,7 +70,9 @@ class Prepared:
         return sample(entries, self.sample, self.manifest.name) if self.sample is not None else entries
 
 
-def prepare(path: Path, settings: Settings, *, limit: int | None = None, sample: int | None = None) -> Prepared:
+def prepare(
+    path: Path, settings: Settings, *, limit: int | None = None, sample: int | None = None
+) -> Prepared:
     """Reads and checks all that a job needs; writes nothing. Raises ImagemillError."""
     manifest = load_manifest(path)
     model = manifest.resolve_model()

@@ -178,7 +178,9 @@ class Engine:
             return
         try:
             pictures = renderer.render(
-                [order.request for order in orders], [order.init_latents for order in orders], self._stop.is_set
+                [order.request for order in orders],
+                [order.init_latents for order in orders],
+                self._stop.is_set,
             )
         except Stopped:
             raise

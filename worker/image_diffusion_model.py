@@ -33,7 +33,7 @@ class ImageDiffusionModel:
     plain text to image.
     """
 
-    def __init__(  # noqa: PLR0917 - the parts in the order their users know
+    def __init__(
         self,
         vae: Any,
         tokenizer: Any,
@@ -75,7 +75,7 @@ class ImageDiffusionModel:
         negatives = _per_image("negative_prompt", negative_prompt, len(prompts))
         return torch.cat([self.get_text_embeds(negatives), self.get_text_embeds(prompts)])
 
-    def get_img_latents(  # noqa: PLR0917 - as above
+    def get_img_latents(
         self,
         text_embeds: torch.Tensor,
         height: int = 512,
@@ -137,7 +137,7 @@ class ImageDiffusionModel:
         """PIL images of decoded pictures [B,3,H,W]."""
         return [Image.fromarray(pixels) for pixels in to_pixels(imgs)]
 
-    def prompt_to_img(  # noqa: PLR0917 - as above
+    def prompt_to_img(
         self,
         prompts: str | Sequence[str],
         height: int = 512,

@@ -65,7 +65,9 @@ class Keeper:
                 self._renew()
                 self._ledger.reap()
                 self._ledger.heartbeat(self._worker, self._facts())
-                if self._ledger.queued() == 0 and (waiting := self._ledger.waiting(self._worker, self._models)):
+                if self._ledger.queued() == 0 and (
+                    waiting := self._ledger.waiting(self._worker, self._models)
+                ):
                     self._top_up(waiting)
                 self._away = False
             except LedgerUnavailable as error:

@@ -16,8 +16,8 @@ from jobs.output import Output
 from jobs.settings import Settings
 from worker.engine import Engine, Pipeline
 from worker.finish import finish_output
-from worker.keeper import Keeper
 from worker.job_report import job_report
+from worker.keeper import Keeper
 from worker.logs import bound
 from worker.renderer import Renderer
 from worker.shard_run import ShardRun

@@ -17,7 +17,15 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from jobs.errors import ImagemillError, LatentsError, LeaseLost, LedgerUnavailable, ModelError, OutputError, RenderError
+from jobs.errors import (
+    ImagemillError,
+    LatentsError,
+    LeaseLost,
+    LedgerUnavailable,
+    ModelError,
+    OutputError,
+    RenderError,
+)
 from jobs.latents import read_input
 from jobs.ledger import Claim, JobSpec, Ledger
 from jobs.metadata import Failure
@@ -142,7 +150,9 @@ class ShardRun:
                 self._delivered.put((position, OutputError(f"{self._output.path}: {error}")))
             except Exception as error:
                 log.exception("the picture cannot be saved")
-                self._delivered.put((position, RenderError(f"cannot be saved: {type(error).__name__}: {error}")))
+                self._delivered.put(
+                    (position, RenderError(f"cannot be saved: {type(error).__name__}: {error}"))
+                )
             else:
                 self._delivered.put((position, None))
 

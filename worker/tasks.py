@@ -16,7 +16,9 @@ def render(self: Task) -> dict[str, Any] | str:
 
     def announce(job_id: str, shard: str) -> None:
         # The message names no shard; sent again with arguments, the event lets Flower show them.
-        self.send_event("task-started", args=repr((job_id, int(shard) if shard.isdigit() else shard)), kwargs="{}")
+        self.send_event(
+            "task-started", args=repr((job_id, int(shard) if shard.isdigit() else shard)), kwargs="{}"
+        )
 
     done = process.runtime().serve(announce)
     return "nothing to do" if done is None else done

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+
 from jobs.ledger import JobStatus, Ledger
 from jobs.settings import Settings
 from producer.embedded_redis import EmbeddedRedis

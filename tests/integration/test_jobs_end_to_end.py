@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 
 import psutil
+
 from jobs.ledger import JobStatus
 
 LINES: list[object] = [

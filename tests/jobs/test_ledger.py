@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import redis
+
 from jobs import redis_keys
 from jobs.errors import JobError, LeaseLost, LedgerError, LedgerUnavailable
 from jobs.ledger import Claim, JobSpec, Ledger, Submission
@@ -70,7 +71,13 @@ def test_a_job_goes_from_its_shards_to_one_finish_event(ledger: Ledger, client: 
     assert claim(ledger, "w2") is None
     ledger.finish(finish)
     status = ledger.status(job_id)
-    assert (status.state, status.outcome, status.done, status.left, status.failed) == ("finished", "complete", 8, 0, 0)
+    assert (status.state, status.outcome, status.done, status.left, status.failed) == (
+        "finished",
+        "complete",
+        8,
+        0,
+        0,
+    )
     assert ledger.done_bits(job_id) == b"\xff"
     events = client.xrange(redis_keys.EVENTS)
     assert len(events) == 1
@@ -175,7 +182,9 @@ def test_a_worker_keeps_its_loaded_pipeline_until_it_idled_two_seconds(ledger: L
     assert must_claim(ledger, loaded=loaded, idle=2.0).job_id == "b-1"
 
 
-def test_other_work_that_waited_long_enough_makes_a_worker_change(ledger: Ledger, client: redis.Redis) -> None:
+def test_other_work_that_waited_long_enough_makes_a_worker_change(
+    ledger: Ledger, client: redis.Redis
+) -> None:
     submit(ledger, 4, output="/a", name="a", model="model-a")
     submit(ledger, 4, output="/b", name="b", model="model-b")
     loaded = dataclasses.replace(SPEC, model="model-a").pipeline
@@ -188,7 +197,9 @@ def test_other_work_that_waited_long_enough_makes_a_worker_change(ledger: Ledger
     assert must_claim(ledger, loaded=loaded, load_time=5.0).job_id == "a-1"
 
 
-def test_other_work_of_lower_priority_never_makes_a_busy_worker_change(ledger: Ledger, client: redis.Redis) -> None:
+def test_other_work_of_lower_priority_never_makes_a_busy_worker_change(
+    ledger: Ledger, client: redis.Redis
+) -> None:
     submit(ledger, 4, output="/a", name="a", model="model-a", priority=3)
     submit(ledger, 4, output="/b", name="b", model="model-b", priority=4)
     client.hset(redis_keys.job("b-1"), "waiting_since", 0)
@@ -253,7 +264,9 @@ def test_an_output_has_one_active_job(ledger: Ledger) -> None:
     assert ledger.create(SPEC, "another", 1) == ("cats-2", True)
 
 
-def test_job_numbers_go_on_from_the_larger_of_redis_and_the_output(ledger: Ledger, client: redis.Redis) -> None:
+def test_job_numbers_go_on_from_the_larger_of_redis_and_the_output(
+    ledger: Ledger, client: redis.Redis
+) -> None:
     assert ledger.create(SPEC, "d", 7)[0] == "cats-7"
     other = dataclasses.replace(SPEC, output="/elsewhere")
     assert ledger.create(other, "d", 1)[0] == "cats-8"
@@ -327,7 +340,9 @@ def test_every_key_is_documented_and_has_a_ttl_or_a_reason(ledger: Ledger, clien
     ledger.refuse(found, "w9", "no")
     found = must_claim(ledger, "w1")
     ledger.record(found, [0], failure(1))
-    documented = {line.split()[0] for line in (redis_keys.__doc__ or "").splitlines() if line.startswith("imagemill:")}
+    documented = {
+        line.split()[0] for line in (redis_keys.__doc__ or "").splitlines() if line.startswith("imagemill:")
+    }
     reasoned = {
         line.split()[0] for line in (redis_keys.__doc__ or "").splitlines()
         if line.startswith("imagemill:") and "none:" in line
@@ -352,8 +367,16 @@ def test_every_key_is_documented_and_has_a_ttl_or_a_reason(ledger: Ledger, clien
 def test_the_scripts_spell_the_keys_as_python_does(ledger: Ledger, client: redis.Redis) -> None:
     job_id = submit(ledger)
     must_claim(ledger)
-    ours = {redis_keys.JOBS, redis_keys.ACTIVE, redis_keys.LEASES, redis_keys.NUMBERS, redis_keys.output("/data/cats")}
-    ours |= {redis_keys.job(job_id)} | {redis_keys.job(job_id, part) for part in ("shards", "ready", "leased")}
+    ours = {
+        redis_keys.JOBS,
+        redis_keys.ACTIVE,
+        redis_keys.LEASES,
+        redis_keys.NUMBERS,
+        redis_keys.output("/data/cats"),
+    }
+    ours |= {redis_keys.job(job_id)} | {
+        redis_keys.job(job_id, part) for part in ("shards", "ready", "leased")
+    }
     assert {key.decode() for key in client.keys("*")} == ours
 
 
@@ -376,7 +399,9 @@ def test_many_workers_never_share_a_shard(redis_server: EmbeddedRedis) -> None:
     assert Ledger(redis_server.url).status("cats-1").done == 800
 
 
-def test_a_redis_that_is_away_full_or_locked_is_told_apart(redis_server: EmbeddedRedis, client: redis.Redis) -> None:
+def test_a_redis_that_is_away_full_or_locked_is_told_apart(
+    redis_server: EmbeddedRedis, client: redis.Redis
+) -> None:
     ledger = Ledger(redis_server.url)
     client.config_set("maxmemory", "1")
     with pytest.raises(LedgerUnavailable, match="full"):

@@ -1,4 +1,5 @@
 import pytest
+
 from jobs.errors import SettingsError
 from jobs.settings import load_settings
 

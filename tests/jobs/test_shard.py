@@ -2,6 +2,7 @@ import dataclasses
 
 import pytest
 import zstandard
+
 from jobs.errors import LedgerError
 from jobs.request import Entry, ImageRequest, derived_seed
 from jobs.shard import Shard, decode_shard, encode_shard
@@ -21,7 +22,9 @@ def test_a_shard_comes_back_as_it_was_packed() -> None:
         entry("a fox"),
         entry("a fox", 1),
         entry("", None, 0, guidance_scale=1.0),
-        dataclasses.replace(entry("emoji 🦊\n,\"'", width=128), id="x", columns={"split": "train", "n": [1, None]}),
+        dataclasses.replace(
+            entry("emoji 🦊\n,\"'", width=128), id="x", columns={"split": "train", "n": [1, None]}
+        ),
     ]
     shard = Shard([7, 8, 9, 10], entries)
     assert decode_shard(encode_shard(shard, BASE), BASE, "cats") == shard
@@ -34,7 +37,9 @@ def test_indices_that_do_not_follow_one_another_are_kept() -> None:
 
 def test_derived_seeds_and_indices_cost_no_bytes() -> None:
     derived = Shard(list(range(1000)), [entry(f"a fox number {i}") for i in range(1000)])
-    given = Shard(list(range(1000)), [entry(f"a fox number {i}", None, 2**40 + i * 7919) for i in range(1000)])
+    given = Shard(
+        list(range(1000)), [entry(f"a fox number {i}", None, 2**40 + i * 7919) for i in range(1000)]
+    )
     assert len(encode_shard(derived, BASE)) < len(encode_shard(given, BASE)) * 0.75
 
 
