@@ -49,5 +49,11 @@ class LeaseLost(ImagemillError):
     """Another attempt holds the shard now: what this one still does no longer counts."""
 
 
+class Interrupted(ImagemillError):
+    """A person pressed Ctrl-C, or SIGTERM came: everything was stopped in good order."""
+
+    exit_code = 130
+
+
 class RenderError(ImagemillError):
     """One image request cannot be rendered; the others are unharmed."""

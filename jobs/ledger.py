@@ -9,132 +9,36 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.resources import files
 from typing import Any, Literal, cast
 
 import redis
-import redis.exceptions
 
 from jobs import redis_keys
-from jobs.errors import JobError, LeaseLost, LedgerError, LedgerUnavailable
+from jobs.errors import JobError, LeaseLost, LedgerError
+from jobs.job import Claim, JobSpec, JobStatus, LeaseState, Submission
+from jobs.redis_errors import redis_errors_as_ours
 
-LeaseState = Literal["held", "lost", "ending"]
 _SCRIPTS = (
-    "create", "add", "claim", "renew", "record", "complete", "release", "reap", "waiting", "finish",
-    "control", "retry", "refuse",
-)  # fmt: skip
+    "create",
+    "add",
+    "claim",
+    "renew",
+    "record",
+    "complete",
+    "release",
+    "reap",
+    "waiting",
+    "finish",
+    "control",
+    "retry",
+    "refuse",
+)
 _COUNTS = ("priority", "run", "total", "left", "done", "failed", "shards", "held")
+_TIMES = ("created", "started", "ended", "finished")
 WORKER_TTL = 60
 """Seconds after its last heartbeat that a worker is still listed."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobSpec:
-    """What a worker must know of a job beside its shards; fixed when the job is made."""
-
-    manifest: Mapping[str, Any]
-    """The manifest as it was read, with resolved paths; copied into job.json."""
-    base: Mapping[str, Any]
-    """An ImageRequest with the job's own settings, as a mapping; its prompt is empty and its seed 0."""
-    name: str
-    output: str
-    """Absolute path."""
-    model: str
-    """What a worker loads: a hub id, a built-in name or an absolute folder."""
-    revision: str
-    precision: str
-    column_names: Sequence[str]
-    """Every user column of the manifest: all rows of a dataset have the same keys."""
-    shard_size: int
-    priority: int
-    max_failures: int | None
-    retention: int
-    """Seconds that the finished job stays in Redis."""
-    narrowed: str = ""
-    """How the submission was narrowed: "--limit 10", or nothing."""
-
-    @property
-    def pipeline(self) -> str:
-        """What must be loaded for the job: model, revision and precision, as one key."""
-        return json.dumps([self.model, self.revision, self.precision])
-
-
-@dataclass(frozen=True, slots=True)
-class Submission:
-    """How far the submission of a job has come; what `add` needs to go on with it."""
-
-    incarnation: str
-    state: str
-    cursor: int
-    """Lines of the expanded manifest taken so far."""
-    images: int
-    shards: int
-    first_shard: int
-    """The number of its first shard; -1 as long as there is none."""
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """A lease on one shard, or on the finishing of a job (`kind`). The fence of all later calls."""
-
-    kind: Literal["shard", "finish"]
-    job_id: str
-    incarnation: str
-    shard: str
-    attempt: str
-    blob: bytes
-
-    @property
-    def fence(self) -> tuple[str, str, str, str]:
-        """What every fenced script takes first."""
-        return self.job_id, self.incarnation, self.shard, self.attempt
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobStatus:
-    """A job as Redis holds it. Times are seconds since 1970, 0.0 when not yet."""
-
-    job_id: str
-    state: Literal["open", "sealed", "finishing", "finished"]
-    """open: still being submitted; sealed: all shards are stored; finishing: nothing is left to render."""
-    outcome: str
-    """complete, failures, cancelled or stopped; empty until finished."""
-    ending: str
-    """cancelled or stopped while a job ends early, else empty."""
-    reason: str
-    paused: bool
-    priority: int
-    run: int
-    total: int
-    left: int
-    done: int
-    failed: int
-    shards: int
-    shards_ready: int
-    shards_leased: int
-    created: float
-    started: float
-    ended: float
-    """When nothing was left to render."""
-    finished: float
-    images_per_second: float
-    output: str
-    model: str
-    held: int
-    """Images of the manifest that the output held already, so that they are not in the job."""
-    refusals: Mapping[str, str]
-    """Workers that do not take the job, and why."""
-    workers: Sequence[str]
-    """Workers that hold a shard of it now."""
-
-    @property
-    def eta_seconds(self) -> float | None:
-        """Seconds until the last image at the present rate; None when there is none to tell from."""
-        if self.state == "finished" or self.images_per_second <= 0:
-            return None
-        return self.left / self.images_per_second
 
 
 class Ledger:
@@ -146,7 +50,8 @@ class Ledger:
     def __init__(self, url: str, *, timeout: float = 10.0) -> None:
         """Connects lazily. `url`: redis://, rediss:// or unix://; `timeout`: seconds a call may take."""
         try:
-            self._redis: redis.Redis = redis.Redis.from_url(
+            # redis-py types every answer for its asyncio client too.
+            self._redis: Any = redis.Redis.from_url(
                 url, socket_timeout=timeout, socket_connect_timeout=min(5.0, timeout), socket_keepalive=True
             )
         except ValueError as error:
@@ -161,12 +66,12 @@ class Ledger:
         }
 
     def _run(self, script: str, *arguments: str | int | bytes) -> Any:
-        with _speaking():
+        with redis_errors_as_ours():
             return self._scripts[script](args=list(arguments))
 
     def ping(self) -> None:
         """Returns when Redis answers and takes us; raises what is wrong otherwise."""
-        with _speaking():
+        with redis_errors_as_ours():
             self._redis.ping()
 
     # Submitting.
@@ -176,7 +81,7 @@ class Ledger:
 
         Returns (job_id, created). Raises JobError when another job owns the output.
         """
-        fields = {
+        fields: dict[str, str | int] = {
             "name": spec.name,
             "spec": json.dumps(asdict(spec), ensure_ascii=False),
             "output": spec.output,
@@ -187,26 +92,40 @@ class Ledger:
         }
         pairs = [part for pair in fields.items() for part in pair]
         answer, job_id = self._run(
-            "create", spec.name, least_number, redis_keys.output(spec.output), digest, secrets.token_hex(8),
-            spec.priority, *pairs,
-        )  # fmt: skip
+            "create",
+            spec.name,
+            least_number,
+            redis_keys.output(spec.output),
+            digest,
+            secrets.token_hex(8),
+            spec.priority,
+            *pairs,
+        )
         if answer == b"taken":
             raise JobError(
-                f"{spec.output}: {job_id.decode()} is writing there and its manifest was another: wait for it, "
-                f"or `imagemill cancel {job_id.decode()}`, or name another output"
+                f"{spec.output}: {job_id.decode()} is writing there and its manifest was another: "
+                f"wait for it, or `imagemill cancel {job_id.decode()}`, or name another output"
             )
         return job_id.decode(), answer == b"created"
 
     def submission(self, job_id: str) -> Submission:
         """How far the submission of a job has come."""
         fields = self._fields(job_id, ("incarnation", "state", "cursor", "total", "shards", "first_shard"))
-        return Submission(*fields[:2], *map(int, fields[2:]))
+        incarnation, state, cursor, images, shards, first_shard = fields
+        return Submission(incarnation, state, int(cursor), int(images), int(shards), int(first_shard))
 
     def add(
-        self, job_id: str, incarnation: str, cursor: int, new_cursor: int,
-        shards: Iterable[tuple[int, int, bytes]], *, held: int = 0, seal: bool,
-    ) -> None:  # fmt: skip
-        """Stores shards (number, images, blob) and moves the manifest's cursor; `seal` says these were the last.
+        self,
+        job_id: str,
+        incarnation: str,
+        cursor: int,
+        new_cursor: int,
+        shards: Iterable[tuple[int, int, bytes]],
+        *,
+        held: int = 0,
+        seal: bool,
+    ) -> None:
+        """Stores shards (number, images, blob) and moves the manifest's cursor; `seal`: these were the last.
 
         `held` of the lines between the cursors are in the output already and in no shard.
         Raises JobError when the job ended meanwhile or somebody else is submitting it too.
@@ -233,13 +152,19 @@ class Ledger:
         `loaded` is a `JobSpec.pipeline`, "" for none; `models` empty means any.
         """
         answer = self._run(
-            "claim", worker, secrets.token_hex(4), int(lease * 1000), loaded, int(idle * 1000),
-            int(load_time * 1000), _json_list(models),
-        )  # fmt: skip
+            "claim",
+            worker,
+            secrets.token_hex(4),
+            int(lease * 1000),
+            loaded,
+            int(idle * 1000),
+            int(load_time * 1000),
+            _json_list(models),
+        )
         if not answer:
             return None
         kind, job_id, incarnation, shard, attempt = (part.decode() for part in answer[:5])
-        return Claim(cast(Any, kind), job_id, incarnation, shard, attempt, answer[5])
+        return Claim(cast(Literal["shard", "finish"], kind), job_id, incarnation, shard, attempt, answer[5])
 
     def spec(self, job_id: str) -> JobSpec:
         """What a worker must know of the job. Raises JobError when there is none."""
@@ -299,14 +224,14 @@ class Ledger:
 
     def queued(self) -> int:
         """Wake-ups in Celery's queue that no worker has taken yet."""
-        with _speaking():
+        with redis_errors_as_ours():
             return cast(int, self._redis.llen(redis_keys.QUEUE))
 
     # Workers.
 
     def heartbeat(self, worker: str, facts: Mapping[str, str | int | float]) -> None:
         """Says that a worker lives and what it does; forgotten after `WORKER_TTL` seconds."""
-        with _speaking():
+        with redis_errors_as_ours():
             now = _seconds(self._redis.time())
             pipe = self._redis.pipeline()
             pipe.zadd(redis_keys.WORKERS, {worker: now})
@@ -317,19 +242,19 @@ class Ledger:
 
     def forget_worker(self, worker: str) -> None:
         """Takes a worker that ended cleanly off the list."""
-        with _speaking():
+        with redis_errors_as_ours():
             self._redis.zrem(redis_keys.WORKERS, worker)
             self._redis.delete(redis_keys.worker(worker))
 
     def forget_refusals(self, worker: str) -> None:
         """Takes back what a worker refused: a restarted one may hold another model."""
-        with _speaking():
+        with redis_errors_as_ours():
             for job_id in self._redis.zrange(redis_keys.ACTIVE, 0, -1):
                 self._redis.hdel(redis_keys.job(job_id.decode(), "refusals"), worker)
 
     def workers(self) -> dict[str, dict[str, str]]:
         """Every worker with a heartbeat, by name, with the facts it gave."""
-        with _speaking():
+        with redis_errors_as_ours():
             names = sorted(name.decode() for name in self._redis.zrange(redis_keys.WORKERS, 0, -1))
             found = {name: self._redis.hgetall(redis_keys.worker(name)) for name in names}
         return {
@@ -340,7 +265,7 @@ class Ledger:
 
     def job_ids(self) -> list[str]:
         """Every job Redis holds, oldest first."""
-        with _speaking():
+        with redis_errors_as_ours():
             ids = [job_id.decode() for job_id in self._redis.zrange(redis_keys.JOBS, 0, -1)]
             gone = [job_id for job_id in ids if not self._redis.exists(redis_keys.job(job_id))]
             if gone:
@@ -349,7 +274,7 @@ class Ledger:
 
     def status(self, job_id: str) -> JobStatus:
         """The job as it stands. Raises JobError when Redis holds none of that id."""
-        with _speaking():
+        with redis_errors_as_ours():
             pipe = self._redis.pipeline()
             pipe.hgetall(redis_keys.job(job_id))
             pipe.llen(redis_keys.job(job_id, "ready"))
@@ -360,7 +285,8 @@ class Ledger:
         if not raw:
             raise self._no_such(job_id)
         job = {k.decode(): v.decode() for k, v in raw.items()}
-        seconds = {name: int(job[name]) / 1000 for name in ("created", "started", "ended", "finished")}
+        figures: dict[str, Any] = {name: int(job[name]) for name in _COUNTS}
+        figures |= {name: int(job[name]) / 1000 for name in _TIMES}
         return JobStatus(
             job_id=job_id,
             state=cast(Any, job["state"]),
@@ -375,29 +301,29 @@ class Ledger:
             model=job["model"],
             refusals={name.decode(): reason.decode() for name, reason in refusals.items()},
             workers=sorted({json.loads(lease)["w"] for lease in leased.values()}),
-            **{name: int(job[name]) for name in _COUNTS},
-            **seconds,
+            **figures,
         )
 
     def failures(self, job_id: str) -> dict[int, dict[str, Any]]:
         """The job's failures: index in the job -> shard, position, image_id, reason."""
-        with _speaking():
+        with redis_errors_as_ours():
             raw = self._redis.hgetall(redis_keys.job(job_id, "failures"))
-        return {int(index): json.loads(failure) for index, failure in sorted(raw.items())}
+        failures = {int(index): json.loads(failure) for index, failure in raw.items()}
+        return dict(sorted(failures.items()))
 
     def done_bits(self, job_id: str) -> bytes:
         """The done bits: image i is bit 7 - i % 8 of byte i // 8."""
-        with _speaking():
+        with redis_errors_as_ours():
             return cast(bytes, self._redis.get(redis_keys.job(job_id, "done")) or b"")
 
     def shard_blobs(self, job_id: str) -> Iterator[bytes]:
         """Every shard's blob, one by one, in no order."""
-        with _speaking():
+        with redis_errors_as_ours():
             for _number, blob in self._redis.hscan_iter(redis_keys.job(job_id, "shards"), count=16):
                 yield blob
 
     def control(self, job_id: str, action: Literal["pause", "resume", "cancel"], reason: str = "") -> None:
-        """Pauses, resumes or cancels; it acts at the next claim. Raises JobError when the job's state forbids it."""
+        """Pauses, resumes or cancels; acts at the next claim. Raises JobError when the state forbids it."""
         answer = self._run("control", job_id, action, reason).decode()
         if answer == "gone":
             raise self._no_such(job_id)
@@ -428,11 +354,11 @@ class Ledger:
 
     def used_bytes(self) -> int:
         """Bytes of memory that Redis uses."""
-        with _speaking():
+        with redis_errors_as_ours():
             return int(cast(Any, self._redis.info("memory"))["used_memory"])
 
     def _fields(self, job_id: str, names: Sequence[str]) -> list[str]:
-        with _speaking():
+        with redis_errors_as_ours():
             values = cast(Any, self._redis.hmget(redis_keys.job(job_id), list(names)))
         if None in values:
             raise self._no_such(job_id)
@@ -441,35 +367,6 @@ class Ledger:
     def _no_such(self, job_id: str) -> JobError:
         there_are = ", ".join(self.job_ids()[-5:]) or "none"
         return JobError(f"there is no job {job_id!r} in this Redis; the latest: {there_are}")
-
-
-@contextmanager
-def _speaking() -> Iterator[None]:
-    """Turns redis-py's errors into ours, with the remedy."""
-    try:
-        yield
-    except redis.exceptions.AuthenticationError as error:
-        raise LedgerError(f"Redis refuses the password ({error}): check IMAGEMILL_REDIS_URL") from None
-    except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:
-        raise LedgerUnavailable(
-            f"Redis does not answer ({error}): is it started, and is IMAGEMILL_REDIS_URL right?"
-        ) from None
-    except redis.exceptions.OutOfMemoryError as error:
-        raise _full(error) from None
-    except redis.exceptions.ResponseError as error:
-        if "OOM" in str(error):
-            raise _full(error) from None
-        if "MISCONF" in str(error) or "READONLY" in str(error):
-            raise LedgerUnavailable(f"Redis cannot write ({error}): give its disk space") from None
-        if "NOAUTH" in str(error) or "NOPERM" in str(error) or "WRONGPASS" in str(error):
-            raise LedgerError(f"Redis refuses us ({error}): check IMAGEMILL_REDIS_URL") from None
-        raise
-
-
-def _full(error: Exception) -> LedgerUnavailable:
-    return LedgerUnavailable(
-        f"Redis is full ({error}): raise its maxmemory, or let finished jobs go (retention); nothing is lost"
-    )
 
 
 def _seconds(time: Any) -> float:

@@ -123,8 +123,8 @@ class Output:
     def shard_folder(self, shard: int) -> Path:
         return self.path / shard_name(shard)
 
-    def spool_folder(self, shard: int, epoch: int) -> Path:
-        return self.spool / shard_name(shard) / str(epoch)
+    def spool_folder(self, shard: int, attempt: str) -> Path:
+        return self.spool / shard_name(shard) / attempt
 
     def metadata_file(self, shard: int) -> Path:
         return self.shard_folder(shard) / "metadata.jsonl"

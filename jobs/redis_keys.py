@@ -2,27 +2,27 @@
 
 `jobs/lua/prelude.lua` spells the same names for the scripts; a test holds the two together.
 
-key                           type    written by               read by            lifetime
-imagemill:numbers             hash    create                   create             none: job numbers never start again
-imagemill:jobs                zset    create; pruned by list   status, list       none: one entry a retained job
-imagemill:active              zset    create, retry, finish    claim, status      none: one entry an unfinished job
-imagemill:leases              zset    claim, renew, reap …     reap               none: one entry a claimed shard
-imagemill:output:HASH         string  create, retry            create, submit     none: until the job finishes
-imagemill:events              stream  finish                   anyone             none: capped at about 1,000 entries
-imagemill:workers             zset    heartbeat                status             none: one entry a worker, pruned
-imagemill:worker:NAME         hash    heartbeat                status, waiters    60 s, renewed
-imagemill:job:ID              hash    every script             every script       retention after it finished
-imagemill:job:ID:shards       hash    add, retry               claim, retry       retention after it finished
-imagemill:job:ID:ready        list    add, release, reap …     claim              gone when empty, else with the job
-imagemill:job:ID:leased       hash    claim, renew, complete … fence, status      gone when empty, else with the job
-imagemill:job:ID:done         string  record, complete         status, retry      retention after it finished
-imagemill:job:ID:failures     hash    fail, complete, retry    status, retry      retention after it finished
-imagemill:job:ID:refusals     hash    refuse                   claim, status      retention after it finished
+key                       type    written by               read by         lifetime
+imagemill:numbers         hash    create                   create          none: numbers never start again
+imagemill:jobs            zset    create; pruned by list   status, list    none: one entry a retained job
+imagemill:active          zset    create, retry, finish    claim, status   none: one entry an unfinished job
+imagemill:leases          zset    claim, renew, reap …     reap            none: one entry a claimed shard
+imagemill:output:HASH     string  create, retry            create, submit  none: until the job finishes
+imagemill:events          stream  finish                   anyone          none: capped at about 1,000
+imagemill:workers         zset    heartbeat                status          none: one entry a worker, pruned
+imagemill:worker:NAME     hash    heartbeat                status, waiters 60 s, renewed
+imagemill:job:ID          hash    every script             every script    retention after it finished
+imagemill:job:ID:shards   hash    add, retry               claim, retry    retention after it finished
+imagemill:job:ID:ready    list    add, release, reap …     claim           gone when empty, else with the job
+imagemill:job:ID:leased   hash    claim, renew, complete … fence, status   gone when empty, else with the job
+imagemill:job:ID:done     string  record, complete         status, retry   retention after it finished
+imagemill:job:ID:failures hash    fail, complete, retry    status, retry   retention after it finished
+imagemill:job:ID:refusals hash    refuse                   claim, status   retention after it finished
 
-An unfinished job has no TTL on purpose: losing its keys would lose work. Besides these there are Celery's own:
-the queue list `imagemill`, `_kombu*` and `unacked*`.
+An unfinished job has no TTL on purpose: losing its keys would lose work. Besides these there are Celery's
+own: the queue list `imagemill`, `_kombu*` and `unacked*`.
 
-job:ID          fields: see `jobs.ledger.JobStatus`; beside those `spec` (JSON, `jobs.ledger.JobSpec`), `digest`
+job:ID          fields: see `jobs.job.JobStatus`; beside those `spec` (JSON, `jobs.job.JobSpec`), `digest`
                 (what was submitted), `cursor` (manifest lines taken so far), `epoch` (claims so far) and
                 `window_at, window_count, window_rate` (the rate of the last half minute)
 job:ID:shards   shard number -> zstd-compressed requests, `jobs.shard`

@@ -13,7 +13,8 @@ import click
 from jobs.errors import ImagemillError, JobError
 
 if TYPE_CHECKING:
-    from jobs.ledger import JobStatus, Ledger
+    from jobs.job import JobStatus
+    from jobs.ledger import Ledger
     from jobs.settings import Settings
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -70,7 +71,7 @@ def submit(files: tuple[Path, ...], limit: int | None, sample: int | None, wait:
         if as_json:
             _print_json([asdict(one) for one in submitted])
         elif not ledger.workers():
-            print("no worker is alive: start one with `imagemill-worker`; the jobs wait in Redis")
+            click.echo("no worker is alive: start one with `imagemill-worker`; the jobs wait in Redis")
         return
     ends = [_follow(ledger, one.job_id, quiet=as_json) for one in submitted]
     if as_json:
@@ -141,7 +142,7 @@ def watch(job: str) -> None:
 def cancel(job: str, reason: str) -> None:
     """End JOB early; what is rendered stays, and submitting its manifest again goes on."""
     _connect()[2].control(job, "cancel", reason)
-    print(f"{job} is ending: shards that are being rendered are given up at their next step")
+    click.echo(f"{job} is ending: shards that are being rendered are given up at their next step")
 
 
 @command.command()
@@ -149,7 +150,7 @@ def cancel(job: str, reason: str) -> None:
 def pause(job: str) -> None:
     """Let nobody claim a shard of JOB; those being rendered are finished."""
     _connect()[2].control(job, "pause")
-    print(f"{job} is paused: `imagemill resume {job}` goes on")
+    click.echo(f"{job} is paused: `imagemill resume {job}` goes on")
 
 
 @command.command()
@@ -157,7 +158,7 @@ def pause(job: str) -> None:
 def resume(job: str) -> None:
     """Go on with a paused JOB, and offer it again to workers that refused it."""
     _connect()[2].control(job, "resume")
-    print(f"{job} goes on")
+    click.echo(f"{job} goes on")
 
 
 @command.command()
@@ -169,7 +170,7 @@ def retry(job: str, wait: bool) -> None:
 
     _settings, url, ledger = _connect()
     count = retry_job(job, ledger, url)
-    print(f"{job}: {count} images sent back" if count else f"{job}: nothing is missing")
+    click.echo(f"{job}: {count} images sent back" if count else f"{job}: nothing is missing")
     if wait and count:
         end = _follow(ledger, job, quiet=False)
         _print_end(end)
@@ -214,10 +215,11 @@ def _print_end(end: JobStatus) -> None:
     rate = f", {end.done / taken:.1f} images/s" if taken > 0 and end.done else ""
     failed = f", {end.failed} failed (see failures.jsonl)" if end.failed else ""
     left = f", {end.left} not rendered" if end.left else ""
+    held = f"; {end.held} were there already" if end.held else ""
     reason = f" ({end.reason})" if end.reason else ""
-    print(
-        f"{show.state(end)}{reason}: {end.done} images in {end.output}, {show.duration(taken)}{rate}{failed}{left}"
-        + (f"; {end.held} were there already" if end.held else "")
+    click.echo(
+        f"{show.state(end)}{reason}: {end.done} images in {end.output}, {show.duration(taken)}{rate}"
+        f"{failed}{left}{held}"
     )
 
 
@@ -233,7 +235,7 @@ def _one_of(limit: int | None, sample: int | None) -> None:
 
 
 def _print_json(value: object) -> None:
-    print(json.dumps(value, ensure_ascii=False, indent=2))
+    click.echo(json.dumps(value, ensure_ascii=False, indent=2))
 
 
 def main() -> None:

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Iterator
 
 from jobs.errors import JobError, LedgerUnavailable
-from jobs.ledger import JobStatus, Ledger
+from jobs.job import JobStatus
+from jobs.ledger import Ledger
 
 INTERVAL = 0.25
 """Seconds between two looks at the ledger."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
-from jobs.ledger import JobStatus
+import click
+
+from jobs.job import JobStatus
 from producer import show
 
 _EVERY = 5.0
@@ -23,10 +25,10 @@ def _lines(statuses: Iterable[JobStatus]) -> JobStatus:
         last = status
         line = show.progress_line(status)
         if line != said and time.monotonic() - printed >= _EVERY:
-            print(line, flush=True)
+            click.echo(line)
             said, printed = line, time.monotonic()
     if show.progress_line(last) != said:
-        print(show.progress_line(last), flush=True)
+        click.echo(show.progress_line(last))
     return last
 
 
@@ -48,7 +50,10 @@ def _bar(statuses: Iterable[JobStatus]) -> JobStatus:
                 f"{status.images_per_second:.1f} images/s, {show.duration(status.eta_seconds)} left{failed}"
             )
             bar.update(
-                task, description=f"{status.job_id} {show.state(status)}", total=status.total,
-                completed=status.done + status.failed, rate=rate,
-            )  # fmt: skip
+                task,
+                description=f"{status.job_id} {show.state(status)}",
+                total=status.total,
+                completed=status.done + status.failed,
+                rate=rate,
+            )
     return last

@@ -1,4 +1,4 @@
-"""`imagemill run`: a Redis, a worker, a submission and its progress, in one command that cleans up behind it."""
+"""`imagemill run`: a Redis, a worker, a submission and its progress, in one command that cleans up."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 
+import click
+
 from jobs.connection import publish, redis_url
-from jobs.errors import ImagemillError, SettingsError
-from jobs.ledger import JobStatus, Ledger
+from jobs.errors import Interrupted, SettingsError
+from jobs.job import JobStatus
+from jobs.ledger import Ledger
 from jobs.lifeline import start_tied
 from jobs.settings import PREFIX, Settings
 from producer.embedded_redis import EmbeddedRedis
@@ -24,12 +27,6 @@ from producer.submit import Submitted, prepare, submit
 
 _STOP_SECONDS = 130
 """A worker gives its shards back within a micro-batch; on a CPU that can be minutes."""
-
-
-class Interrupted(ImagemillError):
-    """Ctrl-C, or SIGTERM."""
-
-    exit_code = 130
 
 
 def run(
@@ -49,7 +46,7 @@ def run(
             url = server.url
             stack.enter_context(publish(settings, url, prepared.output.path))
             if keep:
-                print(f"Redis' data: {server.folder}")
+                click.echo(f"Redis' data: {server.folder}")
         else:
             url = redis_url(settings)
         ledger = Ledger(url)
@@ -69,7 +66,7 @@ def print_submitted(submitted: Submitted) -> None:
         parts.append(f"{submitted.duplicates} lines ask for an image that another line asks for too")
     if submitted.attached:
         parts.append("it was submitted before and goes on")
-    print(", ".join(parts), flush=True)
+    click.echo(", ".join(parts))
 
 
 class _Worker:
@@ -130,7 +127,8 @@ def _stops_become_interrupts() -> Iterator[None]:
         for each in (signal.SIGINT, signal.SIGTERM):
             signal.signal(each, signal.SIG_IGN)
         raise Interrupted(
-            f"stopped by {signal.Signals(number).name}; what was rendered is kept: run the same command to go on"
+            f"stopped by {signal.Signals(number).name}; what was rendered is kept: "
+            "run the same command to go on"
         )
 
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from jobs.ledger import JobStatus
+import click
+
+from jobs.job import JobStatus
 
 Workers = Mapping[str, Mapping[str, str]]
 
@@ -45,31 +47,38 @@ def print_jobs(jobs: Sequence[JobStatus], workers: Workers) -> None:
     header = ("job", "state", "images", "failed", "images/s", "left", "output")
     rows = [
         (
-            job.job_id, state(job), f"{job.done}/{job.total}", str(job.failed), _rate(job),
-            duration(job.eta_seconds), job.output,
+            job.job_id,
+            state(job),
+            f"{job.done}/{job.total}",
+            str(job.failed),
+            _rate(job),
+            duration(job.eta_seconds),
+            job.output,
         )
         for job in jobs
-    ]  # fmt: skip
+    ]
     _print_table(header, rows)
-    print(f"{len(workers)} worker{'' if len(workers) == 1 else 's'}")
+    click.echo(f"{len(workers)} worker{'' if len(workers) == 1 else 's'}")
 
 
 def print_job(job: JobStatus, workers: Workers, failures: Mapping[int, Mapping[str, Any]]) -> None:
     """One job: counts, rate, time left, workers, the first failures."""
-    print(f"{job.job_id}: {state(job)}{f' ({job.reason})' if job.reason else ''}")
-    print(f"  output    {job.output}")
+    click.echo(f"{job.job_id}: {state(job)}{f' ({job.reason})' if job.reason else ''}")
+    click.echo(f"  output    {job.output}")
     held = f", {job.held} were there already" if job.held else ""
-    print(f"  images    {job.done} of {job.total} done, {job.failed} failed, {job.left} left{held}")
-    print(f"  shards    {job.shards} in all, {job.shards_ready} waiting, {job.shards_leased} being rendered")
-    print(f"  rate      {_rate(job)} images/s, {duration(job.eta_seconds)} left")
-    print(f"  model     {job.model}, priority {job.priority}, run {job.run}")
-    print(f"  workers   {', '.join(job.workers) or '–'} on it, of {', '.join(workers) or 'none alive'}")
+    click.echo(f"  images    {job.done} of {job.total} done, {job.failed} failed, {job.left} left{held}")
+    click.echo(
+        f"  shards    {job.shards} in all, {job.shards_ready} waiting, {job.shards_leased} being rendered"
+    )
+    click.echo(f"  rate      {_rate(job)} images/s, {duration(job.eta_seconds)} left")
+    click.echo(f"  model     {job.model}, priority {job.priority}, run {job.run}")
+    click.echo(f"  workers   {', '.join(job.workers) or '–'} on it, of {', '.join(workers) or 'none alive'}")
     for name, reason in job.refusals.items():
-        print(f"  refused   by {name}: {reason}")
+        click.echo(f"  refused   by {name}: {reason}")
     for index, failure in list(failures.items())[:10]:
-        print(f"  failure   image {index} ({failure['image_id']}): {failure['reason']}")
+        click.echo(f"  failure   image {index} ({failure['image_id']}): {failure['reason']}")
     if len(failures) > 10:
-        print(f"  failures  {len(failures) - 10} more: see failures.jsonl in the output, or --json")
+        click.echo(f"  failures  {len(failures) - 10} more: see failures.jsonl in the output, or --json")
 
 
 def progress_line(job: JobStatus) -> str:
@@ -102,4 +111,4 @@ def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         return
     widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
     for row in (header, *rows):
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -16,7 +16,8 @@ from pathlib import Path
 from jobs.broker import celery_app, wake
 from jobs.errors import JobError
 from jobs.expand import expand, gather_latents, limit, sample
-from jobs.ledger import JobSpec, Ledger
+from jobs.job import JobSpec
+from jobs.ledger import Ledger
 from jobs.manifest import Manifest, load_manifest
 from jobs.models import ModelRef
 from jobs.output import Output
@@ -150,7 +151,7 @@ def _chunks(entries: Iterator[Entry], held: set[str], shard_size: int) -> Iterat
 
 
 def retry(job_id: str, ledger: Ledger, url: str) -> int:
-    """Sends back what a finished job lacks, failed or never rendered, as a new run; returns how many images."""
+    """Sends back what a finished job lacks, failed or never rendered, as a new run; returns how many."""
     from jobs.shard import decode_shard
 
     status = ledger.status(job_id)
@@ -186,18 +187,35 @@ def retry(job_id: str, ledger: Ledger, url: str) -> int:
 def _spec(prepared: Prepared) -> JobSpec:
     manifest, model, settings = prepared.manifest, prepared.model, prepared.manifest.settings
     base = ImageRequest(
-        prompt="", negative_prompt=settings.negative_prompt, height=settings.height, width=settings.width,
-        num_inference_steps=settings.num_inference_steps, guidance_scale=settings.guidance_scale,
-        scheduler=settings.scheduler, seed=0, model=model.label, revision=model.revision,
-        precision=manifest.precision, image_format=manifest.image_format, image_quality=manifest.image_quality,
-    )  # fmt: skip
+        prompt="",
+        negative_prompt=settings.negative_prompt,
+        height=settings.height,
+        width=settings.width,
+        num_inference_steps=settings.num_inference_steps,
+        guidance_scale=settings.guidance_scale,
+        scheduler=settings.scheduler,
+        seed=0,
+        model=model.label,
+        revision=model.revision,
+        precision=manifest.precision,
+        image_format=manifest.image_format,
+        image_quality=manifest.image_quality,
+    )
     return JobSpec(
-        manifest=manifest.to_json() | {"revision": model.revision}, base=asdict(base), name=manifest.name,
-        output=str(prepared.output.path), model=model.model, revision=model.revision,
-        precision=manifest.precision, column_names=manifest.column_names(), shard_size=manifest.shard_size,
-        priority=manifest.priority, max_failures=manifest.max_failures, retention=manifest.retention,
+        manifest=manifest.to_json() | {"revision": model.revision},
+        base=asdict(base),
+        name=manifest.name,
+        output=str(prepared.output.path),
+        model=model.model,
+        revision=model.revision,
+        precision=manifest.precision,
+        column_names=manifest.column_names(),
+        shard_size=manifest.shard_size,
+        priority=manifest.priority,
+        max_failures=manifest.max_failures,
+        retention=manifest.retention,
         narrowed=prepared.narrowed,
-    )  # fmt: skip
+    )
 
 
 def _digest(prepared: Prepared, spec: JobSpec) -> str:

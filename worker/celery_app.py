@@ -1,4 +1,4 @@
-"""The Celery application that a worker process runs: `celery -A worker.celery_app worker`. Imports no torch."""
+"""The Celery application of a worker process: `celery -A worker.celery_app worker`. Imports no torch."""
 
 from __future__ import annotations
 

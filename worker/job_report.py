@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from jobs.ledger import JobSpec, Ledger
+from jobs.job import JobSpec
+from jobs.ledger import Ledger
 from worker.finish import JobReport
 
 

@@ -7,7 +7,8 @@ import threading
 from collections.abc import Callable, Mapping
 
 from jobs.errors import LedgerUnavailable
-from jobs.ledger import Claim, LeaseState, Ledger
+from jobs.job import Claim, LeaseState
+from jobs.ledger import Ledger
 
 log = logging.getLogger(__name__)
 
@@ -20,9 +21,15 @@ class Keeper:
     """
 
     def __init__(
-        self, ledger: Ledger, worker: str, *, lease: float, models: tuple[str, ...],
-        facts: Callable[[], Mapping[str, str | int | float]], top_up: Callable[[int], None],
-    ) -> None:  # fmt: skip
+        self,
+        ledger: Ledger,
+        worker: str,
+        *,
+        lease: float,
+        models: tuple[str, ...],
+        facts: Callable[[], Mapping[str, str | int | float]],
+        top_up: Callable[[int], None],
+    ) -> None:
         self._ledger, self._worker, self._lease, self._models = ledger, worker, lease, models
         self._facts, self._top_up = facts, top_up
         self._states: dict[Claim, LeaseState] = {}

@@ -11,7 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from jobs.errors import LeaseLost, LedgerUnavailable, OutputError
-from jobs.ledger import Claim, JobSpec, Ledger
+from jobs.job import Claim, JobSpec
+from jobs.ledger import Ledger
 from jobs.output import Output
 from jobs.settings import Settings
 from worker.engine import Engine, Pipeline
@@ -36,9 +37,13 @@ class Runtime:
         self._stop = threading.Event()
         self._engine = Engine(lambda pipeline: load_renderer(pipeline, settings), rows=settings.rows)
         self._keeper = Keeper(
-            self._ledger, worker, lease=settings.lease, models=settings.models, facts=self._facts,
+            self._ledger,
+            worker,
+            lease=settings.lease,
+            models=settings.models,
+            facts=self._facts,
             top_up=lambda waiting: wake(min(waiting, self._free_slots())),
-        )  # fmt: skip
+        )
         self._lock = threading.Lock()
         self._claiming = threading.Lock()
         self._busy = 0
@@ -97,9 +102,13 @@ class Runtime:
         with self._lock:
             idle = 0.0 if self._busy else time.monotonic() - self._last_busy
         claim = self._ledger.claim(
-            self._worker, lease=self._settings.lease, loaded=self._loaded, idle=idle,
-            load_time=self._engine.load_seconds, models=self._settings.models,
-        )  # fmt: skip
+            self._worker,
+            lease=self._settings.lease,
+            loaded=self._loaded,
+            idle=idle,
+            load_time=self._engine.load_seconds,
+            models=self._settings.models,
+        )
         if claim is None:
             return None, None
         key = (claim.job_id, claim.incarnation)
@@ -114,14 +123,25 @@ class Runtime:
 
     def _render(self, claim: Claim, spec: JobSpec) -> dict[str, object]:
         run = ShardRun(
-            claim, spec, ledger=self._ledger, keeper=self._keeper, engine=self._engine, worker=self._worker,
-            root=self._root, min_free_disk=int(self._settings.min_free_disk), stop=self._stop,
-        )  # fmt: skip
+            claim,
+            spec,
+            ledger=self._ledger,
+            keeper=self._keeper,
+            engine=self._engine,
+            worker=self._worker,
+            root=self._root,
+            min_free_disk=int(self._settings.min_free_disk),
+            stop=self._stop,
+        )
         report = run.run()
         log.info(
             "%s: %d rendered, %d adopted, %d failed in %.1f s",
-            report.ended, report.rendered, report.adopted, report.failed, report.seconds,
-        )  # fmt: skip
+            report.ended,
+            report.rendered,
+            report.adopted,
+            report.failed,
+            report.seconds,
+        )
         if report.ended == "refused":
             self._loaded = ""
         return asdict(report)
@@ -156,9 +176,12 @@ class Runtime:
     def _facts(self) -> dict[str, str | int | float]:
         with self._lock:
             return {
-                "pid": os.getpid(), "slots": self._settings.task_slots, "busy": self._busy,
-                "pipeline": self._loaded, "images": self._engine.images,
-            }  # fmt: skip
+                "pid": os.getpid(),
+                "slots": self._settings.task_slots,
+                "busy": self._busy,
+                "pipeline": self._loaded,
+                "images": self._engine.images,
+            }
 
 
 def load_renderer(pipeline: Pipeline, settings: Settings) -> Renderer:

@@ -26,8 +26,9 @@ from jobs.errors import (
     OutputError,
     RenderError,
 )
+from jobs.job import Claim, JobSpec
 from jobs.latents import read_input
-from jobs.ledger import Claim, JobSpec, Ledger
+from jobs.ledger import Ledger
 from jobs.metadata import Failure
 from jobs.output import Output
 from jobs.request import ImageRequest
@@ -60,9 +61,18 @@ class ShardRun:
     """Renders one shard under its lease."""
 
     def __init__(
-        self, claim: Claim, spec: JobSpec, *, ledger: Ledger, keeper: Keeper, engine: Engine, worker: str,
-        root: Path, min_free_disk: int, stop: threading.Event,
-    ) -> None:  # fmt: skip
+        self,
+        claim: Claim,
+        spec: JobSpec,
+        *,
+        ledger: Ledger,
+        keeper: Keeper,
+        engine: Engine,
+        worker: str,
+        root: Path,
+        min_free_disk: int,
+        stop: threading.Event,
+    ) -> None:
         self._claim, self._spec, self._ledger, self._keeper = claim, spec, ledger, keeper
         self._engine, self._worker, self._stop = engine, worker, stop
         self._root, self._min_free_disk = root, min_free_disk
@@ -74,7 +84,7 @@ class ShardRun:
         self._began = time.monotonic()
 
     def run(self) -> ShardReport:
-        """Renders what the shard lacks and commits it, or gives it back; never raises what one shard can cause."""
+        """Renders what the shard lacks and commits it, or gives it back and says why."""
         adopted = 0
         try:
             self._output.check_within(self._root)
@@ -83,9 +93,14 @@ class ShardRun:
             if self._output.committed(self._number):
                 return self._found_committed(shard)
             store = ShardStore(
-                self._output, self._number, self._claim.attempt, shard.entries, job_id=self._claim.job_id,
-                column_names=self._spec.column_names, adopt_below=self._ledger.first_shard(self._claim.job_id),
-            )  # fmt: skip
+                self._output,
+                self._number,
+                self._claim.attempt,
+                shard.entries,
+                job_id=self._claim.job_id,
+                column_names=self._spec.column_names,
+                adopt_below=self._ledger.first_shard(self._claim.job_id),
+            )
             self._done = store.adopt()
             adopted = len(self._done)
             self._record(shard, self._done, {})
@@ -175,8 +190,9 @@ class ShardRun:
             if not said:
                 log.warning(
                     "paused: %.2f GiB free at %s, less than IMAGEMILL_MIN_FREE_DISK",
-                    free / (1 << 30), self._output.path,
-                )  # fmt: skip
+                    free / (1 << 30),
+                    self._output.path,
+                )
             said = True
             if self._stop.wait(1.0):
                 raise _GiveBack("released")
@@ -194,9 +210,12 @@ class ShardRun:
         for position, result in results:
             if isinstance(result, RenderError):
                 failed[position] = Failure(
-                    shard=self._number, position=position, entry=shard.entries[position], reason=str(result),
+                    shard=self._number,
+                    position=position,
+                    entry=shard.entries[position],
+                    reason=str(result),
                     job_id=self._claim.job_id,
-                )  # fmt: skip
+                )
                 log.error("image %s failed: %s", shard.entries[position].request.image_id, result)
             elif result is not None:
                 raise result
@@ -249,10 +268,13 @@ class ShardRun:
         indices = [shard.indices[position] for position in done]
         kept: dict[int, dict[str, object]] = {
             shard.indices[position]: {
-                "shard": self._number, "position": position, "image_id": failure.image_id, "reason": failure.reason,
+                "shard": self._number,
+                "position": position,
+                "image_id": failure.image_id,
+                "reason": failure.reason,
             }
             for position, failure in failed.items()
-        }  # fmt: skip
+        }
         return indices, kept
 
     def _patiently(self, call: Callable[[], Result]) -> Result:
@@ -267,9 +289,14 @@ class ShardRun:
 
     def _report(self, ended: str, adopted: int) -> ShardReport:
         return ShardReport(
-            self._claim.job_id, self._number, ended, max(0, len(self._done) - adopted), adopted,
-            len(self._failed), round(time.monotonic() - self._began, 2),
-        )  # fmt: skip
+            self._claim.job_id,
+            self._number,
+            ended,
+            max(0, len(self._done) - adopted),
+            adopted,
+            len(self._failed),
+            round(time.monotonic() - self._began, 2),
+        )
 
 
 class _GiveBack(Exception):

@@ -1,7 +1,7 @@
 """A shard's images on their way to disk: each durable on its own, then all of them visible in one step.
 
-    .imagemill/spool/00003/2/images/000030000.png      2 is the attempt's epoch
-    .imagemill/spool/00003/2/metadata/IMAGE_ID.json    this file's rename makes the image done on disk
+    .imagemill/spool/00003/000002-5f3a/images/000030000.png    000002-5f3a names the attempt
+    .imagemill/spool/00003/000002-5f3a/metadata/IMAGE_ID.json  this file's rename makes the image done on disk
 
 The commit writes metadata.jsonl (and .failures.jsonl) into images/ and renames images/ to OUT/00003, which
 the system refuses when that is there. An attempt writes only into a folder that it made itself, so a late
@@ -69,7 +69,7 @@ class ShardStore:
         self,
         output: Output,
         shard: int,
-        epoch: int,
+        attempt: str,
         entries: Sequence[Entry],
         *,
         job_id: str,
@@ -82,13 +82,13 @@ class ShardStore:
         self._job_id, self._columns, self._adopt_below = job_id, column_names, adopt_below
         self._saved: dict[int, _Saved] = {}
         self._lock = threading.Lock()
-        self.folder = output.spool_folder(shard, epoch)
+        self.folder = output.spool_folder(shard, attempt)
         with self._held():
             try:
                 self._images.mkdir(parents=True)
             except FileExistsError:
-                # A Redis that lost its last second hands an epoch out twice: attempts never share a folder.
-                self.folder = self.folder.with_name(f"{epoch}-{secrets.token_hex(4)}")
+                # Attempts never share a folder, whoever named them.
+                self.folder = self.folder.with_name(f"{attempt}-{secrets.token_hex(4)}")
                 self._images.mkdir(parents=True)
             self._metadata.mkdir()
 

@@ -10,7 +10,7 @@ from jobs.broker import RENDER_TASK
 from worker import process
 
 
-@shared_task(bind=True, name=RENDER_TASK)
+@shared_task(bind=True, name=RENDER_TASK)  # type: ignore[untyped-decorator]
 def render(self: Task) -> dict[str, Any] | str:
     """Claims a shard and renders it; returns what was done, for Flower."""
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from jobs.ledger import JobStatus, Ledger
+from jobs.job import JobStatus
+from jobs.ledger import Ledger
 from jobs.settings import Settings
 from producer.embedded_redis import EmbeddedRedis
 from producer.submit import prepare, submit
@@ -34,9 +35,13 @@ class Farm:
     def environment(self, **settings: object) -> dict[str, str]:
         """What a worker or a command line of this farm finds in its environment."""
         own = {
-            "REDIS_URL": self.server.url, "OUTPUT_ROOT": self.folder, "LEASE": LEASE, "TORCH_THREADS": 1,
-            "MIN_FREE_DISK": 0, "RUNTIME_DIR": self.folder / "runtime",
-        } | settings  # fmt: skip
+            "REDIS_URL": self.server.url,
+            "OUTPUT_ROOT": self.folder,
+            "LEASE": LEASE,
+            "TORCH_THREADS": 1,
+            "MIN_FREE_DISK": 0,
+            "RUNTIME_DIR": self.folder / "runtime",
+        } | settings
         return {**os.environ, **{f"IMAGEMILL_{name.upper()}": str(value) for name, value in own.items()}}
 
     def start_worker(self, name: str = "w1", *options: str, **settings: object) -> subprocess.Popen[bytes]:
@@ -44,8 +49,11 @@ class Farm:
         with (self.folder / f"{name}.log").open("ab") as log:
             self.workers[name] = subprocess.Popen(
                 [BIN / "imagemill-worker", "--gpus", "none", "--name", name, *options],
-                env=self.environment(**settings), stdout=log, stderr=log, cwd=self.folder,
-            )  # fmt: skip
+                env=self.environment(**settings),
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+            )
         return self.workers[name]
 
     def celery_pid(self, name: str) -> int | None:
@@ -62,9 +70,13 @@ class Farm:
         lines = [f"picture {n}" for n in range(prompts)] if isinstance(prompts, int) else prompts
         settings = {"height": 64, "width": 64, "num_inference_steps": 4} | dict(keys.pop("settings", {}))  # type: ignore[call-overload]
         manifest = {
-            "name": "cats", "model": "instant", "output": str(self.output), "shard_size": 8,
-            "settings": settings, "prompts": lines,
-        } | keys  # fmt: skip
+            "name": "cats",
+            "model": "instant",
+            "output": str(self.output),
+            "shard_size": 8,
+            "settings": settings,
+            "prompts": lines,
+        } | keys
         file = self.folder / f"{manifest['name']}.yaml"
         file.write_text(json.dumps(manifest))
         return file
@@ -81,9 +93,14 @@ class Farm:
     def command(self, *arguments: str | Path, **settings: object) -> subprocess.CompletedProcess[str]:
         """Runs `imagemill ARGUMENTS` to its end."""
         return subprocess.run(
-            [BIN / "imagemill", *arguments], env=self.environment(**settings), cwd=self.folder,
-            capture_output=True, text=True, timeout=120, check=False,
-        )  # fmt: skip
+            [BIN / "imagemill", *arguments],
+            env=self.environment(**settings),
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
 
     def rows(self) -> list[dict[str, object]]:
         """Every metadata row of the output, checked to have its picture."""

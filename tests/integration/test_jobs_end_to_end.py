@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import psutil
 
-from jobs.ledger import JobStatus
+from jobs.job import JobStatus
 
 LINES: list[object] = [
     "a fox",

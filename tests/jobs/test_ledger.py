@@ -7,13 +7,24 @@ import redis
 
 from jobs import redis_keys
 from jobs.errors import JobError, LeaseLost, LedgerError, LedgerUnavailable
-from jobs.ledger import Claim, JobSpec, Ledger, Submission
+from jobs.job import Claim, JobSpec, Submission
+from jobs.ledger import Ledger
 from producer.embedded_redis import EmbeddedRedis
 
 SPEC = JobSpec(
-    manifest={"name": "cats"}, base={}, name="cats", output="/data/cats", model="instant", revision="instant-1",
-    precision="auto", column_names=[], shard_size=4, priority=5, max_failures=None, retention=3600,
-)  # fmt: skip
+    manifest={"name": "cats"},
+    base={},
+    name="cats",
+    output="/data/cats",
+    model="instant",
+    revision="instant-1",
+    precision="auto",
+    column_names=[],
+    shard_size=4,
+    priority=5,
+    max_failures=None,
+    retention=3600,
+)
 
 
 @pytest.fixture
@@ -37,9 +48,15 @@ def submit(ledger: Ledger, shards: int = 2, seal: bool = True, **changes: object
 
 
 def claim(
-    ledger: Ledger, worker: str = "w1", *, lease: float = 30.0, loaded: str = "", idle: float = 0.0,
-    load_time: float = 0.0, models: tuple[str, ...] = (),
-) -> Claim | None:  # fmt: skip
+    ledger: Ledger,
+    worker: str = "w1",
+    *,
+    lease: float = 30.0,
+    loaded: str = "",
+    idle: float = 0.0,
+    load_time: float = 0.0,
+    models: tuple[str, ...] = (),
+) -> Claim | None:
     return ledger.claim(worker, lease=lease, loaded=loaded, idle=idle, load_time=load_time, models=models)
 
 
@@ -344,9 +361,10 @@ def test_every_key_is_documented_and_has_a_ttl_or_a_reason(ledger: Ledger, clien
         line.split()[0] for line in (redis_keys.__doc__ or "").splitlines() if line.startswith("imagemill:")
     }
     reasoned = {
-        line.split()[0] for line in (redis_keys.__doc__ or "").splitlines()
+        line.split()[0]
+        for line in (redis_keys.__doc__ or "").splitlines()
         if line.startswith("imagemill:") and "none:" in line
-    }  # fmt: skip
+    }
 
     def generic(key: str) -> str:
         key = key.replace(f"job:{job_id}", "job:ID").replace("worker:w1", "worker:NAME")
@@ -416,5 +434,5 @@ def test_a_redis_that_is_away_full_or_locked_is_told_apart(
 
 def test_an_unknown_job_is_named_with_those_there_are(ledger: Ledger) -> None:
     submit(ledger)
-    with pytest.raises(JobError, match="no job 'dogs-1'.*cats-1"):
+    with pytest.raises(JobError, match=r"no job 'dogs-1'.*cats-1"):
         ledger.status("dogs-1")

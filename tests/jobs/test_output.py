@@ -43,7 +43,7 @@ def test_names_have_five_digits_for_the_shard_and_four_for_the_place():
     output = Output(Path("/out"))
     assert output.shard_folder(3) == Path("/out/00003")
     assert output.shard_folder(123456) == Path("/out/123456")
-    assert output.spool_folder(3, 2) == Path("/out/.imagemill/spool/00003/2")
+    assert output.spool_folder(3, "2") == Path("/out/.imagemill/spool/00003/2")
     assert image_key(3, 12) == "000030012"
     with pytest.raises(ValueError, match="10000"):
         image_key(3, 10_000)
@@ -113,7 +113,7 @@ def test_the_next_shard_is_beyond_committed_failed_and_spooled_ones(tmp_path):
     assert output.next_shard() == 3
     put_shard(output, 5, failed_seeds=[2])
     assert output.next_shard() == 6
-    output.spool_folder(9, 1).mkdir(parents=True)
+    output.spool_folder(9, "1").mkdir(parents=True)
     assert output.next_shard() == 10
     put_shard(output, 123456, seeds=[3])
     assert output.next_shard() == 123457

@@ -40,9 +40,9 @@ def pixels(position):
     return np.random.default_rng(position).integers(0, 256, (8, 8, 3), dtype=np.uint8)
 
 
-def a_store(output, lines, *, shard=3, epoch=1, job_id="scenes-1", adopt_below=0, column_names=()):
+def a_store(output, lines, *, shard=3, attempt="1", job_id="scenes-1", adopt_below=0, column_names=()):
     return ShardStore(
-        output, shard, epoch, lines, job_id=job_id, column_names=column_names, adopt_below=adopt_below
+        output, shard, attempt, lines, job_id=job_id, column_names=column_names, adopt_below=adopt_below
     )
 
 
@@ -72,7 +72,7 @@ def check_whole(output, lines, shard, failed=()):
     own = (["metadata.jsonl"] if rows else []) + ([".failures.jsonl"] if failed else [])
     assert files_of(folder) == sorted([row["file_name"] for row in rows] + own)
     assert [file.name for file in output.path.iterdir() if file.name[0] != "."] == [folder.name]
-    assert not output.spool_folder(shard, 1).parent.exists()
+    assert not output.spool_folder(shard, "1").parent.exists()
 
 
 def test_a_shard_appears_whole_with_pictures_metadata_and_failures(output):
@@ -167,11 +167,11 @@ class CrashingSystem:
         return wrapped
 
 
-def attempt(output, lines, epoch):
+def attempt(output, lines, number):
     """One worker's try at a shard whose third image fails."""
     if output.committed(3):
         return
-    store = a_store(output, lines, epoch=epoch)
+    store = a_store(output, lines, attempt=str(number))
     adopted = store.adopt()
     save(store, *(position for position in (0, 1, 3) if position not in adopted))
     store.commit([a_failure(lines, 2)])
@@ -218,10 +218,10 @@ def test_finished_images_are_adopted_not_rendered_again(output):
     first = a_store(output, lines)
     save(first, 1, 4)
     original = first.folder / "images/000030001.png"
-    second = a_store(output, lines, epoch=2)
+    second = a_store(output, lines, attempt="2")
     assert second.adopt() == [1, 4]
     assert original.samefile(second.folder / "images/000030001.png")
-    third = a_store(output, lines, epoch=3)
+    third = a_store(output, lines, attempt="3")
     save(third, 0)
     assert third.adopt() == [0, 1, 4]
     save(third, 2, 3)
@@ -237,7 +237,7 @@ def test_where_there_are_no_hard_links_images_are_copied(output, monkeypatch):
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", refused)
-    store = a_store(output, lines, epoch=2)
+    store = a_store(output, lines, attempt="2")
     assert store.adopt() == [0]
     assert store.commit([])
     check_whole(output, lines, 3)
@@ -333,7 +333,7 @@ def test_what_is_not_sound_is_left_aside_and_rendered_again(output, spoil):
     first = a_store(output, lines)
     save(first, 0, 1)
     spoil(first.folder / "images/000030000.png", first.folder / f"metadata/{lines[0].request.image_id}.json")
-    store = a_store(output, lines, epoch=2)
+    store = a_store(output, lines, attempt="2")
     assert store.adopt() == [1]
     save(store, 0)
     assert store.commit([])
@@ -353,7 +353,7 @@ def test_strange_files_in_the_spool_harm_nothing(output):
     check_whole(output, lines, 3)
 
 
-def test_an_epoch_handed_out_twice_gives_two_folders(output):
+def test_an_attempt_named_twice_gives_two_folders(output):
     lines = entries(2)
     one, other = a_store(output, lines), a_store(output, lines)
     assert one.folder != other.folder
@@ -368,7 +368,7 @@ def test_an_epoch_handed_out_twice_gives_two_folders(output):
 
 def test_a_late_attempt_is_told_that_it_lost(output):
     lines = entries(2)
-    late, winner = a_store(output, lines), a_store(output, lines, epoch=2)
+    late, winner = a_store(output, lines), a_store(output, lines, attempt="2")
     save(late, 0)
     assert winner.adopt() == [0]
     save(winner, 1)
@@ -381,7 +381,7 @@ def test_a_late_attempt_is_told_that_it_lost(output):
 
 def test_a_late_commit_that_slipped_past_the_check_still_overwrites_nothing(output, monkeypatch):
     lines = entries(2)
-    late, winner = a_store(output, lines), a_store(output, lines, epoch=2)
+    late, winner = a_store(output, lines), a_store(output, lines, attempt="2")
     save(late, 0)
     save(winner, 0, 1)
     rename = os.rename
@@ -400,7 +400,7 @@ def test_a_late_commit_that_slipped_past_the_check_still_overwrites_nothing(outp
 def test_of_attempts_that_commit_at_once_exactly_one_wins(output):
     for shard in range(12):
         lines = entries(3, first_seed=10 * shard)
-        stores = [a_store(output, lines, shard=shard, epoch=epoch) for epoch in range(4)]
+        stores = [a_store(output, lines, shard=shard, attempt=str(number)) for number in range(4)]
         for store in stores:
             save(store, 0, 1, 2)
         together = threading.Barrier(len(stores))

@@ -1,0 +1,118 @@
+"""What the ledger tells of a job: what it is, how far it was submitted, who renders what, how it stands."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+LeaseState = Literal["held", "lost", "ending"]
+"""What a renewal says: still ours, another attempt's by now, or ours while the job ends early."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSpec:
+    """What a worker must know of a job beside its shards; fixed when the job is made."""
+
+    manifest: Mapping[str, Any]
+    """The manifest as it was read, with resolved paths; copied into job.json."""
+    base: Mapping[str, Any]
+    """An ImageRequest with the job's own settings, as a mapping; its prompt is empty and its seed 0."""
+    name: str
+    output: str
+    """Absolute path."""
+    model: str
+    """What a worker loads: a hub id, a built-in name or an absolute folder."""
+    revision: str
+    precision: str
+    column_names: Sequence[str]
+    """Every user column of the manifest: all rows of a dataset have the same keys."""
+    shard_size: int
+    priority: int
+    max_failures: int | None
+    retention: int
+    """Seconds that the finished job stays in Redis."""
+    narrowed: str = ""
+    """How the submission was narrowed: "--limit 10", or nothing."""
+
+    @property
+    def pipeline(self) -> str:
+        """What must be loaded for the job: model, revision and precision, as one key."""
+        return json.dumps([self.model, self.revision, self.precision])
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """How far the submission of a job has come; what `add` needs to go on with it."""
+
+    incarnation: str
+    state: str
+    cursor: int
+    """Lines of the expanded manifest taken so far."""
+    images: int
+    shards: int
+    first_shard: int
+    """The number of its first shard; -1 as long as there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A lease on one shard, or on the finishing of a job (`kind`). The fence of all later calls."""
+
+    kind: Literal["shard", "finish"]
+    job_id: str
+    incarnation: str
+    shard: str
+    attempt: str
+    blob: bytes
+
+    @property
+    def fence(self) -> tuple[str, str, str, str]:
+        """What every fenced script takes first."""
+        return self.job_id, self.incarnation, self.shard, self.attempt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobStatus:
+    """A job as Redis holds it. Times are seconds since 1970, 0.0 when not yet."""
+
+    job_id: str
+    state: Literal["open", "sealed", "finishing", "finished"]
+    """open: still being submitted; sealed: all shards are stored; finishing: nothing is left to render."""
+    outcome: str
+    """complete, failures, cancelled or stopped; empty until finished."""
+    ending: str
+    """cancelled or stopped while a job ends early, else empty."""
+    reason: str
+    paused: bool
+    priority: int
+    run: int
+    total: int
+    left: int
+    done: int
+    failed: int
+    shards: int
+    shards_ready: int
+    shards_leased: int
+    created: float
+    started: float
+    ended: float
+    """When nothing was left to render."""
+    finished: float
+    images_per_second: float
+    output: str
+    model: str
+    held: int
+    """Images of the manifest that the output held already, so that they are not in the job."""
+    refusals: Mapping[str, str]
+    """Workers that do not take the job, and why."""
+    workers: Sequence[str]
+    """Workers that hold a shard of it now."""
+
+    @property
+    def eta_seconds(self) -> float | None:
+        """Seconds until the last image at the present rate; None when there is none to tell from."""
+        if self.state == "finished" or self.images_per_second <= 0:
+            return None
+        return self.left / self.images_per_second
