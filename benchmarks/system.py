@@ -1,0 +1,174 @@
+"""The whole system against the bare model: what Redis, Celery, PNG, metadata and fsync cost.
+
+    python benchmarks/system.py [--images 240] [--rounds 5]
+
+Three arms in turn, each round: diffusers' own batched pipeline; the bare model (the worker's renderer, fed
+full micro-batches, saving nothing); and the whole system (a Redis of its own, a real worker, images and
+metadata on disk). One torch thread in every arm. A job's time is the ledger's: from its first claim to the
+moment nothing was left to render; each job goes to a fresh output, in one worker that has loaded its model.
+Medians are over rounds; a ratio is the median of the rounds' ratios. The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from jobs.ledger import Ledger
+from jobs.request import ImageRequest
+from jobs.settings import Settings
+from producer.embedded_redis import EmbeddedRedis
+from producer.submit import prepare, submit
+from rich.progress import track
+from worker.diffusion_renderer import DiffusionRenderer
+from worker.pipelines import load_model
+from worker.shapes_random import build
+
+ROWS, STEPS, SIZE, GUIDANCE, SCHEDULER = 16, 20, 64, 7.5, "DDIM"
+PER_BATCH = ROWS // 2
+
+
+def prompts(images: int) -> list[str]:
+    """Distinct prompts: nobody's text cache helps."""
+    return [f"a picture of number {n}, drawn in colour" for n in range(images)]
+
+
+def diffusers_arm(pipeline: object, images: int) -> float:
+    """Seconds of diffusers' pipeline in batches of the same size; it gives PIL images."""
+    texts, began = prompts(images), time.monotonic()
+    for start in range(0, images, PER_BATCH):
+        part = texts[start : start + PER_BATCH]
+        generators = [torch.Generator().manual_seed(start + i) for i in range(len(part))]
+        pipeline(  # type: ignore[operator]
+            part,
+            height=SIZE,
+            width=SIZE,
+            num_inference_steps=STEPS,
+            guidance_scale=GUIDANCE,
+            generator=generators,
+        )
+    return time.monotonic() - began
+
+
+def bare_arm(renderer: DiffusionRenderer, images: int) -> float:
+    """Seconds of the worker's own renderer, pixels thrown away."""
+    requests = [
+        ImageRequest(
+            prompt=text, height=SIZE, width=SIZE, num_inference_steps=STEPS, guidance_scale=GUIDANCE,
+            scheduler=SCHEDULER, seed=n, model="shapes-random", revision="shapes-random-1",
+        )
+        for n, text in enumerate(prompts(images))
+    ]  # fmt: skip
+    began = time.monotonic()
+    for start in range(0, images, PER_BATCH):
+        part = requests[start : start + PER_BATCH]
+        renderer.render(part, [None] * len(part), lambda: False)
+    return time.monotonic() - began
+
+
+class System:
+    """A Redis and a worker that stay, for one job after another."""
+
+    def __init__(self, folder: Path, url: str) -> None:
+        self._folder, self._url, self._ledger, self._jobs = folder, url, Ledger(url), 0
+
+    def run(self, images: int) -> float:
+        """Seconds from a job's first claim until nothing is left of it."""
+        self._jobs += 1
+        output = self._folder / f"out-{self._jobs}"
+        manifest = {
+            "name": "system", "model": "shapes-random", "output": str(output), "shard_size": 48,
+            "settings": {
+                "height": SIZE, "width": SIZE, "num_inference_steps": STEPS, "guidance_scale": GUIDANCE,
+                "scheduler": SCHEDULER,
+            },
+            "prompts": prompts(images),
+        }  # fmt: skip
+        file = self._folder / "system.yaml"
+        file.write_text(json.dumps(manifest))
+        job_id = submit(prepare(file, Settings()), self._ledger, self._url).job_id
+        while (status := self._ledger.status(job_id)).state != "finished":
+            time.sleep(0.5)
+        written = len(list(output.glob("[0-9]*/*.png")))
+        if (status.done, written) != (images, images):
+            raise SystemExit(f"the job is not whole: {status.done} done, {written} files of {images}")
+        return status.ended - status.started
+
+
+@contextmanager
+def system(folder: Path) -> Iterator[System]:
+    """Starts Redis and `imagemill-worker`; ends both."""
+    with EmbeddedRedis() as server:
+        environment = {
+            **os.environ, "IMAGEMILL_REDIS_URL": server.url, "IMAGEMILL_OUTPUT_ROOT": str(folder),
+            "IMAGEMILL_ROWS": str(ROWS), "IMAGEMILL_TORCH_THREADS": "1", "IMAGEMILL_RUNTIME_DIR": str(folder),
+            "OMP_NUM_THREADS": "1",
+        }  # fmt: skip
+        with (folder / "worker.log").open("wb") as log:
+            worker = subprocess.Popen(
+                [Path(sys.executable).parent / "imagemill-worker", "--gpus", "none"],
+                env=environment, stdout=log, stderr=log,
+            )  # fmt: skip
+        try:
+            yield System(folder, server.url)
+        finally:
+            worker.terminate()
+            worker.wait()
+
+
+def main() -> None:
+    """Prints a table and, last, JSON."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--images", type=int, default=240)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    pipeline = build()
+    pipeline.set_progress_bar_config(disable=True)
+    from worker.schedulers import build_scheduler
+
+    pipeline.scheduler = build_scheduler(SCHEDULER, pipeline.scheduler.config)
+    renderer = DiffusionRenderer(load_model("shapes-random", "shapes-random-1", "fp32", "cpu"), ROWS)
+    seconds: dict[str, list[float]] = {"diffusers": [], "bare": [], "system": []}
+    with tempfile.TemporaryDirectory() as name, system(Path(name)) as whole:
+        for warm in (lambda: diffusers_arm(pipeline, PER_BATCH), lambda: bare_arm(renderer, PER_BATCH)):
+            warm()
+        whole.run(2 * PER_BATCH)
+        for _ in track(range(options.rounds), "rounds", disable=not sys.stderr.isatty()):
+            seconds["diffusers"].append(diffusers_arm(pipeline, options.images))
+            seconds["bare"].append(bare_arm(renderer, options.images))
+            seconds["system"].append(whole.run(options.images))
+    print(
+        f"{options.images} images, {SIZE}x{SIZE}, {STEPS} guided {SCHEDULER} steps, {ROWS} rows, one torch thread"
+    )
+    print(f"{'arm':<12}{'median s':>10}{'images/s':>10}{'min s':>8}{'max s':>8}")
+    for arm, taken in seconds.items():
+        median = statistics.median(taken)
+        print(f"{arm:<12}{median:>10.2f}{options.images / median:>10.2f}{min(taken):>8.2f}{max(taken):>8.2f}")
+    ratios = [bare / whole for bare, whole in zip(seconds["bare"], seconds["system"], strict=True)]
+    bare = [theirs / ours for theirs, ours in zip(seconds["diffusers"], seconds["bare"], strict=True)]
+    result = {
+        "ratio": round(statistics.median(ratios), 3),
+        "ratios": [round(ratio, 3) for ratio in ratios],
+        "bare_vs_diffusers": round(statistics.median(bare), 3),
+        "images_per_s": {
+            arm: round(options.images / statistics.median(taken), 2) for arm, taken in seconds.items()
+        },
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

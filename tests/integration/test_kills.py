@@ -1,0 +1,254 @@
+"""Processes die, freeze and are told to leave in the middle of a job; every image is there once all the same."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+
+import psutil
+import pytest
+
+from jobs.errors import LedgerUnavailable
+from jobs.ledger import JobStatus
+from jobs.redis_keys import job as job_key
+from producer.embedded_redis import EmbeddedRedis, find_binary
+
+LEASE = 3.0
+RENEWAL = LEASE / 3
+IMAGES, SHARD = 192, 16
+BATCH_SECONDS = 0.3
+"""Of 8 images: two micro-batches a shard."""
+
+Wait = Callable[..., None]
+Finish = Callable[..., JobStatus]
+
+
+def leases(farm, job_id: str) -> dict[str, tuple[str, str]]:
+    """Who holds what: shard -> (worker, attempt)."""
+    held = farm.ledger._redis.hgetall(job_key(job_id, "leased"))
+    told = {shard.decode(): json.loads(lease) for shard, lease in held.items()}
+    return {shard: (lease["w"], lease["a"]) for shard, lease in told.items()}
+
+
+def held_by(farm, job_id: str, name: str) -> dict[str, str]:
+    """Shard -> attempt, of one worker."""
+    return {
+        shard: attempt
+        for shard, (worker, attempt) in leases(farm, job_id).items()
+        if worker.endswith(f"@{name}")
+    }
+
+
+def half_done(farm, shard: str) -> bool:
+    """Some of a shard's images are finished in the spool, and not all."""
+    spool = farm.output / ".imagemill" / "spool" / f"{int(shard):05d}"
+    return 0 < len(list(spool.glob("*/metadata/*.json"))) < SHARD
+
+
+def caught_mid_shard(farm, job_id: str, name: str, wait_until: Wait) -> dict[str, str]:
+    """Waits until a worker holds a half done shard; returns what it holds: shard -> attempt."""
+    wait_until(
+        lambda: any(half_done(farm, shard) for shard in held_by(farm, job_id, name)),
+        f"{name} is in the middle of a shard",
+    )
+    return held_by(farm, job_id, name)
+
+
+def two_workers(farm) -> str:
+    """Starts w1 and w2 on a job that takes them some seconds; returns its id."""
+    for name in ("w1", "w2"):
+        farm.start_worker(name, instant_seconds=BATCH_SECONDS)
+    return farm.submit(IMAGES, shard_size=SHARD)
+
+
+def rendered(farm) -> int:
+    """Images that the workers' logs say they rendered; what they adopted is not among them."""
+    logs = "".join(farm.log(name) for name in farm.workers)
+    return sum(map(int, re.findall(r"(\d+) rendered", logs)))
+
+
+@pytest.fixture
+def start_again(farm, wait_until: Wait) -> Iterator[Callable[[], None]]:
+    """Starts the farm's killed Redis again on its folder, with its port and password."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def answers() -> bool:
+        try:
+            farm.ledger.ping()
+        except LedgerUnavailable:
+            return False
+        return True
+
+    def start() -> None:
+        server: EmbeddedRedis = farm.server
+        with (server.folder / "again.log").open("ab") as log:
+            command = [find_binary(), "redis.conf"]
+            started.append(subprocess.Popen(command, cwd=server.folder, stdout=log, stderr=log))
+        wait_until(answers, "Redis answers again")
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def test_a_killed_process_costs_no_image_and_its_shards_move_when_their_lease_ends(
+    farm, finished: Finish, wait_until: Wait
+) -> None:
+    job_id = two_workers(farm)
+    held = caught_mid_shard(farm, job_id, "w1", wait_until)
+    pid = farm.celery_pid("w1")
+    os.kill(pid, signal.SIGKILL)
+    killed = time.monotonic()
+    moved: set[str] = set()
+
+    def all_moved() -> bool:
+        now = leases(farm, job_id)
+        moved.update(shard for shard, attempt in held.items() if shard in now and now[shard][1] != attempt)
+        return moved == set(held)
+
+    wait_until(all_moved, f"{held} are claimed again", LEASE + RENEWAL + 2)
+    assert time.monotonic() - killed >= LEASE - RENEWAL - 0.5, "a living lease was taken away"
+    wait_until(lambda: farm.celery_pid("w1") not in (None, pid), "the supervisor starts another process")
+    finished(job_id)
+    farm.check_exact(job_id, IMAGES)
+    assert re.search(r"[1-9]\d* adopted", farm.log("w1") + farm.log("w2"))
+
+
+def test_a_killed_supervisor_takes_its_process_along_and_the_shards_go_back(
+    farm, finished: Finish, wait_until: Wait
+) -> None:
+    job_id = two_workers(farm)
+    held = caught_mid_shard(farm, job_id, "w1", wait_until)
+    pid = farm.celery_pid("w1")
+    farm.workers["w1"].kill()
+    farm.workers["w1"].wait()
+    wait_until(lambda: not psutil.pid_exists(pid), "the process under the supervisor is gone", 5)
+    wait_until(lambda: not held.items() <= held_by(farm, job_id, "w1").items(), "the shards are back", 1)
+    finished(job_id)
+    farm.check_exact(job_id, IMAGES)
+    assert rendered(farm) == IMAGES
+
+
+@pytest.mark.parametrize("lost_seconds", [0.0, 1.0])
+def test_a_redis_killed_and_started_again_costs_no_image(
+    farm, finished: Finish, wait_until: Wait, start_again: Callable[[], None], lost_seconds: float
+) -> None:
+    job_id = two_workers(farm)
+    wait_until(lambda: farm.status(job_id).done >= IMAGES // 4, "the job is under way")
+    data = farm.server.folder / "appendonlydir"
+    # `appendfsync everysec`: a host that dies may lose the last second, so an older copy stands in for it.
+    shutil.copytree(data, farm.folder / "older")
+    older = time.monotonic()
+    done = farm.status(job_id).done
+    wait_until(lambda: time.monotonic() >= older + lost_seconds, "the second that will be lost is over")
+    os.kill(farm.server.pid, signal.SIGKILL)
+    wait_until(lambda: not farm.server.alive, "Redis is gone")
+    if lost_seconds:
+        shutil.rmtree(data)
+        shutil.copytree(farm.folder / "older", data)
+    start_again()
+    assert farm.status(job_id).done >= done
+    finished(job_id)
+    farm.check_exact(job_id, IMAGES)
+
+
+def test_a_redis_frozen_for_longer_than_a_lease_costs_no_image(
+    farm, finished: Finish, wait_until: Wait
+) -> None:
+    job_id = two_workers(farm)
+    wait_until(lambda: farm.status(job_id).done >= IMAGES // 4, "the job is under way")
+    os.kill(farm.server.pid, signal.SIGSTOP)
+    frozen = time.monotonic()
+    try:
+        wait_until(lambda: time.monotonic() > frozen + 5, "five seconds are over")
+    finally:
+        os.kill(farm.server.pid, signal.SIGCONT)
+    finished(job_id)
+    farm.check_exact(job_id, IMAGES)
+
+
+def test_a_worker_frozen_past_its_lease_is_fenced_when_it_thaws(
+    farm, finished: Finish, wait_until: Wait
+) -> None:
+    job_id = two_workers(farm)
+    held = caught_mid_shard(farm, job_id, "w1", wait_until)
+    pid = farm.celery_pid("w1")
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        shards = [farm.output / f"{int(shard):05d}" for shard in held]
+        wait_until(lambda: all(shard.is_dir() for shard in shards), "the other worker committed its shards")
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    before = {file: file.stat().st_ino for shard in shards for file in shard.iterdir()}
+    finished(job_id)
+    wait_until(
+        lambda: farm.log("w1").count("another attempt") >= len(held), "the thawed worker leaves its shards"
+    )
+    farm.check_exact(job_id, IMAGES)
+    assert {file: file.stat().st_ino for file in before} == before
+    assert "Traceback" not in farm.log("w1")
+
+
+def test_sigterm_keeps_what_is_finished_and_hands_the_rest_on_at_once(
+    farm, finished: Finish, wait_until: Wait
+) -> None:
+    seconds = 1.0
+    farm.start_worker("w1", "--slots", "1", instant_seconds=seconds)
+    job_id = farm.submit(48, shard_size=24)
+    wait_until(lambda: farm.status(job_id).done >= 8, "a micro-batch is finished")
+    farm.start_worker("w2", "--slots", "1", instant_seconds=seconds)
+    wait_until(lambda: held_by(farm, job_id, "w2"), "the other worker is at its own shard")
+    wait_until(lambda: len(leases(farm, job_id)) == 2, "both have one")
+    (shard,) = held_by(farm, job_id, "w1")
+    farm.workers["w1"].terminate()
+    told = time.monotonic()
+    wait_until(lambda: shard not in held_by(farm, job_id, "w1"), "the shard is back", 1)
+    assert farm.workers["w1"].wait(timeout=seconds + 2) == 0
+    assert time.monotonic() - told < seconds + 2
+    assert re.search(r"released: [1-9]\d* rendered", farm.log("w1"))
+    finished(job_id)
+    farm.check_exact(job_id, 48)
+    assert re.search(r"committed: \d+ rendered, [1-9]\d* adopted", farm.log("w2"))
+    assert rendered(farm) == 48
+
+
+def test_an_idle_worker_takes_what_a_leaving_one_gives_back_within_a_second_or_so(
+    farm, finished: Finish, wait_until: Wait
+) -> None:
+    farm.start_worker("w1", instant_seconds=0.5)
+    farm.start_worker("w2", instant_seconds=0.5)
+    wait_until(lambda: len(farm.ledger.workers()) == 2, "both are ready")
+    job_id = farm.submit(64, shard_size=64)
+    wait_until(lambda: 8 <= farm.status(job_id).done < 64, "the only shard is being rendered")
+    (first,) = (name for name in ("w1", "w2") if held_by(farm, job_id, name))
+    other = {"w1": "w2", "w2": "w1"}[first]
+    farm.workers[first].terminate()
+    wait_until(lambda: held_by(farm, job_id, other), "the other worker has it", 0.5 + 1.5)
+    finished(job_id)
+    farm.check_exact(job_id, 64)
+    assert rendered(farm) == 64
+
+
+def test_a_wiped_redis_costs_no_image_once_the_manifest_is_submitted_again(
+    farm, finished: Finish, wait_until: Wait
+) -> None:
+    job_id = two_workers(farm)
+    wait_until(lambda: farm.status(job_id).done >= IMAGES // 3, "the job is under way")
+    farm.ledger._redis.flushall()
+    before = {file: file.stat().st_ino for file in farm.output.glob("[0-9]*/*")}
+    assert before
+    told = farm.command("submit", farm.folder / "cats.yaml", "--json")
+    (submitted,) = json.loads(told.stdout)
+    assert (submitted["job_id"], submitted["attached"]) == ("cats-2", False)
+    status = finished("cats-2")
+    rows = farm.rows()
+    assert len(rows) == len({row["image_id"] for row in rows}) == IMAGES
+    assert (status.done, status.total, status.left) == (IMAGES - status.held, IMAGES - status.held, 0)
+    assert {file: file.stat().st_ino for file in before} == before
+    assert job_id == "cats-1"
+    assert not (farm.output / ".imagemill" / "spool").exists()
