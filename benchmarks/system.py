@@ -24,12 +24,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from rich.progress import track
+
 from jobs.ledger import Ledger
 from jobs.request import ImageRequest
 from jobs.settings import Settings
 from producer.embedded_redis import EmbeddedRedis
 from producer.submit import prepare, submit
-from rich.progress import track
 from worker.diffusion_renderer import DiffusionRenderer
 from worker.pipelines import load_model
 from worker.shapes_random import build

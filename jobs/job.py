@@ -109,6 +109,8 @@ class JobStatus:
     """Workers that do not take the job, and why."""
     workers: Sequence[str]
     """Workers that hold a shard of it now."""
+    notices: Mapping[str, str]
+    """What those workers wait for, when they do: a full disk."""
 
     @property
     def eta_seconds(self) -> float | None:

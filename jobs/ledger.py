@@ -285,6 +285,7 @@ class Ledger:
         if not raw:
             raise self._no_such(job_id)
         job = {k.decode(): v.decode() for k, v in raw.items()}
+        workers = sorted({json.loads(lease)["w"] for lease in leased.values()})
         figures: dict[str, Any] = {name: int(job[name]) for name in _COUNTS}
         figures |= {name: int(job[name]) / 1000 for name in _TIMES}
         return JobStatus(
@@ -300,7 +301,8 @@ class Ledger:
             output=job["output"],
             model=job["model"],
             refusals={name.decode(): reason.decode() for name, reason in refusals.items()},
-            workers=sorted({json.loads(lease)["w"] for lease in leased.values()}),
+            workers=workers,
+            notices=self._notices(workers),
             **figures,
         )
 
@@ -356,6 +358,11 @@ class Ledger:
         """Bytes of memory that Redis uses."""
         with redis_errors_as_ours():
             return int(cast(Any, self._redis.info("memory"))["used_memory"])
+
+    def _notices(self, workers: Sequence[str]) -> dict[str, str]:
+        with redis_errors_as_ours():
+            said = {name: self._redis.hget(redis_keys.worker(name), "notice") for name in workers}
+        return {name: notice.decode() for name, notice in said.items() if notice}
 
     def _fields(self, job_id: str, names: Sequence[str]) -> list[str]:
         with redis_errors_as_ours():

@@ -46,9 +46,7 @@ def _bar(statuses: Iterable[JobStatus]) -> JobStatus:
         for status in statuses:
             last = status
             failed = f", {status.failed} failed" if status.failed else ""
-            rate = (
-                f"{status.images_per_second:.1f} images/s, {show.duration(status.eta_seconds)} left{failed}"
-            )
+            rate = f"{status.images_per_second:.1f} images/s, {show.duration(status.eta_seconds)} left{failed}{waiting}"
             bar.update(
                 task,
                 description=f"{status.job_id} {show.state(status)}",

@@ -73,6 +73,8 @@ def print_job(job: JobStatus, workers: Workers, failures: Mapping[int, Mapping[s
     click.echo(f"  rate      {_rate(job)} images/s, {duration(job.eta_seconds)} left")
     click.echo(f"  model     {job.model}, priority {job.priority}, run {job.run}")
     click.echo(f"  workers   {', '.join(job.workers) or '–'} on it, of {', '.join(workers) or 'none alive'}")
+    for name, notice in job.notices.items():
+        click.echo(f"  waiting   {name}: {notice}")
     for name, reason in job.refusals.items():
         click.echo(f"  refused   by {name}: {reason}")
     for index, failure in list(failures.items())[:10]:
@@ -86,8 +88,13 @@ def progress_line(job: JobStatus) -> str:
     failed = f", {job.failed} failed" if job.failed else ""
     return (
         f"{job.job_id}: {state(job)}, {job.done}/{job.total} images{failed}, {_rate(job)} images/s, "
-        f"{duration(job.eta_seconds)} left"
+        f"{duration(job.eta_seconds)} left{waits(job)}"
     )
+
+
+def waits(job: JobStatus) -> str:
+    """What the job's workers wait for; empty while they do not."""
+    return "".join(f"; {name} waits: {notice}" for name, notice in job.notices.items())
 
 
 def is_terminal() -> bool:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 
 import diffusers
 import numpy as np
 import torch
 
+from jobs.metadata import imagemill_version
 from jobs.request import ImageRequest
 from worker.image_diffusion_model import ImageDiffusionModel, to_pixels
 from worker.renderer import (
     Picture,
     RenderedBy,
     Stopped,
-    batch_key,
     check_batch,
-    imagemill_version,
     images_per_batch,
 )
 
@@ -42,10 +41,6 @@ class DiffusionRenderer:
                 "imagemill": imagemill_version(),
             },
         )
-
-    def key(self, request: ImageRequest) -> Hashable:
-        """What requests must have in common to share a micro-batch."""
-        return batch_key(request)
 
     def batch_size(self, request: ImageRequest) -> int:
         """The images of a full micro-batch of requests like this one; at least 1."""

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from jobs.metadata import imagemill_version
 from jobs.request import ImageRequest
 from worker.renderer import (
     Picture,
     RenderedBy,
     Stopped,
-    batch_key,
     check_batch,
-    imagemill_version,
     images_per_batch,
 )
 
@@ -36,10 +35,6 @@ class InstantRenderer:
         self.rendered_by = RenderedBy(
             precision="fp32", rows=rows, device="cpu", versions={"imagemill": imagemill_version()}
         )
-
-    def key(self, request: ImageRequest) -> Hashable:
-        """What requests must have in common to share a micro-batch."""
-        return batch_key(request)
 
     def batch_size(self, request: ImageRequest) -> int:
         """The images of a full micro-batch of requests like this one; at least 1."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import Protocol
 
 import numpy as np
@@ -44,9 +43,6 @@ class Renderer(Protocol):
 
     rendered_by: RenderedBy
 
-    def key(self, request: ImageRequest) -> Hashable:
-        """What requests must have in common to share a micro-batch."""
-
     def batch_size(self, request: ImageRequest) -> int:
         """The images of a full micro-batch of requests like this one; at least 1."""
 
@@ -58,7 +54,7 @@ class Renderer(Protocol):
     ) -> list[Picture]:
         """The pictures of one micro-batch, in order; a picture's bytes do not depend on its neighbours.
 
-        requests: 1 .. batch_size of them, with equal keys. init_latents: [C,h,w] or None for each.
+        requests: 1 .. batch_size of them, with equal `batch_key`. init_latents: [C,h,w] or None for each.
         Raises Stopped when stop() was true before a step, LatentsError for latents of another shape.
         """
 
@@ -90,11 +86,3 @@ def check_batch(
         raise ValueError(f"{len(requests)} requests, {len(init_latents)} latents: a batch holds 1 .. {size}")
     if len({batch_key(request) for request in requests}) > 1:
         raise ValueError("requests with different keys cannot share a micro-batch")
-
-
-def imagemill_version() -> str:
-    """The installed version of imagemill; "uninstalled" when it runs from its source folder alone."""
-    try:
-        return version("imagemill")
-    except PackageNotFoundError:
-        return "uninstalled"

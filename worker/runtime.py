@@ -15,6 +15,7 @@ from jobs.job import Claim, JobSpec
 from jobs.ledger import Ledger
 from jobs.output import Output
 from jobs.settings import Settings
+from worker.disk_space import DiskSpace
 from worker.engine import Engine, Pipeline
 from worker.finish import finish_output
 from worker.job_report import job_report
@@ -35,6 +36,7 @@ class Runtime:
         self._ledger = Ledger(url)
         self._root = (settings.output_root if settings.output_root is not None else Path.cwd()).resolve()
         self._stop = threading.Event()
+        self._space = DiskSpace(int(settings.min_free_disk), self._stop)
         self._engine = Engine(lambda pipeline: load_renderer(pipeline, settings), rows=settings.rows)
         self._keeper = Keeper(
             self._ledger,
@@ -130,7 +132,7 @@ class Runtime:
             engine=self._engine,
             worker=self._worker,
             root=self._root,
-            min_free_disk=int(self._settings.min_free_disk),
+            space=self._space,
             stop=self._stop,
         )
         report = run.run()
@@ -181,6 +183,7 @@ class Runtime:
                 "busy": self._busy,
                 "pipeline": self._loaded,
                 "images": self._engine.images,
+                "notice": self._space.notice,
             }
 
 

@@ -6,7 +6,6 @@ line: what is saved is found by the next attempt, what is committed is only reco
 
 from __future__ import annotations
 
-import errno
 import logging
 import queue
 import threading
@@ -33,14 +32,15 @@ from jobs.metadata import Failure
 from jobs.output import Output
 from jobs.request import ImageRequest
 from jobs.shard import Shard, decode_shard
-from worker.engine import Engine, Finished, Order, Outcome, Pipeline
+from worker.disk_space import DiskSpace
+from worker.engine import Engine, Order, Outcome, Pipeline
 from worker.keeper import Keeper
 from worker.logs import bound
-from worker.store import ShardStore, committed_shard, free_bytes
+from worker.renderer import Stopped
+from worker.store import ShardStore, committed_shard
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +70,12 @@ class ShardRun:
         engine: Engine,
         worker: str,
         root: Path,
-        min_free_disk: int,
+        space: DiskSpace,
         stop: threading.Event,
     ) -> None:
         self._claim, self._spec, self._ledger, self._keeper = claim, spec, ledger, keeper
         self._engine, self._worker, self._stop = engine, worker, stop
-        self._root, self._min_free_disk = root, min_free_disk
+        self._root, self._space = root, space
         self._number = int(claim.shard)
         self._output = Output(Path(spec.output))
         self._delivered: queue.SimpleQueue[tuple[int, Exception | None]] = queue.SimpleQueue()
@@ -158,9 +158,16 @@ class ShardRun:
                 self._delivered.put((position, outcome))
                 return
             try:
-                self._save(store, position, outcome)
-            except (ImagemillError, _GiveBack) as error:
+                self._space.write(
+                    self._output,
+                    lambda: store.save(
+                        position, outcome.picture.pixels, outcome.rendered_by, outcome.flagged
+                    ),
+                )
+            except ImagemillError as error:
                 self._delivered.put((position, error))
+            except Stopped:
+                self._delivered.put((position, _GiveBack("released")))
             except OSError as error:
                 self._delivered.put((position, OutputError(f"{self._output.path}: {error}")))
             except Exception as error:
@@ -170,32 +177,6 @@ class ShardRun:
                 )
             else:
                 self._delivered.put((position, None))
-
-    def _save(self, store: ShardStore, position: int, outcome: Finished) -> None:
-        while True:
-            self._wait_for_space()
-            try:
-                store.save(position, outcome.picture.pixels, outcome.rendered_by, outcome.flagged)
-                return
-            except OSError as error:
-                if error.errno not in _FULL:
-                    raise
-                log.warning("no space left at %s: waiting", self._output.path)
-                if self._stop.wait(1.0):
-                    raise _GiveBack("released") from None
-
-    def _wait_for_space(self) -> None:
-        said = False
-        while (free := free_bytes(self._output)) < self._min_free_disk:
-            if not said:
-                log.warning(
-                    "paused: %.2f GiB free at %s, less than IMAGEMILL_MIN_FREE_DISK",
-                    free / (1 << 30),
-                    self._output.path,
-                )
-            said = True
-            if self._stop.wait(1.0):
-                raise _GiveBack("released")
 
     def _collect(self, shard: Shard) -> tuple[list[int], dict[int, Failure]]:
         """What was delivered since the last time; waits up to a tenth of a second for the first."""

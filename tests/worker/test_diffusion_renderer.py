@@ -12,7 +12,7 @@ from jobs.request import ImageRequest
 from worker.diffusion_renderer import DiffusionRenderer
 from worker.image_diffusion_model import ImageDiffusionModel
 from worker.pipelines import load_model
-from worker.renderer import Renderer, Stopped
+from worker.renderer import Renderer, Stopped, batch_key
 
 MODEL = ("shapes-random", "shapes-random-1")
 ONE = ImageRequest(
@@ -85,12 +85,12 @@ def test_pictures_are_those_of_prompt_to_img(renderer: Renderer, model: ImageDif
 def test_requests_may_share_a_batch_when_shape_steps_scheduler_and_guidance_allow(
     renderer: Renderer,
 ) -> None:
-    key = renderer.key(ONE)
+    key = batch_key(ONE)
     for same in ({"seed": 9}, {"prompt": "x"}, {"guidance_scale": 3.0}, {"negative_prompt": "y"}):
-        assert renderer.key(replace(ONE, **same)) == key
+        assert batch_key(replace(ONE, **same)) == key
     other = ({"height": 32}, {"width": 32}, {"num_inference_steps": 4}, {"scheduler": "DDIM"})
     for changed in (*other, {"guidance_scale": 1.0}):
-        assert renderer.key(replace(ONE, **changed)) != key
+        assert batch_key(replace(ONE, **changed)) != key
     with pytest.raises(ValueError, match="different keys"):
         renderer.render([ONE, replace(ONE, height=32)], [None, None], never)
 

@@ -10,7 +10,7 @@ import pytest
 
 from jobs.request import ImageRequest
 from worker.instant import InstantRenderer
-from worker.renderer import Stopped
+from worker.renderer import Stopped, batch_key
 
 ONE = ImageRequest(prompt="a cat", seed=1, height=64, width=32, model="instant", revision="instant-1")
 
@@ -35,7 +35,7 @@ def test_it_batches_as_the_real_renderer_does() -> None:
     renderer = InstantRenderer(rows=8, seconds=0.0)
     unguided = replace(ONE, guidance_scale=1.0)
     assert (renderer.batch_size(ONE), renderer.batch_size(unguided)) == (4, 8)
-    assert renderer.key(ONE) == renderer.key(replace(ONE, seed=5)) != renderer.key(unguided)
+    assert batch_key(ONE) == batch_key(replace(ONE, seed=5)) != batch_key(unguided)
     with pytest.raises(ValueError, match=r"1 \.\. 4"):
         renderer.render([ONE] * 5, [None] * 5, never)
 
