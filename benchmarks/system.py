@@ -152,7 +152,8 @@ def main() -> None:
             seconds["bare"].append(bare_arm(renderer, options.images))
             seconds["system"].append(whole.run(options.images))
     print(
-        f"{options.images} images, {SIZE}x{SIZE}, {STEPS} guided {SCHEDULER} steps, {ROWS} rows, one torch thread"
+        f"{options.images} images, {SIZE}x{SIZE}, {STEPS} guided {SCHEDULER} steps, {ROWS} rows, "
+        "one torch thread"
     )
     print(f"{'arm':<12}{'median s':>10}{'images/s':>10}{'min s':>8}{'max s':>8}")
     for arm, taken in seconds.items():

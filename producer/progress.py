@@ -46,12 +46,12 @@ def _bar(statuses: Iterable[JobStatus]) -> JobStatus:
         for status in statuses:
             last = status
             failed = f", {status.failed} failed" if status.failed else ""
-            rate = f"{status.images_per_second:.1f} images/s, {show.duration(status.eta_seconds)} left{failed}{waiting}"
+            rate = f"{status.images_per_second:.1f} images/s, {show.duration(status.eta_seconds)} left"
             bar.update(
                 task,
                 description=f"{status.job_id} {show.state(status)}",
                 total=status.total,
                 completed=status.done + status.failed,
-                rate=rate,
+                rate=rate + failed + show.waits(status),
             )
     return last

