@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import re
-import tempfile
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +16,7 @@ from numpy.typing import NDArray
 
 from jobs.errors import LatentsError
 from jobs.models import ModelRef
+from jobs.output import write_atomically
 
 MAX_BYTES: Final = 512 << 20
 """A larger file is refused: 16 channels of 2048x2048 float64 are as much."""
@@ -97,24 +96,10 @@ def write_input(folder: Path, latents: Latents) -> str:
     """
     latents = np.ascontiguousarray(latents, dtype="<f4")
     sha = latents_sha256(latents)
-    target = folder / f"{sha}.npy"
     folder.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=".tmp-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.save(file, latents, allow_pickle=False)
-            file.flush()
-            os.fchmod(file.fileno(), 0o644)  # mkstemp's 0600 would shut out a worker of another user.
-            os.fsync(file.fileno())
-        Path(temporary).replace(target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    directory = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    contents = io.BytesIO()
+    np.save(contents, latents, allow_pickle=False)
+    write_atomically(folder / f"{sha}.npy", contents.getvalue())
     return sha
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -126,15 +125,12 @@ class Failure:
     entry: Entry
     reason: str
     job_id: str
+    command: str
+    """The shell command that renders this one image again."""
 
     @property
     def image_id(self) -> str:
         return self.entry.request.image_id
-
-    @property
-    def command(self) -> str:
-        """The shell command that renders this one image again."""
-        return shlex.join(["imagemill-worker", "render", "--request", self.entry.request.to_json()])
 
     def to_json(self) -> str:
         """One line of a failures file, without the newline."""
@@ -161,4 +157,5 @@ class Failure:
             entry=Entry(request=request, id=record["id"], columns=record["columns"]),
             reason=record["reason"],
             job_id=record["job_id"],
+            command=record["command"],
         )

@@ -39,11 +39,22 @@ class ModelRef:
     latent_channels: int | None
     latent_scale: int | None
     """Pixels per latent, each way; None (and channels None) where the configs are not at hand."""
+    remark: str = ""
+    """What people should know before they look at its pictures."""
 
 
 BUILT_IN: Final = {
-    "shapes-random": ModelRef("shapes-random", "shapes-random", "shapes-random-1", 4, 4),
-    "instant": ModelRef("instant", "instant", "instant-1", None, None),
+    "shapes-random": ModelRef(
+        "shapes-random",
+        "shapes-random",
+        "shapes-random-1",
+        4,
+        4,
+        "its weights are random: the pictures are noise",
+    ),
+    "instant": ModelRef(
+        "instant", "instant", "instant-1", None, None, "a stand-in: its pictures are blocks of colour"
+    ),
 }
 
 

@@ -38,7 +38,6 @@ def run(
     its data). Raises Interrupted after a clean stop: a second run goes on from there.
     """
     prepared = prepare(path, settings, limit=limit, sample=sample)
-    prepared.output.prepare()
     with ExitStack() as stack:
         stack.enter_context(_stops_become_interrupts())
         if settings.redis_url is None:
@@ -67,6 +66,8 @@ def print_submitted(submitted: Submitted) -> None:
     if submitted.attached:
         parts.append("it was submitted before and goes on")
     click.echo(", ".join(parts))
+    if submitted.remark:
+        click.echo(f"{submitted.job_id}: {submitted.remark}")
 
 
 class _Worker:

@@ -43,6 +43,8 @@ class Submitted:
     duplicates: int
     """Lines that ask for an image that another line asks for too."""
     output: str
+    remark: str
+    """What to know of the model before looking at the pictures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,9 @@ def submit(prepared: Prepared, ledger: Ledger, url: str) -> Submitted:
         output.write_job_manifest(job_id, spec.manifest)
         _fill(prepared, spec, job_id, ledger, url, prepared.entries(count))
     status = ledger.status(job_id)
-    return Submitted(job_id, not created, status.total, status.held, duplicates, str(output.path))
+    return Submitted(
+        job_id, not created, status.total, status.held, duplicates, str(output.path), prepared.model.remark
+    )
 
 
 def _fill(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from worker.logs import Format
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--model",
     "models",
@@ -46,7 +47,9 @@ if TYPE_CHECKING:
     "--log-format", type=click.Choice(["plain", "json"]), help="Default: IMAGEMILL_LOG_FORMAT or plain."
 )
 @click.option("--lifeline-fd", type=int, envvar=LIFELINE_FD, hidden=True)
+@click.pass_context
 def command(
+    context: click.Context,
     *,
     models: tuple[str, ...],
     gpus: str,
@@ -61,6 +64,8 @@ def command(
     Redis is IMAGEMILL_REDIS_URL, else that of a running `imagemill run`. SIGTERM or Ctrl-C ends in good
     order (finished images are kept, the rest goes back to the queue, 120 s at most); a second one at once.
     """
+    if context.invoked_subcommand is not None:
+        return
     from worker.supervisor import run_worker
 
     sys.exit(
@@ -74,6 +79,34 @@ def command(
             lifeline_fd=lifeline_fd,
         )
     )
+
+
+@command.command()
+@click.option(
+    "--request", required=True, metavar="JSON", help="An image request, as failures.jsonl holds it."
+)
+@click.option("--model", metavar="FOLDER", help="The model's folder, when it is one.")
+@click.option(
+    "--inputs", type=click.Path(path_type=Path), metavar="FOLDER", help="Where the initial latents are kept."
+)
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Default: IMAGE_ID.png, .jpg …",
+)
+def render(request: str, model: str | None, inputs: Path | None, out: Path | None) -> None:
+    """Render one image by itself, without Redis: the command that failures.jsonl gives for each failure."""
+    from jobs.output import write_atomically
+    from jobs.settings import load_settings
+    from worker.encode import SUFFIXES
+    from worker.render import parse_request
+    from worker.render import render as render_one
+
+    asked = parse_request(request)
+    file = Path(asked.image_id + SUFFIXES[asked.image_format]) if out is None else out
+    write_atomically(file, render_one(asked, model, inputs, load_settings()))
+    click.echo(str(file))
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ class DiskSpace:
         """What writers wait for; empty while they do not."""
 
     def write(self, output: Output, write: Callable[[], None]) -> None:
-        """Makes a write once there is space, again after it met a full disk. Raises Stopped if told to stop."""
+        """Makes a write once there is space, and again after ENOSPC. Raises Stopped if told to stop."""
         while True:
             if (free := free_bytes(output)) < self._min_free:
                 self._wait(f"{free / (1 << 30):.2f} GiB free at {output.path}, below IMAGEMILL_MIN_FREE_DISK")

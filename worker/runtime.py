@@ -16,12 +16,12 @@ from jobs.ledger import Ledger
 from jobs.output import Output
 from jobs.settings import Settings
 from worker.disk_space import DiskSpace
-from worker.engine import Engine, Pipeline
+from worker.engine import Engine
 from worker.finish import finish_output
 from worker.job_report import job_report
 from worker.keeper import Keeper
+from worker.load_renderer import load_renderer
 from worker.logs import bound
-from worker.renderer import Renderer
 from worker.shard_run import ShardRun
 
 log = logging.getLogger(__name__)
@@ -185,20 +185,3 @@ class Runtime:
                 "images": self._engine.images,
                 "notice": self._space.notice,
             }
-
-
-def load_renderer(pipeline: Pipeline, settings: Settings) -> Renderer:
-    """Loads what renders a pipeline; torch is imported only here, and only for real models."""
-    if pipeline.model == "instant":
-        from worker.instant import InstantRenderer
-
-        return InstantRenderer(settings.rows, settings.instant_seconds)
-    import torch
-
-    from worker.diffusion_renderer import DiffusionRenderer
-    from worker.pipelines import load_model
-
-    if settings.torch_threads is not None:
-        torch.set_num_threads(settings.torch_threads)
-    model = load_model(pipeline.model, pipeline.revision, pipeline.precision, settings.device)
-    return DiffusionRenderer(model, settings.rows)

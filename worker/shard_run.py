@@ -36,6 +36,7 @@ from worker.disk_space import DiskSpace
 from worker.engine import Engine, Order, Outcome, Pipeline
 from worker.keeper import Keeper
 from worker.logs import bound
+from worker.render import reproducing_command
 from worker.renderer import Stopped
 from worker.store import ShardStore, committed_shard
 
@@ -196,6 +197,9 @@ class ShardRun:
                     entry=shard.entries[position],
                     reason=str(result),
                     job_id=self._claim.job_id,
+                    command=reproducing_command(
+                        shard.entries[position].request, self._spec.model, self._output.inputs
+                    ),
                 )
                 log.error("image %s failed: %s", shard.entries[position].request.image_id, result)
             elif result is not None:

@@ -32,6 +32,7 @@ def put_shard(output, shard, seeds=(), failed_seeds=()):
             entry=Entry(request=a_request(seed)),
             reason="?",
             job_id="j-1",
+            command="render it",
         )
         for i, seed in enumerate(failed_seeds)
     ]

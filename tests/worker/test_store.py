@@ -52,7 +52,14 @@ def save(store, *positions):
 
 
 def a_failure(lines, position, shard=3):
-    return Failure(shard=shard, position=position, entry=lines[position], reason="black", job_id="scenes-1")
+    return Failure(
+        shard=shard,
+        position=position,
+        entry=lines[position],
+        reason="black",
+        job_id="scenes-1",
+        command="render it",
+    )
 
 
 def files_of(folder):

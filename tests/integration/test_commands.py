@@ -1,0 +1,201 @@
+"""The command line against a real Redis: what scripts read, what people read, and two who do the same at once."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from jobs.ledger import JobStatus
+from jobs.shard import decode_shard
+
+BIN = Path(sys.executable).parent
+Wait = Callable[..., None]
+Finish = Callable[..., JobStatus]
+
+
+def start(farm, *arguments: str | Path, **settings: object) -> subprocess.Popen[str]:
+    """`imagemill ARGUMENTS`, in the background."""
+    return subprocess.Popen(
+        [BIN / "imagemill", *arguments], env=farm.environment(**settings), cwd=farm.folder, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def stored_prompts(farm, job_id: str) -> list[str]:
+    """Every prompt that lies in the job's shards, in the job's order."""
+    from jobs.request import ImageRequest
+
+    spec = farm.ledger.spec(job_id)
+    base = ImageRequest.from_mapping(spec.base)
+    found: dict[int, str] = {}
+    for blob in farm.ledger.shard_blobs(job_id):
+        shard = decode_shard(blob, base, spec.name)
+        for index, entry in zip(shard.indices, shard.entries, strict=True):
+            assert index not in found, f"image {index} lies in two shards"
+            found[index] = entry.request.prompt
+    assert sorted(found) == list(range(len(found)))
+    return [found[index] for index in sorted(found)]
+
+
+def test_submit_and_status_speak_json(farm, finished: Finish) -> None:
+    manifest = farm.manifest(["one", "two", {"prompt": "three", "seeds": [1, 1]}, "!raise"])
+    told = farm.command("submit", manifest, "--json")
+    assert (told.returncode, told.stderr) == (0, "")
+    assert json.loads(told.stdout) == [
+        {
+            "job_id": "cats-1", "attached": False, "images": 4, "held": 0, "duplicates": 1,
+            "output": str(farm.output),
+        }
+    ]  # fmt: skip
+    again = json.loads(farm.command("submit", manifest, "--json").stdout)
+    assert (again[0]["job_id"], again[0]["attached"], again[0]["images"]) == ("cats-1", True, 4)
+    waiting = json.loads(farm.command("status", "--json").stdout)
+    assert waiting["workers"] == {}
+    assert [(job["job_id"], job["state"], job["left"]) for job in waiting["jobs"]] == [
+        ("cats-1", "sealed", 4)
+    ]
+    farm.start_worker()
+    ended = farm.command("submit", manifest, "--json", "--wait")
+    assert ended.returncode == 1
+    (job,) = json.loads(ended.stdout)
+    assert (job["state"], job["outcome"], job["done"], job["failed"]) == ("finished", "failures", 3, 1)
+    one = json.loads(farm.command("status", "cats-1", "--json").stdout)
+    assert set(job) <= set(one)
+    assert (one["eta_seconds"], one["total"], one["shards_ready"], one["shards_leased"]) == (None, 4, 0, 0)
+    (failure,) = one["failures"].values()
+    assert set(failure) >= {"shard", "position", "image_id", "reason"}
+    (worker,) = one["alive"].values()
+    assert int(worker["slots"]) == 2
+
+
+def test_status_and_watch_are_plain_lines_where_no_terminal_is(farm, finished: Finish) -> None:
+    assert farm.command("status").stdout.splitlines()[-1] == "0 workers"
+    manifest = farm.manifest(16)
+    submitted = farm.command("submit", manifest)
+    assert submitted.stdout.splitlines() == [
+        "cats-1: 16 images to render",
+        "no worker is alive: start one with `imagemill-worker`; the jobs wait in Redis",
+    ]
+    farm.start_worker(instant_seconds=0.2)
+    watched = farm.command("watch", "cats-1")
+    assert watched.returncode == 0
+    assert watched.stdout.splitlines()[-1].startswith(f"finished: 16 images in {farm.output}, ")
+    table = farm.command("status").stdout
+    assert re.search(r"^cats-1 +finished +16/16 +0 +[\d.]+ ", table, re.MULTILINE)
+    page = farm.command("status", "cats-1").stdout
+    assert "  images    16 of 16 done, 0 failed, 0 left" in page
+    for text in (submitted.stdout, watched.stdout, table, page):
+        assert "\x1b" not in text
+
+
+def test_the_schema_is_one_and_takes_what_the_loader_takes(farm) -> None:
+    told = farm.command("schema")
+    schema = json.loads(told.stdout)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    check = jsonschema.Draft202012Validator(schema)
+    check.validate(json.loads(farm.manifest(["one", {"prompt": "two", "seeds": [3]}]).read_text()))
+    assert not check.is_valid({"name": "cats", "model": "instant", "prompts": ["one"], "promts": []})
+
+
+@pytest.mark.parametrize("action", ["cancel", "pause", "resume", "retry", "watch", "status"])
+def test_an_unknown_job_is_one_message(farm, action: str) -> None:
+    told = farm.command(action, "dogs-7")
+    assert (told.returncode, told.stdout) == (2, "")
+    assert told.stderr == "error: there is no job 'dogs-7' in this Redis; the latest: none\n"
+
+
+def test_a_finished_job_cannot_be_steered_and_an_unfinished_one_not_retried(farm, finished: Finish) -> None:
+    job_id = farm.submit(4)
+    early = farm.command("retry", job_id)
+    assert (early.returncode, early.stdout) == (2, "")
+    assert early.stderr.startswith(f"error: {job_id} is sealed: ")
+    farm.start_worker()
+    finished(job_id)
+    for action in ("cancel", "pause", "resume"):
+        told = farm.command(action, job_id)
+        assert (told.returncode, told.stdout) == (2, "")
+        assert told.stderr == f"error: {job_id} is finished already: there is nothing to {action}\n"
+    nothing = farm.command("retry", job_id)
+    assert (nothing.returncode, nothing.stdout) == (0, f"{job_id}: nothing is missing\n")
+    farm.check_exact(job_id, 4)
+
+
+def test_help_and_status_start_within_four_tenths_of_a_second(farm) -> None:
+    farm.submit(4)
+    for arguments in (["--help"], ["status"], ["status", "--json"], ["status", "cats-1"]):
+        taken = []
+        for _ in range(5):
+            began = time.monotonic()
+            assert farm.command(*arguments).returncode == 0
+            taken.append(time.monotonic() - began)
+        assert min(taken) <= 0.4, (arguments, taken)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["status"], ["status", "--json"], ["pause", "cats-1"]])
+def test_commands_that_only_look_load_neither_torch_nor_celery(farm, arguments: list[str]) -> None:
+    farm.submit(4)
+    code = (
+        f"import sys; sys.argv[1:] = {arguments!r}\n"
+        "from producer.cli import main\n"
+        "try:\n    main()\n"
+        "except SystemExit as end:\n    assert not end.code, end.code\n"
+        "print(*sorted({name.partition('.')[0] for name in sys.modules}), file=sys.stderr)\n"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", code], env=farm.environment(), capture_output=True, text=True, check=True
+    )
+    loaded = set(told.stderr.split())
+    assert "producer" in loaded
+    assert not loaded & {"torch", "diffusers", "transformers", "celery", "kombu", "PIL", "worker"}
+
+
+def test_no_module_of_the_producer_loads_torch_or_the_worker(farm) -> None:
+    import producer
+
+    folder = Path(producer.__path__[0])
+    modules = sorted(f"producer.{file.stem}" for file in folder.glob("*.py") if file.stem != "__init__")
+    assert len(modules) >= 5
+    code = f"import sys, {', '.join(modules)}\nprint(*sys.modules)"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {name.partition(".")[0] for name in told.stdout.split()}
+    assert not loaded & {"torch", "diffusers", "transformers", "PIL", "worker"}
+
+
+def test_two_submits_of_one_manifest_at_once_make_one_job(farm, finished: Finish) -> None:
+    farm.start_worker()
+    manifest = farm.manifest(2000, shard_size=8)
+    submits = [start(farm, "submit", manifest) for _ in range(3)]
+    told = [submit.communicate(timeout=60) for submit in submits]
+    assert [submit.returncode for submit in submits] == [0, 0, 0], told
+    assert farm.ledger.job_ids() == ["cats-1"]
+    assert sum("it was submitted before and goes on" in out for out, _err in told) == 2
+    finished("cats-1")
+    farm.check_exact("cats-1", 2000)
+
+
+def test_a_submit_killed_in_the_middle_is_gone_on_with(farm, wait_until: Wait) -> None:
+    images = 20_000
+    manifest = farm.manifest(images, shard_size=4)
+    submit = start(farm, "submit", manifest)
+    wait_until(
+        lambda: farm.ledger.job_ids() and farm.ledger.submission("cats-1").cursor > 0, "shards are stored", 60
+    )
+    os.kill(submit.pid, signal.SIGKILL)
+    submit.communicate()
+    at = farm.ledger.submission("cats-1")
+    assert at.state == "open"
+    assert 0 < at.cursor < images
+    told = farm.command("submit", manifest)
+    assert (told.returncode, told.stderr) == (0, "")
+    assert f"cats-1: {images} images to render" in told.stdout
+    assert "it was submitted before and goes on" in told.stdout
+    assert farm.status("cats-1").state == "sealed"
+    assert stored_prompts(farm, "cats-1") == [f"picture {n}" for n in range(images)]

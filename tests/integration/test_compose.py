@@ -1,0 +1,360 @@
+"""docker-compose.yml says the truth: every service's own command line runs here, and a job goes through them.
+
+Without containers. Of what the files say only host names, ports and the paths of mounted volumes are replaced;
+the server's and the client's program are found on PATH by the commands themselves.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tomllib
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+from jobs.settings import PREFIX, Settings
+from producer.embedded_redis import find_binary
+from worker.supervisor import Pace
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+SECRETS = {
+    "IMAGEMILL_REDIS_PASSWORD": "redis-secret_1",
+    "IMAGEMILL_FLOWER_USER": "ann",
+    "IMAGEMILL_FLOWER_PASSWORD": "flower-secret_2",
+}
+OURS = ("worker", "flower", "producer")
+_RESET = object()
+_VARIABLE = re.compile(r"\$(?:(\$)|\{(\w+)(?::([?-])([^}]*))?\})")
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML with Compose's `!reset`."""
+
+
+_Loader.add_constructor("!reset", lambda _loader, _node: _RESET)
+
+
+def read_compose(*files: str, variables: Mapping[str, str]) -> dict[str, Any]:
+    """The compose files laid over each other, their variables replaced; KeyError for a required one."""
+    merged: Any = {}
+    for file in files:
+        merged = _merge(merged, yaml.load((ROOT / file).read_text(), _Loader))  # noqa: S506
+    return _resolve(merged, variables)
+
+
+def _merge(below: Any, above: Any) -> Any:
+    # Compose appends lists, but for command and healthcheck; no list but `command` stands in our second file.
+    if not (isinstance(below, dict) and isinstance(above, dict)):
+        return above
+    both = below | {key: _merge(below.get(key), value) for key, value in above.items()}
+    return {key: value for key, value in both.items() if value is not _RESET}
+
+
+def _resolve(value: Any, variables: Mapping[str, str]) -> Any:
+    def one(match: re.Match[str]) -> str:
+        dollar, name, kind, text = match.groups()
+        if dollar:
+            return "$"
+        if variables.get(name):
+            return variables[name]
+        if kind == "?":
+            raise KeyError(f"{name}: {text}")
+        return text or ""
+
+    if isinstance(value, dict):
+        return {key: _resolve(item, variables) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_resolve(item, variables) for item in value]
+    return _VARIABLE.sub(one, value) if isinstance(value, str) else value
+
+
+class Stack:
+    """The services on a host without a GPU, as processes of this machine."""
+
+    def __init__(self, folder: Path) -> None:
+        self.services = read_compose("docker-compose.yml", "docker-compose.cpu.yml", variables=SECRETS)[
+            "services"
+        ]
+        self._folder = folder
+        self.redis_port, self.flower_port = _free_port(), _free_port()
+        targets = {
+            volume.split(":")[1] for each in self.services.values() for volume in each.get("volumes", [])
+        }
+        self._replaced = {rf"(?<![\w/.]){target}(?![\w.-])": str(self.place(target)) for target in targets} | {
+            r"@redis:6379": f"@127.0.0.1:{self.redis_port}", r"\b6379\b": str(self.redis_port),
+            r"\b5555\b": str(self.flower_port), r"0\.0\.0\.0": "127.0.0.1",
+        }  # fmt: skip
+        for target in targets:
+            self.place(target).mkdir(parents=True)
+        (folder / "bin").mkdir()
+        (folder / "root").mkdir()
+        if shutil.which("redis-cli") is None and shutil.which("valkey-cli") is None:
+            _write_client(folder / "bin" / "valkey-cli")
+        self.running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def place(self, path: str) -> Path:
+        """Where a path in a container lies here."""
+        return self._folder / "volumes" / path.strip("/")
+
+    def here(self, text: str) -> str:
+        """A piece of a command line, or a variable's value, as it must read on this machine."""
+        for pattern, replacement in self._replaced.items():
+            text = re.sub(pattern, replacement, text)
+        return text
+
+    def argv(self, service: str, *arguments: str) -> list[str]:
+        """The service's command line; `arguments` stand in its command's place, as with `compose run`."""
+        described = self.services[service]
+        return [
+            self.here(part)
+            for part in [*described.get("entrypoint", []), *(arguments or described["command"])]
+        ]
+
+    def environment(self, service: str) -> dict[str, str]:
+        """What the service finds in its environment, and nothing of this test's own but paths."""
+        path = [self._folder / "bin", BIN, find_binary().parent, os.environ["PATH"]]
+        own = {"PATH": os.pathsep.join(map(str, path)), "HOME": str(self._folder), "OMP_NUM_THREADS": "1"}
+        given = self.services[service].get("environment", {})
+        return own | {name: self.here(str(value)) for name, value in given.items() if value is not None}
+
+    def start(self, service: str, instance: int = 1) -> None:
+        """Starts one replica of a service; its log is SERVICE-N.log."""
+        name = f"{service}-{instance}"
+        with (self._folder / f"{name}.log").open("wb") as log:
+            self.running[name] = subprocess.Popen(
+                self.argv(service),
+                env=self.environment(service),
+                cwd=self._folder / "root",
+                stdout=log,
+                stderr=log,
+            )
+
+    def run(self, service: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """What `docker compose run --rm SERVICE ARGUMENTS` does."""
+        return subprocess.run(
+            self.argv(service, *arguments), env=self.environment(service), text=True, capture_output=True,
+            cwd=self.place(self.services[service]["working_dir"]), timeout=60, check=False,
+        )  # fmt: skip
+
+    def healthy(self, service: str) -> bool:
+        """Whether the service's healthcheck passes now."""
+        kind, *test = self.services[service]["healthcheck"]["test"]
+        argv = ["/bin/sh", "-c", *test] if kind == "CMD-SHELL" else test
+        return (
+            subprocess.run(
+                [self.here(part) for part in argv], env=self.environment(service), cwd=self._folder / "root",
+                capture_output=True, timeout=60, check=False,
+            ).returncode
+            == 0
+        )  # fmt: skip
+
+    def flower(self, path: str, credentials: str = "ann:flower-secret_2") -> Any:
+        """What Flower's API answers; its status where that is an error, None while nobody listens."""
+        request = urllib.request.Request(f"http://127.0.0.1:{self.flower_port}{path}")
+        if credentials:
+            request.add_header("Authorization", f"Basic {base64.b64encode(credentials.encode()).decode()}")
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            return error.code
+        except urllib.error.URLError:
+            return None
+
+    def logs(self) -> str:
+        """The end of every log, for a failure's message."""
+        files = sorted(self._folder.glob("*.log"))
+        return "\n".join(f"{file.name}:\n{file.read_text(errors='replace')[-1500:]}" for file in files)
+
+    def stop(self) -> dict[str, int]:
+        """SIGTERM to every service, the last started first; their exit statuses."""
+        statuses = {}
+        for name, process in reversed(self.running.items()):
+            process.terminate()
+            statuses[name] = process.wait(timeout=20)
+        return statuses
+
+    def kill(self) -> None:
+        """Ends what is left, whatever state it is in."""
+        for process in self.running.values():
+            if process.poll() is None:
+                for child in psutil.Process(process.pid).children(recursive=True):
+                    child.send_signal(signal.SIGKILL)
+                process.kill()
+                process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _write_client(file: Path) -> None:
+    """Stands in for the server's own client, which the bundled server comes without."""
+    file.write_text(
+        f"#!{sys.executable}\nimport os, sys, redis\nassert sys.argv[1] == '-p' and sys.argv[3] == 'ping'\n"
+        "client = redis.Redis(port=int(sys.argv[2]), password=os.environ['VALKEYCLI_AUTH'])\n"
+        "print('PONG' if client.ping() else 'no')\n"
+    )
+    file.chmod(0o755)
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Iterator[Stack]:
+    """The services, none started yet."""
+    stack = Stack(tmp_path)
+    yield stack
+    stack.kill()
+
+
+def test_a_job_goes_through_the_services_own_command_lines_and_flower_shows_it(
+    stack: Stack, wait_until: Callable[..., None]
+) -> None:
+    stack.start("redis")
+    wait_until(lambda: stack.healthy("redis"), "redis is healthy")
+    stack.start("worker", 1)
+    stack.start("worker", 2)
+    stack.start("flower")
+    for service in ("flower", "worker"):
+        wait_until(lambda: stack.healthy(service), f"{service} is healthy; {stack.logs()}", 30)  # noqa: B023
+
+    def online() -> list[str]:
+        workers = stack.flower("/api/workers?status=true")
+        return sorted(name for name, up in workers.items() if up) if isinstance(workers, dict) else []
+
+    wait_until(lambda: len(online()) == 2, f"Flower sees both workers; {stack.logs()}", 30)
+    assert online() == [f"cpu{n}@{socket.gethostname()}" for n in (0, 1)]
+    assert stack.flower("/api/workers", credentials="") == 401
+    assert stack.flower("/api/tasks", credentials="ann:wrong") == 401
+
+    manifest = {
+        "name": "cats", "model": "instant", "output": "out/cats", "shard_size": 4,
+        "settings": {"height": 64, "width": 64}, "prompts": [f"cat {n}" for n in range(32)],
+    }  # fmt: skip
+    (stack.place("/manifests") / "cats.yaml").write_text(json.dumps(manifest))
+    done = stack.run("producer", "submit", "/manifests/cats.yaml", "--wait")
+    assert done.returncode == 0, done.stderr + stack.logs()
+    pictures = list(stack.place("/outputs").glob("out/cats/[0-9]*/*.png"))
+    assert len(pictures) == 32
+
+    def shards_shown() -> set[str]:
+        tasks = stack.flower("/api/tasks?state=SUCCESS")
+        return {task["args"] for task in tasks.values() if "'ended': 'committed'" in task["result"]}
+
+    wait_until(lambda: len(shards_shown()) == 8, "Flower shows the finished shards")
+    assert shards_shown() == {repr(("cats-1", shard)) for shard in range(8)}
+
+    seen = [part for process in psutil.process_iter(["cmdline"]) for part in process.info["cmdline"] or []]
+    assert not [part for part in seen if "redis-secret_1" in part or "flower-secret_2" in part]
+    assert stack.stop() == {"flower-1": 0, "worker-2": 0, "worker-1": 0, "redis-1": 0}
+    assert not stack.healthy("redis")
+
+
+def test_a_redis_password_that_would_break_the_url_is_refused_by_the_server(stack: Stack) -> None:
+    environment = stack.environment("redis") | {"REDISCLI_AUTH": "p@ss:word"}
+    told = subprocess.run(
+        stack.argv("redis"), env=environment, text=True, capture_output=True, timeout=20, check=False
+    )
+    assert told.returncode == 2
+    assert "letters, digits" in told.stderr
+
+
+def test_without_a_redis_the_workers_healthcheck_fails(stack: Stack) -> None:
+    assert not stack.healthy("worker")
+
+
+@pytest.mark.parametrize("missing", SECRETS)
+def test_every_password_must_be_given(missing: str) -> None:
+    with pytest.raises(KeyError, match=missing):
+        read_compose("docker-compose.yml", variables=SECRETS | {missing: ""})
+    assert f"\n{missing}=\n" in (ROOT / ".env.example").read_text()
+
+
+def test_only_flower_is_published_and_on_loopback_alone() -> None:
+    services = read_compose("docker-compose.yml", variables=SECRETS)["services"]
+    assert {name: service["ports"] for name, service in services.items() if "ports" in service} == {
+        "flower": ["127.0.0.1:5555:5555"]
+    }
+
+
+def test_no_service_has_more_rights_than_it_needs() -> None:
+    services = read_compose("docker-compose.yml", variables=SECRETS)["services"]
+    assert set(services) == {"redis", *OURS}
+    for name, service in services.items():
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert name in OURS or service["user"] == "999", (
+            "the image's own user; ours are set in the Dockerfile"
+        )
+
+
+def test_every_setting_that_a_service_is_given_is_one_that_imagemill_knows() -> None:
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    for name, service in read_compose("docker-compose.yml", variables=SECRETS)["services"].items():
+        given = {variable for variable in service["environment"] if variable.startswith(PREFIX)}
+        assert given <= known, name
+
+
+def test_a_worker_has_longer_to_stop_than_its_supervisor_waits() -> None:
+    worker = read_compose("docker-compose.yml", variables=SECRETS)["services"]["worker"]
+    assert worker["init"] is True
+    assert int(worker["stop_grace_period"].removesuffix("s")) > Pace().grace
+
+
+def test_replicas_share_the_gpus_by_locks_in_one_volume_and_the_cpu_file_asks_for_none() -> None:
+    worker = read_compose("docker-compose.yml", variables=SECRETS)["services"]["worker"]
+    (gpus,) = worker["deploy"]["resources"]["reservations"]["devices"]
+    assert gpus["count"] == "all"
+    assert worker["command"] == ["imagemill-worker", "--gpus", "any"]
+    assert f"locks:{worker['environment']['IMAGEMILL_RUNTIME_DIR']}" in worker["volumes"]
+    both = read_compose("docker-compose.yml", "docker-compose.cpu.yml", variables=SECRETS)["services"][
+        "worker"
+    ]
+    assert both["command"] == ["imagemill-worker", "--gpus", "none"]
+    assert both["deploy"]["resources"]["reservations"] == {}
+    assert {key: both[key] for key in both.keys() - {"command", "deploy"}} == {
+        key: worker[key] for key in worker.keys() - {"command", "deploy"}
+    }
+
+
+def test_the_image_runs_as_a_user_of_its_own_that_owns_every_folder_it_writes_to() -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    assert re.findall(r"^ARG UID=(\d+)$", dockerfile, re.M) == ["10001"]
+    assert re.findall(r"^USER (.+)$", dockerfile, re.M) == ["${UID}:${UID}"]
+    owned = set(
+        " ".join(re.findall(r"install -d -o \$\{UID\} -g \$\{UID\} -m \d+ ((?:/\S+ ?)+)", dockerfile)).split()
+    )
+    services = read_compose("docker-compose.yml", variables=SECRETS)["services"]
+    mounted = [volume.split(":") for name in OURS for volume in services[name].get("volumes", [])]
+    assert {target for _source, target, *mode in mounted if mode != ["ro"]} == owned
+
+
+def test_the_image_holds_the_whole_wheel_with_extras_that_there_are() -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    (extras,) = re.findall(r"\.whl\)\[([\w,]+)\]", dockerfile)
+    assert set(extras.split(",")) <= set(project["project"]["optional-dependencies"])
+    copied = {
+        name for line in re.findall(r"^COPY (?!--from)(.+) \S+$", dockerfile, re.M) for name in line.split()
+    }
+    packages = {package.split(".")[0] for package in project["tool"]["setuptools"]["packages"]}
+    assert packages | {"pyproject.toml", "constraints.txt", project["project"]["readme"]} <= copied
+    kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert copied == kept
