@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -98,7 +99,7 @@ def parameters_text(request: ImageRequest) -> str:
         "CFG scale": float(request.guidance_scale),
         "Seed": request.seed,
         "Size": f"{request.width}x{request.height}",
-        "Model hash": request.revision.removeprefix("sha256:")[:10],
+        "Model hash": _short_hash(request.revision),
         "Model": request.model,
         "RNG": "CPU",
         "Version": "imagemill-" + ".".join(imagemill_version().split(".")[:2]),
@@ -108,6 +109,12 @@ def parameters_text(request: ImageRequest) -> str:
         lines.append(f"Negative prompt: {request.negative_prompt}")
     lines.append(", ".join(f"{name}: {_quoted(value)}" for name, value in settings.items() if value != ""))
     return "\n".join(lines)
+
+
+def _short_hash(revision: str) -> str:
+    """The first 10 hex digits of a commit or a content hash; nothing for a built-in model's version."""
+    digits = revision.removeprefix("sha256:")
+    return digits[:10] if re.fullmatch(r"[0-9a-f]{40,}", digits) else ""
 
 
 def _quoted(value: object) -> str:

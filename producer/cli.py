@@ -50,7 +50,10 @@ def _narrowing(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--wait", is_flag=True, help="Stay until the jobs are finished; the exit status tells how.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def submit(files: tuple[Path, ...], limit: int | None, sample: int | None, wait: bool, as_json: bool) -> None:
-    """Queue manifests; only what their outputs do not hold yet is rendered."""
+    """Queue manifests: what their outputs lack.
+
+    What an output holds already, by image_id, is not rendered again.
+    """
     from dataclasses import asdict
 
     from producer import show
@@ -90,7 +93,9 @@ def submit(files: tuple[Path, ...], limit: int | None, sample: int | None, wait:
 )
 @click.option("--keep", is_flag=True, help="Leave the data of the Redis that this command starts.")
 def run(file: Path, limit: int | None, sample: int | None, gpus: str, keep: bool) -> None:
-    """Render a manifest here and now: a Redis and a worker of its own, gone when it ends.
+    """Render a manifest on this machine, here and now.
+
+    A Redis (unless IMAGEMILL_REDIS_URL is set) and a worker are started for it and gone when it ends.
 
     Ctrl-C stops cleanly; the same command goes on where it stopped.
     """
@@ -107,7 +112,10 @@ def run(file: Path, limit: int | None, sample: int | None, gpus: str, keep: bool
 @click.argument("job", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def status(job: str | None, as_json: bool) -> None:
-    """Show all jobs, or one JOB with its counts, rate, workers and failures."""
+    """Show all jobs, or one JOB in full.
+
+    One job: counts, rate, time left, workers and failures.
+    """
     from producer import show
 
     _settings, _url, ledger = _connect()
@@ -129,7 +137,10 @@ def status(job: str | None, as_json: bool) -> None:
 @command.command()
 @click.argument("job")
 def watch(job: str) -> None:
-    """Follow JOB until it is finished; the exit status tells how it went."""
+    """Follow JOB until it is finished.
+
+    The exit status tells how it went.
+    """
     _settings, _url, ledger = _connect()
     end = _follow(ledger, job, quiet=False)
     _print_end(end)
@@ -140,7 +151,10 @@ def watch(job: str) -> None:
 @click.argument("job")
 @click.option("--reason", default="", help="Kept with the job.")
 def cancel(job: str, reason: str) -> None:
-    """End JOB early; what is rendered stays, and submitting its manifest again goes on."""
+    """End JOB early; what is rendered stays.
+
+    Submitting its manifest again renders the rest.
+    """
     _connect()[2].control(job, "cancel", reason)
     click.echo(f"{job} is ending: shards that are being rendered are given up at their next step")
 
@@ -148,7 +162,7 @@ def cancel(job: str, reason: str) -> None:
 @command.command()
 @click.argument("job")
 def pause(job: str) -> None:
-    """Let nobody claim a shard of JOB; those being rendered are finished."""
+    """Let JOB wait; shards being rendered are finished."""
     _connect()[2].control(job, "pause")
     click.echo(f"{job} is paused: `imagemill resume {job}` goes on")
 
@@ -156,7 +170,10 @@ def pause(job: str) -> None:
 @command.command()
 @click.argument("job")
 def resume(job: str) -> None:
-    """Go on with a paused JOB, and offer it again to workers that refused it."""
+    """Go on with a paused JOB.
+
+    It is offered again to workers that refused it, too.
+    """
     _connect()[2].control(job, "resume")
     click.echo(f"{job} goes on")
 
@@ -165,7 +182,10 @@ def resume(job: str) -> None:
 @click.argument("job")
 @click.option("--wait", is_flag=True, help="Stay until the job is finished again.")
 def retry(job: str, wait: bool) -> None:
-    """Send back what a finished JOB lacks: its failures, and what was never rendered."""
+    """Send back what a finished JOB lacks.
+
+    Its failures, and what was never rendered because it was cancelled or stopped.
+    """
     from producer.submit import retry as retry_job
 
     _settings, url, ledger = _connect()

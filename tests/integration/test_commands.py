@@ -13,7 +13,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from jobs.ledger import JobStatus
+from jobs.job import JobStatus
 from jobs.shard import decode_shard
 
 BIN = Path(sys.executable).parent

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from jobs.errors import LedgerUnavailable
-from jobs.ledger import JobStatus
+from jobs.job import JobStatus
 from jobs.redis_keys import job as job_key
 from producer.embedded_redis import EmbeddedRedis, find_binary
 

@@ -39,7 +39,7 @@ def test_parameters_are_in_a1111_form():
 
 def test_parameters_have_no_negative_line_and_no_schedule_type_where_there_is_none():
     request = ImageRequest(
-        prompt="x", seed=1, model="m", revision="sha256:0123456789abcdef", scheduler="DDIM"
+        prompt="x", seed=1, model="m", revision="sha256:" + "0123456789abcdef" * 4, scheduler="DDIM"
     )
     text = parameters_text(request)
     assert text.startswith("x\nSteps: 50, Sampler: DDIM, CFG scale: 7.5,")

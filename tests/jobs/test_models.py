@@ -41,10 +41,15 @@ def _pipeline(folder: Path, weights: bytes = b"weights") -> Path:
 
 
 def test_built_in_models_are_known_without_a_file() -> None:
-    assert resolve_model("shapes-random") == ModelRef(
-        "shapes-random", "shapes-random", "shapes-random-1", 4, 4
+    random = resolve_model("shapes-random")
+    assert (random.model, random.label, random.revision) == (
+        "shapes-random",
+        "shapes-random",
+        "shapes-random-1",
     )
-    assert resolve_model("instant", "instant-1") == ModelRef("instant", "instant", "instant-1", None, None)
+    assert (random.latent_channels, random.latent_scale) == (4, 4)
+    assert "noise" in random.remark
+    assert resolve_model("instant", "instant-1").latent_channels is None
     with pytest.raises(ModelError, match="not shipped yet; use shapes-random"):
         resolve_model("shapes")
 

@@ -1,0 +1,311 @@
+"""What is wrong is told once, with its remedy, before anything is written; and nothing that was there is lost."""
+
+import json
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jobs.job import JobStatus
+
+Wait = Callable[..., None]
+Finish = Callable[..., JobStatus]
+Told = subprocess.CompletedProcess[str]
+
+
+def check_told_once(told: Told, *parts: str) -> None:
+    """Exit status 2 and one message on standard error that has every part; no traceback."""
+    assert told.returncode == 2, told
+    assert told.stdout == ""
+    assert told.stderr.startswith("error: "), told.stderr
+    assert told.stderr.count("error: ") == 1, told.stderr
+    assert "Traceback" not in told.stderr
+    assert len(told.stderr.splitlines()) <= 4, told.stderr
+    for part in parts:
+        assert part in told.stderr, (part, told.stderr)
+
+
+def check_nothing_written(farm) -> None:
+    """Neither Redis nor the disk knows of a submission."""
+    assert not farm.output.exists()
+    assert farm.ledger.job_ids() == []
+    assert farm.ledger._redis.keys("imagemill*") == []
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.mark.parametrize("command", ["submit", "run"])
+def test_a_wrong_manifest_is_told_by_line_and_column(farm, command: str) -> None:
+    file = farm.folder / "wrong.yaml"
+    file.write_text(
+        "name: wrong\nmodel: instant\noutput: out\nsettings:\n  width: 500\nprompts:\n"
+        "  - a fox\n  - {prompt: a hen, seeed: 3}\n"
+    )
+    told = farm.command(command, "wrong.yaml")
+    check_told_once(
+        told, "wrong.yaml:5:10: settings.width = 500: must be a multiple of 8 (496 or 504)", "wrong.yaml:8:"
+    )
+    assert "prompts[1].seeed" in told.stderr
+    check_nothing_written(farm)
+
+
+@pytest.mark.parametrize(
+    ("contents", "part"),
+    [
+        (b"", "wrong.yaml:1:1: must be a mapping"),
+        (b"name: [unclosed\n", "wrong.yaml:2:1"),
+        (b"\x00\xff\xfe\x01", "wrong.yaml:1"),
+        (b"name: cats\nname: dogs\nmodel: instant\nprompts: [x]\n", "wrong.yaml:2:1: name"),
+        (b"name: cats\nmodel: instant\nprompts: []\n", "wrong.yaml:3:10: prompts"),
+        (b"name: ../up\nmodel: instant\nprompts: [x]\n", "wrong.yaml:1:7: name = ../up"),
+        (b"name: cats\nmodel: instant\nlayout: webdataset\nprompts: [x]\n", "wrong.yaml:3:9: layout"),
+    ],
+)
+def test_what_is_no_manifest_is_refused(farm, contents: bytes, part: str) -> None:
+    (farm.folder / "wrong.yaml").write_bytes(contents)
+    check_told_once(farm.command("submit", "wrong.yaml"), part)
+    check_nothing_written(farm)
+
+
+def test_a_missing_file_is_named_and_the_good_one_beside_it_is_not_stored(farm) -> None:
+    good = farm.manifest(4)
+    check_told_once(farm.command("submit", good, "absent.yaml"), "absent.yaml: there is no such file")
+    check_nothing_written(farm)
+
+
+@pytest.mark.parametrize(
+    ("model", "parts"),
+    [
+        ("shapes", ["cats.yaml:1:", "model = shapes", "use shapes-random"]),
+        ("./no-such-folder", ["cats.yaml:1:", "no-such-folder: there is no such folder"]),
+        ("./runtime", ["holds no model_index.json", "save_pretrained()"]),
+        ("instnat", ["model = instnat", "instant, shapes-random"]),
+        ("acme/none", ["model = acme/none", "the hub cannot be asked", "give `revision: <commit>`"]),
+    ],
+)
+def test_a_model_that_is_not_there_is_told_with_what_there_is(
+    farm, monkeypatch: pytest.MonkeyPatch, model: str, parts: list[str]
+) -> None:
+    monkeypatch.setenv("HF_HOME", str(farm.folder / "hub"))
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    check_told_once(farm.command("submit", farm.manifest(4, model=model)), *parts)
+    check_nothing_written(farm)
+
+
+@pytest.mark.parametrize("command", [["submit", "cats.yaml"], ["status"], ["run", "cats.yaml"]])
+def test_a_redis_that_is_away_is_told(farm, command: list[str]) -> None:
+    farm.manifest(4)
+    told = farm.command(*command, redis_url=f"redis://:secret@127.0.0.1:{free_port()}/0")
+    check_told_once(told, "Redis does not answer", "Connection refused", "IMAGEMILL_REDIS_URL")
+    assert "secret" not in told.stderr
+    check_nothing_written(farm)
+
+
+@pytest.mark.parametrize("command", [["submit", "cats.yaml"], ["status"], ["run", "cats.yaml"]])
+def test_a_wrong_password_is_told(farm, command: list[str]) -> None:
+    farm.manifest(4)
+    _credentials, place = farm.server.url.rsplit("@", 1)
+    told = farm.command(*command, redis_url=f"redis://:wrong@{place}")
+    check_told_once(told, "Redis refuses the password", "check IMAGEMILL_REDIS_URL")
+    check_nothing_written(farm)
+
+
+def test_a_url_that_is_not_redis_is_told_without_its_password(farm) -> None:
+    told = farm.command("status", redis_url="http://user:secret@example.org/0")
+    check_told_once(told, "IMAGEMILL_REDIS_URL", "must look like redis://")
+    assert "secret" not in told.stderr
+
+
+def test_a_full_redis_is_told_and_the_same_command_goes_through_once_it_has_room(
+    farm, finished: Finish
+) -> None:
+    manifest = farm.manifest(4)
+    farm.ledger._redis.config_set("maxmemory", 1)
+    told = farm.command("submit", manifest)
+    check_told_once(told, "Redis is full", "maxmemory")
+    check_nothing_written(farm)
+    farm.ledger._redis.config_set("maxmemory", 0)
+    assert farm.command("submit", manifest).returncode == 0
+    farm.start_worker()
+    finished("cats-1")
+    farm.check_exact("cats-1", 4)
+
+
+def test_a_redis_that_fills_up_in_the_middle_of_a_job_delays_it(
+    farm, finished: Finish, wait_until: Wait
+) -> None:
+    farm.start_worker(instant_seconds=0.2)
+    job_id = farm.submit(64)
+    wait_until(lambda: farm.status(job_id).done >= 8, "the job is under way")
+    farm.ledger._redis.config_set("maxmemory", 1)
+    wait_until(lambda: "Redis is full" in farm.log("w1"), "the worker says what it waits for")
+    farm.ledger._redis.config_set("maxmemory", 0)
+    finished(job_id)
+    farm.check_exact(job_id, 64)
+    assert "Traceback" not in farm.log("w1")
+
+
+@pytest.mark.parametrize("place", ["in-the-way", "in-the-way/below/it", "/proc/imagemill"])
+@pytest.mark.parametrize("command", ["submit", "run"])
+def test_an_output_that_cannot_be_written_is_told(farm, command: str, place: str) -> None:
+    (farm.folder / "in-the-way").write_text("mine")
+    told = farm.command(command, farm.manifest(4, output=place), output_root="/")
+    check_told_once(told, f"output {(farm.folder / place)} cannot be written", "name another output")
+    assert (farm.folder / "in-the-way").read_text() == "mine"
+    check_nothing_written(farm)
+
+
+@pytest.mark.parametrize(
+    ("make", "part"),
+    [
+        (lambda file: np.save(file, np.zeros((4, 8, 8), np.float32)), "[4, 8, 8]"),
+        (lambda file: np.save(file, np.zeros((16, 16), np.float32)), "[channels, height, width]"),
+        (lambda file: np.save(file, np.full((4, 16, 16), np.nan, np.float32)), "not finite"),
+        (lambda file: file.write_bytes(b"not numpy at all"), "is no .npy file"),
+        (lambda file: None, "there is no such file"),
+        (lambda file: file.mkdir(), "cannot be read"),
+    ],
+)
+def test_wrong_latents_are_told_by_the_line_that_names_them(
+    farm, make: Callable[[Path], object], part: str
+) -> None:
+    make(farm.folder / "start.npy")
+    prompts: list[object] = ["a fox", {"prompt": "a hen", "init_latents": "start.npy"}]
+    told = farm.command("submit", farm.manifest(prompts, model="shapes-random"))
+    check_told_once(told, "cats.yaml:1:", "prompts[1].init_latents", "start.npy", part)
+    check_nothing_written(farm)
+
+
+def test_an_output_outside_the_root_is_refused_where_it_is_submitted(farm) -> None:
+    told = farm.command("submit", farm.manifest(4), output_root=farm.folder / "allowed")
+    check_told_once(told, f"output {farm.output}", "lies outside IMAGEMILL_OUTPUT_ROOT")
+    check_nothing_written(farm)
+
+
+@pytest.mark.parametrize("command", [["submit", "cats.yaml"], ["status"], ["cancel", "cats-1"]])
+def test_with_neither_a_url_nor_a_run_it_says_what_to_start(farm, command: list[str]) -> None:
+    farm.manifest(4)
+    environment = farm.environment()
+    del environment["IMAGEMILL_REDIS_URL"]
+    told = subprocess.run(
+        ["imagemill", *command], env=environment, cwd=farm.folder, capture_output=True, text=True, check=False
+    )
+    check_told_once(told, "no Redis to connect to", "`imagemill run FILE`", "IMAGEMILL_REDIS_URL=redis://")
+    check_nothing_written(farm)
+
+
+@pytest.mark.parametrize("command", ["imagemill", "imagemill-worker"])
+def test_an_unknown_or_wrong_variable_is_told(farm, command: str) -> None:
+    arguments = [command, "status"] if command == "imagemill" else [command]
+    for variable, value, part in (
+        ("IMAGEMILL_LEASES", "30", "IMAGEMILL_LEASES: no such setting; there are IMAGEMILL_DEVICE"),
+        ("IMAGEMILL_LEASE", "soon", "IMAGEMILL_LEASE = 'soon': "),
+    ):
+        told = subprocess.run(
+            arguments, env=farm.environment() | {variable: value}, cwd=farm.folder, capture_output=True,
+            text=True, check=False,
+        )  # fmt: skip
+        check_told_once(told, part)
+
+
+def test_a_worker_that_holds_another_revision_refuses_and_the_waiter_is_told_why(
+    farm, wait_until: Wait
+) -> None:
+    model = farm.folder / "model"
+    (model / "unet").mkdir(parents=True)
+    (model / "vae").mkdir()
+    (model / "model_index.json").write_text(
+        '{"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "UNet2DConditionModel"],'
+        ' "vae": ["diffusers", "AutoencoderKL"]}'
+    )
+    (model / "unet" / "config.json").write_text('{"in_channels": 4}')
+    (model / "vae" / "config.json").write_text('{"block_out_channels": [8, 8, 8]}')
+    manifest = farm.manifest(4, model="./model")
+    (submitted,) = json.loads(farm.command("submit", manifest, "--json").stdout)
+    revision = farm.ledger.spec(submitted["job_id"]).revision
+    (model / "unet" / "config.json").write_text('{"in_channels": 4, "sample_size": 8}')
+    farm.start_worker()
+    told = farm.command("watch", submitted["job_id"])
+    assert told.returncode == 2
+    assert told.stderr.count("error: ") == 1
+    assert f"the job asks for revision {revision}, this worker holds sha256:" in told.stderr
+    assert "`imagemill resume cats-1`" in told.stderr
+    assert "Traceback" not in told.stderr + farm.log("w1")
+    status = farm.status("cats-1")
+    assert (status.left, status.failed, status.shards_ready) == (4, 0, 1)
+    assert farm.celery_pid("w1") is not None
+
+
+def test_a_spool_that_cannot_be_written_makes_the_worker_refuse_and_loses_nothing(
+    farm, finished: Finish
+) -> None:
+    job_id = farm.submit(16)
+    spool = farm.output / ".imagemill" / "spool"
+    spool.rmdir()
+    spool.write_text("in the way")
+    farm.start_worker()
+    told = farm.command("watch", job_id)
+    assert told.returncode == 2
+    assert str(spool) in told.stderr
+    assert "Traceback" not in told.stderr + farm.log("w1")
+    assert (farm.status(job_id).left, farm.status(job_id).failed) == (16, 0)
+    spool.unlink()
+    assert farm.command("resume", job_id).returncode == 0
+    finished(job_id)
+    farm.check_exact(job_id, 16)
+
+
+def test_something_else_in_a_shards_place_is_told_and_left_as_it_is(farm, finished: Finish) -> None:
+    job_id = farm.submit(16)
+    stranger = farm.output / "00001"
+    stranger.mkdir()
+    (stranger / "notes.txt").write_text("mine")
+    farm.start_worker()
+    told = farm.command("watch", job_id)
+    assert told.returncode == 2
+    assert f"{stranger} is in the way" in told.stderr
+    assert (stranger / "notes.txt").read_text() == "mine"
+    stranger.rename(farm.output / "notes")
+    assert farm.command("resume", job_id).returncode == 0
+    finished(job_id)
+    farm.check_exact(job_id, 16)
+
+
+def test_too_little_free_disk_pauses_a_worker_and_fails_nothing(
+    farm, finished: Finish, wait_until: Wait
+) -> None:
+    farm.start_worker(min_free_disk="100TiB")
+    job_id = farm.submit(64)
+    wait_until(lambda: "IMAGEMILL_MIN_FREE_DISK" in farm.log("w1"), "the worker says that it is paused")
+    paused = farm.status(job_id)
+    assert (paused.done, paused.failed, paused.left) == (0, 0, 64)
+    farm.workers["w1"].send_signal(signal.SIGTERM)
+    told = time.monotonic()
+    assert farm.workers["w1"].wait(timeout=5) == 0
+    assert time.monotonic() - told < 4
+    assert farm.status(job_id).shards_leased == 0
+    assert "Traceback" not in farm.log("w1")
+    farm.start_worker("w2")
+    finished(job_id)
+    farm.check_exact(job_id, 64)
+
+
+def test_a_job_that_is_cancelled_while_its_disk_is_full_lets_go_of_the_worker(
+    farm, finished: Finish, wait_until: Wait
+) -> None:
+    farm.start_worker(min_free_disk="100TiB")
+    job_id = farm.submit(64)
+    wait_until(lambda: "IMAGEMILL_MIN_FREE_DISK" in farm.log("w1"), "the worker says that it is paused")
+    assert farm.command("cancel", job_id).returncode == 0
+    status = finished(job_id, 15)
+    assert (status.outcome, status.done, status.failed) == ("cancelled", 0, 0)
