@@ -41,6 +41,10 @@ class JobError(ImagemillError):
     """A job does not exist, is in a state that forbids the action, or its output is taken."""
 
 
+class Overtaken(JobError):
+    """Another submit of the same manifest was faster: look up how far it has come and go on from there."""
+
+
 class OutputError(ImagemillError):
     """An output folder cannot be written, or lies outside IMAGEMILL_OUTPUT_ROOT."""
 

@@ -16,7 +16,7 @@ from typing import Any, Literal, cast
 import redis
 
 from jobs import redis_keys
-from jobs.errors import JobError, LeaseLost, LedgerError
+from jobs.errors import JobError, LeaseLost, LedgerError, Overtaken
 from jobs.job import Claim, JobSpec, JobStatus, LeaseState, Submission
 from jobs.redis_errors import redis_errors_as_ours
 
@@ -70,9 +70,9 @@ class Ledger:
             return self._scripts[script](args=list(arguments))
 
     def ping(self) -> None:
-        """Returns when Redis answers and takes us; raises what is wrong otherwise."""
+        """Returns when Redis answers, takes us and has room; raises what is wrong otherwise."""
         with redis_errors_as_ours():
-            self._redis.ping()
+            self._redis.lpushx(redis_keys.NOTHING, "")
 
     # Submitting.
 
@@ -83,7 +83,6 @@ class Ledger:
         """
         fields: dict[str, str | int] = {
             "name": spec.name,
-            "spec": json.dumps(asdict(spec), ensure_ascii=False),
             "output": spec.output,
             "model": spec.model,
             "pipeline": spec.pipeline,
@@ -99,6 +98,7 @@ class Ledger:
             digest,
             secrets.token_hex(8),
             spec.priority,
+            json.dumps(asdict(spec), ensure_ascii=False),
             *pairs,
         )
         if answer == b"taken":
@@ -128,7 +128,7 @@ class Ledger:
         """Stores shards (number, images, blob) and moves the manifest's cursor; `seal`: these were the last.
 
         `held` of the lines between the cursors are in the output already and in no shard.
-        Raises JobError when the job ended meanwhile or somebody else is submitting it too.
+        Raises JobError when the job ended meanwhile, Overtaken when somebody else is submitting it too.
         """
         parts = [part for shard in shards for part in shard]
         answer = self._run("add", job_id, incarnation, cursor, new_cursor, int(seal), held, *parts).decode()
@@ -139,7 +139,7 @@ class Ledger:
                 "closed": "another submit sealed it",
                 "moved": "another submit of the same manifest is adding to it",
             }[answer]
-            raise JobError(f"{job_id}: {why}")
+            raise (Overtaken if answer in {"closed", "moved"} else JobError)(f"{job_id}: {why}")
 
     # Rendering.
 
@@ -168,7 +168,11 @@ class Ledger:
 
     def spec(self, job_id: str) -> JobSpec:
         """What a worker must know of the job. Raises JobError when there is none."""
-        return JobSpec(**json.loads(self._fields(job_id, ("spec",))[0]))
+        with redis_errors_as_ours():
+            spec = self._redis.get(redis_keys.job(job_id, "spec"))
+        if spec is None:
+            raise self._no_such(job_id)
+        return JobSpec(**json.loads(spec))
 
     def first_shard(self, job_id: str) -> int:
         """The job's lowest shard number: those below it are of earlier jobs of its output."""

@@ -222,7 +222,7 @@ class Output:
         if report.exists():
             try:
                 job_ids.add(str(json.loads(report.read_bytes())["job_id"]))
-            except (ValueError, KeyError, TypeError) as error:
+            except (OSError, ValueError, KeyError, TypeError) as error:
                 raise _damaged(f"{report}:1", f"not a job's report ({error})") from None
         numbers = [int(m[1]) for i in job_ids if (m := re.fullmatch(re.escape(name) + r"-(\d+)", i))]
         return max(numbers, default=0) + 1

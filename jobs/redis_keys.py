@@ -12,6 +12,7 @@ imagemill:events          stream  finish                   anyone          none:
 imagemill:workers         zset    heartbeat                status          none: one entry a worker, pruned
 imagemill:worker:NAME     hash    heartbeat                status, waiters 60 s, renewed
 imagemill:job:ID          hash    every script             every script    retention after it finished
+imagemill:job:ID:spec     string  create                   claim           retention after it finished
 imagemill:job:ID:shards   hash    add, retry               claim, retry    retention after it finished
 imagemill:job:ID:ready    list    add, release, reap …     claim           gone when empty, else with the job
 imagemill:job:ID:leased   hash    claim, renew, complete … fence, status   gone when empty, else with the job
@@ -22,9 +23,10 @@ imagemill:job:ID:refusals hash    refuse                   claim, status   reten
 An unfinished job has no TTL on purpose: losing its keys would lose work. Besides these there are Celery's
 own: the queue list `imagemill`, `_kombu*` and `unacked*`.
 
-job:ID          fields: see `jobs.job.JobStatus`; beside those `spec` (JSON, `jobs.job.JobSpec`), `digest`
-                (what was submitted), `cursor` (manifest lines taken so far), `epoch` (claims so far) and
+job:ID          fields: see `jobs.job.JobStatus`; beside those `digest` (what was submitted),
+                `cursor` (manifest lines taken so far), `epoch` (claims so far) and
                 `window_at, window_count, window_rate` (the rate of the last half minute)
+job:ID:spec     JSON of `jobs.job.JobSpec`, the manifest in it: read once by a worker
 job:ID:shards   shard number -> zstd-compressed requests, `jobs.shard`
 job:ID:ready    shard numbers that wait; the head is claimed next, what comes back goes to the head
 job:ID:leased   shard number (or `finish`) -> JSON {"a": attempt, "w": worker, "t": ms since 1970}
@@ -46,8 +48,10 @@ ACTIVE = PREFIX + "active"
 LEASES = PREFIX + "leases"
 EVENTS = PREFIX + "events"
 WORKERS = PREFIX + "workers"
+NOTHING = PREFIX + "nothing"
+"""No key has this name: a push onto it fails as every write would, and changes nothing."""
 
-JOB_PARTS = ("shards", "ready", "leased", "done", "failures", "refusals")
+JOB_PARTS = ("spec", "shards", "ready", "leased", "done", "failures", "refusals")
 
 
 def job(job_id: str, part: str | None = None) -> str:

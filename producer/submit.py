@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 
 from jobs.broker import celery_app, wake
-from jobs.errors import JobError
+from jobs.errors import JobError, OutputError, Overtaken
 from jobs.expand import expand, gather_latents, limit, sample
 from jobs.job import JobSpec
 from jobs.ledger import Ledger
@@ -89,6 +89,16 @@ def prepare(
 
 def submit(prepared: Prepared, ledger: Ledger, url: str) -> Submitted:
     """Stores the job and wakes workers. Raises ImagemillError; what was stored until then is gone on with."""
+    try:
+        return _store(prepared, ledger, url)
+    except OSError as error:
+        raise OutputError(
+            f"output {prepared.output.path} cannot be written ({error.strerror}: {error.filename}): make it "
+            "writable or free some space, and run the same command to go on"
+        ) from None
+
+
+def _store(prepared: Prepared, ledger: Ledger, url: str) -> Submitted:
     manifest, output = prepared.manifest, prepared.output
     ledger.ping()
     output.prepare()
@@ -101,9 +111,13 @@ def submit(prepared: Prepared, ledger: Ledger, url: str) -> Submitted:
         nonlocal duplicates
         duplicates += 1
 
-    if ledger.submission(job_id).state == "open":
+    while ledger.submission(job_id).state == "open":
         output.write_job_manifest(job_id, spec.manifest)
-        _fill(prepared, spec, job_id, ledger, url, prepared.entries(count))
+        duplicates = 0
+        try:
+            _fill(prepared, spec, job_id, ledger, url, prepared.entries(count))
+        except Overtaken:
+            continue
     status = ledger.status(job_id)
     return Submitted(
         job_id, not created, status.total, status.held, duplicates, str(output.path), prepared.model.remark

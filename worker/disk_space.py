@@ -6,11 +6,13 @@ import errno
 import logging
 import threading
 from collections.abc import Callable
+from typing import TypeVar
 
 from jobs.output import Output
 from worker.renderer import Stopped
 from worker.store import free_bytes
 
+Result = TypeVar("Result")
 log = logging.getLogger(__name__)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _LOOK_AGAIN = 1.0
@@ -25,21 +27,21 @@ class DiskSpace:
         self.notice = ""
         """What writers wait for; empty while they do not."""
 
-    def write(self, output: Output, write: Callable[[], None]) -> None:
+    def write(self, output: Output, write: Callable[[], Result]) -> Result:
         """Makes a write once there is space, and again after ENOSPC. Raises Stopped if told to stop."""
         while True:
             if (free := free_bytes(output)) < self._min_free:
                 self._wait(f"{free / (1 << 30):.2f} GiB free at {output.path}, below IMAGEMILL_MIN_FREE_DISK")
                 continue
             try:
-                write()
+                result = write()
             except OSError as error:
                 if error.errno not in _FULL:
                     raise
                 self._wait(f"no space left at {output.path}")
             else:
                 self.notice = ""
-                return
+                return result
 
     def _wait(self, notice: str) -> None:
         if not self.notice:

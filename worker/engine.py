@@ -68,12 +68,14 @@ class Engine:
         self._stop = threading.Event()
         self._renderer: Renderer | None = None
         self._pipeline: Pipeline | None = None
+        self._loading = False
         self._writers = ThreadPoolExecutor(writers, thread_name_prefix="writer")
         self._written = threading.Condition()
         self._unwritten, self._most_unwritten = 0, 2 * rows
         self.load_seconds = 0.0
         """How long the loaded pipeline took to load."""
         self.images = 0
+        """Pictures rendered since it was started."""
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def start(self) -> None:
@@ -114,10 +116,10 @@ class Engine:
             self._changed.notify()
 
     def close(self) -> None:
-        """Stops, and waits for the engine's thread and the writers to end."""
+        """Stops, and waits for the engine's thread and the writers to end, but not for a model to load."""
         self.stop()
-        if self._thread.is_alive():
-            self._thread.join()
+        while self._thread.is_alive() and not self._loading:
+            self._thread.join(0.1)
         self._writers.shutdown(wait=True)
 
     # Schedule, run, retire.
@@ -127,8 +129,8 @@ class Engine:
             while (pipeline := self._next_pipeline()) is not None:
                 try:
                     renderer = self._load_once(pipeline)
-                except ModelError as error:
-                    self._refuse(pipeline, error)
+                except ImagemillError as error:
+                    self._refuse(pipeline, ModelError(str(error)))
                 else:
                     self._render(renderer, self._next_batch(pipeline, renderer))
         except Stopped:
@@ -153,7 +155,11 @@ class Engine:
             # The old one goes first: two may not fit the device.
             self._renderer = self._pipeline = None
             began = time.monotonic()
-            self._renderer = self._load(pipeline)
+            self._loading = True
+            try:
+                self._renderer = self._load(pipeline)
+            finally:
+                self._loading = False
             self._pipeline = pipeline
             self.load_seconds = time.monotonic() - began
             log.info("loaded %s in %.1f s", pipeline.model, self.load_seconds)
@@ -232,7 +238,7 @@ class Engine:
                 if self._stop.is_set():
                     raise Stopped
             self._unwritten += 1
-        self.images += 1
+        self.images += isinstance(outcome, Finished)
         self._writers.submit(self._deliver, order, outcome)
 
     def _deliver(self, order: Order, outcome: Outcome) -> None:

@@ -67,7 +67,7 @@ class Keeper:
             return self._states[claim]
 
     def _run(self) -> None:
-        while not self._ended.wait(min(1.0, self._lease / 3)):
+        while not self._ended.is_set():
             try:
                 self._renew()
                 self._ledger.reap()
@@ -84,6 +84,7 @@ class Keeper:
             except Exception:
                 # A keeper that dies would let every lease run out: say it and try again.
                 log.exception("keeping the leases failed; trying on")
+            self._ended.wait(min(1.0, self._lease / 3))
 
     def _renew(self) -> None:
         with self._lock:

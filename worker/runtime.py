@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from jobs.errors import LeaseLost, LedgerUnavailable, OutputError
+from jobs.errors import JobError, LeaseLost, LedgerError, LedgerUnavailable, OutputError
 from jobs.job import Claim, JobSpec
 from jobs.ledger import Ledger
 from jobs.output import Output
@@ -25,6 +25,7 @@ from worker.logs import bound
 from worker.shard_run import ShardRun
 
 log = logging.getLogger(__name__)
+_SPECS_KEPT = 4
 
 
 class Runtime:
@@ -82,8 +83,8 @@ class Runtime:
         try:
             with self._claiming:
                 claim, spec = self._claim()
-        except LedgerUnavailable as error:
-            log.warning("%s; an idle worker's top-up wakes this one again", error)
+        except (LedgerError, JobError) as error:
+            log.warning("%s; the keeper wakes this worker again", error)
             return None
         if claim is None or spec is None:
             return None
@@ -97,8 +98,7 @@ class Runtime:
             with self._lock:
                 self._busy -= claim.kind == "shard"
                 self._last_busy = time.monotonic()
-            if self._ledger_has_more():
-                self._wake(1)
+            self._wake_if_more()
 
     def _claim(self) -> tuple[Claim, JobSpec] | tuple[None, None]:
         with self._lock:
@@ -115,6 +115,9 @@ class Runtime:
             return None, None
         key = (claim.job_id, claim.incarnation)
         if key not in self._specs:
+            # A spec holds the whole manifest.
+            while len(self._specs) >= _SPECS_KEPT:
+                del self._specs[next(iter(self._specs))]
             self._specs[key] = self._ledger.spec(claim.job_id)
         spec = self._specs[key]
         if claim.kind == "shard":
@@ -165,11 +168,13 @@ class Runtime:
         log.info("finished")
         return {"job": claim.job_id, "ended": "finished"}
 
-    def _ledger_has_more(self) -> bool:
+    def _wake_if_more(self) -> None:
+        """A task that ends sends the next wake-up; when it cannot, the keeper's top-up makes good for it."""
         try:
-            return self._ledger.waiting(self._worker, self._settings.models) > 0
-        except LedgerUnavailable:
-            return False
+            if self._ledger.waiting(self._worker, self._settings.models):
+                self._wake(1)
+        except LedgerUnavailable as error:
+            log.warning("%s", error)
 
     def _free_slots(self) -> int:
         with self._lock:

@@ -20,6 +20,7 @@ from jobs.errors import (
     ImagemillError,
     LatentsError,
     LeaseLost,
+    LedgerError,
     LedgerUnavailable,
     ModelError,
     OutputError,
@@ -93,36 +94,46 @@ class ShardRun:
             shard = decode_shard(self._claim.blob, base, self._spec.name)
             if self._output.committed(self._number):
                 return self._found_committed(shard)
-            store = ShardStore(
-                self._output,
-                self._number,
-                self._claim.attempt,
-                shard.entries,
-                job_id=self._claim.job_id,
-                column_names=self._spec.column_names,
-                adopt_below=self._ledger.first_shard(self._claim.job_id),
-            )
-            self._done = store.adopt()
+            store = self._with_space(lambda: self._store(shard))
+            self._done = self._with_space(store.adopt)
             adopted = len(self._done)
             self._record(shard, self._done, {})
             self._render(shard, store)
-            if not store.commit(list(self._failed.values())):
+            if not self._with_space(lambda: store.commit(list(self._failed.values()))):
                 return self._found_committed(shard)
             self._complete(shard)
             return self._report("committed", adopted)
         except _GiveBack as reason:
             self._give_back(shard)
-            return self._report(str(reason), adopted)
+            return self._report(reason.ended, adopted)
         except LeaseLost:
             log.warning("another attempt holds this shard by now: leaving it")
             return self._report("lost", adopted)
-        except (ModelError, OutputError) as error:
-            log.error("this worker does not take %s: %s", self._claim.job_id, error)
-            try:
-                self._ledger.refuse(self._claim, self._worker, str(error))
-            except LedgerUnavailable:
-                log.warning("Redis is away: the lease runs out by itself")
-            return self._report("refused", adopted)
+        except LedgerUnavailable as error:
+            log.warning("%s: the lease runs out", error)
+            return self._report("lost", adopted)
+        except OSError as error:
+            return self._refuse(f"{self._output.path}: {error}", adopted)
+        except (ModelError, OutputError, LedgerError) as error:
+            return self._refuse(str(error), adopted)
+
+    def _store(self, shard: Shard) -> ShardStore:
+        return ShardStore(
+            self._output,
+            self._number,
+            self._claim.attempt,
+            shard.entries,
+            job_id=self._claim.job_id,
+            column_names=self._spec.column_names,
+            adopt_below=self._ledger.first_shard(self._claim.job_id),
+        )
+
+    def _with_space(self, write: Callable[[], Result]) -> Result:
+        """Writes once the disk has space; gives the shard back when told to stop meanwhile."""
+        try:
+            return self._space.write(self._output, write)
+        except Stopped:
+            raise _GiveBack("released") from None
 
     def _render(self, shard: Shard, store: ShardStore) -> None:
         """Orders what is missing and records results as they come, until every position is done or failed."""
@@ -159,16 +170,11 @@ class ShardRun:
                 self._delivered.put((position, outcome))
                 return
             try:
-                self._space.write(
-                    self._output,
-                    lambda: store.save(
-                        position, outcome.picture.pixels, outcome.rendered_by, outcome.flagged
-                    ),
+                self._with_space(
+                    lambda: store.save(position, outcome.picture.pixels, outcome.rendered_by, outcome.flagged)
                 )
-            except ImagemillError as error:
+            except (ImagemillError, _GiveBack) as error:
                 self._delivered.put((position, error))
-            except Stopped:
-                self._delivered.put((position, _GiveBack("released")))
             except OSError as error:
                 self._delivered.put((position, OutputError(f"{self._output.path}: {error}")))
             except Exception as error:
@@ -223,6 +229,15 @@ class ShardRun:
         if done or failed:
             indices, failures = self._in_job(shard, done, failed)
             self._patiently(lambda: self._ledger.record(self._claim, indices, failures))
+
+    def _refuse(self, reason: str, adopted: int) -> ShardReport:
+        """Gives the shard back for another worker, with the reason why this one cannot."""
+        log.error("this worker does not take %s: %s", self._claim.job_id, reason)
+        try:
+            self._ledger.refuse(self._claim, self._worker, reason)
+        except LedgerUnavailable as error:
+            log.warning("%s: the lease runs out", error)
+        return self._report("refused", adopted)
 
     def _give_back(self, shard: Shard) -> None:
         """Keeps what is finished, then returns the shard; a lease that cannot be returned runs out."""
@@ -285,4 +300,8 @@ class ShardRun:
 
 
 class _GiveBack(Exception):
-    """The shard goes back to the ledger unfinished; the text is what the report says."""
+    """The shard goes back to the ledger unfinished; `ended` is what the report says."""
+
+    def __init__(self, ended: str) -> None:
+        super().__init__(ended)
+        self.ended = ended

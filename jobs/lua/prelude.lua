@@ -3,7 +3,7 @@
 
 local PREFIX = 'imagemill:'
 local JOBS, ACTIVE, LEASES = PREFIX .. 'jobs', PREFIX .. 'active', PREFIX .. 'leases'
-local JOB_PARTS = {'shards', 'ready', 'leased', 'done', 'failures', 'refusals'}
+local JOB_PARTS = {'spec', 'shards', 'ready', 'leased', 'done', 'failures', 'refusals'}
 
 local function key(id, part)
   if part then return PREFIX .. 'job:' .. id .. ':' .. part end

@@ -393,7 +393,7 @@ def test_the_scripts_spell_the_keys_as_python_does(ledger: Ledger, client: redis
         redis_keys.output("/data/cats"),
     }
     ours |= {redis_keys.job(job_id)} | {
-        redis_keys.job(job_id, part) for part in ("shards", "ready", "leased")
+        redis_keys.job(job_id, part) for part in ("spec", "shards", "ready", "leased")
     }
     assert {key.decode() for key in client.keys("*")} == ours
 
