@@ -129,8 +129,11 @@ class Engine:
             while (pipeline := self._next_pipeline()) is not None:
                 try:
                     renderer = self._load_once(pipeline)
-                except ImagemillError as error:
-                    self._refuse(pipeline, ModelError(str(error)))
+                except Exception as error:
+                    # A device without memory, a broken file: whatever it is, this worker cannot render it.
+                    unforeseen = f"{pipeline.model} cannot be loaded: {_say(error)}"
+                    told = str(error) if isinstance(error, ImagemillError) else unforeseen
+                    self._refuse(pipeline, ModelError(told))
                 else:
                     self._render(renderer, self._next_batch(pipeline, renderer))
         except Stopped:
