@@ -33,7 +33,8 @@ def _prepare(sender: str, **_: Any) -> None:
 
 
 @signals.worker_ready.connect  # type: ignore[untyped-decorator]
-def _start(**_: Any) -> None:
+def _start(sender: Any, **_: Any) -> None:
+    process.consume(sender)
     process.runtime().start()
 
 

@@ -27,11 +27,15 @@ class DiskSpace:
         self.notice = ""
         """What writers wait for; empty while they do not."""
 
-    def write(self, output: Output, write: Callable[[], Result]) -> Result:
-        """Makes a write once there is space, and again after ENOSPC. Raises Stopped if told to stop."""
+    def write(self, output: Output, write: Callable[[], Result], check: Callable[[], None]) -> Result:
+        """Makes a write once there is space, and again after ENOSPC.
+
+        `check` is called while it waits, and may raise to end that. Raises Stopped if told to stop.
+        """
         while True:
             if (free := free_bytes(output)) < self._min_free:
                 self._wait(f"{free / (1 << 30):.2f} GiB free at {output.path}, below IMAGEMILL_MIN_FREE_DISK")
+                check()
                 continue
             try:
                 result = write()
@@ -39,6 +43,7 @@ class DiskSpace:
                 if error.errno not in _FULL:
                     raise
                 self._wait(f"no space left at {output.path}")
+                check()
             else:
                 self.notice = ""
                 return result

@@ -45,7 +45,8 @@ class Keeper:
     def stop(self) -> None:
         """Ends the thread and takes the worker off the list."""
         self._ended.set()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
         try:
             self._ledger.forget_worker(self._worker)
         except LedgerUnavailable:
@@ -62,9 +63,9 @@ class Keeper:
             del self._states[claim]
 
     def state(self, claim: Claim) -> LeaseState:
-        """What the last renewal said of a claim that is held."""
+        """What the last renewal said of a claim; lost when it is not held here any more."""
         with self._lock:
-            return self._states[claim]
+            return self._states.get(claim, "lost")
 
     def _run(self) -> None:
         while not self._ended.is_set():

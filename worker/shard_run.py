@@ -11,6 +11,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -109,9 +110,6 @@ class ShardRun:
         except LeaseLost:
             log.warning("another attempt holds this shard by now: leaving it")
             return self._report("lost", adopted)
-        except LedgerUnavailable as error:
-            log.warning("%s: the lease runs out", error)
-            return self._report("lost", adopted)
         except OSError as error:
             return self._refuse(f"{self._output.path}: {error}", adopted)
         except (ModelError, OutputError, LedgerError) as error:
@@ -125,13 +123,13 @@ class ShardRun:
             shard.entries,
             job_id=self._claim.job_id,
             column_names=self._spec.column_names,
-            adopt_below=self._ledger.first_shard(self._claim.job_id),
+            adopt_below=self._patiently(lambda: self._ledger.first_shard(self._claim.job_id)),
         )
 
     def _with_space(self, write: Callable[[], Result]) -> Result:
         """Writes once the disk has space; gives the shard back when told to stop meanwhile."""
         try:
-            return self._space.write(self._output, write)
+            return self._space.write(self._output, write, self._check_lease)
         except Stopped:
             raise _GiveBack("released") from None
 
@@ -186,9 +184,13 @@ class ShardRun:
                 self._delivered.put((position, None))
 
     def _collect(self, shard: Shard) -> tuple[list[int], dict[int, Failure]]:
-        """What was delivered since the last time; waits up to a tenth of a second for the first."""
+        """What was delivered since the last time; waits up to a tenth of a second for the first.
+
+        Raises what ends the run, once everything else was taken in.
+        """
         done: list[int] = []
         failed: dict[int, Failure] = {}
+        end: Exception | None = None
         try:
             results = [self._delivered.get(timeout=0.1)]
         except queue.Empty:
@@ -209,11 +211,13 @@ class ShardRun:
                 )
                 log.error("image %s failed: %s", shard.entries[position].request.image_id, result)
             elif result is not None:
-                raise result
+                end = result if end is None else end
             else:
                 done.append(position)
         self._done += done
         self._failed |= failed
+        if end is not None:
+            raise end
         return done, failed
 
     def _check_lease(self) -> None:
@@ -243,7 +247,9 @@ class ShardRun:
         """Keeps what is finished, then returns the shard; a lease that cannot be returned runs out."""
         try:
             self._engine.flush(timeout=2.0)
-            self._record(shard, *self._collect(shard))
+            with suppress(_GiveBack):  # of the other writers that waited for space
+                self._collect(shard)
+            self._record(shard, self._done, self._failed)
             self._ledger.release(self._claim)
         except (_GiveBack, LeaseLost, LedgerUnavailable) as error:
             log.warning("the shard could not be returned (%s): its lease runs out", error)
@@ -278,7 +284,7 @@ class ShardRun:
         return indices, kept
 
     def _patiently(self, call: Callable[[], Result]) -> Result:
-        """Makes a ledger call until Redis answers; LedgerUnavailable only when this worker stops."""
+        """Makes a ledger call until Redis answers; gives the shard back when told to stop meanwhile."""
         while True:
             try:
                 return call()

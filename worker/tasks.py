@@ -15,10 +15,12 @@ def render(self: Task) -> dict[str, Any] | str:
     """Claims a shard and renders it; returns what was done, for Flower."""
 
     def announce(job_id: str, shard: str) -> None:
-        # The message names no shard; sent again with arguments, the event lets Flower show them.
-        self.send_event(
-            "task-started", args=repr((job_id, int(shard) if shard.isdigit() else shard)), kwargs="{}"
-        )
+        # The message names no shard; sent again with arguments, the event lets Flower show them. Through the
+        # worker's own dispatcher: past its buffer it can overtake `task-received`, which has no arguments.
+        dispatcher = process.event_dispatcher()
+        if dispatcher is not None:
+            arguments = repr((job_id, int(shard) if shard.isdigit() else shard))
+            dispatcher.send("task-started", uuid=self.request.id, args=arguments, kwargs="{}")
 
     done = process.runtime().serve(announce)
     return "nothing to do" if done is None else done

@@ -1,7 +1,7 @@
 """docker-compose.yml says the truth: every service's own command line runs here, and a job goes through them.
 
-Without containers. Of what the files say only host names, ports and the paths of mounted volumes are replaced;
-the server's and the client's program are found on PATH by the commands themselves.
+Without containers. Of what the files say only host names, ports and the paths of mounted volumes are
+replaced; the server's program is found on PATH by the command itself.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psutil
 import pytest
@@ -33,9 +33,9 @@ from worker.supervisor import Pace
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 SECRETS = {
-    "IMAGEMILL_REDIS_PASSWORD": "redis-secret_1",
-    "IMAGEMILL_FLOWER_USER": "ann",
-    "IMAGEMILL_FLOWER_PASSWORD": "flower-secret_2",
+    "REDIS_PASSWORD": "redis-secret_1",
+    "FLOWER_USER": "ann",
+    "FLOWER_PASSWORD": "flower-secret_2",
 }
 OURS = ("worker", "flower", "producer")
 _RESET = object()
@@ -49,12 +49,12 @@ class _Loader(yaml.SafeLoader):
 _Loader.add_constructor("!reset", lambda _loader, _node: _RESET)
 
 
-def read_compose(*files: str, variables: Mapping[str, str]) -> dict[str, Any]:
-    """The compose files laid over each other, their variables replaced; KeyError for a required one."""
+def services(*overrides: str, **variables: str) -> dict[str, Any]:
+    """docker-compose.yml under the `overrides`, its variables replaced; KeyError for a required empty one."""
     merged: Any = {}
-    for file in files:
+    for file in ("docker-compose.yml", *overrides):
         merged = _merge(merged, yaml.load((ROOT / file).read_text(), _Loader))
-    return _resolve(merged, variables)
+    return cast(dict[str, Any], _resolve(merged, SECRETS | variables)["services"])
 
 
 def _merge(below: Any, above: Any) -> Any:
@@ -87,15 +87,12 @@ class Stack:
     """The services on a host without a GPU, as processes of this machine."""
 
     def __init__(self, folder: Path) -> None:
-        self.services = read_compose("docker-compose.yml", "docker-compose.cpu.yml", variables=SECRETS)[
-            "services"
-        ]
+        self.services = services("docker-compose.cpu.yml")
         self._folder = folder
         self.redis_port, self.flower_port = _free_port(), _free_port()
-        targets = {
-            volume.split(":")[1] for each in self.services.values() for volume in each.get("volumes", [])
-        }
-        self._replaced = {rf"(?<![\w/.]){target}(?![\w.-])": str(self.place(target)) for target in targets} | {
+        volumes = [volume for each in self.services.values() for volume in each.get("volumes", [])]
+        targets = {volume.split(":")[1] for volume in volumes}
+        self._replaced = {rf"(?<![\w/.]){path}(?![\w.-])": str(self.place(path)) for path in targets} | {
             r"@redis:6379": f"@127.0.0.1:{self.redis_port}", r"\b6379\b": str(self.redis_port),
             r"\b5555\b": str(self.flower_port), r"0\.0\.0\.0": "127.0.0.1",
         }  # fmt: skip
@@ -120,10 +117,8 @@ class Stack:
     def argv(self, service: str, *arguments: str) -> list[str]:
         """The service's command line; `arguments` stand in its command's place, as with `compose run`."""
         described = self.services[service]
-        return [
-            self.here(part)
-            for part in [*described.get("entrypoint", []), *(arguments or described["command"])]
-        ]
+        command = arguments or described["command"]
+        return [self.here(part) for part in (*described.get("entrypoint", ()), *command)]
 
     def environment(self, service: str) -> dict[str, str]:
         """What the service finds in its environment, and nothing of this test's own but paths."""
@@ -137,12 +132,9 @@ class Stack:
         name = f"{service}-{instance}"
         with (self._folder / f"{name}.log").open("wb") as log:
             self.running[name] = subprocess.Popen(
-                self.argv(service),
-                env=self.environment(service),
-                cwd=self._folder / "root",
-                stdout=log,
-                stderr=log,
-            )
+                self.argv(service), env=self.environment(service), cwd=self._folder / "root",
+                stdout=log, stderr=log,
+            )  # fmt: skip
 
     def run(self, service: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         """What `docker compose run --rm SERVICE ARGUMENTS` does."""
@@ -155,13 +147,11 @@ class Stack:
         """Whether the service's healthcheck passes now."""
         kind, *test = self.services[service]["healthcheck"]["test"]
         argv = ["/bin/sh", "-c", *test] if kind == "CMD-SHELL" else test
-        return (
-            subprocess.run(
-                [self.here(part) for part in argv], env=self.environment(service), cwd=self._folder / "root",
-                capture_output=True, timeout=60, check=False,
-            ).returncode
-            == 0
+        done = subprocess.run(
+            [self.here(part) for part in argv], env=self.environment(service), cwd=self._folder / "root",
+            capture_output=True, timeout=60, check=False,
         )  # fmt: skip
+        return done.returncode == 0
 
     def flower(self, path: str, credentials: str = "ann:flower-secret_2") -> Any:
         """What Flower's API answers; its status where that is an error, None while nobody listens."""
@@ -282,68 +272,56 @@ def test_without_a_redis_the_workers_healthcheck_fails(stack: Stack) -> None:
 @pytest.mark.parametrize("missing", SECRETS)
 def test_every_password_must_be_given(missing: str) -> None:
     with pytest.raises(KeyError, match=missing):
-        read_compose("docker-compose.yml", variables=SECRETS | {missing: ""})
+        services(**{missing: ""})
     assert f"\n{missing}=\n" in (ROOT / ".env.example").read_text()
 
 
 def test_only_flower_is_published_and_on_loopback_alone() -> None:
-    services = read_compose("docker-compose.yml", variables=SECRETS)["services"]
-    assert {name: service["ports"] for name, service in services.items() if "ports" in service} == {
-        "flower": ["127.0.0.1:5555:5555"]
-    }
+    published = {name: service["ports"] for name, service in services().items() if "ports" in service}
+    assert published == {"flower": ["127.0.0.1:5555:5555"]}
 
 
 def test_no_service_has_more_rights_than_it_needs() -> None:
-    services = read_compose("docker-compose.yml", variables=SECRETS)["services"]
-    assert set(services) == {"redis", *OURS}
-    for name, service in services.items():
+    assert set(services()) == {"redis", *OURS}
+    for name, service in services().items():
         assert service["read_only"] is True, name
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
-        assert name in OURS or service["user"] == "999", (
-            "the image's own user; ours are set in the Dockerfile"
-        )
+        # Ours run as the user that the Dockerfile names, Valkey's as the one that its image has.
+        assert name in OURS or service["user"] == "999"
 
 
 def test_every_setting_that_a_service_is_given_is_one_that_imagemill_knows() -> None:
     known = {PREFIX + name.upper() for name in Settings.model_fields}
-    for name, service in read_compose("docker-compose.yml", variables=SECRETS)["services"].items():
+    for name, service in services().items():
         given = {variable for variable in service["environment"] if variable.startswith(PREFIX)}
         assert given <= known, name
 
 
 def test_a_worker_has_longer_to_stop_than_its_supervisor_waits() -> None:
-    worker = read_compose("docker-compose.yml", variables=SECRETS)["services"]["worker"]
+    worker = services()["worker"]
     assert worker["init"] is True
     assert int(worker["stop_grace_period"].removesuffix("s")) > Pace().grace
 
 
 def test_replicas_share_the_gpus_by_locks_in_one_volume_and_the_cpu_file_asks_for_none() -> None:
-    worker = read_compose("docker-compose.yml", variables=SECRETS)["services"]["worker"]
+    worker = services()["worker"]
     (gpus,) = worker["deploy"]["resources"]["reservations"]["devices"]
     assert gpus["count"] == "all"
     assert worker["command"] == ["imagemill-worker", "--gpus", "any"]
     assert f"locks:{worker['environment']['IMAGEMILL_RUNTIME_DIR']}" in worker["volumes"]
-    both = read_compose("docker-compose.yml", "docker-compose.cpu.yml", variables=SECRETS)["services"][
-        "worker"
-    ]
-    assert both["command"] == ["imagemill-worker", "--gpus", "none"]
-    assert both["deploy"]["resources"]["reservations"] == {}
-    assert {key: both[key] for key in both.keys() - {"command", "deploy"}} == {
-        key: worker[key] for key in worker.keys() - {"command", "deploy"}
-    }
+    on_cpu = services("docker-compose.cpu.yml")["worker"]
+    assert on_cpu["deploy"]["resources"]["reservations"] == {}
+    assert on_cpu == worker | {"command": ["imagemill-worker", "--gpus", "none"], "deploy": on_cpu["deploy"]}
 
 
 def test_the_image_runs_as_a_user_of_its_own_that_owns_every_folder_it_writes_to() -> None:
     dockerfile = (ROOT / "Dockerfile").read_text()
     assert re.findall(r"^ARG UID=(\d+)$", dockerfile, re.M) == ["10001"]
     assert re.findall(r"^USER (.+)$", dockerfile, re.M) == ["${UID}:${UID}"]
-    owned = set(
-        " ".join(re.findall(r"install -d -o \$\{UID\} -g \$\{UID\} -m \d+ ((?:/\S+ ?)+)", dockerfile)).split()
-    )
-    services = read_compose("docker-compose.yml", variables=SECRETS)["services"]
-    mounted = [volume.split(":") for name in OURS for volume in services[name].get("volumes", [])]
-    assert {target for _source, target, *mode in mounted if mode != ["ro"]} == owned
+    made = re.findall(r"install -d -o \$\{UID\} -g \$\{UID\} -m \d+ ((?:/\S+ ?)+)", dockerfile)
+    mounted = [volume.split(":") for name in OURS for volume in services()[name].get("volumes", [])]
+    assert {path for _, path, *mode in mounted if mode != ["ro"]} == set(" ".join(made).split())
 
 
 def test_the_image_holds_the_whole_wheel_with_extras_that_there_are() -> None:
