@@ -65,7 +65,7 @@ class ImageRequest:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> ImageRequest:
-        """The request that `to_json` or a metadata row wrote; other keys of the row are left aside."""
+        """The request that `to_json` wrote; other keys are left aside. TypeError when one is missing."""
         return cls(**{name: values[name] for name in REQUEST_FIELDS if name in values})
 
 

@@ -21,6 +21,7 @@ class Scheduler:
     schedule_type: str = ""
     """A1111's "Schedule type", empty for its default."""
     aliases: tuple[str, ...] = ()
+    """Other names for it; the canonical one is taken in any case already."""
 
 
 _KARRAS = {"use_karras_sigmas": True}
@@ -28,13 +29,13 @@ _KARRAS = {"use_karras_sigmas": True}
 SCHEDULERS: tuple[Scheduler, ...] = (
     Scheduler("LMS", "LMSDiscreteScheduler", aliases=("k_lms",)),
     Scheduler("LMS Karras", "LMSDiscreteScheduler", _KARRAS, "Karras", ("k_lms_ka",)),
-    Scheduler("DDIM", "DDIMScheduler", aliases=("ddim",)),
-    Scheduler("DDPM", "DDPMScheduler", aliases=("ddpm",)),
-    Scheduler("PNDM", "PNDMScheduler", aliases=("pndm", "PLMS")),
+    Scheduler("DDIM", "DDIMScheduler"),
+    Scheduler("DDPM", "DDPMScheduler"),
+    Scheduler("PNDM", "PNDMScheduler", aliases=("PLMS",)),
     Scheduler("Euler", "EulerDiscreteScheduler", aliases=("k_euler",)),
     Scheduler("Euler Karras", "EulerDiscreteScheduler", _KARRAS, "Karras"),
     Scheduler("Euler a", "EulerAncestralDiscreteScheduler", aliases=("k_euler_a", "euler_a")),
-    Scheduler("Heun", "HeunDiscreteScheduler", aliases=("heun",)),
+    Scheduler("Heun", "HeunDiscreteScheduler"),
     Scheduler("DPM2", "KDPM2DiscreteScheduler", aliases=("k_dpm_2", "dpm_2")),
     Scheduler("DPM2 a", "KDPM2AncestralDiscreteScheduler", aliases=("k_dpm_2_a", "dpm_2_a")),
     Scheduler("DPM++ 2M", "DPMSolverMultistepScheduler", aliases=("dpmsolver++", "dpmsolver")),
@@ -48,8 +49,8 @@ SCHEDULERS: tuple[Scheduler, ...] = (
     ),
     Scheduler("DPM++ 3M", "DPMSolverMultistepScheduler", {"solver_order": 3}),
     Scheduler("DPM++ 2S", "DPMSolverSinglestepScheduler", aliases=("dpmsingle",)),
-    Scheduler("DEIS", "DEISMultistepScheduler", aliases=("deis",)),
-    Scheduler("UniPC", "UniPCMultistepScheduler", aliases=("unipc",)),
+    Scheduler("DEIS", "DEISMultistepScheduler"),
+    Scheduler("UniPC", "UniPCMultistepScheduler"),
 )
 
 _BY_NAME: dict[str, Scheduler] = {}

@@ -142,6 +142,8 @@ def watch(job: str) -> None:
     The exit status tells how it went.
     """
     _settings, _url, ledger = _connect()
+    # Following goes on through an outage; a Redis that is away from the start is told.
+    ledger.status(job)
     end = _follow(ledger, job, quiet=False)
     _print_end(end)
     _exit_with([end])

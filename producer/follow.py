@@ -1,4 +1,4 @@
-"""Watching a job until it ends, and telling whether anybody is there to render it."""
+"""Watching a job until it ends, or until every worker there is refuses it."""
 
 from __future__ import annotations
 

@@ -36,10 +36,10 @@ def _bar(statuses: Iterable[JobStatus]) -> JobStatus:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.fields[rate]}", markup=False),
     )
     with Progress(*columns) as bar:
         task = bar.add_task("", total=None, rate="")

@@ -114,7 +114,8 @@ def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         table = Table(*header, box=None, pad_edge=False)
         for row in rows:
             table.add_row(*row)
-        Console().print(table)
+        # Paths may hold what rich takes for markup.
+        Console(markup=False, emoji=False).print(table)
         return
     widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
     for row in (header, *rows):

@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 
 from jobs.broker import celery_app, wake
-from jobs.errors import JobError, OutputError, Overtaken
+from jobs.errors import JobError, LatentsError, OutputError, Overtaken
 from jobs.expand import expand, gather_latents, limit, sample
 from jobs.job import JobSpec
 from jobs.ledger import Ledger
@@ -23,7 +23,7 @@ from jobs.models import ModelRef
 from jobs.output import Output
 from jobs.request import Entry, ImageRequest
 from jobs.settings import Settings
-from jobs.shard import Shard, encode_shard
+from jobs.shard import Shard, decode_shard, encode_shard
 
 _CHUNK = 64
 """Shards sent to Redis in one call."""
@@ -102,7 +102,10 @@ def _store(prepared: Prepared, ledger: Ledger, url: str) -> Submitted:
     manifest, output = prepared.manifest, prepared.output
     ledger.ping()
     output.prepare()
-    gather_latents(manifest, prepared.model, output.inputs)
+    kept = gather_latents(manifest, prepared.model, output.inputs)
+    for name, sha in kept.items():
+        if sha != prepared.latents[name]:
+            raise LatentsError(f"{name}: changed after it was checked: submit again")
     spec = _spec(prepared)
     job_id, created = ledger.create(spec, _digest(prepared, spec), output.next_job_number(manifest.name))
     duplicates = 0
@@ -170,14 +173,13 @@ def _chunks(entries: Iterator[Entry], held: set[str], shard_size: int) -> Iterat
 
 def retry(job_id: str, ledger: Ledger, url: str) -> int:
     """Sends back what a finished job lacks, failed or never rendered, as a new run; returns how many."""
-    from jobs.shard import decode_shard
-
     status = ledger.status(job_id)
     if status.state != "finished":
         raise JobError(f"{job_id} is {status.state}: retry it when it is finished, or cancel it first")
     spec = ledger.spec(job_id)
     base = ImageRequest.from_mapping(spec.base)
-    done = ledger.done_bits(job_id)
+    # A later job may have rendered what this one left.
+    done, held = ledger.done_bits(job_id), Output(Path(spec.output)).held_image_ids()
     lacking: list[tuple[int, Entry]] = []
     for blob in ledger.shard_blobs(job_id):
         shard = decode_shard(blob, base, spec.name)
@@ -185,6 +187,7 @@ def retry(job_id: str, ledger: Ledger, url: str) -> int:
             (index, entry)
             for index, entry in zip(shard.indices, shard.entries, strict=True)
             if index // 8 >= len(done) or not done[index // 8] >> (7 - index % 8) & 1
+            if entry.request.image_id not in held
         ]
     # An image that failed twice stands in two shards.
     unique = sorted(dict(lacking).items())

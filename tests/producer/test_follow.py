@@ -1,0 +1,171 @@
+"""Following a job: to its end, through outages, and not in vain when nobody takes it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import pytest
+
+from jobs.errors import JobError, LedgerUnavailable, SettingsError
+from jobs.job import Claim, JobSpec, JobStatus
+from jobs.ledger import Ledger
+from producer import follow as follow_module
+from producer.embedded_redis import EmbeddedRedis
+from producer.follow import exit_code, follow
+
+
+@pytest.fixture(autouse=True)
+def _look_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(follow_module, "INTERVAL", 0.01)
+
+
+@pytest.fixture
+def ledger(redis_server: EmbeddedRedis) -> Ledger:
+    return Ledger(redis_server.url)
+
+
+def submit(ledger: Ledger, shards: int = 1) -> str:
+    spec = JobSpec(
+        manifest={},
+        base={},
+        name="cats",
+        output="/data/cats",
+        model="instant",
+        revision="1",
+        precision="auto",
+        column_names=[],
+        shard_size=1,
+        priority=5,
+        max_failures=None,
+        retention=3600,
+    )
+    job_id, _ = ledger.create(spec, "digest", 1)
+    blobs = [(number, 1, b"blob") for number in range(shards)]
+    ledger.add(job_id, ledger.incarnation(job_id), 0, shards, blobs, seal=True)
+    return job_id
+
+
+def claim(ledger: Ledger, worker: str = "w1", lease: float = 30) -> Claim:
+    found = ledger.claim(worker, lease=lease, loaded="", idle=0, load_time=0, models=())
+    assert found is not None
+    return found
+
+
+def refuse(ledger: Ledger, worker: str, reason: str) -> None:
+    ledger.heartbeat(worker, {"slots": 2})
+    ledger.refuse(claim(ledger, worker), worker, reason)
+
+
+def end(ledger: Ledger, failed: bool = False) -> None:
+    """Renders the one shard there is, and finishes."""
+    failure: dict[int, dict[str, object]] = {
+        0: {"shard": 0, "position": 0, "image_id": "0" * 16, "reason": "black"}
+    }
+    ledger.complete(claim(ledger), [] if failed else [0], failure if failed else {})
+    ledger.finish(claim(ledger))
+
+
+def test_it_yields_until_the_job_is_finished_and_its_last_word_is_the_end(ledger: Ledger) -> None:
+    job_id = submit(ledger)
+    statuses = follow(ledger, job_id)
+    assert next(statuses).state == "sealed"
+    held = claim(ledger)
+    assert next(statuses).shards_leased == 1
+    ledger.complete(held, [0], {})
+    assert next(statuses).state == "finishing"
+    ledger.finish(claim(ledger))
+    assert [status.state for status in statuses] == ["finished"]
+
+
+def test_a_finished_job_is_told_at_once(ledger: Ledger) -> None:
+    job_id = submit(ledger)
+    end(ledger)
+    assert [status.outcome for status in follow(ledger, job_id)] == ["complete"]
+
+
+@pytest.mark.parametrize(("failed", "code"), [(False, 0), (True, 1)])
+def test_the_exit_code_tells_whether_every_image_is_there(ledger: Ledger, failed: bool, code: int) -> None:
+    job_id = submit(ledger)
+    end(ledger, failed)
+    *_, last = follow(ledger, job_id)
+    assert exit_code(last) == code
+    for outcome in ("cancelled", "stopped"):
+        assert exit_code(dataclasses.replace(last, outcome=outcome)) == 1
+
+
+def test_a_job_that_every_worker_refuses_is_an_error_with_the_reasons(ledger: Ledger) -> None:
+    job_id = submit(ledger)
+    statuses = follow(ledger, job_id)
+    next(statuses)
+    refuse(ledger, "w1", "no GPU here")
+    refuse(ledger, "w2", "m: not there")
+    with pytest.raises(JobError, match="m: not there; no GPU here") as caught:
+        next(statuses)
+    assert f"imagemill resume {job_id}" in str(caught.value)
+
+
+def test_a_job_that_one_worker_would_take_is_followed_on(ledger: Ledger) -> None:
+    job_id = submit(ledger)
+    refuse(ledger, "w1", "m: not there")
+    ledger.heartbeat("w2", {"slots": 2})
+    statuses = follow(ledger, job_id)
+    for _ in range(3):
+        assert next(statuses).refusals == {"w1": "m: not there"}
+
+
+def test_refusals_of_workers_that_are_gone_do_not_count(ledger: Ledger) -> None:
+    """The next worker may hold another model."""
+    job_id = submit(ledger)
+    refuse(ledger, "w1", "m: not there")
+    ledger.forget_worker("w1")
+    assert next(follow(ledger, job_id)).state == "sealed"
+
+
+def test_a_job_that_is_not_there_is_an_error(ledger: Ledger) -> None:
+    with pytest.raises(JobError, match="no job 'cats-9'"):
+        next(follow(ledger, "cats-9"))
+
+
+def test_who_follows_also_reaps(ledger: Ledger) -> None:
+    """With every worker dead, somebody must see that their shards wait again."""
+    job_id = submit(ledger)
+    claim(ledger, lease=0.05)
+    statuses = follow(ledger, job_id)
+    assert any(status.shards_ready for _, status in zip(range(500), statuses, strict=False))
+
+
+def test_the_callers_check_can_end_it(ledger: Ledger) -> None:
+    job_id = submit(ledger)
+    looks: list[int] = []
+
+    def check() -> None:
+        looks.append(1)
+        if len(looks) == 3:
+            raise SettingsError("the worker ended")
+
+    with pytest.raises(SettingsError, match="the worker ended"):
+        list(follow(ledger, job_id, check=check))
+    assert len(looks) == 3
+
+
+class Away(Ledger):
+    """Redis is away for some looks in the middle; `looks` counts them."""
+
+    looks = 0
+
+    def status(self, job_id: str) -> JobStatus:
+        self.looks += 1
+        if 2 <= self.looks <= 5:
+            raise LedgerUnavailable("Redis does not answer")
+        return super().status(job_id)
+
+
+def test_an_outage_of_redis_is_waited_out(redis_server: EmbeddedRedis) -> None:
+    ledger = Away(redis_server.url)
+    job_id = submit(ledger)
+    statuses: Iterator[JobStatus] = follow(ledger, job_id)
+    assert next(statuses).state == "sealed"
+    end(ledger)
+    assert [status.state for status in statuses] == ["finished"]
+    assert ledger.looks == 6

@@ -1,0 +1,108 @@
+"""A job's progress as lines, and as a bar."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from jobs.job import JobStatus
+from producer import progress, show
+from producer.progress import show_progress
+
+JOB = JobStatus(
+    job_id="cats-1",
+    state="sealed",
+    outcome="",
+    ending="",
+    reason="",
+    paused=False,
+    priority=5,
+    run=1,
+    total=10,
+    left=10,
+    done=0,
+    failed=0,
+    shards=2,
+    shards_ready=2,
+    shards_leased=0,
+    created=1.0,
+    started=2.0,
+    ended=0.0,
+    finished=0.0,
+    images_per_second=0.0,
+    output="/data/cats",
+    model="m",
+    held=0,
+    refusals={},
+    workers=[],
+    notices={},
+)
+
+
+def at(done: int, **changes: Any) -> JobStatus:
+    return dataclasses.replace(JOB, done=done, left=10 - done, **changes)
+
+
+class Clock:
+    """In time's place; the test moves it on."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def test_a_log_gets_a_line_at_once_then_every_few_seconds_and_always_the_last(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(progress, "time", clock)
+
+    def statuses() -> Any:
+        for second in range(13):
+            yield at(min(second, 8))
+            clock.now += 1
+        yield at(10, state="finished", outcome="complete")
+
+    last = show_progress(statuses())
+    assert last.state == "finished"
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(", ")[1] for line in lines] == [
+        "0/10 images",
+        "5/10 images",
+        "8/10 images",
+        "10/10 images",
+    ]
+    assert lines[-1].startswith("cats-1: finished, 10/10 images")
+
+
+def test_a_line_that_would_say_the_same_is_not_said_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(progress, "time", clock)
+
+    def statuses() -> Any:
+        for _ in range(4):
+            yield at(0)
+            clock.now += 60
+
+    assert show_progress(statuses()) == at(0)
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_a_terminal_gets_a_bar_with_rate_failures_and_what_is_waited_for_as_it_is_written(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(show, "is_terminal", lambda: True)
+    monkeypatch.setenv("COLUMNS", "200")
+    notice = {"w1": "no space left at /data/[red]cats[/b]"}
+    end = at(7, failed=3, images_per_second=3.5, notices=notice)
+    assert show_progress(iter([at(0), end])) == end
+    out = capsys.readouterr().out
+    assert "cats-1 running" in out
+    assert "10/10" in out
+    assert "3.5 images/s, 1s left, 3 failed; w1 waits: no space left at /data/[red]cats[/b]" in out

@@ -1,0 +1,156 @@
+"""What people and scripts read of a job."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+
+from jobs.job import JobStatus
+from producer import show
+
+JOB = JobStatus(
+    job_id="cats-1",
+    state="sealed",
+    outcome="",
+    ending="",
+    reason="",
+    paused=False,
+    priority=5,
+    run=1,
+    total=100,
+    left=60,
+    done=38,
+    failed=2,
+    shards=10,
+    shards_ready=4,
+    shards_leased=2,
+    created=1000.0,
+    started=1001.0,
+    ended=0.0,
+    finished=0.0,
+    images_per_second=2.0,
+    output="/data/cats",
+    model="org/sd",
+    held=7,
+    refusals={"gpu1@b": "m: not there"},
+    workers=["gpu0@a"],
+    notices={"gpu0@a": "no space left at /data"},
+)
+WORKERS = {"gpu0@a": {"slots": "2"}, "gpu1@b": {"slots": "2"}}
+
+
+def job(**changes: Any) -> JobStatus:
+    return dataclasses.replace(JOB, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"state": "open"}, "being submitted"),
+        ({"state": "open", "paused": True}, "paused"),
+        ({"started": 0.0}, "waiting"),
+        ({}, "running"),
+        ({"paused": True}, "paused"),
+        ({"ending": "cancelled"}, "cancelled, ending"),
+        ({"state": "finishing"}, "finishing"),
+        ({"state": "finished", "outcome": "complete"}, "finished"),
+        ({"state": "finished", "outcome": "failures"}, "finished, with failures"),
+        ({"state": "finished", "outcome": "cancelled", "ending": "cancelled"}, "cancelled"),
+        ({"state": "finished", "outcome": "stopped", "ending": "stopped"}, "stopped"),
+    ],
+)
+def test_where_a_job_stands_in_a_word_or_two(changes: dict[str, Any], words: str) -> None:
+    assert show.state(job(**changes)) == words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, "–"),
+        (0, "0s"),
+        (8.4, "8s"),
+        (59.6, "1m 00s"),
+        (200, "3m 20s"),
+        (3599.7, "1h 00m"),
+        (3720, "1h 02m"),
+    ],
+)
+def test_durations_are_short(seconds: float | None, text: str) -> None:
+    assert show.duration(seconds) == text
+
+
+def test_one_line_says_job_state_counts_rate_time_left_and_what_is_waited_for() -> None:
+    assert show.progress_line(JOB) == (
+        "cats-1: running, 38/100 images, 2 failed, 2.0 images/s, 30s left"
+        "; gpu0@a waits: no space left at /data"
+    )
+    quiet = job(failed=0, images_per_second=0.0, notices={})
+    assert show.progress_line(quiet) == "cats-1: running, 38/100 images, – images/s, – left"
+
+
+def test_a_job_as_json_has_every_field_and_the_time_left() -> None:
+    told = json.loads(json.dumps(show.as_json(JOB)))
+    assert set(told) == {field.name for field in dataclasses.fields(JobStatus)} | {"eta_seconds"}
+    assert (told["job_id"], told["done"], told["eta_seconds"]) == ("cats-1", 38, 30.0)
+    assert told["refusals"] == {"gpu1@b": "m: not there"}
+    assert json.loads(json.dumps(show.as_json(job(images_per_second=0.0))))["eta_seconds"] is None
+
+
+def test_one_job_in_full(capsys: pytest.CaptureFixture[str]) -> None:
+    failures = {n: {"image_id": f"{n:016x}", "reason": f"black {n}"} for n in range(12)}
+    show.print_job(JOB, WORKERS, failures)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:9] == [
+        "cats-1: running",
+        "  output    /data/cats",
+        "  images    38 of 100 done, 2 failed, 60 left, 7 were there already",
+        "  shards    10 in all, 4 waiting, 2 being rendered",
+        "  rate      2.0 images/s, 30s left",
+        "  model     org/sd, priority 5, run 1",
+        "  workers   gpu0@a on it, of gpu0@a, gpu1@b",
+        "  waiting   gpu0@a: no space left at /data",
+        "  refused   by gpu1@b: m: not there",
+    ]
+    assert lines[9] == "  failure   image 0 (0000000000000000): black 0"
+    assert len(lines) == 9 + 10 + 1
+    assert "2 more" in lines[-1] and "failures.jsonl" in lines[-1]
+
+
+def test_a_job_that_ended_early_says_why_and_one_without_workers_says_none(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    stopped = job(state="finished", outcome="stopped", reason="9 images failed", workers=[], notices={})
+    show.print_job(stopped, {}, {})
+    out = capsys.readouterr().out
+    assert out.startswith("cats-1: stopped (9 images failed)\n")
+    assert "  workers   – on it, of none alive\n" in out
+
+
+def test_all_jobs_are_a_line_each_in_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    show.print_jobs([JOB, job(job_id="a-long-name-12", images_per_second=0.0)], {"w": {}})
+    header, first, second, workers = capsys.readouterr().out.splitlines()
+    assert header.split() == ["job", "state", "images", "failed", "images/s", "left", "output"]
+    assert first.split() == ["cats-1", "running", "38/100", "2", "2.0", "30s", "/data/cats"]
+    assert second.split() == ["a-long-name-12", "running", "38/100", "2", "–", "–", "/data/cats"]
+    assert first.index("running") == second.index("running") == header.index("state")
+    assert workers == "1 worker"
+
+
+def test_without_jobs_there_is_a_header_and_the_workers(capsys: pytest.CaptureFixture[str]) -> None:
+    show.print_jobs([], {})
+    assert capsys.readouterr().out.splitlines()[-1] == "0 workers"
+
+
+def test_a_terminal_gets_a_table_with_paths_as_they_are(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Square brackets are rich's markup and may stand in a path."""
+    monkeypatch.setattr(show, "is_terminal", lambda: True)
+    monkeypatch.setenv("COLUMNS", "160")
+    show.print_jobs([job(output="/data/[red]cats[/b]")], WORKERS)
+    out = capsys.readouterr().out
+    assert "/data/[red]cats[/b]" in out
+    assert "2 workers" in out

@@ -1,0 +1,61 @@
+"""Celery's signals begin and end the runtime, as far as one process can show it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from producer.embedded_redis import EmbeddedRedis
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_signals_start_stop_and_close_the_runtime_and_torch_is_never_loaded(
+    redis_server: EmbeddedRedis, tmp_path: Path
+) -> None:
+    code = """
+import sys, time
+from celery import signals
+import worker.celery_app as cell
+from jobs.ledger import Ledger
+from jobs.broker import RENDER_TASK
+from worker import process
+
+cell.app.loader.import_default_modules()
+assert RENDER_TASK in cell.app.tasks, sorted(cell.app.tasks)
+signals.celeryd_init.send(sender="gpu0@test")
+class Consumer:
+    event_dispatcher = None
+signals.worker_ready.send(sender=Consumer())
+ledger = Ledger(sys.argv[1])
+deadline = time.monotonic() + 10
+while "gpu0@test" not in ledger.workers() and time.monotonic() < deadline:
+    time.sleep(0.02)
+assert list(ledger.workers()) == ["gpu0@test"], ledger.workers()
+assert cell.app.tasks[RENDER_TASK].apply().get() == "nothing to do"
+signals.worker_shutting_down.send(sender=None)
+assert process.runtime()._stop.is_set()
+signals.worker_shutdown.send(sender=None)
+assert ledger.workers() == {}
+heavy = {"torch", "diffusers"} & set(sys.modules)
+assert not heavy, heavy
+print("all is well")
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", code, redis_server.url],
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "IMAGEMILL_REDIS_URL": redis_server.url,
+            "IMAGEMILL_OUTPUT_ROOT": str(tmp_path),
+            "IMAGEMILL_LEASE": "1",
+        },
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert ended.stdout == "all is well\n", ended.stderr
+    assert "Traceback" not in ended.stderr

@@ -1,0 +1,195 @@
+"""The keeper renews what is held, tells what became of it, and does the ledger's housekeeping."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import pytest
+import redis
+
+from jobs import redis_keys
+from jobs.errors import LedgerUnavailable
+from jobs.job import Claim, JobSpec, LeaseState
+from jobs.ledger import Ledger
+from producer.embedded_redis import EmbeddedRedis
+from worker.keeper import Keeper
+
+Wait = Callable[..., None]
+LEASE = 0.6
+
+
+@pytest.fixture
+def ledger(redis_server: EmbeddedRedis) -> Ledger:
+    return Ledger(redis_server.url)
+
+
+@pytest.fixture
+def begin() -> Iterator[Callable[..., Keeper]]:
+    """Starts a keeper; it is stopped at the end."""
+    keepers: list[Keeper] = []
+
+    def start(ledger: Ledger, top_up: Callable[[int], None] = lambda _count: None) -> Keeper:
+        keepers.append(
+            Keeper(
+                ledger,
+                "w1",
+                lease=LEASE,
+                models=(),
+                facts=lambda: {"slots": 2, "notice": "no space left"},
+                top_up=top_up,
+            )
+        )
+        keepers[-1].start()
+        return keepers[-1]
+
+    yield start
+    for keeper in keepers:
+        keeper.stop()
+
+
+Begin = Callable[..., Keeper]
+
+
+def submit(ledger: Ledger, shards: int = 1) -> str:
+    spec = JobSpec(
+        manifest={},
+        base={},
+        name="cats",
+        output="/data/cats",
+        model="instant",
+        revision="1",
+        precision="auto",
+        column_names=[],
+        shard_size=4,
+        priority=5,
+        max_failures=None,
+        retention=3600,
+    )
+    job_id, _ = ledger.create(spec, "digest", 1)
+    blobs = [(number, 4, b"blob") for number in range(shards)]
+    ledger.add(job_id, ledger.incarnation(job_id), 0, 4 * shards, blobs, seal=True)
+    return job_id
+
+
+def claim(ledger: Ledger, worker: str = "w1", lease: float = LEASE) -> Claim:
+    found = ledger.claim(worker, lease=lease, loaded="", idle=0, load_time=0, models=())
+    assert found is not None
+    return found
+
+
+def test_what_is_held_outlives_its_lease_and_what_is_dropped_does_not(
+    ledger: Ledger, begin: Begin, wait_until: Wait, redis_server: EmbeddedRedis
+) -> None:
+    job_id = submit(ledger)
+    held = claim(ledger)
+    keeper = begin(ledger)
+    keeper.hold(held)
+    client = redis.Redis.from_url(redis_server.url)
+
+    def expiry() -> float:
+        score = client.zscore(redis_keys.LEASES, f"{job_id}/{held.shard}")
+        return 0.0 if score is None else score / 1000
+
+    first = expiry()
+    wait_until(lambda: expiry() > first + 3 * LEASE, "it was renewed over three leases")
+    assert keeper.state(held) == "held"
+    keeper.drop(held)
+    wait_until(lambda: ledger.status(job_id).shards_ready == 1, "it runs out and the keeper puts it back")
+    assert keeper.state(held) == "lost"
+
+
+def test_a_claim_of_another_attempt_is_told_as_lost(ledger: Ledger, begin: Begin, wait_until: Wait) -> None:
+    submit(ledger)
+    held = claim(ledger)
+    keeper = begin(ledger)
+    keeper.hold(held)
+    ledger.release(held)
+    taken = claim(ledger, "w2", lease=30)
+    wait_until(lambda: keeper.state(held) == "lost", "the renewal says so")
+    assert ledger.renew([taken], 30) == ["held"]
+
+
+def test_a_claim_of_a_cancelled_job_is_told_as_ending(ledger: Ledger, begin: Begin, wait_until: Wait) -> None:
+    job_id = submit(ledger)
+    held = claim(ledger)
+    keeper = begin(ledger)
+    keeper.hold(held)
+    ledger.control(job_id, "cancel")
+    wait_until(lambda: keeper.state(held) == "ending", "the renewal says so")
+
+
+def test_others_dead_leases_are_reaped(ledger: Ledger, begin: Begin, wait_until: Wait) -> None:
+    job_id = submit(ledger)
+    claim(ledger, "dead", lease=0.1)
+    begin(ledger)
+    wait_until(lambda: ledger.status(job_id).shards_ready == 1, "the dead worker's shard waits again")
+
+
+def test_the_heart_beats_with_the_workers_facts_until_it_stops(
+    ledger: Ledger, begin: Begin, wait_until: Wait
+) -> None:
+    keeper = begin(ledger)
+    wait_until(ledger.workers, "the worker is listed")
+    assert ledger.workers() == {"w1": {"slots": "2", "notice": "no space left"}}
+    keeper.stop()
+    assert ledger.workers() == {}
+
+
+def test_a_keeper_that_never_started_can_be_stopped(ledger: Ledger) -> None:
+    Keeper(ledger, "w1", lease=1, models=(), facts=dict, top_up=lambda _count: None).stop()
+
+
+def test_it_tops_up_when_claims_wait_and_no_wake_up_does(
+    ledger: Ledger, begin: Begin, wait_until: Wait, redis_server: EmbeddedRedis
+) -> None:
+    topped: list[int] = []
+    client = redis.Redis.from_url(redis_server.url)
+    client.rpush(redis_keys.QUEUE, "a wake-up")
+    submit(ledger, shards=3)
+    begin(ledger, topped.append)
+    wait_until(ledger.workers, "it has looked once")
+    beats: list[int] = []
+    wait_until(lambda: beats.append(1) or len(beats) > 8, "it looks again")
+    assert topped == []
+    client.delete(redis_keys.QUEUE)
+    wait_until(lambda: topped, "nobody would wake up otherwise")
+    assert set(topped) == {3}
+
+
+def test_it_tops_up_nothing_while_there_is_nothing_to_claim(
+    ledger: Ledger, begin: Begin, wait_until: Wait
+) -> None:
+    topped: list[int] = []
+    begin(ledger, topped.append)
+    wait_until(ledger.workers, "it has looked")
+    assert topped == []
+
+
+class Troubled(Ledger):
+    """Every renewal raises the next of `errors`, while there are some."""
+
+    errors: Sequence[Exception] = ()
+    renewals = 0
+
+    def renew(self, claims: Sequence[Claim], lease: float) -> list[LeaseState]:
+        self.renewals += 1
+        if self.renewals <= len(self.errors):
+            raise self.errors[self.renewals - 1]
+        return super().renew(claims, lease)
+
+
+def test_it_outlives_an_outage_and_even_a_defect_and_says_each_once(
+    redis_server: EmbeddedRedis, begin: Begin, wait_until: Wait, caplog: pytest.LogCaptureFixture
+) -> None:
+    ledger = Troubled(redis_server.url)
+    away = LedgerUnavailable("Redis does not answer")
+    ledger.errors = (away, away, away, ZeroDivisionError("a defect"))
+    job_id = submit(ledger)
+    held = claim(ledger, lease=30)
+    keeper = begin(ledger)
+    keeper.hold(held)
+    wait_until(ledger.workers, "it goes on after five rounds")
+    assert keeper.state(held) == "held"
+    assert ledger.status(job_id).shards_leased == 1
+    assert caplog.text.count("Redis does not answer; trying on") == 1
+    assert caplog.text.count("ZeroDivisionError: a defect") == 1

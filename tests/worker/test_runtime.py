@@ -1,0 +1,312 @@
+"""What a wake-up makes a worker process do, with a real ledger and the stand-in model."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.errors import LedgerUnavailable, OutputError
+from jobs.job import JobSpec, JobStatus
+from jobs.ledger import Ledger
+from jobs.output import Output
+from jobs.request import Entry, ImageRequest
+from jobs.settings import Settings
+from jobs.shard import Shard, encode_shard
+from producer.embedded_redis import EmbeddedRedis
+from worker import runtime as runtime_module
+from worker.engine import Pipeline
+from worker.instant import InstantRenderer
+from worker.load_renderer import load_renderer
+from worker.runtime import Runtime
+from worker.store import ShardStore
+
+Wait = Callable[..., None]
+BASE = ImageRequest(
+    prompt="", seed=0, height=8, width=8, guidance_scale=1.0, model="instant", revision="instant-1"
+)
+
+
+class Worker:
+    """A runtime beside its ledger; `wakes` keeps what it sends, `announced` what it claims."""
+
+    def __init__(self, url: str, folder: Path, **settings: object) -> None:
+        self.folder, self.ledger = folder, Ledger(url)
+        self.wakes: list[int] = []
+        self.announced: list[tuple[str, str]] = []
+        given = {"output_root": folder, "min_free_disk": 0, "lease": 1.0, "rows": 4} | settings
+        self.runtime = Runtime(Settings(**given), url, "w1", self.wake)  # type: ignore[arg-type]
+        self.runtime.start()
+
+    def wake(self, count: int) -> None:
+        self.wakes.append(count)
+
+    def submit(self, shards: Sequence[int], name: str = "cats", model: str = "instant") -> str:
+        """A job with so many images in each of its shards, written to the folder of its name."""
+        output = Output(self.folder / name)
+        output.prepare()
+        base = dataclasses.replace(BASE, model=model)
+        spec = JobSpec(
+            manifest={"name": name},
+            base=dataclasses.asdict(base),
+            name=name,
+            output=str(output.path),
+            model=model,
+            revision="instant-1",
+            precision="auto",
+            column_names=[],
+            shard_size=max(shards),
+            priority=5,
+            max_failures=None,
+            retention=3600,
+        )
+        job_id, _ = self.ledger.create(spec, name, 1)
+        blobs, start = [], 0
+        for number, count in enumerate(shards):
+            entries = [
+                Entry(request=dataclasses.replace(base, prompt=f"{name} {i}", seed=i))
+                for i in range(start, start + count)
+            ]
+            blobs.append((number, count, encode_shard(Shard(range(start, start + count), entries), base)))
+            start += count
+        self.ledger.add(job_id, self.ledger.incarnation(job_id), 0, start, blobs, seal=True)
+        return job_id
+
+    def serve(self) -> dict[str, Any] | None:
+        return self.runtime.serve(lambda job_id, shard: self.announced.append((job_id, shard)))
+
+    def status(self, job_id: str) -> JobStatus:
+        return self.ledger.status(job_id)
+
+
+@pytest.fixture
+def hire(redis_server: EmbeddedRedis, tmp_path: Path) -> Iterator[Callable[..., Worker]]:
+    """Starts a worker; it is stopped at the end."""
+    workers: list[Worker] = []
+
+    def start(**settings: object) -> Worker:
+        workers.append(Worker(redis_server.url, tmp_path, **settings))
+        return workers[-1]
+
+    yield start
+    for worker in workers:
+        worker.runtime.stop()
+        worker.runtime.close()
+
+
+Hire = Callable[..., Worker]
+
+
+def test_wake_ups_render_the_shards_and_finish_the_job(hire: Hire) -> None:
+    worker = hire()
+    job_id = worker.submit([3, 2])
+    first, second, finish = worker.serve(), worker.serve(), worker.serve()
+    assert first is not None and second is not None
+    assert [(done["shard"], done["ended"], done["rendered"]) for done in (first, second)] == [
+        (0, "committed", 3),
+        (1, "committed", 2),
+    ]
+    json.dumps([first, second, finish])
+    assert finish == {"job": job_id, "ended": "finished"}
+    assert worker.announced == [(job_id, "0"), (job_id, "1"), (job_id, "finish")]
+    status = worker.status(job_id)
+    assert (status.state, status.outcome, status.done) == ("finished", "complete", 5)
+    report = json.loads((worker.folder / "cats" / "job.json").read_bytes())
+    assert (report["job_id"], report["outcome"], report["images"]["done"]) == (job_id, "complete", 5)
+    # Each that left something behind sent the next wake-up; the last left nothing.
+    assert worker.wakes == [1, 1]
+    assert worker.serve() is None
+    assert worker.wakes == [1, 1]
+
+
+def test_a_worker_that_is_told_to_stop_claims_nothing_more(hire: Hire) -> None:
+    worker = hire()
+    job_id = worker.submit([1])
+    worker.runtime.stop()
+    assert worker.serve() is None
+    assert worker.status(job_id).shards_ready == 1
+
+
+def test_a_wake_up_while_redis_is_away_does_nothing_and_raises_nothing(
+    hire: Hire, redis_server: EmbeddedRedis
+) -> None:
+    worker = hire()
+    worker.submit([1])
+    redis_server.stop()
+    assert worker.serve() is None
+
+
+def test_a_wake_up_that_cannot_be_sent_costs_the_shard_nothing(
+    hire: Hire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = hire()
+    job_id = worker.submit([1, 1])
+
+    def away(_count: int) -> None:
+        raise LedgerUnavailable("Redis does not answer")
+
+    monkeypatch.setattr(worker.runtime, "_wake", away)
+    done = worker.serve()
+    assert done is not None and done["ended"] == "committed"
+    assert worker.status(job_id).done == 1
+
+
+def test_a_worker_takes_only_the_models_it_was_started_for(hire: Hire) -> None:
+    worker = hire(models=("other",))
+    worker.submit([1])
+    assert worker.serve() is None
+
+
+def test_two_task_threads_render_two_shards_at_a_time(hire: Hire, wait_until: Wait) -> None:
+    worker = hire(instant_seconds=0.3)
+    job_id = worker.submit([4, 4])
+    threads = [threading.Thread(target=worker.serve) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: worker.status(job_id).shards_leased == 2, "both are claimed")
+    wait_until(lambda: worker.runtime._facts()["busy"] == 2, "the heartbeat would say so")
+    for thread in threads:
+        thread.join(10)
+    status = worker.status(job_id)
+    assert (status.done, status.state) == (8, "finishing")
+    facts = worker.runtime._facts()
+    assert (facts["busy"], facts["slots"], facts["images"], facts["notice"]) == (0, 2, 8, "")
+    assert json.loads(str(facts["pipeline"])) == ["instant", "instant-1", "auto"]
+
+
+def test_an_idle_worker_is_woken_by_its_own_keeper_with_no_message_in_the_queue(
+    hire: Hire, wait_until: Wait
+) -> None:
+    worker = hire()
+    worker.submit([1, 1, 1])
+    wait_until(lambda: worker.wakes, "the keeper tops up")
+    # Three shards wait, but it has two task slots.
+    assert set(worker.wakes) == {2}
+
+
+def test_a_model_that_is_not_there_is_refused_and_another_job_goes_on(hire: Hire) -> None:
+    worker = hire()
+    refused = worker.submit([2], name="dogs", model=str(worker.folder / "no-model"))
+    done = worker.serve()
+    assert done is not None and done["ended"] == "refused"
+    assert "no model_index.json there" in worker.status(refused).refusals["w1"]
+    job_id = worker.submit([2])
+    done = worker.serve()
+    assert done is not None and (done["job"], done["ended"]) == (job_id, "committed")
+
+
+def test_a_restarted_worker_takes_back_what_it_refused(hire: Hire) -> None:
+    worker = hire()
+    job_id = worker.submit([1], name="dogs", model=str(worker.folder / "no-model"))
+    worker.serve()
+    assert worker.status(job_id).refusals
+    hire()
+    assert not worker.status(job_id).refusals
+
+
+def test_a_job_that_cannot_be_finished_here_is_refused_with_the_reason(
+    hire: Hire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = hire()
+    job_id = worker.submit([1])
+    worker.serve()
+
+    def damaged(*_arguments: object) -> None:
+        raise OutputError("00000/metadata.jsonl:1: not a line of JSON")
+
+    monkeypatch.setattr(runtime_module, "finish_output", damaged)
+    assert worker.serve() == {"job": job_id, "ended": "refused"}
+    status = worker.status(job_id)
+    assert (status.state, status.shards_leased) == ("finishing", 0)
+    assert status.refusals == {"w1": "00000/metadata.jsonl:1: not a line of JSON"}
+    assert worker.serve() is None
+
+
+def test_a_full_disk_delays_the_finish_and_refuses_nothing(
+    hire: Hire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = hire()
+    job_id = worker.submit([1])
+    worker.serve()
+    finish, met = runtime_module.finish_output, []
+
+    def full_at_first(*arguments: Any) -> None:
+        if not met:
+            met.append(worker.runtime._facts())
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        met.append(worker.runtime._facts())
+        finish(*arguments)
+
+    monkeypatch.setattr(runtime_module, "finish_output", full_at_first)
+    assert worker.serve() == {"job": job_id, "ended": "finished"}
+    assert "no space left" in str(met[1]["notice"])
+    assert worker.status(job_id).state == "finished"
+
+
+def test_stopped_while_the_disk_is_too_full_to_finish_it_gives_the_finishing_back(
+    hire: Hire, monkeypatch: pytest.MonkeyPatch, wait_until: Wait
+) -> None:
+    worker = hire()
+    job_id = worker.submit([1])
+    worker.serve()
+
+    def full(*_arguments: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(runtime_module, "finish_output", full)
+    ends: list[dict[str, Any] | None] = []
+    thread = threading.Thread(target=lambda: ends.append(worker.serve()))
+    thread.start()
+    wait_until(lambda: worker.runtime._facts()["notice"], "it waits for space")
+    worker.runtime.stop()
+    thread.join(10)
+    assert ends == [{"job": job_id, "ended": "released"}]
+    status = worker.status(job_id)
+    assert (status.state, status.shards_leased, status.refusals) == ("finishing", 0, {})
+
+
+def test_sigterms_stop_keeps_what_is_finished_and_closes_everything(hire: Hire, wait_until: Wait) -> None:
+    worker = hire(instant_seconds=0.2)
+    job_id = worker.submit([40])
+    ends: list[dict[str, Any] | None] = []
+    thread = threading.Thread(target=lambda: ends.append(worker.serve()))
+    thread.start()
+    wait_until(lambda: worker.status(job_id).done >= 4, "a micro-batch is done")
+    worker.runtime.stop()
+    thread.join(3)
+    assert not thread.is_alive()
+    assert ends[0] is not None and ends[0]["ended"] == "released"
+    worker.runtime.close()
+    status = worker.status(job_id)
+    assert (status.shards_ready, status.shards_leased) == (1, 0)
+    saved = list(Output(worker.folder / "cats").spool.glob("*/*/metadata/*.json"))
+    assert len(saved) == status.done
+    assert worker.ledger.workers() == {}
+
+
+def test_the_stand_in_is_loaded_with_the_settings_rows_and_pause() -> None:
+    settings = Settings(rows=3, instant_seconds=0.5)
+    renderer = load_renderer(Pipeline("instant", "instant-1", "auto"), settings)
+    assert isinstance(renderer, InstantRenderer)
+    assert (renderer.batch_size(BASE), renderer._seconds) == (3, 0.5)
+
+
+def test_the_store_of_a_late_attempt_does_not_change_a_finished_job(hire: Hire) -> None:
+    worker = hire()
+    job_id = worker.submit([1])
+    worker.serve()
+    worker.serve()
+    before = sorted(path.name for path in (worker.folder / "cats" / "00000").iterdir())
+    entry = Entry(request=dataclasses.replace(BASE, prompt="cats 0"))
+    late = ShardStore(
+        Output(worker.folder / "cats"), 0, "late", [entry], job_id=job_id, column_names=[], adopt_below=0
+    )
+    assert late.commit([]) is False
+    assert sorted(path.name for path in (worker.folder / "cats" / "00000").iterdir()) == before
