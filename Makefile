@@ -1,6 +1,10 @@
 # Every target makes .venv when it is missing or older than what it is made from.
 PYTHON ?= python3
 BIN := .venv/bin
+# The package index that torch itself comes from. Empty: pip's own, whose build for Linux is the CUDA one, of several
+# gigabytes. Without a GPU name torch's CPU index: the selector at pytorch.org gives its address. --no-deps below: that
+# index holds other versions of what torch needs than constraints.txt pins.
+TORCH_INDEX_URL ?=
 
 .PHONY: demo test check clean
 
@@ -19,6 +23,8 @@ check: .venv/.made
 
 .venv/.made: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
+	if [ -n "$(TORCH_INDEX_URL)" ]; then $(BIN)/python -m pip install --quiet --no-deps \
+		--index-url "$(TORCH_INDEX_URL)" --constraint constraints.txt torch; fi
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[worker,flower,dev]'
 	touch $@
 

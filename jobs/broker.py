@@ -5,10 +5,14 @@ Source of the settings: measurements with Celery and kombu 5.7 on Redis 7; the r
 
 from __future__ import annotations
 
+import ssl
+
+import redis.exceptions
 from celery import Celery
 from kombu.exceptions import OperationalError
 
-from jobs.errors import LedgerUnavailable
+from jobs.errors import LedgerError, LedgerUnavailable
+from jobs.redis_errors import as_ours
 from jobs.redis_keys import QUEUE
 
 RENDER_TASK = "imagemill.render"
@@ -47,19 +51,37 @@ def celery_app(url: str) -> Celery:
             "socket_connect_timeout": 5,
             "socket_keepalive": True,
             "health_check_interval": 25,
+            # Who sends a wake-up does not wait for a Redis that is away. A worker's own connection is tried
+            # again by Celery (broker_connection_max_retries).
+            "max_retries": 0,
         },
     )
+    if url.startswith("rediss://"):
+        # kombu's own default takes any certificate. What the URL says (?ssl_cert_reqs=…, ssl_ca_certs=…)
+        # comes before this.
+        app.conf.broker_use_ssl = {"ssl_cert_reqs": ssl.CERT_REQUIRED}
     return app
 
 
 def wake(app: Celery, count: int) -> None:
     """Sends `count` wake-ups; each lets one free task slot look into the ledger.
 
-    Raises LedgerUnavailable when Redis is away; an idle worker's top-up makes good for it.
+    Raises LedgerUnavailable when Redis is away or full, LedgerError when it refuses us; an idle worker's
+    top-up makes good for it.
     """
     try:
         with app.producer_or_acquire() as producer:
             for _ in range(count):
                 app.send_task(RENDER_TASK, producer=producer, retry=False)
-    except (OperationalError, OSError) as error:
-        raise LedgerUnavailable(f"Redis does not answer ({error}): the wake-ups were not sent") from None
+    except (OperationalError, redis.exceptions.RedisError, OSError) as error:
+        raise _not_sent(error) from None
+
+
+def _not_sent(error: Exception) -> LedgerError:
+    """kombu wraps what redis-py raised, and says "connection" of a wrong password too."""
+    cause = error.__cause__ if isinstance(error, OperationalError) and error.__cause__ is not None else error
+    if isinstance(cause, redis.exceptions.RedisError):
+        ours = as_ours(cause)
+    else:
+        ours = LedgerUnavailable(f"Redis does not answer ({cause}): is it started?")
+    return type(ours)(f"the wake-ups were not sent: {ours}")

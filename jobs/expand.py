@@ -1,5 +1,4 @@
-"""A manifest's lines into image requests, in order, each with its seed. Pure: no clock, no chance, no files
-but the initial latents that `gather_latents` reads."""
+"""A manifest's lines into image requests, in order, each with its seed. No clock, no chance, no files."""
 
 from __future__ import annotations
 
@@ -8,7 +7,6 @@ import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
-from pathlib import Path
 
 from jobs.errors import LatentsError
 from jobs.manifest import DefaultSettings, Manifest, PromptLine
@@ -27,7 +25,7 @@ def expand(
 
     A line without a seed gets derived ones: they hang on the manifest's name, the line's settings and its
     number among equals, so inserting a line changes no other picture. `latents` gives the SHA-256 of each
-    file of initial latents, as `gather_latents` returns it; a manifest that names such files needs it
+    file of initial latents, as `jobs.manifest_latents` returns it; a manifest that names such files needs it
     (LatentsError).
     """
     hashes = {} if latents is None else latents
@@ -89,39 +87,6 @@ def expand(
             elif on_duplicate is not None:
                 on_duplicate(entry)
             given.add(key)
-
-
-def gather_latents(manifest: Manifest, model: ModelRef, folder: Path | None = None) -> dict[str, str]:
-    """Read and check every file of initial latents that `manifest` names: its path -> its SHA-256.
-
-    Each is checked against `model` at the size of every line that uses it; with `folder`, all are kept there
-    by their hashes once all are right. Raises LatentsError naming the manifest's line, and OSError for
-    `folder`.
-    """
-    uses: dict[str, dict[tuple[int, int], int]] = {}
-    for index, written in enumerate(manifest.prompts):
-        if isinstance(written, PromptLine) and written.init_latents is not None:
-            line = _effective(written, manifest.settings)
-            uses.setdefault(written.init_latents, {}).setdefault((line.height, line.width), index)
-    if not uses:
-        return {}
-    from jobs.latents import check_latents, latents_sha256, read_latents, write_input
-
-    hashes = {}
-    for name, sizes in uses.items():
-        index = next(iter(sizes.values()))
-        try:
-            latents = read_latents(Path(name))
-            for (height, width), index in sizes.items():  # noqa: B007 - the message below names this line
-                check_latents(Path(name), latents, model, height, width)
-        except LatentsError as error:
-            raise LatentsError(f"{manifest.place('prompts', index, 'init_latents')} = {error}") from None
-        hashes[name] = latents_sha256(latents)
-    if folder is not None:
-        for name in uses:
-            if write_input(folder, read_latents(Path(name))) != hashes[name]:
-                raise LatentsError(f"{name}: changed while it was read: submit again")
-    return hashes
 
 
 def limit(entries: Iterable[Entry], count: int) -> Iterator[Entry]:

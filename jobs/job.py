@@ -16,7 +16,7 @@ class JobSpec:
     """What a worker must know of a job beside its shards; fixed when the job is made."""
 
     manifest: Mapping[str, Any]
-    """The manifest as it was read, with resolved paths; copied into job.json."""
+    """The manifest as it was read, with resolved paths, without its prompts: those are in the shards."""
     base: Mapping[str, Any]
     """An ImageRequest with the job's own settings, as a mapping; its prompt is empty and its seed 0."""
     name: str
@@ -81,7 +81,7 @@ class JobStatus:
     state: Literal["open", "sealed", "finishing", "finished"]
     """open: still being submitted; sealed: all shards are stored; finishing: nothing is left to render."""
     outcome: str
-    """complete, failures, cancelled or stopped; empty until finished."""
+    """complete, failures, cancelled or stopped; empty until nothing is left to render."""
     ending: str
     """cancelled or stopped while a job ends early, else empty."""
     reason: str
@@ -92,6 +92,8 @@ class JobStatus:
     left: int
     done: int
     failed: int
+    flagged: int
+    """Done and kept, but doubted: one flat colour."""
     shards: int
     shards_ready: int
     shards_leased: int
@@ -118,3 +120,8 @@ class JobStatus:
         if self.state == "finished" or self.images_per_second <= 0:
             return None
         return self.left / self.images_per_second
+
+
+def is_done(bits: bytes, index: int) -> bool:
+    """Whether the image of this index is done, by `Ledger.done_bits`."""
+    return index // 8 < len(bits) and bool(bits[index // 8] >> (7 - index % 8) & 1)

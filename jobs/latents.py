@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.errors import LatentsError
+from jobs.errors import LatentsError, OutputError
 from jobs.models import ModelRef
 from jobs.output import write_atomically
 
@@ -33,6 +33,14 @@ def read_latents(path: Path) -> Latents:
     dimension of 1 is taken off. Raises LatentsError.
     """
     try:
+        return _latents(path)
+    except OSError as error:
+        raise LatentsError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _latents(path: Path) -> Latents:
+    """As `read_latents`, but for the OSError of a file that is there and cannot be read."""
+    try:
         size = path.stat().st_size
         if size > MAX_BYTES:
             raise LatentsError(
@@ -41,8 +49,6 @@ def read_latents(path: Path) -> Latents:
         contents = path.read_bytes()
     except FileNotFoundError:
         raise LatentsError(f"{path}: there is no such file") from None
-    except OSError as error:
-        raise LatentsError(f"{path}: cannot be read: {error.strerror}") from None
     if path.suffix == ".npy":
         array = _from_npy(path, contents)
     elif path.suffix == ".safetensors":
@@ -104,11 +110,20 @@ def write_input(folder: Path, latents: Latents) -> str:
 
 
 def read_input(folder: Path, sha: str) -> Latents:
-    """The latents that `write_input` kept under `sha`. Raises LatentsError if they are gone or altered."""
+    """The latents that `write_input` kept under `sha`.
+
+    Raises LatentsError if they are gone or altered, OutputError where the system does not let us read them.
+    """
     if not _DIGEST.fullmatch(sha):
         raise LatentsError(f"init_latents = {sha!r}: is no SHA-256")
     path = folder / f"{sha}.npy"
-    latents = read_latents(path)
+    try:
+        latents = _latents(path)
+    except OSError as error:
+        raise OutputError(
+            f"{path}: cannot be read ({error.strerror}): make the output readable for this worker's user, "
+            "and look after its disk or mount"
+        ) from None
     if latents_sha256(latents) != sha:
         raise LatentsError(f"{path}: does not hold what its name says: submit the manifest again")
     return latents

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib.resources import files
 from typing import Any, Literal, cast
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from jobs import redis_keys
 from jobs.errors import JobError, LeaseLost, LedgerError, Overtaken
@@ -35,8 +37,10 @@ _SCRIPTS = (
     "retry",
     "refuse",
 )
-_COUNTS = ("priority", "run", "total", "left", "done", "failed", "shards", "held")
+_COUNTS = ("priority", "run", "total", "left", "done", "failed", "shards", "held", "flagged")
 _TIMES = ("created", "started", "ended", "finished")
+REFUSAL = 300
+"""Seconds that a worker's refusal of a job holds: a hiccup of a network must not halt a job for good."""
 WORKER_TTL = 60
 """Seconds after its last heartbeat that a worker is still listed."""
 
@@ -48,11 +52,16 @@ class Ledger:
     """
 
     def __init__(self, url: str, *, timeout: float = 10.0) -> None:
-        """Connects lazily. `url`: redis://, rediss:// or unix://; `timeout`: seconds a call may take."""
+        """Connects lazily. `url`: redis:// or rediss://; `timeout`: seconds a call may take."""
         try:
             # redis-py types every answer for its asyncio client too.
             self._redis: Any = redis.Redis.from_url(
-                url, socket_timeout=timeout, socket_connect_timeout=min(5.0, timeout), socket_keepalive=True
+                url,
+                socket_timeout=timeout,
+                socket_connect_timeout=min(5.0, timeout),
+                socket_keepalive=True,
+                # A server that was restarted closes our idle connections; what waits long, waits visibly.
+                retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
             )
         except ValueError as error:
             raise LedgerError(
@@ -185,22 +194,41 @@ class Ledger:
         parts = [part for claim in claims for part in claim.fence]
         return [state.decode() for state in self._run("renew", int(lease * 1000), *parts)]
 
-    def record(self, claim: Claim, done: Sequence[int], failed: Mapping[int, Mapping[str, Any]]) -> int:
+    def record(
+        self,
+        claim: Claim,
+        done: Sequence[int],
+        failed: Mapping[int, Mapping[str, Any]],
+        flagged: Collection[int] = (),
+    ) -> int:
         """Sets the done bits of `done` and keeps the failures; returns how many bits were new.
 
-        Both are indices in the job. Raises LeaseLost when the attempt no longer holds the shard.
+        All are indices in the job; `flagged` are those of `done` that are kept but doubted.
+        Raises LeaseLost when the attempt no longer holds the shard.
         """
-        return self._mark("record", claim, done, failed)
+        return self._mark("record", claim, done, failed, flagged)
 
-    def complete(self, claim: Claim, done: Sequence[int], failed: Mapping[int, Mapping[str, Any]]) -> int:
+    def complete(
+        self,
+        claim: Claim,
+        done: Sequence[int],
+        failed: Mapping[int, Mapping[str, Any]],
+        flagged: Collection[int] = (),
+    ) -> int:
         """Ends a shard that is committed on disk; takes all its indices again. As `record` otherwise."""
-        return self._mark("complete", claim, done, failed)
+        return self._mark("complete", claim, done, failed, flagged)
 
     def _mark(
-        self, script: str, claim: Claim, done: Sequence[int], failed: Mapping[int, Mapping[str, Any]]
+        self,
+        script: str,
+        claim: Claim,
+        done: Sequence[int],
+        failed: Mapping[int, Mapping[str, Any]],
+        flagged: Collection[int],
     ) -> int:
+        marks = [f"{index}!" if index in flagged else index for index in done]
         failures = [part for i, f in failed.items() for part in (i, json.dumps(f, ensure_ascii=False))]
-        turned = int(self._run(script, *claim.fence, len(done), *done, *failures))
+        turned = int(self._run(script, *claim.fence, len(marks), *marks, *failures))
         if turned < 0:
             raise LeaseLost(f"{claim.job_id}: shard {claim.shard} is another attempt's by now")
         return turned
@@ -210,13 +238,18 @@ class Ledger:
         self._run("release", *claim.fence)
 
     def refuse(self, claim: Claim, worker: str, reason: str) -> None:
-        """Gives a claim back and says why this worker takes no shard of the job."""
-        self._run("refuse", *claim.fence, worker, reason)
+        """Gives a claim back and says why this worker takes no shard of the job for `REFUSAL` seconds."""
+        self._run("refuse", *claim.fence, worker, reason, REFUSAL * 1000)
 
     def finish(self, claim: Claim) -> None:
         """Ends the job, with one finish event. Raises LeaseLost when another attempt finishes it."""
         if int(self._run("finish", claim.job_id, claim.incarnation, claim.attempt)) < 0:
             raise LeaseLost(f"{claim.job_id}: another worker is finishing it")
+
+    def workers_of(self, job_id: str) -> list[str]:
+        """Every worker that claimed a shard of the job."""
+        with redis_errors_as_ours():
+            return sorted(name.decode() for name in self._redis.smembers(redis_keys.job(job_id, "workers")))
 
     def reap(self) -> int:
         """Puts back every shard whose lease ran out; returns how many."""
@@ -304,7 +337,7 @@ class Ledger:
             images_per_second=_rate(job, _seconds(time)),
             output=job["output"],
             model=job["model"],
-            refusals={name.decode(): reason.decode() for name, reason in refusals.items()},
+            refusals=_standing(refusals, _seconds(time)),
             workers=workers,
             notices=self._notices(workers),
             **figures,
@@ -341,12 +374,18 @@ class Ledger:
         job_id: str,
         incarnation: str,
         run: int,
-        indices: Sequence[int],
+        held: Sequence[int],
+        lacking: Sequence[int],
         shards: Sequence[tuple[int, bytes]],
     ) -> None:
-        """Opens a finished job's next run with new shards (number, blob) for the given indices."""
+        """Opens a finished job's next run with new shards (number, blob) for the indices `lacking`.
+
+        `held` are indices that were not done but that the output holds by now. Raises JobError.
+        """
         parts = [part for shard in shards for part in shard]
-        answer = self._run("retry", job_id, incarnation, run, len(indices), *indices, *parts).decode()
+        answer = self._run(
+            "retry", job_id, incarnation, run, len(held), *held, len(lacking), *lacking, *parts
+        ).decode()
         if answer != "ok":
             why = {
                 "gone": "Redis no longer holds it",
@@ -357,11 +396,6 @@ class Ledger:
     def incarnation(self, job_id: str) -> str:
         """The random word that tells this job from one of the same id before Redis was wiped."""
         return self._fields(job_id, ("incarnation",))[0]
-
-    def used_bytes(self) -> int:
-        """Bytes of memory that Redis uses."""
-        with redis_errors_as_ours():
-            return int(cast(Any, self._redis.info("memory"))["used_memory"])
 
     def _notices(self, workers: Sequence[str]) -> dict[str, str]:
         with redis_errors_as_ours():
@@ -382,6 +416,12 @@ class Ledger:
 
 def _seconds(time: Any) -> float:
     return float(time[0]) + float(time[1]) / 1e6
+
+
+def _standing(refusals: Mapping[bytes, bytes], now: float) -> dict[str, str]:
+    """The refusals that still hold: worker -> reason."""
+    said = {name.decode(): json.loads(refusal) for name, refusal in refusals.items()}
+    return {name: refusal["reason"] for name, refusal in said.items() if refusal["until"] > now * 1000}
 
 
 def _rate(job: Mapping[str, str], now: float) -> float:

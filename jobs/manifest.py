@@ -6,6 +6,7 @@ What a manifest reads (a model's folder, initial latents) is relative to the man
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -29,10 +30,14 @@ from jobs.manifest_errors import problems_between_lines, problems_of, report
 from jobs.manifest_fields import (
     Count,
     Guidance,
+    ImageFormat,
     LatentsFile,
     ModelName,
     PathText,
+    Precision,
+    Quality,
     Retention,
+    Revision,
     SchedulerName,
     Seed,
     Side,
@@ -147,17 +152,17 @@ class Manifest(_Strict):
     """The job's name: lower-case letters, digits, ".", "_" and "-"; jobs are called NAME-1, NAME-2, …"""
     model: ModelName
     """A built-in model, a Hugging Face id, or a pipeline folder (begins with ./ ../ ~ or /)."""
-    revision: Annotated[str, Field(min_length=1, pattern=r"^[^\x00]*$")] | None = None
+    revision: Revision | None = None
     """The model's commit, branch or tag, or the sha256:… of a folder."""
     output: PathText | None = None
-    """The folder to write, relative to the current directory; out/NAME when left out."""
+    """The folder to write, relative to the current directory; out/NAME when left out. Links are resolved."""
     layout: Literal["files"] = "files"
     """How the output is laid out: `files` is a Hugging Face imagefolder."""
-    image_format: Literal["png", "jpeg", "webp"] = "png"
+    image_format: ImageFormat = "png"
     """The pictures' file format."""
-    image_quality: Annotated[int, Field(ge=1, le=100)] = 95
+    image_quality: Quality = 95
     """Of jpeg and webp; 100 makes webp lossless. png ignores it."""
-    precision: Literal["auto", "bf16", "fp16", "amp", "fp32"] = "auto"
+    precision: Precision = "auto"
     """auto is bf16 on CUDA and fp32 on CPU; amp is autocast."""
     shard_size: Annotated[int, Field(ge=1, le=10_000)] = 64
     """Pictures in one task, and in one folder of the output."""
@@ -300,7 +305,8 @@ def _with_absolute_paths(manifest: Manifest, path: Path, document: Document) -> 
 
     update: dict[str, Any] = {}
     output = f"out/{manifest.name}" if manifest.output is None else manifest.output
-    update["output"] = absolute(Path(), output, ("output",))
+    # One folder under two names (a symbolic link) would be two outputs to the ledger.
+    update["output"] = os.path.realpath(absolute(Path(), output, ("output",)))
     for field in ("model", "revision"):
         line, column = document.place((field,))
         places[(field,)] = f"{path}:{line}:{column}"

@@ -214,7 +214,7 @@ def _multiple_of(value: int, step: int) -> str:
 def _fields_around(path: Location, model: type[BaseModel]) -> dict[str, str]:
     """The keys that may stand where the unknown one at `path` stands, and how to write each from there."""
     schema = model.model_json_schema()
-    settings = schema["$defs"]["DefaultSettings"]["properties"]
+    settings = schema.get("$defs", {}).get("DefaultSettings", {}).get("properties", {})
     match path:
         case (_,):
             return {name: f"settings.{name}" for name in settings} | {

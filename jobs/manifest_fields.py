@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, WithJsonSchema
 from pydantic_core import PydanticCustomError
@@ -86,6 +86,10 @@ ModelName = Annotated[str, AfterValidator(_known_form)]
 LatentsFile = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]*$"), AfterValidator(_latents_name)]
 Text = Annotated[str, Field(pattern=r"^[^\x00]*$")]
 PathText = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]*$")]
+Revision = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]*$")]
+Precision = Literal["auto", "bf16", "fp16", "amp", "fp32"]
+ImageFormat = Literal["png", "jpeg", "webp"]
+Quality = Annotated[int, Field(ge=1, le=100)]
 Side = Annotated[int, Field(ge=8, le=8192, multiple_of=8)]
 Steps = Annotated[int, Field(ge=1, le=1000)]
 Guidance = Annotated[float, Field(ge=1.0, le=100.0, allow_inf_nan=False)]

@@ -58,6 +58,10 @@ BUILT_IN: Final = {
 }
 
 
+NOT_SHIPPED: Final = {"shapes": "is not shipped yet; use shapes-random"}
+"""Models whose names are kept for later, and what is said of them."""
+
+
 def is_folder_name(model: str) -> bool:
     """Whether a manifest's `model` means a folder: it begins with /, ./, ../ or ~."""
     return model.startswith(("/", "./", "../", "~")) or model in (".", "..")
@@ -65,7 +69,7 @@ def is_folder_name(model: str) -> bool:
 
 def name_trouble(model: str) -> str | None:
     """What is wrong with the form of a manifest's `model`, with the remedy; None when it may stand."""
-    if is_folder_name(model) or model in BUILT_IN or model == "shapes":
+    if is_folder_name(model) or model in BUILT_IN or model in NOT_SHIPPED:
         return None
     if _HUB_ID.fullmatch(model) and not re.search(r"--|\.\.|[.-](/|$)", model):
         return None
@@ -84,8 +88,8 @@ def resolve_model(model: str, revision: str | None = None) -> ModelRef:
     trouble = name_trouble(model)
     if trouble is not None:
         raise ModelError(f"model = {model}: {trouble}")
-    if model == "shapes":
-        raise ModelError("model = shapes: is not shipped yet; use shapes-random")
+    if model in NOT_SHIPPED:
+        raise ModelError(f"model = {model}: {NOT_SHIPPED[model]}")
     if model in BUILT_IN:
         found = BUILT_IN[model]
     elif is_folder_name(model):

@@ -5,7 +5,8 @@
     OUT/job.json  failures.jsonl  preview.jpg  README.md
     OUT/.imagemill/jobs/sunsets-1.json           the manifest of every submission
     OUT/.imagemill/inputs/                       initial latents, by hash
-    OUT/.imagemill/spool/00003/2/                finished images of a shard's second attempt
+    OUT/.imagemill/spool/00003/000002-5f3a9c1e/  finished images of a shard's second attempt
+    OUT/.imagemill/lock                          held by the `imagemill run` that renders here, and its worker
 
 A shard's failures lie inside its folder so that one rename commits pictures, metadata and failures
 together: beside it, a late attempt could leave its own list next to another attempt's pictures.
@@ -15,17 +16,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import re
 import secrets
 import stat
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.errors import OutputError
+from jobs.errors import JobError, OutputError
 from jobs.metadata import Failure
 
 SHARD_LIMIT = 10_000
@@ -156,8 +159,54 @@ class Output:
             )
 
     def check_within(self, root: Path) -> None:
-        """Raises OutputError where the folder, symbolic links resolved, is neither `root` nor below it."""
-        check_within(self.path, root)
+        """Raises OutputError where the folder, symbolic links resolved, is neither `root` nor below it, or a
+        link in it leads what imagemill keeps there out of `root`."""
+        for folder in (self.path, self.private, self.spool, self.inputs, self.jobs):
+            check_within(folder, root)
+
+    @contextlib.contextmanager
+    def locked(self, patience: float = 15.0) -> Iterator[int]:
+        """Keeps every other `imagemill run` out of the folder, which exists; yields the lock's descriptor.
+
+        A process that inherits the descriptor holds the lock too, until it ends. Waits `patience` seconds for
+        who holds it, then raises JobError with that process's id. A file system without locks locks nothing.
+        """
+        file = self.private / "lock"
+        try:
+            descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise OutputError(
+                f"{file}: cannot be opened ({error.strerror}): make it writable for this user"
+            ) from None
+        # Closed and never unlocked: unlocking would take the lock from who inherited it. The file stays: were
+        # it removed, one process could lock the old one and another a new one.
+        try:
+            self._lock(descriptor, patience)
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def _lock(self, descriptor: int, patience: float) -> None:
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
+                    raise JobError(
+                        f"output {self.path}: another `imagemill run` (pid {holder}) renders there, or its "
+                        f"worker is still ending: follow it with `imagemill watch`, wait for it, or stop it "
+                        f"(kill {holder}) and run the same command to go on"
+                    ) from None
+            except OSError as error:
+                if error.errno in {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}:
+                    return
+                raise
+            time.sleep(0.1)
 
     def committed(self, shard: int) -> bool:
         """Whether the shard is there. One in which every image failed is a folder without pictures."""

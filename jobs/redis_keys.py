@@ -14,11 +14,13 @@ imagemill:worker:NAME     hash    heartbeat                status, waiters 60 s,
 imagemill:job:ID          hash    every script             every script    retention after it finished
 imagemill:job:ID:spec     string  create                   claim           retention after it finished
 imagemill:job:ID:shards   hash    add, retry               claim, retry    retention after it finished
-imagemill:job:ID:ready    list    add, release, reap …     claim           gone when empty, else with the job
+imagemill:job:ID:ready    list    add, retry, what returns claim           gone when empty, else with the job
 imagemill:job:ID:leased   hash    claim, renew, complete … fence, status   gone when empty, else with the job
 imagemill:job:ID:done     string  record, complete         status, retry   retention after it finished
-imagemill:job:ID:failures hash    fail, complete, retry    status, retry   retention after it finished
+imagemill:job:ID:failures hash    record, complete, retry  status, retry   retention after it finished
+imagemill:job:ID:flagged  string  record, complete         retry           retention after it finished
 imagemill:job:ID:refusals hash    refuse                   claim, status   retention after it finished
+imagemill:job:ID:workers  set     claim                    finish          retention after it finished
 
 An unfinished job has no TTL on purpose: losing its keys would lose work. Besides these there are Celery's
 own: the queue list `imagemill`, `_kombu*` and `unacked*`.
@@ -32,7 +34,9 @@ job:ID:ready    shard numbers that wait; the head is claimed next, what comes ba
 job:ID:leased   shard number (or `finish`) -> JSON {"a": attempt, "w": worker, "t": ms since 1970}
 job:ID:done     one bit an image, by its index in the job
 job:ID:failures index -> JSON {"shard", "position", "image_id", "reason"}
-job:ID:refusals worker -> why it does not take the job
+job:ID:flagged  one bit an image that is kept but doubted
+job:ID:refusals worker -> JSON {"until": ms since 1970, "reason"}: why it does not take the job till then
+job:ID:workers  every worker that claimed a shard
 """
 
 from __future__ import annotations
@@ -51,7 +55,7 @@ WORKERS = PREFIX + "workers"
 NOTHING = PREFIX + "nothing"
 """No key has this name: a push onto it fails as every write would, and changes nothing."""
 
-JOB_PARTS = ("spec", "shards", "ready", "leased", "done", "failures", "refusals")
+JOB_PARTS = ("spec", "shards", "ready", "leased", "done", "failures", "flagged", "refusals", "workers")
 
 
 def job(job_id: str, part: str | None = None) -> str:

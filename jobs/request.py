@@ -42,7 +42,11 @@ class ImageRequest:
     init_latents: str | None = None
 
     def identity(self) -> str:
-        """The canonical JSON that `image_id` hashes: sorted keys, no spaces, UTF-8, without `model`."""
+        """The canonical JSON that `image_id` hashes: sorted keys, no spaces, UTF-8, without `model`.
+
+        A field that is added later must be left out while at its default: each key more here would give every
+        image that was ever rendered another id, and outputs would be rendered anew.
+        """
         settings = asdict(self)
         del settings["model"]
         if self.image_format == "png":

@@ -27,7 +27,8 @@ class Settings(BaseSettings):
     output_root: Path | None = None
     """A worker writes only below this folder; None means the folder it was started in."""
     lease: float = Field(30.0, ge=1.0, le=3600.0)
-    """Seconds a shard stays claimed without renewal; renewed every third of it. The same on all workers."""
+    """Seconds a shard stays claimed without renewal. Renewed each second, or each third of it if that is
+    less. The same on all workers."""
     rows: int = Field(16, ge=1, le=1024)
     """Rows of one UNet forward (a guided image takes two)."""
     task_slots: int = Field(2, ge=1, le=64)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobs.errors import ImagemillError, JobError
+from jobs.errors import ImagemillError, Interrupted, JobError
 
 if TYPE_CHECKING:
     from jobs.job import JobStatus
@@ -28,7 +28,7 @@ def command() -> None:
     `imagemill run FILE` does it all on this machine. With a Redis of your own (IMAGEMILL_REDIS_URL) and
     workers (`imagemill-worker`) anywhere, `imagemill submit FILE` and watch.
 
-    Exit status: 0 done, 1 some images failed or the job was ended early, 2 bad input.
+    Exit status: 0 done, 1 some images failed or the job was ended early, 2 bad input, 130 Ctrl-C.
     """
 
 
@@ -57,7 +57,6 @@ def submit(files: tuple[Path, ...], limit: int | None, sample: int | None, wait:
     from dataclasses import asdict
 
     from producer import show
-    from producer.run import print_submitted
     from producer.submit import prepare
     from producer.submit import submit as submit_one
 
@@ -69,7 +68,7 @@ def submit(files: tuple[Path, ...], limit: int | None, sample: int | None, wait:
     for one in prepared:
         submitted.append(submit_one(one, ledger, url))
         if not as_json:
-            print_submitted(submitted[-1])
+            show.print_submitted(submitted[-1])
     if not wait:
         if as_json:
             _print_json([asdict(one) for one in submitted])
@@ -81,7 +80,7 @@ def submit(files: tuple[Path, ...], limit: int | None, sample: int | None, wait:
         _print_json([show.as_json(end) for end in ends])
     else:
         for end in ends:
-            _print_end(end)
+            show.print_end(end)
     _exit_with(ends)
 
 
@@ -100,11 +99,12 @@ def run(file: Path, limit: int | None, sample: int | None, gpus: str, keep: bool
     Ctrl-C stops cleanly; the same command goes on where it stopped.
     """
     from jobs.settings import load_settings
+    from producer import show
     from producer.run import run as run_all
 
     _one_of(limit, sample)
     status, _submitted = run_all(file, load_settings(), limit=limit, sample=sample, gpus=gpus, keep=keep)
-    _print_end(status)
+    show.print_end(status)
     _exit_with([status])
 
 
@@ -139,13 +139,15 @@ def status(job: str | None, as_json: bool) -> None:
 def watch(job: str) -> None:
     """Follow JOB until it is finished.
 
-    The exit status tells how it went.
+    The exit status tells how it went. Ctrl-C ends the watching, not the job.
     """
+    from producer import show
+
     _settings, _url, ledger = _connect()
     # Following goes on through an outage; a Redis that is away from the start is told.
     ledger.status(job)
     end = _follow(ledger, job, quiet=False)
-    _print_end(end)
+    show.print_end(end)
     _exit_with([end])
 
 
@@ -188,6 +190,7 @@ def retry(job: str, wait: bool) -> None:
 
     Its failures, and what was never rendered because it was cancelled or stopped.
     """
+    from producer import show
     from producer.submit import retry as retry_job
 
     _settings, url, ledger = _connect()
@@ -195,7 +198,7 @@ def retry(job: str, wait: bool) -> None:
     click.echo(f"{job}: {count} images sent back" if count else f"{job}: nothing is missing")
     if wait and count:
         end = _follow(ledger, job, quiet=False)
-        _print_end(end)
+        show.print_end(end)
         _exit_with([end])
 
 
@@ -221,28 +224,18 @@ def _follow(ledger: Ledger, job_id: str, *, quiet: bool) -> JobStatus:
     from producer.follow import follow
     from producer.progress import show_progress
 
-    statuses = follow(ledger, job_id)
-    if not quiet:
-        return show_progress(statuses)
-    for end in statuses:
-        last = end
-    return last
-
-
-def _print_end(end: JobStatus) -> None:
-    """The last line: how many images, where, how fast."""
-    from producer import show
-
-    taken = max(0.0, end.ended - end.started) if end.started else 0.0
-    rate = f", {end.done / taken:.1f} images/s" if taken > 0 and end.done else ""
-    failed = f", {end.failed} failed (see failures.jsonl)" if end.failed else ""
-    left = f", {end.left} not rendered" if end.left else ""
-    held = f"; {end.held} were there already" if end.held else ""
-    reason = f" ({end.reason})" if end.reason else ""
-    click.echo(
-        f"{show.state(end)}{reason}: {end.done} images in {end.output}, {show.duration(taken)}{rate}"
-        f"{failed}{left}{held}"
-    )
+    statuses = follow(ledger, job_id, say=lambda line: click.echo(line, err=True))
+    try:
+        if not quiet:
+            return show_progress(statuses)
+        for end in statuses:
+            last = end
+        return last
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"no longer watching; {job_id} goes on: `imagemill watch {job_id}` follows it again, "
+            f"`imagemill cancel {job_id}` ends it"
+        ) from None
 
 
 def _exit_with(ends: list[JobStatus]) -> None:

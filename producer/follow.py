@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 from jobs.errors import JobError, LedgerUnavailable
 from jobs.job import JobStatus
@@ -13,33 +13,52 @@ INTERVAL = 0.25
 """Seconds between two looks at the ledger."""
 
 
-def follow(ledger: Ledger, job_id: str, *, check: Callable[[], None] = lambda: None) -> Iterator[JobStatus]:
+def follow(
+    ledger: Ledger,
+    job_id: str,
+    *,
+    check: Callable[[], None] = lambda: None,
+    say: Callable[[str], None] = lambda line: None,
+    own_worker: bool = False,
+) -> Iterator[JobStatus]:
     """Yields the job's status a few times a second; the last one is of the finished job.
 
-    Goes on through an outage of Redis. `check` may raise to end it. Raises JobError when the job is gone, or
-    when every worker there is refuses it.
+    Goes on through an outage of Redis. `say` gets a line when an outage begins and when it ends, and one when
+    no worker is alive, unless the caller has started one (`own_worker`). `check` may raise to end it. Raises
+    JobError when the job is gone, or when every worker there is refuses it.
     """
+    away = alone = False
     while True:
         check()
         try:
             status = ledger.status(job_id)
+            workers = None
             if status.state != "finished":
                 ledger.reap()
-                _check_refusals(ledger, status)
-        except LedgerUnavailable:
+                if status.refusals or not (own_worker or alone or status.workers or status.paused):
+                    workers = ledger.workers()
+        except LedgerUnavailable as error:
+            if not away:
+                say(f"{job_id}: {error}; going on when it is back")
+            away = True
             time.sleep(INTERVAL)
             continue
+        if away:
+            say(f"{job_id}: Redis is back")
+            away = False
+        if workers is not None:
+            _check_refusals(status, workers)
+            if not (workers or alone or own_worker):
+                say(f"{job_id} waits: no worker is alive: start one with `imagemill-worker`")
+                alone = True
         yield status
         if status.state == "finished":
             return
         time.sleep(INTERVAL)
 
 
-def _check_refusals(ledger: Ledger, status: JobStatus) -> None:
-    if not status.refusals:
-        return
-    workers = set(ledger.workers())
-    if workers and workers <= set(status.refusals):
+def _check_refusals(status: JobStatus, workers: Collection[str]) -> None:
+    if workers and set(workers) <= set(status.refusals):
         reasons = sorted({status.refusals[name] for name in workers})
         raise JobError(
             f"{status.job_id}: no worker takes it: {'; '.join(reasons)}\nPut it right, then "

@@ -45,13 +45,12 @@ def _bar(statuses: Iterable[JobStatus]) -> JobStatus:
         task = bar.add_task("", total=None, rate="")
         for status in statuses:
             last = status
-            failed = f", {status.failed} failed" if status.failed else ""
             rate = f"{status.images_per_second:.1f} images/s, {show.duration(status.eta_seconds)} left"
             bar.update(
                 task,
                 description=f"{status.job_id} {show.state(status)}",
                 total=status.total,
                 completed=status.done + status.failed,
-                rate=rate + failed + show.waits(status),
+                rate=rate + show.doubts(status) + show.waits(status),
             )
     return last

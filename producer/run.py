@@ -15,11 +15,12 @@ from types import FrameType
 import click
 
 from jobs.connection import publish, redis_url
-from jobs.errors import Interrupted, SettingsError
+from jobs.errors import Interrupted, LedgerError, SettingsError
 from jobs.job import JobStatus
 from jobs.ledger import Ledger
 from jobs.lifeline import start_tied
 from jobs.settings import PREFIX, Settings
+from producer import show
 from producer.embedded_redis import EmbeddedRedis
 from producer.follow import follow
 from producer.progress import show_progress
@@ -38,36 +39,40 @@ def run(
     its data). Raises Interrupted after a clean stop: a second run goes on from there.
     """
     prepared = prepare(path, settings, limit=limit, sample=sample)
+    output = prepared.output
     with ExitStack() as stack:
         stack.enter_context(_stops_become_interrupts())
+        server = lock = None
         if settings.redis_url is None:
             server = stack.enter_context(EmbeddedRedis(keep=keep))
             url = server.url
-            stack.enter_context(publish(settings, url, prepared.output.path))
+            output.prepare()
+            # The Redis of another run knows nothing of this one: only the folder is common to both.
+            lock = stack.enter_context(output.locked())
+            stack.enter_context(publish(settings, url, output.path))
             if keep:
                 click.echo(f"Redis' data: {server.folder}")
         else:
             url = redis_url(settings)
         ledger = Ledger(url)
         submitted = submit(prepared, ledger, url)
-        print_submitted(submitted)
-        worker = stack.enter_context(_worker(url, settings, prepared.output.path, gpus))
-        status = show_progress(follow(ledger, submitted.job_id, check=worker.check))
+        show.print_submitted(submitted)
+        worker = stack.enter_context(_worker(url, settings, output.path, gpus, lock))
+
+        def check() -> None:
+            if server is not None and not server.alive:
+                raise LedgerError(
+                    "the Redis of this run ended; what was rendered is kept: run the same command to go on"
+                )
+            worker.check()
+
+        statuses = follow(ledger, submitted.job_id, check=check, say=_say, own_worker=True)
+        status = show_progress(statuses)
     return status, submitted
 
 
-def print_submitted(submitted: Submitted) -> None:
-    """Says what a submission came to."""
-    parts = [f"{submitted.job_id}: {submitted.images} images to render"]
-    if submitted.held:
-        parts.append(f"{submitted.held} are in the output already")
-    if submitted.duplicates:
-        parts.append(f"{submitted.duplicates} lines ask for an image that another line asks for too")
-    if submitted.attached:
-        parts.append("it was submitted before and goes on")
-    click.echo(", ".join(parts))
-    if submitted.remark:
-        click.echo(f"{submitted.job_id}: {submitted.remark}")
+def _say(line: str) -> None:
+    click.echo(line, err=True)
 
 
 class _Worker:
@@ -97,8 +102,11 @@ class _Worker:
 
 
 @contextmanager
-def _worker(url: str, settings: Settings, output: Path, gpus: str) -> Iterator[_Worker]:
-    """A worker on this machine, tied to this process, writing only below this job's output."""
+def _worker(url: str, settings: Settings, output: Path, gpus: str, lock: int | None) -> Iterator[_Worker]:
+    """A worker on this machine, tied to this process, writing only below this job's output.
+
+    It inherits `lock`, so that the output stays locked until it has ended, also when this process is killed.
+    """
     command = shutil.which(
         "imagemill-worker", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     )
@@ -107,12 +115,21 @@ def _worker(url: str, settings: Settings, output: Path, gpus: str) -> Iterator[_
             "`imagemill-worker` is not on PATH: install imagemill with its worker extra, "
             "pip install 'imagemill[worker]'"
         )
-    environment = {**os.environ, f"{PREFIX}REDIS_URL": url}
+    # A worker that took other models only would leave this job waiting without a word.
+    chosen = {f"{PREFIX}REDIS_URL": url, f"{PREFIX}MODELS": ""}
     if settings.output_root is None:
-        environment[f"{PREFIX}OUTPUT_ROOT"] = str(output)
+        chosen[f"{PREFIX}OUTPUT_ROOT"] = str(output)
+    # The settings' names are read in any case: a lower-case one must not stand beside ours.
+    environment = {key: value for key, value in os.environ.items() if key.upper() not in chosen} | chosen
     log = output / ".imagemill" / "worker.log"
     with log.open("ab") as file:
-        process = start_tied([command, "--gpus", gpus], env=environment, stdout=file, stderr=file)
+        process = start_tied(
+            [command, "--gpus", gpus],
+            env=environment,
+            pass_fds=() if lock is None else (lock,),
+            stdout=file,
+            stderr=file,
+        )
     worker = _Worker(process, log)
     try:
         yield worker

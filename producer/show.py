@@ -5,11 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from jobs.job import JobStatus
+
+if TYPE_CHECKING:
+    from producer.submit import Submitted
 
 Workers = Mapping[str, Mapping[str, str]]
 
@@ -66,7 +69,8 @@ def print_job(job: JobStatus, workers: Workers, failures: Mapping[int, Mapping[s
     click.echo(f"{job.job_id}: {state(job)}{f' ({job.reason})' if job.reason else ''}")
     click.echo(f"  output    {job.output}")
     held = f", {job.held} were there already" if job.held else ""
-    click.echo(f"  images    {job.done} of {job.total} done, {job.failed} failed, {job.left} left{held}")
+    counts = f"{job.done} of {job.total} done, {job.failed} failed, {job.left} left"
+    click.echo(f"  images    {counts}{held}{_flagged(job)}")
     click.echo(
         f"  shards    {job.shards} in all, {job.shards_ready} waiting, {job.shards_leased} being rendered"
     )
@@ -83,13 +87,49 @@ def print_job(job: JobStatus, workers: Workers, failures: Mapping[int, Mapping[s
         click.echo(f"  failures  {len(failures) - 10} more: see failures.jsonl in the output, or --json")
 
 
+def print_submitted(submitted: Submitted) -> None:
+    """What a submission came to."""
+    parts = [f"{submitted.job_id}: {submitted.images} images to render"]
+    if submitted.held:
+        parts.append(f"{submitted.held} are in the output already")
+    if submitted.duplicates:
+        parts.append(f"{submitted.duplicates} lines ask for an image that another line asks for too")
+    if submitted.attached:
+        parts.append("it was submitted before and goes on")
+    click.echo(", ".join(parts))
+    if submitted.remark:
+        click.echo(f"{submitted.job_id}: {submitted.remark}")
+
+
+def print_end(end: JobStatus) -> None:
+    """The last line of a job that was followed: how many images, where, how fast, and what is lacking."""
+    begin = f"{state(end)}{f' ({end.reason})' if end.reason else ''}"
+    taken = end.ended - end.started
+    # A later run's time says nothing of the images of those before it.
+    time = f", {duration(taken)}" if end.run == 1 and end.started and taken > 0 else ""
+    rate = f", {end.images_per_second:.1f} images/s" if end.images_per_second > 0 else ""
+    failed = f", {end.failed} failed (see failures.jsonl)" if end.failed else ""
+    held = f"; {end.held} were there already" if end.held else ""
+    if end.left:
+        click.echo(
+            f"{begin}: {end.done} of {end.total} images rendered{time}{rate}{failed}{_flagged(end)}; those "
+            f"of unfinished shards wait in the spool of {end.output} for the next submission{held}"
+        )
+        return
+    click.echo(f"{begin}: {end.done} images in {end.output}{time}{rate}{failed}{_flagged(end)}{held}")
+
+
 def progress_line(job: JobStatus) -> str:
     """The job in one line, for `watch` and `run`."""
-    failed = f", {job.failed} failed" if job.failed else ""
     return (
-        f"{job.job_id}: {state(job)}, {job.done}/{job.total} images{failed}, {_rate(job)} images/s, "
+        f"{job.job_id}: {state(job)}, {job.done}/{job.total} images{doubts(job)}, {_rate(job)} images/s, "
         f"{duration(job.eta_seconds)} left{waits(job)}"
     )
+
+
+def doubts(job: JobStatus) -> str:
+    """How many images failed and how many are kept but doubted; empty when there are none."""
+    return (f", {job.failed} failed" if job.failed else "") + _flagged(job)
 
 
 def waits(job: JobStatus) -> str:
@@ -100,6 +140,10 @@ def waits(job: JobStatus) -> str:
 def is_terminal() -> bool:
     """Whether a person looks at standard output."""
     return sys.stdout.isatty()
+
+
+def _flagged(job: JobStatus) -> str:
+    return f", {job.flagged} flagged (see metadata.jsonl)" if job.flagged else ""
 
 
 def _rate(job: JobStatus) -> str:

@@ -12,13 +12,15 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from jobs.broker import celery_app, wake
 from jobs.errors import JobError, LatentsError, OutputError, Overtaken
-from jobs.expand import expand, gather_latents, limit, sample
-from jobs.job import JobSpec
+from jobs.expand import expand, limit, sample
+from jobs.job import JobSpec, is_done
 from jobs.ledger import Ledger
 from jobs.manifest import Manifest, load_manifest
+from jobs.manifest_latents import gather_latents
 from jobs.models import ModelRef
 from jobs.output import Output
 from jobs.request import Entry, ImageRequest
@@ -115,7 +117,7 @@ def _store(prepared: Prepared, ledger: Ledger, url: str) -> Submitted:
         duplicates += 1
 
     while ledger.submission(job_id).state == "open":
-        output.write_job_manifest(job_id, spec.manifest)
+        output.write_job_manifest(job_id, _written(prepared))
         duplicates = 0
         try:
             _fill(prepared, spec, job_id, ledger, url, prepared.entries(count))
@@ -172,37 +174,36 @@ def _chunks(entries: Iterator[Entry], held: set[str], shard_size: int) -> Iterat
 
 
 def retry(job_id: str, ledger: Ledger, url: str) -> int:
-    """Sends back what a finished job lacks, failed or never rendered, as a new run; returns how many."""
+    """Sends back what a finished job's output lacks, as the job's next run; returns how many images."""
     status = ledger.status(job_id)
     if status.state != "finished":
         raise JobError(f"{job_id} is {status.state}: retry it when it is finished, or cancel it first")
     spec = ledger.spec(job_id)
-    base = ImageRequest.from_mapping(spec.base)
-    # A later job may have rendered what this one left.
-    done, held = ledger.done_bits(job_id), Output(Path(spec.output)).held_image_ids()
-    lacking: list[tuple[int, Entry]] = []
+    base, output = ImageRequest.from_mapping(spec.base), Output(Path(spec.output))
+    # The output decides: what a cancelled job counted may lie in the spool alone, and a later job may have
+    # rendered what this one left.
+    in_output, done = output.held_image_ids(), ledger.done_bits(job_id)
+    held: set[int] = set()
+    lacking: dict[int, Entry] = {}
     for blob in ledger.shard_blobs(job_id):
         shard = decode_shard(blob, base, spec.name)
-        lacking += [
-            (index, entry)
-            for index, entry in zip(shard.indices, shard.entries, strict=True)
-            if index // 8 >= len(done) or not done[index // 8] >> (7 - index % 8) & 1
-            if entry.request.image_id not in held
-        ]
-    # An image that failed twice stands in two shards.
-    unique = sorted(dict(lacking).items())
-    if not unique:
+        for index, entry in zip(shard.indices, shard.entries, strict=True):
+            if entry.request.image_id not in in_output:
+                lacking[index] = entry
+            elif not is_done(done, index):
+                held.add(index)
+    if not lacking:
         return 0
-    number = max(Output(Path(spec.output)).next_shard(), ledger.first_shard(job_id) + status.shards)
-    shards = []
-    for start in range(0, len(unique), spec.shard_size):
-        part = unique[start : start + spec.shard_size]
+    number = max(output.next_shard(), ledger.first_shard(job_id) + status.shards)
+    again, shards = sorted(lacking.items()), []
+    for start in range(0, len(again), spec.shard_size):
+        part = again[start : start + spec.shard_size]
         shards.append((number, encode_shard(Shard([i for i, _ in part], [e for _, e in part]), base)))
         number += 1
     incarnation = ledger.incarnation(job_id)
-    ledger.retry(job_id, incarnation, status.run, [index for index, _ in unique], shards)
+    ledger.retry(job_id, incarnation, status.run, sorted(held), sorted(lacking), shards)
     wake(celery_app(url), min(len(shards), _wake_ups(ledger)))
-    return len(unique)
+    return len(lacking)
 
 
 def _spec(prepared: Prepared) -> JobSpec:
@@ -223,7 +224,7 @@ def _spec(prepared: Prepared) -> JobSpec:
         image_quality=manifest.image_quality,
     )
     return JobSpec(
-        manifest=manifest.to_json() | {"revision": model.revision},
+        manifest={key: value for key, value in _written(prepared).items() if key != "prompts"},
         base=asdict(base),
         name=manifest.name,
         output=str(prepared.output.path),
@@ -239,9 +240,14 @@ def _spec(prepared: Prepared) -> JobSpec:
     )
 
 
+def _written(prepared: Prepared) -> dict[str, Any]:
+    """The manifest as JSON, with the revision that its model has now."""
+    return prepared.manifest.to_json() | {"revision": prepared.model.revision}
+
+
 def _digest(prepared: Prepared, spec: JobSpec) -> str:
     """What makes two submissions the same: the manifest, the latents' contents, how it was narrowed."""
-    told = json.dumps([asdict(spec), sorted(prepared.latents.items())], sort_keys=True)
+    told = json.dumps([asdict(spec), _written(prepared), sorted(prepared.latents.items())], sort_keys=True)
     return hashlib.sha256(told.encode()).hexdigest()
 
 

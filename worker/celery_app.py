@@ -40,7 +40,7 @@ def _start(sender: Any, **_: Any) -> None:
 
 @signals.worker_shutting_down.connect  # type: ignore[untyped-decorator]
 def _stop(**_: Any) -> None:
-    process.runtime().stop()
+    process.stop()
 
 
 @signals.worker_shutdown.connect  # type: ignore[untyped-decorator]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from jobs.errors import ImagemillError
 from jobs.lifeline import LIFELINE_FD
@@ -95,18 +96,53 @@ def command(
     metavar="FILE",
     help="Default: IMAGE_ID.png, .jpg …",
 )
-def render(request: str, model: str | None, inputs: Path | None, out: Path | None) -> None:
-    """Render one image by itself, without Redis: the command that failures.jsonl gives for each failure."""
+@click.pass_context
+def render(
+    context: click.Context, request: str, model: str | None, inputs: Path | None, out: Path | None
+) -> None:
+    """Render one image by itself, without Redis: the command that failures.jsonl gives for each failure.
+
+    `imagemill-worker --rows N render …` renders it with as many rows as its job did.
+    """
+    from jobs.errors import OutputError
     from jobs.output import write_atomically
     from jobs.settings import load_settings
     from worker.encode import SUFFIXES
     from worker.render import parse_request
     from worker.render import render as render_one
 
+    rows = _rows_alone(context)
     asked = parse_request(request)
+    settings = load_settings()
+    if rows is not None:
+        settings = settings.model_copy(update={"rows": rows})
     file = Path(asked.image_id + SUFFIXES[asked.image_format]) if out is None else out
-    write_atomically(file, render_one(asked, model, inputs, load_settings()))
+    # Before the model is loaded: that takes its time.
+    if not file.parent.is_dir():
+        raise OutputError(f"--out {file}: there is no folder {file.parent}: make it, or name another file")
+    picture = render_one(asked, model, inputs, settings)
+    try:
+        write_atomically(file, picture)
+    except OSError as error:
+        raise OutputError(
+            f"--out {file}: cannot be written ({error.strerror}): name a file in a folder of yours"
+        ) from None
     click.echo(str(file))
+
+
+def _rows_alone(context: click.Context) -> int | None:
+    """`--rows` as it stands before `render`; an option there that means nothing to it is refused."""
+    group = context.parent
+    if group is None:
+        return None
+    for option in group.command.params:
+        given = group.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE
+        if given and option.name != "rows":
+            raise click.UsageError(
+                f"{option.opts[0]} says nothing to `render`: leave it out, or put it behind"
+            )
+    rows: int | None = group.params["rows"]
+    return rows
 
 
 def main() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 
 import diffusers
 import numpy as np
@@ -12,6 +14,8 @@ from jobs.metadata import imagemill_version
 from jobs.request import ImageRequest
 from worker.image_diffusion_model import ImageDiffusionModel, to_pixels
 from worker.renderer import (
+    BrokenDevice,
+    OutOfMemory,
     Picture,
     RenderedBy,
     Stopped,
@@ -60,6 +64,14 @@ class DiffusionRenderer:
         )
         return pictures[: len(requests)]
 
+    def halve_rows(self) -> bool:
+        """Makes micro-batches half as large from now on; False when they cannot be smaller."""
+        if self._rows <= 2:
+            return False
+        self._rows //= 2
+        self.rendered_by = replace(self.rendered_by, rows=self._rows)
+        return True
+
     def render_alone(
         self, request: ImageRequest, init_latents: np.ndarray | None, stop: Callable[[], bool]
     ) -> Picture:
@@ -68,6 +80,15 @@ class DiffusionRenderer:
             return self._paint([request], [init_latents], stop)[0]
 
     def _paint(
+        self,
+        requests: Sequence[ImageRequest],
+        init_latents: Sequence[np.ndarray | None],
+        stop: Callable[[], bool],
+    ) -> list[Picture]:
+        with _device_errors():
+            return self._painted(requests, init_latents, stop)
+
+    def _painted(
         self,
         requests: Sequence[ImageRequest],
         init_latents: Sequence[np.ndarray | None],
@@ -96,3 +117,20 @@ class DiffusionRenderer:
         decoded = self._model.decode_img_latents(latents)
         finite = (latents.isfinite().flatten(1).all(1) & decoded.isfinite().flatten(1).all(1)).tolist()
         return [Picture(pixels, ok) for pixels, ok in zip(to_pixels(decoded), finite, strict=True)]
+
+
+@contextmanager
+def _device_errors() -> Iterator[None]:
+    """Tells errors of the device from those of a request."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        torch.cuda.empty_cache()
+        raise OutOfMemory(str(error)) from error
+    except torch.AcceleratorError as error:
+        raise BrokenDevice(str(error)) from error
+    except RuntimeError as error:
+        # The CPU's allocator raises no class of its own.
+        if "can't allocate memory" in str(error):
+            raise OutOfMemory(str(error)) from error
+        raise

@@ -12,16 +12,27 @@ import os
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
 from jobs.errors import ImagemillError, ModelError, RenderError
 from jobs.request import ImageRequest
 from worker.encode import is_flat
-from worker.renderer import BatchKey, Picture, RenderedBy, Renderer, Stopped, batch_key
+from worker.logs import bound
+from worker.renderer import (
+    BatchKey,
+    BrokenDevice,
+    OutOfMemory,
+    Picture,
+    RenderedBy,
+    Renderer,
+    Stopped,
+    batch_key,
+)
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +67,8 @@ class Order:
     request: ImageRequest
     init_latents: np.ndarray | None
     deliver: Callable[[Outcome], None]
+    context: Mapping[str, Any] = field(default_factory=dict)
+    """What log lines about it say: job, shard, image_id."""
 
 
 class Engine:
@@ -115,11 +128,15 @@ class Engine:
         with self._changed:
             self._changed.notify()
 
+    def wait(self) -> None:
+        """Waits for the engine's thread to end, but not for a model to load."""
+        while self._thread.is_alive() and not self._loading:
+            self._thread.join(0.1)
+
     def close(self) -> None:
         """Stops, and waits for the engine's thread and the writers to end, but not for a model to load."""
         self.stop()
-        while self._thread.is_alive() and not self._loading:
-            self._thread.join(0.1)
+        self.wait()
         self._writers.shutdown(wait=True)
 
     # Schedule, run, retire.
@@ -135,13 +152,25 @@ class Engine:
                     told = str(error) if isinstance(error, ImagemillError) else unforeseen
                     self._refuse(pipeline, ModelError(told))
                 else:
-                    self._render(renderer, self._next_batch(pipeline, renderer))
+                    self._render_or_refuse(renderer, pipeline)
         except Stopped:
             return
         except BaseException:
             # Without its engine the process would hold leases for nothing; its supervisor starts another.
             log.critical("the engine's thread died", exc_info=True)
             os._exit(70)
+
+    def _render_or_refuse(self, renderer: Renderer, pipeline: Pipeline) -> None:
+        try:
+            self._render(renderer, self._next_batch(pipeline, renderer))
+        except OutOfMemory as error:
+            self._refuse(pipeline, ModelError(f"{pipeline.model} does not fit this device: {_say(error)}"))
+
+    def _put_back(self, orders: Sequence[Order]) -> None:
+        """Puts the orders of a micro-batch that was too large back, first in line."""
+        with self._changed:
+            key = (orders[0].pipeline, batch_key(orders[0].request))
+            self._waiting.setdefault(key, deque()).extendleft(reversed(orders))
 
     def _next_pipeline(self) -> Pipeline | None:
         """Waits for orders; the loaded pipeline while it has some, else that of the oldest. None: stopped."""
@@ -191,8 +220,13 @@ class Engine:
                 [order.init_latents for order in orders],
                 self._stop.is_set,
             )
-        except Stopped:
+        except (Stopped, BrokenDevice):
             raise
+        except OutOfMemory as error:
+            self._put_back(orders)
+            if not renderer.halve_rows():
+                raise
+            log.warning("out of memory (%s): going on with %d rows", _say(error), renderer.rendered_by.rows)
         except Exception as error:
             if len(orders) > 1:
                 log.warning("a micro-batch of %d raised %s: rendering its halves", len(orders), _say(error))
@@ -201,7 +235,11 @@ class Engine:
                 self._render(renderer, orders[middle:])
             else:
                 self._render_alone(renderer, orders[0], f"raised {_say(error)}")
-            return
+        else:
+            self._look_at(renderer, orders, pictures)
+
+    def _look_at(self, renderer: Renderer, orders: Sequence[Order], pictures: Sequence[Picture]) -> None:
+        """Hands good pictures on and renders doubtful ones again."""
         for order, picture in zip(orders, pictures, strict=True):
             if not picture.finite:
                 self._render_alone(renderer, order, "non-finite values")
@@ -212,10 +250,11 @@ class Engine:
 
     def _render_alone(self, renderer: Renderer, order: Order, doubt: str) -> None:
         """Renders a doubtful image once more, alone and in fp32: it is good, flagged or a failure then."""
-        log.warning("image %s: %s; once more, alone in fp32", order.request.image_id, doubt)
+        with bound(**order.context):
+            log.warning("%s; once more, alone in fp32", doubt)
         try:
             picture = renderer.render_alone(order.request, order.init_latents, self._stop.is_set)
-        except Stopped:
+        except (Stopped, BrokenDevice):
             raise
         except Exception as error:
             self._retire(order, RenderError(f"raised {_say(error)}, alone in fp32 too"))
@@ -246,7 +285,8 @@ class Engine:
 
     def _deliver(self, order: Order, outcome: Outcome) -> None:
         try:
-            order.deliver(outcome)
+            with bound(**order.context):
+                order.deliver(outcome)
         finally:
             with self._written:
                 self._unwritten -= 1

@@ -6,7 +6,7 @@ import importlib.metadata
 import json
 import platform
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,13 +26,15 @@ class JobReport:
     job_id: str
     manifest: Mapping[str, Any]
     outcome: str
-    """The job's last state in the ledger's words: finished, cancelled, …"""
+    """In the ledger's words: complete, failures, cancelled or stopped."""
     reason: str | None = None
     """Why it ended otherwise than by finishing."""
     images: int
     """Images that the job was to render; those that the output held already are not among them."""
     done: int
     failed: int
+    flagged: int = 0
+    """Done and kept, but doubted: one flat colour."""
     submitted_at: str
     started_at: str | None
     """None when no worker ever claimed a shard of it."""
@@ -40,13 +42,14 @@ class JobReport:
     workers: Sequence[str]
 
 
-def finish_output(output: Output, report: JobReport) -> None:
+def finish_output(output: Output, report: JobReport, check: Callable[[], None] = lambda: None) -> None:
     """Write failures.jsonl, preview.jpg, README.md and, last, job.json; then take the spool away.
 
     Safe to run again, also after a crash in its middle: the same output and report give the same files.
     failures.jsonl exists only when something failed that the output does not hold. The spool of a job that
     left images neither done nor failed (it was cancelled) stays: the next submission adopts from it. A
-    README.md without our mark is somebody's own and stays as it is.
+    README.md without our mark is somebody's own and stays as it is. `check` is called before job.json and
+    the spool are touched, which may be a newer job's by then; it raises to end that.
     Raises OutputError where a shard's metadata cannot be read.
     """
     found = contents(output)
@@ -61,8 +64,10 @@ def finish_output(output: Output, report: JobReport) -> None:
         readme = output.path / "README.md"
         if not readme.exists() or MARK in readme.read_text(encoding="utf-8", errors="replace"):
             write_atomically(readme, dataset_card(output.path.name, found).encode())
+    check()
     text = json.dumps(_job_json(report, found, len(failures)), ensure_ascii=False, indent=2)
     write_atomically(output.path / "job.json", f"{text}\n".encode())
+    check()
     if report.done + report.failed >= report.images:
         shutil.rmtree(output.spool, ignore_errors=True)
 
@@ -72,7 +77,12 @@ def _job_json(report: JobReport, found: Contents, failures: int) -> dict[str, An
         "job_id": report.job_id,
         "outcome": report.outcome,
         "reason": report.reason,
-        "images": {"asked": report.images, "done": report.done, "failed": report.failed},
+        "images": {
+            "asked": report.images,
+            "done": report.done,
+            "failed": report.failed,
+            "flagged": report.flagged,
+        },
         "output": {"images": found.total, "shards": len(found.images), "failures": failures},
         "times": {
             "submitted": report.submitted_at,

@@ -199,8 +199,9 @@ class ImageDiffusionModel:
     def in_fp32(self) -> Iterator[None]:
         """Everything inside runs in float32. Half-precision weights go up and come back bit for bit."""
         before = self.precision
-        self._convert(resolve_precision("fp32", self.device))
         try:
+            # Memory may run out with half of the weights converted: that is taken back too.
+            self._convert(resolve_precision("fp32", self.device))
             yield
         finally:
             self._convert(before)

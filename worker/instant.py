@@ -51,6 +51,10 @@ class InstantRenderer:
         self._wait(stop)
         return [_draw(request) for request in requests]
 
+    def halve_rows(self) -> bool:
+        """False: the stand-in needs no memory."""
+        return False
+
     def render_alone(
         self, request: ImageRequest, init_latents: np.ndarray | None, stop: Callable[[], bool]
     ) -> Picture:

@@ -2,30 +2,42 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 from jobs.job import JobSpec
 from jobs.ledger import Ledger
+from jobs.output import Output
 from worker.finish import JobReport
 
 
-def job_report(ledger: Ledger, job_id: str, spec: JobSpec) -> JobReport:
+def job_report(ledger: Ledger, job_id: str, output: Output, spec: JobSpec) -> JobReport:
     """The report of a job that has nothing left to render."""
     status = ledger.status(job_id)
-    outcome = status.ending if status.ending != "" else "failures" if status.failed else "complete"
     return JobReport(
         job_id=job_id,
-        manifest=spec.manifest,
-        outcome=outcome,
+        manifest=_manifest(output, job_id, spec),
+        outcome=status.outcome,
         reason=status.reason if status.reason != "" else None,
         images=status.total,
         done=status.done,
         failed=status.failed,
+        flagged=status.flagged,
         submitted_at=_iso(status.created),
         started_at=_iso(status.started) if status.started else None,
         finished_at=_iso(status.ended),
-        workers=sorted(ledger.workers()),
+        workers=ledger.workers_of(job_id),
     )
+
+
+def _manifest(output: Output, job_id: str, spec: JobSpec) -> Mapping[str, Any]:
+    """The manifest as the submitter left it in the output; without its prompts when that is gone."""
+    try:
+        return dict(json.loads((output.jobs / f"{job_id}.json").read_bytes()))
+    except (OSError, ValueError):
+        return spec.manifest
 
 
 def _iso(seconds: float) -> str:

@@ -11,10 +11,12 @@ from jobs.job import Claim, LeaseState
 from jobs.ledger import Ledger
 
 log = logging.getLogger(__name__)
+_LAST_CALL = 2.0
+"""Seconds for the call to Redis that the thread may be in when it is told to end."""
 
 
 class Keeper:
-    """Renews what this process has claimed every third of a lease, and does the ledger's housekeeping.
+    """Renews what this process has claimed, each second or third of a lease, and keeps the ledger's house.
 
     `facts` gives the heartbeat's facts; `top_up` is called with the number of claims that wait whenever no
     wake-up is left in the queue, so that a lost message costs a second and never a job.
@@ -46,7 +48,7 @@ class Keeper:
         """Ends the thread and takes the worker off the list."""
         self._ended.set()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(_LAST_CALL)
         try:
             self._ledger.forget_worker(self._worker)
         except LedgerUnavailable:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -48,6 +49,8 @@ def configure(format: Format, level: str, worker: str = "") -> None:
     root.setLevel(level)
     # huggingface_hub's client logs every request at INFO.
     logging.getLogger("httpx").setLevel(max(logging.WARNING, root.level))
+    # In a container root is the only user there is, and four lines at each start hide what matters.
+    warnings.filterwarnings("ignore", "You're running the worker with superuser privileges")
     logging.captureWarnings(True)
 
 

@@ -12,11 +12,11 @@ import transformers
 from huggingface_hub import hf_hub_download
 
 from jobs.errors import ModelError
+from jobs.models import BUILT_IN, NOT_SHIPPED, folder_revision
 from worker.image_diffusion_model import ImageDiffusionModel
 from worker.precision import resolve_device, resolve_precision
 from worker.schedulers import build_scheduler
 
-_SHAPES_RANDOM, _SHAPES_RANDOM_REVISION = "shapes-random", "shapes-random-1"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -34,8 +34,8 @@ def load_model(model: str, revision: str, precision: str, device: str) -> ImageD
     Raises ModelError when the model is not there, is no StableDiffusionPipeline, or is at another revision;
     SettingsError for a device that is not there.
     """
-    if model == "shapes":
-        raise ModelError("model = shapes: the trained model is not part of this version; use shapes-random")
+    if model in NOT_SHIPPED:
+        raise ModelError(f"model = {model}: {NOT_SHIPPED[model]}")
     if model == "instant":
         raise ModelError("model = instant: the stand-in has no weights to load; use shapes-random")
     target = resolve_device(device)
@@ -43,9 +43,9 @@ def load_model(model: str, revision: str, precision: str, device: str) -> ImageD
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
-    if model == _SHAPES_RANDOM:
-        if revision != _SHAPES_RANDOM_REVISION:
-            raise _other_revision(model, revision, _SHAPES_RANDOM_REVISION)
+    if model in BUILT_IN:
+        if revision != BUILT_IN[model].revision:
+            raise _other_revision(model, revision, BUILT_IN[model].revision)
         from worker.shapes_random import build
 
         pipeline = build()
@@ -74,8 +74,6 @@ def _from_files(model: str, revision: str, dtype: Any) -> Any:
                 f"model = {model}: this worker finds no model_index.json there: name a folder in diffusers' "
                 "layout, under the same path on every worker"
             )
-        from jobs.models import folder_revision
-
         found = folder_revision(Path(model))
         if found != revision:
             raise _other_revision(model, revision, found)

@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
-from dataclasses import fields
 from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 
 from jobs.errors import RenderError
 from jobs.latents import read_input
+from jobs.manifest_errors import problems_of, report
+from jobs.manifest_fields import (
+    Guidance,
+    ImageFormat,
+    PathText,
+    Precision,
+    Quality,
+    Revision,
+    SchedulerName,
+    Seed,
+    Side,
+    Steps,
+    Text,
+)
 from jobs.request import ImageRequest
 from jobs.settings import Settings
 from worker.encode import encode
@@ -16,9 +33,38 @@ from worker.engine import Pipeline
 from worker.load_renderer import load_renderer
 
 
-def reproducing_command(request: ImageRequest, model: str, inputs: Path) -> str:
-    """The shell command that renders a request of a job again, by itself."""
-    parts = ["imagemill-worker", "render", "--request", request.to_json()]
+class _Asked(BaseModel):
+    """A request as a stranger's command line gives it: a manifest's own fields and bounds."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    prompt: Text
+    negative_prompt: Text = ""
+    height: Side = 512
+    width: Side = 512
+    num_inference_steps: Steps = 50
+    guidance_scale: Guidance = 7.5
+    scheduler: SchedulerName = "LMS"
+    seed: Seed
+    # A label: a folder's own name may stand there too.
+    model: PathText
+    revision: Revision
+    precision: Precision = "auto"
+    image_format: ImageFormat = "png"
+    image_quality: Quality = 95
+    init_latents: str | None = None
+
+    @field_validator("init_latents")
+    @classmethod
+    def _a_hash(cls, sha: str | None) -> str | None:
+        if sha is not None and not re.fullmatch("[0-9a-f]{64}", sha):
+            raise PydanticCustomError("hash", "must be the SHA-256 of the latents, 64 hex digits, or null")
+        return sha
+
+
+def reproducing_command(request: ImageRequest, model: str, inputs: Path, rows: int) -> str:
+    """The shell command that renders a request of a job again, by itself, with as many rows."""
+    parts = ["imagemill-worker", "--rows", str(rows), "render", "--request", request.to_json()]
     if model != request.model:
         parts += ["--model", model]
     if request.init_latents is not None:
@@ -27,15 +73,23 @@ def reproducing_command(request: ImageRequest, model: str, inputs: Path) -> str:
 
 
 def parse_request(text: str) -> ImageRequest:
-    """The request in `text`, JSON as `ImageRequest.to_json` writes it. Raises RenderError."""
+    """The request in `text`, JSON as `ImageRequest.to_json` writes it; what may be left out has its default.
+
+    Raises RenderError that names each field that is wrong, its value and the remedy.
+    """
     try:
         values = json.loads(text)
-        unknown = sorted(set(values) - {field.name for field in fields(ImageRequest)})
-        if unknown:
-            raise RenderError(f"--request: there is no setting {', '.join(unknown)}")
-        return ImageRequest.from_mapping(values)
-    except (ValueError, TypeError) as error:
-        raise RenderError(f"--request is not an image request as JSON: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise RenderError(
+            f"--request: is not JSON ({error}): give an object as failures.jsonl holds it, in single quotes"
+        ) from None
+    if not isinstance(values, dict):
+        raise RenderError("--request: must be a JSON object, as failures.jsonl holds it")
+    try:
+        asked = _Asked.model_validate(values)
+    except ValidationError as error:
+        raise RenderError(report("--request", problems_of(error, None, _Asked))) from None
+    return ImageRequest(**asked.model_dump())
 
 
 def render(request: ImageRequest, model: str | None, inputs: Path | None, settings: Settings) -> bytes:

@@ -15,6 +15,14 @@ class Stopped(Exception):
     """The caller's `stop` said so: the micro-batch was left between two steps and gave no picture."""
 
 
+class OutOfMemory(Exception):
+    """The device has no memory for so many rows."""
+
+
+class BrokenDevice(Exception):
+    """The device itself is in error: this process can render nothing more."""
+
+
 @dataclass(frozen=True, slots=True)
 class Picture:
     """One finished image; not `finite` where its latents or its decoded values were NaN or infinite."""
@@ -55,8 +63,12 @@ class Renderer(Protocol):
         """The pictures of one micro-batch, in order; a picture's bytes do not depend on its neighbours.
 
         requests: 1 .. batch_size of them, with equal `batch_key`. init_latents: [C,h,w] or None for each.
-        Raises Stopped when stop() was true before a step, LatentsError for latents of another shape.
+        Raises Stopped when stop() was true before a step, LatentsError for latents of another shape,
+        OutOfMemory, and BrokenDevice.
         """
+
+    def halve_rows(self) -> bool:
+        """Makes micro-batches half as large from now on; False when they cannot be smaller."""
 
     def render_alone(
         self, request: ImageRequest, init_latents: np.ndarray | None, stop: Callable[[], bool]

@@ -7,26 +7,23 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from jobs.errors import JobError, LeaseLost, LedgerError, LedgerUnavailable, OutputError
+from jobs.errors import JobError, LedgerError, LedgerUnavailable
 from jobs.job import Claim, JobSpec
 from jobs.ledger import Ledger
-from jobs.output import Output
 from jobs.settings import Settings
 from worker.disk_space import DiskSpace
 from worker.engine import Engine
-from worker.finish import finish_output
-from worker.job_report import job_report
+from worker.finish_run import FinishRun
 from worker.keeper import Keeper
+from worker.lease import Lease, Work
 from worker.load_renderer import load_renderer
 from worker.logs import bound
-from worker.renderer import Stopped
 from worker.shard_run import ShardRun
 
 log = logging.getLogger(__name__)
-_SPECS_KEPT = 4
 
 
 class Runtime:
@@ -69,12 +66,16 @@ class Runtime:
         self._stop.set()
         self._engine.stop()
 
+    def wait(self) -> None:
+        """Waits until the engine has left its micro-batch; after `stop`."""
+        self._engine.wait()
+
     def close(self) -> None:
         """Waits for engine and keeper to end; after the tasks have."""
         self._engine.close()
         self._keeper.stop()
 
-    def serve(self, announce: Callable[[str, str], None]) -> dict[str, object] | None:
+    def serve(self, announce: Callable[[str, str], None]) -> dict[str, Any] | None:
         """Claims the next shard or finishing and does it; says what was done, None when there was nothing.
 
         `announce(job_id, shard)` is called once the claim is known.
@@ -90,16 +91,28 @@ class Runtime:
         if claim is None or spec is None:
             return None
         self._keeper.hold(claim)
+        lease = Lease(claim, ledger=self._ledger, keeper=self._keeper, worker=self._worker, stop=self._stop)
         try:
-            announce(claim.job_id, claim.shard)
             with bound(job=claim.job_id, shard=int(claim.shard) if claim.kind == "shard" else None):
-                return self._finish(claim, spec) if claim.kind == "finish" else self._render(claim, spec)
+                announce(claim.job_id, claim.shard)
+                report = lease.carry_out(self._work(lease, spec))
+                log.info("%s", _in_words(report))
+            if report["ended"] == "refused":
+                self._loaded = ""
+            return report
         finally:
             self._keeper.drop(claim)
             with self._lock:
                 self._busy -= claim.kind == "shard"
                 self._last_busy = time.monotonic()
             self._wake_if_more()
+
+    def _work(self, lease: Lease, spec: JobSpec) -> Work:
+        if lease.claim.kind == "finish":
+            return FinishRun(lease, spec, root=self._root, space=self._space)
+        return ShardRun(
+            lease, spec, engine=self._engine, root=self._root, space=self._space, rows=self._settings.rows
+        )
 
     def _claim(self) -> tuple[Claim, JobSpec] | tuple[None, None]:
         with self._lock:
@@ -116,72 +129,17 @@ class Runtime:
             return None, None
         key = (claim.job_id, claim.incarnation)
         if key not in self._specs:
-            # A spec holds the whole manifest.
-            while len(self._specs) >= _SPECS_KEPT:
-                del self._specs[next(iter(self._specs))]
-            self._specs[key] = self._ledger.spec(claim.job_id)
+            try:
+                self._specs[key] = self._ledger.spec(claim.job_id)
+            except (LedgerError, JobError):
+                self._ledger.release(claim)
+                raise
         spec = self._specs[key]
         if claim.kind == "shard":
             self._loaded = spec.pipeline
             with self._lock:
                 self._busy += 1
         return claim, spec
-
-    def _render(self, claim: Claim, spec: JobSpec) -> dict[str, object]:
-        run = ShardRun(
-            claim,
-            spec,
-            ledger=self._ledger,
-            keeper=self._keeper,
-            engine=self._engine,
-            worker=self._worker,
-            root=self._root,
-            space=self._space,
-            stop=self._stop,
-        )
-        report = run.run()
-        log.info(
-            "%s: %d rendered, %d adopted, %d failed in %.1f s",
-            report.ended,
-            report.rendered,
-            report.adopted,
-            report.failed,
-            report.seconds,
-        )
-        if report.ended == "refused":
-            self._loaded = ""
-        return asdict(report)
-
-    def _finish(self, claim: Claim, spec: JobSpec) -> dict[str, object]:
-        try:
-            report = job_report(self._ledger, claim.job_id, spec)
-            output = Output(Path(spec.output))
-            output.check_within(self._root)
-            self._space.write(output, lambda: finish_output(output, report), lambda: self._check_held(claim))
-            self._ledger.finish(claim)
-        except (LeaseLost, JobError, LedgerUnavailable) as error:
-            log.warning("%s", error)
-            return {"job": claim.job_id, "ended": "lost"}
-        except Stopped:
-            self._try(lambda: self._ledger.release(claim))
-            return {"job": claim.job_id, "ended": "released"}
-        except (OutputError, OSError) as error:
-            reason = str(error)
-            log.error("this worker cannot finish %s: %s", claim.job_id, reason)
-            self._try(lambda: self._ledger.refuse(claim, self._worker, reason))
-            return {"job": claim.job_id, "ended": "refused"}
-        log.info("finished")
-        return {"job": claim.job_id, "ended": "finished"}
-
-    def _check_held(self, claim: Claim) -> None:
-        if self._keeper.state(claim) == "lost":
-            raise LeaseLost(f"{claim.job_id}: another worker is finishing it")
-
-    def _try(self, give_back: Callable[[], None]) -> None:
-        try:
-            give_back()
-        except LedgerUnavailable as error:
-            log.warning("%s: the lease runs out", error)
 
     def _wake_if_more(self) -> None:
         """A task that ends sends the next wake-up; when it cannot, the keeper's top-up makes good for it."""
@@ -205,3 +163,10 @@ class Runtime:
                 "images": self._engine.images,
                 "notice": self._space.notice,
             }
+
+
+def _in_words(report: dict[str, Any]) -> str:
+    """A report as a log line: `committed: 5 rendered, 3 adopted, 0 failed, 2.1 seconds`."""
+    names = ("rendered", "adopted", "failed", "seconds")
+    figures = [f"{report[name]} {name}" for name in names if name in report]
+    return f"{report['ended']}: {', '.join(figures)}" if figures else report["ended"]

@@ -1,7 +1,7 @@
 """A shard's images on their way to disk: each durable on its own, then all of them visible in one step.
 
-    .imagemill/spool/00003/000002-5f3a/images/000030000.png    000002-5f3a names the attempt
-    .imagemill/spool/00003/000002-5f3a/metadata/IMAGE_ID.json  this file's rename makes the image done on disk
+    .imagemill/spool/00003/000002-5f3a9c1e/images/000030000.png   000002-5f3a9c1e names the attempt
+    .imagemill/spool/00003/000002-5f3a9c1e/metadata/IMAGE_ID.json this file's rename makes it done on disk
 
 The commit writes metadata.jsonl (and .failures.jsonl) into images/ and renames images/ to OUT/00003, which
 the system refuses when that is there. An attempt writes only into a folder that it made itself, so a late
@@ -44,15 +44,25 @@ class _Saved:
     flagged: str | None
 
 
-def committed_shard(output: Output, shard: int) -> tuple[list[str], list[Failure]]:
-    """The image_ids that a committed shard holds, in its order, and its failures: for whoever finds that
-    another attempt committed it. Raises OutputError when its files cannot be read."""
-    return [str(row["image_id"]) for row in output.rows(shard)], output.shard_failures(shard)
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What a committed shard holds."""
+
+    image_ids: Sequence[str]
+    """In the shard's order."""
+    flagged: Sequence[str]
+    """Those of them that are doubted."""
+    failures: Sequence[Failure]
 
 
-def free_bytes(output: Output) -> int:
-    """Free space at the output for this user, in bytes."""
-    return shutil.disk_usage(output.path).free
+def committed_shard(output: Output, shard: int) -> Committed:
+    """What another attempt committed. Raises OutputError when its files cannot be read."""
+    rows = list(output.rows(shard))
+    return Committed(
+        [str(row["image_id"]) for row in rows],
+        [str(row["image_id"]) for row in rows if row.get("flagged") is not None],
+        output.shard_failures(shard),
+    )
 
 
 class ShardStore:
@@ -131,6 +141,11 @@ class ShardStore:
         with self._held():
             write_atomically(self._images / file_name, data)
         self._record(position, saved)
+
+    def flagged(self) -> set[int]:
+        """The positions of images that are done but doubted."""
+        with self._lock:
+            return {position for position, saved in self._saved.items() if saved.flagged is not None}
 
     def commit(self, failures: Sequence[Failure]) -> bool:
         """Make the shard appear in the output, whole, and take its spool away.

@@ -47,6 +47,9 @@ local attempt = string.format('%06d-%s', redis.call('HINCRBY', key(id), 'epoch',
 redis.call('HSET', key(id, 'leased'), shard, cjson.encode({a = attempt, w = worker, t = now}))
 redis.call('ZADD', LEASES, now + lease_ms, id .. '/' .. shard)
 redis.call('HSET', key(id), 'last_claim', precise_clock())
-if number(id, 'started') == 0 then redis.call('HSET', key(id), 'started', now) end
+if chosen.kind == 'shard' then
+  redis.call('SADD', key(id, 'workers'), worker)
+  if number(id, 'started') == 0 then redis.call('HSET', key(id), 'started', now) end
+end
 local blob = shard ~= 'finish' and redis.call('HGET', key(id, 'shards'), shard) or ''
 return {chosen.kind, id, redis.call('HGET', key(id), 'incarnation'), shard, attempt, blob}

@@ -18,7 +18,7 @@ redis.call('SET', output, id)
 redis.call('SET', key(id, 'spec'), ARGV[7])
 redis.call('HSET', key(id), 'incarnation', ARGV[5], 'digest', digest, 'output_key', output, 'priority', ARGV[6],
   'state', 'open', 'ending', '', 'reason', '', 'paused', 0, 'run', 1, 'total', 0, 'shards', 0, 'left', 0,
-  'done', 0, 'failed', 0, 'cursor', 0, 'held', 0, 'first_shard', -1, 'epoch', 0, 'created', now, 'started', 0, 'ended', 0, 'finished', 0, 'last_image', 0,
+  'done', 0, 'failed', 0, 'flagged', 0, 'cursor', 0, 'held', 0, 'first_shard', -1, 'epoch', 0, 'created', now, 'started', 0, 'ended', 0, 'finished', 0, 'last_image', 0,
   'waiting_since', now, 'last_claim', 0, 'window_at', 0, 'window_count', 0, 'window_rate', 0)
 for i = 8, #ARGV, 2 do redis.call('HSET', key(id), ARGV[i], ARGV[i + 1]) end
 redis.call('ZADD', JOBS, now, id)

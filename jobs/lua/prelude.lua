@@ -1,9 +1,9 @@
--- Shared by every script of the ledger: key names, the clock, fencing, and the two moves that several
--- operations make (put a shard back, see whether a job has ended). Key names: jobs/redis_keys.py.
+-- Shared by every script of the ledger: key names, the clock, fencing, and the moves that several operations
+-- make. Key names: jobs/redis_keys.py.
 
 local PREFIX = 'imagemill:'
 local JOBS, ACTIVE, LEASES = PREFIX .. 'jobs', PREFIX .. 'active', PREFIX .. 'leases'
-local JOB_PARTS = {'spec', 'shards', 'ready', 'leased', 'done', 'failures', 'refusals'}
+local JOB_PARTS = {'spec', 'shards', 'ready', 'leased', 'done', 'failures', 'flagged', 'refusals', 'workers'}
 
 local function key(id, part)
   if part then return PREFIX .. 'job:' .. id .. ':' .. part end
@@ -47,7 +47,9 @@ local function settle(id)
   local state, ending = job[1], job[2]
   if state == 'sealed' or (state == 'open' and ending and ending ~= '') then
     if redis.call('LLEN', key(id, 'ready')) == 0 and redis.call('HLEN', key(id, 'leased')) == 0 then
-      redis.call('HSET', key(id), 'state', 'finishing', 'ended', clock())
+      local outcome = ending
+      if outcome == '' then outcome = number(id, 'failed') > 0 and 'failures' or 'complete' end
+      redis.call('HSET', key(id), 'state', 'finishing', 'ended', clock(), 'outcome', outcome)
     end
   end
 end
@@ -86,11 +88,24 @@ local function end_early(id, ending, reason)
   settle(id)
 end
 
+-- Stops a job at its bound of pictures that failed or are doubted.
+local function check_bound(id)
+  local bound, bad = number(id, 'max_failures'), number(id, 'failed') + number(id, 'flagged')
+  if bound > 0 and bad >= bound and redis.call('HGET', key(id), 'ending') == '' then
+    end_early(id, 'stopped', bad .. ' images failed or are flagged, max_failures is ' .. bound)
+  end
+end
+
 -- Marks images done, counting only bits that turn from 0 to 1; a failure that was rendered after all is
--- no failure any more. Returns how many bits turned.
+-- no failure any more. An index with a '!' behind it is of a picture that is kept but doubted. Returns how
+-- many bits turned.
 local function mark_done(id, indices, now)
   local turned, mended = 0, 0
-  for _, index in ipairs(indices) do
+  for _, mark in ipairs(indices) do
+    local index = string.match(mark, '%d+')
+    if index ~= mark and redis.call('SETBIT', key(id, 'flagged'), index, 1) == 0 then
+      redis.call('HINCRBY', key(id), 'flagged', 1)
+    end
     if redis.call('SETBIT', key(id, 'done'), index, 1) == 0 then
       turned = turned + 1
       mended = mended + redis.call('HDEL', key(id, 'failures'), index)
@@ -110,10 +125,11 @@ local function mark_done(id, indices, now)
     local rate = (number(id, 'window_count') + turned) * 1000 / (now - window_at)
     redis.call('HSET', key(id), 'window_at', now, 'window_count', 0, 'window_rate', tostring(rate))
   end
+  check_bound(id)
   return turned
 end
 
--- Marks images failed (pairs of index, JSON); stops the job at its bound of failures.
+-- Marks images failed: pairs of index and JSON.
 local function mark_failed(id, failures)
   local new = 0
   for i = 1, #failures, 2 do
@@ -122,23 +138,26 @@ local function mark_failed(id, failures)
     end
   end
   if new == 0 then return end
-  local failed = redis.call('HINCRBY', key(id), 'failed', new)
+  redis.call('HINCRBY', key(id), 'failed', new)
   redis.call('HINCRBY', key(id), 'left', -new)
-  local bound = number(id, 'max_failures')
-  if bound > 0 and failed >= bound and redis.call('HGET', key(id), 'ending') == '' then
-    end_early(id, 'stopped', failed .. ' images failed, max_failures is ' .. bound)
-  end
+  check_bound(id)
+end
+
+-- The worker said lately that it does not take the job.
+local function refuses(id, worker, now)
+  local refusal = redis.call('HGET', key(id, 'refusals'), worker)
+  return refusal and cjson.decode(refusal)['until'] > now
 end
 
 -- What a worker may claim now: jobs with a shard that waits (kind 'shard') or that want finishing.
 local function claimable(worker, models)
   local allowed = {}
   for _, model in ipairs(models) do allowed[model] = true end
-  local found = {}
+  local found, now = {}, clock()
   for _, id in ipairs(redis.call('ZRANGE', ACTIVE, 0, -1)) do
     local job = redis.call('HMGET', key(id), 'state', 'paused', 'ending', 'model', 'pipeline', 'priority',
       'waiting_since', 'last_claim')
-    local refused = redis.call('HEXISTS', key(id, 'refusals'), worker) == 1
+    local refused = refuses(id, worker, now)
     if job[1] == 'finishing' and not refused and redis.call('HLEN', key(id, 'leased')) == 0 then
       found[#found + 1] = {kind = 'finish', id = id, pipeline = job[5]}
     elseif (job[1] == 'open' or job[1] == 'sealed') and job[2] ~= '1' and job[3] == '' and not refused

@@ -12,6 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from jobs.output import Output
+
 BIN = Path(sys.executable).parent
 Wait = Callable[..., None]
 
@@ -180,7 +182,11 @@ def test_another_terminal_finds_a_live_run(mill: Run, wait_until: Wait) -> None:
     assert mill.call("cancel", "cats-1", "--reason", "enough").returncode == 0
     out, _err = process.communicate(timeout=20)
     assert process.returncode == 1
-    assert re.fullmatch(r"cancelled \(enough\): \d+ images in .* not rendered", out.splitlines()[-1])
+    assert re.fullmatch(
+        rf"cancelled \(enough\): \d+ of 160 images rendered.*; those of unfinished shards wait in the spool "
+        rf"of {re.escape(str(mill.output))} for the next submission",
+        out.splitlines()[-1],
+    )
     again = mill.call("status")
     assert again.returncode == 2
     assert "imagemill run FILE" in again.stderr
@@ -232,3 +238,52 @@ def test_a_machine_without_a_redis_is_told_how_to_get_one(mill: Run) -> None:
     assert "Traceback" not in told.stderr
     assert not mill.output.exists()
     assert list(mill.temporary.iterdir()) == []
+
+
+def test_two_runs_of_one_manifest_paint_no_image_twice(mill: Run, wait_until: Wait) -> None:
+    """Each has a Redis of its own, so only the output tells one of the other."""
+    manifest = mill.manifest(48)
+    first = mill.start("run", manifest, "--gpus", "none", instant_seconds=0.2)
+    wait_until(mill.finished_images, "the first run paints")
+    second = mill.start("run", manifest, "--gpus", "none", instant_seconds=0.2)
+    for process in (first, second):
+        _out, err = process.communicate(timeout=60)
+        assert (process.returncode, err) == (0, "")
+    mill.check_exact(48)
+    assert mill.rendered() == 48
+
+
+def test_a_second_run_that_waits_in_vain_names_the_first_and_says_what_to_do(
+    mill: Run, wait_until: Wait
+) -> None:
+    output = Output(mill.output)
+    output.prepare()
+    with output.locked():
+        told = mill.call("run", mill.manifest(8), "--gpus", "none")
+    assert told.returncode == 2
+    assert told.stderr.startswith(f"error: output {mill.output}: another `imagemill run` (pid {os.getpid()})")
+    assert "run the same command to go on" in told.stderr
+    assert list(mill.temporary.iterdir()) == []
+
+
+def test_a_run_whose_redis_dies_ends_and_the_same_command_goes_on(mill: Run, wait_until: Wait) -> None:
+    manifest = mill.manifest(96, shard_size=24)
+    process = mill.start("run", manifest, "--gpus", "none", instant_seconds=0.3)
+    wait_until(lambda: mill.finished_images() >= 16, "the job is under way")
+    mill.look(process)
+    (server,) = [child for child in mill.alive() if child.name() in ("redis-server", "valkey-server")]
+    server.kill()
+    _out, err = process.communicate(timeout=30)
+    assert process.returncode == 2
+    assert err.splitlines()[-1].startswith("error: the Redis of this run ended")
+    assert "Traceback" not in err
+    assert mill.alive() == []
+    again = mill.call("run", manifest, "--gpus", "none")
+    assert (again.returncode, again.stderr) == (0, "")
+    mill.check_exact(96)
+
+
+def test_a_models_setting_for_workers_elsewhere_does_not_bind_the_runs_own(mill: Run) -> None:
+    told = mill.call("run", mill.manifest(8), "--gpus", "none", models="org/other")
+    assert (told.returncode, told.stderr) == (0, "")
+    mill.check_exact(8)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import ssl
+import time
 
 import pytest
 import redis
 
 from jobs.broker import RENDER_TASK, celery_app, wake
-from jobs.errors import LedgerUnavailable
+from jobs.errors import LedgerError, LedgerUnavailable
 from jobs.redis_keys import QUEUE
 from producer.embedded_redis import EmbeddedRedis
 
@@ -27,19 +29,44 @@ def test_wake_ups_lie_in_the_queue_that_the_keeper_counts(redis_server: Embedded
     assert max(map(len, raw)) < 1500
 
 
-def test_without_a_redis_the_wake_up_is_told_as_not_sent() -> None:
-    app = celery_app("redis://127.0.0.1:1/0")
-    app.conf.broker_transport_options = {"max_retries": 0}
-    with pytest.raises(LedgerUnavailable, match="wake-ups were not sent"):
-        wake(app, 1)
+def test_without_a_redis_the_wake_up_is_told_as_not_sent_at_once() -> None:
+    begun = time.monotonic()
+    with pytest.raises(LedgerUnavailable, match="wake-ups were not sent: Redis does not answer"):
+        wake(celery_app("redis://127.0.0.1:1/0"), 1)
+    assert time.monotonic() - begun < 2
 
 
 def test_a_full_redis_is_told_too(redis_server: EmbeddedRedis) -> None:
     app = celery_app(redis_server.url)
     wake(app, 1)
     redis.Redis.from_url(redis_server.url).config_set("maxmemory", "1")
-    with pytest.raises(LedgerUnavailable, match="wake-ups were not sent"):
+    with pytest.raises(LedgerUnavailable, match="wake-ups were not sent: Redis is full"):
         wake(app, 1)
+
+
+def test_a_wrong_password_is_told_as_one(redis_server: EmbeddedRedis) -> None:
+    app = celery_app(f"redis://:wrong@{redis_server.url.rpartition('@')[2]}")
+    with pytest.raises(LedgerError, match="not sent: Redis refuses the password") as caught:
+        wake(app, 1)
+    assert type(caught.value) is LedgerError
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("rediss://h:1/0", {"ssl_cert_reqs": ssl.CERT_REQUIRED}),
+        (
+            "rediss://h:1/0?ssl_ca_certs=/ca.pem",
+            {"ssl_ca_certs": "/ca.pem"},
+        ),  # required is redis-py's default
+        ("rediss://h:1/0?ssl_cert_reqs=none", {"ssl_cert_reqs": ssl.CERT_NONE}),
+        ("redis://h:1/0", None),
+    ],
+)
+def test_a_tls_servers_certificate_is_checked_unless_the_url_says_otherwise(
+    url: str, expected: dict[str, object] | None
+) -> None:
+    assert (celery_app(url).connection_for_write().ssl or None) == expected
 
 
 def test_nothing_hangs_on_a_message_that_is_lost_doubled_or_late() -> None:

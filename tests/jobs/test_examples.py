@@ -7,8 +7,9 @@ import jsonschema
 import pytest
 import yaml
 
-from jobs.expand import expand, gather_latents
+from jobs.expand import expand
 from jobs.manifest import Manifest, json_schema, load_manifest
+from jobs.manifest_latents import gather_latents
 from jobs.request import Entry
 
 FOLDER = Path(str(resources.files("jobs.examples")))

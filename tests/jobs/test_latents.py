@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import struct
 from pathlib import Path
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from safetensors.numpy import save_file
 
-from jobs.errors import LatentsError
+from jobs.errors import LatentsError, OutputError
 from jobs.latents import check_latents, latents_sha256, read_input, read_latents, write_input
 from jobs.models import ModelRef
 
@@ -152,3 +153,20 @@ def test_keeping_the_same_latents_again_mends_a_damaged_copy(tmp_path: Path) -> 
 def test_a_hash_that_is_a_path_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LatentsError, match="is no SHA-256"):
         read_input(tmp_path, "../a")
+
+
+def test_latents_that_the_system_does_not_let_us_read_are_the_outputs_trouble_not_the_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sha = write_input(tmp_path, VALUES)
+
+    def unreadable(_path: Path) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Path, "read_bytes", unreadable)
+    with pytest.raises(OutputError, match=rf"{sha}.npy: cannot be read \(Input/output error\): make"):
+        read_input(tmp_path, sha)
+    with pytest.raises(LatentsError, match="cannot be read: Input/output error"):
+        read_latents(tmp_path / f"{sha}.npy")
+    with pytest.raises(LatentsError, match="there is no such file"):
+        read_input(tmp_path, "0" * 64)

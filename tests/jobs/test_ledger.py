@@ -269,6 +269,54 @@ def test_max_failures_stops_the_job(ledger: Ledger) -> None:
     assert "max_failures is 2" in status.reason
 
 
+def test_flagged_pictures_count_once_and_towards_max_failures(ledger: Ledger) -> None:
+    job_id = submit(ledger, 3, max_failures=3)
+    found = must_claim(ledger)
+    ledger.record(found, [0, 1], {}, flagged={1})
+    ledger.record(found, [1], {}, flagged={1})
+    status = ledger.status(job_id)
+    assert (status.done, status.flagged, status.ending) == (2, 1, "")
+    ledger.record(found, [2], failure(3), flagged={2})
+    status = ledger.status(job_id)
+    assert (status.done, status.flagged, status.failed, status.ending) == (3, 2, 1, "stopped")
+
+
+def test_a_retry_takes_back_bits_of_images_that_never_reached_the_output(ledger: Ledger) -> None:
+    job_id = submit(ledger, 2)
+    found = must_claim(ledger)
+    ledger.record(found, [0, 1], {}, flagged={0})
+    ledger.control(job_id, "cancel")
+    ledger.release(found)
+    ledger.finish(must_claim(ledger))
+    ledger.retry(job_id, ledger.incarnation(job_id), 1, [7], list(range(7)), [(2, b"again")])
+    status = ledger.status(job_id)
+    assert (status.done, status.left, status.flagged, status.state) == (1, 7, 0, "sealed")
+    assert ledger.first_shard(job_id) == 2
+    ledger.complete(must_claim(ledger), list(range(7)), {})
+    ledger.finish(must_claim(ledger))
+    status = ledger.status(job_id)
+    assert (status.outcome, status.done, status.left) == ("complete", 8, 0)
+
+
+def test_a_refusal_ends_by_itself(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobs.ledger.REFUSAL", 0)
+    job_id = submit(ledger)
+    ledger.refuse(must_claim(ledger, "w1"), "w1", "a hiccup")
+    assert ledger.status(job_id).refusals == {}
+    assert claim(ledger, "w1") is not None
+
+
+def test_a_late_refusal_leaves_nothing_behind(ledger: Ledger, client: redis.Redis) -> None:
+    job_id = submit(ledger, 1)
+    late = must_claim(ledger, "w1")
+    ledger.release(late)
+    found = must_claim(ledger, "w2")
+    ledger.complete(found, indices(found), {})
+    ledger.finish(must_claim(ledger, "w2"))
+    ledger.refuse(late, "w1", "too late")
+    assert not client.exists(redis_keys.job(job_id, "refusals"))
+
+
 def test_an_output_has_one_active_job(ledger: Ledger) -> None:
     job_id = submit(ledger)
     assert ledger.create(SPEC, "digest", 1) == (job_id, False)
@@ -337,9 +385,9 @@ def test_failures_are_sent_back_once_as_a_new_run(ledger: Ledger, client: redis.
     ledger.finish(must_claim(ledger))
     assert ledger.status(job_id).outcome == "failures"
     incarnation = ledger.incarnation(job_id)
-    ledger.retry(job_id, incarnation, 1, [1], [(1, b"again")])
+    ledger.retry(job_id, incarnation, 1, [], [1], [(1, b"again")])
     with pytest.raises(JobError, match="sent back already"):
-        ledger.retry(job_id, incarnation, 1, [1], [(2, b"again")])
+        ledger.retry(job_id, incarnation, 1, [], [1], [(2, b"again")])
     assert client.ttl(redis_keys.job(job_id)) == -1
     again = must_claim(ledger)
     assert (again.shard, again.blob) == ("1", b"again")
@@ -356,7 +404,7 @@ def test_every_key_is_documented_and_has_a_ttl_or_a_reason(ledger: Ledger, clien
     found = must_claim(ledger, "w1")
     ledger.refuse(found, "w9", "no")
     found = must_claim(ledger, "w1")
-    ledger.record(found, [0], failure(1))
+    ledger.record(found, [0], failure(1), flagged={0})
     documented = {
         line.split()[0] for line in (redis_keys.__doc__ or "").splitlines() if line.startswith("imagemill:")
     }
@@ -393,7 +441,7 @@ def test_the_scripts_spell_the_keys_as_python_does(ledger: Ledger, client: redis
         redis_keys.output("/data/cats"),
     }
     ours |= {redis_keys.job(job_id)} | {
-        redis_keys.job(job_id, part) for part in ("spec", "shards", "ready", "leased")
+        redis_keys.job(job_id, part) for part in ("spec", "shards", "ready", "leased", "workers")
     }
     assert {key.decode() for key in client.keys("*")} == ours
 

@@ -342,3 +342,15 @@ def test_the_schema_and_the_loader_refuse_the_same_mistakes(tmp_path: Path, text
     assert _errors(tmp_path, text)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(yaml.safe_load(text), json_schema())
+
+
+def test_an_output_has_one_name_however_it_is_spelled(tmp_path: Path) -> None:
+    """Two names of a folder would be two outputs to the ledger, and two jobs would write into one."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    outputs = []
+    for spelled in ("real/out", "link/out", "link/../real/./out"):
+        file = tmp_path / "m.yaml"
+        file.write_text(f"name: x\nmodel: instant\noutput: {tmp_path}/{spelled}\nprompts: [a]\n")
+        outputs.append(load_manifest(file).output)
+    assert outputs == [str(tmp_path.resolve() / "real/out")] * 3

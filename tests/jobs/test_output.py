@@ -1,11 +1,12 @@
 import json
 import os
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from jobs.errors import OutputError
+from jobs.errors import JobError, OutputError
 from jobs.metadata import Failure
 from jobs.output import Output, check_within, image_key, write_atomically
 from jobs.request import Entry, ImageRequest
@@ -225,3 +226,52 @@ def test_an_output_outside_the_root_is_refused_through_dots_and_links_too(tmp_pa
             check_within(path, root)
         assert str(path) in str(caught.value)
         assert str(root) in str(caught.value)
+
+
+@pytest.mark.parametrize("inner", ["", "spool", "inputs", "jobs"])
+def test_a_link_inside_the_output_that_leads_out_of_the_root_is_refused(tmp_path, inner):
+    root, elsewhere = tmp_path / "root", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    link = root / "out" / ".imagemill" / inner
+    link.parent.mkdir(parents=True)
+    link.symlink_to(elsewhere)
+    with pytest.raises(OutputError, match="outside IMAGEMILL_OUTPUT_ROOT"):
+        Output(root / "out").check_within(root)
+
+
+def test_a_locked_output_tells_the_next_run_who_holds_it_and_is_free_afterwards(tmp_path):
+    output = Output(tmp_path)
+    output.prepare()
+    with output.locked():  # noqa: SIM117 - the inner one fails while the outer one holds
+        with pytest.raises(JobError, match=rf"pid {os.getpid()}\).*kill {os.getpid()}"), output.locked(0.2):
+            pytest.fail("the folder is locked")
+    with output.locked(0):
+        pass
+
+
+def test_who_inherits_the_lock_holds_it_until_it_ends(tmp_path):
+    output = Output(tmp_path)
+    output.prepare()
+    with output.locked() as lock:
+        orphan = subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=(lock,))
+    with pytest.raises(JobError, match="worker is still ending"), output.locked(0):
+        pytest.fail("the folder is locked")
+    orphan.communicate()
+    with output.locked(0):
+        pass
+
+
+def test_a_lock_is_waited_for(tmp_path):
+    output = Output(tmp_path)
+    output.prepare()
+    with output.locked() as lock:
+        orphan = subprocess.Popen(["sleep", "0.3"], pass_fds=(lock,))
+    with output.locked(20):
+        assert orphan.wait() == 0
+
+
+def test_a_lock_that_cannot_be_opened_is_an_error_of_the_output(tmp_path):
+    Output(tmp_path).prepare()
+    (tmp_path / ".imagemill" / "lock").mkdir()
+    with pytest.raises(OutputError, match=r"\.imagemill/lock: cannot be opened"), Output(tmp_path).locked():
+        pytest.fail("there is no lock")

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import click.testing
 import pytest
 
-from jobs.errors import ImagemillError, JobError, LedgerError, ManifestError
+from jobs.errors import ImagemillError, Interrupted, JobError, LedgerError, ManifestError
 from jobs.ledger import Ledger
-from producer import cli
+from jobs.output import Output, image_key
+from jobs.request import ImageRequest
+from jobs.shard import decode_shard
+from producer import cli, follow
 from producer.embedded_redis import EmbeddedRedis
 
 Call = Callable[..., click.testing.Result]
@@ -52,9 +57,18 @@ def manifest(folder: Path, name: str = "cats", prompts: int = 3, **keys: object)
 
 
 def render(ledger: Ledger, count: int, failed: bool = False) -> None:
-    """Plays a worker that renders a job's one shard and finishes it."""
+    """Plays a worker that renders a job's one shard, its first image perhaps in vain, and finishes it."""
     claim = ledger.claim("w1", lease=30, loaded="", idle=9, load_time=0, models=())
     assert claim is not None
+    spec = ledger.spec(claim.job_id)
+    entries = decode_shard(claim.blob, ImageRequest.from_mapping(spec.base), spec.name).entries
+    output, number = Output(Path(spec.output)), int(claim.shard)
+    output.shard_folder(number).mkdir()
+    with output.metadata_file(number).open("w") as rows:
+        for position, entry in list(enumerate(entries))[int(failed) :]:
+            name = f"{image_key(number, position)}.png"
+            (output.shard_folder(number) / name).touch()
+            rows.write(json.dumps({"file_name": name, "image_id": entry.request.image_id}) + "\n")
     failures: dict[int, dict[str, object]] = {
         0: {"shard": 0, "position": 0, "image_id": "0" * 16, "reason": "black"}
     }
@@ -182,3 +196,38 @@ def test_an_error_of_ours_is_one_message_and_its_exit_status(
     assert out == ""
     assert err.startswith("error: there is no job 'cats-9'")
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("arguments", [("watch", "cats-1"), ("submit", "FILE", "--wait")])
+def test_ctrl_c_ends_the_watching_and_says_that_the_job_goes_on(
+    call: Call, ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    file = manifest(tmp_path)
+    call("submit", file)
+
+    def pressed(_seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(follow, "time", SimpleNamespace(sleep=pressed))
+    with pytest.raises(Interrupted, match="cats-1 goes on: `imagemill watch cats-1`") as caught:
+        call(*(str(file) if argument == "FILE" else argument for argument in arguments))
+    assert caught.value.exit_code == 130
+    assert ledger.status("cats-1").ending == ""
+
+
+def test_watching_without_a_worker_says_so_on_standard_error(
+    call: Call, ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call("submit", manifest(tmp_path))
+    monkeypatch.setattr(follow, "time", SimpleNamespace(sleep=lambda _seconds: render(ledger, 3)))
+    result = call("watch", "cats-1")
+    assert result.stderr == "cats-1 waits: no worker is alive: start one with `imagemill-worker`\n"
+    assert result.stdout.splitlines()[-1].startswith("finished: 3 images in ")
+
+
+def test_submit_status_and_watch_load_neither_the_embedded_redis_nor_numpy() -> None:
+    """`submit` runs on machines that only submit; all of it must start fast."""
+    program = "import sys, producer.cli, producer.submit, producer.show, producer.follow, producer.progress;"
+    program += "print([m for m in ('producer.embedded_redis', 'numpy', 'torch', 'rich') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -164,8 +164,40 @@ class Away(Ledger):
 def test_an_outage_of_redis_is_waited_out(redis_server: EmbeddedRedis) -> None:
     ledger = Away(redis_server.url)
     job_id = submit(ledger)
-    statuses: Iterator[JobStatus] = follow(ledger, job_id)
+    said: list[str] = []
+    statuses: Iterator[JobStatus] = follow(ledger, job_id, say=said.append, own_worker=True)
     assert next(statuses).state == "sealed"
     end(ledger)
     assert [status.state for status in statuses] == ["finished"]
     assert ledger.looks == 6
+    assert said == [
+        "cats-1: Redis does not answer; going on when it is back",
+        "cats-1: Redis is back",
+    ]
+
+
+def test_a_job_that_waits_for_a_worker_says_so_once(ledger: Ledger) -> None:
+    job_id = submit(ledger)
+    said: list[str] = []
+    statuses = follow(ledger, job_id, say=said.append)
+    for _ in range(3):
+        next(statuses)
+    assert said == ["cats-1 waits: no worker is alive: start one with `imagemill-worker`"]
+    ledger.heartbeat("w1", {"slots": 2})
+    for _ in range(2):
+        next(statuses)
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize("state", ["a worker is alive", "paused", "own worker"])
+def test_a_job_that_waits_for_something_else_says_nothing_of_workers(ledger: Ledger, state: str) -> None:
+    job_id = submit(ledger)
+    if state == "a worker is alive":
+        ledger.heartbeat("w1", {"slots": 2})
+    if state == "paused":
+        ledger.control(job_id, "pause")
+    said: list[str] = []
+    statuses = follow(ledger, job_id, say=said.append, own_worker=state == "own worker")
+    for _ in range(2):
+        next(statuses)
+    assert said == []

@@ -24,6 +24,7 @@ JOB = JobStatus(
     left=10,
     done=0,
     failed=0,
+    flagged=0,
     shards=2,
     shards_ready=2,
     shards_leased=0,

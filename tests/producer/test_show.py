@@ -10,6 +10,7 @@ import pytest
 
 from jobs.job import JobStatus
 from producer import show
+from producer.submit import Submitted
 
 JOB = JobStatus(
     job_id="cats-1",
@@ -24,6 +25,7 @@ JOB = JobStatus(
     left=60,
     done=38,
     failed=2,
+    flagged=0,
     shards=10,
     shards_ready=4,
     shards_leased=2,
@@ -154,3 +156,68 @@ def test_a_terminal_gets_a_table_with_paths_as_they_are(
     out = capsys.readouterr().out
     assert "/data/[red]cats[/b]" in out
     assert "2 workers" in out
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        (
+            {"outcome": "complete"},
+            "finished: 100 images in /data/cats, 50s, 2.0 images/s; 7 were there already",
+        ),
+        (
+            {"outcome": "failures", "done": 97, "failed": 3, "flagged": 2, "held": 0},
+            "finished, with failures: 97 images in /data/cats, 50s, 2.0 images/s, 3 failed (see "
+            "failures.jsonl), 2 flagged (see metadata.jsonl)",
+        ),
+        # The first run's images are not the second run's work.
+        (
+            {"outcome": "complete", "run": 2, "images_per_second": 0.0, "held": 0},
+            "finished: 100 images in /data/cats",
+        ),
+        (
+            {"outcome": "cancelled", "reason": "enough", "done": 24, "left": 76, "held": 0},
+            "cancelled (enough): 24 of 100 images rendered, 50s, 2.0 images/s; those of unfinished shards "
+            "wait in the spool of /data/cats for the next submission",
+        ),
+        # Cancelled before any worker took it.
+        (
+            {
+                "outcome": "cancelled",
+                "done": 0,
+                "left": 100,
+                "held": 0,
+                "started": 0.0,
+                "images_per_second": 0.0,
+            },
+            "cancelled: 0 of 100 images rendered; those of unfinished shards wait in the spool of /data/cats "
+            "for the next submission",
+        ),
+    ],
+)
+def test_the_last_line_says_how_many_images_where_and_how_fast(
+    changes: dict[str, Any], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    end = {"state": "finished", "done": 100, "left": 0, "failed": 0, "ended": 1051.0}
+    show.print_end(job(**end | changes))
+    assert capsys.readouterr().out == line + "\n"
+
+
+def test_flagged_pictures_are_told_while_the_job_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    doubted = job(flagged=3)
+    assert "2 failed, 3 flagged (see metadata.jsonl), 2.0 images/s" in show.progress_line(doubted)
+    show.print_job(doubted, WORKERS, {})
+    assert "60 left, 7 were there already, 3 flagged (see metadata.jsonl)\n" in capsys.readouterr().out
+
+
+def test_a_submission_is_told_with_what_is_held_doubled_and_attached(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    show.print_submitted(Submitted("cats-1", False, 5, 0, 0, "/data/cats", ""))
+    show.print_submitted(Submitted("cats-2", True, 5, 2, 1, "/data/cats", "its pictures are noise"))
+    assert capsys.readouterr().out.splitlines() == [
+        "cats-1: 5 images to render",
+        "cats-2: 5 images to render, 2 are in the output already, "
+        "1 lines ask for an image that another line asks for too, it was submitted before and goes on",
+        "cats-2: its pictures are noise",
+    ]

@@ -12,7 +12,7 @@ from jobs.request import ImageRequest
 from worker.diffusion_renderer import DiffusionRenderer
 from worker.image_diffusion_model import ImageDiffusionModel
 from worker.pipelines import load_model
-from worker.renderer import Renderer, Stopped, batch_key
+from worker.renderer import BrokenDevice, OutOfMemory, Renderer, Stopped, batch_key
 
 MODEL = ("shapes-random", "shapes-random-1")
 ONE = ImageRequest(
@@ -181,3 +181,33 @@ def test_it_says_what_the_bytes_depend_on(renderer: Renderer) -> None:
     assert (by.precision, by.rows, by.device) == ("fp32", 8, "cpu")
     assert by.versions["torch"] == torch.__version__
     assert set(by.versions) == {"torch", "diffusers", "imagemill"}
+
+
+def test_halved_rows_make_smaller_batches_and_are_recorded(model: ImageDiffusionModel) -> None:
+    renderer = DiffusionRenderer(model, rows=8)
+    assert (renderer.batch_size(ONE), renderer.rendered_by.rows) == (4, 8)
+    assert renderer.halve_rows()
+    assert (renderer.batch_size(ONE), renderer.rendered_by.rows) == (2, 4)
+    assert renderer.halve_rows()
+    assert not renderer.halve_rows()
+    assert len(paint(renderer, ONE)) == 1
+
+
+@pytest.mark.parametrize(
+    ("raised", "told"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), OutOfMemory),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9"), OutOfMemory),
+        (torch.AcceleratorError("CUDA error: an illegal memory access was encountered"), BrokenDevice),
+        (RuntimeError("index out of range"), RuntimeError),
+    ],
+)
+def test_errors_of_the_device_are_told_from_those_of_a_request(
+    model: ImageDiffusionModel, monkeypatch: pytest.MonkeyPatch, raised: Exception, told: type[Exception]
+) -> None:
+    def fail(*_arguments: object, **_options: object) -> None:
+        raise raised
+
+    monkeypatch.setattr(model, "get_img_latents", fail)
+    with pytest.raises(told):
+        paint(DiffusionRenderer(model, rows=2), ONE)

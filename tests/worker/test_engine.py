@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import pytest
 from jobs.errors import ModelError, RenderError, SettingsError
 from jobs.request import ImageRequest
 from worker.engine import Engine, Finished, Order, Outcome, Pipeline
-from worker.renderer import Picture, RenderedBy, Stopped, batch_key
+from worker.renderer import OutOfMemory, Picture, RenderedBy, Stopped, batch_key
 
 CATS, DOGS = Pipeline("cats", "1", "auto"), Pipeline("dogs", "1", "auto")
 ROOT = Path(__file__).parents[2]
@@ -48,6 +49,9 @@ class Painter:
         if any(request.prompt == "raise" for request in requests):
             raise RuntimeError("index out of range\nsecond line")
         return [paint(request, alone=False) for request in requests]
+
+    def halve_rows(self) -> bool:
+        return False
 
     def render_alone(
         self, request: ImageRequest, init_latents: np.ndarray | None, stop: Callable[[], bool]
@@ -128,6 +132,55 @@ Start = Callable[..., Engine]
 
 def seeds(batches: Sequence[Sequence[ImageRequest]]) -> list[list[int]]:
     return [[request.seed for request in batch] for batch in batches]
+
+
+class SmallPainter(Painter):
+    """A painter whose device holds `fits` images; it can go down to batches of `least`."""
+
+    def __init__(self, fits: int, least: int) -> None:
+        super().__init__()
+        self.size, self.fits, self.least = 4, fits, least
+
+    def batch_size(self, request: ImageRequest) -> int:
+        return self.size
+
+    def render(
+        self,
+        requests: Sequence[ImageRequest],
+        init_latents: Sequence[np.ndarray | None],
+        stop: Callable[[], bool],
+    ) -> list[Picture]:
+        if len(requests) > self.fits:
+            raise OutOfMemory("tried to allocate 20 GiB")
+        return super().render(requests, init_latents, stop)
+
+    def halve_rows(self) -> bool:
+        if self.size <= self.least:
+            return False
+        self.size //= 2
+        self.rendered_by = replace(self.rendered_by, rows=self.size)
+        return True
+
+
+def test_out_of_memory_halves_the_micro_batches_and_loses_no_image(
+    desk: Desk, start: Start, wait_until: Wait
+) -> None:
+    painter = SmallPainter(fits=2, least=1)
+    start(painter, [desk.order(seed) for seed in range(1, 10)])
+    wait_until(lambda: len(desk.outcomes) == 9, "all are delivered")
+    assert [desk.seed_painted(seed) for seed in range(1, 10)] == list(range(1, 10))
+    assert seeds(painter.batches) == [[1, 2], [3, 4], [5, 6], [7, 8], [9]]
+    outcome = desk.outcomes[9]
+    assert isinstance(outcome, Finished)
+    assert outcome.rendered_by.rows == 2
+
+
+def test_a_model_that_does_not_fit_at_all_is_refused(desk: Desk, start: Start, wait_until: Wait) -> None:
+    start(SmallPainter(fits=0, least=1), [desk.order(seed) for seed in range(1, 6)])
+    wait_until(lambda: len(desk.outcomes) == 5, "all are delivered")
+    for outcome in desk.outcomes.values():
+        assert isinstance(outcome, ModelError)
+        assert "does not fit this device" in str(outcome)
 
 
 def test_a_full_micro_batch_goes_before_an_older_partial_one(

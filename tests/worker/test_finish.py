@@ -163,7 +163,7 @@ def test_job_json_says_what_was_asked_how_it_ended_and_what_the_output_holds(out
     finish_output(output, report)
     job = json.loads((output.path / "job.json").read_text())
     assert (job["job_id"], job["outcome"], job["reason"]) == ("foxes-1", "cancelled", "by the user")
-    assert job["images"] == {"asked": 9, "done": 2, "failed": 1}
+    assert job["images"] == {"asked": 9, "done": 2, "failed": 1, "flagged": 0}
     assert job["output"] == {"images": 2, "shards": 1, "failures": 1}
     assert job["manifest"] == {"name": "foxes", "prompts": ["a fox 🦊"]}
     assert job["times"]["finished"] == "2026-01-31T12:00:09Z"

@@ -349,3 +349,27 @@ def test_other_schedulers_take_the_noise_schedule_of_lms(pipe: Any, model: Image
     expected = theirs("a cat", generator=generators(3), output_type="np", **settings).images
     ours = model.prompt_to_img("a cat", seeds=3, scheduler="DPM++ 2M", progress=False, **settings)[0]
     assert np.array_equal(np.asarray(ours), rounded(expected)[0])
+
+
+def test_memory_that_runs_out_on_the_way_to_fp32_leaves_the_model_as_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = model_of(build(), "bf16")
+    before = {name: value.clone() for name, value in model.unet.state_dict().items()}
+    to = torch.nn.Module.to
+    parameters = iter(list(model.unet.parameters())[:5])
+
+    def halfway(module: torch.nn.Module, *arguments: Any) -> torch.nn.Module:
+        if module is model.unet and arguments[-1] is torch.float32:
+            for parameter in parameters:
+                parameter.data = parameter.data.float()
+            raise torch.OutOfMemoryError("out of memory")
+        return to(module, *arguments)
+
+    monkeypatch.setattr(torch.nn.Module, "to", halfway)
+    with pytest.raises(torch.OutOfMemoryError), model.in_fp32():
+        pytest.fail("memory ran out before")
+    assert model.precision.name == "bf16"
+    after = model.unet.state_dict()
+    assert {value.dtype for value in after.values()} == {torch.bfloat16}
+    assert all(torch.equal(after[name], value) for name, value in before.items())

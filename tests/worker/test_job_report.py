@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 
 from jobs.errors import JobError
 from jobs.job import Claim, JobSpec
 from jobs.ledger import Ledger
+from jobs.output import Output
 from producer.embedded_redis import EmbeddedRedis
 from worker.job_report import job_report
 
@@ -26,6 +28,7 @@ SPEC = JobSpec(
     max_failures=None,
     retention=3600,
 )
+OUTPUT = Output(Path(SPEC.output))
 
 
 @pytest.fixture
@@ -52,14 +55,14 @@ def failure(index: int) -> dict[int, dict[str, object]]:
 def test_a_job_with_everything_rendered_is_complete(ledger: Ledger) -> None:
     job_id = submit(ledger)
     ledger.complete(claim(ledger), [0, 1, 2, 3], {})
-    report = job_report(ledger, job_id, SPEC)
+    report = job_report(ledger, job_id, OUTPUT, SPEC)
     assert (report.job_id, report.manifest, report.outcome, report.reason) == (
         "cats-1",
         {"name": "cats"},
         "complete",
         None,
     )
-    assert (report.images, report.done, report.failed) == (4, 4, 0)
+    assert (report.images, report.done, report.failed, report.workers) == (4, 4, 0, ["w1"])
     assert report.started_at is not None
     times = [
         datetime.strptime(text, "%Y-%m-%dT%H:%M:%S%z")
@@ -74,14 +77,14 @@ def test_a_job_with_everything_rendered_is_complete(ledger: Ledger) -> None:
 def test_a_job_with_failures_says_so(ledger: Ledger) -> None:
     job_id = submit(ledger)
     ledger.complete(claim(ledger), [0, 1, 3], failure(2))
-    report = job_report(ledger, job_id, SPEC)
+    report = job_report(ledger, job_id, OUTPUT, SPEC)
     assert (report.outcome, report.done, report.failed) == ("failures", 3, 1)
 
 
 def test_a_job_cancelled_before_anybody_claimed_it_says_why_and_has_no_start(ledger: Ledger) -> None:
     job_id = submit(ledger)
     ledger.control(job_id, "cancel", "a typo in every prompt")
-    report = job_report(ledger, job_id, SPEC)
+    report = job_report(ledger, job_id, OUTPUT, SPEC)
     assert (report.outcome, report.reason, report.started_at) == (
         "cancelled",
         "a typo in every prompt",
@@ -90,6 +93,13 @@ def test_a_job_cancelled_before_anybody_claimed_it_says_why_and_has_no_start(led
     assert (report.images, report.done) == (4, 0)
 
 
+def test_the_manifest_is_the_one_that_was_submitted_with_its_prompts(ledger: Ledger, tmp_path: Path) -> None:
+    job_id, output = submit(ledger), Output(tmp_path)
+    output.prepare()
+    output.write_job_manifest(job_id, {"name": "cats", "prompts": ["a cat"]})
+    assert job_report(ledger, job_id, output, SPEC).manifest == {"name": "cats", "prompts": ["a cat"]}
+
+
 def test_a_job_that_is_gone_is_an_error(ledger: Ledger) -> None:
     with pytest.raises(JobError, match="no job 'cats-9'"):
-        job_report(ledger, "cats-9", SPEC)
+        job_report(ledger, "cats-9", OUTPUT, SPEC)

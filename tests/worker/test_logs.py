@@ -6,9 +6,12 @@ import json
 import logging
 import re
 import threading
+import warnings
 from collections.abc import Iterator
 
 import pytest
+from celery.exceptions import SecurityWarning
+from celery.platforms import ROOT_DISCOURAGED
 
 from worker.logs import bound, configure
 
@@ -110,3 +113,15 @@ def test_a_worker_without_a_name_leaves_no_gap(capsys: pytest.CaptureFixture[str
     configure("json", "INFO")
     log.info("message")
     assert "worker" not in json.loads(capsys.readouterr().err)
+
+
+def test_celerys_lines_on_the_user_root_are_left_out_and_other_warnings_are_not(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with warnings.catch_warnings():
+        configure("plain", "INFO", "w")
+        warnings.warn(SecurityWarning(ROOT_DISCOURAGED.format(uid=0, euid=0, gid=0, egid=0)), stacklevel=1)
+        warnings.warn(SecurityWarning("another"), stacklevel=1)
+    shown = capsys.readouterr().err
+    assert "superuser" not in shown
+    assert "another" in shown

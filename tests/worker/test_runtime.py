@@ -21,7 +21,7 @@ from jobs.request import Entry, ImageRequest
 from jobs.settings import Settings
 from jobs.shard import Shard, encode_shard
 from producer.embedded_redis import EmbeddedRedis
-from worker import runtime as runtime_module
+from worker import finish_run
 from worker.engine import Pipeline
 from worker.instant import InstantRenderer
 from worker.load_renderer import load_renderer
@@ -221,7 +221,7 @@ def test_a_job_that_cannot_be_finished_here_is_refused_with_the_reason(
     def damaged(*_arguments: object) -> None:
         raise OutputError("00000/metadata.jsonl:1: not a line of JSON")
 
-    monkeypatch.setattr(runtime_module, "finish_output", damaged)
+    monkeypatch.setattr(finish_run, "finish_output", damaged)
     assert worker.serve() == {"job": job_id, "ended": "refused"}
     status = worker.status(job_id)
     assert (status.state, status.shards_leased) == ("finishing", 0)
@@ -235,7 +235,7 @@ def test_a_full_disk_delays_the_finish_and_refuses_nothing(
     worker = hire()
     job_id = worker.submit([1])
     worker.serve()
-    finish, met = runtime_module.finish_output, []
+    finish, met = finish_run.finish_output, []
 
     def full_at_first(*arguments: Any) -> None:
         if not met:
@@ -244,7 +244,7 @@ def test_a_full_disk_delays_the_finish_and_refuses_nothing(
         met.append(worker.runtime._facts())
         finish(*arguments)
 
-    monkeypatch.setattr(runtime_module, "finish_output", full_at_first)
+    monkeypatch.setattr(finish_run, "finish_output", full_at_first)
     assert worker.serve() == {"job": job_id, "ended": "finished"}
     assert "no space left" in str(met[1]["notice"])
     assert worker.status(job_id).state == "finished"
@@ -260,7 +260,7 @@ def test_stopped_while_the_disk_is_too_full_to_finish_it_gives_the_finishing_bac
     def full(*_arguments: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(runtime_module, "finish_output", full)
+    monkeypatch.setattr(finish_run, "finish_output", full)
     ends: list[dict[str, Any] | None] = []
     thread = threading.Thread(target=lambda: ends.append(worker.serve()))
     thread.start()

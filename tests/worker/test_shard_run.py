@@ -7,7 +7,7 @@ import errno
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,9 @@ from worker.disk_space import DiskSpace
 from worker.encode import read_request
 from worker.engine import Engine, Pipeline
 from worker.keeper import Keeper
+from worker.lease import Lease
 from worker.renderer import Picture, RenderedBy, Stopped
-from worker.shard_run import ShardReport, ShardRun
+from worker.shard_run import ShardRun
 from worker.store import ShardStore
 
 ROWS = 4
@@ -68,6 +69,9 @@ class Painter:
             raise RuntimeError("no such token")
         return [Picture(pixels(request.seed), finite=True) for request in requests]
 
+    def halve_rows(self) -> bool:
+        return False
+
     def render_alone(
         self, request: ImageRequest, init_latents: np.ndarray | None, stop: Callable[[], bool]
     ) -> Picture:
@@ -103,13 +107,13 @@ class FlakyLedger(Ledger):
         self._maybe_away("first_shard")
         return super().first_shard(job_id)
 
-    def record(self, claim: Claim, done: Sequence[int], failed: Mapping[int, Mapping[str, Any]]) -> int:
+    def record(self, claim: Claim, *marks: Any) -> int:
         self._maybe_away("record")
-        return super().record(claim, done, failed)
+        return super().record(claim, *marks)
 
-    def complete(self, claim: Claim, done: Sequence[int], failed: Mapping[int, Mapping[str, Any]]) -> int:
+    def complete(self, claim: Claim, *marks: Any) -> int:
         self._maybe_away("complete")
-        return super().complete(claim, done, failed)
+        return super().complete(claim, *marks)
 
 
 def pixels(seed: int) -> np.ndarray:
@@ -122,6 +126,19 @@ def lines(count: int, **changes: dict[str, object]) -> list[Entry]:
         Entry(request=dataclasses.replace(BASE, seed=i + 1, **changes.get(f"p{i}", {})))  # type: ignore[arg-type]
         for i in range(count)
     ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """A task's result, by name."""
+
+    job: str
+    shard: int
+    ended: str
+    rendered: int
+    adopted: int
+    failed: int
+    seconds: float
 
 
 class Bench:
@@ -182,21 +199,19 @@ class Bench:
             self.output, 0, attempt, self.entries, job_id="cats-1", column_names=[], adopt_below=0
         )
 
-    def run(self, claim: Claim | None = None, *, ledger: Ledger | None = None) -> ShardReport:
+    def run(self, claim: Claim | None = None, *, ledger: Ledger | None = None) -> Report:
         held = self.claim() if claim is None else claim
         self.keeper.hold(held)
         try:
-            return ShardRun(
+            lease = Lease(
                 held,
-                self.spec,
                 ledger=self.ledger if ledger is None else ledger,
                 keeper=self.keeper,
-                engine=self.engine,
                 worker="w1",
-                root=self.root,
-                space=self.space,
                 stop=self.stop,
-            ).run()
+            )
+            run = ShardRun(lease, self.spec, engine=self.engine, root=self.root, space=self.space, rows=ROWS)
+            return Report(**lease.carry_out(run))
         finally:
             self.keeper.drop(held)
 
@@ -231,7 +246,7 @@ class Running:
     """A shard's run on a thread of its own."""
 
     def __init__(self, bench: Bench, claim: Claim | None, ledger: Ledger | None) -> None:
-        self._reports: list[ShardReport | BaseException] = []
+        self._reports: list[Report | BaseException] = []
 
         def run() -> None:
             try:
@@ -242,12 +257,12 @@ class Running:
         self._thread = threading.Thread(target=run, daemon=True)
         self._thread.start()
 
-    def report(self) -> ShardReport:
+    def report(self) -> Report:
         """How it ended; a run that hangs or raises fails the test."""
         self._thread.join(15)
         assert self._reports, "the run has not ended"
         report = self._reports[0]
-        assert isinstance(report, ShardReport), repr(report)
+        assert isinstance(report, Report), repr(report)
         return report
 
 
@@ -271,7 +286,7 @@ def test_a_shard_is_recorded_as_it_goes_and_then_committed_and_completed(
     assert not bench.output.committed(0)
     bench.painter.allowed.release(10)
     report = running.report()
-    assert dataclasses.replace(report, seconds=0) == ShardReport("cats-1", 0, "committed", rendered=10)
+    assert dataclasses.replace(report, seconds=0) == Report("cats-1", 0, "committed", 10, 0, 0, 0)
     bench.check_committed(10)
     status = bench.ledger.status(job_id)
     assert (status.state, status.done, status.left, status.shards_leased) == ("finishing", 10, 0, 0)

@@ -14,9 +14,10 @@ from jobs.errors import LeaseLost, OutputError
 from jobs.metadata import Failure
 from jobs.output import Output
 from jobs.request import Entry, ImageRequest
+from worker.disk_space import free_bytes
 from worker.encode import read_request
 from worker.renderer import RenderedBy
-from worker.store import ShardStore, committed_shard, free_bytes
+from worker.store import ShardStore, committed_shard
 
 RENDERED_BY = RenderedBy(precision="fp32", rows=16, device="cpu", versions={"torch": "2.13.0"})
 
@@ -94,9 +95,10 @@ def test_a_shard_appears_whole_with_pictures_metadata_and_failures(output):
     assert (row["text"], row["id"], row["split"], row["other"]) == ("scene 0", "line 0", "test", None)
     assert (row["rendered_rows"], row["rendered_device"], row["flagged"]) == (16, "cpu", None)
     assert read_request(output.shard_folder(3) / row["file_name"]) == lines[0].request
-    held, failures = committed_shard(output, 3)
-    assert held == [lines[position].request.image_id for position in (0, 1, 3)]
-    assert failures == [replace(a_failure(lines, 2))]
+    committed = committed_shard(output, 3)
+    assert committed.image_ids == [lines[position].request.image_id for position in (0, 1, 3)]
+    assert committed.failures == [replace(a_failure(lines, 2))]
+    assert committed.flagged == []
 
 
 def test_what_is_odd_about_a_picture_stands_in_its_row(output):
