@@ -15,7 +15,6 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,6 +26,7 @@ import torch
 from rich.progress import track
 
 from jobs.ledger import Ledger
+from jobs.lifeline import start_tied
 from jobs.request import ImageRequest
 from jobs.settings import Settings
 from producer.embedded_redis import EmbeddedRedis
@@ -65,11 +65,18 @@ def bare_arm(renderer: DiffusionRenderer, images: int) -> float:
     """Seconds of the worker's own renderer, pixels thrown away."""
     requests = [
         ImageRequest(
-            prompt=text, height=SIZE, width=SIZE, num_inference_steps=STEPS, guidance_scale=GUIDANCE,
-            scheduler=SCHEDULER, seed=n, model="shapes-random", revision="shapes-random-1",
+            prompt=text,
+            height=SIZE,
+            width=SIZE,
+            num_inference_steps=STEPS,
+            guidance_scale=GUIDANCE,
+            scheduler=SCHEDULER,
+            seed=n,
+            model="shapes-random",
+            revision="shapes-random-1",
         )
         for n, text in enumerate(prompts(images))
-    ]  # fmt: skip
+    ]
     began = time.monotonic()
     for start in range(0, images, PER_BATCH):
         part = requests[start : start + PER_BATCH]
@@ -88,13 +95,19 @@ class System:
         self._jobs += 1
         output = self._folder / f"out-{self._jobs}"
         manifest = {
-            "name": "system", "model": "shapes-random", "output": str(output), "shard_size": 48,
+            "name": "system",
+            "model": "shapes-random",
+            "output": str(output),
+            "shard_size": 48,
             "settings": {
-                "height": SIZE, "width": SIZE, "num_inference_steps": STEPS, "guidance_scale": GUIDANCE,
+                "height": SIZE,
+                "width": SIZE,
+                "num_inference_steps": STEPS,
+                "guidance_scale": GUIDANCE,
                 "scheduler": SCHEDULER,
             },
             "prompts": prompts(images),
-        }  # fmt: skip
+        }
         file = self._folder / "system.yaml"
         file.write_text(json.dumps(manifest))
         job_id = submit(prepare(file, Settings()), self._ledger, self._url).job_id
@@ -111,15 +124,17 @@ def system(folder: Path) -> Iterator[System]:
     """Starts Redis and `imagemill-worker`; ends both."""
     with EmbeddedRedis() as server:
         environment = {
-            **os.environ, "IMAGEMILL_REDIS_URL": server.url, "IMAGEMILL_OUTPUT_ROOT": str(folder),
-            "IMAGEMILL_ROWS": str(ROWS), "IMAGEMILL_TORCH_THREADS": "1", "IMAGEMILL_RUNTIME_DIR": str(folder),
+            **os.environ,
+            "IMAGEMILL_REDIS_URL": server.url,
+            "IMAGEMILL_OUTPUT_ROOT": str(folder),
+            "IMAGEMILL_ROWS": str(ROWS),
+            "IMAGEMILL_TORCH_THREADS": "1",
+            "IMAGEMILL_RUNTIME_DIR": str(folder),
             "OMP_NUM_THREADS": "1",
-        }  # fmt: skip
+        }
         with (folder / "worker.log").open("wb") as log:
-            worker = subprocess.Popen(
-                [Path(sys.executable).parent / "imagemill-worker", "--gpus", "none"],
-                env=environment, stdout=log, stderr=log,
-            )  # fmt: skip
+            command = [str(Path(sys.executable).parent / "imagemill-worker"), "--gpus", "none"]
+            worker = start_tied(command, env=environment, stdout=log, stderr=log)
         try:
             yield System(folder, server.url)
         finally:
