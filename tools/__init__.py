@@ -1,0 +1,1 @@
+"""What builds things the product ships; never imported by it."""

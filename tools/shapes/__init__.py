@@ -1,0 +1,1 @@
+"""The small world of the built-in model `shapes`: its prompts, its pictures, and an eye that reads them."""

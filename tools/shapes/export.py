@@ -1,0 +1,44 @@
+"""Writes the trained parts as a diffusers pipeline folder in half precision."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import StableDiffusionPipeline
+
+from tools.shapes.networks import build_scheduler
+
+
+def export(vae: Any, tokenizer: Any, unet: Any, text_encoder: Any, folder: Path) -> None:
+    """Save the pipeline to `folder`: fp16 safetensors, and the tokenizer in both of its formats."""
+    pipeline = StableDiffusionPipeline(
+        # Copies: half precision is for the files, the caller's models stay as they are.
+        vae=copy.deepcopy(vae).to("cpu", torch.float16),
+        text_encoder=copy.deepcopy(text_encoder).to("cpu", torch.float16),
+        tokenizer=tokenizer,
+        unet=copy.deepcopy(unet).to("cpu", torch.float16),
+        scheduler=build_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    # Recent transformers write tokenizer.json alone; older ones and other programs want these two.
+    model = json.loads((folder / "tokenizer" / "tokenizer.json").read_text("utf-8"))["model"]
+    vocabulary = json.dumps(model["vocab"], ensure_ascii=False)
+    (folder / "tokenizer" / "vocab.json").write_text(vocabulary + "\n", "utf-8")
+    merges = "\n".join(" ".join(pair) for pair in model["merges"])
+    (folder / "tokenizer" / "merges.txt").write_text(f"#version: 0.2\n{merges}\n", "utf-8")
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of each weights file below `folder`, by its name there."""
+    return {
+        str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(folder.rglob("*.safetensors"))
+    }
