@@ -15,11 +15,12 @@ from typing import Final
 
 import torch
 
+from tools.shapes.evaluate import evaluate
 from tools.shapes.export import export
 from tools.shapes.grammar import words
 from tools.shapes.plot import plot
 from tools.shapes.tokenizer import build_tokenizer
-from tools.shapes.train_unet import load_averaged, look, make_latents, train_unet
+from tools.shapes.train_unet import load_averaged, make_latents, train_unet
 from tools.shapes.train_vae import finished_vae, train_vae
 
 STAGES: Final = ("vae", "latents", "unet", "export", "evaluate")
@@ -34,9 +35,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--stage", choices=STAGES, action="append", help="only this one (may be repeated)")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoints in the folder")
     parser.add_argument("--vae-steps", type=int, default=2800, help="of 16 pictures (default: %(default)s)")
-    parser.add_argument("--unet-steps", type=int, default=12000, help="of 64 pictures (default: %(default)s)")
+    parser.add_argument("--unet-steps", type=int, default=8000, help="of 64 pictures (default: %(default)s)")
     parser.add_argument(
         "--pictures", type=int, default=32768, help="drawn for the UNet (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--hard-pictures", type=int, default=16384, help="more of them (default: %(default)s)"
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, help="torch's CPU threads (default: torch's own choice)")
@@ -57,16 +61,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         train_vae(folder, chosen.vae_steps, device)
     vae = finished_vae(folder, device, gated=not chosen.allow_bad_vae)
     if "latents" in stages or "unet" in stages:
-        latents, scenes = make_latents(vae, folder, chosen.pictures)
+        latents, scenes = make_latents(vae, folder, chosen.pictures, chosen.hard_pictures)
         if "unet" in stages:
-            train_unet(vae, tokenizer, latents, scenes, folder, chosen.unet_steps, device)
+            train_unet(vae, tokenizer, latents, scenes, chosen.pictures, folder, chosen.unet_steps, device)
             plot(folder)
-    if "export" in stages or "evaluate" in stages:
-        averaged = load_averaged(tokenizer, folder, device)
-        if "export" in stages:
-            export(vae, tokenizer, *averaged, folder / "model")
-        if "evaluate" in stages:
-            look(vae, tokenizer, averaged, folder, samples=0)
+    if "export" in stages:
+        export(vae, tokenizer, *load_averaged(tokenizer, folder, device), folder / "model")
+    if "evaluate" in stages:
+        evaluate(folder / "model")
 
 
 if __name__ == "__main__":

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
-import torch
 from diffusers import StableDiffusionPipeline
 
 from tools.shapes.networks import build_scheduler
@@ -18,10 +16,10 @@ def export(vae: Any, tokenizer: Any, unet: Any, text_encoder: Any, folder: Path)
     """Save the pipeline to `folder`: fp16 safetensors, and the tokenizer in both of its formats."""
     pipeline = StableDiffusionPipeline(
         # Copies: half precision is for the files, the caller's models stay as they are.
-        vae=copy.deepcopy(vae).to("cpu", torch.float16),
-        text_encoder=copy.deepcopy(text_encoder).to("cpu", torch.float16),
+        vae=copy.deepcopy(vae).cpu().half(),
+        text_encoder=copy.deepcopy(text_encoder).cpu().half(),
         tokenizer=tokenizer,
-        unet=copy.deepcopy(unet).to("cpu", torch.float16),
+        unet=copy.deepcopy(unet).cpu().half(),
         scheduler=build_scheduler(),
         safety_checker=None,
         feature_extractor=None,
@@ -34,11 +32,3 @@ def export(vae: Any, tokenizer: Any, unet: Any, text_encoder: Any, folder: Path)
     (folder / "tokenizer" / "vocab.json").write_text(vocabulary + "\n", "utf-8")
     merges = "\n".join(" ".join(pair) for pair in model["merges"])
     (folder / "tokenizer" / "merges.txt").write_text(f"#version: 0.2\n{merges}\n", "utf-8")
-
-
-def hashes(folder: Path) -> dict[str, str]:
-    """SHA-256 of each weights file below `folder`, by its name there."""
-    return {
-        str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest()
-        for file in sorted(folder.rglob("*.safetensors"))
-    }

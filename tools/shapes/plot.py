@@ -10,7 +10,7 @@ from typing import Final
 from PIL import Image, ImageDraw
 
 _WIDTH, _HEIGHT, _MARGIN = 720, 260, 48
-_INKS: Final = ("#c92a2a", "#1971c2", "#2f9e44", "#9c36b5", "#e8590c", "#343a40")
+_INKS: Final = ("#c92a2a", "#1971c2", "#2f9e44", "#9c36b5", "#e8590c", "#343a40", "#0c8599")
 
 
 def plot(folder: Path) -> None:
@@ -18,8 +18,8 @@ def plot(folder: Path) -> None:
     losses = {"loss": [(line["samples"], line["loss"]) for line in _lines(folder / "unet.jsonl")]}
     looks = list(_lines(folder / "look.jsonl"))
     shares = {
-        name: [(line["samples"], line[name]) for line in looks if line["samples"]]
-        for name in ("background", "colour", "place", "shape", "one_all", "more_all")
+        name: [(line["samples"], line[name]) for line in looks if name in line]
+        for name in ("colour", "place", "shape", "one_all", "places_all", "relation_all", "count_all")
     }
     sheet = Image.new("RGB", (_WIDTH, 2 * _HEIGHT), "white")
     most = max((y for _, y in losses["loss"]), default=1.0)

@@ -6,6 +6,7 @@ import copy
 import random
 import time
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +26,28 @@ _DROPPED, _LOOSENED = 0.1, 0.15
 """Shares of training prompts that are empty (for guidance), and that leave something open."""
 _EMA = 0.998
 _KINDS, _WEIGHTS = ("one", "places", "relation", "count"), (45, 20, 20, 15)
-_SAVE_EVERY, _LOOK_EVERY, _LOOK_AT = 100, 500, 96
+_HARD, _HARD_FROM = "places", 2500
+"""The kind that is learned last, and the step from which half of every batch is of it alone."""
+_SAVE_EVERY, _LOOK_EVERY, _LOOK_AT = 100, 500, 32
 
 
-def make_latents(vae: AutoencoderKL, folder: Path, count: int) -> tuple[torch.Tensor, list[Scene]]:
-    """Latents [N,C,h,w] of `count` drawings, times the scaling factor, and their scenes; cached."""
+def make_latents(vae: AutoencoderKL, folder: Path, count: int, hard: int) -> tuple[torch.Tensor, list[Scene]]:
+    """Latents [N,C,h,w], times the scaling factor, and scenes: `count` of all kinds, and `hard` more.
+
+    The hard ones come last: two things at places of their own. Cached in the folder.
+    """
     rng = random.Random("scenes")
     things = pairs(held_out=False)
     scenes = [random_scene(rng.choices(_KINDS, _WEIGHTS)[0], rng, things) for _ in range(count)]
-    cached = load_checkpoint(folder / "latents.pt")
-    if cached is not None and len(cached["latents"]) == count:
-        return cached["latents"], scenes
-    latents = encode(vae, scenes, seed=1) * vae.config.scaling_factor
-    save_checkpoint(folder / "latents.pt", {"latents": latents})
-    return latents, scenes
+    hard_scenes = [random_scene(_HARD, rng, things) for _ in range(hard)]
+    parts = []
+    for name, part, seed in (("latents.pt", scenes, 1), ("hard_latents.pt", hard_scenes, 2)):
+        cached = load_checkpoint(folder / name)
+        if cached is None or len(cached["latents"]) != len(part):
+            cached = {"latents": encode(vae, part, seed) * vae.config.scaling_factor}
+            save_checkpoint(folder / name, cached)
+        parts.append(cached["latents"])
+    return torch.cat(parts), scenes + hard_scenes
 
 
 def train_unet(
@@ -46,12 +55,14 @@ def train_unet(
     tokenizer: Any,
     latents: torch.Tensor,
     scenes: list[Scene],
+    count: int,
     folder: Path,
     steps: int,
     device: torch.device,
 ) -> tuple[Any, Any]:
     """The averaged UNet and text encoder, trained for `steps` in all, from the folder's checkpoint if any.
 
+    The first `count` scenes are of all kinds; from a step on, half of each batch is of the hard kind alone.
     Every few hundred steps the averaged weights paint fresh prompts; the log gets the shares that are right.
     """
     torch.manual_seed(1)
@@ -70,6 +81,7 @@ def train_unet(
             module.load_state_dict(state[name])
         optimizer.load_state_dict(state["optimizer"])
         first = state["step"]
+    hard = torch.tensor([n for n, scene in enumerate(scenes) if scene.kind == _HARD])
     alphas = build_scheduler().alphas_cumprod.to(device)
     average = [parameter for module in averaged for parameter in module.parameters()]
 
@@ -78,7 +90,10 @@ def train_unet(
         # Each step's chances come from its number, so that a resumed run is the same run.
         rng = random.Random(step)
         generator = torch.Generator().manual_seed(step)
-        chosen = torch.randint(len(latents), (BATCH,), generator=generator)
+        chosen = torch.randint(count, (BATCH,), generator=generator)
+        if step >= _HARD_FROM:
+            among = torch.randint(len(hard), (BATCH // 2,), generator=generator)
+            chosen = torch.cat([chosen[: BATCH // 2], hard[among]])
         prompts = _prompts((scenes[n] for n in chosen.tolist()), rng)
         clean = latents[chosen].to(device)
         noise = torch.randn(clean.shape, generator=generator).to(device)
@@ -144,22 +159,13 @@ def load_averaged(tokenizer: Any, folder: Path, device: torch.device) -> tuple[A
 
 def look(vae: AutoencoderKL, tokenizer: Any, averaged: tuple[Any, Any], folder: Path, samples: int) -> None:
     """Log the shares of a few fresh prompts that the averaged weights paint right."""
-    things = pairs(held_out=False)
-    one = fresh_scenes("one", _LOOK_AT // 2, things, seed=7)
-    more = [scene for kind in _KINDS[1:] for scene in fresh_scenes(kind, _LOOK_AT // 6, things, seed=7)]
-    images = paint(vae, tokenizer, *averaged, [prompt_of(scene) for scene in (*one, *more)], guidance=3.0)
-    seen, seen_more = score(one, images[: len(one)]), score(more, images[len(one) :])
-    log(
-        folder,
-        "look",
-        samples=samples,
-        background=seen.background,
-        colour=seen.colour,
-        place=seen.place,
-        shape=seen.shape,
-        one_all=seen.all,
-        more_all=seen_more.all,
-    )
+    scenes = {kind: fresh_scenes(kind, _LOOK_AT, pairs(held_out=False), seed=7) for kind in _KINDS}
+    prompts = [prompt_of(scene) for part in scenes.values() for scene in part]
+    images = iter(paint(vae, tokenizer, *averaged, prompts, guidance=3.0))
+    seen = {kind: score(part, list(islice(images, len(part)))) for kind, part in scenes.items()}
+    one = seen["one"]
+    shares = {"background": one.background, "colour": one.colour, "place": one.place, "shape": one.shape}
+    log(folder, "look", samples=samples, **shares, **{f"{kind}_all": seen[kind].all for kind in _KINDS})
 
 
 def _prompts(scenes: Iterable[Scene], rng: random.Random) -> list[str]:
