@@ -44,6 +44,14 @@ class ModelRef:
 
 
 BUILT_IN: Final = {
+    "shapes": ModelRef(
+        "shapes",
+        "shapes",
+        # The hash of the files in worker/models/shapes, which a worker checks again before it loads them.
+        "sha256:6955ebbc64f96c8005c9a78492b55bb9b21cdbba5e12dde3f3aa753aafff1f21",
+        8,
+        8,
+    ),
     "shapes-random": ModelRef(
         "shapes-random",
         "shapes-random",
@@ -58,10 +66,6 @@ BUILT_IN: Final = {
 }
 
 
-NOT_SHIPPED: Final = {"shapes": "is not shipped yet; use shapes-random"}
-"""Models whose names are kept for later, and what is said of them."""
-
-
 def is_folder_name(model: str) -> bool:
     """Whether a manifest's `model` means a folder: it begins with /, ./, ../ or ~."""
     return model.startswith(("/", "./", "../", "~")) or model in (".", "..")
@@ -69,7 +73,7 @@ def is_folder_name(model: str) -> bool:
 
 def name_trouble(model: str) -> str | None:
     """What is wrong with the form of a manifest's `model`, with the remedy; None when it may stand."""
-    if is_folder_name(model) or model in BUILT_IN or model in NOT_SHIPPED:
+    if is_folder_name(model) or model in BUILT_IN:
         return None
     if _HUB_ID.fullmatch(model) and not re.search(r"--|\.\.|[.-](/|$)", model):
         return None
@@ -88,8 +92,6 @@ def resolve_model(model: str, revision: str | None = None) -> ModelRef:
     trouble = name_trouble(model)
     if trouble is not None:
         raise ModelError(f"model = {model}: {trouble}")
-    if model in NOT_SHIPPED:
-        raise ModelError(f"model = {model}: {NOT_SHIPPED[model]}")
     if model in BUILT_IN:
         found = BUILT_IN[model]
     elif is_folder_name(model):

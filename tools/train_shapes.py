@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--stage", choices=STAGES, action="append", help="only this one (may be repeated)")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoints in the folder")
     parser.add_argument("--vae-steps", type=int, default=2800, help="of 16 pictures (default: %(default)s)")
-    parser.add_argument("--unet-steps", type=int, default=8000, help="of 64 pictures (default: %(default)s)")
+    parser.add_argument("--unet-steps", type=int, default=6500, help="of 64 pictures (default: %(default)s)")
     parser.add_argument(
         "--pictures", type=int, default=32768, help="drawn for the UNet (default: %(default)s)"
     )

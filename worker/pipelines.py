@@ -12,18 +12,19 @@ import transformers
 from huggingface_hub import hf_hub_download
 
 from jobs.errors import ModelError
-from jobs.models import BUILT_IN, NOT_SHIPPED, folder_revision
+from jobs.models import BUILT_IN, folder_revision
 from worker.image_diffusion_model import ImageDiffusionModel
 from worker.precision import resolve_device, resolve_precision
 from worker.schedulers import build_scheduler
 
+_SHAPES = Path(__file__).parent / "models" / "shapes"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def load_model(model: str, revision: str, precision: str, device: str) -> ImageDiffusionModel:
     """The model of this name and revision, on `device`, ready to paint.
 
-    model: "shapes-random", the absolute path of a folder in diffusers' layout, or a Hugging Face id.
+    model: "shapes", "shapes-random", a folder in diffusers' layout (absolute), or a Hugging Face id.
     revision: the built-in's own, "sha256:…" of a folder, a commit's 40 digits of an id.
     precision: auto, bf16, fp16, amp, fp32. device: auto (CUDA where there is one), cpu, cuda, cuda:1 …
 
@@ -34,23 +35,22 @@ def load_model(model: str, revision: str, precision: str, device: str) -> ImageD
     Raises ModelError when the model is not there, is no StableDiffusionPipeline, or is at another revision;
     SettingsError for a device that is not there.
     """
-    if model in NOT_SHIPPED:
-        raise ModelError(f"model = {model}: {NOT_SHIPPED[model]}")
     if model == "instant":
-        raise ModelError("model = instant: the stand-in has no weights to load; use shapes-random")
+        raise ModelError("model = instant: the stand-in has no weights to load; use shapes")
     target = resolve_device(device)
     # Their bars do not belong in a worker's log, nor do remarks about torchvision, which nothing here uses.
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
-    if model in BUILT_IN:
-        if revision != BUILT_IN[model].revision:
-            raise _other_revision(model, revision, BUILT_IN[model].revision)
+    if model in BUILT_IN and revision != BUILT_IN[model].revision:
+        raise _other_revision(model, revision, BUILT_IN[model].revision)
+    if model == "shapes-random":
         from worker.shapes_random import build
 
         pipeline = build()
     else:
-        pipeline = _from_files(model, revision, resolve_precision(precision, target).weights)
+        files = str(_SHAPES) if model == "shapes" else model
+        pipeline = _from_files(files, revision, resolve_precision(precision, target).weights)
     config = pipeline.scheduler.config
     return ImageDiffusionModel(
         vae=pipeline.vae,

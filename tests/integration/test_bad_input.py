@@ -86,7 +86,6 @@ def test_a_missing_file_is_named_and_the_good_one_beside_it_is_not_stored(farm) 
 @pytest.mark.parametrize(
     ("model", "parts"),
     [
-        ("shapes", ["cats.yaml:1:", "model = shapes", "use shapes-random"]),
         ("./no-such-folder", ["cats.yaml:1:", "no-such-folder: there is no such folder"]),
         ("./runtime", ["holds no model_index.json", "save_pretrained()"]),
         ("instnat", ["cats.yaml:1:", 'model = "instnat": is no model', "shapes-random"]),

@@ -50,8 +50,9 @@ def test_built_in_models_are_known_without_a_file() -> None:
     assert (random.latent_channels, random.latent_scale) == (4, 4)
     assert "noise" in random.remark
     assert resolve_model("instant", "instant-1").latent_channels is None
-    with pytest.raises(ModelError, match="not shipped yet; use shapes-random"):
-        resolve_model("shapes")
+    trained = resolve_model("shapes")
+    assert (trained.model, trained.label, trained.remark) == ("shapes", "shapes", "")
+    assert (trained.latent_channels, trained.latent_scale) == (8, 8)
 
 
 @pytest.mark.parametrize(

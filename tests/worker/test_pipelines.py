@@ -72,7 +72,7 @@ def test_another_revision_is_refused_with_both_named(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("model", "said"),
-    [("shapes", "use shapes-random"), ("instant", "use shapes-random"), ("/no/such/folder", "model_index")],
+    [("shapes", "asks for revision any"), ("instant", "use shapes"), ("/no/such/folder", "model_index")],
 )
 def test_a_model_that_is_not_there_is_refused_with_the_remedy(model: str, said: str) -> None:
     with pytest.raises(ModelError, match=said):

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from diffusers import AutoencoderKL
@@ -26,8 +26,13 @@ _DROPPED, _LOOSENED = 0.1, 0.15
 """Shares of training prompts that are empty (for guidance), and that leave something open."""
 _EMA = 0.998
 _KINDS, _WEIGHTS = ("one", "places", "relation", "count"), (45, 20, 20, 15)
-_HARD, _HARD_FROM = "places", 2500
-"""The kind that is learned last, and the step from which half of every batch is of it alone."""
+_HARD = "places"
+_COURSE: Final[tuple[tuple[int, dict[str, int]], ...]] = (
+    (0, {}),
+    (2500, {_HARD: 32}),
+    (3700, {_HARD: 20, "count": 16}),
+)
+"""From a step on, how many of each batch are of one kind: what is learned last gets more room later."""
 _SAVE_EVERY, _LOOK_EVERY, _LOOK_AT = 100, 500, 32
 
 
@@ -62,7 +67,7 @@ def train_unet(
 ) -> tuple[Any, Any]:
     """The averaged UNet and text encoder, trained for `steps` in all, from the folder's checkpoint if any.
 
-    The first `count` scenes are of all kinds; from a step on, half of each batch is of the hard kind alone.
+    The first `count` scenes are of all kinds, in their usual shares; the rest are of the hard kind alone.
     Every few hundred steps the averaged weights paint fresh prompts; the log gets the shares that are right.
     """
     torch.manual_seed(1)
@@ -81,7 +86,9 @@ def train_unet(
             module.load_state_dict(state[name])
         optimizer.load_state_dict(state["optimizer"])
         first = state["step"]
-    hard = torch.tensor([n for n, scene in enumerate(scenes) if scene.kind == _HARD])
+    by_kind = {
+        kind: torch.tensor([n for n, scene in enumerate(scenes) if scene.kind == kind]) for kind in _KINDS
+    }
     alphas = build_scheduler().alphas_cumprod.to(device)
     average = [parameter for module in averaged for parameter in module.parameters()]
 
@@ -91,9 +98,9 @@ def train_unet(
         rng = random.Random(step)
         generator = torch.Generator().manual_seed(step)
         chosen = torch.randint(count, (BATCH,), generator=generator)
-        if step >= _HARD_FROM:
-            among = torch.randint(len(hard), (BATCH // 2,), generator=generator)
-            chosen = torch.cat([chosen[: BATCH // 2], hard[among]])
+        for kind, share in next(shares for start, shares in reversed(_COURSE) if step >= start).items():
+            of_kind = torch.randint(len(by_kind[kind]), (share,), generator=generator)
+            chosen = torch.cat([by_kind[kind][of_kind], chosen[:-share]])
         prompts = _prompts((scenes[n] for n in chosen.tolist()), rng)
         clean = latents[chosen].to(device)
         noise = torch.randn(clean.shape, generator=generator).to(device)
