@@ -92,9 +92,15 @@ class Farm:
 
     def command(self, *arguments: str | Path, **settings: object) -> subprocess.CompletedProcess[str]:
         """Runs `imagemill ARGUMENTS` to its end."""
+        return self.run_in(self.environment(**settings), *arguments)
+
+    def run_in(
+        self, environment: Mapping[str, str], *arguments: str | Path
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs `imagemill ARGUMENTS` to its end in an environment of the caller's."""
         return subprocess.run(
             [BIN / "imagemill", *arguments],
-            env=self.environment(**settings),
+            env=environment,
             cwd=self.folder,
             capture_output=True,
             text=True,

@@ -58,11 +58,11 @@ def test_the_sunset_is_the_quick_starts_own() -> None:
     assert (request.num_inference_steps, request.guidance_scale, request.scheduler) == (50, 7.5, "LMS")
 
 
-def test_the_demo_is_24_small_pictures() -> None:
+def test_the_demo_is_40_small_pictures() -> None:
     manifest = load_manifest(FOLDER / "demo.yaml")
     requests = [entry.request for entry in expand(manifest, manifest.resolve_model())]
-    assert len(requests) == 24
+    assert len(requests) == 40
     assert {(request.height, request.width, request.num_inference_steps) for request in requests} == {
         (64, 64, 20)
     }
-    assert {request.scheduler for request in requests} == {"LMS", "DDIM"}
+    assert {request.scheduler for request in requests} == {"DDIM", "LMS", "DPM++ 2M", "Euler"}
