@@ -48,7 +48,7 @@ BUILT_IN: Final = {
         "shapes",
         "shapes",
         # The hash of the files in worker/models/shapes, which a worker checks again before it loads them.
-        "sha256:6955ebbc64f96c8005c9a78492b55bb9b21cdbba5e12dde3f3aa753aafff1f21",
+        "sha256:f53d86a7435e0696aa4fbe8f95870f9a1b1f18de8f2d3080d55e3b4fcd6bc0bc",
         8,
         8,
     ),

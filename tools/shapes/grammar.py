@@ -91,7 +91,7 @@ def prompt_of(scene: Scene) -> str:
     """The prompt that asks for `scene`, such as "a red circle left of a blue star on a pink background"."""
     if scene.wording in COUNTS:
         first = scene.things[0]
-        words = f"{scene.wording} {_noun(first)}s"
+        words = f"{scene.wording} {_plural(_noun(first))}"
     elif scene.wording in RELATIONS:
         first, second = scene.things
         words = f"{_article(_noun(first))} {scene.wording} {_article(_noun(second))}"
@@ -154,7 +154,7 @@ _APART: Final = [pair for pair in product(PLACES, PLACES) if apart(*pair)]
 
 def _words() -> Iterator[str]:
     yield from ("a", "an", "and", "on", "background", "shape", "shapes")
-    yield from (*COLOURS, *SHAPES, *(shape + "s" for shape in SHAPES), *BACKGROUNDS)
+    yield from (*COLOURS, *SHAPES, *map(_plural, SHAPES), *BACKGROUNDS)
     for phrase in (*PLACES, *RELATIONS, *COUNTS):
         yield from phrase.split()
 
@@ -166,6 +166,10 @@ def _phrase(thing: Thing) -> str:
 def _noun(thing: Thing) -> str:
     shape = "shape" if thing.shape is None else thing.shape
     return shape if thing.colour is None else f"{thing.colour} {shape}"
+
+
+def _plural(noun: str) -> str:
+    return noun + ("es" if noun.endswith("s") else "s")
 
 
 def _article(noun: str) -> str:
