@@ -116,7 +116,9 @@ def _other_revision(model: str, wanted: str, found: str) -> ModelError:
 
 def _not_there(model: str, revision: str, error: Exception) -> ModelError:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return ModelError(
-        f"model = {model} at {revision}: cannot be loaded: {reason}\n"
-        "check the name, the network and HF_TOKEN, or fetch it before; weights must be .safetensors"
-    )
+    remedy = "check the name, the network and HF_TOKEN, or fetch it before; weights must be .safetensors"
+    if Path(model).is_absolute():
+        remedy = "check its files: a diffusers folder, whole, with .safetensors weights"
+        if Path(model) == _SHAPES:
+            remedy = "its files came with imagemill: install it again"
+    return ModelError(f"model = {model} at {revision}: cannot be loaded: {reason}\n{remedy}")

@@ -10,8 +10,8 @@ from PIL import Image
 
 import worker
 from jobs.models import BUILT_IN, folder_revision
-from tools.shapes.checker import Reading, read
-from tools.shapes.grammar import Scene, Thing, pairs, prompt_of
+from tools.shapes.checker import Reading, read, shows
+from tools.shapes.grammar import COUNTS, Scene, Thing, pairs, prompt_of
 from tools.shapes.score import fresh_scenes, score
 from worker.image_diffusion_model import ImageDiffusionModel
 from worker.pipelines import load_model
@@ -55,7 +55,17 @@ def test_a_colour_and_a_shape_that_training_never_joined_are_joined(model: Image
 
 def test_two_things_keep_their_own_colours_shapes_and_places(model: ImageDiffusionModel) -> None:
     scenes = fresh_scenes("relation", 16, SEEN, seed=1) + fresh_scenes("places", 16, SEEN, seed=1)
-    assert score(scenes, paint(model, [prompt_of(scene) for scene in scenes])).all >= 0.7
+    assert score(scenes, paint(model, [prompt_of(scene) for scene in scenes])).all >= 0.85
+
+
+def test_counts_are_counted_crosses_too(model: ImageDiffusionModel) -> None:
+    scenes = fresh_scenes("count", 15, SEEN, seed=1)
+    crosses = tuple(Thing("green", "cross", place) for place in COUNTS["three"])
+    scenes.append(Scene(crosses, "white", "three"))
+    assert prompt_of(scenes[-1]) == "three green crosses on a white background"
+    images = paint(model, [prompt_of(scene) for scene in scenes])
+    assert score(scenes, images).all >= 0.85
+    assert shows(read(images[-1]), scenes[-1])
 
 
 def test_guidance_costs_no_obedience_and_1_switches_it_and_the_negative_prompt_off(

@@ -71,11 +71,6 @@ def outline(shape: str, x: float, y: float, half: float, tilt: float) -> list[tu
     return [(x + half * (u * cos - v * sin), y + half * (u * sin + v * cos)) for u, v in _UNIT[shape]]
 
 
-def half_width(shape: str) -> float:
-    """Half the usual width of `shape`, in pixels: chosen so that all look about as large."""
-    return _HALF[shape]
-
-
 def _round(function: str) -> list[tuple[float, float]]:
     turns = [2 * math.pi * n / 96 for n in range(96)]
     if function == "circle":

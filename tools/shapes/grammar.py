@@ -54,7 +54,7 @@ HELD_OUT: Final = frozenset(
         ("brown", "circle"),
     }
 )
-"""(colour, shape) pairs that no training picture shows: can the model join what it never saw joined?"""
+"""(colour, shape) pairs that the UNet is never shown: can it join what it never saw joined?"""
 
 
 @dataclass(frozen=True, slots=True)
