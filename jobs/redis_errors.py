@@ -55,7 +55,7 @@ def as_ours(error: redis.exceptions.RedisError) -> LedgerError:
     # A script's error may come in other words, without its code.
     if "OOM " in text:
         return _full(text)
-    if "NOPERM" in text or "The user executing the script" in text:
+    if any(words in text for words in ("NOPERM", "ACL failure", "The user executing the script")):
         return _refused(text)
     return LedgerError(
         f"Redis answers with an error ({text}): imagemill needs Redis 6.2 or newer, or Valkey, and no cluster"

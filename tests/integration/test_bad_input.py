@@ -152,8 +152,9 @@ def test_a_redis_that_fills_up_in_the_middle_of_a_job_delays_it(
     farm.ledger._redis.config_set("maxmemory", 0)
     finished(job_id)
     farm.check_exact(job_id, 64)
-    # kombu logs what it catches with its traceback; a task that raised would be an ERROR.
-    assert " ERROR " not in farm.log("w1")
+    # An acknowledgement that meets a full Redis can end Celery's process; it is started again, and no task
+    # of ours raised.
+    assert "raised unexpected" not in farm.log("w1")
 
 
 @pytest.mark.parametrize("place", ["in-the-way", "in-the-way/below/it", "/proc/imagemill"])

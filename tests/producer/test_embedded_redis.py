@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -35,10 +36,10 @@ def _client(server: EmbeddedRedis) -> redis.Redis:
     return redis.Redis.from_url(server.url, decode_responses=True)
 
 
-def test_there_is_a_system_server_and_a_bundled_one() -> None:
-    assert SYSTEMS.is_file()
-    assert BUNDLED is not None
-    assert SYSTEMS != BUNDLED
+def test_a_server_on_path_goes_before_the_bundled_one() -> None:
+    assert BUNDLED is not None and BUNDLED.is_file()
+    on_path = shutil.which("redis-server") or shutil.which("valkey-server")
+    assert (BUNDLED if on_path is None else Path(on_path)) == SYSTEMS
 
 
 @BINARIES
