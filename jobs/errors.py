@@ -59,5 +59,9 @@ class Interrupted(ImagemillError):
     exit_code = 130
 
 
+class OtherHardware(ImagemillError):
+    """A job was begun on another kind of device, whose pictures differ in their bytes."""
+
+
 class RenderError(ImagemillError):
     """One image request cannot be rendered; the others are unharmed."""

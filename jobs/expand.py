@@ -5,13 +5,30 @@ from __future__ import annotations
 import hashlib
 import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 
 from jobs.errors import LatentsError
 from jobs.manifest import DefaultSettings, Manifest, PromptLine
 from jobs.models import ModelRef
-from jobs.request import Entry, ImageRequest, derived_seed
+from jobs.request import REQUEST_FIELDS, Entry, ImageRequest, derived_seed
+
+_SETTINGS = tuple(name for name in DefaultSettings.model_fields if name in REQUEST_FIELDS and name != "seed")
+"""An image's settings that a manifest may give for all its lines and a line for itself."""
+
+
+def base_request(manifest: Manifest, model: ModelRef) -> ImageRequest:
+    """The request that every line of `manifest` begins with: its own settings, no prompt, seed 0."""
+    return ImageRequest(
+        prompt="",
+        seed=0,
+        model=model.label,
+        revision=model.revision,
+        precision=manifest.precision,
+        image_format=manifest.image_format,
+        image_quality=manifest.image_quality,
+        **{name: getattr(manifest.settings, name) for name in _SETTINGS},
+    )
 
 
 def expand(
@@ -32,8 +49,9 @@ def expand(
     ordinals: dict[bytes, int] = {}
     derived: set[bytes] = set()
     given: set[bytes] = set()
+    base, defaults = base_request(manifest, model), manifest.settings
     for index, written in enumerate(manifest.prompts):
-        line = _effective(written, manifest.settings)
+        line = PromptLine(prompt=written) if isinstance(written, str) else written
         init_latents = None
         if line.init_latents is not None:
             init_latents = hashes.get(line.init_latents)
@@ -42,26 +60,15 @@ def expand(
                 raise LatentsError(
                     f"{where} = {line.init_latents}: has not been read: read it before expanding"
                 )
-        request = ImageRequest(
-            prompt=line.prompt,
-            negative_prompt=line.negative_prompt,
-            height=line.height,
-            width=line.width,
-            num_inference_steps=line.num_inference_steps,
-            guidance_scale=line.guidance_scale,
-            scheduler=line.scheduler,
-            seed=0,
-            model=model.label,
-            revision=model.revision,
-            precision=manifest.precision,
-            image_format=manifest.image_format,
-            image_quality=manifest.image_quality,
-            init_latents=init_latents,
-        )
-        if line.seeds is None:
+        own = {name: value for name in _SETTINGS if (value := getattr(line, name)) is not None}
+        request = replace(base, prompt=line.prompt, init_latents=init_latents, **own)
+        columns = {} if line.columns is None else line.columns
+        images = defaults.images_per_prompt if line.images_per_prompt is None else line.images_per_prompt
+        seeds = _seeds(line, defaults, images)
+        if seeds is None:
             equals = hashlib.blake2b(repr(request).encode(), digest_size=16).digest()
             ordinal = ordinals.get(equals, 0)
-            for _ in range(line.images):
+            for _ in range(images):
                 # Derived seeds have 32 bits: among many equals two can meet, and then the next one is taken.
                 while True:
                     seed = derived_seed(manifest.name, request, ordinal)
@@ -70,7 +77,7 @@ def expand(
                     ordinal += 1
                     if key not in derived:
                         break
-                entry = Entry(request=numbered, id=line.id, columns=line.columns, seed_ordinal=ordinal - 1)
+                entry = Entry(request=numbered, id=line.id, columns=columns, seed_ordinal=ordinal - 1)
                 derived.add(key)
                 if key not in given:
                     yield entry
@@ -78,10 +85,10 @@ def expand(
                     on_duplicate(entry)
             ordinals[equals] = ordinal
             continue
-        for seed in line.seeds:
+        for seed in seeds:
             numbered = replace(request, seed=seed)
             key = bytes.fromhex(numbered.image_id)
-            entry = Entry(request=numbered, id=line.id, columns=line.columns)
+            entry = Entry(request=numbered, id=line.id, columns=columns)
             if key not in given and key not in derived:
                 yield entry
             elif on_duplicate is not None:
@@ -107,45 +114,9 @@ def sample(entries: Iterable[Entry], count: int, name: str) -> list[Entry]:
     return [entry for _, entry in sorted(drawn, key=lambda numbered: numbered[0])]
 
 
-@dataclass(frozen=True, slots=True)
-class _Line:
-    """One line with the manifest's settings where it has none of its own."""
-
-    prompt: str
-    negative_prompt: str
-    height: int
-    width: int
-    num_inference_steps: int
-    guidance_scale: float
-    scheduler: str
-    seeds: Iterable[int] | None
-    """The given seeds; None when they are to be derived."""
-    images: int
-    id: str | None
-    columns: Mapping[str, object]
-    init_latents: str | None
-
-
-def _effective(written: str | PromptLine, defaults: DefaultSettings) -> _Line:
-    line = PromptLine(prompt=written) if isinstance(written, str) else written
-    images = defaults.images_per_prompt if line.images_per_prompt is None else line.images_per_prompt
+def _seeds(line: PromptLine, defaults: DefaultSettings, images: int) -> Iterable[int] | None:
+    """The line's given seeds; None when they are to be derived."""
+    if line.seeds is not None:
+        return line.seeds
     seed = line.seed if "seed" in line.model_fields_set else defaults.seed
-    seeds: Iterable[int] | None = line.seeds
-    if seeds is None and seed is not None:
-        seeds = range(seed, seed + images)
-    return _Line(
-        prompt=line.prompt,
-        negative_prompt=(defaults.negative_prompt if line.negative_prompt is None else line.negative_prompt),
-        height=defaults.height if line.height is None else line.height,
-        width=defaults.width if line.width is None else line.width,
-        num_inference_steps=(
-            defaults.num_inference_steps if line.num_inference_steps is None else line.num_inference_steps
-        ),
-        guidance_scale=defaults.guidance_scale if line.guidance_scale is None else line.guidance_scale,
-        scheduler=defaults.scheduler if line.scheduler is None else line.scheduler,
-        seeds=seeds,
-        images=images,
-        id=line.id,
-        columns={} if line.columns is None else line.columns,
-        init_latents=line.init_latents,
-    )
+    return None if seed is None else range(seed, seed + images)

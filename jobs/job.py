@@ -33,6 +33,8 @@ class JobSpec:
     max_failures: int | None
     retention: int
     """Seconds that the finished job stays in Redis."""
+    mode: Literal["exact", "fast"] = "exact"
+    """exact: an image's bytes follow from its request; fast: they may differ in a bit, for a faster end."""
     narrowed: str = ""
     """How the submission was narrowed: "--limit 10", or nothing."""
 
@@ -40,6 +42,30 @@ class JobSpec:
     def pipeline(self) -> str:
         """What must be loaded for the job: model, revision and precision, as one key."""
         return json.dumps([self.model, self.revision, self.precision])
+
+
+@dataclass(frozen=True, slots=True)
+class RowsKey:
+    """What the best number of rows depends on."""
+
+    device: str
+    """The kind of device: a GPU's name, a CPU's instructions and threads."""
+    precision: str
+    """Never auto."""
+    revision: str
+    """Of the model."""
+    height: int
+    width: int
+
+    @property
+    def kind(self) -> str:
+        """What bytes depend on beside rows and versions."""
+        return f"{self.device} in {self.precision}"
+
+    @property
+    def remembered(self) -> str:
+        """What a measurement is remembered under."""
+        return json.dumps([self.device, self.precision, self.revision, self.height, self.width])
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,5 +149,5 @@ class JobStatus:
 
 
 def is_done(bits: bytes, index: int) -> bool:
-    """Whether the image of this index is done, by `Ledger.done_bits`."""
+    """Whether the image of this index is done, by `LedgerView.done_bits`."""
     return index // 8 < len(bits) and bool(bits[index // 8] >> (7 - index % 8) & 1)

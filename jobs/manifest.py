@@ -164,6 +164,9 @@ class Manifest(_Strict):
     """Of jpeg and webp; 100 makes webp lossless. png ignores it."""
     precision: Precision = "auto"
     """auto is bf16 on CUDA and fp32 on CPU; amp is autocast."""
+    mode: Literal["exact", "fast"] = "exact"
+    """exact gives each picture the same bytes whatever is rendered with it; fast gives that up for a faster
+    end of the job."""
     shard_size: Annotated[int, Field(ge=1, le=10_000)] = 64
     """Pictures in one task, and in one folder of the output."""
     priority: Annotated[int, Field(ge=0, le=9)] = 5

@@ -31,6 +31,8 @@ from typing import Any
 from jobs.errors import JobError, OutputError
 from jobs.metadata import Failure
 
+METADATA = "metadata.jsonl"
+"""Of a shard, beside its pictures: what Hugging Face's imagefolder reads."""
 SHARD_LIMIT = 10_000
 """Images in one shard at most: a key has four digits for the place in it."""
 
@@ -130,7 +132,7 @@ class Output:
         return self.spool / shard_name(shard) / attempt
 
     def metadata_file(self, shard: int) -> Path:
-        return self.shard_folder(shard) / "metadata.jsonl"
+        return self.shard_folder(shard) / METADATA
 
     def failures_file(self, shard: int) -> Path:
         return self.shard_folder(shard) / ".failures.jsonl"

@@ -11,6 +11,7 @@ imagemill:output:HASH     string  create, retry            create, submit  none:
 imagemill:events          stream  finish                   anyone          none: capped at about 1,000
 imagemill:workers         zset    heartbeat                status          none: one entry a worker, pruned
 imagemill:worker:NAME     hash    heartbeat                status, waiters 60 s, renewed
+imagemill:rows            hash    rows                     rows            none: one a device, model, size
 imagemill:job:ID          hash    every script             every script    retention after it finished
 imagemill:job:ID:spec     string  create                   claim           retention after it finished
 imagemill:job:ID:shards   hash    add, retry               claim, retry    retention after it finished
@@ -21,6 +22,7 @@ imagemill:job:ID:failures hash    record, complete, retry  status, retry   reten
 imagemill:job:ID:flagged  string  record, complete         retry           retention after it finished
 imagemill:job:ID:refusals hash    refuse                   claim, status   retention after it finished
 imagemill:job:ID:workers  set     claim                    finish          retention after it finished
+imagemill:job:ID:rows     hash    rows                     rows            retention after it finished
 
 An unfinished job has no TTL on purpose: losing its keys would lose work. Besides these there are Celery's
 own: the queue list `imagemill`, `_kombu*` and `unacked*`.
@@ -37,6 +39,8 @@ job:ID:failures index -> JSON {"shard", "position", "image_id", "reason"}
 job:ID:flagged  one bit an image that is kept but doubted
 job:ID:refusals worker -> JSON {"until": ms since 1970, "reason"}: why it does not take the job till then
 job:ID:workers  every worker that claimed a shard
+job:ID:rows     kind of device and size of picture -> rows of a forward, the same for all of the job's workers
+rows            device, model, size -> rows, as they were measured last
 """
 
 from __future__ import annotations
@@ -52,10 +56,22 @@ ACTIVE = PREFIX + "active"
 LEASES = PREFIX + "leases"
 EVENTS = PREFIX + "events"
 WORKERS = PREFIX + "workers"
+ROWS = PREFIX + "rows"
 NOTHING = PREFIX + "nothing"
 """No key has this name: a push onto it fails as every write would, and changes nothing."""
 
-JOB_PARTS = ("spec", "shards", "ready", "leased", "done", "failures", "flagged", "refusals", "workers")
+JOB_PARTS = (
+    "spec",
+    "shards",
+    "ready",
+    "leased",
+    "done",
+    "failures",
+    "flagged",
+    "refusals",
+    "workers",
+    "rows",
+)
 
 
 def job(job_id: str, part: str | None = None) -> str:

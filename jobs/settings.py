@@ -29,8 +29,14 @@ class Settings(BaseSettings):
     lease: float = Field(30.0, ge=1.0, le=3600.0)
     """Seconds a shard stays claimed without renewal. Renewed each second, or each third of it if that is
     less. The same on all workers."""
-    rows: int = Field(16, ge=1, le=1024)
-    """Rows of one UNet forward (a guided image takes two)."""
+    rows: int | None = Field(None, ge=2, le=1024)
+    """Rows of one UNet forward (a guided image takes two); None: measured for a job."""
+    mixed_hardware: bool = False
+    """Whether a worker joins jobs that were begun on another kind of device: bytes may differ there."""
+    torch_compile: bool = False
+    """Whether the UNet runs through torch.compile: minutes at the start, faster forwards after."""
+    channels_last: bool = False
+    """Whether the UNet's images lie in the channels-last memory format, which convolutions on GPUs prefer."""
     task_slots: int = Field(2, ge=1, le=64)
     """Shards that one worker process holds at a time; two keep the batch full from shard to shard."""
     min_free_disk: ByteSize = Field(ByteSize(1 << 30))

@@ -16,9 +16,10 @@ from typing import Any
 
 from jobs.broker import celery_app, wake
 from jobs.errors import JobError, LatentsError, OutputError, Overtaken
-from jobs.expand import expand, limit, sample
+from jobs.expand import base_request, expand, limit, sample
 from jobs.job import JobSpec, is_done
 from jobs.ledger import Ledger
+from jobs.ledger_view import LedgerView
 from jobs.manifest import Manifest, load_manifest
 from jobs.manifest_latents import gather_latents
 from jobs.models import ModelRef
@@ -207,30 +208,16 @@ def retry(job_id: str, ledger: Ledger, url: str) -> int:
 
 
 def _spec(prepared: Prepared) -> JobSpec:
-    manifest, model, settings = prepared.manifest, prepared.model, prepared.manifest.settings
-    base = ImageRequest(
-        prompt="",
-        negative_prompt=settings.negative_prompt,
-        height=settings.height,
-        width=settings.width,
-        num_inference_steps=settings.num_inference_steps,
-        guidance_scale=settings.guidance_scale,
-        scheduler=settings.scheduler,
-        seed=0,
-        model=model.label,
-        revision=model.revision,
-        precision=manifest.precision,
-        image_format=manifest.image_format,
-        image_quality=manifest.image_quality,
-    )
+    manifest, model = prepared.manifest, prepared.model
     return JobSpec(
         manifest={key: value for key, value in _written(prepared).items() if key != "prompts"},
-        base=asdict(base),
+        base=asdict(base_request(manifest, model)),
         name=manifest.name,
         output=str(prepared.output.path),
         model=model.model,
         revision=model.revision,
         precision=manifest.precision,
+        mode=manifest.mode,
         column_names=manifest.column_names(),
         shard_size=manifest.shard_size,
         priority=manifest.priority,
@@ -251,7 +238,7 @@ def _digest(prepared: Prepared, spec: JobSpec) -> str:
     return hashlib.sha256(told.encode()).hexdigest()
 
 
-def _wake_ups(ledger: Ledger) -> int:
+def _wake_ups(ledger: LedgerView) -> int:
     """About twice the task slots there are."""
     slots = sum(int(facts.get("slots", 1)) for facts in ledger.workers().values())
     return max(2, 2 * slots)

@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from jobs.job import JobSpec
-from jobs.ledger import Ledger
+from jobs.ledger_view import LedgerView
 from jobs.output import Output
 from worker.finish import JobReport
 
 
-def job_report(ledger: Ledger, job_id: str, output: Output, spec: JobSpec) -> JobReport:
+def job_report(ledger: LedgerView, job_id: str, output: Output, spec: JobSpec) -> JobReport:
     """The report of a job that has nothing left to render."""
     status = ledger.status(job_id)
     return JobReport(

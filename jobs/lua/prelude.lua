@@ -2,8 +2,10 @@
 -- make. Key names: jobs/redis_keys.py.
 
 local PREFIX = 'imagemill:'
-local JOBS, ACTIVE, LEASES = PREFIX .. 'jobs', PREFIX .. 'active', PREFIX .. 'leases'
-local JOB_PARTS = {'spec', 'shards', 'ready', 'leased', 'done', 'failures', 'flagged', 'refusals', 'workers'}
+local JOBS, ACTIVE, LEASES, ROWS = PREFIX .. 'jobs', PREFIX .. 'active', PREFIX .. 'leases', PREFIX .. 'rows'
+local JOB_PARTS = {
+  'spec', 'shards', 'ready', 'leased', 'done', 'failures', 'flagged', 'refusals', 'workers', 'rows'
+}
 
 local function key(id, part)
   if part then return PREFIX .. 'job:' .. id .. ':' .. part end

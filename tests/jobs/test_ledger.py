@@ -1,50 +1,24 @@
-import dataclasses
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import redis
 
 from jobs import redis_keys
-from jobs.errors import JobError, LeaseLost, LedgerError, LedgerUnavailable
-from jobs.job import Claim, JobSpec, Submission
+from jobs.errors import JobError, LeaseLost, LedgerError, LedgerUnavailable, OtherHardware
+from jobs.job import Claim, JobSpec, RowsKey, Submission
 from jobs.ledger import Ledger
 from producer.embedded_redis import EmbeddedRedis
 
-SPEC = JobSpec(
-    manifest={"name": "cats"},
-    base={},
-    name="cats",
-    output="/data/cats",
-    model="instant",
-    revision="instant-1",
-    precision="auto",
-    column_names=[],
-    shard_size=4,
-    priority=5,
-    max_failures=None,
-    retention=3600,
-)
-
-
-@pytest.fixture
-def ledger(redis_server: EmbeddedRedis) -> Iterator[Ledger]:
-    yield Ledger(redis_server.url)
+MakeSpec = Callable[..., JobSpec]
+Submit = Callable[..., str]
+SIZE = RowsKey(device="card", precision="bf16", revision="1", height=512, width=512)
 
 
 @pytest.fixture
 def client(redis_server: EmbeddedRedis) -> redis.Redis:
     return redis.Redis.from_url(redis_server.url)
-
-
-def submit(ledger: Ledger, shards: int = 2, seal: bool = True, **changes: object) -> str:
-    """A job of `shards` shards with 4 images each."""
-    spec = dataclasses.replace(SPEC, **changes)  # type: ignore[arg-type]
-    job_id, created = ledger.create(spec, "digest", 1)
-    assert created
-    incarnation = ledger.incarnation(job_id)
-    ledger.add(job_id, incarnation, 0, shards * 4, [(n, 4, b"blob %d" % n) for n in range(shards)], seal=seal)
-    return job_id
 
 
 def claim(
@@ -74,8 +48,10 @@ def failure(index: int) -> dict[int, dict[str, object]]:
     return {index: {"shard": 0, "position": index, "image_id": f"{index:016x}", "reason": "black"}}
 
 
-def test_a_job_goes_from_its_shards_to_one_finish_event(ledger: Ledger, client: redis.Redis) -> None:
-    job_id = submit(ledger)
+def test_a_job_goes_from_its_shards_to_one_finish_event(
+    ledger: Ledger, client: redis.Redis, submit_job: Submit
+) -> None:
+    job_id = submit_job(2)
     assert job_id == "cats-1"
     for number in range(2):
         found = must_claim(ledger)
@@ -104,8 +80,8 @@ def test_a_job_goes_from_its_shards_to_one_finish_event(ledger: Ledger, client: 
     assert client.xlen(redis_keys.EVENTS) == 1
 
 
-def test_only_bits_that_turn_are_counted(ledger: Ledger) -> None:
-    job_id = submit(ledger, shards=1)
+def test_only_bits_that_turn_are_counted(ledger: Ledger, submit_job: Submit) -> None:
+    job_id = submit_job(1)
     found = must_claim(ledger)
     assert ledger.record(found, [0, 1], {}) == 2
     assert ledger.record(found, [0, 1, 2], {}) == 1
@@ -114,8 +90,10 @@ def test_only_bits_that_turn_are_counted(ledger: Ledger) -> None:
     assert (status.done, status.failed, status.left) == (3, 0, 1)
 
 
-def test_an_image_that_failed_and_was_rendered_after_all_is_no_failure(ledger: Ledger) -> None:
-    job_id = submit(ledger, shards=1)
+def test_an_image_that_failed_and_was_rendered_after_all_is_no_failure(
+    ledger: Ledger, submit_job: Submit
+) -> None:
+    job_id = submit_job(1)
     found = must_claim(ledger)
     ledger.record(found, [], failure(3))
     assert (ledger.status(job_id).failed, ledger.status(job_id).left) == (1, 3)
@@ -125,9 +103,9 @@ def test_an_image_that_failed_and_was_rendered_after_all_is_no_failure(ledger: L
 
 
 def test_a_lease_that_runs_out_goes_to_another_and_fences_the_first(
-    ledger: Ledger, wait_until: Callable[..., None]
+    ledger: Ledger, wait_until: Callable[..., None], submit_job: Submit
 ) -> None:
-    submit(ledger, shards=1)
+    submit_job(1)
     first = must_claim(ledger, "w1", lease=0.2)
     assert claim(ledger, "w2") is None
     found: list[Claim | None] = []
@@ -142,42 +120,44 @@ def test_a_lease_that_runs_out_goes_to_another_and_fences_the_first(
     assert ledger.record(second, [0], {}) == 1
 
 
-def test_a_renewed_lease_is_kept(ledger: Ledger) -> None:
-    submit(ledger, shards=1)
+def test_a_renewed_lease_is_kept(ledger: Ledger, submit_job: Submit) -> None:
+    submit_job(1)
     found = must_claim(ledger, lease=0.3)
     for _ in range(4):
         assert ledger.renew([found], 0.3) == ["held"]
         assert ledger.reap() == 0
 
 
-def test_a_released_shard_is_the_next_to_be_claimed(ledger: Ledger) -> None:
-    submit(ledger, shards=3)
+def test_a_released_shard_is_the_next_to_be_claimed(ledger: Ledger, submit_job: Submit) -> None:
+    submit_job(3)
     first = must_claim(ledger)
     ledger.release(first)
     again = must_claim(ledger)
     assert (again.shard, again.attempt > first.attempt) == (first.shard, True)
 
 
-def test_a_wiped_and_resubmitted_job_refuses_the_old_incarnation(ledger: Ledger, client: redis.Redis) -> None:
-    submit(ledger)
+def test_a_wiped_and_resubmitted_job_refuses_the_old_incarnation(
+    ledger: Ledger, client: redis.Redis, submit_job: Submit
+) -> None:
+    submit_job(2)
     old = must_claim(ledger)
     client.flushall()
-    submit(ledger)
+    submit_job(2)
     assert must_claim(ledger).shard == old.shard
     assert ledger.renew([old], 30) == ["lost"]
     with pytest.raises(LeaseLost):
         ledger.complete(old, [0], {})
 
 
-def test_the_lowest_priority_number_goes_first(ledger: Ledger) -> None:
-    submit(ledger, output="/a", priority=5)
-    submit(ledger, output="/b", priority=1, name="urgent")
+def test_the_lowest_priority_number_goes_first(ledger: Ledger, submit_job: Submit) -> None:
+    submit_job(2, output="/a", priority=5)
+    submit_job(2, output="/b", priority=1, name="urgent")
     assert must_claim(ledger).job_id == "urgent-1"
 
 
-def test_jobs_of_equal_priority_share_fairly(ledger: Ledger) -> None:
-    submit(ledger, 8, output="/a", name="a")
-    submit(ledger, 8, output="/b", name="b")
+def test_jobs_of_equal_priority_share_fairly(ledger: Ledger, submit_job: Submit) -> None:
+    submit_job(8, output="/a", name="a")
+    submit_job(8, output="/b", name="b")
     claims = [must_claim(ledger, f"w{n}") for n in range(6)]
     assert sorted(found.job_id for found in claims) == ["a-1"] * 3 + ["b-1"] * 3
     alternating = []
@@ -190,21 +170,23 @@ def test_jobs_of_equal_priority_share_fairly(ledger: Ledger) -> None:
     assert sorted(alternating) == ["a-1", "a-1", "b-1", "b-1"]
 
 
-def test_a_worker_keeps_its_loaded_pipeline_until_it_idled_two_seconds(ledger: Ledger) -> None:
-    submit(ledger, 1, output="/a", name="a", model="model-a")
-    submit(ledger, 2, output="/b", name="b", model="model-b", priority=1)
-    loaded = dataclasses.replace(SPEC, model="model-a").pipeline
+def test_a_worker_keeps_its_loaded_pipeline_until_it_idled_two_seconds(
+    ledger: Ledger, submit_job: Submit, job_spec: MakeSpec
+) -> None:
+    submit_job(1, output="/a", name="a", model="model-a")
+    submit_job(2, output="/b", name="b", model="model-b", priority=1)
+    loaded = job_spec(model="model-a").pipeline
     assert must_claim(ledger, loaded=loaded).job_id == "a-1"
     assert claim(ledger, loaded=loaded, idle=1.9) is None
     assert must_claim(ledger, loaded=loaded, idle=2.0).job_id == "b-1"
 
 
 def test_other_work_that_waited_long_enough_makes_a_worker_change(
-    ledger: Ledger, client: redis.Redis
+    ledger: Ledger, client: redis.Redis, submit_job: Submit, job_spec: MakeSpec
 ) -> None:
-    submit(ledger, 4, output="/a", name="a", model="model-a")
-    submit(ledger, 4, output="/b", name="b", model="model-b")
-    loaded = dataclasses.replace(SPEC, model="model-a").pipeline
+    submit_job(4, output="/a", name="a", model="model-a")
+    submit_job(4, output="/b", name="b", model="model-b")
+    loaded = job_spec(model="model-a").pipeline
     assert must_claim(ledger, loaded=loaded).job_id == "a-1"
     seconds, micros = client.time()  # type: ignore[misc]
     now = seconds * 1000 + micros // 1000
@@ -215,33 +197,33 @@ def test_other_work_that_waited_long_enough_makes_a_worker_change(
 
 
 def test_other_work_of_lower_priority_never_makes_a_busy_worker_change(
-    ledger: Ledger, client: redis.Redis
+    ledger: Ledger, client: redis.Redis, submit_job: Submit, job_spec: MakeSpec
 ) -> None:
-    submit(ledger, 4, output="/a", name="a", model="model-a", priority=3)
-    submit(ledger, 4, output="/b", name="b", model="model-b", priority=4)
+    submit_job(4, output="/a", name="a", model="model-a", priority=3)
+    submit_job(4, output="/b", name="b", model="model-b", priority=4)
     client.hset(redis_keys.job("b-1"), "waiting_since", 0)
-    loaded = dataclasses.replace(SPEC, model="model-a").pipeline
+    loaded = job_spec(model="model-a").pipeline
     assert must_claim(ledger, loaded=loaded).job_id == "a-1"
 
 
-def test_a_worker_takes_only_the_models_it_was_started_for(ledger: Ledger) -> None:
-    submit(ledger, model="model-a")
+def test_a_worker_takes_only_the_models_it_was_started_for(ledger: Ledger, submit_job: Submit) -> None:
+    submit_job(2, model="model-a")
     assert claim(ledger, models=("model-b",)) is None
     assert ledger.waiting("w1", ("model-b",)) == 0
     assert ledger.waiting("w1", ("model-b", "model-a")) == 2
     assert claim(ledger, models=("model-b", "model-a")) is not None
 
 
-def test_a_paused_job_is_claimed_by_nobody_until_it_is_resumed(ledger: Ledger) -> None:
-    job_id = submit(ledger)
+def test_a_paused_job_is_claimed_by_nobody_until_it_is_resumed(ledger: Ledger, submit_job: Submit) -> None:
+    job_id = submit_job(2)
     ledger.control(job_id, "pause")
     assert claim(ledger) is None
     ledger.control(job_id, "resume")
     assert claim(ledger) is not None
 
 
-def test_a_cancelled_job_finishes_once_its_leases_are_returned(ledger: Ledger) -> None:
-    job_id = submit(ledger, 3)
+def test_a_cancelled_job_finishes_once_its_leases_are_returned(ledger: Ledger, submit_job: Submit) -> None:
+    job_id = submit_job(3)
     found = must_claim(ledger)
     ledger.record(found, [0], {})
     ledger.control(job_id, "cancel", "by hand")
@@ -255,8 +237,8 @@ def test_a_cancelled_job_finishes_once_its_leases_are_returned(ledger: Ledger) -
         ledger.control(job_id, "cancel")
 
 
-def test_max_failures_stops_the_job(ledger: Ledger) -> None:
-    job_id = submit(ledger, 3, max_failures=2)
+def test_max_failures_stops_the_job(ledger: Ledger, submit_job: Submit) -> None:
+    job_id = submit_job(3, max_failures=2)
     found = must_claim(ledger)
     ledger.record(found, [0], failure(1))
     assert ledger.status(job_id).ending == ""
@@ -269,8 +251,8 @@ def test_max_failures_stops_the_job(ledger: Ledger) -> None:
     assert "max_failures is 2" in status.reason
 
 
-def test_flagged_pictures_count_once_and_towards_max_failures(ledger: Ledger) -> None:
-    job_id = submit(ledger, 3, max_failures=3)
+def test_flagged_pictures_count_once_and_towards_max_failures(ledger: Ledger, submit_job: Submit) -> None:
+    job_id = submit_job(3, max_failures=3)
     found = must_claim(ledger)
     ledger.record(found, [0, 1], {}, flagged={1})
     ledger.record(found, [1], {}, flagged={1})
@@ -281,8 +263,10 @@ def test_flagged_pictures_count_once_and_towards_max_failures(ledger: Ledger) ->
     assert (status.done, status.flagged, status.failed, status.ending) == (3, 2, 1, "stopped")
 
 
-def test_a_retry_takes_back_bits_of_images_that_never_reached_the_output(ledger: Ledger) -> None:
-    job_id = submit(ledger, 2)
+def test_a_retry_takes_back_bits_of_images_that_never_reached_the_output(
+    ledger: Ledger, submit_job: Submit
+) -> None:
+    job_id = submit_job(2)
     found = must_claim(ledger)
     ledger.record(found, [0, 1], {}, flagged={0})
     ledger.control(job_id, "cancel")
@@ -298,16 +282,20 @@ def test_a_retry_takes_back_bits_of_images_that_never_reached_the_output(ledger:
     assert (status.outcome, status.done, status.left) == ("complete", 8, 0)
 
 
-def test_a_refusal_ends_by_itself(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refusal_ends_by_itself(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, submit_job: Submit
+) -> None:
     monkeypatch.setattr("jobs.ledger.REFUSAL", 0)
-    job_id = submit(ledger)
+    job_id = submit_job(2)
     ledger.refuse(must_claim(ledger, "w1"), "w1", "a hiccup")
     assert ledger.status(job_id).refusals == {}
     assert claim(ledger, "w1") is not None
 
 
-def test_a_late_refusal_leaves_nothing_behind(ledger: Ledger, client: redis.Redis) -> None:
-    job_id = submit(ledger, 1)
+def test_a_late_refusal_leaves_nothing_behind(
+    ledger: Ledger, client: redis.Redis, submit_job: Submit
+) -> None:
+    job_id = submit_job(1)
     late = must_claim(ledger, "w1")
     ledger.release(late)
     found = must_claim(ledger, "w2")
@@ -317,28 +305,30 @@ def test_a_late_refusal_leaves_nothing_behind(ledger: Ledger, client: redis.Redi
     assert not client.exists(redis_keys.job(job_id, "refusals"))
 
 
-def test_an_output_has_one_active_job(ledger: Ledger) -> None:
-    job_id = submit(ledger)
-    assert ledger.create(SPEC, "digest", 1) == (job_id, False)
+def test_an_output_has_one_active_job(ledger: Ledger, submit_job: Submit, job_spec: MakeSpec) -> None:
+    job_id = submit_job(2)
+    assert ledger.create(job_spec(), "digest", 1) == (job_id, False)
     with pytest.raises(JobError, match=f"{job_id} is writing there"):
-        ledger.create(SPEC, "another", 1)
+        ledger.create(job_spec(), "another", 1)
     for number in range(2):
         found = must_claim(ledger)
         ledger.complete(found, [number * 4 + i for i in range(4)], {})
     ledger.finish(must_claim(ledger))
-    assert ledger.create(SPEC, "another", 1) == ("cats-2", True)
+    assert ledger.create(job_spec(), "another", 1) == ("cats-2", True)
 
 
 def test_job_numbers_go_on_from_the_larger_of_redis_and_the_output(
-    ledger: Ledger, client: redis.Redis
+    ledger: Ledger, client: redis.Redis, job_spec: MakeSpec
 ) -> None:
-    assert ledger.create(SPEC, "d", 7)[0] == "cats-7"
-    other = dataclasses.replace(SPEC, output="/elsewhere")
+    assert ledger.create(job_spec(), "d", 7)[0] == "cats-7"
+    other = job_spec(output="/elsewhere")
     assert ledger.create(other, "d", 1)[0] == "cats-8"
 
 
-def test_a_second_submitter_of_an_open_job_is_stopped_by_the_cursor(ledger: Ledger) -> None:
-    job_id = submit(ledger, 1, seal=False)
+def test_a_second_submitter_of_an_open_job_is_stopped_by_the_cursor(
+    ledger: Ledger, submit_job: Submit
+) -> None:
+    job_id = submit_job(1, seal=False)
     incarnation = ledger.incarnation(job_id)
     assert ledger.submission(job_id) == Submission(incarnation, "open", 4, 4, 1, 0)
     ledger.add(job_id, incarnation, 4, 8, [(1, 4, b"x")], seal=False)
@@ -350,8 +340,8 @@ def test_a_second_submitter_of_an_open_job_is_stopped_by_the_cursor(ledger: Ledg
         ledger.add(job_id, incarnation, 8, 8, [], seal=True)
 
 
-def test_an_open_job_does_not_finish_before_it_is_sealed(ledger: Ledger) -> None:
-    job_id = submit(ledger, 1, seal=False)
+def test_an_open_job_does_not_finish_before_it_is_sealed(ledger: Ledger, submit_job: Submit) -> None:
+    job_id = submit_job(1, seal=False)
     found = must_claim(ledger)
     ledger.complete(found, indices(found), {})
     assert ledger.status(job_id).state == "open"
@@ -360,14 +350,16 @@ def test_an_open_job_does_not_finish_before_it_is_sealed(ledger: Ledger) -> None
     assert must_claim(ledger).kind == "finish"
 
 
-def test_an_empty_job_finishes(ledger: Ledger) -> None:
-    job_id = submit(ledger, 0)
+def test_an_empty_job_finishes(ledger: Ledger, submit_job: Submit) -> None:
+    job_id = submit_job(0)
     ledger.finish(must_claim(ledger))
     assert ledger.status(job_id).outcome == "complete"
 
 
-def test_a_refusing_worker_is_not_offered_the_job_again_until_it_forgets(ledger: Ledger) -> None:
-    job_id = submit(ledger)
+def test_a_refusing_worker_is_not_offered_the_job_again_until_it_forgets(
+    ledger: Ledger, submit_job: Submit
+) -> None:
+    job_id = submit_job(2)
     found = must_claim(ledger, "w1")
     ledger.refuse(found, "w1", "holds another revision")
     assert claim(ledger, "w1") is None
@@ -378,8 +370,10 @@ def test_a_refusing_worker_is_not_offered_the_job_again_until_it_forgets(ledger:
     assert claim(ledger, "w1") is not None
 
 
-def test_failures_are_sent_back_once_as_a_new_run(ledger: Ledger, client: redis.Redis) -> None:
-    job_id = submit(ledger, 1)
+def test_failures_are_sent_back_once_as_a_new_run(
+    ledger: Ledger, client: redis.Redis, submit_job: Submit
+) -> None:
+    job_id = submit_job(1)
     found = must_claim(ledger)
     ledger.complete(found, [0, 2, 3], failure(1))
     ledger.finish(must_claim(ledger))
@@ -398,13 +392,16 @@ def test_failures_are_sent_back_once_as_a_new_run(ledger: Ledger, client: redis.
     assert client.xlen(redis_keys.EVENTS) == 2
 
 
-def test_every_key_is_documented_and_has_a_ttl_or_a_reason(ledger: Ledger, client: redis.Redis) -> None:
-    job_id = submit(ledger, 2, max_failures=5)
+def test_every_key_is_documented_and_has_a_ttl_or_a_reason(
+    ledger: Ledger, client: redis.Redis, submit_job: Submit
+) -> None:
+    job_id = submit_job(2, max_failures=5)
     ledger.heartbeat("w1", {"slots": 2})
     found = must_claim(ledger, "w1")
     ledger.refuse(found, "w9", "no")
     found = must_claim(ledger, "w1")
     ledger.record(found, [0], failure(1), flagged={0})
+    ledger.settle_rows(found, SIZE, rows=16)
     documented = {
         line.split()[0] for line in (redis_keys.__doc__ or "").splitlines() if line.startswith("imagemill:")
     }
@@ -430,10 +427,13 @@ def test_every_key_is_documented_and_has_a_ttl_or_a_reason(ledger: Ledger, clien
         assert client.ttl(key) > 0 or generic(key.decode()) in reasoned, key
 
 
-def test_the_scripts_spell_the_keys_as_python_does(ledger: Ledger, client: redis.Redis) -> None:
-    job_id = submit(ledger)
-    must_claim(ledger)
+def test_the_scripts_spell_the_keys_as_python_does(
+    ledger: Ledger, client: redis.Redis, submit_job: Submit
+) -> None:
+    job_id = submit_job(2)
+    ledger.settle_rows(must_claim(ledger), SIZE, rows=16)
     ours = {
+        redis_keys.ROWS,
         redis_keys.JOBS,
         redis_keys.ACTIVE,
         redis_keys.LEASES,
@@ -441,13 +441,13 @@ def test_the_scripts_spell_the_keys_as_python_does(ledger: Ledger, client: redis
         redis_keys.output("/data/cats"),
     }
     ours |= {redis_keys.job(job_id)} | {
-        redis_keys.job(job_id, part) for part in ("spec", "shards", "ready", "leased", "workers")
+        redis_keys.job(job_id, part) for part in ("spec", "shards", "ready", "leased", "workers", "rows")
     }
     assert {key.decode() for key in client.keys("*")} == ours
 
 
-def test_many_workers_never_share_a_shard(redis_server: EmbeddedRedis) -> None:
-    submit(Ledger(redis_server.url), 200)
+def test_many_workers_never_share_a_shard(redis_server: EmbeddedRedis, submit_job: Submit) -> None:
+    submit_job(200)
     taken: list[str] = []
 
     def work(name: str) -> None:
@@ -466,12 +466,12 @@ def test_many_workers_never_share_a_shard(redis_server: EmbeddedRedis) -> None:
 
 
 def test_a_redis_that_is_away_full_or_locked_is_told_apart(
-    redis_server: EmbeddedRedis, client: redis.Redis
+    redis_server: EmbeddedRedis, client: redis.Redis, submit_job: Submit
 ) -> None:
     ledger = Ledger(redis_server.url)
     client.config_set("maxmemory", "1")
     with pytest.raises(LedgerUnavailable, match="full"):
-        submit(ledger)
+        submit_job(2)
     port = redis_server.url.rsplit(":", 1)[1]
     with pytest.raises(LedgerError, match="password"):
         Ledger(f"redis://:wrong@127.0.0.1:{port}").ping()
@@ -480,7 +480,75 @@ def test_a_redis_that_is_away_full_or_locked_is_told_apart(
         ledger.ping()
 
 
-def test_an_unknown_job_is_named_with_those_there_are(ledger: Ledger) -> None:
-    submit(ledger)
-    with pytest.raises(JobError, match=r"no job 'dogs-1'.*cats-1"):
-        ledger.status("dogs-1")
+def test_the_first_rows_of_a_job_hold_and_what_was_measured_is_known_to_the_next(
+    ledger: Ledger, submit_job: Submit
+) -> None:
+    for name in "abc":
+        submit_job(1, output=f"/{name}", name=name)
+    first, second, third = (must_claim(ledger) for _ in range(3))
+    assert ledger.settle_rows(first, SIZE) == 0
+    assert ledger.settle_rows(first, SIZE, rows=8) == 8
+    assert ledger.settle_rows(first, SIZE, rows=32) == 8
+    assert ledger.settle_rows(second, SIZE) == 8
+    for other in ({"precision": "fp32"}, {"revision": "2"}, {"height": 64}, {"width": 64}):
+        assert ledger.settle_rows(third, replace(SIZE, **other)) == 0  # type: ignore[arg-type]
+
+
+def test_rows_that_were_asked_for_are_not_known_to_the_next_job(ledger: Ledger, submit_job: Submit) -> None:
+    submit_job(1, output="/a", name="a")
+    submit_job(1, output="/b", name="b")
+    first, second = must_claim(ledger), must_claim(ledger, "w2")
+    assert ledger.settle_rows(first, SIZE, rows=6, measured=False) == 6
+    assert ledger.settle_rows(first, SIZE) == 6
+    assert ledger.settle_rows(second, SIZE) == 0
+
+
+def test_the_least_cap_lowers_a_jobs_rows_and_what_is_known_and_no_cap_raises_them(
+    ledger: Ledger, submit_job: Submit
+) -> None:
+    submit_job(1, output="/a", name="a")
+    submit_job(1, output="/b", name="b")
+    first, second = must_claim(ledger), must_claim(ledger, "w2")
+    ledger.settle_rows(first, SIZE, rows=32)
+    for cap, rows in ((16, 16), (4, 4), (8, 4)):
+        ledger.cap_rows(first, SIZE, cap)
+        assert ledger.settle_rows(first, SIZE) == rows
+    assert ledger.settle_rows(second, SIZE) == 4
+
+
+@pytest.mark.parametrize("changes", [{"device": "other card"}, {"precision": "fp32"}])
+def test_another_kind_of_device_is_refused_unless_it_may_be_mixed_in(
+    ledger: Ledger, submit_job: Submit, changes: dict[str, str]
+) -> None:
+    job_id = submit_job(1)
+    found, other = must_claim(ledger), replace(SIZE, **changes)  # type: ignore[arg-type]
+    ledger.settle_rows(found, SIZE, rows=8)
+    for rows in (0, 4):
+        with pytest.raises(OtherHardware) as caught:
+            ledger.settle_rows(found, other, rows=rows)
+        assert str(caught.value).startswith(
+            f"{job_id} was begun on card in bf16, this worker is {other.kind}:"
+        )
+        assert "--mixed-hardware" in str(caught.value)
+    assert ledger.settle_rows(found, other, rows=4, mixed=True) == 4
+    for size in (SIZE, other):
+        assert ledger.settle_rows(found, replace(size, width=64), rows=2) == 2
+
+
+def test_rows_of_a_job_that_was_wiped_or_finished_meanwhile_are_the_lost_leases(
+    ledger: Ledger, client: redis.Redis, submit_job: Submit
+) -> None:
+    job_id = submit_job(1)
+    late = must_claim(ledger)
+    ledger.complete(late, indices(late), {})
+    ledger.finish(must_claim(ledger))
+    for call in (lambda: ledger.settle_rows(late, SIZE, rows=8), lambda: ledger.cap_rows(late, SIZE, 8)):
+        with pytest.raises(LeaseLost):
+            call()
+    assert not client.exists(redis_keys.job(job_id, "rows"), redis_keys.ROWS)
+    submit_job(1)
+    wiped = must_claim(ledger)
+    client.flushall()
+    with pytest.raises(LeaseLost):
+        ledger.settle_rows(wiped, SIZE, rows=8)
+    assert client.keys("*") == []

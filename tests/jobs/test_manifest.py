@@ -40,6 +40,7 @@ def test_a_short_manifest_gets_the_documented_defaults(tmp_path: Path) -> None:
         "image_format": "png",
         "image_quality": 95,
         "precision": "auto",
+        "mode": "exact",
         "shard_size": 64,
         "priority": 5,
         "settings": {
@@ -68,6 +69,7 @@ output: /data/cats
 image_format: webp
 image_quality: 100
 precision: amp
+mode: fast
 shard_size: 10000
 priority: 0
 max_failures: 3
@@ -91,6 +93,7 @@ prompts:
     assert isinstance(manifest.settings.guidance_scale, float)
     assert manifest.settings.seed == 0
     assert manifest.retention == 12 * 3600
+    assert manifest.mode == "fast"
     (line,) = manifest.prompts
     assert isinstance(line, PromptLine)
     assert line.scheduler == "DDIM"
@@ -156,6 +159,7 @@ def test_a_wrong_line_is_told_with_place_field_value_and_remedy(
         ("image_format: gif", "1:15: image_format = gif: must be png, jpeg or webp"),
         ("image_quality: 101", "1:16: image_quality = 101: must be at most 100"),
         ("precision: int8", "1:12: precision = int8: must be auto, bf16, fp16, amp or fp32"),
+        ("mode: quick", "1:7: mode = quick: must be exact or fast"),
         ("shard_size: 10001", "1:13: shard_size = 10001: must be at most 10000"),
         ("priority: 10", "1:11: priority = 10: must be at most 9"),
         ("max_failures: 0", "1:15: max_failures = 0: must be at least 1"),

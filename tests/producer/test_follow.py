@@ -3,47 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from jobs.errors import JobError, LedgerUnavailable, SettingsError
-from jobs.job import Claim, JobSpec, JobStatus
+from jobs.job import Claim, JobStatus
 from jobs.ledger import Ledger
 from producer import follow as follow_module
 from producer.embedded_redis import EmbeddedRedis
 from producer.follow import exit_code, follow
 
+Submit = Callable[..., str]
+
 
 @pytest.fixture(autouse=True)
 def _look_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(follow_module, "INTERVAL", 0.01)
-
-
-@pytest.fixture
-def ledger(redis_server: EmbeddedRedis) -> Ledger:
-    return Ledger(redis_server.url)
-
-
-def submit(ledger: Ledger, shards: int = 1) -> str:
-    spec = JobSpec(
-        manifest={},
-        base={},
-        name="cats",
-        output="/data/cats",
-        model="instant",
-        revision="1",
-        precision="auto",
-        column_names=[],
-        shard_size=1,
-        priority=5,
-        max_failures=None,
-        retention=3600,
-    )
-    job_id, _ = ledger.create(spec, "digest", 1)
-    blobs = [(number, 1, b"blob") for number in range(shards)]
-    ledger.add(job_id, ledger.incarnation(job_id), 0, shards, blobs, seal=True)
-    return job_id
 
 
 def claim(ledger: Ledger, worker: str = "w1", lease: float = 30) -> Claim:
@@ -62,31 +38,35 @@ def end(ledger: Ledger, failed: bool = False) -> None:
     failure: dict[int, dict[str, object]] = {
         0: {"shard": 0, "position": 0, "image_id": "0" * 16, "reason": "black"}
     }
-    ledger.complete(claim(ledger), [] if failed else [0], failure if failed else {})
+    ledger.complete(claim(ledger), range(int(failed), 4), failure if failed else {})
     ledger.finish(claim(ledger))
 
 
-def test_it_yields_until_the_job_is_finished_and_its_last_word_is_the_end(ledger: Ledger) -> None:
-    job_id = submit(ledger)
+def test_it_yields_until_the_job_is_finished_and_its_last_word_is_the_end(
+    ledger: Ledger, submit_job: Submit
+) -> None:
+    job_id = submit_job()
     statuses = follow(ledger, job_id)
     assert next(statuses).state == "sealed"
     held = claim(ledger)
     assert next(statuses).shards_leased == 1
-    ledger.complete(held, [0], {})
+    ledger.complete(held, range(4), {})
     assert next(statuses).state == "finishing"
     ledger.finish(claim(ledger))
     assert [status.state for status in statuses] == ["finished"]
 
 
-def test_a_finished_job_is_told_at_once(ledger: Ledger) -> None:
-    job_id = submit(ledger)
+def test_a_finished_job_is_told_at_once(ledger: Ledger, submit_job: Submit) -> None:
+    job_id = submit_job()
     end(ledger)
     assert [status.outcome for status in follow(ledger, job_id)] == ["complete"]
 
 
 @pytest.mark.parametrize(("failed", "code"), [(False, 0), (True, 1)])
-def test_the_exit_code_tells_whether_every_image_is_there(ledger: Ledger, failed: bool, code: int) -> None:
-    job_id = submit(ledger)
+def test_the_exit_code_tells_whether_every_image_is_there(
+    ledger: Ledger, failed: bool, code: int, submit_job: Submit
+) -> None:
+    job_id = submit_job()
     end(ledger, failed)
     *_, last = follow(ledger, job_id)
     assert exit_code(last) == code
@@ -94,8 +74,10 @@ def test_the_exit_code_tells_whether_every_image_is_there(ledger: Ledger, failed
         assert exit_code(dataclasses.replace(last, outcome=outcome)) == 1
 
 
-def test_a_job_that_every_worker_refuses_is_an_error_with_the_reasons(ledger: Ledger) -> None:
-    job_id = submit(ledger)
+def test_a_job_that_every_worker_refuses_is_an_error_with_the_reasons(
+    ledger: Ledger, submit_job: Submit
+) -> None:
+    job_id = submit_job()
     statuses = follow(ledger, job_id)
     next(statuses)
     refuse(ledger, "w1", "no GPU here")
@@ -105,8 +87,8 @@ def test_a_job_that_every_worker_refuses_is_an_error_with_the_reasons(ledger: Le
     assert f"imagemill resume {job_id}" in str(caught.value)
 
 
-def test_a_job_that_one_worker_would_take_is_followed_on(ledger: Ledger) -> None:
-    job_id = submit(ledger)
+def test_a_job_that_one_worker_would_take_is_followed_on(ledger: Ledger, submit_job: Submit) -> None:
+    job_id = submit_job()
     refuse(ledger, "w1", "m: not there")
     ledger.heartbeat("w2", {"slots": 2})
     statuses = follow(ledger, job_id)
@@ -114,9 +96,9 @@ def test_a_job_that_one_worker_would_take_is_followed_on(ledger: Ledger) -> None
         assert next(statuses).refusals == {"w1": "m: not there"}
 
 
-def test_refusals_of_workers_that_are_gone_do_not_count(ledger: Ledger) -> None:
+def test_refusals_of_workers_that_are_gone_do_not_count(ledger: Ledger, submit_job: Submit) -> None:
     """The next worker may hold another model."""
-    job_id = submit(ledger)
+    job_id = submit_job()
     refuse(ledger, "w1", "m: not there")
     ledger.forget_worker("w1")
     assert next(follow(ledger, job_id)).state == "sealed"
@@ -127,16 +109,16 @@ def test_a_job_that_is_not_there_is_an_error(ledger: Ledger) -> None:
         next(follow(ledger, "cats-9"))
 
 
-def test_who_follows_also_reaps(ledger: Ledger) -> None:
+def test_who_follows_also_reaps(ledger: Ledger, submit_job: Submit) -> None:
     """With every worker dead, somebody must see that their shards wait again."""
-    job_id = submit(ledger)
+    job_id = submit_job()
     claim(ledger, lease=0.05)
     statuses = follow(ledger, job_id)
     assert any(status.shards_ready for _, status in zip(range(500), statuses, strict=False))
 
 
-def test_the_callers_check_can_end_it(ledger: Ledger) -> None:
-    job_id = submit(ledger)
+def test_the_callers_check_can_end_it(ledger: Ledger, submit_job: Submit) -> None:
+    job_id = submit_job()
     looks: list[int] = []
 
     def check() -> None:
@@ -161,9 +143,9 @@ class Away(Ledger):
         return super().status(job_id)
 
 
-def test_an_outage_of_redis_is_waited_out(redis_server: EmbeddedRedis) -> None:
+def test_an_outage_of_redis_is_waited_out(redis_server: EmbeddedRedis, submit_job: Submit) -> None:
     ledger = Away(redis_server.url)
-    job_id = submit(ledger)
+    job_id = submit_job()
     said: list[str] = []
     statuses: Iterator[JobStatus] = follow(ledger, job_id, say=said.append, own_worker=True)
     assert next(statuses).state == "sealed"
@@ -176,8 +158,8 @@ def test_an_outage_of_redis_is_waited_out(redis_server: EmbeddedRedis) -> None:
     ]
 
 
-def test_a_job_that_waits_for_a_worker_says_so_once(ledger: Ledger) -> None:
-    job_id = submit(ledger)
+def test_a_job_that_waits_for_a_worker_says_so_once(ledger: Ledger, submit_job: Submit) -> None:
+    job_id = submit_job()
     said: list[str] = []
     statuses = follow(ledger, job_id, say=said.append)
     for _ in range(3):
@@ -190,8 +172,10 @@ def test_a_job_that_waits_for_a_worker_says_so_once(ledger: Ledger) -> None:
 
 
 @pytest.mark.parametrize("state", ["a worker is alive", "paused", "own worker"])
-def test_a_job_that_waits_for_something_else_says_nothing_of_workers(ledger: Ledger, state: str) -> None:
-    job_id = submit(ledger)
+def test_a_job_that_waits_for_something_else_says_nothing_of_workers(
+    ledger: Ledger, state: str, submit_job: Submit
+) -> None:
+    job_id = submit_job()
     if state == "a worker is alive":
         ledger.heartbeat("w1", {"slots": 2})
     if state == "paused":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,39 +11,14 @@ from jobs.job import JobStatus
 from producer import progress, show
 from producer.progress import show_progress
 
-JOB = JobStatus(
-    job_id="cats-1",
-    state="sealed",
-    outcome="",
-    ending="",
-    reason="",
-    paused=False,
-    priority=5,
-    run=1,
-    total=10,
-    left=10,
-    done=0,
-    failed=0,
-    flagged=0,
-    shards=2,
-    shards_ready=2,
-    shards_leased=0,
-    created=1.0,
-    started=2.0,
-    ended=0.0,
-    finished=0.0,
-    images_per_second=0.0,
-    output="/data/cats",
-    model="m",
-    held=0,
-    refusals={},
-    workers=[],
-    notices={},
-)
+At = Callable[..., JobStatus]
 
 
-def at(done: int, **changes: Any) -> JobStatus:
-    return dataclasses.replace(JOB, done=done, left=10 - done, **changes)
+@pytest.fixture
+def at(job_status: Callable[..., JobStatus]) -> At:
+    """A job of 10 images, `done` of them rendered."""
+    fresh = {"total": 10, "failed": 0, "images_per_second": 0.0, "notices": {}}
+    return lambda done, **changes: job_status(**fresh | {"done": done, "left": 10 - done} | changes)
 
 
 class Clock:
@@ -57,7 +32,7 @@ class Clock:
 
 
 def test_a_log_gets_a_line_at_once_then_every_few_seconds_and_always_the_last(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], at: At
 ) -> None:
     clock = Clock()
     monkeypatch.setattr(progress, "time", clock)
@@ -81,7 +56,7 @@ def test_a_log_gets_a_line_at_once_then_every_few_seconds_and_always_the_last(
 
 
 def test_a_line_that_would_say_the_same_is_not_said_again(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], at: At
 ) -> None:
     clock = Clock()
     monkeypatch.setattr(progress, "time", clock)
@@ -96,7 +71,7 @@ def test_a_line_that_would_say_the_same_is_not_said_again(
 
 
 def test_a_terminal_gets_a_bar_with_rate_failures_and_what_is_waited_for_as_it_is_written(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], at: At
 ) -> None:
     monkeypatch.setattr(show, "is_terminal", lambda: True)
     monkeypatch.setenv("COLUMNS", "200")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,40 +13,8 @@ from jobs.job import JobStatus
 from producer import show
 from producer.submit import Submitted
 
-JOB = JobStatus(
-    job_id="cats-1",
-    state="sealed",
-    outcome="",
-    ending="",
-    reason="",
-    paused=False,
-    priority=5,
-    run=1,
-    total=100,
-    left=60,
-    done=38,
-    failed=2,
-    flagged=0,
-    shards=10,
-    shards_ready=4,
-    shards_leased=2,
-    created=1000.0,
-    started=1001.0,
-    ended=0.0,
-    finished=0.0,
-    images_per_second=2.0,
-    output="/data/cats",
-    model="org/sd",
-    held=7,
-    refusals={"gpu1@b": "m: not there"},
-    workers=["gpu0@a"],
-    notices={"gpu0@a": "no space left at /data"},
-)
+MakeStatus = Callable[..., JobStatus]
 WORKERS = {"gpu0@a": {"slots": "2"}, "gpu1@b": {"slots": "2"}}
-
-
-def job(**changes: Any) -> JobStatus:
-    return dataclasses.replace(JOB, **changes)
 
 
 @pytest.mark.parametrize(
@@ -64,8 +33,10 @@ def job(**changes: Any) -> JobStatus:
         ({"state": "finished", "outcome": "stopped", "ending": "stopped"}, "stopped"),
     ],
 )
-def test_where_a_job_stands_in_a_word_or_two(changes: dict[str, Any], words: str) -> None:
-    assert show.state(job(**changes)) == words
+def test_where_a_job_stands_in_a_word_or_two(
+    changes: dict[str, Any], words: str, job_status: MakeStatus
+) -> None:
+    assert show.state(job_status(**changes)) == words
 
 
 @pytest.mark.parametrize(
@@ -84,26 +55,26 @@ def test_durations_are_short(seconds: float | None, text: str) -> None:
     assert show.duration(seconds) == text
 
 
-def test_one_line_says_job_state_counts_rate_time_left_and_what_is_waited_for() -> None:
-    assert show.progress_line(JOB) == (
+def test_one_line_says_job_state_counts_rate_time_left_and_what_is_waited_for(job_status: MakeStatus) -> None:
+    assert show.progress_line(job_status()) == (
         "cats-1: running, 38/100 images, 2 failed, 2.0 images/s, 30s left"
         "; gpu0@a waits: no space left at /data"
     )
-    quiet = job(failed=0, images_per_second=0.0, notices={})
+    quiet = job_status(failed=0, images_per_second=0.0, notices={})
     assert show.progress_line(quiet) == "cats-1: running, 38/100 images, – images/s, – left"
 
 
-def test_a_job_as_json_has_every_field_and_the_time_left() -> None:
-    told = json.loads(json.dumps(show.as_json(JOB)))
+def test_a_job_as_json_has_every_field_and_the_time_left(job_status: MakeStatus) -> None:
+    told = json.loads(json.dumps(show.as_json(job_status())))
     assert set(told) == {field.name for field in dataclasses.fields(JobStatus)} | {"eta_seconds"}
     assert (told["job_id"], told["done"], told["eta_seconds"]) == ("cats-1", 38, 30.0)
     assert told["refusals"] == {"gpu1@b": "m: not there"}
-    assert json.loads(json.dumps(show.as_json(job(images_per_second=0.0))))["eta_seconds"] is None
+    assert json.loads(json.dumps(show.as_json(job_status(images_per_second=0.0))))["eta_seconds"] is None
 
 
-def test_one_job_in_full(capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_job_in_full(capsys: pytest.CaptureFixture[str], job_status: MakeStatus) -> None:
     failures = {n: {"image_id": f"{n:016x}", "reason": f"black {n}"} for n in range(12)}
-    show.print_job(JOB, WORKERS, failures)
+    show.print_job(job_status(), WORKERS, failures)
     lines = capsys.readouterr().out.splitlines()
     assert lines[:9] == [
         "cats-1: running",
@@ -122,17 +93,21 @@ def test_one_job_in_full(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_job_that_ended_early_says_why_and_one_without_workers_says_none(
-    capsys: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str], job_status: MakeStatus
 ) -> None:
-    stopped = job(state="finished", outcome="stopped", reason="9 images failed", workers=[], notices={})
+    stopped = job_status(
+        state="finished", outcome="stopped", reason="9 images failed", workers=[], notices={}
+    )
     show.print_job(stopped, {}, {})
     out = capsys.readouterr().out
     assert out.startswith("cats-1: stopped (9 images failed)\n")
     assert "  workers   – on it, of none alive\n" in out
 
 
-def test_all_jobs_are_a_line_each_in_columns(capsys: pytest.CaptureFixture[str]) -> None:
-    show.print_jobs([JOB, job(job_id="a-long-name-12", images_per_second=0.0)], {"w": {}})
+def test_all_jobs_are_a_line_each_in_columns(
+    capsys: pytest.CaptureFixture[str], job_status: MakeStatus
+) -> None:
+    show.print_jobs([job_status(), job_status(job_id="a-long-name-12", images_per_second=0.0)], {"w": {}})
     header, first, second, workers = capsys.readouterr().out.splitlines()
     assert header.split() == ["job", "state", "images", "failed", "images/s", "left", "output"]
     assert first.split() == ["cats-1", "running", "38/100", "2", "2.0", "30s", "/data/cats"]
@@ -147,12 +122,12 @@ def test_without_jobs_there_is_a_header_and_the_workers(capsys: pytest.CaptureFi
 
 
 def test_a_terminal_gets_a_table_with_paths_as_they_are(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, job_status: MakeStatus
 ) -> None:
     """Square brackets are rich's markup and may stand in a path."""
     monkeypatch.setattr(show, "is_terminal", lambda: True)
     monkeypatch.setenv("COLUMNS", "160")
-    show.print_jobs([job(output="/data/[red]cats[/b]")], WORKERS)
+    show.print_jobs([job_status(output="/data/[red]cats[/b]")], WORKERS)
     out = capsys.readouterr().out
     assert "/data/[red]cats[/b]" in out
     assert "2 workers" in out
@@ -196,15 +171,17 @@ def test_a_terminal_gets_a_table_with_paths_as_they_are(
     ],
 )
 def test_the_last_line_says_how_many_images_where_and_how_fast(
-    changes: dict[str, Any], line: str, capsys: pytest.CaptureFixture[str]
+    changes: dict[str, Any], line: str, capsys: pytest.CaptureFixture[str], job_status: MakeStatus
 ) -> None:
     end = {"state": "finished", "done": 100, "left": 0, "failed": 0, "ended": 1051.0}
-    show.print_end(job(**end | changes))
+    show.print_end(job_status(**end | changes))
     assert capsys.readouterr().out == line + "\n"
 
 
-def test_flagged_pictures_are_told_while_the_job_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    doubted = job(flagged=3)
+def test_flagged_pictures_are_told_while_the_job_runs(
+    capsys: pytest.CaptureFixture[str], job_status: MakeStatus
+) -> None:
+    doubted = job_status(flagged=3)
     assert "2 failed, 3 flagged (see metadata.jsonl), 2.0 images/s" in show.progress_line(doubted)
     show.print_job(doubted, WORKERS, {})
     assert "60 left, 7 were there already, 3 flagged (see metadata.jsonl)\n" in capsys.readouterr().out

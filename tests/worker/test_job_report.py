@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
@@ -11,35 +12,17 @@ from jobs.errors import JobError
 from jobs.job import Claim, JobSpec
 from jobs.ledger import Ledger
 from jobs.output import Output
-from producer.embedded_redis import EmbeddedRedis
+from worker.finish import JobReport
 from worker.job_report import job_report
 
-SPEC = JobSpec(
-    manifest={"name": "cats"},
-    base={},
-    name="cats",
-    output="/data/cats",
-    model="instant",
-    revision="1",
-    precision="auto",
-    column_names=[],
-    shard_size=4,
-    priority=5,
-    max_failures=None,
-    retention=3600,
-)
-OUTPUT = Output(Path(SPEC.output))
+OUTPUT = Output(Path("/data/cats"))
+Submit = Callable[..., str]
+Report = Callable[..., JobReport]
 
 
 @pytest.fixture
-def ledger(redis_server: EmbeddedRedis) -> Ledger:
-    return Ledger(redis_server.url)
-
-
-def submit(ledger: Ledger) -> str:
-    job_id, _ = ledger.create(SPEC, "digest", 1)
-    ledger.add(job_id, ledger.incarnation(job_id), 0, 4, [(0, 4, b"blob")], seal=True)
-    return job_id
+def report(ledger: Ledger, job_spec: Callable[..., JobSpec]) -> Report:
+    return lambda job_id, output=OUTPUT: job_report(ledger, job_id, output, job_spec())
 
 
 def claim(ledger: Ledger) -> Claim:
@@ -52,21 +35,23 @@ def failure(index: int) -> dict[int, dict[str, object]]:
     return {index: {"shard": 0, "position": index, "image_id": "0" * 16, "reason": "black"}}
 
 
-def test_a_job_with_everything_rendered_is_complete(ledger: Ledger) -> None:
-    job_id = submit(ledger)
+def test_a_job_with_everything_rendered_is_complete(
+    ledger: Ledger, submit_job: Submit, report: Report
+) -> None:
+    job_id = submit_job()
     ledger.complete(claim(ledger), [0, 1, 2, 3], {})
-    report = job_report(ledger, job_id, OUTPUT, SPEC)
-    assert (report.job_id, report.manifest, report.outcome, report.reason) == (
+    told = report(job_id)
+    assert (told.job_id, told.manifest, told.outcome, told.reason) == (
         "cats-1",
         {"name": "cats"},
         "complete",
         None,
     )
-    assert (report.images, report.done, report.failed, report.workers) == (4, 4, 0, ["w1"])
-    assert report.started_at is not None
+    assert (told.images, told.done, told.failed, told.workers) == (4, 4, 0, ["w1"])
+    assert told.started_at is not None
     times = [
         datetime.strptime(text, "%Y-%m-%dT%H:%M:%S%z")
-        for text in (report.submitted_at, report.started_at, report.finished_at)
+        for text in (told.submitted_at, told.started_at, told.finished_at)
     ]
     assert times == sorted(times)
     status = ledger.status(job_id)
@@ -74,32 +59,36 @@ def test_a_job_with_everything_rendered_is_complete(ledger: Ledger) -> None:
     assert 0 <= status.ended - times[2].timestamp() < 1
 
 
-def test_a_job_with_failures_says_so(ledger: Ledger) -> None:
-    job_id = submit(ledger)
+def test_a_job_with_failures_says_so(ledger: Ledger, submit_job: Submit, report: Report) -> None:
+    job_id = submit_job()
     ledger.complete(claim(ledger), [0, 1, 3], failure(2))
-    report = job_report(ledger, job_id, OUTPUT, SPEC)
-    assert (report.outcome, report.done, report.failed) == ("failures", 3, 1)
+    told = report(job_id)
+    assert (told.outcome, told.done, told.failed) == ("failures", 3, 1)
 
 
-def test_a_job_cancelled_before_anybody_claimed_it_says_why_and_has_no_start(ledger: Ledger) -> None:
-    job_id = submit(ledger)
+def test_a_job_cancelled_before_anybody_claimed_it_says_why_and_has_no_start(
+    ledger: Ledger, submit_job: Submit, report: Report
+) -> None:
+    job_id = submit_job()
     ledger.control(job_id, "cancel", "a typo in every prompt")
-    report = job_report(ledger, job_id, OUTPUT, SPEC)
-    assert (report.outcome, report.reason, report.started_at) == (
+    told = report(job_id)
+    assert (told.outcome, told.reason, told.started_at) == (
         "cancelled",
         "a typo in every prompt",
         None,
     )
-    assert (report.images, report.done) == (4, 0)
+    assert (told.images, told.done) == (4, 0)
 
 
-def test_the_manifest_is_the_one_that_was_submitted_with_its_prompts(ledger: Ledger, tmp_path: Path) -> None:
-    job_id, output = submit(ledger), Output(tmp_path)
+def test_the_manifest_is_the_one_that_was_submitted_with_its_prompts(
+    tmp_path: Path, submit_job: Submit, report: Report
+) -> None:
+    job_id, output = submit_job(), Output(tmp_path)
     output.prepare()
     output.write_job_manifest(job_id, {"name": "cats", "prompts": ["a cat"]})
-    assert job_report(ledger, job_id, output, SPEC).manifest == {"name": "cats", "prompts": ["a cat"]}
+    assert report(job_id, output).manifest == {"name": "cats", "prompts": ["a cat"]}
 
 
-def test_a_job_that_is_gone_is_an_error(ledger: Ledger) -> None:
+def test_a_job_that_is_gone_is_an_error(report: Report) -> None:
     with pytest.raises(JobError, match="no job 'cats-9'"):
-        job_report(ledger, "cats-9", OUTPUT, SPEC)
+        report("cats-9")

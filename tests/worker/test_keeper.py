@@ -9,18 +9,14 @@ import redis
 
 from jobs import redis_keys
 from jobs.errors import LedgerUnavailable
-from jobs.job import Claim, JobSpec, LeaseState
+from jobs.job import Claim, LeaseState
 from jobs.ledger import Ledger
 from producer.embedded_redis import EmbeddedRedis
 from worker.keeper import Keeper
 
+Submit = Callable[..., str]
 Wait = Callable[..., None]
 LEASE = 0.6
-
-
-@pytest.fixture
-def ledger(redis_server: EmbeddedRedis) -> Ledger:
-    return Ledger(redis_server.url)
 
 
 @pytest.fixture
@@ -50,27 +46,6 @@ def begin() -> Iterator[Callable[..., Keeper]]:
 Begin = Callable[..., Keeper]
 
 
-def submit(ledger: Ledger, shards: int = 1) -> str:
-    spec = JobSpec(
-        manifest={},
-        base={},
-        name="cats",
-        output="/data/cats",
-        model="instant",
-        revision="1",
-        precision="auto",
-        column_names=[],
-        shard_size=4,
-        priority=5,
-        max_failures=None,
-        retention=3600,
-    )
-    job_id, _ = ledger.create(spec, "digest", 1)
-    blobs = [(number, 4, b"blob") for number in range(shards)]
-    ledger.add(job_id, ledger.incarnation(job_id), 0, 4 * shards, blobs, seal=True)
-    return job_id
-
-
 def claim(ledger: Ledger, worker: str = "w1", lease: float = LEASE) -> Claim:
     found = ledger.claim(worker, lease=lease, loaded="", idle=0, load_time=0, models=())
     assert found is not None
@@ -78,9 +53,9 @@ def claim(ledger: Ledger, worker: str = "w1", lease: float = LEASE) -> Claim:
 
 
 def test_what_is_held_outlives_its_lease_and_what_is_dropped_does_not(
-    ledger: Ledger, begin: Begin, wait_until: Wait, redis_server: EmbeddedRedis
+    ledger: Ledger, begin: Begin, wait_until: Wait, redis_server: EmbeddedRedis, submit_job: Submit
 ) -> None:
-    job_id = submit(ledger)
+    job_id = submit_job()
     held = claim(ledger)
     keeper = begin(ledger)
     keeper.hold(held)
@@ -98,8 +73,10 @@ def test_what_is_held_outlives_its_lease_and_what_is_dropped_does_not(
     assert keeper.state(held) == "lost"
 
 
-def test_a_claim_of_another_attempt_is_told_as_lost(ledger: Ledger, begin: Begin, wait_until: Wait) -> None:
-    submit(ledger)
+def test_a_claim_of_another_attempt_is_told_as_lost(
+    ledger: Ledger, begin: Begin, wait_until: Wait, submit_job: Submit
+) -> None:
+    submit_job()
     held = claim(ledger)
     keeper = begin(ledger)
     keeper.hold(held)
@@ -109,8 +86,10 @@ def test_a_claim_of_another_attempt_is_told_as_lost(ledger: Ledger, begin: Begin
     assert ledger.renew([taken], 30) == ["held"]
 
 
-def test_a_claim_of_a_cancelled_job_is_told_as_ending(ledger: Ledger, begin: Begin, wait_until: Wait) -> None:
-    job_id = submit(ledger)
+def test_a_claim_of_a_cancelled_job_is_told_as_ending(
+    ledger: Ledger, begin: Begin, wait_until: Wait, submit_job: Submit
+) -> None:
+    job_id = submit_job()
     held = claim(ledger)
     keeper = begin(ledger)
     keeper.hold(held)
@@ -118,8 +97,10 @@ def test_a_claim_of_a_cancelled_job_is_told_as_ending(ledger: Ledger, begin: Beg
     wait_until(lambda: keeper.state(held) == "ending", "the renewal says so")
 
 
-def test_others_dead_leases_are_reaped(ledger: Ledger, begin: Begin, wait_until: Wait) -> None:
-    job_id = submit(ledger)
+def test_others_dead_leases_are_reaped(
+    ledger: Ledger, begin: Begin, wait_until: Wait, submit_job: Submit
+) -> None:
+    job_id = submit_job()
     claim(ledger, "dead", lease=0.1)
     begin(ledger)
     wait_until(lambda: ledger.status(job_id).shards_ready == 1, "the dead worker's shard waits again")
@@ -140,12 +121,12 @@ def test_a_keeper_that_never_started_can_be_stopped(ledger: Ledger) -> None:
 
 
 def test_it_tops_up_when_claims_wait_and_no_wake_up_does(
-    ledger: Ledger, begin: Begin, wait_until: Wait, redis_server: EmbeddedRedis
+    ledger: Ledger, begin: Begin, wait_until: Wait, redis_server: EmbeddedRedis, submit_job: Submit
 ) -> None:
     topped: list[int] = []
     client = redis.Redis.from_url(redis_server.url)
     client.rpush(redis_keys.QUEUE, "a wake-up")
-    submit(ledger, shards=3)
+    submit_job(3)
     begin(ledger, topped.append)
     wait_until(ledger.workers, "it has looked once")
     beats: list[int] = []
@@ -179,12 +160,16 @@ class Troubled(Ledger):
 
 
 def test_it_outlives_an_outage_and_even_a_defect_and_says_each_once(
-    redis_server: EmbeddedRedis, begin: Begin, wait_until: Wait, caplog: pytest.LogCaptureFixture
+    redis_server: EmbeddedRedis,
+    begin: Begin,
+    wait_until: Wait,
+    caplog: pytest.LogCaptureFixture,
+    submit_job: Submit,
 ) -> None:
     ledger = Troubled(redis_server.url)
     away = LedgerUnavailable("Redis does not answer")
     ledger.errors = (away, away, away, ZeroDivisionError("a defect"))
-    job_id = submit(ledger)
+    job_id = submit_job()
     held = claim(ledger, lease=30)
     keeper = begin(ledger)
     keeper.hold(held)
