@@ -33,9 +33,14 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--rows",
-    type=click.IntRange(1, 1024),
+    type=click.IntRange(2, 1024),
     metavar="N",
-    help="Rows of one UNet forward. Default: IMAGEMILL_ROWS or 16.",
+    help="Rows of one UNet forward. Default: IMAGEMILL_ROWS, else measured, once for a job and its workers.",
+)
+@click.option(
+    "--mixed-hardware",
+    is_flag=True,
+    help="Join jobs that were begun on another kind of device, though bytes may differ between them.",
 )
 @click.option(
     "--slots",
@@ -55,6 +60,7 @@ def command(
     models: tuple[str, ...],
     gpus: str,
     rows: int | None,
+    mixed_hardware: bool,
     slots: int | None,
     name: str | None,
     log_format: Format | None,
@@ -74,6 +80,7 @@ def command(
             models=models,
             gpu_choice=gpus,
             rows=rows,
+            mixed_hardware=mixed_hardware,
             slots=slots,
             name=name,
             log_format=log_format,
@@ -83,8 +90,13 @@ def command(
 
 
 @command.command()
+@click.option("--request", metavar="JSON", help="An image request, as failures.jsonl holds it.")
 @click.option(
-    "--request", required=True, metavar="JSON", help="An image request, as failures.jsonl holds it."
+    "--from",
+    "file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="An image that imagemill wrote: the same again, from the request in it and the metadata beside it.",
 )
 @click.option("--model", metavar="FOLDER", help="The model's folder, when it is one.")
 @click.option(
@@ -98,9 +110,15 @@ def command(
 )
 @click.pass_context
 def render(
-    context: click.Context, request: str, model: str | None, inputs: Path | None, out: Path | None
+    context: click.Context,
+    request: str | None,
+    file: Path | None,
+    model: str | None,
+    inputs: Path | None,
+    out: Path | None,
 ) -> None:
-    """Render one image by itself, without Redis: the command that failures.jsonl gives for each failure.
+    """Render one image by itself, without Redis: that of a --request, as failures.jsonl has the
+    command, or again that of a file.
 
     `imagemill-worker --rows N render …` renders it with as many rows as its job did.
     """
@@ -108,26 +126,36 @@ def render(
     from jobs.output import write_atomically
     from jobs.settings import load_settings
     from worker.encode import SUFFIXES
-    from worker.render import parse_request
+    from worker.render import again_as_asked, again_as_in, parse_request
     from worker.render import render as render_one
 
     rows = _rows_alone(context)
-    asked = parse_request(request)
     settings = load_settings()
-    if rows is not None:
-        settings = settings.model_copy(update={"rows": rows})
-    file = Path(asked.image_id + SUFFIXES[asked.image_format]) if out is None else out
+    if request is not None and file is None:
+        again = again_as_asked(parse_request(request), settings.rows if rows is None else rows)
+    elif file is not None and request is None:
+        again = again_as_in(file, rows)
+    else:
+        raise click.UsageError("give --request JSON or --from FILE, one of the two")
+    asked = again.request
+    target = Path(asked.image_id + SUFFIXES[asked.image_format]) if out is None else out
     # Before the model is loaded: that takes its time.
-    if not file.parent.is_dir():
-        raise OutputError(f"--out {file}: there is no folder {file.parent}: make it, or name another file")
-    picture = render_one(asked, model, inputs, settings)
+    if not target.parent.is_dir():
+        raise OutputError(
+            f"--out {target}: there is no folder {target.parent}: make it, or name another file"
+        )
+    for remark in again.remarks:
+        click.echo(f"note: {remark}", err=True)
+    picture = render_one(
+        again, model, inputs, settings, lambda remark: click.echo(f"note: {remark}", err=True)
+    )
     try:
-        write_atomically(file, picture)
+        write_atomically(target, picture)
     except OSError as error:
         raise OutputError(
-            f"--out {file}: cannot be written ({error.strerror}): name a file in a folder of yours"
+            f"--out {target}: cannot be written ({error.strerror}): name a file in a folder of yours"
         ) from None
-    click.echo(str(file))
+    click.echo(str(target))
 
 
 def _rows_alone(context: click.Context) -> int | None:

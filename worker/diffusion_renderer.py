@@ -1,122 +1,258 @@
-"""The renderer that paints with a diffusion model."""
+"""The renderer that paints with a diffusion model: text, denoising and decoding, side by side."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass
+from typing import Any
 
 import diffusers
 import numpy as np
 import torch
 
+from jobs.errors import ImagemillError, RenderError
 from jobs.metadata import imagemill_version
 from jobs.request import ImageRequest
+from worker.denoiser import LatentImage
 from worker.image_diffusion_model import ImageDiffusionModel, to_pixels
 from worker.renderer import (
+    Asked,
+    AskedT,
     BrokenDevice,
+    Bucket,
     OutOfMemory,
     Picture,
-    RenderedBy,
+    Source,
     Stopped,
-    check_batch,
-    images_per_batch,
+    rows_alone,
 )
+from worker.row_count import fewest_cheap_rows
+from worker.sampling import sample
+
+Outcome = tuple[AskedT, Picture | ImagemillError]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Decoded:
+    """Pictures on their way from the device to the host."""
+
+    asked: Sequence[Asked]
+    pixels: torch.Tensor
+    finite: torch.Tensor
+    copied: Any
+    """torch.cuda.Event; None where nothing had to be copied."""
+
+    def here(self) -> bool:
+        """Whether they have arrived."""
+        return self.copied is None or bool(self.copied.query())
+
+    def pictures(self) -> list[tuple[Asked, Picture]]:
+        """Waits for the copy."""
+        if self.copied is not None:
+            self.copied.synchronize()
+        each = zip(self.asked, self.pixels.numpy(), self.finite.tolist(), strict=False)
+        return [(asked, Picture(pixels, finite)) for asked, pixels, finite in each]
 
 
 class DiffusionRenderer:
-    """Paints micro-batches of `rows` rows with `model`, always at the full size.
+    """Paints with `model`; text encoder, UNet and VAE each see one shape all the time.
 
-    A batch with fewer requests is padded with its last one. Text encoder, UNet and VAE then see the same
-    shapes every time, and an image's bytes follow from its request alone.
+    Texts are encoded in batches of as many as there are rows, pictures decoded in batches of a quarter of
+    them. What fills no batch is padded, so that an image's bytes follow from its request alone.
     """
 
-    def __init__(self, model: ImageDiffusionModel, rows: int) -> None:
+    def __init__(self, model: ImageDiffusionModel) -> None:
         self._model = model
-        self._rows = rows
-        device = model.device
-        self.rendered_by = RenderedBy(
-            precision=model.precision.name,
-            rows=rows,
-            device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-            versions={
-                "torch": str(torch.__version__),
-                "diffusers": str(diffusers.__version__),
-                "imagemill": imagemill_version(),
-            },
-        )
+        self.precision = model.precision.name
+        self.device = _kind_of(model)
+        self.versions = {
+            "torch": str(torch.__version__),
+            "diffusers": str(diffusers.__version__),
+            "imagemill": imagemill_version(),
+        }
+        self._measured: dict[tuple[int, int], int] = {}
 
-    def batch_size(self, request: ImageRequest) -> int:
-        """The images of a full micro-batch of requests like this one; at least 1."""
-        return images_per_batch(request, self._rows)
+    def forwards(self, request: ImageRequest) -> int:
+        """How many forwards the image stays in its rows."""
+        try:
+            return self._model.scheduler_table(request.scheduler, request.num_inference_steps).forwards
+        except RenderError:  # said when the image is to enter
+            return request.num_inference_steps
+
+    def measure_rows(self, height: int, width: int) -> int:
+        """The rows that suit pictures of this size on this device; measured once."""
+        if (height, width) not in self._measured:
+
+            def seconds(rows: int) -> float:
+                with _device_errors():
+                    return self._seconds_of_forward(height, width, rows)
+
+            self._measured[height, width] = fewest_cheap_rows(seconds)
+        return self._measured[height, width]
 
     def render(
-        self,
-        requests: Sequence[ImageRequest],
-        init_latents: Sequence[np.ndarray | None],
-        stop: Callable[[], bool],
-    ) -> list[Picture]:
-        """The pictures of one micro-batch, in order; see `Renderer.render`."""
-        check_batch(requests, init_latents, self._rows)
-        padding = self.batch_size(requests[0]) - len(requests)
-        pictures = self._paint(
-            [*requests, *[requests[-1]] * padding], [*init_latents, *[init_latents[-1]] * padding], stop
-        )
-        return pictures[: len(requests)]
+        self, bucket: Bucket, source: Source[AskedT], stop: Callable[[], bool]
+    ) -> Iterator[list[Outcome[AskedT]]]:
+        """Paint until the source gives no more; see `Renderer.render`."""
+        with _device_errors():
+            yield from self._render(bucket, source, stop)
 
-    def halve_rows(self) -> bool:
-        """Makes micro-batches half as large from now on; False when they cannot be smaller."""
-        if self._rows <= 2:
-            return False
-        self._rows //= 2
-        self.rendered_by = replace(self.rendered_by, rows=self._rows)
-        return True
+    def _render(
+        self, bucket: Bucket, source: Source[AskedT], stop: Callable[[], bool]
+    ) -> Iterator[list[Outcome[AskedT]]]:
+        exact = bucket.mode == "exact"
+        denoiser = self._model.denoiser(bucket.height, bucket.width, bucket.rows, padded=exact)
+        together = max(1, bucket.rows // 4)
+        outcomes: list[Outcome[AskedT]] = []
+        undecoded: list[tuple[LatentImage, torch.Tensor]] = []
+        copying: list[_Decoded] = []
+
+        def take(free_rows: int) -> list[LatentImage]:
+            entering: list[LatentImage] = []
+            while asked := source.take(free_rows - sum(image.rows for image in entering)):
+                images, failed = self._prepare(asked, source, bucket.rows)
+                entering += images
+                outcomes.extend(failed)
+            return entering
+
+        for finished in sample(denoiser, take):
+            if stop():
+                raise Stopped
+            undecoded += finished
+            while len(undecoded) >= together or (undecoded and not denoiser.running):
+                copying.append(self._decode(undecoded[:together], together if exact else 1))
+                del undecoded[:together]
+            while copying and copying[0].here():
+                outcomes += copying.pop(0).pictures()  # type: ignore[arg-type]
+            ready = outcomes.copy()
+            outcomes.clear()
+            yield ready
+        for decoded in copying:
+            outcomes += decoded.pictures()  # type: ignore[arg-type]
+        yield outcomes
 
     def render_alone(
         self, request: ImageRequest, init_latents: np.ndarray | None, stop: Callable[[], bool]
     ) -> Picture:
-        """The picture once more, by itself and in fp32; see `Renderer.render_alone`."""
-        with self._model.in_fp32():
-            return self._paint([request], [init_latents], stop)[0]
+        """The picture by itself and in fp32; see `Renderer.render_alone`."""
+        with _device_errors(), self._model.in_fp32():
+            denoiser = self._model.denoiser(request.height, request.width, rows_alone(request))
+            embeds = self._embeds([request], [], rows_alone(request))
+            waiting = [self._latent_image(_Alone(request, init_latents), embeds)]
+            for finished in sample(denoiser, lambda _free: [waiting.pop()] if waiting else []):
+                if stop():
+                    raise Stopped
+                for image, latents in finished:
+                    return self._decode([(image, latents)], 1).pictures()[0][1]
+        raise AssertionError("sampling ends with a picture")
 
-    def _paint(
-        self,
-        requests: Sequence[ImageRequest],
-        init_latents: Sequence[np.ndarray | None],
-        stop: Callable[[], bool],
-    ) -> list[Picture]:
-        with _device_errors():
-            return self._painted(requests, init_latents, stop)
+    def _prepare(
+        self, asked: Sequence[AskedT], source: Source[AskedT], rows: int
+    ) -> tuple[list[LatentImage], list[Outcome[AskedT]]]:
+        """The images as the denoiser takes them; of those that cannot be, the error."""
+        upcoming = [order.request for order in source.upcoming(rows)]
+        embeds = self._embeds([order.request for order in asked], upcoming, rows)
+        images: list[LatentImage] = []
+        failed: list[Outcome[AskedT]] = []
+        for order in asked:
+            try:
+                images.append(self._latent_image(order, embeds))
+            except ImagemillError as error:
+                failed.append((order, error))
+        return images, failed
 
-    def _painted(
-        self,
-        requests: Sequence[ImageRequest],
-        init_latents: Sequence[np.ndarray | None],
-        stop: Callable[[], bool],
-    ) -> list[Picture]:
-        def leave(done: int, total: int) -> None:
-            if done < total and stop():
-                raise Stopped
+    def _embeds(
+        self, requests: Sequence[ImageRequest], ahead: Sequence[ImageRequest], batch: int
+    ) -> dict[str, torch.Tensor]:
+        texts = _texts(requests)
+        embeds = self._model.get_text_embeds(texts, batch=batch, ahead=_texts(ahead))
+        return dict(zip(texts, embeds, strict=True))
 
-        one = requests[0]
-        embeds = self._model.get_prompt_embeds(
-            [request.prompt for request in requests],
-            [request.negative_prompt for request in requests] if one.guided else "",
+    def _latent_image(self, asked: Asked, embeds: dict[str, torch.Tensor]) -> LatentImage:
+        request = asked.request
+        return self._model.latent_image(
+            asked,
+            embeds[request.prompt],
+            embeds[request.negative_prompt] if request.guided else None,
+            guidance_scale=request.guidance_scale,
+            num_inference_steps=request.num_inference_steps,
+            scheduler=request.scheduler,
+            seed=request.seed,
+            height=request.height,
+            width=request.width,
+            latents=asked.init_latents,
         )
-        latents = self._model.get_img_latents(
-            embeds,
-            one.height,
-            one.width,
-            one.num_inference_steps,
-            [request.guidance_scale for request in requests],
-            init_latents,
-            seeds=[request.seed for request in requests],
-            scheduler=one.scheduler,
-            on_step=leave,
-        )
-        decoded = self._model.decode_img_latents(latents)
-        finite = (latents.isfinite().flatten(1).all(1) & decoded.isfinite().flatten(1).all(1)).tolist()
-        return [Picture(pixels, ok) for pixels, ok in zip(to_pixels(decoded), finite, strict=True)]
+
+    @torch.inference_mode()
+    def _decode(self, finished: Sequence[tuple[LatentImage, torch.Tensor]], batch: int) -> _Decoded:
+        """Starts to decode images, in a batch filled up to `batch`, and to copy them to the host."""
+        latents = torch.stack([latents for _image, latents in finished])
+        padding = latents.new_zeros(max(0, batch - len(latents)), *latents.shape[1:])
+        decoded = self._model.decode_img_latents(torch.cat([latents, padding]))[: len(latents)]
+        finite = latents.isfinite().flatten(1).all(1) & decoded.isfinite().flatten(1).all(1)
+        pixels = to_pixels(decoded)
+        asked = [image.key for image, _latents in finished]
+        if pixels.device.type != "cuda":
+            return _Decoded(asked, pixels.cpu(), finite.cpu(), None)
+        copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        on_host = [
+            torch.empty(part.shape, dtype=part.dtype, pin_memory=True).copy_(part, non_blocking=True)
+            for part in (pixels, finite)
+        ]
+        copied.record()
+        return _Decoded(asked, on_host[0], on_host[1], copied)
+
+    def _seconds_of_forward(self, height: int, width: int, rows: int) -> float:
+        """The least time of a few forwards with so many rows."""
+        denoiser = self._model.denoiser(height, width, rows)
+        embeds = self._model.get_text_embeds([""], batch=1)[0]
+        for seed in range(rows):
+            denoiser.enter(
+                self._model.latent_image(
+                    None,
+                    embeds,
+                    None,
+                    guidance_scale=1.0,
+                    num_inference_steps=10,
+                    scheduler="DDIM",
+                    seed=seed,
+                    height=height,
+                    width=width,
+                )
+            )
+        taken: list[float] = []
+        # Never the first alone: it compiles the UNet, or chooses the GPU's kernels.
+        while len(taken) < 2 or (len(taken) < 6 and sum(taken) < 2.0):
+            began = time.perf_counter()
+            denoiser.step()
+            if self._model.device.type == "cuda":
+                torch.cuda.synchronize(self._model.device)
+            taken.append(time.perf_counter() - began)
+        return min(taken)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Alone:
+    request: ImageRequest
+    init_latents: np.ndarray | None
+
+
+def _texts(requests: Sequence[ImageRequest]) -> list[str]:
+    """Every text of the requests once: what guides away first, because many share it."""
+    negatives = [request.negative_prompt for request in requests if request.guided]
+    return list(dict.fromkeys([*negatives, *(request.prompt for request in requests)]))
+
+
+def _kind_of(model: ImageDiffusionModel) -> str:
+    """What bytes depend on beside versions: a CPU's instructions and threads cut sums in other places."""
+    if model.device.type == "cuda":
+        kind = torch.cuda.get_device_name(model.device)
+    else:
+        threads = torch.get_num_threads()
+        kind = f"cpu {torch.backends.cpu.get_cpu_capability()}, {threads} thread{'s'[: threads > 1]}"
+    return ", ".join([kind, *model.options])
 
 
 @contextmanager
@@ -125,7 +261,6 @@ def _device_errors() -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
-        torch.cuda.empty_cache()
         raise OutOfMemory(str(error)) from error
     except torch.AcceleratorError as error:
         raise BrokenDevice(str(error)) from error

@@ -1,8 +1,8 @@
-"""The one thread that touches the model: takes orders, fills micro-batches, hands finished pictures on.
+"""The one thread that touches the model: schedules orders into rows, runs them, hands on what comes of them.
 
-Orders of every shard that the process holds wait in one place, so a micro-batch may mix shards. Encoding
-and writing happen in a small pool of writers, so they overlap with sampling; at most `2 x rows` finished
-pictures wait there, then the engine waits for them.
+Orders of every shard that the process holds share forwards. Encoding and writing happen in a small pool of
+writers, so they overlap with sampling; at most twice as many finished pictures as there are rows wait there,
+then the engine waits for them.
 """
 
 from __future__ import annotations
@@ -11,80 +11,45 @@ import logging
 import os
 import threading
 import time
-from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from typing import Any
-
-import numpy as np
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 
 from jobs.errors import ImagemillError, ModelError, RenderError
-from jobs.request import ImageRequest
 from worker.encode import is_flat
 from worker.logs import bound
+from worker.orders import Answer, Finished, Order, Orders, Outcome
 from worker.renderer import (
-    BatchKey,
     BrokenDevice,
+    Bucket,
     OutOfMemory,
     Picture,
+    Pipeline,
     RenderedBy,
     Renderer,
     Stopped,
-    batch_key,
+    rows_alone,
 )
+from worker.row_count import FEWEST
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Pipeline:
-    """What has to be loaded; orders of different pipelines never share a micro-batch."""
-
-    model: str
-    revision: str
-    precision: str
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """A picture, what rendered it, and why it is doubted (None: it is not)."""
-
-    picture: Picture
-    rendered_by: RenderedBy
-    flagged: str | None
-
-
-Outcome = Finished | ImagemillError
-"""An order ends in a picture; in RenderError, its own failure; or in ModelError, that of its pipeline."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Order:
-    """One image to render; `deliver` is called once, on a writer's thread, and does not raise."""
-
-    pipeline: Pipeline
-    request: ImageRequest
-    init_latents: np.ndarray | None
-    deliver: Callable[[Outcome], None]
-    context: Mapping[str, Any] = field(default_factory=dict)
-    """What log lines about it say: job, shard, image_id."""
 
 
 class Engine:
     """Renders orders until it is stopped; `load` makes the renderer of a pipeline, one is kept."""
 
-    def __init__(self, load: Callable[[Pipeline], Renderer], *, rows: int, writers: int = 4) -> None:
+    def __init__(self, load: Callable[[Pipeline], Renderer], *, writers: int = 4) -> None:
         self._load = load
-        self._waiting: OrderedDict[tuple[Pipeline, BatchKey], deque[Order]] = OrderedDict()
-        self._changed = threading.Condition()
+        self._orders = Orders()
         self._stop = threading.Event()
         self._renderer: Renderer | None = None
         self._pipeline: Pipeline | None = None
         self._loading = False
+        self._most_rows: dict[tuple[Pipeline, int, int], int] = {}
         self._writers = ThreadPoolExecutor(writers, thread_name_prefix="writer")
         self._written = threading.Condition()
-        self._unwritten, self._most_unwritten = 0, 2 * rows
+        self._unwritten = 0
+        self._steps = 0
         self.load_seconds = 0.0
         """How long the loaded pipeline took to load."""
         self.images = 0
@@ -97,25 +62,23 @@ class Engine:
 
     def submit(self, orders: Sequence[Order]) -> None:
         """Puts orders in line."""
-        with self._changed:
-            for order in orders:
-                key = (order.pipeline, batch_key(order.request))
-                self._waiting.setdefault(key, deque()).append(order)
-            self._changed.notify()
+        self._orders.submit(orders)
+
+    def ask(self, pipeline: Pipeline, question: Callable[[Renderer], Answer]) -> Future[Answer]:
+        """Puts a question to a pipeline's renderer on the engine's thread, between two forwards.
+
+        The future raises what the question raises, and ModelError when the pipeline cannot be loaded.
+        """
+        return self._orders.ask(pipeline, question)
 
     def withdraw(self, orders: Sequence[Order]) -> int:
-        """Takes back the orders that no micro-batch holds yet; returns how many. The rest are delivered."""
-        unwanted = set(map(id, orders))
-        withdrawn = 0
-        with self._changed:
-            for key, queue in list(self._waiting.items()):
-                kept = deque(order for order in queue if id(order) not in unwanted)
-                withdrawn += len(queue) - len(kept)
-                if kept:
-                    self._waiting[key] = kept
-                else:
-                    del self._waiting[key]
-        return withdrawn
+        """Takes back the orders that are in no row yet; returns how many. The rest are delivered."""
+        return self._orders.withdraw(orders)
+
+    def fitting(self, bucket: Bucket) -> Bucket:
+        """The bucket with as many of its rows as the device's memory was seen to have room for."""
+        most = self._most_rows.get((bucket.pipeline, bucket.height, bucket.width), bucket.rows)
+        return replace(bucket, rows=min(bucket.rows, most))
 
     def flush(self, timeout: float) -> None:
         """Waits until the writers have nothing left to write, at most `timeout` seconds."""
@@ -123,10 +86,9 @@ class Engine:
             self._written.wait_for(lambda: self._unwritten == 0, timeout)
 
     def stop(self) -> None:
-        """Makes the engine leave its micro-batch after the step it is in; what was in it is not delivered."""
+        """Makes the engine leave its rows after the step it is in; what was in them is not delivered."""
         self._stop.set()
-        with self._changed:
-            self._changed.notify()
+        self._orders.wake()
 
     def wait(self) -> None:
         """Waits for the engine's thread to end, but not for a model to load."""
@@ -139,48 +101,30 @@ class Engine:
         self.wait()
         self._writers.shutdown(wait=True)
 
-    # Schedule, run, retire.
+    # Schedule.
 
     def _run(self) -> None:
         try:
-            while (pipeline := self._next_pipeline()) is not None:
+            while (pipeline := self._orders.next_pipeline(self._pipeline, self._stop.is_set)) is not None:
                 try:
                     renderer = self._load_once(pipeline)
                 except Exception as error:
+                    if self._stop.is_set():  # nobody is left to tell, nor to write
+                        return
                     # A device without memory, a broken file: whatever it is, this worker cannot render it.
                     unforeseen = f"{pipeline.model} cannot be loaded: {_say(error)}"
                     told = str(error) if isinstance(error, ImagemillError) else unforeseen
                     self._refuse(pipeline, ModelError(told))
-                else:
-                    self._render_or_refuse(renderer, pipeline)
+                    continue
+                self._answer(renderer, pipeline)
+                if (bucket := self._orders.next_bucket(pipeline)) is not None:
+                    self._render(renderer, bucket, self._line(renderer, bucket))
         except Stopped:
             return
         except BaseException:
             # Without its engine the process would hold leases for nothing; its supervisor starts another.
             log.critical("the engine's thread died", exc_info=True)
             os._exit(70)
-
-    def _render_or_refuse(self, renderer: Renderer, pipeline: Pipeline) -> None:
-        try:
-            self._render(renderer, self._next_batch(pipeline, renderer))
-        except OutOfMemory as error:
-            self._refuse(pipeline, ModelError(f"{pipeline.model} does not fit this device: {_say(error)}"))
-
-    def _put_back(self, orders: Sequence[Order]) -> None:
-        """Puts the orders of a micro-batch that was too large back, first in line."""
-        with self._changed:
-            key = (orders[0].pipeline, batch_key(orders[0].request))
-            self._waiting.setdefault(key, deque()).extendleft(reversed(orders))
-
-    def _next_pipeline(self) -> Pipeline | None:
-        """Waits for orders; the loaded pipeline while it has some, else that of the oldest. None: stopped."""
-        with self._changed:
-            while not self._waiting and not self._stop.is_set():
-                self._changed.wait()
-            if self._stop.is_set():
-                return None
-            pipelines = [pipeline for pipeline, _group in self._waiting]
-            return self._pipeline if self._pipeline in pipelines else pipelines[0]
 
     def _load_once(self, pipeline: Pipeline) -> Renderer:
         if self._renderer is None or pipeline != self._pipeline:
@@ -197,56 +141,79 @@ class Engine:
             log.info("loaded %s in %.1f s", pipeline.model, self.load_seconds)
         return self._renderer
 
-    def _next_batch(self, pipeline: Pipeline, renderer: Renderer) -> list[Order]:
-        """The next micro-batch of a pipeline: a full one if there is one, else of the oldest orders."""
-        with self._changed:
-            queues = {key: queue for key, queue in self._waiting.items() if key[0] == pipeline}
-            if not queues:  # withdrawn meanwhile
-                return []
-            sizes = {key: renderer.batch_size(queue[0].request) for key, queue in queues.items()}
-            key = next((key for key, queue in queues.items() if len(queue) >= sizes[key]), next(iter(queues)))
-            orders = [queues[key].popleft() for _ in range(min(sizes[key], len(queues[key])))]
-            if not queues[key]:
-                del self._waiting[key]
+    def _answer(self, renderer: Renderer, pipeline: Pipeline) -> None:
+        for question in self._orders.questions(pipeline):
+            try:
+                question.answer.set_result(question.ask(renderer))
+            except OutOfMemory as error:
+                told = f"{pipeline.model} does not fit this device: {_say(error)}"
+                question.answer.set_exception(ModelError(told))
+            except BrokenDevice:
+                raise
+            except Exception as error:
+                question.answer.set_exception(error)
+
+    def _line(self, renderer: Renderer, bucket: Bucket) -> _Source:
+        """The orders of a bucket as they come; between forwards, questions are answered too."""
+        outstanding: list[Order] = []
+
+        def take(free_rows: int) -> list[Order]:
+            self._answer(renderer, bucket.pipeline)
+            orders = self._orders.take(bucket, free_rows, renderer.forwards, self._steps)
+            outstanding.extend(orders)
             return orders
 
-    def _render(self, renderer: Renderer, orders: Sequence[Order]) -> None:
-        """Renders a micro-batch; when it raises, its halves, down to the one image that is to blame."""
-        if not orders:
-            return
+        return _Source(take, lambda count: self._orders.upcoming(bucket, count), outstanding)
+
+    # Run.
+
+    def _render(self, renderer: Renderer, bucket: Bucket, source: _Source) -> None:
+        """Renders what a bucket has; what raises is told from its neighbours."""
+        fitting = self.fitting(bucket)
         try:
-            pictures = renderer.render(
-                [order.request for order in orders],
-                [order.init_latents for order in orders],
-                self._stop.is_set,
-            )
+            for outcomes in renderer.render(fitting, source, self._stop.is_set):
+                self._steps += 1
+                for order, result in outcomes:
+                    source.outstanding.remove(order)
+                    self._look_at(renderer, fitting, order, result)
         except (Stopped, BrokenDevice):
             raise
         except OutOfMemory as error:
-            self._put_back(orders)
-            if not renderer.halve_rows():
-                raise
-            log.warning("out of memory (%s): going on with %d rows", _say(error), renderer.rendered_by.rows)
+            self._orders.submit(source.outstanding)
+            if fitting.rows <= FEWEST:
+                fits_not = f"{bucket.pipeline.model} does not fit this device: {_say(error)}"
+                self._refuse(bucket.pipeline, ModelError(fits_not))
+                return
+            most = max(FEWEST, fitting.rows // 2)
+            self._most_rows[bucket.pipeline, bucket.height, bucket.width] = most
+            log.warning("out of memory (%s): going on with %d rows", _say(error), most)
         except Exception as error:
-            if len(orders) > 1:
-                log.warning("a micro-batch of %d raised %s: rendering its halves", len(orders), _say(error))
-                middle = len(orders) // 2
-                self._render(renderer, orders[:middle])
-                self._render(renderer, orders[middle:])
-            else:
-                self._render_alone(renderer, orders[0], f"raised {_say(error)}")
-        else:
-            self._look_at(renderer, orders, pictures)
+            self._isolate(renderer, bucket, source.outstanding, error)
 
-    def _look_at(self, renderer: Renderer, orders: Sequence[Order], pictures: Sequence[Picture]) -> None:
-        """Hands good pictures on and renders doubtful ones again."""
-        for order, picture in zip(orders, pictures, strict=True):
-            if not picture.finite:
-                self._render_alone(renderer, order, "non-finite values")
-            elif is_flat(picture.pixels):
-                self._render_alone(renderer, order, "one flat colour")
-            else:
-                self._retire(order, Finished(picture, renderer.rendered_by, None))
+    def _isolate(self, renderer: Renderer, bucket: Bucket, suspects: list[Order], error: Exception) -> None:
+        """Finds the image to blame for an error among those that were in the rows, by halves."""
+        if not suspects:
+            raise error
+        if len(suspects) == 1:
+            self._render_alone(renderer, suspects[0], f"raised {_say(error)}")
+            return
+        log.warning("%d images raised %s: rendering their halves", len(suspects), _say(error))
+        middle = len(suspects) // 2
+        for half in (suspects[:middle], suspects[middle:]):
+            self._render(renderer, bucket, _only(half))
+
+    def _look_at(
+        self, renderer: Renderer, bucket: Bucket, order: Order, result: Picture | ImagemillError
+    ) -> None:
+        """Hands a good picture on and renders a doubtful one again."""
+        if isinstance(result, ImagemillError):
+            self._retire(order, RenderError(str(result)))
+        elif not result.finite:
+            self._render_alone(renderer, order, "non-finite values")
+        elif is_flat(result.pixels):
+            self._render_alone(renderer, order, "one flat colour")
+        else:
+            self._retire(order, Finished(result, _rendered_by(renderer, bucket), None))
 
     def _render_alone(self, renderer: Renderer, order: Order, doubt: str) -> None:
         """Renders a doubtful image once more, alone and in fp32: it is good, flagged or a failure then."""
@@ -263,20 +230,23 @@ class Engine:
             self._retire(order, RenderError("the model gave non-finite values, alone in fp32 too"))
             return
         flagged = "one flat colour" if is_flat(picture.pixels) else None
-        rendered_by = replace(renderer.rendered_by, precision="fp32")
-        self._retire(order, Finished(picture, rendered_by, flagged))
+        alone = replace(order.bucket, rows=rows_alone(order.request), mode="exact")
+        by = replace(_rendered_by(renderer, alone), precision="fp32")
+        self._retire(order, Finished(picture, by, flagged))
 
     def _refuse(self, pipeline: Pipeline, error: ModelError) -> None:
-        """Ends every order of a pipeline that cannot be loaded."""
-        with self._changed:
-            keys = [key for key in self._waiting if key[0] == pipeline]
-            orders = [order for key in keys for order in self._waiting.pop(key)]
+        """Ends all that waits for a pipeline which this worker cannot render."""
+        orders, questions = self._orders.empty(pipeline)
+        for question in questions:
+            question.answer.set_exception(error)
         for order in orders:
             self._retire(order, error)
 
+    # Retire.
+
     def _retire(self, order: Order, outcome: Outcome) -> None:
         with self._written:
-            while not self._written.wait_for(lambda: self._unwritten < self._most_unwritten, 0.2):
+            while not self._written.wait_for(lambda: self._unwritten < 2 * order.bucket.rows, 0.2):
                 if self._stop.is_set():
                     raise Stopped
             self._unwritten += 1
@@ -291,6 +261,39 @@ class Engine:
             with self._written:
                 self._unwritten -= 1
                 self._written.notify_all()
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Where a renderer takes orders from, and those of them that did not come back yet."""
+
+    take: Callable[[int], list[Order]]
+    upcoming: Callable[[int], list[Order]]
+    outstanding: list[Order]
+
+
+def _only(orders: list[Order]) -> _Source:
+    """A source of these orders and no others; all of them are outstanding."""
+    left = list(orders)
+
+    def take(free_rows: int) -> list[Order]:
+        fitting: list[Order] = []
+        while left and rows_alone(left[0].request) <= free_rows:
+            fitting.append(left.pop(0))
+            free_rows -= rows_alone(fitting[-1].request)
+        return fitting
+
+    return _Source(take, lambda count: left[:count], list(orders))
+
+
+def _rendered_by(renderer: Renderer, bucket: Bucket) -> RenderedBy:
+    return RenderedBy(
+        precision=renderer.precision,
+        rows=bucket.rows,
+        device=renderer.device,
+        versions=renderer.versions,
+        mode=bucket.mode,
+    )
 
 
 def _say(error: Exception) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,23 +15,31 @@ from tqdm import tqdm
 
 from jobs.errors import LatentsError, ModelError, RenderError
 from jobs.schedulers import find_scheduler
+from worker.denoiser import Denoiser, LatentImage
 from worker.precision import Precision, resolve_device, resolve_precision
 from worker.sampling import sample
+from worker.scheduler_table import SchedulerTable, compile_scheduler
 from worker.schedulers import build_scheduler, correct_scheduler
 from worker.text_embeds import TextEmbeds
+from worker.waiting import line_of
 
 Latents = torch.Tensor | np.ndarray
-OnStep = Callable[[int, int], None]
+
+_MOST_ROWS = 16
+"""Rows of a forward when a call names none: what more images bring is little, what they hold is memory."""
+_DECODED_TOGETHER = 4
+"""Pictures that the VAE decodes at a time: each takes many times the memory of a row."""
 
 
 class ImageDiffusionModel:
     """A Stable Diffusion model: prompts in, pictures out, and each step between by its own name.
 
     The parts are a StableDiffusionPipeline's own; they are moved to `device` and converted to `precision` in
-    place. `device` None is CUDA where there is one, else the CPU. Both schedulers get the two settings that
-    the pipeline forces on its own (`correct_scheduler`); each call samples with a copy, so a call leaves no
-    state behind. Not thread-safe, as no diffusers model is. Raises ModelError for a UNet that is not made for
-    plain text to image.
+    place. `device` None is CUDA where there is one, else the CPU. `compiled` runs the UNet through
+    torch.compile, `channels_last` keeps its images in that memory format. Both schedulers get the two
+    settings that the pipeline forces on its own (`correct_scheduler`); they are compiled to tables, so a call
+    leaves no state behind. Not thread-safe, as no diffusers model is. Raises ModelError for a UNet that is
+    not made for plain text to image.
     """
 
     def __init__(
@@ -44,6 +53,8 @@ class ImageDiffusionModel:
         *,
         device: str | torch.device | None = None,
         precision: str = "auto",
+        compiled: bool = False,
+        channels_last: bool = False,
     ) -> None:
         channels, wanted = unet.config.in_channels, vae.config.latent_channels
         if channels != wanted or unet.config.time_cond_proj_dim is not None:
@@ -61,16 +72,27 @@ class ImageDiffusionModel:
         self.precision = resolve_precision(precision, self.device)
         self.vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1)
         self._texts = TextEmbeds(tokenizer, text_encoder)
+        self.options = tuple(
+            name for name, on in {"compiled": compiled, "channels last": channels_last}.items() if on
+        )
+        """How the UNet runs, where bytes may depend on it."""
+        self._memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.unet.to(memory_format=self._memory_format)
+        self._forward = torch.compile(self.unet) if compiled else self.unet
+        self._tables: dict[tuple[str, int], SchedulerTable] = {}
         self._convert(self.precision)
 
-    def get_text_embeds(self, text: str | Sequence[str]) -> torch.Tensor:
-        """The text encoder's last hidden states of B texts: [B,77,D]; see `TextEmbeds.get`."""
-        return self._texts.get([text] if isinstance(text, str) else list(text), self.precision, self.device)
+    def get_text_embeds(
+        self, text: str | Sequence[str], *, batch: int | None = None, ahead: Sequence[str] = ()
+    ) -> torch.Tensor:
+        """The text encoder's last hidden states of B texts: [B,L,D]; see `TextEmbeds.get`."""
+        texts = [text] if isinstance(text, str) else list(text)
+        return self._texts.get(texts, self.precision, self.device, batch=batch, ahead=ahead)
 
     def get_prompt_embeds(
         self, prompt: str | Sequence[str], negative_prompt: str | Sequence[str] = ""
     ) -> torch.Tensor:
-        """The embeddings that guidance needs: [2B,77,D], the B negative prompts first, then the B prompts."""
+        """The embeddings that guidance needs: [2B,L,D], the B negative prompts first, then the B prompts."""
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         negatives = _per_image("negative_prompt", negative_prompt, len(prompts))
         return torch.cat([self.get_text_embeds(negatives), self.get_text_embeds(prompts)])
@@ -85,44 +107,122 @@ class ImageDiffusionModel:
         img_latents: Latents | Sequence[Latents | None] | None = None,
         *,
         seeds: int | Sequence[int] | None = None,
-        scheduler: str = "LMS",
-        on_step: OnStep | None = None,
+        scheduler: str | Sequence[str] = "LMS",
+        rows: int | None = None,
+        progress: bool = False,
     ) -> torch.Tensor:
         """Denoise B images together: float32 [B,C,height/f,width/f] on the model's device.
 
-        text_embeds: [2B,77,D] of `get_prompt_embeds`. height, width: pixels, multiples of 8.
-        guidance_scale: one, or one an image; where none is above 1 the negative half is not run at all.
+        text_embeds: [2B,L,D] of `get_prompt_embeds`. height, width: pixels, multiples of 8.
+        guidance_scale, scheduler: one, or one an image; an image whose scale is not above 1 is not guided.
         img_latents: standard-normal initial latents [B,C,height/f,width/f], as for diffusers' `latents=`:
         their values are used as they are, and scaled by the scheduler like noise of its own. In a list, None
         stands for noise. Noise comes from a CPU generator of each image's own seed; no seeds are fresh ones.
-        on_step: see `worker.sampling.sample`.
+        rows: of one UNet forward, at least what one image takes; None is what the images need, at most 16.
+        Bytes may differ between them.
+        progress shows a tqdm bar of the images' forwards on stderr.
 
         Raises RenderError for a setting out of range, LatentsError for latents of another shape.
         """
         count = len(text_embeds) // 2
         _check_size("height", height)
         _check_size("width", width)
+        seeds = self._fresh_seeds(count) if seeds is None else _per_image("seeds", seeds, count)
+        scales = _per_image("guidance_scale", guidance_scale, count)
+        names = _per_image("scheduler", scheduler, count)
+        starts = self._rows_of(img_latents, count, height, width)
+        negative, prompt = text_embeds.to(self.device).chunk(2)
+        images = [
+            self.latent_image(
+                index,
+                prompt[index],
+                negative[index] if scales[index] > 1.0 else None,
+                guidance_scale=scales[index],
+                num_inference_steps=num_inference_steps,
+                scheduler=names[index],
+                seed=seeds[index],
+                height=height,
+                width=width,
+                latents=starts[index],
+            )
+            for index in range(count)
+        ]
+        waiting = line_of((image, image.rows, image.table.forwards) for image in images)
+        needed = sum(image.rows for image in images)
+        most = max((image.rows for image in images), default=1)
+        if rows is not None and rows < most:
+            raise RenderError(f"rows = {rows}: must be at least {most}: so many takes one image")
+        denoiser = self.denoiser(height, width, max(most, min(needed, _MOST_ROWS)) if rows is None else rows)
+        latents: dict[int, torch.Tensor] = {}
+        total = sum(image.table.forwards for image in images)
+        with tqdm(total=total, disable=not progress, unit="step") as bar:
+            for finished in sample(denoiser, waiting.take):
+                latents |= {image.key: latent for image, latent in finished}
+                bar.update(denoiser.running + len(finished))
+        return torch.stack([latents[index] for index in range(count)])
+
+    def denoiser(self, height: int, width: int, rows: int, *, padded: bool = True) -> Denoiser:
+        """Rows for images of one size, in pixels; see `Denoiser`."""
+        return Denoiser(
+            self._forward,
+            self._latents_shape(height, width),
+            self._texts.shape,
+            rows,
+            device=self.device,
+            dtype=self.precision.weights,
+            computing=partial(self.precision.computing, self.device),
+            padded=padded,
+            memory_format=self._memory_format,
+        )
+
+    def latent_image(
+        self,
+        key: Any,
+        prompt_embeds: torch.Tensor,
+        negative_embeds: torch.Tensor | None,
+        *,
+        guidance_scale: float,
+        num_inference_steps: int,
+        scheduler: str,
+        seed: int,
+        height: int,
+        width: int,
+        latents: Latents | None = None,
+    ) -> LatentImage:
+        """One image as the denoiser takes it: its noise drawn, its scheduler compiled.
+
+        prompt_embeds, negative_embeds: [L,D]; no negative_embeds: unguided. latents: [C,h,w], or None for the
+        seed's own. Raises as `get_img_latents`.
+        """
         if num_inference_steps < 1:
             raise RenderError(f"num_inference_steps = {num_inference_steps}: must be at least 1")
-        if seeds is None:
-            # torch's own generator, so that torch.manual_seed still rules a script that names no seeds.
-            seeds = [int(seed) for seed in torch.randint(2**63 - 1, (count,))]
-        generators = [torch.Generator().manual_seed(seed) for seed in _per_image("seeds", seeds, count)]
-        latents = self._initial_latents(img_latents, height, width, generators)
-        scales = _per_image("guidance_scale", guidance_scale, count)
-        negative, prompt = text_embeds.to(self.device).chunk(2)
-        with self.precision.computing(self.device):
-            return sample(
-                self.unet,
-                self._scheduler(scheduler),
-                latents,
-                prompt,
-                negative if max(scales) > 1.0 else None,
-                guidance_scales=torch.tensor(scales, dtype=torch.float32),
-                generators=generators,
-                num_inference_steps=num_inference_steps,
-                on_step=on_step,
-            )
+        table = self.scheduler_table(scheduler, num_inference_steps)
+        stepper = None
+        if table.coefficients is None:
+            stepper = self._scheduler(scheduler)
+            stepper.set_timesteps(num_inference_steps, device=self.device)
+        generator = torch.Generator().manual_seed(seed)
+        [own] = self._rows_of(None if latents is None else [latents], 1, height, width)
+        start = torch.randn(self._latents_shape(height, width), generator=generator) if own is None else own
+        return LatentImage(
+            key, start, prompt_embeds, negative_embeds, guidance_scale, table, stepper, generator
+        )
+
+    def scheduler_table(self, scheduler: str, num_inference_steps: int) -> SchedulerTable:
+        """The sampler of this name on the model's noise schedule, compiled for so many steps.
+
+        Raises RenderError when diffusers' scheduler cannot take that number.
+        """
+        name = find_scheduler(scheduler).name
+        if (name, num_inference_steps) not in self._tables:
+            try:
+                table = compile_scheduler(self._scheduler(name), num_inference_steps)
+            except Exception as error:  # whatever a scheduler happens to raise, ValueError or IndexError
+                raise RenderError(
+                    f"num_inference_steps = {num_inference_steps}: {name} cannot run so many: {error}"
+                ) from error
+            self._tables[name, num_inference_steps] = table
+        return self._tables[name, num_inference_steps]
 
     @torch.no_grad()
     def decode_img_latents(self, img_latents: torch.Tensor) -> torch.Tensor:
@@ -135,7 +235,7 @@ class ImageDiffusionModel:
 
     def transform_imgs(self, imgs: torch.Tensor) -> list[Image.Image]:
         """PIL images of decoded pictures [B,3,H,W]."""
-        return [Image.fromarray(pixels) for pixels in to_pixels(imgs)]
+        return [Image.fromarray(pixels) for pixels in to_pixels(imgs).cpu().numpy()]
 
     def prompt_to_img(
         self,
@@ -149,61 +249,45 @@ class ImageDiffusionModel:
         negative_prompts: str | Sequence[str] = "",
         seeds: int | Sequence[int] | None = None,
         scheduler: str | Sequence[str] = "LMS",
+        rows: int | None = None,
         progress: bool = True,
     ) -> list[Image.Image]:
         """Paint each prompt: PIL images in the prompts' order, equal to StableDiffusionPipeline's.
 
-        Guidance scale, negative prompt, seed and scheduler are one for all, or one a prompt; prompts with the
-        same scheduler, guided alike, are sampled together. The rest is as in `get_img_latents`. progress
-        shows a tqdm bar of steps on stderr.
+        Guidance scale, negative prompt, seed and scheduler are one for all, or one a prompt; all are sampled
+        together, whatever their settings. The rest is as in `get_img_latents`. progress shows a tqdm bar of
+        forwards on stderr.
         """
         texts = [prompts] if isinstance(prompts, str) else list(prompts)
-        count = len(texts)
-        scales = _per_image("guidance_scale", guidance_scale, count)
-        negatives = _per_image("negative_prompts", negative_prompts, count)
-        names = [find_scheduler(name).name for name in _per_image("scheduler", scheduler, count)]
-        fresh = [int(seed) for seed in torch.randint(2**63 - 1, (count,))] if seeds is None else seeds
-        all_seeds = _per_image("seeds", fresh, count)
-        starts = self._rows_of(img_latents, count, height, width)
-
-        groups: dict[tuple[str, bool], list[int]] = {}
-        for index in range(count):
-            groups.setdefault((names[index], scales[index] > 1.0), []).append(index)
-        images: dict[int, Image.Image] = {}
-        with tqdm(total=num_inference_steps * len(groups), disable=not progress, unit="step") as bar:
-            for number, ((name, guided), members) in enumerate(groups.items()):
-
-                def show(done: int, total: int, before: int = number * num_inference_steps) -> None:
-                    # Heun, DPM2 and PNDM run more forwards than steps.
-                    bar.update(before + done * num_inference_steps // total - bar.n)
-
-                embeds = self.get_prompt_embeds(
-                    [texts[i] for i in members], [negatives[i] for i in members] if guided else ""
-                )
-                latents = self.get_img_latents(
-                    embeds,
-                    height,
-                    width,
-                    num_inference_steps,
-                    [scales[i] for i in members],
-                    [starts[i] for i in members],
-                    seeds=[all_seeds[i] for i in members],
-                    scheduler=name,
-                    on_step=show,
-                )
-                pictures = self.transform_imgs(self.decode_img_latents(latents))
-                images.update(zip(members, pictures, strict=True))
-        return [images[index] for index in range(count)]
+        if not texts:
+            return []
+        negatives = _per_image("negative_prompts", negative_prompts, len(texts))
+        latents = self.get_img_latents(
+            self.get_prompt_embeds(texts, negatives),
+            height,
+            width,
+            num_inference_steps,
+            guidance_scale,
+            img_latents,
+            seeds=seeds,
+            scheduler=scheduler,
+            rows=rows,
+            progress=progress,
+        )
+        parts = torch.split(latents, _DECODED_TOGETHER)
+        return [image for part in parts for image in self.transform_imgs(self.decode_img_latents(part))]
 
     @contextlib.contextmanager
     def in_fp32(self) -> Iterator[None]:
         """Everything inside runs in float32. Half-precision weights go up and come back bit for bit."""
-        before = self.precision
+        before, forward = self.precision, self._forward
+        self._forward = self.unet  # a compiled one would be compiled anew, and again for the way back
         try:
             # Memory may run out with half of the weights converted: that is taken back too.
             self._convert(resolve_precision("fp32", self.device))
             yield
         finally:
+            self._forward = forward
             self._convert(before)
 
     def _convert(self, precision: Precision) -> None:
@@ -222,21 +306,10 @@ class ImageDiffusionModel:
             case other:
                 return build_scheduler(other, self.scheduler_LMS.config)
 
-    def _initial_latents(
-        self,
-        img_latents: Latents | Sequence[Latents | None] | None,
-        height: int,
-        width: int,
-        generators: Sequence[torch.Generator],
-    ) -> torch.Tensor:
-        shape = self._latents_shape(height, width)
-        rows = [
-            torch.randn(shape, generator=generator) if row is None else row
-            for row, generator in zip(
-                self._rows_of(img_latents, len(generators), height, width), generators, strict=True
-            )
-        ]
-        return torch.stack(rows).to(self.device)
+    @staticmethod
+    def _fresh_seeds(count: int) -> list[int]:
+        # torch's own generator, so that torch.manual_seed still rules a script that names no seeds.
+        return [int(seed) for seed in torch.randint(2**63 - 1, (count,))]
 
     def _rows_of(
         self, img_latents: Latents | Sequence[Latents | None] | None, count: int, height: int, width: int
@@ -260,10 +333,10 @@ class ImageDiffusionModel:
         return (int(self.unet.config.in_channels), height // factor, width // factor)
 
 
-def to_pixels(imgs: torch.Tensor) -> np.ndarray:
-    """Decoded pictures [B,3,H,W], -1 .. 1, as uint8 [B,H,W,3] on the host; NaN becomes 0."""
+def to_pixels(imgs: torch.Tensor) -> torch.Tensor:
+    """Decoded pictures [B,3,H,W], -1 .. 1, as uint8 [B,H,W,3] on the same device; NaN becomes 0."""
     unit = (imgs.detach().float() * 0.5 + 0.5).nan_to_num(0.0).clamp(0, 1)
-    return (unit * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    return (unit * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
 def _float32(latents: Latents) -> torch.Tensor:

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from jobs.errors import ImagemillError
 from jobs.metadata import imagemill_version
 from jobs.request import ImageRequest
-from worker.renderer import (
-    Picture,
-    RenderedBy,
-    Stopped,
-    check_batch,
-    images_per_batch,
-)
+from worker.renderer import AskedT, Bucket, Picture, Source, Stopped
 
+_ROWS = 16
 _BLOCKS = 8
 _NAP = 0.02
 
@@ -26,39 +22,34 @@ class InstantRenderer:
     """Draws colour blocks that follow from the image_id, after `seconds` a micro-batch.
 
     Prompts that begin with "!raise" raise RuntimeError, with "!black" give one flat colour, with "!nan" give
-    a picture that is not finite, alone as in a batch: a test's way to a bad image.
+    a picture that is not finite, alone as among others: a test's way to a bad image.
     """
 
-    def __init__(self, rows: int, seconds: float) -> None:
-        self._rows = rows
+    def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self.rendered_by = RenderedBy(
-            precision="fp32", rows=rows, device="cpu", versions={"imagemill": imagemill_version()}
-        )
+        self.device, self.precision = "cpu", "fp32"
+        self.versions = {"imagemill": imagemill_version()}
 
-    def batch_size(self, request: ImageRequest) -> int:
-        """The images of a full micro-batch of requests like this one; at least 1."""
-        return images_per_batch(request, self._rows)
+    def forwards(self, request: ImageRequest) -> int:
+        """One for every image."""
+        return 1
+
+    def measure_rows(self, height: int, width: int) -> int:
+        """Always the same: there is nothing to measure."""
+        return _ROWS
 
     def render(
-        self,
-        requests: Sequence[ImageRequest],
-        init_latents: Sequence[np.ndarray | None],
-        stop: Callable[[], bool],
-    ) -> list[Picture]:
-        """The pictures of one micro-batch, in order; the latents are not looked at."""
-        check_batch(requests, init_latents, self._rows)
-        self._wait(stop)
-        return [_draw(request) for request in requests]
-
-    def halve_rows(self) -> bool:
-        """False: the stand-in needs no memory."""
-        return False
+        self, bucket: Bucket, source: Source[AskedT], stop: Callable[[], bool]
+    ) -> Iterator[list[tuple[AskedT, Picture | ImagemillError]]]:
+        """The pictures of one micro-batch after another; the latents are not looked at."""
+        while asked := source.take(bucket.rows):
+            self._wait(stop)
+            yield [(one, _draw(one.request)) for one in asked]
 
     def render_alone(
         self, request: ImageRequest, init_latents: np.ndarray | None, stop: Callable[[], bool]
     ) -> Picture:
-        """The same picture as in a batch, and the same misfortune."""
+        """The same picture as among others, and the same misfortune."""
         self._wait(stop)
         return _draw(request)
 

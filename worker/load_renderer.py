@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
 from jobs.settings import Settings
-from worker.engine import Pipeline
-from worker.renderer import Renderer
+from worker.renderer import Pipeline, Renderer
 
 
 def load_renderer(pipeline: Pipeline, settings: Settings) -> Renderer:
@@ -12,13 +13,25 @@ def load_renderer(pipeline: Pipeline, settings: Settings) -> Renderer:
     if pipeline.model == "instant":
         from worker.instant import InstantRenderer
 
-        return InstantRenderer(settings.rows, settings.instant_seconds)
+        return InstantRenderer(settings.instant_seconds)
+    # cuBLAS reads it when CUDA starts: with workspaces of a fixed size its sums are cut the same every time.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     import torch
 
     from worker.diffusion_renderer import DiffusionRenderer
     from worker.pipelines import load_model
 
+    # Convolutions chosen by timing would differ from run to run.
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
     if settings.torch_threads is not None:
         torch.set_num_threads(settings.torch_threads)
-    model = load_model(pipeline.model, pipeline.revision, pipeline.precision, settings.device)
-    return DiffusionRenderer(model, settings.rows)
+    model = load_model(
+        pipeline.model,
+        pipeline.revision,
+        pipeline.precision,
+        settings.device,
+        compiled=settings.torch_compile,
+        channels_last=settings.channels_last,
+    )
+    return DiffusionRenderer(model)

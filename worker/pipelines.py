@@ -21,12 +21,21 @@ _SHAPES = Path(__file__).parent / "models" / "shapes"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
-def load_model(model: str, revision: str, precision: str, device: str) -> ImageDiffusionModel:
+def load_model(
+    model: str,
+    revision: str,
+    precision: str,
+    device: str,
+    *,
+    compiled: bool = False,
+    channels_last: bool = False,
+) -> ImageDiffusionModel:
     """The model of this name and revision, on `device`, ready to paint.
 
     model: "shapes", "shapes-random", a folder in diffusers' layout (absolute), or a Hugging Face id.
     revision: the built-in's own, "sha256:…" of a folder, a commit's 40 digits of an id.
     precision: auto, bf16, fp16, amp, fp32. device: auto (CUDA where there is one), cpu, cuda, cuda:1 …
+    compiled, channels_last: as for `ImageDiffusionModel`.
 
     Weights come from safetensors alone (a pickle runs code), and no code of the model's is run. The safety
     checker is left out: it paints pictures black without a word in their metadata, which a data set cannot
@@ -61,6 +70,8 @@ def load_model(model: str, revision: str, precision: str, device: str) -> ImageD
         scheduler_DDIM=build_scheduler("DDIM", config),
         device=target,
         precision=precision,
+        compiled=compiled,
+        channels_last=channels_last,
     )
 
 

@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 
-from jobs.errors import RenderError
+from jobs.errors import ImagemillError, RenderError
 from jobs.latents import read_input
 from jobs.manifest_errors import problems_of, report
 from jobs.manifest_fields import (
@@ -26,11 +31,21 @@ from jobs.manifest_fields import (
     Steps,
     Text,
 )
+from jobs.metadata import RENDERED_PREFIX
+from jobs.output import METADATA
 from jobs.request import ImageRequest
 from jobs.settings import Settings
-from worker.encode import encode
-from worker.engine import Pipeline
+from worker.encode import encode, read_request
 from worker.load_renderer import load_renderer
+from worker.renderer import (
+    BrokenDevice,
+    Bucket,
+    OutOfMemory,
+    Picture,
+    Pipeline,
+    Renderer,
+    rows_alone,
+)
 
 
 class _Asked(BaseModel):
@@ -72,39 +87,161 @@ def reproducing_command(request: ImageRequest, model: str, inputs: Path, rows: i
     return shlex.join(parts)
 
 
-def parse_request(text: str) -> ImageRequest:
+def parse_request(text: str, where: str = "--request") -> ImageRequest:
     """The request in `text`, JSON as `ImageRequest.to_json` writes it; what may be left out has its default.
 
-    Raises RenderError that names each field that is wrong, its value and the remedy.
+    Raises RenderError that names `where` and each field that is wrong, its value and the remedy.
     """
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise RenderError(
-            f"--request: is not JSON ({error}): give an object as failures.jsonl holds it, in single quotes"
+            f"{where}: is not JSON ({error}): give an object as failures.jsonl holds it, in single quotes"
         ) from None
     if not isinstance(values, dict):
-        raise RenderError("--request: must be a JSON object, as failures.jsonl holds it")
+        raise RenderError(f"{where}: must be a JSON object, as failures.jsonl holds it")
     try:
         asked = _Asked.model_validate(values)
     except ValidationError as error:
-        raise RenderError(report("--request", problems_of(error, None, _Asked))) from None
+        raise RenderError(report(where, problems_of(error, None, _Asked))) from None
     return ImageRequest(**asked.model_dump())
 
 
-def render(request: ImageRequest, model: str | None, inputs: Path | None, settings: Settings) -> bytes:
-    """The image file of a request; as its job would write it, with the same rows on the same device.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Again:
+    """An image to render, and how it was or will be."""
 
-    `model` is the folder when the request's model is one; `inputs` holds its initial latents.
+    request: ImageRequest
+    rows: int
+    precision: str
+    """What the model is loaded in; may be auto."""
+    alone: bool = False
+    """Whether it was one of those that are rendered once more, alone and in fp32."""
+    made_by: Mapping[str, Any] = field(default_factory=dict)
+    """Device and versions that rendered it, where that is known."""
+    remarks: tuple[str, ...] = ()
+    """Why the bytes may be others than those of its job."""
+
+
+def again_as_asked(request: ImageRequest, rows: int | None) -> Again:
+    """A request alone; without `rows` it has as few as it needs."""
+    remark = "no --rows: in a job, which has more of them, bytes may differ"
+    return Again(
+        request=request,
+        rows=rows_alone(request) if rows is None else rows,
+        precision=request.precision,
+        remarks=(remark,) if rows is None else (),
+    )
+
+
+def again_as_in(file: Path, rows: int | None) -> Again:
+    """The image of a file that imagemill wrote, as the metadata beside it says that it was rendered.
+
+    Raises OutputError for a file that is none, RenderError for a request in it that is wrong.
+    """
+    request = parse_request(read_request(file).to_json(), str(file))
+    rendered = _rendered(file, request.image_id)
+    if rendered is None:
+        asked = again_as_asked(request, rows)
+        return replace(
+            asked, remarks=(f"no {METADATA} beside {file} tells how it was rendered", *asked.remarks)
+        )
+    its_rows, precision, mode = rendered["rows"], rendered["precision"], rendered["mode"]
+    remarks = []
+    if mode == "fast":
+        remarks.append("it was rendered in mode fast: bytes may differ")
+    if rows is not None and rows != its_rows:
+        remarks.append(f"it was rendered with {its_rows} rows: with {rows}, bytes may differ")
+    # Alone, weights of half precision were raised to fp32: those of a model loaded in fp32 are others.
+    alone = precision == "fp32" and rows in (None, its_rows) and its_rows == rows_alone(request)
+    return Again(
+        request=request,
+        rows=its_rows if rows is None else rows,
+        precision=request.precision if alone else precision,
+        alone=alone,
+        made_by={name: rendered[name] for name in ("device", "versions") if name in rendered},
+        remarks=tuple(remarks),
+    )
+
+
+def render(
+    again: Again,
+    model: str | None,
+    inputs: Path | None,
+    settings: Settings,
+    say: Callable[[str], None] = lambda _remark: None,
+) -> bytes:
+    """The image file of a request; as its job wrote it where rows, precision, device and versions are equal.
+
+    `model` is the folder when the request's model is one; `inputs` holds its initial latents. `say` hears why
+    the bytes may be others.
     Raises ModelError, LatentsError, or RenderError when the picture is no picture.
     """
-    latents = None
+    request, latents = again.request, None
     if request.init_latents is not None:
         if inputs is None:
             raise RenderError("the request has initial latents: say with --inputs where they are kept")
         latents = read_input(inputs, request.init_latents)
-    pipeline = Pipeline(request.model if model is None else model, request.revision, request.precision)
-    picture = load_renderer(pipeline, settings).render([request], [latents], lambda: False)[0]
+    pipeline = Pipeline(request.model if model is None else model, request.revision, again.precision)
+    renderer = load_renderer(pipeline, settings)
+    here = {"device": renderer.device, "versions": renderer.versions}
+    for name, then in again.made_by.items():
+        if then != here[name]:
+            say(f"its {name}: {then}; here: {here[name]}: bytes may differ")
+    try:
+        picture = _painted(again, renderer, pipeline, latents)
+    except (OutOfMemory, BrokenDevice) as error:
+        raise RenderError(f"the device cannot render it: {error}") from error
     if not picture.finite:
         raise RenderError("the model gave non-finite values for this request")
     return encode(picture.pixels, request)
+
+
+def _painted(again: Again, renderer: Renderer, pipeline: Pipeline, latents: np.ndarray | None) -> Picture:
+    request = again.request
+    if again.alone:
+        return renderer.render_alone(request, latents, lambda: False)
+    bucket = Bucket(pipeline, request.height, request.width, max(again.rows, rows_alone(request)))
+    steps = renderer.render(bucket, _One([_Wanted(request, latents)]), lambda: False)
+    [(_wanted, outcome)] = chain.from_iterable(steps)
+    if isinstance(outcome, ImagemillError):
+        raise outcome
+    return outcome
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Wanted:
+    request: ImageRequest
+    init_latents: np.ndarray | None
+
+
+@dataclass(frozen=True, slots=True)
+class _One:
+    """A source of one image."""
+
+    left: list[_Wanted]
+
+    def take(self, free_rows: int) -> list[_Wanted]:
+        return [self.left.pop()] if self.left else []
+
+    def upcoming(self, count: int) -> list[_Wanted]:
+        return []
+
+
+def _rendered(file: Path, image_id: str) -> dict[str, Any] | None:
+    """How the image was rendered, by the metadata beside it; None when that does not tell."""
+    try:
+        with (file.parent / METADATA).open(encoding="utf-8") as lines:
+            row = next(row for row in map(json.loads, lines) if row["image_id"] == image_id)
+        rendered = {
+            name.removeprefix(RENDERED_PREFIX): value
+            for name, value in row.items()
+            if name.startswith(RENDERED_PREFIX)
+        }
+        return (
+            rendered
+            | {name: str(rendered[name]) for name in ("precision", "mode")}
+            | {"rows": int(rendered["rows"])}
+        )
+    except (OSError, ValueError, KeyError, TypeError, StopIteration):
+        return None

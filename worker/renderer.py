@@ -1,18 +1,19 @@
-"""What a worker asks of whatever paints: the protocol, its pictures, and who painted them. No torch here."""
+"""What the engine asks of whatever paints: the protocol, its pictures, who painted them. No torch here."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 
+from jobs.errors import ImagemillError
 from jobs.request import ImageRequest
 
 
 class Stopped(Exception):
-    """The caller's `stop` said so: the micro-batch was left between two steps and gave no picture."""
+    """The caller's `stop` said so: rendering was left between two steps."""
 
 
 class OutOfMemory(Exception):
@@ -21,6 +22,28 @@ class OutOfMemory(Exception):
 
 class BrokenDevice(Exception):
     """The device itself is in error: this process can render nothing more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """What has to be loaded."""
+
+    model: str
+    revision: str
+    precision: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """What images must have in common to share a forward."""
+
+    pipeline: Pipeline
+    height: int
+    width: int
+    rows: int
+    """Rows of every forward."""
+    mode: Literal["exact", "fast"] = "exact"
+    """exact: always all the rows, so that bytes follow from the request; fast: free rows are left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,64 +60,80 @@ class RenderedBy:
     """What a picture's bytes depend on beside its request."""
 
     precision: str
-    """bf16, fp16, amp, fp32; never auto. Pictures of `render_alone` are fp32 all the same."""
+    """bf16, fp16, amp, fp32; never auto."""
     rows: int
     """Rows of one forward."""
     device: str
-    """The kind of device: "cpu", or the GPU's name."""
+    """The kind of device: the GPU's name, or the CPU's instructions and the threads that share a forward."""
     versions: Mapping[str, str]
     """Packages and their versions: torch, diffusers, imagemill."""
+    mode: str = "exact"
+    """fast: pictures may differ in a bit, by what happened to be rendered with them."""
+
+
+class Asked(Protocol):
+    """An image that is asked for."""
+
+    @property
+    def request(self) -> ImageRequest: ...
+
+    @property
+    def init_latents(self) -> np.ndarray | None:
+        """Initial latents [C,h,w], or None for noise of the seed."""
+
+
+AskedT = TypeVar("AskedT", bound=Asked)
+Given_co = TypeVar("Given_co", bound=Asked, covariant=True)
+
+
+class Source(Protocol[Given_co]):
+    """Where a renderer gets the images of one bucket from."""
+
+    def take(self, free_rows: int) -> Sequence[Given_co]:
+        """The images that enter now, at most so many rows of them; a guided one takes two."""
+
+    def upcoming(self, count: int) -> Sequence[Given_co]:
+        """About the next `count` that will be taken."""
 
 
 class Renderer(Protocol):
-    """Paints micro-batches of requests. Not thread-safe: one thread touches it."""
+    """Paints what a source gives. Not thread-safe: one thread touches it."""
 
-    rendered_by: RenderedBy
+    @property
+    def device(self) -> str:
+        """The kind of device, as in `RenderedBy`."""
 
-    def batch_size(self, request: ImageRequest) -> int:
-        """The images of a full micro-batch of requests like this one; at least 1."""
+    @property
+    def precision(self) -> str:
+        """bf16, fp16, amp, fp32; never auto."""
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """Packages and their versions."""
+
+    def forwards(self, request: ImageRequest) -> int:
+        """How many forwards the image stays in its rows; what `Source.take` goes by."""
+
+    def measure_rows(self, height: int, width: int) -> int:
+        """The rows that suit pictures of this size on this device, measured. Raises OutOfMemory."""
 
     def render(
-        self,
-        requests: Sequence[ImageRequest],
-        init_latents: Sequence[np.ndarray | None],
-        stop: Callable[[], bool],
-    ) -> list[Picture]:
-        """The pictures of one micro-batch, in order; a picture's bytes do not depend on its neighbours.
+        self, bucket: Bucket, source: Source[AskedT], stop: Callable[[], bool]
+    ) -> Iterator[Sequence[tuple[AskedT, Picture | ImagemillError]]]:
+        """Paint until the source gives no more; yields after each step what it finished, often nothing.
 
-        requests: 1 .. batch_size of them, with equal `batch_key`. init_latents: [C,h,w] or None for each.
-        Raises Stopped when stop() was true before a step, LatentsError for latents of another shape,
-        OutOfMemory, and BrokenDevice.
+        An image's bytes do not depend on the others, unless bucket.mode is fast. In a picture's place stands
+        the error of a request that cannot be rendered. Raises Stopped when stop() was true after a step,
+        OutOfMemory, BrokenDevice; the cause of anything else that it raises may be one of the images that
+        were taken and not yet yielded.
         """
-
-    def halve_rows(self) -> bool:
-        """Makes micro-batches half as large from now on; False when they cannot be smaller."""
 
     def render_alone(
         self, request: ImageRequest, init_latents: np.ndarray | None, stop: Callable[[], bool]
     ) -> Picture:
-        """The picture once more, by itself and in fp32: for one that came out bad in its micro-batch."""
+        """The picture by itself, in `rows_alone` rows and fp32: for one that came out bad among others."""
 
 
-BatchKey = tuple[int, int, int, str, bool]
-
-
-def batch_key(request: ImageRequest) -> BatchKey:
-    """Height, width, steps, scheduler, guided: what one whole-image batch must have in common."""
-    return (request.height, request.width, request.num_inference_steps, request.scheduler, request.guided)
-
-
-def images_per_batch(request: ImageRequest, rows: int) -> int:
-    """How many images like this one fill `rows` rows; a guided one takes two. At least 1."""
-    return max(1, rows // 2 if request.guided else rows)
-
-
-def check_batch(
-    requests: Sequence[ImageRequest], init_latents: Sequence[np.ndarray | None], rows: int
-) -> None:
-    """Raise ValueError unless these are one micro-batch, as `Renderer.render` asks of its caller."""
-    size = images_per_batch(requests[0], rows) if requests else 0
-    if not 1 <= len(requests) <= size or len(init_latents) != len(requests):
-        raise ValueError(f"{len(requests)} requests, {len(init_latents)} latents: a batch holds 1 .. {size}")
-    if len({batch_key(request) for request in requests}) > 1:
-        raise ValueError("requests with different keys cannot share a micro-batch")
+def rows_alone(request: ImageRequest) -> int:
+    """The rows that the image takes; a guided one takes two."""
+    return 2 if request.guided else 1

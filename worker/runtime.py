@@ -36,7 +36,7 @@ class Runtime:
         self._root = (settings.output_root if settings.output_root is not None else Path.cwd()).resolve()
         self._stop = threading.Event()
         self._space = DiskSpace(int(settings.min_free_disk), self._stop)
-        self._engine = Engine(lambda pipeline: load_renderer(pipeline, settings), rows=settings.rows)
+        self._engine = Engine(lambda pipeline: load_renderer(pipeline, settings))
         self._keeper = Keeper(
             self._ledger,
             worker,
@@ -111,7 +111,7 @@ class Runtime:
         if lease.claim.kind == "finish":
             return FinishRun(lease, spec, root=self._root, space=self._space)
         return ShardRun(
-            lease, spec, engine=self._engine, root=self._root, space=self._space, rows=self._settings.rows
+            lease, spec, engine=self._engine, root=self._root, space=self._space, settings=self._settings
         )
 
     def _claim(self) -> tuple[Claim, JobSpec] | tuple[None, None]:

@@ -21,10 +21,13 @@ from jobs.latents import read_input
 from jobs.metadata import Failure
 from jobs.output import Output
 from jobs.request import ImageRequest
+from jobs.settings import Settings
 from jobs.shard import Shard, decode_shard
+from worker.buckets import Buckets
 from worker.disk_space import DiskSpace
-from worker.engine import Engine, Order, Outcome, Pipeline
+from worker.engine import Engine
 from worker.lease import GiveBack, Lease
+from worker.orders import Order, Outcome
 from worker.render import reproducing_command
 from worker.renderer import Stopped
 from worker.store import ShardStore, committed_shard
@@ -37,10 +40,10 @@ class ShardRun:
     """Renders one shard under its lease."""
 
     def __init__(
-        self, lease: Lease, spec: JobSpec, *, engine: Engine, root: Path, space: DiskSpace, rows: int
+        self, lease: Lease, spec: JobSpec, *, engine: Engine, root: Path, space: DiskSpace, settings: Settings
     ) -> None:
-        """`rows` are the engine's, for the command that a failure records."""
-        self._lease, self._spec, self._engine, self._rows = lease, spec, engine, rows
+        self._lease, self._spec, self._engine = lease, spec, engine
+        self._buckets = Buckets(lease, spec, engine, settings)
         self._root, self._space = root, space
         self._claim, self._ledger = lease.claim, lease.ledger
         self._number = int(lease.claim.shard)
@@ -120,6 +123,7 @@ class ShardRun:
                 outstanding -= {*done, *failed}
                 self._record(shard, done, failed)
                 self._lease.check()
+            self._buckets.tell_caps()
         finally:
             if outstanding:
                 # What is in the micro-batch now is delivered and saved: the next attempt adopts it.
@@ -127,6 +131,7 @@ class ShardRun:
 
     def _order(self, shard: Shard, store: ShardStore, position: int) -> Order | None:
         request = shard.entries[position].request
+        bucket = self._buckets.of(request)
         latents = None
         if request.init_latents is not None:
             try:
@@ -134,9 +139,8 @@ class ShardRun:
             except LatentsError as error:
                 self._delivered.put((position, RenderError(str(error))))
                 return None
-        pipeline = Pipeline(self._spec.model, self._spec.revision, self._spec.precision)
         context = {"job": self._claim.job_id, "shard": self._number, "image_id": request.image_id}
-        return Order(pipeline, request, latents, partial(self._deliver, store, position), context)
+        return Order(bucket, request, latents, partial(self._deliver, store, position), context)
 
     def _deliver(self, store: ShardStore, position: int, outcome: Outcome) -> None:
         """Saves a picture, on a writer's thread; a full disk makes it wait, never fail."""
@@ -173,17 +177,17 @@ class ShardRun:
             results.append(self._delivered.get())
         for position, result in results:
             if isinstance(result, RenderError):
+                request = shard.entries[position].request
+                rows = self._engine.fitting(self._buckets.of(request)).rows
                 failed[position] = Failure(
                     shard=self._number,
                     position=position,
                     entry=shard.entries[position],
                     reason=str(result),
                     job_id=self._claim.job_id,
-                    command=reproducing_command(
-                        shard.entries[position].request, self._spec.model, self._output.inputs, self._rows
-                    ),
+                    command=reproducing_command(request, self._spec.model, self._output.inputs, rows),
                 )
-                log.error("image %s failed: %s", shard.entries[position].request.image_id, result)
+                log.error("image %s failed: %s", request.image_id, result)
             elif result is not None:
                 end = result if end is None else end
             else:

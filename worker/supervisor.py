@@ -86,6 +86,7 @@ def run_worker(
     models: Sequence[str] = (),
     gpu_choice: str = "all",
     rows: int | None = None,
+    mixed_hardware: bool = False,
     slots: int | None = None,
     name: str | None = None,
     log_format: logs.Format | None = None,
@@ -117,10 +118,13 @@ def run_worker(
     wait_for_redis(url, stop)
     chosen = {
         "IMAGEMILL_REDIS_URL": url,
-        "IMAGEMILL_ROWS": str(settings.rows if rows is None else rows),
         "IMAGEMILL_TASK_SLOTS": str(task_slots),
         "IMAGEMILL_LOG_FORMAT": form,
     }
+    if rows is not None:
+        chosen["IMAGEMILL_ROWS"] = str(rows)
+    if mixed_hardware:
+        chosen["IMAGEMILL_MIXED_HARDWARE"] = "1"
     if models:
         chosen["IMAGEMILL_MODELS"] = ",".join(models)
     # The settings' names are read in any case: a lower-case one must not stand beside ours.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any
 
 import torch
@@ -23,36 +24,56 @@ class TextEmbeds:
     def __init__(self, tokenizer: Any, text_encoder: Any) -> None:
         self._tokenizer = tokenizer
         self._text_encoder = text_encoder
+        # A tokenizer whose files do not tell its window answers 10**30.
+        self._window = int(min(tokenizer.model_max_length, text_encoder.config.max_position_embeddings))
         self._kept: OrderedDict[tuple[str, int, str], torch.Tensor] = OrderedDict()
 
-    def get(self, texts: Sequence[str], precision: Precision, device: torch.device) -> torch.Tensor:
-        """The last hidden states of B texts: [B,77,D] in the precision's dtype of weights.
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(L, D): tokens of the window, and the encoder's width."""
+        return self._window, int(self._text_encoder.config.hidden_size)
 
-        Texts are encoded together, equal ones once, in a batch of B rows whatever the cache holds: a text's
-        embedding follows from the text and B alone, and is what StableDiffusionPipeline gets for B prompts.
-        A text longer than the encoder's window is cut, and a warning names what was lost.
+    def get(
+        self,
+        texts: Sequence[str],
+        precision: Precision,
+        device: torch.device,
+        *,
+        batch: int | None = None,
+        ahead: Iterable[str] = (),
+    ) -> torch.Tensor:
+        """The last hidden states of B texts: [B,L,D] in the precision's dtype of weights.
+
+        Texts are encoded `batch` at a time, equal ones once, in batches that are always full: the
+        embedding of a text follows from it and `batch` alone. What fills a batch up is `ahead`, texts that
+        are asked for soon, then the last text again. batch None is B, and gives what diffusers' pipeline
+        gives for B prompts. A text longer than the encoder's window is cut; a warning names what was lost.
         """
-        keys = [(precision.name, len(texts), text) for text in texts]
-        missing = [key for key in dict.fromkeys(keys) if key not in self._kept]
+        size = len(texts) if batch is None else batch
+        keys = [(precision.name, size, text) for text in texts]
+        result = {key: self._kept[key] for key in keys if key in self._kept}
+        missing = [text for text in dict.fromkeys(texts) if (precision.name, size, text) not in self._kept]
         if missing:
-            rows = [text for *_, text in missing]
+            others = (text for text in dict.fromkeys(ahead) if text not in missing)
+            coming = (text for text in others if (precision.name, size, text) not in self._kept)
+            missing += list(islice(coming, -len(missing) % size))
+        for start in range(0, len(missing), size):
+            rows = missing[start : start + size]
             with precision.computing(device):
-                encoded = self._encode(rows + [rows[-1]] * (len(texts) - len(rows)), device)
-            for key, embeds in zip(missing, encoded, strict=False):
+                encoded = self._encode(rows + [rows[-1]] * (size - len(rows)), device)
+            for text, embeds in zip(rows, encoded, strict=False):
                 # A copy, or one kept row would keep its whole batch in memory.
-                self._kept[key] = embeds.to(precision.weights, copy=True)
+                kept = embeds.to(precision.weights, copy=True)
+                result[precision.name, size, text] = self._kept[precision.name, size, text] = kept
         for key in keys:
             self._kept.move_to_end(key)
-        result = torch.stack([self._kept[key] for key in keys])
         while len(self._kept) > _KEPT:
             self._kept.popitem(last=False)
-        return result
+        return torch.stack([result[key] for key in keys])
 
     @torch.no_grad()
     def _encode(self, texts: Sequence[str], device: torch.device) -> torch.Tensor:
-        config = self._text_encoder.config
-        # A tokenizer whose files do not tell its window answers 10**30.
-        window = min(self._tokenizer.model_max_length, config.max_position_embeddings)
+        window = self._window
         whole = self._tokenizer(texts, verbose=False).input_ids
         for text, ids in dict(zip(texts, whole, strict=True)).items():
             if len(ids) > window:
@@ -61,7 +82,7 @@ class TextEmbeds:
         tokens = self._tokenizer(
             texts, padding="max_length", max_length=window, truncation=True, return_tensors="pt"
         )
-        masked = getattr(config, "use_attention_mask", False)
+        masked = getattr(self._text_encoder.config, "use_attention_mask", False)
         mask = tokens.attention_mask.to(device) if masked else None
         encoded: torch.Tensor = self._text_encoder(tokens.input_ids.to(device), attention_mask=mask)[0]
         return encoded

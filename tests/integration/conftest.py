@@ -152,6 +152,17 @@ def farm(tmp_path: Path, redis_server: EmbeddedRedis) -> Iterator[Farm]:
     farm.stop()
 
 
+@pytest.fixture(scope="module")
+def shared_farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
+    """A farm that all tests of a module share, without workers yet."""
+    folder = tmp_path_factory.mktemp("farm")
+    (folder / "runtime").mkdir()
+    with EmbeddedRedis(folder=folder / "redis") as server:
+        farm = Farm(folder, server)
+        yield farm
+        farm.stop()
+
+
 @pytest.fixture
 def finished(farm: Farm, wait_until: Callable[..., None]) -> Callable[..., JobStatus]:
     """Waits until a job is finished; returns its status."""

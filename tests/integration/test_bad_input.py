@@ -213,7 +213,7 @@ def test_with_neither_a_url_nor_a_run_it_says_what_to_start(farm, command: list[
 def test_an_unknown_or_wrong_variable_is_told(farm, command: str) -> None:
     arguments = [BIN / command, "status"] if command == "imagemill" else [BIN / command]
     for variable, value, part in (
-        ("IMAGEMILL_LEASES", "30", "IMAGEMILL_LEASES: no such setting; there are IMAGEMILL_DEVICE"),
+        ("IMAGEMILL_LEASES", "30", "IMAGEMILL_LEASES: no such setting; there are IMAGEMILL_CHANNELS_LAST"),
         ("IMAGEMILL_LEASE", "soon", "IMAGEMILL_LEASE = 'soon': "),
     ):
         told = subprocess.run(

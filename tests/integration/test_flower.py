@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from jobs.ledger import JobStatus
+from jobs.job import JobStatus
 
 POLLS = 10
 BETWEEN = 2.8

@@ -1,4 +1,4 @@
-"""The engine fills micro-batches, isolates what is bad in them, and hands each picture to whom it belongs."""
+"""The engine keeps rows full, isolates what is bad in them, and hands each picture to whom it belongs."""
 
 from __future__ import annotations
 
@@ -6,75 +6,108 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from jobs.errors import ModelError, RenderError, SettingsError
+from jobs.errors import ImagemillError, ModelError, RenderError, SettingsError
 from jobs.request import ImageRequest
-from worker.engine import Engine, Finished, Order, Outcome, Pipeline
-from worker.renderer import OutOfMemory, Picture, RenderedBy, Stopped, batch_key
+from worker import orders as orders_module
+from worker.diffusion_renderer import DiffusionRenderer
+from worker.engine import Engine
+from worker.image_diffusion_model import ImageDiffusionModel
+from worker.orders import Finished, Order, Outcome
+from worker.pipelines import load_model
+from worker.renderer import Bucket, OutOfMemory, Picture, Pipeline, Renderer, Source, Stopped, rows_alone
 
 CATS, DOGS = Pipeline("cats", "1", "auto"), Pipeline("dogs", "1", "auto")
+BUCKET = Bucket(CATS, 8, 8, rows=4)
 ROOT = Path(__file__).parents[2]
+
+Wait = Callable[..., None]
+Start = Callable[..., Engine]
 
 
 class Painter:
-    """A renderer of four images a batch whose pixels tell the seed; the prompt says what goes wrong."""
+    """A renderer whose pixels tell the seed; the prompt says what goes wrong."""
 
-    def __init__(self, gate: threading.Event | None = None) -> None:
-        self.rendered_by = RenderedBy(precision="bf16", rows=4, device="cpu", versions={})
-        self.batches: list[list[ImageRequest]] = []
-        self.alone: list[ImageRequest] = []
-        self._gate = gate
+    device, precision = "cpu", "bf16"
+    versions: Mapping[str, str] = {}
+
+    def __init__(self, gate: threading.Event | None = None, fits: int = 1024) -> None:
+        self.gate, self.fits = gate, fits
         self.entered = threading.Event()
+        self.steps: list[list[int]] = []
+        """The seeds in the rows of each forward."""
+        self.buckets: list[Bucket] = []
+        """Of each call of render."""
+        self.alone: list[int] = []
 
-    def batch_size(self, request: ImageRequest) -> int:
+    def forwards(self, request: ImageRequest) -> int:
+        return request.num_inference_steps
+
+    def measure_rows(self, height: int, width: int) -> int:
         return 4
 
     def render(
-        self,
-        requests: Sequence[ImageRequest],
-        init_latents: Sequence[np.ndarray | None],
-        stop: Callable[[], bool],
-    ) -> list[Picture]:
-        self.batches.append(list(requests))
-        self.entered.set()
-        while self._gate is not None and not self._gate.wait(0.01):
+        self, bucket: Bucket, source: Source[Order], stop: Callable[[], bool]
+    ) -> Iterator[list[tuple[Order, Picture | ImagemillError]]]:
+        self.buckets.append(bucket)
+        left: dict[Order, int] = {}
+        while True:
+            free = bucket.rows - sum(rows_alone(order.request) for order in left)
+            left |= {order: order.request.num_inference_steps for order in source.take(free)}
+            if not left:
+                return
+            assert sum(rows_alone(order.request) for order in left) <= bucket.rows
+            assert all(replace(order.bucket, rows=bucket.rows) == bucket for order in left)
+            self.steps.append([order.request.seed for order in left])
+            self.entered.set()
+            while self.gate is not None and not self.gate.wait(0.01):
+                if stop():
+                    raise Stopped
             if stop():
                 raise Stopped
-        if any(request.prompt == "raise" for request in requests):
-            raise RuntimeError("index out of range\nsecond line")
-        return [paint(request, alone=False) for request in requests]
-
-    def halve_rows(self) -> bool:
-        return False
+            if bucket.rows > self.fits and len(self.steps) > 1:
+                raise OutOfMemory("tried to allocate 20 GiB")
+            if any(order.request.prompt == "raise" for order in left):
+                raise RuntimeError("index out of range\nsecond line")
+            left = {order: count - 1 for order, count in left.items()}
+            yield [(order, paint(order.request, alone=False)) for order, count in left.items() if not count]
+            left = {order: count for order, count in left.items() if count}
 
     def render_alone(
         self, request: ImageRequest, init_latents: np.ndarray | None, stop: Callable[[], bool]
     ) -> Picture:
-        self.alone.append(request)
+        self.alone.append(request.seed)
         if request.prompt == "raise":
             raise RuntimeError("index out of range")
-        return paint(request, alone=True)
+        picture = paint(request, alone=True)
+        assert isinstance(picture, Picture)
+        return picture
 
 
-def paint(request: ImageRequest, *, alone: bool) -> Picture:
+def paint(request: ImageRequest, *, alone: bool) -> Picture | ImagemillError:
+    if request.prompt == "refused":
+        return RenderError("no such number of steps")
     pixels = np.full((8, 8, 3), request.seed, np.uint8)
-    if request.prompt == "flat" or (request.prompt == "flat in a batch" and not alone):
+    if request.prompt == "flat" or (request.prompt == "flat among others" and not alone):
         return Picture(pixels, finite=True)
     pixels[0, 0] = 255
-    nan = request.prompt == "nan" or (request.prompt == "nan in a batch" and not alone)
+    nan = request.prompt == "nan" or (request.prompt == "nan among others" and not alone)
     return Picture(pixels, finite=not nan)
 
 
 class Desk:
     """Places orders and keeps what came of each, by its seed."""
 
-    def __init__(self) -> None:
+    def __init__(self, bucket: Bucket = BUCKET) -> None:
+        self.bucket = bucket
         self.outcomes: dict[int, Outcome] = {}
         self.deliveries: list[int] = []
 
@@ -83,25 +116,39 @@ class Desk:
         seed: int,
         prompt: str = "",
         *,
-        pipeline: Pipeline = CATS,
-        height: int = 8,
+        bucket: Bucket | None = None,
+        steps: int = 1,
         guidance: float = 1.0,
+        init_latents: np.ndarray | None = None,
+        **settings: Any,
     ) -> Order:
+        bucket = self.bucket if bucket is None else bucket
         request = ImageRequest(
-            prompt=prompt, seed=seed, model="m", revision="1", height=height, width=8, guidance_scale=guidance
+            prompt=prompt,
+            seed=seed,
+            model=bucket.pipeline.model,
+            revision=bucket.pipeline.revision,
+            height=bucket.height,
+            width=bucket.width,
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            **settings,
         )
 
         def deliver(outcome: Outcome) -> None:
             self.outcomes[seed] = outcome
             self.deliveries.append(seed)
 
-        return Order(pipeline, request, None, deliver)
+        return Order(bucket, request, init_latents, deliver)
+
+    def finished(self, seed: int) -> Finished:
+        outcome = self.outcomes[seed]
+        assert isinstance(outcome, Finished), outcome
+        return outcome
 
     def seed_painted(self, seed: int) -> int:
         """The seed that the picture delivered for `seed` shows."""
-        outcome = self.outcomes[seed]
-        assert isinstance(outcome, Finished)
-        return int(outcome.picture.pixels[7, 7, 0])
+        return int(self.finished(seed).picture.pixels[7, 7, 0])
 
 
 @pytest.fixture
@@ -110,13 +157,13 @@ def desk() -> Desk:
 
 
 @pytest.fixture
-def start() -> Iterator[Callable[..., Engine]]:
-    """Starts an engine on a painter with orders in line; it is closed at the end."""
+def start() -> Iterator[Start]:
+    """Starts an engine on a renderer, or on what loads one, with orders in line; it is closed at the end."""
     engines: list[Engine] = []
 
-    def begin(painter: object, orders: Sequence[Order] = (), *, rows: int = 64) -> Engine:
-        load = painter if callable(painter) else lambda _pipeline: painter
-        engines.append(Engine(load, rows=rows))  # type: ignore[arg-type]
+    def begin(renderer: object, orders: Sequence[Order] = ()) -> Engine:
+        load = renderer if callable(renderer) else lambda _pipeline: renderer
+        engines.append(Engine(load))  # type: ignore[arg-type]
         engines[-1].submit(orders)
         engines[-1].start()
         return engines[-1]
@@ -126,193 +173,264 @@ def start() -> Iterator[Callable[..., Engine]]:
         engine.close()
 
 
-Wait = Callable[..., None]
-Start = Callable[..., Engine]
+# Schedule.
 
 
-def seeds(batches: Sequence[Sequence[ImageRequest]]) -> list[list[int]]:
-    return [[request.seed for request in batch] for batch in batches]
-
-
-class SmallPainter(Painter):
-    """A painter whose device holds `fits` images; it can go down to batches of `least`."""
-
-    def __init__(self, fits: int, least: int) -> None:
-        super().__init__()
-        self.size, self.fits, self.least = 4, fits, least
-
-    def batch_size(self, request: ImageRequest) -> int:
-        return self.size
-
-    def render(
-        self,
-        requests: Sequence[ImageRequest],
-        init_latents: Sequence[np.ndarray | None],
-        stop: Callable[[], bool],
-    ) -> list[Picture]:
-        if len(requests) > self.fits:
-            raise OutOfMemory("tried to allocate 20 GiB")
-        return super().render(requests, init_latents, stop)
-
-    def halve_rows(self) -> bool:
-        if self.size <= self.least:
-            return False
-        self.size //= 2
-        self.rendered_by = replace(self.rendered_by, rows=self.size)
-        return True
-
-
-def test_out_of_memory_halves_the_micro_batches_and_loses_no_image(
-    desk: Desk, start: Start, wait_until: Wait
-) -> None:
-    painter = SmallPainter(fits=2, least=1)
-    start(painter, [desk.order(seed) for seed in range(1, 10)])
-    wait_until(lambda: len(desk.outcomes) == 9, "all are delivered")
-    assert [desk.seed_painted(seed) for seed in range(1, 10)] == list(range(1, 10))
-    assert seeds(painter.batches) == [[1, 2], [3, 4], [5, 6], [7, 8], [9]]
-    outcome = desk.outcomes[9]
-    assert isinstance(outcome, Finished)
-    assert outcome.rendered_by.rows == 2
-
-
-def test_a_model_that_does_not_fit_at_all_is_refused(desk: Desk, start: Start, wait_until: Wait) -> None:
-    start(SmallPainter(fits=0, least=1), [desk.order(seed) for seed in range(1, 6)])
-    wait_until(lambda: len(desk.outcomes) == 5, "all are delivered")
-    for outcome in desk.outcomes.values():
-        assert isinstance(outcome, ModelError)
-        assert "does not fit this device" in str(outcome)
-
-
-def test_a_full_micro_batch_goes_before_an_older_partial_one(
+def test_images_enter_as_others_leave_and_the_longest_go_first(
     desk: Desk, start: Start, wait_until: Wait
 ) -> None:
     painter = Painter()
-    start(painter, [desk.order(0, height=16), *(desk.order(seed) for seed in range(1, 6))])
-    wait_until(lambda: len(desk.outcomes) == 6, "all are delivered")
-    assert seeds(painter.batches) == [[1, 2, 3, 4], [0], [5]]
+    steps = {1: 1, 2: 3, 3: 2, 4: 1, 5: 4}
+    start(painter, [desk.order(seed, steps=count) for seed, count in steps.items()])
+    wait_until(lambda: len(desk.outcomes) == 5, "all are delivered")
+    assert painter.steps == [[5, 2, 3, 1], [5, 2, 3, 4], [5, 2], [5]]
+    assert [desk.seed_painted(seed) for seed in steps] == list(steps)
 
 
-def test_orders_of_two_shards_fill_one_micro_batch(desk: Desk, start: Start, wait_until: Wait) -> None:
-    other, painter = Desk(), Painter()
-    engine = start(painter)
-    mixed = [desk.order(1), other.order(2), desk.order(3), other.order(4)]
-    engine.submit(mixed)
-    wait_until(lambda: len(desk.outcomes) + len(other.outcomes) == 4, "both shards are delivered")
-    assert seeds(painter.batches) == [[1, 2, 3, 4]]
-    assert (sorted(desk.outcomes), sorted(other.outcomes)) == ([1, 3], [2, 4])
-    assert [desk.seed_painted(1), other.seed_painted(2), desk.seed_painted(3), other.seed_painted(4)] == [
-        1,
-        2,
-        3,
-        4,
-    ]
+def test_a_guided_image_takes_two_rows(desk: Desk, start: Start, wait_until: Wait) -> None:
+    painter = Painter()
+    start(painter, [desk.order(seed, steps=9 - seed, guidance=1.0 + seed % 2) for seed in range(5)])
+    wait_until(lambda: len(desk.outcomes) == 5, "all are delivered")
+    assert painter.steps[0] == [0, 1, 2]
 
 
-def test_neither_pipelines_nor_settings_of_a_batch_are_ever_mixed(
+def test_images_of_another_shard_enter_the_rows_of_the_first(start: Start, wait_until: Wait) -> None:
+    first, second, gate = Desk(), Desk(), threading.Event()
+    painter = Painter(gate)
+    engine = start(painter, [first.order(1, steps=2), first.order(2, steps=2)])
+    assert painter.entered.wait(10)
+    engine.submit([second.order(3), second.order(4)])
+    gate.set()
+    wait_until(lambda: len(first.outcomes) + len(second.outcomes) == 4, "both shards are delivered")
+    assert painter.steps == [[1, 2], [1, 2, 3, 4]]
+    assert len(painter.buckets) == 1
+    assert (sorted(first.outcomes), sorted(second.outcomes)) == ([1, 2], [3, 4])
+    assert [second.seed_painted(seed) for seed in (3, 4)] == [3, 4]
+    assert engine.images == 4
+
+
+def test_neither_pipelines_nor_sizes_nor_modes_are_ever_mixed(
     desk: Desk, start: Start, wait_until: Wait
 ) -> None:
     painters = {CATS: Painter(), DOGS: Painter()}
-    orders = [
-        desk.order(
-            seed,
-            pipeline=(CATS, DOGS)[seed % 2],
-            height=(8, 16, 24)[seed % 3],
-            guidance=(1.0, 7.5)[seed % 5 == 0],
-        )
-        for seed in range(60)
-    ]
     loaded: list[Pipeline] = []
 
     def load(pipeline: Pipeline) -> Painter:
         loaded.append(pipeline)
         return painters[pipeline]
 
-    start(load, orders)
-    wait_until(lambda: len(desk.outcomes) == 60, "all are delivered")
-    for pipeline, painter in painters.items():
-        assert {seed for batch in seeds(painter.batches) for seed in batch} == set(
-            range((CATS, DOGS).index(pipeline), 60, 2)
+    orders = [
+        desk.order(
+            seed,
+            bucket=replace(
+                BUCKET,
+                pipeline=(CATS, DOGS)[seed % 2],
+                height=(8, 16, 24)[seed % 3],
+                mode=("exact", "exact", "exact", "fast")[seed % 4],  # type: ignore[arg-type]
+            ),
+            steps=1 + seed % 5,
+            guidance=(1.0, 7.5)[seed % 5 == 0],
         )
-        assert all(len({batch_key(request) for request in batch}) == 1 for batch in painter.batches)
+        for seed in range(60)
+    ]
+    start(load, orders)  # Painter.render asserts the rest
+    wait_until(lambda: len(desk.outcomes) == 60, "all are delivered")
+    for parity, pipeline in enumerate((CATS, DOGS)):
+        entered = {seed for step in painters[pipeline].steps for seed in step}
+        assert entered == set(range(parity, 60, 2))
     # The loaded pipeline is kept while it has orders: a change costs a load.
     assert loaded == [CATS, DOGS]
+    assert [len(painter.buckets) for painter in painters.values()] == [3, 6]
 
 
-def test_one_image_that_raises_is_isolated_and_its_neighbours_keep_their_own_pictures(
+def test_another_bucket_gets_its_turn_however_much_comes_for_the_first(
+    desk: Desk, start: Start, wait_until: Wait, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(orders_module, "PATIENCE", 0.2)
+    gate = threading.Event()
+    painter, dog = Painter(gate), Painter()
+    engine = start(lambda pipeline: painter if pipeline == CATS else dog, [desk.order(0, steps=3)])
+    assert painter.entered.wait(10)
+    engine.submit([desk.order(seed, steps=3) for seed in range(1, 9)])
+    engine.submit([desk.order(9, bucket=replace(BUCKET, pipeline=DOGS))])
+    gate.wait(0.4)  # the forward takes longer than the dog waits
+    gate.set()
+    wait_until(lambda: len(desk.outcomes) == 10, "all are delivered")
+    assert desk.deliveries[:2] == [0, 9]
+    assert painter.steps[:4] == [[0], [0], [0], [1, 2, 3, 4]]
+
+
+def test_questions_are_answered_between_forwards(desk: Desk, start: Start, wait_until: Wait) -> None:
+    gate, painter = threading.Event(), Painter()
+    engine = start(painter)
+    asked_idle = engine.ask(CATS, lambda renderer: (renderer.device, threading.current_thread().name))
+    assert asked_idle.result(10) == ("cpu", "engine")
+    painter.gate = gate
+    engine.submit([desk.order(1, steps=3)])
+    assert painter.entered.wait(10)
+    asked_busy = engine.ask(CATS, lambda _renderer: len(painter.steps))
+    assert not asked_busy.done()
+    gate.set()
+    assert asked_busy.result(10) == 1
+    wait_until(lambda: 1 in desk.outcomes, "the image is delivered")
+
+
+def test_what_a_question_raises_reaches_whoever_asked(start: Start) -> None:
+    engine = start(Painter())
+
+    def no_room(_renderer: Renderer) -> None:
+        raise OutOfMemory("tried to allocate 20 GiB")
+
+    def broken(_renderer: Renderer) -> None:
+        raise KeyError("x")
+
+    with pytest.raises(ModelError, match="cats does not fit this device: OutOfMemory: tried to allocate"):
+        engine.ask(CATS, no_room).result(10)
+    with pytest.raises(KeyError):
+        engine.ask(CATS, broken).result(10)
+    assert engine.ask(CATS, lambda renderer: renderer.precision).result(10) == "bf16"
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ModelError("cats: not there"), "cats: not there"),
+        (SettingsError("device = 'cuda': no GPU here"), "device = 'cuda': no GPU here"),
+        (OSError("disk\nfull"), "cats cannot be loaded: OSError: disk"),
+    ],
+    ids=["no model", "no device", "anything else"],
+)
+def test_a_pipeline_that_cannot_be_loaded_refuses_orders_and_questions_and_others_go_on(
+    desk: Desk, start: Start, wait_until: Wait, error: Exception, told: str
+) -> None:
+    def load(pipeline: Pipeline) -> Painter:
+        if pipeline == CATS:
+            raise error
+        return Painter()
+
+    def order(seed: int) -> Order:
+        pipeline, height = (CATS, DOGS)[seed % 2], (8, 16)[seed % 3 == 0]
+        return desk.order(seed, bucket=replace(BUCKET, pipeline=pipeline, height=height))
+
+    engine = start(load, [order(seed) for seed in range(9)])
+    answer = engine.ask(CATS, lambda renderer: renderer.device)
+    with pytest.raises(ModelError) as caught:
+        answer.result(10)
+    assert str(caught.value) == told
+    wait_until(lambda: len(desk.outcomes) == 9, "all are delivered")
+    for seed in range(0, 9, 2):
+        refusal = desk.outcomes[seed]
+        assert isinstance(refusal, ModelError)
+        assert str(refusal) == told
+    assert [desk.seed_painted(seed) for seed in range(1, 9, 2)] == [1, 3, 5, 7]
+    engine.submit([order(20), order(21)])
+    wait_until(lambda: len(desk.outcomes) == 11, "later orders end the same way")
+    assert isinstance(desk.outcomes[20], ModelError)
+    assert desk.seed_painted(21) == 21
+
+
+# Memory.
+
+
+def test_out_of_memory_halves_the_rows_and_loses_no_image(desk: Desk, start: Start, wait_until: Wait) -> None:
+    painter = Painter(fits=2)
+    bucket = replace(BUCKET, rows=8)
+    engine = start(painter, [desk.order(seed, bucket=bucket, steps=1 + seed % 3) for seed in range(12)])
+    wait_until(lambda: len(desk.outcomes) == 12, "all are delivered")
+    assert [desk.seed_painted(seed) for seed in range(12)] == list(range(12))
+    assert sorted(desk.deliveries) == list(range(12))
+    assert [one.rows for one in painter.buckets] == [8, 4, 2]
+    assert {desk.finished(seed).rendered_by.rows for seed in range(12)} == {2}
+    assert engine.fitting(bucket) == replace(bucket, rows=2)
+    other = replace(bucket, height=16)
+    assert engine.fitting(other) == other
+    engine.submit([desk.order(20, bucket=bucket)])
+    wait_until(lambda: 20 in desk.outcomes, "a later order")
+    assert painter.buckets[-1].rows == 2, "the cap is remembered"
+
+
+def test_rows_are_never_halved_below_what_a_guided_image_takes(
+    desk: Desk, start: Start, wait_until: Wait
+) -> None:
+    painter = Painter(fits=2)
+    bucket = replace(BUCKET, rows=3)
+    start(painter, [desk.order(seed, bucket=bucket, guidance=7.5, steps=2) for seed in range(3)])
+    wait_until(lambda: len(desk.outcomes) == 3, "all are delivered")
+    assert [one.rows for one in painter.buckets] == [3, 2]
+
+
+def test_a_model_that_does_not_fit_at_all_is_refused(desk: Desk, start: Start, wait_until: Wait) -> None:
+    engine = start(Painter(fits=0), [desk.order(seed, steps=5) for seed in range(6)])
+    wait_until(lambda: len(desk.outcomes) == 6, "all are delivered")
+    for outcome in desk.outcomes.values():
+        assert isinstance(outcome, ModelError)
+        assert str(outcome) == "cats does not fit this device: OutOfMemory: tried to allocate 20 GiB"
+    assert engine.images == 0
+
+
+# Bad images.
+
+
+def test_one_image_that_raises_is_isolated_by_halves_and_the_rest_goes_on(
     desk: Desk, start: Start, wait_until: Wait
 ) -> None:
     painter = Painter()
-    start(painter, [desk.order(seed, "raise" if seed == 2 else "") for seed in range(4)])
-    wait_until(lambda: len(desk.outcomes) == 4, "all are delivered")
-    assert [desk.seed_painted(seed) for seed in (0, 1, 3)] == [0, 1, 3]
+    start(painter, [desk.order(seed, "raise" if seed == 2 else "") for seed in range(6)])
+    wait_until(lambda: len(desk.outcomes) == 6, "all are delivered")
+    assert [desk.seed_painted(seed) for seed in (0, 1, 3, 4, 5)] == [0, 1, 3, 4, 5]
     failure = desk.outcomes[2]
     assert isinstance(failure, RenderError)
     assert str(failure) == "raised RuntimeError: index out of range, alone in fp32 too"
-    assert seeds(painter.batches) == [[0, 1, 2, 3], [0, 1], [2, 3], [2], [3]]
-    assert sorted(desk.deliveries) == [0, 1, 2, 3]
+    assert painter.steps == [[0, 1, 2, 3], [0, 1], [2, 3], [2], [3], [4, 5]]
+    assert painter.alone == [2]
+    assert {one.rows for one in painter.buckets} == {4}, "the bytes of the others hang on it"
+    assert sorted(desk.deliveries) == list(range(6))
 
 
 def test_a_picture_that_is_not_finite_is_rendered_once_alone_and_then_fails(
     desk: Desk, start: Start, wait_until: Wait
 ) -> None:
     painter = Painter()
-    start(painter, [desk.order(0), desk.order(1, "nan"), desk.order(2, "nan in a batch")])
+    orders = [desk.order(0), desk.order(1, "nan"), desk.order(2, "nan among others", guidance=2.0)]
+    start(painter, orders)
     wait_until(lambda: len(desk.outcomes) == 3, "all are delivered")
-    assert [request.seed for request in painter.alone] == [1, 2]
+    assert painter.alone == [1, 2]
     failure = desk.outcomes[1]
     assert isinstance(failure, RenderError)
-    assert "non-finite" in str(failure)
-    mended = desk.outcomes[2]
-    assert isinstance(mended, Finished)
-    assert (mended.rendered_by.precision, mended.flagged) == ("fp32", None)
-    untouched = desk.outcomes[0]
-    assert isinstance(untouched, Finished)
-    assert untouched.rendered_by.precision == "bf16"
+    assert str(failure) == "the model gave non-finite values, alone in fp32 too"
+    mended = desk.finished(2)
+    assert (mended.rendered_by.precision, mended.rendered_by.rows, mended.flagged) == ("fp32", 2, None)
+    untouched = desk.finished(0).rendered_by
+    assert (untouched.precision, untouched.rows, untouched.mode) == ("bf16", 4, "exact")
 
 
 def test_a_flat_picture_is_rendered_once_alone_and_kept_with_a_flag_if_it_is_flat_again(
     desk: Desk, start: Start, wait_until: Wait
 ) -> None:
     painter = Painter()
-    start(painter, [desk.order(1, "flat"), desk.order(2, "flat in a batch")])
+    start(painter, [desk.order(1, "flat"), desk.order(2, "flat among others")])
     wait_until(lambda: len(desk.outcomes) == 2, "both are delivered")
-    assert [request.seed for request in painter.alone] == [1, 2]
-    flat, mended = desk.outcomes[1], desk.outcomes[2]
-    assert isinstance(flat, Finished) and isinstance(mended, Finished)
-    assert (flat.flagged, mended.flagged) == ("one flat colour", None)
+    assert painter.alone == [1, 2]
+    assert [desk.finished(seed).flagged for seed in (1, 2)] == ["one flat colour", None]
     assert desk.seed_painted(1) == 1
+    assert desk.finished(1).rendered_by.precision == "fp32"
 
 
-@pytest.mark.parametrize(
-    "error", [ModelError("cats: not there"), SettingsError("device = 'cuda': no GPU here")]
-)
-def test_a_pipeline_that_cannot_be_loaded_refuses_all_its_orders_and_others_go_on(
-    desk: Desk, start: Start, wait_until: Wait, error: Exception
+def test_a_request_that_cannot_be_rendered_fails_by_itself(
+    desk: Desk, start: Start, wait_until: Wait
 ) -> None:
     painter = Painter()
-
-    def load(pipeline: Pipeline) -> Painter:
-        if pipeline == CATS:
-            raise error
-        return painter
-
-    orders = [
-        desk.order(seed, pipeline=(CATS, DOGS)[seed % 2], height=(8, 16)[seed % 3 == 0]) for seed in range(9)
-    ]
-    engine = start(load, orders)
-    wait_until(lambda: len(desk.outcomes) == 9, "all are delivered")
-    for seed in range(0, 9, 2):
-        refusal = desk.outcomes[seed]
-        assert isinstance(refusal, ModelError)
-        assert str(refusal) == str(error)
-    assert [desk.seed_painted(seed) for seed in range(1, 9, 2)] == [1, 3, 5, 7]
-    engine.submit([desk.order(20, pipeline=DOGS), desk.order(21)])
-    wait_until(lambda: len(desk.outcomes) == 11, "later orders end the same way")
-    assert desk.seed_painted(20) == 20
-    assert isinstance(desk.outcomes[21], ModelError)
+    start(painter, [desk.order(1, "refused"), desk.order(2)])
+    wait_until(lambda: len(desk.outcomes) == 2, "both are delivered")
+    assert isinstance(desk.outcomes[1], RenderError)
+    assert str(desk.outcomes[1]) == "no such number of steps"
+    assert (painter.steps, painter.alone) == ([[1, 2]], [])
 
 
-def test_withdrawn_orders_are_not_rendered_and_those_in_the_micro_batch_are_delivered(
+# Retire.
+
+
+def test_withdrawn_orders_are_not_rendered_and_those_in_the_rows_are_delivered(
     desk: Desk, start: Start, wait_until: Wait
 ) -> None:
     gate = threading.Event()
@@ -320,35 +438,37 @@ def test_withdrawn_orders_are_not_rendered_and_those_in_the_micro_batch_are_deli
     orders = [desk.order(seed) for seed in range(10)]
     engine = start(painter, orders)
     assert painter.entered.wait(10)
-    keep = desk.order(50)
-    engine.submit([keep])
+    engine.submit([desk.order(50)])
     assert engine.withdraw(orders) == 6
     assert engine.withdraw(orders) == 0
     gate.set()
-    wait_until(lambda: len(desk.outcomes) == 5, "what was being rendered, and the order that stays")
+    wait_until(lambda: len(desk.outcomes) == 5, "what was in the rows, and the order that stays")
     assert sorted(desk.deliveries) == [0, 1, 2, 3, 50]
-    assert seeds(painter.batches) == [[0, 1, 2, 3], [50]]
+    assert painter.steps == [[0, 1, 2, 3], [50]]
 
 
-def test_slow_writers_hold_the_engine_at_twice_the_rows(start: Start, wait_until: Wait) -> None:
-    gate, lock = threading.Event(), threading.Lock()
-    delivered: list[int] = []
-    painter = Painter()
+def slow_orders(gate: threading.Event, delivered: list[int], count: int) -> list[Order]:
+    """Orders whose pictures take as long to write as the gate is closed."""
 
     def order(seed: int) -> Order:
         def deliver(_outcome: Outcome) -> None:
             gate.wait(20)
-            with lock:
-                delivered.append(seed)
+            delivered.append(seed)
 
-        return Order(CATS, Desk().order(seed).request, None, deliver)
+        return replace(Desk().order(seed), deliver=deliver)
 
-    engine = start(painter, [order(seed) for seed in range(40)], rows=4)
-    wait_until(lambda: len(painter.batches) == 3, "the engine is one micro-batch past what may wait")
+    return [order(seed) for seed in range(count)]
+
+
+def test_slow_writers_hold_the_engine_at_twice_the_rows(start: Start, wait_until: Wait) -> None:
+    gate, painter = threading.Event(), Painter()
+    delivered: list[int] = []
+    engine = start(painter, slow_orders(gate, delivered, 40))
+    wait_until(lambda: len(painter.steps) == 3, "the engine is one forward past what may wait")
     held = threading.Event()
-    # Two batches of four wait for the writers; the third is rendered and cannot be handed on.
+    # Pictures of two forwards wait for the writers; those of the third cannot be handed on.
     assert not held.wait(0.3)
-    assert (len(painter.batches), engine.images, delivered) == (3, 8, [])
+    assert (len(painter.steps), engine.images, delivered) == (3, 8, [])
     engine.flush(timeout=0.05)
     assert delivered == []
     gate.set()
@@ -357,33 +477,12 @@ def test_slow_writers_hold_the_engine_at_twice_the_rows(start: Start, wait_until
     assert sorted(delivered) == list(range(40))
 
 
-def test_stopped_in_a_micro_batch_it_delivers_nothing_of_it_and_nothing_twice(
-    desk: Desk, start: Start, wait_until: Wait
-) -> None:
-    gate = threading.Event()
-    painter = Painter()
-    engine = start(painter, [desk.order(seed) for seed in range(4)])
-    wait_until(lambda: len(desk.outcomes) == 4, "the first batch is delivered")
-    painter._gate = gate
-    painter.entered.clear()
-    engine.submit([desk.order(seed) for seed in range(4, 12)])
-    assert painter.entered.wait(10)
-    engine.close()
-    assert len(painter.batches) == 2
-    assert sorted(desk.deliveries) == [0, 1, 2, 3]
-
-
 def test_an_engine_that_waits_for_its_writers_hears_that_it_is_stopped(
-    desk: Desk, start: Start, wait_until: Wait
+    start: Start, wait_until: Wait
 ) -> None:
     gate, painter = threading.Event(), Painter()
-
-    def deliver(_outcome: Outcome) -> None:
-        gate.wait(20)
-
-    orders = [Order(CATS, desk.order(seed).request, None, deliver) for seed in range(9)]
-    engine = start(painter, orders, rows=2)
-    wait_until(lambda: len(painter.batches) == 2, "a second micro-batch finds the writers' line full")
+    engine = start(painter, slow_orders(gate, [], 20))
+    wait_until(lambda: len(painter.steps) == 3, "a third forward finds the writers' line full")
     engine.stop()
     engine._thread.join(3)
     still_there = engine._thread.is_alive()
@@ -391,37 +490,202 @@ def test_an_engine_that_waits_for_its_writers_hears_that_it_is_stopped(
     assert not still_there
 
 
+def test_stopped_in_a_forward_it_delivers_nothing_of_it_and_nothing_twice(
+    desk: Desk, start: Start, wait_until: Wait
+) -> None:
+    painter = Painter()
+    engine = start(painter, [desk.order(seed) for seed in range(4)])
+    wait_until(lambda: len(desk.outcomes) == 4, "the first forward is delivered")
+    painter.gate = threading.Event()
+    painter.entered.clear()
+    engine.submit([desk.order(seed) for seed in range(4, 12)])
+    assert painter.entered.wait(10)
+    engine.close()
+    assert len(painter.steps) == 2
+    assert sorted(desk.deliveries) == [0, 1, 2, 3]
+
+
 def test_an_engine_that_was_never_started_can_be_closed() -> None:
-    Engine(lambda _pipeline: Painter(), rows=4).close()
+    Engine(lambda _pipeline: Painter()).close()
+
+
+def ended(code: str) -> subprocess.CompletedProcess[str]:
+    begin = """
+import threading
+from jobs.request import ImageRequest
+from worker.engine import Engine
+from worker.orders import Order
+from worker.renderer import Bucket, Pipeline
+
+pipeline = Pipeline("m", "1", "auto")
+request = ImageRequest(prompt="", seed=0, model="m", revision="1")
+order = Order(Bucket(pipeline, 8, 8, rows=4), request, None, print)
+"""
+    return subprocess.run(
+        [sys.executable, "-c", begin + code],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
 
 
 def test_a_defect_on_the_engines_thread_ends_the_process() -> None:
     """A worker without its engine would keep its leases alive and render nothing."""
-    code = """
-import threading
-from jobs.request import ImageRequest
-from worker.engine import Engine, Order, Pipeline
-
+    done = ended("""
 class Broken:
-    def batch_size(self, request):
-        return 4
-    def render(self, requests, init_latents, stop):
-        return []  # fewer pictures than requests: a defect, no bad image
+    def render(self, bucket, source, stop):
+        raise ValueError("before any image was taken: a defect, no bad image")
 
-engine = Engine(lambda pipeline: Broken(), rows=4)
-request = ImageRequest(prompt="", seed=0, model="m", revision="1")
-engine.submit([Order(Pipeline("m", "1", "auto"), request, None, print)])
+engine = Engine(lambda pipeline: Broken())
+engine.submit([order])
 engine.start()
-threading.Event().wait(30)
-"""
-    ended = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=20,
-        check=False,
-    )
-    assert ended.returncode == 70
-    assert "the engine's thread died" in ended.stderr
-    assert "ValueError" in ended.stderr
+threading.Event().wait(20)
+""")
+    assert done.returncode == 70
+    assert "the engine's thread died" in done.stderr
+    assert "ValueError" in done.stderr
+
+
+def test_a_model_that_fails_to_load_after_the_end_does_not_end_it_another_way() -> None:
+    done = ended("""
+loading, closed = threading.Event(), threading.Event()
+
+def load(pipeline):
+    loading.set()
+    closed.wait(20)
+    raise OSError("the mount went away")
+
+engine = Engine(load)
+engine.submit([order])
+engine.start()
+loading.wait(20)
+engine.close()
+closed.set()
+engine._thread.join(20)
+""")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+# With the real renderer.
+
+SHAPES = Pipeline("shapes-random", "shapes-random-1", "fp32")
+REAL = Bucket(SHAPES, 16, 16, rows=8)
+
+
+@pytest.fixture(scope="module")
+def model() -> Iterator[ImageDiffusionModel]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield load_model(*("shapes-random", "shapes-random-1"), "fp32", "cpu")
+    torch.set_num_threads(before)
+
+
+def real_orders(desk: Desk, bucket: Bucket = REAL) -> list[Order]:
+    """Ten images of many settings, seeds 0 .. 9."""
+    names = ("LMS", "Euler a", "DDIM", "DPM++ 2M")
+    return [
+        desk.order(
+            seed,
+            f"a star {seed}",
+            bucket=bucket,
+            steps=2 + seed % 4,
+            guidance=(7.5, 1.0, 3.0)[seed % 3],
+            scheduler=names[seed % 4],
+        )
+        for seed in range(10)
+    ]
+
+
+def pixels_of(desk: Desk, seeds: Sequence[int]) -> dict[int, bytes]:
+    return {seed: desk.finished(seed).picture.pixels.tobytes() for seed in seeds}
+
+
+Undisturbed = Callable[[int], dict[int, bytes]]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(model: ImageDiffusionModel) -> Undisturbed:
+    """The ten pictures as they are without misfortune, in so many rows."""
+    known: dict[int, dict[int, bytes]] = {}
+
+    def render(rows: int) -> dict[int, bytes]:
+        if rows not in known:
+            desk, engine = Desk(), Engine(lambda _pipeline: DiffusionRenderer(model))
+            engine.submit(real_orders(desk, replace(REAL, rows=rows)))
+            done = engine.ask(SHAPES, lambda _renderer: None)
+            engine.start()
+            done.result(60)
+            while len(desk.outcomes) < 10:
+                engine.flush(timeout=60)
+            engine.close()
+            known[rows] = pixels_of(desk, range(10))
+        return known[rows]
+
+    return render
+
+
+def test_memory_that_runs_out_in_a_forward_costs_rows_and_no_picture(
+    desk: Desk, start: Start, wait_until: Wait, model: ImageDiffusionModel, undisturbed: Undisturbed
+) -> None:
+    forwards: list[int] = []
+
+    def run_out(_module: object, args: tuple[torch.Tensor]) -> None:
+        forwards.append(len(args[0]))
+        if len(args[0]) == 8 and len(forwards) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    by_rows = {rows: undisturbed(rows) for rows in (8, 4)}
+    hook = model.unet.register_forward_pre_hook(run_out)
+    engine = start(DiffusionRenderer(model), real_orders(desk))
+    wait_until(lambda: len(desk.outcomes) == 10, "all are delivered", 60)
+    hook.remove()
+    assert sorted(desk.deliveries) == list(range(10))
+    rows = {seed: desk.finished(seed).rendered_by.rows for seed in range(10)}
+    assert set(rows.values()) == {8, 4}, "some were finished before"
+    assert pixels_of(desk, range(10)) == {seed: by_rows[rows[seed]][seed] for seed in range(10)}
+    assert engine.fitting(REAL).rows == 4
+
+
+def test_bad_images_in_a_real_forward_fail_and_their_neighbours_keep_their_bytes(
+    desk: Desk, start: Start, wait_until: Wait, model: ImageDiffusionModel, undisturbed: Undisturbed
+) -> None:
+    """One is not finite; one makes the UNet raise, so everything in flight with it is rendered again."""
+    expected = undisturbed(8)
+
+    def raise_at(_module: object, args: tuple[torch.Tensor]) -> None:
+        if (args[0] > 1e6).any():
+            raise RuntimeError("index out of range")
+
+    def bad(seed: int, value: float) -> Order:
+        start_at = np.full((4, 4, 4), value, np.float32)
+        return desk.order(seed, bucket=REAL, steps=3, guidance=2.0, init_latents=start_at)
+
+    orders = real_orders(desk)
+    orders[2:2] = [bad(20, np.nan)]
+    orders[6:6] = [bad(21, 1e8)]
+    hook = model.unet.register_forward_pre_hook(raise_at)
+    start(DiffusionRenderer(model), orders)
+    wait_until(lambda: len(desk.outcomes) == 12, "all are delivered", 60)
+    hook.remove()
+    assert sorted(desk.deliveries) == [*range(10), 20, 21]
+    for seed, told in {
+        20: "the model gave non-finite values, alone in fp32 too",
+        21: "raised RuntimeError: index out of range, alone in fp32 too",
+    }.items():
+        failure = desk.outcomes[seed]
+        assert isinstance(failure, RenderError)
+        assert str(failure) == told
+    assert pixels_of(desk, range(10)) == expected
+
+
+def test_a_number_of_steps_that_a_scheduler_cannot_take_fails_its_image_alone(
+    desk: Desk, start: Start, wait_until: Wait, model: ImageDiffusionModel, undisturbed: Undisturbed
+) -> None:
+    orders = [*real_orders(desk), desk.order(20, bucket=REAL, steps=1500, scheduler="DDIM")]
+    start(DiffusionRenderer(model), orders)
+    wait_until(lambda: len(desk.outcomes) == 11, "all are delivered", 60)
+    assert isinstance(desk.outcomes[20], RenderError)
+    assert "num_inference_steps = 1500: DDIM cannot run so many" in str(desk.outcomes[20])
+    assert pixels_of(desk, range(10)) == undisturbed(8)

@@ -3,56 +3,85 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 
 from jobs.request import ImageRequest
 from worker.instant import InstantRenderer
-from worker.renderer import Stopped, batch_key
+from worker.renderer import Bucket, Picture, Pipeline, Stopped
 
 ONE = ImageRequest(prompt="a cat", seed=1, height=64, width=32, model="instant", revision="instant-1")
+BUCKET = Bucket(Pipeline("instant", "instant-1", "auto"), 64, 32, rows=8)
 
 
-def never() -> bool:
-    return False
+@dataclass(frozen=True, slots=True, eq=False)
+class Wanted:
+    request: ImageRequest
+    init_latents: np.ndarray | None = None
+
+
+class Source:
+    """Gives `together` images at a time, and keeps how many rows were free."""
+
+    def __init__(self, *requests: ImageRequest, together: int = 4) -> None:
+        self.left = [Wanted(request) for request in requests]
+        self.together = together
+        self.free_rows: list[int] = []
+
+    def take(self, free_rows: int) -> list[Wanted]:
+        self.free_rows.append(free_rows)
+        taken, self.left = self.left[: self.together], self.left[self.together :]
+        return taken
+
+    def upcoming(self, count: int) -> list[Wanted]:
+        return self.left[:count]
+
+
+def paint(*requests: ImageRequest) -> list[Picture]:
+    pictures: list[Picture] = []
+    for outcomes in InstantRenderer(seconds=0.0).render(BUCKET, Source(*requests), bool):
+        for _asked, picture in outcomes:
+            assert isinstance(picture, Picture)
+            pictures.append(picture)
+    return pictures
 
 
 def test_a_picture_follows_from_the_request_alone() -> None:
-    renderer = InstantRenderer(rows=8, seconds=0.0)
-    other = replace(ONE, seed=2)
-    first, second = renderer.render([ONE, other], [None, None], never)
+    first, second = paint(ONE, replace(ONE, seed=2))
     assert first.pixels.shape == (64, 32, 3)
     assert first.pixels.dtype == np.uint8
     assert first.finite
-    assert np.array_equal(first.pixels, renderer.render_alone(ONE, None, never).pixels)
+    alone = InstantRenderer(seconds=0.0).render_alone(ONE, None, bool)
+    assert np.array_equal(first.pixels, alone.pixels)
     assert not np.array_equal(first.pixels, second.pixels)
     assert first.pixels.std() > 10
 
 
-def test_it_batches_as_the_real_renderer_does() -> None:
-    renderer = InstantRenderer(rows=8, seconds=0.0)
-    unguided = replace(ONE, guidance_scale=1.0)
-    assert (renderer.batch_size(ONE), renderer.batch_size(unguided)) == (4, 8)
-    assert batch_key(ONE) == batch_key(replace(ONE, seed=5)) != batch_key(unguided)
-    with pytest.raises(ValueError, match=r"1 \.\. 4"):
-        renderer.render([ONE] * 5, [None] * 5, never)
+def test_it_paints_all_that_the_source_gives_a_forward_at_a_time() -> None:
+    renderer = InstantRenderer(seconds=0.0)
+    source = Source(*(replace(ONE, seed=seed) for seed in range(9)))
+    steps = [
+        [asked.request.seed for asked, _picture in step] for step in renderer.render(BUCKET, source, bool)
+    ]
+    assert steps == [[0, 1, 2, 3], [4, 5, 6, 7], [8]]
+    assert set(source.free_rows) == {8}
+    assert {renderer.forwards(ONE), renderer.forwards(replace(ONE, num_inference_steps=9))} == {1}
+    assert renderer.measure_rows(64, 64) == renderer.measure_rows(512, 512) == 16
 
 
 def test_prompts_ask_for_every_misfortune() -> None:
-    renderer = InstantRenderer(rows=8, seconds=0.0)
-    black, nan = (replace(ONE, prompt=prompt) for prompt in ("!black", "!nan please"))
-    pictures = renderer.render([black, nan], [None, None], never)
-    assert [picture.finite for picture in pictures] == [True, False]
-    assert pictures[0].pixels.std() == 0
+    black, nan = paint(*(replace(ONE, prompt=prompt) for prompt in ("!black", "!nan please")))
+    assert [black.finite, nan.finite] == [True, False]
+    assert black.pixels.std() == 0
     with pytest.raises(RuntimeError, match="!raise"):
-        renderer.render([ONE, replace(ONE, prompt="!raise")], [None, None], never)
+        paint(ONE, replace(ONE, prompt="!raise"))
 
 
-def test_a_micro_batch_takes_its_time_and_stops_when_told() -> None:
+def test_a_forward_takes_its_time_and_stops_when_told() -> None:
     began = time.monotonic()
-    InstantRenderer(rows=8, seconds=0.1).render([ONE, ONE], [None, None], never)
+    list(InstantRenderer(seconds=0.1).render(BUCKET, Source(ONE, ONE), bool))
     assert 0.1 <= time.monotonic() - began < 5
 
     asked: list[int] = []
@@ -62,7 +91,7 @@ def test_a_micro_batch_takes_its_time_and_stops_when_told() -> None:
         return len(asked) > 2
 
     with pytest.raises(Stopped):
-        InstantRenderer(rows=8, seconds=3600).render([ONE], [None], stop)
+        list(InstantRenderer(seconds=3600).render(BUCKET, Source(ONE), stop))
 
 
 def test_it_loads_no_torch() -> None:

@@ -2,6 +2,7 @@ import json
 import shlex
 import subprocess
 import sys
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,19 @@ from jobs.latents import write_input
 from jobs.request import ImageRequest
 from jobs.settings import Settings
 from worker.cli import command
-from worker.encode import read_request
-from worker.render import parse_request, render, reproducing_command
+from worker.encode import SUFFIXES, encode, read_request
+from worker.instant import InstantRenderer
+from worker.load_renderer import load_renderer
+from worker.render import (
+    Again,
+    _Asked,
+    again_as_asked,
+    again_as_in,
+    parse_request,
+    render,
+    reproducing_command,
+)
+from worker.renderer import OutOfMemory, Pipeline
 
 REQUEST = ImageRequest(
     prompt='it\'s $HOME `ls` "x"\n狐', seed=0, model="instant", revision="instant-1", height=64, width=64
@@ -45,7 +57,7 @@ def test_the_command_of_a_failure_writes_the_image(tmp_path: Path) -> None:
     done = subprocess.run([binary, *words[1:], "--out", out], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert read_request(out) == REQUEST
-    assert out.read_bytes() == render(REQUEST, None, None, Settings())
+    assert out.read_bytes() == render(again_as_asked(REQUEST, 8), None, None, Settings())
 
 
 @pytest.mark.parametrize(
@@ -130,8 +142,8 @@ def test_the_rows_before_render_are_its_rows_and_other_options_there_are_refused
 ) -> None:
     rows: list[int] = []
 
-    def seen(_request: ImageRequest, _model: str | None, _inputs: Path | None, settings: Settings) -> bytes:
-        rows.append(settings.rows)
+    def seen(again: Again, *_: object) -> bytes:
+        rows.append(again.rows)
         return b"picture"
 
     monkeypatch.setattr(worker.render, "render", seen)
@@ -139,9 +151,11 @@ def test_the_rows_before_render_are_its_rows_and_other_options_there_are_refused
     invoke("--rows", 3, *asked)
     monkeypatch.setenv("IMAGEMILL_ROWS", "5")
     invoke(*asked)
-    assert rows == [3, 5]
+    monkeypatch.delenv("IMAGEMILL_ROWS")
+    assert "note: no --rows: in a job, which has more of them, bytes may differ" in invoke(*asked)
+    assert rows == [3, 5, 2]
     assert "--slots says nothing to `render`" in invoke("--slots", 3, *asked)
-    assert rows == [3, 5]
+    assert rows == [3, 5, 2]
 
 
 def test_latents_are_looked_up_by_their_hash(tmp_path: Path) -> None:
@@ -149,14 +163,149 @@ def test_latents_are_looked_up_by_their_hash(tmp_path: Path) -> None:
     request = ImageRequest(
         prompt="", seed=0, model="instant", revision="instant-1", height=64, width=64, init_latents=sha
     )
-    assert render(request, None, tmp_path, Settings())
+    again = again_as_asked(request, 8)
+    assert render(again, None, tmp_path, Settings())
     with pytest.raises(RenderError, match="--inputs"):
-        render(request, None, None, Settings())
+        render(again, None, None, Settings())
     with pytest.raises(LatentsError):
-        render(request, None, tmp_path / "elsewhere", Settings())
+        render(again, None, tmp_path / "elsewhere", Settings())
 
 
 def test_a_picture_that_is_none_is_an_error() -> None:
     request = ImageRequest(prompt="!nan", seed=0, model="instant", revision="instant-1", height=64, width=64)
     with pytest.raises(RenderError, match="non-finite"):
-        render(request, None, None, Settings())
+        render(again_as_asked(request, 8), None, None, Settings())
+
+
+def test_what_may_be_asked_for_are_an_image_requests_fields_with_its_defaults() -> None:
+    asked = {
+        name: "required" if field.is_required() else field.default
+        for name, field in _Asked.model_fields.items()
+    }
+    assert asked == {
+        field.name: "required" if field.default is MISSING else field.default
+        for field in fields(ImageRequest)
+    }
+
+
+def written(
+    folder: Path, request: ImageRequest, pixels: np.ndarray | None = None, **rendered: object
+) -> Path:
+    """An image file of a request as a job leaves it, with the metadata of others and its own beside it."""
+    blank = np.zeros((request.height, request.width, 3), np.uint8)
+    file = folder / f"000000007{SUFFIXES[request.image_format]}"
+    file.write_bytes(encode(blank if pixels is None else pixels, request))
+    if rendered:
+        how = {f"rendered_{name}": value for name, value in rendered.items()}
+        others = [
+            {"file_name": f"00000000{n}.png", "image_id": f"{n:016x}", "rendered_rows": n} for n in (5, 6)
+        ]
+        rows = [*others, {"file_name": file.name, "image_id": request.image_id, **how}]
+        (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+HOW = {"rows": 16, "precision": "amp", "mode": "exact"}
+
+
+@pytest.mark.parametrize("image_format", ["png", "jpeg", "webp"])
+def test_a_file_is_rendered_again_as_its_metadata_says(tmp_path: Path, image_format: str) -> None:
+    request = replace(REQUEST, image_format=image_format)
+    file = written(tmp_path, request, **HOW)
+    assert again_as_in(file, None) == Again(request=request, rows=16, precision="amp")
+    out = tmp_path / "again"
+    assert invoke("render", "--from", file, "--out", out) == f"{out}\n"
+    assert out.read_bytes() == render(
+        Again(request=request, rows=16, precision="amp"), None, None, Settings()
+    )
+    assert read_request(out) == request
+
+
+def test_a_files_own_rows_stand_above_the_environments_and_below_those_that_are_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = written(tmp_path, REQUEST, **HOW)
+    seen: list[Again] = []
+    monkeypatch.setattr(worker.render, "render", lambda again, *_: seen.append(again) or b"picture")
+    monkeypatch.setenv("IMAGEMILL_ROWS", "5")
+    assert "note" not in invoke("render", "--from", file, "--out", tmp_path / "x.png")
+    assert "note: it was rendered with 16 rows: with 3, bytes may differ" in invoke(
+        "--rows", 3, "render", "--from", file, "--out", tmp_path / "x.png"
+    )
+    assert [again.rows for again in seen] == [16, 3]
+
+
+def test_a_file_that_was_moved_within_its_folder_keeps_its_metadata(tmp_path: Path) -> None:
+    file = written(tmp_path, REQUEST, **HOW)
+    assert again_as_in(file.rename(tmp_path / "000000005.png"), None).rows == 16
+
+
+@pytest.mark.parametrize("metadata", [None, "nonsense", "[1]", '{"image_id": 1}', "own row without rows"])
+def test_without_metadata_the_request_alone_counts_and_a_note_says_so(
+    tmp_path: Path, metadata: str | None
+) -> None:
+    file = written(tmp_path, REQUEST)
+    if metadata is not None:
+        own = json.dumps({"image_id": REQUEST.image_id, "file_name": file.name})
+        (tmp_path / "metadata.jsonl").write_text(own if metadata.startswith("own") else metadata)
+    again = again_as_in(file, None)
+    assert (again.request, again.rows, again.precision) == (REQUEST, 2, "auto")
+    told = invoke("render", "--from", file, "--out", tmp_path / "x.png")
+    assert f"note: no metadata.jsonl beside {file} tells how it was rendered" in told
+    assert "note: no --rows" in told
+
+
+def test_a_file_of_mode_fast_is_rendered_again_with_a_note(tmp_path: Path) -> None:
+    file = written(tmp_path, REQUEST, **HOW | {"mode": "fast"})
+    assert again_as_in(file, None).remarks == ("it was rendered in mode fast: bytes may differ",)
+
+
+def test_a_file_that_imagemill_did_not_write_is_one_message(tmp_path: Path) -> None:
+    (tmp_path / "x.png").write_bytes(b"no picture")
+    with pytest.raises(OutputError, match=r"x\.png: holds no imagemill request .*: name a file"):
+        invoke("render", "--from", tmp_path / "x.png")
+    strange = replace(REQUEST, height=8, num_inference_steps=0)
+    with pytest.raises(RenderError, match=r"000000007\.png: num_inference_steps = 0: must be at least 1"):
+        invoke("render", "--from", written(tmp_path, strange))
+
+
+@pytest.mark.parametrize(("guidance_scale", "rows"), [(7.5, 2), (1.0, 1)])
+def test_a_picture_that_was_rendered_alone_in_fp32_gets_its_bytes_from_raised_weights(
+    tmp_path: Path, guidance_scale: float, rows: int
+) -> None:
+    request = ImageRequest(
+        prompt="a fox",
+        seed=1,
+        height=64,
+        width=64,
+        num_inference_steps=3,
+        guidance_scale=guidance_scale,
+        model="shapes-random",
+        revision="shapes-random-1",
+        precision="bf16",
+    )
+    settings = Settings(device="cpu")
+    renderer = load_renderer(Pipeline("shapes-random", "shapes-random-1", "bf16"), settings)
+    picture = renderer.render_alone(request, None, lambda: False)
+    file = written(tmp_path, request, picture.pixels, rows=rows, precision="fp32", mode="exact")
+    assert render(again_as_in(file, None), None, None, settings) == file.read_bytes()
+
+
+def test_another_device_or_version_than_the_pictures_own_is_said(tmp_path: Path) -> None:
+    settings = Settings(device="cpu", rows=16)
+    instant = load_renderer(Pipeline("instant", REQUEST.revision, "auto"), settings)
+    how = HOW | {"device": "NVIDIA H200", "versions": instant.versions}
+    request = replace(REQUEST, model="instant")
+    said: list[str] = []
+    render(again_as_in(written(tmp_path, request, **how), None), None, None, settings, said.append)
+    assert said == ["its device: NVIDIA H200; here: cpu: bytes may differ"]
+
+
+def test_memory_that_runs_out_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OutOfMemory("tried to allocate 80 GiB")
+
+    monkeypatch.setattr(InstantRenderer, "render", fail)
+    again = again_as_asked(replace(REQUEST, model="instant"), 2)
+    with pytest.raises(RenderError, match="the device cannot render it: tried to allocate 80 GiB"):
+        render(again, None, None, Settings(device="cpu"))

@@ -22,9 +22,9 @@ from jobs.settings import Settings
 from jobs.shard import Shard, encode_shard
 from producer.embedded_redis import EmbeddedRedis
 from worker import finish_run
-from worker.engine import Pipeline
 from worker.instant import InstantRenderer
 from worker.load_renderer import load_renderer
+from worker.renderer import Pipeline
 from worker.runtime import Runtime
 from worker.store import ShardStore
 
@@ -37,8 +37,8 @@ BASE = ImageRequest(
 class Worker:
     """A runtime beside its ledger; `wakes` keeps what it sends, `announced` what it claims."""
 
-    def __init__(self, url: str, folder: Path, **settings: object) -> None:
-        self.folder, self.ledger = folder, Ledger(url)
+    def __init__(self, url: str, folder: Path, job_spec: Callable[..., JobSpec], **settings: object) -> None:
+        self.folder, self.ledger, self._job_spec = folder, Ledger(url), job_spec
         self.wakes: list[int] = []
         self.announced: list[tuple[str, str]] = []
         given = {"output_root": folder, "min_free_disk": 0, "lease": 1.0, "rows": 4} | settings
@@ -53,19 +53,13 @@ class Worker:
         output = Output(self.folder / name)
         output.prepare()
         base = dataclasses.replace(BASE, model=model)
-        spec = JobSpec(
+        spec = self._job_spec(
             manifest={"name": name},
             base=dataclasses.asdict(base),
             name=name,
             output=str(output.path),
             model=model,
-            revision="instant-1",
-            precision="auto",
-            column_names=[],
             shard_size=max(shards),
-            priority=5,
-            max_failures=None,
-            retention=3600,
         )
         job_id, _ = self.ledger.create(spec, name, 1)
         blobs, start = [], 0
@@ -87,12 +81,14 @@ class Worker:
 
 
 @pytest.fixture
-def hire(redis_server: EmbeddedRedis, tmp_path: Path) -> Iterator[Callable[..., Worker]]:
+def hire(
+    redis_server: EmbeddedRedis, tmp_path: Path, job_spec: Callable[..., JobSpec]
+) -> Iterator[Callable[..., Worker]]:
     """Starts a worker; it is stopped at the end."""
     workers: list[Worker] = []
 
     def start(**settings: object) -> Worker:
-        workers.append(Worker(redis_server.url, tmp_path, **settings))
+        workers.append(Worker(redis_server.url, tmp_path, job_spec, **settings))
         return workers[-1]
 
     yield start
@@ -291,11 +287,45 @@ def test_sigterms_stop_keeps_what_is_finished_and_closes_everything(hire: Hire, 
     assert worker.ledger.workers() == {}
 
 
-def test_the_stand_in_is_loaded_with_the_settings_rows_and_pause() -> None:
-    settings = Settings(rows=3, instant_seconds=0.5)
-    renderer = load_renderer(Pipeline("instant", "instant-1", "auto"), settings)
+def test_the_stand_in_is_loaded_with_the_settings_pause() -> None:
+    renderer = load_renderer(Pipeline("instant", "instant-1", "auto"), Settings(instant_seconds=0.5))
     assert isinstance(renderer, InstantRenderer)
-    assert (renderer.batch_size(BASE), renderer._seconds) == (3, 0.5)
+    assert renderer._seconds == 0.5
+
+
+@pytest.mark.parametrize("rows", [4, None])
+def test_pictures_have_the_settings_rows_or_those_that_were_measured(hire: Hire, rows: int | None) -> None:
+    worker = hire(rows=rows)
+    worker.submit([3])
+    worker.serve()
+    measured = InstantRenderer(0).measure_rows(8, 8)
+    told = {(row["rendered_rows"], row["rendered_mode"]) for row in Output(worker.folder / "cats").rows(0)}
+    assert told == {(measured if rows is None else rows, "exact")}
+
+
+def test_a_job_begun_on_another_kind_of_device_is_refused_until_hardware_may_be_mixed(
+    hire: Hire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = hire()
+    job_id = worker.submit([1, 1, 1])
+    worker.serve()
+    monkeypatch.setattr("worker.runtime.load_renderer", _elsewhere)
+    done = hire().serve()
+    assert done is not None and done["ended"] == "refused"
+    refusal = worker.status(job_id).refusals["w1"]
+    assert all(word in refusal for word in ("cpu in fp32", "elsewhere in fp32", "--mixed-hardware"))
+    done = hire(mixed_hardware=True).serve()
+    assert done is not None and done["ended"] == "committed"
+    devices = {
+        row["rendered_device"] for number in (0, 1) for row in Output(worker.folder / "cats").rows(number)
+    }
+    assert devices == {"cpu", "elsewhere"}
+
+
+def _elsewhere(pipeline: Pipeline, settings: Settings) -> InstantRenderer:
+    renderer = InstantRenderer(0)
+    renderer.device = "elsewhere"
+    return renderer
 
 
 def test_the_store_of_a_late_attempt_does_not_change_a_finished_job(hire: Hire) -> None:

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import diffusers
-import numpy as np
 import pytest
 import torch
 from diffusers import (
@@ -14,7 +12,6 @@ from diffusers import (
 
 from jobs.errors import ManifestError
 from jobs.schedulers import SCHEDULERS, Scheduler
-from worker.sampling import sample
 from worker.schedulers import build_scheduler, correct_scheduler
 from worker.shapes_random import build
 
@@ -25,44 +22,7 @@ BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_line
 
 @pytest.fixture(scope="module")
 def pipe() -> StableDiffusionPipeline:
-    pipeline = build()
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
-
-
-@pytest.mark.parametrize("scheduler", SCHEDULERS, ids=lambda scheduler: scheduler.name)
-def test_every_sampler_gives_what_diffusers_pipeline_gives_with_it(
-    pipe: StableDiffusionPipeline, scheduler: Scheduler
-) -> None:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    theirs = getattr(diffusers, scheduler.class_name).from_config(pipe.scheduler.config, **scheduler.options)
-    parts = {**pipe.components, "scheduler": theirs}
-    whole = StableDiffusionPipeline(**parts, requires_safety_checker=False)
-    whole.set_progress_bar_config(disable=True)
-    generator = torch.Generator().manual_seed(3)
-    expected = whole(
-        "a cat", height=64, width=64, num_inference_steps=5, generator=generator, output_type="latent"
-    ).images
-
-    generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        prompt, negative = pipe.encode_prompt("a cat", "cpu", 1, True)
-    steps: list[tuple[int, int]] = []
-    latents = sample(
-        pipe.unet,
-        build_scheduler(scheduler.name, pipe.scheduler.config),
-        torch.randn(1, 4, 16, 16, generator=generator),
-        prompt,
-        negative,
-        guidance_scales=torch.tensor([7.5]),
-        generators=[generator],
-        num_inference_steps=5,
-        on_step=lambda done, total: steps.append((done, total)),
-    )
-    torch.set_num_threads(before)
-    assert np.abs(latents.numpy() - expected.numpy()).max() <= 1e-5 * max(1.0, float(expected.abs().max()))
-    assert steps == [(done, steps[-1][1]) for done in range(len(steps))]
+    return build()
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS, ids=lambda scheduler: scheduler.name)

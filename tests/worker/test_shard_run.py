@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +17,22 @@ import pytest
 import redis
 
 from jobs import redis_keys
-from jobs.errors import LedgerUnavailable, ModelError
-from jobs.job import Claim, JobSpec
+from jobs.errors import ImagemillError, LedgerUnavailable, ModelError
+from jobs.job import Claim, JobSpec, JobStatus, RowsKey
 from jobs.latents import write_input
 from jobs.ledger import Ledger
 from jobs.metadata import Failure
 from jobs.output import Output
 from jobs.request import Entry, ImageRequest
+from jobs.settings import Settings
 from jobs.shard import Shard, encode_shard
 from producer.embedded_redis import EmbeddedRedis
 from worker.disk_space import DiskSpace
 from worker.encode import read_request
-from worker.engine import Engine, Pipeline
+from worker.engine import Engine
 from worker.keeper import Keeper
 from worker.lease import Lease
-from worker.renderer import Picture, RenderedBy, Stopped
+from worker.renderer import AskedT, Bucket, OutOfMemory, Picture, Pipeline, RenderedBy, Source, Stopped
 from worker.shard_run import ShardRun
 from worker.store import ShardStore
 
@@ -43,39 +45,51 @@ Wait = Callable[..., None]
 
 
 class Painter:
-    """Renders micro-batches of four while `allowed` lets it; a prompt "raise" raises."""
+    """Renders as many images as there are rows at a time, while `allowed` lets it; prompt "raise" raises."""
+
+    device, precision, versions = "cpu", "fp32", RENDERED_BY.versions
 
     def __init__(self) -> None:
-        self.rendered_by = RENDERED_BY
         self.seen: list[ImageRequest] = []
         self.latents: list[np.ndarray | None] = []
         self.allowed = threading.Semaphore(1000)
+        self.measured: list[tuple[int, int]] = []
+        self.most_rows = 1000
 
-    def batch_size(self, request: ImageRequest) -> int:
+    def forwards(self, request: ImageRequest) -> int:
+        return 1
+
+    def measure_rows(self, height: int, width: int) -> int:
+        self.measured.append((height, width))
         return ROWS
 
     def render(
-        self,
-        requests: Sequence[ImageRequest],
-        init_latents: Sequence[np.ndarray | None],
-        stop: Callable[[], bool],
-    ) -> list[Picture]:
-        while not self.allowed.acquire(timeout=0.01):
-            if stop():
-                raise Stopped
-        self.seen += requests
-        self.latents += init_latents
-        if any(request.prompt == "raise" for request in requests):
-            raise RuntimeError("no such token")
-        return [Picture(pixels(request.seed), finite=True) for request in requests]
-
-    def halve_rows(self) -> bool:
-        return False
+        self, bucket: Bucket, source: Source[AskedT], stop: Callable[[], bool]
+    ) -> Iterator[list[tuple[AskedT, Picture | ImagemillError]]]:
+        if bucket.rows > self.most_rows:
+            source.take(bucket.rows)
+            raise OutOfMemory(f"no room for {bucket.rows} rows")
+        while asked := source.take(bucket.rows):
+            yield [(one, self._paint(one.request, one.init_latents)) for one in self._allowed(asked, stop)]
 
     def render_alone(
         self, request: ImageRequest, init_latents: np.ndarray | None, stop: Callable[[], bool]
     ) -> Picture:
-        return self.render([request], [init_latents], stop)[0]
+        self._allowed([], stop)
+        return self._paint(request, init_latents)
+
+    def _allowed(self, asked: Sequence[AskedT], stop: Callable[[], bool]) -> Sequence[AskedT]:
+        while not self.allowed.acquire(timeout=0.01):
+            if stop():
+                raise Stopped
+        return asked
+
+    def _paint(self, request: ImageRequest, init_latents: np.ndarray | None) -> Picture:
+        self.seen.append(request)
+        self.latents.append(init_latents)
+        if request.prompt == "raise":
+            raise RuntimeError("no such token")
+        return Picture(pixels(request.seed), finite=True)
 
     def hold_after(self, batches: int) -> None:
         """From now on renders so many micro-batches and waits."""
@@ -106,6 +120,10 @@ class FlakyLedger(Ledger):
     def first_shard(self, job_id: str) -> int:
         self._maybe_away("first_shard")
         return super().first_shard(job_id)
+
+    def settle_rows(self, claim: Claim, size: RowsKey, **how: Any) -> int:
+        self._maybe_away("settle_rows")
+        return super().settle_rows(claim, size, **how)
 
     def record(self, claim: Claim, *marks: Any) -> int:
         self._maybe_away("record")
@@ -144,60 +162,68 @@ class Report:
 class Bench:
     """What a worker process holds, with one job of one shard whose images have the indices 100, 101, …"""
 
-    def __init__(self, url: str, folder: Path) -> None:
-        self.url, self.root = url, folder
+    def __init__(self, url: str, folder: Path, job_spec: Callable[..., JobSpec], wait_until: Wait) -> None:
+        self.url, self.root, self.wait_until = url, folder, wait_until
         self.ledger = Ledger(url)
         self.client: Any = redis.Redis.from_url(url)
         self.output = Output(folder / "out")
         self.output.prepare()
-        self.painter = Painter()
-        self.stop = Impatient()
-        self.space = DiskSpace(0, self.stop)
+        self.spec = job_spec(
+            base=dataclasses.asdict(BASE),
+            output=str(self.output.path),
+            model=BASE.model,
+            revision=BASE.revision,
+            precision=BASE.precision,
+        )
+        self.settings = Settings()
         self.load_error: Exception | None = None
-        self.engine = Engine(self._load, rows=ROWS, writers=2)
-        self.engine.start()
+        self.start_engine()
+        self.space = DiskSpace(0, self.stop)
         self.keeper = Keeper(
             self.ledger, "w1", lease=0.6, models=(), facts=lambda: {"pid": 1}, top_up=lambda _count: None
         )
         self.keeper.start()
+
+    def start_engine(self) -> None:
+        """An engine with a painter of its own, which nobody has told to stop."""
+        self.painter, self.stop = Painter(), Impatient()
+        self.engine = Engine(self._load, writers=2)
+        self.engine.start()
+
+    def stop_engine(self) -> None:
+        """What a worker that is told to stop does at once."""
+        self.stop.set()
+        self.engine.stop()
 
     def _load(self, _pipeline: Pipeline) -> Painter:
         if self.load_error is not None:
             raise self.load_error
         return self.painter
 
-    def submit(self, entries: Sequence[Entry], *, shard: int = 0) -> str:
-        self.spec = JobSpec(
-            manifest={},
-            base=dataclasses.asdict(BASE),
-            name="cats",
-            output=str(self.output.path),
-            model="m",
-            revision="1",
-            precision="fp32",
-            column_names=[],
-            shard_size=64,
-            priority=5,
-            max_failures=None,
-            retention=3600,
-        )
-        self.entries = list(entries)
-        job_id, _ = self.ledger.create(self.spec, "digest", 1)
-        blob = encode_shard(Shard(range(100, 100 + len(entries)), entries), BASE)
-        count = len(entries)
-        self.ledger.add(job_id, self.ledger.incarnation(job_id), 0, count, [(shard, count, blob)], seal=True)
-        return job_id
+    def submit(self, entries: Sequence[Entry]) -> None:
+        self.entries, count = list(entries), len(entries)
+        self.job_id, _ = self.ledger.create(self.spec, "digest", 1)
+        blob = encode_shard(Shard(range(100, 100 + count), entries), BASE)
+        incarnation = self.ledger.incarnation(self.job_id)
+        self.ledger.add(self.job_id, incarnation, 0, count, [(0, count, blob)], seal=True)
+
+    def status(self) -> JobStatus:
+        return self.ledger.status(self.job_id)
 
     def claim(self, worker: str = "w1") -> Claim:
         claim = self.ledger.claim(worker, lease=30, loaded="", idle=0, load_time=0, models=())
         assert claim is not None
         return claim
 
-    def store(self, attempt: str) -> ShardStore:
-        """Another attempt at the same shard."""
-        return ShardStore(
-            self.output, 0, attempt, self.entries, job_id="cats-1", column_names=[], adopt_below=0
+    def other_attempt(self, *positions: int) -> ShardStore:
+        """Another attempt at the same shard, which adopts what there is and saves these images."""
+        other = ShardStore(
+            self.output, 0, "000000-other", self.entries, job_id="cats-1", column_names=[], adopt_below=0
         )
+        other.adopt()
+        for position in positions:
+            other.save(position, pixels(position + 1), RENDERED_BY)
+        return other
 
     def run(self, claim: Claim | None = None, *, ledger: Ledger | None = None) -> Report:
         held = self.claim() if claim is None else claim
@@ -210,13 +236,27 @@ class Bench:
                 worker="w1",
                 stop=self.stop,
             )
-            run = ShardRun(lease, self.spec, engine=self.engine, root=self.root, space=self.space, rows=ROWS)
+            run = ShardRun(
+                lease,
+                self.spec,
+                engine=self.engine,
+                root=self.root,
+                space=self.space,
+                settings=self.settings,
+            )
             return Report(**lease.carry_out(run))
         finally:
             self.keeper.drop(held)
 
     def begin(self, claim: Claim | None = None, *, ledger: Ledger | None = None) -> Running:
-        return Running(self, claim, ledger)
+        return Running(lambda: self.run(claim, ledger=ledger))
+
+    def begin_until(self, done: int, claim: Claim | None = None, *, ledger: Ledger | None = None) -> Running:
+        """Begins a run and sees so many images into the ledger; the next wait for `painter.allowed`."""
+        self.painter.hold_after(done // ROWS)
+        running = self.begin(claim, ledger=ledger)
+        self.wait_until(lambda: self.status().done == done, f"{done} images are in the ledger")
+        return running
 
     def saved(self) -> int:
         """Images that lie finished in the spool."""
@@ -231,9 +271,9 @@ class Bench:
             file = self.output.shard_folder(0) / row["file_name"]
             assert read_request(file) == ids[row["image_id"]]
 
-    def done(self, job_id: str) -> set[int]:
+    def done(self) -> set[int]:
         """The indices whose done bit is set."""
-        bits = self.ledger.done_bits(job_id)
+        bits = self.ledger.done_bits(self.job_id)
         return {i for i in range(len(bits) * 8) if bits[i // 8] >> (7 - i % 8) & 1}
 
     def close(self) -> None:
@@ -245,82 +285,78 @@ class Bench:
 class Running:
     """A shard's run on a thread of its own."""
 
-    def __init__(self, bench: Bench, claim: Claim | None, ledger: Ledger | None) -> None:
-        self._reports: list[Report | BaseException] = []
+    def __init__(self, run: Callable[[], Report]) -> None:
+        self._ended: Future[Report] = Future()
 
-        def run() -> None:
+        def carry_out() -> None:
             try:
-                self._reports.append(bench.run(claim, ledger=ledger))
+                self._ended.set_result(run())
             except BaseException as error:
-                self._reports.append(error)
+                self._ended.set_exception(error)
 
-        self._thread = threading.Thread(target=run, daemon=True)
-        self._thread.start()
+        threading.Thread(target=carry_out, daemon=True).start()
 
     def report(self) -> Report:
         """How it ended; a run that hangs or raises fails the test."""
-        self._thread.join(15)
-        assert self._reports, "the run has not ended"
-        report = self._reports[0]
-        assert isinstance(report, Report), repr(report)
-        return report
+        return self._ended.result(15)
+
+
+def failing(number: int) -> Callable[..., Any]:
+    """A method that the system refuses with the error of this number."""
+
+    def fail(*_arguments: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return fail
 
 
 @pytest.fixture
-def bench(redis_server: EmbeddedRedis, tmp_path: Path) -> Iterator[Bench]:
-    bench = Bench(redis_server.url, tmp_path)
+def bench(
+    redis_server: EmbeddedRedis, tmp_path: Path, job_spec: Callable[..., JobSpec], wait_until: Wait
+) -> Iterator[Bench]:
+    bench = Bench(redis_server.url, tmp_path, job_spec, wait_until)
     yield bench
     bench.close()
 
 
-def test_a_shard_is_recorded_as_it_goes_and_then_committed_and_completed(
-    bench: Bench, wait_until: Wait
-) -> None:
-    job_id = bench.submit(lines(10))
-    bench.painter.hold_after(1)
-    running = bench.begin()
-    wait_until(lambda: bench.ledger.status(job_id).done == 4, "the first micro-batch is in the ledger")
-    status = bench.ledger.status(job_id)
+def test_a_shard_is_recorded_as_it_goes_and_then_committed_and_completed(bench: Bench) -> None:
+    bench.submit(lines(10))
+    running = bench.begin_until(4)
+    status = bench.status()
     assert (status.state, status.shards_leased, status.left) == ("sealed", 1, 6)
-    assert bench.done(job_id) == {100, 101, 102, 103}
+    assert bench.done() == {100, 101, 102, 103}
     assert not bench.output.committed(0)
     bench.painter.allowed.release(10)
     report = running.report()
     assert dataclasses.replace(report, seconds=0) == Report("cats-1", 0, "committed", 10, 0, 0, 0)
     bench.check_committed(10)
-    status = bench.ledger.status(job_id)
+    status = bench.status()
     assert (status.state, status.done, status.left, status.shards_leased) == ("finishing", 10, 0, 0)
-    assert bench.done(job_id) == set(range(100, 110))
+    assert bench.done() == set(range(100, 110))
     assert list(bench.output.spool.iterdir()) == []
 
 
 def test_what_an_earlier_attempt_finished_is_adopted_and_only_the_rest_rendered(bench: Bench) -> None:
-    job_id = bench.submit(lines(7))
-    earlier = bench.store("000001-dead")
-    for position in (1, 4, 6):
-        earlier.save(position, pixels(position + 1), RENDERED_BY)
+    bench.submit(lines(7))
+    bench.other_attempt(1, 4, 6)
     report = bench.run()
     assert (report.ended, report.rendered, report.adopted, report.failed) == ("committed", 4, 3, 0)
     assert sorted(request.seed for request in bench.painter.seen) == [1, 3, 4, 6]
     bench.check_committed(7)
-    assert bench.ledger.status(job_id).done == 7
+    assert bench.status().done == 7
 
 
 def test_a_shard_of_which_everything_was_finished_needs_no_rendering(bench: Bench) -> None:
-    job_id = bench.submit(lines(3))
-    earlier = bench.store("000001-dead")
-    for position in range(3):
-        earlier.save(position, pixels(position + 1), RENDERED_BY)
+    bench.submit(lines(3))
+    bench.other_attempt(0, 1, 2)
     assert bench.run().adopted == 3
     assert bench.painter.seen == []
-    assert bench.ledger.status(job_id).state == "finishing"
+    assert bench.status().state == "finishing"
 
 
 def test_a_shard_that_another_attempt_committed_is_only_recorded(bench: Bench) -> None:
-    job_id = bench.submit(lines(4))
-    other = bench.store("000001-dead")
-    for position in (0, 1, 3):
-        other.save(position, pixels(position + 1), RENDERED_BY)
+    bench.submit(lines(4))
+    other = bench.other_attempt(0, 1, 3)
     failure = Failure(
         shard=0, position=2, entry=bench.entries[2], reason="black", job_id="cats-1", command="none"
     )
@@ -328,8 +364,8 @@ def test_a_shard_that_another_attempt_committed_is_only_recorded(bench: Bench) -
     report = bench.run()
     assert (report.ended, report.failed) == ("found committed", 1)
     assert bench.painter.seen == []
-    assert bench.done(job_id) == {100, 101, 103}
-    failures = bench.ledger.failures(job_id)
+    assert bench.done() == {100, 101, 103}
+    failures = bench.ledger.failures(bench.job_id)
     assert list(failures) == [102]
     assert failures[102] == {
         "shard": 0,
@@ -337,39 +373,27 @@ def test_a_shard_that_another_attempt_committed_is_only_recorded(bench: Bench) -
         "image_id": bench.entries[2].request.image_id,
         "reason": "black",
     }
-    assert bench.ledger.status(job_id).state == "finishing"
+    assert bench.status().state == "finishing"
 
 
-def test_a_shard_committed_by_another_while_this_one_renders_counts_once(
-    bench: Bench, wait_until: Wait
-) -> None:
-    job_id = bench.submit(lines(8))
-    bench.painter.hold_after(1)
+def test_a_shard_committed_by_another_while_this_one_renders_counts_once(bench: Bench) -> None:
+    bench.submit(lines(8))
     claim = bench.claim()
-    running = bench.begin(claim)
-    wait_until(lambda: bench.ledger.status(job_id).done == 4, "half of it is rendered")
-    other = bench.store("000002-other")
-    other.adopt()
-    for position in range(4, 8):
-        other.save(position, pixels(position + 1), RENDERED_BY)
-    assert other.commit([])
+    running = bench.begin_until(4, claim)
+    assert bench.other_attempt(4, 5, 6, 7).commit([])
     bench.painter.allowed.release(10)
     assert running.report().ended == "lost"
     bench.ledger.release(claim)
     assert bench.run().ended == "found committed"
     bench.check_committed(8)
-    status = bench.ledger.status(job_id)
+    status = bench.status()
     assert (status.done, status.left, status.state) == (8, 0, "finishing")
 
 
-def test_a_lost_lease_is_left_without_a_commit_and_without_touching_its_new_holder(
-    bench: Bench, wait_until: Wait
-) -> None:
-    job_id = bench.submit(lines(8))
-    bench.painter.hold_after(1)
+def test_a_lost_lease_is_left_without_a_commit_and_without_touching_its_new_holder(bench: Bench) -> None:
+    bench.submit(lines(8))
     claim = bench.claim()
-    running = bench.begin(claim)
-    wait_until(lambda: bench.ledger.status(job_id).done == 4, "half of it is rendered")
+    running = bench.begin_until(4, claim)
     bench.ledger.release(claim)
     taken = bench.claim("w2")
     assert running.report().ended == "lost"
@@ -377,7 +401,7 @@ def test_a_lost_lease_is_left_without_a_commit_and_without_touching_its_new_hold
     assert bench.ledger.renew([taken], 30) == ["held"]
     bench.painter.allowed.release(10)
     bench.engine.flush(5)
-    status = bench.ledger.status(job_id)
+    status = bench.status()
     assert (status.done, status.workers) == (4, ["w2"])
     assert len(bench.painter.seen) <= 8
 
@@ -385,14 +409,12 @@ def test_a_lost_lease_is_left_without_a_commit_and_without_touching_its_new_hold
 def test_a_cancelled_job_gets_its_shard_back_and_keeps_what_was_finished(
     bench: Bench, wait_until: Wait
 ) -> None:
-    job_id = bench.submit(lines(12))
-    bench.painter.hold_after(1)
-    running = bench.begin()
-    wait_until(lambda: bench.ledger.status(job_id).done == 4, "a third of it is rendered")
-    bench.ledger.control(job_id, "cancel")
+    bench.submit(lines(12))
+    running = bench.begin_until(4)
+    bench.ledger.control(bench.job_id, "cancel")
     report = running.report()
     assert (report.ended, report.rendered) == ("cancelled", 4)
-    status = bench.ledger.status(job_id)
+    status = bench.status()
     assert (status.state, status.ending, status.shards_leased, status.done) == (
         "finishing",
         "cancelled",
@@ -407,7 +429,7 @@ def test_a_cancelled_job_gets_its_shard_back_and_keeps_what_was_finished(
 
 
 def test_a_worker_that_stops_waits_for_the_pictures_that_are_being_written(
-    bench: Bench, wait_until: Wait, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writing, gate, save = threading.Event(), threading.Event(), ShardStore.save
 
@@ -417,36 +439,28 @@ def test_a_worker_that_stops_waits_for_the_pictures_that_are_being_written(
         save(*arguments)
 
     monkeypatch.setattr(ShardStore, "save", slow)
-    job_id = bench.submit(lines(8))
+    bench.submit(lines(8))
     bench.painter.hold_after(1)
     running = bench.begin()
     assert writing.wait(10)
-    bench.stop.set()
-    bench.engine.stop()
+    bench.stop_engine()
     threading.Timer(0.5, gate.set).start()
     report = running.report()
     assert (report.ended, report.rendered) == ("released", 4)
-    assert (bench.ledger.status(job_id).done, bench.saved()) == (4, 4)
+    assert (bench.status().done, bench.saved()) == (4, 4)
 
 
-def test_a_worker_that_stops_gives_its_shard_back_and_the_next_adopts_what_is_finished(
-    bench: Bench, wait_until: Wait
-) -> None:
-    job_id = bench.submit(lines(12))
-    bench.painter.hold_after(2)
-    running = bench.begin()
-    wait_until(lambda: bench.ledger.status(job_id).done == 8, "two thirds of it are rendered")
-    bench.stop.set()
-    bench.engine.stop()
+def test_a_worker_that_stops_gives_its_shard_back_and_the_next_adopts_what_is_finished(bench: Bench) -> None:
+    bench.submit(lines(12))
+    running = bench.begin_until(8)
+    bench.stop_engine()
     report = running.report()
     assert (report.ended, report.rendered) == ("released", 8)
-    status = bench.ledger.status(job_id)
+    status = bench.status()
     assert (status.shards_ready, status.shards_leased, status.done) == (1, 0, 8)
     assert bench.saved() == 8
     bench.engine.close()
-    bench.painter, bench.stop = Painter(), Impatient()
-    bench.engine = Engine(bench._load, rows=ROWS)
-    bench.engine.start()
+    bench.start_engine()
     report = bench.run()
     assert (report.ended, report.rendered, report.adopted) == ("committed", 4, 8)
     assert len(bench.painter.seen) == 4
@@ -456,55 +470,46 @@ def test_a_worker_that_stops_gives_its_shard_back_and_the_next_adopts_what_is_fi
 def test_stopped_while_the_disk_is_full_it_gives_the_shard_back_at_once(
     bench: Bench, wait_until: Wait, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_arguments: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(ShardStore, "save", full)
-    job_id = bench.submit(lines(8))
+    monkeypatch.setattr(ShardStore, "save", failing(errno.ENOSPC))
+    bench.submit(lines(8))
     running = bench.begin()
     wait_until(lambda: bench.space.notice, "the writers wait for space")
-    bench.stop.set()
-    bench.engine.stop()
+    bench.stop_engine()
     assert running.report().ended == "released"
-    status = bench.ledger.status(job_id)
+    status = bench.status()
     assert (status.shards_ready, status.shards_leased, status.failed) == (1, 0, 0)
 
 
 def test_a_job_cancelled_while_the_disk_is_full_leaves_the_writers_free(
     bench: Bench, wait_until: Wait, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_arguments: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(ShardStore, "save", full)
-    job_id = bench.submit(lines(12))
+    monkeypatch.setattr(ShardStore, "save", failing(errno.ENOSPC))
+    bench.submit(lines(12))
     running = bench.begin()
     wait_until(lambda: bench.space.notice, "the writers wait for space")
-    bench.ledger.control(job_id, "cancel")
+    bench.ledger.control(bench.job_id, "cancel")
     assert running.report().ended == "cancelled"
     wait_until(lambda: bench.engine._unwritten == 0, "no writer waits for what nobody wants")
-    status = bench.ledger.status(job_id)
+    status = bench.status()
     assert (status.state, status.shards_leased, status.failed) == ("finishing", 0, 0)
 
 
 def test_redis_that_goes_away_in_the_middle_of_a_shard_costs_nothing(bench: Bench) -> None:
-    job_id = bench.submit(lines(10, p3={"prompt": "raise"}))
+    bench.submit(lines(10, p3={"prompt": "raise"}))
     flaky = FlakyLedger(bench.url)
     report = bench.run(ledger=flaky)
     assert (report.ended, report.rendered, report.failed) == ("committed", 9, 1)
     assert min(flaky.raised.values()) > flaky.outages
     bench.check_committed(9)
-    status = bench.ledger.status(job_id)
+    status = bench.status()
     assert (status.state, status.done, status.failed, status.left) == ("finishing", 9, 1, 0)
 
 
 def test_a_redis_that_stands_still_for_a_while_costs_nothing(
     bench: Bench, redis_server: EmbeddedRedis, wait_until: Wait, caplog: pytest.LogCaptureFixture
 ) -> None:
-    job_id = bench.submit(lines(8))
-    bench.painter.hold_after(1)
-    running = bench.begin(ledger=Ledger(bench.url, timeout=0.1))
-    wait_until(lambda: bench.ledger.status(job_id).done == 4, "half of it is rendered")
+    bench.submit(lines(8))
+    running = bench.begin_until(4, ledger=Ledger(bench.url, timeout=0.1))
     os.kill(redis_server.pid, signal.SIGSTOP)
     try:
         bench.painter.allowed.release(10)
@@ -514,19 +519,22 @@ def test_a_redis_that_stands_still_for_a_while_costs_nothing(
         os.kill(redis_server.pid, signal.SIGCONT)
     assert running.report().ended == "committed"
     bench.check_committed(8)
-    assert bench.ledger.status(job_id).done == 8
+    assert bench.status().done == 8
 
 
 def test_a_worker_that_stops_while_redis_is_away_leaves_its_shard_to_the_lease(
     bench: Bench, wait_until: Wait
 ) -> None:
-    job_id = bench.submit(lines(4))
+    bench.submit(lines(4))
 
     class Gone(FlakyLedger):
         outages = 1_000_000
 
         def first_shard(self, job_id: str) -> int:
             return Ledger.first_shard(self, job_id)
+
+        def settle_rows(self, claim: Claim, size: RowsKey, **how: Any) -> int:
+            return Ledger.settle_rows(self, claim, size, **how)
 
         def release(self, claim: Claim) -> None:
             self._maybe_away("release")
@@ -536,7 +544,7 @@ def test_a_worker_that_stops_while_redis_is_away_leaves_its_shard_to_the_lease(
     wait_until(lambda: gone.raised.get("record", 0) > 2, "the run waits for Redis")
     bench.stop.set()
     assert running.report().ended == "released"
-    assert bench.ledger.status(job_id).shards_leased == 1
+    assert bench.status().shards_leased == 1
     assert bench.saved() == 4
 
 
@@ -558,28 +566,25 @@ def test_a_disk_that_is_full_for_a_while_fails_no_image(
 
     for name in ("adopt", "save", "commit"):
         monkeypatch.setattr(ShardStore, name, full_at_first(getattr(ShardStore, name), 2))
-    job_id = bench.submit(lines(6))
+    bench.submit(lines(6))
     report = bench.run()
     assert (report.ended, report.rendered, report.failed) == ("committed", 6, 0)
     assert sorted(refused) == ["adopt"] * 2 + ["commit"] * 2 + ["save"] * 2
     bench.check_committed(6)
-    assert bench.ledger.status(job_id).failed == 0
+    assert bench.status().failed == 0
     assert bench.space.notice == ""
 
 
 def test_stopped_while_the_disk_is_too_full_to_commit_it_gives_the_shard_back(
     bench: Bench, wait_until: Wait, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_arguments: object) -> bool:
-        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
-
-    monkeypatch.setattr(ShardStore, "commit", full)
-    job_id = bench.submit(lines(3))
+    monkeypatch.setattr(ShardStore, "commit", failing(errno.EDQUOT))
+    bench.submit(lines(3))
     running = bench.begin()
     wait_until(lambda: bench.space.notice, "the commit waits for space")
     bench.stop.set()
     assert running.report().ended == "released"
-    status = bench.ledger.status(job_id)
+    status = bench.status()
     assert (status.shards_ready, status.shards_leased, status.done) == (1, 0, 3)
     assert bench.saved() == 3
 
@@ -587,7 +592,7 @@ def test_stopped_while_the_disk_is_too_full_to_commit_it_gives_the_shard_back(
 def test_initial_latents_reach_the_renderer_and_missing_ones_fail_their_image_alone(bench: Bench) -> None:
     latents = np.arange(16, dtype=np.float32).reshape(4, 2, 2)
     sha, missing = write_input(bench.output.inputs, latents), "0" * 64
-    job_id = bench.submit(lines(3, p1={"init_latents": sha}, p2={"init_latents": missing}))
+    bench.submit(lines(3, p1={"init_latents": sha}, p2={"init_latents": missing}))
     report = bench.run()
     assert (report.ended, report.rendered, report.failed) == ("committed", 2, 1)
     given = {
@@ -596,36 +601,36 @@ def test_initial_latents_reach_the_renderer_and_missing_ones_fail_their_image_al
     }
     assert given[1] is None
     assert np.array_equal(given[2], latents)  # type: ignore[arg-type]
-    failures = bench.ledger.failures(job_id)
+    failures = bench.ledger.failures(bench.job_id)
     assert list(failures) == [102]
     assert f"{missing}.npy: there is no such file" in failures[102]["reason"]
     assert [failure.position for failure in bench.output.shard_failures(0)] == [2]
 
 
 def test_an_image_that_fails_is_told_with_its_reason_and_stands_beside_its_neighbours(bench: Bench) -> None:
-    job_id = bench.submit(lines(5, p2={"prompt": "raise"}))
+    bench.submit(lines(5, p2={"prompt": "raise"}))
     report = bench.run()
     assert (report.ended, report.rendered, report.failed) == ("committed", 4, 1)
     bench.check_committed(4)
-    assert bench.ledger.failures(job_id)[102]["reason"].startswith("raised RuntimeError: no such token")
+    assert bench.ledger.failures(bench.job_id)[102]["reason"].startswith("raised RuntimeError: no such token")
     kept = bench.output.shard_failures(0)
     assert [(failure.position, failure.entry) for failure in kept] == [(2, bench.entries[2])]
 
 
 def test_a_model_that_cannot_be_loaded_is_refused_with_the_reason(bench: Bench) -> None:
     bench.load_error = ModelError("m: not there")
-    job_id = bench.submit(lines(5))
+    bench.submit(lines(5))
     assert bench.run().ended == "refused"
-    status = bench.ledger.status(job_id)
+    status = bench.status()
     assert (status.refusals, status.shards_ready, status.failed) == ({"w1": "m: not there"}, 1, 0)
     assert bench.ledger.claim("w1", lease=1, loaded="", idle=9, load_time=0, models=()) is None
 
 
 def test_an_output_outside_the_workers_root_is_refused_and_untouched(bench: Bench, tmp_path: Path) -> None:
-    job_id = bench.submit(lines(2))
+    bench.submit(lines(2))
     bench.root = tmp_path / "elsewhere"
     assert bench.run().ended == "refused"
-    assert "IMAGEMILL_OUTPUT_ROOT" in bench.ledger.status(job_id).refusals["w1"]
+    assert "IMAGEMILL_OUTPUT_ROOT" in bench.status().refusals["w1"]
     assert list(bench.output.spool.iterdir()) == []
 
 
@@ -633,13 +638,10 @@ def test_an_output_outside_the_workers_root_is_refused_and_untouched(bench: Benc
 def test_an_output_that_this_worker_cannot_write_is_refused_with_the_systems_words(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    def forbidden(*_arguments: object) -> None:
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "images")
-
-    monkeypatch.setattr(ShardStore, method, forbidden)
-    job_id = bench.submit(lines(6))
+    monkeypatch.setattr(ShardStore, method, failing(errno.EACCES))
+    bench.submit(lines(6))
     assert bench.run().ended == "refused"
-    status = bench.ledger.status(job_id)
+    status = bench.status()
     assert "Permission denied" in status.refusals["w1"]
     assert str(bench.output.path) in status.refusals["w1"]
     assert (status.shards_ready, status.shards_leased, status.failed) == (1, 0, 0)
@@ -655,7 +657,40 @@ def test_a_job_that_is_gone_from_redis_is_left_without_a_word_to_anybody(bench: 
 
 
 def test_a_shard_that_this_version_cannot_read_is_refused(bench: Bench) -> None:
-    job_id = bench.submit(lines(2))
-    bench.client.hset(redis_keys.job(job_id, "shards"), "0", b"no shard")
+    bench.submit(lines(2))
+    bench.client.hset(redis_keys.job(bench.job_id, "shards"), "0", b"no shard")
     assert bench.run().ended == "refused"
-    assert "a shard in Redis cannot be read" in bench.ledger.status(job_id).refusals["w1"]
+    assert "a shard in Redis cannot be read" in bench.status().refusals["w1"]
+
+
+def test_rows_that_do_not_fit_are_halved_for_the_job_and_told_in_the_metadata(bench: Bench) -> None:
+    bench.submit(lines(6))
+    bench.painter.most_rows = 2
+    assert bench.run().ended == "committed"
+    bench.check_committed(6)
+    assert {row["rendered_rows"] for row in bench.output.rows(0)} == {2}
+    bench.ledger.finish(bench.claim())
+    bench.engine.close()
+    bench.spec = dataclasses.replace(bench.spec, output=str(bench.root / "next"))
+    bench.output = Output(bench.root / "next")
+    bench.output.prepare()
+    bench.submit(lines(2))
+    bench.start_engine()
+    bench.run()
+    assert bench.painter.measured == []
+    assert {row["rendered_rows"] for row in bench.output.rows(0)} == {2}
+
+
+def test_a_failures_command_has_the_rows_that_fitted(bench: Bench) -> None:
+    bench.submit(lines(3, p1={"prompt": "raise"}))
+    bench.painter.most_rows = 2
+    assert bench.run().failed == 1
+    [failure] = bench.output.shard_failures(0)
+    assert failure.command.startswith("imagemill-worker --rows 2 render --request ")
+
+
+def test_pictures_of_several_sizes_each_go_into_rows_of_their_own(bench: Bench) -> None:
+    bench.submit(lines(6, p1={"width": 16}, p4={"width": 16}))
+    assert bench.run().ended == "committed"
+    assert bench.painter.measured == [(8, 8), (8, 16)]
+    bench.check_committed(6)

@@ -175,7 +175,7 @@ def test_each_gpu_gets_one_process_with_its_settings_in_the_environment(
     host: Host, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("imagemill_rows", "3")
-    host.start(url, models=["shapes", "org/model"], rows=8, slots=4, log_format="json")
+    host.start(url, models=["shapes", "org/model"], rows=8, mixed_hardware=True, slots=4, log_format="json")
     starts = sorted(host.starts(2), key=lambda start: str(start["node"]))
     assert [(s["node"], s["slots"], s["level"]) for s in starts] == [
         ("gpu0@host", "4", "INFO"),
@@ -186,6 +186,7 @@ def test_each_gpu_gets_one_process_with_its_settings_in_the_environment(
         assert start["env"]["IMAGEMILL_REDIS_URL"] == url
         assert start["env"]["IMAGEMILL_MODELS"] == "shapes,org/model"
         assert start["env"]["IMAGEMILL_ROWS"] == "8"
+        assert start["env"]["IMAGEMILL_MIXED_HARDWARE"] == "1"
         assert start["env"]["IMAGEMILL_TASK_SLOTS"] == "4"
         assert start["env"]["IMAGEMILL_LOG_FORMAT"] == "json"
         assert "LIFELINE_FD" not in start["env"], "a child's own children must not take it for theirs"
@@ -202,6 +203,8 @@ def test_each_gpu_gets_one_process_with_its_settings_in_the_environment(
 def test_a_process_that_is_killed_is_started_again_and_the_other_left_alone(host: Host, url: str) -> None:
     host.start(url)
     first = host.starts(2)
+    unsaid = {"IMAGEMILL_ROWS", "IMAGEMILL_MIXED_HARDWARE"}
+    assert not any(unsaid & set(start["env"]) for start in first), "a worker would not measure"
     victim = next(start for start in first if start["node"] == "gpu1@host")
     os.kill(victim["pid"], signal.SIGKILL)
     starts = host.starts(3)

@@ -1,0 +1,154 @@
+"""A picture's bytes follow from its request alone: not from order, shards, workers, deaths or company."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from jobs.job import JobStatus
+from jobs.settings import Settings
+from worker.encode import read_request
+from worker.render import again_as_in, render
+
+ROWS = 16
+SETTINGS = itertools.product(
+    ("LMS", "DDIM", "Euler a", "DPM++ 2M Karras"),
+    ({"guidance_scale": 7.5}, {"guidance_scale": 1.0}, {"guidance_scale": 3.0, "negative_prompt": "a box"}),
+)
+LINES: list[dict[str, Any]] = [
+    {"prompt": f"a {colour} circle", "scheduler": scheduler, "num_inference_steps": steps, "seed": steps}
+    | guidance
+    for (scheduler, guidance), (colour, steps) in itertools.product(SETTINGS, (("red", 3), ("blue", 6)))
+]
+"""24 pictures: 4 schedulers, one of them stochastic, guided and not, of 3 and of 6 steps."""
+
+Wait = Callable[..., None]
+
+
+class Mill:
+    """Two workers that render jobs of `shapes`, each job to a folder of its name."""
+
+    def __init__(self, farm: Any) -> None:
+        self.farm = farm
+
+    def start(self, name: str, lines: list[dict[str, Any]] = LINES, **keys: Any) -> str:
+        """Submits a job and returns its id."""
+        settings = keys.pop("settings", {})
+        return self.farm.submit(
+            lines, name=name, model="shapes", output=str(self.folder(name)), settings=settings, **keys
+        )
+
+    def folder(self, name: str) -> Path:
+        return Path(self.farm.folder / name)
+
+    def wait(self, job_id: str) -> JobStatus:
+        deadline = time.monotonic() + 120
+        while (status := self.farm.status(job_id)).state != "finished":
+            assert time.monotonic() < deadline, (status, self.farm.log("w1"), self.farm.log("w2"))
+            time.sleep(0.05)
+        return status
+
+    def rows(self, name: str) -> list[tuple[Path, dict[str, Any]]]:
+        """Each picture's file and metadata."""
+        files = sorted(self.folder(name).glob("[0-9]*/metadata.jsonl"))
+        rows = [(file.parent, json.loads(line)) for file in files for line in file.read_text().splitlines()]
+        return [(folder / row["file_name"], row) for folder, row in rows]
+
+    def hashes(self, name: str) -> dict[str, str]:
+        """image_id -> SHA-256 of the file."""
+        rows = self.rows(name)
+        hashes = {row["image_id"]: hashlib.sha256(file.read_bytes()).hexdigest() for file, row in rows}
+        assert len(hashes) == len(rows)
+        return hashes
+
+
+@pytest.fixture(scope="module")
+def mill(shared_farm: Any) -> Mill:
+    """Two workers with 16 rows and leases of 2 seconds."""
+    for name in ("w1", "w2"):
+        shared_farm.start_worker(name, "--slots", "1", rows=ROWS, lease=2, device="cpu")
+    return Mill(shared_farm)
+
+
+@pytest.fixture(scope="module")
+def whole(mill: Mill) -> dict[str, str]:
+    """The files of a job of one shard, which one worker renders."""
+    status = mill.wait(mill.start("whole", shard_size=len(LINES)))
+    assert (status.outcome, status.done) == ("complete", len(LINES))
+    hashes = mill.hashes("whole")
+    assert len(set(hashes.values())) == len(LINES)
+    assert {(row["rendered_rows"], row["rendered_mode"]) for _, row in mill.rows("whole")} == {
+        (ROWS, "exact")
+    }
+    return hashes
+
+
+@pytest.fixture
+def one_thread() -> Iterator[Settings]:
+    """A worker's settings in this process, whose threads are put back."""
+    threads = torch.get_num_threads()
+    yield Settings(torch_threads=1, device="cpu")
+    torch.set_num_threads(threads)
+
+
+def test_order_shards_and_the_number_of_workers_change_no_byte(mill: Mill, whole: dict[str, str]) -> None:
+    shuffled = [LINES[index * 7 % len(LINES)] for index in range(len(LINES))]
+    assert len({json.dumps(line) for line in shuffled}) == len(LINES)
+    job_id = mill.start("shuffled", shuffled, shard_size=7)
+    mill.wait(job_id)
+    assert len(mill.farm.ledger.workers_of(job_id)) == 2
+    assert mill.hashes("shuffled") == whole
+
+
+def test_company_changes_no_byte(mill: Mill, whole: dict[str, str]) -> None:
+    others = [line | {"seed": 99, "num_inference_steps": 5} for line in LINES[::3]]
+    mill.wait(mill.start("company", [*others, *LINES[10:13]], shard_size=64))
+    hashes = mill.hashes("company")
+    assert len(hashes) == len(others) + 3
+    assert len(hashes.items() & whole.items()) == 3
+
+
+def test_a_death_in_the_middle_and_another_workers_hand_change_no_byte(
+    mill: Mill, whole: dict[str, str], wait_until: Wait
+) -> None:
+    job_id = mill.start("killed", shard_size=len(LINES))
+    saved = mill.folder("killed") / ".imagemill" / "spool"
+    wait_until(lambda: 0 < len(list(saved.glob("*/*/metadata/*.json"))) < len(LINES), "it is half done", 60)
+    [holder] = mill.farm.status(job_id).workers
+    os.kill(mill.farm.celery_pid(holder.partition("@")[2]), signal.SIGKILL)
+    assert mill.farm.status(job_id).left > 0
+    mill.wait(job_id)
+    assert len(mill.farm.ledger.workers_of(job_id)) == 2
+    logs = mill.farm.log("w1") + mill.farm.log("w2")
+    assert any(
+        f"{job_id}" in line and "adopted" in line and " 0 adopted" not in line for line in logs.splitlines()
+    ), logs
+    assert mill.hashes("killed") == whole
+
+
+def test_a_file_rendered_again_by_itself_has_its_own_bytes(
+    mill: Mill, whole: dict[str, str], one_thread: Settings
+) -> None:
+    chosen = [file for file, row in mill.rows("whole") if row["num_inference_steps"] == 3][::4]
+    assert [read_request(file).scheduler for file in chosen] == ["LMS", "DDIM", "Euler a"]
+    for file in chosen:
+        again = again_as_in(file, None)
+        assert (again.rows, again.remarks) == (ROWS, ())
+        assert render(again, None, None, one_thread) == file.read_bytes(), again.request
+
+
+def test_mode_fast_finishes_and_is_told_in_the_metadata(mill: Mill) -> None:
+    status = mill.wait(mill.start("fast", LINES[:6], mode="fast"))
+    assert (status.outcome, status.done) == ("complete", 6)
+    told = [(row["rendered_mode"], row["rendered_rows"]) for _, row in mill.rows("fast")]
+    assert told == [("fast", ROWS)] * 6
