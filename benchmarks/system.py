@@ -1,12 +1,12 @@
-"""The whole system against the bare model: what Redis, Celery, PNG, metadata and fsync cost.
+"""The whole system against the bare engine: what Redis, Celery, PNG, metadata and fsync cost.
 
     python benchmarks/system.py [--images 240] [--rounds 5]
 
-Three arms in turn, each round: diffusers' own batched pipeline; the bare model (the worker's renderer, fed
-full micro-batches, saving nothing); and the whole system (a Redis of its own, a real worker, images and
-metadata on disk). One torch thread in every arm. A job's time is the ledger's: from its first claim to the
-moment nothing was left to render; each job goes to a fresh output, in one worker that has loaded its model.
-Medians are over rounds; a ratio is the median of the rounds' ratios. The last line is JSON.
+Three arms in turn, each round: diffusers' own batched pipeline; the bare engine (the worker's, every order
+handed over at once, its pixels thrown away); and the whole system (a Redis of its own, a real worker, images
+and metadata on disk). One torch thread and 16 rows in every arm. A job's time is the ledger's: from its first
+claim to the moment nothing was left to render; each job goes to a fresh output, in one worker that has loaded
+its model. Medians are over rounds; a ratio is the median of the rounds' ratios. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import os
 import statistics
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,16 +28,21 @@ from rich.progress import track
 
 from jobs.ledger import Ledger
 from jobs.lifeline import start_tied
+from jobs.models import BUILT_IN
 from jobs.request import ImageRequest
 from jobs.settings import Settings
 from producer.embedded_redis import EmbeddedRedis
 from producer.submit import prepare, submit
 from worker.diffusion_renderer import DiffusionRenderer
+from worker.engine import Engine
+from worker.orders import Order
 from worker.pipelines import load_model
+from worker.renderer import Bucket, Pipeline
 from worker.shapes_random import build
 
 ROWS, STEPS, SIZE, GUIDANCE, SCHEDULER = 16, 20, 64, 7.5, "DDIM"
 PER_BATCH = ROWS // 2
+PIPELINE = Pipeline("shapes-random", BUILT_IN["shapes-random"].revision, "fp32")
 
 
 def prompts(images: int) -> list[str]:
@@ -61,9 +67,23 @@ def diffusers_arm(pipeline: object, images: int) -> float:
     return time.monotonic() - began
 
 
-def bare_arm(renderer: DiffusionRenderer, images: int) -> float:
-    """Seconds of the worker's own renderer, pixels thrown away."""
-    requests = [
+def bare_arm(engine: Engine, images: int) -> float:
+    """Seconds of the worker's own engine, pixels thrown away."""
+    arrived = threading.Semaphore(0)
+    bucket = Bucket(PIPELINE, SIZE, SIZE, ROWS)
+    orders = [
+        Order(bucket, request, None, lambda _outcome: arrived.release()) for request in requests(images)
+    ]
+    began = time.monotonic()
+    engine.submit(orders)
+    for _ in orders:
+        arrived.acquire()
+    return time.monotonic() - began
+
+
+def requests(images: int) -> list[ImageRequest]:
+    """The images of the job, for the engine alone."""
+    return [
         ImageRequest(
             prompt=text,
             height=SIZE,
@@ -72,16 +92,11 @@ def bare_arm(renderer: DiffusionRenderer, images: int) -> float:
             guidance_scale=GUIDANCE,
             scheduler=SCHEDULER,
             seed=n,
-            model="shapes-random",
-            revision="shapes-random-1",
+            model=PIPELINE.model,
+            revision=PIPELINE.revision,
         )
         for n, text in enumerate(prompts(images))
     ]
-    began = time.monotonic()
-    for start in range(0, images, PER_BATCH):
-        part = requests[start : start + PER_BATCH]
-        renderer.render(part, [None] * len(part), lambda: False)
-    return time.monotonic() - began
 
 
 class System:
@@ -156,16 +171,19 @@ def main() -> None:
     from worker.schedulers import build_scheduler
 
     pipeline.scheduler = build_scheduler(SCHEDULER, pipeline.scheduler.config)
-    renderer = DiffusionRenderer(load_model("shapes-random", "shapes-random-1", "fp32", "cpu"), ROWS)
+    renderer = DiffusionRenderer(load_model(PIPELINE.model, PIPELINE.revision, "fp32", "cpu"))
+    engine = Engine(lambda _pipeline: renderer)
+    engine.start()
     seconds: dict[str, list[float]] = {"diffusers": [], "bare": [], "system": []}
     with tempfile.TemporaryDirectory() as name, system(Path(name)) as whole:
-        for warm in (lambda: diffusers_arm(pipeline, PER_BATCH), lambda: bare_arm(renderer, PER_BATCH)):
+        for warm in (lambda: diffusers_arm(pipeline, PER_BATCH), lambda: bare_arm(engine, PER_BATCH)):
             warm()
         whole.run(2 * PER_BATCH)
         for _ in track(range(options.rounds), "rounds", disable=not sys.stderr.isatty()):
             seconds["diffusers"].append(diffusers_arm(pipeline, options.images))
-            seconds["bare"].append(bare_arm(renderer, options.images))
+            seconds["bare"].append(bare_arm(engine, options.images))
             seconds["system"].append(whole.run(options.images))
+    engine.close()
     print(
         f"{options.images} images, {SIZE}x{SIZE}, {STEPS} guided {SCHEDULER} steps, {ROWS} rows, "
         "one torch thread"

@@ -1,0 +1,321 @@
+"""The engine against diffusers' pipeline: one by one, grouped by identical settings, and batched by step.
+
+    python benchmarks/engine.py [--mixes 5] [--rounds 3] [--compute-rounds 1]
+
+A mix is 60 or 240 images whose steps (10, 20, 30, 40), guidance (1, 3, 5, 7.5) and scheduler (LMS, DDIM,
+Euler, DPM++ 2M) are drawn by a seed; a uniform job is 96 images with the same settings. Three arms, in turn:
+diffusers' pipeline called for each image; called for groups of up to 8 images with identical settings; and
+the worker's engine with 16 rows, every picture handed over as pixels. All end with pictures on the host,
+nothing is saved. UNet calls and the rows of each are counted; time is the process's CPU time on one thread,
+and a ratio is the median over rounds.
+
+Three regimes, and what a row costs alone and among others is measured beside them. Overhead-bound: the
+built-in model at 64x64. Compute-bound: a random UNet of more channels at 128x128. Flat: one whose row costs
+nearly the same in any batch, at 256x256, where batching can gain next to nothing and padding can only lose.
+
+"Least" are the rows that the images need, 2 a step where guided. Rows are counted over --mixes seeds, time is
+taken on the first. The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import random
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from rich.console import Console
+from rich.table import Table
+
+from jobs.models import BUILT_IN
+from jobs.request import ImageRequest
+from worker.diffusion_renderer import DiffusionRenderer
+from worker.engine import Engine
+from worker.image_diffusion_model import ImageDiffusionModel
+from worker.orders import Finished, Order, Outcome
+from worker.pipelines import load_model
+from worker.renderer import Bucket, Pipeline, rows_alone
+from worker.schedulers import build_scheduler
+
+ROWS, GROUP = 16, 8
+STEPS, GUIDANCE, SCHEDULERS = (10, 20, 30, 40), (1.0, 3.0, 5.0, 7.5), ("LMS", "DDIM", "Euler", "DPM++ 2M")
+PIPELINE = Pipeline("benchmark", "1", "fp32")
+
+
+def mix(images: int, seed: int, size: int = 64) -> list[ImageRequest]:
+    """Images of mixed settings."""
+    draw = random.Random(seed)
+    return [
+        request(n, draw.choice(STEPS), draw.choice(GUIDANCE), draw.choice(SCHEDULERS), size)
+        for n in range(images)
+    ]
+
+
+def request(number: int, steps: int, guidance: float, scheduler: str, size: int = 64) -> ImageRequest:
+    """One image with a prompt of its own: nobody's text cache helps."""
+    return ImageRequest(
+        prompt=f"a picture of number {number}",
+        height=size,
+        width=size,
+        num_inference_steps=steps,
+        guidance_scale=guidance,
+        scheduler=scheduler,
+        seed=number,
+        model="benchmark",
+        revision="1",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What one arm took for one set of images."""
+
+    seconds: float
+    """CPU time."""
+    calls: int
+    """Of the UNet."""
+    rows: int
+    """Row evaluations."""
+
+
+class Arms:
+    """The three arms over the same weights."""
+
+    def __init__(self, model: ImageDiffusionModel) -> None:
+        self._model = model
+        self._pipe = StableDiffusionPipeline(
+            vae=model.vae,
+            text_encoder=model.text_encoder,
+            tokenizer=model.tokenizer,
+            unet=model.unet,
+            scheduler=copy.deepcopy(model.scheduler_DDIM),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+        self._pipe.set_progress_bar_config(disable=True)
+        self._calls = self._rows = 0
+        model.unet.register_forward_pre_hook(self._count)
+
+    def _count(self, _unet: Any, arguments: Sequence[Any]) -> None:
+        self._calls += 1
+        self._rows += len(arguments[0])
+
+    def one_by_one(self, requests: Sequence[ImageRequest]) -> Run:
+        """diffusers' pipeline, called for each image."""
+        return self._measure(lambda: [self._call([each]) for each in requests])
+
+    def grouped(self, requests: Sequence[ImageRequest]) -> Run:
+        """diffusers' pipeline, called for groups with identical settings."""
+        groups: dict[tuple[object, ...], list[ImageRequest]] = {}
+        for each in requests:
+            key = (each.num_inference_steps, each.guidance_scale, each.scheduler)
+            groups.setdefault(key, []).append(each)
+        parts = [group[n : n + GROUP] for group in groups.values() for n in range(0, len(group), GROUP)]
+        return self._measure(lambda: [self._call(part) for part in parts])
+
+    def engine(self, requests: Sequence[ImageRequest]) -> Run:
+        """The worker's engine, with its schedulers compiled before, as in a worker that has run a while."""
+        with engine_of(self._model) as engine:
+            return self._measure(lambda: render(engine, requests))
+
+    def _call(self, requests: Sequence[ImageRequest]) -> None:
+        one = requests[0]
+        self._pipe.scheduler = build_scheduler(one.scheduler, self._model.scheduler_DDIM.config)
+        self._pipe(
+            [each.prompt for each in requests],
+            height=one.height,
+            width=one.width,
+            num_inference_steps=one.num_inference_steps,
+            guidance_scale=one.guidance_scale,
+            generator=[torch.Generator().manual_seed(each.seed) for each in requests],
+        )
+
+    def _measure(self, work: Callable[[], object]) -> Run:
+        self._calls = self._rows = 0
+        began = time.process_time()
+        work()
+        return Run(time.process_time() - began, self._calls, self._rows)
+
+
+@contextmanager
+def engine_of(model: ImageDiffusionModel) -> Iterator[Engine]:
+    """A started engine around a loaded model."""
+    renderer = DiffusionRenderer(model)
+    engine = Engine(lambda _pipeline: renderer)
+    engine.start()
+    try:
+        yield engine
+    finally:
+        engine.close()
+
+
+def render(engine: Engine, requests: Sequence[ImageRequest]) -> None:
+    """Renders the images and throws the pixels away."""
+    arrived = threading.Semaphore(0)
+    failures: list[Outcome] = []
+
+    def deliver(outcome: Outcome) -> None:
+        if not isinstance(outcome, Finished) or outcome.flagged:
+            failures.append(outcome)
+        arrived.release()
+
+    bucket = Bucket(PIPELINE, requests[0].height, requests[0].width, ROWS)
+    engine.submit([Order(bucket, each, None, deliver) for each in requests])
+    for _ in requests:
+        arrived.acquire()
+    if failures:
+        raise SystemExit(f"{len(failures)} images came out bad: {failures[0]}")
+
+
+def least_rows(requests: Sequence[ImageRequest]) -> int:
+    """Row evaluations that the images need."""
+    return sum(each.num_inference_steps * rows_alone(each) for each in requests)
+
+
+def around(shapes: ImageDiffusionModel, channels: tuple[int, int]) -> ImageDiffusionModel:
+    """The built-in model around a random UNet of other channels."""
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(
+        sample_size=16,
+        in_channels=shapes.unet.config.in_channels,
+        out_channels=shapes.unet.config.out_channels,
+        block_out_channels=channels,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+        attention_head_dim=8,
+        norm_num_groups=16,
+        cross_attention_dim=shapes.unet.config.cross_attention_dim,
+    )
+    return ImageDiffusionModel(
+        vae=shapes.vae,
+        tokenizer=shapes.tokenizer,
+        text_encoder=shapes.text_encoder,
+        unet=unet,
+        scheduler_LMS=shapes.scheduler_LMS,
+        scheduler_DDIM=shapes.scheduler_DDIM,
+        device="cpu",
+        precision="fp32",
+    )
+
+
+@torch.inference_mode()
+def row_cost(model: ImageDiffusionModel, size: int, rows: int) -> float:
+    """Milliseconds of CPU time that a row takes among `rows` rows."""
+    config = model.unet.config
+    inputs = torch.randn(rows, config.in_channels, size // 8, size // 8)
+    embeds = torch.randn(rows, 32, config.cross_attention_dim)
+    taken = []
+    for _ in range(8):
+        began = time.process_time()
+        model.unet(inputs, torch.ones(rows), encoder_hidden_states=embeds)
+        taken.append(time.process_time() - began)
+    return min(taken) / rows * 1e3
+
+
+def in_turn(arms: Arms, requests: Sequence[ImageRequest], rounds: int) -> dict[str, list[Run]]:
+    """Every arm once a round."""
+    named = {"one by one": arms.one_by_one, "grouped": arms.grouped, "engine": arms.engine}
+    runs: dict[str, list[Run]] = {name: [] for name in named}
+    for _ in range(rounds):
+        for name, arm in named.items():
+            runs[name].append(arm(requests))
+    return runs
+
+
+def speed(runs: dict[str, list[Run]], against: str) -> float:
+    """How many times as fast as another arm the engine was: the median of the rounds."""
+    each = zip(runs[against], runs["engine"], strict=True)
+    return round(statistics.median(theirs.seconds / ours.seconds for theirs, ours in each), 3)
+
+
+def main() -> None:
+    """Prints tables and, last, JSON."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--mixes", type=int, default=5, help="mixes whose rows are counted")
+    parser.add_argument("--rounds", type=int, default=3, help="of the overhead-bound arms")
+    parser.add_argument("--compute-rounds", type=int, default=1, help="of the other regimes")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    shapes = load_model("shapes", BUILT_IN["shapes"].revision, "fp32", "cpu")
+    heavy, flat = around(shapes, (128, 256)), around(shapes, (64, 128))
+    regimes = {"overhead-bound": (shapes, 64), "compute-bound": (heavy, 128), "flat": (flat, 256)}
+    costs = {
+        name: {rows: round(row_cost(model, size, rows), 2) for rows in (1, 2, 4, 8, 16)}
+        for name, (model, size) in regimes.items()
+    }
+    arms = Arms(shapes)
+    uniform = [request(n, 20, 7.5, "DDIM") for n in range(96)]
+    arms.engine(mix(16, 0))  # warms up: schedulers are compiled, memory is there
+    arms.grouped(uniform[:GROUP])
+    results = {
+        ("overhead-bound", "60"): in_turn(arms, mix(60, 0), options.rounds),
+        ("overhead-bound", "240"): in_turn(arms, mix(240, 0), 1),
+        ("overhead-bound", "uniform 96"): in_turn(arms, uniform, options.rounds),
+        ("compute-bound", "60"): in_turn(Arms(heavy), mix(60, 0, 128), options.compute_rounds),
+        ("flat", "30"): in_turn(Arms(flat), mix(30, 0, 256), options.compute_rounds),
+    }
+    counted = {
+        images: [(mix(images, seed), arms.engine(mix(images, seed)).rows) for seed in range(options.mixes)]
+        for images in (60, 240)
+    }
+    show(costs, results)
+    ratios = {
+        images: sum(rows for _, rows in sets) / sum(least_rows(requests) for requests, _ in sets)
+        for images, sets in counted.items()
+    }
+    for images, sets in counted.items():
+        each = ", ".join(f"{rows}/{least_rows(requests)}" for requests, rows in sets)
+        print(f"row evaluations of {options.mixes} mixes of {images}, engine/least: {each}")
+    small = results["overhead-bound", "60"]
+    compute, even = results["compute-bound", "60"], results["flat", "30"]
+    result = {
+        "calls_ratio": round(small["engine"][0].calls / small["grouped"][0].calls, 3),
+        "rows_ratio_60": round(ratios[60], 3),
+        "rows_ratio_240": round(ratios[240], 3),
+        "speed_vs_grouped": speed(small, "grouped"),
+        "speed_vs_one": speed(small, "one by one"),
+        "uniform": speed(results["overhead-bound", "uniform 96"], "grouped"),
+        "compute_speed_vs_grouped": speed(compute, "grouped"),
+        "compute_speed_vs_one": speed(compute, "one by one"),
+        "flat_speed_vs_grouped": speed(even, "grouped"),
+        "flat_speed_vs_one": speed(even, "one by one"),
+        "speed_vs_grouped_240": speed(results["overhead-bound", "240"], "grouped"),
+        "row_ms": costs,
+    }
+    print(json.dumps(result))
+
+
+def show(costs: dict[str, dict[int, float]], results: dict[tuple[str, str], dict[str, list[Run]]]) -> None:
+    """The tables."""
+    console = Console(width=110, file=sys.stdout)
+    table = Table("ms of a row among", *map(str, costs["overhead-bound"]))
+    for name, each in costs.items():
+        table.add_row(name, *map(str, each.values()))
+    console.print(table)
+    table = Table("regime", "images", "arm", "UNet calls", "rows", "CPU s", "engine is faster")
+    for (regime, images), runs in results.items():
+        for arm, taken in runs.items():
+            seconds = statistics.median(run.seconds for run in taken)
+            faster = "" if arm == "engine" else f"{speed(runs, arm)}x"
+            table.add_row(
+                regime, images, arm, str(taken[0].calls), str(taken[0].rows), f"{seconds:.2f}", faster
+            )
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,613 @@
+"""How near the engine comes to what a GPU can do, on Stable Diffusion 1.4 with random weights.
+
+    python benchmarks/gpu.py [--precision bf16] [--rows N] [--compile] [--channels-last]
+    python benchmarks/gpu.py --toy            (a tiny model, in seconds and without a GPU)
+
+Needs torch, diffusers, transformers, numpy and Pillow, and no download: UNet, VAE and text encoder are built
+from SD 1.4's configurations. In turn:
+
+1. the ceiling: a large matrix product in the precision, the median rate;
+2. the row curve: seconds of a UNet forward and of the engine's whole step by rows, until memory runs out; and
+   how often the host waits for the GPU inside a step, which should be never;
+3. byte identity: pictures of mixed steps, schedulers and guidance painted alone, in order, shuffled and among
+   others; the share of them with the same pixels every time;
+4. images a second, guided, until the last PNG is on disk: the engine, and diffusers' own pipeline, one by one
+   and eight at a time, without a safety checker. All paint with DDIM, and save with the same encoder in the
+   same threads; every arm has been warmed up before;
+5. FLOPs of an image, counted on the meta device, times images a second: the share of the ceiling.
+
+Files go to the system's temporary folder (TMPDIR). Random pictures are noise: as PNG they are larger and
+slower than photos. On an H200 it takes a few minutes. The last line is JSON; `goal` is the share of the
+ceiling to reach, null for the toy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import itertools
+import json
+import os
+import platform
+import random
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+# cuBLAS reads it when it starts, and may else choose other algorithms from call to call.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+# A script's own folder is on the path, the repository's is not.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import diffusers
+import numpy as np
+import PIL
+import torch
+import transformers
+from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from jobs.errors import ImagemillError
+from jobs.request import ImageRequest
+from worker.diffusion_renderer import DiffusionRenderer
+from worker.encode import encode
+from worker.image_diffusion_model import ImageDiffusionModel
+from worker.renderer import Bucket, OutOfMemory, Pipeline
+from worker.row_count import fewest_cheap_rows
+from worker.schedulers import build_scheduler
+from worker.shapes_random import build as build_toy
+
+GOAL: Final = 0.6
+"""Share of the ceiling at the first of `--steps`."""
+GUIDANCE: Final = 7.5
+WRITERS: Final = 8
+TOGETHER: Final = 8
+"""Images of a call of diffusers' pipeline in its batched arm."""
+MIX: Final = ("DDIM", "Euler", "DPM++ 2M", "Euler a", "UniPC", "PNDM")
+"""What byte identity is looked for among. Not LMS: diffusers' own asks for scipy."""
+SUBJECTS: Final = 12
+"""Pictures whose bytes are compared: two of each scheduler."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """What is measured, unless an option says otherwise."""
+
+    size: int
+    steps: tuple[int, ...]
+    rows: tuple[int, ...]
+    """Of the row curve."""
+    matrix: int
+    """Side of the ceiling's matrices."""
+
+
+FULL: Final = Scale(size=512, steps=(50, 20), rows=(1, 2, 4, 8, 16, 32, 64), matrix=8192)
+TOY: Final = Scale(size=64, steps=(6, 3), rows=(1, 2, 4), matrix=512)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The networks of a Stable Diffusion."""
+
+    unet: Any
+    vae: Any
+    text_encoder: Any
+
+
+@dataclass(frozen=True, slots=True)
+class RowTime:
+    """Seconds of a forward of the bare UNet, and of the engine's step, which has such a forward in it."""
+
+    forward: float
+    step: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Asked:
+    """An image that the benchmark asks the renderer for."""
+
+    request: ImageRequest
+    init_latents: None = None
+
+
+class Line:
+    """Requests in the order given, none any more after `seconds`: what is in the rows by then is finished."""
+
+    def __init__(self, requests: Iterable[ImageRequest], seconds: float) -> None:
+        self._asked = [Asked(request) for request in requests]
+        self._ends = time.perf_counter() + seconds
+
+    def take(self, free_rows: int) -> list[Asked]:
+        """The first that fit, and nobody overtakes: where an image stands follows from the order alone."""
+        if time.perf_counter() > self._ends:
+            return []
+        rows = itertools.accumulate(2 if asked.request.guided else 1 for asked in self._asked)
+        count = sum(1 for _ in itertools.takewhile(lambda total: total <= free_rows, rows))
+        taken, self._asked = self._asked[:count], self._asked[count:]
+        return taken
+
+    def upcoming(self, count: int) -> list[Asked]:
+        """The next ones."""
+        return self._asked[:count]
+
+
+def sd14(device: torch.device) -> Parts:
+    """SD 1.4's networks with random weights, made on `device` in float32.
+
+    Source: the configurations of CompVis/stable-diffusion-v1-4; what they share with diffusers' and
+    transformers' defaults is left out.
+    """
+    torch.manual_seed(0)
+    with device:
+        return Parts(
+            unet=UNet2DConditionModel(
+                sample_size=64,
+                block_out_channels=(320, 640, 1280, 1280),
+                layers_per_block=2,
+                attention_head_dim=8,
+                cross_attention_dim=768,
+            ),
+            vae=AutoencoderKL(
+                sample_size=512,
+                latent_channels=4,
+                block_out_channels=(128, 256, 512, 512),
+                down_block_types=("DownEncoderBlock2D",) * 4,
+                up_block_types=("UpDecoderBlock2D",) * 4,
+                layers_per_block=2,
+                scaling_factor=0.18215,
+            ),
+            text_encoder=CLIPTextModel(
+                CLIPTextConfig(
+                    vocab_size=49408,
+                    hidden_size=768,
+                    intermediate_size=3072,
+                    num_hidden_layers=12,
+                    num_attention_heads=12,
+                    max_position_embeddings=77,
+                    hidden_act="quick_gelu",
+                )
+            ),
+        )
+
+
+def toy(device: torch.device) -> Parts:
+    """The networks of the built-in model `shapes-random`."""
+    pipeline = build_toy()
+    return Parts(pipeline.unet.to(device), pipeline.vae.to(device), pipeline.text_encoder.to(device))
+
+
+def model_of(
+    parts: Parts, options: argparse.Namespace, device: torch.device, *, compiled: bool
+) -> ImageDiffusionModel:
+    """The product's own model of the parts."""
+    schedule = PNDMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        skip_prk_steps=True,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    ).config
+    return ImageDiffusionModel(
+        vae=parts.vae,
+        # A few hundred tokens in the form of CLIP's; every prompt is padded to 77 of them in either.
+        tokenizer=build_toy().tokenizer,
+        text_encoder=parts.text_encoder,
+        unet=parts.unet,
+        # In LMS' place, which nothing here asks for.
+        scheduler_LMS=build_scheduler("PNDM", schedule),
+        scheduler_DDIM=build_scheduler("DDIM", schedule),
+        device=device,
+        precision=options.precision,
+        compiled=compiled,
+        channels_last=options.channels_last,
+    )
+
+
+def synchronize(device: torch.device) -> None:
+    """Waits for the device."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def median_seconds(call: Callable[[], object], device: torch.device, *, calls: int = 1) -> float:
+    """The median time of a call after a first one: of 10 samples of `calls` calls, or of those of 5 s."""
+    call()
+    synchronize(device)
+    taken: list[float] = []
+    while len(taken) < 10 and sum(taken) < 5.0:
+        began = time.perf_counter()
+        for _ in range(calls):
+            call()
+        synchronize(device)
+        taken.append(time.perf_counter() - began)
+    return statistics.median(taken) / calls
+
+
+def ceiling(model: ImageDiffusionModel, side: int) -> float:
+    """FLOP/s of a product of square matrices in the number format that the UNet computes in."""
+    dtype = model.precision.autocast or model.precision.weights
+    # Random: on zeros a GPU draws less power and runs faster.
+    left, right = (torch.randn(side, side, device=model.device).to(dtype) for _ in range(2))
+    return (
+        2
+        * side**3
+        / median_seconds(lambda: left @ right, model.device, calls=20 if model.device.type == "cuda" else 1)
+    )
+
+
+def image_flops(parts: Parts, size: int, latents: tuple[int, ...], window: int) -> Callable[[int], int]:
+    """FLOPs of a guided image by its number of steps. parts: on the meta device.
+
+    Two UNet rows a step, one text (the negative prompt is encoded once for all), one decode; a multiplication
+    and an addition are two.
+    """
+
+    def count(network: Callable[..., object], *inputs: torch.Tensor) -> int:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            network(*inputs)
+        return int(counter.get_total_flops())
+
+    def empty(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        return torch.empty(shape, dtype=dtype, device="meta")
+
+    embeds = empty(1, window, parts.text_encoder.config.hidden_size)
+    row = count(parts.unet, empty(1, *latents), empty(1), embeds)
+    decode = count(parts.vae.decode, empty(1, *latents))
+    text = count(parts.text_encoder, empty(1, window, dtype=torch.int64))
+    print(f"FLOPs: {row:.4g} a UNet row, {decode:.4g} a {size}x{size} decode, {text:.4g} a text")
+    return lambda steps: 2 * steps * row + decode + text
+
+
+def filled_denoiser(model: ImageDiffusionModel, size: int, rows: int, schedulers: Sequence[str]) -> Any:
+    """The engine's rows, each with an unguided image of 50 steps in it."""
+    denoiser = model.denoiser(size, size, rows)
+    [embeds] = model.get_text_embeds("")
+    for seed, scheduler in zip(range(rows), itertools.cycle(schedulers), strict=False):
+        image = model.latent_image(
+            None,
+            embeds,
+            None,
+            guidance_scale=1.0,
+            num_inference_steps=50,
+            scheduler=scheduler,
+            seed=seed,
+            height=size,
+            width=size,
+        )
+        denoiser.enter(image)
+    return denoiser
+
+
+def row_time(model: ImageDiffusionModel, size: int, rows: int) -> RowTime:
+    """Seconds of a forward and of a step with so many rows. Raises torch.OutOfMemoryError."""
+    denoiser = filled_denoiser(model, size, rows, ["DDIM"])
+    weights, latents = model.precision.weights, latents_shape(model, size)
+    inputs = torch.randn(rows, *latents, device=model.device).to(weights)
+    if "channels last" in model.options:
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
+    timesteps = torch.linspace(1, 981, rows, device=model.device)
+    embeds = model.get_text_embeds([""]).expand(rows, -1, -1).contiguous()
+
+    @torch.inference_mode()
+    def forward() -> None:
+        with model.precision.computing(model.device):
+            model.unet(inputs, timesteps, encoder_hidden_states=embeds, return_dict=False)
+
+    return RowTime(median_seconds(forward, model.device), median_seconds(denoiser.step, model.device))
+
+
+def row_curve(model: ImageDiffusionModel, size: int, numbers: Sequence[int]) -> dict[int, RowTime]:
+    """Times by rows, as far as memory reaches."""
+    print(f"\n{'rows':>6} {'forward s':>10} {'a row s':>10} {'engine step s':>14}")
+    curve: dict[int, RowTime] = {}
+    for rows in numbers:
+        try:
+            curve[rows] = at = row_time(model, size, rows)
+        except torch.OutOfMemoryError:
+            print(f"{rows:6d} out of memory")
+            break
+        print(f"{rows:6d} {at.forward:10.4f} {at.forward / rows:10.4f} {at.step:14.4f}", flush=True)
+    return curve
+
+
+def rows_by(curve: dict[int, RowTime]) -> int:
+    """The rows that the product would choose by this curve."""
+
+    def seconds(rows: int) -> float:
+        if rows not in curve:
+            raise OutOfMemory(f"{rows} rows")
+        return curve[rows].step
+
+    return fewest_cheap_rows(seconds)
+
+
+def waits_in_a_step(model: ImageDiffusionModel, size: int, rows: int) -> list[str] | None:
+    """Where the host waits for the GPU in 3 steps, as torch warns of it; None without CUDA."""
+    if model.device.type != "cuda":
+        return None
+    denoiser = filled_denoiser(model, size, rows, ["DDIM", "Euler a"])
+    denoiser.step()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            for _ in range(3):
+                denoiser.step()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    return [f"{each.filename}:{each.lineno}" for each in caught if "synchroniz" in str(each.message)]
+
+
+def latents_shape(model: ImageDiffusionModel, size: int) -> tuple[int, int, int]:
+    side = size // model.vae_scale_factor
+    return int(model.unet.config.in_channels), side, side
+
+
+def requests_of(count: int, size: int, steps: int) -> list[ImageRequest]:
+    """Guided images with a prompt each, so that nobody's cache of texts helps."""
+    return [
+        ImageRequest(
+            prompt=f"a picture of number {n}, drawn in colour",
+            height=size,
+            width=size,
+            num_inference_steps=steps,
+            guidance_scale=GUIDANCE,
+            scheduler="DDIM",
+            seed=n,
+            model="random",
+            revision="random",
+        )
+        for n in range(count)
+    ]
+
+
+def mixed_requests(count: int, size: int) -> list[ImageRequest]:
+    """Images of 3 to 7 steps, guided and unguided, of all schedulers of `MIX`."""
+    return [
+        ImageRequest(
+            prompt=f"a mixed picture of number {n}",
+            height=size,
+            width=size,
+            num_inference_steps=3 + n % 5,
+            guidance_scale=(GUIDANCE, 1.0, 3.0)[(n + n // len(MIX)) % 3],
+            scheduler=MIX[n % len(MIX)],
+            seed=1000 + n,
+            model="random",
+            revision="random",
+        )
+        for n in range(count)
+    ]
+
+
+Painted = Iterator[tuple[np.ndarray, ImageRequest]]
+
+
+def by_engine(
+    model: ImageDiffusionModel, rows: int, requests: Sequence[ImageRequest], seconds: float = float("inf")
+) -> Painted:
+    """Pictures by the product's own loop, in the order in which they end."""
+    size = requests[0].height
+    bucket = Bucket(Pipeline("random", "random", model.precision.name), size, size, rows)
+    for outcomes in DiffusionRenderer(model).render(bucket, Line(requests, seconds), lambda: False):
+        for asked, outcome in outcomes:
+            if isinstance(outcome, ImagemillError):
+                raise outcome
+            if not outcome.finite:
+                raise SystemExit("a picture is not finite: no figure would mean anything")
+            yield outcome.pixels, asked.request
+
+
+def by_diffusers(
+    pipeline: Any,
+    model: ImageDiffusionModel,
+    together: int,
+    requests: Sequence[ImageRequest],
+    seconds: float = float("inf"),
+) -> Painted:
+    """Pictures by diffusers' pipeline, `together` a call."""
+    ends = time.perf_counter() + seconds
+    for start in range(0, len(requests), together):
+        if time.perf_counter() > ends:
+            return
+        part = requests[start : start + together]
+        with model.precision.computing(model.device):
+            images = pipeline(
+                [request.prompt for request in part],
+                height=part[0].height,
+                width=part[0].width,
+                num_inference_steps=part[0].num_inference_steps,
+                guidance_scale=GUIDANCE,
+                generator=[torch.Generator().manual_seed(request.seed) for request in part],
+            ).images
+        yield from zip(map(np.asarray, images), part, strict=True)
+
+
+def diffusers_pipeline(model: ImageDiffusionModel) -> Any:
+    """diffusers' pipeline of the same weights, all in the UNet's number format."""
+    pipeline = StableDiffusionPipeline(
+        # A copy: the product's VAE stays in float32 under fp16, which the pipeline cannot have.
+        vae=copy.deepcopy(model.vae).to(model.precision.weights),
+        text_encoder=model.text_encoder,
+        tokenizer=model.tokenizer,
+        unet=model.unet,
+        scheduler=copy.deepcopy(model.scheduler_DDIM),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def save_all(painted: Painted) -> tuple[int, float]:
+    """Encodes and writes pictures in threads while they are painted; how many, and the seconds it took."""
+
+    def save(pixels: np.ndarray, request: ImageRequest, file: Path) -> None:
+        with file.open("wb") as out:
+            out.write(encode(pixels, request))
+            out.flush()
+            os.fsync(out.fileno())
+
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(WRITERS) as pool:
+        began = time.perf_counter()
+        written = [
+            pool.submit(save, pixels, request, Path(folder) / f"{request.image_id}.png")
+            for pixels, request in painted
+        ]
+        for each in written:
+            each.result()
+        return len(written), time.perf_counter() - began
+
+
+def share_identical(engine: Callable[[], ImageDiffusionModel], rows: int, size: int) -> float:
+    """The share of pictures whose pixels are the same alone, in order, shuffled and among others."""
+
+    def paint(*groups: Sequence[ImageRequest]) -> dict[str, bytes]:
+        model = engine()  # a new one: the last one's cache of texts would hide what the text encoder does
+        painted = itertools.chain.from_iterable(by_engine(model, rows, group) for group in groups)
+        return {request.image_id: pixels.tobytes() for pixels, request in painted}
+
+    # More than the rows hold: some of the subjects enter beside images that are half done.
+    everybody = mixed_requests(SUBJECTS + rows, size)
+    subjects = everybody[:SUBJECTS]
+    random.Random(0).shuffle(everybody)
+    alone = paint(*([subject] for subject in subjects))
+    if len(set(alone.values())) < SUBJECTS:
+        raise SystemExit("different requests gave the same picture: to compare them would show nothing")
+    arrangements = [
+        paint(subjects),
+        paint([each for each in everybody if each in subjects]),
+        paint(everybody),
+    ]
+    same = [all(each[name] == pixels for each in arrangements) for name, pixels in alone.items()]
+    return sum(same) / len(same)
+
+
+def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--toy", action="store_true", help="a tiny model, 64x64, 6 and 3 steps")
+    parser.add_argument("--device", help="cuda where there is one; cpu has to be asked for, or --toy")
+    parser.add_argument(
+        "--precision", default="auto", help="auto (bf16 on CUDA, else fp32), bf16, fp16, amp, fp32"
+    )
+    parser.add_argument("--rows", type=int, help="of the engine's forwards; else as its own rule says")
+    parser.add_argument("--images", type=int, help="of an engine's arm; else four times what its rows hold")
+    parser.add_argument("--size", type=int, help="height and width in pixels; else 512")
+    parser.add_argument("--steps", type=int, nargs="+", help="else 50 and 20")
+    parser.add_argument(
+        "--seconds", type=float, default=45.0, help="after which an arm takes nothing new; 45"
+    )
+    parser.add_argument("--compile", action="store_true", help="one more arm: the engine with torch.compile")
+    parser.add_argument("--channels-last", action="store_true", help="for the UNet, in every arm")
+    options = parser.parse_args(arguments)
+    if options.device is None:
+        if not torch.cuda.is_available() and not options.toy:
+            parser.error("there is no CUDA device: say --toy for a tiny model, or --device cpu for hours")
+        options.device = "cuda" if torch.cuda.is_available() else "cpu"
+    if options.rows is not None and options.rows < 2:
+        parser.error(f"--rows {options.rows}: a guided image takes 2")
+    if options.images is not None and options.images < 1:
+        parser.error(f"--images {options.images}: at least 1")
+    return options
+
+
+def main() -> None:
+    """Prints tables and, last, JSON."""
+    options = parse_options()
+    torch.backends.cudnn.benchmark = False  # it would choose algorithms anew in every run
+    diffusers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.set_verbosity_error()
+    device = torch.device(options.device)
+    scale, make = (TOY, toy) if options.toy else (FULL, sd14)
+    size: int = scale.size if options.size is None else options.size
+    every_steps: Sequence[int] = scale.steps if options.steps is None else options.steps
+    parts = make(device)
+    kinds = {"engine": False, "engine, compiled": True} if options.compile else {"engine": False}
+    engines = {
+        name: partial(model_of, parts, options, device, compiled=compiled) for name, compiled in kinds.items()
+    }
+    model = engines["engine"]()
+
+    versions = {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
+        "diffusers": diffusers.__version__,
+        "transformers": transformers.__version__,
+        "numpy": np.__version__,
+        "pillow": PIL.__version__,
+    }
+    renderer_device = DiffusionRenderer(model).device
+    print(f"{renderer_device}; {model.precision.name}; {size}x{size}; {'toy' if options.toy else 'SD 1.4'}")
+    print(", ".join(f"{name} {version}" for name, version in versions.items()))
+    flops = image_flops(
+        make(torch.device("meta")), size, latents_shape(model, size), model.tokenizer.model_max_length
+    )
+    top = ceiling(model, scale.matrix)
+    print(f"ceiling: {top / 1e12:.4g} TFLOP/s, products of {scale.matrix}x{scale.matrix}", flush=True)
+
+    curve = row_curve(model, size, scale.rows)
+    rows: int = rows_by(curve) if options.rows is None else options.rows
+    waits = waits_in_a_step(model, size, rows)
+    print(f"{rows} rows; the host waits in 3 steps: {'not on CUDA' if waits is None else waits or 'never'}")
+
+    identical = {name: share_identical(engine, rows, size) for name, engine in engines.items()}
+    for name, share in identical.items():
+        print(f"{name}: {share:.1%} of {SUBJECTS} pictures have the same pixels in every company", flush=True)
+
+    images = 4 * (rows // 2) if options.images is None else options.images
+    pipeline = diffusers_pipeline(model)
+    arms: dict[str, tuple[Callable[..., Painted], int, int]] = {}
+    """By name: what paints, its images, and those that warm it up."""
+    for name, engine in engines.items():
+        arms[name] = (partial(by_engine, engine(), rows), images, rows)
+    for name, together, count in (("one by one", 1, 4), (f"{TOGETHER} at a time", TOGETHER, 2 * TOGETHER)):
+        arms[f"diffusers, {name}"] = (partial(by_diffusers, pipeline, model, together), count, together)
+    for paint, _count, warming in arms.values():
+        save_all(paint(requests_of(warming, size, 2)))
+    print(f"\n{'arm':<36} {'images':>6} {'seconds':>8} {'images/s':>9} {'of the ceiling':>15}")
+    images_per_s: dict[str, float] = {}
+    shares: dict[str, float] = {}
+    for steps, (name, (paint, count, _warming)) in itertools.product(every_steps, arms.items()):
+        done, seconds = save_all(paint(requests_of(count, size, steps), seconds=options.seconds))
+        arm = f"{name}, {steps} steps"
+        images_per_s[arm] = done / seconds
+        shares[arm] = flops(steps) * done / seconds / top
+        print(f"{arm:<36} {done:6d} {seconds:8.2f} {done / seconds:9.3f} {shares[arm]:15.1%}", flush=True)
+
+    result = {
+        "device": renderer_device,
+        "model": "toy" if options.toy else "sd1.4, random weights",
+        "precision": model.precision.name,
+        "size": size,
+        "rows": rows,
+        "channels_last": options.channels_last,
+        "versions": versions,
+        "ceiling_tflops": top / 1e12,
+        "tflop_per_image": {str(steps): flops(steps) / 1e12 for steps in every_steps},
+        "row_curve": {str(rows): {"forward_s": at.forward, "step_s": at.step} for rows, at in curve.items()},
+        "waits_in_a_step": None if waits is None else len(waits),
+        "images_per_s": images_per_s,
+        "shares": shares,
+        "share_of_ceiling": max(shares[f"{name}, {every_steps[0]} steps"] for name in engines),
+        "identical": min(identical.values()),
+        "goal": None if options.toy else GOAL,
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
