@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from tools.shapes.checker import Reading, background_right, matched, read, shows
+from tools.shapes.checker import Reading, background_right, read, shows
 from tools.shapes.draw import draw
-from tools.shapes.grammar import Scene, Thing, loosened, pairs, random_scene
+from tools.shapes.grammar import KINDS, Scene, Thing, loosened, pairs, random_scene
 
 EVERY_PAIR = pairs(held_out=False) + pairs(held_out=True)
-KINDS = ("one", "places", "relation", "count")
 RED_STAR = Scene((Thing("red", "star", "on the left"),), "white")
 
 
@@ -59,14 +58,26 @@ def test_swapped_colours_are_not_what_was_asked_for() -> None:
     reading = read(draw(scene, random.Random(0)))
     assert shows(reading, scene)
     assert not shows(reading, swapped)
-    assert matched(reading, swapped) == []
 
 
-def test_what_a_scene_leaves_open_may_be_anything() -> None:
+def test_what_a_scene_leaves_open_may_be_anything_and_nothing_else_may() -> None:
     rng = random.Random(2)
-    for _ in range(100):
-        scene = random_scene(rng.choice(KINDS), rng, EVERY_PAIR)
-        assert shows(read(draw(scene, rng)), loosened(scene, rng))
+    whole = [random_scene(KINDS[n % 4], rng, EVERY_PAIR) for n in range(200)]
+    loose = [loosened(scene, rng) for scene in whole]
+    readings = [read(draw(scene, rng)) for scene in loose]
+    assert all(shows(reading, scene) for reading, scene in zip(readings, loose, strict=True))
+    # Chance seldom draws in the open what the whole scene asked for.
+    assert sum(shows(reading, scene) for reading, scene in zip(readings, whole, strict=True)) < 60
+    assert not any(shows(reading, scene) for reading, scene in zip(readings, loose[4:], strict=False))
+
+
+def test_a_thing_with_much_left_open_takes_what_the_others_leave_it() -> None:
+    reading = Reading("white", (Thing("red", "star", "on the left"), Thing("blue", "star", "on the right")))
+    star = Thing(None, "star", None)
+    for named in reading.things:
+        assert shows(reading, Scene((star, named), None))
+        assert shows(reading, Scene((named, star), None))
+    assert not shows(reading, Scene((star, replace(star, shape="heart")), None))
 
 
 def test_noise_and_emptiness_show_no_scene() -> None:

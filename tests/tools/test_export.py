@@ -48,3 +48,28 @@ def test_its_vocabulary_is_there_in_the_older_form_too(folder: Path) -> None:
     new = CLIPTokenizer.from_pretrained(folder / "tokenizer")
     assert old(prompt).input_ids == new(prompt).input_ids
     assert len(new(prompt).input_ids) == 9
+
+
+def test_a_folder_that_has_the_weights_is_left_alone_and_one_with_others_or_half_done_is_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(0)
+    tokenizer = build_tokenizer(words())
+    vae, unet, text_encoder = build_vae(), build_unet(), build_text_encoder(tokenizer)
+    weights = tmp_path / "unet" / "diffusion_pytorch_model.safetensors"
+
+    def exported() -> str:
+        export(vae, tokenizer, unet, text_encoder, tmp_path)
+        return capsys.readouterr().out
+
+    assert exported() == f"export: {tmp_path}\n"
+    first = weights.read_bytes()
+    assert exported() == f"export: {tmp_path} is there: skipped\n"
+    with torch.no_grad():
+        unet.conv_out.bias += 1
+    assert exported() == f"export: {tmp_path}\n"
+    assert weights.read_bytes() != first
+    (tmp_path / "made_from.json").unlink()
+    weights.unlink()
+    assert exported() == f"export: {tmp_path}\n"
+    assert weights.exists()

@@ -10,20 +10,21 @@ from tools.shapes.grammar import (
     COLOURS,
     COUNTS,
     HELD_OUT,
+    KINDS,
     PLACES,
     RELATIONS,
     SHAPES,
     Scene,
     Thing,
     apart,
+    bare,
     loosened,
     pairs,
     prompt_of,
     random_scene,
+    scene_of,
     words,
 )
-
-KINDS = ("one", "places", "relation", "count")
 
 
 def test_prompts_read_as_a_person_would_write_them() -> None:
@@ -39,6 +40,33 @@ def test_prompts_read_as_a_person_would_write_them() -> None:
         "two red circles on a gray background"
     )
     assert prompt_of(Scene((Thing("orange", None, None),), None)) == "an orange shape"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_prompt_is_read_back_as_the_scene_it_was_made_of(kind: str) -> None:
+    rng = random.Random(0)
+    for _ in range(500):
+        scene = random_scene(kind, rng, pairs(held_out=False))
+        for asked in (scene, loosened(scene, rng), bare(scene)):
+            assert scene_of(prompt_of(asked)) == asked
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "",
+        "a red dog",
+        "an red star",
+        "two red star",
+        "a red star left of a dog",
+        "a red star left of a red star left of a red star",
+        "a red star on a white background, please",
+        "on a white background",
+    ],
+)
+def test_a_prompt_that_the_grammar_does_not_make_is_refused(prompt: str) -> None:
+    with pytest.raises(ValueError, match=f"'{prompt}': is no prompt of the small world"):
+        scene_of(prompt)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -66,18 +94,35 @@ def test_every_colour_and_shape_of_a_held_out_pair_is_seen_in_other_pairs() -> N
     assert {shape for _, shape in seen} == set(SHAPES)
 
 
-def test_a_loosened_scene_leaves_one_word_open_and_contradicts_nothing() -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_loosened_scene_leaves_one_word_open_and_contradicts_nothing(kind: str) -> None:
     rng = random.Random(0)
     for _ in range(300):
-        scene = random_scene(rng.choice(KINDS), rng, pairs(held_out=False))
+        scene = random_scene(kind, rng, pairs(held_out=False))
         loose = loosened(scene, rng)
         assert loose.wording == scene.wording
         assert loose.background in (None, scene.background)
+        left_out = {"background"} if loose.background is None else set()
         for before, after in zip(scene.things, loose.things, strict=True):
-            assert after.colour in (None, before.colour)
-            assert after.shape in (None, before.shape)
-            assert after.place in (None, before.place)
-        prompt_of(loose)
+            for part in ("colour", "shape", "place"):
+                assert getattr(after, part) in (None, getattr(before, part))
+                left_out |= {part} if getattr(after, part) is None else set()
+        assert len(left_out) == 1
+        assert prompt_of(loose) != prompt_of(scene)
+
+
+def test_a_bare_scene_names_shapes_and_how_several_things_stand() -> None:
+    rng = random.Random(0)
+    scenes = {kind: random_scene(kind, rng, pairs(held_out=False)) for kind in KINDS}
+    shapes = {kind: [thing.shape for thing in scene.things] for kind, scene in scenes.items()}
+    assert prompt_of(bare(scenes["one"])) == f"a {shapes['one'][0]}"
+    assert prompt_of(bare(scenes["relation"])) == (
+        f"a {shapes['relation'][0]} {scenes['relation'].wording} a {shapes['relation'][1]}"
+    )
+    assert prompt_of(bare(scenes["places"])) == " and ".join(
+        f"a {thing.shape} {thing.place}" for thing in scenes["places"].things
+    )
+    assert prompt_of(bare(scenes["count"])).startswith(f"{scenes['count'].wording} {shapes['count'][0]}")
 
 
 def test_every_word_of_every_prompt_is_in_the_word_list() -> None:
@@ -86,6 +131,7 @@ def test_every_word_of_every_prompt_is_in_the_word_list() -> None:
         scene = random_scene(rng.choice(KINDS), rng, pairs(held_out=False))
         assert set(prompt_of(scene).split()) <= known
         assert set(prompt_of(loosened(scene, rng)).split()) <= known
+        assert set(prompt_of(bare(scene)).split()) <= known
 
 
 def test_relations_and_counts_use_places_of_the_grid() -> None:

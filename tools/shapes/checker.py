@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from itertools import permutations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,26 +63,16 @@ def read(image: Image.Image) -> Reading:
 
 def shows(reading: Reading, scene: Scene) -> bool:
     """Whether a reading is all that `scene` asks for and nothing else; what the scene leaves open is free."""
-    return background_right(reading, scene) and len(matched(reading, scene)) == len(scene.things)
+    return (
+        background_right(reading, scene)
+        and len(reading.things) == len(scene.things)
+        and any(all(map(fits, order, scene.things)) for order in permutations(reading.things))
+    )
 
 
 def background_right(reading: Reading, scene: Scene) -> bool:
     """Whether the background is the one that `scene` asks for, or any known one where it asks for none."""
     return reading.background is not None and scene.background in (None, reading.background)
-
-
-def matched(reading: Reading, scene: Scene) -> list[Thing]:
-    """The things of `scene` that the reading has, each once; none when the picture shows another number."""
-    left, found = list(reading.things), []
-    if len(left) != len(scene.things):
-        return []
-    for wanted in scene.things:
-        for seen in left:
-            if fits(seen, wanted):
-                left.remove(seen)
-                found.append(wanted)
-                break
-    return found
 
 
 def fits(seen: Thing, wanted: Thing) -> bool:

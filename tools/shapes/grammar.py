@@ -7,6 +7,7 @@ prompt leaves out is free. Things of one prompt stand at least half a picture ap
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
@@ -44,6 +45,9 @@ COUNTS: Final = {
 }
 """Where "<count> …s" puts its equal things."""
 
+KINDS: Final = ("one", "places", "relation", "count")
+"""The sorts of scenes: one thing, two at places of their own, two by a relation, a count of equal things."""
+
 HELD_OUT: Final = frozenset(
     {
         ("red", "square"),
@@ -79,7 +83,7 @@ class Scene:
 
     @property
     def kind(self) -> str:
-        """one, places, relation or count: the sort of prompt it is."""
+        """Which of `KINDS` it is."""
         if self.wording in RELATIONS:
             return "relation"
         if self.wording in COUNTS:
@@ -98,6 +102,25 @@ def prompt_of(scene: Scene) -> str:
     else:
         words = " and ".join(_phrase(thing) for thing in scene.things)
     return words if scene.background is None else f"{words} on {_article(scene.background + ' background')}"
+
+
+def scene_of(prompt: str) -> Scene:
+    """The scene that `prompt` asks for: `prompt_of` backwards. Raises ValueError for any other prompt."""
+    wording = next((words for words in (*RELATIONS, *COUNTS) if f" {words} " in f" {prompt}"), "places")
+    things = [Thing(*(part or None for part in parts)) for parts in _THING.findall(prompt)]
+    if wording in COUNTS:
+        things *= len(COUNTS[wording])
+    places = {**RELATIONS, **COUNTS}.get(wording, [thing.place for thing in things])
+    background = _BACKGROUND.search(prompt)
+    scene = Scene(
+        tuple(replace(thing, place=place) for thing, place in zip(things, places, strict=False)),
+        None if background is None else background[1],
+        wording,
+    )
+    # The search above skips what it does not know; only a prompt said back word for word was understood.
+    if not things or len(things) != len(places) or prompt_of(scene) != prompt:
+        raise ValueError(f"{prompt!r}: is no prompt of the small world")
+    return scene
 
 
 def pairs(held_out: bool) -> list[tuple[str, str]]:
@@ -123,19 +146,24 @@ def random_scene(kind: str, rng: random.Random, things: list[tuple[str, str]]) -
 
 def loosened(scene: Scene, rng: random.Random) -> Scene:
     """`scene` with one of its words left open: a colour, a shape, a lone thing's place, or the background."""
-    what = rng.choice(("colour", "shape", "background", "place"))
+    place = ("place",) if scene.kind == "one" else ()
+    what = rng.choice(("colour", "shape", "background", *place))
     if what == "background":
         return replace(scene, background=None)
-    if what == "place":
-        if scene.kind != "one":
-            return scene
-        return replace(scene, things=(replace(scene.things[0], place=None),))
     at = rng.randrange(len(scene.things))
     loose = tuple(
         replace(thing, **{what: None}) if number == at or scene.kind == "count" else thing
         for number, thing in enumerate(scene.things)
     )
     return replace(scene, things=loose)
+
+
+def bare(scene: Scene) -> Scene:
+    """`scene` with nothing but its shapes named, and where several things stand: "a heart", "two hearts"."""
+    things = tuple(
+        Thing(None, thing.shape, None if scene.kind == "one" else thing.place) for thing in scene.things
+    )
+    return replace(scene, things=things, background=None)
 
 
 def apart(one: str, other: str) -> bool:
@@ -150,6 +178,12 @@ def words() -> list[str]:
 
 
 _APART: Final = [pair for pair in product(PLACES, PLACES) if apart(*pair)]
+_THING: Final = re.compile(
+    # The longest place first: "at the top" begins "at the top left".
+    f"(?:({'|'.join(COLOURS)}) )?(?:({'|'.join(SHAPES)})|shape)"
+    f"(?: ({'|'.join(sorted(PLACES, key=len, reverse=True))}))?"
+)
+_BACKGROUND: Final = re.compile(f"({'|'.join(BACKGROUNDS)}) background$")
 
 
 def _words() -> Iterator[str]:

@@ -1,11 +1,13 @@
-"""The untrained parts of the small Stable Diffusion: VAE, text encoder, UNet and noise schedule."""
+"""The small Stable Diffusion untrained: VAE, text encoder, UNet, noise schedule, and pictures as tensors."""
 
 from __future__ import annotations
 
 from typing import Any, Final
 
+import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from PIL import Image
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from tools.shapes.draw import SIZE
@@ -83,3 +85,15 @@ def build_scheduler() -> DDIMScheduler:
         prediction_type="v_prediction",
         timestep_spacing="trailing",
     )
+
+
+def to_tensor(images: list[Image.Image]) -> torch.Tensor:
+    """RGB images as float32 [B,3,H,W], -1 .. 1."""
+    pixels = torch.from_numpy(np.stack([np.asarray(image) for image in images]))
+    return pixels.permute(0, 3, 1, 2).float().div(127.5).sub(1.0).contiguous()
+
+
+def to_images(pictures: torch.Tensor) -> list[Image.Image]:
+    """RGB images of float [B,3,H,W], -1 .. 1."""
+    pixels = ((pictures.float() / 2 + 0.5).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    return [Image.fromarray(picture) for picture in pixels]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,8 +14,7 @@ from PIL import Image
 
 from tools.shapes import checker
 from tools.shapes.grammar import Scene, random_scene
-from tools.shapes.networks import LATENT_CHANNELS, LATENT_SIZE, build_scheduler
-from tools.shapes.train_vae import to_images
+from tools.shapes.networks import LATENT_CHANNELS, LATENT_SIZE, build_scheduler, to_images
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,21 +35,41 @@ def fresh_scenes(kind: str, count: int, things: list[tuple[str, str]], seed: int
 
 
 def score(scenes: Sequence[Scene], images: Sequence[Image.Image]) -> Score:
-    """How much of `scenes` their pictures show, as the checker reads them.
+    """How much of `scenes` their pictures show, as the checker reads them."""
+    return score_readings(scenes, [checker.read(image) for image in images])
 
-    A colour, place or shape counts as right when all of the picture's things have the ones that were asked
-    for, as a collection: which thing has which is what `all` asks.
+
+def score_readings(scenes: Sequence[Scene], readings: Sequence[checker.Reading]) -> Score:
+    """How much of `scenes` the checker read.
+
+    A colour, place or shape counts as right when the picture has as many things as were asked for and, among
+    theirs, every one that was asked for: which thing has which is what `all` asks. What a scene leaves open
+    may be any of the small world's.
     """
-    seen = [checker.read(image) for image in images]
     rights = []
-    for scene, reading in zip(scenes, seen, strict=True):
-        same = [
-            sorted(str(getattr(thing, part)) for thing in scene.things)
-            == sorted(str(getattr(thing, part)) for thing in reading.things)
-            for part in ("colour", "place", "shape")
-        ]
-        rights.append([checker.background_right(reading, scene), *same, checker.shows(reading, scene)])
+    for scene, reading in zip(scenes, readings, strict=True):
+        parts = [_has(reading, scene, part) for part in ("colour", "place", "shape")]
+        rights.append([checker.background_right(reading, scene), *parts, checker.shows(reading, scene)])
     return Score(*(sum(column) / len(rights) for column in zip(*rights, strict=True)))
+
+
+def wilson(share: float, count: int) -> tuple[float, float]:
+    """The 95 % interval of a share, 0 .. 1, seen among `count`: at 0 and 1 it still has a width.
+
+    Wilson's score interval (E. B. Wilson, JASA 22, 1927; without correction for continuity).
+    """
+    z = 1.959964
+    middle = share + z * z / (2 * count)
+    reach = z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
+    low, high = (middle - reach) / (1 + z * z / count), (middle + reach) / (1 + z * z / count)
+    return max(0.0, low), min(1.0, high)
+
+
+def _has(reading: checker.Reading, scene: Scene, part: str) -> bool:
+    seen = [getattr(thing, part) for thing in reading.things]
+    asked = [getattr(thing, part) for thing in scene.things]
+    named = Counter(value for value in asked if value is not None)
+    return len(seen) == len(asked) and None not in seen and named <= Counter(seen)
 
 
 @torch.no_grad()

@@ -6,43 +6,70 @@ import random
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from PIL import Image
 
 from tools.shapes import checker
 from tools.shapes.draw import draw, draw_crowd
-from tools.shapes.grammar import Scene, pairs, random_scene
-from tools.shapes.networks import build_vae
-from tools.shapes.progress import half_cosine, load_checkpoint, log, save_checkpoint
+from tools.shapes.grammar import KINDS, Scene, pairs, random_scene
+from tools.shapes.networks import build_vae, to_images, to_tensor
+from tools.shapes.progress import (
+    changed,
+    digest,
+    half_cosine,
+    load_checkpoint,
+    log,
+    rewind_log,
+    save_checkpoint,
+    say,
+)
 
 GATE = 0.98
 """The share of reconstructions that the checker must read wholly right before the UNet may start."""
 
-KINDS = ("one", "places", "relation", "count")
-_BATCH, _PEAK, _WARMUP = 16, 2e-3, 100
+_PEAK, _WARMUP = 2e-3, 100
 _CROWDS = 0.6
 """The share of training pictures with a thing in each corner: more edges a picture."""
 _L1, _KL = 0.5, 5e-5
-_SAVE_EVERY, _LOOK_EVERY = 100, 400
 
 
-def train_vae(folder: Path, steps: int, device: torch.device) -> AutoencoderKL:
-    """Train for `steps` in all, from the folder's checkpoint where it has one, and return the VAE."""
+def train_vae(
+    folder: Path,
+    steps: int,
+    device: torch.device,
+    batch: int = 16,
+    save_every: int = 100,
+    look_every: int = 500,
+) -> None:
+    """Train for `steps` in all, on from the folder's vae.pt where there is one, and keep the VAE there.
+
+    A run that was stopped and goes on gives the same weights bit for bit, on a CPU with as many threads.
+    Raises SystemExit when a UNet was trained on what the VAE gave so far: there is no way back to it.
+    """
+    path = folder / "vae.pt"
+    state = load_checkpoint(path)
+    first = 0 if state is None else state["step"]
+    if first >= steps:
+        say("VAE", f"{path} is there, at step {first}: skipped")
+        return
+    if state is not None and (unet := folder / "unet.pt").exists():
+        raise SystemExit(
+            f"{unet}: needs the VAE of step {first}: remove it first, or give --vae-steps {first}"
+        )
+    say("VAE", f"from step {first} to {steps}, {batch} pictures each")
+    rewind_log(folder, "vae", first)
     torch.manual_seed(0)
     vae = build_vae().to(device)
     optimizer = torch.optim.AdamW(vae.parameters(), lr=_PEAK, weight_decay=1e-4)
-    first = 0
-    if (state := load_checkpoint(folder / "vae.pt")) is not None:
+    if state is not None:
         vae.load_state_dict(state["vae"])
         optimizer.load_state_dict(state["optimizer"])
-        first = state["step"]
     began = time.monotonic()
     for step in range(first, steps):
         # Each step's chances come from its number, so that a resumed run is the same run.
         torch.manual_seed(step)
-        pictures = to_tensor(_pictures(random.Random(step), _BATCH)).to(device)
+        pictures = to_tensor(_pictures(random.Random(step), batch)).to(device)
         for group in optimizer.param_groups:
             group["lr"] = half_cosine(step, steps, _PEAK, _WARMUP)
         with torch.autocast(device.type, torch.bfloat16):
@@ -58,36 +85,47 @@ def train_vae(folder: Path, steps: int, device: torch.device) -> AutoencoderKL:
         (mse + _L1 * l1 + _KL * kl).backward()
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
         optimizer.step()
-        if (step + 1) % 50 == 0:
-            rate = (step + 1 - first) * _BATCH / (time.monotonic() - began)
-            log(folder, "vae", step=step + 1, mse=mse.item(), l1=l1.item(), kl=kl.item(), per_s=rate)
-        if (step + 1) % _SAVE_EVERY == 0 or step + 1 == steps:
-            state = {"vae": vae.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}
-            save_checkpoint(folder / "vae.pt", state)
-        if (step + 1) % _LOOK_EVERY == 0 or step + 1 == steps:
+
+        # The checkpoint comes last: what a kill keeps out of the log is done again.
+        if (step + 1) % look_every == 0:
             log(folder, "vae", step=step + 1, gate=gate(vae, 100))
-    return vae
+        if (step + 1) % save_every == 0 or step + 1 == steps:
+            rate = (step + 1 - first) * batch / (time.monotonic() - began)
+            log(folder, "vae", step=step + 1, mse=mse.item(), l1=l1.item(), kl=kl.item(), per_s=rate)
+            state = {"vae": vae.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}
+            save_checkpoint(path, state)
 
 
-def finished_vae(folder: Path, device: torch.device, gated: bool = True) -> AutoencoderKL:
+def gated_vae(folder: Path, device: torch.device, count: int, allow_bad: bool = False) -> AutoencoderKL:
     """The folder's VAE, its latents brought to mean 0 and variance 1, once it has passed the gate.
 
-    Raises SystemExit, with the share that the checker reads, when that is under 98 %: a UNet could only paint
-    as badly as its VAE decodes.
+    It is read, and its latents are measured, on `count` drawings; the folder's gate.pt keeps it as it comes
+    out. Raises SystemExit, with the share that the checker reads, when that is under 98 %: a UNet could only
+    paint as badly as its VAE decodes. `allow_bad` lets it through.
     """
-    state = load_checkpoint(folder / "vae.pt")
-    if state is None:
-        raise SystemExit(f"{folder}: holds no vae.pt: run the stage vae first")
-    vae = build_vae()
-    vae.load_state_dict(state["vae"])
-    vae = vae.to(device).eval().requires_grad_(False)
-    if gated and (share := gate(vae, 500)) < GATE:
-        raise SystemExit(
-            f"{folder}: the checker reads {share:.1%} of the VAE's reconstructions: train it longer"
-        )
-    rng = random.Random("spread")
-    things = pairs(held_out=False)
-    normalise(vae, encode(vae, [random_scene(rng.choice(KINDS), rng, things) for _ in range(1024)], seed=0))
+    trained, path = load_checkpoint(folder / "vae.pt"), folder / "gate.pt"
+    if trained is None:
+        raise SystemExit(f"{folder / 'vae.pt'}: is not there: train the VAE first")
+    made_from = {"VAE": digest(*trained["vae"].values()), "number of drawings": str(count)}
+    vae = build_vae().to(device).eval().requires_grad_(False)
+    kept = load_checkpoint(path)
+    if kept is None or changed(kept, made_from):
+        vae.load_state_dict(trained["vae"])
+        share = gate(vae, count)
+        rng = random.Random("spread")
+        things = pairs(held_out=False)
+        scenes = [random_scene(rng.choice(KINDS), rng, things) for _ in range(count)]
+        normalise(vae, encode(vae, scenes, seed=0))
+        kept = {"vae": vae.state_dict(), "share": share, "made_from": made_from}
+        save_checkpoint(path, kept)
+        skipped = ""
+    else:
+        vae.load_state_dict(kept["vae"])
+        skipped = f"{path} is there: skipped; "
+    share = kept["share"]
+    say("gate", f"{skipped}the checker reads {share:.1%} of {count} reconstructions")
+    if share < GATE and not allow_bad:
+        raise SystemExit(f"{folder / 'vae.pt'}: the checker must read {GATE:.0%}: train the VAE longer")
     return vae
 
 
@@ -107,18 +145,6 @@ def gate(vae: AutoencoderKL, count: int) -> float:
             for image, scene in zip(to_images(decoded), part, strict=True)
         )
     return right / count
-
-
-def to_tensor(images: list[Image.Image]) -> torch.Tensor:
-    """RGB images as float32 [B,3,H,W], -1 .. 1."""
-    pixels = torch.from_numpy(np.stack([np.asarray(image) for image in images]))
-    return pixels.permute(0, 3, 1, 2).float().div(127.5).sub(1.0).contiguous()
-
-
-def to_images(pictures: torch.Tensor) -> list[Image.Image]:
-    """RGB images of float [B,3,H,W], -1 .. 1."""
-    pixels = ((pictures.float() / 2 + 0.5).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-    return [Image.fromarray(picture) for picture in pixels]
 
 
 def _pictures(rng: random.Random, count: int) -> list[Image.Image]:
