@@ -7,6 +7,7 @@ then the engine waits for them.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import threading
@@ -45,6 +46,9 @@ class Engine:
         self._renderer: Renderer | None = None
         self._pipeline: Pipeline | None = None
         self._loading = False
+        self._in_rows: list[Order] = []
+        self._unwanted: set[Order] = set()
+        self._postponed: list[tuple[Order, str]] = []
         self._most_rows: dict[tuple[Pipeline, int, int], int] = {}
         self._writers = ThreadPoolExecutor(writers, thread_name_prefix="writer")
         self._written = threading.Condition()
@@ -72,7 +76,11 @@ class Engine:
         return self._orders.ask(pipeline, question)
 
     def withdraw(self, orders: Sequence[Order]) -> int:
-        """Takes back the orders that are in no row yet; returns how many. The rest are delivered."""
+        """Takes back the orders that are in no row yet; returns how many. The rest are delivered.
+
+        Of those, none is begun anew when memory runs out.
+        """
+        self._unwanted |= set(self._in_rows) & set(orders)
         return self._orders.withdraw(orders)
 
     def fitting(self, bucket: Bucket) -> Bucket:
@@ -106,19 +114,8 @@ class Engine:
     def _run(self) -> None:
         try:
             while (pipeline := self._orders.next_pipeline(self._pipeline, self._stop.is_set)) is not None:
-                try:
-                    renderer = self._load_once(pipeline)
-                except Exception as error:
-                    if self._stop.is_set():  # nobody is left to tell, nor to write
-                        return
-                    # A device without memory, a broken file: whatever it is, this worker cannot render it.
-                    unforeseen = f"{pipeline.model} cannot be loaded: {_say(error)}"
-                    told = str(error) if isinstance(error, ImagemillError) else unforeseen
-                    self._refuse(pipeline, ModelError(told))
-                    continue
-                self._answer(renderer, pipeline)
-                if (bucket := self._orders.next_bucket(pipeline)) is not None:
-                    self._render(renderer, bucket, self._line(renderer, bucket))
+                if self._has_loaded(pipeline):
+                    self._serve(pipeline)
         except Stopped:
             return
         except BaseException:
@@ -126,23 +123,47 @@ class Engine:
             log.critical("the engine's thread died", exc_info=True)
             os._exit(70)
 
-    def _load_once(self, pipeline: Pipeline) -> Renderer:
-        if self._renderer is None or pipeline != self._pipeline:
-            # The old one goes first: two may not fit the device.
-            self._renderer = self._pipeline = None
-            began = time.monotonic()
-            self._loading = True
-            try:
-                self._renderer = self._load(pipeline)
-            finally:
-                self._loading = False
-            self._pipeline = pipeline
-            self.load_seconds = time.monotonic() - began
-            log.info("loaded %s in %.1f s", pipeline.model, self.load_seconds)
-        return self._renderer
+    def _has_loaded(self, pipeline: Pipeline) -> bool:
+        """Loads a pipeline; one that cannot be loaded is refused."""
+        if self._renderer is not None and pipeline == self._pipeline:
+            return True
+        # The old one goes first, and nobody else holds it: two may not fit the device.
+        self._renderer = self._pipeline = None
+        gc.collect()
+        began = time.monotonic()
+        self._loading = True
+        try:
+            self._renderer = self._load(pipeline)
+        except Exception as error:
+            if self._stop.is_set():  # nobody is left to tell, nor to write
+                raise Stopped from error
+            # A device without memory, a broken file: whatever it is, this worker cannot render it.
+            unforeseen = f"{pipeline.model} cannot be loaded: {_say(error)}"
+            told = str(error) if isinstance(error, ImagemillError) else unforeseen
+            self._refuse(pipeline, ModelError(told))
+            return False
+        finally:
+            self._loading = False
+        self._pipeline = pipeline
+        self.load_seconds = time.monotonic() - began
+        log.info("loaded %s in %.1f s", pipeline.model, self.load_seconds)
+        return True
+
+    def _serve(self, pipeline: Pipeline) -> None:
+        """Answers the questions to the loaded pipeline and drains one of its buckets."""
+        assert self._renderer is not None
+        self._answer(self._renderer, pipeline)
+        if (bucket := self._orders.next_bucket(pipeline)) is not None:
+            self._render(self._renderer, bucket, self._line(self._renderer, bucket))
+            self._in_rows, self._unwanted = [], set()
+            postponed, self._postponed = self._postponed, []
+            for order, doubt in postponed:
+                self._render_alone(self._renderer, order, doubt, postpone=False)
 
     def _answer(self, renderer: Renderer, pipeline: Pipeline) -> None:
         for question in self._orders.questions(pipeline):
+            if not question.answer.set_running_or_notify_cancel():
+                continue
             try:
                 question.answer.set_result(question.ask(renderer))
             except OutOfMemory as error:
@@ -155,15 +176,17 @@ class Engine:
 
     def _line(self, renderer: Renderer, bucket: Bucket) -> _Source:
         """The orders of a bucket as they come; between forwards, questions are answered too."""
-        outstanding: list[Order] = []
+        outstanding = self._in_rows = []
 
         def take(free_rows: int) -> list[Order]:
             self._answer(renderer, bucket.pipeline)
+            if self._postponed:  # they wait for the rows' memory
+                return []
             orders = self._orders.take(bucket, free_rows, renderer.forwards, self._steps)
             outstanding.extend(orders)
             return orders
 
-        return _Source(take, lambda count: self._orders.upcoming(bucket, count), outstanding)
+        return _Source(take, lambda count: self._orders.upcoming(bucket, count), outstanding, open=True)
 
     # Run.
 
@@ -179,7 +202,7 @@ class Engine:
         except (Stopped, BrokenDevice):
             raise
         except OutOfMemory as error:
-            self._orders.submit(source.outstanding)
+            self._orders.submit([order for order in source.outstanding if order not in self._unwanted])
             if fitting.rows <= FEWEST:
                 fits_not = f"{bucket.pipeline.model} does not fit this device: {_say(error)}"
                 self._refuse(bucket.pipeline, ModelError(fits_not))
@@ -188,19 +211,23 @@ class Engine:
             self._most_rows[bucket.pipeline, bucket.height, bucket.width] = most
             log.warning("out of memory (%s): going on with %d rows", _say(error), most)
         except Exception as error:
-            self._isolate(renderer, bucket, source.outstanding, error)
+            self._isolate(renderer, bucket, source, error)
 
-    def _isolate(self, renderer: Renderer, bucket: Bucket, suspects: list[Order], error: Exception) -> None:
+    def _isolate(self, renderer: Renderer, bucket: Bucket, source: _Source, error: Exception) -> None:
         """Finds the image to blame for an error among those that were in the rows, by halves."""
+        suspects = source.outstanding
         if not suspects:
-            raise error
-        if len(suspects) == 1:
+            cannot = f"{bucket.pipeline.model} cannot render here: {_say(error)}"
+            self._refuse(bucket.pipeline, ModelError(cannot))
+            return
+        if len(suspects) == 1 and not source.open:
             self._render_alone(renderer, suspects[0], f"raised {_say(error)}")
             return
         log.warning("%d images raised %s: rendering their halves", len(suspects), _say(error))
         middle = len(suspects) // 2
         for half in (suspects[:middle], suspects[middle:]):
-            self._render(renderer, bucket, _only(half))
+            if half:
+                self._render(renderer, bucket, _only(half))
 
     def _look_at(
         self, renderer: Renderer, bucket: Bucket, order: Order, result: Picture | ImagemillError
@@ -215,8 +242,11 @@ class Engine:
         else:
             self._retire(order, Finished(result, _rendered_by(renderer, bucket), None))
 
-    def _render_alone(self, renderer: Renderer, order: Order, doubt: str) -> None:
-        """Renders a doubtful image once more, alone and in fp32: it is good, flagged or a failure then."""
+    def _render_alone(self, renderer: Renderer, order: Order, doubt: str, *, postpone: bool = True) -> None:
+        """Renders a doubtful image once more, alone and in fp32: it is good, flagged or a failure then.
+
+        `postpone`: when memory runs out beside the rows, it waits until they are empty.
+        """
         with bound(**order.context):
             log.warning("%s; once more, alone in fp32", doubt)
         try:
@@ -224,6 +254,9 @@ class Engine:
         except (Stopped, BrokenDevice):
             raise
         except Exception as error:
+            if isinstance(error, OutOfMemory) and postpone:
+                self._postponed.append((order, f"{doubt}, and no memory beside the others"))
+                return
             self._retire(order, RenderError(f"raised {_say(error)}, alone in fp32 too"))
             return
         if not picture.finite:
@@ -238,7 +271,8 @@ class Engine:
         """Ends all that waits for a pipeline which this worker cannot render."""
         orders, questions = self._orders.empty(pipeline)
         for question in questions:
-            question.answer.set_exception(error)
+            if question.answer.set_running_or_notify_cancel():
+                question.answer.set_exception(error)
         for order in orders:
             self._retire(order, error)
 
@@ -270,6 +304,8 @@ class _Source:
     take: Callable[[int], list[Order]]
     upcoming: Callable[[int], list[Order]]
     outstanding: list[Order]
+    open: bool
+    """Whether more may come."""
 
 
 def _only(orders: list[Order]) -> _Source:
@@ -283,7 +319,7 @@ def _only(orders: list[Order]) -> _Source:
             free_rows -= rows_alone(fitting[-1].request)
         return fitting
 
-    return _Source(take, lambda count: left[:count], list(orders))
+    return _Source(take, lambda count: left[:count], list(orders), open=False)
 
 
 def _rendered_by(renderer: Renderer, bucket: Bucket) -> RenderedBy:

@@ -26,6 +26,8 @@ def load_renderer(pipeline: Pipeline, settings: Settings) -> Renderer:
     torch.backends.cudnn.deterministic = True
     if settings.torch_threads is not None:
         torch.set_num_threads(settings.torch_threads)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()  # what the pipeline before this one held
     model = load_model(
         pipeline.model,
         pipeline.revision,

@@ -20,6 +20,8 @@ from worker.waiting import Waiting
 
 Answer = TypeVar("Answer")
 
+ANSWERED = 2.0
+"""Seconds that a pipeline stays loaded after an answer, for the orders that follow from it."""
 PATIENCE = 30.0
 """Seconds that work of another bucket waits before the one in the rows takes no more in; and seconds that a
 bucket takes in at least once it has its turn, or two that load for longer than that would do nothing else."""
@@ -69,7 +71,7 @@ class Orders:
         self._arrived: dict[Bucket, list[Order]] = {}
         self._waiting: dict[Bucket, Waiting[Order]] = {}
         self._questions: list[Question] = []
-        self._turn_began = -math.inf
+        self._turn_began = self._answered = -math.inf
         self._changed = threading.Condition()
 
     def submit(self, orders: Sequence[Order]) -> None:
@@ -108,21 +110,32 @@ class Orders:
             self._changed.notify()
 
     def next_pipeline(self, loaded: Pipeline | None, stop: Callable[[], bool]) -> Pipeline | None:
-        """Waits for work; `loaded` while it has some and nobody else waited too long. None: stopped."""
+        """Waits for work; `loaded` while it has some and nobody else waited too long. None: stopped.
+
+        Who was just answered is about to order: until then no other pipeline is loaded.
+        """
         with self._changed:
-            while not (self._came or self._questions or stop()):
+            while not stop():
+                self._questions = [
+                    question for question in self._questions if not question.answer.cancelled()
+                ]
+                by_age = sorted(
+                    [(came, bucket.pipeline) for bucket, came in self._came.items()]
+                    + [(question.came, question.pipeline) for question in self._questions],
+                    key=itemgetter(0),
+                )
+                now = time.monotonic()
+                about_to_order = self._answered + ANSWERED - now
+                if any(pipeline == loaded for _came, pipeline in by_age):
+                    if about_to_order > 0 or by_age[0][0] > now - PATIENCE:
+                        return loaded
+                elif by_age and about_to_order > 0:
+                    self._changed.wait(about_to_order)
+                    continue
+                if by_age:
+                    return by_age[0][1]
                 self._changed.wait()
-            if stop():
-                return None
-            by_age = sorted(
-                [(came, bucket.pipeline) for bucket, came in self._came.items()]
-                + [(question.came, question.pipeline) for question in self._questions],
-                key=itemgetter(0),
-            )
-            pipelines = [pipeline for _came, pipeline in by_age]
-            if loaded in pipelines and by_age[0][0] > time.monotonic() - PATIENCE:
-                return loaded
-            return pipelines[0]
+        return None
 
     def next_bucket(self, pipeline: Pipeline) -> Bucket | None:
         """The bucket of a pipeline that has waited longest; its turn begins."""
@@ -135,6 +148,8 @@ class Orders:
         with self._changed:
             taken = [question for question in self._questions if question.pipeline == pipeline]
             self._questions = [question for question in self._questions if question.pipeline != pipeline]
+            if taken:
+                self._answered = time.monotonic()
         return taken
 
     def take(

@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 import threading
+import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -505,6 +507,126 @@ def test_stopped_in_a_forward_it_delivers_nothing_of_it_and_nothing_twice(
     assert sorted(desk.deliveries) == [0, 1, 2, 3]
 
 
+def test_an_error_before_any_image_was_taken_refuses_the_pipeline(
+    desk: Desk, start: Start, wait_until: Wait
+) -> None:
+    class Misbuilt(Painter):
+        def render(self, bucket: Bucket, source: Source[Order], stop: Callable[[], bool]) -> Any:
+            raise ValueError("no such layer")
+
+    start(Misbuilt(), [desk.order(1)])
+    wait_until(lambda: 1 in desk.outcomes, "it is told")
+    outcome = desk.outcomes[1]
+    assert isinstance(outcome, ModelError)
+    assert str(outcome) == "cats cannot render here: ValueError: no such layer"
+
+
+def test_an_error_that_passes_costs_no_image_its_rows(desk: Desk, start: Start, wait_until: Wait) -> None:
+    class Unlucky(Painter):
+        def render(self, bucket: Bucket, source: Source[Order], stop: Callable[[], bool]) -> Any:
+            for finished in super().render(bucket, source, stop):
+                if len(self.buckets) == 1:
+                    raise RuntimeError("once")
+                yield finished
+
+    painter = Unlucky()
+    start(painter, [desk.order(1)])
+    wait_until(lambda: 1 in desk.outcomes, "it is delivered")
+    assert (desk.finished(1).rendered_by.rows, painter.alone) == (4, [])
+
+
+def test_the_model_before_is_gone_when_the_next_one_loads(desk: Desk, start: Start, wait_until: Wait) -> None:
+    before: list[weakref.ref[Painter]] = []
+    alive: list[bool] = []
+
+    def load(pipeline: Pipeline) -> Painter:
+        alive.extend(reference() is not None for reference in before)
+        painter = Painter()
+        before.append(weakref.ref(painter))
+        return painter
+
+    start(load, [desk.order(1), desk.order(2, bucket=replace(BUCKET, pipeline=DOGS))])
+    wait_until(lambda: len(desk.outcomes) == 2, "both are delivered")
+    assert alive == [False]
+
+
+def test_whoever_was_answered_may_order_before_another_model_is_loaded(
+    desk: Desk, start: Start, wait_until: Wait
+) -> None:
+    loads: list[Pipeline] = []
+
+    def load(pipeline: Pipeline) -> Painter:
+        loads.append(pipeline)
+        return Painter()
+
+    engine = start(load)
+    dogs = replace(BUCKET, pipeline=DOGS)
+    answer = engine.ask(CATS, lambda renderer: renderer.device)
+    engine.submit([desk.order(1, bucket=dogs)])
+    assert answer.result(10) == "cpu"
+    assert engine.ask(CATS, lambda renderer: renderer.measure_rows(8, 8)).result(10) == 4
+    time.sleep(0.2)  # what a call to the ledger takes
+    engine.submit([desk.order(2)])
+    wait_until(lambda: len(desk.outcomes) == 2, "both are delivered")
+    assert loads in ([CATS, DOGS], [DOGS, CATS])
+
+
+def test_a_question_that_nobody_waits_for_loads_nothing(desk: Desk, start: Start, wait_until: Wait) -> None:
+    loads: list[Pipeline] = []
+    gate = threading.Event()
+    painter = Painter(gate)
+    engine = start(lambda pipeline: loads.append(pipeline) or painter, [desk.order(1)])
+    assert painter.entered.wait(10)
+    mine, others = engine.ask(CATS, lambda _r: 1), engine.ask(DOGS, lambda _r: 1)
+    assert mine.cancel()
+    assert others.cancel()
+    gate.set()
+    wait_until(lambda: 1 in desk.outcomes, "it is delivered")
+    engine.submit([desk.order(2)])
+    wait_until(lambda: 2 in desk.outcomes, "the engine goes on")
+    assert loads == [CATS]
+
+
+def test_no_memory_beside_the_rows_postpones_a_doubtful_image_until_they_are_empty(
+    desk: Desk, start: Start, wait_until: Wait
+) -> None:
+    class Tight(Painter):
+        in_rows = False
+
+        def render(self, bucket: Bucket, source: Source[Order], stop: Callable[[], bool]) -> Any:
+            self.in_rows = True
+            yield from super().render(bucket, source, stop)
+            self.in_rows = False
+
+        def render_alone(self, *asked: Any) -> Picture:
+            if self.in_rows:
+                raise OutOfMemory("tried to allocate 20 GiB")
+            return super().render_alone(*asked)
+
+    painter = Tight()
+    start(painter, [desk.order(1, "nan among others"), *(desk.order(seed, steps=3) for seed in range(2, 9))])
+    wait_until(lambda: len(desk.outcomes) == 8, "all are delivered")
+    assert [desk.seed_painted(seed) for seed in range(1, 9)] == list(range(1, 9))
+    assert painter.alone == [1]
+
+
+def test_out_of_memory_begins_nothing_anew_that_was_withdrawn(
+    desk: Desk, start: Start, wait_until: Wait
+) -> None:
+    gate = threading.Event()
+    painter = Painter(gate, fits=2)
+    orders = [desk.order(seed, steps=3) for seed in range(4)]
+    gate.set()
+    engine = start(painter)
+    painter.gate = gate = threading.Event()
+    engine.submit(orders)
+    assert painter.entered.wait(10)
+    engine.withdraw(orders[:2])
+    gate.set()
+    wait_until(lambda: {2, 3} <= set(desk.outcomes), "the others are delivered")
+    assert all(set(rows) <= {2, 3} for rows in painter.steps[2:])
+
+
 def test_an_engine_that_was_never_started_can_be_closed() -> None:
     Engine(lambda _pipeline: Painter()).close()
 
@@ -515,7 +637,7 @@ import threading
 from jobs.request import ImageRequest
 from worker.engine import Engine
 from worker.orders import Order
-from worker.renderer import Bucket, Pipeline
+from worker.renderer import BrokenDevice, Bucket, Pipeline
 
 pipeline = Pipeline("m", "1", "auto")
 request = ImageRequest(prompt="", seed=0, model="m", revision="1")
@@ -531,12 +653,12 @@ order = Order(Bucket(pipeline, 8, 8, rows=4), request, None, print)
     )
 
 
-def test_a_defect_on_the_engines_thread_ends_the_process() -> None:
+def test_a_broken_device_ends_the_process() -> None:
     """A worker without its engine would keep its leases alive and render nothing."""
     done = ended("""
 class Broken:
     def render(self, bucket, source, stop):
-        raise ValueError("before any image was taken: a defect, no bad image")
+        raise BrokenDevice("an illegal memory access was encountered")
 
 engine = Engine(lambda pipeline: Broken())
 engine.submit([order])
@@ -545,7 +667,7 @@ threading.Event().wait(20)
 """)
     assert done.returncode == 70
     assert "the engine's thread died" in done.stderr
-    assert "ValueError" in done.stderr
+    assert "BrokenDevice: an illegal memory access" in done.stderr
 
 
 def test_a_model_that_fails_to_load_after_the_end_does_not_end_it_another_way() -> None:
