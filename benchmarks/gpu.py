@@ -527,6 +527,7 @@ def main() -> None:
     """Prints tables and, last, JSON."""
     options = parse_options()
     torch.backends.cudnn.benchmark = False  # it would choose algorithms anew in every run
+    torch.backends.cudnn.deterministic = True
     diffusers.utils.logging.set_verbosity_error()
     transformers.utils.logging.set_verbosity_error()
     device = torch.device(options.device)

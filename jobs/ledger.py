@@ -221,8 +221,8 @@ class Ledger(LedgerView):
         return answer
 
     def cap_rows(self, claim: Claim, size: RowsKey, rows: int) -> None:
-        """Says that the device has no memory for more rows than these; holds for other jobs too."""
-        self._rows(claim, size, rows=rows, measured=True, mixed=True, cap=True)
+        """Says that the device has no memory for more rows than these; holds for this job alone."""
+        self._rows(claim, size, rows=rows, measured=False, mixed=True, cap=True)
 
     def _rows(
         self, claim: Claim, size: RowsKey, *, rows: int, measured: bool, mixed: bool, cap: bool

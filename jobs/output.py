@@ -5,6 +5,7 @@
     OUT/job.json  failures.jsonl  preview.jpg  README.md
     OUT/.imagemill/jobs/sunsets-1.json           the manifest of every submission
     OUT/.imagemill/inputs/                       initial latents, by hash
+    OUT/.imagemill/rows.json                     the rows its pictures are rendered with: `jobs.settled_rows`
     OUT/.imagemill/spool/00003/000002-5f3a9c1e/  finished images of a shard's second attempt
     OUT/.imagemill/lock                          held by the `imagemill run` that renders here, and its worker
 

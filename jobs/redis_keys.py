@@ -40,7 +40,7 @@ job:ID:flagged  one bit an image that is kept but doubted
 job:ID:refusals worker -> JSON {"until": ms since 1970, "reason"}: why it does not take the job till then
 job:ID:workers  every worker that claimed a shard
 job:ID:rows     kind of device and size of picture -> rows of a forward, the same for all of the job's workers
-rows            device, model, size -> rows, as they were measured last
+rows            device, model, size -> rows, as measured last; a lack of memory lowers the job's alone
 """
 
 from __future__ import annotations

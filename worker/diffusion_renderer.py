@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import diffusers
 import numpy as np
+import PIL
 import torch
+import transformers
 
 from jobs.errors import ImagemillError, RenderError
 from jobs.metadata import imagemill_version
 from jobs.request import ImageRequest
-from worker.denoiser import LatentImage
+from worker.denoiser import Denoiser, LatentImage
 from worker.image_diffusion_model import ImageDiffusionModel, to_pixels
 from worker.renderer import (
     Asked,
@@ -70,6 +75,8 @@ class DiffusionRenderer:
         self.versions = {
             "torch": str(torch.__version__),
             "diffusers": str(diffusers.__version__),
+            "transformers": str(transformers.__version__),
+            "pillow": str(PIL.__version__),
             "imagemill": imagemill_version(),
         }
         self._measured: dict[tuple[int, int], int] = {}
@@ -84,10 +91,15 @@ class DiffusionRenderer:
     def measure_rows(self, height: int, width: int) -> int:
         """The rows that suit pictures of this size on this device; measured once."""
         if (height, width) not in self._measured:
+            denoisers: dict[int, Denoiser] = {}
 
             def seconds(rows: int) -> float:
                 with _device_errors():
-                    return self._seconds_of_forward(height, width, rows)
+                    if rows not in denoisers:
+                        denoisers[rows] = self._full_denoiser(height, width, rows)
+                        # Not timed: the first compiles the UNet, or chooses the GPU's kernels.
+                        self._seconds_of_forward(denoisers[rows])
+                    return self._seconds_of_forward(denoisers[rows])
 
             self._measured[height, width] = fewest_cheap_rows(seconds)
         return self._measured[height, width]
@@ -108,6 +120,7 @@ class DiffusionRenderer:
         outcomes: list[Outcome[AskedT]] = []
         undecoded: list[tuple[LatentImage, torch.Tensor]] = []
         copying: list[_Decoded] = []
+        stopped = False
 
         def take(free_rows: int) -> list[LatentImage]:
             entering: list[LatentImage] = []
@@ -118,12 +131,13 @@ class DiffusionRenderer:
             return entering
 
         for finished in sample(denoiser, take):
-            if stop():
-                raise Stopped
+            stopped = stop()
             undecoded += finished
-            while len(undecoded) >= together or (undecoded and not denoiser.running):
+            while len(undecoded) >= together or (undecoded and (stopped or not denoiser.running)):
                 copying.append(self._decode(undecoded[:together], together if exact else 1))
                 del undecoded[:together]
+            if stopped:  # what is finished is still handed over
+                break
             while copying and copying[0].here():
                 outcomes += copying.pop(0).pictures()  # type: ignore[arg-type]
             ready = outcomes.copy()
@@ -132,6 +146,8 @@ class DiffusionRenderer:
         for decoded in copying:
             outcomes += decoded.pictures()  # type: ignore[arg-type]
         yield outcomes
+        if stopped:
+            raise Stopped
 
     def render_alone(
         self, request: ImageRequest, init_latents: np.ndarray | None, stop: Callable[[], bool]
@@ -142,10 +158,10 @@ class DiffusionRenderer:
             embeds = self._embeds([request], [], rows_alone(request))
             waiting = [self._latent_image(_Alone(request, init_latents), embeds)]
             for finished in sample(denoiser, lambda _free: [waiting.pop()] if waiting else []):
-                if stop():
-                    raise Stopped
                 for image, latents in finished:
                     return self._decode([(image, latents)], 1).pictures()[0][1]
+                if stop():
+                    raise Stopped
         raise AssertionError("sampling ends with a picture")
 
     def _prepare(
@@ -204,8 +220,8 @@ class DiffusionRenderer:
         copied.record()
         return _Decoded(asked, on_host[0], on_host[1], copied)
 
-    def _seconds_of_forward(self, height: int, width: int, rows: int) -> float:
-        """The least time of a few forwards with so many rows."""
+    def _full_denoiser(self, height: int, width: int, rows: int) -> Denoiser:
+        """A denoiser whose rows all hold an image, for the next 50 forwards."""
         denoiser = self._model.denoiser(height, width, rows)
         embeds = self._model.get_text_embeds([""], batch=1)[0]
         for seed in range(rows):
@@ -215,22 +231,21 @@ class DiffusionRenderer:
                     embeds,
                     None,
                     guidance_scale=1.0,
-                    num_inference_steps=10,
+                    num_inference_steps=50,
                     scheduler="DDIM",
                     seed=seed,
                     height=height,
                     width=width,
                 )
             )
-        taken: list[float] = []
-        # Never the first alone: it compiles the UNet, or chooses the GPU's kernels.
-        while len(taken) < 2 or (len(taken) < 6 and sum(taken) < 2.0):
-            began = time.perf_counter()
-            denoiser.step()
-            if self._model.device.type == "cuda":
-                torch.cuda.synchronize(self._model.device)
-            taken.append(time.perf_counter() - began)
-        return min(taken)
+        return denoiser
+
+    def _seconds_of_forward(self, denoiser: Denoiser) -> float:
+        began = time.perf_counter()
+        denoiser.step()
+        if self._model.device.type == "cuda":
+            torch.cuda.synchronize(self._model.device)
+        return time.perf_counter() - began
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -246,13 +261,39 @@ def _texts(requests: Sequence[ImageRequest]) -> list[str]:
 
 
 def _kind_of(model: ImageDiffusionModel) -> str:
-    """What bytes depend on beside versions: a CPU's instructions and threads cut sums in other places."""
-    if model.device.type == "cuda":
-        kind = torch.cuda.get_device_name(model.device)
-    else:
-        threads = torch.get_num_threads()
-        kind = f"cpu {torch.backends.cpu.get_cpu_capability()}, {threads} thread{'s'[: threads > 1]}"
+    """What bytes depend on beside versions."""
+    kind = torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else _kind_of_cpu()
     return ", ".join([kind, *model.options])
+
+
+def _kind_of_cpu() -> str:
+    """Model, instructions and threads: oneDNN and MKL choose kernels by the first two, threads cut sums."""
+    kind = f"cpu {_cpu_model()} {torch.backends.cpu.get_cpu_capability()}"
+    onednn = os.environ.get("ONEDNN_MAX_CPU_ISA")
+    limit = [] if onednn is None else [f"oneDNN {onednn}"]
+    threads = torch.get_num_threads()
+    return ", ".join([kind, *limit, f"{threads} thread{'s'[: threads > 1]}"])
+
+
+def _cpu_model() -> str:
+    """Without its clock: "Intel(R) Xeon(R) Platinum 8370C CPU"; where nothing tells it, the architecture."""
+    known = Path("/proc/cpuinfo")
+    for line in known.read_text().splitlines() if known.exists() else []:
+        name, _, value = line.partition(":")
+        if name.strip() == "model name":
+            return " ".join(value.partition("@")[0].split())
+    return platform.processor() or platform.machine()
+
+
+_OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "CUDA out of memory",
+    "CUDA driver error: out of memory",
+    "Triton Error [CUDA]: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+_BROKEN_DEVICE = ("CUBLAS_STATUS_EXECUTION_FAILED", "CUDNN_STATUS_EXECUTION_FAILED")
 
 
 @contextmanager
@@ -260,12 +301,16 @@ def _device_errors() -> Iterator[None]:
     """Tells errors of the device from those of a request."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        raise OutOfMemory(str(error)) from error
-    except torch.AcceleratorError as error:
-        raise BrokenDevice(str(error)) from error
     except RuntimeError as error:
-        # The CPU's allocator raises no class of its own.
-        if "can't allocate memory" in str(error):
-            raise OutOfMemory(str(error)) from error
+        told = str(error)
+        # torch's two classes are not all: the CPU's allocator, cuBLAS, cuDNN and Triton only say it.
+        of_device = isinstance(error, torch.AcceleratorError)
+        if (
+            isinstance(error, torch.OutOfMemoryError)
+            or any(words in told for words in _OUT_OF_MEMORY)
+            or (of_device and "out of memory" in told)
+        ):
+            raise OutOfMemory(told) from error
+        if of_device or any(words in told for words in _BROKEN_DEVICE):
+            raise BrokenDevice(told) from error
         raise

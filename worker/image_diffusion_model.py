@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import logging
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -23,8 +24,11 @@ from worker.schedulers import build_scheduler, correct_scheduler
 from worker.text_embeds import TextEmbeds
 from worker.waiting import line_of
 
+log = logging.getLogger(__name__)
+
 Latents = torch.Tensor | np.ndarray
 
+_KEPT_TABLES = 256
 _MOST_ROWS = 16
 """Rows of a forward when a call names none: what more images bring is little, what they hold is memory."""
 _DECODED_TOGETHER = 4
@@ -78,8 +82,10 @@ class ImageDiffusionModel:
         """How the UNet runs, where bytes may depend on it."""
         self._memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.unet.to(memory_format=self._memory_format)
-        self._forward = torch.compile(self.unet) if compiled else self.unet
-        self._tables: dict[tuple[str, int], SchedulerTable] = {}
+        self._forward = compile_by_shape(self.unet) if compiled else self.unet
+        # Not compile_scheduler's cache alone: to ask that, a scheduler has to be built, for up to a
+        # millisecond, and every image asks twice.
+        self._tables: dict[tuple[str, int], SchedulerTable | str] = {}
         self._convert(self.precision)
 
     def get_text_embeds(
@@ -211,18 +217,29 @@ class ImageDiffusionModel:
     def scheduler_table(self, scheduler: str, num_inference_steps: int) -> SchedulerTable:
         """The sampler of this name on the model's noise schedule, compiled for so many steps.
 
-        Raises RenderError when diffusers' scheduler cannot take that number.
+        Raises RenderError when diffusers' scheduler cannot take that number. Warns, once, of one that has no
+        coefficients and steps by itself.
         """
-        name = find_scheduler(scheduler).name
-        if (name, num_inference_steps) not in self._tables:
-            try:
-                table = compile_scheduler(self._scheduler(name), num_inference_steps)
-            except Exception as error:  # whatever a scheduler happens to raise, ValueError or IndexError
-                raise RenderError(
-                    f"num_inference_steps = {num_inference_steps}: {name} cannot run so many: {error}"
-                ) from error
-            self._tables[name, num_inference_steps] = table
-        return self._tables[name, num_inference_steps]
+        key = find_scheduler(scheduler).name, num_inference_steps
+        if key not in self._tables:
+            if len(self._tables) == _KEPT_TABLES:
+                del self._tables[next(iter(self._tables))]
+            self._tables[key] = self._table_or_reason(*key)
+        found = self._tables[key]
+        if isinstance(found, str):
+            raise RenderError(found)
+        return found
+
+    def _table_or_reason(self, name: str, num_inference_steps: int) -> SchedulerTable | str:
+        """The table, or why there is none."""
+        try:
+            table = compile_scheduler(self._scheduler(name), num_inference_steps)
+        except Exception as error:  # whatever a scheduler happens to raise, ValueError or IndexError
+            return f"num_inference_steps = {num_inference_steps}: {name} cannot run so many: {error}"
+        if table.coefficients is None:
+            told = "%s at %d steps has no table (%s): it steps by itself, image by image"
+            log.warning(told, name, num_inference_steps, table.reason)
+        return table
 
     @torch.no_grad()
     def decode_img_latents(self, img_latents: torch.Tensor) -> torch.Tensor:
@@ -331,6 +348,13 @@ class ImageDiffusionModel:
     def _latents_shape(self, height: int, width: int) -> tuple[int, int, int]:
         factor = self.vae_scale_factor
         return (int(self.unet.config.in_channels), height // factor, width // factor)
+
+
+def compile_by_shape(unet: Any) -> Any:
+    """The UNet with a graph for each shape: what a shape becomes does not depend on those before it."""
+    # Beyond its limit of graphs torch runs the rest uncompiled: other kernels, so other bytes.
+    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
+    return torch.compile(unet, dynamic=False)
 
 
 def to_pixels(imgs: torch.Tensor) -> torch.Tensor:

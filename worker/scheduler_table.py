@@ -192,7 +192,10 @@ def _fit(states: np.ndarray, step: int) -> tuple[np.ndarray, float]:
     for count in range(1, min(X_TERMS, step + 1) + 1):
         terms = np.column_stack([*(states[step - age] for age in range(count)), known])
         norms = np.linalg.norm(terms, axis=0)
-        found = np.linalg.lstsq(terms / norms, target)[0] / norms
+        parts = np.linalg.lstsq(terms / norms, target)[0]
+        # What is left of a term that is not there is rounding: one that counts for nothing has to say 0.
+        parts[np.abs(parts) < FIT_TOLERANCE * np.linalg.norm(target)] = 0.0
+        found = parts / norms
         residual = float(np.linalg.norm(terms @ found - target) / np.linalg.norm(target))
         if residual <= FIT_TOLERANCE:
             coefficients[:count] = found[:count]

@@ -43,7 +43,7 @@ class ShardRun:
         self, lease: Lease, spec: JobSpec, *, engine: Engine, root: Path, space: DiskSpace, settings: Settings
     ) -> None:
         self._lease, self._spec, self._engine = lease, spec, engine
-        self._buckets = Buckets(lease, spec, engine, settings)
+        self._buckets = Buckets(lease, spec, engine, settings, self._with_space)
         self._root, self._space = root, space
         self._claim, self._ledger = lease.claim, lease.ledger
         self._number = int(lease.claim.shard)
@@ -123,11 +123,11 @@ class ShardRun:
                 outstanding -= {*done, *failed}
                 self._record(shard, done, failed)
                 self._lease.check()
-            self._buckets.tell_caps()
         finally:
             if outstanding:
                 # What is in the micro-batch now is delivered and saved: the next attempt adopts it.
                 self._engine.withdraw(orders)
+            self._buckets.tell_caps()
 
     def _order(self, shard: Shard, store: ShardStore, position: int) -> Order | None:
         request = shard.entries[position].request

@@ -15,7 +15,8 @@ from worker.precision import Precision
 log = logging.getLogger(__name__)
 
 _KEPT = 128
-"""Embeddings in the cache: 30 MB at Stable Diffusion's 77 x 768 in float32."""
+"""Embeddings in the cache: 30 MB at Stable Diffusion's 77 x 768 in float32. Four batches where those are
+more: what was encoded ahead has to be there still when it is asked for."""
 
 
 class TextEmbeds:
@@ -48,32 +49,45 @@ class TextEmbeds:
         embedding of a text follows from it and `batch` alone. What fills a batch up is `ahead`, texts that
         are asked for soon, then the last text again. batch None is B, and gives what diffusers' pipeline
         gives for B prompts. A text longer than the encoder's window is cut; a warning names what was lost.
+        A text that breaks the encoder raises when it is asked for, never while it is only ahead.
         """
         size = len(texts) if batch is None else batch
         keys = [(precision.name, size, text) for text in texts]
         result = {key: self._kept[key] for key in keys if key in self._kept}
         missing = [text for text in dict.fromkeys(texts) if (precision.name, size, text) not in self._kept]
+        lacking = len(missing)
         if missing:
             others = (text for text in dict.fromkeys(ahead) if text not in missing)
             coming = (text for text in others if (precision.name, size, text) not in self._kept)
             missing += list(islice(coming, -len(missing) % size))
         for start in range(0, len(missing), size):
             rows = missing[start : start + size]
-            with precision.computing(device):
-                encoded = self._encode(rows + [rows[-1]] * (size - len(rows)), device)
+            try:
+                encoded = self._encode(rows, size, precision, device)
+            except Exception:
+                if start + len(rows) <= lacking:
+                    raise
+                # It may be one of those ahead that is to blame, and those asked for are innocent.
+                rows = missing[start:lacking]
+                encoded = self._encode(rows, size, precision, device)
             for text, embeds in zip(rows, encoded, strict=False):
                 # A copy, or one kept row would keep its whole batch in memory.
                 kept = embeds.to(precision.weights, copy=True)
                 result[precision.name, size, text] = self._kept[precision.name, size, text] = kept
         for key in keys:
             self._kept.move_to_end(key)
-        while len(self._kept) > _KEPT:
+        most = _KEPT if batch is None else max(_KEPT, 4 * batch)
+        while len(self._kept) > most:
             self._kept.popitem(last=False)
         return torch.stack([result[key] for key in keys])
 
     @torch.no_grad()
-    def _encode(self, texts: Sequence[str], device: torch.device) -> torch.Tensor:
+    def _encode(
+        self, rows: Sequence[str], size: int, precision: Precision, device: torch.device
+    ) -> torch.Tensor:
+        """[size,L,D]: the rows' embeddings, and the last row's again where they are fewer than `size`."""
         window = self._window
+        texts = [*rows, *[rows[-1]] * (size - len(rows))]
         whole = self._tokenizer(texts, verbose=False).input_ids
         for text, ids in dict(zip(texts, whole, strict=True)).items():
             if len(ids) > window:
@@ -84,5 +98,6 @@ class TextEmbeds:
         )
         masked = getattr(self._text_encoder.config, "use_attention_mask", False)
         mask = tokens.attention_mask.to(device) if masked else None
-        encoded: torch.Tensor = self._text_encoder(tokens.input_ids.to(device), attention_mask=mask)[0]
+        with precision.computing(device):
+            encoded: torch.Tensor = self._text_encoder(tokens.input_ids.to(device), attention_mask=mask)[0]
         return encoded

@@ -1,5 +1,6 @@
 -- Settles with how many rows a job renders pictures of one size on one kind of device: the first answer holds.
--- What was measured is remembered for other jobs too. A cap (the device's memory ran out) lowers both.
+-- What was measured is remembered for other jobs too. A cap (the device's memory ran out) lowers the job's alone:
+-- what else held the memory then may be gone at the next.
 -- ARGV: job, incarnation, shard, attempt, kind, size, rows (0: only look), mixed (0 or 1), what the measurement
 -- is remembered under ('' for a number that was not measured), cap (0 or 1)
 -- Returns the rows, 0 (measure them), -1 (the lease is lost), or the kind that began the job and is another one
@@ -8,10 +9,8 @@ local mixed, measured, cap = ARGV[8] == '1', ARGV[9], ARGV[10] == '1'
 if not holds(id, ARGV[2], ARGV[3], ARGV[4]) then return -1 end
 local field = kind .. '\n' .. size
 local settled = tonumber(redis.call('HGET', key(id, 'rows'), field) or '0')
-local remembered = tonumber(measured ~= '' and redis.call('HGET', ROWS, measured) or '0')
 if cap then
   -- Another worker may have found less room before.
-  if remembered == 0 or rows < remembered then redis.call('HSET', ROWS, measured, rows) end
   if settled == 0 or rows < settled then redis.call('HSET', key(id, 'rows'), field, rows) end
   return rows
 end
@@ -27,7 +26,7 @@ if not mixed then
   if begun_on then return begun_on end
 end
 if rows == 0 then
-  rows = remembered
+  rows = tonumber(measured ~= '' and redis.call('HGET', ROWS, measured) or '0')
 elseif measured ~= '' then
   redis.call('HSET', ROWS, measured, rows)
 end

@@ -147,6 +147,15 @@ def test_a_file_rendered_again_by_itself_has_its_own_bytes(
         assert render(again, None, None, one_thread) == file.read_bytes(), again.request
 
 
+def test_the_next_run_goes_on_with_the_outputs_rows_though_each_has_its_own_redis(farm: Any) -> None:
+    for count, rows in ((2, {"rows": 6}), (5, {})):
+        environment = farm.environment(**rows)
+        del environment["IMAGEMILL_REDIS_URL"]
+        done = farm.run_in(environment, "run", farm.manifest(count), "--gpus", "none")
+        assert done.returncode == 0, done.stderr
+    assert [row["rendered_rows"] for row in farm.rows()] == [6] * 5, "never what is measured"
+
+
 def test_mode_fast_finishes_and_is_told_in_the_metadata(mill: Mill) -> None:
     status = mill.wait(mill.start("fast", LINES[:6], mode="fast"))
     assert (status.outcome, status.done) == ("complete", 6)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -230,10 +232,32 @@ def test_stop_leaves_between_two_steps(renderer: DiffusionRenderer, model: Image
         with pytest.raises(Stopped):
             render(renderer, [wanted(0, scheduler="DDIM", num_inference_steps=40)], stop=stop)
 
-    assert len(rows_seen(model, act)["unet"]) == 2
+    seen = rows_seen(model, act)
+    assert (len(seen["unet"]), seen["vae"]) == (2, [])
     asked.clear()
     with pytest.raises(Stopped):
         renderer.render_alone(wanted(0).request, None, stop)
+
+
+def test_what_was_finished_when_it_stops_is_still_handed_over(
+    renderer: DiffusionRenderer, model: ImageDiffusionModel, alone: dict[int, bytes]
+) -> None:
+    """After 3 forwards one picture is done and waits for others to be decoded with; after 5 a second."""
+    forwards: list[int] = []
+    hook = model.unet.register_forward_pre_hook(lambda module, args: forwards.append(1))
+    found: dict[int, bytes] = {}
+    wave = [MIX[0], MIX[2], wanted(50, scheduler="DDIM", num_inference_steps=40)]
+    with pytest.raises(Stopped):
+        for outcomes in renderer.render(BUCKET, Source(wave), lambda: len(forwards) == 5):
+            assert len(forwards) == 5 or not outcomes, "four are decoded together"
+            for asked, picture in outcomes:
+                assert isinstance(picture, Picture)
+                found[asked.request.seed] = picture.pixels.tobytes()
+    hook.remove()
+    assert len(forwards) == 5
+    assert found == {seed: alone[seed] for seed in (0, 2)}
+    last = wanted(60, num_inference_steps=1)
+    assert renderer.render_alone(last.request, None, lambda: True).finite
 
 
 def test_a_request_that_cannot_be_rendered_gets_its_error_and_the_others_their_pictures(
@@ -308,15 +332,25 @@ def test_alone_is_one_image_in_fp32_and_the_model_comes_back_unchanged() -> None
     assert 0 < np.abs(pictures[0].pixels.flatten() - in_half).mean() < 3
 
 
-def test_it_says_what_the_bytes_depend_on(renderer: DiffusionRenderer) -> None:
-    kind = torch.backends.cpu.get_cpu_capability()
-    assert (renderer.precision, renderer.device) == ("fp32", f"cpu {kind}, 1 thread")
-    assert renderer.versions["torch"] == torch.__version__
-    assert set(renderer.versions) == {"torch", "diffusers", "imagemill"}
+def test_it_says_what_the_bytes_depend_on(
+    renderer: DiffusionRenderer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = Path("/proc/cpuinfo").read_text().splitlines()
+    name = next(line for line in told if line.startswith("model name")).split(": ")[1].split(" @")[0]
+    kind = f"cpu {name} {torch.backends.cpu.get_cpu_capability()}"
+    assert (renderer.precision, renderer.device) == ("fp32", f"{kind}, 1 thread")
+    assert renderer.versions == {
+        "torch": torch.__version__,
+        "diffusers": version("diffusers"),
+        "transformers": version("transformers"),
+        "pillow": version("pillow"),
+        "imagemill": version("imagemill"),
+    }
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
     torch.set_num_threads(2)
     both = DiffusionRenderer(load_model(*MODEL, "fp32", "cpu", channels_last=True)).device
     torch.set_num_threads(1)
-    assert both == f"cpu {kind}, 2 threads, channels last"
+    assert both == f"{kind}, oneDNN AVX2, 2 threads, channels last"
 
 
 def test_rows_are_measured_on_the_unet_and_once(
@@ -358,10 +392,18 @@ def test_memory_that_runs_out_while_rows_are_measured_bounds_them(
     [
         (torch.OutOfMemoryError("CUDA out of memory"), OutOfMemory),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9"), OutOfMemory),
+        (RuntimeError("CUDA out of memory. Tried to allocate 20 GiB"), OutOfMemory),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), OutOfMemory),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), OutOfMemory),
+        (RuntimeError("Triton Error [CUDA]: out of memory"), OutOfMemory),
+        (torch.AcceleratorError("CUDA error: out of memory"), OutOfMemory),
         (torch.AcceleratorError("CUDA error: an illegal memory access was encountered"), BrokenDevice),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling cublasSgemm"), BrokenDevice),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), BrokenDevice),
         (RuntimeError("index out of range"), RuntimeError),
+        (RuntimeError("no tokens for 'a robot out of memory'"), RuntimeError),
     ],
-    ids=["no memory", "no memory on the CPU", "a broken device", "anything else"],
+    ids=str,
 )
 def test_errors_of_the_device_are_told_from_those_of_a_request(
     renderer: DiffusionRenderer, model: ImageDiffusionModel, raised: Exception, told: type[Exception]

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import copy
+import logging
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,8 @@ from PIL import Image
 
 from jobs.errors import LatentsError, ManifestError, ModelError, RenderError, SettingsError
 from jobs.schedulers import SCHEDULERS
-from worker.image_diffusion_model import ImageDiffusionModel
+from worker import image_diffusion_model
+from worker.image_diffusion_model import ImageDiffusionModel, compile_by_shape
 from worker.precision import resolve_device
 from worker.schedulers import build_scheduler
 from worker.shapes_random import build
@@ -208,6 +212,58 @@ def test_a_scheduler_that_is_not_linear_runs_by_itself_among_others_and_equals_d
             embeds = model.get_prompt_embeds(prompts[seed])
             alone = model.get_img_latents(embeds, seeds=seed, scheduler=name, **settings)
             assert torch.equal(alone, expected), "as many rows as in diffusers, so the same bits"
+
+
+def test_a_scheduler_without_a_table_is_warned_of_once_and_says_why(
+    pipe: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = model_of(pipe)
+    model.scheduler_DDIM = DDIMScheduler(**BETAS, thresholding=True)
+    with caplog.at_level(logging.WARNING):
+        for steps in (2, 2, 3):
+            model.prompt_to_img(["a cat", "a dog"], 16, 16, steps, scheduler="DDIM", progress=False)
+        model.prompt_to_img("a cat", 16, 16, 2, scheduler="LMS", progress=False)
+    told = [record.getMessage() for record in caplog.records if record.name == "worker.image_diffusion_model"]
+    assert told == [
+        f"DDIM at {steps} steps has no table (thresholding): it steps by itself, image by image"
+        for steps in (2, 3)
+    ]
+
+
+def test_what_a_scheduler_cannot_run_is_found_out_once(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_of(pipe)
+    asked: list[int] = []
+    compile_scheduler = image_diffusion_model.compile_scheduler
+
+    def counted(scheduler: Any, steps: int) -> Any:
+        asked.append(steps)
+        return compile_scheduler(scheduler, steps)
+
+    monkeypatch.setattr(image_diffusion_model, "compile_scheduler", counted)
+    for _ in range(2):
+        with pytest.raises(RenderError, match="1500: DDIM cannot run so many"):
+            model.scheduler_table("ddim", 1500)
+        assert model.scheduler_table("DDIM", 3).forwards == 3
+    assert asked == [1500, 3]
+    monkeypatch.setattr(image_diffusion_model, "_KEPT_TABLES", 2)
+    for steps in (4, 3, 1500):  # the oldest is forgotten
+        with contextlib.suppress(RenderError):
+            model.scheduler_table("DDIM", steps)
+    assert asked == [1500, 3, 4, 1500]
+
+
+def test_each_shape_is_compiled_to_a_graph_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's own way is one graph for all shapes after the first, and none after eight."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 8)
+    counters = torch._dynamo.utils.counters
+    torch._dynamo.reset()
+    before = counters["stats"]["unique_graphs"]
+    forward = compile_by_shape(torch.nn.Linear(4, 4))
+    for rows in [*range(2, 12), *range(2, 12)]:
+        assert forward(torch.ones(rows, 4)).shape == (rows, 4)
+    torch._dynamo.reset()
+    assert counters["stats"]["unique_graphs"] - before == 10
 
 
 def unet_rows(model: ImageDiffusionModel, act: Callable[[], object]) -> list[int]:

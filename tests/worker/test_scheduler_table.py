@@ -105,6 +105,14 @@ def test_a_table_reaches_no_further_back_than_the_first_step() -> None:
             assert not table.coefficients[step, X_TERMS + step + 1 : -1].any(), (name, step)
 
 
+def test_a_term_that_counts_for_nothing_is_zero_and_not_what_fitting_left_of_it() -> None:
+    for name in NAMES:
+        coefficients = compile_scheduler(scheduler_of(name), 10).coefficients
+        assert coefficients is not None
+        dust = (coefficients != 0) & (np.abs(coefficients) < 1e-10)
+        assert not dust.any(), (name, coefficients[dust])
+
+
 def test_ddim_has_the_coefficients_of_its_paper() -> None:
     scheduler = scheduler_of("DDIM")
     table = compile_scheduler(scheduler, 10)

@@ -27,6 +27,7 @@ from jobs.request import Entry, ImageRequest
 from jobs.settings import Settings
 from jobs.shard import Shard, encode_shard
 from producer.embedded_redis import EmbeddedRedis
+from worker import buckets
 from worker.disk_space import DiskSpace
 from worker.encode import read_request
 from worker.engine import Engine
@@ -251,9 +252,16 @@ class Bench:
     def begin(self, claim: Claim | None = None, *, ledger: Ledger | None = None) -> Running:
         return Running(lambda: self.run(claim, ledger=ledger))
 
-    def begin_until(self, done: int, claim: Claim | None = None, *, ledger: Ledger | None = None) -> Running:
+    def begin_until(
+        self,
+        done: int,
+        claim: Claim | None = None,
+        *,
+        ledger: Ledger | None = None,
+        batches: int | None = None,
+    ) -> Running:
         """Begins a run and sees so many images into the ledger; the next wait for `painter.allowed`."""
-        self.painter.hold_after(done // ROWS)
+        self.painter.hold_after(done // ROWS if batches is None else batches)
         running = self.begin(claim, ledger=ledger)
         self.wait_until(lambda: self.status().done == done, f"{done} images are in the ledger")
         return running
@@ -678,7 +686,45 @@ def test_rows_that_do_not_fit_are_halved_for_the_job_and_told_in_the_metadata(be
     bench.start_engine()
     bench.run()
     assert bench.painter.measured == []
-    assert {row["rendered_rows"] for row in bench.output.rows(0)} == {2}
+    assert {row["rendered_rows"] for row in bench.output.rows(0)} == {ROWS}
+
+
+@pytest.mark.parametrize("end", ["cancel", "stop", "lose", "raise"])
+def test_rows_that_do_not_fit_are_told_however_the_shard_ends(bench: Bench, end: str) -> None:
+    bench.submit(lines(6))
+    bench.painter.most_rows = 2
+    claim = bench.claim()
+    running = bench.begin_until(2, claim, batches=1)
+    if end == "cancel":
+        bench.ledger.control(bench.job_id, "cancel")
+    elif end == "stop":
+        bench.stop_engine()
+    elif end == "lose":
+        bench.ledger.release(claim)
+    else:
+        bench.client.hset(redis_keys.job(bench.job_id), "done", "no number")
+        bench.painter.allowed.release(10)
+    assert running.report().ended == {
+        "cancel": "cancelled", "stop": "released", "lose": "lost", "raise": "refused"
+    }[end]  # fmt: skip
+    [rows] = bench.client.hvals(redis_keys.job(bench.job_id, "rows"))
+    assert int(rows) == (ROWS if end == "lose" else 2)
+
+
+def test_the_rows_of_an_output_wait_for_space_like_its_pictures(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, wait_until: Wait
+) -> None:
+    keep, full = buckets.keep_rows, threading.Event()
+    full.set()
+    monkeypatch.setattr(
+        buckets, "keep_rows", lambda *told: failing(errno.ENOSPC)() if full.is_set() else keep(*told)
+    )
+    bench.submit(lines(2))
+    running = bench.begin()
+    wait_until(lambda: bench.space.notice, "the run waits for space")
+    full.clear()
+    assert running.report().ended == "committed"
+    assert (bench.output.private / "rows.json").is_file()
 
 
 def test_a_failures_command_has_the_rows_that_fitted(bench: Bench) -> None:

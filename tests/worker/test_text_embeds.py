@@ -96,9 +96,48 @@ def test_the_last_texts_are_kept_and_no_more(
     assert encoded == [], "it was asked for later than the dog"
     texts.get(["a dog"], FP32, CPU)
     assert encoded == [["a dog"]]
-    five = texts.get(["one", "two", "three", "large", "small"], FP32, CPU, batch=2)
+    five = texts.get(["one", "two", "three", "large", "small"], FP32, CPU)
     assert five.shape == (5, 77, 96)
     assert len(texts._kept) == 3
+
+
+def test_four_batches_are_kept_so_that_what_is_encoded_ahead_is_there_when_asked_for(
+    texts: TextEmbeds, encoded: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_embeds, "_KEPT", 3)
+    ahead = ["one", "two", "three", "large"]
+    texts.get(["small"], FP32, CPU, batch=5, ahead=ahead)
+    texts.get(["a cat", "a dog", "a fox", "a sea", "a sky"], FP32, CPU, batch=5)
+    texts.get(ahead, FP32, CPU, batch=5)
+    assert len(encoded) == 2
+
+
+@pytest.fixture
+def no_bad(pipe, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    """The encoder breaks on the text 'BAD'."""
+    bad = pipe.tokenizer(["BAD"]).input_ids[0][1]
+
+    def refuse(module: object, args: tuple[torch.Tensor]) -> None:
+        if (args[0][:, 1] == bad).any():
+            raise ValueError("BAD")
+
+    hook = pipe.text_encoder.register_forward_pre_hook(refuse)
+    yield
+    hook.remove()
+
+
+@pytest.mark.usefixtures("no_bad")
+def test_a_text_that_breaks_the_encoder_harms_nobody_while_it_is_only_ahead(
+    pipe, encoded: list[list[str]]
+) -> None:  # type: ignore[no-untyped-def]
+    words = ["one cat", "two cat", "three cat"]
+    expected = TextEmbeds(pipe.tokenizer, pipe.text_encoder).get(words, FP32, CPU, batch=2)
+    texts = TextEmbeds(pipe.tokenizer, pipe.text_encoder)
+    del encoded[:]
+    assert torch.equal(texts.get(words, FP32, CPU, batch=2, ahead=["BAD", "a dog"]), expected)
+    assert {len(batch) for batch in encoded} == {2}
+    with pytest.raises(ValueError, match="BAD"):
+        texts.get(["BAD"], FP32, CPU, batch=2, ahead=["a dog"])
 
 
 def test_a_prompt_too_long_is_cut_with_one_warning_that_names_what_is_lost(
