@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import islice, product
+from math import prod
+from typing import Any, TypeVar
 
 from jobs.errors import LatentsError
-from jobs.manifest import DefaultSettings, Manifest, PromptLine
+from jobs.identity import Mould
+from jobs.line import LINE_SETTINGS, Line, written_images
+from jobs.manifest import Manifest
+from jobs.manifest_parts import Sweep
 from jobs.models import ModelRef
-from jobs.request import REQUEST_FIELDS, Entry, ImageRequest, derived_seed
+from jobs.prompt_files.sources import Sources, lines
+from jobs.request import Entry, ImageRequest
+from jobs.tally import Tally
 
-_SETTINGS = tuple(name for name in DefaultSettings.model_fields if name in REQUEST_FIELDS and name != "seed")
-"""An image's settings that a manifest may give for all its lines and a line for itself."""
+Identified = tuple[str, Entry]
+"""An entry after its image_id, which costs more than all the rest."""
+
+_Listed = TypeVar("_Listed", Entry, Identified)
+
+_GIVEN, _DERIVED, _BITS = 1, 2, 2
+_MOULDS = 1024
+"""Combinations of settings that are kept: a file may have other ones on each of its rows."""
 
 
 def base_request(manifest: Manifest, model: ModelRef) -> ImageRequest:
@@ -27,7 +40,7 @@ def base_request(manifest: Manifest, model: ModelRef) -> ImageRequest:
         precision=manifest.precision,
         image_format=manifest.image_format,
         image_quality=manifest.image_quality,
-        **{name: getattr(manifest.settings, name) for name in _SETTINGS},
+        **{name: getattr(manifest.settings, name) for name in LINE_SETTINGS},
     )
 
 
@@ -37,86 +50,143 @@ def expand(
     on_duplicate: Callable[[Entry], None] | None = None,
     *,
     latents: Mapping[str, str] | None = None,
+    sources: Sources | None = None,
 ) -> Iterator[Entry]:
-    """Every image request of `manifest`, in its order; an image_id twice is yielded once and told.
+    """Every image request of `manifest`: what `identify` tells, without the ids."""
+    for _, entry in identify(manifest, model, on_duplicate, latents=latents, sources=sources):
+        yield entry
+
+
+def identify(
+    manifest: Manifest,
+    model: ModelRef,
+    on_duplicate: Callable[[Entry], None] | None = None,
+    *,
+    latents: Mapping[str, str] | None = None,
+    sources: Sources | None = None,
+) -> Iterator[Identified]:
+    """Every image request of `manifest` with its image_id; an image_id twice is yielded once and told.
+
+    The order: the prompts of the manifest, then its files row by row; of each prompt the combinations of its
+    variables (the last in the prompt fastest), of those the combinations of the sweep (the last setting of
+    `Sweep` fastest), of those the seeds. The order of keys in YAML counts nowhere.
 
     A line without a seed gets derived ones: they hang on the manifest's name, the line's settings and its
     number among equals, so inserting a line changes no other picture. `latents` gives the SHA-256 of each
     file of initial latents, as `jobs.manifest_latents` returns it; a manifest that names such files needs it
-    (LatentsError).
+    (LatentsError). `sources` are the prompt files as they were checked: ManifestError when one has changed.
     """
     hashes = {} if latents is None else latents
-    ordinals: dict[bytes, int] = {}
-    derived: set[bytes] = set()
-    given: set[bytes] = set()
-    base, defaults = base_request(manifest, model), manifest.settings
-    for index, written in enumerate(manifest.prompts):
-        line = PromptLine(prompt=written) if isinstance(written, str) else written
-        init_latents = None
-        if line.init_latents is not None:
-            init_latents = hashes.get(line.init_latents)
-            if init_latents is None:
-                where = manifest.place("prompts", index, "init_latents")
-                raise LatentsError(
-                    f"{where} = {line.init_latents}: has not been read: read it before expanding"
-                )
-        own = {name: value for name in _SETTINGS if (value := getattr(line, name)) is not None}
-        request = replace(base, prompt=line.prompt, init_latents=init_latents, **own)
-        columns = {} if line.columns is None else line.columns
-        images = defaults.images_per_prompt if line.images_per_prompt is None else line.images_per_prompt
-        seeds = _seeds(line, defaults, images)
-        if seeds is None:
-            equals = hashlib.blake2b(repr(request).encode(), digest_size=16).digest()
-            ordinal = ordinals.get(equals, 0)
-            for _ in range(images):
-                # Derived seeds have 32 bits: among many equals two can meet, and then the next one is taken.
-                while True:
-                    seed = derived_seed(manifest.name, request, ordinal)
-                    numbered = replace(request, seed=seed)
-                    key = bytes.fromhex(numbered.image_id)
-                    ordinal += 1
-                    if key not in derived:
-                        break
-                entry = Entry(request=numbered, id=line.id, columns=columns, seed_ordinal=ordinal - 1)
-                derived.add(key)
-                if key not in given:
-                    yield entry
-                elif on_duplicate is not None:
-                    on_duplicate(entry)
-            ordinals[equals] = ordinal
-            continue
+    base, swept = base_request(manifest, model), _swept(manifest)
+    combinations = [dict(zip(swept, values, strict=True)) for values in product(*swept.values())]
+    moulds: dict[tuple[object, ...], list[Mould]] = {}
+    seen = _Seen(on_duplicate)
+    for line in lines(manifest, sources):
+        key = (line.init_latents, *line.settings.items()) if line.settings or line.init_latents else ()
+        made = moulds.get(key)
+        if made is None:
+            if len(moulds) == _MOULDS:
+                moulds.clear()
+            own = replace(base, init_latents=_hash(manifest, line, hashes), **line.settings)
+            made = moulds[key] = [
+                Mould(manifest.name, replace(own, **{k: v for k, v in settings.items() if k != "seed"}))
+                for settings in combinations
+            ]
+        for mould, settings in zip(made, combinations, strict=True):
+            seeds = line.seeds
+            if "seed" in settings:
+                seeds = range(settings["seed"], settings["seed"] + line.images)
+            yield from seen.derived(line, mould) if seeds is None else seen.given(line, mould, seeds)
+
+
+def count_images(manifest: Manifest, sources: Sources) -> int:
+    """How many images `manifest` asks for, doubled ones too. Nothing is read or hashed for it."""
+    return (written_images(manifest) + sources.images) * prod(
+        len(values) for values in _swept(manifest).values()
+    )
+
+
+class _Seen:
+    """What a job has asked for so far: 12 bytes an image, whatever its prompt."""
+
+    def __init__(self, on_duplicate: Callable[[Entry], None] | None) -> None:
+        self._on_duplicate = on_duplicate
+        # For each image_id (its 64 bits) how its seed came about, and for the first image of a line without a
+        # seed, above those two bits, how many numbers among equals are taken.
+        self._tally = Tally()
+
+    def given(self, line: Line, mould: Mould, seeds: Iterable[int]) -> Iterator[Identified]:
+        """One image for each seed."""
         for seed in seeds:
-            numbered = replace(request, seed=seed)
-            key = bytes.fromhex(numbered.image_id)
-            entry = Entry(request=numbered, id=line.id, columns=columns)
-            if key not in given and key not in derived:
-                yield entry
-            elif on_duplicate is not None:
-                on_duplicate(entry)
-            given.add(key)
+            image_id = mould.image_id(line.prompt, seed)
+            before = self._tally.mark(int(image_id, 16), _GIVEN)
+            entry = Entry(request=mould.request(line.prompt, seed), id=line.id, columns=line.columns)
+            if before == 0:
+                yield image_id, entry
+            elif self._on_duplicate is not None:
+                self._on_duplicate(entry)
+
+    def derived(self, line: Line, mould: Mould) -> Iterator[Identified]:
+        """As many images as the line asks for, with the next seeds that its equals have left."""
+        tally, ordinal, first = self._tally, 0, None
+        for _ in range(line.images):
+            # Derived seeds have 32 bits: among many equals two can meet, and then the next one is taken.
+            while True:
+                seed = mould.derived_seed(line.prompt, ordinal)
+                image_id = mould.image_id(line.prompt, seed)
+                key = int(image_id, 16)
+                before = tally.mark(key, _DERIVED)
+                ordinal += 1
+                if first is None:
+                    first = key
+                    ordinal = max(ordinal, before >> _BITS)
+                if not before & _DERIVED:
+                    break
+            entry = Entry(
+                request=mould.request(line.prompt, seed),
+                id=line.id,
+                columns=line.columns,
+                seed_ordinal=ordinal - 1,
+            )
+            if not before & _GIVEN:
+                yield image_id, entry
+            elif self._on_duplicate is not None:
+                self._on_duplicate(entry)
+        # The next of its equals goes on from here, and need not count them through.
+        if first is not None and ordinal > 1:
+            tally.set(first, tally.get(first) & (_GIVEN | _DERIVED) | ordinal << _BITS)
 
 
-def limit(entries: Iterable[Entry], count: int) -> Iterator[Entry]:
+def _swept(manifest: Manifest) -> dict[str, Sequence[Any]]:
+    return {
+        name: values for name in Sweep.model_fields if (values := getattr(manifest.sweep, name)) is not None
+    }
+
+
+def _hash(manifest: Manifest, line: Line, hashes: Mapping[str, str]) -> str | None:
+    file = line.init_latents
+    if file is None or file in hashes:
+        return None if file is None else hashes[file]
+    files = [None if isinstance(one, str) else one.init_latents for one in manifest.prompts]
+    where = manifest.place("prompts", files.index(file), "init_latents")
+    raise LatentsError(f"{where} = {file}: has not been read: read it before expanding")
+
+
+def limit(entries: Iterable[_Listed], count: int) -> Iterator[_Listed]:
     """The first `count` entries."""
     return islice(entries, count)
 
 
-def sample(entries: Iterable[Entry], count: int, name: str) -> list[Entry]:
+def sample(entries: Iterable[_Listed], count: int, name: str) -> list[_Listed]:
     """`count` entries drawn at random, in their order; the same ones each time for the same `name`.
 
     The draw hangs on each image's own id, so a manifest that grows keeps most of its sample.
     """
 
-    def lot(numbered: tuple[int, Entry]) -> bytes:
-        return hashlib.sha256(f"{name}\0{numbered[1].request.image_id}".encode()).digest()
+    def lot(numbered: tuple[int, _Listed]) -> bytes:
+        listed = numbered[1]
+        image_id = listed.request.image_id if isinstance(listed, Entry) else listed[0]
+        return hashlib.sha256(f"{name}\0{image_id}".encode()).digest()
 
     drawn = heapq.nsmallest(count, enumerate(entries), key=lot)
     return [entry for _, entry in sorted(drawn, key=lambda numbered: numbered[0])]
-
-
-def _seeds(line: PromptLine, defaults: DefaultSettings, images: int) -> Iterable[int] | None:
-    """The line's given seeds; None when they are to be derived."""
-    if line.seeds is not None:
-        return line.seeds
-    seed = line.seed if "seed" in line.model_fields_set else defaults.seed
-    return None if seed is None else range(seed, seed + images)

@@ -6,147 +6,66 @@ What a manifest reads (a model's folder, initial latents) is relative to the man
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
-    JsonValue,
     PrivateAttr,
     Tag,
     ValidationError,
-    ValidationInfo,
     field_validator,
+    model_validator,
 )
 from pydantic_core import PydanticCustomError
 
 from jobs.errors import ManifestError, ModelError
-from jobs.manifest_errors import problems_between_lines, problems_of, report
+from jobs.manifest_errors import problems_of, report
 from jobs.manifest_fields import (
-    Count,
-    Guidance,
     ImageFormat,
-    LatentsFile,
     ModelName,
     PathText,
     Precision,
     Quality,
     Retention,
     Revision,
-    SchedulerName,
-    Seed,
-    Side,
-    Steps,
     Text,
-    column_trouble,
 )
-from jobs.models import ModelRef, is_folder_name, resolve_model
-from jobs.yaml_marks import MAX_BYTES, Document, Location, Problem, dotted, read_yaml
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
-
-
-class DefaultSettings(_Strict):
-    """What every prompt has that does not say otherwise."""
-
-    negative_prompt: Text = ""
-    """What the pictures should not show."""
-    height: Side = 512
-    """Pixels, a multiple of 8."""
-    width: Side = 512
-    """Pixels, a multiple of 8."""
-    num_inference_steps: Steps = 50
-    """Denoising steps."""
-    guidance_scale: Guidance = 7.5
-    """Classifier-free guidance; 1 switches it off."""
-    scheduler: SchedulerName = "LMS"
-    """The sampler: A1111's, kohya's or diffusers' name, in any case."""
-    seed: Seed | None = None
-    """The seed of every prompt; null derives one for each picture from its settings."""
-    images_per_prompt: Count = 1
-    """Pictures of each prompt. With a seed they take seed, seed+1, …"""
-
-
-def _leave_out_or_give(schema: dict[str, Any]) -> None:
-    """Describe a key of a prompt as what may be left out but, `seed` aside, not null: its default is in
-    `settings`."""
-    for name, described in schema["properties"].items():
-        described.pop("default", None)
-        if name != "seed" and {"type": "null"} in described.get("anyOf", ()):
-            choices = [choice for choice in described["anyOf"] if choice != {"type": "null"}]
-            del described["anyOf"]
-            described.update(choices[0] if len(choices) == 1 else {"anyOf": choices})
-    schema["allOf"] = [
-        {"not": {"required": ["seeds", "seed"]}},
-        {"not": {"required": ["seeds", "images_per_prompt"]}},
-    ]
-
-
-class PromptLine(_Strict):
-    """One prompt with settings of its own; a key left out (None) is as in `settings`."""
-
-    model_config = ConfigDict(json_schema_extra=_leave_out_or_give)
-
-    prompt: Text
-    """The text to draw; "" is unconditional."""
-    negative_prompt: Text | None = None
-    """What the picture should not show."""
-    height: Side | None = None
-    """Pixels, a multiple of 8."""
-    width: Side | None = None
-    """Pixels, a multiple of 8."""
-    num_inference_steps: Steps | None = None
-    """Denoising steps."""
-    guidance_scale: Guidance | None = None
-    """Classifier-free guidance; 1 switches it off."""
-    scheduler: SchedulerName | None = None
-    """The sampler."""
-    seed: Seed | None = None
-    """The seed of the first picture; null derives one, whatever `settings` says."""
-    images_per_prompt: Count | None = None
-    """Pictures of this prompt. With a seed they take seed, seed+1, …"""
-    seeds: Annotated[tuple[Seed, ...], Field(min_length=1, strict=False)] | None = None
-    """One picture for each of these seeds; excludes `seed` and `images_per_prompt` beside it."""
-    id: Text | None = None
-    """Your own name for the line; goes to the metadata."""
-    columns: dict[str, JsonValue] | None = None
-    """Your own metadata columns, any JSON values."""
-    init_latents: LatentsFile | None = None
-    """A .npy or .safetensors file of initial latents, [channels, h, w]; relative to the manifest."""
-
-    @field_validator("seeds")
-    @classmethod
-    def _seeds_stand_alone(cls, seeds: object, info: ValidationInfo) -> object:
-        for other in ("seed", "images_per_prompt"):
-            if seeds is not None and info.data.get(other) is not None:
-                raise PydanticCustomError(
-                    "conflict", "excludes {other}: remove one of them", {"other": other}
-                )
-        return seeds
-
-    @field_validator("columns")
-    @classmethod
-    def _columns_fit_the_metadata(cls, columns: dict[str, JsonValue] | None) -> dict[str, JsonValue] | None:
-        for name, value in (columns or {}).items():
-            trouble = column_trouble(name, value)
-            if trouble is not None:
-                raise PydanticCustomError("column", "{what}", {"what": trouble, "below": name})
-        return columns
+from jobs.manifest_parts import DefaultSettings, PromptLine, PromptSource, Strict, Sweep
+from jobs.manifest_paths import absolute_paths, put_variable_files
+from jobs.manifest_relations import problems_between_lines
+from jobs.models import ModelRef, resolve_model
+from jobs.yaml_marks import MAX_BYTES, Location, dotted, read_yaml
 
 
 def _text_or_mapping(value: object) -> str:
     return "mapping" if isinstance(value, (dict, PromptLine)) else "text"
 
 
-class Manifest(_Strict):
+def _as_sources(value: object) -> object:
+    """A file's bare name as a source, one source as a list of one."""
+    several = value if isinstance(value, (list, tuple)) else [value]
+    return [{"file": one} if isinstance(one, str) else one for one in several]
+
+
+_Written = str | PromptSource | Annotated[list[str | PromptSource], Field(min_length=1)]
+
+
+def _prompts_or_files(schema: dict[str, Any]) -> None:
+    """A manifest names its prompts, or files of them, or both."""
+    for name in ("prompts", "prompts_from", "sweep"):
+        schema["properties"][name].pop("default", None)
+    schema["anyOf"] = [{"required": ["prompts"]}, {"required": ["prompts_from"]}]
+
+
+class Manifest(Strict):
     """A job as it was written, with its paths made absolute."""
+
+    model_config = ConfigDict(json_schema_extra=_prompts_or_files)
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9_-])?$")]
     """The job's name: lower-case letters, digits, ".", "_" and "-"; jobs are called NAME-1, NAME-2, …"""
@@ -186,8 +105,18 @@ class Manifest(_Strict):
             ...,
         ],
         Field(min_length=1, strict=False),
-    ]
+    ] = ()
     """What to draw: texts, or mappings with a prompt and settings of its own."""
+    prompts_from: Annotated[
+        tuple[PromptSource, ...],
+        Field(min_length=1, strict=False),
+        BeforeValidator(_as_sources, json_schema_input_type=_Written),
+    ] = ()
+    """Files of prompts, after those of `prompts`: names, patterns, or mappings with `file`."""
+    on_bad_row: Literal["stop", "skip"] = "stop"
+    """stop submits nothing while a row of a prompt file is wrong; skip leaves such rows out and says so."""
+    sweep: Sweep = Sweep()
+    """Settings of which every prompt, of files too, takes all combinations."""
 
     _places: dict[Location, str] = PrivateAttr(default_factory=dict)
 
@@ -197,6 +126,13 @@ class Manifest(_Strict):
         if layout == "webdataset":
             raise PydanticCustomError("layout", "is not there yet: use files")
         return layout
+
+    @model_validator(mode="after")
+    def _has_prompts(self) -> Self:
+        if not self.prompts and not self.prompts_from:
+            what = "is missing: add it, or prompts_from"
+            raise PydanticCustomError("column", "{what}", {"what": what, "below": "prompts"})
+        return self
 
     def __eq__(self, other: object) -> bool:
         """Whether both say the same; where it was written does not count."""
@@ -224,15 +160,23 @@ class Manifest(_Strict):
         for line in self.prompts:
             if isinstance(line, PromptLine) and line.columns is not None:
                 names.update(dict.fromkeys(line.columns))
+        for source in self.prompts_from:
+            names.update(dict.fromkeys(source.columns))
         return tuple(names)
 
     def to_json(self) -> dict[str, Any]:
         """A mapping of JSON values from which `from_json` makes an equal manifest; defaults written out."""
-        mapping = self.model_dump(mode="json", exclude={"prompts"})
-        mapping["prompts"] = [
-            line if isinstance(line, str) else line.model_dump(mode="json", exclude_unset=True)
-            for line in self.prompts
-        ]
+        mapping = self.model_dump(mode="json", exclude={"prompts", "prompts_from", "sweep"})
+        swept = self.sweep.model_dump(mode="json", exclude_none=True)
+        if swept:
+            mapping["sweep"] = swept
+        if self.prompts_from:
+            mapping["prompts_from"] = [source.model_dump(mode="json") for source in self.prompts_from]
+        if self.prompts:
+            mapping["prompts"] = [
+                line if isinstance(line, str) else line.model_dump(mode="json", exclude_unset=True)
+                for line in self.prompts
+            ]
         return mapping
 
     @classmethod
@@ -257,8 +201,8 @@ def load_manifest(path: Path) -> Manifest:
         raise ManifestError(
             f"{path}:{line}:{column}: must be a mapping with at least name, model and prompts"
         )
-    problems = list(document.problems)
     raw = document.root.value
+    problems = [*document.problems, *put_variable_files(raw, document, path.parent)]
     manifest = None
     try:
         manifest = Manifest.model_validate(raw)
@@ -267,7 +211,10 @@ def load_manifest(path: Path) -> Manifest:
     problems += problems_between_lines(raw, document, PromptLine.model_fields)
     if manifest is None or problems:
         raise ManifestError(report(str(path), problems))
-    return _with_absolute_paths(manifest, path, document)
+    absolute = absolute_paths(manifest, path, document)
+    resolved = manifest.model_copy(update=absolute.update)
+    resolved._places.update(absolute.places)
+    return resolved
 
 
 def json_schema() -> dict[str, Any]:
@@ -288,41 +235,3 @@ def _read(path: Path) -> bytes:
         raise ManifestError(f"{path}: there is no such file") from None
     except OSError as error:
         raise ManifestError(f"{path}: cannot be read: {error.strerror}") from None
-
-
-def _with_absolute_paths(manifest: Manifest, path: Path, document: Document) -> Manifest:
-    places: dict[Location, str] = {}
-    problems: list[Problem] = []
-
-    def absolute(base: Path, text: str, at: Location) -> str:
-        line, column = document.place(at)
-        places[at] = f"{path}:{line}:{column}"
-        try:
-            wanted = base.absolute() / Path(text).expanduser()
-        except RuntimeError:
-            problems.append(
-                Problem(line, column, f"{dotted(at)} = {text}: there is no such user: write it out")
-            )
-            return text
-        return str(wanted.resolve() if ".." in wanted.parts else wanted)
-
-    update: dict[str, Any] = {}
-    output = f"out/{manifest.name}" if manifest.output is None else manifest.output
-    # One folder under two names (a symbolic link) would be two outputs to the ledger.
-    update["output"] = os.path.realpath(absolute(Path(), output, ("output",)))
-    for field in ("model", "revision"):
-        line, column = document.place((field,))
-        places[(field,)] = f"{path}:{line}:{column}"
-    if is_folder_name(manifest.model):
-        update["model"] = absolute(path.parent, manifest.model, ("model",))
-    lines = list(manifest.prompts)
-    for index, prompt in enumerate(lines):
-        if not isinstance(prompt, str) and prompt.init_latents is not None:
-            file = absolute(path.parent, prompt.init_latents, ("prompts", index, "init_latents"))
-            lines[index] = prompt.model_copy(update={"init_latents": file})
-    update["prompts"] = tuple(lines)
-    if problems:
-        raise ManifestError(report(str(path), problems))
-    resolved = manifest.model_copy(update=update)
-    resolved._places.update(places)
-    return resolved

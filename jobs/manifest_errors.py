@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
-from jobs.manifest_fields import MAX_SEED
 from jobs.yaml_marks import REFUSED, Document, Location, Problem, dotted, shortened
 
 MAX_TOLD: Final = 20
@@ -64,82 +63,41 @@ def problems_of(error: ValidationError, document: Document | None, model: type[B
         if one["input"] is REFUSED or (one["type"] == "too_short" and one["input"]):
             continue  # pydantic counts valid elements only: a list whose elements are all wrong is not short.
         context = one.get("ctx", {})
-        path = _path(one["loc"])
+        path = as_written(one["loc"], document)
         if "below" in context:
             path = (*path, context["below"])
+        elif "at" in context:
+            path = (*path[:-1], *context["at"])
         kind = one["type"]
-        of_key = kind == "extra_forbidden" or "below" in context
+        of_key = kind == "extra_forbidden" or "below" in context or len(context.get("at", ())) > 1
         place = (0, 0) if document is None else document.place(path, of_key=of_key)
         if kind == "extra_forbidden":
-            what = _unknown_key(str(path[-1]), _fields_around(path, model))
+            what = unknown_key(str(path[-1]), _fields_around(path, model))
         else:
             what = _what(kind, path, one["input"], context) or one["msg"]
         shown = dotted(path)
-        if kind not in ("missing", "extra_forbidden", "column"):
+        if kind not in ("missing", "extra_forbidden", "column") and not of_key:
             shown += f" = {_written(path, one['input'], document)}"
         problems.append(Problem(*place, f"{shown}: {what}"))
     return problems
 
 
-def problems_between_lines(
-    raw: dict[str, Any], document: Document, line_keys: Container[str]
-) -> Iterator[Problem]:
-    """What no field shows alone: nulls that would hide a default, seeds that run out, columns of two kinds.
-
-    `datasets.load_dataset` types a column by its first rows and fails at, or truncates, later ones of
-    another kind.
-    """
-    settings = raw.get("settings")
-    defaults = settings if isinstance(settings, dict) else {}
-    lines = raw.get("prompts")
-    kinds: dict[str, tuple[str, int]] = {}
-    for index, line in enumerate(lines if isinstance(lines, list) else ()):
-        if not isinstance(line, dict):
-            continue
-        for key, value in line.items():
-            if value is None and key in line_keys and key not in ("prompt", "seed"):
-                place = document.place(("prompts", index, key))
-                where = f"prompts[{index}].{key}"
-                yield Problem(*place, f"{where}: has no value: remove the key, and `settings` counts")
-        seed = line.get("seed", defaults.get("seed"))
-        count = line.get("images_per_prompt", defaults.get("images_per_prompt", 1))
-        if "seeds" not in line and type(seed) is int and type(count) is int:
-            last = seed + count - 1
-            if seed <= MAX_SEED < last:
-                place = document.place(("prompts", index, "seed"))
-                where = f"prompts[{index}].seed = {seed}"
-                yield Problem(*place, f"{where}: the last of {count} seeds is above 2**63-1: start lower")
-        columns = line.get("columns")
-        for name, value in columns.items() if isinstance(columns, dict) else ():
-            kind = _kind(value)
-            if kind is None:
-                continue
-            first, first_index = kinds.setdefault(name, (kind, index))
-            if kind != first:
-                row, column = document.place(("prompts", index, "columns", name))
-                seen = document.place(("prompts", first_index, "columns", name))[0]
-                where = f"prompts[{index}].columns.{name}"
-                numbers = {kind, first} == {"a whole number", "a decimal number"}
-                remedy = "write 1.0 for 1" if numbers else "give a column one kind"
-                what = f"is {kind}, but {first} on line {seen}: {remedy}"
-                yield Problem(row, column, f"{where}: {what}")
-
-
-def _kind(value: object) -> str | None:
-    """What a table calls a column's value; None for null, which fits any."""
-    if value is None or value is REFUSED:
-        return None
-    if isinstance(value, bool):
-        return "true or false"
-    kinds = {int: "a whole number", float: "a decimal number", str: "text", list: "a list"}
-    return kinds.get(type(value), "a mapping")
-
-
-def _path(location: tuple[str | int, ...]) -> Location:
-    """pydantic's location without the branch of the union that it went through."""
+def as_written(location: tuple[str | int, ...], document: Document | None) -> Location:
+    """pydantic's location as the file has it: without the branch of the union that it went through, and
+    without the list and the mapping that a file's bare name stands for."""
     if len(location) > 2 and location[0] == "prompts" and location[2] in ("text", "mapping"):
         return location[:2] + location[3:]
-    return location
+    if location[:1] != ("prompts_from",) or document is None:
+        return location
+    path: Location = ("prompts_from",)
+    for step in location[1:]:
+        node = document.find(path)
+        below = node.children if node is not None else None
+        if not (isinstance(step, int) and not isinstance(below, list)) and not (
+            step == "file" and below is None
+        ):
+            path = (*path, step)
+    return path
 
 
 def _written(path: Location, value: Any, document: Document | None) -> str:
@@ -147,7 +105,7 @@ def _written(path: Location, value: Any, document: Document | None) -> str:
     node = None if document is None else document.find(path)
     if node is not None and node.text is not None:
         return shortened(node.text or "(nothing)")
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         return f"a list of {len(value)}"
     if isinstance(value, Mapping):
         return "a mapping"
@@ -222,11 +180,16 @@ def _fields_around(path: Location, model: type[BaseModel]) -> dict[str, str]:
             }
         case ("settings", *_):
             return {name: name for name in settings}
+        case ("sweep", *_):
+            return {name: name for name in schema["$defs"]["Sweep"]["properties"]}
+        case ("prompts_from", *_):
+            return {name: name for name in schema["$defs"]["PromptSource"]["properties"]}
         case _:
             return {name: name for name in schema["$defs"]["PromptLine"]["properties"]}
 
 
-def _unknown_key(key: str, known: dict[str, str]) -> str:
+def unknown_key(key: str, known: dict[str, str]) -> str:
+    """What to say of a key that is none of `known` (key -> how to write it from there)."""
     spelled = key.lower().replace("-", "_")
     meant = _OTHER_WORDS.get(spelled)
     if meant not in known:

@@ -17,6 +17,14 @@ from jobs.schedulers import SCHEDULERS, find_scheduler
 
 MAX_SEED: Final = 2**63 - 1
 
+# The numbers that a setting may have: pydantic's types below and the rows of prompt files both ask these.
+SIDES: Final = range(8, 8192 + 8, 8)
+STEPS: Final = range(1, 1000 + 1)
+SEEDS: Final = range(MAX_SEED + 1)
+COUNTS: Final = range(1, 1_000_000 + 1)
+LEAST_GUIDANCE: Final = 1.0
+MOST_GUIDANCE: Final = 100.0
+
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _MAX_RETENTION = 3650 * 86400
 
@@ -90,11 +98,11 @@ Revision = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]*$")]
 Precision = Literal["auto", "bf16", "fp16", "amp", "fp32"]
 ImageFormat = Literal["png", "jpeg", "webp"]
 Quality = Annotated[int, Field(ge=1, le=100)]
-Side = Annotated[int, Field(ge=8, le=8192, multiple_of=8)]
-Steps = Annotated[int, Field(ge=1, le=1000)]
-Guidance = Annotated[float, Field(ge=1.0, le=100.0, allow_inf_nan=False)]
-Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
-Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Side = Annotated[int, Field(ge=SIDES[0], le=SIDES[-1], multiple_of=SIDES.step)]
+Steps = Annotated[int, Field(ge=STEPS[0], le=STEPS[-1])]
+Guidance = Annotated[float, Field(ge=LEAST_GUIDANCE, le=MOST_GUIDANCE, allow_inf_nan=False)]
+Seed = Annotated[int, Field(ge=SEEDS[0], le=SEEDS[-1])]
+Count = Annotated[int, Field(ge=COUNTS[0], le=COUNTS[-1])]
 SchedulerName = Annotated[
     str,
     AfterValidator(_canonical_scheduler),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
 from jobs.errors import LatentsError
-from jobs.manifest import Manifest, PromptLine
+from jobs.manifest import Manifest
+from jobs.manifest_parts import PromptLine
 from jobs.models import ModelRef
 
 
@@ -21,7 +23,8 @@ def gather_latents(manifest: Manifest, model: ModelRef, folder: Path | None = No
         if isinstance(line, PromptLine) and line.init_latents is not None:
             height = manifest.settings.height if line.height is None else line.height
             width = manifest.settings.width if line.width is None else line.width
-            uses.setdefault(line.init_latents, {}).setdefault((height, width), index)
+            for size in product(manifest.sweep.height or (height,), manifest.sweep.width or (width,)):
+                uses.setdefault(line.init_latents, {}).setdefault(size, index)
     if not uses:
         return {}
     # numpy, which nearly no manifest needs.

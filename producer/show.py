@@ -94,11 +94,17 @@ def print_submitted(submitted: Submitted) -> None:
         parts.append(f"{submitted.held} are in the output already")
     if submitted.duplicates:
         parts.append(f"{submitted.duplicates} lines ask for an image that another line asks for too")
+    if submitted.skipped:
+        parts.append(f"{submitted.skipped} rows were skipped")
     if submitted.attached:
         parts.append("it was submitted before and goes on")
     click.echo(", ".join(parts))
     if submitted.remark:
         click.echo(f"{submitted.job_id}: {submitted.remark}")
+    for row in submitted.skipped_rows:
+        click.echo(f"skipped: {row}", err=True)
+    if submitted.skipped > len(submitted.skipped_rows):
+        click.echo(f"skipped: and {submitted.skipped - len(submitted.skipped_rows)} more", err=True)
 
 
 def print_end(end: JobStatus) -> None:

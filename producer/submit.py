@@ -16,7 +16,7 @@ from typing import Any
 
 from jobs.broker import celery_app, wake
 from jobs.errors import JobError, LatentsError, OutputError, Overtaken
-from jobs.expand import base_request, expand, limit, sample
+from jobs.expand import Identified, base_request, identify, limit, sample
 from jobs.job import JobSpec, is_done
 from jobs.ledger import Ledger
 from jobs.ledger_view import LedgerView
@@ -24,6 +24,7 @@ from jobs.manifest import Manifest, load_manifest
 from jobs.manifest_latents import gather_latents
 from jobs.models import ModelRef
 from jobs.output import Output
+from jobs.prompt_files.sources import Sources, check_sources
 from jobs.request import Entry, ImageRequest
 from jobs.settings import Settings
 from jobs.shard import Shard, decode_shard, encode_shard
@@ -48,6 +49,10 @@ class Submitted:
     output: str
     remark: str
     """What to know of the model before looking at the pictures."""
+    skipped: int = 0
+    """Rows of prompt files that were left out because something is wrong with them."""
+    skipped_rows: tuple[str, ...] = ()
+    """The first of those: `FILE:LINE: what`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,7 @@ class Prepared:
     manifest: Manifest
     model: ModelRef
     latents: dict[str, str]
+    sources: Sources
     output: Output
     limit: int | None
     sample: int | None
@@ -68,9 +74,11 @@ class Prepared:
             return f"--limit {self.limit}"
         return f"--sample {self.sample}" if self.sample is not None else ""
 
-    def entries(self, on_duplicate: Callable[[Entry], None]) -> Iterable[Entry]:
-        """The requests that the submission is about, in order."""
-        entries = expand(self.manifest, self.model, on_duplicate, latents=self.latents)
+    def entries(self, on_duplicate: Callable[[Entry], None]) -> Iterable[Identified]:
+        """The requests that the submission is about, in order. Raises ManifestError when a file changed."""
+        entries = identify(
+            self.manifest, self.model, on_duplicate, latents=self.latents, sources=self.sources
+        )
         if self.limit is not None:
             return limit(entries, self.limit)
         return sample(entries, self.sample, self.manifest.name) if self.sample is not None else entries
@@ -87,7 +95,7 @@ def prepare(
     output = Output(Path(manifest.output))
     if settings.output_root is not None:
         output.check_within(settings.output_root)
-    return Prepared(manifest, model, latents, output, limit, sample)
+    return Prepared(manifest, model, latents, check_sources(manifest), output, limit, sample)
 
 
 def submit(prepared: Prepared, ledger: Ledger, url: str) -> Submitted:
@@ -110,7 +118,11 @@ def _store(prepared: Prepared, ledger: Ledger, url: str) -> Submitted:
         if sha != prepared.latents[name]:
             raise LatentsError(f"{name}: changed after it was checked: submit again")
     spec = _spec(prepared)
-    job_id, created = ledger.create(spec, _digest(prepared, spec), output.next_job_number(manifest.name))
+    try:
+        job_id, created = ledger.create(spec, _digest(prepared, spec), output.next_job_number(manifest.name))
+    except JobError:
+        _refuse_changed_files(prepared, spec, ledger)
+        raise
     duplicates = 0
 
     def count(_entry: Entry) -> None:
@@ -126,12 +138,38 @@ def _store(prepared: Prepared, ledger: Ledger, url: str) -> Submitted:
             continue
     status = ledger.status(job_id)
     return Submitted(
-        job_id, not created, status.total, status.held, duplicates, str(output.path), prepared.model.remark
+        job_id=job_id,
+        attached=not created,
+        images=status.total,
+        held=status.held,
+        skipped=prepared.sources.skipped,
+        skipped_rows=prepared.sources.skipped_rows,
+        duplicates=duplicates,
+        output=str(output.path),
+        remark=prepared.model.remark,
     )
 
 
+def _refuse_changed_files(prepared: Prepared, spec: JobSpec, ledger: Ledger) -> None:
+    """Says so when the job that owns the output is of this very manifest: then a file of it was another."""
+    written = _written(prepared)
+    for job_id in ledger.job_ids():
+        status, kept = ledger.status(job_id), prepared.output.jobs / f"{job_id}.json"
+        if status.output != spec.output or status.state == "finished" or status.ending or not kept.exists():
+            continue
+        manifest = json.loads(kept.read_text("utf-8"))
+        same = {key: manifest.get(key) for key in written} == written
+        if same and ledger.spec(job_id).narrowed == spec.narrowed:
+            names = [*prepared.latents, *prepared.sources.identity]
+            more = ", …" if len(names) > 3 else ""
+            raise JobError(
+                f"{', '.join(names[:3])}{more}: not as it was when {job_id} was begun: put it back to go on "
+                f"with {job_id}, or `imagemill cancel {job_id}` and submit again"
+            ) from None
+
+
 def _fill(
-    prepared: Prepared, spec: JobSpec, job_id: str, ledger: Ledger, url: str, entries: Iterable[Entry]
+    prepared: Prepared, spec: JobSpec, job_id: str, ledger: Ledger, url: str, entries: Iterable[Identified]
 ) -> None:
     """Stores the job's shards from where its submission stands, and seals it."""
     at = ledger.submission(job_id)
@@ -157,15 +195,17 @@ def _fill(
     wake(app, 1)
 
 
-def _chunks(entries: Iterator[Entry], held: set[str], shard_size: int) -> Iterator[tuple[int, list[Entry]]]:
+def _chunks(
+    entries: Iterator[Identified], held: set[str], shard_size: int
+) -> Iterator[tuple[int, list[Entry]]]:
     """Lines in chunks: how many were taken, and those of them that the output does not hold.
 
     Every chunk but the last fills whole shards.
     """
     taken, wanted = 0, list[Entry]()
-    for entry in entries:
+    for image_id, entry in entries:
         taken += 1
-        if entry.request.image_id not in held:
+        if image_id not in held:
             wanted.append(entry)
         if len(wanted) == _CHUNK * shard_size:
             yield taken, wanted
@@ -233,8 +273,9 @@ def _written(prepared: Prepared) -> dict[str, Any]:
 
 
 def _digest(prepared: Prepared, spec: JobSpec) -> str:
-    """What makes two submissions the same: the manifest, the latents' contents, how it was narrowed."""
-    told = json.dumps([asdict(spec), _written(prepared), sorted(prepared.latents.items())], sort_keys=True)
+    """What makes two submissions the same: the manifest, its files' contents, how it was narrowed."""
+    files = sorted((prepared.latents | prepared.sources.identity).items())
+    told = json.dumps([asdict(spec), _written(prepared), files], sort_keys=True)
     return hashlib.sha256(told.encode()).hexdigest()
 
 

@@ -17,7 +17,7 @@ EXAMPLES = sorted(FOLDER.glob("*.yaml"))
 
 
 def test_the_examples_are_there() -> None:
-    assert [path.stem for path in EXAMPLES] == ["demo", "latents", "seeds", "sunset"]
+    assert [path.stem for path in EXAMPLES] == ["demo", "latents", "prompt_files", "seeds", "sunset", "sweep"]
 
 
 @pytest.fixture(params=EXAMPLES, ids=lambda path: path.stem)

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import jobs.expand
-from jobs.expand import expand, limit, sample
+from jobs.expand import expand, identify, limit, sample
+from jobs.identity import Mould
 from jobs.manifest import Manifest
 from jobs.models import ModelRef, resolve_model
 from jobs.request import Entry, ImageRequest, derived_seed
@@ -145,9 +145,69 @@ def test_a_given_seed_that_meets_a_derived_one_is_one_image_and_moves_nothing(gi
 
 
 def test_derived_seeds_that_meet_make_way_so_that_no_picture_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs.expand, "derived_seed", lambda _name, _request, ordinal: ordinal // 2)
+    monkeypatch.setattr(Mould, "derived_seed", lambda _mould, _prompt, ordinal: ordinal // 2)
     entries = _entries([{"prompt": "a", "images_per_prompt": 3}])
     assert [(entry.request.seed, entry.seed_ordinal) for entry in entries] == [(0, 0), (1, 2), (2, 4)]
+
+
+def test_a_sweep_gives_every_prompt_every_combination_the_last_setting_fastest() -> None:
+    sweep = {"guidance_scale": [1, 3], "scheduler": ["LMS", "ddim"]}
+    lines = ["a", {"prompt": "b {x}", "variables": {"x": ["1", "2"]}, "seeds": [5, 6]}]
+    entries = _entries(lines, sweep=sweep)
+    requests = [entry.request for entry in entries]
+    combinations = [(1.0, "LMS"), (1.0, "DDIM"), (3.0, "LMS"), (3.0, "DDIM")]
+    assert [(request.guidance_scale, request.scheduler) for request in requests[:4]] == combinations
+    told = [
+        (request.prompt, request.guidance_scale, request.scheduler, request.seed) for request in requests[4:]
+    ]
+    assert told == [
+        (prompt, *combination, seed)
+        for prompt in ("b 1", "b 2")
+        for combination in combinations
+        for seed in (5, 6)
+    ]
+    # Other settings derive other seeds, as if the lines had been written out.
+    written = [
+        {"prompt": "a", "guidance_scale": scale, "scheduler": scheduler} for scale, scheduler in combinations
+    ]
+    assert entries[:4] == _entries(written)
+
+
+def test_a_swept_seed_is_where_the_pictures_of_a_prompt_begin() -> None:
+    sweep = {"seed": [0, 10], "width": [64, 72]}
+    entries = _entries(["a"], settings={"images_per_prompt": 2}, sweep=sweep)
+    told = [(entry.request.seed, entry.request.width) for entry in entries]
+    assert told == [(0, 64), (1, 64), (10, 64), (11, 64), (0, 72), (1, 72), (10, 72), (11, 72)]
+    assert all(entry.seed_ordinal is None for entry in entries)
+
+
+def test_the_order_of_keys_in_yaml_changes_nothing() -> None:
+    """A submission goes on from a number of images; the digest that it hangs on knows no order of keys."""
+    sweep = {"width": [64, 72], "height": [64, 72], "scheduler": ["LMS", "DDIM"], "seed": [1, 2]}
+    line = {"prompt": "{b} {a}", "variables": {"a": ["1", "2"], "b": ["3", "4"]}, "sample": 3}
+    other = line | {"variables": {"b": ["3", "4"], "a": ["1", "2"]}}
+    entries = _entries([line], sweep=sweep)
+    assert _entries([other], sweep=dict(reversed(sweep.items()))) == entries
+    sizes = [(entry.request.height, entry.request.width) for entry in entries[:16:4]]
+    assert sizes == [(64, 64), (64, 72), (72, 64), (72, 72)]
+
+
+def test_ids_come_with_the_entries() -> None:
+    lines = ["a", "a", {"prompt": "b", "width": 64, "seeds": [1, 2]}]
+    for image_id, entry in identify(_manifest(lines), MODEL):
+        assert image_id == entry.request.image_id
+
+
+def test_equals_are_not_counted_through_for_each_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    derive, calls = Mould.derived_seed, []
+
+    def counted(mould: Mould, prompt: str, ordinal: int) -> int:
+        calls.append(ordinal)
+        return derive(mould, prompt, ordinal)
+
+    monkeypatch.setattr(Mould, "derived_seed", counted)
+    assert len(_entries([{"prompt": "a", "images_per_prompt": 2}] * 50)) == 100
+    assert len(calls) < 200
 
 
 def test_expansion_is_lazy() -> None:

@@ -55,6 +55,7 @@ def test_a_short_manifest_gets_the_documented_defaults(tmp_path: Path) -> None:
         },
         "max_failures": None,
         "retention": 604800,
+        "on_bad_row": "stop",
         "prompts": ["a cat"],
     }
 
@@ -219,6 +220,47 @@ def test_beyond_twenty_errors_only_their_number_is_told(tmp_path: Path) -> None:
     assert errors[-1].endswith(" and 30 more")
 
 
+@pytest.mark.parametrize(
+    ("more", "error"),
+    [
+        ("sweep: {guidance: [3]}", "2:9: sweep.guidance: no such key: did you mean guidance_scale?"),
+        ("sweep: {guidance_scale: 3}", "2:25: sweep.guidance_scale = 3: must be a list"),
+        ("sweep: {width: [9]}", "2:17: sweep.width[0] = 9: must be a multiple of 8 (8 or 16)"),
+        ("sweep: {width: []}", "2:16: sweep.width = a list of 0: must not be empty"),
+        ("sweep: {width: }", "2:16: sweep.width: has no value: remove the key"),
+        ("sweep: {guidance_scale: [3, 3.0]}", "2:25: sweep.guidance_scale = a list of 2: holds 3.0 twice"),
+        ("sweep: {seed: [1]}\nsettings: {seed: 1}", "3:12: settings.seed: stands in `sweep` too: remove one"),
+        (f"sweep: {{seed: [1, {2**63 - 1}]}}\nsettings: {{images_per_prompt: 2}}", "2:19: sweep.seed = 9223"),
+        (
+            "sweep: {seed: [1]}\nprompts: [{prompt: a, seeds: [1]}]",
+            "3:23: prompts[0].seeds: stands in `sweep`",
+        ),
+        (f"sweep: {{seed: [{2**63 - 1}]}}\nprompts: [{{prompt: a, images_per_prompt: 2}}]", "3:"),
+        ("prompts_from: none.csv", "2:15: prompts_from = "),
+        ('prompts_from: ["*.csv"]', "2:16: prompts_from[0] = "),
+        ("prompts_from: {file: .}", "2:22: prompts_from.file = "),
+        ("prompts_from: m.yaml", "2:15: prompts_from = "),
+        ("prompts_from: {fil: a}", "2:15: prompts_from.file: is missing: add it"),
+        ("prompts_from: {file: 7}", "2:22: prompts_from.file = 7: must be text: write it in quotes"),
+        ("prompts_from: [7]", "2:16: prompts_from[0] = 7: must be a mapping"),
+        ("prompts_from: {file: p.txt, columns: [a]}", "2:22: prompts_from.file = "),
+        (
+            "prompts_from: {file: p.txt, columns: [seed]}",
+            "2:38: prompts_from.columns = a list of 1: 'seed' is",
+        ),
+        ("prompts_from: {file: p.txt, fields: {promt: a}}", "2:38: prompts_from.fields.promt: no such field"),
+    ],
+)
+def test_a_wrong_sweep_or_file_is_told_with_its_place(tmp_path: Path, more: str, error: str) -> None:
+    (tmp_path / "p.txt").write_text("a\n")
+    rest = "" if "prompts" in more else "\nprompts: [a]"
+    assert _errors(tmp_path, f"name: cats\n{more}{rest}\nmodel: instant\n")[0].startswith(error)
+
+
+def test_a_manifest_without_prompts_is_told_what_to_add(tmp_path: Path) -> None:
+    assert _errors(tmp_path, HEAD) == ["1:1: prompts: is missing: add it, or prompts_from"]
+
+
 @pytest.mark.parametrize("other", ["seed", "images_per_prompt"])
 def test_seeds_exclude_seed_and_images_per_prompt_beside_them(tmp_path: Path, other: str) -> None:
     (error,) = _errors(tmp_path, HEAD + f"prompts: [{{prompt: a, seeds: [1], {other}: 2}}]\n")
@@ -317,7 +359,7 @@ def test_the_schema_is_valid_and_describes_every_key_and_default() -> None:
     schema = json_schema()
     jsonschema.Draft202012Validator.check_schema(schema)
     parts = [schema, schema["$defs"]["DefaultSettings"], schema["$defs"]["PromptLine"]]
-    for part in parts:
+    for part in [*parts, schema["$defs"]["Sweep"], schema["$defs"]["PromptSource"]]:
         assert part["additionalProperties"] is False
         for name, described in part["properties"].items():
             assert described.get("description"), name
@@ -340,6 +382,13 @@ def test_the_schema_is_valid_and_describes_every_key_and_default() -> None:
         HEAD + "prompts: [{prompt: a, width: '64'}]",
         HEAD + "prompts: [{prompt: a, seeds: [1], seed: 2}]",
         HEAD + "prompts: [{prompt: a, hieght: 64}]",
+        HEAD + "prompts: [{prompt: a, sample: 3}]",
+        HEAD + "prompts: [{prompt: '{a}', variables: {a: []}}]",
+        HEAD + "prompts: [a]\nsweep: {width: [9]}",
+        HEAD + "prompts: [a]\nsweep: {width: null}",
+        HEAD + "prompts: [a]\nprompts_from: []",
+        HEAD + "prompts_from: {fields: {}}",
+        HEAD + "prompts_from: 7",
     ],
 )
 def test_the_schema_and_the_loader_refuse_the_same_mistakes(tmp_path: Path, text: str) -> None:

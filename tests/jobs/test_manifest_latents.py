@@ -10,7 +10,7 @@ import pytest
 from jobs.errors import LatentsError
 from jobs.expand import expand
 from jobs.latents import read_input
-from jobs.manifest import load_manifest
+from jobs.manifest import Manifest, load_manifest
 from jobs.manifest_latents import gather_latents
 from jobs.models import resolve_model
 
@@ -53,3 +53,13 @@ def test_latents_are_hashed_into_the_request_and_kept(tmp_path: Path) -> None:
     assert (read_input(tmp_path / "inputs", sha) == 1).all()
     with pytest.raises(LatentsError, match="has not been read"):
         list(expand(manifest, MODEL))
+
+
+def test_each_size_of_a_sweep_is_checked(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros((4, 16, 16), np.float32))
+    line = {"prompt": "x", "init_latents": str(tmp_path / "a.npy")}
+    asked = {"name": "x", "model": "shapes-random", "settings": {"height": 64}, "prompts": [line]}
+    manifest = Manifest.from_json(asked | {"sweep": {"width": [64]}})
+    assert len(gather_latents(manifest, MODEL)) == 1
+    with pytest.raises(LatentsError, match=r"a\.npy"):
+        gather_latents(Manifest.from_json(asked | {"sweep": {"width": [64, 72]}}), MODEL)

@@ -22,6 +22,7 @@ from jobs.request import Entry, ImageRequest
 from jobs.settings import Settings
 from jobs.shard import decode_shard
 from producer.embedded_redis import EmbeddedRedis
+from producer.show import print_submitted
 from producer.submit import Submitted, prepare, retry, submit
 
 Place = Callable[..., Submitted]
@@ -355,6 +356,58 @@ def test_latents_that_changed_after_they_were_checked_are_told(desk: Desk) -> No
     with pytest.raises(LatentsError, match=r"start\.npy: changed after it was checked"):
         submit(prepared, desk.ledger, desk.url)
     assert desk.ledger.job_ids() == []
+
+
+def test_prompt_files_are_submitted_and_what_was_skipped_is_told(
+    desk: Desk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (desk.folder / "p.csv").write_text("prompt,width,split\na,64,x\nb,65,y\nc,,z\n")
+    files = {"prompts_from": {"file": "p.csv", "columns": ["split"]}}
+    with pytest.raises(ManifestError, match=r"p\.csv:3: width = 65"):
+        desk.submit(1, **files)
+    assert desk.client.keys("*") == []
+    done = desk.submit(1, **files, on_bad_row="skip")
+    assert (done.images, done.skipped, len(done.skipped_rows)) == (3, 1, 1)
+    stored = desk.stored(done.job_id)
+    assert [stored[index] for index in range(3)] == desk.asked()
+    assert [entry.columns for entry in desk.asked()] == [{}, {"split": "x"}, {"split": "z"}]
+    assert list(desk.ledger.spec(done.job_id).column_names) == ["split"]
+    print_submitted(done)
+    shown = capsys.readouterr()
+    assert "3 images to render, 1 rows were skipped" in shown.out
+    assert shown.err == f"skipped: {desk.folder}/p.csv:3: width = 65: must be a multiple of 8 (64 or 72)\n"
+
+
+def test_an_interrupted_submission_of_files_goes_on_only_with_the_same_files(desk: Desk) -> None:
+    file = desk.folder / "p.txt"
+    text = "".join(f"row {n}\n" for n in range(290))
+    file.write_text(text)
+    with pytest.raises(LedgerUnavailable):
+        desk.submit(1, prompts_from="p.txt", ledger=Interrupted(desk.url))
+    file.write_text(text.replace("row 7\n", "row seven\n"))
+    with pytest.raises(JobError) as caught:
+        desk.submit(1, prompts_from="p.txt")
+    assert str(caught.value) == (
+        f"{file}: not as it was when cats-1 was begun: put it back to go on with cats-1, or "
+        "`imagemill cancel cats-1` and submit again"
+    )
+    # Another manifest is another message.
+    with pytest.raises(JobError, match="cats-1 is writing there and its manifest was another"):
+        desk.submit(2, prompts_from="p.txt")
+    file.write_text(text)
+    done = desk.submit(1, prompts_from="p.txt")
+    assert (done.attached, done.images) == (True, 291)
+    stored = desk.stored("cats-1")
+    assert [stored[index] for index in range(291)] == desk.asked()
+
+
+def test_a_file_that_changes_after_the_check_stops_the_submission(desk: Desk) -> None:
+    file = desk.folder / "p.txt"
+    file.write_text("a\n")
+    prepared = prepare(desk.write(1, prompts_from="p.txt"), Settings())
+    file.write_text("a\nb\n")
+    with pytest.raises(ManifestError, match=r"p\.txt: changed while it was being submitted: submit again"):
+        submit(prepared, desk.ledger, desk.url)
 
 
 def test_retry_gives_back_what_failed_and_what_was_never_rendered_and_nothing_else(desk: Desk) -> None:
