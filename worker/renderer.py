@@ -64,7 +64,7 @@ class RenderedBy:
     rows: int
     """Rows of one forward."""
     device: str
-    """The kind of device: the GPU's name, or the CPU's, its instructions and the threads that share a forward."""
+    """The kind of device: the GPU's name, or the CPU's, its instructions and the threads of a forward."""
     versions: Mapping[str, str]
     """Packages and their versions: torch, diffusers, transformers, pillow, imagemill."""
     mode: str = "exact"
@@ -123,9 +123,9 @@ class Renderer(Protocol):
         """Paint until the source gives no more; yields after each step what it finished, often nothing.
 
         An image's bytes do not depend on the others, unless bucket.mode is fast. In a picture's place stands
-        the error of a request that cannot be rendered. Raises Stopped once stop() is true and what was finished
-        by then was yielded, OutOfMemory, BrokenDevice; the cause of anything else that it raises may be one of
-        the images that were taken and not yet yielded.
+        the error of a request that cannot be rendered. Raises Stopped once stop() is true and what was
+        finished by then was yielded, OutOfMemory, BrokenDevice; the cause of anything else that it raises may
+        be one of the images that were taken and not yet yielded.
         """
 
     def render_alone(
