@@ -2,11 +2,13 @@
 
     OUT/00003/000030000.png … metadata.jsonl     a committed shard: it appears whole and never changes
     OUT/00003/.failures.jsonl                    what failed in it; hidden, so dataset readers pass it by
+    OUT/00003/.repaired.jsonl                    which places a repair emptied
     OUT/job.json  failures.jsonl  preview.jpg  README.md
     OUT/.imagemill/jobs/sunsets-1.json           the manifest of every submission
     OUT/.imagemill/inputs/                       initial latents, by hash
     OUT/.imagemill/rows.json                     the rows its pictures are rendered with: `jobs.settled_rows`
     OUT/.imagemill/spool/00003/000002-5f3a9c1e/  finished images of a shard's second attempt
+    OUT/.imagemill/quarantine/1/                 what a repair set aside, as it was
     OUT/.imagemill/lock                          held by the `imagemill run` that renders here, and its worker
 
 A shard's failures lie inside its folder so that one rename commits pictures, metadata and failures

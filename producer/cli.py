@@ -203,6 +203,32 @@ def retry(job: str, wait: bool) -> None:
 
 
 @command.command()
+@click.argument("output", metavar="OUT", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--repair", is_flag=True, help="Set aside what is broken, for a new submission to render.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def doctor(output: Path, repair: bool, as_json: bool) -> None:
+    """Prove an output folder, or name what is wrong in it.
+
+    Every picture is there, whole and as it was written; no image is there twice; lines and files agree;
+    nothing is missing that its manifests ask for. Exit status: 0 nothing is wrong, 1 something is, 2 bad
+    input.
+
+    --repair moves broken pictures and wrong lines to OUT/.imagemill/quarantine; submitting the manifest again
+    then renders what is lacking.
+    """
+    from jobs.output import Output
+    from jobs.settings import load_settings
+    from producer.doctor import diagnose, report, to_json
+
+    diagnosis = diagnose(Output(output.resolve()), load_settings(), repair=repair)
+    if as_json:
+        _print_json(to_json(diagnosis))
+    else:
+        report(diagnosis)
+    sys.exit(diagnosis.exit_code)
+
+
+@command.command()
 def schema() -> None:
     """Print the JSON schema of manifests, for editors."""
     from jobs.manifest import json_schema

@@ -130,7 +130,7 @@ def _store(prepared: Prepared, ledger: Ledger, url: str) -> Submitted:
         duplicates += 1
 
     while ledger.submission(job_id).state == "open":
-        output.write_job_manifest(job_id, _written(prepared))
+        output.write_job_manifest(job_id, _written(prepared) | {"narrowed": prepared.narrowed})
         duplicates = 0
         try:
             _fill(prepared, spec, job_id, ledger, url, prepared.entries(count))

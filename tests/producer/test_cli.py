@@ -80,7 +80,18 @@ def render(ledger: Ledger, count: int, failed: bool = False) -> None:
 
 def test_help_names_every_command(call: Call) -> None:
     shown = call("--help").output
-    for name in ("submit", "run", "status", "watch", "cancel", "pause", "resume", "retry", "schema"):
+    for name in (
+        "submit",
+        "run",
+        "status",
+        "watch",
+        "cancel",
+        "pause",
+        "resume",
+        "retry",
+        "doctor",
+        "schema",
+    ):
         assert name in shown
 
 

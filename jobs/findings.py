@@ -1,0 +1,80 @@
+"""What an examination of an output finds: problems with their remedies, and what may be taken for sound."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+Kind = Literal["picture", "line", "stray", "doubled", "gap", "folder", "report", "unreadable", "missing"]
+"""picture: missing, broken or another's; line: of metadata or failures; stray: named by no line; doubled: an
+image_id twice; gap: a place in a shard with neither picture nor failure; folder: not a shard that imagemill
+committed; report: job.json or a kept manifest; unreadable: the system refuses it; missing: asked for by a
+manifest and not there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """What a repair takes out of a shard for one problem."""
+
+    names: tuple[str, ...] = ()
+    """Of files in the shard's folder."""
+    lines: tuple[int, ...] = ()
+    """Of metadata.jsonl, from 1."""
+    failure_lines: tuple[int, ...] = ()
+    """Of .failures.jsonl, from 1."""
+    positions: tuple[int, ...] = ()
+    """Places in the shard that are empty afterwards."""
+    whole: bool = False
+    """All of it: the folder itself is moved."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One thing that is wrong in an output."""
+
+    kind: Kind
+    file: str
+    """Relative to the output, as `shown`."""
+    line: int | None = None
+    what: str
+    remedy: str
+    image_id: str | None = None
+    cut: Cut | None = None
+    """How a repair mends it; None when a person must. A cut is of the shard that `file` begins with."""
+
+    @property
+    def place(self) -> str:
+        """`00000/metadata.jsonl:12`."""
+        return self.file if self.line is None else f"{self.file}:{self.line}"
+
+
+def shown(name: str) -> str:
+    """A file's name for a person's eyes: what cannot be printed is escaped."""
+    return name if name.isprintable() else ascii(name)[1:-1]
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 image`, `20,000 images`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+class Held(NamedTuple):
+    """A sound image: its line in the shard's metadata, and its file there."""
+
+    image_id: str
+    line: int
+    file_name: str
+
+
+@dataclass(slots=True)
+class ShardFindings:
+    """What one shard holds, whatever the layout."""
+
+    shard: int
+    images: list[Held] = field(default_factory=list)
+    """The sound ones, in their order."""
+    failed: list[str] = field(default_factory=list)
+    """The image_ids of its failures."""
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """Harmless, but told."""

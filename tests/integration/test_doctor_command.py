@@ -1,0 +1,125 @@
+"""`imagemill doctor` on what a real `imagemill run` left: damage named, repaired, rendered again."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jobs.output import Output
+
+BIN = Path(sys.executable).parent
+
+
+class Mill:
+    """A folder, a manifest of the stand-in model in it, and `imagemill` with no Redis configured."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.output = folder, Output((folder / "out").resolve())
+        self.manifest = folder / "foxes.yaml"
+        told = {
+            "name": "foxes", "model": "instant", "output": str(self.output.path), "shard_size": 8,
+            "settings": {"height": 64, "width": 64},
+            "prompts": [*(f"fox {n}" for n in range(39)), "!raise"],
+        }  # fmt: skip
+        self.manifest.write_text(json.dumps(told))
+
+    def call(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        """`imagemill ARGUMENTS`, to its end."""
+        settings = {"MIN_FREE_DISK": "0", "RUNTIME_DIR": str(self.folder / "runtime"), "TORCH_THREADS": "1"}
+        given = {f"IMAGEMILL_{name}": value for name, value in settings.items()}
+        return subprocess.run(
+            [BIN / "imagemill", *arguments], env={**os.environ, **given}, cwd=self.folder, text=True,
+            capture_output=True, timeout=120, check=False,
+        )  # fmt: skip
+
+    def run(self) -> int:
+        return self.call("run", self.manifest, "--gpus", "none").returncode
+
+    def doctor(self, *options: str) -> tuple[int, dict[str, object]]:
+        told = self.call("doctor", self.output.path, "--json", *options)
+        assert told.stderr == ""
+        return told.returncode, json.loads(told.stdout)
+
+    def named(self) -> dict[str, str]:
+        """File -> what is wrong with it."""
+        _status, told = self.doctor()
+        problems = told["problems"]
+        assert isinstance(problems, list)
+        return {problem["file"]: problem["what"] for problem in problems}
+
+
+@pytest.fixture(scope="module")
+def mill(tmp_path_factory: pytest.TempPathFactory) -> Mill:
+    mill = Mill(tmp_path_factory.mktemp("mill"))
+    assert mill.run() == 1
+    return mill
+
+
+def test_damage_to_a_real_output_is_named_repaired_and_rendered_again(mill: Mill) -> None:
+    status, told = mill.doctor()
+    assert (status, told["images"], told["failed"], told["problems"]) == (0, 39, 1, [])
+    out = mill.output.path
+    pictures = {file.name: file.read_bytes() for file in out.glob("0*/*.png")}
+
+    flipped = out / "00000/000000003.png"
+    data = bytearray(flipped.read_bytes())
+    data[len(data) // 2] ^= 1
+    flipped.write_bytes(data)
+    (out / "00000/000000005.png").write_bytes((out / "00000/000000005.png").read_bytes()[:200])
+    (out / "00001/000010002.png").unlink()
+    (out / "00001/fox.png").write_bytes(pictures["000010003.png"])
+    lines = (out / "00002/metadata.jsonl").read_bytes().splitlines(keepends=True)
+    (out / "00002/metadata.jsonl").write_bytes(b"".join(lines[:-1]) + lines[-1][:-20])
+    row = json.loads(lines[0]) | {"file_name": "000030008.png"}
+    (out / "00003/000030008.png").write_bytes(pictures["000020000.png"])
+    with (out / "00003/metadata.jsonl").open("a") as file:
+        file.write(json.dumps(row) + "\n")
+    for file in (out / "00004").iterdir():
+        file.unlink()
+    (out / "00004").rmdir()
+
+    named = mill.named()
+    assert named.keys() == {
+        "00000/000000003.png", "00000/000000005.png", "00001/000010002.png", "00001/fox.png",
+        "00002/metadata.jsonl", "00002/000020007.png", "00003/000030008.png", ".imagemill/jobs/foxes-1.json",
+    }  # fmt: skip
+    assert "wrong checksum" in named["00000/000000003.png"]
+    assert "cut off" in named["00000/000000005.png"]
+    assert "is missing" in named["00001/000010002.png"]
+    assert "does not belong" in named["00001/fox.png"]
+    assert "not a JSON object" in named["00002/metadata.jsonl"]
+    assert "no line" in named["00002/000020007.png"]
+    assert "which 00002/000020000.png is already" in named["00003/000030008.png"]
+    assert named[".imagemill/jobs/foxes-1.json"].startswith("12 of 40 images are not there")
+
+    status, told = mill.doctor("--repair")
+    assert (status, told["missing"]) == (1, {"foxes-1": 12})
+    assert [problem["kind"] for problem in told["problems"]] == ["missing"]
+    assert mill.run() == 1
+    status, told = mill.doctor()
+    assert (status, told["images"], told["failed"], told["problems"]) == (0, 39, 1, [])
+    again = {file.name: file.read_bytes() for file in out.glob("0*/*.png")}
+    assert set(again.values()) == set(pictures.values())
+
+
+def test_the_doctor_loads_neither_torch_nor_celery(mill: Mill) -> None:
+    code = (
+        f"import sys; sys.argv[1:] = ['doctor', {str(mill.output.path)!r}]\n"
+        "from producer.cli import main\n"
+        "try:\n    main()\n"
+        "except SystemExit as end:\n    assert not end.code, end.code\n"
+        "print(*sorted({name.partition('.')[0] for name in sys.modules}), file=sys.stderr)\n"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "producer" in told.stderr.split()
+    assert not set(told.stderr.split()) & {"torch", "diffusers", "celery", "PIL", "numpy", "worker"}
+
+
+def test_what_a_limit_left_out_is_not_missing(tmp_path: Path) -> None:
+    mill = Mill(tmp_path)
+    assert mill.call("run", mill.manifest, "--gpus", "none", "--limit", "5").returncode == 0
+    status, told = mill.doctor()
+    assert (status, told["problems"]) == (0, [])
