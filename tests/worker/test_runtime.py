@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -101,9 +102,12 @@ Hire = Callable[..., Worker]
 
 
 def test_wake_ups_render_the_shards_and_finish_the_job(hire: Hire) -> None:
-    worker = hire()
+    worker, began = hire(), time.monotonic()
     job_id = worker.submit([3, 2])
     first, second, finish = worker.serve(), worker.serve(), worker.serve()
+    # Each that left something behind sent the next wake-up, the last left nothing; the keeper may send one a
+    # second.
+    assert 2 <= len(worker.wakes) <= 2 + int(time.monotonic() - began)
     assert first is not None and second is not None
     assert [(done["shard"], done["ended"], done["rendered"]) for done in (first, second)] == [
         (0, "committed", 3),
@@ -116,10 +120,7 @@ def test_wake_ups_render_the_shards_and_finish_the_job(hire: Hire) -> None:
     assert (status.state, status.outcome, status.done) == ("finished", "complete", 5)
     report = json.loads((worker.folder / "cats" / "job.json").read_bytes())
     assert (report["job_id"], report["outcome"], report["images"]["done"]) == (job_id, "complete", 5)
-    # Each that left something behind sent the next wake-up; the last left nothing.
-    assert worker.wakes == [1, 1]
     assert worker.serve() is None
-    assert worker.wakes == [1, 1]
 
 
 def test_a_worker_that_is_told_to_stop_claims_nothing_more(hire: Hire) -> None:
