@@ -20,7 +20,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import torch
@@ -32,12 +32,14 @@ from jobs.models import BUILT_IN
 from jobs.request import ImageRequest
 from jobs.settings import Settings
 from producer.embedded_redis import EmbeddedRedis
-from producer.submit import prepare, submit
+from producer.prepare import prepare
+from producer.submit import submit
 from worker.diffusion_renderer import DiffusionRenderer
 from worker.engine import Engine
 from worker.orders import Order
 from worker.pipelines import load_model
 from worker.renderer import Bucket, Pipeline
+from worker.schedulers import build_scheduler
 from worker.shapes_random import build
 
 ROWS, STEPS, SIZE, GUIDANCE, SCHEDULER = 16, 20, 64, 7.5, "DDIM"
@@ -168,14 +170,12 @@ def main() -> None:
     torch.set_num_threads(1)
     pipeline = build()
     pipeline.set_progress_bar_config(disable=True)
-    from worker.schedulers import build_scheduler
-
     pipeline.scheduler = build_scheduler(SCHEDULER, pipeline.scheduler.config)
     renderer = DiffusionRenderer(load_model(PIPELINE.model, PIPELINE.revision, "fp32", "cpu"))
     engine = Engine(lambda _pipeline: renderer)
     engine.start()
     seconds: dict[str, list[float]] = {"diffusers": [], "bare": [], "system": []}
-    with tempfile.TemporaryDirectory() as name, system(Path(name)) as whole:
+    with closing(engine), tempfile.TemporaryDirectory() as name, system(Path(name)) as whole:
         for warm in (lambda: diffusers_arm(pipeline, PER_BATCH), lambda: bare_arm(engine, PER_BATCH)):
             warm()
         whole.run(2 * PER_BATCH)
@@ -183,7 +183,6 @@ def main() -> None:
             seconds["diffusers"].append(diffusers_arm(pipeline, options.images))
             seconds["bare"].append(bare_arm(engine, options.images))
             seconds["system"].append(whole.run(options.images))
-    engine.close()
     print(
         f"{options.images} images, {SIZE}x{SIZE}, {STEPS} guided {SCHEDULER} steps, {ROWS} rows, "
         "one torch thread"

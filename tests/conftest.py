@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -12,6 +13,10 @@ import pytest
 from jobs.job import JobSpec, JobStatus
 from jobs.ledger import Ledger
 from producer.embedded_redis import EmbeddedRedis
+
+# One thread a forward, set before torch is loaded: the tiny models gain nothing from a second, whose spinning
+# takes the core from the servers and workers beside the test.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture
@@ -96,7 +101,7 @@ def job_status() -> Callable[..., JobStatus]:
     return lambda **changes: replace(status, **changes)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def wait_until() -> Callable[..., None]:
     """Polls a condition until it holds; fails the test, with what was awaited, at the deadline."""
 
@@ -113,8 +118,6 @@ def wait_until() -> Callable[..., None]:
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The machine's own settings and connection files reach no test."""
-    import os
-
     for variable in list(os.environ):
         if variable.startswith("IMAGEMILL_"):
             monkeypatch.delenv(variable)

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 Latents = torch.Tensor | np.ndarray
 
 _KEPT_TABLES = 256
-_MOST_ROWS = 16
+_MOST_ROWS = 32
 """Rows of a forward when a call names none: what more images bring is little, what they hold is memory."""
 _DECODED_TOGETHER = 4
 """Pictures that the VAE decodes at a time: each takes many times the memory of a row."""
@@ -124,7 +124,7 @@ class ImageDiffusionModel:
         img_latents: standard-normal initial latents [B,C,height/f,width/f], as for diffusers' `latents=`:
         their values are used as they are, and scaled by the scheduler like noise of its own. In a list, None
         stands for noise. Noise comes from a CPU generator of each image's own seed; no seeds are fresh ones.
-        rows: of one UNet forward, at least what one image takes; None is what the images need, at most 16.
+        rows: of one UNet forward, at least what one image takes; None is what the images need, at most 32.
         Bytes may differ between them.
         progress shows a tqdm bar of the images' forwards on stderr.
 

@@ -129,7 +129,7 @@ class Orders:
                 if any(pipeline == loaded for _came, pipeline in by_age):
                     if about_to_order > 0 or by_age[0][0] > now - PATIENCE:
                         return loaded
-                elif by_age and about_to_order > 0:
+                elif by_age and loaded is not None and about_to_order > 0:
                     self._changed.wait(about_to_order)
                     continue
                 if by_age:
@@ -144,11 +144,9 @@ class Orders:
             return next((bucket for bucket in self._came if bucket.pipeline == pipeline), None)
 
     def questions(self, pipeline: Pipeline) -> list[Question]:
-        """Every question to a pipeline, taken out of the line."""
+        """Every question to a pipeline, taken out of the line to be answered."""
         with self._changed:
-            taken = [question for question in self._questions if question.pipeline == pipeline]
-            self._questions = [question for question in self._questions if question.pipeline != pipeline]
-            if taken:
+            if taken := self._take_questions(pipeline):
                 self._answered = time.monotonic()
         return taken
 
@@ -187,14 +185,19 @@ class Orders:
             return [] if waiting is None else waiting.upcoming(count)
 
     def empty(self, pipeline: Pipeline) -> tuple[list[Order], list[Question]]:
-        """Takes out all that waits for a pipeline."""
+        """Takes out all that waits for a pipeline, to be refused: nobody is about to order."""
         with self._changed:
             buckets = [bucket for bucket in self._came if bucket.pipeline == pipeline]
             orders = [order for bucket in buckets for order in self._arrived.pop(bucket, [])]
             for bucket in buckets:
                 orders += self._waiting.pop(bucket, Waiting()).remove(lambda _order: True)
                 del self._came[bucket]
-        return orders, self.questions(pipeline)
+            return orders, self._take_questions(pipeline)
+
+    def _take_questions(self, pipeline: Pipeline) -> list[Question]:
+        taken = [question for question in self._questions if question.pipeline == pipeline]
+        self._questions = [question for question in self._questions if question.pipeline != pipeline]
+        return taken
 
     def _others_waited_too_long(self, bucket: Bucket) -> bool:
         others = [came for other, came in self._came.items() if other != bucket]

@@ -728,7 +728,7 @@ Undisturbed = Callable[[int], dict[int, bytes]]
 
 
 @pytest.fixture(scope="module")
-def undisturbed(model: ImageDiffusionModel) -> Undisturbed:
+def undisturbed(model: ImageDiffusionModel, wait_until: Wait) -> Undisturbed:
     """The ten pictures as they are without misfortune, in so many rows."""
     known: dict[int, dict[int, bytes]] = {}
 
@@ -739,8 +739,7 @@ def undisturbed(model: ImageDiffusionModel) -> Undisturbed:
             done = engine.ask(SHAPES, lambda _renderer: None)
             engine.start()
             done.result(60)
-            while len(desk.outcomes) < 10:
-                engine.flush(timeout=60)
+            wait_until(lambda desk=desk: len(desk.outcomes) == 10, "all are delivered", 60)
             engine.close()
             known[rows] = pixels_of(desk, range(10))
         return known[rows]

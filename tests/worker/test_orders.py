@@ -218,3 +218,23 @@ def test_a_pipeline_can_be_emptied_of_all_that_waits_for_it(orders: Orders) -> N
     assert orders.next_pipeline(CATS, never) == DOGS
     assert take(orders, 4, DOG) == [5]
     assert len(orders.questions(DOGS)) == 1
+
+
+def test_only_who_was_answered_keeps_the_loaded_pipeline_from_others(
+    orders: Orders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.orders.ANSWERED", 0.5)
+
+    def seconds_until_the_dogs(loaded: Pipeline | None) -> float:
+        began = time.monotonic()
+        assert orders.next_pipeline(loaded, never) == DOGS
+        return time.monotonic() - began
+
+    orders.submit([order(1, DOG)])
+    orders.ask(CATS, lambda renderer: renderer.device)
+    orders.empty(CATS)
+    assert seconds_until_the_dogs(CATS) < 0.4, "who was refused orders nothing"
+    orders.ask(CATS, lambda renderer: renderer.device)
+    assert len(orders.questions(CATS)) == 1
+    assert seconds_until_the_dogs(None) < 0.4, "nothing is loaded that could be kept"
+    assert seconds_until_the_dogs(CATS) > 0.3
