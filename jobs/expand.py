@@ -7,16 +7,15 @@ import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice, product
-from math import prod
 from typing import Any, TypeVar
 
 from jobs.errors import LatentsError
 from jobs.identity import Mould
-from jobs.line import LINE_SETTINGS, Line, written_images
+from jobs.line import LINE_SETTINGS, Line
 from jobs.manifest import Manifest
 from jobs.manifest_parts import Sweep
 from jobs.models import ModelRef
-from jobs.prompt_files.sources import Sources, lines
+from jobs.prompt_files.sources import Reading, lines
 from jobs.request import Entry, ImageRequest
 from jobs.tally import Tally
 
@@ -50,10 +49,10 @@ def expand(
     on_duplicate: Callable[[Entry], None] | None = None,
     *,
     latents: Mapping[str, str] | None = None,
-    sources: Sources | None = None,
+    reading: Reading | None = None,
 ) -> Iterator[Entry]:
     """Every image request of `manifest`: what `identify` tells, without the ids."""
-    for _, entry in identify(manifest, model, on_duplicate, latents=latents, sources=sources):
+    for _, entry in identify(manifest, model, on_duplicate, latents=latents, reading=reading):
         yield entry
 
 
@@ -63,7 +62,7 @@ def identify(
     on_duplicate: Callable[[Entry], None] | None = None,
     *,
     latents: Mapping[str, str] | None = None,
-    sources: Sources | None = None,
+    reading: Reading | None = None,
 ) -> Iterator[Identified]:
     """Every image request of `manifest` with its image_id; an image_id twice is yielded once and told.
 
@@ -74,14 +73,14 @@ def identify(
     A line without a seed gets derived ones: they hang on the manifest's name, the line's settings and its
     number among equals, so inserting a line changes no other picture. `latents` gives the SHA-256 of each
     file of initial latents, as `jobs.manifest_latents` returns it; a manifest that names such files needs it
-    (LatentsError). `sources` are the prompt files as they were checked: ManifestError when one has changed.
+    (LatentsError). `reading` is told what the prompt files held. Raises ManifestError as `lines` does.
     """
     hashes = {} if latents is None else latents
     base, swept = base_request(manifest, model), _swept(manifest)
     combinations = [dict(zip(swept, values, strict=True)) for values in product(*swept.values())]
     moulds: dict[tuple[object, ...], list[Mould]] = {}
     seen = _Seen(on_duplicate)
-    for line in lines(manifest, sources):
+    for line in lines(manifest, reading):
         key = (line.init_latents, *line.settings.items()) if line.settings or line.init_latents else ()
         made = moulds.get(key)
         if made is None:
@@ -97,13 +96,6 @@ def identify(
             if "seed" in settings:
                 seeds = range(settings["seed"], settings["seed"] + line.images)
             yield from seen.derived(line, mould) if seeds is None else seen.given(line, mould, seeds)
-
-
-def count_images(manifest: Manifest, sources: Sources) -> int:
-    """How many images `manifest` asks for, doubled ones too. Nothing is read or hashed for it."""
-    return (written_images(manifest) + sources.images) * prod(
-        len(values) for values in _swept(manifest).values()
-    )
 
 
 class _Seen:

@@ -100,8 +100,14 @@ class LedgerView:
         incarnation, state, cursor, images, shards, first_shard = fields
         return Submission(incarnation, state, int(cursor), int(images), int(shards), int(first_shard))
 
+    def writer(self, output: str) -> str | None:
+        """The unfinished job that writes to an output folder."""
+        with redis_errors_as_ours():
+            job_id = self._redis.get(redis_keys.output(output))
+        return None if job_id is None else cast(bytes, job_id).decode()
+
     def first_shard(self, job_id: str) -> int:
-        """The job's lowest shard number: those below it are of earlier jobs of its output."""
+        """The job's lowest shard number, -1 as long as there is none; those below are of earlier jobs."""
         return int(self._fields(job_id, ("first_shard",))[0])
 
     def incarnation(self, job_id: str) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from jobs.manifest_parts import DefaultSettings, PromptLine
-from jobs.prompt_template import combinations, rendered
+from jobs.manifest_parts import DefaultSettings
+from jobs.prompt_template import rendered
 from jobs.request import REQUEST_FIELDS
 
 if TYPE_CHECKING:
@@ -60,28 +60,15 @@ def line_of(values: Mapping[str, Any], defaults: DefaultSettings) -> Line:
 
 def written_lines(manifest: Manifest) -> Iterator[Line]:
     """The lines that stand in the manifest itself, templates filled in."""
-    for line, written in _unfilled(manifest):
-        if written is None or written.variables is None:
+    for written in manifest.prompts:
+        if isinstance(written, str):
+            yield line_of({"prompt": written}, manifest.settings)
+            continue
+        values = {name: getattr(written, name) for name in written.model_fields_set}
+        line = line_of(values, manifest.settings)
+        if written.variables is None:
             yield line
             continue
         sample_seed = 0 if written.sample_seed is None else written.sample_seed
         for prompt in rendered(line.prompt, written.variables, written.sample, sample_seed):
             yield line._replace(prompt=prompt)
-
-
-def written_images(manifest: Manifest) -> int:
-    """How many images those lines ask for; no template is filled in for it."""
-    images = 0
-    for line, written in _unfilled(manifest):
-        variables = {} if written is None or written.variables is None else written.variables
-        images += line.images * combinations(variables, None if written is None else written.sample)
-    return images
-
-
-def _unfilled(manifest: Manifest) -> Iterator[tuple[Line, PromptLine | None]]:
-    for written in manifest.prompts:
-        if isinstance(written, str):
-            yield line_of({"prompt": written}, manifest.settings), None
-        else:
-            values = {name: getattr(written, name) for name in written.model_fields_set}
-            yield line_of(values, manifest.settings), written

@@ -242,13 +242,16 @@ class Output:
         file = self.failures_file(shard)
         return [_failure(place, row) for place, row in _json_lines(file)] if file.exists() else []
 
-    def held_image_ids(self) -> set[str]:
+    def held_image_ids(self, below: int | None = None) -> set[str]:
         """The ids of the images that the output holds: named in a committed shard's metadata, and there.
 
-        Raises OutputError naming file and line when a shard's metadata cannot be read.
+        `below`: only in shards with lower numbers. Raises OutputError naming file and line when a shard's
+        metadata cannot be read.
         """
         held = set()
         for shard in self.shards():
+            if below is not None and shard >= below:
+                break
             files = {file.name for file in self.shard_folder(shard).iterdir()}
             held |= {row["image_id"] for row in self.rows(shard) if row["file_name"] in files}
         return held

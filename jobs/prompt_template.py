@@ -45,18 +45,13 @@ def template_trouble(
     return None
 
 
-def combinations(variables: Mapping[str, Sequence[str]], sample: int | None) -> int:
-    """How many prompts a template stands for."""
-    return prod(len(values) for values in variables.values()) if sample is None else sample
-
-
 def rendered(
     prompt: str, variables: Mapping[str, Sequence[str]], sample: int | None, sample_seed: int
 ) -> Iterator[str]:
     """The prompts that a template stands for; the variable that comes last in it changes fastest."""
     pieces = _parsed(prompt)
     names = list(dict.fromkeys(text for kind, text in pieces if kind == "name"))
-    count = combinations(variables, None)
+    count = prod(len(values) for values in variables.values())
     for number in range(count) if sample is None else _drawn(count, sample, sample_seed):
         chosen, rest = {}, number
         for name in reversed(names):

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any
 
 import zstandard
 
 from jobs.errors import LedgerError
-from jobs.request import Entry, ImageRequest, derived_seed
+from jobs.request import REQUEST_FIELDS, Entry, ImageRequest, derived_seed
 
 WIRE_VERSION = 1
 _MAX_BYTES = 256 << 20
 """What a blob may unpack to: far above 10,000 prompts of 10,000 characters."""
+_SETTINGS = tuple(name for name in REQUEST_FIELDS if name not in ("prompt", "seed"))
+_settings_of = attrgetter(*_SETTINGS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,19 +34,27 @@ class Shard:
 
 def encode_shard(shard: Shard, base: ImageRequest) -> bytes:
     """The shard as a blob; `base` holds the job's own settings."""
-    defaults = asdict(base)
+    usual = _settings_of(base)
+    last, own = usual, dict[str, Any]()
     rows = []
     for entry in shard.entries:
-        settings = asdict(entry.request)
-        row: dict[str, Any] = {k: v for k, v in settings.items() if v != defaults[k] and k != "seed"}
-        if entry.seed_ordinal is None:
-            row["seed"] = entry.request.seed
-        elif entry.seed_ordinal > 0:
-            row["seed_ordinal"] = entry.seed_ordinal
+        request, columns, ordinal = entry.request, entry.columns, entry.seed_ordinal
+        settings = _settings_of(request)
+        if settings != last:
+            last = settings
+            pairs = zip(_SETTINGS, settings, usual, strict=True)
+            own = {name: value for name, value, default in pairs if value != default}
+        row = own.copy()
+        if request.prompt != base.prompt:
+            row["prompt"] = request.prompt
+        if ordinal is None:
+            row["seed"] = request.seed
+        elif ordinal > 0:
+            row["seed_ordinal"] = ordinal
         if entry.id is not None:
             row["id"] = entry.id
-        if entry.columns:
-            row["columns"] = entry.columns
+        if columns:
+            row["columns"] = columns
         rows.append(row)
     first = shard.indices[0]
     consecutive = list(shard.indices) == list(range(first, first + len(shard.indices)))

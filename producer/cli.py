@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,21 +55,28 @@ def submit(files: tuple[Path, ...], limit: int | None, sample: int | None, wait:
 
     What an output holds already, by image_id, is not rendered again.
     """
+    from contextlib import ExitStack
     from dataclasses import asdict
 
     from producer import show
-    from producer.submit import prepare
-    from producer.submit import submit as submit_one
+    from producer.prepare import prepare
+    from producer.progress import count_images
+    from producer.submit import packed_for, store
 
     _one_of(limit, sample)
     settings, url, ledger = _connect()
-    # All are checked before the first is stored.
-    prepared = [prepare(file, settings, limit=limit, sample=sample) for file in files]
     submitted = []
-    for one in prepared:
-        submitted.append(submit_one(one, ledger, url))
-        if not as_json:
-            show.print_submitted(submitted[-1])
+    with ExitStack() as stack, _gone_on_with():
+        # All are read to their ends before the first is stored.
+        prepared = [prepare(file, settings, limit=limit, sample=sample) for file in files]
+        ledger.ping()
+        on_images = stack.enter_context(count_images("read"))
+        packed = [stack.enter_context(packed_for(one, ledger, on_images)) for one in prepared]
+        for one in packed:
+            with count_images("stored", one.images) as on_images:
+                submitted.append(store(one, ledger, url, on_images))
+            if not as_json:
+                show.print_submitted(submitted[-1])
     if not wait:
         if as_json:
             _print_json([asdict(one) for one in submitted])
@@ -234,6 +242,14 @@ def schema() -> None:
     from jobs.manifest import json_schema
 
     _print_json(json_schema())
+
+
+@contextmanager
+def _gone_on_with() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted("stopped in the middle: run the same command to go on") from None
 
 
 def _connect() -> tuple[Settings, str, Ledger]:

@@ -61,13 +61,12 @@ def _refuse_while_written(output: Output, settings: Settings) -> None:
     if settings.redis_url is None and not live_connections(settings):
         return
     ledger = LedgerView(redis_url(settings))
-    for job_id in ledger.job_ids():
-        job = ledger.status(job_id)
-        if job.output == str(output.path) and job.state != "finished":
-            raise JobError(
-                f"{output.path}: {job_id} is writing there: wait for it (`imagemill watch {job_id}`) or "
-                f"`imagemill cancel {job_id}`, then repair; without --repair the output may be examined now"
-            )
+    job_id = ledger.writer(str(output.path))
+    if job_id is not None:
+        raise JobError(
+            f"{output.path}: {job_id} is writing there: wait for it (`imagemill watch {job_id}`) or "
+            f"`imagemill cancel {job_id}`, then repair; without --repair the output may be examined now"
+        )
 
 
 @contextmanager

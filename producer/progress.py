@@ -1,9 +1,11 @@
-"""A job's live progress: a bar for a person, a line every few seconds where no terminal is."""
+"""Live progress: a bar for a person; of a job, a line every few seconds where no terminal is."""
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 import click
 
@@ -17,6 +19,21 @@ _EVERY = 5.0
 def show_progress(statuses: Iterable[JobStatus]) -> JobStatus:
     """Shows each status as it comes; returns the last."""
     return _bar(statuses) if show.is_terminal() else _lines(statuses)
+
+
+@contextmanager
+def count_images(done: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """Shows on standard error, while a person looks there, how many images are `done` ("read", "stored")."""
+    if not sys.stderr.isatty():
+        yield lambda images: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    columns = (TextColumn("{task.completed:,.0f} images {task.description}", markup=False), BarColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(done, total=total)
+        yield lambda images: bar.update(task, completed=images)
 
 
 def _lines(statuses: Iterable[JobStatus]) -> JobStatus:

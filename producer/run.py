@@ -23,8 +23,9 @@ from jobs.settings import PREFIX, Settings
 from producer import show
 from producer.embedded_redis import EmbeddedRedis
 from producer.follow import follow
+from producer.prepare import prepare
 from producer.progress import show_progress
-from producer.submit import Submitted, prepare, submit
+from producer.submit import Submitted, submit
 
 _STOP_SECONDS = 130
 """A worker gives its shards back within a micro-batch; on a CPU that can be minutes."""

@@ -1,33 +1,32 @@
 """From a manifest to a job in the ledger: only what the output does not hold yet, shard by shard.
 
-Nothing is written before the manifest, its model and its latents were found good. An interrupted
-submission is gone on with by submitting the same manifest again: the ledger's cursor says from where.
+Nothing is written before the manifest, its model, its latents and all its prompts were found good. An
+interrupted submission is gone on with by submitting the same manifest again: it gives the same shards, of
+which the ledger knows how many it has.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from jobs.broker import celery_app, wake
 from jobs.errors import JobError, LatentsError, OutputError, Overtaken
-from jobs.expand import Identified, base_request, identify, limit, sample
-from jobs.job import JobSpec, is_done
+from jobs.expand import base_request
+from jobs.job import JobSpec, Submission, is_done
 from jobs.ledger import Ledger
 from jobs.ledger_view import LedgerView
-from jobs.manifest import Manifest, load_manifest
 from jobs.manifest_latents import gather_latents
-from jobs.models import ModelRef
 from jobs.output import Output
-from jobs.prompt_files.sources import Sources, check_sources
 from jobs.request import Entry, ImageRequest
-from jobs.settings import Settings
 from jobs.shard import Shard, decode_shard, encode_shard
+from producer.pack import Packed, PackedShard, pack
+from producer.prepare import Prepared
 
 _CHUNK = 64
 """Shards sent to Redis in one call."""
@@ -55,63 +54,38 @@ class Submitted:
     """The first of those: `FILE:LINE: what`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A manifest that was found good: everything that can be wrong with it is behind us."""
-
-    manifest: Manifest
-    model: ModelRef
-    latents: dict[str, str]
-    sources: Sources
-    output: Output
-    limit: int | None
-    sample: int | None
-
-    @property
-    def narrowed(self) -> str:
-        """The option that narrows the submission, as it was given."""
-        if self.limit is not None:
-            return f"--limit {self.limit}"
-        return f"--sample {self.sample}" if self.sample is not None else ""
-
-    def entries(self, on_duplicate: Callable[[Entry], None]) -> Iterable[Identified]:
-        """The requests that the submission is about, in order. Raises ManifestError when a file changed."""
-        entries = identify(
-            self.manifest, self.model, on_duplicate, latents=self.latents, sources=self.sources
-        )
-        if self.limit is not None:
-            return limit(entries, self.limit)
-        return sample(entries, self.sample, self.manifest.name) if self.sample is not None else entries
-
-
-def prepare(
-    path: Path, settings: Settings, *, limit: int | None = None, sample: int | None = None
-) -> Prepared:
-    """Reads and checks all that a job needs; writes nothing. Raises ImagemillError."""
-    manifest = load_manifest(path)
-    model = manifest.resolve_model()
-    latents = gather_latents(manifest, model)
-    assert manifest.output is not None, "load_manifest fills it in"
-    output = Output(Path(manifest.output))
-    if settings.output_root is not None:
-        output.check_within(settings.output_root)
-    return Prepared(manifest, model, latents, check_sources(manifest), output, limit, sample)
+@contextmanager
+def packed_for(
+    prepared: Prepared, ledger: LedgerView, on_images: Callable[[int], None] = lambda images: None
+) -> Iterator[Packed]:
+    """What `store` stores: packed so that a submission that was interrupted is gone on with."""
+    with pack(prepared, below=_begun_at(prepared, ledger), on_images=on_images) as packed:
+        yield packed
 
 
 def submit(prepared: Prepared, ledger: Ledger, url: str) -> Submitted:
-    """Stores the job and wakes workers. Raises ImagemillError; what was stored until then is gone on with."""
+    """Packs and stores the job of one manifest. Raises ImagemillError."""
+    ledger.ping()
+    with packed_for(prepared, ledger) as packed:
+        return store(packed, ledger, url)
+
+
+def store(
+    packed: Packed, ledger: Ledger, url: str, on_images: Callable[[int], None] = lambda images: None
+) -> Submitted:
+    """Stores a job and wakes workers. Raises ImagemillError; what was stored until then is gone on with."""
     try:
-        return _store(prepared, ledger, url)
+        return _store(packed, ledger, url, on_images)
     except OSError as error:
         raise OutputError(
-            f"output {prepared.output.path} cannot be written ({error.strerror}: {error.filename}): make it "
-            "writable or free some space, and run the same command to go on"
+            f"output {packed.prepared.output.path} cannot be written ({error.strerror}: {error.filename}): "
+            "make it writable or free some space, and run the same command to go on"
         ) from None
 
 
-def _store(prepared: Prepared, ledger: Ledger, url: str) -> Submitted:
+def _store(packed: Packed, ledger: Ledger, url: str, on_images: Callable[[int], None]) -> Submitted:
+    prepared = packed.prepared
     manifest, output = prepared.manifest, prepared.output
-    ledger.ping()
     output.prepare()
     kept = gather_latents(manifest, prepared.model, output.inputs)
     for name, sha in kept.items():
@@ -119,99 +93,87 @@ def _store(prepared: Prepared, ledger: Ledger, url: str) -> Submitted:
             raise LatentsError(f"{name}: changed after it was checked: submit again")
     spec = _spec(prepared)
     try:
-        job_id, created = ledger.create(spec, _digest(prepared, spec), output.next_job_number(manifest.name))
+        job_id, created = ledger.create(spec, _digest(packed, spec), output.next_job_number(manifest.name))
     except JobError:
-        _refuse_changed_files(prepared, spec, ledger)
+        _refuse_changed_files(packed, spec, ledger)
         raise
-    duplicates = 0
-
-    def count(_entry: Entry) -> None:
-        nonlocal duplicates
-        duplicates += 1
-
-    while ledger.submission(job_id).state == "open":
-        output.write_job_manifest(job_id, _written(prepared) | {"narrowed": prepared.narrowed})
-        duplicates = 0
-        try:
-            _fill(prepared, spec, job_id, ledger, url, prepared.entries(count))
-        except Overtaken:
-            continue
+    with ExitStack() as stack:
+        while (at := ledger.submission(job_id)).state == "open":
+            output.write_job_manifest(job_id, _written(prepared) | {"narrowed": prepared.narrowed})
+            if at.shards and packed.below != at.first_shard:
+                # Somebody else began since: what workers rendered of it meanwhile must not count as held.
+                packed = stack.enter_context(pack(prepared, below=at.first_shard))
+            try:
+                _fill(packed, at, job_id, ledger, url, on_images)
+            except Overtaken:
+                continue
     status = ledger.status(job_id)
     return Submitted(
         job_id=job_id,
         attached=not created,
         images=status.total,
         held=status.held,
-        skipped=prepared.sources.skipped,
-        skipped_rows=prepared.sources.skipped_rows,
-        duplicates=duplicates,
+        skipped=packed.reading.skipped,
+        skipped_rows=tuple(packed.reading.skipped_rows),
+        duplicates=packed.duplicates,
         output=str(output.path),
         remark=prepared.model.remark,
     )
 
 
-def _refuse_changed_files(prepared: Prepared, spec: JobSpec, ledger: Ledger) -> None:
+def _begun_at(prepared: Prepared, ledger: LedgerView) -> int | None:
+    """The first shard of the job that is being submitted to the output, when there is one."""
+    job_id = ledger.writer(str(prepared.output.path))
+    first_shard = -1 if job_id is None else ledger.first_shard(job_id)
+    return None if first_shard < 0 else first_shard
+
+
+def _refuse_changed_files(packed: Packed, spec: JobSpec, ledger: Ledger) -> None:
     """Says so when the job that owns the output is of this very manifest: then a file of it was another."""
-    written = _written(prepared)
-    for job_id in ledger.job_ids():
-        status, kept = ledger.status(job_id), prepared.output.jobs / f"{job_id}.json"
-        if status.output != spec.output or status.state == "finished" or status.ending or not kept.exists():
-            continue
-        manifest = json.loads(kept.read_text("utf-8"))
-        same = {key: manifest.get(key) for key in written} == written
-        if same and ledger.spec(job_id).narrowed == spec.narrowed:
-            names = [*prepared.latents, *prepared.sources.identity]
-            more = ", …" if len(names) > 3 else ""
-            raise JobError(
-                f"{', '.join(names[:3])}{more}: not as it was when {job_id} was begun: put it back to go on "
-                f"with {job_id}, or `imagemill cancel {job_id}` and submit again"
-            ) from None
+    prepared = packed.prepared
+    job_id, written = ledger.writer(spec.output), _written(prepared)
+    kept = prepared.output.jobs / f"{job_id}.json"
+    if job_id is None or ledger.status(job_id).ending or not kept.exists():
+        return
+    manifest = json.loads(kept.read_text("utf-8"))
+    same = {key: manifest.get(key) for key in written} == written
+    if same and ledger.spec(job_id).narrowed == spec.narrowed:
+        names = [*prepared.latents, *packed.reading.sha256]
+        more = ", …" if len(names) > 3 else ""
+        raise JobError(
+            f"{', '.join(names[:3])}{more}: not as it was when {job_id} was begun: put it back to go on "
+            f"with {job_id}, or `imagemill cancel {job_id}` and submit again"
+        ) from None
 
 
 def _fill(
-    prepared: Prepared, spec: JobSpec, job_id: str, ledger: Ledger, url: str, entries: Iterable[Identified]
+    packed: Packed, at: Submission, job_id: str, ledger: Ledger, url: str, on_images: Callable[[int], None]
 ) -> None:
-    """Stores the job's shards from where its submission stands, and seals it."""
-    at = ledger.submission(job_id)
-    base = ImageRequest.from_mapping(spec.base)
-    held = prepared.output.held_image_ids()
-    number = at.first_shard + at.shards if at.shards else prepared.output.next_shard()
-    cursor, index = at.cursor, at.images
-    app = celery_app(url)
-    for taken, wanted in _chunks(islice(entries, cursor, None), held, spec.shard_size):
-        shards = []
-        for start in range(0, len(wanted), spec.shard_size):
-            part = wanted[start : start + spec.shard_size]
-            shard = Shard(range(index, index + len(part)), part)
-            shards.append((number, len(part), encode_shard(shard, base)))
-            number, index = number + 1, index + len(part)
-        ledger.add(
-            job_id, at.incarnation, cursor, cursor + taken, shards, held=taken - len(wanted), seal=False
+    """Stores the shards that the job does not have yet, and seals it."""
+    stored, left = packed.shards[: at.shards], packed.shards[at.shards :]
+    before = stored[-1] if stored else PackedShard(0, 0, 0, 0, 0)
+    if (len(stored), sum(shard.images for shard in stored)) != (at.shards, at.images) or (
+        before.taken != at.cursor
+    ):
+        raise JobError(
+            f"{packed.prepared.output.path}: changed since {job_id} was begun, so that its submission cannot "
+            f"go on: `imagemill cancel {job_id}` and submit again"
         )
-        if cursor == 0:
+    app, images = celery_app(url), at.images
+    number = at.first_shard + at.shards if at.shards else packed.prepared.output.next_shard()
+    cursor, held = before.taken, before.held
+    for start in range(0, max(len(left), 1), _CHUNK):
+        chunk, last = left[start : start + _CHUNK], start + _CHUNK >= len(left)
+        taken = packed.taken if last else chunk[-1].taken
+        now_held = packed.held if last else chunk[-1].held
+        shards = [(number + i, shard.images, packed.blob(shard)) for i, shard in enumerate(chunk)]
+        ledger.add(job_id, at.incarnation, cursor, taken, shards, held=now_held - held, seal=last)
+        if at.shards == start == 0:
             wake(app, min(len(shards), _wake_ups(ledger)))
-        cursor += taken
-    ledger.add(job_id, at.incarnation, cursor, cursor, [], seal=True)
+        number, cursor, held = number + len(chunk), taken, now_held
+        images += sum(shard.images for shard in chunk)
+        on_images(images)
     wake(app, 1)
-
-
-def _chunks(
-    entries: Iterator[Identified], held: set[str], shard_size: int
-) -> Iterator[tuple[int, list[Entry]]]:
-    """Lines in chunks: how many were taken, and those of them that the output does not hold.
-
-    Every chunk but the last fills whole shards.
-    """
-    taken, wanted = 0, list[Entry]()
-    for image_id, entry in entries:
-        taken += 1
-        if image_id not in held:
-            wanted.append(entry)
-        if len(wanted) == _CHUNK * shard_size:
-            yield taken, wanted
-            taken, wanted = 0, []
-    if taken:
-        yield taken, wanted
 
 
 def retry(job_id: str, ledger: Ledger, url: str) -> int:
@@ -272,10 +234,10 @@ def _written(prepared: Prepared) -> dict[str, Any]:
     return prepared.manifest.to_json() | {"revision": prepared.model.revision}
 
 
-def _digest(prepared: Prepared, spec: JobSpec) -> str:
+def _digest(packed: Packed, spec: JobSpec) -> str:
     """What makes two submissions the same: the manifest, its files' contents, how it was narrowed."""
-    files = sorted((prepared.latents | prepared.sources.identity).items())
-    told = json.dumps([asdict(spec), _written(prepared), files], sort_keys=True)
+    files = sorted((packed.prepared.latents | packed.reading.sha256).items())
+    told = json.dumps([asdict(spec), _written(packed.prepared), files], sort_keys=True)
     return hashlib.sha256(told.encode()).hexdigest()
 
 

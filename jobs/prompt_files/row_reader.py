@@ -94,7 +94,7 @@ _WHOLE = re.compile(r"[-+]?[0-9]{1,40}")
 _DECIMAL = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
 
 
-class Rows:
+class RowReader:
     """Makes lines of the rows of one file."""
 
     def __init__(

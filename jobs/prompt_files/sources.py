@@ -1,12 +1,13 @@
-"""The prompt files of a manifest as one stream of lines, and what they held when they were checked."""
+"""The prompt files of a manifest as one stream of lines."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from jobs.errors import ManifestError
 from jobs.line import Line, written_lines
@@ -14,112 +15,101 @@ from jobs.manifest_errors import MAX_TOLD
 from jobs.manifest_parts import ROW_FIELDS, PromptLine, PromptSource
 from jobs.manifest_relations import ColumnKinds
 from jobs.prompt_files import json_lines, parquet, plain, separated
+from jobs.prompt_files.ahead import rows_ahead
 from jobs.prompt_files.find import TABLES, TEXTS, files_of
 from jobs.prompt_files.lines import Record
-from jobs.prompt_files.rows import Rows
+from jobs.prompt_files.row_reader import RowReader
 
 if TYPE_CHECKING:
     from jobs.manifest import Manifest
 
-
-@dataclass(frozen=True, slots=True)
-class SourceFile:
-    """One file's contents when it was checked."""
-
-    path: Path
-    sha256: str
-    state: tuple[int, int, int]
-    """What a change of the file changes."""
+_ROWS = 512
+_LARGE = 8 << 20
+"""Bytes of prompt files, about 80,000 prompts, that one process reads in half a second."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sources:
-    """All prompt files of a manifest, checked."""
+@dataclass(slots=True)
+class Reading:
+    """What one pass over the prompt files of a manifest came upon; whole when the pass is."""
 
-    files: tuple[SourceFile, ...]
-    images: int
-    """That their lines ask for, before the sweep multiplies them."""
-    skipped: int
+    sha256: dict[str, str] = field(default_factory=dict)
+    """Of every file that was begun, by its path."""
+    skipped: int = 0
     """Rows left out because something is wrong with them."""
-    skipped_rows: tuple[str, ...]
+    skipped_rows: list[str] = field(default_factory=list)
     """The first of those: `FILE:LINE: what`."""
 
-    @property
-    def identity(self) -> dict[str, str]:
-        """path -> SHA-256, of every file."""
-        return {str(file.path): file.sha256 for file in self.files}
+
+class Rows(NamedTuple):
+    """Some rows of one file, in order."""
+
+    path: str
+    sha256: str
+    lines: list[Line | str]
+    """A row, or all that is wrong with it: `FILE:LINE: what`."""
 
 
-def check_sources(manifest: Manifest) -> Sources:
-    """Read every prompt file of `manifest` once, never held whole: its hash, and whether its rows are right.
-
-    Raises ManifestError for a file that cannot be read, and with `on_bad_row: stop` for rows that are wrong,
-    the first of them together: `FILE:LINE: field = value: …`.
-    """
-    files = tuple(_checked(path) for _, path in _files(manifest))
-    images = wrong = 0
-    told: list[str] = []
-    for path, number, line in _rows(manifest):
-        if isinstance(line, Line):
-            images += line.images
-            continue
-        wrong += 1
-        if len(told) < MAX_TOLD:
-            told.append(f"{path}:{number}: {line}")
-        elif manifest.on_bad_row == "stop":
-            told.append(f"{path}: and more")
-            break
-    if wrong and manifest.on_bad_row == "stop":
-        raise ManifestError("\n".join(told))
-    for file in files:
-        _refuse_if_changed(file)
-    return Sources(files, images, wrong, tuple(told))
-
-
-def lines(manifest: Manifest, sources: Sources | None = None) -> Iterator[Line]:
+def lines(manifest: Manifest, reading: Reading | None = None) -> Iterator[Line]:
     """Every line of `manifest`: those that stand in it, then those of its prompt files, in order.
 
-    Rows that are wrong are left out with `on_bad_row: skip`, else raise ManifestError. With `sources`, so
-    does a file that is no longer what it was when it was checked.
+    Files are streamed, never held whole; large ones are read by a process of their own, so that two cores
+    work. `reading` is told what they held. Raises ManifestError for a file that cannot be read or that
+    changes while it is, and, with `on_bad_row: stop`, for rows that are wrong, the first of them together.
     """
     yield from written_lines(manifest)
-    if sources is not None and [file.path for file in sources.files] != [
-        path for _, path in _files(manifest)
-    ]:
-        raise ManifestError("prompts_from: files came or went since they were checked: submit again")
-    for path, number, line in _rows(manifest, sources):
-        if isinstance(line, Line):
-            yield line
-        elif manifest.on_bad_row == "stop":
-            raise ManifestError(f"{path}:{number}: {line}")
+    reading = Reading() if reading is None else reading
+    for path, sha256, rows in rows_ahead(manifest) if _large(manifest) else source_rows(manifest):
+        reading.sha256[path] = sha256
+        for line in rows:
+            if not isinstance(line, str):
+                # After a row that stops everything, the others are only looked through.
+                if reading.skipped == 0 or manifest.on_bad_row == "skip":
+                    yield line
+                continue
+            reading.skipped += 1
+            if len(reading.skipped_rows) < MAX_TOLD:
+                reading.skipped_rows.append(line)
+            elif manifest.on_bad_row == "stop":
+                raise ManifestError("\n".join([*reading.skipped_rows, f"{path}: and more"]))
+    if reading.skipped and manifest.on_bad_row == "stop":
+        raise ManifestError("\n".join(reading.skipped_rows))
 
 
-def _rows(
-    manifest: Manifest, sources: Sources | None = None
-) -> Iterator[tuple[Path, int, Line | ManifestError]]:
+def source_rows(manifest: Manifest) -> Iterator[Rows]:
+    """The rows of every prompt file of `manifest`, some hundreds at a time. Raises ManifestError."""
     kinds = ColumnKinds()
     for written in manifest.prompts:
         if isinstance(written, PromptLine):
             for name, value in ({} if written.columns is None else written.columns).items():
                 kinds.trouble(name, value, "in the manifest")
-    for at, (source, path) in enumerate(_files(manifest)):
-        if sources is not None:
-            _refuse_if_changed(sources.files[at])
-        names = plain.FLAGS if path.suffix == ".txt" else _names(source)
-        rows = Rows(path, source, names, manifest.settings, manifest.sweep, kinds, texts=path.suffix in TEXTS)
-        unseen = path.suffix in TABLES
-        for number, row in _records(path, source, names):
-            if isinstance(row, ManifestError):
-                yield path, number, row
-                continue
+    for source, path in _files(manifest):
+        state = _state(path)
+        sha256 = _sha256(path)
+        rows = _rows(manifest, source, path, kinds)
+        while some := list(islice(rows, _ROWS)):
+            yield Rows(str(path), sha256, some)
+        if _state(path) != state:
+            raise ManifestError(f"{path}: changed while it was being read: run the same command again")
+
+
+def _rows(manifest: Manifest, source: PromptSource, path: Path, kinds: ColumnKinds) -> Iterator[Line | str]:
+    names = plain.FLAGS if path.suffix == ".txt" else _names(source)
+    table = RowReader(
+        path, source, names, manifest.settings, manifest.sweep, kinds, texts=path.suffix in TEXTS
+    )
+    unseen = path.suffix in TABLES
+    for number, row in _records(path, source, names):
+        line: Line | ManifestError
+        if isinstance(row, ManifestError):
+            line = row
+        else:
             if unseen:
                 unseen = False
-                trouble = rows.names_trouble(row)
+                trouble = table.names_trouble(row)
                 if trouble is not None:
                     raise ManifestError(f"{path}:1: {trouble}")
-            yield path, number, rows.line(row, number)
-        if sources is not None:
-            _refuse_if_changed(sources.files[at])
+            line = table.line(row, number)
+        yield f"{path}:{number}: {line}" if isinstance(line, ManifestError) else line
 
 
 def _files(manifest: Manifest) -> Iterator[tuple[PromptSource, Path]]:
@@ -148,25 +138,27 @@ def _names(source: PromptSource) -> dict[str, str]:
     }
 
 
-def _checked(path: Path) -> SourceFile:
-    try:
-        state = _state(path)
-        with path.open("rb") as file:
-            return SourceFile(path, hashlib.file_digest(file, "sha256").hexdigest(), state)
-    except OSError as error:
-        raise ManifestError(f"{path}: cannot be read: {error.strerror}") from None
+def _large(manifest: Manifest) -> bool:
+    """Whether reading takes longer than starting a process for it."""
+    return sum(_state(path)[1] for _source, path in _files(manifest)) >= _LARGE
 
 
 def _state(path: Path) -> tuple[int, int, int]:
-    """What no change leaves as it is: inode, size and time of change."""
-    stat = path.stat()
+    """What no change leaves as it is: inode, size in bytes and time of change."""
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise _unreadable(path, error) from None
     return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
-def _refuse_if_changed(file: SourceFile) -> None:
+def _sha256(path: Path) -> str:
     try:
-        unchanged = _state(file.path) == file.state
-    except OSError:
-        unchanged = False
-    if not unchanged:
-        raise ManifestError(f"{file.path}: changed while it was being submitted: submit again")
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: OSError) -> ManifestError:
+    return ManifestError(f"{path}: cannot be read: {error.strerror}")

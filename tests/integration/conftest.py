@@ -17,7 +17,8 @@ from jobs.job import JobStatus
 from jobs.ledger import Ledger
 from jobs.settings import Settings
 from producer.embedded_redis import EmbeddedRedis
-from producer.submit import prepare, submit
+from producer.prepare import prepare
+from producer.submit import submit
 
 BIN = Path(sys.executable).parent
 LEASE = 3.0

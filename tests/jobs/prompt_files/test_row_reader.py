@@ -16,7 +16,7 @@ from jobs.errors import ManifestError
 from jobs.line import line_of
 from jobs.manifest_parts import ROW_FIELDS, DefaultSettings, PromptLine, PromptSource, Sweep
 from jobs.manifest_relations import ColumnKinds
-from jobs.prompt_files.rows import PLAIN, Rows
+from jobs.prompt_files.row_reader import PLAIN, RowReader
 
 NAMES = {field: field for field in ROW_FIELDS}
 
@@ -38,10 +38,10 @@ _ANY = (
 )
 
 
-def _rows(columns: tuple[str, ...] = (), defaults: DefaultSettings | None = None) -> Rows:
+def _rows(columns: tuple[str, ...] = (), defaults: DefaultSettings | None = None) -> RowReader:
     source = PromptSource(file="x.jsonl", columns=columns)
     given = DefaultSettings() if defaults is None else defaults
-    return Rows(Path("x.jsonl"), source, NAMES, given, Sweep(), ColumnKinds(), texts=False)
+    return RowReader(Path("x.jsonl"), source, NAMES, given, Sweep(), ColumnKinds(), texts=False)
 
 
 def test_every_field_of_a_row_has_its_rule() -> None:

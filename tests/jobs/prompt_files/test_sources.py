@@ -1,18 +1,19 @@
-"""Prompt files are read once to be checked, before anything is submitted, and must then stay as they are."""
+"""Prompt files are one stream of lines; what is wrong with their rows is told together."""
 
 from __future__ import annotations
 
 import hashlib
+import multiprocessing
 import os
 from pathlib import Path
 
 import pytest
 
 from jobs.errors import ManifestError
-from jobs.expand import count_images, expand, limit
+from jobs.expand import expand, limit
 from jobs.manifest import Manifest, load_manifest
 from jobs.models import resolve_model
-from jobs.prompt_files.sources import check_sources, lines
+from jobs.prompt_files.sources import Reading, lines, source_rows
 
 MODEL = resolve_model("shapes-random")
 BAD = '{"prompt": "a"}\n{"prompt": 7}\n{"prompt": "b", "images_per_prompt": 3}\n{"prompt": "c"\n'
@@ -25,63 +26,63 @@ def _manifest(folder: Path, more: str = "", contents: str = '{"prompt": "a"}\n{"
     return load_manifest(file)
 
 
-def test_the_check_hashes_each_file_and_counts_the_images(tmp_path: Path) -> None:
+def test_a_reading_tells_what_each_file_held(tmp_path: Path) -> None:
     manifest = _manifest(
         tmp_path, "prompts: [x, {prompt: y, seeds: [1, 2]}]\nsweep: {guidance_scale: [1, 3]}\n"
     )
-    sources = check_sources(manifest)
-    file = tmp_path / "p.jsonl"
-    assert sources.identity == {str(file): hashlib.sha256(file.read_bytes()).hexdigest()}
-    assert (sources.images, sources.skipped) == (2, 0)
-    assert count_images(manifest, sources) == 10 == len(list(expand(manifest, MODEL, sources=sources)))
+    reading, file = Reading(), tmp_path / "p.jsonl"
+    assert len(list(expand(manifest, MODEL, reading=reading))) == 10
+    assert reading == Reading({str(file): hashlib.sha256(file.read_bytes()).hexdigest()}, 0, [])
 
 
 def test_wrong_rows_are_told_together_and_stop_the_submission(tmp_path: Path) -> None:
+    prompts = []
     with pytest.raises(ManifestError) as caught:
-        check_sources(_manifest(tmp_path, contents=BAD))
+        prompts += [line.prompt for line in lines(_manifest(tmp_path, contents=BAD))]
     assert str(caught.value).replace(f"{tmp_path}/", "").split("\n") == [
         "p.jsonl:2: prompt = 7: must be text: write it in quotes",
         "p.jsonl:4: not JSON at column 15: Expecting ',' delimiter",
     ]
     with pytest.raises(ManifestError) as caught:
-        check_sources(_manifest(tmp_path, contents="7\n" * 50))
+        list(lines(_manifest(tmp_path, contents="7\n" * 50)))
     assert len(str(caught.value).split("\n")) == 21
     assert str(caught.value).endswith("p.jsonl: and more")
 
 
-def test_wrong_rows_can_be_left_out_and_are_counted(tmp_path: Path) -> None:
-    manifest = _manifest(tmp_path, "on_bad_row: skip\n", BAD + "7\n" * 30)
-    sources = check_sources(manifest)
-    assert (sources.images, sources.skipped, len(sources.skipped_rows)) == (4, 32, 20)
-    assert sources.skipped_rows[0] == f"{tmp_path}/p.jsonl:2: prompt = 7: must be text: write it in quotes"
-    assert [entry.request.prompt for entry in expand(manifest, MODEL)] == ["a", "b", "b", "b"]
-
-
-def test_an_unchecked_wrong_row_stops_the_stream(tmp_path: Path) -> None:
+def test_nothing_comes_after_a_row_that_stops_the_submission(tmp_path: Path) -> None:
     stream = lines(_manifest(tmp_path, contents=BAD))
     assert next(stream).prompt == "a"
     with pytest.raises(ManifestError, match=r"p\.jsonl:2: prompt = 7"):
         next(stream)
 
 
+def test_wrong_rows_can_be_left_out_and_are_counted(tmp_path: Path) -> None:
+    manifest, reading = _manifest(tmp_path, "on_bad_row: skip\n", BAD + "7\n" * 30), Reading()
+    entries = expand(manifest, MODEL, reading=reading)
+    assert [entry.request.prompt for entry in entries] == ["a", "b", "b", "b"]
+    assert (reading.skipped, len(reading.skipped_rows)) == (32, 20)
+    assert reading.skipped_rows[0] == f"{tmp_path}/p.jsonl:2: prompt = 7: must be text: write it in quotes"
+
+
 def test_files_are_streamed(tmp_path: Path) -> None:
-    manifest = _manifest(tmp_path, contents='{"prompt": "a"}\n' * 3 + "no JSON\n")
+    manifest = _manifest(tmp_path, contents='{"prompt": "a"}\n' * 2000 + "no JSON\n")
     assert len(list(limit(expand(manifest, MODEL), 3))) == 3
 
 
-@pytest.mark.parametrize("change", ["written", "grown", "replaced", "gone", "joined"])
-def test_a_file_that_changed_since_it_was_checked_is_refused(tmp_path: Path, change: str) -> None:
-    manifest = _manifest(tmp_path)
-    sources = check_sources(manifest)
-    file = tmp_path / "p.jsonl"
+@pytest.mark.parametrize("change", ["written", "grown", "replaced", "gone"])
+def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path, change: str) -> None:
+    manifest, file = _manifest(tmp_path, contents='{"prompt": "a"}\n' * 1000), tmp_path / "p.jsonl"
+    stream = lines(manifest)
+    next(stream)
     match change:
         case "written":
             before = file.stat().st_mtime_ns
-            file.write_text(file.read_text().replace("a", "z"))
+            with file.open("r+") as stream_to:
+                stream_to.write('{"prompt": "z"}')
             os.utime(file, ns=(before + 1, before + 1))
         case "grown":
-            with file.open("a") as stream:
-                stream.write('{"prompt": "c"}\n')
+            with file.open("a") as stream_to:
+                stream_to.write('{"prompt": "c"}\n')
         case "replaced":
             stat = file.stat()
             (tmp_path / "new").write_text(file.read_text().replace("a", "z"))
@@ -89,19 +90,50 @@ def test_a_file_that_changed_since_it_was_checked_is_refused(tmp_path: Path, cha
             (tmp_path / "new").replace(file)
         case "gone":
             file.unlink()
-        case "joined":
-            (tmp_path / "q.jsonl").write_text('{"prompt": "c"}\n')
-    with pytest.raises(ManifestError, match=r"submit again"):
-        list(expand(manifest, MODEL, sources=sources))
+    with pytest.raises(ManifestError, match=r"p\.jsonl: (changed while it was being read|cannot be read)"):
+        list(stream)
 
 
-def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None:
-    manifest = _manifest(tmp_path)
-    stream = expand(manifest, MODEL, sources=check_sources(manifest))
+@pytest.fixture
+def always_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However small the files, they are read by a process of their own."""
+    monkeypatch.setattr("jobs.prompt_files.sources._LARGE", 0)
+
+
+@pytest.mark.usefixtures("always_ahead")
+def test_a_process_that_reads_ahead_gives_the_same_lines_and_the_same_errors(tmp_path: Path) -> None:
+    contents = "".join(
+        f'{{"prompt": "a {n} 🦊", "seeds": [{n}, {n + 1}], "id": "{n}", "width": 64}}\n' for n in range(3000)
+    )
+    manifest, reading = _manifest(tmp_path, contents=contents), Reading()
+    pids = {process.pid for process in multiprocessing.active_children()}
+    stream = lines(manifest, reading)
+    first = next(stream)
+    assert {process.pid for process in multiprocessing.active_children()} - pids, "a process reads"
+    assert [first, *stream] == [line for rows in source_rows(manifest) for line in rows.lines]
+    assert list(reading.sha256) == [str(tmp_path / "p.jsonl")]
+    with pytest.raises(ManifestError) as caught:
+        list(lines(_manifest(tmp_path, contents=BAD)))
+    assert len(str(caught.value).split("\n")) == 2
+    assert {process.pid for process in multiprocessing.active_children()} == pids, "none is left"
+
+
+@pytest.mark.usefixtures("always_ahead")
+def test_no_process_that_reads_ahead_outlives_a_stream_that_is_let_go(tmp_path: Path) -> None:
+    stream = lines(_manifest(tmp_path, contents='{"prompt": "a"}\n' * 100_000))
     next(stream)
-    with (tmp_path / "p.jsonl").open("a") as file:
-        file.write('{"prompt": "c"}\n')
-    with pytest.raises(ManifestError, match=r"p\.jsonl: changed while it was being submitted"):
+    (process,) = multiprocessing.active_children()
+    stream.close()
+    assert not process.is_alive()
+
+
+@pytest.mark.usefixtures("always_ahead")
+def test_a_reader_that_dies_is_told(tmp_path: Path) -> None:
+    stream = lines(_manifest(tmp_path, contents='{"prompt": "a"}\n' * 100_000))
+    next(stream)
+    (process,) = multiprocessing.active_children()
+    process.kill()
+    with pytest.raises(RuntimeError, match=r"the process that read the prompt files ended with -9"):
         list(stream)
 
 

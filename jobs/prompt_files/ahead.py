@@ -1,0 +1,56 @@
+"""Prompt files read by a process of their own: one core parses while another hashes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING
+
+from jobs.errors import ManifestError
+
+if TYPE_CHECKING:
+    from jobs.manifest import Manifest
+    from jobs.prompt_files.sources import Rows
+
+
+def rows_ahead(manifest: Manifest) -> Iterator[Rows]:
+    """What `jobs.prompt_files.sources.source_rows` yields; a pipe's length is read ahead.
+
+    The process ends with the iteration, and with this process. Raises ManifestError as that does, and
+    RuntimeError when the process dies.
+    """
+    # Not forked: who submits may have threads.
+    context = multiprocessing.get_context("spawn")
+    rows, to_us = context.Pipe(duplex=False)
+    process = context.Process(target=_read, args=(manifest, to_us), daemon=True)
+    process.start()
+    to_us.close()
+    try:
+        while (some := rows.recv()) is not None:
+            if isinstance(some, ManifestError):
+                raise some
+            yield some
+    except EOFError:
+        process.join()
+        raise RuntimeError(f"the process that read the prompt files ended with {process.exitcode}") from None
+    finally:
+        rows.close()
+        process.terminate()
+        process.join()
+
+
+def _read(manifest: Manifest, to_them: Connection) -> None:
+    from jobs.prompt_files.sources import source_rows
+
+    # Ctrl-C is for who reads the pipe.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        for some in source_rows(manifest):
+            to_them.send(some)
+        to_them.send(None)
+    except ManifestError as error:
+        to_them.send(error)
+    except BrokenPipeError:
+        return

@@ -1,0 +1,88 @@
+"""All shards of a job, ready to be stored: every prompt is read and right before Redis hears of the first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from tempfile import SpooledTemporaryFile
+from typing import IO, NamedTuple
+
+from jobs.expand import base_request
+from jobs.grouping import parts
+from jobs.prompt_files.sources import Reading
+from jobs.request import Entry
+from jobs.shard import Shard, encode_shard
+from producer.prepare import Prepared
+
+_IN_MEMORY = 16 << 20
+"""Bytes of packed shards, about 400,000 prompts; more go to an unnamed temporary file."""
+
+
+class PackedShard(NamedTuple):
+    """A shard's place among the packed ones, and how far the manifest was read when it was full."""
+
+    images: int
+    taken: int
+    """Requests of the manifest until then."""
+    held: int
+    """Of those, the ones that the output held already."""
+    start: int
+    size: int
+    """Bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """What a submission stores; the same manifest and output give the same shards."""
+
+    prepared: Prepared
+    below: int | None
+    shards: list[PackedShard]
+    taken: int
+    held: int
+    duplicates: int
+    reading: Reading
+    _blobs: IO[bytes]
+
+    @property
+    def images(self) -> int:
+        """In all shards."""
+        return sum(shard.images for shard in self.shards)
+
+    def blob(self, shard: PackedShard) -> bytes:
+        """The shard as it is stored."""
+        self._blobs.seek(shard.start)
+        return self._blobs.read(shard.size)
+
+
+@contextmanager
+def pack(
+    prepared: Prepared, *, below: int | None = None, on_images: Callable[[int], None] = lambda images: None
+) -> Iterator[Packed]:
+    """Packs what the output lacks into shards, which are gone when the context ends.
+
+    `below`: only shards of the output with lower numbers count as held; None: all. `on_images` is told now
+    and then how many images there are so far. Raises ManifestError for what is wrong in prompt files.
+    """
+    held_ids = prepared.output.held_image_ids(below)
+    base, reading = base_request(prepared.manifest, prepared.model), Reading()
+    taken = duplicates = images = 0
+
+    def count(_entry: Entry) -> None:
+        nonlocal duplicates
+        duplicates += 1
+
+    shards: list[PackedShard] = []
+    with SpooledTemporaryFile(_IN_MEMORY, prefix="imagemill-") as blobs:
+        entries = prepared.entries(count, reading)
+        for part in parts(entries, held_ids, prepared.manifest.shard_size):
+            taken, held = part.taken, part.held
+            if part.entries:
+                indices = range(images, images + len(part.entries))
+                blob = encode_shard(Shard(indices, part.entries), base)
+                shards.append(PackedShard(len(part.entries), taken, held, blobs.tell(), len(blob)))
+                blobs.write(blob)
+                images += len(part.entries)
+                on_images(images)
+        yield Packed(prepared, below, shards, taken, held, duplicates, reading, blobs)
