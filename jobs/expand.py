@@ -10,7 +10,7 @@ from itertools import islice, product
 from typing import Any, TypeVar
 
 from jobs.errors import LatentsError
-from jobs.identity import Mould
+from jobs.identity import Mould, quoted
 from jobs.line import LINE_SETTINGS, Line
 from jobs.manifest import Manifest
 from jobs.manifest_parts import Sweep
@@ -78,7 +78,8 @@ def identify(
     hashes = {} if latents is None else latents
     base, swept = base_request(manifest, model), _swept(manifest)
     combinations = [dict(zip(swept, values, strict=True)) for values in product(*swept.values())]
-    moulds: dict[tuple[object, ...], list[Mould]] = {}
+    # For each way in which lines are set, a mould a combination, with the first of its seeds if it has them.
+    moulds: dict[tuple[object, ...], list[tuple[Mould, int | None]]] = {}
     seen = _Seen(on_duplicate)
     for line in lines(manifest, reading):
         key = (line.init_latents, *line.settings.items()) if line.settings or line.init_latents else ()
@@ -88,13 +89,11 @@ def identify(
                 moulds.clear()
             own = replace(base, init_latents=_hash(manifest, line, hashes), **line.settings)
             made = moulds[key] = [
-                Mould(manifest.name, replace(own, **{k: v for k, v in settings.items() if k != "seed"}))
+                (Mould(manifest.name, replace(own, **settings)), settings.get("seed"))
                 for settings in combinations
             ]
-        for mould, settings in zip(made, combinations, strict=True):
-            seeds = line.seeds
-            if "seed" in settings:
-                seeds = range(settings["seed"], settings["seed"] + line.images)
+        for mould, first_seed in made:
+            seeds = line.seeds if first_seed is None else range(first_seed, first_seed + line.images)
             yield from seen.derived(line, mould) if seeds is None else seen.given(line, mould, seeds)
 
 
@@ -109,8 +108,9 @@ class _Seen:
 
     def given(self, line: Line, mould: Mould, seeds: Iterable[int]) -> Iterator[Identified]:
         """One image for each seed."""
+        prompt = quoted(line.prompt)
         for seed in seeds:
-            image_id = mould.image_id(line.prompt, seed)
+            image_id = mould.image_id(prompt, seed)
             before = self._tally.mark(int(image_id, 16), _GIVEN)
             entry = Entry(request=mould.request(line.prompt, seed), id=line.id, columns=line.columns)
             if before == 0:
@@ -120,12 +120,12 @@ class _Seen:
 
     def derived(self, line: Line, mould: Mould) -> Iterator[Identified]:
         """As many images as the line asks for, with the next seeds that its equals have left."""
-        tally, ordinal, first = self._tally, 0, None
+        tally, ordinal, first, prompt = self._tally, 0, None, quoted(line.prompt)
         for _ in range(line.images):
             # Derived seeds have 32 bits: among many equals two can meet, and then the next one is taken.
             while True:
-                seed = mould.derived_seed(line.prompt, ordinal)
-                image_id = mould.image_id(line.prompt, seed)
+                seed = mould.derived_seed(prompt, ordinal)
+                image_id = mould.image_id(prompt, seed)
                 key = int(image_id, 16)
                 before = tally.mark(key, _DERIVED)
                 ordinal += 1

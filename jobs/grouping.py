@@ -39,7 +39,8 @@ def parts(
         if image_id in held_ids:
             held += 1
             continue
-        size = (entry.request.height, entry.request.width)
+        request = entry.request
+        size = (request.height, request.width)
         part = open_shards.get(size)
         if part is None:
             if len(open_shards) == most_open:

@@ -5,9 +5,9 @@ What they hash is `ImageRequest.identity`; here the JSON around the prompt and t
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable
+from hashlib import sha256
 from json.encoder import encode_basestring
 from typing import Any
 
@@ -16,6 +16,10 @@ from jobs.request import REQUEST_FIELDS, ImageRequest
 _SETTERS: dict[str, Callable[[ImageRequest, Any], None]] = {
     name: getattr(ImageRequest, name).__set__ for name in REQUEST_FIELDS
 }
+
+
+quoted: Callable[[str], str] = encode_basestring
+"""A prompt as JSON: what a `Mould` hashes."""
 
 
 class Mould:
@@ -41,15 +45,15 @@ class Mould:
             if name not in ("prompt", "seed")
         ]
 
-    def derived_seed(self, prompt: str, ordinal: int) -> int:
-        """As `jobs.request.derived_seed` says."""
-        text = f"{self._seed_before}{encode_basestring(prompt)}{self._seed_after}{ordinal}]"
-        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+    def derived_seed(self, quoted: str, ordinal: int) -> int:
+        """As `jobs.request.derived_seed` says; `quoted` is the prompt as JSON."""
+        text = f"{self._seed_before}{quoted}{self._seed_after}{ordinal}]"
+        return int.from_bytes(sha256(text.encode()).digest()[:4], "big")
 
-    def image_id(self, prompt: str, seed: int) -> str:
-        """As `ImageRequest.image_id` says."""
-        text = f"{self._before}{encode_basestring(prompt)}{self._between}{seed}{self._after}"
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+    def image_id(self, quoted: str, seed: int) -> str:
+        """As `ImageRequest.image_id` says; `quoted` is the prompt as JSON."""
+        text = f"{self._before}{quoted}{self._between}{seed}{self._after}"
+        return sha256(text.encode()).hexdigest()[:16]
 
     def request(self, prompt: str, seed: int) -> ImageRequest:
         """The request itself."""

@@ -16,7 +16,7 @@ LINE_SETTINGS = tuple(
     name for name in DefaultSettings.model_fields if name in REQUEST_FIELDS and name != "seed"
 )
 """An image's settings that a manifest may give for all its lines and a line for itself."""
-
+_NONE: Mapping[str, Any] = {}
 
 # A named tuple is made in a third of the time of a frozen dataclass, and there are millions.
 class Line(NamedTuple):
@@ -45,15 +45,15 @@ def line_of(values: Mapping[str, Any], defaults: DefaultSettings) -> Line:
         seed = values.get("seed", defaults.seed)
         if seed is not None:
             seeds = range(seed, seed + images)
-    own = {name: value for name, value in values.items() if name in LINE_SETTINGS and value is not None}
+    own = {name: values[name] for name in LINE_SETTINGS if values.get(name) is not None}
     columns = values.get("columns")
     return Line(
         values["prompt"],
-        own,
+        own if own else _NONE,
         images,
         seeds,
         values.get("id"),
-        {} if columns is None else columns,
+        _NONE if columns is None else columns,
         values.get("init_latents"),
     )
 

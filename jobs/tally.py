@@ -28,8 +28,12 @@ class Tally:
 
     def mark(self, key: int, bits: int) -> int:
         """Sets `bits` (not 0) in the number of `key`; returns the number before."""
-        place = self._place(key)
-        before = self._numbers[place]
+        # `_place`, without the call: this is done for every image.
+        keys, numbers, mask = self._keys, self._numbers, self._mask
+        place = key & mask
+        while numbers[place] and keys[place] != key:
+            place = (place + 1) & mask
+        before = numbers[place]
         if before == 0:
             if self._free == 0:
                 self._grow()

@@ -7,7 +7,7 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.identity import Mould
+from jobs.identity import Mould, quoted
 from jobs.request import ImageRequest, derived_seed
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)
@@ -37,6 +37,6 @@ def test_ids_seeds_and_requests_are_those_of_the_request(
 ) -> None:
     # The mould's own prompt and seed do not count.
     mould = Mould(name, replace(request, prompt=other_prompt, seed=other_seed))
-    assert mould.image_id(request.prompt, request.seed) == request.image_id
-    assert mould.derived_seed(request.prompt, ordinal) == derived_seed(name, request, ordinal)
+    assert mould.image_id(quoted(request.prompt), request.seed) == request.image_id
+    assert mould.derived_seed(quoted(request.prompt), ordinal) == derived_seed(name, request, ordinal)
     assert mould.request(request.prompt, request.seed) == request
