@@ -11,15 +11,19 @@ TORCH_INDEX_URL ?=
 demo: .venv/.made
 	$(BIN)/imagemill run jobs/examples/demo.yaml
 
+# These share the cores; the others, which time servers and workers, have them to themselves.
+TOGETHER := tests/jobs tests/producer tests/tools tests/worker
+
 test: .venv/.made
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(TOGETHER)
+	$(BIN)/python -m pytest $(TOGETHER:%=--ignore=%)
 
 check: .venv/.made
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest
+	$(MAKE) test
 
 .venv/.made: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
