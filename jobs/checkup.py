@@ -1,13 +1,13 @@
 """An output examined as a whole: its shards one by one, no image twice, nothing foreign, nothing missing.
 
-What a shard holds is its layout's to tell (`shard_folder.py`); everything here is the same for all layouts.
+What a shard holds is its layout's to tell (`shard_folder.py`, `shard_tar.py`); everything here is the same
+for all layouts.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,12 +16,17 @@ from pathlib import Path
 from jobs.errors import ImagemillError, ManifestError, OutputError
 from jobs.expand import Identified, identify, limit, sample
 from jobs.findings import Cut, Problem, ShardFindings, counted, shown
+from jobs.layouts.files import METADATA, FolderShard
+from jobs.layouts.stored_shard import shard_name, shard_number
+from jobs.layouts.webdataset import TarShard
 from jobs.manifest import Manifest
 from jobs.manifest_latents import gather_latents
 from jobs.models import ModelRef
-from jobs.output import METADATA, Output, shard_name
+from jobs.output import Output
 from jobs.quarantine import QUARANTINE
-from jobs.shard_folder import RENDER_AGAIN, TAKE_OUT, examine_shard, file_problem, read_plain
+from jobs.shard_folder import examine_shard
+from jobs.shard_tar import examine_tar
+from jobs.soundness import RENDER_AGAIN, TAKE_OUT, file_problem, read_plain
 
 _THREADS = min(8, os.cpu_count() or 1)
 _OWN_FILES = frozenset({"job.json", "failures.jsonl", "preview.jpg", "README.md"})
@@ -56,7 +61,7 @@ def check_output(
     known: Collection[ShardFindings] = (),
     on_shard: Callable[[int, int], None] = lambda done, total: None,
 ) -> Checkup:
-    """Read an output of `layout: files` to its last byte and tell everything that is wrong in it.
+    """Read an output to its last byte and tell everything that is wrong in it.
 
     `known` are shards that need no second look. `on_shard(done, total)` is called from this thread. Raises
     OutputError where there is no output of imagemill; what is wrong in one is told, not raised.
@@ -66,7 +71,7 @@ def check_output(
     open_shards = [shard for shard in committed if shard not in findings]
     # Hashes and checksums of large files let go of the interpreter, and so do reads.
     with ThreadPoolExecutor(_THREADS) as pool:
-        examined = pool.map(lambda shard: examine_shard(output, shard), open_shards)
+        examined = pool.map(lambda shard: _examine(output, shard), open_shards)
         for done, found in enumerate(examined, 1):
             findings[found.shard] = found
             on_shard(done, len(open_shards))
@@ -85,6 +90,12 @@ def check_output(
     return checkup
 
 
+def _examine(output: Output, shard: int) -> ShardFindings:
+    if isinstance(output.stored(shard), TarShard):
+        return examine_tar(output, shard)
+    return examine_shard(output, shard)
+
+
 def _entries(output: Output) -> tuple[list[int], list[Problem]]:
     """The committed shards, ascending, and what lies beside them and should not."""
     try:
@@ -93,17 +104,36 @@ def _entries(output: Output) -> tuple[list[int], list[Problem]]:
         raise OutputError(
             f"{output.path}: cannot be read ({error.strerror}): name an output folder"
         ) from None
-    committed, problems = [], []
+    committed: list[int] = []
+    problems: list[Problem] = []
     for name in names:
-        number = int(name) if re.fullmatch(r"[0-9]{5,}", name) else None
-        if number is not None and name == shard_name(number):
-            if output.committed(number):
+        stem, _, ending = name.partition(".")
+        number = shard_number(stem)
+        if number is not None and name == stem:
+            if FolderShard(output.path, number).committed():
                 committed.append(number)
                 continue
             what = f"is no shard that imagemill committed: it has neither {METADATA} nor failures"
             problems.append(
                 Problem(kind="folder", file=name, what=what, remedy=RENDER_AGAIN, cut=Cut(whole=True))
             )
+        elif number is not None and ending == "tar":
+            if number in committed:
+                what = f"stands beside the folder {stem}, and one of them is shard {number}"
+                problems.append(Problem(kind="folder", file=name, what=what, remedy="move one of them out"))
+            elif TarShard(output.path, number).committed():
+                committed.append(number)
+            else:
+                what = "is no file, and so no shard that imagemill committed"
+                problems.append(
+                    Problem(kind="folder", file=name, what=what, remedy=RENDER_AGAIN, cut=Cut(whole=True))
+                )
+        elif number is not None and ending == "parquet":
+            if not TarShard(output.path, number).committed():
+                what = f"is there without {stem}.tar, whose pictures it lists"
+                problems.append(
+                    Problem(kind="table", file=name, what=what, remedy=RENDER_AGAIN, cut=Cut(whole=True))
+                )
         elif _read_as_data(output.path / name):
             what = "is not imagemill's, and dataset readers take its pictures for part of the dataset"
             remedy = "move it out of the output"
@@ -129,9 +159,8 @@ def _read_as_data(path: Path) -> bool:
 
 def _doubled(found: ShardFindings, held: dict[str, str]) -> Iterator[Problem]:
     """The shard's images that the output holds already; `held` learns the others."""
-    name = shard_name(found.shard)
     for image in found.images:
-        file = f"{name}/{image.file_name}"
+        file = f"{found.place}/{image.file_name}"
         first = held.setdefault(image.image_id, file)
         if first != file:
             position = int(Path(image.file_name).stem[-4:])

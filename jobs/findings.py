@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-Kind = Literal["picture", "line", "stray", "doubled", "gap", "folder", "report", "unreadable", "missing"]
+Kind = Literal[
+    "picture", "line", "stray", "doubled", "gap", "folder", "report", "unreadable", "missing", "tar", "table"
+]
 """picture: missing, broken or another's; line: of metadata or failures; stray: named by no line; doubled: an
 image_id twice; gap: a place in a shard with neither picture nor failure; folder: not a shard that imagemill
 committed; report: job.json or a kept manifest; unreadable: the system refuses it; missing: asked for by a
-manifest and not there."""
+manifest and not there; tar: cut off or changed between its members; table: a parquet that is missing, or says
+other things than its tar."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,15 +20,15 @@ class Cut:
     """What a repair takes out of a shard for one problem."""
 
     names: tuple[str, ...] = ()
-    """Of files in the shard's folder."""
+    """Of files in the shard's folder; of a tar's, the whole sample goes."""
     lines: tuple[int, ...] = ()
-    """Of metadata.jsonl, from 1."""
+    """Of metadata.jsonl, from 1; of a tar, its members."""
     failure_lines: tuple[int, ...] = ()
     """Of .failures.jsonl, from 1."""
     positions: tuple[int, ...] = ()
     """Places in the shard that are empty afterwards."""
     whole: bool = False
-    """All of it: the folder itself is moved."""
+    """All of it: the folder itself, or the tar and its parquet, are moved."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +62,7 @@ def counted(number: int, noun: str) -> str:
 
 
 class Held(NamedTuple):
-    """A sound image: its line in the shard's metadata, and its file there."""
+    """A sound image: its line in the shard's metadata (of a tar: its member), and its file there."""
 
     image_id: str
     line: int
@@ -71,6 +74,8 @@ class ShardFindings:
     """What one shard holds, whatever the layout."""
 
     shard: int
+    place: str
+    """What holds its pictures, relative to the output."""
     images: list[Held] = field(default_factory=list)
     """The sound ones, in their order."""
     failed: list[str] = field(default_factory=list)

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from jobs.layouts.stored_shard import LayoutName
+
 LeaseState = Literal["held", "lost", "ending"]
 """What a renewal says: still ours, another attempt's by now, or ours while the job ends early."""
 
@@ -35,6 +37,8 @@ class JobSpec:
     """Seconds that the finished job stays in Redis."""
     mode: Literal["exact", "fast"] = "exact"
     """exact: an image's bytes follow from its request; fast: they may differ in a bit, for a faster end."""
+    layout: LayoutName = "files"
+    """How its shards lie in the output: `jobs.layouts`."""
     narrowed: str = ""
     """How the submission was narrowed: "--limit 10", or nothing."""
 

@@ -37,6 +37,10 @@ _SCRIPTS = (
 )
 REFUSAL = 300
 """Seconds that a worker's refusal of a job holds: a hiccup of a network must not halt a job for good."""
+RATE_WINDOW = 600.0
+"""Seconds of rendering: one shard alone may have met a busy machine."""
+RATE_TTL = 30 * 86400
+"""Seconds after the last shard that speeds are known."""
 WORKER_TTL = 60
 """Seconds after its last heartbeat that a worker is still listed."""
 
@@ -240,6 +244,21 @@ class Ledger(LedgerView):
         if answer == -1:
             raise LeaseLost(f"{claim.job_id}: shard {claim.shard} is another attempt's by now")
         return answer
+
+    def add_work(self, size: RowsKey, row_evaluations: int, seconds: float) -> None:
+        """Adds to what is known of a device's speed; what came before counts for `RATE_WINDOW` at most.
+
+        Of two workers that tell at once one may go unheard: the next shard tells again.
+        """
+        with redis_errors_as_ours():
+            known = self._redis.hget(redis_keys.RATES, size.remembered)
+            rows, spent = (0, 0.0) if known is None else json.loads(known)
+            kept = min(1.0, RATE_WINDOW / spent) if spent > 0 else 0.0
+            work = [rows * kept + row_evaluations, spent * kept + seconds]
+            pipe = self._redis.pipeline()
+            pipe.hset(redis_keys.RATES, size.remembered, json.dumps(work))
+            pipe.expire(redis_keys.RATES, RATE_TTL)
+            pipe.execute()
 
     def finish(self, claim: Claim) -> None:
         """Ends the job, with one finish event. Raises LeaseLost when another attempt finishes it."""

@@ -18,6 +18,7 @@ LINE_SETTINGS = tuple(
 """An image's settings that a manifest may give for all its lines and a line for itself."""
 _NONE: Mapping[str, Any] = {}
 
+
 # A named tuple is made in a third of the time of a frozen dataclass, and there are millions.
 class Line(NamedTuple):
     """A prompt and what it says of itself; a setting left out is the manifest's."""

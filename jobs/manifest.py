@@ -18,12 +18,13 @@ from pydantic import (
     PrivateAttr,
     Tag,
     ValidationError,
-    field_validator,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
-from jobs.errors import ManifestError, ModelError
+from jobs.errors import ManifestError, ModelError, OutputError
+from jobs.layouts.shard_table import check_parquet
+from jobs.layouts.stored_shard import LayoutName
 from jobs.manifest_errors import problems_of, report
 from jobs.manifest_fields import (
     ImageFormat,
@@ -39,7 +40,7 @@ from jobs.manifest_parts import DefaultSettings, PromptLine, PromptSource, Stric
 from jobs.manifest_paths import absolute_paths, put_variable_files
 from jobs.manifest_relations import problems_between_lines
 from jobs.models import ModelRef, resolve_model
-from jobs.yaml_marks import MAX_BYTES, Location, dotted, read_yaml
+from jobs.yaml_marks import MAX_BYTES, Document, Location, dotted, read_yaml
 
 
 def _text_or_mapping(value: object) -> str:
@@ -75,8 +76,9 @@ class Manifest(Strict):
     """The model's commit, branch or tag, or the sha256:… of a folder."""
     output: PathText | None = None
     """The folder to write, relative to the current directory; out/NAME when left out. Links are resolved."""
-    layout: Literal["files"] = "files"
-    """How the output is laid out: `files` is a Hugging Face imagefolder."""
+    layout: LayoutName = "files"
+    """How the output is laid out: `files` is a Hugging Face imagefolder, `webdataset` a tar and a parquet for
+    each shard."""
     image_format: ImageFormat = "png"
     """The pictures' file format."""
     image_quality: Quality = 95
@@ -119,13 +121,6 @@ class Manifest(Strict):
     """Settings of which every prompt, of files too, takes all combinations."""
 
     _places: dict[Location, str] = PrivateAttr(default_factory=dict)
-
-    @field_validator("layout", mode="before")
-    @classmethod
-    def _only_files_yet(cls, layout: object) -> object:
-        if layout == "webdataset":
-            raise PydanticCustomError("layout", "is not there yet: use files")
-        return layout
 
     @model_validator(mode="after")
     def _has_prompts(self) -> Self:
@@ -211,10 +206,21 @@ def load_manifest(path: Path) -> Manifest:
     problems += problems_between_lines(raw, document, PromptLine.model_fields)
     if manifest is None or problems:
         raise ManifestError(report(str(path), problems))
+    if manifest.layout == "webdataset":
+        _check_parquet(path, document)
     absolute = absolute_paths(manifest, path, document)
     resolved = manifest.model_copy(update=absolute.update)
     resolved._places.update(absolute.places)
     return resolved
+
+
+def _check_parquet(path: Path, document: Document) -> None:
+    """Raises ManifestError where shards could not be written: found out now, and not by the first worker."""
+    try:
+        check_parquet()
+    except OutputError as error:
+        line, column = document.place(("layout",))
+        raise ManifestError(f"{path}:{line}:{column}: {error}") from None
 
 
 def json_schema() -> dict[str, Any]:

@@ -1,8 +1,6 @@
 """The output folder: its names, what it holds, and the one way a file gets into it.
 
-    OUT/00003/000030000.png … metadata.jsonl     a committed shard: it appears whole and never changes
-    OUT/00003/.failures.jsonl                    what failed in it; hidden, so dataset readers pass it by
-    OUT/00003/.repaired.jsonl                    which places a repair emptied
+    OUT/00003/  or  OUT/00003.tar, .parquet      a committed shard: it appears whole and never changes
     OUT/job.json  failures.jsonl  preview.jpg  README.md
     OUT/.imagemill/jobs/sunsets-1.json           the manifest of every submission
     OUT/.imagemill/inputs/                       initial latents, by hash
@@ -11,8 +9,8 @@
     OUT/.imagemill/quarantine/1/                 what a repair set aside, as it was
     OUT/.imagemill/lock                          held by the `imagemill run` that renders here, and its worker
 
-A shard's failures lie inside its folder so that one rename commits pictures, metadata and failures
-together: beside it, a late attempt could leave its own list next to another attempt's pictures.
+What a shard looks like is its layout's to say (`jobs.layouts`). An output may hold shards of both, for a
+manifest's layout may change: whatever is read here is read from what stands on disk.
 """
 
 from __future__ import annotations
@@ -24,68 +22,35 @@ import json
 import os
 import re
 import secrets
-import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jobs.durable import fsync_folder, write_atomically
 from jobs.errors import JobError, OutputError
+from jobs.layouts.files import METADATA, FolderShard
+from jobs.layouts.stored_shard import SHARD_LIMIT, LayoutName, StoredShard, damaged, image_key, shard_name
+from jobs.layouts.webdataset import TarShard
 from jobs.metadata import Failure
 
-METADATA = "metadata.jsonl"
-"""Of a shard, beside its pictures: what Hugging Face's imagefolder reads."""
-SHARD_LIMIT = 10_000
-"""Images in one shard at most: a key has four digits for the place in it."""
+__all__ = [
+    "METADATA",
+    "SHARD_LIMIT",
+    "LayoutName",
+    "Output",
+    "check_within",
+    "fsync_folder",
+    "image_key",
+    "shard_name",
+    "write_atomically",
+]
 
-_SHARD_NAME = re.compile(r"\d{5,}")
-
-
-def shard_name(shard: int) -> str:
-    """`00003`: five digits, more from shard 100000 on."""
-    return f"{shard:05d}"
-
-
-def image_key(shard: int, position: int) -> str:
-    """`000030012`: the shard's name and four digits for the place in it, from 0.
-
-    Raises ValueError outside 0 .. SHARD_LIMIT - 1.
-    """
-    if not 0 <= position < SHARD_LIMIT:
-        raise ValueError(f"position {position} in a shard: must be 0 .. {SHARD_LIMIT - 1}")
-    return f"{shard_name(shard)}{position:04d}"
-
-
-def fsync_folder(folder: Path) -> None:
-    """Make the folder's entries durable. A file system that cannot sync a folder is taken as it is."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in {errno.EINVAL, errno.ENOTSUP}:
-            raise
-    finally:
-        os.close(descriptor)
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write the file whole and durable, or not at all: temporary name, fsync, rename, fsync of the folder.
-
-    Replaces what is there. Raises OSError as the system gives it (ENOSPC: nothing is left behind).
-    """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-    fsync_folder(path.parent)
+_LAYOUTS: Mapping[LayoutName, type[FolderShard] | type[TarShard]] = {
+    "files": FolderShard,
+    "webdataset": TarShard,
+}
 
 
 def check_within(path: Path, root: Path) -> Path:
@@ -104,7 +69,7 @@ def check_within(path: Path, root: Path) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """An output folder in `layout: files`. `path` is absolute."""
+    """An output folder. `path` is absolute."""
 
     path: Path
 
@@ -128,17 +93,26 @@ class Output:
     def jobs(self) -> Path:
         return self.private / "jobs"
 
-    def shard_folder(self, shard: int) -> Path:
-        return self.path / shard_name(shard)
-
     def spool_folder(self, shard: int, attempt: str) -> Path:
         return self.spool / shard_name(shard) / attempt
 
+    def stored(self, shard: int, layout: LayoutName | None = None) -> StoredShard:
+        """The shard's place in this layout; without one, the place where it is committed (where it is not,
+        `layout: files`)."""
+        if layout is not None:
+            return _LAYOUTS[layout](self.path, shard)
+        places = [kind(self.path, shard) for kind in _LAYOUTS.values()]
+        return next((place for place in places if place.committed()), places[0])
+
+    def shard_folder(self, shard: int) -> Path:
+        """Of a shard in `layout: files`; so are the next two."""
+        return FolderShard(self.path, shard).path
+
     def metadata_file(self, shard: int) -> Path:
-        return self.shard_folder(shard) / METADATA
+        return FolderShard(self.path, shard).metadata_file
 
     def failures_file(self, shard: int) -> Path:
-        return self.shard_folder(shard) / ".failures.jsonl"
+        return FolderShard(self.path, shard).failures_file
 
     def prepare(self) -> None:
         """Create the folder and make sure that it can be written.
@@ -214,33 +188,30 @@ class Output:
             time.sleep(0.1)
 
     def committed(self, shard: int) -> bool:
-        """Whether the shard is there. One in which every image failed is a folder without pictures."""
-        return self.metadata_file(shard).is_file() or self.failures_file(shard).is_file()
+        """Whether the shard is there, in any layout."""
+        return any(kind(self.path, shard).committed() for kind in _LAYOUTS.values())
 
     def shards(self) -> list[int]:
         """The numbers of the committed shards, ascending."""
-        return [shard for shard in _numbered(self.path) if self.committed(shard)]
+        return [shard for shard in sorted(self._numbers()) if self.committed(shard)]
 
     def rows(self, shard: int) -> Iterator[dict[str, Any]]:
         """The shard's metadata rows, in the order of its images; none when every image failed.
 
-        Raises OutputError naming file and line when a row cannot be read.
+        Raises OutputError naming file and line (or member) when a row cannot be read.
         """
-        file = self.metadata_file(shard)
-        if not file.exists() and self.failures_file(shard).exists():
-            return
-        for place, row in _json_lines(file):
-            if not isinstance(row.get("image_id"), str) or not isinstance(row.get("file_name"), str):
-                raise _damaged(place, "a row without file_name and image_id")
-            yield row
+        return self.stored(shard).rows()
 
     def shard_failures(self, shard: int) -> list[Failure]:
         """What failed in the committed shard, in the order of its positions.
 
-        Raises OutputError naming file and line when a line cannot be read.
+        Raises OutputError naming file and line when one cannot be read.
         """
-        file = self.failures_file(shard)
-        return [_failure(place, row) for place, row in _json_lines(file)] if file.exists() else []
+        return self.stored(shard).failures()
+
+    def pictures(self, shard: int, file_names: Collection[str]) -> Iterator[tuple[str, bytes]]:
+        """Name and bytes of those of these pictures that the shard holds, in its order."""
+        return self.stored(shard).pictures(file_names)
 
     def held_image_ids(self, below: int | None = None) -> set[str]:
         """The ids of the images that the output holds: named in a committed shard's metadata, and there.
@@ -248,13 +219,8 @@ class Output:
         `below`: only in shards with lower numbers. Raises OutputError naming file and line when a shard's
         metadata cannot be read.
         """
-        held = set()
-        for shard in self.shards():
-            if below is not None and shard >= below:
-                break
-            files = {file.name for file in self.shard_folder(shard).iterdir()}
-            held |= {row["image_id"] for row in self.rows(shard) if row["file_name"] in files}
-        return held
+        shards = [shard for shard in self.shards() if below is None or shard < below]
+        return {row["image_id"] for shard in shards for row in self.stored(shard).held_rows()}
 
     def failures(self) -> list[Failure]:
         """Every image that failed and that the output does not hold: once each, as it failed last."""
@@ -267,7 +233,11 @@ class Output:
 
     def next_shard(self) -> int:
         """One more than the largest shard number in use, committed or in the spool; 0 when there is none."""
-        return max([*_numbered(self.path), *_numbered(self.spool)], default=-1) + 1
+        return max(self._numbers() | set(FolderShard.numbers(self.spool)), default=-1) + 1
+
+    def _numbers(self) -> set[int]:
+        """The shard numbers in use in the output itself, committed or not."""
+        return {number for kind in _LAYOUTS.values() for number in kind.numbers(self.path)}
 
     def next_job_number(self, name: str) -> int:
         """One more than the largest number of a job of this name submitted here; 1 when there is none.
@@ -280,7 +250,7 @@ class Output:
             try:
                 job_ids.add(str(json.loads(report.read_bytes())["job_id"]))
             except (OSError, ValueError, KeyError, TypeError) as error:
-                raise _damaged(f"{report}:1", f"not a job's report ({error})") from None
+                raise damaged(f"{report}:1", f"not a job's report ({error})") from None
         numbers = [int(m[1]) for i in job_ids if (m := re.fullmatch(re.escape(name) + r"-(\d+)", i))]
         return max(numbers, default=0) + 1
 
@@ -288,45 +258,3 @@ class Output:
         """Keep the submission's manifest in the output, by the job's id."""
         text = json.dumps(manifest, ensure_ascii=False, indent=2)
         write_atomically(self.jobs / f"{job_id}.json", f"{text}\n".encode())
-
-
-def _numbered(folder: Path) -> list[int]:
-    """The shard numbers that name a folder here, ascending; a file of such a name is none."""
-    try:
-        names = [e.name for e in os.scandir(folder) if _SHARD_NAME.fullmatch(e.name) and e.is_dir()]
-    except FileNotFoundError:
-        return []
-    return sorted(int(name) for name in names if name == shard_name(int(name)))
-
-
-def _json_lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """`file:line` and the JSON object there, for each line."""
-    try:
-        with file.open("rb") as lines:
-            if not stat.S_ISREG(os.fstat(lines.fileno()).st_mode):
-                raise _damaged(f"{file}:1", "not a plain file")
-            for number, line in enumerate(lines, 1):
-                place = f"{file}:{number}"
-                try:
-                    row = json.loads(line)
-                except ValueError as error:
-                    raise _damaged(place, f"not a line of JSON ({error})") from None
-                if not isinstance(row, dict):
-                    raise _damaged(place, "not a JSON object")
-                yield place, row
-    except OSError as error:
-        raise _damaged(f"{file}:1", str(error.strerror)) from None
-
-
-def _failure(place: str, row: Mapping[str, Any]) -> Failure:
-    try:
-        return Failure.from_mapping(row)
-    except (KeyError, TypeError) as error:
-        raise _damaged(place, f"not a failure ({error})") from None
-
-
-def _damaged(place: str, what: str) -> OutputError:
-    return OutputError(
-        f"{place}: {what}; imagemill writes shards whole, so something else changed it: "
-        "restore the file, or move its folder out of the output to have the images rendered again"
-    )

@@ -12,6 +12,7 @@ imagemill:events          stream  finish                   anyone          none:
 imagemill:workers         zset    heartbeat                status          none: one entry a worker, pruned
 imagemill:worker:NAME     hash    heartbeat                status, waiters 60 s, renewed
 imagemill:rows            hash    rows                     rows            none: one a device, model, size
+imagemill:rates           hash    add_work                 rates           30 days after the last shard
 imagemill:job:ID          hash    every script             every script    retention after it finished
 imagemill:job:ID:spec     string  create                   claim           retention after it finished
 imagemill:job:ID:shards   hash    add, retry               claim, retry    retention after it finished
@@ -41,6 +42,7 @@ job:ID:refusals worker -> JSON {"until": ms since 1970, "reason"}: why it does n
 job:ID:workers  every worker that claimed a shard
 job:ID:rows     kind of device and size of picture -> rows of a forward, the same for all of the job's workers
 rows            device, model, size -> rows, as measured last; a lack of memory lowers the job's alone
+rates           device, model, size -> JSON [row evaluations, seconds]: the latest work, older work fading
 """
 
 from __future__ import annotations
@@ -57,6 +59,7 @@ LEASES = PREFIX + "leases"
 EVENTS = PREFIX + "events"
 WORKERS = PREFIX + "workers"
 ROWS = PREFIX + "rows"
+RATES = PREFIX + "rates"
 NOTHING = PREFIX + "nothing"
 """No key has this name: a push onto it fails as every write would, and changes nothing."""
 

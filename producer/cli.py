@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from jobs.job import JobStatus
     from jobs.ledger import Ledger
     from jobs.settings import Settings
+    from producer.export import Form
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -43,6 +44,37 @@ def _narrowing(function: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N images.")(
         function
     )
+
+
+@command.command()
+@click.argument("file", metavar="FILE", type=_FILE)
+@_narrowing
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def plan(file: Path, limit: int | None, sample: int | None, as_json: bool) -> None:
+    """Tell what submitting FILE would render, and what that would take.
+
+    How many images of each size and number of steps; which of them are new, changed, unchanged or orphaned
+    against what the output holds; time on the devices whose speed workers have told, bytes on disk and in
+    Redis. Nothing is written, and no Redis is needed.
+    """
+    from jobs.settings import load_settings
+    from producer.plan import plan as plan_submission
+    from producer.plan_report import report, to_json
+    from producer.prepare import prepare
+    from producer.progress import count_images
+
+    _one_of(limit, sample)
+    settings = load_settings()
+    try:
+        prepared = prepare(file, settings, limit=limit, sample=sample)
+        with count_images("read") as on_images:
+            planned = plan_submission(prepared, settings, on_images)
+    except KeyboardInterrupt:
+        raise Interrupted("stopped; nothing was written") from None
+    if as_json:
+        _print_json(to_json(planned))
+    else:
+        report(planned)
 
 
 @command.command()
@@ -234,6 +266,57 @@ def doctor(output: Path, repair: bool, as_json: bool) -> None:
     else:
         report(diagnosis)
     sys.exit(diagnosis.exit_code)
+
+
+@command.command()
+@click.argument("output", metavar="OUT", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("target", metavar="TARGET", type=click.Path(path_type=Path))
+@click.option(
+    "--to",
+    required=True,
+    type=click.Choice(["files", "webdataset", "parquet"]),
+    help="Pictures in folders; tars; or one table that holds the pictures.",
+)
+@click.option(
+    "--only-current", type=_FILE, metavar="MANIFEST", help="Leave out what this manifest does not ask for."
+)
+@click.option("--shard-size", type=click.IntRange(1, 10_000), metavar="N", help="Images in a shard: 1000.")
+@click.option("--no-pictures", is_flag=True, help="With --to parquet: the metadata alone.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def export(
+    output: Path,
+    target: Path,
+    to: Form,
+    only_current: Path | None,
+    shard_size: int | None,
+    no_pictures: bool,
+    as_json: bool,
+) -> None:
+    """Write the pictures of OUT to TARGET in another form.
+
+    TARGET, a folder or with --to parquet a file, appears whole or not at all. Pictures keep their bytes, and
+    each is checked; failures are not exported. Equal outputs give equal exports.
+    """
+    from dataclasses import asdict
+
+    from jobs.output import Output
+    from jobs.settings import load_settings
+    from producer.export import export as write_export
+    from producer.export import report
+
+    exported = write_export(
+        Output(output.resolve()),
+        target.resolve(),
+        to,
+        load_settings(),
+        only_current=only_current,
+        shard_size=shard_size,
+        with_pictures=not no_pictures,
+    )
+    if as_json:
+        _print_json(asdict(exported))
+    else:
+        report(exported)
 
 
 @command.command()

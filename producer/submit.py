@@ -220,6 +220,7 @@ def _spec(prepared: Prepared) -> JobSpec:
         revision=model.revision,
         precision=manifest.precision,
         mode=manifest.mode,
+        layout=manifest.layout,
         column_names=manifest.column_names(),
         shard_size=manifest.shard_size,
         priority=manifest.priority,

@@ -84,6 +84,16 @@ class Buckets:
                 except ImagemillError as error:
                     log.warning("that only %d rows fit is not told: %s", fitting.rows, error)
 
+    def tell_work(self) -> None:
+        """Tells the ledger how fast pictures of each size were rendered here; raises nothing."""
+        for bucket, key in self._keys.items():
+            work = self._engine.take_work(bucket)
+            if work.row_evaluations:
+                try:
+                    self._lease.ledger.add_work(key, work.row_evaluations, work.seconds)
+                except ImagemillError as error:
+                    log.warning("how fast pictures are rendered is not told: %s", error)
+
     def _key(self, height: int, width: int) -> RowsKey:
         if self._pipeline not in self._known.kinds:
             self._known.kinds[self._pipeline] = self._ask(

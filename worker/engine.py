@@ -17,6 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from jobs.errors import ImagemillError, ModelError, RenderError
+from jobs.plan import row_evaluations
 from worker.encode import is_flat
 from worker.logs import bound
 from worker.orders import Answer, Finished, Order, Orders, Outcome
@@ -32,8 +33,18 @@ from worker.renderer import (
     rows_alone,
 )
 from worker.row_count import FEWEST
+from worker.row_time import RowTime
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What pictures took of the rows they shared."""
+
+    row_evaluations: int
+    seconds: float
+    """Of the whole engine, all rows full."""
 
 
 class Engine:
@@ -54,6 +65,10 @@ class Engine:
         self._written = threading.Condition()
         self._unwritten = 0
         self._steps = 0
+        self._elsewhere = 0.0
+        """Seconds spent on questions and on images alone, while a bucket's rows stood still."""
+        self._work: dict[tuple[Pipeline, int, int], Work] = {}
+        self._working = threading.Lock()
         self.load_seconds = 0.0
         """How long the loaded pipeline took to load."""
         self.images = 0
@@ -87,6 +102,11 @@ class Engine:
         """The bucket with as many of its rows as the device's memory was seen to have room for."""
         most = self._most_rows.get((bucket.pipeline, bucket.height, bucket.width), bucket.rows)
         return replace(bucket, rows=min(bucket.rows, most))
+
+    def take_work(self, bucket: Bucket) -> Work:
+        """What was done for the pictures of a bucket's size that were finished since this was asked last."""
+        with self._working:
+            return self._work.pop((bucket.pipeline, bucket.height, bucket.width), Work(0, 0.0))
 
     def flush(self, timeout: float) -> None:
         """Waits until the writers have nothing left to write, at most `timeout` seconds."""
@@ -161,6 +181,7 @@ class Engine:
                 self._render_alone(self._renderer, order, doubt, postpone=False)
 
     def _answer(self, renderer: Renderer, pipeline: Pipeline) -> None:
+        began = time.monotonic()
         for question in self._orders.questions(pipeline):
             if not question.answer.set_running_or_notify_cancel():
                 continue
@@ -173,6 +194,7 @@ class Engine:
                 raise
             except Exception as error:
                 question.answer.set_exception(error)
+        self._elsewhere += time.monotonic() - began
 
     def _line(self, renderer: Renderer, bucket: Bucket) -> _Source:
         """The orders of a bucket as they come; between forwards, questions are answered too."""
@@ -193,11 +215,15 @@ class Engine:
     def _render(self, renderer: Renderer, bucket: Bucket, source: _Source) -> None:
         """Renders what a bucket has; what raises is told from its neighbours."""
         fitting = self.fitting(bucket)
+        row_time = RowTime(fitting, lambda: time.monotonic() - self._elsewhere)
         try:
             for outcomes in renderer.render(fitting, source, self._stop.is_set):
                 self._steps += 1
+                row_time.share_out(source.outstanding)
                 for order, result in outcomes:
                     source.outstanding.remove(order)
+                    if isinstance(result, Picture):
+                        self._count(order, row_time.seconds(order))
                     self._look_at(renderer, fitting, order, result)
         except (Stopped, BrokenDevice):
             raise
@@ -212,6 +238,14 @@ class Engine:
             log.warning("out of memory (%s): going on with %d rows", _say(error), most)
         except Exception as error:
             self._isolate(renderer, bucket, source, error)
+
+    def _count(self, order: Order, seconds: float) -> None:
+        request, bucket = order.request, order.bucket
+        rows = row_evaluations(request.scheduler, request.num_inference_steps, request.guided)
+        key = (bucket.pipeline, bucket.height, bucket.width)
+        with self._working:
+            before = self._work.get(key, Work(0, 0.0))
+            self._work[key] = Work(before.row_evaluations + rows, before.seconds + seconds)
 
     def _isolate(self, renderer: Renderer, bucket: Bucket, source: _Source, error: Exception) -> None:
         """Finds the image to blame for an error among those that were in the rows, by halves."""
@@ -249,6 +283,7 @@ class Engine:
         """
         with bound(**order.context):
             log.warning("%s; once more, alone in fp32", doubt)
+        began = time.monotonic()
         try:
             picture = renderer.render_alone(order.request, order.init_latents, self._stop.is_set)
         except (Stopped, BrokenDevice):
@@ -259,6 +294,8 @@ class Engine:
                 return
             self._retire(order, RenderError(f"raised {_say(error)}, alone in fp32 too"))
             return
+        finally:
+            self._elsewhere += time.monotonic() - began
         if not picture.finite:
             self._retire(order, RenderError("the model gave non-finite values, alone in fp32 too"))
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import logging
 import platform
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -11,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jobs.dataset_card import Contents, contents, dataset_card, is_ours
 from jobs.metadata import imagemill_version
 from jobs.output import Output, write_atomically
-from worker.card import MARK, Contents, contents, dataset_card
 from worker.preview import contact_sheet, spread
+
+log = logging.getLogger(__name__)
 
 _VERSIONS_OF = ("torch", "diffusers", "transformers", "pillow")
 
@@ -45,13 +48,16 @@ class JobReport:
 def finish_output(output: Output, report: JobReport, check: Callable[[], None] = lambda: None) -> None:
     """Write failures.jsonl, preview.jpg, README.md and, last, job.json; then take the spool away.
 
+    First, shards get what a crash right after their commit kept from them (`StoredShard.complete`).
     Safe to run again, also after a crash in its middle: the same output and report give the same files.
     failures.jsonl exists only when something failed that the output does not hold. The spool of a job that
     left images neither done nor failed (it was cancelled) stays: the next submission adopts from it. A
-    README.md without our mark is somebody's own and stays as it is. `check` is called before job.json and
-    the spool are touched, which may be a newer job's by then; it raises to end that.
+    README.md without our mark is somebody's own and stays as it is, which the log says. `check` is called
+    before job.json and the spool are touched, which may be a newer job's by then; it raises to end that.
     Raises OutputError where a shard's metadata cannot be read.
     """
+    for shard in output.shards():
+        output.stored(shard).complete()
     found = contents(output)
     failures = output.failures()
     failures_file = output.path / "failures.jsonl"
@@ -60,16 +66,21 @@ def finish_output(output: Output, report: JobReport, check: Callable[[], None] =
     else:
         failures_file.unlink(missing_ok=True)
     if found.total:
-        write_atomically(output.path / "preview.jpg", contact_sheet(_chosen(output, found)))
-        readme = output.path / "README.md"
-        if not readme.exists() or MARK in readme.read_text(encoding="utf-8", errors="replace"):
-            write_atomically(readme, dataset_card(output.path.name, found).encode())
+        write_atomically(output.path / "preview.jpg", _preview(output, found))
+        _write_card(output.path / "README.md", dataset_card(found, failures=len(failures), preview=True))
     check()
     text = json.dumps(_job_json(report, found, len(failures)), ensure_ascii=False, indent=2)
     write_atomically(output.path / "job.json", f"{text}\n".encode())
     check()
     if report.done + report.failed >= report.images:
         shutil.rmtree(output.spool, ignore_errors=True)
+
+
+def _write_card(readme: Path, card: str) -> None:
+    if readme.exists() and not is_ours(readme.read_text(encoding="utf-8", errors="replace")):
+        log.warning("%s is not imagemill's card: it stays as it is, and no new card was written", readme)
+        return
+    write_atomically(readme, card.encode())
 
 
 def _job_json(report: JobReport, found: Contents, failures: int) -> dict[str, Any]:
@@ -106,14 +117,19 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _chosen(output: Output, found: Contents) -> list[Path]:
-    """The files of the contact sheet's pictures."""
+def _preview(output: Output, found: Contents) -> bytes:
+    """The contact sheet's file. Pictures are read one by one: a hundred large ones fill a memory."""
     wanted, start = spread(found.total), 0
-    files: list[Path] = []
+    chosen: dict[int, list[dict[str, Any]]] = {}
     for shard, count in found.images.items():
         here = {index - start for index in wanted if start <= index < start + count}
         if here:
-            folder = output.shard_folder(shard)
-            files += [folder / row["file_name"] for i, row in enumerate(output.rows(shard)) if i in here]
+            chosen[shard] = [row for i, row in enumerate(output.rows(shard)) if i in here]
         start += count
-    return files
+    sizes = {row["file_name"]: (row["width"], row["height"]) for rows in chosen.values() for row in rows}
+    pictures = (
+        picture
+        for shard, rows in chosen.items()
+        for picture in output.pictures(shard, {row["file_name"] for row in rows})
+    )
+    return contact_sheet(sizes, pictures)

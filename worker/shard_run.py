@@ -78,6 +78,7 @@ class ShardRun:
             self._keep_finished(shard)
             raise
         self._complete(shard)
+        self._buckets.tell_work()
         return "committed"
 
     def report(self, ended: str) -> dict[str, Any]:
@@ -101,6 +102,7 @@ class ShardRun:
             job_id=self._claim.job_id,
             column_names=self._spec.column_names,
             adopt_below=self._lease.patiently(lambda: self._ledger.first_shard(self._claim.job_id)),
+            layout=self._spec.layout,
         )
 
     def _with_space(self, write: Callable[[], Result]) -> Result:
@@ -224,7 +226,7 @@ class ShardRun:
         there = [*committed.image_ids, *(failure.image_id for failure in committed.failures)]
         if sorted(there) != sorted(positions):
             raise OutputError(
-                f"{self._output.shard_folder(self._number)} holds other images than shard {self._number} of "
+                f"{self._output.stored(self._number).path} holds other images than shard {self._number} of "
                 f"{self._claim.job_id}: was it written by another job, or changed by hand? Move it elsewhere"
             )
         self._done = [positions[image_id] for image_id in committed.image_ids]

@@ -3,10 +3,10 @@
     .imagemill/spool/00003/000002-5f3a9c1e/images/000030000.png   000002-5f3a9c1e names the attempt
     .imagemill/spool/00003/000002-5f3a9c1e/metadata/IMAGE_ID.json this file's rename makes it done on disk
 
-The commit writes metadata.jsonl (and .failures.jsonl) into images/ and renames images/ to OUT/00003, which
-the system refuses when that is there. An attempt writes only into a folder that it made itself, so a late
-or frozen one can spoil nothing. Metadata files are named by image_id so that a later attempt, even of
-another job, finds what it can adopt by listing names.
+The commit is the layout's (`jobs.layouts`): one step that the system refuses when the shard is there. An
+attempt writes only into a folder that it made itself, so a late or frozen one can spoil nothing. Metadata
+files are named by image_id so that a later attempt, even of another job, finds what it can adopt by listing
+names.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Any
 
 from jobs.errors import LeaseLost, OutputError
 from jobs.metadata import Failure, metadata_row
-from jobs.output import Output, fsync_folder, image_key, write_atomically
+from jobs.output import LayoutName, Output, fsync_folder, image_key, write_atomically
 from jobs.request import Entry
 from worker.encode import SUFFIXES, Pixels, encode
 from worker.renderer import RenderedBy
@@ -85,14 +85,20 @@ class ShardStore:
         job_id: str,
         column_names: Sequence[str],
         adopt_below: int,
+        layout: LayoutName = "files",
     ) -> None:
         """`column_names`: the user's columns of the whole job. `adopt_below`: the job's first shard number;
-        what lies in the spool below it was left by jobs that ended."""
+        what lies in the spool below it was left by jobs that ended.
+
+        Raises OutputError where this machine cannot commit in `layout`.
+        """
         self._output, self._shard, self._entries = output, shard, entries
+        self._stored = output.stored(shard, layout)
         self._job_id, self._columns, self._adopt_below = job_id, column_names, adopt_below
         self._saved: dict[int, _Saved] = {}
         self._lock = threading.Lock()
         self.folder = output.spool_folder(shard, attempt)
+        self._stored.check_writable(output.private)
         with self._held():
             try:
                 self._images.mkdir(parents=True)
@@ -162,27 +168,18 @@ class ShardStore:
         if open_positions:
             raise ValueError(f"shard {self._shard}: {sorted(open_positions)} are neither done nor failed")
         rows = [self._row(position) for position in sorted(self._saved)]
-        target = self._output.shard_folder(self._shard)
         with self._held():
             self._remove_strays()
-            if rows:
-                lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-                write_atomically(self._images / self._output.metadata_file(self._shard).name, lines.encode())
-            if failed:
-                lines = "".join(failed[position].to_json() + "\n" for position in sorted(failed))
-                write_atomically(self._images / self._output.failures_file(self._shard).name, lines.encode())
             try:
-                self._images.rename(target)
-            except OSError as error:
-                if error.errno not in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}:
-                    raise
+                self._stored.commit(self._images, rows, [failed[position] for position in sorted(failed)])
+            except FileExistsError as error:
                 if not self._output.committed(self._shard):
                     raise OutputError(
-                        f"{target} is in the way: it is not a shard that imagemill wrote; move it elsewhere"
+                        f"{error.filename2 or error.filename} is in the way: it is not a shard that "
+                        "imagemill wrote; move it elsewhere"
                     ) from None
                 self._remove_spool()
                 return False
-        fsync_folder(target.parent)
         self._remove_spool()
         return True
 
@@ -258,8 +255,9 @@ class ShardStore:
         try:
             yield
         except OSError as error:
-            gone = error.errno in {errno.ENOENT, errno.ESTALE} and not self._images.exists()
-            if not gone:
+            # Of a spool that is being taken away, the folder of images may still be there.
+            gone = not self._images.exists() or self._output.committed(self._shard)
+            if error.errno not in {errno.ENOENT, errno.ESTALE} or not gone:
                 raise
             raise LeaseLost(
                 f"shard {self._shard} of {self._output.path}: another attempt committed it and took "

@@ -17,7 +17,8 @@ EXAMPLES = sorted(FOLDER.glob("*.yaml"))
 
 
 def test_the_examples_are_there() -> None:
-    assert [path.stem for path in EXAMPLES] == ["demo", "latents", "prompt_files", "seeds", "sunset", "sweep"]
+    names = ["demo", "latents", "prompt_files", "seeds", "sunset", "sweep", "webdataset"]
+    assert [path.stem for path in EXAMPLES] == names
 
 
 @pytest.fixture(params=EXAMPLES, ids=lambda path: path.stem)

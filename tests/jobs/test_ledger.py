@@ -392,6 +392,23 @@ def test_failures_are_sent_back_once_as_a_new_run(
     assert client.xlen(redis_keys.EVENTS) == 2
 
 
+def test_a_speed_is_that_of_the_latest_ten_minutes_of_rendering_and_is_forgotten_in_a_month(
+    ledger: Ledger, client: redis.Redis
+) -> None:
+    other = replace(SIZE, height=8)
+    assert ledger.rates() == {}
+    ledger.add_work(SIZE, 600, 2.0)
+    ledger.add_work(SIZE, 100, 8.0)
+    ledger.add_work(other, 10, 1.0)
+    assert ledger.rates() == {SIZE: 70.0, other: 10.0}
+    for _ in range(20):
+        ledger.add_work(SIZE, 6000, 600.0)
+    assert ledger.rates()[SIZE] == pytest.approx(10.0, rel=1e-4)
+    client.expire(redis_keys.RATES, 5)
+    ledger.add_work(other, 10, 1.0)
+    assert 29 * 86400 < client.ttl(redis_keys.RATES) <= 30 * 86400
+
+
 def test_every_key_is_documented_and_has_a_ttl_or_a_reason(
     ledger: Ledger, client: redis.Redis, submit_job: Submit
 ) -> None:
@@ -402,6 +419,7 @@ def test_every_key_is_documented_and_has_a_ttl_or_a_reason(
     found = must_claim(ledger, "w1")
     ledger.record(found, [0], failure(1), flagged={0})
     ledger.settle_rows(found, SIZE, rows=16)
+    ledger.add_work(SIZE, 640, 2.0)
     documented = {
         line.split()[0] for line in (redis_keys.__doc__ or "").splitlines() if line.startswith("imagemill:")
     }

@@ -155,8 +155,7 @@ def test_a_wrong_line_is_told_with_place_field_value_and_remedy(
         (f"name: {'a' * 65}", "1:7: name = aaaaaaaaaaaaaaa"),
         ("model: gpt2", "1:8: model = gpt2: is no model: use a built-in one"),
         ("model: a/b/c", "1:8: model = a/b/c: is no model"),
-        ("layout: webdataset", "1:9: layout = webdataset: is not there yet: use files"),
-        ("layout: tar", "1:9: layout = tar: must be files"),
+        ("layout: tar", "1:9: layout = tar: must be files or webdataset"),
         ("image_format: gif", "1:15: image_format = gif: must be png, jpeg or webp"),
         ("image_quality: 101", "1:16: image_quality = 101: must be at most 100"),
         ("precision: int8", "1:12: precision = int8: must be auto, bf16, fp16, amp or fp32"),
@@ -179,6 +178,17 @@ def test_a_wrong_top_level_key_is_told_likewise(tmp_path: Path, line: str, error
     rest.pop(line.partition(":")[0], None)
     (told,) = _errors(tmp_path, "\n".join([line, *rest.values()]))
     assert told.startswith(error)
+
+
+def test_a_webdataset_is_refused_where_its_parquet_could_not_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = HEAD + "layout: webdataset\nprompts: [a cat]\n"
+    assert _load(tmp_path, text).layout == "webdataset"
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    (told,) = _errors(tmp_path, text)
+    assert told.startswith("3:9: layout = webdataset: needs pyarrow")
+    assert "pip install 'imagemill[parquet]'" in told
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ import json
 import os
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -163,6 +164,47 @@ def test_damaged_metadata_is_named_by_file_and_line(tmp_path, text):
         file.write(text.encode("latin-1"))
     with pytest.raises(OutputError, match=r"00000/metadata\.jsonl:2: .*restore the file"):
         output.held_image_ids()
+
+
+def test_folders_and_tars_stand_in_one_output(rendered):
+    output = rendered(8, failed=(1,), layout="webdataset")
+    held = output.held_image_ids()
+    put_shard(output, 3, seeds=[7, 8], failed_seeds=[9])
+    (output.path / "00005.parquet").touch()
+    assert output.shards() == [0, 1, 3]
+    assert output.next_shard() == 6
+    assert [output.committed(shard) for shard in range(6)] == [True, True, False, True, False, False]
+    assert output.held_image_ids() == held | {a_request(7).image_id, a_request(8).image_id}
+    assert output.held_image_ids(below=3) == held
+    assert len(held) == 7
+    assert [(failure.shard, failure.position) for failure in output.failures()] == [(0, 1), (3, 2)]
+    for shard in output.shards():
+        names = [row["file_name"] for row in output.rows(shard)]
+        assert [name for name, _ in output.pictures(shard, names)] == names
+    assert list(output.pictures(0, ["000000001.png"])) == []
+
+
+def test_a_damaged_tar_is_named_with_its_member(rendered):
+    output = rendered(4, layout="webdataset")
+    file = output.path / "00000.tar"
+    data = file.read_bytes()
+    file.write_bytes(data.replace(b'{"file_name": "000000002', b'["file_name": "000000002'))
+    with pytest.raises(OutputError, match=r"00000\.tar: 000000002\.json: not JSON .*restore the file"):
+        output.held_image_ids()
+    file.write_bytes(data[:600])
+    with pytest.raises(OutputError, match=r"00000\.tar: is cut off"):
+        list(output.rows(0))
+
+
+def test_reading_an_output_of_tars_needs_no_pyarrow(rendered):
+    output = rendered(4, failed=(1,), layout="webdataset")
+    code = (
+        "import sys; from pathlib import Path; from jobs.output import Output\n"
+        f"output = Output(Path({str(output.path)!r}))\n"
+        "assert len(output.held_image_ids()) == 3 and len(output.failures()) == 1\n"
+        "sys.exit('pyarrow' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_damaged_failures_are_named_by_file_and_line(tmp_path):

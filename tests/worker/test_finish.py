@@ -9,11 +9,11 @@ import pytest
 import yaml
 from PIL import Image
 
+from jobs.dataset_card import MARK
 from jobs.errors import OutputError
 from jobs.metadata import Failure
 from jobs.output import Output
 from jobs.request import Entry, ImageRequest
-from worker.card import MARK
 from worker.finish import JobReport, finish_output
 from worker.renderer import RenderedBy
 from worker.store import ShardStore
@@ -64,8 +64,10 @@ def a_line(seed, text="a fox", *, row_id=None, **settings):
     return Entry(request=ImageRequest(prompt=text, seed=seed, **options), id=row_id, columns=columns)
 
 
-def put(output, shard, lines, *, failed=(), flagged=None, column_names=(), job_id="foxes-1"):
-    store = ShardStore(output, shard, "1", lines, job_id=job_id, column_names=column_names, adopt_below=0)
+def put(output, shard, lines, *, failed=(), flagged=None, column_names=(), job_id="foxes-1", layout="files"):
+    store = ShardStore(
+        output, shard, "1", lines, job_id=job_id, column_names=column_names, adopt_below=0, layout=layout
+    )
     made_by = RenderedBy(precision="fp32", rows=16, device="cpu", versions={"torch": "2.13.0"})
     for position, line in enumerate(lines):
         if position not in failed:
@@ -188,9 +190,12 @@ def test_failures_are_merged_and_go_when_a_later_job_rendered_them(output):
     assert not (output.path / "failures.jsonl").exists()
 
 
-def test_the_contact_sheet_shows_the_outputs_pictures(output):
-    for shard in range(3):
-        put(output, shard, [a_line(60 * shard + i) for i in range(60)])
+@pytest.mark.parametrize(
+    "layouts", [("files",) * 3, ("webdataset", "files", "webdataset")], ids=["files", "both"]
+)
+def test_the_contact_sheet_shows_the_outputs_pictures(output, layouts):
+    for shard, layout in enumerate(layouts):
+        put(output, shard, [a_line(60 * shard + i) for i in range(60)], layout=layout)
     finish_output(output, a_report())
     with Image.open(output.path / "preview.jpg") as sheet:
         assert sheet.format == "JPEG"
@@ -198,6 +203,28 @@ def test_the_contact_sheet_shows_the_outputs_pictures(output):
         x, y = 5, 4
         seen = sheet.getpixel((int((x + 0.5) * sheet.width / 10), int((y + 0.5) * sheet.height / 10)))
     assert np.abs(np.subtract(seen, colour_of(45 * 180 // 100))).max() < 12
+
+
+def test_a_job_of_tars_ends_with_the_same_files(output):
+    put(output, 0, [a_line(0), a_line(1), a_line(2)], failed=[1], layout="webdataset")
+    put(output, 1, [a_line(3)], layout="webdataset")
+    finish_output(output, a_report())
+    records = [json.loads(line) for line in (output.path / "failures.jsonl").read_text().splitlines()]
+    assert [(record["shard"], record["position"]) for record in records] == [(0, 1)]
+    report = json.loads((output.path / "job.json").read_text())
+    assert report["output"] == {"images": 3, "shards": 2, "failures": 1}
+    with Image.open(output.path / "preview.jpg") as sheet:
+        assert sheet.format == "JPEG"
+    assert not output.spool.exists()
+
+
+def test_finishing_makes_the_parquet_that_a_crash_kept_from_a_tar(output):
+    put(output, 0, [a_line(0), a_line(1), a_line(2)], failed=[1], layout="webdataset")
+    parquet = output.path / "00000.parquet"
+    before = parquet.read_bytes()
+    parquet.unlink()
+    finish_output(output, a_report())
+    assert parquet.read_bytes() == before
 
 
 def test_finishing_again_gives_the_same_files(output):
@@ -249,7 +276,7 @@ def test_an_output_in_which_everything_failed_is_described_without_pictures(outp
     assert names == {".imagemill", "00000", "failures.jsonl", "job.json"}
 
 
-def test_the_card_is_valid_and_somebodys_own_readme_is_kept(output):
+def test_the_card_is_valid_and_somebodys_own_readme_is_kept_and_told(output, caplog):
     put(output, 0, [a_line(0), a_line(1)])
     finish_output(output, a_report())
     readme = output.path / "README.md"
@@ -259,9 +286,11 @@ def test_the_card_is_valid_and_somebodys_own_readme_is_kept(output):
     readme.write_text(readme.read_text().replace("2 pictures", "5 pictures"))
     finish_output(output, a_report())
     assert "2 pictures" in readme.read_text()
+    assert not caplog.messages
     readme.write_text(readme.read_text().replace(MARK, "My own words."))
     finish_output(output, a_report())
     assert "My own words." in readme.read_text()
+    assert [message.split()[0] for message in caplog.messages] == [str(readme)]
 
 
 def test_a_damaged_shard_is_named_and_nothing_is_written_over_it(output):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import os
+import pkgutil
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,7 @@ import pytest
 import redis
 
 from jobs import redis_keys
+from jobs.checkup import check_output
 from jobs.errors import ImagemillError, LedgerUnavailable, ModelError
 from jobs.job import Claim, JobSpec, JobStatus, RowsKey
 from jobs.latents import write_input
@@ -219,7 +221,14 @@ class Bench:
     def other_attempt(self, *positions: int) -> ShardStore:
         """Another attempt at the same shard, which adopts what there is and saves these images."""
         other = ShardStore(
-            self.output, 0, "000000-other", self.entries, job_id="cats-1", column_names=[], adopt_below=0
+            self.output,
+            0,
+            "000000-other",
+            self.entries,
+            job_id="cats-1",
+            column_names=[],
+            adopt_below=0,
+            layout=self.spec.layout,
         )
         other.adopt()
         for position in positions:
@@ -276,8 +285,9 @@ class Bench:
         ids = {entry.request.image_id: entry.request for entry in self.entries}
         assert len(rows) == len({row["image_id"] for row in rows}) == count
         for row in rows:
-            file = self.output.shard_folder(0) / row["file_name"]
-            assert read_request(file) == ids[row["image_id"]]
+            ((name, data),) = self.output.pictures(0, [row["file_name"]])
+            (self.root / name).write_bytes(data)
+            assert read_request(self.root / name) == ids[row["image_id"]]
 
     def done(self) -> set[int]:
         """The indices whose done bit is set."""
@@ -653,6 +663,75 @@ def test_an_output_that_this_worker_cannot_write_is_refused_with_the_systems_wor
     assert "Permission denied" in status.refusals["w1"]
     assert str(bench.output.path) in status.refusals["w1"]
     assert (status.shards_ready, status.shards_leased, status.failed) == (1, 0, 0)
+
+
+@pytest.fixture
+def tar_bench(bench: Bench) -> Bench:
+    """A bench whose job has `layout: webdataset`."""
+    bench.spec = dataclasses.replace(bench.spec, layout="webdataset")
+    return bench
+
+
+def test_a_job_of_tars_is_committed_and_recorded_as_one_of_folders(tar_bench: Bench) -> None:
+    tar_bench.submit(lines(5, p2={"prompt": "raise"}))
+    report = tar_bench.run()
+    assert (report.ended, report.rendered, report.failed) == ("committed", 4, 1)
+    tar_bench.check_committed(4)
+    assert [failure.position for failure in tar_bench.output.shard_failures(0)] == [2]
+    names = sorted(file.name for file in tar_bench.output.path.iterdir() if file.name[0] != ".")
+    assert names == ["00000.parquet", "00000.tar"]
+    assert (tar_bench.status().done, tar_bench.status().failed) == (4, 1)
+
+
+def test_a_tar_that_another_attempt_committed_before_it_died_is_recorded(
+    tar_bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tar_bench.submit(lines(3))
+    link = os.link
+
+    def die_before_the_parquet(source: str, target: str) -> None:
+        if str(target).endswith(".parquet"):
+            raise KeyboardInterrupt
+        link(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", die_before_the_parquet)
+        with pytest.raises(KeyboardInterrupt):
+            tar_bench.other_attempt(0, 1, 2).commit([])
+    report = tar_bench.run()
+    assert (report.ended, report.rendered, tar_bench.status().done) == ("found committed", 0, 3)
+    assert not (tar_bench.output.path / "00000.parquet").exists()
+
+
+def test_a_worker_that_cannot_write_parquet_refuses_the_job_before_it_renders(
+    tar_bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tar_bench.submit(lines(3))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert tar_bench.run().ended == "refused"
+    assert "pip install 'imagemill[parquet]'" in tar_bench.status().refusals["w1"]
+    assert tar_bench.painter.seen == []
+
+
+@pytest.mark.parametrize("step", ["TarWriter.add", "TarWriter.close", "write_atomically"])
+def test_a_tar_waits_for_space_and_leaves_nothing_half(
+    tar_bench: Bench, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    tar_bench.submit(lines(5, p2={"prompt": "raise"}))
+    left = iter(range(3))
+    name = f"jobs.layouts.webdataset.{step}"
+    write = pkgutil.resolve_name(name)
+
+    def full(*arguments: Any) -> Any:
+        if next(left, None) is None:
+            return write(*arguments)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(name, full)
+    assert tar_bench.run().ended == "committed"
+    tar_bench.check_committed(4)
+    assert list(tar_bench.output.spool.iterdir()) == []
+    assert check_output(tar_bench.output).problems == []
 
 
 def test_a_job_that_is_gone_from_redis_is_left_without_a_word_to_anybody(bench: Bench) -> None:

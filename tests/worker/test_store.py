@@ -2,12 +2,16 @@ import errno
 import hashlib
 import json
 import os
+import shutil
+import sys
+import tarfile
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from jobs.errors import LeaseLost, OutputError
@@ -20,6 +24,16 @@ from worker.renderer import RenderedBy
 from worker.store import ShardStore, committed_shard
 
 RENDERED_BY = RenderedBy(precision="fp32", rows=16, device="cpu", versions={"torch": "2.13.0"})
+
+LAYOUT = "files"
+FILES = pytest.mark.parametrize("layout", ["files"], indirect=True)
+WEBDATASET = pytest.mark.parametrize("layout", ["webdataset"], indirect=True)
+
+
+@pytest.fixture(autouse=True, params=["files", "webdataset"])
+def layout(request, monkeypatch):
+    """Every test holds in both layouts, where it does not name one."""
+    monkeypatch.setattr(sys.modules[__name__], "LAYOUT", request.param)
 
 
 @pytest.fixture
@@ -43,7 +57,14 @@ def pixels(position):
 
 def a_store(output, lines, *, shard=3, attempt="1", job_id="scenes-1", adopt_below=0, column_names=()):
     return ShardStore(
-        output, shard, attempt, lines, job_id=job_id, column_names=column_names, adopt_below=adopt_below
+        output,
+        shard,
+        attempt,
+        lines,
+        job_id=job_id,
+        column_names=column_names,
+        adopt_below=adopt_below,
+        layout=LAYOUT,
     )
 
 
@@ -70,17 +91,39 @@ def files_of(folder):
 def check_whole(output, lines, shard, failed=()):
     """The shard is there once, every line of it is in it or among its failures, and every file is sound."""
     rows = list(output.rows(shard))
-    folder = output.shard_folder(shard)
     done = [position for position in range(len(lines)) if position not in failed]
     assert [row["image_id"] for row in rows] == [lines[position].request.image_id for position in done]
     assert [row["file_name"] for row in rows] == [f"{shard:05d}{position:04d}.png" for position in done]
-    for row in rows:
-        assert hashlib.sha256((folder / row["file_name"]).read_bytes()).hexdigest() == row["sha256"]
+    pictures = dict(output.pictures(shard, {row["file_name"] for row in rows}))
+    assert [hashlib.sha256(data).hexdigest() for data in pictures.values()] == [r["sha256"] for r in rows]
+    assert list(pictures) == [row["file_name"] for row in rows]
     assert [failure.position for failure in output.shard_failures(shard)] == sorted(failed)
-    own = (["metadata.jsonl"] if rows else []) + ([".failures.jsonl"] if failed else [])
-    assert files_of(folder) == sorted([row["file_name"] for row in rows] + own)
-    assert [file.name for file in output.path.iterdir() if file.name[0] != "."] == [folder.name]
+    names = sorted(file.name for file in output.path.iterdir() if file.name[0] != ".")
+    if LAYOUT == "files":
+        own = (["metadata.jsonl"] if rows else []) + ([".failures.jsonl"] if failed else [])
+        assert files_of(output.shard_folder(shard)) == sorted([*pictures, *own])
+        assert names == [f"{shard:05d}"]
+    else:
+        check_tar_and_parquet(output.path / f"{shard:05d}.tar", rows, lines, failed)
+        assert names == [f"{shard:05d}.parquet", f"{shard:05d}.tar"]
     assert not output.spool_folder(shard, "1").parent.exists()
+
+
+def check_tar_and_parquet(tar, rows, lines, failed):
+    with tarfile.open(tar) as opened:
+        members = {member.name: opened.extractfile(member).read() for member in opened}
+    keys = [row["file_name"].removesuffix(".png") for row in rows]
+    failures = members.pop(".failures.jsonl", b"").splitlines()
+    assert [json.loads(line)["position"] for line in failures] == sorted(failed)
+    assert list(members) == [f"{key}.{ending}" for key in keys for ending in ("png", "txt", "json")]
+    for key, row in zip(keys, rows, strict=True):
+        assert members[f"{key}.txt"].decode() == row["text"]
+        assert json.loads(members[f"{key}.json"]) == row
+    table = pq.read_table(tar.with_suffix(".parquet")).to_pylist()
+    statuses = ["failed_to_render" if position in failed else "success" for position in range(len(lines))]
+    assert [line["status"] for line in table] == statuses
+    assert [line["image_id"] for line in table] == [line.request.image_id for line in lines]
+    assert [line["sha256"] for line in table if line["status"] == "success"] == [r["sha256"] for r in rows]
 
 
 def test_a_shard_appears_whole_with_pictures_metadata_and_failures(output):
@@ -94,7 +137,9 @@ def test_a_shard_appears_whole_with_pictures_metadata_and_failures(output):
     row = next(output.rows(3))
     assert (row["text"], row["id"], row["split"], row["other"]) == ("scene 0", "line 0", "test", None)
     assert (row["rendered_rows"], row["rendered_device"], row["flagged"]) == (16, "cpu", None)
-    assert read_request(output.shard_folder(3) / row["file_name"]) == lines[0].request
+    ((_, picture),) = output.pictures(3, [row["file_name"]])
+    (output.path / "taken.png").write_bytes(picture)
+    assert read_request(output.path / "taken.png") == lines[0].request
     committed = committed_shard(output, 3)
     assert committed.image_ids == [lines[position].request.image_id for position in (0, 1, 3)]
     assert committed.failures == [replace(a_failure(lines, 2))]
@@ -190,12 +235,14 @@ STEPS = 3 * 2 + 3
 """Renames of an undisturbed attempt: 3 images and their metadata, the two lists, the shard."""
 
 
+@FILES
 def test_an_attempt_takes_as_many_steps_as_the_crashes_below_try(output, monkeypatch):
     CrashingSystem(monkeypatch, STEPS, after=False)
     attempt(output, entries(4), 1)
     assert output.committed(3)
 
 
+@FILES
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("step", range(STEPS))
 def test_a_crash_at_any_rename_leaves_nothing_half_and_the_next_attempt_completes(
@@ -222,6 +269,36 @@ def test_a_crash_at_any_rename_leaves_nothing_half_and_the_next_attempt_complete
         check_whole(output, lines, 3, failed=[2])
 
 
+TAR_STEPS = 1 + 3 * 2 + 2 + 2
+"""The trial link, 3 images and their metadata, tar and parquet in the spool, the links of both."""
+
+
+@WEBDATASET
+def test_a_tar_takes_as_many_steps_as_the_crashes_below_try(output, monkeypatch):
+    CrashingSystem(monkeypatch, TAR_STEPS, after=False)
+    attempt(output, entries(4), 1)
+    assert files_of(output.path)[1:] == ["00003.parquet", "00003.tar"]
+
+
+@WEBDATASET
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("step", range(TAR_STEPS))
+def test_a_crash_at_any_link_leaves_no_parquet_but_the_tars_own(output, monkeypatch, step, after):
+    lines = entries(4)
+    with monkeypatch.context() as patch:
+        CrashingSystem(patch, step, after)
+        with pytest.raises(Crash):
+            attempt(output, lines, 1)
+    committed = step > TAR_STEPS - 2 or (step == TAR_STEPS - 2 and after)
+    assert output.committed(3) == committed
+    assert (output.path / "00003.parquet").exists() == (step == TAR_STEPS - 1 and after)
+    attempt(output, lines, 2)
+    output.stored(3).complete()
+    if committed:
+        shutil.rmtree(output.spool / "00003")
+    check_whole(output, lines, 3, failed=[2])
+
+
 def test_finished_images_are_adopted_not_rendered_again(output):
     lines = entries(5)
     first = a_store(output, lines)
@@ -238,6 +315,7 @@ def test_finished_images_are_adopted_not_rendered_again(output):
     check_whole(output, lines, 3)
 
 
+@FILES
 def test_where_there_are_no_hard_links_images_are_copied(output, monkeypatch):
     lines = entries(1)
     save(a_store(output, lines), 0)
@@ -388,6 +466,7 @@ def test_a_late_attempt_is_told_that_it_lost(output):
     check_whole(output, lines, 3)
 
 
+@FILES
 def test_a_late_commit_that_slipped_past_the_check_still_overwrites_nothing(output, monkeypatch):
     lines = entries(2)
     late, winner = a_store(output, lines), a_store(output, lines, attempt="2")
@@ -404,6 +483,138 @@ def test_a_late_commit_that_slipped_past_the_check_still_overwrites_nothing(outp
     monkeypatch.setattr(os, "rename", rename_when_the_other_has)
     assert not late.commit([a_failure(lines, 1)])
     check_whole(output, lines, 3)
+
+
+@WEBDATASET
+@pytest.mark.parametrize("winners_links", [1, 2], ids=["before its parquet", "whole"])
+def test_a_late_tar_that_slipped_past_the_check_touches_neither_tar_nor_parquet(
+    output, monkeypatch, winners_links
+):
+    lines = entries(2)
+    late, winner = a_store(output, lines), a_store(output, lines, attempt="2")
+    save(late, 0)
+    save(winner, 0, 1)
+    monkeypatch.setattr(winner, "_remove_spool", lambda: None)
+    link = os.link
+
+    def link_when_the_other_has(source, target):
+        monkeypatch.setattr(os, "link", link)
+        with monkeypatch.context() as patch:
+            CrashingSystem(patch, 2 + winners_links, after=False)
+            if winners_links == 2:
+                assert winner.commit([])
+            else:
+                with pytest.raises(Crash):
+                    winner.commit([])
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", link_when_the_other_has)
+    assert not late.commit([a_failure(lines, 1)])
+    assert (output.path / "00003.parquet").exists() == (winners_links == 2)
+    output.stored(3).complete()
+    check_whole(output, lines, 3)
+
+
+@WEBDATASET
+def test_a_winner_that_was_frozen_between_tar_and_parquet_changes_nothing_when_it_wakes(output, monkeypatch):
+    lines = entries(2)
+    store = a_store(output, lines)
+    save(store, 0, 1)
+    link = os.link
+
+    def link_after_somebody_completed(source, target):
+        if str(target).endswith(".parquet"):
+            output.stored(3).complete()
+            completed.append((output.path / "00003.parquet").stat().st_ino)
+        link(source, target)
+
+    completed = []
+    monkeypatch.setattr(os, "link", link_after_somebody_completed)
+    assert store.commit([])
+    assert [(output.path / "00003.parquet").stat().st_ino] == completed
+    check_whole(output, lines, 3)
+
+
+@WEBDATASET
+def test_a_winner_whose_spool_was_taken_away_between_tar_and_parquet_makes_it_from_the_tar(
+    output, monkeypatch
+):
+    lines = entries(2)
+    winner, late = a_store(output, lines), a_store(output, lines, attempt="2")
+    save(winner, 0)
+    link = os.link
+
+    def link_after_the_late_one(source, target):
+        if str(target).endswith(".parquet"):
+            assert not late.commit([])
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", link_after_the_late_one)
+    assert winner.commit([a_failure(lines, 1)])
+    check_whole(output, lines, 3, failed=[1])
+
+
+@WEBDATASET
+def test_without_hard_links_a_tar_is_refused_before_anything_is_rendered(output, monkeypatch):
+    def refused(*_):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refused)
+    with pytest.raises(OutputError, match=r"no hard links.*use layout: files"):
+        a_store(output, entries(1))
+
+
+@WEBDATASET
+def test_without_pyarrow_a_tar_is_refused_before_anything_is_rendered(output, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(OutputError, match=r"pip install 'imagemill\[parquet\]'"):
+        a_store(output, entries(1))
+    assert files_of(output.spool) == []
+
+
+@WEBDATASET
+@pytest.mark.parametrize("name", ["00003.tar", "00003.parquet"])
+def test_what_stands_in_a_tars_place_is_named_and_kept(output, name):
+    store = a_store(output, entries(1))
+    save(store, 0)
+    (output.path / name).mkdir()
+    with pytest.raises(OutputError, match=f"{name} is in the way"):
+        store.commit([])
+    (output.path / name).rmdir()
+    assert store.commit([])
+
+
+@WEBDATASET
+def test_equal_shards_give_equal_tars_and_parquets(output, tmp_path):
+    other = Output(tmp_path / "other")
+    other.prepare()
+    for one, positions in ((output, (0, 1)), (other, (1, 0))):
+        store = a_store(one, entries(3))
+        save(store, *positions)
+        assert store.commit([a_failure(entries(3), 2)])
+    for name in ("00003.tar", "00003.parquet"):
+        assert (output.path / name).read_bytes() == (other.path / name).read_bytes()
+
+
+@WEBDATASET
+def test_members_belong_to_nobody_and_have_no_date(output):
+    store = a_store(output, entries(2))
+    save(store, 0)
+    store.commit([a_failure(entries(2), 1)])
+    with tarfile.open(output.path / "00003.tar") as tar:
+        told = {(m.type, m.mode, m.uid, m.gid, m.uname, m.gname, m.mtime) for m in tar}
+    assert told == {(tarfile.REGTYPE, 0o644, 0, 0, "", "", 0)}
+
+
+@WEBDATASET
+def test_a_tar_of_failures_alone_has_no_sample_and_ends_as_tars_do(output):
+    lines = entries(2)
+    a_store(output, lines).commit([a_failure(lines, 0), a_failure(lines, 1)])
+    file = output.path / "00003.tar"
+    with tarfile.open(file) as tar:
+        assert tar.getnames() == [".failures.jsonl"]
+    assert file.read_bytes()[-1024:] == bytes(1024)
+    check_whole(output, lines, 3, failed=[0, 1])
 
 
 def test_of_attempts_that_commit_at_once_exactly_one_wins(output):
@@ -431,7 +642,7 @@ def test_of_attempts_that_commit_at_once_exactly_one_wins(output):
         assert sum(ended.values()) == len(stores)
         rows = list(output.rows(shard))
         assert [row["image_id"] for row in rows] == [line.request.image_id for line in lines]
-        assert len(files_of(output.shard_folder(shard))) == 4
+        assert len(dict(output.pictures(shard, {row["file_name"] for row in rows}))) == 3
 
 
 def test_a_full_disk_is_passed_on_and_the_same_call_works_once_there_is_space(output, monkeypatch):
@@ -464,6 +675,7 @@ def test_an_image_whose_metadata_was_never_written_is_not_committed_unseen(outpu
     check_whole(output, lines, 3, failed=[1])
 
 
+@FILES
 def test_a_strangers_folder_in_a_shards_place_is_named_and_kept(output):
     lines = entries(1)
     store = a_store(output, lines)

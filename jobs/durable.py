@@ -1,0 +1,49 @@
+"""Files that are there whole, and stay: temporary name, fsync, rename, fsync of the folder."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make the folder's entries durable. A file system that cannot sync a folder is taken as it is."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in {errno.EINVAL, errno.ENOTSUP}:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def written_atomically(path: Path) -> Iterator[BinaryIO]:
+    """A file to write: in the end it is at `path`, whole and durable; when something is raised, not at all.
+
+    Replaces what is there. Raises OSError as the system gives it (ENOSPC: nothing is left behind).
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    fsync_folder(path.parent)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write the file whole and durable, or not at all, as `written_atomically` does."""
+    with written_atomically(path) as file:
+        file.write(data)

@@ -1,0 +1,59 @@
+"""Where an export goes: it appears whole or not at all, and never over something else."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from jobs.errors import OutputError
+
+
+def check_free(target: Path, output: Path, *, folder: bool) -> None:
+    """Raises OutputError where an export of `output` cannot appear at `target`. Both are absolute.
+
+    `folder`: it will be a folder, which may be there and empty; else a file, which must not.
+    """
+    if target == output or output in target.parents:
+        raise OutputError(f"{target}: lies in the output that is exported: name a place outside of it")
+    try:
+        if not target.parent.is_dir():
+            raise OutputError(f"{target}: there is no folder {target.parent}: make it, or name another place")
+        if not os.path.lexists(target) or (folder and target.is_dir() and not any(target.iterdir())):
+            return
+    except OSError as error:
+        raise OutputError(f"{target}: cannot be read ({error.strerror}): name another place") from None
+    what = "a folder that is new or empty" if folder else "a file that is not there yet"
+    raise OutputError(f"{target}: is there already: remove it, or name {what}")
+
+
+@contextmanager
+def appearing(target: Path) -> Iterator[Path]:
+    """Yields a hidden path beside `target`, to be made a folder or a file; at the end it becomes `target`.
+
+    However the block ends otherwise, Ctrl-C included, nothing is left of it. Raises OutputError where the
+    system does not let it be written.
+    """
+    hidden = target.with_name(f".{target.name}.{secrets.token_hex(6)}.export")
+    try:
+        yield hidden
+        # Once for all of it: a sync for each of a million files would take longer than the rest.
+        os.sync()
+        if not hidden.is_dir() and os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, "it was made meanwhile")
+        hidden.rename(target)
+    except OSError as error:
+        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+        remedy = "free some space, or name a place on another disk" if full else "name another place"
+        raise OutputError(
+            f"{target}: cannot be written ({error.strerror}): {remedy}; nothing was left there"
+        ) from None
+    finally:
+        if hidden.is_dir():
+            shutil.rmtree(hidden, ignore_errors=True)
+        with suppress(OSError):
+            hidden.unlink()

@@ -1,0 +1,155 @@
+"""`imagemill export`: an output as a dataset in another form, whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import click
+
+from jobs.dataset_card import contents, dataset_card
+from jobs.errors import Interrupted, JobError, OutputError
+from jobs.expand import Identified
+from jobs.export.parquet import need_pyarrow, with_image, write_parquet
+from jobs.export.pictures import broken, pictures
+from jobs.export.shards import write_shards
+from jobs.export.target import appearing, check_free
+from jobs.findings import counted
+from jobs.output import Output
+from jobs.settings import Settings
+from jobs.tally import Tally
+from producer.prepare import prepare
+from producer.progress import count_images
+
+Form = Literal["files", "webdataset", "parquet"]
+
+SHARD_SIZE = 1000
+"""Images in a shard of an export that asks for no other number."""
+
+_One = TypeVar("_One")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exported:
+    """What was exported, and what was not."""
+
+    output: str
+    target: str
+    to: Form
+    images: int
+    shards: int | None
+    """None of a parquet."""
+    failed: int
+    """Images that the output does not hold because they failed."""
+    orphans: int
+    """Images of the output that the manifest does not ask for, and that were left out."""
+    missing: int
+    """Images that the manifest asks for and that the output does not hold."""
+
+
+class _Choice:
+    """Which images of an output are exported, by image_id: all, or those that a manifest asks for."""
+
+    def __init__(self, output: Output, asked: Iterable[Identified] | None) -> None:
+        self._output, self._all = output, asked is None
+        self._asked, self._seen = Tally(), Tally()
+        self.asked = 0
+        """Images that the manifest asks for."""
+        for image_id, _entry in () if asked is None else asked:
+            self._asked.mark(int(image_id, 16), 1)
+            self.asked += 1
+
+    def takes(self, image_id: str) -> bool:
+        """Whether the image is exported."""
+        return self._all or self._asked.get(int(image_id, 16)) > 0
+
+    def takes_once(self, image_id: str) -> bool:
+        """The same. Raises OutputError for one that was taken before, and for what is no image_id."""
+        try:
+            taken = self.takes(image_id)
+            doubled = taken and self._seen.mark(int(image_id, 16), 1) > 0
+        except (ValueError, OverflowError):
+            raise broken(self._output, f"{image_id!r} is no image_id") from None
+        if doubled:
+            raise broken(self._output, f"image {image_id} is there twice")
+        return taken
+
+
+def export(
+    output: Output,
+    target: Path,
+    to: Form,
+    settings: Settings,
+    *,
+    only_current: Path | None = None,
+    shard_size: int | None = None,
+    with_pictures: bool = True,
+) -> Exported:
+    """Write the output's images to `target` (absolute) in another form; equal outputs give equal bytes.
+
+    `only_current`: a manifest; only what it asks for is exported. Raises ImagemillError, and then nothing is
+    left at `target`: OutputError where something is in the way, the disk is full or a picture is broken,
+    Interrupted after Ctrl-C.
+    """
+    if to == "parquet":
+        need_pyarrow()
+        if shard_size is not None:
+            raise JobError("--shard-size: a parquet is one file without shards: leave it out")
+    elif not with_pictures:
+        raise JobError(f"--no-pictures: {to} are pictures: leave it out, or export --to parquet")
+    check_free(target, output.path, folder=to != "parquet")
+    try:
+        asked = None if only_current is None else prepare(only_current, settings).entries()
+        choice = _Choice(output, asked)
+        found = contents(output, choice.takes_once)
+        if not found.total:
+            raise OutputError(f"{output.path}: holds no picture to export")
+        failed, shards = len(output.failures()), None
+        with count_images("exported", found.total) as on_images, appearing(target) as hidden:
+            taken = pictures(output, found.images, choice.takes)
+            if to != "parquet":
+                size = SHARD_SIZE if shard_size is None else shard_size
+                shards = write_shards(Output(hidden), to, _counted(taken, on_images), size)
+                (hidden / "README.md").write_bytes(dataset_card(found, layout=to).encode())
+            elif with_pictures:
+                with_images = map(with_image, _counted(taken, on_images))
+                write_parquet(hidden, with_images, {"image": "image", **found.columns})
+            else:
+                rows = (row for shard in found.images for row in output.rows(shard))
+                rows = (row for row in rows if choice.takes(row["image_id"]))
+                write_parquet(hidden, _counted(rows, on_images), found.columns)
+        return Exported(
+            output=str(output.path),
+            target=str(target),
+            to=to,
+            images=found.total,
+            shards=shards,
+            failed=failed,
+            orphans=found.left_out,
+            missing=0 if asked is None else choice.asked - found.total,
+        )
+    except KeyboardInterrupt:
+        raise Interrupted(f"{target}: stopped before the end; nothing was left there") from None
+
+
+def report(exported: Exported) -> None:
+    """Print what was exported, and what was not."""
+    told = [f"{exported.target}: {counted(exported.images, 'image')}"]
+    if exported.shards is not None:
+        told[0] += f" in {counted(exported.shards, 'shard')}"
+    if exported.orphans:
+        told.append(f"{counted(exported.orphans, 'image')} that the manifest does not ask for left out")
+    if exported.missing:
+        told.append(f"{counted(exported.missing, 'image')} of the manifest not there yet")
+    if exported.failed:
+        told.append(f"{exported.failed:,} failed")
+    click.echo("; ".join(told))
+
+
+def _counted(taken: Iterator[_One], on_images: Callable[[int], None]) -> Iterator[_One]:
+    """The same, told one by one."""
+    for number, one in enumerate(taken, 1):
+        on_images(number)
+        yield one

@@ -1,0 +1,224 @@
+"""`imagemill export` on what a real `imagemill run` left: every form, orphans, refusals, Ctrl-C."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet
+import pytest
+
+from jobs.output import Output
+
+BIN = Path(sys.executable).parent
+TEXTS = [
+    "",
+    "naïve 狐 🦊👩‍👩‍👧",
+    "one\ntwo\r\n",
+    'quotes ", and \\',
+    "x" * 10_000,
+    *(f"fox {n}" for n in range(14)),
+]
+
+
+class Mill:
+    """A folder with a manifest of the stand-in model, and `imagemill` with no Redis configured."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.output = folder, Output((folder / "out").resolve())
+
+    def manifest(self, texts: list[str]) -> Path:
+        """The manifest with these prompts, in place of the one before."""
+        told = {
+            "name": "foxes", "model": "instant", "output": str(self.output.path), "shard_size": 8,
+            "settings": {"height": 64, "width": 64},
+            "prompts": [*({"prompt": text, "columns": {"letters": len(text)}} for text in texts), "!raise"],
+        }  # fmt: skip
+        file = self.folder / "foxes.yaml"
+        file.write_text(json.dumps(told, ensure_ascii=False), encoding="utf-8")
+        return file
+
+    def command(self, *arguments: str | Path) -> tuple[list[str | Path], dict[str, str]]:
+        """`imagemill ARGUMENTS` and its environment."""
+        settings = {"MIN_FREE_DISK": "0", "RUNTIME_DIR": str(self.folder / "runtime"), "TORCH_THREADS": "1"}
+        given = {f"IMAGEMILL_{name}": value for name, value in settings.items()}
+        return [BIN / "imagemill", *arguments], {**os.environ, **given}
+
+    def call(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        """`imagemill ARGUMENTS`, to its end."""
+        command, environment = self.command(*arguments)
+        return subprocess.run(
+            command,
+            env=environment,
+            cwd=self.folder,
+            text=True,
+            capture_output=True,
+            timeout=120,
+            check=False,
+        )
+
+    def export(self, target: str, *options: str | Path) -> dict[str, object]:
+        """What `imagemill export out TARGET OPTIONS` says of itself."""
+        told = self.call("export", "out", target, *options, "--json")
+        assert (told.returncode, told.stderr) == (0, "")
+        found = json.loads(told.stdout)
+        assert isinstance(found, dict)
+        return found
+
+    def files(self, folder: str) -> dict[str, bytes]:
+        root = self.folder / folder
+        return {str(file.relative_to(root)): file.read_bytes() for file in root.rglob("*") if file.is_file()}
+
+
+@pytest.fixture(scope="module")
+def mill(tmp_path_factory: pytest.TempPathFactory) -> Mill:
+    mill = Mill(tmp_path_factory.mktemp("mill"))
+    ended = mill.call("run", mill.manifest(TEXTS), "--gpus", "none")
+    assert ended.returncode == 1, ended.stderr
+    return mill
+
+
+def texts_of(output: Output) -> list[str]:
+    return [row["text"] for shard in output.shards() for row in output.rows(shard)]
+
+
+def test_every_form_holds_every_picture_and_equal_exports_are_equal_bytes(mill: Mill) -> None:
+    known = {"output": str(mill.output.path), "images": 19, "failed": 1, "orphans": 0, "missing": 0}
+    for to, shards in (("files", 4), ("webdataset", 4)):
+        target = mill.folder / to
+        told = mill.export(to, "--to", to, "--shard-size", "5")
+        assert told == {**known, "to": to, "target": str(target), "shards": shards}
+        assert texts_of(Output(target)) == texts_of(mill.output)
+        mill.export(f"{to}-2", "--to", to, "--shard-size", "5")
+        assert mill.files(f"{to}-2") == mill.files(to)
+        diagnosis = mill.call("doctor", target)
+        assert diagnosis.returncode == 0, diagnosis.stdout
+    told = mill.export("foxes.parquet", "--to", "parquet")
+    assert told == {**known, "to": "parquet", "target": str(mill.folder / "foxes.parquet"), "shards": None}
+    table = pyarrow.parquet.read_table(mill.folder / "foxes.parquet")
+    assert table["text"].to_pylist() == texts_of(mill.output)
+    pictures = {file.read_bytes() for file in mill.output.path.glob("0*/*.png")}
+    assert {one["bytes"] for one in table["image"].to_pylist()} == pictures
+    assert len(pictures) == 19
+    mill.export("foxes-2.parquet", "--to", "parquet")
+    assert mill.files(".")["foxes-2.parquet"] == mill.files(".")["foxes.parquet"]
+    mill.export("table.parquet", "--to", "parquet", "--no-pictures")
+    bare = pyarrow.parquet.read_table(mill.folder / "table.parquet")
+    assert bare.equals(table.drop_columns(["image"]))
+
+
+def test_only_current_leaves_out_what_the_manifest_no_longer_asks_for(mill: Mill) -> None:
+    manifest = mill.manifest([*TEXTS[:10], "a new fox"])
+    for to in ("files", "webdataset", "parquet"):
+        target = f"current-{to}.parquet" if to == "parquet" else f"current-{to}"
+        told = mill.export(target, "--to", to, "--only-current", manifest)
+        assert [told[name] for name in ("images", "orphans", "missing")] == [10, 9, 2]
+        if to == "parquet":
+            table = pyarrow.parquet.read_table(mill.folder / target)
+            assert table["text"].to_pylist() == TEXTS[:10]
+        else:
+            assert texts_of(Output(mill.folder / target)) == TEXTS[:10]
+    said = mill.call("export", "out", "said", "--to", "files", "--only-current", manifest)
+    left_out = "9 images that the manifest does not ask for left out"
+    lacking = "2 images of the manifest not there yet"
+    assert said.stdout == f"{mill.folder / 'said'}: 10 images in 1 shard; {left_out}; {lacking}; 1 failed\n"
+    nothing = mill.call("export", "out", "none", "--to", "files", "--only-current", mill.manifest(["other"]))
+    assert (nothing.returncode, (mill.folder / "none").exists()) == (2, False)
+    assert "holds no picture to export" in nothing.stderr
+
+
+def test_what_cannot_be_done_is_refused_and_leaves_nothing(mill: Mill) -> None:
+    before = sorted(mill.folder.iterdir())
+    for arguments, wrong in [
+        (["out", "out/new", "--to", "files"], "lies in the output"),
+        (["out", ".", "--to", "files"], "is there already"),
+        (["out", "no/new", "--to", "webdataset"], "there is no folder"),
+        (["out", "new", "--to", "files", "--no-pictures"], "--no-pictures"),
+        (["out", "new", "--to", "parquet", "--shard-size", "5"], "--shard-size"),
+        (["runtime", "new", "--to", "files"], "holds no picture to export"),
+        (["out", "new", "--to", "files", "--only-current", "none.yaml"], "none.yaml"),
+    ]:
+        told = mill.call("export", *arguments)
+        assert (told.returncode, told.stdout) == (2, "")
+        assert told.stderr.startswith("error: ")
+        assert wrong in told.stderr
+    assert sorted(mill.folder.iterdir()) == before
+
+
+def test_a_broken_picture_stops_every_form_and_leaves_nothing(tmp_path: Path, mill: Mill) -> None:
+    mill.export(str(tmp_path / "out"), "--to", "files")
+    picture = next(tmp_path.glob("out/0*/*.png"))
+    picture.write_bytes(picture.read_bytes()[:-1])
+    before = sorted(tmp_path.iterdir())
+    for to, target in (("files", "new"), ("webdataset", "new"), ("parquet", "new.parquet")):
+        told = mill.call("export", tmp_path / "out", tmp_path / target, "--to", to)
+        assert told.returncode == 2
+        assert picture.name in told.stderr
+        assert f"`imagemill doctor {tmp_path / 'out'}`" in told.stderr
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def many(folder: Path, one: Path) -> None:
+    """An output of 20,000 images, all with the file `one`, so that to export it takes a while."""
+    row = json.loads((one.parent / "metadata.jsonl").read_text().splitlines()[0])
+    for shard in range(20):
+        here = folder / f"{shard:05d}"
+        here.mkdir(parents=True)
+        rows = []
+        for place in range(1000):
+            name, image_id = f"{shard:05d}{place:04d}.png", f"{shard * 1000 + place:016x}"
+            os.link(one, here / name)
+            rows.append(json.dumps({**row, "file_name": name, "image_id": image_id}) + "\n")
+        (here / "metadata.jsonl").write_text("".join(rows))
+
+
+@pytest.mark.parametrize("to", ["files", "webdataset", "parquet"])
+def test_ctrl_c_leaves_nothing_and_says_so(tmp_path: Path, mill: Mill, to: str) -> None:
+    mill.export(str(tmp_path / "one"), "--to", "files")
+    many(tmp_path / "out", tmp_path / "one/00000/000000000.png")
+    before = sorted(tmp_path.iterdir())
+    command, environment = mill.command("export", tmp_path / "out", tmp_path / "new", "--to", to)
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.glob(".new.*")):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert told == f"error: {tmp_path / 'new'}: stopped before the end; nothing was left there\n"
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_an_image_that_is_there_twice_is_named(tmp_path: Path, mill: Mill) -> None:
+    mill.export(str(tmp_path / "out"), "--to", "files", "--shard-size", "10")
+    lines = (tmp_path / "out/00000/metadata.jsonl").read_text().splitlines(keepends=True)
+    with (tmp_path / "out/00001/metadata.jsonl").open("a") as file:
+        file.write(lines[3])
+    told = mill.call("export", tmp_path / "out", tmp_path / "new", "--to", "files")
+    image_id = json.loads(lines[3])["image_id"]
+    assert told.returncode == 2
+    assert f"image {image_id} is there twice" in told.stderr
+    assert "imagemill doctor" in told.stderr
+
+
+def test_exporting_loads_neither_torch_nor_celery_and_files_need_no_pyarrow(
+    mill: Mill, tmp_path: Path
+) -> None:
+    code = (
+        "import sys; sys.modules['pyarrow'] = None; sys.argv[1:] = sys.argv[1:]\n"
+        "from producer.cli import main\n"
+        "try:\n    main()\n"
+        "finally:\n    print(*sorted({name.partition('.')[0] for name in sys.modules}))\n"
+    )
+    call = [sys.executable, "-c", code, "export", mill.output.path, tmp_path / "new", "--to"]
+    told = subprocess.run([*call, "files"], capture_output=True, text=True, check=True)
+    assert "producer" in told.stdout.split()
+    assert not set(told.stdout.split()) & {"torch", "diffusers", "celery", "PIL", "numpy", "worker"}
+    refused = subprocess.run([*call, "parquet"], capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    assert "pip install 'imagemill[parquet]'" in refused.stderr

@@ -1,0 +1,126 @@
+"""`imagemill plan` beside real workers: it knows what they rendered and how fast, and leaves no trace."""
+
+import json
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from jobs import redis_keys
+from jobs.job import JobStatus
+
+Finish = Callable[..., JobStatus]
+PROMPTS = [{"prompt": f"a red circle {n}", "id": f"c{n}"} for n in range(20)]
+SHAPES = {
+    "model": "shapes",
+    "settings": {"num_inference_steps": 4, "guidance_scale": 3.0, "scheduler": "DDIM"},
+}
+
+
+def plan(farm, manifest: Path, *options: str, **settings: object) -> dict[str, object]:
+    told = farm.command("plan", manifest, "--json", *options, **settings)
+    assert (told.returncode, told.stderr) == (0, "")
+    return json.loads(told.stdout)
+
+
+def traces(farm) -> list[object]:
+    """All that is on disk, with its times, and in Redis, but for what workers and Redis always write."""
+    files = [
+        (str(file), file.lstat().st_mtime_ns)
+        for file in sorted(farm.folder.rglob("*"))
+        if "redis" not in file.parts and file.suffix != ".log"
+    ]
+    client = farm.ledger._redis
+    keys = [key for key in sorted(client.keys("imagemill:*")) if b":worker" not in key]
+    return [files, [(key, client.dump(key)) for key in keys]]
+
+
+def figures(told: dict[str, object]) -> tuple[object, ...]:
+    return told["new"], told["changed"], told["unchanged"], told["orphaned"]
+
+
+def test_a_plan_agrees_with_what_submitting_does_and_tells_the_time_from_what_workers_did(
+    farm, finished: Finish
+) -> None:
+    manifest = farm.manifest(PROMPTS, **SHAPES)
+    told = plan(farm, manifest)
+    assert figures(told) == (20, 0, 0, 0)
+    assert (told["times"], told["times_unknown"], told["workers"]) == ([], "", 0)
+    assert told["groups"] == [
+        {"height": 64, "width": 64, "num_inference_steps": 4, "guided": True, "images": 20, "to_render": 20,
+         "row_evaluations": 20 * 4 * 2}
+    ]  # fmt: skip
+
+    farm.start_worker("w1", "--rows", "8")
+    first = finished(farm.submit(PROMPTS, **SHAPES), 120)
+    assert first.done == 20
+    assert figures(plan(farm, manifest)) == (0, 0, 20, 0)
+
+    edited = [{"prompt": "a blue square", "id": "c0"}, *PROMPTS[2:], "a green star", "a pink star"]
+    manifest = farm.manifest(edited, **SHAPES)
+    before = traces(farm)
+    told = plan(farm, manifest)
+    assert figures(told) == (2, 1, 18, 2)
+    assert [(one["id"], one["replaced"]) for one in told["orphans"]] == [("c0", True), ("c1", False)]
+    assert told["row_evaluations"] == 3 * 4 * 2
+    [time] = told["times"]
+    [(size, rate)] = farm.ledger.rates().items()
+    assert (time["device"], time["precision"], time["images"]) == (size.device, "fp32", 3)
+    assert time["seconds"] * rate == pytest.approx(3 * 4 * 2)
+    # The whole job, loading and measuring with it, took longer than what its pictures were charged.
+    assert 0 < 20 * 4 * 2 / rate < first.finished - first.started
+    disk = sum(file.stat().st_size for file in farm.output.glob("0*/*"))
+    assert told["disk_bytes"] == round(3 * disk / 20)
+    assert len(told["first"]) == len(told["last"]) == 3
+
+    with_text = farm.command("plan", manifest)
+    assert with_text.returncode == 0
+    assert f" on {size.device} in fp32, without loading the model" in with_text.stdout
+    assert traces(farm) == before
+
+    second = finished(farm.submit(edited, **SHAPES), 120)
+    assert (second.done, second.held) == (3, 18)
+
+
+@pytest.mark.parametrize("shard_size", [4, 64, 1000])
+def test_bytes_in_redis_are_those_that_a_submission_takes(farm, shard_size: int) -> None:
+    draw = random.Random(7)
+    prompts = [f"{draw.randrange(10**12)} foxes under {n} trees" for n in range(3000)]
+    told = plan(farm, farm.manifest(prompts, shard_size=shard_size))
+    job_id = farm.submit(prompts, shard_size=shard_size)
+    taken = farm.ledger._redis.memory_usage(redis_keys.job(job_id, "shards"), samples=0)
+    assert told["redis_bytes"] == pytest.approx(taken, rel=0.1)
+
+
+def test_without_redis_a_plan_tells_the_rest_and_makes_no_folder(farm) -> None:
+    manifest = farm.manifest(PROMPTS, **SHAPES)
+    environment = {name: value for name, value in farm.environment().items() if name != "IMAGEMILL_REDIS_URL"}
+    before = sorted(map(str, farm.folder.rglob("*")))
+    told = farm.run_in(environment, "plan", manifest, "--limit", "5")
+    assert (told.returncode, told.stderr) == (0, "")
+    assert "  time       unknown: no Redis\n" in told.stdout
+    assert sorted(map(str, farm.folder.rglob("*"))) == before
+
+
+def test_a_wrong_row_of_a_prompt_file_is_named_and_the_status_is_2(farm) -> None:
+    (farm.folder / "cats.csv").write_text("prompt,width\na cat,64\na cat,65\n")
+    told = farm.command("plan", farm.manifest(["a dog"], prompts_from="cats.csv"))
+    assert (told.returncode, told.stdout) == (2, "")
+    assert "cats.csv:3: width" in told.stderr
+
+
+def test_a_plan_loads_neither_torch_nor_celery(farm) -> None:
+    code = (
+        f"import sys; sys.argv[1:] = ['plan', {str(farm.manifest(3))!r}]\n"
+        "from producer.cli import command\n"
+        "command(standalone_mode=False)\n"
+        "print(*sorted({name.partition('.')[0] for name in sys.modules}), file=sys.stderr)\n"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", code], env=farm.environment(), capture_output=True, text=True, check=True
+    )  # fmt: skip
+    assert "producer" in told.stderr.split()
+    assert not set(told.stderr.split()) & {"torch", "diffusers", "celery", "PIL", "numpy", "worker"}
