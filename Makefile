@@ -11,12 +11,12 @@ TORCH_INDEX_URL ?=
 demo: .venv/.made
 	$(BIN)/imagemill run jobs/examples/demo.yaml
 
-# These share the cores; the others, which time servers and workers, have them to themselves.
-TOGETHER := tests/jobs tests/producer tests/tools tests/worker
+# These time what they kill and start, so they have the cores to themselves; the others share them.
+ALONE := tests/integration/test_kills.py tests/integration/test_run_command.py
 
 test: .venv/.made
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(TOGETHER)
-	$(BIN)/python -m pytest $(TOGETHER:%=--ignore=%)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ALONE:%=--ignore=%)
+	$(BIN)/python -m pytest $(ALONE)
 
 check: .venv/.made
 	$(BIN)/ruff format --check .

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jobs.errors import ImagemillError, ManifestError, OutputError
-from jobs.expand import Identified, identify, limit, sample
+from jobs.expand import Identified, identify, narrowed
 from jobs.findings import Cut, Problem, ShardFindings, counted, shown
 from jobs.layouts.files import METADATA, FolderShard
 from jobs.layouts.stored_shard import shard_name, shard_number
@@ -256,9 +256,8 @@ class _Submitted:
         # The revision was settled when it was submitted; image_id hangs on nothing else of the model.
         model = ModelRef(manifest.model, manifest.model, manifest.revision or "", None, None)
         entries = identify(manifest, model, latents=gather_latents(manifest, model))
-        if self.option == "--sample":
-            return sample(entries, self.count, manifest.name)
-        return limit(entries, self.count) if self.option == "--limit" else entries
+        limited, sampled = (self.count if self.option == name else None for name in ("--limit", "--sample"))
+        return narrowed(entries, limited, sampled, manifest.name)
 
 
 def _read_submitted(file: Path) -> _Submitted:

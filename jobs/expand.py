@@ -1,4 +1,4 @@
-"""A manifest's lines into image requests, in order, each with its seed. No clock, no chance, no files."""
+"""A manifest's lines into image requests, in order, each with its seed. No clock and no chance."""
 
 from __future__ import annotations
 
@@ -167,6 +167,15 @@ def _hash(manifest: Manifest, line: Line, hashes: Mapping[str, str]) -> str | No
 def limit(entries: Iterable[_Listed], count: int) -> Iterator[_Listed]:
     """The first `count` entries."""
     return islice(entries, count)
+
+
+def narrowed(
+    entries: Iterator[_Listed], limited: int | None, sampled: int | None, name: str
+) -> Iterator[_Listed]:
+    """The first `limited` entries, or `sampled` of them drawn for `name`, or all."""
+    if limited is not None:
+        return limit(entries, limited)
+    return entries if sampled is None else iter(sample(entries, sampled, name))
 
 
 def sample(entries: Iterable[_Listed], count: int, name: str) -> list[_Listed]:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
-from jobs.expand import Identified
 from jobs.request import Entry
+
+_Key = TypeVar("_Key")
 
 MOST_OPEN = 64
 """Shards that are being filled at a time; a manifest of more sizes than that gets smaller shards."""
 
 
-class Part(NamedTuple):
-    """The entries of one shard, and how far the stream was read when it was full."""
+class Part(NamedTuple, Generic[_Key]):
+    """The entries of one shard by their keys, and how far the stream was read when it was full."""
 
-    entries: list[Entry]
+    entries: list[tuple[_Key, Entry]]
     taken: int
     """Requests read until then."""
     held: int
@@ -23,32 +24,35 @@ class Part(NamedTuple):
 
 
 def parts(
-    entries: Iterable[Identified], held_ids: Container[str], shard_size: int, most_open: int = MOST_OPEN
-) -> Iterator[Part]:
+    entries: Iterable[tuple[_Key, Entry]],
+    held: Container[_Key],
+    shard_size: int,
+    most_open: int = MOST_OPEN,
+) -> Iterator[Part[_Key]]:
     """Every shard of a job, each of one height and width: model and precision are the job's own.
 
     A shard ends when it holds `shard_size` entries; when `most_open` others are open, the one that was begun
     first ends early; those left come last, in the order in which they were begun, and after them an empty
-    one that tells how far the whole stream went. Entries whose image_id is among `held_ids` are left out. The
-    same entries, of which the same are held, give the same parts.
+    one that tells how far the whole stream went. Entries whose key is among `held` are left out. The same
+    entries, of which the same are held, give the same parts.
     """
-    open_shards: dict[tuple[int, int], list[Entry]] = {}
-    taken = held = 0
-    for image_id, entry in entries:
+    open_shards: dict[tuple[int, int], list[tuple[_Key, Entry]]] = {}
+    taken = left_out = 0
+    for keyed in entries:
         taken += 1
-        if image_id in held_ids:
-            held += 1
+        if keyed[0] in held:
+            left_out += 1
             continue
-        request = entry.request
+        request = keyed[1].request
         size = (request.height, request.width)
         part = open_shards.get(size)
         if part is None:
             if len(open_shards) == most_open:
-                yield Part(open_shards.pop(next(iter(open_shards))), taken, held)
+                yield Part(open_shards.pop(next(iter(open_shards))), taken, left_out)
             part = open_shards[size] = []
-        part.append(entry)
+        part.append(keyed)
         if len(part) == shard_size:
-            yield Part(open_shards.pop(size), taken, held)
+            yield Part(open_shards.pop(size), taken, left_out)
     for part in open_shards.values():
-        yield Part(part, taken, held)
-    yield Part([], taken, held)
+        yield Part(part, taken, left_out)
+    yield Part([], taken, left_out)

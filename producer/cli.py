@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from jobs.ledger import Ledger
     from jobs.settings import Settings
     from producer.export import Form
+    from producer.prepare import Prepared
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -101,9 +102,10 @@ def submit(files: tuple[Path, ...], limit: int | None, sample: int | None, wait:
     with ExitStack() as stack, _gone_on_with():
         # All are read to their ends before the first is stored.
         prepared = [prepare(file, settings, limit=limit, sample=sample) for file in files]
+        _one_output_each(files, prepared)
         ledger.ping()
-        on_images = stack.enter_context(count_images("read"))
-        packed = [stack.enter_context(packed_for(one, ledger, on_images)) for one in prepared]
+        with count_images("read") as on_images:
+            packed = [stack.enter_context(packed_for(one, ledger, on_images)) for one in prepared]
         for one in packed:
             with count_images("stored", one.images) as on_images:
                 submitted.append(store(one, ledger, url, on_images))
@@ -327,6 +329,17 @@ def schema() -> None:
     _print_json(json_schema())
 
 
+def _one_output_each(files: Sequence[Path], prepared: Sequence[Prepared]) -> None:
+    first: dict[Path, Path] = {}
+    for file, one in zip(files, prepared, strict=True):
+        other = first.setdefault(one.output.path, file)
+        if other is not file:
+            raise JobError(
+                f"{other} and {file}: both write to {one.output.path}, one job at a time: submit the second "
+                "when the first has finished, or name another output"
+            )
+
+
 @contextmanager
 def _gone_on_with() -> Iterator[None]:
     try:
@@ -381,10 +394,16 @@ def _print_json(value: object) -> None:
 def main() -> None:
     """The console script: an ImagemillError is one message on standard error and its exit status."""
     try:
-        command()
+        sys.exit(command(standalone_mode=False))
     except ImagemillError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        click.echo("stopped", err=True)
+        sys.exit(Interrupted.exit_code)
 
 
 if __name__ == "__main__":

@@ -105,7 +105,8 @@ def export(
         choice = _Choice(output, asked)
         found = contents(output, choice.takes_once)
         if not found.total:
-            raise OutputError(f"{output.path}: holds no picture to export")
+            which = "to export" if only_current is None else f"that {only_current} asks for"
+            raise OutputError(f"{output.path}: holds no picture {which}")
         failed, shards = len(output.failures()), None
         with count_images("exported", found.total) as on_images, appearing(target) as hidden:
             taken = pictures(output, found.images, choice.takes)

@@ -1,13 +1,14 @@
-"""All shards of a job, ready to be stored: every prompt is read and right before Redis hears of the first."""
+"""All shards of a job, ready to be stored: every prompt is read and right before the first is."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from tempfile import SpooledTemporaryFile
+from tempfile import SpooledTemporaryFile, gettempdir
 from typing import IO, NamedTuple
 
+from jobs.errors import OutputError
 from jobs.expand import base_request
 from jobs.grouping import parts
 from jobs.prompt_files.sources import Reading
@@ -38,6 +39,8 @@ class Packed:
 
     prepared: Prepared
     below: int | None
+    found: list[int]
+    """The output's shards when what it holds was looked at."""
     shards: list[PackedShard]
     taken: int
     held: int
@@ -65,6 +68,7 @@ def pack(
     `below`: only shards of the output with lower numbers count as held; None: all. `on_images` is told now
     and then how many images there are so far. Raises ManifestError for what is wrong in prompt files.
     """
+    found = prepared.output.shards()
     held_ids = prepared.output.held_image_ids(below)
     base, reading = base_request(prepared.manifest, prepared.model), Reading()
     taken = duplicates = images = 0
@@ -75,14 +79,20 @@ def pack(
 
     shards: list[PackedShard] = []
     with SpooledTemporaryFile(_IN_MEMORY, prefix="imagemill-") as blobs:
-        entries = prepared.entries(count, reading)
-        for part in parts(entries, held_ids, prepared.manifest.shard_size):
-            taken, held = part.taken, part.held
-            if part.entries:
-                indices = range(images, images + len(part.entries))
-                blob = encode_shard(Shard(indices, part.entries), base)
-                shards.append(PackedShard(len(part.entries), taken, held, blobs.tell(), len(blob)))
-                blobs.write(blob)
-                images += len(part.entries)
-                on_images(images)
-        yield Packed(prepared, below, shards, taken, held, duplicates, reading, blobs)
+        identified = prepared.entries(count, reading)
+        try:
+            for part in parts(identified, held_ids, prepared.manifest.shard_size):
+                taken, held = part.taken, part.held
+                if part.entries:
+                    entries = [entry for _, entry in part.entries]
+                    blob = encode_shard(Shard(range(images, images + len(entries)), entries), base)
+                    shards.append(PackedShard(len(entries), taken, held, blobs.tell(), len(blob)))
+                    blobs.write(blob)
+                    images += len(entries)
+                    on_images(images)
+        except OSError as error:
+            raise OutputError(
+                f"{gettempdir()}: cannot hold what is to be submitted ({error.strerror}): free some space "
+                "there, or name another folder in TMPDIR"
+            ) from None
+        yield Packed(prepared, below, found, shards, taken, held, duplicates, reading, blobs)

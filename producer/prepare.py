@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.expand import Identified, identify, limit, sample
+from jobs.expand import Identified, identify, narrowed
 from jobs.manifest import Manifest, load_manifest
 from jobs.manifest_latents import gather_latents
 from jobs.models import ModelRef
@@ -43,9 +43,7 @@ class Prepared:
         `reading` is told what the prompt files held. Raises ManifestError for what is wrong in them.
         """
         entries = identify(self.manifest, self.model, on_duplicate, latents=self.latents, reading=reading)
-        if self.limit is not None:
-            return limit(entries, self.limit)
-        return sample(entries, self.sample, self.manifest.name) if self.sample is not None else entries
+        return narrowed(entries, self.limit, self.sample, self.manifest.name)
 
 
 def prepare(

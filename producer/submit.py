@@ -18,6 +18,7 @@ from typing import Any
 from jobs.broker import celery_app, wake
 from jobs.errors import JobError, LatentsError, OutputError, Overtaken
 from jobs.expand import base_request
+from jobs.grouping import parts
 from jobs.job import JobSpec, Submission, is_done
 from jobs.ledger import Ledger
 from jobs.ledger_view import LedgerView
@@ -100,9 +101,11 @@ def _store(packed: Packed, ledger: Ledger, url: str, on_images: Callable[[int], 
     with ExitStack() as stack:
         while (at := ledger.submission(job_id)).state == "open":
             output.write_job_manifest(job_id, _written(prepared) | {"narrowed": prepared.narrowed})
-            if at.shards and packed.below != at.first_shard:
-                # Somebody else began since: what workers rendered of it meanwhile must not count as held.
-                packed = stack.enter_context(pack(prepared, below=at.first_shard))
+            # The output is ours from here on. While we packed, another submission of this job may have begun,
+            # of which nothing counts as held, or another job may have ended, of which everything does.
+            below = at.first_shard if at.shards else None
+            if packed.below != below or (below is None and packed.found != output.shards()):
+                packed = stack.enter_context(pack(prepared, below=below))
             try:
                 _fill(packed, at, job_id, ledger, url, on_images)
             except Overtaken:
@@ -198,11 +201,11 @@ def retry(job_id: str, ledger: Ledger, url: str) -> int:
     if not lacking:
         return 0
     number = max(output.next_shard(), ledger.first_shard(job_id) + status.shards)
-    again, shards = sorted(lacking.items()), []
-    for start in range(0, len(again), spec.shard_size):
-        part = again[start : start + spec.shard_size]
-        shards.append((number, encode_shard(Shard([i for i, _ in part], [e for _, e in part]), base)))
-        number += 1
+    shards = list[tuple[int, bytes]]()
+    for part in parts(sorted(lacking.items()), (), spec.shard_size):
+        if part.entries:
+            indices, entries = zip(*part.entries, strict=True)
+            shards.append((number + len(shards), encode_shard(Shard(indices, entries), base)))
     incarnation = ledger.incarnation(job_id)
     ledger.retry(job_id, incarnation, status.run, sorted(held), sorted(lacking), shards)
     wake(celery_app(url), min(len(shards), _wake_ups(ledger)))

@@ -45,7 +45,7 @@ class FolderShard:
     @staticmethod
     def numbers(output: Path) -> Iterator[int]:
         """The shard numbers that name a folder here; a file of such a name is none."""
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             for entry in os.scandir(output):
                 number = shard_number(entry.name)
                 if number is not None and entry.is_dir():

@@ -57,7 +57,7 @@ class TarShard:
     @staticmethod
     def numbers(output: Path) -> Iterator[int]:
         """The shard numbers that name a tar or a parquet here."""
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             for entry in os.scandir(output):
                 stem, _, ending = entry.name.partition(".")
                 number = shard_number(stem) if ending in {"tar", "parquet"} else None

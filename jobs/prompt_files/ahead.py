@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 def rows_ahead(manifest: Manifest) -> Iterator[Rows]:
     """What `jobs.prompt_files.sources.source_rows` yields; a pipe's length is read ahead.
 
-    The process ends with the iteration, and with this process. Raises ManifestError as that does, and
-    RuntimeError when the process dies.
+    The process ends with the iteration, and with this process. Raises ManifestError as that does, and when
+    the process dies.
     """
     # Not forked: who submits may have threads.
     context = multiprocessing.get_context("spawn")
@@ -28,13 +28,20 @@ def rows_ahead(manifest: Manifest) -> Iterator[Rows]:
     process.start()
     to_us.close()
     try:
-        while (some := rows.recv()) is not None:
+        while True:
+            try:
+                some = rows.recv()
+            except (EOFError, OSError):
+                process.join()
+                raise ManifestError(
+                    f"prompts_from: the process that read the files ended with {process.exitcode} before its "
+                    "end (was there no memory left?): run the same command again"
+                ) from None
+            if some is None:
+                return
             if isinstance(some, ManifestError):
                 raise some
             yield some
-    except EOFError:
-        process.join()
-        raise RuntimeError(f"the process that read the prompt files ended with {process.exitcode}") from None
     finally:
         rows.close()
         process.terminate()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping
+from math import isfinite
 from pathlib import Path
 from typing import Any, Final
 
@@ -71,6 +72,8 @@ def _cell(value: object) -> object | None:
     """A column's value, when it is a plain one."""
     if type(value) is int:
         return value if -(2**63) <= value < 2**63 else None
+    if type(value) is float:
+        return value if isfinite(value) else None
     return value if type(value) is bool else _text(value)
 
 

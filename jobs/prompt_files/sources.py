@@ -113,8 +113,12 @@ def _rows(manifest: Manifest, source: PromptSource, path: Path, kinds: ColumnKin
 
 
 def _files(manifest: Manifest) -> Iterator[tuple[PromptSource, Path]]:
+    seen = set[Path]()
     for source in manifest.prompts_from:
         for path in files_of(source):
+            if path in seen:
+                raise ManifestError(f"prompts_from: {path} is meant twice: leave it out once")
+            seen.add(path)
             yield source, path
 
 

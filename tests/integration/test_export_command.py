@@ -127,7 +127,7 @@ def test_only_current_leaves_out_what_the_manifest_no_longer_asks_for(mill: Mill
     assert said.stdout == f"{mill.folder / 'said'}: 10 images in 1 shard; {left_out}; {lacking}; 1 failed\n"
     nothing = mill.call("export", "out", "none", "--to", "files", "--only-current", mill.manifest(["other"]))
     assert (nothing.returncode, (mill.folder / "none").exists()) == (2, False)
-    assert "holds no picture to export" in nothing.stderr
+    assert "holds no picture that" in nothing.stderr
 
 
 def test_what_cannot_be_done_is_refused_and_leaves_nothing(mill: Mill) -> None:

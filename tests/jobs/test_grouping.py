@@ -20,8 +20,8 @@ def entries(*sizes: tuple[int, int]) -> Iterator[Identified]:
         yield str(number), Entry(request=request)
 
 
-def numbers(part: Part) -> list[int]:
-    return [entry.request.seed for entry in part.entries]
+def numbers(part: Part[str]) -> list[int]:
+    return [entry.request.seed for _, entry in part.entries]
 
 
 SMALL, LARGE, WIDE = (64, 64), (128, 128), (64, 128)

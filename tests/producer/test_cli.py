@@ -209,6 +209,45 @@ def test_an_error_of_ours_is_one_message_and_its_exit_status(
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize(
+    ("raised", "code", "told"),
+    [(KeyboardInterrupt(), 130, "stopped"), (None, 2, "No such option")],
+    ids=["Ctrl-C", "a wrong option"],
+)
+def test_wherever_a_command_is_stopped_its_exit_status_says_so(
+    ledger: Ledger,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    raised: BaseException | None,
+    code: int,
+    told: str,
+) -> None:
+    def connect() -> None:
+        assert raised is not None
+        raise raised
+
+    monkeypatch.setattr(cli, "_connect", connect)
+    monkeypatch.setattr(sys, "argv", ["imagemill", "status", *([] if raised else ["--colour"])])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert told in err
+    assert "Traceback" not in err
+
+
+def test_two_manifests_of_one_output_are_refused_before_either_is_stored(
+    call: Call, ledger: Ledger, tmp_path: Path
+) -> None:
+    file = manifest(tmp_path)
+    other = file.with_name("other.yaml")
+    other.write_text(file.read_text())
+    with pytest.raises(JobError, match=r"cats.yaml and .*other.yaml: both write to .*one job at a time"):
+        call("submit", file, other)
+    assert ledger.job_ids() == []
+
+
 @pytest.mark.parametrize("arguments", [("watch", "cats-1"), ("submit", "FILE", "--wait")])
 def test_ctrl_c_ends_the_watching_and_says_that_the_job_goes_on(
     call: Call, ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]

@@ -24,7 +24,7 @@ from jobs.shard import decode_shard
 from producer.embedded_redis import EmbeddedRedis
 from producer.prepare import prepare
 from producer.show import print_submitted
-from producer.submit import Submitted, retry, submit
+from producer.submit import Submitted, packed_for, retry, store, submit
 
 Place = Callable[..., Submitted]
 
@@ -433,13 +433,45 @@ def test_a_job_whose_output_was_changed_meanwhile_is_not_gone_on_with(desk: Desk
         desk.submit(299)
 
 
-def test_sizes_do_not_share_a_shard(desk: Desk) -> None:
+def test_what_another_job_rendered_while_this_one_was_packed_is_not_rendered_again(desk: Desk) -> None:
+    prepared = prepare(desk.write(5), Settings())
+    with packed_for(prepared, desk.ledger) as before:
+        desk.submit(5)
+        with packed_for(prepared, desk.ledger) as during:
+            for _ in range(3):
+                desk.render()
+            desk.finish()
+            assert store(during, desk.ledger, desk.url).held == 5
+        desk.finish()
+        done = store(before, desk.ledger, desk.url)
+    assert (done.job_id, done.images, done.held) == ("cats-3", 0, 5)
+
+
+def test_a_full_folder_for_temporary_files_is_told(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("producer.pack._IN_MEMORY", 1)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+    with pytest.raises(OutputError, match=r"gone: cannot hold what is to be submitted .*TMPDIR"):
+        desk.submit(5)
+    assert desk.ledger.job_ids() == []
+
+
+def test_sizes_do_not_share_a_shard_nor_do_they_when_sent_back(desk: Desk) -> None:
     done = desk.submit([{"prompt": f"picture {n}", "width": 64 + 8 * (n % 2)} for n in range(5)])
     spec = desk.ledger.spec(done.job_id)
-    for blob in desk.ledger.shard_blobs(done.job_id):
-        shard = decode_shard(blob, ImageRequest.from_mapping(spec.base), spec.name)
-        assert len({entry.request.width for entry in shard.entries}) == 1
+
+    def sizes() -> list[set[int]]:
+        blobs = desk.ledger.shard_blobs(done.job_id)
+        shards = [decode_shard(blob, ImageRequest.from_mapping(spec.base), spec.name) for blob in blobs]
+        return [{entry.request.width for entry in shard.entries} for shard in shards]
+
+    assert [len(widths) for widths in sizes()] == [1, 1, 1]
     assert sorted(desk.stored(done.job_id)) == list(range(5))
+    desk.ledger.control(done.job_id, "cancel")
+    desk.finish()
+    assert retry(done.job_id, desk.ledger, desk.url) == 5
+    assert [len(widths) for widths in sizes()] == [1] * 6, "the cancelled ones are kept too"
 
 
 def test_retry_gives_back_what_failed_and_what_was_never_rendered_and_nothing_else(desk: Desk) -> None:

@@ -64,6 +64,13 @@ def test_wrong_rows_can_be_left_out_and_are_counted(tmp_path: Path) -> None:
     assert reading.skipped_rows[0] == f"{tmp_path}/p.jsonl:2: prompt = 7: must be text: write it in quotes"
 
 
+def test_a_file_that_is_meant_twice_is_refused(tmp_path: Path) -> None:
+    _manifest(tmp_path)
+    (tmp_path / "m.yaml").write_text("name: cats\nmodel: instant\nprompts_from: [p.jsonl, '*.jsonl']\n")
+    with pytest.raises(ManifestError, match=r"p\.jsonl is meant twice"):
+        list(lines(load_manifest(tmp_path / "m.yaml")))
+
+
 def test_files_are_streamed(tmp_path: Path) -> None:
     manifest = _manifest(tmp_path, contents='{"prompt": "a"}\n' * 2000 + "no JSON\n")
     assert len(list(limit(expand(manifest, MODEL), 3))) == 3
@@ -133,7 +140,7 @@ def test_a_reader_that_dies_is_told(tmp_path: Path) -> None:
     next(stream)
     (process,) = multiprocessing.active_children()
     process.kill()
-    with pytest.raises(RuntimeError, match=r"the process that read the prompt files ended with -9"):
+    with pytest.raises(ManifestError, match=r"the process that read the files ended with -9 .*again"):
         list(stream)
 
 
