@@ -11,8 +11,8 @@ TORCH_INDEX_URL ?=
 demo: .venv/.made
 	$(BIN)/imagemill run jobs/examples/demo.yaml
 
-# These time what they kill and start, so they have the cores to themselves; the others share them.
-ALONE := tests/integration/test_kills.py tests/integration/test_run_command.py
+# These time what they start and kill, so they have the cores to themselves; the others share them.
+ALONE := $(addprefix tests/integration/test_,commands.py flower.py kills.py run_command.py)
 
 test: .venv/.made
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ALONE:%=--ignore=%)
