@@ -1,6 +1,6 @@
 """How far the built-in model `shapes` obeys its prompts, as the checker reads its pictures.
 
-    python benchmarks/fidelity.py [--model FOLDER] [--guidance 3] [--steps 20] [--scale 1]
+    python benchmarks/fidelity.py [--model FOLDER] [--guidance 3] [--steps 20] [--rows 32] [--scale 1]
 
 900 prompts of fixed seeds, painted with DDIM and with LMS in batches of 16 on one torch thread. 500 say all
 there is to say: 200 of one thing, 100 of one thing whose colour and shape the UNet never saw together, 150 of
@@ -75,7 +75,12 @@ def scenes_by_sort(scale: float) -> dict[str, list[Scene]]:
 
 
 def paint(
-    model: ImageDiffusionModel, scenes: list[Scene], scheduler: str, steps: int, guidance: float
+    model: ImageDiffusionModel,
+    scenes: list[Scene],
+    scheduler: str,
+    steps: int,
+    guidance: float,
+    rows: int | None,
 ) -> Arm:
     """A picture of each scene, in batches of 16, seeds from `SEED` on."""
     images: list[Image.Image] = []
@@ -92,6 +97,7 @@ def paint(
             guidance_scale=guidance,
             seeds=list(range(SEED + start, SEED + start + len(part))),
             scheduler=scheduler,
+            rows=rows,
             progress=False,
         )
     seconds = time.monotonic() - began
@@ -155,6 +161,7 @@ def main() -> None:
     )
     parser.add_argument("--guidance", type=float, default=3.0)
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--rows", type=int, help="of a forward (default: what a batch needs)")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the 900 prompts (default: all)")
     parser.add_argument("--sheet", type=Path, help="save the first pictures of each sort here")
     chosen = parser.parse_args()
@@ -169,7 +176,7 @@ def main() -> None:
             model, fresh_scenes("one", BATCH, pairs(held_out=False), SEED + 1), scheduler, 2, chosen.guidance
         )
         arms = {
-            name: paint(model, scenes, scheduler, chosen.steps, chosen.guidance)
+            name: paint(model, scenes, scheduler, chosen.steps, chosen.guidance, chosen.rows)
             for name, scenes in scenes_by_sort(chosen.scale).items()
         }
         results[scheduler] = figures(arms)

@@ -36,6 +36,7 @@ from jobs.lifeline import start_tied
 from jobs.output import Output
 from jobs.settings import Settings
 from producer.embedded_redis import EmbeddedRedis
+from producer.plan import plan
 from producer.prepare import prepare
 from producer.submit import submit
 
@@ -148,9 +149,13 @@ def main() -> None:
         output = Output(folder / "out")
         files = len(list(output.path.glob("[0-9]*/*.png")))
         image_ids = [row["image_id"] for shard in output.shards() for row in output.rows(shard)]
+        began = time.monotonic()
+        again = plan(prepare(manifest, Settings()), Settings())
+        plan_seconds = time.monotonic() - began
     seconds = status.ended - status.started
     middle = [bytes_ for share, bytes_ in seen.memory if 0.1 <= share <= 0.9]
     exact = status.done == files == len(image_ids) == len(set(image_ids)) == options.images
+    exact = exact and again.survey.held == options.images
     result = {
         "images_per_s": round(options.images / seconds, 1),
         "seconds": round(seconds, 1),
@@ -159,6 +164,7 @@ def main() -> None:
         "flower_answered": sum(taken < float("inf") for taken in seen.flower),
         "flower_ms_median": round(sorted(seen.flower)[len(seen.flower) // 2]),
         "flower_ms_max": round(max(seen.flower)) if max(seen.flower) < float("inf") else None,
+        "plan_seconds": round(plan_seconds, 2),
         "memory_ratio": round(max(middle) / min(middle), 3) if middle else None,
     }
     print(f"{options.images} images of {SIZE}x{SIZE}, {options.workers} workers, {SHARD_SIZE} a shard")

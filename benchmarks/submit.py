@@ -2,13 +2,13 @@
 
     python benchmarks/submit.py [--prompts 1000000] [--delays 10000]
 
-`imagemill submit` of one prompt file, a process as a user starts it, timed from its start to its end,
-against a Redis of its own without workers: .jsonl, .csv, .txt and .parquet in turn, .jsonl at a tenth of
-the prompts too, so that one sees whether memory stays flat, and once with an id on every prompt. Prompts
-are runs of 4 to 20 words of Python's own documentation: about as long as people's, and they compress as
-prose does. Memory is the most that the process and its child held together. Beside it Celery's `delay()`, a
-task a prompt, on a share of them. Bytes are Redis' used_memory_dataset, before and after. The last line is
-JSON: .jsonl's figures, the other formats' beneath `formats`.
+`imagemill submit` of one prompt file, a process as a user starts it (and `imagemill plan` before it), timed
+from its start to its end, against a Redis of its own without workers: .jsonl, .csv, .txt and .parquet in
+turn, .jsonl at a tenth of the prompts too, so that one sees whether memory stays flat, and once with an id
+on every prompt. Prompts are runs of 4 to 20 words of Python's own documentation: about as long as people's,
+and they compress as prose does. Memory is the most that the process and its child held together. Beside it
+Celery's `delay()`, a task a prompt, on a share of them. Bytes are Redis' used_memory_dataset, before and
+after. The last line is JSON: .jsonl's figures, the other formats' beneath `formats`.
 """
 
 from __future__ import annotations
@@ -100,30 +100,39 @@ def submitted(folder: Path, form: str, count: int) -> dict[str, Any]:
     manifest.write_text(f"name: million\nmodel: instant\noutput: out\nprompts_from: prompts{suffix}\n")
     with EmbeddedRedis() as server:
         client = redis.Redis.from_url(server.url)
+        plan_seconds, _, told = timed("plan", manifest, server.url)
+        planned = json.loads(told)
         before = used_memory(client)
-        began = time.monotonic()
-        process = subprocess.Popen(
-            [Path(sys.executable).parent / "imagemill", "submit", manifest, "--json"],
-            env={**os.environ, "IMAGEMILL_REDIS_URL": server.url},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        peak = peak_memory(process)
-        seconds = time.monotonic() - began
-        told, _ = process.communicate()
+        seconds, peak, told = timed("submit", manifest, server.url)
         after = used_memory(client)
-    if process.returncode != 0:
-        raise SystemExit(f"the submission failed with {process.returncode}")
     [done] = json.loads(told)
     # The same words twice are one prompt, rendered once.
-    if done["images"] + done["duplicates"] != count:
+    if planned["images"] != done["images"] or done["images"] + done["duplicates"] != count:
         raise SystemExit(f"{done['images']} + {done['duplicates']} images of {count} prompts")
     return {
         "images": done["images"],
         "seconds": round(seconds, 2),
         "bytes_per_prompt": round((after - before) / done["images"], 1),
         "peak_rss_mb": round(peak / MEGABYTE),
+        "plan_seconds": round(plan_seconds, 2),
     }
+
+
+def timed(command: str, manifest: Path, url: str) -> tuple[float, int, str]:
+    """Runs a command on a manifest: seconds, the most bytes of memory, and what it printed."""
+    began = time.monotonic()
+    process = subprocess.Popen(
+        [Path(sys.executable).parent / "imagemill", command, manifest, "--json"],
+        env={**os.environ, "IMAGEMILL_REDIS_URL": url},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    peak = peak_memory(process)
+    seconds = time.monotonic() - began
+    told, _ = process.communicate()
+    if process.returncode != 0:
+        raise SystemExit(f"{command} failed with {process.returncode}")
+    return seconds, peak, told
 
 
 def used_memory(client: Any) -> int:
@@ -185,17 +194,20 @@ def main() -> None:
         for number, (form, count) in enumerate(track(arms, "files", disable=not sys.stderr.isatty())):
             results.append(submitted(Path(name) / str(number), form, count))
     per_second = delayed(options.delays)
-    print(f"{'file':<14}{'prompts':>10}{'seconds':>9}{'prompts/s':>11}{'B/prompt':>10}{'peak MB':>9}")
+    print(
+        f"{'file':<14}{'prompts':>10}{'seconds':>9}{'prompts/s':>11}{'B/prompt':>10}{'peak MB':>9}"
+        f"{'plan s':>8}"
+    )
     for (form, count), taken in zip(arms, results, strict=True):
         rate = count / taken["seconds"]
         print(
             f"{form:<14}{count:>10}{taken['seconds']:>9.2f}{rate:>11.0f}{taken['bytes_per_prompt']:>10.1f}"
-            f"{taken['peak_rss_mb']:>9}"
+            f"{taken['peak_rss_mb']:>9}{taken['plan_seconds']:>8.2f}"
         )
     print(f"{'delay()':<14}{options.delays:>10}{options.delays / per_second:>9.2f}{per_second:>11.0f}")
     tenth, jsonl, *others = results
     result = {
-        **{name: jsonl[name] for name in ("seconds", "bytes_per_prompt", "peak_rss_mb")},
+        **{name: jsonl[name] for name in ("seconds", "bytes_per_prompt", "peak_rss_mb", "plan_seconds")},
         "speed_vs_delay": round(options.prompts / jsonl["seconds"] / per_second, 1),
         "peak_rss_mb_of_a_tenth": tenth["peak_rss_mb"],
         "formats": dict(zip([form for form, _ in arms[2:]], others, strict=True)),

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from typing import TYPE_CHECKING, Any
 
 from jobs.column_kinds import Kind
+from jobs.errors import OutputError
 
 if TYPE_CHECKING:
     import pyarrow
+
+
+def check_pyarrow(what: str, instead: str) -> None:
+    """Raises OutputError where `what` needs pyarrow and it is not installed. Imports nothing."""
+    if importlib.util.find_spec("pyarrow") is None:
+        raise OutputError(f"{what}: needs pyarrow: pip install 'imagemill[parquet]', or {instead}")
 
 
 def arrow_type(kind: Kind) -> pyarrow.DataType:

@@ -7,7 +7,7 @@ import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice, product
-from typing import Any, TypeVar
+from typing import Any
 
 from jobs.errors import LatentsError
 from jobs.identity import Mould, quoted
@@ -21,8 +21,6 @@ from jobs.tally import Tally
 
 Identified = tuple[str, Entry]
 """An entry after its image_id, which costs more than all the rest."""
-
-_Listed = TypeVar("_Listed", Entry, Identified)
 
 _GIVEN, _DERIVED, _BITS = 1, 2, 2
 _MOULDS = 1024
@@ -164,30 +162,23 @@ def _hash(manifest: Manifest, line: Line, hashes: Mapping[str, str]) -> str | No
     raise LatentsError(f"{where} = {file}: has not been read: read it before expanding")
 
 
-def limit(entries: Iterable[_Listed], count: int) -> Iterator[_Listed]:
-    """The first `count` entries."""
-    return islice(entries, count)
-
-
 def narrowed(
-    entries: Iterator[_Listed], limited: int | None, sampled: int | None, name: str
-) -> Iterator[_Listed]:
+    entries: Iterator[Identified], limited: int | None, sampled: int | None, name: str
+) -> Iterator[Identified]:
     """The first `limited` entries, or `sampled` of them drawn for `name`, or all."""
     if limited is not None:
-        return limit(entries, limited)
+        return islice(entries, limited)
     return entries if sampled is None else iter(sample(entries, sampled, name))
 
 
-def sample(entries: Iterable[_Listed], count: int, name: str) -> list[_Listed]:
+def sample(entries: Iterable[Identified], count: int, name: str) -> list[Identified]:
     """`count` entries drawn at random, in their order; the same ones each time for the same `name`.
 
     The draw hangs on each image's own id, so a manifest that grows keeps most of its sample.
     """
 
-    def lot(numbered: tuple[int, _Listed]) -> bytes:
-        listed = numbered[1]
-        image_id = listed.request.image_id if isinstance(listed, Entry) else listed[0]
-        return hashlib.sha256(f"{name}\0{image_id}".encode()).digest()
+    def lot(numbered: tuple[int, Identified]) -> bytes:
+        return hashlib.sha256(f"{name}\0{numbered[1][0]}".encode()).digest()
 
     drawn = heapq.nsmallest(count, enumerate(entries), key=lot)
     return [entry for _, entry in sorted(drawn, key=lambda numbered: numbered[0])]

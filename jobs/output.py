@@ -28,24 +28,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.durable import fsync_folder, write_atomically
+from jobs.durable import write_atomically
 from jobs.errors import JobError, OutputError
-from jobs.layouts.files import METADATA, FolderShard
-from jobs.layouts.stored_shard import SHARD_LIMIT, LayoutName, StoredShard, damaged, image_key, shard_name
+from jobs.layouts.files import FolderShard
+from jobs.layouts.stored_shard import LayoutName, StoredShard, damaged, shard_name
 from jobs.layouts.webdataset import TarShard
 from jobs.metadata import Failure
-
-__all__ = [
-    "METADATA",
-    "SHARD_LIMIT",
-    "LayoutName",
-    "Output",
-    "check_within",
-    "fsync_folder",
-    "image_key",
-    "shard_name",
-    "write_atomically",
-]
 
 _LAYOUTS: Mapping[LayoutName, type[FolderShard] | type[TarShard]] = {
     "files": FolderShard,

@@ -14,27 +14,18 @@ from typing import Any, NamedTuple
 from jobs.expand import Identified
 from jobs.job import RowsKey
 from jobs.request import Entry, ImageRequest
+from jobs.schedulers import row_evaluations
 from jobs.shard import Shard, encode_shard
 from jobs.tally import Tally
 
 ENDS = 3
 """Requests that are shown of each end."""
-_TWICE = frozenset({"Heun", "DPM2", "DPM2 a"})
 _WEIGHED = 16
 _SAY_EVERY = 10_000
 _HELD, _ASKED = 1, 2
 _STRING, _FIELD = 10, 48
 """Bytes of Redis' own about a long string, and for a hash's field with its name. Measured."""
 _counted_by = attrgetter("height", "width", "num_inference_steps", "scheduler")
-
-
-def row_evaluations(scheduler: str, steps: int, guided: bool) -> int:
-    """How many rows of UNet forwards an image takes: its forwards, twice when it is guided.
-
-    Heun and DPM2 look ahead in each step but the last; PNDM's second step is taken twice.
-    """
-    forwards = 2 * steps - 1 if scheduler in _TWICE else steps + (scheduler == "PNDM" and steps > 1)
-    return 2 * forwards if guided else forwards
 
 
 def allocated(size: int) -> int:

@@ -25,6 +25,7 @@ class Scheduler:
 
 
 _KARRAS = {"use_karras_sigmas": True}
+_TWICE = frozenset({"Heun", "DPM2", "DPM2 a"})
 
 SCHEDULERS: tuple[Scheduler, ...] = (
     Scheduler("LMS", "LMSDiscreteScheduler", aliases=("k_lms",)),
@@ -71,3 +72,12 @@ def find_scheduler(name: str) -> Scheduler:
         names = ", ".join(scheduler.name for scheduler in SCHEDULERS)
         raise ManifestError(f"no scheduler is called {name!r}: use one of {names}, or diffusers' class name")
     return found
+
+
+def row_evaluations(scheduler: str, steps: int, guided: bool) -> int:
+    """How many rows of UNet forwards an image takes: its forwards, twice when it is guided.
+
+    Heun and DPM2 look ahead in each step but the last; PNDM's second step is taken twice.
+    """
+    forwards = 2 * steps - 1 if scheduler in _TWICE else steps + (scheduler == "PNDM" and steps > 1)
+    return 2 * forwards if guided else forwards

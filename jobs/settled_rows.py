@@ -10,9 +10,10 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+from jobs.durable import write_atomically
 from jobs.errors import OutputError
 from jobs.job import RowsKey
-from jobs.output import Output, write_atomically
+from jobs.output import Output
 
 
 def settled_rows(output: Output, key: RowsKey) -> int | None:

@@ -62,13 +62,13 @@ def plan(file: Path, limit: int | None, sample: int | None, as_json: bool) -> No
     from producer.plan import plan as plan_submission
     from producer.plan_report import report, to_json
     from producer.prepare import prepare
-    from producer.progress import count_images
+    from producer.progress import counting
 
     _one_of(limit, sample)
     settings = load_settings()
     try:
         prepared = prepare(file, settings, limit=limit, sample=sample)
-        with count_images("read") as on_images:
+        with counting("images read") as on_images:
             planned = plan_submission(prepared, settings, on_images)
     except KeyboardInterrupt:
         raise Interrupted("stopped; nothing was written") from None
@@ -93,7 +93,7 @@ def submit(files: tuple[Path, ...], limit: int | None, sample: int | None, wait:
 
     from producer import show
     from producer.prepare import prepare
-    from producer.progress import count_images
+    from producer.progress import counting
     from producer.submit import packed_for, store
 
     _one_of(limit, sample)
@@ -104,10 +104,10 @@ def submit(files: tuple[Path, ...], limit: int | None, sample: int | None, wait:
         prepared = [prepare(file, settings, limit=limit, sample=sample) for file in files]
         _one_output_each(files, prepared)
         ledger.ping()
-        with count_images("read") as on_images:
+        with counting("images read") as on_images:
             packed = [stack.enter_context(packed_for(one, ledger, on_images)) for one in prepared]
         for one in packed:
-            with count_images("stored", one.images) as on_images:
+            with counting("images stored", one.images) as on_images:
                 submitted.append(store(one, ledger, url, on_images))
             if not as_json:
                 show.print_submitted(submitted[-1])
@@ -233,7 +233,7 @@ def retry(job: str, wait: bool) -> None:
     Its failures, and what was never rendered because it was cancelled or stopped.
     """
     from producer import show
-    from producer.submit import retry as retry_job
+    from producer.retry import retry as retry_job
 
     _settings, url, ledger = _connect()
     count = retry_job(job, ledger, url)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +13,12 @@ from jobs.checkup import Checkup, check_output
 from jobs.connection import live_connections, redis_url
 from jobs.errors import Interrupted, JobError
 from jobs.findings import Problem, counted
+from jobs.layouts.stored_shard import shard_name
 from jobs.ledger_view import LedgerView
-from jobs.output import Output, shard_name
+from jobs.output import Output
 from jobs.quarantine import Repair, as_json, set_aside
 from jobs.settings import Settings
+from producer.progress import counting
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ def diagnose(output: Output, settings: Settings, *, repair: bool) -> Diagnosis:
         if repair:
             _refuse_while_written(output, settings)
         try:
-            with _progress() as on_shard:
+            with counting("shards examined") as on_shard:
                 found = check_output(output, on_shard=on_shard)
             done = set_aside(output, found.problems) if repair else None
             if done is None:
@@ -67,20 +68,6 @@ def _refuse_while_written(output: Output, settings: Settings) -> None:
             f"{output.path}: {job_id} is writing there: wait for it (`imagemill watch {job_id}`) or "
             f"`imagemill cancel {job_id}`, then repair; without --repair the output may be examined now"
         )
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
-    """A bar on standard error while a person looks there."""
-    if not sys.stderr.isatty():
-        yield lambda done, total: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("shards", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def report(diagnosis: Diagnosis) -> None:

@@ -9,10 +9,11 @@ from typing import Literal, TypeVar
 
 import click
 
+from jobs.arrow_columns import check_pyarrow
 from jobs.dataset_card import contents, dataset_card
 from jobs.errors import Interrupted, JobError, OutputError
 from jobs.expand import Identified
-from jobs.export.parquet import need_pyarrow, with_image, write_parquet
+from jobs.export.parquet import with_image, write_parquet
 from jobs.export.pictures import broken, pictures
 from jobs.export.shards import write_shards
 from jobs.export.target import appearing, check_free
@@ -21,7 +22,7 @@ from jobs.output import Output
 from jobs.settings import Settings
 from jobs.tally import Tally
 from producer.prepare import prepare
-from producer.progress import count_images
+from producer.progress import counting
 
 Form = Literal["files", "webdataset", "parquet"]
 
@@ -94,7 +95,7 @@ def export(
     Interrupted after Ctrl-C.
     """
     if to == "parquet":
-        need_pyarrow()
+        check_pyarrow("--to parquet", "export --to files")
         if shard_size is not None:
             raise JobError("--shard-size: a parquet is one file without shards: leave it out")
     elif not with_pictures:
@@ -108,7 +109,7 @@ def export(
             which = "to export" if only_current is None else f"that {only_current} asks for"
             raise OutputError(f"{output.path}: holds no picture {which}")
         failed, shards = len(output.failures()), None
-        with count_images("exported", found.total) as on_images, appearing(target) as hidden:
+        with counting("images exported", found.total) as on_images, appearing(target) as hidden:
             taken = pictures(output, found.images, choice.takes)
             if to != "parquet":
                 size = SHARD_SIZE if shard_size is None else shard_size

@@ -14,9 +14,9 @@ from jobs.connection import live_connections, redis_url
 from jobs.errors import LedgerError
 from jobs.expand import base_request
 from jobs.job import RowsKey
-from jobs.layouts.stored_shard import damaged
+from jobs.layouts.stored_shard import damaged, shard_name
 from jobs.ledger_view import LedgerView
-from jobs.output import Output, shard_name
+from jobs.output import Output
 from jobs.plan import DeviceTime, Group, Holding, ShardWeight, Survey, device_times, survey
 from jobs.prompt_files.sources import Reading
 from jobs.request import Entry

@@ -22,18 +22,21 @@ def show_progress(statuses: Iterable[JobStatus]) -> JobStatus:
 
 
 @contextmanager
-def count_images(done: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-    """Shows on standard error, while a person looks there, how many images are `done` ("read", "stored")."""
+def counting(what: str, total: int | None = None) -> Iterator[Callable[..., None]]:
+    """Shows on standard error, while a person looks there, how many of `what` ("images read") there are.
+
+    Yields a function of that number and, where it was not known before, of the total.
+    """
     if not sys.stderr.isatty():
-        yield lambda images: None
+        yield lambda done, total=None: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 
-    columns = (TextColumn("{task.completed:,.0f} images {task.description}", markup=False), BarColumn())
+    columns = (TextColumn("{task.completed:,.0f} {task.description}", markup=False), BarColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(done, total=total)
-        yield lambda images: bar.update(task, completed=images)
+        task = bar.add_task(what, total=total)
+        yield lambda done, total=total: bar.update(task, completed=done, total=total)
 
 
 def _lines(statuses: Iterable[JobStatus]) -> JobStatus:

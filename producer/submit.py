@@ -9,23 +9,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from jobs.broker import celery_app, wake
 from jobs.errors import JobError, LatentsError, OutputError, Overtaken
 from jobs.expand import base_request
-from jobs.grouping import parts
-from jobs.job import JobSpec, Submission, is_done
+from jobs.job import JobSpec, Submission
 from jobs.ledger import Ledger
 from jobs.ledger_view import LedgerView
 from jobs.manifest_latents import gather_latents
-from jobs.output import Output
-from jobs.request import Entry, ImageRequest
-from jobs.shard import Shard, decode_shard, encode_shard
 from producer.pack import Packed, PackedShard, pack
 from producer.prepare import Prepared
 
@@ -55,13 +50,11 @@ class Submitted:
     """The first of those: `FILE:LINE: what`."""
 
 
-@contextmanager
 def packed_for(
     prepared: Prepared, ledger: LedgerView, on_images: Callable[[int], None] = lambda images: None
-) -> Iterator[Packed]:
+) -> AbstractContextManager[Packed]:
     """What `store` stores: packed so that a submission that was interrupted is gone on with."""
-    with pack(prepared, below=_begun_at(prepared, ledger), on_images=on_images) as packed:
-        yield packed
+    return pack(prepared, below=_begun_at(prepared, ledger), on_images=on_images)
 
 
 def submit(prepared: Prepared, ledger: Ledger, url: str) -> Submitted:
@@ -172,44 +165,11 @@ def _fill(
         shards = [(number + i, shard.images, packed.blob(shard)) for i, shard in enumerate(chunk)]
         ledger.add(job_id, at.incarnation, cursor, taken, shards, held=now_held - held, seal=last)
         if at.shards == start == 0:
-            wake(app, min(len(shards), _wake_ups(ledger)))
+            wake(app, min(len(shards), wake_ups(ledger)))
         number, cursor, held = number + len(chunk), taken, now_held
         images += sum(shard.images for shard in chunk)
         on_images(images)
     wake(app, 1)
-
-
-def retry(job_id: str, ledger: Ledger, url: str) -> int:
-    """Sends back what a finished job's output lacks, as the job's next run; returns how many images."""
-    status = ledger.status(job_id)
-    if status.state != "finished":
-        raise JobError(f"{job_id} is {status.state}: retry it when it is finished, or cancel it first")
-    spec = ledger.spec(job_id)
-    base, output = ImageRequest.from_mapping(spec.base), Output(Path(spec.output))
-    # The output decides: what a cancelled job counted may lie in the spool alone, and a later job may have
-    # rendered what this one left.
-    in_output, done = output.held_image_ids(), ledger.done_bits(job_id)
-    held: set[int] = set()
-    lacking: dict[int, Entry] = {}
-    for blob in ledger.shard_blobs(job_id):
-        shard = decode_shard(blob, base, spec.name)
-        for index, entry in zip(shard.indices, shard.entries, strict=True):
-            if entry.request.image_id not in in_output:
-                lacking[index] = entry
-            elif not is_done(done, index):
-                held.add(index)
-    if not lacking:
-        return 0
-    number = max(output.next_shard(), ledger.first_shard(job_id) + status.shards)
-    shards = list[tuple[int, bytes]]()
-    for part in parts(sorted(lacking.items()), (), spec.shard_size):
-        if part.entries:
-            indices, entries = zip(*part.entries, strict=True)
-            shards.append((number + len(shards), encode_shard(Shard(indices, entries), base)))
-    incarnation = ledger.incarnation(job_id)
-    ledger.retry(job_id, incarnation, status.run, sorted(held), sorted(lacking), shards)
-    wake(celery_app(url), min(len(shards), _wake_ups(ledger)))
-    return len(lacking)
 
 
 def _spec(prepared: Prepared) -> JobSpec:
@@ -245,7 +205,7 @@ def _digest(packed: Packed, spec: JobSpec) -> str:
     return hashlib.sha256(told.encode()).hexdigest()
 
 
-def _wake_ups(ledger: LedgerView) -> int:
+def wake_ups(ledger: LedgerView) -> int:
     """About twice the task slots there are."""
     slots = sum(int(facts.get("slots", 1)) for facts in ledger.workers().values())
     return max(2, 2 * slots)

@@ -122,8 +122,8 @@ def render(
 
     `imagemill-worker --rows N render …` renders it with as many rows as its job did.
     """
+    from jobs.durable import write_atomically
     from jobs.errors import OutputError
-    from jobs.output import write_atomically
     from jobs.settings import load_settings
     from worker.encode import SUFFIXES
     from worker.render import again_as_asked, again_as_in, parse_request

@@ -17,7 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from jobs.errors import ImagemillError, ModelError, RenderError
-from jobs.plan import row_evaluations
+from jobs.schedulers import row_evaluations
 from worker.encode import is_flat
 from worker.logs import bound
 from worker.orders import Answer, Finished, Order, Orders, Outcome

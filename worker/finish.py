@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from jobs.dataset_card import Contents, contents, dataset_card, is_ours
+from jobs.durable import write_atomically
 from jobs.metadata import imagemill_version
-from jobs.output import Output, write_atomically
+from jobs.output import Output
 from worker.preview import contact_sheet, spread
 
 log = logging.getLogger(__name__)

@@ -17,6 +17,7 @@ from pydantic_core import PydanticCustomError
 
 from jobs.errors import ImagemillError, RenderError
 from jobs.latents import read_input
+from jobs.layouts.files import METADATA
 from jobs.manifest_errors import problems_of, report
 from jobs.manifest_fields import (
     Guidance,
@@ -32,7 +33,6 @@ from jobs.manifest_fields import (
     Text,
 )
 from jobs.metadata import RENDERED_PREFIX
-from jobs.output import METADATA
 from jobs.request import ImageRequest
 from jobs.settings import Settings
 from worker.encode import encode, read_request

@@ -25,9 +25,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from jobs.durable import fsync_folder, write_atomically
 from jobs.errors import LeaseLost, OutputError
+from jobs.layouts.stored_shard import LayoutName, image_key
 from jobs.metadata import Failure, metadata_row
-from jobs.output import LayoutName, Output, fsync_folder, image_key, write_atomically
+from jobs.output import Output
 from jobs.request import Entry
 from worker.encode import SUFFIXES, Pixels, encode
 from worker.renderer import RenderedBy

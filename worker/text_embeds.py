@@ -64,10 +64,11 @@ class TextEmbeds:
             rows = missing[start : start + size]
             try:
                 encoded = self._encode(rows, size, precision, device)
-            except Exception:
+            except Exception as error:
                 if start + len(rows) <= lacking:
                     raise
                 # It may be one of those ahead that is to blame, and those asked for are innocent.
+                log.info("%s: encoding once more, without texts ahead (%s)", type(error).__name__, error)
                 rows = missing[start:lacking]
                 encoded = self._encode(rows, size, precision, device)
             for text, embeds in zip(rows, encoded, strict=False):

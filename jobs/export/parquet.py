@@ -24,16 +24,6 @@ _GROUP_BYTES, _GROUP_ROWS = 16 << 20, 10_000
 """A row group ends with the one that is reached first: readers hold one at a time, as this writer does."""
 
 
-def need_pyarrow() -> None:
-    """Raises OutputError where pyarrow is not installed."""
-    try:
-        import pyarrow  # noqa: F401
-    except ModuleNotFoundError:
-        raise OutputError(
-            "--to parquet needs pyarrow: pip install 'imagemill[parquet]', or export --to files"
-        ) from None
-
-
 def with_image(picture: Picture) -> Row:
     """The picture's row with the file itself in a column `image`."""
     return {"image": {"bytes": picture.data, "path": picture.row["file_name"]}, **picture.row}

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from itertools import chain, islice
 
 from jobs.export.pictures import Picture
-from jobs.layouts.stored_shard import image_key
-from jobs.output import LayoutName, Output
+from jobs.layouts.stored_shard import LayoutName, image_key
+from jobs.output import Output
 
 
 def write_shards(target: Output, layout: LayoutName, pictures: Iterator[Picture], shard_size: int) -> int:

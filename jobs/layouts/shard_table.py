@@ -13,14 +13,12 @@ Source: img2dataset's README ("Output format").
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from jobs.arrow_columns import arrow_type, fitted
+from jobs.arrow_columns import arrow_type, check_pyarrow, fitted
 from jobs.column_kinds import Kind, kind_of, merged
-from jobs.errors import OutputError
 from jobs.layouts.stored_shard import image_key
 from jobs.metadata import Failure
 
@@ -48,12 +46,8 @@ _NOT_IN_ROWS = frozenset({"key", "caption", "status", "error_message", "command"
 
 
 def check_parquet() -> None:
-    """Raises OutputError with the remedy where parquet cannot be written. Imports nothing."""
-    if importlib.util.find_spec("pyarrow") is None:
-        raise OutputError(
-            "layout = webdataset: needs pyarrow for its parquets, which is not installed: "
-            "pip install 'imagemill[parquet]', or use layout: files"
-        )
+    """Raises OutputError with the remedy where parquet cannot be written."""
+    check_pyarrow("layout = webdataset", "use layout: files")
 
 
 def shard_table(shard: int, rows: Sequence[Mapping[str, Any]], failures: Sequence[Failure]) -> pyarrow.Table:

@@ -16,7 +16,8 @@ import pytest
 import yaml
 
 from jobs.dataset_card import MARK, contents, dataset_card, is_ours
-from jobs.output import LayoutName, Output
+from jobs.layouts.stored_shard import LayoutName
+from jobs.output import Output
 from jobs.request import Entry, ImageRequest
 from worker.renderer import RenderedBy
 from worker.store import ShardStore

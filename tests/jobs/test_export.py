@@ -19,7 +19,8 @@ from jobs.export.parquet import with_image, write_parquet
 from jobs.export.pictures import Picture, pictures
 from jobs.export.shards import write_shards
 from jobs.export.target import appearing, check_free
-from jobs.output import LayoutName, Output
+from jobs.layouts.stored_shard import LayoutName
+from jobs.output import Output
 from jobs.request import Entry, ImageRequest
 from worker.renderer import RenderedBy
 from worker.store import ShardStore

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from jobs.durable import write_atomically
 from jobs.errors import JobError, OutputError
+from jobs.layouts.stored_shard import image_key
 from jobs.metadata import Failure
-from jobs.output import Output, check_within, image_key, write_atomically
+from jobs.output import Output, check_within
 from jobs.request import Entry, ImageRequest
 
 

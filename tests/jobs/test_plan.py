@@ -12,9 +12,9 @@ from jobs.expand import Identified, base_request, identify
 from jobs.job import RowsKey
 from jobs.manifest import Manifest
 from jobs.models import BUILT_IN
-from jobs.plan import Group, Holding, ShardWeight, Survey, allocated, device_times, row_evaluations, survey
+from jobs.plan import Group, Holding, ShardWeight, Survey, allocated, device_times, survey
 from jobs.request import ImageRequest
-from jobs.schedulers import SCHEDULERS
+from jobs.schedulers import SCHEDULERS, row_evaluations
 from jobs.shard import Shard, encode_shard
 from worker.schedulers import build_scheduler
 

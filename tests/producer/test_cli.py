@@ -13,8 +13,9 @@ import click.testing
 import pytest
 
 from jobs.errors import ImagemillError, Interrupted, JobError, LedgerError, ManifestError
+from jobs.layouts.stored_shard import image_key
 from jobs.ledger import Ledger
-from jobs.output import Output, image_key
+from jobs.output import Output
 from jobs.request import ImageRequest
 from jobs.shard import decode_shard
 from producer import cli, follow

@@ -12,9 +12,10 @@ from pydantic import SecretStr
 from jobs.errors import ManifestError, OutputError
 from jobs.expand import expand
 from jobs.job import JobSpec, RowsKey
+from jobs.layouts.stored_shard import LayoutName, image_key
 from jobs.ledger import Ledger
 from jobs.manifest import load_manifest
-from jobs.output import LayoutName, Output, image_key
+from jobs.output import Output
 from jobs.settings import Settings
 from producer.embedded_redis import EmbeddedRedis
 from producer.plan import MOST_ORPHANS, Plan, plan

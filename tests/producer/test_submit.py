@@ -23,8 +23,9 @@ from jobs.settings import Settings
 from jobs.shard import decode_shard
 from producer.embedded_redis import EmbeddedRedis
 from producer.prepare import prepare
+from producer.retry import retry
 from producer.show import print_submitted
-from producer.submit import Submitted, packed_for, retry, store, submit
+from producer.submit import Submitted, packed_for, store, submit
 
 Place = Callable[..., Submitted]
 

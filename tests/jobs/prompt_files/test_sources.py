@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import os
+from itertools import islice
 from pathlib import Path
 
 import pytest
 
 from jobs.errors import ManifestError
-from jobs.expand import expand, limit
+from jobs.expand import expand
 from jobs.manifest import Manifest, load_manifest
 from jobs.models import resolve_model
 from jobs.prompt_files.sources import Reading, lines, source_rows
@@ -73,7 +74,7 @@ def test_a_file_that_is_meant_twice_is_refused(tmp_path: Path) -> None:
 
 def test_files_are_streamed(tmp_path: Path) -> None:
     manifest = _manifest(tmp_path, contents='{"prompt": "a"}\n' * 2000 + "no JSON\n")
-    assert len(list(limit(expand(manifest, MODEL), 3))) == 3
+    assert len(list(islice(expand(manifest, MODEL), 3))) == 3
 
 
 @pytest.mark.parametrize("change", ["written", "grown", "replaced", "gone"])
