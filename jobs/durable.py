@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from jobs.failpoints import failpoint
+
 
 def fsync_folder(folder: Path) -> None:
     """Make the folder's entries durable. A file system that cannot sync a folder is taken as it is."""
@@ -31,15 +33,18 @@ def written_atomically(path: Path) -> Iterator[BinaryIO]:
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
     try:
+        failpoint("before write", path)
         with temporary.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
+        failpoint("before rename", path)
         temporary.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
+    failpoint("after rename", path)
     fsync_folder(path.parent)
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from jobs.broker import celery_app, wake
 from jobs.errors import JobError, LatentsError, OutputError, Overtaken
 from jobs.expand import base_request
+from jobs.failpoints import failpoint
 from jobs.job import JobSpec, Submission
 from jobs.ledger import Ledger
 from jobs.ledger_view import LedgerView
@@ -164,6 +165,7 @@ def _fill(
         now_held = packed.held if last else chunk[-1].held
         shards = [(number + i, shard.images, packed.blob(shard)) for i, shard in enumerate(chunk)]
         ledger.add(job_id, at.incarnation, cursor, taken, shards, held=now_held - held, seal=last)
+        failpoint("chunk stored")
         if at.shards == start == 0:
             wake(app, min(len(shards), wake_ups(ledger)))
         number, cursor, held = number + len(chunk), taken, now_held

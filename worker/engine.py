@@ -17,6 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from jobs.errors import ImagemillError, ModelError, RenderError
+from jobs.failpoints import failpoint
 from jobs.schedulers import row_evaluations
 from worker.encode import is_flat
 from worker.logs import bound
@@ -218,6 +219,7 @@ class Engine:
         row_time = RowTime(fitting, lambda: time.monotonic() - self._elsewhere)
         try:
             for outcomes in renderer.render(fitting, source, self._stop.is_set):
+                failpoint("rendered")
                 self._steps += 1
                 row_time.share_out(source.outstanding)
                 for order, result in outcomes:

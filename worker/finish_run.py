@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.errors import OutputError
+from jobs.failpoints import failpoint
 from jobs.job import JobSpec
 from jobs.output import Output
 from worker.disk_space import DiskSpace
@@ -33,6 +34,7 @@ class FinishRun:
             self._space.write(output, partial(finish_output, output, report, check), check, watermark=False)
         except OSError as error:
             raise OutputError(f"{output.path}: {error}") from None
+        failpoint("before finish")
         ledger.finish(claim)
         return "finished"
 

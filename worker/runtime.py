@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.errors import JobError, LedgerError, LedgerUnavailable
+from jobs.failpoints import failpoint
 from jobs.job import Claim, JobSpec
 from jobs.ledger import Ledger
 from jobs.settings import Settings
@@ -90,6 +91,7 @@ class Runtime:
             return None
         if claim is None or spec is None:
             return None
+        failpoint("claimed")
         self._keeper.hold(claim)
         lease = Lease(claim, ledger=self._ledger, keeper=self._keeper, worker=self._worker, stop=self._stop)
         try:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from jobs.errors import ImagemillError, LatentsError, OutputError, RenderError
+from jobs.failpoints import failpoint
 from jobs.job import JobSpec
 from jobs.latents import read_input
 from jobs.metadata import Failure
@@ -216,6 +217,7 @@ class ShardRun:
             log.warning("what is finished could not be recorded (%s): the next attempt finds it", error)
 
     def _complete(self, shard: Shard) -> None:
+        failpoint("before complete")
         marks = self._in_job(shard, self._done, self._failed)
         self._lease.patiently(lambda: self._ledger.complete(self._claim, *marks))
 

@@ -7,6 +7,7 @@ from typing import Any
 from celery import Task, shared_task
 
 from jobs.broker import RENDER_TASK
+from jobs.failpoints import failpoint
 from worker import process
 
 
@@ -23,4 +24,5 @@ def render(self: Task) -> dict[str, Any] | str:
             dispatcher.send("task-started", uuid=self.request.id, args=arguments, kwargs="{}")
 
     done = process.runtime().serve(announce)
+    failpoint("before acknowledge")
     return "nothing to do" if done is None else done

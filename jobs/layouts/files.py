@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.durable import fsync_folder, write_atomically
+from jobs.failpoints import failpoint
 from jobs.layouts.stored_shard import (
     FAILURES,
     damaged,
@@ -97,12 +98,14 @@ class FolderShard:
         if failures:
             lines = "".join(f"{failure.to_json()}\n" for failure in failures)
             write_atomically(images / self.failures_file.name, lines.encode())
+        failpoint("before commit", self.path)
         try:
             images.rename(self.path)
         except OSError as error:
             if error.errno in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}:
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(self.path)) from None
             raise
+        failpoint("after commit", self.path)
         fsync_folder(self.output)
 
     def complete(self) -> None:

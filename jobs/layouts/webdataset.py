@@ -32,6 +32,7 @@ from typing import Any
 
 from jobs.durable import fsync_folder, write_atomically, written_atomically
 from jobs.errors import OutputError
+from jobs.failpoints import failpoint
 from jobs.layouts.shard_table import check_parquet, parquet_bytes, shard_table
 from jobs.layouts.stored_shard import (
     FAILURES,
@@ -138,7 +139,9 @@ class TarShard:
         # In this order: a parquet that is ours has its tar there already.
         if self.parquet.exists() and not self.path.exists():
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(self.parquet))
+        failpoint("before commit", self.path)
         os.link(tar, self.path)
+        failpoint("after commit", self.path)
         fsync_folder(self.output)
         try:
             os.link(parquet, self.parquet)
