@@ -10,13 +10,13 @@ from itertools import islice, product
 from typing import Any
 
 from jobs.errors import LatentsError
-from jobs.identity import Mould, quoted
+from jobs.identity import Mould
 from jobs.line import LINE_SETTINGS, Line
 from jobs.manifest import Manifest
 from jobs.manifest_parts import Sweep
 from jobs.models import ModelRef
 from jobs.prompt_files.sources import Reading, lines
-from jobs.request import Entry, ImageRequest
+from jobs.request import Entry, ImageRequest, quoted
 from jobs.tally import Tally
 
 Identified = tuple[str, Entry]
@@ -96,7 +96,7 @@ def identify(
 
 
 class _Seen:
-    """What a job has asked for so far: 12 bytes an image, whatever its prompt."""
+    """What a job has asked for so far: 11 bytes an image, whatever its prompt."""
 
     def __init__(self, on_duplicate: Callable[[Entry], None] | None) -> None:
         self._on_duplicate = on_duplicate
@@ -110,7 +110,7 @@ class _Seen:
         for seed in seeds:
             image_id = mould.image_id(prompt, seed)
             before = self._tally.mark(int(image_id, 16), _GIVEN)
-            entry = Entry(request=mould.request(line.prompt, seed), id=line.id, columns=line.columns)
+            entry = mould.entry(prompt, seed, line.id, line.columns, None)
             if before == 0:
                 yield image_id, entry
             elif self._on_duplicate is not None:
@@ -132,12 +132,7 @@ class _Seen:
                     ordinal = max(ordinal, before >> _BITS)
                 if not before & _DERIVED:
                     break
-            entry = Entry(
-                request=mould.request(line.prompt, seed),
-                id=line.id,
-                columns=line.columns,
-                seed_ordinal=ordinal - 1,
-            )
+            entry = mould.entry(prompt, seed, line.id, line.columns, ordinal - 1)
             if not before & _GIVEN:
                 yield image_id, entry
             elif self._on_duplicate is not None:

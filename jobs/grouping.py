@@ -43,8 +43,7 @@ def parts(
         if keyed[0] in held:
             left_out += 1
             continue
-        request = keyed[1].request
-        size = (request.height, request.width)
+        size = keyed[1].size
         part = open_shards.get(size)
         if part is None:
             if len(open_shards) == most_open:

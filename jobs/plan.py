@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from jobs.expand import Identified
 from jobs.job import RowsKey
-from jobs.request import Entry, ImageRequest
+from jobs.request import SETTINGS, Entry, ImageRequest
 from jobs.schedulers import row_evaluations
 from jobs.shard import Shard, encode_shard
 from jobs.tally import Tally
@@ -25,7 +25,10 @@ _SAY_EVERY = 10_000
 _HELD, _ASKED = 1, 2
 _STRING, _FIELD = 10, 48
 """Bytes of Redis' own about a long string, and for a hash's field with its name. Measured."""
-_counted_by = attrgetter("height", "width", "num_inference_steps", "scheduler")
+_counted_by = itemgetter(
+    *(SETTINGS.index(name) for name in ("height", "width", "num_inference_steps", "scheduler"))
+)
+_GUIDANCE = SETTINGS.index("guidance_scale")
 
 
 def allocated(size: int) -> int:
@@ -56,7 +59,7 @@ class Listed(NamedTuple):
 
 
 class Holding:
-    """What an output holds, and which of it was asked for: 12 bytes an image, and 12 an id of the user's."""
+    """What an output holds, and which of it was asked for: 11 bytes an image, and 11 an id of the user's."""
 
     def __init__(self) -> None:
         self._images, self._named = Tally(), Tally()
@@ -115,7 +118,7 @@ class ShardWeight:
         if self._passed_by:
             self._passed_by -= 1
         # A shard holds one size.
-        elif not self._open or _size(entry.request) == _size(self._open[0].request):
+        elif not self._open or entry.size == self._open[0].size:
             self._open.append(entry)
             if len(self._open) == self._shard_size:
                 self._weigh()
@@ -168,10 +171,10 @@ def survey(
     first, last = list[tuple[str, Entry, bool]](), deque[tuple[str, Entry, bool]](maxlen=ENDS)
     images, anything_held, held = 0, holding.images > 0, False
     for image_id, entry in entries:
-        request = entry.request
+        settings = entry.settings
         if anything_held:
             held = holding.ask(image_id, entry.id)
-        key = (_counted_by(request), request.guidance_scale > 1.0)
+        key = (_counted_by(settings), settings[_GUIDANCE] > 1.0)
         count = counts.get(key)
         if count is None:
             count = counts[key] = [0, 0]
@@ -236,10 +239,6 @@ def device_times(
         if images:
             times.append(DeviceTime(device, measured_in, seconds, images))
     return times
-
-
-def _size(request: ImageRequest) -> tuple[int, int]:
-    return request.height, request.width
 
 
 def _hash(user_id: str) -> int:

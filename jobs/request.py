@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
+from json.encoder import encode_basestring
+from operator import attrgetter
 from typing import Any
+
+quoted: Callable[[str], str] = encode_basestring
+"""A text as JSON."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,10 +79,13 @@ class ImageRequest:
 
 
 REQUEST_FIELDS: tuple[str, ...] = tuple(f.name for f in fields(ImageRequest))
+SETTINGS = tuple(name for name in REQUEST_FIELDS if name not in ("prompt", "seed"))
+settings_of = attrgetter(*SETTINGS)
+"""A request's SETTINGS, in their order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class Entry:  # noqa: PLW1641 - the dataclass makes __hash__
     """One line of a job: the request, and what its author wrote beside it."""
 
     request: ImageRequest
@@ -87,6 +95,31 @@ class Entry:
     """The user's own columns (JSON values); passed through to the metadata."""
     seed_ordinal: int | None = None
     """The request's number among equals when its seed was derived; None when the seed was given."""
+
+    @property
+    def quoted(self) -> str:
+        """The prompt as JSON."""
+        return quoted(self.request.prompt)
+
+    @property
+    def seed(self) -> int:
+        return self.request.seed
+
+    @property
+    def settings(self) -> tuple[Any, ...]:
+        """The values of SETTINGS."""
+        return settings_of(self.request)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.request.height, self.request.width
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Entry):
+            return NotImplemented
+        mine = (self.request, self.id, self.columns, self.seed_ordinal)
+        return mine == (other.request, other.id, other.columns, other.seed_ordinal)
 
 
 def derived_seed(job_name: str, request: ImageRequest, ordinal: int) -> int:

@@ -1,60 +1,55 @@
-"""A number for each of millions of 64-bit keys, in 12 bytes and a free place for each."""
+"""A number for each of millions of 64-bit keys, in 11 bytes for each and 3 MB for all."""
 
 from __future__ import annotations
 
-from array import array
+_BITS = 15
+_MASK = (1 << _BITS) - 1
+_KEY, _EACH = 7, 11
+"""Bytes: of a key, what its bucket does not tell; of that and the key's number."""
 
 
 class Tally:
     """Keys that are spread evenly, as hashes are, to numbers below 2**32; 0 for a key that is not there.
 
-    A dict of a million ints takes 100 MB and more; this, with open addressing and linear probing, 25.
+    A dict of a million ints takes 100 MB and more, this 15: the last bits of a key choose a bucket, a bytes
+    object of keys and numbers that is searched from its beginning, so nothing grows by leaps. A million keys
+    are 30 in a bucket.
     """
 
     def __init__(self) -> None:
-        self._keys = array("Q", bytes(8 << 10))
-        self._numbers = array("I", bytes(4 << 10))
-        self._mask = (1 << 10) - 1
-        self._free = 600
+        self._buckets = [b""] * (1 << _BITS)
 
     def get(self, key: int) -> int:
         """The number of `key`."""
-        return self._numbers[self._place(key)]
+        bucket, place, _ = self._find(key)
+        return 0 if place < 0 else int.from_bytes(bucket[place + _KEY : place + _EACH], "little")
 
     def set(self, key: int, number: int) -> None:
         """Gives `key` a number above 0."""
-        self.mark(key, 1)
-        self._numbers[self._place(key)] = number
+        bucket, place, rest = self._find(key)
+        if place < 0:
+            place = len(bucket)
+        entry = rest + number.to_bytes(_EACH - _KEY, "little")
+        self._buckets[key & _MASK] = bucket[:place] + entry + bucket[place + _EACH :]
 
     def mark(self, key: int, bits: int) -> int:
         """Sets `bits` (not 0) in the number of `key`; returns the number before."""
-        # `_place`, without the call: this is done for every image.
-        keys, numbers, mask = self._keys, self._numbers, self._mask
-        place = key & mask
-        while numbers[place] and keys[place] != key:
-            place = (place + 1) & mask
-        before = numbers[place]
-        if before == 0:
-            if self._free == 0:
-                self._grow()
-                place = self._place(key)
-            self._free -= 1
-            self._keys[place] = key
-        self._numbers[place] = before | bits
+        # Most keys are new: then one look is enough.
+        at, rest = key & _MASK, (key >> _BITS).to_bytes(_KEY, "little")
+        bucket = self._buckets[at]
+        if rest not in bucket:
+            self._buckets[at] = bucket + rest + bits.to_bytes(_EACH - _KEY, "little")
+            return 0
+        before = self.get(key)
+        if before | bits != before:
+            self.set(key, before | bits)
         return before
 
-    def _place(self, key: int) -> int:
-        keys, numbers, mask = self._keys, self._numbers, self._mask
-        place = key & mask
-        while numbers[place] and keys[place] != key:
-            place = (place + 1) & mask
-        return place
-
-    def _grow(self) -> None:
-        keys, numbers, size = self._keys, self._numbers, 2 * len(self._keys)
-        self._keys, self._numbers = array("Q", bytes(8 * size)), array("I", bytes(4 * size))
-        self._mask, self._free = size - 1, size * 6 // 10 - len(keys) * 6 // 10
-        for key, number in zip(keys, numbers, strict=True):
-            if number:
-                place = self._place(key)
-                self._keys[place], self._numbers[place] = key, number
+    def _find(self, key: int) -> tuple[bytes, int, bytes]:
+        """The bucket of `key`, its place there (-1: none), and what stands there for it."""
+        bucket, rest = self._buckets[key & _MASK], (key >> _BITS).to_bytes(_KEY, "little")
+        place = bucket.find(rest)
+        # What looks like the key may be the end of another with its number.
+        while place > 0 and place % _EACH:
+            place = bucket.find(rest, place + 1)
+        return bucket, place, rest

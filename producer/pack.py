@@ -16,8 +16,8 @@ from jobs.request import Entry
 from jobs.shard import Shard, encode_shard
 from producer.prepare import Prepared
 
-_IN_MEMORY = 16 << 20
-"""Bytes of packed shards, about 400,000 prompts; more go to an unnamed temporary file."""
+_IN_MEMORY = 1 << 20
+"""Bytes of packed shards, about 25,000 prompts; more go to an unnamed temporary file."""
 
 
 class PackedShard(NamedTuple):

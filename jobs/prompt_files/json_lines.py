@@ -13,13 +13,16 @@ from jobs.prompt_files.lines import Record, text_lines
 
 def records(file: Path) -> Iterator[Record]:
     """Each line's object; blank lines are left aside."""
-    decode = json.JSONDecoder(object_pairs_hook=_object).decode
+    decoder = json.JSONDecoder(object_pairs_hook=_object)
     for number, text in text_lines(file):
         if isinstance(text, ManifestError):
             yield number, text
             continue
         try:
-            values = decode(text)
+            # `decode` looks for blanks around the object, which takes as long as all the rest.
+            values, end = decoder.raw_decode(text) if text.startswith("{") else (None, -1)
+            if end != len(text):
+                values = decoder.decode(text)
         except json.JSONDecodeError as error:
             if text.strip():
                 yield number, ManifestError(f"not JSON at column {error.colno}: {error.msg}")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from jobs.errors import ManifestError
 from jobs.prompt_files.lines import Record
+from jobs.yaml_marks import printable
 
 _ROWS = 4096
 """Rows held at a time."""
@@ -37,6 +38,6 @@ def records(file: Path, wanted: set[str] | None) -> Iterator[Record]:
                     yield number, values
     except FileNotFoundError:
         raise ManifestError(f"{file}: there is no such file") from None
-    except (pyarrow.ArrowException, ValueError, OSError) as error:
+    except (pyarrow.ArrowException, ValueError, OverflowError, OSError) as error:
         where = f"{file}:{number + 1}" if number else str(file)
-        raise ManifestError(f"{where}: cannot be read as parquet: {error}") from None
+        raise ManifestError(f"{where}: cannot be read as parquet: {printable(str(error))}") from None

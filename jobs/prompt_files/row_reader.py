@@ -68,7 +68,7 @@ def _seeds(value: object) -> tuple[int, ...] | None:
     return tuple(value) if all(_seed(seed) is not None for seed in value) else None  # type: ignore[attr-defined, arg-type]
 
 
-def _cell(value: object) -> object | None:
+def plain_cell(value: object) -> object | None:
     """A column's value, when it is a plain one."""
     if type(value) is int:
         return value if -(2**63) <= value < 2**63 else None
@@ -118,6 +118,7 @@ class RowReader:
         self._swept, self._swept_seeds = sweep.model_fields_set, sweep.seed
         self._renamed = source.fields.values()
         self._columns, self._ignore_others, self._texts = source.columns, source.ignore_others, texts
+        self._seeds_given = defaults.seed is not None or sweep.seed is not None
 
     def names_trouble(self, names: Collection[str]) -> str | None:
         """Why no row with these columns can be read, with the remedy; None when rows can."""
@@ -128,6 +129,13 @@ class RowReader:
         if "prompt" not in {self._names.get(name) for name in names}:
             lacking += [name for name, field in self._names.items() if field == "prompt"]
         return f"{lacking[0]}: there is no such column" if lacking else None
+
+    def prompt_alone(self, row: Mapping[str, Any]) -> str | None:
+        """The prompt of a row that is plainly right and says nothing else; None for any other."""
+        if len(row) != 1 or self._seeds_given:
+            return None
+        [(name, value)] = row.items()
+        return _text(value) if self._names.get(name) == "prompt" else None
 
     def line(self, row: Mapping[str, Any], number: int) -> Line | ManifestError:
         """The row as a line, or all that is wrong with it."""
@@ -161,7 +169,7 @@ class RowReader:
             values["columns"] = columns = {
                 name: value for name in self._columns if (value := row.get(name)) is not None
             }
-            doubtful = doubtful or any(_cell(value) is None for value in columns.values())
+            doubtful = doubtful or any(plain_cell(value) is None for value in columns.values())
         if (
             doubtful
             or "prompt" not in values

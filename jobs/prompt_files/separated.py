@@ -8,6 +8,7 @@ from pathlib import Path
 
 from jobs.errors import ManifestError
 from jobs.prompt_files.lines import Record, not_utf8
+from jobs.yaml_marks import printable
 
 
 def records(file: Path) -> Iterator[Record]:
@@ -50,7 +51,8 @@ def _header(file: Path, reader: Iterator[list[str]]) -> list[str]:
         raise ManifestError(f"{file}:1: not a header: {error}") from None
     twice = next((name for name in header if header.count(name) > 1), None)
     if twice is not None:
-        raise ManifestError(f"{file}:1: {twice or 'a column without a name'} stands twice: rename one")
+        what = printable(twice) or "a column without a name"
+        raise ManifestError(f"{file}:1: {what} stands twice: rename one")
     if not header:
         raise ManifestError(f"{file}:1: is empty: the first line names the columns")
     return header

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from jobs.errors import ManifestError
-from jobs.line import Line, written_lines
+from jobs.line import Line, line_of, written_lines
 from jobs.manifest_errors import MAX_TOLD
 from jobs.manifest_parts import ROW_FIELDS, PromptLine, PromptSource
 from jobs.manifest_relations import ColumnKinds
@@ -19,6 +19,7 @@ from jobs.prompt_files.ahead import rows_ahead
 from jobs.prompt_files.find import TABLES, TEXTS, files_of
 from jobs.prompt_files.lines import Record
 from jobs.prompt_files.row_reader import RowReader
+from jobs.yaml_marks import printable
 
 if TYPE_CHECKING:
     from jobs.manifest import Manifest
@@ -40,13 +41,17 @@ class Reading:
     """The first of those: `FILE:LINE: what`."""
 
 
+Row = str | Line | ManifestError
+"""A prompt whose row says nothing else, which takes the least time to hand over; a line; or all that is wrong
+with the row: `FILE:LINE: what`."""
+
+
 class Rows(NamedTuple):
     """Some rows of one file, in order."""
 
     path: str
     sha256: str
-    lines: list[Line | str]
-    """A row, or all that is wrong with it: `FILE:LINE: what`."""
+    rows: list[Row]
 
 
 def lines(manifest: Manifest, reading: Reading | None = None) -> Iterator[Line]:
@@ -58,17 +63,18 @@ def lines(manifest: Manifest, reading: Reading | None = None) -> Iterator[Line]:
     """
     yield from written_lines(manifest)
     reading = Reading() if reading is None else reading
+    _, *unsaid = line_of({"prompt": ""}, manifest.settings)
     for path, sha256, rows in rows_ahead(manifest) if _large(manifest) else source_rows(manifest):
         reading.sha256[path] = sha256
-        for line in rows:
-            if not isinstance(line, str):
+        for row in rows:
+            if not isinstance(row, ManifestError):
                 # After a row that stops everything, the others are only looked through.
                 if reading.skipped == 0 or manifest.on_bad_row == "skip":
-                    yield line
+                    yield Line._make((row, *unsaid)) if isinstance(row, str) else row
                 continue
             reading.skipped += 1
             if len(reading.skipped_rows) < MAX_TOLD:
-                reading.skipped_rows.append(line)
+                reading.skipped_rows.append(str(row))
             elif manifest.on_bad_row == "stop":
                 raise ManifestError("\n".join([*reading.skipped_rows, f"{path}: and more"]))
     if reading.skipped and manifest.on_bad_row == "stop":
@@ -92,7 +98,7 @@ def source_rows(manifest: Manifest) -> Iterator[Rows]:
             raise ManifestError(f"{path}: changed while it was being read: run the same command again")
 
 
-def _rows(manifest: Manifest, source: PromptSource, path: Path, kinds: ColumnKinds) -> Iterator[Line | str]:
+def _rows(manifest: Manifest, source: PromptSource, path: Path, kinds: ColumnKinds) -> Iterator[Row]:
     names = plain.FLAGS if path.suffix == ".txt" else _names(source)
     table = RowReader(
         path, source, names, manifest.settings, manifest.sweep, kinds, texts=path.suffix in TEXTS
@@ -107,9 +113,14 @@ def _rows(manifest: Manifest, source: PromptSource, path: Path, kinds: ColumnKin
                 unseen = False
                 trouble = table.names_trouble(row)
                 if trouble is not None:
-                    raise ManifestError(f"{path}:1: {trouble}")
+                    raise ManifestError(f"{path}:1: {printable(trouble)}")
+            prompt = table.prompt_alone(row)
+            if prompt is not None:
+                yield prompt
+                continue
             line = table.line(row, number)
-        yield f"{path}:{number}: {line}" if isinstance(line, ManifestError) else line
+        trouble = printable(str(line)) if isinstance(line, ManifestError) else None
+        yield line if trouble is None else ManifestError(f"{path}:{number}: {trouble}")
 
 
 def _files(manifest: Manifest) -> Iterator[tuple[PromptSource, Path]]:

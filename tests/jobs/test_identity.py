@@ -7,8 +7,8 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.identity import Mould, quoted
-from jobs.request import ImageRequest, derived_seed
+from jobs.identity import Mould
+from jobs.request import Entry, ImageRequest, derived_seed, quoted
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)
 _REQUEST = st.builds(
@@ -32,11 +32,30 @@ _REQUEST = st.builds(
 
 @settings(max_examples=500, deadline=None)
 @given(_REQUEST, _TEXT, st.integers(0, 10**6), _TEXT, st.integers(0, 2**63 - 1))
-def test_ids_seeds_and_requests_are_those_of_the_request(
+def test_ids_seeds_and_entries_are_those_of_the_request(
     request: ImageRequest, name: str, ordinal: int, other_prompt: str, other_seed: int
 ) -> None:
     # The mould's own prompt and seed do not count.
     mould = Mould(name, replace(request, prompt=other_prompt, seed=other_seed))
     assert mould.image_id(quoted(request.prompt), request.seed) == request.image_id
     assert mould.derived_seed(quoted(request.prompt), ordinal) == derived_seed(name, request, ordinal)
-    assert mould.request(request.prompt, request.seed) == request
+    made = mould.entry(quoted(request.prompt), request.seed, "fox", {"split": "test"}, ordinal)
+    expected = Entry(request=request, id="fox", columns={"split": "test"}, seed_ordinal=ordinal)
+    assert made == expected
+    assert (made.quoted, made.seed, made.settings, made.size) == (
+        expected.quoted,
+        expected.seed,
+        expected.settings,
+        expected.size,
+    )
+
+
+@settings(max_examples=50, deadline=None)
+@given(_REQUEST)
+def test_an_entry_out_of_a_mould_is_changed_like_any_other(request: ImageRequest) -> None:
+    made = Mould("cats", request).entry(quoted(request.prompt), request.seed, "fox", {}, 3)
+    other = replace(request, prompt="another")
+    changed = replace(made, request=other)
+    assert changed == Entry(request=other, id="fox", columns={}, seed_ordinal=3)
+    assert changed.quoted == '"another"'
+    assert made.request == request

@@ -102,6 +102,23 @@ def test_a_row_is_taken_and_refused_as_a_prompt_of_the_manifest_is(row: Mapping[
     assert json.dumps(line.settings, sort_keys=True) == json.dumps(expected.settings, sort_keys=True)
 
 
+@settings(max_examples=300, deadline=None)
+@given(st.fixed_dictionaries({}, optional=dict.fromkeys(["prompt", "id", "width", "score", "other"], _ANY)))
+def test_a_row_that_is_handed_over_as_its_prompt_says_nothing_else(row: Mapping[str, Any]) -> None:
+    for columns in ((), ("score",)):
+        reader = _rows(columns, DefaultSettings(images_per_prompt=3))
+        prompt = reader.prompt_alone(row)
+        if prompt is not None:
+            assert reader.line(row, 1) == line_of({"prompt": prompt}, DefaultSettings(images_per_prompt=3))
+    assert _rows().prompt_alone({"prompt": "a fox 🦊"}) == "a fox 🦊"
+
+
+def test_a_seed_for_all_rows_is_checked_with_each_of_them() -> None:
+    reader = _rows((), DefaultSettings(seed=2**63 - 1, images_per_prompt=2))
+    assert reader.prompt_alone({"prompt": "a"}) is None
+    assert "the last of 2 seeds" in str(reader.line({"prompt": "a"}, 1))
+
+
 def test_all_that_is_wrong_with_a_row_is_told() -> None:
     told = _rows().line({"prompt": "a", "width": 9, "height": 9}, 1)
     assert (

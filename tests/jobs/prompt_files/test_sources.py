@@ -118,12 +118,28 @@ def test_a_process_that_reads_ahead_gives_the_same_lines_and_the_same_errors(tmp
     stream = lines(manifest, reading)
     first = next(stream)
     assert {process.pid for process in multiprocessing.active_children()} - pids, "a process reads"
-    assert [first, *stream] == [line for rows in source_rows(manifest) for line in rows.lines]
+    assert [first, *stream] == [row for rows in source_rows(manifest) for row in rows.rows]
     assert list(reading.sha256) == [str(tmp_path / "p.jsonl")]
     with pytest.raises(ManifestError) as caught:
         list(lines(_manifest(tmp_path, contents=BAD)))
     assert len(str(caught.value).split("\n")) == 2
     assert {process.pid for process in multiprocessing.active_children()} == pids, "none is left"
+
+
+@pytest.mark.usefixtures("always_ahead")
+def test_a_row_with_its_prompt_alone_is_a_line_like_those_of_the_manifest(tmp_path: Path) -> None:
+    settings = "settings: {images_per_prompt: 2, width: 64}\nprompts: [a, b]\n"
+    of_manifest, of_file = (
+        lines(_manifest(tmp_path, settings)),
+        list(lines(_manifest(tmp_path, settings)))[2:],
+    )
+    assert list(islice(of_manifest, 2)) == of_file
+    settings += "sweep: {seed: [1, 2]}\n"
+    of_manifest, of_file = (
+        lines(_manifest(tmp_path, settings)),
+        list(lines(_manifest(tmp_path, settings)))[2:],
+    )
+    assert list(islice(of_manifest, 2)) == of_file
 
 
 @pytest.mark.usefixtures("always_ahead")
