@@ -37,6 +37,10 @@ class LedgerUnavailable(LedgerError):
     """Redis is away or cannot write for now: the same call may go through later."""
 
 
+class BrokenShard(LedgerError):
+    """A shard in Redis that nobody can read; its images have to be submitted again."""
+
+
 class JobError(ImagemillError):
     """A job does not exist, is in a state that forbids the action, or its output is taken."""
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from jobs.layouts.stored_shard import LayoutName
@@ -41,6 +42,10 @@ class JobSpec:
     """How its shards lie in the output: `jobs.layouts`."""
     narrowed: str = ""
     """How the submission was narrowed: "--limit 10", or nothing."""
+
+    def __post_init__(self) -> None:
+        if not Path(self.output).is_absolute():
+            raise ValueError(f"output {self.output!r}: must be absolute")
 
     @property
     def pipeline(self) -> str:
@@ -96,6 +101,12 @@ class Claim:
     shard: str
     attempt: str
     blob: bytes
+    suspects: frozenset[int] = frozenset()
+    """Images of the job, by index, that are rendered alone: a worker died with them, or may have."""
+    all_suspect: bool = False
+    """Whether all of the shard's are."""
+    condemned: frozenset[int] = frozenset()
+    """Images of the job that are not rendered again: workers died of them alone."""
 
     @property
     def fence(self) -> tuple[str, str, str, str]:
@@ -143,6 +154,8 @@ class JobStatus:
     """Workers that hold a shard of it now."""
     notices: Mapping[str, str]
     """What those workers wait for, when they do: a full disk."""
+    broken: Mapping[int, str]
+    """Shards that cannot be read, and why; their images are left."""
 
     @property
     def eta_seconds(self) -> float | None:
@@ -150,6 +163,37 @@ class JobStatus:
         if self.state == "finished" or self.images_per_second <= 0:
             return None
         return self.left / self.images_per_second
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recovery:
+    """A job that Redis lost, as its output tells of it. Its shards are stored before (`Ledger.stage`)."""
+
+    incarnation: str
+    total: int
+    held: int
+    done: Sequence[int]
+    """Images that the output holds, by their index in the job."""
+    flagged: Sequence[int]
+    """Those of them that are doubted."""
+    failures: Mapping[int, Mapping[str, Any]]
+    """As `LedgerView.failures` tells them."""
+    shards: int
+    """How many were staged."""
+    first_waiting: int
+    """The number of the first that is to be rendered."""
+    waiting: int
+    """How many are; their numbers follow one another."""
+
+
+def as_bits(indices: Iterable[int]) -> bytes:
+    """The bits of these images, as `is_done` reads them."""
+    bits = bytearray()
+    for index in indices:
+        if index // 8 >= len(bits):
+            bits.extend(bytes(index // 8 + 1 - len(bits)))
+        bits[index // 8] |= 128 >> index % 8
+    return bytes(bits)
 
 
 def is_done(bits: bytes, index: int) -> bool:

@@ -15,7 +15,7 @@ from typing import Any, Literal, cast
 
 from jobs import redis_keys
 from jobs.errors import JobError, LeaseLost, OtherHardware, Overtaken
-from jobs.job import Claim, JobSpec, LeaseState, RowsKey
+from jobs.job import Claim, JobSpec, LeaseState, Recovery, RowsKey, as_bits
 from jobs.ledger_view import LedgerView
 from jobs.redis_errors import redis_errors_as_ours
 
@@ -24,6 +24,7 @@ _SCRIPTS = (
     "add",
     "claim",
     "renew",
+    "alone",
     "record",
     "complete",
     "release",
@@ -32,9 +33,13 @@ _SCRIPTS = (
     "finish",
     "control",
     "retry",
+    "recover",
     "refuse",
+    "set_aside",
     "rows",
 )
+STAGED = 600
+"""Seconds that the shards of a recovery wait for the next of them, or for its end."""
 REFUSAL = 300
 """Seconds that a worker's refusal of a job holds: a hiccup of a network must not halt a job for good."""
 RATE_WINDOW = 600.0
@@ -74,15 +79,6 @@ class Ledger(LedgerView):
 
         Returns (job_id, created). Raises JobError when another job owns the output.
         """
-        fields: dict[str, str | int] = {
-            "name": spec.name,
-            "output": spec.output,
-            "model": spec.model,
-            "pipeline": spec.pipeline,
-            "max_failures": 0 if spec.max_failures is None else spec.max_failures,
-            "retention": spec.retention,
-        }
-        pairs = [part for pair in fields.items() for part in pair]
         answer, job_id = self._run(
             "create",
             spec.name,
@@ -92,12 +88,17 @@ class Ledger(LedgerView):
             secrets.token_hex(8),
             spec.priority,
             json.dumps(asdict(spec), ensure_ascii=False),
-            *pairs,
+            *_fields(spec),
         )
         if answer == b"taken":
             raise JobError(
                 f"{spec.output}: {job_id.decode()} is writing there and its manifest was another: "
                 f"wait for it, or `imagemill cancel {job_id.decode()}`, or name another output"
+            )
+        if answer == b"ending":
+            raise JobError(
+                f"{spec.output}: {job_id.decode()}, of this very manifest, is ending there: wait for it "
+                f"(`imagemill watch {job_id.decode()}`) and submit again"
             )
         return job_id.decode(), answer == b"created"
 
@@ -128,6 +129,50 @@ class Ledger(LedgerView):
             }[answer]
             raise (Overtaken if answer in {"closed", "moved"} else JobError)(f"{job_id}: {why}")
 
+    def stage(self, incarnation: str, shards: Sequence[tuple[int, bytes]]) -> None:
+        """Stores shards (number, blob) for a recovery, which `recover` ends; else they expire."""
+        with redis_errors_as_ours():
+            pipe = self._redis.pipeline()
+            pipe.hset(redis_keys.job(incarnation, "shards"), mapping=dict(shards))
+            pipe.expire(redis_keys.job(incarnation, "shards"), STAGED)
+            pipe.execute()
+
+    def recover(self, job_id: str, spec: JobSpec, digest: str, recovery: Recovery) -> None:
+        """Puts back a job that Redis lost, sealed, as its next run; all of it or nothing.
+
+        Raises JobError when Redis holds the job, another owns the output, or what was staged is gone.
+        """
+        failures = [
+            part for i, f in recovery.failures.items() for part in (i, json.dumps(f, ensure_ascii=False))
+        ]
+        fields = _fields(spec)
+        answer = self._run(
+            "recover",
+            job_id,
+            recovery.incarnation,
+            spec.name,
+            redis_keys.output(spec.output),
+            digest,
+            spec.priority,
+            json.dumps(asdict(spec), ensure_ascii=False),
+            recovery.total,
+            recovery.held,
+            as_bits(recovery.done),
+            as_bits(recovery.flagged),
+            recovery.shards,
+            recovery.first_waiting,
+            recovery.waiting,
+            len(fields),
+            *fields,
+            *failures,
+        ).decode()
+        if answer != "recovered":
+            why = {
+                "known": f"this Redis holds it: `imagemill status {job_id}` tells how it stands",
+                "expired": "what was stored of it has expired: run the same command again",
+            }
+            raise JobError(f"{job_id}: {why.get(answer, f'its output is {answer}')}")
+
     # Rendering.
 
     def claim(
@@ -151,14 +196,36 @@ class Ledger(LedgerView):
         if not answer:
             return None
         kind, job_id, incarnation, shard, attempt = (part.decode() for part in answer[:5])
-        return Claim(cast(Literal["shard", "finish"], kind), job_id, incarnation, shard, attempt, answer[5])
+        suspects = answer[6].decode()
+        return Claim(
+            cast(Literal["shard", "finish"], kind),
+            job_id,
+            incarnation,
+            shard,
+            attempt,
+            answer[5],
+            suspects=frozenset(() if suspects == "*" else json.loads(suspects)),
+            all_suspect=suspects == "*",
+            condemned=frozenset(json.loads(answer[7])),
+        )
 
-    def renew(self, claims: Sequence[Claim], lease: float) -> list[LeaseState]:
-        """Renews leases; for each: held, lost, or ending (the job was cancelled or stopped)."""
+    def renew(self, claims: Mapping[Claim, Sequence[int]], lease: float) -> list[LeaseState]:
+        """Renews leases; for each: held, lost, or ending (the job was cancelled or stopped).
+
+        With each claim, by index in the job, the images that a death of its worker would cost now.
+        """
         if not claims:
             return []
-        parts = [part for claim in claims for part in claim.fence]
+        parts = [part for claim, rows in claims.items() for part in (*claim.fence, json.dumps(list(rows)))]
         return [state.decode() for state in self._run("renew", int(lease * 1000), *parts)]
+
+    def begin_alone(self, claim: Claim, index: int) -> None:
+        """Says that an image has its worker's rows to itself: it is charged when the lease runs out now.
+
+        Raises LeaseLost when another attempt holds the shard.
+        """
+        if int(self._run("alone", *claim.fence, index)) < 0:
+            raise _lost(claim)
 
     def record(
         self,
@@ -196,7 +263,7 @@ class Ledger(LedgerView):
         failures = [part for i, f in failed.items() for part in (i, json.dumps(f, ensure_ascii=False))]
         turned = int(self._run(script, *claim.fence, len(marks), *marks, *failures))
         if turned < 0:
-            raise LeaseLost(f"{claim.job_id}: shard {claim.shard} is another attempt's by now")
+            raise _lost(claim)
         return turned
 
     def release(self, claim: Claim) -> None:
@@ -206,6 +273,10 @@ class Ledger(LedgerView):
     def refuse(self, claim: Claim, worker: str, reason: str) -> None:
         """Gives a claim back and says why this worker takes no shard of the job for `REFUSAL` seconds."""
         self._run("refuse", *claim.fence, worker, reason, REFUSAL * 1000)
+
+    def set_aside(self, claim: Claim, reason: str) -> None:
+        """Takes a shard that nobody can read out of its job, which ends without its images."""
+        self._run("set_aside", *claim.fence, reason)
 
     def settle_rows(
         self, claim: Claim, size: RowsKey, *, rows: int = 0, measured: bool = True, mixed: bool = False
@@ -242,7 +313,7 @@ class Ledger(LedgerView):
             int(cap),
         )
         if answer == -1:
-            raise LeaseLost(f"{claim.job_id}: shard {claim.shard} is another attempt's by now")
+            raise _lost(claim)
         return answer
 
     def add_work(self, size: RowsKey, row_evaluations: int, seconds: float) -> None:
@@ -337,6 +408,23 @@ class Ledger(LedgerView):
                 "moved": "it is not finished, or was sent back already",
             }
             raise JobError(f"{job_id}: {why.get(answer, f'its output is {answer}')}")
+
+
+def _lost(claim: Claim) -> LeaseLost:
+    return LeaseLost(f"{claim.job_id}: shard {claim.shard} is another attempt's by now")
+
+
+def _fields(spec: JobSpec) -> list[str | int]:
+    """Those fields of a job's hash that its spec decides, and their values."""
+    fields: dict[str, str | int] = {
+        "name": spec.name,
+        "output": spec.output,
+        "model": spec.model,
+        "pipeline": spec.pipeline,
+        "max_failures": 0 if spec.max_failures is None else spec.max_failures,
+        "retention": spec.retention,
+    }
+    return [part for pair in fields.items() for part in pair]
 
 
 def _json_list(items: Sequence[str]) -> str:

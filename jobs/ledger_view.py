@@ -59,8 +59,9 @@ class LedgerView:
             pipe.llen(redis_keys.job(job_id, "ready"))
             pipe.hgetall(redis_keys.job(job_id, "leased"))
             pipe.hgetall(redis_keys.job(job_id, "refusals"))
+            pipe.hgetall(redis_keys.job(job_id, "broken"))
             pipe.time()
-            raw, ready, leased, refusals, (seconds, micros) = pipe.execute()
+            raw, ready, leased, refusals, broken, (seconds, micros) = pipe.execute()
         if not raw:
             raise self._no_such(job_id)
         job = {k.decode(): v.decode() for k, v in raw.items()}
@@ -83,6 +84,7 @@ class LedgerView:
             refusals=_standing(refusals, now),
             workers=workers,
             notices=self._notices(workers),
+            broken={int(shard): reason.decode() for shard, reason in sorted(broken.items())},
             **figures,
         )
 
@@ -92,7 +94,13 @@ class LedgerView:
             spec = self._redis.get(redis_keys.job(job_id, "spec"))
         if spec is None:
             raise self._no_such(job_id)
-        return JobSpec(**json.loads(spec))
+        try:
+            return JobSpec(**json.loads(spec))
+        except (ValueError, TypeError) as error:
+            raise LedgerError(
+                f"{job_id}: its settings in Redis are not as this imagemill writes them ({error}): run one "
+                "version for producers and workers, and submit again with it"
+            ) from None
 
     def submission(self, job_id: str) -> Submission:
         """How far the submission of a job has come."""

@@ -3,7 +3,7 @@
 `jobs/lua/prelude.lua` spells the same names for the scripts; a test holds the two together.
 
 key                       type    written by               read by         lifetime
-imagemill:numbers         hash    create                   create          none: numbers never start again
+imagemill:numbers         hash    create, recover          create          none: numbers never start again
 imagemill:jobs            zset    create; pruned by list   status, list    none: one entry a retained job
 imagemill:active          zset    create, retry, finish    claim, status   none: one entry an unfinished job
 imagemill:leases          zset    claim, renew, reap …     reap            none: one entry a claimed shard
@@ -24,6 +24,12 @@ imagemill:job:ID:flagged  string  record, complete         retry           reten
 imagemill:job:ID:refusals hash    refuse                   claim, status   retention after it finished
 imagemill:job:ID:workers  set     claim                    finish          retention after it finished
 imagemill:job:ID:rows     hash    rows                     rows            retention after it finished
+imagemill:job:ID:expiries hash    reap, claim; record …    claim           retention after it finished
+imagemill:job:ID:deaths   hash    reap, claim; retry       claim           retention after it finished
+imagemill:job:ID:broken   hash    set_aside; retry         status          retention after it finished
+
+`recover` writes what `create`, `add` and `record` do. Before it, the job's shards lie under its incarnation,
+in place of its id, for at most 10 minutes (`jobs.ledger.STAGED`).
 
 An unfinished job has no TTL on purpose: losing its keys would lose work. Besides these there are Celery's
 own: the queue list `imagemill`, `_kombu*` and `unacked*`.
@@ -34,13 +40,18 @@ job:ID          fields: see `jobs.job.JobStatus`; beside those `digest` (what wa
 job:ID:spec     JSON of `jobs.job.JobSpec`, the manifest in it: read once by a worker
 job:ID:shards   shard number -> zstd-compressed requests, `jobs.shard`
 job:ID:ready    shard numbers that wait; the head is claimed next, what comes back goes to the head
-job:ID:leased   shard number (or `finish`) -> JSON {"a": attempt, "w": worker, "t": ms since 1970}
+job:ID:leased   shard number (or `finish`) -> JSON {"a": attempt, "w": worker, "t": ms since 1970, "rows": the
+                images in its rows or not written yet, "alone": the one that has them to itself}
 job:ID:done     one bit an image, by its index in the job
 job:ID:failures index -> JSON {"shard", "position", "image_id", "reason"}
 job:ID:flagged  one bit an image that is kept but doubted
 job:ID:refusals worker -> JSON {"until": ms since 1970, "reason"}: why it does not take the job till then
 job:ID:workers  every worker that claimed a shard
 job:ID:rows     kind of device and size of picture -> rows of a forward, the same for all of the job's workers
+job:ID:expiries shard number -> JSON {"count", "images"}: how often in a row its lease ran out without a new
+                picture, and what was in the rows then
+job:ID:deaths   index -> how many workers died while they rendered the image alone
+job:ID:broken   shard number -> why it cannot be read
 rows            device, model, size -> rows, as measured last; a lack of memory lowers the job's alone
 rates           device, model, size -> JSON [row evaluations, seconds]: the latest work, older work fading
 """
@@ -74,6 +85,9 @@ JOB_PARTS = (
     "refusals",
     "workers",
     "rows",
+    "expiries",
+    "deaths",
+    "broken",
 )
 
 

@@ -51,8 +51,15 @@ class Work:
 class Engine:
     """Renders orders until it is stopped; `load` makes the renderer of a pipeline, one is kept."""
 
-    def __init__(self, load: Callable[[Pipeline], Renderer], *, writers: int = 4) -> None:
-        self._load = load
+    def __init__(
+        self,
+        load: Callable[[Pipeline], Renderer],
+        *,
+        writers: int = 4,
+        on_taken: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_taken` is called on the engine's thread when orders have entered the rows; it never blocks."""
+        self._load, self._on_taken = load, on_taken
         self._orders = Orders()
         self._stop = threading.Event()
         self._renderer: Renderer | None = None
@@ -64,7 +71,7 @@ class Engine:
         self._most_rows: dict[tuple[Pipeline, int, int], int] = {}
         self._writers = ThreadPoolExecutor(writers, thread_name_prefix="writer")
         self._written = threading.Condition()
-        self._unwritten = 0
+        self._unwritten: set[Order] = set()
         self._steps = 0
         self._elsewhere = 0.0
         """Seconds spent on questions and on images alone, while a bucket's rows stood still."""
@@ -99,6 +106,11 @@ class Engine:
         self._unwanted |= set(self._in_rows) & set(orders)
         return self._orders.withdraw(orders)
 
+    def in_flight(self) -> list[Order]:
+        """The orders that a death of this process would cost: in the rows, or not written yet."""
+        with self._written:
+            return [*self._in_rows, *self._unwritten]
+
     def fitting(self, bucket: Bucket) -> Bucket:
         """The bucket with as many of its rows as the device's memory was seen to have room for."""
         most = self._most_rows.get((bucket.pipeline, bucket.height, bucket.width), bucket.rows)
@@ -112,7 +124,7 @@ class Engine:
     def flush(self, timeout: float) -> None:
         """Waits until the writers have nothing left to write, at most `timeout` seconds."""
         with self._written:
-            self._written.wait_for(lambda: self._unwritten == 0, timeout)
+            self._written.wait_for(lambda: not self._unwritten, timeout)
 
     def stop(self) -> None:
         """Makes the engine leave its rows after the step it is in; what was in them is not delivered."""
@@ -171,15 +183,17 @@ class Engine:
         return True
 
     def _serve(self, pipeline: Pipeline) -> None:
-        """Answers the questions to the loaded pipeline and drains one of its buckets."""
+        """Answers the questions to the loaded pipeline, drains one of its buckets, then what runs alone."""
         assert self._renderer is not None
         self._answer(self._renderer, pipeline)
         if (bucket := self._orders.next_bucket(pipeline)) is not None:
             self._render(self._renderer, bucket, self._line(self._renderer, bucket))
             self._in_rows, self._unwanted = [], set()
-            postponed, self._postponed = self._postponed, []
-            for order, doubt in postponed:
-                self._render_alone(self._renderer, order, doubt, postpone=False)
+        while (suspect := self._orders.next_alone(pipeline)) is not None:
+            self._render_by_itself(self._renderer, suspect)
+        postponed, self._postponed = self._postponed, []
+        for order, doubt in postponed:
+            self._render_alone(self._renderer, order, doubt, postpone=False)
 
     def _answer(self, renderer: Renderer, pipeline: Pipeline) -> None:
         began = time.monotonic()
@@ -207,6 +221,8 @@ class Engine:
                 return []
             orders = self._orders.take(bucket, free_rows, renderer.forwards, self._steps)
             outstanding.extend(orders)
+            if orders:
+                self._on_taken()
             return orders
 
         return _Source(take, lambda count: self._orders.upcoming(bucket, count), outstanding, open=True)
@@ -240,6 +256,19 @@ class Engine:
             log.warning("out of memory (%s): going on with %d rows", _say(error), most)
         except Exception as error:
             self._isolate(renderer, bucket, source, error)
+
+    def _render_by_itself(self, renderer: Renderer, order: Order) -> None:
+        """Renders an order in rows that are empty otherwise; its bytes are those it has among others."""
+        assert order.alone is not None
+        try:
+            order.alone()
+        except ImagemillError as error:
+            self._retire(order, error)
+            return
+        source = _only([order])
+        self._in_rows = source.outstanding
+        self._render(renderer, order.bucket, source)
+        self._in_rows, self._unwanted = [], set()
 
     def _count(self, order: Order, seconds: float) -> None:
         request, bucket = order.request, order.bucket
@@ -319,10 +348,10 @@ class Engine:
 
     def _retire(self, order: Order, outcome: Outcome) -> None:
         with self._written:
-            while not self._written.wait_for(lambda: self._unwritten < 2 * order.bucket.rows, 0.2):
+            while not self._written.wait_for(lambda: len(self._unwritten) < 2 * order.bucket.rows, 0.2):
                 if self._stop.is_set():
                     raise Stopped
-            self._unwritten += 1
+            self._unwritten.add(order)
         self.images += isinstance(outcome, Finished)
         self._writers.submit(self._deliver, order, outcome)
 
@@ -332,7 +361,7 @@ class Engine:
                 order.deliver(outcome)
         finally:
             with self._written:
-                self._unwritten -= 1
+                self._unwritten.discard(order)
                 self._written.notify_all()
 
 

@@ -8,12 +8,12 @@ import logging
 import platform
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from jobs.dataset_card import Contents, contents, dataset_card, is_ours
-from jobs.durable import write_atomically
+from jobs.durable import remove_temporaries, write_atomically
 from jobs.metadata import imagemill_version
 from jobs.output import Output
 from worker.preview import contact_sheet, spread
@@ -44,12 +44,15 @@ class JobReport:
     """None when no worker ever claimed a shard of it."""
     finished_at: str
     workers: Sequence[str]
+    broken: Mapping[int, str] = field(default_factory=dict)
+    """Shards that could not be read, and why: their images are neither done nor failed."""
 
 
 def finish_output(output: Output, report: JobReport, check: Callable[[], None] = lambda: None) -> None:
     """Write failures.jsonl, preview.jpg, README.md and, last, job.json; then take the spool away.
 
-    First, shards get what a crash right after their commit kept from them (`StoredShard.complete`).
+    First, shards get what a crash right after their commit kept from them (`StoredShard.complete`). What
+    killed writers left goes; nobody else writes there by then.
     Safe to run again, also after a crash in its middle: the same output and report give the same files.
     failures.jsonl exists only when something failed that the output does not hold. The spool of a job that
     left images neither done nor failed (it was cancelled) stays: the next submission adopts from it. A
@@ -70,6 +73,8 @@ def finish_output(output: Output, report: JobReport, check: Callable[[], None] =
         write_atomically(output.path / "preview.jpg", _preview(output, found))
         _write_card(output.path / "README.md", dataset_card(found, failures=len(failures), preview=True))
     check()
+    for folder in (output.path, output.private, output.jobs):
+        remove_temporaries(folder)
     text = json.dumps(_job_json(report, found, len(failures)), ensure_ascii=False, indent=2)
     write_atomically(output.path / "job.json", f"{text}\n".encode())
     check()
@@ -102,6 +107,7 @@ def _job_json(report: JobReport, found: Contents, failures: int) -> dict[str, An
             "finished": report.finished_at,
         },
         "workers": list(report.workers),
+        "set_aside": {str(shard): reason for shard, reason in report.broken.items()},
         "versions": {"imagemill": imagemill_version(), "python": platform.python_version(), **_versions()},
         "manifest": report.manifest,
     }

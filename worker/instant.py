@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 
@@ -22,7 +24,8 @@ class InstantRenderer:
     """Draws colour blocks that follow from the image_id, after `seconds` a micro-batch.
 
     Prompts that begin with "!raise" raise RuntimeError, with "!black" give one flat colour, with "!nan" give
-    a picture that is not finite, alone as among others: a test's way to a bad image.
+    a picture that is not finite, alone as among others, with "!die" kill the process: a test's way to a bad
+    image.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -65,6 +68,8 @@ class InstantRenderer:
 
 
 def _draw(request: ImageRequest) -> Picture:
+    if request.prompt.startswith("!die"):
+        os.kill(os.getpid(), signal.SIGKILL)
     if request.prompt.startswith("!raise"):
         raise RuntimeError(f"the stand-in model was asked to fail: {request.prompt!r}")
     shape = (request.height, request.width, 3)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from jobs.errors import OutputError
 from jobs.job import JobSpec
 from jobs.ledger_view import LedgerView
 from jobs.output import Output
@@ -29,14 +30,15 @@ def job_report(ledger: LedgerView, job_id: str, output: Output, spec: JobSpec) -
         started_at=_iso(status.started) if status.started else None,
         finished_at=_iso(status.ended),
         workers=ledger.workers_of(job_id),
+        broken=status.broken,
     )
 
 
 def _manifest(output: Output, job_id: str, spec: JobSpec) -> Mapping[str, Any]:
     """The manifest as the submitter left it in the output; without its prompts when that is gone."""
     try:
-        return dict(json.loads((output.jobs / f"{job_id}.json").read_bytes()))
-    except (OSError, ValueError):
+        return dict(json.loads(output.job_manifest(job_id).read_bytes()))
+    except (OSError, ValueError, OutputError):
         return spec.manifest
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 
 from jobs.errors import LedgerUnavailable
 from jobs.job import Claim, LeaseState
@@ -13,6 +14,8 @@ from jobs.ledger import Ledger
 log = logging.getLogger(__name__)
 _LAST_CALL = 2.0
 """Seconds for the call to Redis that the thread may be in when it is told to end."""
+_BETWEEN = 0.1
+"""Seconds between two renewals, however often images enter the rows."""
 
 
 class Keeper:
@@ -35,8 +38,10 @@ class Keeper:
         self._ledger, self._worker, self._lease, self._models = ledger, worker, lease, models
         self._facts, self._top_up = facts, top_up
         self._states: dict[Claim, LeaseState] = {}
+        self._listings: dict[Claim, Callable[[], Sequence[int]]] = {}
         self._lock = threading.Lock()
         self._ended = threading.Event()
+        self._entered = threading.Event()
         self._away = False
         self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
 
@@ -47,6 +52,7 @@ class Keeper:
     def stop(self) -> None:
         """Ends the thread and takes the worker off the list."""
         self._ended.set()
+        self._entered.set()
         if self._thread.is_alive():
             self._thread.join(_LAST_CALL)
         try:
@@ -63,6 +69,16 @@ class Keeper:
         """Renews a claim no more."""
         with self._lock:
             del self._states[claim]
+            self._listings.pop(claim, None)
+
+    def list_in_flight(self, claim: Claim, listing: Callable[[], Sequence[int]]) -> None:
+        """Has each renewal of a claim say which images a death of this process would cost."""
+        with self._lock:
+            self._listings[claim] = listing
+
+    def images_entered(self) -> None:
+        """Renews soon, for other images are in flight now."""
+        self._entered.set()
 
     def state(self, claim: Claim) -> LeaseState:
         """What the last renewal said of a claim; lost when it is not held here any more."""
@@ -71,28 +87,39 @@ class Keeper:
 
     def _run(self) -> None:
         while not self._ended.is_set():
-            try:
-                self._renew()
-                self._ledger.reap()
-                self._ledger.heartbeat(self._worker, self._facts())
-                if self._ledger.queued() == 0 and (
-                    waiting := self._ledger.waiting(self._worker, self._models)
-                ):
-                    self._top_up(waiting)
-                self._away = False
-            except LedgerUnavailable as error:
-                if not self._away:
-                    log.warning("%s; trying on", error)
-                self._away = True
-            except Exception:
-                # A keeper that dies would let every lease run out: say it and try again.
-                log.exception("keeping the leases failed; trying on")
-            self._ended.wait(min(1.0, self._lease / 3))
+            round_ends = time.monotonic() + min(1.0, self._lease / 3)
+            self._try(self._keep_house)
+            while (left := round_ends - time.monotonic()) > 0 and self._entered.wait(left):
+                if self._ended.is_set():
+                    return
+                self._entered.clear()
+                self._try(self._renew)
+                self._ended.wait(_BETWEEN)
+
+    def _try(self, duty: Callable[[], None]) -> None:
+        try:
+            duty()
+            self._away = False
+        except LedgerUnavailable as error:
+            if not self._away:
+                log.warning("%s; trying on", error)
+            self._away = True
+        except Exception:
+            # A keeper that dies would let every lease run out: say it and try again.
+            log.exception("keeping the leases failed; trying on")
+
+    def _keep_house(self) -> None:
+        self._renew()
+        self._ledger.reap()
+        self._ledger.heartbeat(self._worker, self._facts())
+        if self._ledger.queued() == 0 and (waiting := self._ledger.waiting(self._worker, self._models)):
+            self._top_up(waiting)
 
     def _renew(self) -> None:
         with self._lock:
-            claims = list(self._states)
-        for claim, state in zip(claims, self._ledger.renew(claims, self._lease), strict=True):
+            listings = {claim: self._listings.get(claim) for claim in self._states}
+        in_flight = {claim: [] if listing is None else listing() for claim, listing in listings.items()}
+        for claim, state in zip(in_flight, self._ledger.renew(in_flight, self._lease), strict=True):
             with self._lock:
                 if claim in self._states:
                     self._states[claim] = state

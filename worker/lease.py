@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
-from jobs.errors import ImagemillError, JobError, LeaseLost, LedgerUnavailable
+from jobs.errors import BrokenShard, ImagemillError, JobError, LeaseLost, LedgerUnavailable
 from jobs.job import Claim
 from jobs.ledger import Ledger
 from worker.keeper import Keeper
@@ -54,6 +54,10 @@ class Lease:
         if self._stop.is_set():
             raise GiveBack("released")
 
+    def list_in_flight(self, listing: Callable[[], Sequence[int]]) -> None:
+        """From now on each renewal says which images of the job a death of this process would cost."""
+        self._keeper.list_in_flight(self.claim, listing)
+
     def patiently(self, call: Callable[[], Result]) -> Result:
         """Makes a ledger call until Redis answers; raises GiveBack when told to stop meanwhile."""
         while True:
@@ -80,6 +84,11 @@ class Lease:
         except (LeaseLost, JobError, LedgerUnavailable) as error:
             log.warning("%s; leaving it", error)
             return "lost"
+        except BrokenShard as error:
+            reason = str(error)
+            log.error("%s: shard %s is set aside: %s", self.claim.job_id, self.claim.shard, reason)
+            self._tell(lambda: self.ledger.set_aside(self.claim, reason))
+            return "set aside"
         except (ImagemillError, OSError) as error:
             reason = str(error)
             log.error("this worker does not take %s: %s", self.claim.job_id, reason)

@@ -37,7 +37,8 @@ class Finished:
 
 
 Outcome = Finished | ImagemillError
-"""An order ends in a picture; in RenderError, its own failure; or in ModelError, that of its pipeline."""
+"""An order ends in a picture; in RenderError, its own failure; in ModelError, that of its pipeline; or in
+what its `alone` raised."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,6 +51,8 @@ class Order:
     deliver: Callable[[Outcome], None]
     context: Mapping[str, Any] = field(default_factory=dict)
     """What log lines about it say: job, shard, image_id."""
+    alone: Callable[[], None] | None = None
+    """Called on the engine's thread right before the order gets all rows to itself; None: it shares them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,6 +73,8 @@ class Orders:
         """Since when a bucket has had something to wait for, the oldest first."""
         self._arrived: dict[Bucket, list[Order]] = {}
         self._waiting: dict[Bucket, Waiting[Order]] = {}
+        self._alone: list[tuple[float, Order]] = []
+        """Orders that share no rows, and when each came."""
         self._questions: list[Question] = []
         self._turn_began = self._answered = -math.inf
         self._changed = threading.Condition()
@@ -78,6 +83,9 @@ class Orders:
         """Puts orders in line, in front of nobody."""
         with self._changed:
             for order in orders:
+                if order.alone is not None:
+                    self._alone.append((time.monotonic(), order))
+                    continue
                 self._came.setdefault(order.bucket, time.monotonic())
                 self._arrived.setdefault(order.bucket, []).append(order)
             self._changed.notify()
@@ -94,7 +102,9 @@ class Orders:
         """Takes back the orders that were not taken yet; returns how many."""
         unwanted = set(map(id, orders))
         with self._changed:
-            withdrawn = 0
+            staying = [(came, order) for came, order in self._alone if id(order) not in unwanted]
+            withdrawn = len(self._alone) - len(staying)
+            self._alone = staying
             for bucket, arrived in self._arrived.items():
                 kept = [order for order in arrived if id(order) not in unwanted]
                 withdrawn += len(arrived) - len(kept)
@@ -121,6 +131,7 @@ class Orders:
                 ]
                 by_age = sorted(
                     [(came, bucket.pipeline) for bucket, came in self._came.items()]
+                    + [(came, order.bucket.pipeline) for came, order in self._alone]
                     + [(question.came, question.pipeline) for question in self._questions],
                     key=itemgetter(0),
                 )
@@ -142,6 +153,15 @@ class Orders:
         with self._changed:
             self._turn_began = time.monotonic()
             return next((bucket for bucket in self._came if bucket.pipeline == pipeline), None)
+
+    def next_alone(self, pipeline: Pipeline) -> Order | None:
+        """The order of a pipeline that is to have all rows to itself and came first, out of the line."""
+        with self._changed:
+            for place, (_came, order) in enumerate(self._alone):
+                if order.bucket.pipeline == pipeline:
+                    del self._alone[place]
+                    return order
+        return None
 
     def questions(self, pipeline: Pipeline) -> list[Question]:
         """Every question to a pipeline, taken out of the line to be answered."""
@@ -189,6 +209,8 @@ class Orders:
         with self._changed:
             buckets = [bucket for bucket in self._came if bucket.pipeline == pipeline]
             orders = [order for bucket in buckets for order in self._arrived.pop(bucket, [])]
+            orders += [order for _came, order in self._alone if order.bucket.pipeline == pipeline]
+            self._alone = [(came, order) for came, order in self._alone if order.bucket.pipeline != pipeline]
             for bucket in buckets:
                 orders += self._waiting.pop(bucket, Waiting()).remove(lambda _order: True)
                 del self._came[bucket]
@@ -200,7 +222,11 @@ class Orders:
         return taken
 
     def _others_waited_too_long(self, bucket: Bucket) -> bool:
+        # Who waits for all rows held up its shard for three leases already.
+        if any(order.bucket.pipeline == bucket.pipeline for _came, order in self._alone):
+            return True
         others = [came for other, came in self._came.items() if other != bucket]
+        others += [came for came, _order in self._alone]
         others += [question.came for question in self._questions if question.pipeline != bucket.pipeline]
         return max(self._turn_began, min(others, default=math.inf)) < time.monotonic() - PATIENCE
 

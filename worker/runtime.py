@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,6 @@ class Runtime:
         self._root = (settings.output_root if settings.output_root is not None else Path.cwd()).resolve()
         self._stop = threading.Event()
         self._space = DiskSpace(int(settings.min_free_disk), self._stop)
-        self._engine = Engine(lambda pipeline: load_renderer(pipeline, settings))
         self._keeper = Keeper(
             self._ledger,
             worker,
@@ -46,12 +46,16 @@ class Runtime:
             facts=self._facts,
             top_up=lambda waiting: wake(min(waiting, self._free_slots())),
         )
+        self._engine = Engine(
+            lambda pipeline: load_renderer(pipeline, settings), on_taken=self._keeper.images_entered
+        )
         self._lock = threading.Lock()
         self._claiming = threading.Lock()
         self._busy = 0
         self._loaded = ""
         self._last_busy = time.monotonic()
-        self._specs: dict[tuple[str, str], JobSpec] = {}
+        # By incarnation too: a job that is made anew after a wipe has its old id.
+        self._spec = lru_cache(64)(lambda job_id, _incarnation: self._ledger.spec(job_id))
 
     def start(self) -> None:
         """Starts the engine and the keeper."""
@@ -129,14 +133,14 @@ class Runtime:
         )
         if claim is None:
             return None, None
-        key = (claim.job_id, claim.incarnation)
-        if key not in self._specs:
-            try:
-                self._specs[key] = self._ledger.spec(claim.job_id)
-            except (LedgerError, JobError):
-                self._ledger.release(claim)
-                raise
-        spec = self._specs[key]
+        try:
+            spec = self._spec(claim.job_id, claim.incarnation)
+        except (LedgerUnavailable, JobError):
+            self._ledger.release(claim)
+            raise
+        except LedgerError as error:
+            self._ledger.refuse(claim, self._worker, str(error))
+            raise
         if claim.kind == "shard":
             self._loaded = spec.pipeline
             with self._lock:

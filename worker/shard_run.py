@@ -20,7 +20,7 @@ from jobs.failpoints import failpoint
 from jobs.job import JobSpec
 from jobs.latents import read_input
 from jobs.metadata import Failure
-from jobs.output import Output
+from jobs.output import Output, check_within
 from jobs.request import ImageRequest
 from jobs.settings import Settings
 from jobs.shard import Shard, decode_shard
@@ -53,6 +53,8 @@ class ShardRun:
         self._done: list[int] = []
         self._failed: dict[int, Failure] = {}
         self._flagged: set[int] = set()
+        self._ordered: dict[Order, int] = {}
+        """Every order's index in the job."""
         self._adopted = 0
         self._began = time.monotonic()
 
@@ -70,8 +72,10 @@ class ShardRun:
         self._done = self._with_space(store.adopt)
         self._flagged = store.flagged()
         self._adopted = len(self._done)
+        self._failed = self._condemned(shard)
+        self._lease.list_in_flight(self._in_flight)
         try:
-            self._record(shard, self._done, {})
+            self._record(shard, self._done, self._failed)
             self._render(shard, store)
             if not self._with_space(lambda: store.commit(list(self._failed.values()))):
                 return self._found_committed(shard)
@@ -95,7 +99,7 @@ class ShardRun:
         }
 
     def _store(self, shard: Shard) -> ShardStore:
-        return ShardStore(
+        store = ShardStore(
             self._output,
             self._number,
             self._claim.attempt,
@@ -105,6 +109,8 @@ class ShardRun:
             adopt_below=self._lease.patiently(lambda: self._ledger.first_shard(self._claim.job_id)),
             layout=self._spec.layout,
         )
+        check_within(store.folder, self._root)
+        return store
 
     def _with_space(self, write: Callable[[], Result]) -> Result:
         """Writes once the disk has space; gives the shard back when told to stop meanwhile."""
@@ -115,10 +121,33 @@ class ShardRun:
         except OSError as error:
             raise OutputError(f"{self._output.path}: {error}") from None
 
+    def _condemned(self, shard: Shard) -> dict[int, Failure]:
+        """What is not rendered again: each worker that rendered it, alone, died."""
+        reason = "the worker died each time that it rendered this image alone (its log may say why)"
+        return {
+            position: self._failure(shard, position, reason)
+            for position, index in enumerate(shard.indices)
+            if index in self._claim.condemned and position not in self._done
+        }
+
+    def _in_flight(self) -> list[int]:
+        """The images of this shard, by their index in the job, that a death of the process would cost now."""
+        return [
+            index for order in self._engine.in_flight() if (index := self._ordered.get(order)) is not None
+        ]
+
     def _render(self, shard: Shard, store: ShardStore) -> None:
-        """Orders what is missing and records results as they come, until every position is done or failed."""
-        outstanding = set(range(len(shard.entries))) - set(self._done)
-        orders = [order for position in sorted(outstanding) if (order := self._order(shard, store, position))]
+        """Renders what is missing: first, one by one, what may have killed a worker."""
+        missing = set(range(len(shard.entries))) - set(self._done) - set(self._failed)
+        suspects = {p for p in missing if self._claim.all_suspect or shard.indices[p] in self._claim.suspects}
+        if suspects:
+            log.warning("workers died over this shard: rendering %d of its images one by one", len(suspects))
+        for positions, alone in ((suspects, True), (missing - suspects, False)):
+            orders = [order for p in sorted(positions) if (order := self._order(shard, store, p, alone))]
+            self._render_all(shard, positions, orders)
+
+    def _render_all(self, shard: Shard, outstanding: set[int], orders: list[Order]) -> None:
+        """Has orders rendered and records results as they come, until every position is done or failed."""
         self._engine.submit(orders)
         try:
             while outstanding:
@@ -132,7 +161,7 @@ class ShardRun:
                 self._engine.withdraw(orders)
             self._buckets.tell_caps()
 
-    def _order(self, shard: Shard, store: ShardStore, position: int) -> Order | None:
+    def _order(self, shard: Shard, store: ShardStore, position: int, alone: bool) -> Order | None:
         request = shard.entries[position].request
         bucket = self._buckets.of(request)
         latents = None
@@ -143,7 +172,18 @@ class ShardRun:
                 self._delivered.put((position, RenderError(str(error))))
                 return None
         context = {"job": self._claim.job_id, "shard": self._number, "image_id": request.image_id}
-        return Order(bucket, request, latents, partial(self._deliver, store, position), context)
+        index = shard.indices[position]
+        begin = partial(self._begin_alone, index) if alone else None
+        order = Order(bucket, request, latents, partial(self._deliver, store, position), context, begin)
+        self._ordered[order] = index
+        return order
+
+    def _begin_alone(self, index: int) -> None:
+        """Tells the ledger what to blame should this process die now; on the engine's thread."""
+        try:
+            self._lease.patiently(lambda: self._ledger.begin_alone(self._claim, index))
+        except GiveBack:
+            raise Stopped from None
 
     def _deliver(self, store: ShardStore, position: int, outcome: Outcome) -> None:
         """Saves a picture, on a writer's thread; a full disk makes it wait, never fail."""
@@ -180,17 +220,7 @@ class ShardRun:
             results.append(self._delivered.get())
         for position, result in results:
             if isinstance(result, RenderError):
-                request = shard.entries[position].request
-                rows = self._engine.fitting(self._buckets.of(request)).rows
-                failed[position] = Failure(
-                    shard=self._number,
-                    position=position,
-                    entry=shard.entries[position],
-                    reason=str(result),
-                    job_id=self._claim.job_id,
-                    command=reproducing_command(request, self._spec.model, self._output.inputs, rows),
-                )
-                log.error("image %s failed: %s", request.image_id, result)
+                failed[position] = self._failure(shard, position, str(result))
             elif result is not None:
                 end = result if end is None else end
             else:
@@ -200,6 +230,19 @@ class ShardRun:
         if end is not None:
             raise end
         return done, failed
+
+    def _failure(self, shard: Shard, position: int, reason: str) -> Failure:
+        entry = shard.entries[position]
+        rows = self._engine.fitting(self._buckets.of(entry.request)).rows
+        log.error("image %s failed: %s", entry.request.image_id, reason)
+        return Failure(
+            shard=self._number,
+            position=position,
+            entry=entry,
+            reason=reason,
+            job_id=self._claim.job_id,
+            command=reproducing_command(entry.request, self._spec.model, self._output.inputs, rows),
+        )
 
     def _record(self, shard: Shard, done: list[int], failed: dict[int, Failure]) -> None:
         if done or failed:

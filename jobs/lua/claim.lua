@@ -5,7 +5,8 @@
 -- when there was nothing for its own for 2 s, or when other work of at least equal priority has waited longer
 -- than max(60 s, 10 x the load time).
 -- ARGV: worker, token, lease ms, loaded pipeline ('' for none), idle ms, load ms, models (JSON list)
--- Returns {} or {kind, job, incarnation, shard, attempt, blob}
+-- Returns {} or {kind, job, incarnation, shard, attempt, blob, suspects, condemned}: JSON lists of images that
+-- must be rendered alone ('*' for all), and of those that too many workers died of
 local worker, token, lease_ms, loaded = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local idle_ms, load_ms, models = tonumber(ARGV[5]), tonumber(ARGV[6]), cjson.decode(ARGV[7])
 local now = clock()
@@ -52,4 +53,28 @@ if chosen.kind == 'shard' then
   if number(id, 'started') == 0 then redis.call('HSET', key(id), 'started', now) end
 end
 local blob = shard ~= 'finish' and redis.call('HGET', key(id, 'shards'), shard) or ''
-return {chosen.kind, id, redis.call('HGET', key(id), 'incarnation'), shard, attempt, blob}
+local suspects, condemned = {}, {}
+if shard ~= 'finish' then
+  local deaths = redis.call('HGETALL', key(id, 'deaths'))
+  for i = 1, #deaths, 2 do
+    if tonumber(deaths[i + 1]) >= MOST_DEATHS then
+      condemned[#condemned + 1] = tonumber(deaths[i])
+    elseif is_open(id, deaths[i]) then
+      suspects[#suspects + 1] = tonumber(deaths[i])
+    end
+  end
+  local expiries = redis.call('HGET', key(id, 'expiries'), shard)
+  expiries = expiries and cjson.decode(expiries) or {count = 0, images = {}}
+  local others = {}
+  for _, index in ipairs(expiries.images) do
+    if is_open(id, index) then others[#others + 1] = index end
+  end
+  if #others > 0 and expiries.count >= SUSPECT_AFTER then
+    for _, index in ipairs(others) do suspects[#suspects + 1] = index end
+  elseif expiries.count >= SUSPECT_ALL_AFTER then
+    suspects = '*'
+  end
+end
+local function listed(list) return list == '*' and list or '[' .. table.concat(list, ',') .. ']' end
+return {chosen.kind, id, redis.call('HGET', key(id), 'incarnation'), shard, attempt, blob, listed(suspects),
+  listed(condemned)}

@@ -8,6 +8,7 @@ for i = 6, 5 + count do done[#done + 1] = ARGV[i] end
 for i = 6 + count, #ARGV do failures[#failures + 1] = ARGV[i] end
 local turned = mark_done(id, done, clock())
 mark_failed(id, failures)
+redis.call('HDEL', key(id, 'expiries'), ARGV[3])
 drop_lease(id, ARGV[3])
 settle(id)
 return turned

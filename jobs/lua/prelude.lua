@@ -4,8 +4,15 @@
 local PREFIX = 'imagemill:'
 local JOBS, ACTIVE, LEASES, ROWS = PREFIX .. 'jobs', PREFIX .. 'active', PREFIX .. 'leases', PREFIX .. 'rows'
 local JOB_PARTS = {
-  'spec', 'shards', 'ready', 'leased', 'done', 'failures', 'flagged', 'refusals', 'workers', 'rows'
+  'spec', 'shards', 'ready', 'leased', 'done', 'failures', 'flagged', 'refusals', 'workers', 'rows', 'expiries',
+  'deaths', 'broken'
 }
+
+-- How often in a row a shard's lease runs out, without a new picture, before: what was in the rows each time is
+-- rendered alone; the whole shard is, when nothing is known to have been there; the job is stopped.
+local SUSPECT_AFTER, SUSPECT_ALL_AFTER, STOP_AFTER = 3, 10, 20
+-- Workers that may die of one image that they render alone.
+local MOST_DEATHS = 2
 
 local function key(id, part)
   if part then return PREFIX .. 'job:' .. id .. ':' .. part end
@@ -43,6 +50,18 @@ local function drop_lease(id, shard)
   redis.call('ZREM', LEASES, id .. '/' .. shard)
 end
 
+-- The fields that every job begins with.
+local function begin_job(id, incarnation, digest, output, priority, now)
+  redis.call('HSET', key(id), 'incarnation', incarnation, 'digest', digest, 'output_key', output,
+    'priority', priority, 'state', 'open', 'ending', '', 'reason', '', 'paused', 0, 'run', 1, 'total', 0,
+    'shards', 0, 'left', 0, 'done', 0, 'failed', 0, 'flagged', 0, 'cursor', 0, 'held', 0, 'first_shard', -1,
+    'epoch', 0, 'created', now, 'started', 0, 'ended', 0, 'finished', 0, 'last_image', 0,
+    'waiting_since', now, 'last_claim', 0, 'window_at', 0, 'window_count', 0, 'window_rate', 0)
+  redis.call('SET', output, id)
+  redis.call('ZADD', JOBS, now, id)
+  redis.call('ZADD', ACTIVE, priority, id)
+end
+
 -- A job whose last shard is stored, or that is ending early, starts to finish once nothing is left.
 local function settle(id)
   local job = redis.call('HMGET', key(id), 'state', 'ending')
@@ -50,7 +69,10 @@ local function settle(id)
   if state == 'sealed' or (state == 'open' and ending and ending ~= '') then
     if redis.call('LLEN', key(id, 'ready')) == 0 and redis.call('HLEN', key(id, 'leased')) == 0 then
       local outcome = ending
-      if outcome == '' then outcome = number(id, 'failed') > 0 and 'failures' or 'complete' end
+      if outcome == '' then
+        local lacking = number(id, 'failed') > 0 or redis.call('EXISTS', key(id, 'broken')) == 1
+        outcome = lacking and 'failures' or 'complete'
+      end
       redis.call('HSET', key(id), 'state', 'finishing', 'ended', clock(), 'outcome', outcome)
     end
   end
@@ -69,25 +91,53 @@ local function put_back(id, shard, now)
   settle(id)
 end
 
--- Puts back every shard whose lease has run out; returns how many.
-local function reap(now)
-  local expired = redis.call('ZRANGEBYSCORE', LEASES, '-inf', now, 'LIMIT', 0, 1000)
-  for _, member in ipairs(expired) do
-    local id, shard = string.match(member, '^(.*)/([^/]*)$')
-    if redis.call('EXISTS', key(id)) == 1 then
-      put_back(id, shard, now)
-    else
-      redis.call('ZREM', LEASES, member)
-    end
-  end
-  return #expired
-end
-
 -- Ends a job early ('cancelled', 'stopped'): what waits is dropped, what is leased runs out.
 local function end_early(id, ending, reason)
   redis.call('HSET', key(id), 'ending', ending, 'reason', reason, 'paused', 0)
   redis.call('DEL', key(id, 'ready'))
   settle(id)
+end
+
+-- The image is neither done nor failed.
+local function is_open(id, index)
+  return redis.call('GETBIT', key(id, 'done'), index) == 0
+    and redis.call('HEXISTS', key(id, 'failures'), index) == 0
+end
+
+-- A shard's lease ran out: its worker died, or was cut off. An image that was alone in the rows is charged with
+-- it; else what was in them is kept, to be suspected when this goes on.
+local function blame(id, shard)
+  local lease = redis.call('HGET', key(id, 'leased'), shard)
+  if shard == 'finish' or not lease then return end
+  lease = cjson.decode(lease)
+  if lease.alone and is_open(id, lease.alone) then
+    redis.call('HINCRBY', key(id, 'deaths'), lease.alone, 1)
+    return
+  end
+  local before = redis.call('HGET', key(id, 'expiries'), shard)
+  local expiries = before and cjson.decode(before) or {count = 0, images = {}}
+  expiries.count = expiries.count + 1
+  local known = {}
+  for _, index in ipairs(expiries.images) do known[index] = true end
+  for _, index in ipairs(lease.rows or {}) do
+    if not known[index] then expiries.images[#expiries.images + 1] = index end
+  end
+  redis.call('HSET', key(id, 'expiries'), shard, cjson.encode(expiries))
+  if expiries.count >= STOP_AFTER and redis.call('HGET', key(id), 'ending') == '' then
+    end_early(id, 'stopped', 'the lease of shard ' .. shard .. ' ran out ' .. expiries.count .. ' times and no '
+      .. 'picture came of it: its workers die or are cut off before they begin; see their logs')
+  end
+end
+
+-- Puts back every shard whose lease has run out; returns how many.
+local function reap(now)
+  local expired = redis.call('ZRANGEBYSCORE', LEASES, '-inf', now, 'LIMIT', 0, 1000)
+  for _, member in ipairs(expired) do
+    local id, shard = string.match(member, '^(.*)/([^/]*)$')
+    blame(id, shard)
+    put_back(id, shard, now)
+  end
+  return #expired
 end
 
 -- Stops a job at its bound of pictures that failed or are doubted.

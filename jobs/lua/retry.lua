@@ -21,11 +21,13 @@ for i = at + 1, at + count do
       redis.call('HINCRBY', key(id), 'flagged', -1)
     end
   end
+  redis.call('HDEL', key(id, 'deaths'), ARGV[i])
   if redis.call('HDEL', key(id, 'failures'), ARGV[i]) == 1 then
     redis.call('HINCRBY', key(id), 'failed', -1)
     redis.call('HINCRBY', key(id), 'left', 1)
   end
 end
+redis.call('DEL', key(id, 'expiries'), key(id, 'broken'))
 at = at + count + 1
 -- What lies in the spool below this run's first shard is adopted from.
 if ARGV[at] then redis.call('HSET', key(id), 'first_shard', ARGV[at]) end

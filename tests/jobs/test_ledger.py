@@ -112,7 +112,7 @@ def test_a_lease_that_runs_out_goes_to_another_and_fences_the_first(
     wait_until(lambda: found.append(claim(ledger, "w2")) or found[-1], "the shard is free again")
     second = found[-1]
     assert second is not None and second.shard == first.shard and second.attempt != first.attempt
-    assert ledger.renew([first, second], 30) == ["lost", "held"]
+    assert ledger.renew({first: [], second: []}, 30) == ["lost", "held"]
     for late in (ledger.record, ledger.complete):
         with pytest.raises(LeaseLost):
             late(first, [0], {})
@@ -124,7 +124,7 @@ def test_a_renewed_lease_is_kept(ledger: Ledger, submit_job: Submit) -> None:
     submit_job(1)
     found = must_claim(ledger, lease=0.3)
     for _ in range(4):
-        assert ledger.renew([found], 0.3) == ["held"]
+        assert ledger.renew({found: []}, 0.3) == ["held"]
         assert ledger.reap() == 0
 
 
@@ -144,7 +144,7 @@ def test_a_wiped_and_resubmitted_job_refuses_the_old_incarnation(
     client.flushall()
     submit_job(2)
     assert must_claim(ledger).shard == old.shard
-    assert ledger.renew([old], 30) == ["lost"]
+    assert ledger.renew({old: []}, 30) == ["lost"]
     with pytest.raises(LeaseLost):
         ledger.complete(old, [0], {})
 
@@ -227,7 +227,7 @@ def test_a_cancelled_job_finishes_once_its_leases_are_returned(ledger: Ledger, s
     found = must_claim(ledger)
     ledger.record(found, [0], {})
     ledger.control(job_id, "cancel", "by hand")
-    assert ledger.renew([found], 30) == ["ending"]
+    assert ledger.renew({found: []}, 30) == ["ending"]
     assert claim(ledger) is None
     ledger.release(found)
     ledger.finish(must_claim(ledger))
@@ -420,6 +420,9 @@ def test_every_key_is_documented_and_has_a_ttl_or_a_reason(
     ledger.record(found, [0], failure(1), flagged={0})
     ledger.settle_rows(found, SIZE, rows=16)
     ledger.add_work(SIZE, 640, 2.0)
+    client.hset(redis_keys.job(job_id, "expiries"), "0", '{"count": 1, "images": []}')
+    client.hset(redis_keys.job(job_id, "deaths"), "0", 1)
+    client.hset(redis_keys.job(job_id, "broken"), "7", "torn")
     documented = {
         line.split()[0] for line in (redis_keys.__doc__ or "").splitlines() if line.startswith("imagemill:")
     }
@@ -570,3 +573,170 @@ def test_rows_of_a_job_that_was_wiped_or_finished_meanwhile_are_the_lost_leases(
     with pytest.raises(LeaseLost):
         ledger.settle_rows(wiped, SIZE, rows=8)
     assert client.keys("*") == []
+
+
+# Images that kill their workers.
+
+
+@pytest.fixture
+def dies(ledger: Ledger, client: redis.Redis) -> Callable[..., Claim]:
+    """A worker claims the next shard, has these images in its rows, or one alone, and dies."""
+
+    def die(rows: list[int] | None = None, *, alone: int | None = None) -> Claim:
+        found = must_claim(ledger)
+        ledger.renew({found: [] if rows is None else rows}, 30)
+        if alone is not None:
+            ledger.begin_alone(found, alone)
+        client.zadd(redis_keys.LEASES, {f"{found.job_id}/{found.shard}": 1})
+        assert ledger.reap() == 1
+        return found
+
+    return die
+
+
+def test_what_was_in_the_rows_at_three_deaths_without_a_picture_is_suspected(
+    ledger: Ledger, submit_job: Submit, dies: Callable[..., Claim]
+) -> None:
+    submit_job(1)
+    for rows in ([0, 1], [1, 2], []):
+        assert dies(rows).suspects == frozenset()
+    found = must_claim(ledger)
+    assert (found.suspects, found.all_suspect, found.condemned) == ({0, 1, 2}, False, frozenset())
+
+
+def test_a_picture_between_two_deaths_takes_the_suspicion_away(
+    ledger: Ledger, submit_job: Submit, dies: Callable[..., Claim]
+) -> None:
+    submit_job(1)
+    dies([0, 1])
+    dies([0, 1])
+    found = must_claim(ledger)
+    assert ledger.record(found, [3], {}) == 1
+    ledger.release(found)
+    dies([0, 1])
+    dies([0, 1])
+    assert must_claim(ledger).suspects == frozenset()
+
+
+def test_a_shard_with_nothing_in_the_rows_is_not_blamed_for_its_neighbours_deaths(
+    ledger: Ledger, submit_job: Submit, dies: Callable[..., Claim]
+) -> None:
+    submit_job(1)
+    for _ in range(5):
+        dies([])
+    found = must_claim(ledger)
+    assert (found.suspects, found.all_suspect) == (frozenset(), False)
+
+
+def test_ten_deaths_of_which_nothing_is_known_make_the_whole_shard_suspect_and_twenty_stop_the_job(
+    ledger: Ledger, submit_job: Submit, dies: Callable[..., Claim]
+) -> None:
+    job_id = submit_job(2)
+    for _ in range(10):
+        assert not dies().all_suspect
+    assert dies().all_suspect
+    for _ in range(8):
+        dies()
+    assert ledger.status(job_id).ending == ""
+    dies()
+    status = ledger.status(job_id)
+    assert (status.state, status.outcome) == ("finishing", "stopped")
+    assert "the lease of shard 0 ran out 20 times" in status.reason
+
+
+def test_two_deaths_alone_condemn_an_image_and_one_has_it_rendered_alone_again(
+    ledger: Ledger, submit_job: Submit, dies: Callable[..., Claim]
+) -> None:
+    job_id = submit_job(1)
+    dies([2], alone=2)
+    once = must_claim(ledger)
+    assert (once.suspects, once.condemned) == ({2}, frozenset())
+    ledger.release(once)
+    dies([2], alone=2)
+    twice = must_claim(ledger)
+    assert (twice.suspects, twice.condemned) == (frozenset(), {2})
+    ledger.record(twice, [0], failure(2))
+    ledger.release(twice)
+    again = must_claim(ledger)
+    assert again.condemned == {2}, "a failure that was not committed has to be told again"
+    ledger.complete(again, [0, 1, 3], failure(2))
+    assert (ledger.status(job_id).outcome, ledger.status(job_id).left) == ("failures", 0)
+
+
+def test_an_image_that_was_alone_and_is_done_is_charged_with_no_death(
+    ledger: Ledger, submit_job: Submit, dies: Callable[..., Claim], client: redis.Redis
+) -> None:
+    job_id = submit_job(1)
+    found = must_claim(ledger)
+    ledger.begin_alone(found, 2)
+    ledger.record(found, [2], {})
+    client.zadd(redis_keys.LEASES, {f"{job_id}/0": 1})
+    assert ledger.reap() == 1
+    assert client.exists(redis_keys.job(job_id, "deaths")) == 0
+
+
+def test_a_worker_that_gives_its_shard_back_is_blamed_for_nothing(
+    ledger: Ledger, submit_job: Submit, client: redis.Redis
+) -> None:
+    job_id = submit_job(1)
+    for _ in range(4):
+        found = must_claim(ledger)
+        ledger.renew({found: [0, 1]}, 30)
+        ledger.begin_alone(found, 1)
+        ledger.release(found)
+    found = must_claim(ledger)
+    assert (found.suspects, found.condemned) == (frozenset(), frozenset())
+    assert client.exists(redis_keys.job(job_id, "deaths"), redis_keys.job(job_id, "expiries")) == 0
+
+
+def test_who_lost_its_lease_can_have_nothing_alone(
+    ledger: Ledger, submit_job: Submit, dies: Callable[..., Claim]
+) -> None:
+    submit_job(1)
+    lost = dies([0])
+    must_claim(ledger)
+    with pytest.raises(LeaseLost):
+        ledger.begin_alone(lost, 0)
+
+
+def test_retry_forgets_who_died_of_what(
+    ledger: Ledger, submit_job: Submit, dies: Callable[..., Claim], client: redis.Redis
+) -> None:
+    job_id = submit_job(1)
+    dies([2], alone=2)
+    dies([2], alone=2)
+    ledger.complete(must_claim(ledger), [0, 1, 3], failure(2))
+    ledger.finish(must_claim(ledger))
+    ledger.retry(job_id, ledger.incarnation(job_id), 1, [], [2], [(1, b"blob")])
+    assert must_claim(ledger).condemned == frozenset()
+    assert client.exists(redis_keys.job(job_id, "deaths")) == 0
+
+
+def test_a_shard_that_is_set_aside_leaves_its_job_to_end_with_failures(
+    ledger: Ledger, submit_job: Submit
+) -> None:
+    job_id = submit_job(2)
+    ledger.set_aside(must_claim(ledger), "torn")
+    ledger.complete(must_claim(ledger), [4, 5, 6, 7], {})
+    status = ledger.status(job_id)
+    assert (status.state, status.outcome, status.left) == ("finishing", "failures", 4)
+    assert status.broken == {0: "torn"}
+
+
+def test_a_job_that_ends_is_not_called_another_manifests(
+    ledger: Ledger, submit_job: Submit, job_spec: MakeSpec
+) -> None:
+    job_id = submit_job(1)
+    must_claim(ledger)
+    ledger.control(job_id, "cancel")
+    with pytest.raises(JobError, match=f"{job_id}, of this very manifest, is ending there"):
+        ledger.create(job_spec(), "digest", 1)
+
+
+def test_settings_of_another_version_are_named_as_such(
+    ledger: Ledger, submit_job: Submit, client: redis.Redis
+) -> None:
+    job_id = submit_job(1)
+    client.set(redis_keys.job(job_id, "spec"), '{"from": "tomorrow"}')
+    with pytest.raises(LedgerError, match="not as this imagemill writes them"):
+        ledger.spec(job_id)

@@ -10,6 +10,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 
-from jobs.errors import ImagemillError, ModelError, RenderError, SettingsError
+from jobs.errors import ImagemillError, LeaseLost, ModelError, RenderError, SettingsError
 from jobs.request import ImageRequest
 from worker import orders as orders_module
 from worker.diffusion_renderer import DiffusionRenderer
@@ -625,6 +626,85 @@ def test_out_of_memory_begins_nothing_anew_that_was_withdrawn(
     gate.set()
     wait_until(lambda: {2, 3} <= set(desk.outcomes), "the others are delivered")
     assert all(set(rows) <= {2, 3} for rows in painter.steps[2:])
+
+
+def test_an_order_that_is_to_be_alone_gets_all_rows_once_they_are_empty(
+    desk: Desk, start: Start, wait_until: Wait
+) -> None:
+    gate, told = threading.Event(), []
+    painter = Painter(gate)
+    engine = start(painter, [desk.order(seed, steps=seed) for seed in (1, 2, 3)])
+    assert painter.entered.wait(5)
+    for seed in (7, 8):
+        began = partial(lambda seed: told.append((seed, len(painter.steps), desk.deliveries.copy())), seed)
+        engine.submit([replace(desk.order(seed), alone=began)])
+    engine.submit([desk.order(9)])
+    gate.set()
+    wait_until(lambda: len(desk.outcomes) == 6, "all are delivered")
+    assert painter.steps == [[3, 2, 1], [3, 2], [3], [7], [8], [9]]
+    assert [(seed, steps) for seed, steps, _ in told] == [(7, 3), (8, 4)]
+    assert desk.finished(7).rendered_by.rows == BUCKET.rows
+
+
+def test_what_its_beginning_raises_is_an_order_s_end(desk: Desk, start: Start, wait_until: Wait) -> None:
+    painter = Painter()
+
+    def begin() -> None:
+        raise LeaseLost("another attempt's")
+
+    start(painter, [replace(desk.order(1), alone=begin), desk.order(2)])
+    wait_until(lambda: len(desk.outcomes) == 2, "both end")
+    assert isinstance(desk.outcomes[1], LeaseLost)
+    assert painter.steps == [[2]]
+
+
+def test_what_is_in_the_rows_or_unwritten_is_in_flight(desk: Desk, start: Start, wait_until: Wait) -> None:
+    gate, entered = threading.Event(), []
+    painter, may_write = Painter(gate), threading.Event()
+    order = desk.order(1)
+    slow = replace(order, deliver=lambda outcome: (may_write.wait(5), order.deliver(outcome)))
+    engine = Engine(lambda _pipeline: painter, on_taken=lambda: entered.append(engine.in_flight()))
+    try:
+        engine.submit([slow])
+        assert engine.in_flight() == []
+        engine.start()
+        assert painter.entered.wait(5)
+        assert entered == [[slow]]
+        gate.set()
+        wait_until(lambda: engine.images == 1, "it is painted")
+        assert engine.in_flight() == [slow]
+        may_write.set()
+        wait_until(lambda: engine.in_flight() == [], "it is written")
+    finally:
+        may_write.set()
+        engine.close()
+
+
+def test_an_order_to_be_alone_can_be_withdrawn_and_refused(
+    desk: Desk, start: Start, wait_until: Wait
+) -> None:
+    gate = threading.Event()
+    painter = Painter(gate)
+    engine = start(painter, [desk.order(1)])
+    assert painter.entered.wait(5)
+    withdrawn = replace(desk.order(2), alone=lambda: None)
+    engine.submit([withdrawn])
+    assert engine.withdraw([withdrawn]) == 1
+    gate.set()
+    wait_until(lambda: 1 in desk.outcomes, "the first is delivered")
+    elsewhere = Desk(replace(BUCKET, pipeline=DOGS))
+    refusing = start(ModelLess())
+    refusing.submit([replace(elsewhere.order(3), alone=lambda: None)])
+    wait_until(lambda: 3 in elsewhere.outcomes, "it is refused")
+    assert isinstance(elsewhere.outcomes[3], ModelError)
+    assert 2 not in desk.outcomes
+
+
+class ModelLess:
+    """Loads nothing."""
+
+    def __call__(self, _pipeline: Pipeline) -> Renderer:
+        raise ModelError("there is none")
 
 
 def test_an_engine_that_was_never_started_can_be_closed() -> None:

@@ -100,6 +100,7 @@ def a_report(**changes):
             "started_at": "2026-01-31T12:00:01Z",
             "finished_at": "2026-01-31T12:00:09Z",
             "workers": ["gpu0@host"],
+            "broken": {},
             **changes,
         }
     )
@@ -299,3 +300,14 @@ def test_a_damaged_shard_is_named_and_nothing_is_written_over_it(output):
     with pytest.raises(OutputError, match=r"00000/metadata\.jsonl:1"):
         finish_output(output, a_report())
     assert not (output.path / "job.json").exists()
+
+
+def test_what_killed_writers_left_is_taken_away_and_nothing_else(output):
+    put(output, 0, [a_line(0)])
+    left = [".job.json.0a6c38c206c0.tmp", ".imagemill/.rows.json.0a6c38c206c0.tmp"]
+    left += [".imagemill/jobs/.foxes-1.json.0a6c38c206c0.tmp"]
+    others = [".mine.tmp", "notes.0a6c38c206c0.tmp"]
+    for name in left + others:
+        (output.path / name).touch()
+    finish_output(output, a_report())
+    assert [name for name in left + others if (output.path / name).exists()] == others

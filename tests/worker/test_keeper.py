@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import pytest
 import redis
@@ -83,7 +84,7 @@ def test_a_claim_of_another_attempt_is_told_as_lost(
     ledger.release(held)
     taken = claim(ledger, "w2", lease=30)
     wait_until(lambda: keeper.state(held) == "lost", "the renewal says so")
-    assert ledger.renew([taken], 30) == ["held"]
+    assert ledger.renew({taken: []}, 30) == ["held"]
 
 
 def test_a_claim_of_a_cancelled_job_is_told_as_ending(
@@ -146,13 +147,46 @@ def test_it_tops_up_nothing_while_there_is_nothing_to_claim(
     assert topped == []
 
 
+def test_what_enters_the_rows_is_told_at_once_and_not_at_the_next_round(
+    redis_server: EmbeddedRedis, begin: Begin, wait_until: Wait, submit_job: Submit
+) -> None:
+    ledger = Counting(redis_server.url)
+    job_id = submit_job()
+    held = claim(ledger, lease=30)
+    keeper = begin(ledger)
+    rows: list[int] = []
+    keeper.hold(held)
+    keeper.list_in_flight(held, lambda: rows)
+    for expected in ([3], [3, 1], []):
+        rows[:] = expected
+        ledger.houses = 0
+        keeper.images_entered()
+        wait_until(lambda expected=expected: rows_of(ledger, job_id) == expected, f"{expected} is told", 0.15)
+        assert ledger.houses <= 1
+
+
+def rows_of(ledger: Ledger, job_id: str) -> list[int]:
+    lease = json.loads(ledger._redis.hget(redis_keys.job(job_id, "leased"), "0"))
+    return list(lease.get("rows", []))
+
+
+class Counting(Ledger):
+    """Counts its reaps: one a round."""
+
+    houses = 0
+
+    def reap(self) -> int:
+        self.houses += 1
+        return super().reap()
+
+
 class Troubled(Ledger):
     """Every renewal raises the next of `errors`, while there are some."""
 
     errors: Sequence[Exception] = ()
     renewals = 0
 
-    def renew(self, claims: Sequence[Claim], lease: float) -> list[LeaseState]:
+    def renew(self, claims: Mapping[Claim, Sequence[int]], lease: float) -> list[LeaseState]:
         self.renewals += 1
         if self.renewals <= len(self.errors):
             raise self.errors[self.renewals - 1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import json
 import os
 import pkgutil
 import signal
@@ -16,12 +17,14 @@ from typing import Any
 import numpy as np
 import pytest
 import redis
+import zstandard
 
 from jobs import redis_keys
 from jobs.checkup import check_output
-from jobs.errors import ImagemillError, LedgerUnavailable, ModelError
+from jobs.errors import ImagemillError, LeaseLost, LedgerUnavailable, ModelError
 from jobs.job import Claim, JobSpec, JobStatus, RowsKey
 from jobs.latents import write_input
+from jobs.layouts.stored_shard import LayoutName
 from jobs.ledger import Ledger
 from jobs.metadata import Failure
 from jobs.output import Output
@@ -416,7 +419,7 @@ def test_a_lost_lease_is_left_without_a_commit_and_without_touching_its_new_hold
     taken = bench.claim("w2")
     assert running.report().ended == "lost"
     assert not bench.output.committed(0)
-    assert bench.ledger.renew([taken], 30) == ["held"]
+    assert bench.ledger.renew({taken: []}, 30) == ["held"]
     bench.painter.allowed.release(10)
     bench.engine.flush(5)
     status = bench.status()
@@ -507,7 +510,7 @@ def test_a_job_cancelled_while_the_disk_is_full_leaves_the_writers_free(
     wait_until(lambda: bench.space.notice, "the writers wait for space")
     bench.ledger.control(bench.job_id, "cancel")
     assert running.report().ended == "cancelled"
-    wait_until(lambda: bench.engine._unwritten == 0, "no writer waits for what nobody wants")
+    wait_until(lambda: not bench.engine.in_flight(), "no writer waits for what nobody wants")
     status = bench.status()
     assert (status.state, status.shards_leased, status.failed) == ("finishing", 0, 0)
 
@@ -743,13 +746,6 @@ def test_a_job_that_is_gone_from_redis_is_left_without_a_word_to_anybody(bench: 
     assert not bench.output.committed(0)
 
 
-def test_a_shard_that_this_version_cannot_read_is_refused(bench: Bench) -> None:
-    bench.submit(lines(2))
-    bench.client.hset(redis_keys.job(bench.job_id, "shards"), "0", b"no shard")
-    assert bench.run().ended == "refused"
-    assert "a shard in Redis cannot be read" in bench.status().refusals["w1"]
-
-
 def test_rows_that_do_not_fit_are_halved_for_the_job_and_told_in_the_metadata(bench: Bench) -> None:
     bench.submit(lines(6))
     bench.painter.most_rows = 2
@@ -819,3 +815,119 @@ def test_pictures_of_several_sizes_each_go_into_rows_of_their_own(bench: Bench) 
     assert bench.run().ended == "committed"
     assert bench.painter.measured == [(8, 8), (8, 16)]
     bench.check_committed(6)
+
+
+# Images that kill their workers.
+
+
+def worker_dies(bench: Bench, *positions: int, alone: int | None = None) -> None:
+    """Another worker has these in its rows, or one alone, and its lease runs out."""
+    claim = bench.claim("w2")
+    bench.ledger.renew({claim: [100 + position for position in positions]}, 30)
+    if alone is not None:
+        bench.ledger.begin_alone(claim, 100 + alone)
+    bench.client.zadd(redis_keys.LEASES, {f"{bench.job_id}/0": 1})
+    bench.wait_until(lambda: bench.status().shards_leased == 0, "the lease is reaped")
+
+
+def test_what_was_in_the_rows_when_workers_died_is_rendered_first_and_one_by_one(bench: Bench) -> None:
+    bench.submit(lines(8))
+    for _ in range(3):
+        worker_dies(bench, 2, 5)
+    forwards: list[list[int]] = []
+    paint = bench.painter._allowed
+    bench.painter._allowed = lambda asked, stop: (  # type: ignore[method-assign]
+        forwards.append([one.request.seed for one in asked]),
+        paint(asked, stop),
+    )[1]
+    report = bench.run()
+    assert (report.ended, report.rendered) == ("committed", 8)
+    assert sorted(forwards[:2]) == [[3], [6]]
+    assert sorted(map(len, forwards[2:])) == [2, 4]
+    assert bench.status().outcome == "complete"
+
+
+def test_the_ledger_knows_which_image_has_the_rows_alone_while_it_does(bench: Bench) -> None:
+    bench.submit(lines(4))
+    for _ in range(3):
+        worker_dies(bench, 1)
+    known: list[object] = []
+    paint = bench.painter._allowed
+
+    def look(asked: Sequence[Any], stop: Callable[[], bool]) -> Sequence[Any]:
+        lease = json.loads(bench.client.hget(redis_keys.job(bench.job_id, "leased"), "0"))
+        known.append((len(asked), lease.get("alone")))
+        return paint(asked, stop)
+
+    bench.painter._allowed = look  # type: ignore[method-assign]
+    assert bench.run().ended == "committed"
+    assert known == [(1, 101), (3, 101)]
+
+
+def test_an_image_that_two_workers_died_of_alone_fails_and_its_neighbours_do_not(bench: Bench) -> None:
+    bench.submit(lines(4))
+    worker_dies(bench, 1, alone=1)
+    worker_dies(bench, 1, alone=1)
+    report = bench.run()
+    assert (report.ended, report.rendered, report.failed) == ("committed", 3, 1)
+    assert [request.seed for request in bench.painter.seen] == [1, 3, 4]
+    (failure,) = bench.output.shard_failures(0)
+    assert (failure.position, failure.image_id) == (1, bench.entries[1].request.image_id)
+    assert "the worker died each time" in failure.reason
+    assert (bench.status().outcome, bench.status().left) == ("failures", 0)
+
+
+def test_the_renewals_tell_what_is_in_the_rows(bench: Bench) -> None:
+    bench.submit(lines(6))
+    bench.painter.hold_after(0)
+    told = threading.Thread(target=bench.run)
+    told.start()
+
+    def in_flight() -> list[int]:
+        lease = bench.client.hget(redis_keys.job(bench.job_id, "leased"), "0")
+        return sorted(json.loads(lease).get("rows", [])) if lease else []
+
+    bench.wait_until(lambda: in_flight() == [100, 101, 102, 103], "four rows are told")
+    bench.painter.allowed.release(100)
+    told.join()
+
+
+def test_a_shard_that_cannot_be_read_is_set_aside_and_the_job_ends(bench: Bench) -> None:
+    bench.submit(lines(2))
+    bench.client.hset(redis_keys.job(bench.job_id, "shards"), "0", b"torn")
+    claim = bench.claim()
+    bench.keeper.hold(claim)
+    lease = Lease(claim, ledger=bench.ledger, keeper=bench.keeper, worker="w1", stop=bench.stop)
+    run = ShardRun(
+        lease, bench.spec, engine=bench.engine, root=bench.root, space=bench.space, settings=bench.settings
+    )
+    assert lease.carry_out(run)["ended"] == "set aside"
+    status = bench.status()
+    assert (status.state, status.outcome, status.left) == ("finishing", "failures", 2)
+    assert "cannot be read" in status.broken[0]
+    assert status.refusals == {}
+
+
+def test_a_shard_of_another_wire_version_is_refused_by_this_worker_alone(bench: Bench) -> None:
+    bench.submit(lines(2))
+    blob = zstandard.ZstdCompressor().compress(json.dumps({"v": 99, "indices": 0, "rows": []}).encode())
+    bench.client.hset(redis_keys.job(bench.job_id, "shards"), "0", blob)
+    assert bench.run().ended == "refused"
+    assert "wire version 99" in bench.status().refusals["w1"]
+    assert (bench.status().shards_ready, bench.status().broken) == (1, {})
+
+
+@pytest.mark.parametrize("layout", ["files", "webdataset"])
+def test_an_attempt_frozen_before_its_commit_adds_nothing_to_a_later_job(
+    bench: Bench, layout: LayoutName
+) -> None:
+    bench.spec = dataclasses.replace(bench.spec, layout=layout)
+    bench.submit(lines(3))
+    frozen = bench.other_attempt(0, 1, 2)
+    bench.output.close_attempts()
+    with pytest.raises(LeaseLost):
+        frozen.commit([])
+    assert bench.output.shards() == []
+    bench.output.close_attempts()
+    report = bench.run()
+    assert (report.ended, report.adopted, report.rendered) == ("committed", 3, 0)
