@@ -10,6 +10,7 @@ This module imports no Redis client, so that `imagemill status` starts fast.
 from __future__ import annotations
 
 import fcntl
+import ipaddress
 import json
 import os
 import re
@@ -22,6 +23,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from jobs.errors import LedgerError, SettingsError
 
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
     from jobs.settings import Settings
 
 SCHEMES = ("redis://", "rediss://")
+_VERIFYING = {"ssl_cert_reqs": ("required", "CERT_REQUIRED"), "ssl_check_hostname": ("true", "True", "1")}
+"""What a TLS URL may say of the server's certificate: no more than what holds without a word."""
+_LET_PASS = "where nobody else is on the network, --insecure (IMAGEMILL_INSECURE=1) lets it pass"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +52,7 @@ def redis_url(settings: Settings, say: Callable[[str], None] | None = None) -> s
     """The URL of the Redis to use: IMAGEMILL_REDIS_URL, else that of the newest live `imagemill run`.
 
     `say` gets one line when several runs are live, for standard error. Raises SettingsError for a URL
-    that is not Redis', LedgerError when there is nothing to connect to.
+    that is not Redis' or that strangers could share, LedgerError when there is nothing to connect to.
     """
     if settings.redis_url is not None:
         url = settings.redis_url.get_secret_value()
@@ -56,6 +61,9 @@ def redis_url(settings: Settings, say: Callable[[str], None] | None = None) -> s
                 f"IMAGEMILL_REDIS_URL = {safe_url(url)}: must look like redis://:PASSWORD@HOST:6379/0, "
                 "or rediss:// for TLS"
             )
+        trouble = _trouble(url, settings.insecure)
+        if trouble is not None:
+            raise SettingsError(f"IMAGEMILL_REDIS_URL = {safe_url(url)}: {trouble}")
         return url
     live = live_connections(settings)
     if not live:
@@ -71,6 +79,40 @@ def redis_url(settings: Settings, say: Callable[[str], None] | None = None) -> s
             f"For another, set IMAGEMILL_REDIS_URL to the url in its file: {others}"
         )
     return live[0].url
+
+
+def _trouble(url: str, insecure: bool) -> str | None:
+    """What is wrong with a URL of Redis', with the remedy: its form, or that strangers could use or play it.
+
+    Who writes to Redis makes workers render; who plays it makes producers and workers believe what they like.
+    """
+    try:
+        parts = urlsplit(url)
+        options = parse_qsl(parts.query)
+        host = unquote(parts.hostname or dict(options).get("host", "localhost"))
+    except ValueError as error:
+        return f"is no URL ({error}): write redis://:PASSWORD@HOST:6379/0"
+    if ";" in url:
+        # Celery would take what follows for a second server.
+        return "names several servers: name one, and write a ; in a password as %3B"
+    if insecure or _is_loopback(host):
+        return None
+    if parts.scheme == "redis" and not parts.password:
+        return f"beyond this machine Redis needs a password or TLS (rediss://); {_LET_PASS}"
+    for option, value in options if parts.scheme == "rediss" else ():
+        if value not in _VERIFYING.get(option, (value,)):
+            return (
+                f"with {option}={value} any server passes for this one: leave it out, and name a CA of your "
+                f"own with ?ssl_ca_certs=FILE; {_LET_PASS}"
+            )
+    return None
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 @contextmanager

@@ -21,6 +21,10 @@ HUB_TIMEOUT: Final = 5.0
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_LIBRARIES = ("diffusers", "transformers", "stable_diffusion")
+"""Whose classes a pipeline may be made of (the last is where diffusers keeps its safety checker)."""
+_PICKLES = frozenset({".bin", ".ckpt", ".pkl", ".pt", ".pth"})
+_NOT_LOADED = "safety_checker"
 _LOADED_SUFFIXES = frozenset({".json", ".txt", ".safetensors", ".bin", ".model"})
 _CACHE_FROM = 1 << 20
 _SETTLED_NS = 2_000_000_000
@@ -96,6 +100,7 @@ def resolve_model(model: str, revision: str | None = None) -> ModelRef:
         found = BUILT_IN[model]
     elif is_folder_name(model):
         folder = Path(os.path.expanduser(model)).resolve()  # noqa: PTH111 - raises nothing for an unknown user
+        check_harmless(folder)
         channels, scale = _latent_form(folder)
         found = ModelRef(str(folder), folder.name, folder_revision(folder), channels, scale)
     else:
@@ -110,6 +115,35 @@ def resolve_model(model: str, revision: str | None = None) -> ModelRef:
     return found
 
 
+def check_harmless(folder: Path) -> None:
+    """Raise ModelError where loading the pipeline folder could run code that came with it.
+
+    That is: weights that are pickles alone, Python files or configurations that name them (`auto_map`), and
+    components of other libraries than diffusers and transformers.
+    """
+    try:
+        for component, library in _components(folder):
+            if library not in _LIBRARIES:
+                raise ModelError(
+                    f"{folder / 'model_index.json'}: {component} is of {library!r}: no code of a model's is "
+                    "run; name a pipeline of diffusers' and transformers' own classes"
+                )
+            for file in _listed(folder / component):
+                if file.suffix == ".py" or (file.name.endswith("config.json") and _names_code(file)):
+                    raise ModelError(
+                        f"{file}: is or names code of the model's, which is not run: remove it if the model "
+                        "loads without, or name another"
+                    )
+            suffixes = {file.suffix for file in _listed(folder / component)}
+            if suffixes & _PICKLES and ".safetensors" not in suffixes and component != _NOT_LOADED:
+                raise ModelError(
+                    f"{folder / component}: its weights are pickles, which run code when they are loaded: "
+                    "save the model as .safetensors (save_pretrained does), or name one that has them"
+                )
+    except OSError as error:
+        raise _unreadable(folder, error) from None
+
+
 def folder_revision(path: Path) -> str:
     """ "sha256:" and the hash of what a pipeline folder's loader reads: names and contents, not its place.
 
@@ -122,12 +156,26 @@ def folder_revision(path: Path) -> str:
         for name, file in _pipeline_files(path):
             total.update(f"{name}\0{_file_hash(file)}\n".encode())
     except OSError as error:
-        raise ModelError(f"model = {path}: cannot be read: {error.strerror}: {error.filename}") from None
+        raise _unreadable(path, error) from None
     return "sha256:" + total.hexdigest()
+
+
+def _unreadable(folder: Path, error: OSError) -> ModelError:
+    return ModelError(f"model = {folder}: cannot be read: {error.strerror}: {error.filename}")
 
 
 def _pipeline_files(folder: Path) -> Iterator[tuple[str, Path]]:
     """Relative name and path of each file that counts, sorted by name."""
+    found = {"model_index.json": folder / "model_index.json"}
+    for component, _library in _components(folder):
+        for file in _listed(folder / component):
+            if file.suffix in _LOADED_SUFFIXES and file.is_file():
+                found[f"{component}/{file.name}"] = file
+    yield from sorted(found.items())
+
+
+def _components(folder: Path) -> Iterator[tuple[str, object]]:
+    """Name and library of each component that model_index.json says the pipeline has."""
     if not folder.is_dir():
         raise ModelError(f"model = {folder}: there is no such folder")
     index = folder / "model_index.json"
@@ -139,17 +187,21 @@ def _pipeline_files(folder: Path) -> Iterator[tuple[str, Path]]:
     pipeline = _read_json(index)
     if not isinstance(pipeline, dict):
         raise ModelError(f"{index}: must hold a JSON object, as save_pretrained() writes it")
-    found = {"model_index.json": index}
     for component, loader in pipeline.items():
         if not (isinstance(loader, list) and len(loader) == 2 and loader[1] is not None):
             continue
         if "/" in component or component in (".", ".."):
             raise ModelError(f"{index}: {component!r} is no component's name")
-        if (folder / component).is_dir():
-            for file in (folder / component).iterdir():
-                if file.suffix in _LOADED_SUFFIXES and file.is_file():
-                    found[f"{component}/{file.name}"] = file
-    yield from sorted(found.items())
+        yield component, loader[0]
+
+
+def _listed(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _names_code(file: Path) -> bool:
+    config = _read_json(file)
+    return isinstance(config, dict) and "auto_map" in config
 
 
 def _read_json(path: Path) -> Any:

@@ -21,7 +21,7 @@ import fcntl
 import json
 import os
 import re
-import secrets
+import tempfile
 import time
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -35,6 +35,7 @@ from jobs.layouts.stored_shard import LayoutName, StoredShard, damaged, shard_na
 from jobs.layouts.webdataset import TarShard
 from jobs.metadata import Failure
 
+_CLOSED = ".closed"
 _LAYOUTS: Mapping[LayoutName, type[FolderShard] | type[TarShard]] = {
     "files": FolderShard,
     "webdataset": TarShard,
@@ -44,15 +45,29 @@ _LAYOUTS: Mapping[LayoutName, type[FolderShard] | type[TarShard]] = {
 def check_within(path: Path, root: Path) -> Path:
     """The path with its symbolic links resolved, which is `root` or below it.
 
-    Raises OutputError where it is not. Neither needs to exist.
+    Raises OutputError where it is not, or cannot be a path. Neither needs to exist.
     """
-    real, real_root = path.resolve(), root.resolve()
+    try:
+        real, real_root = path.resolve(), root.resolve()
+        os.fsencode(real)
+    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a NUL, half of a surrogate pair
+        raise OutputError(f"output {str(path)!r} cannot be a path ({error}): name another output") from None
     if real != real_root and real_root not in real.parents:
         raise OutputError(
             f"output {path} (really {real}) lies outside IMAGEMILL_OUTPUT_ROOT = {real_root}: "
             "name a folder below it, or start the workers with another IMAGEMILL_OUTPUT_ROOT"
         )
     return real
+
+
+def open_plain(file: Path, flags: int) -> int:
+    """A descriptor of the file, which is made where there is none. Raises OutputError, also for a link."""
+    try:
+        return os.open(file, flags | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    except OSError as error:
+        raise OutputError(
+            f"{file}: cannot be opened ({error.strerror}): make it a file that this user may write"
+        ) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +125,8 @@ class Output:
         try:
             for folder in (self.spool, self.inputs, self.jobs):
                 folder.mkdir(parents=True, exist_ok=True)
-            probe = self.path / f".probe.{secrets.token_hex(6)}"
-            write_atomically(probe, b"")
-            probe.unlink()
+            with tempfile.TemporaryFile(dir=self.path):
+                pass
             same_device = self.path.stat().st_dev == self.spool.stat().st_dev
         except OSError as error:
             raise OutputError(
@@ -128,8 +142,18 @@ class Output:
     def check_within(self, root: Path) -> None:
         """Raises OutputError where the folder, symbolic links resolved, is neither `root` nor below it, or a
         link in it leads what imagemill keeps there out of `root`."""
-        for folder in (self.path, self.private, self.spool, self.inputs, self.jobs):
+        for folder in (self.path, self.private):
             check_within(folder, root)
+        for folder in (self.private, self.spool):
+            try:
+                links = [entry for entry in _entries(folder) if entry.is_symlink()]
+            except OSError as error:
+                raise OutputError(
+                    f"output {self.path} cannot be read ({error.strerror}: {error.filename}): make it "
+                    "readable for this user, or name another output"
+                ) from None
+            for link in links:
+                check_within(link, root)
 
     @contextlib.contextmanager
     def locked(self, patience: float = 15.0) -> Iterator[int]:
@@ -138,13 +162,7 @@ class Output:
         A process that inherits the descriptor holds the lock too, until it ends. Waits `patience` seconds for
         who holds it, then raises JobError with that process's id. A file system without locks locks nothing.
         """
-        file = self.private / "lock"
-        try:
-            descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:
-            raise OutputError(
-                f"{file}: cannot be opened ({error.strerror}): make it writable for this user"
-            ) from None
+        descriptor = open_plain(self.private / "lock", os.O_RDWR)
         # Closed and never unlocked: unlocking would take the lock from who inherited it. The file stays: were
         # it removed, one process could lock the old one and another a new one.
         try:
@@ -237,12 +255,44 @@ class Output:
         if report.exists():
             try:
                 job_ids.add(str(json.loads(report.read_bytes())["job_id"]))
-            except (OSError, ValueError, KeyError, TypeError) as error:
+            except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
                 raise damaged(f"{report}:1", f"not a job's report ({error})") from None
-        numbers = [int(m[1]) for i in job_ids if (m := re.fullmatch(re.escape(name) + r"-(\d+)", i))]
+        numbers = [int(m[1]) for i in job_ids if (m := re.fullmatch(re.escape(name) + r"-([0-9]{1,18})", i))]
         return max(numbers, default=0) + 1
 
+    def close_attempts(self) -> None:
+        """Rename the spool folder of every attempt, so that none of them can commit any more.
+
+        For a job that begins: a worker of an earlier one, frozen until now, must not add shards to what this
+        one writes. What they finished is adopted from there all the same.
+        """
+        for shard in _entries(self.spool):
+            if shard.is_symlink():
+                continue
+            for attempt in _entries(shard):
+                if attempt.suffix != _CLOSED:
+                    with contextlib.suppress(FileNotFoundError):
+                        attempt.rename(attempt.with_name(attempt.name + _CLOSED))
+
     def write_job_manifest(self, job_id: str, manifest: Mapping[str, Any]) -> None:
-        """Keep the submission's manifest in the output, by the job's id."""
+        """Keep the submission's manifest in the output, by the job's id, which is as Redis gave it.
+
+        Raises OutputError for an id that would lead elsewhere.
+        """
         text = json.dumps(manifest, ensure_ascii=False, indent=2)
-        write_atomically(self.jobs / f"{job_id}.json", f"{text}\n".encode())
+        write_atomically(self.job_manifest(job_id), f"{text}\n".encode())
+
+    def job_manifest(self, job_id: str) -> Path:
+        """Where a submission's manifest is kept. Raises OutputError for an id that would lead elsewhere."""
+        if not re.fullmatch(r"[\w.-]+-\d+", job_id, re.ASCII):
+            raise OutputError(
+                f"{self.jobs}: Redis calls the job {job_id!r}, which is no job's id: find out who writes to "
+                "Redis, and submit to another"
+            )
+        return self.jobs / f"{job_id}.json"
+
+
+def _entries(folder: Path) -> list[Path]:
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        return list(folder.iterdir())
+    return []

@@ -41,6 +41,11 @@ def as_ours(error: redis.exceptions.RedisError) -> LedgerError:
             return LedgerUnavailable(f"Redis takes no more connections ({text}): raise its maxclients")
         case redis.exceptions.BusyLoadingError():
             return LedgerUnavailable(f"Redis does not answer yet ({text}): it is reading its data")
+        case redis.exceptions.ConnectionError() if "CERTIFICATE_VERIFY_FAILED" in text:
+            return LedgerError(
+                f"Redis' certificate is not to be trusted ({text}): name its CA in IMAGEMILL_REDIS_URL "
+                "(?ssl_ca_certs=FILE), and the host as the certificate does"
+            )
         case redis.exceptions.ConnectionError() | redis.exceptions.TimeoutError():
             return LedgerUnavailable(
                 f"Redis does not answer ({text}): is it started, and is IMAGEMILL_REDIS_URL right?"
@@ -71,5 +76,5 @@ def _full(text: str) -> LedgerUnavailable:
 def _refused(text: str) -> LedgerError:
     return LedgerError(
         f"Redis refuses us ({text}): check the user in IMAGEMILL_REDIS_URL, and give it `~imagemill* "
-        "~celery* ~_kombu* ~unacked* ~*celery.pidbox* &* +@all -@admin -@dangerous`"
+        "~celery* ~_kombu* ~unacked* ~*celery.pidbox* &* +@all -@admin -@dangerous`, or what SECURITY.md has"
     )

@@ -24,6 +24,8 @@ class Settings(BaseSettings):
 
     redis_url: SecretStr | None = None
     """redis://:password@host:port/0, rediss:// for TLS. Without it the connection file of `imagemill run`."""
+    insecure: bool = False
+    """Whether a Redis beyond this machine may be without password and TLS."""
     output_root: Path | None = None
     """A worker writes only below this folder; None means the folder it was started in."""
     lease: float = Field(30.0, ge=1.0, le=3600.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 @click.option(
     "--log-format", type=click.Choice(["plain", "json"]), help="Default: IMAGEMILL_LOG_FORMAT or plain."
 )
+@click.option("--insecure", is_flag=True, help="Use a Redis beyond this machine without password or TLS.")
 @click.option("--lifeline-fd", type=int, envvar=LIFELINE_FD, hidden=True)
 @click.pass_context
 def command(
@@ -64,6 +66,7 @@ def command(
     slots: int | None,
     name: str | None,
     log_format: Format | None,
+    insecure: bool,
     lifeline_fd: int | None,
 ) -> None:
     """Render the jobs of a Redis queue on this host: one process per claimed GPU, started again if it dies.
@@ -75,6 +78,8 @@ def command(
         return
     from worker.supervisor import run_worker
 
+    if insecure:
+        os.environ["IMAGEMILL_INSECURE"] = "1"  # the worker processes must hear of it, too
     sys.exit(
         run_worker(
             models=models,

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import os
 
+from jobs.errors import ModelError
 from jobs.settings import Settings
 from worker.renderer import Pipeline, Renderer
 
 
 def load_renderer(pipeline: Pipeline, settings: Settings) -> Renderer:
-    """Loads what renders a pipeline; torch is imported only here, and only for real models."""
+    """Loads what renders a pipeline; torch is imported only here, and only for real models.
+
+    Raises ModelError for a model that this worker does not take: the ledger offers none, but for a job whose
+    parts in Redis name two.
+    """
+    if settings.models and pipeline.model not in settings.models:
+        raise ModelError(
+            f"model = {pipeline.model}: this worker takes {', '.join(settings.models)} alone (--model or "
+            "IMAGEMILL_MODELS)"
+        )
     if pipeline.model == "instant":
         from worker.instant import InstantRenderer
 

@@ -12,7 +12,7 @@ import transformers
 from huggingface_hub import hf_hub_download
 
 from jobs.errors import ModelError
-from jobs.models import BUILT_IN, folder_revision
+from jobs.models import BUILT_IN, check_harmless, folder_revision
 from worker.image_diffusion_model import ImageDiffusionModel
 from worker.precision import resolve_device, resolve_precision
 from worker.schedulers import build_scheduler
@@ -77,7 +77,8 @@ def load_model(
 
 def _from_files(model: str, revision: str, dtype: Any) -> Any:
     """StableDiffusionPipeline of a folder or a hub id, its weights in `dtype`, whatever the files hold."""
-    arguments: dict[str, Any] = {}
+    # The safety checker is not loaded, so it need not be fetched.
+    harmless: dict[str, Any] = {"use_safetensors": True, "trust_remote_code": False, "safety_checker": None}
     if Path(model).is_absolute():
         index = Path(model, "model_index.json")
         if not index.is_file():
@@ -93,7 +94,6 @@ def _from_files(model: str, revision: str, dtype: Any) -> Any:
             raise ModelError(
                 f"model = {model}: revision = {revision!r} is no commit; submit the manifest again"
             )
-        arguments["revision"] = revision
         try:
             index = Path(hf_hub_download(model, "model_index.json", revision=revision))
         except Exception as error:
@@ -105,14 +105,14 @@ def _from_files(model: str, revision: str, dtype: Any) -> Any:
     if kind != "StableDiffusionPipeline":
         raise ModelError(f"model = {model}: it is a {kind}; only StableDiffusionPipeline can be rendered")
     try:
+        if not Path(model).is_absolute():
+            diffusers.StableDiffusionPipeline.download(model, revision=revision, **harmless)
+        check_harmless(index.parent)
         return diffusers.StableDiffusionPipeline.from_pretrained(
-            model,
-            dtype=dtype,
-            use_safetensors=True,
-            safety_checker=None,
-            requires_safety_checker=False,
-            **arguments,
+            index.parent, dtype=dtype, requires_safety_checker=False, **harmless
         )
+    except ModelError:
+        raise
     except Exception as error:
         # Files that are missing, cut or of another layout raise whatever the libraries fell over.
         raise _not_there(model, revision, error) from error

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 from jobs import connection, lifeline
-from jobs.errors import LedgerError, SettingsError
+from jobs.errors import LedgerError, LedgerUnavailable, SettingsError
 from jobs.settings import load_settings
 from worker import gpus, logs
 
@@ -146,11 +146,13 @@ def run_worker(
 def wait_for_redis(url: str, stop: Stop) -> None:
     """Return once Redis answers at `url`, or a stop is requested; say so while it does not.
 
-    Raises LedgerError when the URL or the password is wrong, which no waiting mends.
+    Raises LedgerError when the URL, the password or the certificate is wrong, which no waiting mends.
     """
     import redis
     from redis.backoff import NoBackoff
     from redis.retry import Retry
+
+    from jobs.redis_errors import as_ours
 
     remedy = "correct IMAGEMILL_REDIS_URL (redis://:PASSWORD@HOST:6379/0)"
     try:
@@ -172,6 +174,9 @@ def wait_for_redis(url: str, stop: Stop) -> None:
                     f"{connection.safe_url(url)}: Redis refuses the connection ({error}): {remedy}"
                 ) from None
             except redis.exceptions.RedisError as error:
+                ours = as_ours(error)
+                if not isinstance(ours, LedgerUnavailable):
+                    raise LedgerError(f"{connection.safe_url(url)}: {ours}") from None
                 _log.warning("Redis is away, next try in %g s: %s", pause, error)
             stop.wait(pause)
             pause = min(2 * pause, 30.0)

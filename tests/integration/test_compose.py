@@ -33,7 +33,9 @@ from worker.supervisor import Pace
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 SECRETS = {
-    "REDIS_PASSWORD": "redis-secret_1",
+    "REDIS_PRODUCER_PASSWORD": "producer-secret_1",
+    "REDIS_WORKER_PASSWORD": "worker-secret_1",
+    "REDIS_FLOWER_PASSWORD": "flower-secret_1",
     "FLOWER_USER": "ann",
     "FLOWER_PASSWORD": "flower-secret_2",
 }
@@ -98,6 +100,7 @@ class Stack:
         }  # fmt: skip
         for target in targets:
             self.place(target).mkdir(parents=True)
+        shutil.copytree(ROOT / "deploy", self.place("/deploy"), dirs_exist_ok=True)
         (folder / "bin").mkdir()
         (folder / "root").mkdir()
         if shutil.which("redis-cli") is None and shutil.which("valkey-cli") is None:
@@ -198,8 +201,9 @@ def _free_port() -> int:
 def _write_client(file: Path) -> None:
     """Stands in for the server's own client, which the bundled server comes without."""
     file.write_text(
-        f"#!{sys.executable}\nimport os, sys, redis\nassert sys.argv[1] == '-p' and sys.argv[3] == 'ping'\n"
-        "client = redis.Redis(port=int(sys.argv[2]), password=os.environ['VALKEYCLI_AUTH'])\n"
+        f"#!{sys.executable}\nimport os, sys, redis\nassert sys.argv[1::2] == ['-p', '--user', 'ping']\n"
+        "password = os.environ['VALKEYCLI_AUTH']\n"
+        "client = redis.Redis(port=int(sys.argv[2]), username=sys.argv[4], password=password)\n"
         "print('PONG' if client.ping() else 'no')\n"
     )
     file.chmod(0o755)
@@ -251,18 +255,18 @@ def test_a_job_goes_through_the_services_own_command_lines_and_flower_shows_it(
     assert shards_shown() == {repr(("cats-1", shard)) for shard in range(8)}
 
     seen = [part for process in psutil.process_iter(["cmdline"]) for part in process.info["cmdline"] or []]
-    assert not [part for part in seen if "redis-secret_1" in part or "flower-secret_2" in part]
+    assert not [part for part in seen for secret in SECRETS.values() if "secret" in secret and secret in part]
     assert stack.stop() == {"flower-1": 0, "worker-2": 0, "worker-1": 0, "redis-1": 0}
     assert not stack.healthy("redis")
 
 
 def test_a_redis_password_that_would_break_the_url_is_refused_by_the_server(stack: Stack) -> None:
-    environment = stack.environment("redis") | {"REDISCLI_AUTH": "p@ss:word"}
+    environment = stack.environment("redis") | {"REDIS_WORKER_PASSWORD": "p@ss:word"}
     told = subprocess.run(
         stack.argv("redis"), env=environment, text=True, capture_output=True, timeout=20, check=False
     )
     assert told.returncode == 2
-    assert "letters, digits" in told.stderr
+    assert "REDIS_WORKER_PASSWORD: letters, digits" in told.stderr
 
 
 def test_without_a_redis_the_workers_healthcheck_fails(stack: Stack) -> None:
@@ -287,8 +291,23 @@ def test_no_service_has_more_rights_than_it_needs() -> None:
         assert service["read_only"] is True, name
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
+        taken = {"privileged", "cap_add", "devices", "network_mode", "pid", "ipc", "userns_mode", "group_add"}
+        assert not taken & set(service), name
+        assert not [volume for volume in service.get("volumes", []) if ".sock" in volume], name
+        assert service["tmpfs"] == ["/tmp"], name
         # Ours run as the user that the Dockerfile names, Valkey's as the one that its image has.
         assert name in OURS or service["user"] == "999"
+
+
+def test_each_service_comes_to_redis_as_its_own_user_and_knows_no_other_password() -> None:
+    for name in OURS:
+        environment = services()[name]["environment"]
+        own = SECRETS[f"REDIS_{name.upper()}_PASSWORD"]
+        assert environment["IMAGEMILL_REDIS_URL"] == f"redis://{name}:{own}@redis:6379/0"
+        others = [
+            secret for variable, secret in SECRETS.items() if variable.startswith("REDIS_") and secret != own
+        ]
+        assert not [secret for secret in others if secret in str(services()[name])], name
 
 
 def test_every_setting_that_a_service_is_given_is_one_that_imagemill_knows() -> None:

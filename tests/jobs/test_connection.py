@@ -46,6 +46,68 @@ def test_a_url_that_is_not_redis_is_refused_without_showing_its_password(
     assert "secret" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("url", "trouble"),
+    [
+        ("redis://queue:6379/0", "needs a password or TLS"),
+        ("redis://10.0.0.7/0", "needs a password or TLS"),
+        ("redis://ann:@queue/0", "needs a password or TLS"),
+        ("redis://[fe80::1]/0", "needs a password or TLS"),
+        ("redis://127.0.0.1.evil.example/0", "needs a password or TLS"),
+        ("redis://localhost@queue/0", "needs a password or TLS"),
+        ("redis:///0?host=queue", "needs a password or TLS"),
+        ("redis://queue/0?password=secret", "needs a password or TLS"),
+        ("rediss://:secret@queue/0?ssl_cert_reqs=none", "ssl_cert_reqs=none any server passes"),
+        ("rediss://queue/0?ssl_cert_reqs=required&ssl_cert_reqs=CERT_NONE", "CERT_NONE any server"),
+        ("rediss://queue/0?ssl_cert_reqs=optional", "ssl_cert_reqs=optional any server"),
+        ("rediss://queue/0?ssl_check_hostname=false", "ssl_check_hostname=false any server"),
+    ],
+)
+def test_a_redis_that_strangers_could_use_or_play_is_refused_unless_insecure(
+    monkeypatch: pytest.MonkeyPatch, url: str, trouble: str
+) -> None:
+    monkeypatch.setenv("IMAGEMILL_REDIS_URL", url)
+    with pytest.raises(SettingsError) as refused:
+        redis_url(load_settings())
+    assert str(refused.value).startswith(f"IMAGEMILL_REDIS_URL = {safe_url(url)}: ")
+    assert trouble in str(refused.value)
+    assert "--insecure" in str(refused.value)
+    assert "secret" not in str(refused.value)
+    monkeypatch.setenv("IMAGEMILL_INSECURE", "1")
+    assert redis_url(load_settings()) == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://localhost/0",
+        "redis://127.8.9.10:6379/0",
+        "redis://[::1]:6379/0",
+        "redis:///0",
+        "rediss://localhost/0?ssl_cert_reqs=none",
+        "redis://:secret@queue/0",
+        "redis://ann:secret@queue/0",
+        "rediss://queue/0",
+        "rediss://:secret@queue/0?ssl_ca_certs=/etc/ca.pem&ssl_cert_reqs=required&ssl_check_hostname=true",
+    ],
+)
+def test_a_redis_on_this_machine_or_with_a_password_or_tls_is_used(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("IMAGEMILL_REDIS_URL", url)
+    assert redis_url(load_settings()) == url
+
+
+@pytest.mark.parametrize("url", ["redis://localhost/0;redis://:x@queue/0", "redis://[::1/0"])
+def test_a_url_of_two_servers_or_none_is_refused_even_when_insecure(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("IMAGEMILL_REDIS_URL", url)
+    monkeypatch.setenv("IMAGEMILL_INSECURE", "1")
+    with pytest.raises(SettingsError, match=r"name one|is no URL"):
+        redis_url(load_settings())
+
+
 def test_a_published_connection_is_found_until_its_block_ends(settings: Settings) -> None:
     with publish(settings, "redis://:secret@127.0.0.1:7/0", "out/a") as file:
         assert redis_url(settings) == "redis://:secret@127.0.0.1:7/0"

@@ -221,3 +221,38 @@ def test_a_server_that_refuses_connections_is_told_with_the_remedy(monkeypatch: 
     monkeypatch.setattr(huggingface_hub, "HfApi", lambda: api)
     with pytest.raises(ModelError, match=r"cannot be asked which commit main is .*give `revision: <commit>`"):
         resolve_model("org/name")
+
+
+def test_a_model_whose_loading_could_run_its_code_is_refused_with_the_file(tmp_path: Path) -> None:
+    def spoilt(name: str, spoil: Callable[[Path], object]) -> str:
+        spoil(_pipeline(tmp_path / name))
+        with pytest.raises(ModelError) as refused:
+            resolve_model(str(tmp_path / name))
+        return str(refused.value)
+
+    def pickled(folder: Path) -> None:
+        weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+        weights.rename(weights.with_suffix(".bin"))
+
+    def of_another_library(folder: Path) -> None:
+        index = json.loads((folder / "model_index.json").read_text())
+        (folder / "model_index.json").write_text(json.dumps(index | {"vae": ["subprocess", "Popen"]}))
+
+    auto_map = json.dumps({"in_channels": 4, "auto_map": {"AutoModel": "mine.Model"}})
+    assert "unet: its weights are pickles" in spoilt("pickles", pickled)
+    assert "vae is of 'subprocess'" in spoilt("library", of_another_library)
+    told = spoilt("map", lambda folder: (folder / "unet" / "config.json").write_text(auto_map))
+    assert "unet/config.json: is or names code" in told
+    told = spoilt("code", lambda folder: (folder / "vae" / "diffusers.py").write_text("print('ran')"))
+    assert "vae/diffusers.py: is or names code" in told
+
+
+def test_pickles_beside_safetensors_and_of_what_is_not_loaded_do_no_harm(tmp_path: Path) -> None:
+    folder = _pipeline(tmp_path / "sd")
+    index = json.loads((folder / "model_index.json").read_text())
+    index["safety_checker"] = ["stable_diffusion", "StableDiffusionSafetyChecker"]
+    (folder / "model_index.json").write_text(json.dumps(index))
+    (folder / "safety_checker").mkdir()
+    for place in ("unet", "safety_checker"):
+        (folder / place / "pytorch_model.bin").write_bytes(b"a pickle")
+    assert resolve_model(str(folder)).revision.startswith("sha256:")

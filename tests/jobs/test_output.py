@@ -272,7 +272,7 @@ def test_an_output_outside_the_root_is_refused_through_dots_and_links_too(tmp_pa
         assert str(root) in str(caught.value)
 
 
-@pytest.mark.parametrize("inner", ["", "spool", "inputs", "jobs"])
+@pytest.mark.parametrize("inner", ["", "spool", "inputs", "jobs", "quarantine", "worker.log"])
 def test_a_link_inside_the_output_that_leads_out_of_the_root_is_refused(tmp_path, inner):
     root, elsewhere = tmp_path / "root", tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -281,6 +281,73 @@ def test_a_link_inside_the_output_that_leads_out_of_the_root_is_refused(tmp_path
     link.symlink_to(elsewhere)
     with pytest.raises(OutputError, match="outside IMAGEMILL_OUTPUT_ROOT"):
         Output(root / "out").check_within(root)
+
+
+def test_a_shards_spool_that_leads_out_of_the_root_is_refused(tmp_path):
+    output = Output(tmp_path / "root" / "out")
+    output.prepare()
+    (tmp_path / "elsewhere").mkdir()
+    (output.spool / "00003").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OutputError, match=r"00003.*outside IMAGEMILL_OUTPUT_ROOT"):
+        output.check_within(tmp_path / "root")
+    (output.spool / "00003").unlink()
+    (output.spool / "00003").mkdir()
+    output.check_within(tmp_path / "root")
+
+
+def test_attempts_are_closed_in_the_output_and_not_where_a_link_leads(tmp_path):
+    output = Output(tmp_path / "out")
+    ours, theirs = output.spool_folder(0, "1"), tmp_path / "elsewhere" / "1"
+    ours.mkdir(parents=True)
+    theirs.mkdir(parents=True)
+    (output.spool / "00001").symlink_to(theirs.parent)
+    output.close_attempts()
+    assert [folder.name for folder in ours.parent.iterdir()] == ["1.closed"]
+    assert theirs.is_dir()
+
+
+@pytest.mark.parametrize("name", ["a\0b", "half a pair \ud800", "loop/x"])
+def test_what_cannot_be_a_path_is_refused(tmp_path, name):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(OutputError, match="cannot be a path"):
+        check_within(tmp_path / name, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["-rf", "a\nb", "🦊 *?[x]", "~", "%2e%2e", "x" * 255])
+def test_odd_names_are_names_like_any_other(tmp_path, name):
+    output = Output(tmp_path / "root" / name)
+    output.check_within(tmp_path / "root")
+    output.prepare()
+    assert [folder.name for folder in (tmp_path / "root").iterdir()] == [name]
+
+
+def test_a_name_that_the_system_does_not_take_is_refused_with_the_remedy(tmp_path):
+    output = Output(tmp_path / ("x" * 300))
+    for look in (output.prepare, lambda: output.check_within(tmp_path)):
+        with pytest.raises(OutputError, match=r"File name too long.*name another output"):
+            look()
+
+
+@pytest.mark.parametrize(
+    "job_id", ["../../../x-1", "/tmp/x-1", "", "..", "cats", "a/b-1", "cats-1\0", "cats-1\n"]
+)
+def test_a_job_id_that_would_lead_elsewhere_is_refused(tmp_path, job_id):
+    output = Output(tmp_path / "a" / "b" / "out")
+    output.prepare()
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(OutputError, match="no job's id"):
+        output.write_job_manifest(job_id, {})
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_link_in_the_place_of_the_lock_is_not_followed(tmp_path):
+    output = Output(tmp_path / "out")
+    output.prepare()
+    (tmp_path / "mine").write_text("precious")
+    (output.private / "lock").symlink_to(tmp_path / "mine")
+    with pytest.raises(OutputError, match=r"\.imagemill/lock: cannot be opened"), output.locked():
+        pytest.fail("there is no lock")
+    assert (tmp_path / "mine").read_text() == "precious"
 
 
 def test_a_locked_output_tells_the_next_run_who_holds_it_and_is_free_afterwards(tmp_path):
@@ -319,3 +386,51 @@ def test_a_lock_that_cannot_be_opened_is_an_error_of_the_output(tmp_path):
     (tmp_path / ".imagemill" / "lock").mkdir()
     with pytest.raises(OutputError, match=r"\.imagemill/lock: cannot be opened"), Output(tmp_path).locked():
         pytest.fail("there is no lock")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"file_name": "../outside.png"}, {"file_name": "/dev/zero"}, {"file_name": "0.p\0g"},
+        {"file_name": "0\n.png"}, {"height": "64"}, {"text": 7},
+        {"seed": True}, {"model": []}, {"init_latents": {}},
+    ],
+)  # fmt: skip
+def test_a_row_that_imagemill_cannot_have_written_is_named(tmp_path, changed):
+    output = Output(tmp_path)
+    put_shard(output, 0, seeds=[1])
+    row = json.loads(output.metadata_file(0).read_text())
+    output.metadata_file(0).write_text(json.dumps(row | changed) + "\n")
+    with pytest.raises(OutputError, match=r"00000/metadata\.jsonl:1: a row whose "):
+        list(output.rows(0))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"position": "1"},
+        {"shard": None},
+        {"columns": []},
+        {"reason": 7},
+        {"id": 7},
+        {"request": []},
+        {"command": True},
+    ],
+)
+def test_a_failure_that_imagemill_cannot_have_written_is_named(tmp_path, changed):
+    output = Output(tmp_path)
+    put_shard(output, 0, failed_seeds=[1])
+    record = json.loads(output.failures_file(0).read_text())
+    for line in (record | changed, record | {"request": record["request"] | {"prompt": "\ud800"}}):
+        output.failures_file(0).write_text(json.dumps(line) + "\n")
+        with pytest.raises(OutputError, match=r"00000/\.failures\.jsonl:1: not a failure "):
+            output.failures()
+
+
+def test_a_line_of_lists_in_lists_is_named(tmp_path):
+    output = Output(tmp_path)
+    put_shard(output, 0, seeds=[1])
+    with output.metadata_file(0).open("a") as file:
+        file.write("[" * 100_000 + "\n")
+    with pytest.raises(OutputError, match=r"00000/metadata\.jsonl:2: not a line of JSON"):
+        output.held_image_ids()

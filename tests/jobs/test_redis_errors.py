@@ -16,6 +16,7 @@ from producer.embedded_redis import EmbeddedRedis
     ("error", "ours", "words"),
     [
         (redis.exceptions.ConnectionError("refused"), LedgerUnavailable, "is it started"),
+        (redis.exceptions.ConnectionError("[SSL: CERTIFICATE_VERIFY_FAILED]"), LedgerError, "ssl_ca_certs"),
         (redis.exceptions.TimeoutError("timed out"), LedgerUnavailable, "is it started"),
         (redis.exceptions.BusyLoadingError("loading the dataset"), LedgerUnavailable, "does not answer yet"),
         (redis.exceptions.MaxConnectionsError("too many"), LedgerUnavailable, "maxclients"),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -98,8 +99,6 @@ def test_another_kind_of_pipeline_is_refused(tmp_path: Path) -> None:
 
 
 def test_weights_that_are_missing_or_no_safetensors_are_refused(folder: Path, tmp_path: Path) -> None:
-    import shutil
-
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
     weights = copy / "unet" / "diffusion_pytorch_model.safetensors"
@@ -109,3 +108,44 @@ def test_weights_that_are_missing_or_no_safetensors_are_refused(folder: Path, tm
     weights.rename(weights.with_suffix(".bin"))
     with pytest.raises(ModelError, match="safetensors"):
         load_model(str(copy), folder_revision(copy), "auto", "cpu")
+
+
+class _Bomb:
+    """Unpickled, it makes a file."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.file,)
+
+
+@pytest.mark.parametrize(
+    ("component", "name"),
+    [("unet", "diffusion_pytorch_model"), ("vae", "diffusion_pytorch_model"), ("text_encoder", "model")],
+)
+def test_a_pickle_in_the_place_of_weights_is_refused_and_not_opened(
+    folder: Path, tmp_path: Path, component: str, name: str
+) -> None:
+    copy, burst = tmp_path / "copy", tmp_path / "burst"
+    shutil.copytree(folder, copy)
+    (copy / component / f"{name}.safetensors").unlink()
+    pickled = name.replace("model", "pytorch_model") if component == "text_encoder" else name
+    torch.save(_Bomb(burst), copy / component / f"{pickled}.bin")
+    with pytest.raises(ModelError, match=f"{component}: its weights are pickles"):
+        load_model(str(copy), folder_revision(copy), "auto", "cpu")
+    assert not burst.exists()
+
+
+def test_code_in_a_model_is_refused_and_not_run(folder: Path, tmp_path: Path) -> None:
+    copy, ran = tmp_path / "copy", tmp_path / "ran"
+    shutil.copytree(folder, copy)
+    (copy / "unet" / "mine.py").write_text(f"open({str(ran)!r}, 'w')\nclass Mine: ...\n")
+    index = json.loads((copy / "model_index.json").read_text())
+    (copy / "model_index.json").write_text(json.dumps(index | {"unet": ["mine", "Mine"]}))
+    with pytest.raises(ModelError, match="unet is of 'mine'"):
+        load_model(str(copy), folder_revision(copy), "auto", "cpu")
+    (copy / "model_index.json").write_text(json.dumps(index | {"_class_name": ["mine", "Mine"]}))
+    with pytest.raises(ModelError, match="only StableDiffusionPipeline"):
+        load_model(str(copy), folder_revision(copy), "auto", "cpu")
+    assert not ran.exists()

@@ -1,0 +1,59 @@
+#!/bin/sh
+# Prints the users of a Redis (7 or newer, or Valkey) for its `aclfile`: producer, worker and flower, each with
+# the keys, channels and commands that it needs, and no default user.
+#
+#     REDIS_PRODUCER_PASSWORD=… REDIS_WORKER_PASSWORD=… REDIS_FLOWER_PASSWORD=… sh redis_acl.sh > users.acl
+#
+# The file holds hashes only. redis.conf names it: `aclfile /etc/redis/users.acl`, instead of `requirepass`.
+# Rules are written as words of one text: %R~ reads, %W~ writes, ~ does both, & names channels, and what stands in
+# brackets holds together. What a script does is checked as if its user had done it.
+set -efu
+
+hash() {
+    case $2 in
+        *[!A-Za-z0-9_-]* | '')
+            echo "$1: letters, digits, - and _ only, and at least one, for it is put into a URL" >&2
+            exit 2
+            ;;
+    esac
+    printf %s "$2" | sha256sum | cut -d ' ' -f 1
+}
+
+user() {
+    printf 'user %s on resetpass #%s resetkeys resetchannels -@all' "$1" "$2"
+    printf ' %s' $3
+    printf '\n'
+}
+
+# Nothing here reaches beyond the keys that are named: neither KEYS, SCAN and FLUSHALL nor CONFIG, ACL and DEBUG.
+commands='+@connection +@transaction +@string +@list +@set +@hash +@sortedset +@stream +@bitmap +@pubsub
+    +time +evalsha +script|load +script|exists +del +exists +expire +pexpire +persist +ttl +pttl -@admin -@dangerous'
+
+# Submits, steers and watches, which gives back leases that ran out. It cannot take a wake-up away or speak for a
+# worker.
+producer="$commands +rename
+    ~imagemill:numbers ~imagemill:jobs ~imagemill:active ~imagemill:output:* ~imagemill:job:* ~imagemill:nothing
+    ~imagemill:leases %R~imagemill:workers %R~imagemill:worker:* %R~imagemill:rates
+    (-@all +lpush +llen ~imagemill ~imagemill[^:]*) (-@all +@set ~_kombu.binding*.imagemill)"
+
+# Celery's queues (the second pattern: its priorities), bindings, events, questions and answers.
+celery='~unacked* ~_kombu.* ~celeryev.* ~*.celery.pidbox* &/0.celeryev/* &/0.celery.pidbox'
+
+# Renders. It cannot say what is rendered, by which model or where to: the parts of a job that begin with s, its
+# spec and its shards, it only reads, and gives their time to live.
+worker="$commands $celery ~imagemill ~imagemill[^:]*
+    %R~imagemill:job:* ~imagemill:job:*[0-9] ~imagemill:job:*:[^s]* ~imagemill:jobs ~imagemill:active
+    ~imagemill:leases ~imagemill:output:* ~imagemill:events ~imagemill:rows ~imagemill:rates
+    ~imagemill:workers ~imagemill:worker:*
+    (-@all +expire %W~imagemill:job:*:spec %W~imagemill:job:*:shards)"
+
+# Shows workers and tasks. Of the jobs it knows what their tasks tell; of the queue, its length.
+flower="$commands $celery (-@all +llen ~imagemill ~imagemill[^:]*)"
+
+producer_hash=$(hash REDIS_PRODUCER_PASSWORD "${REDIS_PRODUCER_PASSWORD:-}")
+worker_hash=$(hash REDIS_WORKER_PASSWORD "${REDIS_WORKER_PASSWORD:-}")
+flower_hash=$(hash REDIS_FLOWER_PASSWORD "${REDIS_FLOWER_PASSWORD:-}")
+echo 'user default off resetpass resetkeys resetchannels -@all'
+user producer "$producer_hash" "$producer"
+user worker "$worker_hash" "$worker"
+user flower "$flower_hash" "$flower"

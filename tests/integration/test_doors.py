@@ -1,0 +1,615 @@
+"""Who may come in, and what they can do there: tried on real servers, workers and a real Flower.
+
+This file times servers and workers of its own: it is among the tests that have the cores to themselves.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import pickle
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import psutil
+import pytest
+import redis
+from kombu import Connection
+
+from jobs import redis_keys
+from jobs.broker import celery_app, wake
+from jobs.errors import LedgerError
+from jobs.job import JobStatus
+from jobs.request import ImageRequest
+from jobs.shard import decode_shard, encode_shard
+from producer.embedded_redis import find_binary
+from tests.farm import BIN, Farm
+
+ROOT = Path(__file__).parents[2]
+PASSWORDS = {name: f"secret-of-{name}" for name in ("producer", "worker", "flower", "admin")}
+Finish = Callable[..., JobStatus]
+Wait = Callable[..., None]
+
+
+@dataclass
+class Server:
+    """A Redis that was started with options of the test's own."""
+
+    folder: Path
+    process: subprocess.Popen[bytes]
+    port: int
+    url: str
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def url_of(self, user: str) -> str:
+        """The URL of one of the users in PASSWORDS."""
+        return f"redis://{user}:{PASSWORDS[user]}@127.0.0.1:{self.port}/0"
+
+    def client(self, user: str) -> redis.Redis:
+        return redis.Redis.from_url(self.url_of(user))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def start_redis(folder: Path, url: str, port: int, *options: str | Path) -> Server:
+    """Starts a server on loopback that keeps nothing; `url` has {port} in it."""
+    common = ["--bind", "127.0.0.1", "--dir", folder, "--save", ""]
+    with (folder / "redis.log").open("wb") as log:
+        process = subprocess.Popen([find_binary(), *common, *options], stdout=log, stderr=log)
+    return Server(folder, process, port, url.format(port=port))
+
+
+def answers(server: Server) -> bool:
+    assert server.process.poll() is None, (server.folder / "redis.log").read_text()
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", server.port)) == 0
+
+
+def print_users(**others: str) -> subprocess.CompletedProcess[str]:
+    """Runs deploy/redis_acl.sh with PASSWORDS, or others, in its environment."""
+    passwords = {f"REDIS_{name.upper()}_PASSWORD": word for name, word in PASSWORDS.items()} | others
+    script = ROOT / "deploy" / "redis_acl.sh"
+    return subprocess.run(
+        ["sh", script], env=os.environ | passwords, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture
+def guarded(tmp_path: Path, wait_until: Wait) -> Iterator[Server]:
+    """A Redis with the users that deploy/redis_acl.sh prints, and an admin to look on."""
+    printed = print_users().stdout
+    assert not any(word in printed for word in PASSWORDS.values())
+    folder = tmp_path / "guarded"
+    folder.mkdir()
+    (folder / "users.acl").write_text(f"{printed}user admin on >{PASSWORDS['admin']} ~* &* +@all\n")
+    port = free_port()
+    url = f"redis://admin:{PASSWORDS['admin']}@127.0.0.1:{{port}}/0"
+    server = start_redis(folder, url, port, "--port", str(port), "--aclfile", folder / "users.acl")
+    try:
+        wait_until(lambda: answers(server), "Redis answers")
+        yield server
+    finally:
+        server.process.kill()
+        server.process.wait()
+
+
+class Flower:
+    """Flower, started by the command line that the README gives, on a port of its own."""
+
+    def __init__(self, farm: Farm, url: str) -> None:
+        (line,) = re.findall(
+            r"`(FLOWER_BASIC_AUTH=\S+ celery [^`]+ flower [^`]+)`", (ROOT / "README.md").read_text()
+        )
+        setting, *command = shlex.split(line)
+        name, _, _value = setting.partition("=")
+        self.port = free_port()
+        with (farm.folder / "flower.log").open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", *command, f"--port={self.port}"],
+                env=farm.environment(redis_url=url) | {name: "ann:flower-secret"},
+                cwd=farm.folder, stdout=log, stderr=log,
+            )  # fmt: skip
+
+    def ask(self, path: str, credentials: str = "ann:flower-secret") -> bytes | int | None:
+        """What it answers; the status where that is an error, None while it does not listen."""
+        question = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}")
+        question.add_header("Authorization", f"Basic {base64.b64encode(credentials.encode()).decode()}")
+        try:
+            with urllib.request.urlopen(question, timeout=10) as answer:
+                return bytes(answer.read())
+        except urllib.error.HTTPError as error:
+            return error.code
+        except urllib.error.URLError:
+            return None
+
+    def sees(self, worker: str) -> bool:
+        """Whether the worker is online."""
+        answer = self.ask("/api/workers?status=true")
+        return isinstance(answer, bytes) and json.loads(answer).get(worker) is True
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+def test_the_users_of_the_acl_file_can_do_all_that_is_theirs(
+    tmp_path: Path, guarded: Server, wait_until: Wait
+) -> None:
+    (tmp_path / "runtime").mkdir(exist_ok=True)
+    farm = Farm(tmp_path, guarded)
+    flower = Flower(farm, guarded.url_of("flower"))
+    try:
+        manifest = farm.manifest(64)
+
+        def told(*arguments: str | Path, status: int = 0) -> str:
+            done = farm.command(*arguments, redis_url=guarded.url_of("producer"))
+            assert done.returncode == status, done
+            return done.stdout
+
+        told("submit", manifest)
+        told("pause", "cats-1")
+        assert "paused" in told("status", "cats-1")
+        told("resume", "cats-1")
+        told("cancel", "cats-1")
+        farm.start_worker(redis_url=guarded.url_of("worker"))
+        wait_until(lambda: flower.sees("cpu0@w1"), "Flower sees the worker", 30)
+        told("watch", "cats-1", status=1)
+        told("retry", "cats-1", "--wait")
+        told("plan", manifest)
+        told("doctor", "out")
+        with guarded.client("admin") as admin:
+            admin.delete(*admin.keys("imagemill:*"))
+        told("recover", manifest)
+        assert "64 of 64" in told("status", "cats-1")
+        assert len(farm.rows()) == 64
+        assert farm.command("status", "--json", redis_url=guarded.url_of("worker")).returncode == 0
+        wait_until(
+            lambda: b"'cats-1', " in (flower.ask("/api/tasks?state=SUCCESS") or b""), "Flower shows shards"
+        )
+        assert b'"cpu0@w1"' in flower.ask("/api/workers?refresh=true")  # type: ignore[operator]
+        farm.workers["w1"].terminate()
+        assert farm.workers["w1"].wait(timeout=20) == 0
+    finally:
+        flower.kill()
+        farm.stop()
+    with guarded.client("admin") as admin:
+        assert admin.acl_log() == []
+
+
+EVERYBODY = [
+    "FLUSHALL", "FLUSHDB", "CONFIG GET *", "ACL LIST", "KEYS *", "SCAN 0", "RANDOMKEY", "MONITOR", "SHUTDOWN",
+    "SCRIPT FLUSH", "EVAL return 0", "CLIENT LIST", "REPLICAOF NO ONE", "GET somebody:elses",
+    "SET somebody:elses x", "SUBSCRIBE somebody:elses", "PUBLISH somebody:elses x",
+]  # fmt: skip
+FORBIDDEN = {
+    "producer": [
+        "HSET imagemill:worker:gpu0@host pid 1", "ZADD imagemill:workers 0 gpu0@host",
+        "XADD imagemill:events * a b", "HSET imagemill:rates a b", "RPOP imagemill", "DEL imagemill",
+        "HGETALL unacked", "PUBLISH /0.celery.pidbox x", "SUBSCRIBE /0.celeryev/*",
+    ],
+    "worker": [
+        "SET imagemill:job:cats-1:spec x", "DEL imagemill:job:cats-1:spec",
+        "HSET imagemill:job:cats-1:shards 0 x", "HDEL imagemill:job:cats-1:shards 0",
+        "HSET imagemill:numbers cats 1",
+    ],
+    "flower": [
+        "GET imagemill:job:cats-1:spec", "HGETALL imagemill:job:cats-1",
+        "HSET imagemill:job:cats-1 state finished", "DEL imagemill:jobs", "ZADD imagemill:active 0 cats-1",
+        "LPUSH imagemill x", "RPOP imagemill", "HGETALL imagemill:workers",
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("user", FORBIDDEN)
+def test_no_user_of_the_acl_file_can_do_more(guarded: Server, user: str) -> None:
+    with guarded.client(user) as client:
+        assert client.ping()
+        for command in EVERYBODY + FORBIDDEN[user]:
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                client.execute_command(*command.split())
+                pytest.fail(f"{user} may {command}")
+        scripted = client.script_load("return redis.call(unpack(ARGV))")
+        for command in ("FLUSHALL", "KEYS *", "SET somebody:elses x", *FORBIDDEN[user][:1]):
+            with pytest.raises(
+                redis.exceptions.RedisError, match=r"ACL failure|can't run this command|can't access"
+            ):
+                client.evalsha(scripted, 0, *command.split())
+                pytest.fail(f"{user} may {command} in a script")
+    with guarded.client("admin") as admin:
+        assert admin.dbsize() == 0
+
+
+def test_nobody_comes_in_without_a_password_and_a_job_belongs_to_worker_but_for_what_it_asks(
+    guarded: Server,
+) -> None:
+    with redis.Redis(port=guarded.port) as stranger, pytest.raises(redis.exceptions.AuthenticationError):
+        stranger.ping()
+    with guarded.client("admin") as admin:
+        for part in redis_keys.JOB_PARTS:
+            key = redis_keys.job("a.b_c-d-12", part)
+            assert admin.acl_dryrun("worker", "EXPIRE", key, 1) == b"OK"
+            may_write = admin.acl_dryrun("worker", "DEL", key) == b"OK"
+            assert may_write == (part not in ("spec", "shards")), part
+
+
+@pytest.mark.parametrize("user", FORBIDDEN)
+@pytest.mark.parametrize("password", ["", "p@ss:word"])
+def test_the_acl_script_refuses_a_password_that_would_break_a_url(user: str, password: str) -> None:
+    variable = f"REDIS_{user.upper()}_PASSWORD"
+    told = print_users(**{variable: password})
+    assert (told.returncode, told.stdout) == (2, "")
+    assert f"{variable}: letters, digits" in told.stderr
+
+
+def openssl(folder: Path, *arguments: str) -> None:
+    subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+
+
+def make_authority(folder: Path, name: str) -> None:
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", f"{name}.key"]
+    openssl(folder, "req", "-x509", *key, "-out", f"{name}.pem", "-subj", f"/CN={name}", "-days", "2")
+
+
+@pytest.fixture
+def tls(tmp_path: Path, wait_until: Wait) -> Iterator[Server]:
+    """A Redis that speaks TLS alone, as 127.0.0.1; its folder holds ca.pem, and a stranger's other.pem."""
+    folder = tmp_path / "tls"
+    folder.mkdir()
+    for name in ("ca", "other"):
+        make_authority(folder, name)
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", "redis.key"]
+    openssl(folder, "req", *key, "-out", "redis.csr", "-subj", "/CN=redis")
+    (folder / "names").write_text("subjectAltName=IP:127.0.0.1\n")
+    signed_by = ["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", "names"]
+    openssl(folder, "x509", "-req", "-in", "redis.csr", "-out", "redis.pem", *signed_by)
+    port = free_port()
+    server = start_redis(
+        folder, f"rediss://:tls-secret@127.0.0.1:{{port}}/0?ssl_ca_certs={folder}/ca.pem", port,
+        "--port", "0", "--tls-port", str(port), "--tls-cert-file", folder / "redis.pem",
+        "--tls-key-file", folder / "redis.key", "--tls-ca-cert-file", folder / "ca.pem",
+        "--tls-auth-clients", "no", "--requirepass", "tls-secret",
+    )  # fmt: skip
+    try:
+        wait_until(lambda: answers(server), "Redis answers")
+        yield server
+    finally:
+        server.process.kill()
+        server.process.wait()
+
+
+def test_a_job_goes_through_over_tls(tmp_path: Path, tls: Server) -> None:
+    (tmp_path / "runtime").mkdir(exist_ok=True)
+    farm = Farm(tmp_path, tls)
+    try:
+        farm.start_worker()
+        done = farm.command("submit", farm.manifest(16), "--wait")
+        assert done.returncode == 0, done.stderr + farm.log("w1")
+        farm.check_exact("cats-1", 16)
+    finally:
+        farm.stop()
+
+
+@pytest.mark.parametrize("wrong", ["another CA", "no CA of ours", "another host"])
+def test_a_certificate_that_cannot_be_trusted_is_refused_by_all_who_connect(
+    tmp_path: Path, tls: Server, wrong: str
+) -> None:
+    url = {
+        "another CA": tls.url.replace("/ca.pem", "/other.pem"),
+        "no CA of ours": tls.url.partition("?")[0],
+        "another host": tls.url.replace("127.0.0.1", "localhost"),
+    }[wrong]
+    (tmp_path / "runtime").mkdir(exist_ok=True)
+    farm = Farm(tmp_path, tls)
+    told = farm.command("status", redis_url=url)
+    assert told.returncode == 2
+    assert told.stderr.startswith("error: Redis' certificate is not to be trusted"), told.stderr
+    assert "?ssl_ca_certs=FILE" in told.stderr
+    assert "Traceback" not in told.stderr
+    try:
+        worker = farm.start_worker(redis_url=url)
+        assert worker.wait(timeout=30) == 2
+    finally:
+        farm.stop()
+    assert "Redis' certificate is not to be trusted" in farm.log("w1")
+    assert "tls-secret" not in told.stderr + farm.log("w1")
+    with pytest.raises(LedgerError, match="certificate is not to be trusted"):
+        wake(celery_app(url), 1)
+
+
+@pytest.mark.parametrize("command", [["imagemill", "status"], ["imagemill-worker", "--gpus", "none"]])
+def test_a_redis_beyond_this_machine_without_password_or_tls_is_refused_unless_insecure(
+    farm: Farm, command: list[str]
+) -> None:
+    program, *arguments = command
+    environment = farm.environment(redis_url="redis://queue.invalid:6379/0")
+
+    def run(*options: str) -> str:
+        try:
+            told = subprocess.run(
+                [BIN / program, *options, *arguments], env=environment, cwd=farm.folder, text=True,
+                capture_output=True, timeout=10, check=False,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired as waiting:  # a worker waits for its Redis
+            return (waiting.stderr or b"").decode()
+        assert told.returncode == 2
+        return told.stderr
+
+    refused = run()
+    assert refused.startswith(
+        "error: IMAGEMILL_REDIS_URL = redis://queue.invalid:6379/0: beyond this machine"
+    )
+    assert "rediss://" in refused
+    assert "--insecure (IMAGEMILL_INSECURE=1)" in refused
+    tried = run("--insecure")
+    assert "beyond this machine" not in tried
+    assert re.search("Redis does not answer|Redis is away", tried), tried
+
+
+class Bomb:
+    """Unpickled, it makes a file."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.file,)
+
+
+def test_a_message_that_is_no_json_runs_nothing_and_the_queue_goes_on(
+    farm: Farm, finished: Finish, wait_until: Wait
+) -> None:
+    burst = farm.folder / "burst"
+    header = {"task": "imagemill.render", "id": "1", "root_id": "1", "lang": "py"}
+    applied = f"!!python/object/apply:os.mknod [{burst}]"
+    with Connection(farm.server.url) as connection:
+        send = connection.Producer().publish
+        pickled = pickle.dumps(((Bomb(burst),), {}, {}))
+        for kind, body in (
+            ("application/x-python-serialize", pickled),
+            ("application/x-yaml", applied.encode()),
+        ):
+            send(body, routing_key="imagemill", content_type=kind, content_encoding="binary", headers=header)
+        send({"args": [str(burst)]}, routing_key="imagemill", headers=header | {"task": "os.mknod"})
+    farm.ledger._redis.lpush("imagemill", b"no JSON at all", pickle.dumps(Bomb(burst)))
+    farm.start_worker()
+    wait_until(lambda: farm.ledger.queued() == 0, "the queue is empty", 60)
+    job_id = farm.submit(16)
+    finished(job_id, 90)
+    farm.check_exact(job_id, 16)
+    assert not burst.exists()
+    assert "application/x-python-serialize" in farm.log("w1")
+    assert "application/x-yaml" in farm.log("w1")
+    assert farm.ledger.queued() == 0
+
+
+def bytes_of_celery(client: Any) -> bytes:
+    """Everything that Redis holds beside the ledger: names and values."""
+    read = {
+        b"string": client.get,
+        b"list": lambda key: client.lrange(key, 0, -1),
+        b"set": client.smembers,
+        b"hash": client.hgetall,
+        b"zset": lambda key: client.zrange(key, 0, -1),
+    }
+    keys = [key for key in client.scan_iter() if not key.startswith(b"imagemill:")]
+    kinds = {key: client.type(key) for key in keys}
+    return repr([(key, read[kind](key)) for key, kind in kinds.items() if kind != b"none"]).encode()
+
+
+def test_celery_flower_and_the_logs_never_see_a_prompt_or_a_password(
+    farm: Farm, finished: Finish, wait_until: Wait
+) -> None:
+    marks = [b"prompt-of-ours", b"negative-of-ours", b"column-of-ours", b"id-of-ours"]
+    password = urlsplit(farm.server.url).password or ""
+    marks.append(password.encode())
+    assert len(password) >= 32
+    heard: list[bytes] = []
+    listener = redis.Redis.from_url(farm.server.url).pubsub()
+    listener.psubscribe("*")
+    ended = threading.Event()
+
+    def listen() -> None:
+        while not ended.is_set():
+            message = listener.get_message(timeout=0.1)
+            if message is not None:
+                heard.append(repr(message).encode())
+
+    ear = threading.Thread(target=listen)
+    ear.start()
+    flower = Flower(farm, farm.server.url)
+    seen = b""
+    try:
+        line = {
+            "prompt": "prompt-of-ours", "negative_prompt": "negative-of-ours", "id": "id-of-ours",
+            "columns": {"c": "column-of-ours"}, "seeds": list(range(24)),
+        }  # fmt: skip
+        job_id = farm.submit([line])
+        seen += bytes_of_celery(farm.ledger._redis)
+        assert b"imagemill.render" in seen
+        farm.start_worker(instant_seconds=0.2, log_level="DEBUG")
+        wait_until(lambda: flower.sees("cpu0@w1"), "Flower sees the worker", 30)
+        wait_until(lambda: farm.status(job_id).done >= 4, "it renders")
+        seen += bytes_of_celery(farm.ledger._redis)
+        finished(job_id)
+        wait_until(
+            lambda: b"'ended': 'finished'" in (flower.ask("/api/tasks") or b""), "Flower shows the end"
+        )
+        for path in ("/api/tasks", "/api/workers?refresh=true", "/tasks", "/workers", "/broker"):
+            answer = flower.ask(path)
+            assert isinstance(answer, bytes), path
+            seen += answer
+    finally:
+        flower.kill()
+        ended.set()
+        ear.join()
+        listener.close()
+    seen += b"".join(heard) + farm.log("w1").encode() + (farm.folder / "flower.log").read_bytes()
+    # Celery packs the bodies of its messages and events.
+    seen += b"".join(base64.b64decode(body) for body in re.findall(rb'"body": "([\w+/=]+)"', seen))
+    for known in (b"task-succeeded", b"('cats-1', 0)", b'"callbacks": null'):
+        assert known in seen
+    assert [mark for mark in marks if mark in seen] == []
+
+
+def test_flower_as_the_readme_starts_it_listens_on_loopback_and_asks_for_a_password(
+    farm: Farm, wait_until: Wait
+) -> None:
+    flower = Flower(farm, farm.server.url)
+    try:
+        wait_until(lambda: flower.ask("/api/workers") is not None, "Flower listens", 30)
+        assert flower.ask("/api/workers", "ann:wrong") == flower.ask("/", "") == 401
+        assert isinstance(flower.ask("/api/workers"), bytes)
+        connections = psutil.Process(flower.process.pid).net_connections("tcp")
+        assert {each.laddr.ip for each in connections if each.status == psutil.CONN_LISTEN} == {"127.0.0.1"}
+    finally:
+        flower.kill()
+
+
+def tamper(farm: Farm, job_id: str, **changes: object) -> None:
+    """Changes a stored job's spec, as someone who can write to Redis could."""
+    key = redis_keys.job(job_id, "spec")
+    spec = json.loads(farm.ledger._redis.get(key))
+    farm.ledger._redis.set(key, json.dumps(spec | changes))
+
+
+def everything_in(folder: Path) -> list[tuple[str, bytes]]:
+    return sorted((str(file), file.read_bytes() if file.is_file() else b"") for file in folder.rglob("*"))
+
+
+@pytest.mark.parametrize(
+    ("output", "told"),
+    [
+        ("{outside}/new", "outside IMAGEMILL_OUTPUT_ROOT"),
+        ("{root}/../outside/new", "outside IMAGEMILL_OUTPUT_ROOT"),
+        ("{root}/link/new", "outside IMAGEMILL_OUTPUT_ROOT"),
+        ("{root}/out/../../outside/new", "outside IMAGEMILL_OUTPUT_ROOT"),
+        ("{root}/a\0b", "cannot be a path"),
+        ("{root}/a\ud800b", "cannot be a path"),
+        ("{root}/" + "x" * 300, "File name too long"),
+        ("outside/new", "must be absolute"),
+    ],
+    ids=[
+        "elsewhere",
+        "dots",
+        "link",
+        "dots of a folder that is not there",
+        "NUL",
+        "surrogate",
+        "long",
+        "relative",
+    ],
+)
+def test_a_job_that_was_turned_to_another_output_writes_nothing_there(
+    farm: Farm, wait_until: Wait, output: str, told: str
+) -> None:
+    root, outside = farm.folder / "root", farm.folder / "outside"
+    root.mkdir()
+    outside.mkdir()
+    (outside / "mine").write_text("precious")
+    (root / "link").symlink_to(outside)
+    job_id = farm.submit(8, output=str(root / "out"))
+    tamper(farm, job_id, output=output.format(root=root, outside=outside))
+    before = everything_in(outside)
+    farm.start_worker(output_root=root)
+    wait_until(lambda: told in farm.log("w1"), f"the worker says why; {farm.log('w1')}")
+    told_too = farm.command("watch", job_id)
+    assert told_too.returncode == 2
+    assert told in told_too.stderr
+    assert everything_in(outside) == before
+    assert not list(root.glob("*/[0-9]*"))
+    assert farm.status(job_id).left == 8
+
+
+@pytest.mark.parametrize(
+    "place", ["", ".imagemill", ".imagemill/spool", ".imagemill/spool/00000", ".imagemill/inputs"]
+)
+def test_a_link_out_of_the_root_put_in_after_submitting_is_not_followed(
+    farm: Farm, wait_until: Wait, place: str
+) -> None:
+    root, outside = farm.folder / "root", farm.folder / "outside"
+    outside.mkdir()
+    job_id = farm.submit(8, output=str(root / "out"))
+    link = root / "out" / place
+    if link.is_dir():
+        shutil.rmtree(link)
+    link.symlink_to(outside)
+    farm.start_worker(output_root=root)
+    wait_until(lambda: "outside IMAGEMILL_OUTPUT_ROOT" in farm.log("w1"), "the worker says why")
+    assert list(outside.iterdir()) == []
+    assert farm.status(job_id).left == 8
+
+
+def test_latents_by_another_name_than_a_hash_are_never_opened(farm: Farm, finished: Finish) -> None:
+    job_id = farm.submit(2)
+    base = ImageRequest.from_mapping(farm.ledger.spec(job_id).base)
+    shards = redis_keys.job(job_id, "shards")
+    shard = decode_shard(farm.ledger._redis.hget(shards, "0"), base, "cats")
+    names = ("../../../secret", "/etc/passwd")
+    turned = [
+        replace(entry, request=replace(entry.request, init_latents=name), seed_ordinal=None)
+        for entry, name in zip(shard.entries, names, strict=True)
+    ]
+    farm.ledger._redis.hset(shards, "0", encode_shard(replace(shard, entries=turned), base))
+    farm.start_worker()
+    job = finished(job_id)
+    assert (job.outcome, job.done) == ("failures", 0)
+    assert f"init_latents = {names[0]!r}" in job.broken[0]
+
+
+def test_a_file_name_in_spooled_metadata_leads_nowhere_else(farm: Farm, finished: Finish) -> None:
+    job_id = farm.submit(2)
+    secret = farm.folder / "secret.png"
+    secret.write_bytes(b"precious")
+    base = ImageRequest.from_mapping(farm.ledger.spec(job_id).base)
+    shard = decode_shard(farm.ledger._redis.hget(redis_keys.job(job_id, "shards"), "0"), base, "cats")
+    attempt = farm.output / ".imagemill" / "spool" / "00000" / "000000-00000000"
+    for folder in ("images", "metadata"):
+        (attempt / folder).mkdir(parents=True)
+    up = Path("../" * len((attempt / "images").relative_to(farm.folder).parts))
+    assert (attempt / "images" / up / "secret.png").read_bytes() == b"precious"
+    names = (str(up / "secret.png"), str(secret))
+    for entry, name in zip(shard.entries, names, strict=True):
+        saved = {
+            "image_id": entry.request.image_id, "file_name": name, "rendered": {}, "flagged": None,
+            "sha256": hashlib.sha256(b"precious").hexdigest(),
+        }  # fmt: skip
+        (attempt / "metadata" / f"{entry.request.image_id}.json").write_text(json.dumps(saved))
+    farm.start_worker()
+    finished(job_id)
+    farm.check_exact(job_id, 2)
+    assert b"precious" not in [content for _name, content in everything_in(farm.output)]
+
+
+def test_a_worker_with_a_list_of_models_takes_no_other_also_when_the_jobs_parts_disagree(
+    farm: Farm, wait_until: Wait
+) -> None:
+    farm.start_worker("w1", "--model", "instant")
+    job_id = farm.submit(2, model="shapes-random")
+    tamper(farm, job_id)
+    farm.ledger._redis.hset(redis_keys.job(job_id), "model", "instant")
+    told = farm.command("watch", job_id)
+    assert told.returncode == 2
+    assert "model = shapes-random: this worker takes instant alone" in told.stderr
+    assert "loaded shapes-random" not in farm.log("w1")
+    wait_until(lambda: farm.status(job_id).shards_leased == 0, "the shard went back")
