@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jobs.errors import ImagemillError, Interrupted, JobError
+from producer.stops import stops_raise
 
 if TYPE_CHECKING:
     from jobs.job import JobStatus
@@ -21,18 +23,22 @@ if TYPE_CHECKING:
     from producer.prepare import Prepared
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
+_NO_WORKER = "no worker is alive: start one with `imagemill-worker`; the jobs wait in Redis"
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="imagemill")
-def command() -> None:
+@click.option("--insecure", is_flag=True, help="Use a Redis beyond this machine without password or TLS.")
+def command(*, insecure: bool) -> None:
     """Render YAML manifests of prompts into datasets of pictures, through Redis and Celery.
 
     `imagemill run FILE` does it all on this machine. With a Redis of your own (IMAGEMILL_REDIS_URL) and
     workers (`imagemill-worker`) anywhere, `imagemill submit FILE` and watch.
 
-    Exit status: 0 done, 1 some images failed or the job was ended early, 2 bad input, 130 Ctrl-C.
+    Exit status: 0 done, 1 some images failed or the job was ended early, 2 bad input, 130 Ctrl-C or SIGTERM.
     """
+    if insecure:
+        os.environ["IMAGEMILL_INSECURE"] = "1"  # the worker of `run` must hear of it, too
 
 
 def _narrowing(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -115,7 +121,7 @@ def submit(files: tuple[Path, ...], limit: int | None, sample: int | None, wait:
         if as_json:
             _print_json([asdict(one) for one in submitted])
         elif not ledger.workers():
-            click.echo("no worker is alive: start one with `imagemill-worker`; the jobs wait in Redis")
+            click.echo(_NO_WORKER)
         return
     ends = [_follow(ledger, one.job_id, quiet=as_json) for one in submitted]
     if as_json:
@@ -242,6 +248,35 @@ def retry(job: str, wait: bool) -> None:
         end = _follow(ledger, job, quiet=False)
         show.print_end(end)
         _exit_with([end])
+
+
+@command.command()
+@click.argument("file", metavar="FILE", type=_FILE)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def recover(file: Path, as_json: bool) -> None:
+    """Put back FILE's newest job, which Redis has lost.
+
+    What is done and what failed is read from the output, the rest from the manifest, which must be as it was
+    submitted. The job goes on under its id, with --limit or --sample where it had one.
+    """
+    from dataclasses import asdict
+
+    from producer import show
+    from producer.progress import counting
+    from producer.recover import recover as recover_job
+
+    settings, url, ledger = _connect()
+    try:
+        with counting("images read") as on_images:
+            recovered = recover_job(file, settings, ledger, url, on_images)
+    except KeyboardInterrupt:
+        raise Interrupted("stopped before the end; nothing was changed") from None
+    if as_json:
+        _print_json(asdict(recovered))
+        return
+    show.print_recovered(recovered)
+    if not ledger.workers():
+        click.echo(_NO_WORKER)
 
 
 @command.command()
@@ -392,9 +427,13 @@ def _print_json(value: object) -> None:
 
 
 def main() -> None:
-    """The console script: an ImagemillError is one message on standard error and its exit status."""
+    """The console script: an ImagemillError is one message on standard error and its exit status.
+
+    SIGTERM is what Ctrl-C is.
+    """
     try:
-        sys.exit(command(standalone_mode=False))
+        with stops_raise(KeyboardInterrupt):
+            sys.exit(command(standalone_mode=False))
     except ImagemillError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)

@@ -19,10 +19,12 @@ from jobs.export.shards import write_shards
 from jobs.export.target import appearing, check_free
 from jobs.findings import counted
 from jobs.output import Output
+from jobs.prompt_files.sources import Reading
 from jobs.settings import Settings
 from jobs.tally import Tally
 from producer.prepare import prepare
 from producer.progress import counting
+from producer.show import print_skipped
 
 Form = Literal["files", "webdataset", "parquet"]
 
@@ -48,6 +50,10 @@ class Exported:
     """Images of the output that the manifest does not ask for, and that were left out."""
     missing: int
     """Images that the manifest asks for and that the output does not hold."""
+    skipped: int
+    """Rows of the manifest's prompt files that were left out because something is wrong with them."""
+    skipped_rows: tuple[str, ...]
+    """The first of those: `FILE:LINE: what`."""
 
 
 class _Choice:
@@ -102,7 +108,9 @@ def export(
         raise JobError(f"--no-pictures: {to} are pictures: leave it out, or export --to parquet")
     check_free(target, output.path, folder=to != "parquet")
     try:
-        asked = None if only_current is None else prepare(only_current, settings).entries()
+        asked, reading = None, Reading()
+        if only_current is not None:
+            asked = prepare(only_current, settings).entries(reading=reading)
         choice = _Choice(output, asked)
         found = contents(output, choice.takes_once)
         if not found.total:
@@ -131,6 +139,8 @@ def export(
             failed=failed,
             orphans=found.left_out,
             missing=0 if asked is None else choice.asked - found.total,
+            skipped=reading.skipped,
+            skipped_rows=tuple(reading.skipped_rows),
         )
     except KeyboardInterrupt:
         raise Interrupted(f"{target}: stopped before the end; nothing was left there") from None
@@ -147,7 +157,10 @@ def report(exported: Exported) -> None:
         told.append(f"{counted(exported.missing, 'image')} of the manifest not there yet")
     if exported.failed:
         told.append(f"{exported.failed:,} failed")
+    if exported.skipped:
+        told.append(f"{counted(exported.skipped, 'row')} of the manifest skipped")
     click.echo("; ".join(told))
+    print_skipped(exported.skipped, exported.skipped_rows)
 
 
 def _counted(taken: Iterator[_One], on_images: Callable[[int], None]) -> Iterator[_One]:

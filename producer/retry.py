@@ -24,6 +24,7 @@ def retry(job_id: str, ledger: Ledger, url: str) -> int:
     base, output = ImageRequest.from_mapping(spec.base), Output(Path(spec.output))
     # The output decides: what a cancelled job counted may lie in the spool alone, and a later job may have
     # rendered what this one left.
+    output.close_attempts()
     in_output, done = output.held_image_ids(), ledger.done_bits(job_id)
     held: set[int] = set()
     lacking: dict[int, Entry] = {}

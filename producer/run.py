@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import FrameType
 
 import click
 
@@ -19,12 +17,14 @@ from jobs.errors import Interrupted, LedgerError, SettingsError
 from jobs.job import JobStatus
 from jobs.ledger import Ledger
 from jobs.lifeline import start_tied
+from jobs.output import open_plain
 from jobs.settings import PREFIX, Settings
 from producer import show
 from producer.embedded_redis import EmbeddedRedis
 from producer.follow import follow
 from producer.prepare import prepare
 from producer.progress import show_progress
+from producer.stops import stops_raise
 from producer.submit import Submitted, submit
 
 _STOP_SECONDS = 130
@@ -42,7 +42,7 @@ def run(
     prepared = prepare(path, settings, limit=limit, sample=sample)
     output = prepared.output
     with ExitStack() as stack:
-        stack.enter_context(_stops_become_interrupts())
+        stack.enter_context(stops_raise(_interrupted))
         server = lock = None
         if settings.redis_url is None:
             server = stack.enter_context(EmbeddedRedis(keep=keep))
@@ -70,6 +70,10 @@ def run(
         statuses = follow(ledger, submitted.job_id, check=check, say=_say, own_worker=True)
         status = show_progress(statuses)
     return status, submitted
+
+
+def _interrupted(signal_name: str) -> Interrupted:
+    return Interrupted(f"stopped by {signal_name}; what was rendered is kept: run the same command to go on")
 
 
 def _say(line: str) -> None:
@@ -123,7 +127,7 @@ def _worker(url: str, settings: Settings, output: Path, gpus: str, lock: int | N
     # The settings' names are read in any case: a lower-case one must not stand beside ours.
     environment = {key: value for key, value in os.environ.items() if key.upper() not in chosen} | chosen
     log = output / ".imagemill" / "worker.log"
-    with log.open("ab") as file:
+    with os.fdopen(open_plain(log, os.O_WRONLY | os.O_APPEND), "ab") as file:
         process = start_tied(
             [command, "--gpus", gpus],
             env=environment,
@@ -136,23 +140,3 @@ def _worker(url: str, settings: Settings, output: Path, gpus: str, lock: int | N
         yield worker
     finally:
         worker.stop()
-
-
-@contextmanager
-def _stops_become_interrupts() -> Iterator[None]:
-    """SIGINT and SIGTERM raise Interrupted once; while the run is taken down they are not heard."""
-
-    def interrupt(number: int, _frame: FrameType | None) -> None:
-        for each in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(each, signal.SIG_IGN)
-        raise Interrupted(
-            f"stopped by {signal.Signals(number).name}; what was rendered is kept: "
-            "run the same command to go on"
-        )
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -12,6 +12,7 @@ import click
 from jobs.job import JobStatus
 
 if TYPE_CHECKING:
+    from producer.recover import Recovered
     from producer.submit import Submitted
 
 Workers = Mapping[str, Mapping[str, str]]
@@ -81,6 +82,8 @@ def print_job(job: JobStatus, workers: Workers, failures: Mapping[int, Mapping[s
         click.echo(f"  waiting   {name}: {notice}")
     for name, reason in job.refusals.items():
         click.echo(f"  refused   by {name}: {reason}")
+    for shard, reason in job.broken.items():
+        click.echo(f"  set aside shard {shard}: {reason}")
     for index, failure in list(failures.items())[:10]:
         click.echo(f"  failure   image {index} ({failure['image_id']}): {failure['reason']}")
     if len(failures) > 10:
@@ -101,10 +104,31 @@ def print_submitted(submitted: Submitted) -> None:
     click.echo(", ".join(parts))
     if submitted.remark:
         click.echo(f"{submitted.job_id}: {submitted.remark}")
-    for row in submitted.skipped_rows:
+    print_skipped(submitted.skipped, submitted.skipped_rows)
+
+
+def print_skipped(count: int, first: Sequence[str]) -> None:
+    """Tell on standard error of rows that were left out: the first of them, and how many more."""
+    for row in first:
         click.echo(f"skipped: {row}", err=True)
-    if submitted.skipped > len(submitted.skipped_rows):
-        click.echo(f"skipped: and {submitted.skipped - len(submitted.skipped_rows)} more", err=True)
+    if count > len(first):
+        click.echo(f"skipped: and {count - len(first)} more", err=True)
+
+
+def print_recovered(recovered: Recovered) -> None:
+    """How a job stood when it was put back."""
+    parts = [f"{recovered.job_id}: {recovered.images} images", f"{recovered.done} done"]
+    if recovered.flagged:
+        parts[-1] += f" ({recovered.flagged} flagged)"
+    parts += [f"{recovered.failed} failed", f"{recovered.left} {'left' if recovered.reason else 'to render'}"]
+    if recovered.held:
+        parts.append(f"{recovered.held} are in the output from other jobs")
+    if recovered.skipped:
+        parts.append(f"{recovered.skipped} rows were skipped")
+    click.echo(", ".join(parts))
+    if recovered.reason:
+        click.echo(f"{recovered.job_id} is stopped: {recovered.reason}")
+    print_skipped(recovered.skipped, recovered.skipped_rows)
 
 
 def print_end(end: JobStatus) -> None:
@@ -116,6 +140,9 @@ def print_end(end: JobStatus) -> None:
     rate = f", {end.images_per_second:.1f} images/s" if end.images_per_second > 0 else ""
     failed = f", {end.failed} failed (see failures.jsonl)" if end.failed else ""
     held = f"; {end.held} were there already" if end.held else ""
+    if end.broken:
+        shards = ", ".join(map(str, end.broken))
+        click.echo(f"shards {shards} could not be read in Redis: submit the manifest again for their images")
     if end.left:
         click.echo(
             f"{begin}: {end.done} of {end.total} images rendered{time}{rate}{failed}{_flagged(end)}; those "

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,10 +22,12 @@ from jobs.job import JobSpec, Submission
 from jobs.ledger import Ledger
 from jobs.ledger_view import LedgerView
 from jobs.manifest_latents import gather_latents
+from jobs.output import Output
+from jobs.prompt_files.sources import Reading
 from producer.pack import Packed, PackedShard, pack
 from producer.prepare import Prepared
 
-_CHUNK = 64
+CHUNK = 64
 """Shards sent to Redis in one call."""
 
 
@@ -69,11 +71,18 @@ def store(
     packed: Packed, ledger: Ledger, url: str, on_images: Callable[[int], None] = lambda images: None
 ) -> Submitted:
     """Stores a job and wakes workers. Raises ImagemillError; what was stored until then is gone on with."""
-    try:
+    with os_errors_as_ours(packed.prepared.output):
         return _store(packed, ledger, url, on_images)
+
+
+@contextmanager
+def os_errors_as_ours(output: Output) -> Iterator[None]:
+    """What the system says against writing to the output is raised as OutputError."""
+    try:
+        yield
     except OSError as error:
         raise OutputError(
-            f"output {packed.prepared.output.path} cannot be written ({error.strerror}: {error.filename}): "
+            f"output {output.path} cannot be written ({error.strerror}: {error.filename}): "
             "make it writable or free some space, and run the same command to go on"
         ) from None
 
@@ -81,23 +90,24 @@ def store(
 def _store(packed: Packed, ledger: Ledger, url: str, on_images: Callable[[int], None]) -> Submitted:
     prepared = packed.prepared
     manifest, output = prepared.manifest, prepared.output
-    output.prepare()
-    kept = gather_latents(manifest, prepared.model, output.inputs)
-    for name, sha in kept.items():
-        if sha != prepared.latents[name]:
-            raise LatentsError(f"{name}: changed after it was checked: submit again")
-    spec = _spec(prepared)
+    keep_inputs(prepared)
+    spec, files = job_spec(prepared), file_hashes(prepared, packed.reading)
+    kept = written(prepared) | {"narrowed": prepared.narrowed, "files": files}
     try:
-        job_id, created = ledger.create(spec, _digest(packed, spec), output.next_job_number(manifest.name))
+        job_id, created = ledger.create(
+            spec, digest(prepared, spec, files), output.next_job_number(manifest.name)
+        )
     except JobError:
-        _refuse_changed_files(packed, spec, ledger)
+        _refuse_changed_files(output, kept, ledger)
         raise
     with ExitStack() as stack:
         while (at := ledger.submission(job_id)).state == "open":
-            output.write_job_manifest(job_id, _written(prepared) | {"narrowed": prepared.narrowed})
+            output.write_job_manifest(job_id, kept)
             # The output is ours from here on. While we packed, another submission of this job may have begun,
             # of which nothing counts as held, or another job may have ended, of which everything does.
             below = at.first_shard if at.shards else None
+            if not at.shards:
+                output.close_attempts()
             if packed.below != below or (below is None and packed.found != output.shards()):
                 packed = stack.enter_context(pack(prepared, below=below))
             try:
@@ -125,17 +135,18 @@ def _begun_at(prepared: Prepared, ledger: LedgerView) -> int | None:
     return None if first_shard < 0 else first_shard
 
 
-def _refuse_changed_files(packed: Packed, spec: JobSpec, ledger: Ledger) -> None:
-    """Says so when the job that owns the output is of this very manifest: then a file of it was another."""
-    prepared = packed.prepared
-    job_id, written = ledger.writer(spec.output), _written(prepared)
-    kept = prepared.output.jobs / f"{job_id}.json"
-    if job_id is None or ledger.status(job_id).ending or not kept.exists():
+def _refuse_changed_files(output: Output, asked: dict[str, Any], ledger: Ledger) -> None:
+    """Says so when the job that owns the output was begun with this very manifest and other files."""
+    job_id = ledger.writer(str(output.path))
+    if job_id is None or ledger.status(job_id).ending:
         return
-    manifest = json.loads(kept.read_text("utf-8"))
-    same = {key: manifest.get(key) for key in written} == written
-    if same and ledger.spec(job_id).narrowed == spec.narrowed:
-        names = [*prepared.latents, *packed.reading.sha256]
+    place = output.job_manifest(job_id)
+    if not place.exists():
+        return
+    begun = json.loads(place.read_text("utf-8"))
+    before, now = begun.pop("files", {}), asked["files"]
+    names = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+    if names and begun | {"files": now} == asked:
         more = ", …" if len(names) > 3 else ""
         raise JobError(
             f"{', '.join(names[:3])}{more}: not as it was when {job_id} was begun: put it back to go on "
@@ -159,8 +170,8 @@ def _fill(
     app, images = celery_app(url), at.images
     number = at.first_shard + at.shards if at.shards else packed.prepared.output.next_shard()
     cursor, held = before.taken, before.held
-    for start in range(0, max(len(left), 1), _CHUNK):
-        chunk, last = left[start : start + _CHUNK], start + _CHUNK >= len(left)
+    for start in range(0, max(len(left), 1), CHUNK):
+        chunk, last = left[start : start + CHUNK], start + CHUNK >= len(left)
         taken = packed.taken if last else chunk[-1].taken
         now_held = packed.held if last else chunk[-1].held
         shards = [(number + i, shard.images, packed.blob(shard)) for i, shard in enumerate(chunk)]
@@ -174,10 +185,20 @@ def _fill(
     wake(app, 1)
 
 
-def _spec(prepared: Prepared) -> JobSpec:
+def keep_inputs(prepared: Prepared) -> None:
+    """Makes the output, and keeps the manifest's initial latents there. Raises LatentsError, OutputError."""
+    prepared.output.prepare()
+    kept = gather_latents(prepared.manifest, prepared.model, prepared.output.inputs)
+    for name, sha in kept.items():
+        if sha != prepared.latents[name]:
+            raise LatentsError(f"{name}: changed after it was checked: submit again")
+
+
+def job_spec(prepared: Prepared) -> JobSpec:
+    """What workers are told of a job of the manifest."""
     manifest, model = prepared.manifest, prepared.model
     return JobSpec(
-        manifest={key: value for key, value in _written(prepared).items() if key != "prompts"},
+        manifest={key: value for key, value in written(prepared).items() if key != "prompts"},
         base=asdict(base_request(manifest, model)),
         name=manifest.name,
         output=str(prepared.output.path),
@@ -195,15 +216,19 @@ def _spec(prepared: Prepared) -> JobSpec:
     )
 
 
-def _written(prepared: Prepared) -> dict[str, Any]:
+def written(prepared: Prepared) -> dict[str, Any]:
     """The manifest as JSON, with the revision that its model has now."""
     return prepared.manifest.to_json() | {"revision": prepared.model.revision}
 
 
-def _digest(packed: Packed, spec: JobSpec) -> str:
+def file_hashes(prepared: Prepared, reading: Reading) -> dict[str, str]:
+    """Every file that the manifest names -> the SHA-256 of its contents."""
+    return dict(sorted((prepared.latents | reading.sha256).items()))
+
+
+def digest(prepared: Prepared, spec: JobSpec, files: Mapping[str, str]) -> str:
     """What makes two submissions the same: the manifest, its files' contents, how it was narrowed."""
-    files = sorted((packed.prepared.latents | packed.reading.sha256).items())
-    told = json.dumps([asdict(spec), _written(packed.prepared), files], sort_keys=True)
+    told = json.dumps([asdict(spec), written(prepared), files], sort_keys=True)
     return hashlib.sha256(told.encode()).hexdigest()
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from jobs.errors import OutputError
@@ -35,17 +37,25 @@ def check_free(target: Path, output: Path, *, folder: bool) -> None:
 def appearing(target: Path) -> Iterator[Path]:
     """Yields a hidden path beside `target`, to be made a folder or a file; at the end it becomes `target`.
 
-    However the block ends otherwise, Ctrl-C included, nothing is left of it. Raises OutputError where the
-    system does not let it be written.
+    However the block ends otherwise, Ctrl-C included, nothing is left of it; what a process that was killed
+    left is removed by the next one for the same target. Raises OutputError where the system does not let it
+    be written.
     """
-    hidden = target.with_name(f".{target.name}.{secrets.token_hex(6)}.export")
+    folder = target.with_name(f".{target.name}.{secrets.token_hex(6)}.export")
+    hidden = folder / target.name
     try:
-        yield hidden
-        # Once for all of it: a sync for each of a million files would take longer than the rest.
-        os.sync()
-        if not hidden.is_dir() and os.path.lexists(target):
-            raise FileExistsError(errno.EEXIST, "it was made meanwhile")
-        hidden.rename(target)
+        _remove_abandoned(target)
+        folder.mkdir()
+        with ExitStack() as stack:
+            # A file system without locks locks nothing, and then nothing abandoned is removed either.
+            with suppress(OSError):
+                stack.enter_context(_locked(folder))
+            yield hidden
+            # Once for all of it: a sync for each of a million files would take longer than the rest.
+            os.sync()
+            if not hidden.is_dir() and os.path.lexists(target):
+                raise FileExistsError(errno.EEXIST, "it was made meanwhile")
+            hidden.rename(target)
     except OSError as error:
         full = error.errno in {errno.ENOSPC, errno.EDQUOT}
         remedy = "free some space, or name a place on another disk" if full else "name another place"
@@ -53,7 +63,24 @@ def appearing(target: Path) -> Iterator[Path]:
             f"{target}: cannot be written ({error.strerror}): {remedy}; nothing was left there"
         ) from None
     finally:
-        if hidden.is_dir():
-            shutil.rmtree(hidden, ignore_errors=True)
-        with suppress(OSError):
-            hidden.unlink()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_abandoned(target: Path) -> None:
+    """What exports to `target` left beside it and no living process holds."""
+    names = re.compile(re.escape(f".{target.name}.") + r"[0-9a-f]{12}\.export")
+    for left in list(target.parent.iterdir()):
+        if names.fullmatch(left.name):
+            with suppress(OSError), _locked(left):
+                shutil.rmtree(left, ignore_errors=True)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Holds the folder until the end or this process's death. Raises OSError where another one does."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,4 +1,4 @@
-"""`imagemill export` on what a real `imagemill run` left: every form, orphans, refusals, Ctrl-C."""
+"""`imagemill export` on what a real `imagemill run` left: every form, orphans, refusals, stops."""
 
 import json
 import os
@@ -86,7 +86,10 @@ def texts_of(output: Output) -> list[str]:
 
 
 def test_every_form_holds_every_picture_and_equal_exports_are_equal_bytes(mill: Mill) -> None:
-    known = {"output": str(mill.output.path), "images": 19, "failed": 1, "orphans": 0, "missing": 0}
+    known = {
+        "output": str(mill.output.path), "images": 19, "failed": 1, "orphans": 0, "missing": 0, "skipped": 0,
+        "skipped_rows": [],
+    }  # fmt: skip
     for to, shards in (("files", 4), ("webdataset", 4)):
         target = mill.folder / to
         told = mill.export(to, "--to", to, "--shard-size", "5")
@@ -175,23 +178,86 @@ def many(folder: Path, one: Path) -> None:
         (here / "metadata.jsonl").write_text("".join(rows))
 
 
-@pytest.mark.parametrize("to", ["files", "webdataset", "parquet"])
-def test_ctrl_c_leaves_nothing_and_says_so(tmp_path: Path, mill: Mill, to: str) -> None:
-    mill.export(str(tmp_path / "one"), "--to", "files")
-    many(tmp_path / "out", tmp_path / "one/00000/000000000.png")
+@pytest.fixture(scope="module")
+def large(mill: Mill, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("large")
+    mill.export(str(folder / "one"), "--to", "files")
+    many(folder / "out", folder / "one/00000/000000000.png")
+    return folder / "out"
+
+
+def begun(mill: Mill, large: Path, target: Path, to: str) -> subprocess.Popen[str]:
+    """An export that has begun to write."""
+    command, environment = mill.command("export", large, target, "--to", to)
+    before = {*target.parent.iterdir()}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not any(entry for entry in target.parent.iterdir() if entry not in before and any(entry.iterdir())):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    return process
+
+
+@pytest.mark.parametrize(
+    ("to", "number"),
+    [
+        ("files", signal.SIGINT),
+        ("files", signal.SIGTERM),
+        ("webdataset", signal.SIGINT),
+        ("parquet", signal.SIGTERM),
+    ],
+)
+def test_a_stop_leaves_nothing_and_says_so(
+    tmp_path: Path, mill: Mill, large: Path, to: str, number: signal.Signals
+) -> None:
     before = sorted(tmp_path.iterdir())
-    command, environment = mill.command("export", tmp_path / "out", tmp_path / "new", "--to", to)
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
-        deadline = time.monotonic() + 60
-        while not list(tmp_path.glob(".new.*")):
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.002)
-        process.send_signal(signal.SIGINT)
+    with begun(mill, large, tmp_path / "new", to) as process:
+        process.send_signal(number)
         _, told = process.communicate(timeout=60)
     assert process.returncode == 130
     assert told == f"error: {tmp_path / 'new'}: stopped before the end; nothing was left there\n"
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("to", ["files", "parquet"])
+def test_what_a_killed_export_left_goes_with_the_next_but_not_what_one_is_writing(
+    tmp_path: Path, mill: Mill, large: Path, to: str
+) -> None:
+    target = tmp_path / "new"
+    with begun(mill, large, target, to) as killed:
+        killed.kill()
+        killed.communicate(timeout=60)
+    (left,) = tmp_path.glob(".new.*.export")
+    stranger = tmp_path / ".new.0123456789ab.export.txt"
+    stranger.touch()
+    with begun(mill, large, target, to) as process:
+        (mine,) = tmp_path.glob(".new.*.export")
+        assert mine != left
+        # Another export to the same target leaves what this one writes alone.
+        other = mill.call("export", mill.output.path, target, "--to", to)
+        assert other.returncode == 0, other.stderr
+        assert mine.exists()
+        process.terminate()
+        process.communicate(timeout=60)
+    assert [*tmp_path.glob(".new*")] == [stranger]
+    assert target.exists()
+
+
+def test_rows_that_a_manifest_skips_are_told(mill: Mill) -> None:
+    (mill.folder / "rows.csv").write_text("prompt,width\nfox 1,64\nfox 2,65\nfox 3,64\n")
+    manifest = mill.folder / "rows.yaml"
+    told = {
+        "name": "foxes", "model": "instant", "output": str(mill.output.path), "prompts_from": "rows.csv",
+        "on_bad_row": "skip", "settings": {"height": 64, "width": 64},
+    }  # fmt: skip
+    manifest.write_text(json.dumps(told))
+    row = f"{mill.folder / 'rows.csv'}:3: width = 65: must be a multiple of 8 (64 or 72)"
+    said = mill.call("export", "out", "skipped", "--to", "files", "--only-current", manifest)
+    assert said.stdout.endswith("; 1 row of the manifest skipped\n")
+    assert said.stderr == f"skipped: {row}\n"
+    json_told = mill.export("skipped-2", "--to", "files", "--only-current", manifest)
+    assert (json_told["images"], json_told["skipped"], json_told["skipped_rows"]) == (2, 1, [row])
 
 
 def test_an_image_that_is_there_twice_is_named(tmp_path: Path, mill: Mill) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -90,6 +92,7 @@ def test_help_names_every_command(call: Call) -> None:
         "pause",
         "resume",
         "retry",
+        "recover",
         "doctor",
         "schema",
     ):
@@ -211,24 +214,24 @@ def test_an_error_of_ours_is_one_message_and_its_exit_status(
 
 
 @pytest.mark.parametrize(
-    ("raised", "code", "told"),
-    [(KeyboardInterrupt(), 130, "stopped"), (None, 2, "No such option")],
-    ids=["Ctrl-C", "a wrong option"],
+    ("number", "code", "told"),
+    [(signal.SIGINT, 130, "stopped"), (signal.SIGTERM, 130, "stopped"), (None, 2, "No such option")],
+    ids=["Ctrl-C", "SIGTERM", "a wrong option"],
 )
 def test_wherever_a_command_is_stopped_its_exit_status_says_so(
     ledger: Ledger,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    raised: BaseException | None,
+    number: signal.Signals | None,
     code: int,
     told: str,
 ) -> None:
     def connect() -> None:
-        assert raised is not None
-        raise raised
+        assert number is not None
+        os.kill(os.getpid(), number)
 
     monkeypatch.setattr(cli, "_connect", connect)
-    monkeypatch.setattr(sys, "argv", ["imagemill", "status", *([] if raised else ["--colour"])])
+    monkeypatch.setattr(sys, "argv", ["imagemill", "status", *([] if number else ["--colour"])])
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == code
