@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from jobs.manifest import Manifest
 from jobs.manifest_latents import gather_latents
 from jobs.models import ModelRef
 from jobs.output import Output
+from jobs.prompt_files.find import source_trouble
 from jobs.quarantine import QUARANTINE
 from jobs.shard_folder import examine_shard
 from jobs.shard_tar import examine_tar
@@ -184,8 +186,9 @@ def _read_report(output: Output, checkup: Checkup) -> None:
         checkup.notes.append("job.json: not there: no job has finished here")
     except OSError as error:
         checkup.problems.append(file_problem(file, file.name, error))
-    except (ValueError, KeyError, TypeError) as error:
-        what, remedy = f"is not a job's report ({error})", "remove it: the next job that finishes writes it"
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        what = f"is not a job's report ({shown(str(error))})"
+        remedy = "remove it: the next job that finishes writes it"
         checkup.problems.append(Problem(kind="report", file=file.name, what=what, remedy=remedy))
     else:
         numbers = {shard.shard for shard in checkup.shards}
@@ -211,8 +214,8 @@ def _compare_with_manifests(
         except OSError as error:
             checkup.problems.append(file_problem(file, name, error))
             continue
-        except (ManifestError, ValueError, TypeError, KeyError) as error:
-            what = f"is not a manifest as it was submitted ({str(error).splitlines()[0]})"
+        except (ManifestError, ValueError, TypeError, KeyError, RecursionError) as error:
+            what = f"is not a manifest as it was submitted ({shown(str(error).splitlines()[0])})"
             remedy = "submit the manifest again: its newest submission is compared"
             checkup.problems.append(Problem(kind="report", file=name, what=what, remedy=remedy))
             continue
@@ -227,7 +230,7 @@ def _compare_with_manifests(
                     lost += 1
                     if lost <= _NAMED:
                         named.append(f"{image_id} {_shortened(entry.request.prompt)!r}")
-        except ImagemillError as error:
+        except (ImagemillError, OSError) as error:  # OSError: a prompt file's name is too long
             checkup.notes.append(f"{name}: cannot be compared with the output: {error}")
             continue
         if tried:
@@ -253,6 +256,9 @@ class _Submitted:
         """What it asks for, by its prompt files and latents as they are now. Raises ImagemillError when one
         of them is gone or wrong."""
         manifest = self.manifest
+        for source in manifest.prompts_from:
+            if (trouble := source_trouble(source)) is not None:
+                raise ManifestError(f"prompts_from = {source.file}: {trouble}")
         # The revision was settled when it was submitted; image_id hangs on nothing else of the model.
         model = ModelRef(manifest.model, manifest.model, manifest.revision or "", None, None)
         entries = identify(manifest, model, latents=gather_latents(manifest, model))
@@ -261,12 +267,15 @@ class _Submitted:
 
 
 def _read_submitted(file: Path) -> _Submitted:
-    """The manifest in `file`. Raises OSError, and ManifestError, ValueError, TypeError or KeyError for
-    anything else."""
+    """The manifest in `file`. Raises OSError, and ManifestError, ValueError, TypeError, KeyError or
+    RecursionError for anything else."""
     kept = json.loads(read_plain(file))
     told = dict(kept["manifest"] if file.name == "job.json" else kept)
-    option, _, count = str(told.pop("narrowed", "")).partition(" ")
-    return _Submitted(Manifest.from_json(told), option, int(count or 0))
+    told.pop("files", None)  # which are compared as they are now
+    narrowed_by = re.fullmatch("(?:(--limit|--sample) ([0-9]{1,18}))?", told.pop("narrowed", ""))
+    if narrowed_by is None:
+        raise ValueError("it was narrowed by something else than --limit or --sample")
+    return _Submitted(Manifest.from_json(told), narrowed_by[1] or "", int(narrowed_by[2] or 0))
 
 
 def _kept_manifests(output: Output) -> dict[str, Path]:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
-from jobs.yaml_marks import REFUSED, Document, Location, Problem, dotted, shortened
+from jobs.yaml_marks import REFUSED, Document, Location, Problem, dotted, printable, shortened
 
 MAX_TOLD: Final = 20
 
@@ -46,9 +46,9 @@ def report(name: str, problems: Iterable[Problem]) -> str:
     """`FILE:LINE:COLUMN: …`, one problem a line, by place; beyond the 20th only their number."""
     ordered = sorted(set(problems))
     lines = [
-        f"{name}:{problem.line}:{problem.column}: {problem.text}"
+        f"{name}:{problem.line}:{problem.column}: {printable(problem.text)}"
         if problem.line
-        else f"{name}: {problem.text}"
+        else f"{name}: {printable(problem.text)}"
         for problem in ordered[:MAX_TOLD]
     ]
     if len(ordered) > MAX_TOLD:

@@ -80,6 +80,15 @@ def _storable(value: JsonValue) -> str | None:
     return next((trouble for part in below if (trouble := _storable(part)) is not None), None)
 
 
+def deeper_than(depth: int, value: object) -> bool:
+    """Whether lists and mappings in `value` are nested deeper. No recursion: it is asked before others do."""
+    level = [value]
+    for _ in range(depth):
+        around = [one for one in level if isinstance(one, (list, dict))]
+        level = [part for one in around for part in (one.values() if isinstance(one, dict) else one)]
+    return any(isinstance(one, (list, dict)) for one in level)
+
+
 def column_trouble(name: str, value: JsonValue) -> str | None:
     """Why a user's column cannot stand in the metadata, with the remedy; None when it can."""
     if name == "":

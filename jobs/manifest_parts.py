@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Annotated, Any, Self
 
 from pydantic import (
@@ -28,8 +28,10 @@ from jobs.manifest_fields import (
     Steps,
     Text,
     column_trouble,
+    deeper_than,
 )
 from jobs.prompt_template import template_trouble
+from jobs.yaml_marks import MAX_DEPTH
 
 
 class Strict(BaseModel):
@@ -86,6 +88,16 @@ def _leave_out(schema: dict[str, Any]) -> None:
     for described in schema["properties"].values():
         described.pop("default", None)
         _without_null(described)
+
+
+def first_twice(values: Iterable[Hashable]) -> Hashable | None:
+    """The first value that one before it equals; None when all differ."""
+    seen = set[Hashable]()
+    for value in values:
+        if value in seen:
+            return value
+        seen.add(value)
+    return None
 
 
 Values = Annotated[
@@ -152,6 +164,15 @@ class PromptLine(Strict):
                 )
         return seeds
 
+    @field_validator("columns", mode="before")
+    @classmethod
+    def _columns_are_shallow(cls, columns: object) -> object:
+        for name, value in columns.items() if isinstance(columns, dict) else ():
+            if deeper_than(MAX_DEPTH, value):
+                what = f"is nested deeper than {MAX_DEPTH}: flatten it, or write it as text"
+                raise PydanticCustomError("column", "{what}", {"what": what, "below": name})
+        return columns
+
     @field_validator("columns")
     @classmethod
     def _columns_fit_the_metadata(cls, columns: dict[str, JsonValue] | None) -> dict[str, JsonValue] | None:
@@ -212,7 +233,7 @@ class Sweep(Strict):
     @field_validator("*")
     @classmethod
     def _each_once(cls, values: tuple[object, ...] | None) -> tuple[object, ...] | None:
-        twice = next((value for value in values or () if (values or ()).count(value) > 1), None)
+        twice = first_twice(values or ())
         if twice is not None:
             raise PydanticCustomError("twice", "holds {value} twice: remove one", {"value": str(twice)})
         return values
@@ -250,6 +271,7 @@ class PromptSource(Strict):
             trouble = column_trouble(name, None)
             if trouble is not None:
                 raise PydanticCustomError("names", "{what}", {"what": trouble})
-            if columns.count(name) > 1:
-                raise PydanticCustomError("names", "holds {name} twice: remove one", {"name": name})
+        twice = first_twice(columns)
+        if twice is not None:
+            raise PydanticCustomError("names", "holds {name} twice: remove one", {"name": twice})
         return columns

@@ -44,7 +44,7 @@ def put_variable_files(raw: dict[str, Any], document: Document, folder: Path) ->
             try:
                 file = folder.absolute() / Path(value).expanduser()
                 variables[name] = _values(file)
-            except (ManifestError, RuntimeError) as error:
+            except (ManifestError, RuntimeError, ValueError) as error:
                 path = ("prompts", index, "variables", name)
                 yield Problem(*document.place(path), f"{dotted(path)} = {value}: {error}")
                 variables[name] = REFUSED
@@ -85,7 +85,10 @@ def absolute_paths(manifest: Manifest, path: Path, document: Document) -> Absolu
         at = as_written(("prompts_from", index, "file"), document)
         before = len(problems)
         source = source.model_copy(update={"file": absolute(path.parent, source.file, at)})
-        trouble = source_trouble(source) if len(problems) == before else None
+        try:
+            trouble = source_trouble(source) if len(problems) == before else None
+        except OSError as error:
+            trouble = f"cannot be read: {error.strerror}"
         if trouble is not None:
             problems.append(Problem(*document.place(at), f"{dotted(at)} = {source.file}: {trouble}"))
         return source

@@ -4,10 +4,14 @@ run out, columns of two kinds."""
 from __future__ import annotations
 
 from collections.abc import Container, Iterator
-from typing import Any
+from math import prod
+from typing import Any, Final
 
 from jobs.manifest_fields import MAX_SEED
 from jobs.yaml_marks import REFUSED, Document, Problem
+
+_MOST_COMBINATIONS: Final = 100_000
+"""Of a sweep's values: what all of them have in common is held while images are made."""
 
 
 class ColumnKinds:
@@ -54,6 +58,10 @@ def problems_between_lines(
         if key in defaults:
             place = document.place(("settings", key), of_key=True)
             yield Problem(*place, f"settings.{key}: stands in `sweep` too: remove one of them")
+    combinations = prod(len(values) for values in swept.values() if isinstance(values, list))
+    if combinations > _MOST_COMBINATIONS:
+        what = f"gives each prompt {combinations:,} combinations, and {_MOST_COMBINATIONS:,} is the most"
+        yield Problem(*document.place(("sweep",), of_key=True), f"sweep: {what}: sweep fewer values")
     seeds = list(swept["seed"]) if isinstance(swept.get("seed"), list) else []
     highest = max((seed for seed in seeds if type(seed) is int), default=None)
     lines = raw.get("prompts")

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
+from types import NoneType
 from typing import Any
 
 from jobs.request import REQUEST_FIELDS, Entry, ImageRequest
@@ -15,6 +16,14 @@ from jobs.schedulers import find_scheduler
 RENDERED_PREFIX = "rendered_"
 
 _SETTINGS = tuple(name for name in REQUEST_FIELDS if name != "prompt")
+_WHOLE = ("height", "width", "num_inference_steps", "seed", "image_quality")
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys([*REQUEST_FIELDS, "text"], str),
+    **dict.fromkeys(_WHOLE, int),
+    "guidance_scale": (int, float),
+    "init_latents": (str, NoneType),
+}
+"""What JSON has for each field of a request, and for a row's caption."""
 _OWN_NAMES = frozenset(
     {*REQUEST_FIELDS, "file_name", "file_names", "text", "image_id", "id", "job_id", "flagged", "sha256"}
 )
@@ -79,9 +88,24 @@ def metadata_row(
     }
 
 
+def setting_trouble(values: Mapping[str, Any]) -> str | None:
+    """Which of a request's fields in `values` no imagemill wrote so; None when all may be."""
+    for name, kind in _TYPES.items():
+        if name in values and (not isinstance(values[name], kind) or isinstance(values[name], bool)):
+            return f"{name} is of another type"
+    return None
+
+
 def request_of_row(row: Mapping[str, Any]) -> ImageRequest:
-    """The request of a metadata row."""
-    return ImageRequest.from_mapping({**row, "prompt": row["text"]})
+    """The request of a metadata row. Raises KeyError or TypeError for what is none."""
+    return _request({**row, "prompt": row["text"]})
+
+
+def _request(values: Mapping[str, Any]) -> ImageRequest:
+    trouble = setting_trouble(values)
+    if trouble is not None:
+        raise TypeError(trouble)
+    return ImageRequest.from_mapping(values)
 
 
 def parameters_text(request: ImageRequest) -> str:
@@ -157,12 +181,21 @@ class Failure:
     @classmethod
     def from_mapping(cls, record: Mapping[str, Any]) -> Failure:
         """The failure that `to_json` wrote. Raises KeyError or TypeError for anything else."""
-        request = ImageRequest.from_mapping(record["request"])
+        for name, kind in _RECORD.items():
+            if not isinstance(record[name], kind) or isinstance(record[name], bool):
+                raise TypeError(f"{name} = {str(record[name])[:40]!r}")
         return cls(
             shard=record["shard"],
             position=record["position"],
-            entry=Entry(request=request, id=record["id"], columns=record["columns"]),
+            entry=Entry(request=_request(record["request"]), id=record["id"], columns=record["columns"]),
             reason=record["reason"],
             job_id=record["job_id"],
             command=record["command"],
         )
+
+
+_RECORD: dict[str, type | tuple[type, ...]] = {
+    "shard": int, "position": int, "reason": str, "job_id": str, "id": (str, NoneType), "columns": dict,
+    "request": dict, "command": str,
+}  # fmt: skip
+"""What a failure's line holds, and as which type."""

@@ -139,7 +139,7 @@ def _xmp_text(packet: bytes) -> str | None:
         return None
     try:
         elements = ET.fromstring(packet).iter()
-    except ET.ParseError:
+    except (ET.ParseError, LookupError, ValueError):  # LookupError: of an encoding that there is not
         return None
     return next((e.attrib[_XMP_REQUEST] for e in elements if _XMP_REQUEST in e.attrib), None)
 

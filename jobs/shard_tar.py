@@ -190,7 +190,7 @@ class _Examination:
                 return
             wrong = _table_trouble(data, self._shard, rows, failures)
         if wrong is not None:
-            problem = Problem(kind="table", file=name, what=wrong, remedy=MAKE_ANEW, cut=Cut())
+            problem = Problem(kind="table", file=name, what=shown(wrong), remedy=MAKE_ANEW, cut=Cut())
             self._found.problems.append(problem)
 
     def _tell_sample(self, kind: Kind, sample: _Sample, name: str, what: str, **more: Any) -> None:

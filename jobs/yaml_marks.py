@@ -100,14 +100,22 @@ def dotted(path: Location) -> str:
     """`("prompts", 3, "width")` as `prompts[3].width`."""
     text = ""
     for step in path:
-        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
+        name = f"[{step}]" if isinstance(step, int) else shortened(step)
+        text += f".{name}" if text and isinstance(step, str) else name
     return text
 
 
 def shortened(text: str, length: int = 60) -> str:
     """`text` on one line, cut to `length` characters for a message."""
-    text = text.replace("\n", "\\n")
+    text = printable(text[: length + 1])
     return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def printable(text: str) -> str:
+    """`text` for a message: on one line, what a terminal would obey or hide escaped."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 def read_yaml(contents: bytes, name: str) -> Document:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 import xml.etree.ElementTree as ET
 import zlib
 from pathlib import Path
@@ -81,7 +82,10 @@ def read_request(path: Path) -> ImageRequest:
                 attribute = f"{{{_NAMESPACE}}}request"
                 text = next(e.attrib[attribute] for e in packet.iter() if attribute in e.attrib)
         return ImageRequest.from_mapping(json.loads(text))
-    except (OSError, KeyError, StopIteration, ValueError, TypeError, SyntaxError) as error:
+    except (
+        OSError, KeyError, StopIteration, ValueError, TypeError, SyntaxError, LookupError, RecursionError,
+        zlib.error, struct.error, Image.DecompressionBombError,
+    ) as error:  # fmt: skip
         raise OutputError(
             f"{path}: holds no imagemill request ({type(error).__name__}: {error}): "
             "name a file that imagemill wrote and that no other program has saved since"

@@ -47,6 +47,9 @@ from worker.renderer import (
     rows_alone,
 )
 
+_ROWS = range(1, 1024 + 1)
+"""Of a forward: what --rows takes, and one for an image alone."""
+
 
 class _Asked(BaseModel):
     """A request as a stranger's command line gives it: a manifest's own fields and bounds."""
@@ -241,7 +244,7 @@ def _rendered(file: Path, image_id: str) -> dict[str, Any] | None:
         return (
             rendered
             | {name: str(rendered[name]) for name in ("precision", "mode")}
-            | {"rows": int(rendered["rows"])}
+            | {"rows": _ROWS[_ROWS.index(rendered["rows"])]}
         )
-    except (OSError, ValueError, KeyError, TypeError, StopIteration):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, StopIteration):
         return None

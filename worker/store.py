@@ -16,6 +16,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import threading
@@ -27,12 +28,14 @@ from typing import Any
 
 from jobs.durable import fsync_folder, write_atomically
 from jobs.errors import LeaseLost, OutputError
-from jobs.layouts.stored_shard import LayoutName, image_key
+from jobs.layouts.stored_shard import LayoutName, image_key, shard_number
 from jobs.metadata import Failure, metadata_row
 from jobs.output import Output
 from jobs.request import Entry
 from worker.encode import SUFFIXES, Pixels, encode
 from worker.renderer import RenderedBy
+
+_PICTURE = re.compile("[0-9]{9,}[.][a-z]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,12 +193,17 @@ class ShardStore:
         below = [
             folder
             for name in sorted(_listing(self._output.spool))
-            if name.isdigit() and int(name) < self._adopt_below and (folder := own.with_name(name)) != own
+            if (number := shard_number(name)) is not None
+            and number < self._adopt_below
+            and (folder := own.with_name(name)) != own
         ]
         for shard_folder in (own, *below):
             for attempt in sorted(_listing(shard_folder)):
-                if shard_folder / attempt != self.folder:
-                    yield shard_folder / attempt
+                source = shard_folder / attempt
+                # What a link leads to is not this output's: nobody checked where that is.
+                links = (shard_folder, source, source / "images", source / "metadata")
+                if source != self.folder and not any(folder.is_symlink() for folder in links):
+                    yield source
 
     def _adopt_one(self, source: Path, name: str, position: int) -> None:
         saved = _read_saved(source / "metadata" / name)
@@ -273,10 +281,12 @@ def _read_saved(file: Path) -> _Saved | None:
         return None
     try:
         saved = _Saved(**json.loads(file.read_bytes()))
-    except (OSError, ValueError, TypeError):
+        RenderedBy(**saved.rendered)
+        json.dumps(asdict(saved), ensure_ascii=False).encode()
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
     texts = (saved.image_id, saved.file_name, saved.sha256)
-    sound = all(isinstance(text, str) for text in texts) and isinstance(saved.rendered, dict)
+    sound = all(isinstance(text, str) for text in texts) and _PICTURE.fullmatch(saved.file_name)
     return saved if sound and isinstance(saved.flagged, str | None) else None
 
 

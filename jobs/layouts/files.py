@@ -122,7 +122,7 @@ def _json_lines(file: Path) -> Iterator[tuple[str, object]]:
                 place = f"{file}:{number}"
                 try:
                     row = json.loads(line)
-                except ValueError as error:
+                except (ValueError, RecursionError) as error:
                     raise damaged(place, f"not a line of JSON ({error})") from None
                 yield place, row
     except OSError as error:

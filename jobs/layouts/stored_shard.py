@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from jobs.errors import OutputError
-from jobs.metadata import Failure
+from jobs.metadata import Failure, setting_trouble
 
 LayoutName = Literal["files", "webdataset"]
 SHARD_LIMIT = 10_000
@@ -20,6 +20,7 @@ REPAIRED = ".repaired.jsonl"
 """Likewise: the places that a repair emptied, and why."""
 
 _SHARD_NAME = re.compile(r"[0-9]{5,}")
+_FILE_NAME = re.compile(r"[\w-]+\.[a-z]+", re.ASCII)
 
 
 def shard_name(shard: int) -> str:
@@ -88,6 +89,12 @@ def sound_row(place: str, row: object) -> dict[str, Any]:
         raise damaged(place, "not a JSON object")
     if not isinstance(row.get("image_id"), str) or not isinstance(row.get("file_name"), str):
         raise damaged(place, "a row without file_name and image_id")
+    # It is opened: no way may lead out of the shard.
+    if not _FILE_NAME.fullmatch(row["file_name"]):
+        raise damaged(place, "a row whose file_name names no picture")
+    trouble = setting_trouble(row)
+    if trouble is not None:
+        raise damaged(place, f"a row whose {trouble}")
     return row
 
 
@@ -96,8 +103,10 @@ def sound_failure(place: str, row: object) -> Failure:
     try:
         if not isinstance(row, dict):
             raise TypeError("not a JSON object")
-        return Failure.from_mapping(row)
-    except (KeyError, TypeError) as error:
+        failure = Failure.from_mapping(row)
+        failure.entry.request.identity().encode()  # half a surrogate pair has no image_id
+        return failure
+    except (KeyError, TypeError, ValueError) as error:
         raise damaged(place, f"not a failure ({error})") from None
 
 

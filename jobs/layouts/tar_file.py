@@ -101,6 +101,8 @@ class TarReader:
             name = block[:100].rstrip(b"\0").decode()
         except ValueError:
             told, size, name = -1, 0, ""
+        if size < 0:  # int() reads a sign, and one would lead back for ever
+            told = -1
         # The checksum is of the header with spaces in the checksum's own place.
         if sum(block) - sum(block[148:156]) + 8 * ord(" ") != told:
             raise DamagedTar(f"bytes were changed: no member begins at byte {at}")

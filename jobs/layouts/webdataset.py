@@ -176,5 +176,5 @@ class TarShard:
 def _json(place: str, text: bytes) -> object:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise damaged(place, f"not JSON ({error})") from None

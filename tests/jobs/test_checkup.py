@@ -219,3 +219,24 @@ def test_what_is_no_output_is_refused(tmp_path) -> None:
         check_output(Output(tmp_path))
     with pytest.raises(OutputError, match="cannot be read"):
         check_output(Output(tmp_path / "none"))
+
+
+@pytest.mark.parametrize("option", ["--limit -1", "--sample x", f"--limit {10**30}", "--first 2", 7, None])
+def test_a_narrowing_that_nobody_gave_is_named(rendered: Rendered, option: object) -> None:
+    output = rendered(4)
+    file = output.jobs / "foxes-1.json"
+    file.write_text(json.dumps(json.loads(file.read_bytes()) | {"narrowed": option}))
+    (problem,) = check_output(output).problems
+    assert (problem.kind, problem.file) == ("report", ".imagemill/jobs/foxes-1.json")
+
+
+@pytest.mark.parametrize("file", ["gone.jsonl", "a" * 300 + ".txt", "/etc/hostname"])
+def test_prompt_files_that_are_gone_or_none_keep_the_rest_from_being_compared(
+    rendered: Rendered, file: str
+) -> None:
+    output = rendered(4)
+    kept = output.jobs / "foxes-1.json"
+    kept.write_text(json.dumps(json.loads(kept.read_bytes()) | {"prompts_from": [file]}))
+    checkup = check_output(output)
+    assert checkup.problems == []
+    assert [note for note in checkup.notes if "cannot be compared with the output: " in note]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from jobs.errors import ManifestError, ModelError
 from jobs.manifest import Manifest, PromptLine, json_schema, load_manifest
@@ -417,3 +419,53 @@ def test_an_output_has_one_name_however_it_is_spelled(tmp_path: Path) -> None:
         file.write_text(f"name: x\nmodel: instant\noutput: {tmp_path}/{spelled}\nprompts: [a]\n")
         outputs.append(load_manifest(file).output)
     assert outputs == [str(tmp_path.resolve() / "real/out")] * 3
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "told"),
+    [
+        ('prompts: [a]\n"un\\nkn\\e[31m": 1\n', "4:1: un\\nkn\\x1b[31m: ", "no such key"),
+        (f'prompts: [a]\n"{"x" * 300}": 1\n', "4:1: " + "x" * 59 + "…: ", "no such key"),
+        ('prompts: [{prompt: "{a}", variables: {a: "x\\0y"}}]\n', "3:42: ", "null byte"),
+        (f"prompts_from: {'a' * 300}.txt\n", "3:15: ", "cannot be read: File name too long"),
+    ],
+)
+def test_what_no_terminal_and_no_disk_can_hold_is_told_on_one_line(
+    tmp_path: Path, text: str, place: str, told: str
+) -> None:
+    (error,) = _errors(tmp_path, HEAD + text)
+    assert error.startswith(place)
+    assert told in error
+    assert error.isprintable()
+
+
+def test_ten_thousand_values_of_a_sweep_are_checked_at_once(tmp_path: Path) -> None:
+    seeds = list(range(10_000))
+    start = time.process_time()
+    (error,) = _errors(tmp_path, HEAD + f"prompts: [a]\nsweep: {{seed: {[*seeds, 7]}}}\n")
+    assert error.endswith("holds 7 twice: remove one")
+    assert time.process_time() - start < 2  # comparing each with each takes 1 s for 10,000
+
+
+@pytest.mark.parametrize(("depth", "right"), [(50, True), (51, False), (100_000, False)])
+def test_a_columns_value_is_nested_50_deep_at_most(depth: int, right: bool) -> None:
+    value: Any = []
+    for _ in range(depth - 1):
+        value = [value]
+    line = {"prompt": "a", "columns": {"tags": value}}
+    if right:
+        assert PromptLine.model_validate(line).columns == {"tags": value}
+        return
+    with pytest.raises(ValidationError, match="is nested deeper than 50: flatten it"):
+        PromptLine.model_validate(line)
+
+
+def test_a_sweep_of_more_combinations_than_can_be_held_is_refused(tmp_path: Path) -> None:
+    text = HEAD + "prompts: [a]\nsweep:\n"
+    sweep = [f"  {name}: {list(range(8, 8 + 8 * 100, 8))}\n" for name in ("height", "width")]
+    assert _load(tmp_path, text + "".join(sweep)).sweep.height is not None
+    (error,) = _errors(tmp_path, text + "".join(sweep) + f"  seed: {list(range(11))}\n")
+    assert (
+        error
+        == "4:1: sweep: gives each prompt 110,000 combinations, and 100,000 is the most: sweep fewer values"
+    )

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 
 import pytest
 import zstandard
@@ -28,6 +29,27 @@ def test_a_shard_comes_back_as_it_was_packed() -> None:
     ]
     shard = Shard([7, 8, 9, 10], entries)
     assert decode_shard(encode_shard(shard, BASE), BASE, "cats") == shard
+
+
+def test_a_shard_is_json_without_what_can_be_derived() -> None:
+    entries = [
+        entry('a "fox"\n🦊'),
+        entry("a fox", 2, guidance_scale=1.5, negative_prompt="blurry, \\"),
+        entry("", None, 7, guidance_scale=1.5, negative_prompt="blurry, \\"),
+        dataclasses.replace(entry("a fox"), id='"x"', columns={"a,b": [1, 0.5, None, {"ü": True}]}),
+        entry(""),
+    ]
+    rows = [
+        {"prompt": 'a "fox"\n🦊'},
+        {"negative_prompt": "blurry, \\", "guidance_scale": 1.5, "prompt": "a fox", "seed_ordinal": 2},
+        {"negative_prompt": "blurry, \\", "guidance_scale": 1.5, "seed": 7},
+        {"prompt": "a fox", "id": '"x"', "columns": {"a,b": [1, 0.5, None, {"ü": True}]}},
+        {},
+    ]
+    for indices, told in ((range(7, 12), 7), ([3, 900, 17, 4, 5], [3, 900, 17, 4, 5])):
+        wire = {"v": 1, "indices": told, "rows": rows}
+        text = zstandard.decompress(encode_shard(Shard(indices, entries), BASE)).decode()
+        assert text == json.dumps(wire, ensure_ascii=False, separators=(",", ":"))
 
 
 def test_indices_that_do_not_follow_one_another_are_kept() -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import tarfile
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -18,6 +19,7 @@ import pytest
 from jobs.checkup import check_output
 from jobs.errors import OutputError
 from jobs.findings import Problem
+from jobs.layouts.tar_file import DamagedTar, TarReader, TarWriter
 from jobs.output import Output
 from jobs.quarantine import Repair, set_aside
 from jobs.shard_tar import examine_tar
@@ -387,3 +389,21 @@ def test_a_row_of_any_types_is_examined_without_falling_over(output: Output, val
         change_member(output, "000000000.json", changed_row(**{column: value}))
         assert told(output) or json.loads(row)[column] == value, column
         write_members(output.path / TAR, members)
+
+
+@pytest.mark.parametrize("size", [b"-0000002000\0", b"-0000000001\0"])
+def test_a_tar_whose_sizes_lead_back_is_damaged_and_read_to_an_end(tmp_path: Path, size: bytes) -> None:
+    file = tmp_path / "00000.tar"
+    with file.open("wb") as sink:
+        writer = TarWriter(sink)
+        for name in ("000000000.txt", "000000001.txt"):
+            writer.add(name, b"a fox")
+        writer.close()
+    data = bytearray(file.read_bytes())
+    data[1024 + 124 : 1024 + 136] = size
+    data[1024 + 148 : 1024 + 156] = b" " * 8
+    data[1024 + 148 : 1024 + 156] = b"%06o\0 " % sum(data[1024:1536])
+    file.write_bytes(data)
+    with file.open("rb") as opened, pytest.raises(DamagedTar, match="no member begins at byte 1024"):
+        for _member in islice(TarReader(opened).members(), 10):
+            pass

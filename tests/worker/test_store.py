@@ -427,6 +427,20 @@ def test_what_is_not_sound_is_left_aside_and_rendered_again(output, spoil):
     check_whole(output, lines, 3)
 
 
+@pytest.mark.parametrize("place", ["..", ".", "images", "metadata"])
+def test_what_a_link_leads_to_is_not_adopted(output, tmp_path, place):
+    lines = entries(1)
+    first = a_store(output, lines, shard=2)
+    save(first, 0)
+    folder = (first.folder / place).resolve()
+    elsewhere = folder.rename(tmp_path / "elsewhere")
+    folder.symlink_to(elsewhere)
+    assert a_store(output, lines, adopt_below=3).adopt() == []
+    folder.unlink()
+    elsewhere.rename(folder)
+    assert a_store(output, lines, adopt_below=3).adopt() == [0]
+
+
 def test_strange_files_in_the_spool_harm_nothing(output):
     lines = entries(1)
     (output.spool / "notes.txt").write_text("")
