@@ -6,17 +6,22 @@ BIN := .venv/bin
 # index holds other versions of what torch needs than constraints.txt pins.
 TORCH_INDEX_URL ?=
 
-.PHONY: demo test check clean
+.PHONY: demo test soak check clean
 
 demo: .venv/.made
 	$(BIN)/imagemill run jobs/examples/demo.yaml
 
-# These time what they start and kill, so they have the cores to themselves; the others share them.
-ALONE := $(addprefix tests/integration/test_,commands.py flower.py kills.py run_command.py)
+# These start and kill processes, mostly wait for them, and time some: nothing that computes runs beside them.
+WAITING := $(addprefix tests/integration/test_,commands.py doors.py flower.py kills.py run_command.py) \
+	$(addprefix tests/faults/test_,faults.py poison.py)
 
 test: .venv/.made
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ALONE:%=--ignore=%)
-	$(BIN)/python -m pytest $(ALONE)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(WAITING:%=--ignore=%)
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile $(WAITING)
+
+# An hour of faults; docs/faults.md.
+soak: .venv/.made
+	$(BIN)/python -m tests.faults.soak --faults 1000 --images 100000 --shapes
 
 check: .venv/.made
 	$(BIN)/ruff format --check .

@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from jobs.failpoints import failpoint
+
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}\.tmp")
 
 
 def fsync_folder(folder: Path) -> None:
@@ -52,3 +55,10 @@ def write_atomically(path: Path, data: bytes) -> None:
     """Write the file whole and durable, or not at all, as `written_atomically` does."""
     with written_atomically(path) as file:
         file.write(data)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Takes away what killed writers left in a folder; one that is alive gets FileNotFoundError."""
+    for file in folder.glob(".*.tmp"):
+        if _TEMPORARY.fullmatch(file.name):
+            file.unlink(missing_ok=True)

@@ -1,0 +1,155 @@
+"""Real workers, started as a user starts them, on a Redis that the test gives."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import psutil
+
+from jobs.job import JobStatus
+from jobs.ledger import Ledger
+from jobs.settings import Settings
+from producer.prepare import prepare
+from producer.submit import submit
+
+BIN = Path(sys.executable).parent
+LEASE = 3.0
+
+
+class Server(Protocol):
+    """A Redis that a farm works with."""
+
+    url: str
+    pid: int
+
+    @property
+    def folder(self) -> Path: ...
+
+
+class Farm:
+    """A folder, a Redis and any number of workers."""
+
+    worker_command: Sequence[str | Path] = (BIN / "imagemill-worker",)
+
+    def __init__(self, folder: Path, server: Server) -> None:
+        self.folder, self.server = folder, server
+        self.ledger = Ledger(server.url)
+        self.output = folder / "out"
+        self.workers: dict[str, subprocess.Popen[bytes]] = {}
+
+    def environment(self, **settings: object) -> dict[str, str]:
+        """What a worker or a command line of this farm finds in its environment."""
+        own = {
+            "REDIS_URL": self.server.url,
+            "OUTPUT_ROOT": self.folder,
+            "LEASE": LEASE,
+            "TORCH_THREADS": 1,
+            "MIN_FREE_DISK": 0,
+            "RUNTIME_DIR": self.folder / "runtime",
+        } | settings
+        return {**os.environ, **{f"IMAGEMILL_{name.upper()}": str(value) for name, value in own.items()}}
+
+    def start_worker(self, name: str = "w1", *options: str, **settings: object) -> subprocess.Popen[bytes]:
+        """Starts `imagemill-worker`; its log is NAME.log in the farm's folder."""
+        with (self.folder / f"{name}.log").open("ab") as log:
+            self.workers[name] = subprocess.Popen(
+                [*self.worker_command, "--gpus", "none", "--name", name, *options],
+                env=self.environment(**settings),
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+            )
+        return self.workers[name]
+
+    def celery_pid(self, name: str) -> int | None:
+        """The process that renders, under the worker's supervisor."""
+        children = psutil.Process(self.workers[name].pid).children()
+        return children[0].pid if children else None
+
+    def log(self, name: str) -> str:
+        """What a worker has logged."""
+        return (self.folder / f"{name}.log").read_text()
+
+    def manifest(self, prompts: list[object] | int, **keys: object) -> Path:
+        """Writes a manifest of the stand-in model; JSON is YAML."""
+        lines = [f"picture {n}" for n in range(prompts)] if isinstance(prompts, int) else prompts
+        settings = {"height": 64, "width": 64, "num_inference_steps": 4} | dict(keys.pop("settings", {}))  # type: ignore[call-overload]
+        manifest = {
+            "name": "cats",
+            "model": "instant",
+            "output": str(self.output),
+            "shard_size": 8,
+            "settings": settings,
+            "prompts": lines,
+        } | keys
+        file = self.folder / f"{manifest['name']}.yaml"
+        file.write_text(json.dumps(manifest))
+        return file
+
+    def submit(self, prompts: list[object] | int, **keys: object) -> str:
+        """Submits a manifest; returns the job's id."""
+        prepared = prepare(self.manifest(prompts, **keys), Settings())
+        return submit(prepared, self.ledger, self.server.url).job_id
+
+    def status(self, job_id: str) -> JobStatus:
+        """The job as the ledger has it."""
+        return self.ledger.status(job_id)
+
+    def command(self, *arguments: str | Path, **settings: object) -> subprocess.CompletedProcess[str]:
+        """Runs `imagemill ARGUMENTS` to its end."""
+        return self.run_in(self.environment(**settings), *arguments)
+
+    def run_in(
+        self, environment: Mapping[str, str], *arguments: str | Path
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs `imagemill ARGUMENTS` to its end in an environment of the caller's."""
+        return subprocess.run(
+            [BIN / "imagemill", *arguments],
+            env=environment,
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    def rows(self) -> list[dict[str, object]]:
+        """Every metadata row of the output, checked to have its picture."""
+        rows = []
+        for file in sorted(self.output.glob("[0-9]*/metadata.jsonl")):
+            for line in file.read_text().splitlines():
+                row = json.loads(line)
+                assert (file.parent / row["file_name"]).is_file(), row
+                rows.append(row)
+        return rows
+
+    def check_exact(self, job_id: str, images: int) -> None:
+        """Files, metadata, bits and counters agree: every image once."""
+        rows = self.rows()
+        assert len(rows) == images
+        assert len({row["image_id"] for row in rows}) == images
+        pictures = [file for file in self.output.glob("[0-9]*/*") if file.suffix != ".jsonl"]
+        assert len(pictures) == images
+        status = self.status(job_id)
+        assert (status.done, status.left, status.failed, status.total) == (images, 0, 0, images)
+        assert sum(byte.bit_count() for byte in self.ledger.done_bits(job_id)) == images
+        events = self.ledger._redis.xrange("imagemill:events")
+        assert len([1 for _, event in events if event[b"job"].decode() == job_id]) == 1
+
+    def stop(self) -> None:
+        """Ends every worker, whatever state it is in."""
+        for process in self.workers.values():
+            family = [process.pid]
+            if psutil.pid_exists(process.pid):
+                family += [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
+            for pid in family:
+                if psutil.pid_exists(pid):
+                    os.kill(pid, signal.SIGKILL)
+            process.wait()

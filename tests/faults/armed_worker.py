@@ -1,0 +1,29 @@
+"""`python -m tests.faults.armed_worker --gpus none --name w1`: the supervisor of an armed process."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from tests.faults.arming import CLOCK, NAME
+from worker.supervisor import Pace, celery_argv, run_worker
+
+
+def _armed_argv(node: str, slots: int, log_level: str) -> list[str]:
+    return [
+        part.replace("worker.celery_app", "tests.faults.armed_app")
+        for part in celery_argv(node, slots, log_level)
+    ]
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--gpus", required=True)
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--clock", default="0", help="seconds that its clock is off")
+    options = parser.parse_args()
+    os.environ |= {NAME: options.name, CLOCK: options.clock}
+    # Deaths are the point here: the process is started again at once.
+    pace = Pace(first_pause=0.1, longest_pause=0.1, grace=20.0)
+    sys.exit(run_worker(gpu_choice=options.gpus, name=options.name, argv=_armed_argv, pace=pace))

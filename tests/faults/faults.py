@@ -1,0 +1,414 @@
+"""The faults, each a function that lets something break while a job is under way; `FAULTS` is the table."""
+
+from __future__ import annotations
+
+import base64
+import errno
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from jobs.broker import RENDER_TASK, celery_app, wake
+from jobs.errors import JobError
+from jobs.ledger import Ledger
+from jobs.redis_keys import QUEUE
+from producer.retry import retry
+from tests.faults.arming import Order
+from tests.faults.field import LEASE, Field
+from tests.faults.oracle import Verdict
+
+HOURS = 8 * 3600
+"""More than Celery's visibility timeout."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something that breaks."""
+
+    name: str
+    strike: Callable[[Field], Verdict | None]
+    """Returns once it is over but for workers that are still coming back; the verdict on a job of its own."""
+    images: int = 0
+    """Of that job."""
+    refuses: bool = False
+    """Whether workers refuse the job then, as they should, until it is resumed."""
+
+
+# Workers.
+
+
+def killed_at(field: Field, at: str, matching: str = "*", most: int = 2) -> None:
+    """A process kills itself where it stands."""
+    field.gone(field.order(Order(at, "kill", matching=matching, nth=field.random.randint(1, most))).pid)
+
+
+def killed(field: Field) -> None:
+    """A process is killed wherever it is."""
+    time.sleep(field.random.random() / 2)
+    pid = field.some_pid()
+    field.hit()
+    field.kill(pid)
+
+
+def all_killed(field: Field) -> None:
+    pids = [pid for name in field.names if (pid := field.pid(name)) is not None]
+    field.hit()
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    for pid in pids:
+        field.gone(pid)
+
+
+def frozen(field: Field) -> None:
+    """A process stands still until others have what it held, and comes back as if nothing had been."""
+    name = field.any_name()
+    field.wait(lambda: field.attempts(name), f"{name} holds something")
+    field.hit()
+    with field.frozen(field.pid_of(name)):
+        field.taken_from(name)
+
+
+def frozen_at(field: Field, at: str) -> None:
+    """The same, at the very place where it does the most harm."""
+    met = field.order(Order(at, "freeze", nth=field.random.randint(1, 2)))
+    name = next(name for name in field.names if field.pid(name) == met.pid)
+    with field.frozen(met.pid):
+        field.taken_from(name)
+
+
+def frozen_idle(field: Field) -> None:
+    """A process freezes with nothing to do: what it takes off the queue in its sleep is lost on others."""
+    assert field.leg is not None
+    job_id, name = field.leg.job_id, field.any_name()
+    field.hit()
+    field.ledger.control(job_id, "pause")
+    field.wait(lambda: not field.attempts(name), f"{name} has nothing to do")
+    with field.frozen(field.pid_of(name)):
+        field.ledger.control(job_id, "resume")
+        field.goes_on()
+
+
+def told_to_leave(field: Field, clock: int = 0) -> None:
+    """SIGTERM; then the worker is started again, its clock perhaps another."""
+    name = field.any_name()
+    field.hit()
+    assert field.end_worker(name) == 0, field.log(name)[-2000:]
+    field.start_worker(name, "--clock", str(clock))
+
+
+def raised(field: Field, error: str) -> None:
+    """The device raises."""
+    field.order(Order("rendered", "raise", error=error, nth=field.random.randint(1, 2)))
+
+
+def broken_device(field: Field) -> None:
+    field.gone(field.order(Order("rendered", "raise", error="BrokenDevice")).pid)
+
+
+def stalled_keeper(field: Field) -> None:
+    """Nobody renews a worker's leases for longer than they last; it works on."""
+    pause = LEASE + 1
+    met = field.order(Order("renewing", "sleep", pause=pause))
+    field.wait(lambda: time.monotonic() > met.at + pause, "the keeper is back")
+
+
+def no_reaper(field: Field) -> None:
+    """All keepers stall; a worker dies."""
+    pause = LEASE + 1
+    for name in field.names:
+        field.order(Order("renewing", "sleep", name=name, pause=pause))
+    began = time.monotonic()
+    killed(field)
+    field.wait(lambda: time.monotonic() > began + pause, "the keepers are back")
+
+
+def many_reapers(field: Field) -> None:
+    """A worker dies, and four others at once put back what it held."""
+    until = time.monotonic() + LEASE + 0.5
+
+    def reap() -> None:
+        ledger = Ledger(field.server.url)
+        while time.monotonic() < until:
+            ledger.reap()
+
+    reapers = [threading.Thread(target=reap) for _ in range(4)]
+    killed(field)
+    for reaper in reapers:
+        reaper.start()
+    for reaper in reapers:
+        reaper.join()
+
+
+def wrong_clock(field: Field) -> None:
+    told_to_leave(field, clock=field.random.choice([-HOURS, HOURS]))
+
+
+# Redis.
+
+
+def redis_ended(field: Field, signal_number: int) -> None:
+    field.hit()
+    field.redis.kill(signal_number)
+    field.redis.start()
+
+
+def redis_cut_short(field: Field) -> None:
+    """Killed, and the last commands that it took are not in its file."""
+    field.hit()
+    field.redis.kill(between=lambda: field.redis.cut_tail(field.random.randint(1, 4000)))
+    field.redis.start()
+
+
+def redis_frozen(field: Field) -> None:
+    field.hit()
+    with field.frozen(field.redis.pid):
+        time.sleep(LEASE + 0.5)
+
+
+def redis_drops_clients(field: Field) -> None:
+    field.hit()
+    for kind in ("normal", "pubsub"):
+        field.client.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
+
+
+def redis_full(field: Field) -> None:
+    field.hit()
+    field.client.config_set("maxmemory", "1mb")
+    time.sleep(1.5)
+    field.client.config_set("maxmemory", "0")
+
+
+def redis_wiped(field: Field) -> None:
+    """Everything is gone; the manifest is submitted again."""
+    assert field.leg is not None
+    before = {file: file.stat().st_ino for file in field.leg.output.glob("[0-9]*/*")}
+    field.hit()
+    field.client.flushall()
+    field.submit_again(field.leg)
+    assert {file: file.stat().st_ino for file in before} == before, "a committed shard was overwritten"
+
+
+# Disks.
+
+
+def disk(field: Field, error: int) -> None:
+    """A worker's every write fails for a while."""
+    field.lasting(Order("before write", "raise", name=field.any_name(), error=error, lasting=1.2))
+
+
+def disk_slow(field: Field) -> None:
+    field.lasting(Order("before write", "sleep", name=field.any_name(), pause=0.1, lasting=1.5))
+
+
+def spooled_image_spoilt(field: Field, spoil: Callable[[Path], None]) -> None:
+    """A worker dies, and an image that it had finished is no more what it was, before anybody adopts it."""
+    met = field.order(Order("after rename", "kill", matching="*/spool/*/metadata/*.json", nth=3))
+    image = met.path.parents[1] / "images" / json.loads(met.path.read_text())["file_name"]
+    spoil(image)
+    field.gone(met.pid)
+
+
+def truncate(image: Path) -> None:
+    """In a new file of that name: the old one may be linked to elsewhere."""
+    data = image.read_bytes()
+    image.unlink()
+    image.write_bytes(data[: len(data) // 2])
+
+
+# Messages.
+
+
+def doubled(field: Field) -> None:
+    field.hit()
+    wake(celery_app(field.server.url), 20)
+
+
+def dropped(field: Field) -> None:
+    """Every wake-up that waits is lost, for two seconds."""
+    field.hit()
+    until = time.monotonic() + 1
+    while time.monotonic() < until:
+        field.client.delete(QUEUE)
+
+
+def one_dropped(field: Field) -> None:
+    """Of more than the workers can take at once, so that one is there to be lost."""
+    app = celery_app(field.server.url)
+    field.wait(lambda: wake(app, 20) or field.client.lpop(QUEUE), "a wake-up is lost")  # type: ignore[func-returns-value]
+    field.hit()
+
+
+def unknown_task(field: Field) -> None:
+    field.hit()
+    celery_app(field.server.url).send_task("imagemill.nobody_knows", queue=QUEUE)
+
+
+def other_arguments(field: Field) -> None:
+    """A wake-up of a version that named its work in the message."""
+    field.hit()
+    celery_app(field.server.url).send_task(RENDER_TASK, args=["cats-1", 3], kwargs={"epoch": 2}, queue=QUEUE)
+
+
+def old_protocol(field: Field) -> None:
+    """An envelope of Celery 3, and one whose body is nothing that was ever sent."""
+    field.hit()
+    old = json.dumps({"task": RENDER_TASK, "id": "old", "args": [], "kwargs": {}}).encode()
+    for body in (old, b'{"shard": 3}', b"\x00\xff"):
+        message = {
+            "body": base64.b64encode(body).decode(), "content-type": "application/json",
+            "content-encoding": "utf-8", "headers": {},
+            "properties": {
+                "delivery_tag": os.urandom(8).hex(), "body_encoding": "base64",
+                "delivery_info": {"exchange": "", "routing_key": QUEUE}, "priority": 0,
+            },
+        }  # fmt: skip
+        _push(field, json.dumps(message).encode())
+
+
+def garbage(field: Field) -> None:
+    """A message that is no JSON: it ends the process that takes it."""
+    field.hit()
+    pids = {field.pid_of(name) for name in field.names}
+    _push(field, b"this is no message")
+    field.wait(lambda: not pids <= {field.pid(name) for name in field.names}, "it takes a process along")
+
+
+def _push(field: Field, message: bytes) -> None:
+    """Puts a message where the next one is taken from, and waits until it was."""
+    field.client.rpush(QUEUE, message)
+    field.wait(lambda: field.client.lpos(QUEUE, message.decode()) is None, f"{message!r} is taken")
+
+
+# Submitting and steering.
+
+
+def submit_killed(field: Field) -> Verdict:
+    """A submission dies between two chunks, and is gone on with."""
+    with field.side(80, shard_size=1) as leg:
+        producer = field.armed_submit(leg.name)
+        field.order(Order("chunk stored", "kill", name="producer"))
+        assert producer.wait(20) == -signal.SIGKILL
+        field.submit_again(leg)
+        return field.finish(leg)
+
+
+def submitted_twice(field: Field) -> Verdict:
+    """Two submissions of one manifest at once."""
+    with field.side(80, shard_size=1) as leg:
+        both = [field.armed_submit(leg.name) for _ in range(2)]
+        field.hit()
+        assert [producer.wait(60) for producer in both] == [0, 0], field.log("producer")[-2000:]
+        field.submit_again(leg)
+        return field.finish(leg)
+
+
+def paused_and_resumed(field: Field) -> None:
+    assert field.leg is not None
+    field.hit()
+    for _ in range(3):
+        field.ledger.control(field.leg.job_id, "pause")
+        time.sleep(field.random.random() / 3)
+        field.ledger.control(field.leg.job_id, "resume")
+
+
+def cancelled_and_retried(field: Field) -> Verdict:
+    """A job is cancelled in mid-work; then two people send it back at once."""
+    with field.side(48, shard_size=8) as leg:
+        field.submit_again(leg)
+        field.wait(lambda: field.ledger.status(leg.job_id).done > 4, f"{leg.job_id} is under way")
+        field.hit()
+        field.ledger.control(leg.job_id, "cancel")
+        field.wait(lambda: field.ledger.status(leg.job_id).state == "finished", "it ended")
+        told: list[int] = []
+
+        def send_back() -> None:
+            try:
+                told.append(retry(leg.job_id, Ledger(field.server.url), field.server.url))
+            except JobError:
+                told.append(0)
+
+        people = [threading.Thread(target=send_back) for _ in range(2)]
+        for one in people:
+            one.start()
+        for one in people:
+            one.join()
+        assert sorted(map(bool, told)) == [False, True], told
+        return field.finish(leg)
+
+
+def killed_while_finishing(field: Field, at: str) -> Verdict:
+    """A process dies when all is rendered and a job's report is being written."""
+    with field.side(8, shard_size=8) as leg:
+        field.submit_again(leg)
+        field.gone(
+            field.order(Order(at, "kill", matching=f"*{leg.name}/job.json" if "rename" in at else "*")).pid
+        )
+        return field.finish(leg)
+
+
+_AT = ("claimed", "rendered", "before commit", "after commit", "before complete", "before acknowledge")
+_FILES = {
+    "an image": "*/images/*.png",
+    "its metadata": "*/spool/*/metadata/*.json",
+    "a shard's table": "*/metadata.jsonl|*.tar",
+}
+
+FAULTS: tuple[Fault, ...] = (
+    *(Fault(f"killed: {at}", partial(killed_at, at=at)) for at in _AT),
+    *(
+        Fault(f"killed: {at} of {what}", partial(killed_at, at=at, matching=matching))
+        for at in ("before write", "before rename", "after rename")
+        for what, matching in _FILES.items()
+    ),
+    Fault("killed: before finish", partial(killed_while_finishing, at="before finish"), images=8),
+    Fault(
+        "killed: before rename of the report", partial(killed_while_finishing, at="before rename"), images=8
+    ),
+    Fault("killed: after rename of the report", partial(killed_while_finishing, at="after rename"), images=8),
+    Fault("killed", killed),
+    Fault("all killed", all_killed),
+    Fault("frozen", frozen),
+    *(
+        Fault(f"frozen: {at}", partial(frozen_at, at=at))
+        for at in ("claimed", "before commit", "before complete")
+    ),
+    Fault("frozen: before rename", partial(frozen_at, at="before rename")),
+    Fault("frozen idle", frozen_idle),
+    Fault("told to leave", told_to_leave),
+    Fault("out of memory", partial(raised, error="OutOfMemory"), refuses=True),
+    Fault("device broken", broken_device),
+    Fault("exception while rendering", partial(raised, error="RuntimeError")),
+    Fault("keeper stalled", stalled_keeper),
+    Fault("no reaper", no_reaper),
+    Fault("many reapers", many_reapers),
+    Fault("clock wrong", wrong_clock),
+    Fault("Redis restarted", partial(redis_ended, signal_number=signal.SIGTERM)),
+    Fault("Redis killed", partial(redis_ended, signal_number=signal.SIGKILL)),
+    Fault("Redis cut short", redis_cut_short),
+    Fault("Redis frozen", redis_frozen),
+    Fault("Redis drops clients", redis_drops_clients),
+    Fault("Redis full", redis_full),
+    Fault("Redis wiped", redis_wiped),
+    Fault("disk full", partial(disk, error=errno.ENOSPC)),
+    Fault("disk read-only", partial(disk, error=errno.EROFS), refuses=True),
+    Fault("disk slow", disk_slow),
+    Fault("spooled image truncated", partial(spooled_image_spoilt, spoil=truncate)),
+    Fault("spooled image gone", partial(spooled_image_spoilt, spoil=Path.unlink)),
+    Fault("wake-ups doubled", doubled),
+    Fault("wake-ups dropped", dropped),
+    Fault("one wake-up dropped", one_dropped),
+    Fault("message of an unknown task", unknown_task),
+    Fault("message with other arguments", other_arguments),
+    Fault("message of an old protocol", old_protocol),
+    Fault("message that is no JSON", garbage),
+    Fault("submission killed", submit_killed, images=80),
+    Fault("submitted twice at once", submitted_twice, images=80),
+    Fault("paused and resumed", paused_and_resumed),
+    Fault("cancelled, and retried twice at once", cancelled_and_retried, images=48),
+)

@@ -1,0 +1,333 @@
+"""Armed workers on a Redis that breaks, and the jobs that they must get through all the same."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import psutil
+import redis
+
+import jobs
+from jobs import redis_keys
+from jobs.errors import LedgerUnavailable
+from jobs.request import ImageRequest
+from jobs.settings import Settings
+from jobs.shard import decode_shard
+from producer.prepare import prepare
+from producer.submit import submit
+from tests.farm import Farm
+from tests.faults.arming import FOLDER, PACE, Meeting, Order, OrderBook
+from tests.faults.breakable_redis import BreakableRedis
+from tests.faults.oracle import Verdict, judge
+
+LEASE = 2.0
+SIZE = 8
+"""Of a shard, unless a job says otherwise."""
+Result = TypeVar("Result")
+
+
+@dataclass(slots=True)
+class Leg:
+    """One output and the job that writes it."""
+
+    name: str
+    job_id: str
+    images: int
+    output: Path
+    asked: list[str]
+
+
+class Field(Farm):
+    """A farm whose workers obey orders, one job that is under way, and others beside it."""
+
+    worker_command = (sys.executable, "-m", "tests.faults.armed_worker")
+
+    def __init__(self, folder: Path, server: BreakableRedis, seed: int, workers: int = 3) -> None:
+        super().__init__(folder, server)
+        self.redis, self.client = server, server.client
+        self.random = random.Random(seed)
+        self.book = OrderBook(folder / "orders")
+        self.names = [f"w{number}" for number in range(1, workers + 1)]
+        self.leg: Leg | None = None
+        """The job that is under way."""
+        self.hits = 0
+        self.paced = 0.0
+        (folder / "runtime").mkdir(exist_ok=True)
+
+    def environment(self, **settings: object) -> dict[str, str]:
+        root = str(Path(jobs.__file__).parents[1])
+        armed = {"PYTHONPATH": root, FOLDER: str(self.book.folder), "OMP_NUM_THREADS": "1"}
+        return super().environment(lease=LEASE, log_level="WARNING", **settings) | armed
+
+    # Workers.
+
+    def any_name(self) -> str:
+        """One of the workers."""
+        return self.random.choice(self.names)
+
+    def pid(self, name: str) -> int | None:
+        """The process that renders; None while there is none."""
+        try:
+            children = psutil.Process(self.workers[name].pid).children()
+            return next((child.pid for child in children if child.status() != psutil.STATUS_ZOMBIE), None)
+        except psutil.NoSuchProcess:
+            return None
+
+    def pid_of(self, name: str) -> int:
+        """The same, waited for."""
+        self.wait(lambda: self.pid(name), f"{name} has a process")
+        pid = self.pid(name)
+        assert pid is not None
+        return pid
+
+    def some_pid(self) -> int:
+        """The process of one of the workers."""
+        return self.pid_of(self.any_name())
+
+    def ready(self) -> bool:
+        """Every worker has a process that told Redis so."""
+        told = self.ledger.workers()
+        pids = {name: self.pid(name) for name in self.names}
+        return all(
+            pid is not None and told.get(f"cpu0@{name}", {}).get("pid") == str(pid)
+            for name, pid in pids.items()
+        )
+
+    def end_worker(self, name: str) -> int:
+        """Asks a worker to leave; returns its exit status."""
+        self.workers[name].terminate()
+        return self.workers[name].wait(20)
+
+    def attempts(self, name: str) -> dict[tuple[str, str], str]:
+        """What a worker holds: (job, shard) -> attempt."""
+        members = [member.decode().rpartition("/") for member in self.client.zrange(redis_keys.LEASES, 0, -1)]
+        told = {
+            (job, shard): self.client.hget(redis_keys.job(job, "leased"), shard) for job, _, shard in members
+        }
+        leases = {place: json.loads(lease) for place, lease in told.items() if lease is not None}
+        return {place: lease["a"] for place, lease in leases.items() if lease["w"] == f"cpu0@{name}"}
+
+    def taken_from(self, name: str) -> None:
+        """Waits until nothing that a frozen worker holds is its own any more."""
+        self.wait(lambda: not self.attempts(name), f"what {name} held is others'", LEASE + 5)
+
+    @contextmanager
+    def frozen(self, pid: int) -> Iterator[None]:
+        """Stops a process for as long as the context lasts."""
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+    def kill(self, pid: int) -> None:
+        """Kills a process and waits until it is gone."""
+        os.kill(pid, signal.SIGKILL)
+        self.gone(pid)
+
+    def gone(self, pid: int) -> None:
+        """Waits until a process is gone."""
+        self.wait(lambda: not _alive(pid), f"process {pid} is gone")
+
+    # Orders.
+
+    def order(self, order: Order, seconds: float = 20.0) -> Meeting:
+        """Gives an order and waits until it was met."""
+        met = self.book.give(order)
+        try:
+            self.wait(lambda: self.book.meeting(met), f"somebody meets {order}", seconds)
+        finally:
+            self.book.withdraw(met)
+        meeting = self.book.meeting(met)
+        assert meeting is not None
+        self.hit()
+        return meeting
+
+    def lasting(self, order: Order) -> Meeting:
+        """Gives an order that lasts, waits until it was met, and then until it is over."""
+        met = self.book.give(order)
+        self.wait(lambda: self.book.meeting(met), f"somebody meets {order}")
+        self.hit()
+        meeting = self.book.meeting(met)
+        assert meeting is not None
+        self.wait(lambda: time.monotonic() > meeting.at + order.lasting, "it is over")
+        self.book.withdraw(met)
+        return meeting
+
+    def hit(self) -> None:
+        """Says that a fault hits now: a job must be under way, or it proves nothing."""
+        assert self.leg is not None
+        status = self.patiently(lambda: self.ledger.status(self.leg.job_id))  # type: ignore[union-attr]
+        assert status.left > 0 or status.state == "finishing", f"{self.leg.job_id} was over already"
+        self.hits += 1
+
+    def pace(self, seconds: float) -> None:
+        """Sets how long an image takes a worker."""
+        self.paced = seconds
+        temporary = self.folder / "pace.tmp"
+        temporary.write_text(str(seconds))
+        temporary.rename(self.book.folder / PACE)
+
+    # Jobs.
+
+    def begin(self, name: str, images: int, output: Path | None = None, **keys: object) -> Leg:
+        """Submits a job of its own output."""
+        output = self.folder / name if output is None else output
+        self.manifest(images, name=name, output=str(output), **{"shard_size": SIZE} | keys)
+        leg = Leg(name, "", images, output, [])
+        self.submit_again(leg)
+        return leg
+
+    @contextmanager
+    def side(self, images: int, **keys: object) -> Iterator[Leg]:
+        """Writes the manifest of a job beside the one that is under way, which stands still meanwhile."""
+        assert self.leg is not None
+        name, job_id, pace = f"side{self.hits}", self.leg.job_id, self.paced
+        self.manifest(images, name=name, output=str(self.folder / name), priority=0, **keys)
+        self.ledger.control(job_id, "pause")
+        self.pace(min(pace, 0.03))
+        try:
+            yield Leg(name, "", images, self.folder / name, [])
+        finally:
+            self.pace(pace)
+            self.patiently(lambda: self.ledger.control(job_id, "resume"))
+
+    def submit_again(self, leg: Leg) -> None:
+        """Submits a job's manifest, as whoever lost sight of it would."""
+        prepared = prepare(self.folder / f"{leg.name}.yaml", Settings())
+        leg.job_id = self.patiently(lambda: submit(prepared, self.ledger, self.server.url)).job_id
+        if not leg.asked:
+            leg.asked = self.asked(leg.job_id)
+
+    def asked(self, job_id: str) -> list[str]:
+        """The image_ids that a job is to render."""
+        spec = self.ledger.spec(job_id)
+        base = ImageRequest.from_mapping(spec.base)
+        shards = [decode_shard(blob, base, spec.name) for blob in self.ledger.shard_blobs(job_id)]
+        return [entry.request.image_id for shard in shards for entry in shard.entries]
+
+    def armed_submit(self, name: str) -> subprocess.Popen[bytes]:
+        """`imagemill submit` of a manifest that is written, in a process with armed failpoints."""
+        with (self.folder / "producer.log").open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "tests.faults.armed_producer", "submit", f"{name}.yaml"],
+                env=self.environment(),
+                cwd=self.folder,
+                stdout=log,
+                stderr=log,
+            )
+
+    def left(self) -> int:
+        """Images of the job that is under way that are not done."""
+        assert self.leg is not None
+        job_id = self.leg.job_id
+        return self.patiently(lambda: self.ledger.status(job_id)).left
+
+    def finish(self, leg: Leg, seconds: float = 60.0) -> Verdict:
+        """Waits for a job to end, and judges it."""
+        try:
+            self.wait(
+                lambda: self.ledger.status(leg.job_id).state == "finished", f"{leg.job_id} ends", seconds
+            )
+        except Overdue as error:
+            raise Overdue(f"{error}\n{self.logs()}") from None
+        # Who was fenced off is still leaving.
+        output, begun = leg.output, self.begun()
+        verdict = Verdict()
+
+        def clean() -> bool:
+            nonlocal verdict
+            verdict = judge(output, self.client, leg.job_id, leg.asked, begun)
+            return verdict.exact
+
+        try:
+            self.wait(clean, "the verdict", 3.0)
+        except Overdue:
+            verdict.problems.append(f"logs:\n{self.logs()}")
+        if len(leg.asked) != leg.images:
+            verdict.problems.append(
+                f"{leg.images} were written into the manifest, {len(leg.asked)} are in the job"
+            )
+        return verdict
+
+    def begun(self) -> list[str]:
+        """The image_id of every image that ever entered a worker's rows, each time."""
+        return [line for file in self.folder.glob("*.begun") for line in file.read_text().splitlines()]
+
+    def logs(self) -> str:
+        """The ends of the workers' logs, and how Redis sees things."""
+        told = [f"{name}: {self.log(name)[-1500:]}" for name in self.names]
+        with contextlib.suppress(redis.RedisError, LedgerUnavailable):
+            queued = self.client.lrange(redis_keys.QUEUE, 0, 9)
+            told += [f"{self.client.llen(redis_keys.QUEUE)} messages, the first {queued}"]
+            told += [f"workers: {self.ledger.workers()}; ready: {self.ready()}"]
+            told += [f"leases: {self.client.zrange(redis_keys.LEASES, 0, -1, withscores=True)}"]
+            told += [f"{self.ledger.status(job_id)}" for job_id in self.ledger.job_ids()[-2:]]
+        return "\n".join(told)
+
+    # Waiting.
+
+    def wait(self, condition: Callable[[], object], what: str, seconds: float = 20.0) -> None:
+        """Polls until the condition holds; a Redis that is away is no answer. Raises Overdue."""
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                if condition():
+                    return
+            except (LedgerUnavailable, redis.RedisError):
+                pass
+            if time.monotonic() > deadline:
+                raise Overdue(f"waited {seconds:g} s in vain: {what}")
+            time.sleep(0.02)
+
+    def patiently(self, call: Callable[[], Result]) -> Result:
+        """Makes a call until Redis answers."""
+        results: list[Result] = []
+        self.wait(lambda: results.append(call()) or True, "Redis answers")  # type: ignore[func-returns-value]
+        return results[0]
+
+    def over(self, refuses: bool) -> None:
+        """Waits until a fault is over: all workers are back and the job goes on.
+
+        refuses: workers may have refused the job, as they should; then it is resumed.
+        """
+        assert self.leg is not None
+        self.wait(self.ready, "all workers are back", 60)
+        self.goes_on(refuses)
+
+    def goes_on(self, refuses: bool = False) -> None:
+        """Waits until an image of the job that is under way is done that was not; or it is all done."""
+        assert self.leg is not None
+        before, job_id = self.left(), self.leg.job_id
+
+        def more() -> bool:
+            status = self.ledger.status(job_id)
+            if status.refusals:
+                assert refuses, status.refusals
+                self.ledger.control(job_id, "resume")
+            return status.left < before or before == 0
+
+        self.wait(more, "the job goes on", 60)
+
+
+class Overdue(AssertionError):
+    """What was awaited did not come."""
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
