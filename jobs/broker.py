@@ -10,6 +10,8 @@ import ssl
 import redis.exceptions
 from celery import Celery
 from kombu.exceptions import OperationalError
+from kombu.transport import TRANSPORT_ALIASES
+from kombu.transport import redis as kombu_redis
 
 from jobs.errors import LedgerError, LedgerUnavailable
 from jobs.redis_errors import as_ours
@@ -22,8 +24,32 @@ _VISIBILITY_TIMEOUT = 6 * 3600
 the live tasks of all others. A stolen or lost wake-up does no harm, the ledger holds the work."""
 
 
+class _Channel(kombu_redis.Channel):  # type: ignore[misc]
+    """Outlives a Redis that goes away.
+
+    kombu 5.7 then may put back or acknowledge a message on a closed connection: an AttributeError, which ends
+    the worker and with it the model it has loaded; or a socket more with every outage.
+    """
+
+    do_restore = False
+    """What was not acknowledged when a connection closes need not come back: the ledger holds the work."""
+
+    def basic_ack(self, delivery_tag: str, multiple: bool = False) -> None:
+        """Acknowledges while there is a connection; later the message comes again, in hours."""
+        if not self.closed:
+            super().basic_ack(delivery_tag, multiple)
+
+
+class Transport(kombu_redis.Transport):  # type: ignore[misc]
+    """kombu's, with our channel."""
+
+    Channel = _Channel
+
+
 def celery_app(url: str) -> Celery:
     """The Celery application of producers, workers and Flower. Connects lazily."""
+    # kombu looks a transport up by the scheme of its URL.
+    TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "jobs.broker:Transport"))
     app = Celery("imagemill", broker=url)
     app.conf.update(
         task_default_queue=QUEUE,

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import ssl
 import time
+from typing import Any
 
 import pytest
 import redis
@@ -49,6 +52,26 @@ def test_a_wrong_password_is_told_as_one(redis_server: EmbeddedRedis) -> None:
     with pytest.raises(LedgerError, match="not sent: Redis refuses the password") as caught:
         wake(app, 1)
     assert type(caught.value) is LedgerError
+
+
+def test_a_redis_that_dies_under_a_wake_up_lets_its_connection_be_closed_and_itself_acknowledged(
+    redis_server: EmbeddedRedis,
+) -> None:
+    """What Celery's consumer does then; anything but a connection's error would end the worker."""
+    app = celery_app(redis_server.url)
+    wake(app, 1)
+    connection = app.connection_for_read()
+    taken: list[Any] = []
+    app.amqp.TaskConsumer(connection, on_message=taken.append).consume()
+    connection.drain_events(timeout=5)
+    [wake_up] = taken
+    app.amqp.TaskConsumer(connection.channel(), on_message=taken.append).consume()
+    with pytest.raises(TimeoutError):
+        connection.drain_events(timeout=0.1)  # both channels wait for an answer now
+    os.kill(redis_server.pid, signal.SIGKILL)
+    connection.collect(socket_timeout=1)
+    connection.close()
+    wake_up.ack()
 
 
 @pytest.mark.parametrize(
