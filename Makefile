@@ -19,8 +19,9 @@ test: .venv/.made
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(WAITING:%=--ignore=%)
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile $(WAITING)
 
-# An hour of faults; docs/faults.md.
+# Odd inputs, then most of an hour of faults; docs/faults.md.
 soak: .venv/.made
+	FUZZ_CASES=10000 $(BIN)/python -m pytest --capture=no tests/faults/test_fuzz.py
 	$(BIN)/python -m tests.faults.soak --faults 1000 --images 100000 --shapes
 
 check: .venv/.made

@@ -31,6 +31,9 @@ imagemill:job:ID:broken   hash    set_aside; retry         status          reten
 `recover` writes what `create`, `add` and `record` do. Before it, the job's shards lie under its incarnation,
 in place of its id, for at most 10 minutes (`jobs.ledger.STAGED`).
 
+`deploy/redis_acl.sh` lets a worker write every part of a job but those that begin with s: another such part
+that workers write must be named there.
+
 An unfinished job has no TTL on purpose: losing its keys would lose work. Besides these there are Celery's
 own: the queue list `imagemill`, `_kombu*` and `unacked*`.
 

@@ -209,7 +209,7 @@ class ShardStore:
         saved = _read_saved(source / "metadata" / name)
         if saved is None or saved.image_id != self._entries[position].request.image_id:
             return
-        file = source / "images" / Path(saved.file_name).name
+        file = source / "images" / saved.file_name
         if file.is_symlink() or not file.is_file():
             return
         own = self._images / self._file_name(position)

@@ -1,6 +1,7 @@
+import json
 import threading
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import redis
@@ -723,6 +724,18 @@ def test_a_shard_that_is_set_aside_leaves_its_job_to_end_with_failures(
     assert status.broken == {0: "torn"}
 
 
+def test_who_lost_its_lease_can_set_nothing_aside(
+    ledger: Ledger, submit_job: Submit, dies: Callable[..., Claim]
+) -> None:
+    job_id = submit_job(1)
+    lost = dies([])
+    claim = must_claim(ledger)
+    ledger.set_aside(lost, "torn")
+    assert ledger.status(job_id).broken == {}
+    ledger.complete(claim, [0, 1, 2, 3], {})
+    assert ledger.status(job_id).outcome == "complete"
+
+
 def test_a_job_that_ends_is_not_called_another_manifests(
     ledger: Ledger, submit_job: Submit, job_spec: MakeSpec
 ) -> None:
@@ -739,4 +752,14 @@ def test_settings_of_another_version_are_named_as_such(
     job_id = submit_job(1)
     client.set(redis_keys.job(job_id, "spec"), '{"from": "tomorrow"}')
     with pytest.raises(LedgerError, match="not as this imagemill writes them"):
+        ledger.spec(job_id)
+
+
+def test_settings_that_name_a_relative_output_are_refused(
+    ledger: Ledger, submit_job: Submit, client: redis.Redis
+) -> None:
+    job_id = submit_job(1)
+    key = redis_keys.job(job_id, "spec")
+    client.set(key, json.dumps(asdict(ledger.spec(job_id)) | {"output": "elsewhere"}))
+    with pytest.raises(LedgerError, match="output 'elsewhere': must be absolute"):
         ledger.spec(job_id)
