@@ -126,7 +126,7 @@ class Farm:
         rows = [row for shard in output.shards() for row in output.rows(shard)]
         found = {
             "done": status.done,
-            "bits": sum(byte.bit_count() for byte in self.ledger.done_bits(job_id)),
+            "bits": self.ledger.done_bits(job_id).count(),
             "rows": len(rows),
             "image_ids": len({row["image_id"] for row in rows}),
             "pictures": len(output.held_image_ids()),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -165,37 +165,56 @@ class JobStatus:
         return self.left / self.images_per_second
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recovery:
-    """A job that Redis lost, as its output tells of it. Its shards are stored before (`Ledger.stage`)."""
+class Bits:
+    """One bit for each image of a job, by its index; `bytes` of it are as Redis' SETBIT leaves them."""
 
-    incarnation: str
-    total: int
-    held: int
-    done: Sequence[int]
-    """Images that the output holds, by their index in the job."""
-    flagged: Sequence[int]
-    """Those of them that are doubted."""
-    failures: Mapping[int, Mapping[str, Any]]
-    """As `LedgerView.failures` tells them."""
+    def __init__(self, bits: bytes = b"") -> None:
+        self._bits = bytearray(bits)
+
+    def __getitem__(self, index: int) -> bool:
+        return index // 8 < len(self._bits) and bool(self._bits[index // 8] & 128 >> index % 8)
+
+    def __bytes__(self) -> bytes:
+        return bytes(self._bits)
+
+    def turn(self, index: int) -> bool:
+        """Sets the bit; whether it was 0."""
+        if self[index]:
+            return False
+        if index // 8 >= len(self._bits):
+            self._bits.extend(bytes(index // 8 + 1 - len(self._bits)))
+        self._bits[index // 8] |= 128 >> index % 8
+        return True
+
+    def count(self) -> int:
+        """How many are 1."""
+        return int.from_bytes(self._bits).bit_count()
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """Shards that were stored for a job that does not hold them yet (`Ledger.stage`)."""
+
+    word: str
+    """What stands in place of the job's id in their key."""
     shards: int
-    """How many were staged."""
     first_waiting: int
     """The number of the first that is to be rendered."""
     waiting: int
     """How many are; their numbers follow one another."""
 
 
-def as_bits(indices: Iterable[int]) -> bytes:
-    """The bits of these images, as `is_done` reads them."""
-    bits = bytearray()
-    for index in indices:
-        if index // 8 >= len(bits):
-            bits.extend(bytes(index // 8 + 1 - len(bits)))
-        bits[index // 8] |= 128 >> index % 8
-    return bytes(bits)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recovery:
+    """A job that Redis lost, as its output tells of it."""
 
-
-def is_done(bits: bytes, index: int) -> bool:
-    """Whether the image of this index is done, by `LedgerView.done_bits`."""
-    return index // 8 < len(bits) and bool(bits[index // 8] >> (7 - index % 8) & 1)
+    staged: Staged
+    """All its shards; their word will be its incarnation."""
+    total: int
+    held: int
+    done: Bits
+    """Images that the output holds."""
+    flagged: Bits
+    """Those of them that are doubted."""
+    failures: Mapping[int, Mapping[str, Any]]
+    """As `LedgerView.failures` tells them."""

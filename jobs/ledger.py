@@ -15,7 +15,7 @@ from typing import Any, Literal, cast
 
 from jobs import redis_keys
 from jobs.errors import JobError, LeaseLost, OtherHardware, Overtaken
-from jobs.job import Claim, JobSpec, LeaseState, Recovery, RowsKey, as_bits
+from jobs.job import Bits, Claim, JobSpec, LeaseState, Recovery, RowsKey, Staged
 from jobs.ledger_view import LedgerView
 from jobs.redis_errors import redis_errors_as_ours
 
@@ -39,7 +39,7 @@ _SCRIPTS = (
     "rows",
 )
 STAGED = 600
-"""Seconds that the shards of a recovery wait for the next of them, or for its end."""
+"""Seconds that staged shards wait for the next of them, or to be taken."""
 REFUSAL = 300
 """Seconds that a worker's refusal of a job holds: a hiccup of a network must not halt a job for good."""
 RATE_WINDOW = 600.0
@@ -129,12 +129,13 @@ class Ledger(LedgerView):
             }[answer]
             raise (Overtaken if answer in {"closed", "moved"} else JobError)(f"{job_id}: {why}")
 
-    def stage(self, incarnation: str, shards: Sequence[tuple[int, bytes]]) -> None:
-        """Stores shards (number, blob) for a recovery, which `recover` ends; else they expire."""
+    def stage(self, word: str, shards: Sequence[tuple[int, bytes]]) -> None:
+        """Stores shards (number, blob) under a random word until `recover` or `retry` takes them; else they
+        expire."""
         with redis_errors_as_ours():
             pipe = self._redis.pipeline()
-            pipe.hset(redis_keys.job(incarnation, "shards"), mapping=dict(shards))
-            pipe.expire(redis_keys.job(incarnation, "shards"), STAGED)
+            pipe.hset(redis_keys.job(word, "shards"), mapping=dict(shards))
+            pipe.expire(redis_keys.job(word, "shards"), STAGED)
             pipe.execute()
 
     def recover(self, job_id: str, spec: JobSpec, digest: str, recovery: Recovery) -> None:
@@ -149,7 +150,7 @@ class Ledger(LedgerView):
         answer = self._run(
             "recover",
             job_id,
-            recovery.incarnation,
+            recovery.staged.word,
             spec.name,
             redis_keys.output(spec.output),
             digest,
@@ -157,11 +158,11 @@ class Ledger(LedgerView):
             json.dumps(asdict(spec), ensure_ascii=False),
             recovery.total,
             recovery.held,
-            as_bits(recovery.done),
-            as_bits(recovery.flagged),
-            recovery.shards,
-            recovery.first_waiting,
-            recovery.waiting,
+            bytes(recovery.done),
+            bytes(recovery.flagged),
+            recovery.staged.shards,
+            recovery.staged.first_waiting,
+            recovery.staged.waiting,
             len(fields),
             *fields,
             *failures,
@@ -385,27 +386,19 @@ class Ledger(LedgerView):
         if answer != "ok":
             raise JobError(f"{job_id} is {answer} already: there is nothing to {action}")
 
-    def retry(
-        self,
-        job_id: str,
-        incarnation: str,
-        run: int,
-        held: Sequence[int],
-        lacking: Sequence[int],
-        shards: Sequence[tuple[int, bytes]],
-    ) -> None:
-        """Opens a finished job's next run with new shards (number, blob) for the indices `lacking`.
+    def retry(self, job_id: str, incarnation: str, run: int, done: Bits, staged: Staged) -> None:
+        """Opens a finished job's next run: what was staged is to be rendered, and all else is `done`.
 
-        `held` are indices that were not done but that the output holds by now. Raises JobError.
+        Its failures are forgotten. Raises JobError when it is not finished, or in another run by now.
         """
-        parts = [part for shard in shards for part in shard]
         answer = self._run(
-            "retry", job_id, incarnation, run, len(held), *held, len(lacking), *lacking, *parts
+            "retry", job_id, incarnation, run, bytes(done), staged.word, staged.shards, staged.first_waiting
         ).decode()
         if answer != "ok":
             why = {
                 "gone": "Redis no longer holds it",
                 "moved": "it is not finished, or was sent back already",
+                "expired": "what was to be sent back has expired: run the same command again",
             }
             raise JobError(f"{job_id}: {why.get(answer, f'its output is {answer}')}")
 

@@ -12,11 +12,13 @@ from redis.retry import Retry
 
 from jobs import redis_keys
 from jobs.errors import JobError, LedgerError
-from jobs.job import JobSpec, JobStatus, RowsKey, Submission
+from jobs.job import Bits, JobSpec, JobStatus, RowsKey, Submission
 from jobs.redis_errors import redis_errors_as_ours
 
 _COUNTS = ("priority", "run", "total", "left", "done", "failed", "shards", "held", "flagged")
 _TIMES = ("created", "started", "ended", "finished")
+_BLOBS = 16
+"""Shards read in one call."""
 
 
 class LedgerView:
@@ -129,16 +131,18 @@ class LedgerView:
         failures = {int(index): json.loads(failure) for index, failure in raw.items()}
         return dict(sorted(failures.items()))
 
-    def done_bits(self, job_id: str) -> bytes:
-        """The done bits: image i is bit 7 - i % 8 of byte i // 8."""
+    def done_bits(self, job_id: str) -> Bits:
+        """Which images are done."""
         with redis_errors_as_ours():
-            return cast(bytes, self._redis.get(redis_keys.job(job_id, "done")) or b"")
+            return Bits(self._redis.get(redis_keys.job(job_id, "done")) or b"")
 
     def shard_blobs(self, job_id: str) -> Iterator[bytes]:
-        """Every shard's blob, one by one, in no order."""
+        """Every shard's blob, one by one, in the order of their numbers."""
+        shards = redis_keys.job(job_id, "shards")
         with redis_errors_as_ours():
-            for _number, blob in self._redis.hscan_iter(redis_keys.job(job_id, "shards"), count=16):
-                yield blob
+            numbers = sorted(self._redis.hkeys(shards), key=int)
+            for start in range(0, len(numbers), _BLOBS):
+                yield from self._redis.hmget(shards, numbers[start : start + _BLOBS])
 
     def workers_of(self, job_id: str) -> list[str]:
         """Every worker that claimed a shard of the job."""

@@ -28,8 +28,8 @@ imagemill:job:ID:expiries hash    reap, claim; record …    claim           ret
 imagemill:job:ID:deaths   hash    reap, claim; retry       claim           retention after it finished
 imagemill:job:ID:broken   hash    set_aside; retry         status          retention after it finished
 
-`recover` writes what `create`, `add` and `record` do. Before it, the job's shards lie under its incarnation,
-in place of its id, for at most 10 minutes (`jobs.ledger.STAGED`).
+`recover` writes what `create`, `add` and `record` do. The shards that it and `retry` take lie before that
+under a random word, in place of a job's id, for at most 10 minutes (`jobs.ledger.STAGED`).
 
 `deploy/redis_acl.sh` lets a worker write every part of a job but those that begin with s: another such part
 that workers write must be named there.

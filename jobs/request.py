@@ -52,8 +52,8 @@ class ImageRequest:
         A field that is added later must be left out while at its default: each key more here would give every
         image that was ever rendered another id, and outputs would be rendered anew.
         """
-        settings = asdict(self)
-        del settings["model"]
+        # asdict copies every value deeply, which takes four times as long.
+        settings = {name: getattr(self, name) for name in REQUEST_FIELDS if name != "model"}
         if self.image_format == "png":
             del settings["image_quality"]
         return json.dumps(settings, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

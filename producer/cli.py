@@ -239,10 +239,15 @@ def retry(job: str, wait: bool) -> None:
     Its failures, and what was never rendered because it was cancelled or stopped.
     """
     from producer import show
+    from producer.progress import counting
     from producer.retry import retry as retry_job
 
     _settings, url, ledger = _connect()
-    count = retry_job(job, ledger, url)
+    try:
+        with counting("images sent back") as on_images:
+            count = retry_job(job, ledger, url, on_images)
+    except KeyboardInterrupt:
+        raise Interrupted(f"stopped before the end; {job} is as it was") from None
     click.echo(f"{job}: {count} images sent back" if count else f"{job}: nothing is missing")
     if wait and count:
         end = _follow(ledger, job, quiet=False)

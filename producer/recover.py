@@ -7,8 +7,6 @@ one step at the end, so that a recovery which is cut short has changed nothing.
 from __future__ import annotations
 
 import json
-import secrets
-from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -19,17 +17,16 @@ from jobs.broker import celery_app, wake
 from jobs.errors import JobError, OutputError
 from jobs.expand import Identified, base_request
 from jobs.grouping import parts
-from jobs.job import Recovery
+from jobs.job import Bits, Recovery
 from jobs.ledger import Ledger
 from jobs.metadata import Failure
 from jobs.output import Output
 from jobs.prompt_files.sources import Reading
 from jobs.request import Entry
 from jobs.settings import Settings
-from jobs.shard import Shard, encode_shard
 from producer.prepare import Prepared, prepare
+from producer.staging import Staging
 from producer.submit import (
-    CHUNK,
     digest,
     file_hashes,
     job_spec,
@@ -98,7 +95,7 @@ def recover(
         lacking = rebuild.lacking(prepared.entries(None, reading))
         for part in parts(lacking, (), prepared.manifest.shard_size):
             if part.entries:
-                rebuild.store(number + waiting, part.entries)
+                rebuild.staging.add(number + waiting, part.entries)
                 waiting += 1
                 on_images(rebuild.images)
         _refuse_changes(file, job_id, files, file_hashes(prepared, reading))
@@ -113,13 +110,13 @@ def recover(
         spec, recovery = job_spec(prepared), rebuild.recovery(number, waiting)
         ledger.recover(job_id, spec, digest(prepared, spec, files), recovery)
     wake(celery_app(url), min(max(1, waiting), wake_ups(ledger)))
-    done, failed = len(recovery.done), len(recovery.failures)
+    done, failed = recovery.done.count(), len(recovery.failures)
     return Recovered(
         job_id=job_id,
         images=recovery.total,
         done=done,
         failed=failed,
-        flagged=len(recovery.flagged),
+        flagged=recovery.flagged.count(),
         left=recovery.total - done - failed,
         held=recovery.held,
         output=str(output.path),
@@ -132,19 +129,17 @@ def recover(
 class _Rebuild:
     """A job's images in the manifest's order, each given its index and its place in the ledger.
 
-    Shards go to the ledger as they are full, which forgets them unless the recovery comes to its end.
+    Shards are staged as they are full.
     """
 
     def __init__(self, prepared: Prepared, job_id: str, ledger: Ledger) -> None:
         self.settled, self._others = _settled(prepared.output, job_id)
         """Images of the job that the output tells of and that have not been asked for yet, by image_id."""
         self.images = 0
-        self._base, self._ledger = base_request(prepared.manifest, prepared.model), ledger
-        self._incarnation, self._stored = secrets.token_hex(8), 0
-        self._unsent: list[tuple[int, bytes]] = []
+        self.staging = Staging(ledger, base_request(prepared.manifest, prepared.model))
         self._sizes = Counter(one.shard for one in self.settled.values())
         self._committed: dict[int, list[tuple[int, Entry]]] = {}
-        self._held, self._done, self._flagged = 0, array("I"), array("I")
+        self._held, self._done, self._flagged = 0, Bits(), Bits()
         self._failures: dict[int, dict[str, Any]] = {}
 
     def lacking(self, entries: Iterable[Identified]) -> Iterator[tuple[int, Entry]]:
@@ -165,7 +160,7 @@ class _Rebuild:
         """A committed shard is stored under its own number, as it was before: `retry` reads it."""
         failure, shard = settled.failure, self._committed.setdefault(settled.shard, [])
         if failure is None:
-            self._done.append(index)
+            self._done.turn(index)
         else:
             self._failures[index] = {
                 "shard": failure.shard,
@@ -174,37 +169,20 @@ class _Rebuild:
                 "reason": failure.reason,
             }
         if settled.flagged:
-            self._flagged.append(index)
+            self._flagged.turn(index)
         shard.append((index, entry))
         if len(shard) == self._sizes[settled.shard]:
-            self.store(settled.shard, self._committed.pop(settled.shard))
-
-    def store(self, number: int, entries: Iterable[tuple[int, Entry]]) -> None:
-        """Stores a shard, once there are some to send."""
-        indices, requests = zip(*entries, strict=True)
-        self._unsent.append((number, encode_shard(Shard(indices, requests), self._base)))
-        if len(self._unsent) == CHUNK:
-            self._send()
-
-    def _send(self) -> None:
-        if self._unsent:
-            self._ledger.stage(self._incarnation, self._unsent)
-            self._stored += len(self._unsent)
-            self._unsent = []
+            self.staging.add(settled.shard, self._committed.pop(settled.shard))
 
     def recovery(self, first_waiting: int, waiting: int) -> Recovery:
         """What was taken in, once all was."""
-        self._send()
         return Recovery(
-            incarnation=self._incarnation,
+            staged=self.staging.staged(first_waiting, waiting),
             total=self.images,
             held=self._held,
             done=self._done,
             flagged=self._flagged,
             failures=self._failures,
-            shards=self._stored,
-            first_waiting=first_waiting,
-            waiting=waiting,
         )
 
 

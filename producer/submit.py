@@ -26,9 +26,7 @@ from jobs.output import Output
 from jobs.prompt_files.sources import Reading
 from producer.pack import Packed, PackedShard, pack
 from producer.prepare import Prepared
-
-CHUNK = 64
-"""Shards sent to Redis in one call."""
+from producer.staging import CHUNK
 
 
 @dataclass(frozen=True, slots=True)

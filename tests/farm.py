@@ -139,7 +139,7 @@ class Farm:
         assert len(pictures) == images
         status = self.status(job_id)
         assert (status.done, status.left, status.failed, status.total) == (images, 0, 0, images)
-        assert sum(byte.bit_count() for byte in self.ledger.done_bits(job_id)) == images
+        assert self.ledger.done_bits(job_id).count() == images
         events = self.ledger._redis.xrange("imagemill:events")
         assert len([1 for _, event in events if event[b"job"].decode() == job_id]) == 1
 

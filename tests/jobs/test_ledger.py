@@ -1,6 +1,6 @@
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 
 import pytest
@@ -8,8 +8,8 @@ import redis
 
 from jobs import redis_keys
 from jobs.errors import JobError, LeaseLost, LedgerError, LedgerUnavailable, OtherHardware
-from jobs.job import Claim, JobSpec, RowsKey, Submission
-from jobs.ledger import Ledger
+from jobs.job import Bits, Claim, JobSpec, RowsKey, Staged, Submission
+from jobs.ledger import STAGED, Ledger
 from producer.embedded_redis import EmbeddedRedis
 
 MakeSpec = Callable[..., JobSpec]
@@ -49,6 +49,15 @@ def failure(index: int) -> dict[int, dict[str, object]]:
     return {index: {"shard": 0, "position": index, "image_id": f"{index:016x}", "reason": "black"}}
 
 
+def send_back(ledger: Ledger, job_id: str, done: Iterable[int], shard: int = 1) -> None:
+    """The first retry of a job: these images are done, and `again` is to be rendered."""
+    bits = Bits()
+    for index in done:
+        bits.turn(index)
+    ledger.stage("word", [(shard, b"again")])
+    ledger.retry(job_id, ledger.incarnation(job_id), 1, bits, Staged("word", 1, shard, 1))
+
+
 def test_a_job_goes_from_its_shards_to_one_finish_event(
     ledger: Ledger, client: redis.Redis, submit_job: Submit
 ) -> None:
@@ -72,7 +81,7 @@ def test_a_job_goes_from_its_shards_to_one_finish_event(
         0,
         0,
     )
-    assert ledger.done_bits(job_id) == b"\xff"
+    assert bytes(ledger.done_bits(job_id)) == b"\xff"
     events = client.xrange(redis_keys.EVENTS)
     assert len(events) == 1
     assert events[0][1][b"job"] == b"cats-1"
@@ -273,7 +282,7 @@ def test_a_retry_takes_back_bits_of_images_that_never_reached_the_output(
     ledger.control(job_id, "cancel")
     ledger.release(found)
     ledger.finish(must_claim(ledger))
-    ledger.retry(job_id, ledger.incarnation(job_id), 1, [7], list(range(7)), [(2, b"again")])
+    send_back(ledger, job_id, [7], 2)
     status = ledger.status(job_id)
     assert (status.done, status.left, status.flagged, status.state) == (1, 7, 0, "sealed")
     assert ledger.first_shard(job_id) == 2
@@ -379,11 +388,10 @@ def test_failures_are_sent_back_once_as_a_new_run(
     ledger.complete(found, [0, 2, 3], failure(1))
     ledger.finish(must_claim(ledger))
     assert ledger.status(job_id).outcome == "failures"
-    incarnation = ledger.incarnation(job_id)
-    ledger.retry(job_id, incarnation, 1, [], [1], [(1, b"again")])
+    send_back(ledger, job_id, [0, 2, 3])
     with pytest.raises(JobError, match="sent back already"):
-        ledger.retry(job_id, incarnation, 1, [], [1], [(2, b"again")])
-    assert client.ttl(redis_keys.job(job_id)) == -1
+        send_back(ledger, job_id, [0, 2, 3], 2)
+    assert {client.ttl(redis_keys.job(job_id, part)) for part in (None, *redis_keys.JOB_PARTS)} == {-1, -2}
     again = must_claim(ledger)
     assert (again.shard, again.blob) == ("1", b"again")
     ledger.complete(again, [1], {})
@@ -391,6 +399,24 @@ def test_failures_are_sent_back_once_as_a_new_run(
     status = ledger.status(job_id)
     assert (status.outcome, status.done, status.failed, status.left, status.run) == ("complete", 4, 0, 0, 2)
     assert client.xlen(redis_keys.EVENTS) == 2
+
+
+def test_what_is_to_be_sent_back_expires_and_then_the_job_is_as_it_was(
+    ledger: Ledger, client: redis.Redis, submit_job: Submit
+) -> None:
+    job_id = submit_job(1)
+    ledger.complete(must_claim(ledger), [0, 2, 3], failure(1))
+    ledger.finish(must_claim(ledger))
+    before, incarnation = ledger.status(job_id), ledger.incarnation(job_id)
+    ledger.stage("word", [(1, b"again"), (2, b"again")])
+    assert 0 < client.ttl(redis_keys.job("word", "shards")) <= STAGED
+    client.delete(redis_keys.job("word", "shards"))
+    with pytest.raises(JobError, match="has expired: run the same command again"):
+        ledger.retry(job_id, incarnation, 1, Bits(b"\xb0"), Staged("word", 2, 1, 2))
+    with pytest.raises(JobError, match="Redis no longer holds it"):
+        ledger.retry(job_id, "another", 1, Bits(b"\xb0"), Staged("word", 2, 1, 2))
+    assert ledger.status(job_id) == before
+    assert claim(ledger) is None
 
 
 def test_a_speed_is_that_of_the_latest_ten_minutes_of_rendering_and_is_forgotten_in_a_month(
@@ -708,7 +734,7 @@ def test_retry_forgets_who_died_of_what(
     dies([2], alone=2)
     ledger.complete(must_claim(ledger), [0, 1, 3], failure(2))
     ledger.finish(must_claim(ledger))
-    ledger.retry(job_id, ledger.incarnation(job_id), 1, [], [2], [(1, b"blob")])
+    send_back(ledger, job_id, [0, 1, 3])
     assert must_claim(ledger).condemned == frozenset()
     assert client.exists(redis_keys.job(job_id, "deaths")) == 0
 

@@ -12,7 +12,7 @@ import redis
 
 from jobs import redis_keys
 from jobs.errors import JobError, LeaseLost, LedgerUnavailable, OutputError
-from jobs.job import Claim, JobStatus, is_done
+from jobs.job import Claim, JobStatus
 from jobs.layouts.stored_shard import LayoutName, image_key
 from jobs.ledger import Ledger
 from jobs.metadata import Failure, metadata_row
@@ -141,7 +141,7 @@ def test_a_job_half_done_is_put_back_as_it_was_and_goes_on(desk: Desk, layout: L
     job_id = desk.submit([*(f"picture {n}" for n in range(13)), {"prompt": "mine", "seed": 3, "id": "a"}])
     assert [desk.render(failed=[2]), desk.render(flagged=[5])] == [[0, 1, 2, 3], [4, 5, 6, 7]]
     before, spec = desk.ledger.status(job_id), desk.ledger.spec(job_id)
-    kept = (desk.ledger.failures(job_id), desk.ledger.done_bits(job_id), desk.entries(job_id))
+    kept = (desk.ledger.failures(job_id), bytes(desk.ledger.done_bits(job_id)), desk.entries(job_id))
     desk.lose()
     done = desk.recover()
     assert done == Recovered(
@@ -161,7 +161,7 @@ def test_a_job_half_done_is_put_back_as_it_was_and_goes_on(desk: Desk, layout: L
     assert figures(status) == figures(before) == (14, 6, 7, 1, 1, 0)
     assert (status.state, status.run) == ("sealed", 2)
     assert desk.ledger.spec(job_id) == spec
-    after = (desk.ledger.failures(job_id), desk.ledger.done_bits(job_id), desk.entries(job_id))
+    after = (desk.ledger.failures(job_id), bytes(desk.ledger.done_bits(job_id)), desk.entries(job_id))
     assert after == kept
     assert (desk.shard_numbers(job_id), desk.waiting(job_id)) == ([0, 1, 2, 3], [2, 3])
     assert desk.ledger.first_shard(job_id) == 2
@@ -225,7 +225,7 @@ def test_pictures_of_other_jobs_are_held_but_what_the_job_failed_at_is_its_own(d
     done = desk.recover()
     assert (done.job_id, done.images, done.done, done.failed, done.held) == ("cats-2", 7, 4, 0, 3)
     assert (before.total, before.done, before.failed, before.held) == (7, 3, 1, 3)
-    assert is_done(desk.ledger.done_bits(job_id), 1)
+    assert desk.ledger.done_bits(job_id)[1]
     assert desk.waiting(job_id) == [8]
     print_recovered(done)
 
@@ -246,9 +246,7 @@ def test_sizes_do_not_share_a_shard_that_is_to_be_rendered(desk: Desk) -> None:
     assert desk.recover().left == 5
     entries = desk.entries(job_id)
     assert sorted(entries) == list(range(9))
-    rendered = {
-        entries[index].request.width for index in range(9) if is_done(desk.ledger.done_bits(job_id), index)
-    }
+    rendered = {entries[index].request.width for index in range(9) if desk.ledger.done_bits(job_id)[index]}
     assert len(rendered) == 1
     for _ in desk.waiting(job_id):
         assert len({entries[index].request.width for index in desk.render()}) == 1

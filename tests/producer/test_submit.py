@@ -542,6 +542,21 @@ def test_what_was_counted_but_never_reached_the_output_is_sent_back(desk: Desk) 
     assert desk.ledger.status("cats-1").outcome == "complete"
 
 
+def test_a_retry_leaves_alone_what_another_job_is_writing(desk: Desk) -> None:
+    desk.submit(4)
+    desk.render(failed=[0])
+    desk.render()
+    desk.finish()
+    desk.submit(6)
+    attempt = desk.output.spool_folder(2, desk.claim().attempt)
+    attempt.mkdir(parents=True)
+    before = desk.ledger.status("cats-1")
+    with pytest.raises(JobError, match=r"cats-2 is writing there: .*, then retry cats-1"):
+        retry("cats-1", desk.ledger, desk.url)
+    assert attempt.exists()
+    assert desk.ledger.status("cats-1") == before
+
+
 def test_an_unfinished_job_is_not_retried(desk: Desk) -> None:
     desk.submit(4)
     with pytest.raises(JobError, match="cats-1 is sealed"):

@@ -294,7 +294,7 @@ class Bench:
 
     def done(self) -> set[int]:
         """The indices whose done bit is set."""
-        bits = self.ledger.done_bits(self.job_id)
+        bits = bytes(self.ledger.done_bits(self.job_id))
         return {i for i in range(len(bits) * 8) if bits[i // 8] >> (7 - i % 8) & 1}
 
     def close(self) -> None:

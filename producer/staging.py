@@ -1,0 +1,42 @@
+"""Shards of a job on their way to the ledger, which takes them in one step once all are there."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+
+from jobs.job import Staged
+from jobs.ledger import Ledger
+from jobs.request import Entry, ImageRequest
+from jobs.shard import Shard, encode_shard
+
+CHUNK = 64
+"""Shards sent to Redis in one call."""
+
+
+class Staging:
+    """Packs shards and sends them chunk by chunk; what is not taken in the end expires."""
+
+    def __init__(self, ledger: Ledger, base: ImageRequest) -> None:
+        """`base`: the job's own settings."""
+        self._ledger, self._base = ledger, base
+        self._word, self._sent = secrets.token_hex(8), 0
+        self._unsent: list[tuple[int, bytes]] = []
+
+    def add(self, number: int, entries: Sequence[tuple[int, Entry]]) -> None:
+        """Takes one shard: its number, and its entries, one or more, by their indices in the job."""
+        indices, requests = zip(*entries, strict=True)
+        self._unsent.append((number, encode_shard(Shard(indices, requests), self._base)))
+        if len(self._unsent) == CHUNK:
+            self._send()
+
+    def staged(self, first_waiting: int, waiting: int) -> Staged:
+        """All of them, once all are there."""
+        self._send()
+        return Staged(self._word, self._sent, first_waiting, waiting)
+
+    def _send(self) -> None:
+        if self._unsent:
+            self._ledger.stage(self._word, self._unsent)
+            self._sent += len(self._unsent)
+            self._unsent = []
