@@ -30,6 +30,7 @@ from typing import Any
 
 from jobs.durable import write_atomically
 from jobs.errors import JobError, OutputError
+from jobs.image_ids import ImageIds
 from jobs.layouts.files import FolderShard
 from jobs.layouts.stored_shard import LayoutName, StoredShard, damaged, shard_name
 from jobs.layouts.webdataset import TarShard
@@ -219,21 +220,21 @@ class Output:
         """Name and bytes of those of these pictures that the shard holds, in its order."""
         return self.stored(shard).pictures(file_names)
 
-    def held_image_ids(self, below: int | None = None) -> set[str]:
+    def held_image_ids(self, below: int | None = None) -> ImageIds:
         """The ids of the images that the output holds: named in a committed shard's metadata, and there.
 
         `below`: only in shards with lower numbers. Raises OutputError naming file and line when a shard's
         metadata cannot be read.
         """
         shards = [shard for shard in self.shards() if below is None or shard < below]
-        return {row["image_id"] for shard in shards for row in self.stored(shard).held_rows()}
+        return ImageIds(row["image_id"] for shard in shards for row in self.stored(shard).held_rows())
 
     def failures(self) -> list[Failure]:
         """Every image that failed and that the output does not hold: once each, as it failed last."""
         last = {
             failure.image_id: failure for shard in self.shards() for failure in self.shard_failures(shard)
         }
-        held = self.held_image_ids() if last else set()
+        held = self.held_image_ids() if last else ImageIds()
         left = [failure for image_id, failure in last.items() if image_id not in held]
         return sorted(left, key=lambda failure: (failure.shard, failure.position))
 

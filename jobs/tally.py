@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 _BITS = 15
 _MASK = (1 << _BITS) - 1
 _KEY, _EACH = 7, 11
@@ -44,6 +46,12 @@ class Tally:
         if before | bits != before:
             self.set(key, before | bits)
         return before
+
+    def __iter__(self) -> Iterator[int]:
+        """Every key, in no order."""
+        for at, bucket in enumerate(self._buckets):
+            for place in range(0, len(bucket), _EACH):
+                yield int.from_bytes(bucket[place : place + _KEY], "little") << _BITS | at
 
     def _find(self, key: int) -> tuple[bytes, int, bytes]:
         """The bucket of `key`, its place there (-1: none), and what stands there for it."""

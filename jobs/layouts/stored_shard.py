@@ -20,6 +20,7 @@ REPAIRED = ".repaired.jsonl"
 """Likewise: the places that a repair emptied, and why."""
 
 _SHARD_NAME = re.compile(r"[0-9]{5,}")
+_IMAGE_ID = re.compile(r"[0-9a-f]{16}")
 _FILE_NAME = re.compile(r"[\w-]+\.[a-z]+", re.ASCII)
 
 
@@ -89,6 +90,8 @@ def sound_row(place: str, row: object) -> dict[str, Any]:
         raise damaged(place, "not a JSON object")
     if not isinstance(row.get("image_id"), str) or not isinstance(row.get("file_name"), str):
         raise damaged(place, "a row without file_name and image_id")
+    if not _IMAGE_ID.fullmatch(row["image_id"]):
+        raise damaged(place, "a row whose image_id is no 16 hex digits")
     # It is opened: no way may lead out of the shard.
     if not _FILE_NAME.fullmatch(row["file_name"]):
         raise damaged(place, "a row whose file_name names no picture")

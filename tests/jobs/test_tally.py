@@ -45,4 +45,5 @@ def test_it_grows_and_forgets_nothing() -> None:
     for key, number in expected.items():
         tally.set(key, number)
     assert all(tally.get(key) == number for key, number in expected.items())
+    assert sorted(tally) == sorted(expected)
     assert not any(tally.get(draw.getrandbits(64)) for _ in range(20_000))

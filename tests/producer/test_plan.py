@@ -238,7 +238,7 @@ def test_a_row_that_imagemill_did_not_write_is_named(desk: Desk) -> None:
     desk.render()
     metadata = desk.output.metadata_file(0)
     metadata.write_text(metadata.read_text().replace('"image_id": "', '"image_id": "fox'))
-    with pytest.raises(OutputError, match=r"out/00000: the row of 000000000\.png: ValueError"):
+    with pytest.raises(OutputError, match=r"00000/metadata\.jsonl:1: a row whose image_id is no 16 hex digits"):
         desk.plan()
 
 
