@@ -33,7 +33,7 @@ commands='+@connection +@transaction +@string +@list +@set +@hash +@sortedset +@
 # worker.
 producer="$commands +rename
     ~imagemill:numbers ~imagemill:jobs ~imagemill:active ~imagemill:output:* ~imagemill:job:* ~imagemill:nothing
-    ~imagemill:leases %R~imagemill:workers %R~imagemill:worker:* %R~imagemill:rates
+    ~imagemill:leases ~imagemill:reaped %R~imagemill:workers %R~imagemill:worker:* %R~imagemill:rates
     (-@all +lpush +llen ~imagemill ~imagemill[^:]*) (-@all +@set ~_kombu.binding*.imagemill)"
 
 # Celery's queues (the second pattern: its priorities), bindings, events, questions and answers.
@@ -43,7 +43,7 @@ celery='~unacked* ~_kombu.* ~celeryev.* ~*.celery.pidbox* &/0.celeryev/* &/0.cel
 # spec and its shards, it only reads, and gives their time to live.
 worker="$commands $celery ~imagemill ~imagemill[^:]*
     %R~imagemill:job:* ~imagemill:job:*[0-9] ~imagemill:job:*:[^s]* ~imagemill:jobs ~imagemill:active
-    ~imagemill:leases ~imagemill:output:* ~imagemill:events ~imagemill:rows ~imagemill:rates
+    ~imagemill:leases ~imagemill:reaped ~imagemill:output:* ~imagemill:events ~imagemill:rows ~imagemill:rates
     ~imagemill:workers ~imagemill:worker:*
     (-@all +expire %W~imagemill:job:*:spec %W~imagemill:job:*:shards)"
 

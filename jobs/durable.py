@@ -29,12 +29,15 @@ def fsync_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def written_atomically(path: Path) -> Iterator[BinaryIO]:
+def written_atomically(path: Path, through: Path | None = None) -> Iterator[BinaryIO]:
     """A file to write: in the end it is at `path`, whole and durable; when something is raised, not at all.
 
-    Replaces what is there. Raises OSError as the system gives it (ENOSPC: nothing is left behind).
+    Replaces what is there. `through`: the folder where it is written first, of the same file system; whoever
+    takes that away fences the writer off. Raises OSError as the system gives it (ENOSPC: nothing is left
+    behind).
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    folder = path.parent if through is None else through
+    temporary = folder / f".{path.name}.{secrets.token_hex(6)}.tmp"
     try:
         failpoint("before write", path)
         with temporary.open("xb") as file:
@@ -51,9 +54,9 @@ def written_atomically(path: Path) -> Iterator[BinaryIO]:
     fsync_folder(path.parent)
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes, through: Path | None = None) -> None:
     """Write the file whole and durable, or not at all, as `written_atomically` does."""
-    with written_atomically(path) as file:
+    with written_atomically(path, through) as file:
         file.write(data)
 
 

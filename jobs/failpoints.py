@@ -21,6 +21,7 @@ Failpoint = Literal[
     "after commit",
     "before complete",  # a committed shard, in the ledger
     "before finish",  # a job's files are written, the ledger does not know
+    "after finish",
     "before acknowledge",  # all is done but for Celery
 ]
 

@@ -7,6 +7,7 @@ imagemill:numbers         hash    create, recover          create          none:
 imagemill:jobs            zset    create; pruned by list   status, list    none: one entry a retained job
 imagemill:active          zset    create, retry, finish    claim, status   none: one entry an unfinished job
 imagemill:leases          zset    claim, renew, reap …     reap            none: one entry a claimed shard
+imagemill:reaped          string  reap, claim              reap, claim     none: one number
 imagemill:output:HASH     string  create, retry            create, submit  none: until the job finishes
 imagemill:events          stream  finish                   anyone          none: capped at about 1,000
 imagemill:workers         zset    heartbeat                status          none: one entry a worker, pruned
@@ -37,6 +38,7 @@ that workers write must be named there.
 An unfinished job has no TTL on purpose: losing its keys would lose work. Besides these there are Celery's
 own: the queue list `imagemill`, `_kombu*` and `unacked*`.
 
+reaped          when leases were looked after last, ms since 1970: what passes unwatched does not count
 job:ID          fields: see `jobs.job.JobStatus`; beside those `digest` (what was submitted),
                 `cursor` (manifest lines taken so far), `epoch` (claims so far) and
                 `window_at, window_count, window_rate` (the rate of the last half minute)
@@ -51,8 +53,8 @@ job:ID:flagged  one bit an image that is kept but doubted
 job:ID:refusals worker -> JSON {"until": ms since 1970, "reason"}: why it does not take the job till then
 job:ID:workers  every worker that claimed a shard
 job:ID:rows     kind of device and size of picture -> rows of a forward, the same for all of the job's workers
-job:ID:expiries shard number -> JSON {"count", "images"}: how often in a row its lease ran out without a new
-                picture, and what was in the rows then
+job:ID:expiries shard number (or `finish`) -> JSON {"count", "images"}: how often in a row its lease ran out
+                without a new picture or failure, and what was in the rows then
 job:ID:deaths   index -> how many workers died while they rendered the image alone
 job:ID:broken   shard number -> why it cannot be read
 rows            device, model, size -> rows, as measured last; a lack of memory lowers the job's alone
@@ -70,6 +72,7 @@ NUMBERS = PREFIX + "numbers"
 JOBS = PREFIX + "jobs"
 ACTIVE = PREFIX + "active"
 LEASES = PREFIX + "leases"
+REAPED = PREFIX + "reaped"
 EVENTS = PREFIX + "events"
 WORKERS = PREFIX + "workers"
 ROWS = PREFIX + "rows"

@@ -107,9 +107,11 @@ class Engine:
         return self._orders.withdraw(orders)
 
     def in_flight(self) -> list[Order]:
-        """The orders that a death of this process would cost: in the rows, or not written yet."""
+        """The orders that a death of this process would cost: in the rows, looked at again, or not written
+        yet."""
         with self._written:
-            return [*self._in_rows, *self._unwritten]
+            postponed = [order for order, _ in self._postponed]
+            return list(dict.fromkeys([*self._in_rows, *postponed, *self._unwritten]))
 
     def fitting(self, bucket: Bucket) -> Bucket:
         """The bucket with as many of its rows as the device's memory was seen to have room for."""
@@ -191,9 +193,9 @@ class Engine:
             self._in_rows, self._unwanted = [], set()
         while (suspect := self._orders.next_alone(pipeline)) is not None:
             self._render_by_itself(self._renderer, suspect)
-        postponed, self._postponed = self._postponed, []
-        for order, doubt in postponed:
-            self._render_alone(self._renderer, order, doubt, postpone=False)
+        while self._postponed:
+            self._render_alone(self._renderer, *self._postponed[0], postpone=False)
+            del self._postponed[0]
 
     def _answer(self, renderer: Renderer, pipeline: Pipeline) -> None:
         began = time.monotonic()
@@ -239,10 +241,10 @@ class Engine:
                 self._steps += 1
                 row_time.share_out(source.outstanding)
                 for order, result in outcomes:
-                    source.outstanding.remove(order)
                     if isinstance(result, Picture):
                         self._count(order, row_time.seconds(order))
                     self._look_at(renderer, fitting, order, result)
+                    source.outstanding.remove(order)
         except (Stopped, BrokenDevice):
             raise
         except OutOfMemory as error:
@@ -260,6 +262,8 @@ class Engine:
     def _render_by_itself(self, renderer: Renderer, order: Order) -> None:
         """Renders an order in rows that are empty otherwise; its bytes are those it has among others."""
         assert order.alone is not None
+        # What is not written yet would be charged with a death of this one.
+        self._wait_for_writers(0)
         try:
             order.alone()
         except ImagemillError as error:
@@ -347,13 +351,18 @@ class Engine:
     # Retire.
 
     def _retire(self, order: Order, outcome: Outcome) -> None:
+        self._wait_for_writers(2 * order.bucket.rows - 1)
         with self._written:
-            while not self._written.wait_for(lambda: len(self._unwritten) < 2 * order.bucket.rows, 0.2):
-                if self._stop.is_set():
-                    raise Stopped
             self._unwritten.add(order)
         self.images += isinstance(outcome, Finished)
         self._writers.submit(self._deliver, order, outcome)
+
+    def _wait_for_writers(self, most: int) -> None:
+        """Waits until at most so many orders are not written yet; raises Stopped when told to stop."""
+        with self._written:
+            while not self._written.wait_for(lambda: len(self._unwritten) <= most, 0.2):
+                if self._stop.is_set():
+                    raise Stopped
 
     def _deliver(self, order: Order, outcome: Outcome) -> None:
         try:

@@ -8,12 +8,14 @@ import logging
 import platform
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from jobs.dataset_card import Contents, contents, dataset_card, is_ours
 from jobs.durable import remove_temporaries, write_atomically
+from jobs.errors import LeaseLost
 from jobs.metadata import imagemill_version
 from jobs.output import Output
 from worker.preview import contact_sheet, spread
@@ -48,8 +50,15 @@ class JobReport:
     """Shards that could not be read, and why: their images are neither done nor failed."""
 
 
-def finish_output(output: Output, report: JobReport, check: Callable[[], None] = lambda: None) -> None:
-    """Write failures.jsonl, preview.jpg, README.md and, last, job.json; then take the spool away.
+def finish_output(
+    output: Output,
+    report: JobReport,
+    *,
+    attempt: str = "1",
+    check: Callable[[], None] = lambda: None,
+    preview: bool = True,
+) -> None:
+    """Write failures.jsonl, preview.jpg (`preview`), README.md and, last, job.json; then take the spool away.
 
     First, shards get what a crash right after their commit kept from them (`StoredShard.complete`). What
     killed writers left goes; nobody else writes there by then.
@@ -58,7 +67,7 @@ def finish_output(output: Output, report: JobReport, check: Callable[[], None] =
     left images neither done nor failed (it was cancelled) stays: the next submission adopts from it. A
     README.md without our mark is somebody's own and stays as it is, which the log says. `check` is called
     before job.json and the spool are touched, which may be a newer job's by then; it raises to end that.
-    Raises OutputError where a shard's metadata cannot be read.
+    Raises OutputError where a shard's metadata cannot be read, LeaseLost when a newer job has begun.
     """
     for shard in output.shards():
         output.stored(shard).complete()
@@ -69,17 +78,44 @@ def finish_output(output: Output, report: JobReport, check: Callable[[], None] =
         write_atomically(failures_file, "".join(f"{failure.to_json()}\n" for failure in failures).encode())
     else:
         failures_file.unlink(missing_ok=True)
+    sheet = output.path / "preview.jpg"
+    if found.total and preview:
+        write_atomically(sheet, _preview(output, found))
+    else:
+        sheet.unlink(missing_ok=True)
     if found.total:
-        write_atomically(output.path / "preview.jpg", _preview(output, found))
-        _write_card(output.path / "README.md", dataset_card(found, failures=len(failures), preview=True))
+        _write_card(output.path / "README.md", dataset_card(found, failures=len(failures), preview=preview))
     check()
     for folder in (output.path, output.private, output.jobs):
         remove_temporaries(folder)
     text = json.dumps(_job_json(report, found, len(failures)), ensure_ascii=False, indent=2)
-    write_atomically(output.path / "job.json", f"{text}\n".encode())
+    _write_report(output, f"{text}\n".encode(), attempt)
     check()
     if report.done + report.failed >= report.images:
-        shutil.rmtree(output.spool, ignore_errors=True)
+        _remove_spool(output, attempt)
+
+
+def _write_report(output: Output, data: bytes, attempt: str) -> None:
+    """Write job.json, unless a newer job has begun.
+
+    Whoever was frozen right before the rename must not put an old job's report over a newer one's: who begins
+    a job closes every attempt in the spool (`Output.close_attempts`), and with it the file to be renamed.
+    """
+    own = output.spool / "finish" / attempt
+    own.mkdir(parents=True, exist_ok=True)
+    try:
+        write_atomically(output.path / "job.json", data, through=own)
+    except FileNotFoundError:
+        raise LeaseLost(f"{output.path}: another job has begun there; its report is not this one's") from None
+
+
+def _remove_spool(output: Output, attempt: str) -> None:
+    """Take the spool away in one step: whoever wakes up in its middle takes nothing of a newer job along."""
+    gone = output.private / f"spool-{attempt}"
+    with suppress(FileNotFoundError):
+        output.spool.rename(gone)
+    for left in output.private.glob("spool-*"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def _write_card(readme: Path, card: str) -> None:

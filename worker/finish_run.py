@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from worker.disk_space import DiskSpace
 from worker.finish import finish_output
 from worker.job_report import job_report
 from worker.lease import Lease
+
+log = logging.getLogger(__name__)
 
 
 class FinishRun:
@@ -29,13 +32,23 @@ class FinishRun:
         output.check_within(self._root)
         report = job_report(ledger, claim.job_id, output, self._spec)
         # The report is a few kB and frees the spool: it need not wait for the watermark.
-        check = self._lease.check
+        write = partial(
+            finish_output,
+            output,
+            report,
+            attempt=claim.attempt,
+            check=self._lease.confirm,
+            preview=not claim.all_suspect,
+        )
+        if claim.all_suspect:
+            log.warning("workers died over the end of %s: no preview.jpg is made of it", claim.job_id)
         try:
-            self._space.write(output, partial(finish_output, output, report, check), check, watermark=False)
+            self._space.write(output, write, self._lease.check, watermark=False)
         except OSError as error:
             raise OutputError(f"{output.path}: {error}") from None
         failpoint("before finish")
         ledger.finish(claim)
+        failpoint("after finish")
         return "finished"
 
     def report(self, ended: str) -> dict[str, Any]:

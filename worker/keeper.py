@@ -40,6 +40,7 @@ class Keeper:
         self._states: dict[Claim, LeaseState] = {}
         self._listings: dict[Claim, Callable[[], Sequence[int]]] = {}
         self._lock = threading.Lock()
+        self._topping_up = threading.Lock()
         self._ended = threading.Event()
         self._entered = threading.Event()
         self._away = False
@@ -85,6 +86,16 @@ class Keeper:
         with self._lock:
             return self._states.get(claim, "lost")
 
+    def renew(self) -> None:
+        """Renews all claims now. Raises LedgerUnavailable."""
+        with self._lock:
+            listings = {claim: self._listings.get(claim) for claim in self._states}
+        in_flight = {claim: [] if listing is None else listing() for claim, listing in listings.items()}
+        for claim, state in zip(in_flight, self._ledger.renew(in_flight, self._lease), strict=True):
+            with self._lock:
+                if claim in self._states:
+                    self._states[claim] = state
+
     def _run(self) -> None:
         while not self._ended.is_set():
             round_ends = time.monotonic() + min(1.0, self._lease / 3)
@@ -93,7 +104,7 @@ class Keeper:
                 if self._ended.is_set():
                     return
                 self._entered.clear()
-                self._try(self._renew)
+                self._try(self.renew)
                 self._ended.wait(_BETWEEN)
 
     def _try(self, duty: Callable[[], None]) -> None:
@@ -109,17 +120,16 @@ class Keeper:
             log.exception("keeping the leases failed; trying on")
 
     def _keep_house(self) -> None:
-        self._renew()
+        self.renew()
         self._ledger.reap()
         self._ledger.heartbeat(self._worker, self._facts())
         if self._ledger.queued() == 0 and (waiting := self._ledger.waiting(self._worker, self._models)):
-            self._top_up(waiting)
+            # Celery has connections of its own: one that hangs must not hold the renewals up.
+            threading.Thread(target=self._send, args=(waiting,), name="top-up", daemon=True).start()
 
-    def _renew(self) -> None:
-        with self._lock:
-            listings = {claim: self._listings.get(claim) for claim in self._states}
-        in_flight = {claim: [] if listing is None else listing() for claim, listing in listings.items()}
-        for claim, state in zip(in_flight, self._ledger.renew(in_flight, self._lease), strict=True):
-            with self._lock:
-                if claim in self._states:
-                    self._states[claim] = state
+    def _send(self, waiting: int) -> None:
+        if self._topping_up.acquire(blocking=False):
+            try:
+                self._try(lambda: self._top_up(waiting))
+            finally:
+                self._topping_up.release()

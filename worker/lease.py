@@ -54,6 +54,11 @@ class Lease:
         if self._stop.is_set():
             raise GiveBack("released")
 
+    def confirm(self) -> None:
+        """The same, by what the ledger says now: this process may have slept since it was asked last."""
+        self.patiently(self._keeper.renew)
+        self.check()
+
     def list_in_flight(self, listing: Callable[[], Sequence[int]]) -> None:
         """From now on each renewal says which images of the job a death of this process would cost."""
         self._keeper.list_in_flight(self.claim, listing)

@@ -1,12 +1,14 @@
 -- The whole policy of who renders what next, in one atomic step.
--- 1. Leases that ran out are put back. 2. A job that wants finishing goes first. 3. Among jobs with a shard
+-- 1. Leases that ran out are put back. 2. A job that wants finishing goes first; one whose finishing workers died
+-- of goes last. 3. Among jobs with a shard
 -- that waits: the lowest priority number; then the job with the fewest claimed shards (fair share); then
 -- the one claimed from longest ago. 4. A worker keeps its loaded pipeline: it takes another's shard only
 -- when there was nothing for its own for 2 s, or when other work of at least equal priority has waited longer
 -- than max(60 s, 10 x the load time).
 -- ARGV: worker, token, lease ms, loaded pipeline ('' for none), idle ms, load ms, models (JSON list)
 -- Returns {} or {kind, job, incarnation, shard, attempt, blob, suspects, condemned}: JSON lists of images that
--- must be rendered alone ('*' for all), and of those that too many workers died of
+-- must be rendered alone ('*' for all; of a finishing: workers died of it), and of those that too many workers
+-- died of
 local worker, token, lease_ms, loaded = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local idle_ms, load_ms, models = tonumber(ARGV[5]), tonumber(ARGV[6]), cjson.decode(ARGV[7])
 local now = clock()
@@ -19,9 +21,11 @@ local function before(a, b)
   return a.last_claim < b.last_claim
 end
 
-local finish, own, other
+local finish, doubted, own, other
 for _, job in ipairs(claimable(worker, models)) do
-  if job.kind == 'finish' then
+  if job.doubted then
+    doubted = doubted or job
+  elseif job.kind == 'finish' then
     finish = finish or job
   elseif loaded == '' or job.pipeline == loaded then
     if before(job, own) then own = job end
@@ -39,6 +43,7 @@ if not finish and other then
     chosen = other
   end
 end
+chosen = chosen or doubted
 if not chosen then return {} end
 
 local id = chosen.id
@@ -54,7 +59,9 @@ if chosen.kind == 'shard' then
 end
 local blob = shard ~= 'finish' and redis.call('HGET', key(id, 'shards'), shard) or ''
 local suspects, condemned = {}, {}
-if shard ~= 'finish' then
+if chosen.doubted then
+  suspects = '*'
+elseif shard ~= 'finish' then
   local deaths = redis.call('HGETALL', key(id, 'deaths'))
   for i = 1, #deaths, 2 do
     if tonumber(deaths[i + 1]) >= MOST_DEATHS then
@@ -63,8 +70,7 @@ if shard ~= 'finish' then
       suspects[#suspects + 1] = tonumber(deaths[i])
     end
   end
-  local expiries = redis.call('HGET', key(id, 'expiries'), shard)
-  expiries = expiries and cjson.decode(expiries) or {count = 0, images = {}}
+  local expiries = expiries_of(id, shard)
   local others = {}
   for _, index in ipairs(expiries.images) do
     if is_open(id, index) then others[#others + 1] = index end

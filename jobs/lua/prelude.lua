@@ -3,6 +3,7 @@
 
 local PREFIX = 'imagemill:'
 local JOBS, ACTIVE, LEASES, ROWS = PREFIX .. 'jobs', PREFIX .. 'active', PREFIX .. 'leases', PREFIX .. 'rows'
+local REAPED = PREFIX .. 'reaped'
 local JOB_PARTS = {
   'spec', 'shards', 'ready', 'leased', 'done', 'failures', 'flagged', 'refusals', 'workers', 'rows', 'expiries',
   'deaths', 'broken'
@@ -13,6 +14,11 @@ local JOB_PARTS = {
 local SUSPECT_AFTER, SUSPECT_ALL_AFTER, STOP_AFTER = 3, 10, 20
 -- Workers that may die of one image that they render alone.
 local MOST_DEATHS = 2
+-- Milliseconds that leases of one worker may run out after each other and be one death: a renewal is for all, but
+-- what was claimed since the last has a time of its own.
+local ONE_DEATH = 1500
+-- Milliseconds between two reapings that are more than a worker, or whoever follows a job, leaves between them.
+local UNWATCHED = 3000
 
 local function key(id, part)
   if part then return PREFIX .. 'job:' .. id .. ':' .. part end
@@ -104,18 +110,25 @@ local function is_open(id, index)
     and redis.call('HEXISTS', key(id, 'failures'), index) == 0
 end
 
--- A shard's lease ran out: its worker died, or was cut off. An image that was alone in the rows is charged with
--- it; else what was in them is kept, to be suspected when this goes on.
-local function blame(id, shard)
-  local lease = redis.call('HGET', key(id, 'leased'), shard)
-  if shard == 'finish' or not lease then return end
-  lease = cjson.decode(lease)
-  if lease.alone and is_open(id, lease.alone) then
+local function is_alone(id, lease)
+  return lease.alone and is_open(id, lease.alone)
+end
+
+local function expiries_of(id, shard)
+  local told = redis.call('HGET', key(id, 'expiries'), shard)
+  return told and cjson.decode(told) or {count = 0, images = {}}
+end
+
+-- A lease ran out: its worker died, or was cut off. An image that was alone in the rows is charged with it; else
+-- what was in them is kept, to be suspected when this goes on. A shard that had nothing there is not counted
+-- while another of its worker had (`guilty`).
+local function blame(id, shard, lease, guilty)
+  if is_alone(id, lease) then
     redis.call('HINCRBY', key(id, 'deaths'), lease.alone, 1)
     return
   end
-  local before = redis.call('HGET', key(id, 'expiries'), shard)
-  local expiries = before and cjson.decode(before) or {count = 0, images = {}}
+  if shard ~= 'finish' and guilty[lease.w] and #(lease.rows or {}) == 0 then return end
+  local expiries = expiries_of(id, shard)
   expiries.count = expiries.count + 1
   local known = {}
   for _, index in ipairs(expiries.images) do known[index] = true end
@@ -123,21 +136,37 @@ local function blame(id, shard)
     if not known[index] then expiries.images[#expiries.images + 1] = index end
   end
   redis.call('HSET', key(id, 'expiries'), shard, cjson.encode(expiries))
-  if expiries.count >= STOP_AFTER and redis.call('HGET', key(id), 'ending') == '' then
+  if shard ~= 'finish' and expiries.count >= STOP_AFTER and redis.call('HGET', key(id), 'ending') == '' then
     end_early(id, 'stopped', 'the lease of shard ' .. shard .. ' ran out ' .. expiries.count .. ' times and no '
       .. 'picture came of it: its workers die or are cut off before they begin; see their logs')
   end
 end
 
+-- Time in which nobody looked after leases does not count: Redis was away, or everybody was.
+local function forgive(now)
+  local gap = now - tonumber(redis.call('GET', REAPED) or now)
+  redis.call('SET', REAPED, now)
+  if gap <= UNWATCHED then return end
+  for _, member in ipairs(redis.call('ZRANGE', LEASES, 0, -1)) do redis.call('ZINCRBY', LEASES, gap, member) end
+end
+
 -- Puts back every shard whose lease has run out; returns how many.
 local function reap(now)
-  local expired = redis.call('ZRANGEBYSCORE', LEASES, '-inf', now, 'LIMIT', 0, 1000)
-  for _, member in ipairs(expired) do
-    local id, shard = string.match(member, '^(.*)/([^/]*)$')
-    blame(id, shard)
-    put_back(id, shard, now)
+  forgive(now)
+  local due = redis.call('ZRANGEBYSCORE', LEASES, '-inf', now + ONE_DEATH, 'WITHSCORES')
+  local leases, guilty = {}, {}
+  for i = 1, #due, 2 do
+    local id, shard = string.match(due[i], '^(.*)/([^/]*)$')
+    local told = redis.call('HGET', key(id, 'leased'), shard)
+    local lease = told and cjson.decode(told) or {}
+    if lease.w and (is_alone(id, lease) or #(lease.rows or {}) > 0) then guilty[lease.w] = true end
+    if tonumber(due[i + 1]) <= now then leases[#leases + 1] = {id = id, shard = shard, lease = lease} end
   end
-  return #expired
+  for _, one in ipairs(leases) do
+    if one.lease.w then blame(one.id, one.shard, one.lease, guilty) end
+    put_back(one.id, one.shard, now)
+  end
+  return #leases
 end
 
 -- Stops a job at its bound of pictures that failed or are doubted.
@@ -181,7 +210,15 @@ local function mark_done(id, indices, now)
   return turned
 end
 
--- Marks images failed: pairs of index and JSON.
+-- An image that was counted as done is not after all.
+local function take_back(id, index)
+  if redis.call('SETBIT', key(id, 'done'), index, 0) == 0 then return end
+  redis.call('HINCRBY', key(id), 'done', -1)
+  redis.call('HINCRBY', key(id), 'left', 1)
+  redis.call('HINCRBY', key(id), 'flagged', 0 - redis.call('SETBIT', key(id, 'flagged'), index, 0))
+end
+
+-- Marks images failed: pairs of index and JSON. Returns how many were not before.
 local function mark_failed(id, failures)
   local new = 0
   for i = 1, #failures, 2 do
@@ -189,10 +226,11 @@ local function mark_failed(id, failures)
       new = new + redis.call('HSETNX', key(id, 'failures'), failures[i], failures[i + 1])
     end
   end
-  if new == 0 then return end
+  if new == 0 then return 0 end
   redis.call('HINCRBY', key(id), 'failed', new)
   redis.call('HINCRBY', key(id), 'left', -new)
   check_bound(id)
+  return new
 end
 
 -- The worker said lately that it does not take the job.
@@ -211,7 +249,8 @@ local function claimable(worker, models)
       'waiting_since', 'last_claim')
     local refused = refuses(id, worker, now)
     if job[1] == 'finishing' and not refused and redis.call('HLEN', key(id, 'leased')) == 0 then
-      found[#found + 1] = {kind = 'finish', id = id, pipeline = job[5]}
+      local deaths = expiries_of(id, 'finish').count
+      found[#found + 1] = {kind = 'finish', id = id, pipeline = job[5], doubted = deaths >= SUSPECT_AFTER}
     elseif (job[1] == 'open' or job[1] == 'sealed') and job[2] ~= '1' and job[3] == '' and not refused
         and (#models == 0 or allowed[job[4]]) and redis.call('LLEN', key(id, 'ready')) > 0 then
       found[#found + 1] = {kind = 'shard', id = id, pipeline = job[5], priority = tonumber(job[6]),

@@ -7,6 +7,5 @@ local count, done, failures = tonumber(ARGV[5]), {}, {}
 for i = 6, 5 + count do done[#done + 1] = ARGV[i] end
 for i = 6 + count, #ARGV do failures[#failures + 1] = ARGV[i] end
 local turned = mark_done(id, done, clock())
-mark_failed(id, failures)
-if turned > 0 then redis.call('HDEL', key(id, 'expiries'), ARGV[3]) end
+if turned + mark_failed(id, failures) > 0 then redis.call('HDEL', key(id, 'expiries'), ARGV[3]) end
 return turned

@@ -101,6 +101,7 @@ class Armed:
                 os.kill(os.getpid(), signal.SIGKILL)
             elif order.do == "freeze":
                 os.kill(os.getpid(), signal.SIGSTOP)
+                time.sleep(0.2)  # another thread may take the signal, and this one go on for a moment
             elif order.do == "sleep":
                 time.sleep(order.pause)
             elif isinstance(order.error, int):

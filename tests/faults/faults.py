@@ -20,7 +20,7 @@ from jobs.ledger import Ledger
 from jobs.redis_keys import QUEUE
 from producer.retry import retry
 from tests.faults.arming import Order
-from tests.faults.field import LEASE, Field
+from tests.faults.field import LEASE, Field, Leg
 from tests.faults.oracle import Verdict
 
 HOURS = 8 * 3600
@@ -119,13 +119,21 @@ def stalled_keeper(field: Field) -> None:
 
 
 def no_reaper(field: Field) -> None:
-    """All keepers stall; a worker dies."""
-    pause = LEASE + 1
-    for name in field.names:
-        field.order(Order("renewing", "sleep", name=name, pause=pause))
+    """All keepers stall, nothing is claimed, and a worker dies: its lease runs out and lies there."""
+    assert field.leg is not None
+    pause, name = LEASE + 1, field.any_name()
+    field.wait(lambda: field.attempts(name), f"{name} holds something")
+    field.ledger.control(field.leg.job_id, "pause")
+    for other in field.names:
+        field.order(Order("renewing", "sleep", name=other, pause=pause))
+    held = field.attempts(name)
+    field.hit()
+    field.kill(field.pid_of(name))
     began = time.monotonic()
-    killed(field)
-    field.wait(lambda: time.monotonic() > began + pause, "the keepers are back")
+    field.wait(lambda: time.monotonic() > began + LEASE, "a lease has passed")
+    lying = set(field.attempts(name).values()) & set(held.values())
+    field.ledger.control(field.leg.job_id, "resume")
+    assert lying or not held, "somebody reaped"
 
 
 def many_reapers(field: Field) -> None:
@@ -179,9 +187,17 @@ def redis_drops_clients(field: Field) -> None:
 
 def redis_full(field: Field) -> None:
     field.hit()
+    refused = _refused_for_memory(field)
     field.client.config_set("maxmemory", "1mb")
     time.sleep(1.5)
     field.client.config_set("maxmemory", "0")
+    assert _refused_for_memory(field) > refused, "nothing was refused"
+
+
+def _refused_for_memory(field: Field) -> int:
+    """Commands that Redis answered with OOM."""
+    told = field.client.info("errorstats").get("errorstat_OOM", {"count": 0})
+    return int(told["count"])
 
 
 def redis_wiped(field: Field) -> None:
@@ -230,7 +246,7 @@ def doubled(field: Field) -> None:
 
 
 def dropped(field: Field) -> None:
-    """Every wake-up that waits is lost, for two seconds."""
+    """Every wake-up that waits is lost, for a second."""
     field.hit()
     until = time.monotonic() + 1
     while time.monotonic() < until:
@@ -346,10 +362,32 @@ def killed_while_finishing(field: Field, at: str) -> Verdict:
     """A process dies when all is rendered and a job's report is being written."""
     with field.side(8, shard_size=8) as leg:
         field.submit_again(leg)
-        field.gone(
-            field.order(Order(at, "kill", matching=f"*{leg.name}/job.json" if "rename" in at else "*")).pid
-        )
+        field.gone(field.order(Order(at, "kill", matching=_report(leg, at))).pid)
         return field.finish(leg)
+
+
+def frozen_while_finishing(field: Field, at: str) -> Verdict:
+    """A process stands still there, and wakes up when the next job of that output has ended, too."""
+    with field.side(8, shard_size=8) as leg:
+        field.submit_again(leg)
+        met = field.order(Order(at, "freeze", matching=_report(leg, at)))
+        name = next(name for name in field.names if field.pid(name) == met.pid)
+        told = field.log(name).count("leaving it")
+        with field.frozen(met.pid):
+            field.taken_from(name)
+            first = field.finish(leg)
+            assert first.exact, first.problems
+            asked, leg.asked, leg.images = leg.asked, [], 16
+            field.manifest(16, name=leg.name, output=str(leg.output), priority=0)
+            field.submit_again(leg)
+            leg.asked += asked
+            field.finish(leg)
+        field.wait(lambda: field.log(name).count("leaving it") > told, "who slept has seen that it lost")
+        return field.finish(leg)
+
+
+def _report(leg: Leg, at: str) -> str:
+    return f"*{leg.name}/job.json" if "rename" in at else "*"
 
 
 _AT = ("claimed", "rendered", "before commit", "after commit", "before complete", "before acknowledge")
@@ -371,6 +409,7 @@ FAULTS: tuple[Fault, ...] = (
         "killed: before rename of the report", partial(killed_while_finishing, at="before rename"), images=8
     ),
     Fault("killed: after rename of the report", partial(killed_while_finishing, at="after rename"), images=8),
+    Fault("killed: after finish", partial(killed_while_finishing, at="after finish"), images=8),
     Fault("killed", killed),
     Fault("all killed", all_killed),
     Fault("frozen", frozen),
@@ -379,6 +418,10 @@ FAULTS: tuple[Fault, ...] = (
         for at in ("claimed", "before commit", "before complete")
     ),
     Fault("frozen: before rename", partial(frozen_at, at="before rename")),
+    Fault("frozen: before finish", partial(frozen_while_finishing, at="before finish"), images=16),
+    Fault(
+        "frozen: before rename of the report", partial(frozen_while_finishing, at="before rename"), images=16
+    ),
     Fault("frozen idle", frozen_idle),
     Fault("told to leave", told_to_leave),
     Fault("out of memory", partial(raised, error="OutOfMemory"), refuses=True),

@@ -20,7 +20,7 @@ import redis
 from jobs.checkup import check_output
 from jobs.output import Output
 
-LASTING = {"numbers", "jobs", "active", "leases", "events", "workers", "rows", "rates"}
+LASTING = {"numbers", "jobs", "active", "leases", "reaped", "events", "workers", "rows", "rates"}
 """Keys behind imagemill: that no job's end takes away (`jobs.redis_keys`)."""
 PICTURES = {".png", ".jpg", ".jpeg", ".webp"}
 

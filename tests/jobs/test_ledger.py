@@ -485,6 +485,7 @@ def test_the_scripts_spell_the_keys_as_python_does(
         redis_keys.JOBS,
         redis_keys.ACTIVE,
         redis_keys.LEASES,
+        redis_keys.REAPED,
         redis_keys.NUMBERS,
         redis_keys.output("/data/cats"),
     }
@@ -645,14 +646,129 @@ def test_a_picture_between_two_deaths_takes_the_suspicion_away(
     assert must_claim(ledger).suspects == frozenset()
 
 
-def test_a_shard_with_nothing_in_the_rows_is_not_blamed_for_its_neighbours_deaths(
+def test_what_is_recorded_again_or_adopted_takes_no_suspicion_away(
     ledger: Ledger, submit_job: Submit, dies: Callable[..., Claim]
 ) -> None:
     submit_job(1)
-    for _ in range(5):
-        dies([])
     found = must_claim(ledger)
-    assert (found.suspects, found.all_suspect) == (frozenset(), False)
+    ledger.record(found, [3], failure(2))
+    ledger.release(found)
+    for _ in range(3):
+        found = must_claim(ledger)
+        assert ledger.record(found, [3], failure(2)) == 0
+        ledger.release(found)
+        dies([0, 1])
+    assert must_claim(ledger).suspects == {0, 1}
+
+
+def test_a_failure_takes_the_suspicion_away_as_a_picture_does(
+    ledger: Ledger, submit_job: Submit, dies: Callable[..., Claim]
+) -> None:
+    job_id = submit_job(1)
+    for image in range(4):
+        for _ in range(3):
+            assert dies([image]).suspects == frozenset()
+        for _ in range(2):
+            assert dies([image], alone=image).suspects == {image}
+        found = must_claim(ledger)
+        assert found.condemned == {*range(image + 1)}
+        ledger.record(found, [], failure(image))
+        ledger.release(found)
+    found = must_claim(ledger)
+    ledger.complete(found, [], {index: failure(index)[index] for index in range(4)})
+    status = ledger.status(job_id)
+    assert (status.outcome, status.failed, status.ending) == ("failures", 4, "")
+
+
+@pytest.mark.parametrize("alone", [None, 0])
+@pytest.mark.parametrize("later", [0, 1000])
+def test_a_shard_with_nothing_in_the_rows_is_not_blamed_for_its_neighbours_deaths(
+    ledger: Ledger, client: redis.Redis, submit_job: Submit, alone: int | None, later: int
+) -> None:
+    """`later`: ms by which the lease of who is to blame runs out after the innocent one's."""
+    job_id = submit_job(2)
+    for _ in range(25):
+        guilty, innocent = must_claim(ledger), must_claim(ledger)
+        ledger.renew({guilty: [0], innocent: []}, 30)
+        if alone is not None:
+            ledger.begin_alone(guilty, alone)
+        seconds, _ = client.time()
+        ends = {f"{job_id}/{guilty.shard}": seconds * 1000 + later, f"{job_id}/{innocent.shard}": 1}
+        client.zadd(redis_keys.LEASES, ends)
+        assert ledger.reap() == (1 if later else 2)
+        assert not client.hexists(redis_keys.job(job_id, "expiries"), innocent.shard)
+        if later:
+            ledger.release(guilty)
+        client.delete(redis_keys.job(job_id, "deaths"), redis_keys.job(job_id, "expiries"))
+
+
+def test_a_renewal_forgets_nothing_of_who_is_alone(
+    ledger: Ledger, client: redis.Redis, submit_job: Submit
+) -> None:
+    job_id = submit_job(1)
+    found = must_claim(ledger)
+    ledger.begin_alone(found, 2)
+    assert ledger.renew({found: [2]}, 30) == ["held"]
+    client.zadd(redis_keys.LEASES, {f"{job_id}/0": 1})
+    ledger.reap()
+    assert must_claim(ledger).suspects == {2}
+
+
+def test_time_in_which_nobody_looked_after_leases_does_not_count(
+    ledger: Ledger, client: redis.Redis, submit_job: Submit
+) -> None:
+    job_id = submit_job(1)
+    found = must_claim(ledger, lease=30)
+    for _ in range(2):
+        # As if Redis, or everybody, had been away for a minute since the last reaping.
+        client.decrby(redis_keys.REAPED, 60_000)
+        client.zincrby(redis_keys.LEASES, -60_000, f"{job_id}/0")
+        assert ledger.reap() == 0
+        (left,) = client.zmscore(redis_keys.LEASES, [f"{job_id}/0"])
+        seconds, _ = client.time()
+        assert 25 < left / 1000 - seconds <= 31
+    client.zincrby(redis_keys.LEASES, -60_000, f"{job_id}/0")
+    assert ledger.reap() == 1
+    with pytest.raises(LeaseLost):
+        ledger.record(found, [0], {})
+
+
+def test_a_finishing_that_workers_die_of_goes_last_and_says_so(
+    ledger: Ledger, client: redis.Redis, submit_job: Submit
+) -> None:
+    job_id = submit_job(1)
+    ledger.complete(must_claim(ledger), [0, 1, 2, 3], {})
+    for _ in range(3):
+        found = must_claim(ledger)
+        assert (found.kind, found.all_suspect) == ("finish", False)
+        client.zadd(redis_keys.LEASES, {f"{job_id}/finish": 1})
+        assert ledger.reap() == 1
+    submit_job(1, output="/data/dogs", name="dogs")
+    assert must_claim(ledger).kind == "shard"
+    found = must_claim(ledger)
+    assert (found.kind, found.job_id, found.all_suspect) == ("finish", job_id, True)
+    ledger.finish(found)
+    assert ledger.status(job_id).outcome == "complete"
+
+
+def test_what_failed_in_the_committed_shard_is_not_done_though_an_attempt_that_died_rendered_it(
+    ledger: Ledger, submit_job: Submit, dies: Callable[..., Claim]
+) -> None:
+    job_id = submit_job(1)
+    found = must_claim(ledger)
+    ledger.record(found, [1, 2], {}, flagged={1})
+    ledger.release(found)
+    ledger.complete(must_claim(ledger), [0, 2, 3], failure(1))
+    status = ledger.status(job_id)
+    assert (status.outcome, status.done, status.failed, status.flagged, status.left) == (
+        "failures",
+        3,
+        1,
+        0,
+        0,
+    )
+    assert bytes(ledger.done_bits(job_id)) == bytes([0b1011_0000])
+    assert set(ledger.failures(job_id)) == {1}
 
 
 def test_ten_deaths_of_which_nothing_is_known_make_the_whole_shard_suspect_and_twenty_stop_the_job(

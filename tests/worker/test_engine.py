@@ -680,6 +680,47 @@ def test_what_is_in_the_rows_or_unwritten_is_in_flight(desk: Desk, start: Start,
         engine.close()
 
 
+@pytest.mark.parametrize("full", [False, True])
+def test_what_is_looked_at_again_is_in_flight(desk: Desk, wait_until: Wait, full: bool) -> None:
+    """Also when memory is too full for it beside the others, and it has to wait for them."""
+    seen: list[list[int]] = []
+
+    class Looking(Painter):
+        def render_alone(self, *arguments: Any) -> Picture:
+            seen.append([order.request.seed for order in engine.in_flight()])
+            if full and len(seen) == 1:
+                raise OutOfMemory("tried to allocate 20 GiB")
+            return super().render_alone(*arguments)
+
+    engine = Engine(lambda _pipeline: Looking())
+    try:
+        engine.submit([desk.order(1, "nan among others")])
+        engine.start()
+        wait_until(lambda: 1 in desk.outcomes, "it is delivered")
+        wait_until(lambda: engine.in_flight() == [], "nothing is left")
+    finally:
+        engine.close()
+    assert seen == [[1]] * (2 if full else 1)
+
+
+def test_an_order_is_alone_only_when_all_before_it_is_written(desk: Desk, wait_until: Wait) -> None:
+    may_write, began = threading.Event(), threading.Event()
+    first = desk.order(1)
+    slow = replace(first, deliver=lambda outcome: (may_write.wait(5), first.deliver(outcome)))
+    engine = Engine(lambda _pipeline: Painter())
+    try:
+        engine.submit([replace(slow, alone=lambda: None), replace(desk.order(2), alone=began.set)])
+        engine.start()
+        wait_until(lambda: engine.images == 1, "the first is painted")
+        assert not began.wait(0.5)
+        may_write.set()
+        wait_until(lambda: 2 in desk.outcomes, "the second is delivered")
+    finally:
+        may_write.set()
+        engine.close()
+    assert desk.deliveries == [1, 2]
+
+
 def test_an_order_to_be_alone_can_be_withdrawn_and_refused(
     desk: Desk, start: Start, wait_until: Wait
 ) -> None:

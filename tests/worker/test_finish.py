@@ -10,7 +10,7 @@ import yaml
 from PIL import Image
 
 from jobs.dataset_card import MARK
-from jobs.errors import OutputError
+from jobs.errors import LeaseLost, OutputError
 from jobs.metadata import Failure
 from jobs.output import Output
 from jobs.request import Entry, ImageRequest
@@ -311,3 +311,40 @@ def test_what_killed_writers_left_is_taken_away_and_nothing_else(output):
         (output.path / name).touch()
     finish_output(output, a_report())
     assert [name for name in left + others if (output.path / name).exists()] == others
+
+
+def test_who_slept_before_its_rename_puts_no_old_report_over_a_newer_jobs(output, monkeypatch):
+    put(output, 0, [a_line(1)])
+    newer = Output(output.path)
+
+    def asleep(name, path=None):
+        if name == "before rename" and path.name == "job.json" and not slept:
+            slept.append(path)
+            newer.close_attempts()
+            finish_output(newer, a_report(job_id="foxes-2", images=1, done=1), attempt="000002-b")
+
+    slept = []
+    monkeypatch.setattr("jobs.failpoints._hook", [asleep])
+    with pytest.raises(LeaseLost, match="another job has begun there"):
+        finish_output(output, a_report(images=1, done=1), attempt="000001-a")
+    assert json.loads((output.path / "job.json").read_text())["job_id"] == "foxes-2"
+    assert not list(output.path.rglob("*.tmp"))
+    assert not output.spool.exists()
+
+
+def test_the_spool_goes_in_one_step_and_what_a_crash_left_of_it_with_the_next(output):
+    put(output, 0, [a_line(1)])
+    (output.private / "spool-000001-a" / "00003").mkdir(parents=True)
+    (output.spool / "00004" / "000001-a").mkdir(parents=True)
+    finish_output(output, a_report(images=1, done=1), attempt="000002-b")
+    assert not list(output.private.glob("spool*"))
+
+
+def test_a_finishing_that_workers_die_of_makes_no_preview_and_leaves_no_old_one(output):
+    put(output, 0, [a_line(1)])
+    finish_output(output, a_report(images=1, done=1))
+    assert "preview.jpg" in (output.path / "README.md").read_text()
+    finish_output(output, a_report(images=1, done=1), preview=False)
+    assert not (output.path / "preview.jpg").exists()
+    assert "preview.jpg" not in (output.path / "README.md").read_text()
+    assert json.loads((output.path / "job.json").read_text())["output"]["images"] == 1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import pytest
@@ -136,6 +138,29 @@ def test_it_tops_up_when_claims_wait_and_no_wake_up_does(
     client.delete(redis_keys.QUEUE)
     wait_until(lambda: topped, "nobody would wake up otherwise")
     assert set(topped) == {3}
+
+
+def test_a_top_up_that_hangs_holds_no_renewal_up_and_is_not_sent_twice(
+    ledger: Ledger, begin: Begin, wait_until: Wait, submit_job: Submit
+) -> None:
+    job_id, go_on, sent = submit_job(3), threading.Event(), list[int]()
+
+    def hang(waiting: int) -> None:
+        sent.append(waiting)
+        go_on.wait(20)
+
+    try:
+        keeper = begin(ledger, hang)
+        held = claim(ledger, lease=LEASE)
+        keeper.hold(held)
+        wait_until(lambda: sent, "it tops up")
+        until = time.monotonic() + 3 * LEASE
+        wait_until(lambda: time.monotonic() > until, "three leases pass")
+        assert keeper.state(held) == "held"
+        assert ledger.status(job_id).shards_leased == 1
+        assert len(sent) == 1
+    finally:
+        go_on.set()
 
 
 def test_it_tops_up_nothing_while_there_is_nothing_to_claim(

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from jobs import redis_keys
 from jobs.errors import LedgerUnavailable, OutputError
 from jobs.job import JobSpec, JobStatus
 from jobs.ledger import Ledger
@@ -215,7 +216,7 @@ def test_a_job_that_cannot_be_finished_here_is_refused_with_the_reason(
     job_id = worker.submit([1])
     worker.serve()
 
-    def damaged(*_arguments: object) -> None:
+    def damaged(*_arguments: object, **_options: object) -> None:
         raise OutputError("00000/metadata.jsonl:1: not a line of JSON")
 
     monkeypatch.setattr(finish_run, "finish_output", damaged)
@@ -226,6 +227,76 @@ def test_a_job_that_cannot_be_finished_here_is_refused_with_the_reason(
     assert worker.serve() is None
 
 
+def test_a_job_turned_to_another_output_when_all_is_rendered_is_not_finished_there(hire: Hire) -> None:
+    rendered = hire()
+    job_id = rendered.submit([2])
+    rendered.serve()
+    before = sorted((rendered.folder / "cats").rglob("*"))
+    narrower = hire(output_root=rendered.folder / "dogs")
+    assert narrower.serve() == {"job": job_id, "ended": "refused"}
+    assert "IMAGEMILL_OUTPUT_ROOT" in narrower.status(job_id).refusals["w1"]
+    assert sorted((rendered.folder / "cats").rglob("*")) == before
+
+
+def test_without_an_output_root_it_writes_below_the_folder_where_it_was_started_alone(
+    hire: Hire, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "dogs").mkdir()
+    monkeypatch.chdir(tmp_path / "dogs")
+    worker = hire(output_root=None)
+    refused, taken = worker.submit([2]), worker.submit([2], name="dogs")
+    ends = [worker.serve(), worker.serve()]
+    assert [(done["job"], done["ended"]) for done in ends if done is not None] == [
+        (refused, "refused"),
+        (taken, "committed"),
+    ]
+    assert f"IMAGEMILL_OUTPUT_ROOT = {tmp_path / 'dogs'}" in worker.status(refused).refusals["w1"]
+    assert list((tmp_path / "cats" / ".imagemill" / "spool").iterdir()) == []
+
+
+def test_a_job_that_another_version_submitted_is_refused_with_the_reason(hire: Hire) -> None:
+    worker = hire()
+    job_id = worker.submit([1])
+    key = redis_keys.job(job_id, "spec")
+    spec = json.loads(worker.ledger._redis.get(key))  # type: ignore[arg-type]
+    worker.ledger._redis.set(key, json.dumps(spec | {"colour": "red"}))
+    assert worker.serve() is None
+    status = worker.status(job_id)
+    assert (status.shards_ready, status.shards_leased) == (1, 0)
+    assert "not as this imagemill writes them" in status.refusals["w1"]
+    assert "colour" in status.refusals["w1"]
+
+
+def test_what_enters_the_rows_is_told_to_the_ledger_before_the_keepers_next_round(
+    hire: Hire, monkeypatch: pytest.MonkeyPatch, wait_until: Wait
+) -> None:
+    worker = hire(instant_seconds=0.5, lease=60.0)
+    # Its rounds renew nothing from now on.
+    monkeypatch.setattr(worker.runtime._keeper, "_keep_house", lambda: None)
+    job_id = worker.submit([4])
+    told = threading.Thread(target=worker.serve)
+    told.start()
+
+    def in_rows() -> list[int]:
+        lease = worker.ledger._redis.hget(redis_keys.job(job_id, "leased"), "0")
+        return sorted(json.loads(lease).get("rows", [])) if lease else []  # type: ignore[arg-type]
+
+    wait_until(lambda: in_rows() == [0, 1, 2, 3], "the lease lists what is in the rows")
+    told.join()
+
+
+def test_job_json_tells_of_a_shard_that_was_set_aside(hire: Hire) -> None:
+    worker = hire()
+    job_id = worker.submit([2, 2])
+    worker.ledger._redis.hset(redis_keys.job(job_id, "shards"), "0", b"torn")
+    ends = [worker.serve(), worker.serve(), worker.serve()]
+    assert [done["ended"] for done in ends if done is not None] == ["set aside", "committed", "finished"]
+    report = json.loads((worker.folder / "cats" / "job.json").read_bytes())
+    assert report["outcome"] == "failures"
+    assert report["set_aside"] == {"0": worker.status(job_id).broken[0]}
+    assert "cannot be read" in report["set_aside"]["0"]
+
+
 def test_a_full_disk_delays_the_finish_and_refuses_nothing(
     hire: Hire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,12 +305,12 @@ def test_a_full_disk_delays_the_finish_and_refuses_nothing(
     worker.serve()
     finish, met = finish_run.finish_output, []
 
-    def full_at_first(*arguments: Any) -> None:
+    def full_at_first(*arguments: Any, **options: Any) -> None:
         if not met:
             met.append(worker.runtime._facts())
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         met.append(worker.runtime._facts())
-        finish(*arguments)
+        finish(*arguments, **options)
 
     monkeypatch.setattr(finish_run, "finish_output", full_at_first)
     assert worker.serve() == {"job": job_id, "ended": "finished"}
@@ -254,7 +325,7 @@ def test_stopped_while_the_disk_is_too_full_to_finish_it_gives_the_finishing_bac
     job_id = worker.submit([1])
     worker.serve()
 
-    def full(*_arguments: object) -> None:
+    def full(*_arguments: object, **_options: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(finish_run, "finish_output", full)
