@@ -7,8 +7,6 @@ from pathlib import Path
 
 from jobs.manifest_parts import PromptSource
 
-TABLES = (".csv", ".tsv", ".parquet")
-"""Formats whose rows have the same columns throughout."""
 TEXTS = (".csv", ".tsv", ".txt")
 """Formats whose values are texts."""
 SUFFIXES = (".jsonl", ".csv", ".tsv", ".txt", ".parquet")
@@ -27,7 +25,8 @@ def source_trouble(source: PromptSource) -> str | None:
     files = files_of(source)
     if not files:
         pattern = any(mark in source.file for mark in "*?[")
-        return "matches no file" if pattern else "there is no such file"
+        what = "matches no file" if pattern else "there is no such file"
+        return f"{what}: correct it (it is relative to the manifest), or put the file there"
     for file in files:
         if file.is_dir():
             return f"is a folder: write {source.file}/*.jsonl for the files in it"

@@ -196,7 +196,7 @@ class RowReader:
 
     def _unknown(self, name: str) -> str:
         what = unknown_key(name, {known: known for known in self._names})
-        return f"{name}: {what} (or list it in `columns`, or set `ignore_others: true`)"
+        return f"{shortened(name)}: {what} (or list it in `columns`, or set `ignore_others: true`)"
 
     def _told(self, error: ValidationError, row: Mapping[str, Any]) -> str:
         """The problems, under the file's own names."""

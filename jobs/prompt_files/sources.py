@@ -16,7 +16,7 @@ from jobs.manifest_parts import ROW_FIELDS, PromptLine, PromptSource
 from jobs.manifest_relations import ColumnKinds
 from jobs.prompt_files import json_lines, parquet, plain, separated
 from jobs.prompt_files.ahead import rows_ahead
-from jobs.prompt_files.find import TABLES, TEXTS, files_of
+from jobs.prompt_files.find import TEXTS, files_of, source_trouble
 from jobs.prompt_files.lines import Record
 from jobs.prompt_files.row_reader import RowReader
 from jobs.yaml_marks import printable
@@ -47,7 +47,7 @@ with the row: `FILE:LINE: what`."""
 
 
 class Rows(NamedTuple):
-    """Some rows of one file, in order."""
+    """Some rows of one file, in order; the last of a file may be none."""
 
     path: str
     sha256: str
@@ -92,8 +92,10 @@ def source_rows(manifest: Manifest) -> Iterator[Rows]:
         state = _state(path)
         sha256 = _sha256(path)
         rows = _rows(manifest, source, path, kinds)
-        while some := list(islice(rows, _ROWS)):
+        # A file without rows is one that was read.
+        while len(some := list(islice(rows, _ROWS))) == _ROWS:
             yield Rows(str(path), sha256, some)
+        yield Rows(str(path), sha256, some)
         if _state(path) != state:
             raise ManifestError(f"{path}: changed while it was being read: run the same command again")
 
@@ -103,22 +105,19 @@ def _rows(manifest: Manifest, source: PromptSource, path: Path, kinds: ColumnKin
     table = RowReader(
         path, source, names, manifest.settings, manifest.sweep, kinds, texts=path.suffix in TEXTS
     )
-    unseen = path.suffix in TABLES
-    for number, row in _records(path, source, names):
+    one_line = {name for name, field in names.items() if field not in ("prompt", "negative_prompt", "id")}
+    for number, row in _records(path, source, names, table):
         line: Line | ManifestError
         if isinstance(row, ManifestError):
             line = row
         else:
-            if unseen:
-                unseen = False
-                trouble = table.names_trouble(row)
-                if trouble is not None:
-                    raise ManifestError(f"{path}:1: {printable(trouble)}")
             prompt = table.prompt_alone(row)
             if prompt is not None:
                 yield prompt
                 continue
             line = table.line(row, number)
+            if isinstance(line, ManifestError) and path.suffix in (".csv", ".tsv"):
+                line = separated.wrong_row(line, path, number, row, one_line)
         trouble = printable(str(line)) if isinstance(line, ManifestError) else None
         yield line if trouble is None else ManifestError(f"{path}:{number}: {trouble}")
 
@@ -126,6 +125,9 @@ def _rows(manifest: Manifest, source: PromptSource, path: Path, kinds: ColumnKin
 def _files(manifest: Manifest) -> Iterator[tuple[PromptSource, Path]]:
     seen = set[Path]()
     for source in manifest.prompts_from:
+        # A manifest is loaded some time before its files are read.
+        if (trouble := source_trouble(source)) is not None:
+            raise ManifestError(f"prompts_from = {source.file}: {trouble}")
         for path in files_of(source):
             if path in seen:
                 raise ManifestError(f"prompts_from: {path} is meant twice: leave it out once")
@@ -133,16 +135,19 @@ def _files(manifest: Manifest) -> Iterator[tuple[PromptSource, Path]]:
             yield source, path
 
 
-def _records(path: Path, source: PromptSource, names: Mapping[str, str]) -> Iterator[Record]:
+def _records(
+    path: Path, source: PromptSource, names: Mapping[str, str], table: RowReader
+) -> Iterator[Record]:
     match path.suffix:
         case ".jsonl":
             return json_lines.records(path)
         case ".csv" | ".tsv":
-            return separated.records(path)
+            return separated.records(path, table.names_trouble)
         case ".txt":
             return plain.records(path)
         case ".parquet":
-            return parquet.records(path, {*names, *source.columns} if source.ignore_others else None)
+            wanted = {*names, *source.columns} if source.ignore_others else None
+            return parquet.records(path, names, wanted, table.names_trouble)
     raise AssertionError(f"{path}: its format was checked with the manifest")
 
 

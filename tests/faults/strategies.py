@@ -239,9 +239,16 @@ def _quoted(text: str) -> str:
 
 
 def table_rows(separator: str) -> st.SearchStrategy[bytes]:
-    """Rows under `prompt, height, split`, cells in quotes."""
+    """Rows under `prompt, height, split`, cells in quotes; none for whose lines a file is refused."""
     cells = st.lists(TEXTS | st.sampled_from(["8", "16", "nine"]), min_size=1, max_size=4)
-    return cells.map(lambda row: separator.join(map(_quoted, row)).encode())
+
+    def written(row: list[str]) -> bytes:
+        for at, cell in enumerate(row):
+            if len(row) != 3 or at == 1:
+                row[at] = cell.replace("\r", " ").replace("\n", " ")
+        return separator.join(map(_quoted, row)).encode()
+
+    return cells.map(written)
 
 
 def bad_table_rows(separator: str) -> st.SearchStrategy[bytes]:

@@ -230,18 +230,31 @@ def test_a_wrong_row_is_told_under_the_files_own_names(tmp_path: Path) -> None:
         ("p.csv", "id\na\n", "p.csv:1: prompt: there is no such column"),
         ("p.csv", "prompt,id\na\n", "p.csv:2: has 1 cells, and the header 2"),
         ("p.csv", 'prompt,id\n"a"b,c\n', "p.csv:2: not a row: "),
-        ("p.csv", 'prompt,id\n"a', "p.csv:2: not a row: "),
+        ("p.csv", 'prompt,id\n"a', "p.csv:2: a quote opened on line 2 is still open on line 2: close it"),
         (
             "p.tsv",
             "prompt\tid\na\tb\tc\n",
-            "p.tsv:2: has 3 cells, and the header 2: put cells that hold a tab",
+            "p.tsv:2: has 3 cells, and the header 2: put a cell that holds a tab",
         ),
+        ("p.csv", '"prompt"s,id\n', "p.csv:1: not a header: "),
+        ("p.csv", "prompt,kex\n", "p.csv:1: kex: no such key"),
+        ("p.tsv", "id", "p.tsv:1: prompt: there is no such column"),
+        ("p.csv", f"prompt,{'k' * 999}\n", f"p.csv:1: {'k' * 59}…: no such key"),
+        (
+            "p.txt",
+            "a\r# b\rc\r",
+            "p.txt:1: holds a carriage return, which may end a line: end lines with \\n or",
+        ),
+        ("p.txt", "a\nb\rc\n", "p.txt:2: holds a carriage return"),
+        ("p.jsonl", '{"prompt": "a"}\r{"prompt": "b"}\r', "p.jsonl:1: holds a carriage return"),
         ("p.parquet", "no parquet", "p.parquet: cannot be read as parquet: "),
     ],
 )
 def test_a_file_that_cannot_be_read_is_told(tmp_path: Path, name: str, contents: str, error: str) -> None:
-    (tmp_path / name).write_text(contents)
+    (tmp_path / name).write_text(contents, newline="")
     assert _errors(tmp_path, name)[0].startswith(error)
+    if ": has " not in error and ": not a row" not in error:
+        assert _errors(tmp_path, name, on_bad_row="skip")[0].startswith(error), "the file is wrong, not a row"
 
 
 @pytest.mark.parametrize("name", ["p.jsonl", "p.csv", "p.txt"])
@@ -255,6 +268,41 @@ def test_bytes_that_are_no_utf8_cost_their_own_row_alone(tmp_path: Path, name: s
     number = 3 if name == "p.csv" else 2
     assert _errors(tmp_path, name) == [f"{name}:{number}: is not UTF-8 (byte 0xfc): save the file as UTF-8"]
     assert [entry.request.prompt for entry in _entries(tmp_path, name, on_bad_row="skip")] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("name", "contents"),
+    [
+        ("p.jsonl", '{"prompt": "a"}\n\n{"prompt": "b"}\n'),
+        ("p.csv", 'prompt\n"a"\n\nb\n'),
+        ("p.tsv", "prompt\na\nb"),
+        ("p.txt", "a\n\n# c\nb\n"),
+    ],
+)
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_lines_end_as_on_windows_or_not_and_a_byte_order_mark_is_no_text(
+    tmp_path: Path, name: str, contents: str, newline: str, mark: str
+) -> None:
+    (tmp_path / name).write_text(mark + contents, "utf-8", newline=newline)
+    assert _prompts(tmp_path, name) == ["a", "b"]
+
+
+def test_characters_that_only_look_like_the_end_of_a_line_stay_in_their_prompt(tmp_path: Path) -> None:
+    prompt = "a\x0bb\x0cc\x1cd\x85e\u2028f"
+    for name, header in [("p.txt", ""), ("p.csv", "prompt\n")]:
+        (tmp_path / name).write_text(f"{header}{prompt}\r\r\nb\r", "utf-8", newline="")
+        assert _prompts(tmp_path, name) == [prompt, "b"]
+
+
+def test_a_source_without_a_file_is_refused_by_its_name_with_the_remedy(tmp_path: Path) -> None:
+    for name, what in [("c/*.csv", "matches no file"), ("c.csv", "there is no such file")]:
+        with pytest.raises(ManifestError) as caught:
+            _manifest(tmp_path, name)
+        told = (
+            f"prompts_from = {tmp_path}/{name}: {what}: correct it (it is relative to the manifest), or put"
+        )
+        assert told in str(caught.value)
 
 
 def test_a_column_has_one_kind_in_all_files_and_the_manifest(tmp_path: Path) -> None:
@@ -290,7 +338,7 @@ def test_without_pyarrow_parquet_says_what_to_install(tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['pyarrow'] = None\n"
         "from pathlib import Path; from jobs.prompt_files.parquet import records\n"
-        f"next(records(Path({str(tmp_path / 'p.parquet')!r}), None))"
+        f"next(records(Path({str(tmp_path / 'p.parquet')!r}), {{}}, None, lambda names: None))"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "p.parquet: needs pyarrow: pip install 'imagemill[parquet]', or use .jsonl or .csv" in ended.stderr

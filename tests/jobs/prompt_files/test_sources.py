@@ -8,6 +8,8 @@ import os
 from itertools import islice
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from jobs.errors import ManifestError
@@ -34,6 +36,37 @@ def test_a_reading_tells_what_each_file_held(tmp_path: Path) -> None:
     reading, file = Reading(), tmp_path / "p.jsonl"
     assert len(list(expand(manifest, MODEL, reading=reading))) == 10
     assert reading == Reading({str(file): hashlib.sha256(file.read_bytes()).hexdigest()}, 0, [])
+
+
+@pytest.mark.parametrize("name", ["p.jsonl", "p.txt", "p.csv", "p.tsv", "p.parquet"])
+@pytest.mark.parametrize("large", [0, 1 << 30])
+def test_a_file_without_rows_was_read_too(
+    tmp_path: Path, name: str, large: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.prompt_files.sources._LARGE", large)
+    file, reading = tmp_path / name, Reading()
+    file.write_text("prompt\n" if name in ("p.csv", "p.tsv") else "")
+    if name == "p.parquet":
+        pyarrow.parquet.write_table(pyarrow.table({"prompt": pyarrow.array([], pyarrow.string())}), file)
+    manifest = Manifest.from_json({"name": "cats", "model": "instant", "prompts_from": [str(file)]})
+    assert list(lines(manifest, reading)) == []
+    assert reading.sha256 == {str(file): hashlib.sha256(file.read_bytes()).hexdigest()}
+
+
+def test_as_many_rows_as_are_handed_over_at_once_are_all_there_are(tmp_path: Path) -> None:
+    for count in (511, 512, 513, 1024):
+        manifest = _manifest(tmp_path, contents="".join(f'{{"prompt": "{n}"}}\n' for n in range(count)))
+        assert [line.prompt for line in lines(manifest)] == [str(n) for n in range(count)]
+
+
+@pytest.mark.parametrize("source", ["p.jsonl", "*.jsonl"])
+def test_a_file_that_went_away_after_the_manifest_was_loaded_is_missed(tmp_path: Path, source: str) -> None:
+    _manifest(tmp_path)
+    (tmp_path / "m.yaml").write_text(f"name: cats\nmodel: instant\nprompts_from: '{source}'\n")
+    manifest = load_manifest(tmp_path / "m.yaml")
+    (tmp_path / "p.jsonl").unlink()
+    with pytest.raises(ManifestError, match=r"prompts_from = .*jsonl: (matches no|there is no such) file: "):
+        list(lines(manifest))
 
 
 def test_wrong_rows_are_told_together_and_stop_the_submission(tmp_path: Path) -> None:
