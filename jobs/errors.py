@@ -37,6 +37,10 @@ class LedgerUnavailable(LedgerError):
     """Redis is away or cannot write for now: the same call may go through later."""
 
 
+class LedgerFull(LedgerUnavailable):
+    """Redis has no room for what is to be written."""
+
+
 class BrokenShard(LedgerError):
     """A shard in Redis that nobody can read; its images have to be submitted again."""
 

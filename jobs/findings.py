@@ -6,13 +6,24 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 Kind = Literal[
-    "picture", "line", "stray", "doubled", "gap", "folder", "report", "unreadable", "missing", "tar", "table"
+    "picture",
+    "line",
+    "stray",
+    "doubled",
+    "gap",
+    "folder",
+    "report",
+    "unreadable",
+    "missing",
+    "tar",
+    "table",
+    "lost",
 ]
 """picture: missing, broken or another's; line: of metadata or failures; stray: named by no line; doubled: an
 image_id twice; gap: a place in a shard with neither picture nor failure; folder: not a shard that imagemill
 committed; report: job.json or a kept manifest; unreadable: the system refuses it; missing: asked for by a
 manifest and not there; tar: cut off or changed between its members; table: a parquet that is missing, or says
-other things than its tar."""
+other things than its tar; lost: a shard that was there and is gone."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ _Key = TypeVar("_Key")
 
 MOST_OPEN = 64
 """Shards that are being filled at a time; a manifest of more sizes than that gets smaller shards."""
+MOST_TEXT = 8 << 20
+"""Characters of prompts and columns after which a shard is full: whoever renders it holds it whole."""
 
 
 class Part(NamedTuple, Generic[_Key]):
@@ -31,12 +33,13 @@ def parts(
 ) -> Iterator[Part[_Key]]:
     """Every shard of a job, each of one height and width: model and precision are the job's own.
 
-    A shard ends when it holds `shard_size` entries; when `most_open` others are open, the one that was begun
-    first ends early; those left come last, in the order in which they were begun, and after them an empty
-    one that tells how far the whole stream went. Entries whose key is among `held` are left out. The same
-    entries, of which the same are held, give the same parts.
+    A shard ends when it holds `shard_size` entries, or MOST_TEXT; when `most_open` others are open, the one
+    that was begun first ends early; those left come last, in the order in which they were begun, and after
+    them an empty one that tells how far the whole stream went. Entries whose key is among `held` are left
+    out. The same entries, of which the same are held, give the same parts.
     """
     open_shards: dict[tuple[int, int], list[tuple[_Key, Entry]]] = {}
+    text: dict[tuple[int, int], int] = {}
     taken = left_out = 0
     for keyed in entries:
         taken += 1
@@ -49,8 +52,10 @@ def parts(
             if len(open_shards) == most_open:
                 yield Part(open_shards.pop(next(iter(open_shards))), taken, left_out)
             part = open_shards[size] = []
+            text[size] = 0
         part.append(keyed)
-        if len(part) == shard_size:
+        text[size] += len(keyed[1].quoted) + (len(str(keyed[1].columns)) if keyed[1].columns else 0)
+        if len(part) == shard_size or text[size] >= MOST_TEXT:
             yield Part(open_shards.pop(size), taken, left_out)
     for part in open_shards.values():
         yield Part(part, taken, left_out)

@@ -3,6 +3,7 @@
     OUT/00003/  or  OUT/00003.tar, .parquet      a committed shard: it appears whole and never changes
     OUT/job.json  failures.jsonl  preview.jpg  README.md
     OUT/.imagemill/jobs/sunsets-1.json           the manifest of every submission
+    OUT/.imagemill/jobs/sunsets-1.skipped.txt    the rows of prompt files that it left out, if it did
     OUT/.imagemill/inputs/                       initial latents, by hash
     OUT/.imagemill/rows.json                     the rows its pictures are rendered with: `jobs.settled_rows`
     OUT/.imagemill/spool/00003/000002-5f3a9c1e/  finished images of a shard's second attempt
@@ -291,6 +292,10 @@ class Output:
                 "Redis, and submit to another"
             )
         return self.jobs / f"{job_id}.json"
+
+    def skipped_rows(self, job_id: str) -> Path:
+        """Where the rows of prompt files that a submission left out are listed. Raises as `job_manifest`."""
+        return self.job_manifest(job_id).with_suffix(".skipped.txt")
 
 
 def _entries(folder: Path) -> list[Path]:

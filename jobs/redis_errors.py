@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import redis.exceptions
 
-from jobs.errors import LedgerError, LedgerUnavailable
+from jobs.errors import LedgerError, LedgerFull, LedgerUnavailable
 
 _FOR_NOW = (
     redis.exceptions.ReadOnlyError,
@@ -67,8 +67,8 @@ def as_ours(error: redis.exceptions.RedisError) -> LedgerError:
     )
 
 
-def _full(text: str) -> LedgerUnavailable:
-    return LedgerUnavailable(
+def _full(text: str) -> LedgerFull:
+    return LedgerFull(
         f"Redis is full ({text}): raise its maxmemory, or let finished jobs go (retention); nothing is lost"
     )
 

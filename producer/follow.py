@@ -11,6 +11,8 @@ from jobs.ledger import Ledger
 
 INTERVAL = 0.25
 """Seconds between two looks at the ledger."""
+STALLED = 60.0
+"""Seconds without a new shard after which nobody seems to submit a job any more."""
 
 
 def follow(
@@ -23,11 +25,13 @@ def follow(
 ) -> Iterator[JobStatus]:
     """Yields the job's status a few times a second; the last one is of the finished job.
 
-    Goes on through an outage of Redis. `say` gets a line when an outage begins and when it ends, and one when
-    no worker is alive, unless the caller has started one (`own_worker`). `check` may raise to end it. Raises
+    Goes on through an outage of Redis. `say` gets a line when an outage begins and when it ends, one when
+    no worker is alive, unless the caller has started one (`own_worker`), and one when nobody seems to submit
+    the job any more: a Redis that was killed may have lost its end. `check` may raise to end it. Raises
     JobError when the job is gone, or when every worker there is refuses it.
     """
-    away = alone = False
+    away = alone = stalled = False
+    shards, moved = -1, time.monotonic()
     while True:
         check()
         try:
@@ -51,6 +55,13 @@ def follow(
             if not (workers or alone or own_worker):
                 say(f"{job_id} waits: no worker is alive: start one with `imagemill-worker`")
                 alone = True
+        if status.shards != shards:
+            shards, moved = status.shards, time.monotonic()
+        elif status.state == "open" and not (stalled or status.ending) and time.monotonic() - moved > STALLED:
+            say(
+                f"{job_id} is not wholly submitted, and nobody goes on: run the same `imagemill submit` again"
+            )
+            stalled = True
         yield status
         if status.state == "finished":
             return

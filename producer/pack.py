@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from tempfile import SpooledTemporaryFile, gettempdir
 from typing import IO, NamedTuple
 
+from jobs.durable import written_atomically
 from jobs.errors import OutputError
 from jobs.expand import base_request
 from jobs.grouping import parts
@@ -47,6 +50,7 @@ class Packed:
     duplicates: int
     reading: Reading
     _blobs: IO[bytes]
+    _skipped: IO[bytes]
 
     @property
     def images(self) -> int:
@@ -57,6 +61,12 @@ class Packed:
         """The shard as it is stored."""
         self._blobs.seek(shard.start)
         return self._blobs.read(shard.size)
+
+    def write_skipped(self, file: Path) -> None:
+        """Writes every row of prompt files that was left out, a line each: `FILE:LINE: what`."""
+        self._skipped.seek(0)
+        with written_atomically(file) as lines:
+            shutil.copyfileobj(self._skipped, lines)
 
 
 @contextmanager
@@ -70,7 +80,7 @@ def pack(
     """
     found = prepared.output.shards()
     held_ids = prepared.output.held_image_ids(below)
-    base, reading = base_request(prepared.manifest, prepared.model), Reading()
+    base = base_request(prepared.manifest, prepared.model)
     taken = duplicates = images = 0
 
     def count(_entry: Entry) -> None:
@@ -78,7 +88,15 @@ def pack(
         duplicates += 1
 
     shards: list[PackedShard] = []
-    with SpooledTemporaryFile(_IN_MEMORY, prefix="imagemill-") as blobs:
+    with (
+        SpooledTemporaryFile(_IN_MEMORY, prefix="imagemill-") as blobs,
+        SpooledTemporaryFile(_IN_MEMORY, prefix="imagemill-") as skipped,
+    ):
+
+        def skip(row: str) -> None:
+            skipped.write(f"{row}\n".encode())
+
+        reading = Reading(on_skipped=skip)
         identified = prepared.entries(count, reading)
         try:
             for part in parts(identified, held_ids, prepared.manifest.shard_size):
@@ -95,4 +113,4 @@ def pack(
                 f"{gettempdir()}: cannot hold what is to be submitted ({error.strerror}): free some space "
                 "there, or name another folder in TMPDIR"
             ) from None
-        yield Packed(prepared, below, found, shards, taken, held, duplicates, reading, blobs)
+        yield Packed(prepared, below, found, shards, taken, held, duplicates, reading, blobs, skipped)

@@ -14,7 +14,7 @@ from jobs.connection import live_connections, redis_url
 from jobs.errors import LedgerError
 from jobs.expand import base_request
 from jobs.job import RowsKey
-from jobs.layouts.stored_shard import damaged, shard_name
+from jobs.layouts.stored_shard import damaged
 from jobs.ledger_view import LedgerView
 from jobs.output import Output
 from jobs.plan import DeviceTime, Group, Holding, ShardWeight, Survey, device_times, survey
@@ -24,7 +24,7 @@ from jobs.settings import Settings
 from producer.prepare import Prepared
 
 MOST_ORPHANS = 1000
-"""Orphans that are listed; the others are counted."""
+"""Orphans that a plan keeps; the others are counted."""
 _WEIGHED = 32
 """Shards of one size whose files are looked at."""
 
@@ -107,9 +107,12 @@ class Plan:
 
 
 def plan(
-    prepared: Prepared, settings: Settings, on_images: Callable[[int], None] = lambda images: None
+    prepared: Prepared,
+    settings: Settings,
+    on_images: Callable[[int], None] = lambda images: None,
+    on_orphan: Callable[[Orphan], None] = lambda orphan: None,
 ) -> Plan:
-    """Reads every prompt and the output's metadata, and asks Redis if there is one.
+    """Reads every prompt and the output's metadata, and asks Redis if there is one; tells every orphan.
 
     Raises ManifestError for what is wrong in prompt files, OutputError for rows that cannot be read.
     """
@@ -128,6 +131,7 @@ def plan(
     if not prepared.narrowed:
         changed = orphaned = 0
         for orphan in _orphans(prepared.output, holding):
+            on_orphan(orphan)
             orphaned += 1
             changed += orphan.replaced
             if len(orphans) < MOST_ORPHANS:
@@ -192,7 +196,7 @@ def _orphans(output: Output, holding: Holding) -> Iterator[Orphan]:
         for row in output.stored(shard).held_rows():
             if holding.orphaned(row["image_id"]):
                 yield Orphan(
-                    f"{shard_name(shard)}/{row['file_name']}",
+                    f"{output.stored(shard).path.name}/{row['file_name']}",
                     row["image_id"],
                     row.get("id"),
                     str(row.get("text", "")),

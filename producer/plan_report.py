@@ -2,20 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import click
 
+from jobs.durable import written_atomically
+from jobs.errors import OutputError
 from jobs.findings import counted, shown
 from jobs.plan import Listed
-from producer.plan import Plan
+from producer.plan import Orphan, Plan
 from producer.show import duration
 
 _FEW = 3
-"""Orphans that a person is shown; JSON has `producer.plan.MOST_ORPHANS`."""
+"""Orphans that a person is shown; JSON has `producer.plan.MOST_ORPHANS`, and --orphans all."""
 _MOST_GROUPS = 20
+
+
+@contextmanager
+def listing(file: Path | None) -> Iterator[Callable[[Orphan], None]]:
+    """Writes every orphan that it is told to the file, a line of JSON each; the file appears in the end.
+
+    Raises OutputError where it cannot be written.
+    """
+    if file is None:
+        yield lambda orphan: None
+        return
+    try:
+        with written_atomically(file) as lines:
+
+            def write(orphan: Orphan) -> None:
+                lines.write(f"{json.dumps(asdict(orphan), ensure_ascii=False)}\n".encode())
+
+            yield write
+    except OSError as error:
+        raise OutputError(f"{file}: cannot be written ({error.strerror}): name another place") from None
 
 
 def report(plan: Plan) -> None:
@@ -79,7 +104,7 @@ def _orphaned(plan: Plan) -> Iterator[str]:
         named = "" if orphan.id is None else f" id {shown(orphan.id)}"
         yield f"{shown(orphan.file)}{named} {_short(orphan.prompt)}"
     if plan.orphaned > _FEW:
-        yield f"and {plan.orphaned - _FEW:,} more"
+        yield f"and {plan.orphaned - _FEW:,} more: --orphans FILE lists them all"
 
 
 def _left_out(plan: Plan) -> Iterator[str]:
@@ -104,7 +129,7 @@ def _times(plan: Plan) -> Iterator[str]:
         yield "unknown: no worker has rendered this model and these sizes in the last 30 days"
     for time in plan.times:
         alive = (
-            f"; {duration(time.seconds / workers)} with the {workers} workers alive" if workers > 1 else ""
+            f"; {duration(time.seconds / workers)} if all {workers} workers share it" if workers > 1 else ""
         )
         yield (
             f"{duration(time.seconds)} on {time.device} in {time.precision}, without loading the model"

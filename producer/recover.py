@@ -6,18 +6,18 @@ one step at the end, so that a recovery which is cut short has changed nothing.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from jobs.broker import celery_app, wake
-from jobs.errors import JobError, OutputError
+from jobs.errors import JobError, ManifestError, OutputError
 from jobs.expand import Identified, base_request
 from jobs.grouping import parts
 from jobs.job import Bits, Recovery
+from jobs.kept_manifest import KeptManifest
 from jobs.ledger import Ledger
 from jobs.metadata import Failure
 from jobs.output import Output
@@ -84,8 +84,8 @@ def recover(
     prepared = prepare(file, settings)
     output, name = prepared.output, prepared.manifest.name
     job_id = f"{name}-{output.next_job_number(name) - 1}"
-    prepared, kept, files = _as_submitted(prepared, file, job_id)
-    _refuse_changes(file, job_id, kept, written(prepared))
+    prepared, kept = _as_submitted(prepared, file, job_id)
+    _refuse_changes(file, job_id, kept.manifest.to_json(), written(prepared))
     _refuse_unless_lost(job_id, output, ledger)
     with output.locked(patience=0), os_errors_as_ours(output):
         keep_inputs(prepared)
@@ -98,6 +98,7 @@ def recover(
                 rebuild.staging.add(number + waiting, part.entries)
                 waiting += 1
                 on_images(rebuild.images)
+        files = {} if kept.files is None else kept.files
         _refuse_changes(file, job_id, files, file_hashes(prepared, reading))
         if rebuild.settled:
             raise JobError(
@@ -206,30 +207,25 @@ def _settled(output: Output, job_id: str) -> tuple[dict[str, _Settled], set[str]
     return settled, others - settled.keys()
 
 
-def _as_submitted(
-    prepared: Prepared, file: Path, job_id: str
-) -> tuple[Prepared, dict[str, Any], dict[str, str]]:
-    """The manifest narrowed as it was for the job; what was kept of it then, and its files' hashes."""
+def _as_submitted(prepared: Prepared, file: Path, job_id: str) -> tuple[Prepared, KeptManifest]:
+    """The manifest narrowed as it was for the job, and what was kept of it then."""
     place = prepared.output.job_manifest(job_id)
     try:
-        kept = json.loads(place.read_bytes())
-        option, _, count = kept.pop("narrowed").partition(" ")
-        limit, sample = (int(count) if option == name else None for name in ("--limit", "--sample"))
-        files = kept.pop("files", {})
+        kept = KeptManifest.parse(place.read_bytes())
     except FileNotFoundError:
         raise JobError(
             f"{prepared.output.path}: no submission of {file} is kept there, so there is nothing to recover: "
             f"`imagemill submit {file}` renders what the output lacks"
         ) from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ManifestError) as error:
         raise OutputError(
-            f"{place}: not a manifest as it was submitted ({error}): `imagemill submit {file}` renders what "
-            "the output lacks as a new job"
+            f"{place}: not a manifest as it was submitted ({str(error).splitlines()[0]}): "
+            f"`imagemill submit {file}` renders what the output lacks as a new job"
         ) from None
-    return replace(prepared, limit=limit, sample=sample), kept, files
+    return replace(prepared, limit=kept.limit, sample=kept.sample), kept
 
 
-def _refuse_changes(file: Path, job_id: str, before: dict[str, Any], now: dict[str, Any]) -> None:
+def _refuse_changes(file: Path, job_id: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Raises JobError naming the keys of the manifest, or the files, that differ."""
     changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
     if changed:

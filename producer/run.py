@@ -23,7 +23,7 @@ from producer import show
 from producer.embedded_redis import EmbeddedRedis
 from producer.follow import follow
 from producer.prepare import prepare
-from producer.progress import show_progress
+from producer.progress import counting, show_progress
 from producer.stops import stops_raise
 from producer.submit import Submitted, submit
 
@@ -56,7 +56,8 @@ def run(
         else:
             url = redis_url(settings)
         ledger = Ledger(url)
-        submitted = submit(prepared, ledger, url)
+        with counting("images submitted") as on_images:
+            submitted = submit(prepared, ledger, url, on_images, _say)
         show.print_submitted(submitted)
         worker = stack.enter_context(_worker(url, settings, output.path, gpus, lock))
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jobs.findings import counted
 from jobs.job import JobStatus
 
 if TYPE_CHECKING:
@@ -92,27 +93,31 @@ def print_job(job: JobStatus, workers: Workers, failures: Mapping[int, Mapping[s
 
 def print_submitted(submitted: Submitted) -> None:
     """What a submission came to."""
-    parts = [f"{submitted.job_id}: {submitted.images} images to render"]
+    parts = [f"{submitted.job_id}: {counted(submitted.images, 'image')} to render"]
     if submitted.held:
         parts.append(f"{submitted.held} are in the output already")
     if submitted.duplicates:
-        parts.append(f"{submitted.duplicates} lines ask for an image that another line asks for too")
+        parts.append(
+            f"{counted(submitted.duplicates, 'line')} asking for an image that another line asks for too"
+        )
     if submitted.skipped:
-        parts.append(f"{submitted.skipped} rows were skipped")
+        parts.append(f"{counted(submitted.skipped, 'row')} skipped")
     if submitted.attached:
         parts.append("it was submitted before and goes on")
     click.echo(", ".join(parts))
     if submitted.remark:
         click.echo(f"{submitted.job_id}: {submitted.remark}")
-    print_skipped(submitted.skipped, submitted.skipped_rows)
+    print_skipped(submitted.skipped, submitted.skipped_rows, submitted.skipped_file)
 
 
-def print_skipped(count: int, first: Sequence[str]) -> None:
-    """Tell on standard error of rows that were left out: the first of them, and how many more."""
+def print_skipped(count: int, first: Sequence[str], file: str | None = None) -> None:
+    """Tell on standard error of rows that were left out: the first of them, how many more, where all are."""
     for row in first:
         click.echo(f"skipped: {row}", err=True)
     if count > len(first):
         click.echo(f"skipped: and {count - len(first)} more", err=True)
+    if file is not None:
+        click.echo(f"skipped: all are listed in {file}", err=True)
 
 
 def print_recovered(recovered: Recovered) -> None:
@@ -124,7 +129,7 @@ def print_recovered(recovered: Recovered) -> None:
     if recovered.held:
         parts.append(f"{recovered.held} are in the output from other jobs")
     if recovered.skipped:
-        parts.append(f"{recovered.skipped} rows were skipped")
+        parts.append(f"{counted(recovered.skipped, 'row')} skipped")
     click.echo(", ".join(parts))
     if recovered.reason:
         click.echo(f"{recovered.job_id} is stopped: {recovered.reason}")

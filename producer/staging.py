@@ -10,8 +10,13 @@ from jobs.ledger import Ledger
 from jobs.request import Entry, ImageRequest
 from jobs.shard import Shard, encode_shard
 
-CHUNK = 64
-"""Shards sent to Redis in one call."""
+CHUNK, CHUNK_BYTES = 64, 8 << 20
+"""Shards sent to Redis in one call, and their bytes (those of the last may be more)."""
+
+
+def chunk_is_full(shards: int, size: int) -> bool:
+    """Whether so many shards, of `size` bytes together, are sent before another is packed."""
+    return shards >= CHUNK or size >= CHUNK_BYTES
 
 
 class Staging:
@@ -27,7 +32,7 @@ class Staging:
         """Takes one shard: its number, and its entries, one or more, by their indices in the job."""
         indices, requests = zip(*entries, strict=True)
         self._unsent.append((number, encode_shard(Shard(indices, requests), self._base)))
-        if len(self._unsent) == CHUNK:
+        if chunk_is_full(len(self._unsent), sum(len(blob) for _, blob in self._unsent)):
             self._send()
 
     def staged(self, first_waiting: int, waiting: int) -> Staged:

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 from jobs.broker import celery_app, wake
-from jobs.errors import JobError, LatentsError, OutputError, Overtaken
+from jobs.errors import JobError, LatentsError, LedgerFull, ManifestError, OutputError, Overtaken
 from jobs.expand import base_request
 from jobs.failpoints import failpoint
 from jobs.job import JobSpec, Submission
+from jobs.kept_manifest import KeptManifest
 from jobs.ledger import Ledger
 from jobs.ledger_view import LedgerView
 from jobs.manifest_latents import gather_latents
@@ -26,7 +29,7 @@ from jobs.output import Output
 from jobs.prompt_files.sources import Reading
 from producer.pack import Packed, PackedShard, pack
 from producer.prepare import Prepared
-from producer.staging import CHUNK
+from producer.staging import chunk_is_full
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,8 @@ class Submitted:
     """Rows of prompt files that were left out because something is wrong with them."""
     skipped_rows: tuple[str, ...] = ()
     """The first of those: `FILE:LINE: what`."""
+    skipped_file: str | None = None
+    """Where all of them are listed."""
 
 
 def packed_for(
@@ -58,19 +63,32 @@ def packed_for(
     return pack(prepared, below=_begun_at(prepared, ledger), on_images=on_images)
 
 
-def submit(prepared: Prepared, ledger: Ledger, url: str) -> Submitted:
-    """Packs and stores the job of one manifest. Raises ImagemillError."""
+def submit(
+    prepared: Prepared,
+    ledger: Ledger,
+    url: str,
+    on_images: Callable[[int], None] = lambda images: None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Submitted:
+    """Packs and stores the job of one manifest, as `store` does. Raises ImagemillError."""
     ledger.ping()
-    with packed_for(prepared, ledger) as packed:
-        return store(packed, ledger, url)
+    with packed_for(prepared, ledger, on_images) as packed:
+        return store(packed, ledger, url, on_images, say)
 
 
 def store(
-    packed: Packed, ledger: Ledger, url: str, on_images: Callable[[int], None] = lambda images: None
+    packed: Packed,
+    ledger: Ledger,
+    url: str,
+    on_images: Callable[[int], None] = lambda images: None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Submitted:
-    """Stores a job and wakes workers. Raises ImagemillError; what was stored until then is gone on with."""
+    """Stores a job and wakes workers; waits, and says so, while Redis is full.
+
+    Raises ImagemillError; what was stored until then is gone on with.
+    """
     with os_errors_as_ours(packed.prepared.output):
-        return _store(packed, ledger, url, on_images)
+        return _store(packed, ledger, url, on_images, say)
 
 
 @contextmanager
@@ -85,12 +103,19 @@ def os_errors_as_ours(output: Output) -> Iterator[None]:
         ) from None
 
 
-def _store(packed: Packed, ledger: Ledger, url: str, on_images: Callable[[int], None]) -> Submitted:
+def _store(
+    packed: Packed,
+    ledger: Ledger,
+    url: str,
+    on_images: Callable[[int], None],
+    say: Callable[[str], None],
+) -> Submitted:
     prepared = packed.prepared
     manifest, output = prepared.manifest, prepared.output
     keep_inputs(prepared)
     spec, files = job_spec(prepared), file_hashes(prepared, packed.reading)
-    kept = written(prepared) | {"narrowed": prepared.narrowed, "files": files}
+    pinned = manifest.model_copy(update={"revision": prepared.model.revision})
+    kept = KeptManifest(pinned, prepared.narrowed, files)
     try:
         job_id, created = ledger.create(
             spec, digest(prepared, spec, files), output.next_job_number(manifest.name)
@@ -100,7 +125,9 @@ def _store(packed: Packed, ledger: Ledger, url: str, on_images: Callable[[int], 
         raise
     with ExitStack() as stack:
         while (at := ledger.submission(job_id)).state == "open":
-            output.write_job_manifest(job_id, kept)
+            output.write_job_manifest(job_id, kept.to_json())
+            if packed.reading.skipped:
+                packed.write_skipped(output.skipped_rows(job_id))
             # The output is ours from here on. While we packed, another submission of this job may have begun,
             # of which nothing counts as held, or another job may have ended, of which everything does.
             below = at.first_shard if at.shards else None
@@ -109,7 +136,7 @@ def _store(packed: Packed, ledger: Ledger, url: str, on_images: Callable[[int], 
             if packed.below != below or (below is None and packed.found != output.shards()):
                 packed = stack.enter_context(pack(prepared, below=below))
             try:
-                _fill(packed, at, job_id, ledger, url, on_images)
+                _fill(packed, at, job_id, ledger, url, on_images, say)
             except Overtaken:
                 continue
     status = ledger.status(job_id)
@@ -120,6 +147,7 @@ def _store(packed: Packed, ledger: Ledger, url: str, on_images: Callable[[int], 
         held=status.held,
         skipped=packed.reading.skipped,
         skipped_rows=tuple(packed.reading.skipped_rows),
+        skipped_file=str(output.skipped_rows(job_id)) if packed.reading.skipped else None,
         duplicates=packed.duplicates,
         output=str(output.path),
         remark=prepared.model.remark,
@@ -133,18 +161,18 @@ def _begun_at(prepared: Prepared, ledger: LedgerView) -> int | None:
     return None if first_shard < 0 else first_shard
 
 
-def _refuse_changed_files(output: Output, asked: dict[str, Any], ledger: Ledger) -> None:
+def _refuse_changed_files(output: Output, asked: KeptManifest, ledger: Ledger) -> None:
     """Says so when the job that owns the output was begun with this very manifest and other files."""
     job_id = ledger.writer(str(output.path))
     if job_id is None or ledger.status(job_id).ending:
         return
-    place = output.job_manifest(job_id)
-    if not place.exists():
-        return
-    begun = json.loads(place.read_text("utf-8"))
-    before, now = begun.pop("files", {}), asked["files"]
+    try:
+        begun = KeptManifest.parse(output.job_manifest(job_id).read_bytes())
+    except (FileNotFoundError, ManifestError):
+        return  # then there is no telling, and the ledger's own refusal is told
+    before, now = ({} if one.files is None else one.files for one in (begun, asked))
     names = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
-    if names and begun | {"files": now} == asked:
+    if names and replace(begun, files=asked.files) == asked:
         more = ", …" if len(names) > 3 else ""
         raise JobError(
             f"{', '.join(names[:3])}{more}: not as it was when {job_id} was begun: put it back to go on "
@@ -153,7 +181,13 @@ def _refuse_changed_files(output: Output, asked: dict[str, Any], ledger: Ledger)
 
 
 def _fill(
-    packed: Packed, at: Submission, job_id: str, ledger: Ledger, url: str, on_images: Callable[[int], None]
+    packed: Packed,
+    at: Submission,
+    job_id: str,
+    ledger: Ledger,
+    url: str,
+    on_images: Callable[[int], None],
+    say: Callable[[str], None],
 ) -> None:
     """Stores the shards that the job does not have yet, and seals it."""
     stored, left = packed.shards[: at.shards], packed.shards[at.shards :]
@@ -168,19 +202,46 @@ def _fill(
     app, images = celery_app(url), at.images
     number = at.first_shard + at.shards if at.shards else packed.prepared.output.next_shard()
     cursor, held = before.taken, before.held
-    for start in range(0, max(len(left), 1), CHUNK):
-        chunk, last = left[start : start + CHUNK], start + CHUNK >= len(left)
+    for position, (chunk, last) in enumerate(_chunks(left)):
         taken = packed.taken if last else chunk[-1].taken
         now_held = packed.held if last else chunk[-1].held
         shards = [(number + i, shard.images, packed.blob(shard)) for i, shard in enumerate(chunk)]
-        ledger.add(job_id, at.incarnation, cursor, taken, shards, held=now_held - held, seal=last)
+        add = partial(
+            ledger.add, job_id, at.incarnation, cursor, taken, shards, held=now_held - held, seal=last
+        )
+        _once_there_is_room(add, say)
         failpoint("chunk stored")
-        if at.shards == start == 0:
-            wake(app, min(len(shards), wake_ups(ledger)))
+        if at.shards == position == 0:
+            _once_there_is_room(partial(wake, app, min(len(shards), wake_ups(ledger))), say)
         number, cursor, held = number + len(chunk), taken, now_held
         images += sum(shard.images for shard in chunk)
         on_images(images)
-    wake(app, 1)
+    _once_there_is_room(partial(wake, app, 1), say)
+
+
+def _chunks(shards: list[PackedShard]) -> Iterator[tuple[list[PackedShard], bool]]:
+    """The shards as they are sent, and whether these are the last; without shards, one empty chunk."""
+    chunk: list[PackedShard] = []
+    for shard in shards:
+        if chunk_is_full(len(chunk), sum(one.size for one in chunk)):
+            yield chunk, False
+            chunk = []
+        chunk.append(shard)
+    yield chunk, True
+
+
+def _once_there_is_room(write: Callable[[], None], say: Callable[[str], None]) -> None:
+    """Writes to Redis as soon as it takes it: one that is full has room again when jobs expire, or when
+    somebody gives it more."""
+    said = False
+    while True:
+        try:
+            return write()
+        except LedgerFull as error:
+            if not said:
+                say(f"{error}; waiting for room (Ctrl-C ends it, and the same command goes on)")
+                said = True
+            time.sleep(1.0)
 
 
 def keep_inputs(prepared: Prepared) -> None:

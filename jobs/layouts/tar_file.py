@@ -24,8 +24,6 @@ class Member(NamedTuple):
     start: int
     """Of its contents, in bytes from the tar's beginning."""
     size: int
-    header: int
-    """Of its header, likewise."""
 
 
 class DamagedTar(ValueError):
@@ -81,7 +79,7 @@ class TarReader:
                 raise DamagedTar(f"is cut off: its {self.size:,} bytes end inside {name}")
             if kind != b"0":
                 raise DamagedTar(f"holds {name} at byte {at}, which is no plain file")
-            yield Member(name, start, size, at)
+            yield Member(name, start, size)
             at = end
 
     def read(self, member: Member) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -39,6 +39,8 @@ class Reading:
     """Rows left out because something is wrong with them."""
     skipped_rows: list[str] = field(default_factory=list)
     """The first of those: `FILE:LINE: what`."""
+    on_skipped: Callable[[str], None] = field(default=lambda row: None, compare=False)
+    """Is told each of them."""
 
 
 Row = str | Line | ManifestError
@@ -73,6 +75,7 @@ def lines(manifest: Manifest, reading: Reading | None = None) -> Iterator[Line]:
                     yield Line._make((row, *unsaid)) if isinstance(row, str) else row
                 continue
             reading.skipped += 1
+            reading.on_skipped(str(row))
             if len(reading.skipped_rows) < MAX_TOLD:
                 reading.skipped_rows.append(str(row))
             elif manifest.on_bad_row == "stop":

@@ -31,7 +31,8 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
     if event == "open" and isinstance(arguments[0], (str, bytes)):
         path = Path(os.fsdecode(arguments[0])).absolute()
         if arguments[2] & _WRITES:
-            _note("writes", path)
+            # Through a link, too.
+            _note("writes", path if arguments[2] & os.O_NOFOLLOW else path.resolve())
         elif any(path.resolve() == one for one in _forbidden):
             _touched.append(f"reads {path}")
     for path in arguments[_CHANGES.get(event.removeprefix("os."), slice(0))]:

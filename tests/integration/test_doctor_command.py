@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -84,7 +85,8 @@ def test_damage_to_a_real_output_is_named_repaired_and_rendered_again(mill: Mill
     named = mill.named()
     assert named.keys() == {
         "00000/000000003.png", "00000/000000005.png", "00001/000010002.png", "00001/fox.png",
-        "00002/metadata.jsonl", "00002/000020007.png", "00003/000030008.png", ".imagemill/jobs/foxes-1.json",
+        "00002/metadata.jsonl", "00002/000020007.png", "00003/000030008.png", "job.json",
+        ".imagemill/jobs/foxes-1.json",
     }  # fmt: skip
     assert "wrong checksum" in named["00000/000000003.png"]
     assert "cut off" in named["00000/000000005.png"]
@@ -93,11 +95,12 @@ def test_damage_to_a_real_output_is_named_repaired_and_rendered_again(mill: Mill
     assert "not a JSON object" in named["00002/metadata.jsonl"]
     assert "no line" in named["00002/000020007.png"]
     assert "which 00002/000020000.png is already" in named["00003/000030008.png"]
+    assert named["job.json"] == "counts 5 shards, 4 are there; those after 00003 are gone"
     assert named[".imagemill/jobs/foxes-1.json"].startswith("12 of 40 images are not there")
 
     status, told = mill.doctor("--repair")
     assert (status, told["missing"]) == (1, {"foxes-1": 12})
-    assert [problem["kind"] for problem in told["problems"]] == ["missing"]
+    assert [problem["kind"] for problem in told["problems"]] == ["lost", "missing"]
     assert mill.run() == 1
     status, told = mill.doctor()
     assert (status, told["images"], told["failed"], told["problems"]) == (0, 39, 1, [])
@@ -123,3 +126,34 @@ def test_what_a_limit_left_out_is_not_missing(tmp_path: Path) -> None:
     assert mill.call("run", mill.manifest, "--gpus", "none", "--limit", "5").returncode == 0
     status, told = mill.doctor()
     assert (status, told["problems"]) == (0, [])
+
+
+def test_a_prompt_file_that_grew_leaves_a_sound_output_sound(tmp_path: Path) -> None:
+    mill, prompts = Mill(tmp_path), tmp_path / "prompts.txt"
+    prompts.write_text("a fox\ntwo foxes\n")
+    told = json.loads(mill.manifest.read_text())
+    mill.manifest.write_text(json.dumps(told | {"prompts": ["no fox"], "prompts_from": "prompts.txt"}))
+    assert mill.run() == 0
+    status, told = mill.doctor()
+    assert (status, told["images"], told["notes"]) == (0, 3, [])
+    with prompts.open("a") as file:
+        file.write("three foxes\n")
+    status, told = mill.doctor()
+    (note,) = told["notes"]
+    assert (status, told["problems"], told["missing"]) == (0, [], {})
+    assert f"since foxes-1 was submitted, {prompts} changed; `imagemill submit FILE`" in note
+    assert json.loads(mill.call("plan", mill.manifest, "--json").stdout)["new"] == 1
+    assert mill.run() == 0
+    status, told = mill.doctor()
+    assert (status, told["images"], told["notes"]) == (0, 4, [])
+
+
+def test_an_export_that_lost_a_shard_is_not_sound(mill: Mill) -> None:
+    target = mill.folder / "exported"
+    exported = mill.call("export", mill.output.path, target, "--to", "files", "--shard-size", "10")
+    assert exported.returncode == 0, exported.stderr
+    assert mill.call("doctor", target).returncode == 0
+    shutil.rmtree(target / "00001")
+    told = mill.call("doctor", target)
+    assert told.returncode == 1
+    assert "numbered without a gap: no shard is called 00001" in told.stdout

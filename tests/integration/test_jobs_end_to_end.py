@@ -77,7 +77,7 @@ def test_retry_sends_the_failures_back_as_a_new_run(farm, finished: Callable[...
     job_id = farm.submit(["good", "!raise"])
     finished(job_id)
     done = farm.command("retry", job_id, "--wait")
-    assert "1 images sent back" in done.stdout
+    assert "1 image sent back" in done.stdout
     assert done.returncode == 1
     status = farm.status(job_id)
     assert (status.run, status.done, status.failed, status.left) == (2, 1, 1, 0)

@@ -111,7 +111,7 @@ def test_failures_and_doubts_are_put_back_and_retried(farm: Any, finished: Finis
     report = json.loads((farm.output / "job.json").read_text())
     assert (report["outcome"], report["images"]["failed"]) == ("failures", 1)
     again = farm.command("retry", job_id, "--wait")
-    assert f"{job_id}: 1 images sent back" in again.stdout
+    assert f"{job_id}: 1 image sent back" in again.stdout
     status = farm.status(job_id)
     assert (status.state, status.done, status.failed) == ("finished", 23, 1)
     assert "1 failed" in farm.command("status", job_id).stdout

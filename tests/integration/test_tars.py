@@ -39,7 +39,7 @@ def test_failures_of_a_job_of_tars_are_listed_and_retried_into_new_ones(
     assert [failure["request"]["prompt"] for failure in told] == ["!raise"]
     assert (farm.output / "preview.jpg").is_file()
     again = farm.command("retry", job_id, "--wait")
-    assert "1 images sent back" in again.stdout
+    assert "1 image sent back" in again.stdout
     assert output.shards() == [0, 1, 2]
     assert statuses(output) == [
         ("good 1", "success"), ("!raise", "failed_to_render"), ("", "success"), ("!black", "success"),

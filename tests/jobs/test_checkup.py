@@ -1,10 +1,9 @@
-"""An output examined as a whole: images twice, foreign folders, shards and pictures that are missing."""
+"""An output examined as a whole: images twice, foreign folders, damaged reports, what is left over."""
 
 import json
 import shutil
 from collections.abc import Callable
 
-import numpy as np
 import pytest
 
 from jobs.checkup import check_output
@@ -22,13 +21,6 @@ def told(output: Output) -> list[tuple[str, str, str]]:
 
 def rows(output: Output, shard: int) -> list[dict[str, object]]:
     return [json.loads(line) for line in output.metadata_file(shard).read_text().splitlines()]
-
-
-def submit_again(output: Output, number: int, **changes: object) -> dict[str, object]:
-    """Keeps the manifest's next submission, changed; returns it."""
-    told = json.loads((output.jobs / "foxes-1.json").read_text()) | changes
-    output.write_job_manifest(f"foxes-{number}", told)
-    return told
 
 
 def test_an_output_that_workers_wrote_is_proved(rendered: Rendered) -> None:
@@ -74,76 +66,6 @@ def test_a_broken_picture_that_was_rendered_again_is_no_image_twice(rendered: Re
     (output.shard_folder(0) / "000000002.png").rename(folder / "000020000.png")
     output.metadata_file(2).write_text(json.dumps(row | {"file_name": "000020000.png"}) + "\n")
     assert [kind for kind, _place, _what in told(output)] == ["picture"]
-
-
-def test_a_missing_shard_is_told_by_what_the_manifest_lacks(rendered: Rendered) -> None:
-    output = rendered(12)
-    lost = [f"{row['image_id']} {row['text']!r}" for row in rows(output, 1)]
-    shutil.rmtree(output.shard_folder(1))
-    checkup = check_output(output)
-    (problem,) = checkup.problems
-    assert (problem.kind, problem.place) == ("missing", ".imagemill/jobs/foxes-1.json")
-    assert problem.what == f"4 of 12 images are not there: {', '.join(lost[:3])}, …"
-    assert "`imagemill retry foxes-1`" in problem.remedy
-    assert checkup.missing == {"foxes-1": 4}
-    assert checkup.notes == ["job.json: counts 3 shards, 2 are there (no 00001)"]
-
-
-def test_the_newest_submission_of_a_manifest_counts(rendered: Rendered) -> None:
-    output = rendered(4)
-    prompts = [f"fox {n}, été 🦊" for n in range(4)]
-    submit_again(output, 9, prompts=prompts[:3])
-    assert told(output) == []
-    submit_again(output, 10, prompts=[*prompts, "a hare"])
-    ((kind, place, what),) = told(output)
-    assert (kind, place) == ("missing", ".imagemill/jobs/foxes-10.json")
-    assert "1 of 5 images are not there" in what
-    assert "'a hare'" in what
-
-
-def test_manifests_of_every_name_count(rendered: Rendered) -> None:
-    output = rendered(4)
-    hares = json.loads((output.jobs / "foxes-1.json").read_text()) | {"name": "hares"}
-    output.write_job_manifest("hares-1", hares | {"prompts": ["a hare"]})
-    assert [place for _kind, place, _what in told(output)] == [".imagemill/jobs/hares-1.json"]
-
-
-@pytest.mark.parametrize(("option", "missing"), [("--limit 6", 2), ("--sample 6", 6), ("", 40)])
-def test_a_narrowed_submission_asks_for_no_more(rendered: Rendered, option: str, missing: int) -> None:
-    output = rendered(4)
-    more = [f"fox {n}, été 🦊" for n in range(4)] + [f"hare {n}" for n in range(40)]
-    submit_again(output, 2, prompts=more, narrowed=option)
-    assert check_output(output).missing == {"foxes-2": missing}
-
-
-def test_job_json_serves_where_no_manifest_is_kept(rendered: Rendered) -> None:
-    output = rendered(8)
-    shutil.rmtree(output.private)
-    shutil.rmtree(output.shard_folder(0))
-    ((kind, place, what),) = told(output)
-    assert (kind, place) == ("missing", "job.json")
-    assert what.startswith("4 of 8 images are not there")
-    (output.path / "job.json").unlink()
-    checkup = check_output(output)
-    assert checkup.problems == []
-    assert checkup.notes == [
-        "job.json: not there: no job has finished here",
-        "no manifest is kept in .imagemill/jobs: what is missing cannot be told",
-    ]
-
-
-def test_initial_latents_are_compared_and_told_when_they_are_gone(rendered: Rendered, tmp_path) -> None:
-    output = rendered(4)
-    file = tmp_path / "latents.npy"
-    np.save(file, np.zeros((4, 8, 8), np.float32))
-    submit_again(output, 2, prompts=[{"prompt": "a hare", "init_latents": str(file)}])
-    assert check_output(output).missing == {"foxes-2": 1}
-    file.unlink()
-    checkup = check_output(output)
-    assert checkup.missing == {}
-    (note,) = checkup.notes
-    assert note.startswith(".imagemill/jobs/foxes-2.json: cannot be compared with the output: ")
-    assert str(file) in note
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"name": "foxes"}', "null"])
@@ -219,24 +141,3 @@ def test_what_is_no_output_is_refused(tmp_path) -> None:
         check_output(Output(tmp_path))
     with pytest.raises(OutputError, match="cannot be read"):
         check_output(Output(tmp_path / "none"))
-
-
-@pytest.mark.parametrize("option", ["--limit -1", "--sample x", f"--limit {10**30}", "--first 2", 7, None])
-def test_a_narrowing_that_nobody_gave_is_named(rendered: Rendered, option: object) -> None:
-    output = rendered(4)
-    file = output.jobs / "foxes-1.json"
-    file.write_text(json.dumps(json.loads(file.read_bytes()) | {"narrowed": option}))
-    (problem,) = check_output(output).problems
-    assert (problem.kind, problem.file) == ("report", ".imagemill/jobs/foxes-1.json")
-
-
-@pytest.mark.parametrize("file", ["gone.jsonl", "a" * 300 + ".txt", "/etc/hostname"])
-def test_prompt_files_that_are_gone_or_none_keep_the_rest_from_being_compared(
-    rendered: Rendered, file: str
-) -> None:
-    output = rendered(4)
-    kept = output.jobs / "foxes-1.json"
-    kept.write_text(json.dumps(json.loads(kept.read_bytes()) | {"prompts_from": [file]}))
-    checkup = check_output(output)
-    assert checkup.problems == []
-    assert [note for note in checkup.notes if "cannot be compared with the output: " in note]

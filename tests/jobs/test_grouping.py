@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
 
 from jobs.expand import Identified
 from jobs.grouping import Part, parts
@@ -57,3 +60,16 @@ def test_of_too_many_sizes_the_shard_that_was_begun_first_ends_early() -> None:
     sizes: Sizes = [(64 + 8 * number, 64) for number in range(3)]
     made = list(parts(entries(*sizes, sizes[1], sizes[0]), set(), 9, most_open=2))
     assert [numbers(part) for part in made] == [[0], [1, 3], [2], [4], []]
+
+
+def test_a_shard_of_long_prompts_or_columns_is_full_before_it_has_all_its_entries(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("jobs.grouping.MOST_TEXT", 1000)
+    told = [
+        (key, replace(entry, **({"columns": {"note": "x" * 1500}} if key == "4" else {})))
+        for key, entry in entries(*[SMALL] * 8)
+    ]
+    long = [(key, replace(one, request=replace(one.request, prompt="x" * 400))) for key, one in told[:4]]
+    made = list(parts(iter([*long, *told[4:]]), set(), 4))
+    assert [numbers(part) for part in made] == [[0, 1, 2], [3, 4], [5, 6, 7], []]

@@ -6,7 +6,7 @@ import pytest
 import redis
 import redis.exceptions
 
-from jobs.errors import LedgerError, LedgerUnavailable
+from jobs.errors import LedgerError, LedgerFull, LedgerUnavailable
 from jobs.ledger import Ledger
 from jobs.redis_errors import redis_errors_as_ours
 from producer.embedded_redis import EmbeddedRedis
@@ -20,10 +20,10 @@ from producer.embedded_redis import EmbeddedRedis
         (redis.exceptions.TimeoutError("timed out"), LedgerUnavailable, "is it started"),
         (redis.exceptions.BusyLoadingError("loading the dataset"), LedgerUnavailable, "does not answer yet"),
         (redis.exceptions.MaxConnectionsError("too many"), LedgerUnavailable, "maxclients"),
-        (redis.exceptions.OutOfMemoryError("OOM"), LedgerUnavailable, "maxmemory"),
+        (redis.exceptions.OutOfMemoryError("OOM"), LedgerFull, "maxmemory"),
         (
             redis.exceptions.ResponseError("OOM command not allowed in a script"),
-            LedgerUnavailable,
+            LedgerFull,
             "maxmemory",
         ),
         (redis.exceptions.ResponseError("MISCONF cannot persist"), LedgerUnavailable, "look after its disk"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click.testing
@@ -11,12 +11,19 @@ import pytest
 
 from jobs.errors import Interrupted, JobError, LedgerError
 from jobs.expand import expand
+from jobs.layouts.stored_shard import LayoutName
 from jobs.ledger import Ledger
 from jobs.manifest import Manifest
+from jobs.metadata import Failure
 from jobs.models import BUILT_IN
 from jobs.output import Output
+from jobs.request import ImageRequest
+from jobs.settings import Settings
+from jobs.shard import decode_shard
 from producer import cli, doctor
 from producer.embedded_redis import EmbeddedRedis
+from producer.prepare import prepare
+from producer.submit import submit
 from worker.instant import _draw
 from worker.renderer import RenderedBy
 from worker.store import ShardStore
@@ -91,7 +98,7 @@ def test_json_is_one_object_and_nothing_else(call: Call, output: Output) -> None
     problems, notes = result.pop("problems"), result.pop("notes")
     assert result == {
         "output": str(output.path), "images": 2, "shards": 1, "failed": 0, "missing": {"foxes-1": 1},
-        "set_aside": [], "quarantine": None,
+        "set_aside": [], "quarantine": None, "sent_back": {},
     }  # fmt: skip
     assert notes == []
     assert [problem["kind"] for problem in problems] == ["picture", "missing"]
@@ -175,3 +182,264 @@ def test_ctrl_c_is_one_message(call: Call, output: Output, monkeypatch: pytest.M
     monkeypatch.setattr(doctor, "check_output", interrupted)
     with pytest.raises(Interrupted, match="stopped before the end"):
         call(output.path)
+
+
+class Desk:
+    """Foxes submitted to a Redis that the doctor finds, and a played worker."""
+
+    def __init__(self, url: str, folder: Path, layout: LayoutName) -> None:
+        self.url, self.folder, self.layout = url, folder, layout
+        self.ledger = Ledger(url)
+        self.output = Output((folder / "out").resolve())
+
+    def submit(self, prompts: Sequence[str], name: str = "foxes", **keys: object) -> str:
+        told = {
+            "name": name, "model": "instant", "output": str(self.output.path), "layout": self.layout,
+            "shard_size": 4, "settings": {"height": 64, "width": 64}, "prompts": list(prompts),
+        } | keys  # fmt: skip
+        file = self.folder / f"{name}.yaml"
+        file.write_text(json.dumps(told))
+        return submit(prepare(file, Settings()), self.ledger, self.url).job_id
+
+    def render(self, shards: int = 99) -> int:
+        """Renders what waits and finishes jobs; what is called `!` fails. Returns how many pictures."""
+        pictures = 0
+        while claim := self.ledger.claim("w1", lease=30, loaded="", idle=9, load_time=0, models=()):
+            if claim.kind == "finish":
+                self.ledger.finish(claim)
+                continue
+            if shards == 0:
+                self.ledger.release(claim)
+                break
+            shards -= 1
+            number, spec = int(claim.shard), self.ledger.spec(claim.job_id)
+            shard = decode_shard(claim.blob, ImageRequest.from_mapping(spec.base), spec.name)
+            store = ShardStore(
+                self.output, number, claim.attempt, shard.entries, job_id=claim.job_id, column_names=(),
+                adopt_below=0, layout=self.layout,
+            )  # fmt: skip
+            done, failures = [], []
+            for position, (index, entry) in enumerate(zip(shard.indices, shard.entries, strict=True)):
+                if entry.request.prompt == "!":
+                    told = {"reason": "black", "job_id": claim.job_id, "command": ""}
+                    failures.append(Failure(shard=number, position=position, entry=entry, **told))
+                    continue
+                store.save(position, _draw(entry.request).pixels, RENDERED_BY)
+                done.append(index)
+            assert store.commit(failures)
+            left = {*shard.indices} - {*done}
+            self.ledger.complete(claim, done, {index: {"reason": "black"} for index in left})
+            pictures += len(done)
+        return pictures
+
+    def spoil(self, shard: int, position: int = 1) -> None:
+        """Flips a bit in a picture."""
+        stored = self.output.stored(shard)
+        name = f"{shard:05d}{position:04d}.png"
+        ((_name, picture),) = stored.pictures([name])
+        file = stored.path / name if stored.path.is_dir() else stored.path
+        data = bytearray(file.read_bytes())
+        data[data.index(picture) + len(picture) // 2] ^= 1
+        file.write_bytes(data)
+
+
+RENDERED_BY = RenderedBy(precision="fp32", rows=16, device="cpu", versions={})
+FOXES = [f"fox {n}" for n in range(10)]
+
+
+@pytest.fixture(params=["files"])
+def desk(
+    redis_server: EmbeddedRedis,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> Desk:
+    monkeypatch.setenv("IMAGEMILL_REDIS_URL", redis_server.url)
+    return Desk(redis_server.url, tmp_path, request.param)
+
+
+@pytest.fixture
+def repaired(
+    call: Call, desk: Desk, redis_server: EmbeddedRedis, monkeypatch
+) -> Callable[[], dict[str, object]]:
+    """What `imagemill doctor OUT --repair --json` says, with that Redis configured."""
+    monkeypatch.setenv("IMAGEMILL_REDIS_URL", redis_server.url)  # `call` knows of none
+
+    def run() -> dict[str, object]:
+        told = json.loads(call(desk.output.path, "--repair", "--json").stdout)
+        assert isinstance(told, dict)
+        return told
+
+    return run
+
+
+Repaired = Callable[[], dict[str, object]]
+
+
+@pytest.mark.parametrize("desk", ["files", "webdataset"], indirect=True)
+def test_what_is_set_aside_is_sent_back_to_its_job_and_rendered(desk: Desk, repaired: Repaired) -> None:
+    job_id = desk.submit(FOXES)
+    assert desk.render() == 10
+    desk.spoil(0)
+    desk.spoil(2)
+    told = repaired()
+    assert (told["sent_back"], told["missing"]) == ({job_id: 2}, {job_id: 2})
+    (problem,) = [one for one in told["problems"] if one["kind"] == "missing"]
+    assert problem["remedy"] == f"`imagemill watch {job_id}` follows what was sent back"
+    assert not [note for note in told["notes"] if "sen" in note]
+    assert desk.ledger.status(job_id).left == 2
+    assert desk.render() == 2
+    assert desk.ledger.status(job_id).outcome == "complete"
+    after = repaired()
+    assert (after["problems"], after["images"], after["sent_back"]) == ([], 10, {})
+
+
+def test_what_is_sent_back_is_said(call: Call, desk: Desk, repaired: Repaired) -> None:
+    desk.submit(FOXES[:3])
+    desk.render()
+    desk.spoil(0)
+    lines = call(desk.output.path, "--repair").stdout.splitlines()
+    assert lines[1:4] == [
+        f"1 problem set aside in {desk.output.private}/quarantine/1",
+        "sent back 1 image of foxes-1",
+        "",
+    ]
+    assert lines[4].endswith("; `imagemill watch foxes-1` follows what was sent back")
+
+
+def test_a_shard_that_is_set_aside_whole_is_sent_back(desk: Desk, repaired: Repaired) -> None:
+    job_id = desk.submit(FOXES)
+    desk.render()
+    for position in range(4):
+        desk.spoil(1, position)
+    assert repaired()["sent_back"] == {job_id: 4}
+    assert not desk.output.committed(1)
+
+
+def test_a_line_that_says_nothing_any_more_is_sent_back(desk: Desk, repaired: Repaired) -> None:
+    job_id = desk.submit(FOXES)
+    desk.render()
+    file = desk.output.metadata_file(0)
+    lines = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join(lines[:3]) + b"{}\n")
+    (desk.output.shard_folder(0) / "000000003.png").unlink()
+    told = repaired()
+    assert [problem["kind"] for problem in told["set_aside"]] == ["line"]
+    assert told["sent_back"] == {job_id: 1}
+
+
+@pytest.mark.parametrize("desk", ["webdataset"], indirect=True)
+def test_what_a_cut_off_tar_no_longer_holds_is_sent_back(desk: Desk, repaired: Repaired) -> None:
+    job_id = desk.submit(FOXES)
+    desk.render()
+    tar = desk.output.stored(0).path
+    data = tar.read_bytes()
+    ((_name, last),) = desk.output.stored(0).pictures(["000000003.png"])
+    tar.write_bytes(data[: data.index(last) - 512])
+    told = repaired()
+    assert [problem["kind"] for problem in told["set_aside"]] == ["tar"]
+    assert told["sent_back"] == {job_id: 1}
+
+
+@pytest.mark.parametrize("what", ["stray", "doubled"])
+def test_what_costs_the_output_no_picture_sends_nothing_back(
+    desk: Desk, repaired: Repaired, what: str
+) -> None:
+    """Else it would bring the job's failures back."""
+    desk.submit([*FOXES, "!"])
+    desk.render()
+    folder = desk.output.shard_folder(0)
+    if what == "stray":
+        (folder / "cat.jpg").touch()
+    else:
+        row = json.loads(desk.output.metadata_file(1).read_text().splitlines()[0])
+        (folder / "000000004.png").write_bytes((desk.output.shard_folder(1) / "000010000.png").read_bytes())
+        with desk.output.metadata_file(0).open("a") as file:
+            file.write(json.dumps(row | {"file_name": "000000004.png"}) + "\n")
+    told = repaired()
+    assert [problem["kind"] for problem in told["set_aside"]] == [what]
+    assert told["sent_back"] == {}
+    assert desk.ledger.status("foxes-1").state == "finished"
+
+
+def test_of_two_jobs_the_second_is_sent_back_when_the_first_has_finished(
+    desk: Desk, repaired: Repaired
+) -> None:
+    desk.submit(FOXES[:4])
+    desk.render()
+    desk.submit(FOXES[:8])
+    desk.render()
+    desk.spoil(0)
+    desk.spoil(1)
+    told = repaired()
+    assert told["sent_back"] == {"foxes-1": 1}
+    (note,) = [one for one in told["notes"] if "foxes-2" in one]
+    assert note.startswith("sending back what foxes-2 lacks: ")
+    assert note.endswith("then retry foxes-2")
+
+
+def test_a_job_that_somebody_ended_is_not_gone_on_with(desk: Desk, repaired: Repaired) -> None:
+    job_id = desk.submit(FOXES)
+    desk.render(shards=1)
+    desk.ledger.control(job_id, "cancel")
+    desk.render()
+    desk.spoil(0)
+    told = repaired()
+    assert told["sent_back"] == {}
+    assert [note for note in told["notes"] if "retry" in note] == [
+        "foxes-1 was cancelled: `imagemill retry foxes-1` sends back what was set aside, and all else that "
+        "it left"
+    ]
+    assert desk.ledger.status(job_id).state == "finished"
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_job_that_this_redis_does_not_hold_is_left_to_a_submission(
+    desk: Desk, repaired: Repaired, elsewhere: bool
+) -> None:
+    desk.submit(FOXES[:3])
+    desk.render()
+    desk.ledger._redis.flushall()
+    if elsewhere:
+        other = Desk(desk.url, desk.folder / "other", "files")
+        other.folder.mkdir()
+        assert other.submit([*FOXES, "!"]) == "foxes-1"
+        other.render()
+    desk.spoil(0)
+    told = repaired()
+    assert (told["sent_back"], told["quarantine"]) == ({}, str(desk.output.private / "quarantine" / "1"))
+    (problem,) = [one for one in told["problems"] if one["kind"] == "missing"]
+    assert problem["remedy"] == "if its job has ended, submit it again, or `imagemill retry foxes-1`"
+
+
+def test_a_redis_that_goes_away_after_the_repair_hides_nothing_of_it(
+    desk: Desk, repaired: Repaired, redis_server: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.submit(FOXES[:3])
+    desk.render()
+    desk.spoil(0)
+    mend = doctor.set_aside
+
+    def goes_away(*arguments: object) -> object:
+        done = mend(*arguments)
+        redis_server.stop()
+        return done
+
+    monkeypatch.setattr(doctor, "set_aside", goes_away)
+    told = repaired()
+    assert [problem["kind"] for problem in told["set_aside"]] == ["picture"]
+    assert told["sent_back"] == {}
+    (note,) = [one for one in told["notes"] if "sent back" in one]
+    assert note.startswith("what was set aside was not sent back: Redis does not answer")
+
+
+def test_ctrl_c_after_the_repair_says_where_it_lies(
+    call: Call, output: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    (output.shard_folder(0) / "cat.jpg").touch()
+    monkeypatch.setattr(doctor, "_send_back", interrupted)
+    with pytest.raises(Interrupted, match=r"lay in .*/quarantine/1: submit the manifest again"):
+        call(output.path, "--repair")

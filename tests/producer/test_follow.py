@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -185,3 +186,20 @@ def test_a_job_that_waits_for_something_else_says_nothing_of_workers(
     for _ in range(2):
         next(statuses)
     assert said == []
+
+
+def test_a_job_that_nobody_submits_any_more_is_told_once(
+    ledger: Ledger, submit_job: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow_module, "STALLED", 0.05)
+    job_id = submit_job(seal=False)
+    said: list[str] = []
+    statuses = follow(ledger, job_id, say=said.append, own_worker=True)
+    deadline = time.monotonic() + 5
+    while not said and time.monotonic() < deadline:
+        next(statuses)
+    for _ in range(20):
+        next(statuses)
+    assert said == [
+        f"{job_id} is not wholly submitted, and nobody goes on: run the same `imagemill submit` again"
+    ]

@@ -19,7 +19,7 @@ from jobs.output import Output
 from jobs.settings import Settings
 from producer.embedded_redis import EmbeddedRedis
 from producer.plan import MOST_ORPHANS, Plan, plan
-from producer.plan_report import report, to_json
+from producer.plan_report import listing, report, to_json
 from producer.prepare import prepare
 from worker.instant import _draw
 from worker.renderer import RenderedBy
@@ -158,7 +158,8 @@ def test_what_is_there_counts_in_every_layout(desk: Desk, layout: LayoutName) ->
     desk.write(6)
     planned = desk.plan()
     assert figures(planned) == (0, 0, 6, 2)
-    assert planned.orphans[0].file == f"00001/{image_key(1, 2)}.png"
+    shard = "00001.tar" if layout == "webdataset" else "00001"
+    assert planned.orphans[0].file == f"{shard}/{image_key(1, 2)}.png"
 
 
 def test_bytes_on_disk_are_those_of_pictures_of_the_same_size_and_format(desk: Desk, told: Told) -> None:
@@ -193,7 +194,7 @@ def test_time_follows_from_the_speed_that_workers_told(
     assert planned.times == [("a card", "bf16", 99 * 20 / 10, 99)]
     lines = told(planned)
     assert (
-        "  time       3m 18s on a card in bf16, without loading the model; 1m 39s with the 2 workers alive; "
+        "  time       3m 18s on a card in bf16, without loading the model; 1m 39s if all 2 workers share it; "
         "unknown for 1 image of other sizes"
     ) in lines
     assert "  now        cats-1 is writing there: what it has not committed yet counts as to render" in lines
@@ -222,7 +223,9 @@ def test_what_is_left_out_is_counted(desk: Desk, told: Told) -> None:
         desk.plan()
 
 
-def test_json_lists_a_thousand_orphans_and_counts_them_all(desk: Desk) -> None:
+def test_json_lists_a_thousand_orphans_and_counts_them_all_and_a_file_lists_all(
+    desk: Desk, tmp_path: Path
+) -> None:
     desk.write(1)
     desk.render()
     metadata = desk.output.metadata_file(0)
@@ -231,6 +234,13 @@ def test_json_lists_a_thousand_orphans_and_counts_them_all(desk: Desk) -> None:
     metadata.write_text("".join(json.dumps(one) + "\n" for one in rows))
     told = json.loads(json.dumps(to_json(desk.plan())))
     assert (told["new"], told["orphaned"], len(told["orphans"])) == (1, 1100, 1000)
+    with listing(tmp_path / "orphans.jsonl") as on_orphan:
+        plan(prepare(desk.folder / "foxes.yaml", Settings()), Settings(), on_orphan=on_orphan)
+    lines = (tmp_path / "orphans.jsonl").read_text().splitlines()
+    assert len(lines) == 1100
+    assert [json.loads(line) for line in lines[:1000]] == told["orphans"]
+    with pytest.raises(OutputError, match=r"nowhere.*cannot be written"), listing(tmp_path / "nowhere" / "o"):
+        pass
 
 
 def test_a_row_that_imagemill_did_not_write_is_named(desk: Desk) -> None:
@@ -238,7 +248,9 @@ def test_a_row_that_imagemill_did_not_write_is_named(desk: Desk) -> None:
     desk.render()
     metadata = desk.output.metadata_file(0)
     metadata.write_text(metadata.read_text().replace('"image_id": "', '"image_id": "fox'))
-    with pytest.raises(OutputError, match=r"00000/metadata\.jsonl:1: a row whose image_id is no 16 hex digits"):
+    with pytest.raises(
+        OutputError, match=r"00000/metadata\.jsonl:1: a row whose image_id is no 16 hex digits"
+    ):
         desk.plan()
 
 

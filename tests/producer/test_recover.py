@@ -287,7 +287,9 @@ def test_a_recovered_job_has_every_field_and_key_of_a_submitted_one_and_no_ttl(d
     desk.render(failed=[1], flagged=[2])
     submitted = {
         "hash": {*desk.client.hkeys(redis_keys.job(job_id))},
-        "keys": {*desk.client.keys("imagemill:*")} - {redis_keys.job(job_id, "workers").encode()},
+        # Without what a claim leaves, of a job and of all.
+        "keys": {*desk.client.keys("imagemill:*")}
+        - {redis_keys.job(job_id, "workers").encode(), b"imagemill:reaped"},
     }
     types = {key: desk.client.type(key) for key in submitted["keys"]}
     desk.lose()
@@ -329,7 +331,7 @@ def test_a_recovery_that_is_cut_short_is_no_job_and_the_next_one_is_whole(desk: 
         desk.recover(ledger)
     assert desk.ledger.job_ids() == []
     assert desk.ledger.claim("w1", lease=30, loaded="", idle=9, load_time=0, models=()) is None
-    left_behind = desk.client.keys("*")
+    left_behind = desk.client.keys("imagemill:job:*")
     assert len(left_behind) == int(nth > 1)
     assert all(0 < desk.client.ttl(key) <= 600 for key in left_behind)
     assert desk.recover().left == 516
@@ -480,6 +482,38 @@ def test_pictures_of_the_job_that_nobody_asks_for_are_refused(desk: Desk) -> Non
     with pytest.raises(JobError, match=r"holds 1 images of cats-1 that .*cats\.yaml does not ask for"):
         desk.recover()
     assert desk.ledger.job_ids() == []
+
+
+def test_what_an_early_version_kept_of_a_submission_is_enough(desk: Desk) -> None:
+    """Without what it was narrowed by, its files, and keys that were at their defaults."""
+    job_id = desk.submit(9)
+    desk.render()
+    desk.lose()
+    file = desk.output.jobs / "cats-1.json"
+    kept = json.loads(file.read_bytes())
+    for key in ("narrowed", "files", "mode", "on_bad_row", "image_quality"):
+        del kept[key]
+    file.write_text(json.dumps(kept))
+    assert (desk.recover().left, desk.ledger.status(job_id).done) == (5, 4)
+
+
+def test_files_whose_hashes_were_not_kept_are_refused_by_their_names(desk: Desk) -> None:
+    (desk.folder / "p.txt").write_text("a cat\n")
+    desk.submit(3, prompts_from="p.txt")
+    desk.lose()
+    file = desk.output.jobs / "cats-1.json"
+    kept = json.loads(file.read_bytes())
+    del kept["files"]
+    file.write_text(json.dumps(kept))
+    with pytest.raises(JobError, match=r"p\.txt: not as when cats-1 was submitted"):
+        desk.recover()
+
+
+def test_a_kept_manifest_that_is_damaged_makes_no_trouble_for_who_comes_second(desk: Desk) -> None:
+    desk.submit(3)
+    (desk.output.jobs / "cats-1.json").write_text("{")
+    with pytest.raises(JobError, match=r"cats-1 is writing there and its manifest was another"):
+        desk.submit(4)
 
 
 @pytest.mark.parametrize("kept", ["", "[]", '{"name": "cats"}', '{"narrowed": "--limit many"}'])

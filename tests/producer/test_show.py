@@ -92,6 +92,18 @@ def test_one_job_in_full(capsys: pytest.CaptureFixture[str], job_status: MakeSta
     assert "2 more" in lines[-1] and "failures.jsonl" in lines[-1]
 
 
+def test_a_shard_that_was_set_aside_is_told_by_status_and_at_the_end(
+    capsys: pytest.CaptureFixture[str], job_status: MakeStatus
+) -> None:
+    ended = job_status(state="finished", outcome="failures", left=4, broken={3: "cannot be read"})
+    show.print_job(ended, WORKERS, {})
+    assert "  set aside shard 3: cannot be read\n" in capsys.readouterr().out
+    show.print_end(ended)
+    assert capsys.readouterr().out.startswith(
+        "shards 3 could not be read in Redis: submit the manifest again"
+    )
+
+
 def test_a_job_that_ended_early_says_why_and_one_without_workers_says_none(
     capsys: pytest.CaptureFixture[str], job_status: MakeStatus
 ) -> None:
@@ -195,6 +207,6 @@ def test_a_submission_is_told_with_what_is_held_doubled_and_attached(
     assert capsys.readouterr().out.splitlines() == [
         "cats-1: 5 images to render",
         "cats-2: 5 images to render, 2 are in the output already, "
-        "1 lines ask for an image that another line asks for too, it was submitted before and goes on",
+        "1 line asking for an image that another line asks for too, it was submitted before and goes on",
         "cats-2: its pictures are noise",
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -377,8 +378,18 @@ def test_prompt_files_are_submitted_and_what_was_skipped_is_told(
     assert list(desk.ledger.spec(done.job_id).column_names) == ["split"]
     print_submitted(done)
     shown = capsys.readouterr()
-    assert "3 images to render, 1 rows were skipped" in shown.out
-    assert shown.err == f"skipped: {desk.folder}/p.csv:3: width = 65: must be a multiple of 8 (64 or 72)\n"
+    assert "3 images to render, 1 row skipped" in shown.out
+    row = f"{desk.folder}/p.csv:3: width = 65: must be a multiple of 8 (64 or 72)"
+    assert shown.err == f"skipped: {row}\nskipped: all are listed in {done.skipped_file}\n"
+    assert Path(str(done.skipped_file)).read_text() == f"{row}\n"
+
+
+def test_every_row_that_was_skipped_is_listed_in_the_output(desk: Desk) -> None:
+    (desk.folder / "p.csv").write_text("prompt,width\n" + "a,65\n" * 50 + "b,64\n")
+    done = desk.submit(1, prompts_from="p.csv", on_bad_row="skip")
+    assert (done.images, done.skipped, len(done.skipped_rows)) == (2, 50, 20)
+    lines = (desk.output.jobs / "cats-1.skipped.txt").read_text().splitlines()
+    assert [line.split(":")[1] for line in lines] == [str(number) for number in range(2, 52)]
 
 
 def test_an_interrupted_submission_of_files_goes_on_only_with_the_same_files(desk: Desk) -> None:
@@ -555,6 +566,64 @@ def test_a_retry_leaves_alone_what_another_job_is_writing(desk: Desk) -> None:
         retry("cats-1", desk.ledger, desk.url)
     assert attempt.exists()
     assert desk.ledger.status("cats-1") == before
+
+
+def test_an_attempt_that_was_frozen_before_a_wipe_can_commit_no_more_once_a_job_begins_there(
+    desk: Desk,
+) -> None:
+    desk.submit(4)
+    frozen = desk.output.spool_folder(0, desk.claim().attempt)
+    frozen.mkdir(parents=True)
+    desk.client.flushall()
+    desk.submit(4)
+    assert not frozen.exists()
+
+
+def test_an_attempt_that_was_frozen_before_its_job_was_cancelled_can_commit_no_more_once_it_is_retried(
+    desk: Desk,
+) -> None:
+    desk.submit(4)
+    claim = desk.claim()
+    frozen = desk.output.spool_folder(0, claim.attempt)
+    frozen.mkdir(parents=True)
+    desk.ledger.control("cats-1", "cancel")
+    desk.ledger.release(claim)
+    desk.finish()
+    assert retry("cats-1", desk.ledger, desk.url) == 4
+    assert not frozen.exists()
+
+
+def test_a_redis_that_is_full_in_the_middle_is_waited_for_and_said_once(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, wait_until: Callable[..., None]
+) -> None:
+    monkeypatch.setattr("producer.staging.CHUNK", 2)
+    monkeypatch.setattr("producer.submit.failpoint", lambda name: desk.client.config_set("maxmemory", 1))
+    prepared = prepare(desk.write(10), Settings())
+    said: list[str] = []
+    ends: list[Submitted] = []
+    thread = threading.Thread(
+        target=lambda: ends.append(submit(prepared, desk.ledger, desk.url, say=said.append))
+    )
+    thread.start()
+    wait_until(lambda: said, "it says what it waits for")
+    assert "Redis is full" in said[0]
+    assert (desk.ledger.status("cats-1").state, desk.ledger.status("cats-1").total) == ("open", 4)
+    monkeypatch.setattr("producer.submit.failpoint", lambda name: None)
+    desk.client.config_set("maxmemory", 0)
+    thread.join(20)
+    assert (ends[0].job_id, ends[0].images) == ("cats-1", 10)
+    assert len(said) <= 2, "once for each thing that waits"
+    assert desk.ledger.status("cats-1").state == "sealed"
+
+
+def test_chunks_end_by_their_bytes_too(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("producer.staging.CHUNK_BYTES", 1)
+    stored: list[int] = []
+    monkeypatch.setattr(
+        "producer.submit.failpoint", lambda name: stored.append(desk.ledger.status("cats-1").shards)
+    )
+    desk.submit(10)
+    assert stored == [1, 2, 3, 4, 5]
 
 
 def test_an_unfinished_job_is_not_retried(desk: Desk) -> None:
