@@ -47,9 +47,10 @@ class Contents:
     images: dict[int, int] = field(default_factory=dict)
     """Images by shard number; shards in which all failed have 0."""
     total: int = 0
+    formats: set[str] = field(default_factory=set)
+    """What their files' names end with, `png`."""
     endings: Endings = field(default_factory=dict)
-    left_out: int = 0
-    """Images of the output that are no part of it."""
+    """The same by the layout they lie in; those that were added alone lie in none."""
     columns: dict[str, Kind] = field(default_factory=dict)
     counts: dict[str, Counter[object]] = field(default_factory=lambda: {n: Counter() for n in _COUNTED})
     """Model, size, scheduler and steps -> images by value."""
@@ -58,7 +59,7 @@ class Contents:
     name: str = ""
     """Of the job that rendered the first of them."""
 
-    def add(self, shard: int, layout: LayoutName, row: dict[str, Any]) -> None:
+    def add(self, row: dict[str, Any]) -> None:
         """Take one more row in."""
         columns = self.columns
         for name, value in row.items():
@@ -74,26 +75,25 @@ class Contents:
             del self.shared[name]
         for name, value_of in _COUNTED.items():
             self.counts[name][value_of(row)] += 1
-        self.endings.setdefault(layout, set()).add(row["file_name"].rpartition(".")[2])
-        self.images[shard] += 1
+        self.formats.add(_ending(row))
         self.total += 1
 
+    def add_stored(self, shard: int, layout: LayoutName, row: dict[str, Any]) -> None:
+        """Take one more row of a shard in."""
+        self.add(row)
+        self.endings.setdefault(layout, set()).add(_ending(row))
+        self.images[shard] += 1
 
-def contents(output: Output, wanted: Callable[[str], bool] = lambda image_id: True) -> Contents:
-    """What the committed shards hold of the images that are `wanted`.
 
-    Raises OutputError where their metadata cannot be read.
-    """
+def contents(output: Output) -> Contents:
+    """What the committed shards hold. Raises OutputError where their metadata cannot be read."""
     found = Contents()
     for shard in output.shards():
         found.images[shard] = 0
         stored = output.stored(shard)
         layout: LayoutName = "webdataset" if isinstance(stored, TarShard) else "files"
         for row in stored.rows():
-            if wanted(row["image_id"]):
-                found.add(shard, layout, row)
-            else:
-                found.left_out += 1
+            found.add_stored(shard, layout, row)
     return found
 
 
@@ -110,7 +110,7 @@ def dataset_card(
     `layout`: where all images are now, whatever they were in; `failures`: how many could not be rendered;
     `preview`: a contact sheet lies beside the card.
     """
-    endings = found.endings if layout is None else {layout: set().union(*found.endings.values())}
+    endings = found.endings if layout is None else {layout: found.formats}
     front = {
         "pretty_name": found.name,
         "task_categories": ["text-to-image"],
@@ -141,6 +141,11 @@ All of them have in common:
 The metadata of a picture: its prompt (`text`), every setting that made it, its `image_id`, and the SHA-256 of
 its file. The file carries the same settings inside.
 """
+
+
+def _ending(row: dict[str, Any]) -> str:
+    ending: str = row["file_name"].rpartition(".")[2]
+    return ending
 
 
 def _reading(endings: Endings, columns: dict[str, Kind]) -> dict[str, Any]:

@@ -56,17 +56,20 @@ def _narrowing(function: Callable[..., Any]) -> Callable[..., Any]:
 @command.command()
 @click.argument("file", metavar="FILE", type=_FILE)
 @_narrowing
+@click.option("--orphans", type=_FILE, metavar="FILE", help="Write all orphans there, a line of JSON each.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def plan(file: Path, limit: int | None, sample: int | None, as_json: bool) -> None:
+def plan(file: Path, limit: int | None, sample: int | None, orphans: Path | None, as_json: bool) -> None:
     """Tell what submitting FILE would render, and what that would take.
 
     How many images of each size and number of steps; which of them are new, changed, unchanged or orphaned
     against what the output holds; time on the devices whose speed workers have told, bytes on disk and in
-    Redis. Nothing is written, and no Redis is needed.
+    Redis. Nothing is written but what --orphans asks for, and no Redis is needed.
     """
+    from contextlib import ExitStack
+
     from jobs.settings import load_settings
     from producer.plan import plan as plan_submission
-    from producer.plan_report import report, to_json
+    from producer.plan_report import listing, report, to_json
     from producer.prepare import prepare
     from producer.progress import counting
 
@@ -74,8 +77,10 @@ def plan(file: Path, limit: int | None, sample: int | None, as_json: bool) -> No
     settings = load_settings()
     try:
         prepared = prepare(file, settings, limit=limit, sample=sample)
-        with counting("images read") as on_images:
-            planned = plan_submission(prepared, settings, on_images)
+        with ExitStack() as stack:
+            on_orphan = stack.enter_context(listing(orphans))
+            on_images = stack.enter_context(counting("images read"))
+            planned = plan_submission(prepared, settings, on_images, on_orphan)
     except KeyboardInterrupt:
         raise Interrupted("stopped; nothing was written") from None
     if as_json:
@@ -114,7 +119,7 @@ def submit(files: tuple[Path, ...], limit: int | None, sample: int | None, wait:
             packed = [stack.enter_context(packed_for(one, ledger, on_images)) for one in prepared]
         for one in packed:
             with counting("images stored", one.images) as on_images:
-                submitted.append(store(one, ledger, url, on_images))
+                submitted.append(store(one, ledger, url, on_images, _say))
             if not as_json:
                 show.print_submitted(submitted[-1])
     if not wait:
@@ -238,6 +243,7 @@ def retry(job: str, wait: bool) -> None:
 
     Its failures, and what was never rendered because it was cancelled or stopped.
     """
+    from jobs.findings import counted
     from producer import show
     from producer.progress import counting
     from producer.retry import retry as retry_job
@@ -248,7 +254,7 @@ def retry(job: str, wait: bool) -> None:
             count = retry_job(job, ledger, url, on_images)
     except KeyboardInterrupt:
         raise Interrupted(f"stopped before the end; {job} is as it was") from None
-    click.echo(f"{job}: {count} images sent back" if count else f"{job}: nothing is missing")
+    click.echo(f"{job}: {counted(count, 'image')} sent back" if count else f"{job}: nothing is missing")
     if wait and count:
         end = _follow(ledger, job, quiet=False)
         show.print_end(end)
@@ -286,7 +292,7 @@ def recover(file: Path, as_json: bool) -> None:
 
 @command.command()
 @click.argument("output", metavar="OUT", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--repair", is_flag=True, help="Set aside what is broken, for a new submission to render.")
+@click.option("--repair", is_flag=True, help="Set aside what is broken, and send it back to its job.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def doctor(output: Path, repair: bool, as_json: bool) -> None:
     """Prove an output folder, or name what is wrong in it.
@@ -295,8 +301,8 @@ def doctor(output: Path, repair: bool, as_json: bool) -> None:
     nothing is missing that its manifests ask for. Exit status: 0 nothing is wrong, 1 something is, 2 bad
     input.
 
-    --repair moves broken pictures and wrong lines to OUT/.imagemill/quarantine; submitting the manifest again
-    then renders what is lacking.
+    --repair moves broken pictures and wrong lines to OUT/.imagemill/quarantine and, where Redis holds its
+    finished job, sends it back; else submitting the manifest again renders what is lacking.
     """
     from jobs.output import Output
     from jobs.settings import load_settings
@@ -311,7 +317,7 @@ def doctor(output: Path, repair: bool, as_json: bool) -> None:
 
 
 @command.command()
-@click.argument("output", metavar="OUT", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("source", metavar="SOURCE", type=click.Path(exists=True, path_type=Path))
 @click.argument("target", metavar="TARGET", type=click.Path(path_type=Path))
 @click.option(
     "--to",
@@ -326,7 +332,7 @@ def doctor(output: Path, repair: bool, as_json: bool) -> None:
 @click.option("--no-pictures", is_flag=True, help="With --to parquet: the metadata alone.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def export(
-    output: Path,
+    source: Path,
     target: Path,
     to: Form,
     only_current: Path | None,
@@ -334,20 +340,20 @@ def export(
     no_pictures: bool,
     as_json: bool,
 ) -> None:
-    """Write the pictures of OUT to TARGET in another form.
+    """Write the pictures of SOURCE to TARGET in another form.
 
-    TARGET, a folder or with --to parquet a file, appears whole or not at all. Pictures keep their bytes, and
-    each is checked; failures are not exported. Equal outputs give equal exports.
+    SOURCE is an output, or a parquet that this command wrote, which gives back its rows exactly. TARGET, a
+    folder or with --to parquet a file, appears whole or not at all. Pictures keep their bytes, and each is
+    checked; failures are not exported. Equal outputs give equal exports.
     """
     from dataclasses import asdict
 
-    from jobs.output import Output
     from jobs.settings import load_settings
     from producer.export import export as write_export
     from producer.export import report
 
     exported = write_export(
-        Output(output.resolve()),
+        source.resolve(),
         target.resolve(),
         to,
         load_settings(),
@@ -394,7 +400,7 @@ def _connect() -> tuple[Settings, str, Ledger]:
     from jobs.settings import load_settings
 
     settings = load_settings()
-    url = redis_url(settings, lambda line: click.echo(line, err=True))
+    url = redis_url(settings, _say)
     return settings, url, Ledger(url)
 
 
@@ -402,7 +408,7 @@ def _follow(ledger: Ledger, job_id: str, *, quiet: bool) -> JobStatus:
     from producer.follow import follow
     from producer.progress import show_progress
 
-    statuses = follow(ledger, job_id, say=lambda line: click.echo(line, err=True))
+    statuses = follow(ledger, job_id, say=_say)
     try:
         if not quiet:
             return show_progress(statuses)
@@ -420,6 +426,10 @@ def _exit_with(ends: list[JobStatus]) -> None:
     from producer.follow import exit_code
 
     sys.exit(max(exit_code(end) for end in ends))
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
 
 
 def _one_of(limit: int | None, sample: int | None) -> None:

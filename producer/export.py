@@ -1,4 +1,4 @@
-"""`imagemill export`: an output as a dataset in another form, whole or not at all."""
+"""`imagemill export`: an output or a parquet as a dataset in another form, whole or not at all."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from typing import Literal, TypeVar
 import click
 
 from jobs.arrow_columns import check_pyarrow
-from jobs.dataset_card import contents, dataset_card
+from jobs.dataset_card import Contents, dataset_card
 from jobs.errors import Interrupted, JobError, OutputError
 from jobs.expand import Identified
-from jobs.export.parquet import with_image, write_parquet
-from jobs.export.pictures import broken, pictures
+from jobs.export.exact_rows import row_column
+from jobs.export.parquet import write_pictures, write_rows
+from jobs.export.parquet_source import open_parquet
+from jobs.export.pictures import OutputSource
 from jobs.export.shards import write_shards
+from jobs.export.source import PictureSource, Row, check_exportable
 from jobs.export.target import appearing, check_free
 from jobs.findings import counted
 from jobs.output import Output
@@ -39,17 +42,18 @@ class Exported:
     """What was exported, and what was not."""
 
     output: str
+    """What was exported: an output or a parquet."""
     target: str
     to: Form
     images: int
     shards: int | None
     """None of a parquet."""
     failed: int
-    """Images that the output does not hold because they failed."""
+    """Images, of a manifest those that it asks for, that the output does not hold because they failed."""
     orphans: int
     """Images of the output that the manifest does not ask for, and that were left out."""
     missing: int
-    """Images that the manifest asks for and that the output does not hold."""
+    """Other images that the manifest asks for and that the output does not hold."""
     skipped: int
     """Rows of the manifest's prompt files that were left out because something is wrong with them."""
     skipped_rows: tuple[str, ...]
@@ -57,10 +61,10 @@ class Exported:
 
 
 class _Choice:
-    """Which images of an output are exported, by image_id: all, or those that a manifest asks for."""
+    """Which images of a source are exported, by image_id: all, or those that a manifest asks for."""
 
-    def __init__(self, output: Output, asked: Iterable[Identified] | None) -> None:
-        self._output, self._all = output, asked is None
+    def __init__(self, source: PictureSource, asked: Iterable[Identified] | None) -> None:
+        self._source, self._all = source, asked is None
         self._asked, self._seen = Tally(), Tally()
         self.asked = 0
         """Images that the manifest asks for."""
@@ -78,14 +82,14 @@ class _Choice:
             taken = self.takes(image_id)
             doubled = taken and self._seen.mark(int(image_id, 16), 1) > 0
         except (ValueError, OverflowError):
-            raise broken(self._output, f"{image_id!r} is no image_id") from None
+            raise self._source.broken(f"{self._source.path}: {image_id!r} is no image_id") from None
         if doubled:
-            raise broken(self._output, f"image {image_id} is there twice")
+            raise self._source.broken(f"{self._source.path}: image {image_id} is there twice")
         return taken
 
 
 def export(
-    output: Output,
+    path: Path,
     target: Path,
     to: Form,
     settings: Settings,
@@ -94,7 +98,8 @@ def export(
     shard_size: int | None = None,
     with_pictures: bool = True,
 ) -> Exported:
-    """Write the output's images to `target` (absolute) in another form; equal outputs give equal bytes.
+    """Write the images of the output or parquet at `path` to `target` in another form; equal ones give equal
+    bytes. Both paths are absolute.
 
     `only_current`: a manifest; only what it asks for is exported. Raises ImagemillError, and then nothing is
     left at `target`: OutputError where something is in the way, the disk is full or a picture is broken,
@@ -106,44 +111,61 @@ def export(
             raise JobError("--shard-size: a parquet is one file without shards: leave it out")
     elif not with_pictures:
         raise JobError(f"--no-pictures: {to} are pictures: leave it out, or export --to parquet")
-    check_free(target, output.path, folder=to != "parquet")
+    check_free(target, path, folder=to != "parquet")
     try:
+        source = _source(path)
         asked, reading = None, Reading()
         if only_current is not None:
             asked = prepare(only_current, settings).entries(reading=reading)
-        choice = _Choice(output, asked)
-        found = contents(output, choice.takes_once)
+        choice = _Choice(source, asked)
+        found, orphans = Contents(), 0
+        for row in source.rows():
+            if choice.takes_once(row["image_id"]):
+                check_exportable(source, row)
+                found.add(row)
+            else:
+                orphans += 1
         if not found.total:
             which = "to export" if only_current is None else f"that {only_current} asks for"
-            raise OutputError(f"{output.path}: holds no picture {which}")
-        failed, shards = len(output.failures()), None
+            raise OutputError(f"{path}: holds no picture {which}")
+        failed, shards = sum(map(choice.takes, source.failed())), None
         with counting("images exported", found.total) as on_images, appearing(target) as hidden:
-            taken = pictures(output, found.images, choice.takes)
+            taken = _counted(source.pictures(choice.takes), on_images)
             if to != "parquet":
                 size = SHARD_SIZE if shard_size is None else shard_size
-                shards = write_shards(Output(hidden), to, _counted(taken, on_images), size)
+                shards = write_shards(Output(hidden), to, taken, size)
                 (hidden / "README.md").write_bytes(dataset_card(found, layout=to).encode())
             elif with_pictures:
-                with_images = map(with_image, _counted(taken, on_images))
-                write_parquet(hidden, with_images, {"image": "image", **found.columns})
+                column = row_column(_rows(source, choice), found.columns)
+                write_pictures(hidden, taken, found.columns, column)
             else:
-                rows = (row for shard in found.images for row in output.rows(shard))
-                rows = (row for row in rows if choice.takes(row["image_id"]))
-                write_parquet(hidden, _counted(rows, on_images), found.columns)
+                write_rows(hidden, _counted(_rows(source, choice), on_images), found.columns)
         return Exported(
-            output=str(output.path),
+            output=str(path),
             target=str(target),
             to=to,
             images=found.total,
             shards=shards,
             failed=failed,
-            orphans=found.left_out,
-            missing=0 if asked is None else choice.asked - found.total,
+            orphans=orphans,
+            missing=0 if asked is None else choice.asked - found.total - failed,
             skipped=reading.skipped,
             skipped_rows=tuple(reading.skipped_rows),
         )
     except KeyboardInterrupt:
         raise Interrupted(f"{target}: stopped before the end; nothing was left there") from None
+
+
+def _source(path: Path) -> PictureSource:
+    if not path.is_dir():
+        return open_parquet(path)
+    output = Output(path)
+    return OutputSource(output, tuple(output.shards()))
+
+
+def _rows(source: PictureSource, choice: _Choice) -> Iterator[Row]:
+    """The metadata of what is exported."""
+    return (row for row in source.rows() if choice.takes(row["image_id"]))
 
 
 def report(exported: Exported) -> None:

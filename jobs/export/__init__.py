@@ -1,1 +1,1 @@
-"""An output in another form: files, WebDataset shards or one parquet, with the same pictures to the byte."""
+"""An output or a parquet in another form: files, WebDataset shards or one parquet, the same to the byte."""

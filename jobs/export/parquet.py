@@ -1,5 +1,7 @@
 """`--to parquet`: one table of the metadata and, as the hub keeps images in parquet, the pictures.
 
+With pictures, the schema's metadata says in `imagemill` that every row comes back (`jobs.export.exact_rows`):
+{"rows": 1, "column": the name of the column of JSON, or null}.
 Source: https://huggingface.co/docs/datasets/image_load (`image` is a struct of `bytes` and `path`)
 """
 
@@ -8,47 +10,78 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from jobs.arrow_columns import arrow_type, fitted
+from jobs.arrow_columns import arrow_type
 from jobs.column_kinds import Kind
 from jobs.errors import OutputError
-from jobs.export.pictures import Picture
+from jobs.export.exact_rows import beside, in_columns
+from jobs.export.source import Picture, Row
 
 if TYPE_CHECKING:
     import pyarrow
 
-Row = dict[str, Any]
+IMAGE = "image"
+"""The column of the pictures."""
+MARK = b"imagemill"
+ROWS = 1
+"""The version of what the mark says."""
 
+_FILES = "export --to files"
+"""The remedy for what no table holds."""
 _GROUP_BYTES, _GROUP_ROWS = 16 << 20, 10_000
 """A row group ends with the one that is reached first: readers hold one at a time, as this writer does."""
 
 
-def with_image(picture: Picture) -> Row:
-    """The picture's row with the file itself in a column `image`."""
-    return {"image": {"bytes": picture.data, "path": picture.row["file_name"]}, **picture.row}
+def write_pictures(
+    file: Path, pictures: Iterable[Picture], columns: Mapping[str, Kind], row_column: str | None
+) -> None:
+    """Write one parquet file of the pictures, from which each comes back with its very row.
 
-
-def write_parquet(file: Path, rows: Iterable[Row], columns: Mapping[str, Kind]) -> None:
-    """Write one parquet file of the rows, each with all of `columns`, null where it lacks one.
-
-    Raises OSError as the system gives it, OutputError for values that no column holds unchanged.
+    `columns` are those of all rows, `row_column` that of JSON. Raises OSError as the system gives it,
+    OutputError for values that no column holds unchanged.
     """
+    if IMAGE in columns:
+        raise OutputError(
+            f"a row of metadata has a key {IMAGE!r}, as the parquet calls its pictures: {_FILES}"
+        )
+    kinds: dict[str, Kind] = {IMAGE: "image", **columns}
+    if row_column is not None:
+        kinds[row_column] = "string"
+    rows = (_with_image(picture, columns, row_column) for picture in pictures)
+    _write(file, rows, kinds, {MARK: json.dumps({"rows": ROWS, "column": row_column})})
+
+
+def write_rows(file: Path, rows: Iterable[Row], columns: Mapping[str, Kind]) -> None:
+    """Write one parquet file of the metadata alone. Raises as `write_pictures` does."""
+    _write(file, (in_columns(row, columns) for row in rows), columns, {})
+
+
+def _with_image(picture: Picture, columns: Mapping[str, Kind], row_column: str | None) -> Row:
+    image = {"bytes": picture.data, "path": picture.row["file_name"]}
+    row = {IMAGE: image, **in_columns(picture.row, columns)}
+    if row_column is not None:
+        row[row_column] = beside(picture.row, columns)
+    return row
+
+
+def _write(file: Path, rows: Iterable[Row], kinds: Mapping[str, Kind], told: Mapping[bytes, str]) -> None:
+    """Write the rows, which have all columns, and in the schema's metadata what is `told`."""
     import pyarrow
     from pyarrow.parquet import ParquetWriter
 
-    features = {name: {"_type": "Image"} for name, kind in columns.items() if kind == "image"}
+    features = {name: {"_type": "Image"} for name, kind in kinds.items() if kind == "image"}
     schema = pyarrow.schema(
-        {name: arrow_type(kind) for name, kind in columns.items()},
-        {"huggingface": json.dumps({"info": {"features": features}})},
+        {name: arrow_type(kind) for name, kind in kinds.items()},
+        {b"huggingface": json.dumps({"info": {"features": features}}), **told},
     )
     # Through a file of Python's own, an error of the system arrives with its number.
-    with file.open("xb") as sink, ParquetWriter(sink, schema) as writer:
+    with file.open("xb") as sink, ParquetWriter(sink, schema, write_page_checksum=True) as writer:
         group: list[Row] = []
         held = 0
         for row in rows:
-            group.append({name: fitted(row.get(name), kind) for name, kind in columns.items()})
-            held += len(row["image"]["bytes"]) if "image" in row else 0
+            group.append(row)
+            held += len(row[IMAGE]["bytes"]) if IMAGE in features else 0
             if held >= _GROUP_BYTES or len(group) == _GROUP_ROWS:
                 writer.write_batch(_batch(group, schema))
                 group, held = [], 0
@@ -63,5 +96,5 @@ def _batch(rows: list[Row], schema: pyarrow.Schema) -> pyarrow.RecordBatch:
         return pyarrow.RecordBatch.from_pylist(rows, schema)
     except pyarrow.ArrowInvalid as error:
         raise OutputError(
-            f"a column of the parquet cannot hold all its values unchanged: {error}; export --to files"
+            f"a column of the parquet cannot hold all its values unchanged: {error}; {_FILES}"
         ) from None

@@ -2,50 +2,63 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from jobs.errors import OutputError
+from jobs.export.source import Picture, Row
 from jobs.output import Output
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """One image of an output."""
+class OutputSource:
+    """An output as a `PictureSource`."""
 
-    row: dict[str, Any]
-    """Its metadata."""
-    data: bytes
-    """Its file, as it is."""
+    output: Output
+    shards: tuple[int, ...]
+    """Those that are read: what is committed meanwhile is no part of it."""
 
     @property
-    def suffix(self) -> str:
-        """`.png`"""
-        return Path(self.row["file_name"]).suffix
+    def path(self) -> Path:
+        return self.output.path
+
+    def rows(self) -> Iterator[Row]:
+        for shard in self.shards:
+            yield from self.output.rows(shard)
+
+    def pictures(self, takes: Callable[[str], bool]) -> Iterator[Picture]:
+        return pictures(self.output, self.shards, takes)
+
+    def failed(self) -> Iterable[str]:
+        return [failure.image_id for failure in self.output.failures()]
+
+    def broken(self, what: str) -> OutputError:
+        return _broken(self.output, what)
 
 
 def pictures(output: Output, shards: Iterable[int], takes: Callable[[str], bool]) -> Iterator[Picture]:
     """The pictures of these shards that are taken, by image_id, in order, read as they are asked for.
 
-    Raises OutputError naming the first whose file is missing or has not the SHA-256 of its row.
+    Raises OutputError naming the first whose file is missing, has another row too, or has not the SHA-256 of
+    its row.
     """
     for shard in shards:
         stored = output.stored(shard)
-        rows = {row["file_name"]: row for row in stored.rows() if takes(row["image_id"])}
+        rows: dict[str, Row] = {}
+        for row in stored.rows():
+            if takes(row["image_id"]) and rows.setdefault(row["file_name"], row) is not row:
+                raise _broken(output, f"{stored.path}: two rows are of {row['file_name']}")
         for name, data in stored.pictures(rows.keys()):
-            row = rows.pop(name)
-            if hashlib.sha256(data).hexdigest() != row.get("sha256"):
-                raise broken(output, f"{stored.path}: {name} is not the picture that was written (SHA-256)")
-            yield Picture(row, data)
+            picture = Picture(rows.pop(name), data)
+            if not picture.is_whole():
+                raise _broken(output, f"{stored.path}: {name} is not the picture that was written (SHA-256)")
+            yield picture
         if rows:
-            raise broken(output, f"{stored.path}: {next(iter(rows))} is missing or cannot be read")
+            raise _broken(output, f"{stored.path}: {next(iter(rows))} is missing or cannot be read")
 
 
-def broken(output: Output, what: str) -> OutputError:
-    """The error that an output is not as it should be, for which there is the doctor."""
+def _broken(output: Output, what: str) -> OutputError:
     return OutputError(
         f"{what}; nothing was exported: `imagemill doctor {output.path}` names all that is wrong there, and "
         "with --repair sets it aside"

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator
 from itertools import chain, islice
 
-from jobs.export.pictures import Picture
+from jobs.export.source import Picture
 from jobs.layouts.stored_shard import LayoutName, image_key
 from jobs.output import Output
 

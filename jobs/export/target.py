@@ -15,12 +15,14 @@ from pathlib import Path
 from jobs.errors import OutputError
 
 
-def check_free(target: Path, output: Path, *, folder: bool) -> None:
-    """Raises OutputError where an export of `output` cannot appear at `target`. Both are absolute.
+def check_free(target: Path, source: Path, *, folder: bool) -> None:
+    """Raises OutputError where an export of `source` cannot appear at `target`. Both are absolute.
 
     `folder`: it will be a folder, which may be there and empty; else a file, which must not.
     """
-    if target == output or output in target.parents:
+    if target == source:
+        raise OutputError(f"{target}: is itself what is exported: name another place")
+    if source in target.parents:
         raise OutputError(f"{target}: lies in the output that is exported: name a place outside of it")
     try:
         if not target.parent.is_dir():

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow
 import pyarrow.parquet
 import pytest
 
@@ -30,12 +31,15 @@ class Mill:
     def __init__(self, folder: Path) -> None:
         self.folder, self.output = folder, Output((folder / "out").resolve())
 
-    def manifest(self, texts: list[str]) -> Path:
-        """The manifest with these prompts, in place of the one before."""
+    def manifest(self, texts: list[str], *, failing: bool = True) -> Path:
+        """The manifest with these prompts, in place of the one before; `failing`: and one that fails."""
         told = {
             "name": "foxes", "model": "instant", "output": str(self.output.path), "shard_size": 8,
             "settings": {"height": 64, "width": 64},
-            "prompts": [*({"prompt": text, "columns": {"letters": len(text)}} for text in texts), "!raise"],
+            "prompts": [
+                *({"prompt": text, "columns": {"letters": len(text)}} for text in texts),
+                *(["!raise"] if failing else []),
+            ],
         }  # fmt: skip
         file = self.folder / "foxes.yaml"
         file.write_text(json.dumps(told, ensure_ascii=False), encoding="utf-8")
@@ -60,9 +64,9 @@ class Mill:
             check=False,
         )
 
-    def export(self, target: str, *options: str | Path) -> dict[str, object]:
-        """What `imagemill export out TARGET OPTIONS` says of itself."""
-        told = self.call("export", "out", target, *options, "--json")
+    def export(self, target: str, *options: str | Path, source: str = "out") -> dict[str, object]:
+        """What `imagemill export SOURCE TARGET OPTIONS` says of itself."""
+        told = self.call("export", source, target, *options, "--json")
         assert (told.returncode, told.stderr) == (0, "")
         found = json.loads(told.stdout)
         assert isinstance(found, dict)
@@ -118,7 +122,7 @@ def test_only_current_leaves_out_what_the_manifest_no_longer_asks_for(mill: Mill
     for to in ("files", "webdataset", "parquet"):
         target = f"current-{to}.parquet" if to == "parquet" else f"current-{to}"
         told = mill.export(target, "--to", to, "--only-current", manifest)
-        assert [told[name] for name in ("images", "orphans", "missing")] == [10, 9, 2]
+        assert [told[name] for name in ("images", "orphans", "missing", "failed")] == [10, 9, 1, 1]
         if to == "parquet":
             table = pyarrow.parquet.read_table(mill.folder / target)
             assert table["text"].to_pylist() == TEXTS[:10]
@@ -126,11 +130,84 @@ def test_only_current_leaves_out_what_the_manifest_no_longer_asks_for(mill: Mill
             assert texts_of(Output(mill.folder / target)) == TEXTS[:10]
     said = mill.call("export", "out", "said", "--to", "files", "--only-current", manifest)
     left_out = "9 images that the manifest does not ask for left out"
-    lacking = "2 images of the manifest not there yet"
+    lacking = "1 image of the manifest not there yet"
     assert said.stdout == f"{mill.folder / 'said'}: 10 images in 1 shard; {left_out}; {lacking}; 1 failed\n"
+    manifest = mill.manifest(TEXTS[:10], failing=False)
+    told = mill.export("whole", "--to", "files", "--only-current", manifest)
+    assert [told[name] for name in ("images", "orphans", "missing", "failed")] == [10, 9, 0, 0]
     nothing = mill.call("export", "out", "none", "--to", "files", "--only-current", mill.manifest(["other"]))
     assert (nothing.returncode, (mill.folder / "none").exists()) == (2, False)
     assert "holds no picture that" in nothing.stderr
+
+
+def test_a_parquet_goes_back_into_every_form_with_every_byte(mill: Mill) -> None:
+    mill.export("back.parquet", "--to", "parquet")
+    known = {
+        "output": str(mill.folder / "back.parquet"), "images": 19, "failed": 0, "orphans": 0, "missing": 0,
+        "skipped": 0, "skipped_rows": [],
+    }  # fmt: skip
+    for to in ("files", "webdataset"):
+        mill.export(f"straight-{to}", "--to", to, "--shard-size", "5")
+        told = mill.export(f"back-{to}", "--to", to, "--shard-size", "5", source="back.parquet")
+        assert told == {**known, "to": to, "target": str(mill.folder / f"back-{to}"), "shards": 4}
+        assert mill.files(f"back-{to}") == mill.files(f"straight-{to}")
+        diagnosis = mill.call("doctor", f"back-{to}")
+        assert diagnosis.returncode == 0, diagnosis.stdout
+    told = mill.export("again.parquet", "--to", "parquet", source="back.parquet")
+    assert told == {**known, "to": "parquet", "target": str(mill.folder / "again.parquet"), "shards": None}
+    mill.export("through.parquet", "--to", "parquet", source="back-webdataset")
+    mill.export("bare.parquet", "--to", "parquet", "--no-pictures", source="back.parquet")
+    mill.export("straight-bare.parquet", "--to", "parquet", "--no-pictures")
+    files = mill.files(".")
+    assert files["again.parquet"] == files["back.parquet"]
+    assert files["bare.parquet"] == files["straight-bare.parquet"]
+    numbered_anew = pyarrow.parquet.read_table(mill.folder / "through.parquet")
+    changed = ["image", "file_name"]
+    straight = pyarrow.parquet.read_table(mill.folder / "back.parquet")
+    assert numbered_anew.drop_columns(changed).equals(straight.drop_columns(changed))
+
+
+def test_only_current_leaves_out_of_a_parquet_what_it_leaves_out_of_an_output(mill: Mill) -> None:
+    manifest = mill.manifest([*TEXTS[:10], "a new fox"])
+    mill.export("all.parquet", "--to", "parquet")
+    options = ("--to", "files", "--only-current", manifest)
+    told = mill.export("parquet-now", *options, source="all.parquet")
+    # A parquet holds no failures: what failed is not there yet, as far as it tells.
+    assert [told[name] for name in ("images", "orphans", "missing", "failed")] == [10, 9, 2, 0]
+    mill.export("output-now", *options)
+    assert mill.files("parquet-now") == mill.files("output-now")
+    other = mill.manifest(["other"])
+    nothing = mill.call("export", "all.parquet", "none", "--to", "files", "--only-current", other)
+    assert (nothing.returncode, (mill.folder / "none").exists()) == (2, False)
+    assert "all.parquet: holds no picture that" in nothing.stderr
+
+
+def test_a_parquet_that_does_not_come_back_is_refused_and_leaves_nothing(mill: Mill) -> None:
+    mill.export("whole.parquet", "--to", "parquet")
+    mill.export("pictureless.parquet", "--to", "parquet", "--no-pictures")
+    mill.export("tars", "--to", "webdataset")
+    table = pyarrow.parquet.read_table(mill.folder / "whole.parquet")
+    doubled = pyarrow.concat_tables([table, table.slice(3, 1)])
+    pyarrow.parquet.write_table(doubled, mill.folder / "doubled.parquet")
+    pyarrow.parquet.write_table(table.slice(0, 0), mill.folder / "empty.parquet")
+    pyarrow.parquet.write_table(table.replace_schema_metadata(None), mill.folder / "older.parquet")
+    before = sorted(mill.folder.iterdir())
+    for source, wrong in [
+        ("pictureless.parquet", "pictureless.parquet: holds no pictures in a column 'image'; name an output"),
+        ("tars/00000.parquet", "00000.parquet: holds no pictures in a column 'image'; name an output"),
+        ("foxes.yaml", "foxes.yaml: cannot be read as a parquet"),
+        ("older.parquet", "older.parquet: does not say that its rows are exact"),
+        ("doubled.parquet", f"doubled.parquet: image {table['image_id'][3]} is there twice; nothing was"),
+        ("empty.parquet", "empty.parquet: holds no picture to export"),
+    ]:
+        told = mill.call("export", source, "new", "--to", "files")
+        assert (told.returncode, told.stdout) == (2, "")
+        assert told.stderr.startswith(f"error: {mill.folder}/")
+        assert wrong in told.stderr
+        assert "doctor" not in told.stderr
+    itself = mill.call("export", "whole.parquet", "whole.parquet", "--to", "parquet")
+    assert (itself.returncode, "is itself what is exported" in itself.stderr) == (2, True)
+    assert sorted(mill.folder.iterdir()) == before
 
 
 def test_what_cannot_be_done_is_refused_and_leaves_nothing(mill: Mill) -> None:
@@ -186,9 +263,9 @@ def large(mill: Mill, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "out"
 
 
-def begun(mill: Mill, large: Path, target: Path, to: str) -> subprocess.Popen[str]:
+def begun(mill: Mill, source: Path, target: Path, to: str) -> subprocess.Popen[str]:
     """An export that has begun to write."""
-    command, environment = mill.command("export", large, target, "--to", to)
+    command, environment = mill.command("export", source, target, "--to", to)
     before = {*target.parent.iterdir()}
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
@@ -214,6 +291,20 @@ def test_a_stop_leaves_nothing_and_says_so(
     before = sorted(tmp_path.iterdir())
     with begun(mill, large, tmp_path / "new", to) as process:
         process.send_signal(number)
+        _, told = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert told == f"error: {tmp_path / 'new'}: stopped before the end; nothing was left there\n"
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_stop_while_a_parquet_is_read_leaves_nothing_and_says_so(
+    tmp_path: Path, mill: Mill, large: Path
+) -> None:
+    made = mill.call("export", large, tmp_path / "large.parquet", "--to", "parquet")
+    assert made.returncode == 0, made.stderr
+    before = sorted(tmp_path.iterdir())
+    with begun(mill, tmp_path / "large.parquet", tmp_path / "new", "files") as process:
+        process.send_signal(signal.SIGINT)
         _, told = process.communicate(timeout=60)
     assert process.returncode == 130
     assert told == f"error: {tmp_path / 'new'}: stopped before the end; nothing was left there\n"
@@ -285,6 +376,9 @@ def test_exporting_loads_neither_torch_nor_celery_and_files_need_no_pyarrow(
     told = subprocess.run([*call, "files"], capture_output=True, text=True, check=True)
     assert "producer" in told.stdout.split()
     assert not set(told.stdout.split()) & {"torch", "diffusers", "celery", "PIL", "numpy", "worker"}
-    refused = subprocess.run([*call, "parquet"], capture_output=True, text=True, check=False)
-    assert refused.returncode == 2
-    assert "pip install 'imagemill[parquet]'" in refused.stderr
+    (tmp_path / "foxes.parquet").touch()
+    from_parquet = [*call[:4], tmp_path / "foxes.parquet", tmp_path / "newer", "--to", "files"]
+    for refused in ([*call, "parquet"], from_parquet):
+        told = subprocess.run(refused, capture_output=True, text=True, check=False)
+        assert told.returncode == 2
+        assert "pip install 'imagemill[parquet]'" in told.stderr

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import yaml
 
-from jobs.dataset_card import MARK, contents, dataset_card, is_ours
+from jobs.dataset_card import MARK, Contents, contents, dataset_card, is_ours
 from jobs.layouts.stored_shard import LayoutName
 from jobs.output import Output
 from jobs.request import Entry, ImageRequest
@@ -143,6 +143,17 @@ def test_the_card_counts_what_differs_and_tells_what_is_shared(output: Output) -
     assert shared["guidance_scale"] == 7.5
     assert shared["rendered_versions"] == {"torch": "2.13.0"}
     assert not shared.keys() & {"width", "scheduler", "num_inference_steps", "negative_prompt", "seed"}
+
+
+@pytest.mark.parametrize("layout", ["files", "webdataset"])
+def test_rows_alone_make_the_card_of_shards_of_them(output: Output, layout: LayoutName) -> None:
+    put(output, 0, [line(text, seed, {"n": seed}) for seed, text in enumerate(TEXTS)], layout)
+    put(output, 1, [line("in jpeg", 7, image_format="jpeg")], layout)
+    found = Contents()
+    for shard in output.shards():
+        for row in output.rows(shard):
+            found.add(row)
+    assert dataset_card(found, layout=layout) == dataset_card(contents(output))
 
 
 def test_long_texts_that_all_share_stand_in_the_card_whole(output: Output) -> None:

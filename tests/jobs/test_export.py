@@ -6,18 +6,26 @@ import errno
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow
 import pyarrow.parquet
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from jobs.dataset_card import contents
+from jobs.column_kinds import kind_of
+from jobs.dataset_card import Contents, contents
 from jobs.errors import OutputError
-from jobs.export.parquet import with_image, write_parquet
-from jobs.export.pictures import Picture, pictures
+from jobs.export.exact_rows import row_column
+from jobs.export.parquet import write_pictures, write_rows
+from jobs.export.parquet_source import ParquetSource, open_parquet
+from jobs.export.pictures import OutputSource, pictures
 from jobs.export.shards import write_shards
+from jobs.export.source import Picture, PictureSource, Row, check_exportable
 from jobs.export.target import appearing, check_free
 from jobs.layouts.stored_shard import LayoutName
 from jobs.output import Output
@@ -59,8 +67,12 @@ def fill(folder: Path, layout: LayoutName = "files") -> Output:
     return output
 
 
+def every(image_id: str) -> bool:
+    return True
+
+
 def taken(output: Output) -> list[Picture]:
-    return list(pictures(output, output.shards(), lambda image_id: True))
+    return list(pictures(output, output.shards(), every))
 
 
 def told(one: Picture) -> dict[str, Any]:
@@ -134,11 +146,17 @@ def test_what_is_neither_whole_nor_there_stops_with_its_name_and_the_doctor(tmp_
         taken(output)
 
 
-def parquet_of(output: Output, file: Path, *, with_pictures: bool = True) -> Path:
-    found = contents(output)
-    rows = [with_image(one) if with_pictures else one.row for one in taken(output)]
-    write_parquet(file, rows, {"image": "image", **found.columns} if with_pictures else found.columns)
-    return file
+def put(file: Path, found: list[Picture]) -> ParquetSource:
+    """A parquet of the pictures, opened."""
+    held = Contents()
+    for one in found:
+        held.add(one.row)
+    write_pictures(file, found, held.columns, row_column((one.row for one in found), held.columns))
+    return open_parquet(file)
+
+
+def parquet_of(output: Output, file: Path) -> Path:
+    return put(file, taken(output)).path
 
 
 def test_datasets_reads_pictures_and_every_column_from_the_parquet(
@@ -169,16 +187,18 @@ def test_pyarrow_reads_the_files_own_bytes_and_the_metadata(tmp_path: Path, layo
     before = taken(output)
     assert [one["bytes"] for one in table["image"].to_pylist()] == [one.data for one in before]
     assert [one["path"] for one in table["image"].to_pylist()] == [one.row["file_name"] for one in before]
-    changed = {"image", "weight", "tags", "box", "mixed", "empty"}
+    changed = {"image", "weight", "tags", "box", "mixed", "empty", "imagemill_row"}
     plain = [{n: v for n, v in row.items() if n not in changed} for row in table.to_pylist()]
     assert plain == [{n: v for n, v in one.row.items() if n not in changed} for one in before]
 
 
 def test_a_parquet_without_pictures_has_all_but_them(tmp_path: Path) -> None:
     output = fill(tmp_path / "out")
-    table = pyarrow.parquet.read_table(parquet_of(output, tmp_path / "foxes.parquet", with_pictures=False))
-    assert "image" not in table.column_names
-    assert table["file_name"].to_pylist() == [one.row["file_name"] for one in taken(output)]
+    rows = [one.row for one in taken(output)]
+    write_rows(tmp_path / "foxes.parquet", rows, contents(output).columns)
+    table = pyarrow.parquet.read_table(tmp_path / "foxes.parquet")
+    assert table.column_names == [*contents(output).columns]
+    assert table["file_name"].to_pylist() == [row["file_name"] for row in rows]
 
 
 def test_equal_outputs_give_equal_parquets_of_bounded_row_groups(
@@ -193,14 +213,274 @@ def test_equal_outputs_give_equal_parquets_of_bounded_row_groups(
 def test_a_parquet_that_cannot_hold_a_number_unchanged_is_refused(tmp_path: Path) -> None:
     rows = [{"n": 2**53 + 1}, {"n": 0.5}]
     with pytest.raises(OutputError, match=r"9007199254740993.*export --to files"):
-        write_parquet(tmp_path / "foxes.parquet", rows, {"n": "float64"})
+        write_rows(tmp_path / "foxes.parquet", rows, {"n": "float64"})
 
 
 def test_a_number_beyond_64_bits_is_kept_as_text(tmp_path: Path) -> None:
-    from jobs.column_kinds import kind_of
-
-    write_parquet(tmp_path / "n.parquet", [{"n": 2**64}], {"n": kind_of(2**64)})
+    write_rows(tmp_path / "n.parquet", [{"n": 2**64}], {"n": kind_of(2**64)})
     assert pyarrow.parquet.read_table(tmp_path / "n.parquet")["n"].to_pylist() == [str(2**64)]
+
+
+def one_of(number: int, **columns: Any) -> Picture:
+    """A picture of these columns."""
+    data = bytes([number]) * (number + 1)
+    told = {"file_name": f"{number:09d}.png", "text": "a fox", "image_id": f"{number:016x}"}
+    return Picture({**told, **columns, "sha256": hashlib.sha256(data).hexdigest()}, data)
+
+
+def as_written(found: list[Picture]) -> list[tuple[str, bytes]]:
+    """The pictures, their rows to the letter."""
+    return [(json.dumps(one.row), one.data) for one in found]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("shard_size", [1, 3, 1000])
+def test_through_a_parquet_and_back_every_file_has_its_bytes(
+    tmp_path: Path, layout: LayoutName, shard_size: int
+) -> None:
+    output = fill(tmp_path / "out", layout)
+    straight, back = Output(tmp_path / "straight"), Output(tmp_path / "back")
+    write_shards(straight, layout, iter(taken(output)), shard_size)
+    source = put(tmp_path / "foxes.parquet", taken(output))
+    write_shards(back, layout, source.pictures(every), shard_size)
+    assert files_of(back.path) == files_of(straight.path)
+    again = put(tmp_path / "again.parquet", list(source.pictures(every)))
+    assert again.path.read_bytes() == source.path.read_bytes()
+    assert [json.dumps(row) for row in source.rows()] == [json.dumps(one.row) for one in taken(output)]
+
+
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**65), 2**65) | st.floats() | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=2), inner, max_size=3),
+    max_leaves=6,
+)
+_NAMES = st.text(max_size=2) | st.sampled_from(["imagemill_row", "a.b", "a", "image.bytes"])
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.dictionaries(_NAMES, _VALUES, max_size=4), min_size=1, max_size=4))
+def test_whatever_json_a_row_holds_comes_back_to_the_letter(
+    tmp_path_factory: pytest.TempPathFactory, columns: list[dict[str, Any]]
+) -> None:
+    before = [
+        Picture({**one.row, **row}, one.data)
+        for number, row in enumerate(columns)
+        for one in [one_of(number)]
+    ]
+    try:
+        source = put(tmp_path_factory.mktemp("any") / "any.parquet", before)
+    except OutputError as error:
+        assert "cannot hold all its values unchanged" in str(error)
+        return
+    assert as_written(list(source.pictures(every))) == as_written(before)
+    assert [json.dumps(row) for row in source.rows()] == [json.dumps(one.row) for one in before]
+
+
+def test_only_rows_that_the_columns_do_not_tell_are_kept_as_json_too(tmp_path: Path) -> None:
+    plain = put(tmp_path / "plain.parquet", [one_of(0, a=1, b={"c": [0.5]}), one_of(1, a=None, b=None)])
+    assert plain.row_column is None
+    assert pyarrow.parquet.read_schema(plain.path).names[-3:] == ["a", "b", "sha256"]
+    rows = [
+        one_of(0, a=1, b={"c": [0.5]}),
+        one_of(1, a=2),
+        one_of(2, b={"c": [1]}, a=3),
+        one_of(3, a=4, b={}),
+    ]
+    odd = put(tmp_path / "odd.parquet", rows)
+    assert odd.row_column == "imagemill_row"
+    texts = pyarrow.parquet.read_table(odd.path)["imagemill_row"].to_pylist()
+    assert texts == [None, *(json.dumps(one.row) for one in rows[1:])]
+    assert as_written(list(odd.pictures(every))) == as_written(rows)
+
+
+def test_only_the_pictures_that_are_asked_for_come_out_of_a_parquet(tmp_path: Path) -> None:
+    source = put(tmp_path / "foxes.parquet", [one_of(number) for number in range(40)])
+    wanted = {f"{number:016x}" for number in (1, 17, 39)}
+    assert as_written(list(source.pictures(wanted.__contains__))) == as_written(
+        [one_of(1), one_of(17), one_of(39)]
+    )
+
+
+def test_a_parquet_of_one_row_group_is_read_some_pictures_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = 1 << 20
+    monkeypatch.setattr("jobs.export.parquet._GROUP_BYTES", 64 * size)
+    data = np.random.default_rng(0).bytes(size)
+    one = Picture({**one_of(0).row, "sha256": hashlib.sha256(data).hexdigest()}, data)
+    source = put(tmp_path / "large.parquet", [one] * 64)
+    assert pyarrow.parquet.ParquetFile(source.path).num_row_groups == 1
+    before = pyarrow.total_allocated_bytes()
+    held = [pyarrow.total_allocated_bytes() - before for _picture in source.pictures(every)]
+    assert len(held) == 64
+    assert max(held) < 40 * size
+    held = [pyarrow.total_allocated_bytes() - before for _row in source.rows()]
+    assert max(held) < 4 * size
+
+
+def rewritten(source: ParquetSource, table: pyarrow.Table) -> Path:
+    """The parquet's file with another table, as a stranger's tool would write it."""
+    pyarrow.parquet.write_table(table, source.path)
+    return source.path
+
+
+def with_column(table: pyarrow.Table, name: str, values: list[Any]) -> pyarrow.Table:
+    place = table.column_names.index(name)
+    return table.set_column(place, table.field(place), pyarrow.array(values, table.field(place).type))
+
+
+def told_by(table: pyarrow.Table, mark: str | None) -> pyarrow.Table:
+    """The table with another mark of ours in its schema."""
+    others = {b"huggingface": table.schema.metadata[b"huggingface"]}
+    return table.replace_schema_metadata(others if mark is None else {**others, b"imagemill": mark})
+
+
+def with_plain_images(table: pyarrow.Table) -> pyarrow.Table:
+    """The table with the pictures' bytes alone, not the hub's struct."""
+    files = pyarrow.array([one["bytes"] for one in table["image"].to_pylist()])
+    return table.set_column(table.column_names.index("image"), "image", files)
+
+
+ODD = [one_of(0, a=1), one_of(1, a="1"), one_of(2)]
+"""Rows of which the last two and the first are kept as JSON too."""
+
+
+@pytest.mark.parametrize(
+    ("change", "wrong"),
+    [
+        (lambda table: table.drop_columns(["image"]), "holds no pictures in a column 'image'"),
+        (with_plain_images, "holds no pictures in a column 'image'"),
+        (lambda table: told_by(table, None), "another program wrote it, or an older imagemill"),
+        (lambda table: told_by(table, '{"rows": 2, "column": null}'), "a newer one wrote it"),
+        (lambda table: told_by(table, "{"), "a newer one wrote it"),
+        (
+            lambda table: table.drop_columns(["imagemill_row"]),
+            "has no column 'imagemill_row' of text any more",
+        ),
+        (lambda table: table.drop_columns(["sha256"]), "has no column 'sha256'"),
+        (lambda table: table.append_column("text", table["text"]), "two columns of one name"),
+        (
+            lambda table: table.append_column("day", pyarrow.array([1, 2, 3], pyarrow.date32())),
+            r"its column 'day' is of type date32\[day\], which is no JSON",
+        ),
+    ],
+)
+def test_a_parquet_of_which_rows_do_not_come_back_is_refused(
+    tmp_path: Path, change: Callable[[pyarrow.Table], pyarrow.Table], wrong: str
+) -> None:
+    source = put(tmp_path / "foxes.parquet", ODD)
+    rewritten(source, change(pyarrow.parquet.read_table(source.path)))
+    with pytest.raises(OutputError, match=rf"foxes\.parquet: .*{wrong}.*; name an output, or a parquet that"):
+        open_parquet(source.path)
+
+
+def test_what_is_no_parquet_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("PAR1 a fox PAR1")
+    (tmp_path / "empty").touch()
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("text", "empty", "pipe", "none"):
+        with pytest.raises(OutputError, match=f"{name}: cannot be read as a parquet"):
+            open_parquet(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "wrong"),
+    [
+        ("file_name", ["000000000.png", "../secret.png", "000000002.png"], "row 2: .*file_name"),
+        ("image_id", ["0" * 16, None, "2" * 16], "row 2: .*image_id"),
+        ("text", ["a fox", None, "a fox"], "row 2: .*text"),
+        ("image", [{"bytes": one_of(0).data, "path": ""}, None, None], "row 2: its picture is missing"),
+        (
+            "image",
+            [{"bytes": one_of(0).data, "path": ""}, {"bytes": b"x", "path": ""}, None],
+            r"row 2: 000000001\.png is not the picture that was written \(SHA-256\)",
+        ),
+    ],
+)
+def test_an_unsound_row_of_a_parquet_is_named_with_a_remedy_for_parquets(
+    tmp_path: Path, column: str, values: list[Any], wrong: str
+) -> None:
+    source = put(tmp_path / "foxes.parquet", [one_of(number) for number in range(3)])
+    rewritten(source, with_column(pyarrow.parquet.read_table(source.path), column, values))
+    remedy = "nothing was exported: restore the file, or export the output that it was made of again$"
+    with pytest.raises(OutputError, match=rf"^/.*foxes\.parquet: {wrong}.*; {remedy}"):
+        list(open_parquet(source.path).pictures(every))
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "wrong"),
+    [
+        ("text", ["a fox", "a fox", "a cat"], "row 3: its imagemill_row has another text than the column"),
+        ("a", ["1", "1", "1"], "row 3: its imagemill_row has another a than the column"),
+        ("imagemill_row", ["{", None, None], "row 1: its imagemill_row is not JSON"),
+        ("imagemill_row", ["[]", None, None], "row 1: its imagemill_row is not a JSON object"),
+        ("imagemill_row", ['{"b": 1}', None, None], "row 1: its imagemill_row has b, which is no column"),
+    ],
+)
+def test_columns_and_json_that_do_not_agree_are_refused(
+    tmp_path: Path, column: str, values: list[Any], wrong: str
+) -> None:
+    source = put(tmp_path / "foxes.parquet", ODD)
+    rewritten(source, with_column(pyarrow.parquet.read_table(source.path), column, values))
+    with pytest.raises(OutputError, match=rf"foxes\.parquet: {wrong}.*; nothing was exported: restore"):
+        list(open_parquet(source.path).rows())
+
+
+def test_rows_that_another_tool_chose_and_ordered_anew_come_back_exactly(tmp_path: Path) -> None:
+    source = put(tmp_path / "foxes.parquet", ODD)
+    rewritten(source, pyarrow.parquet.read_table(source.path).take([2, 0]))
+    assert as_written(list(open_parquet(source.path).pictures(every))) == as_written([ODD[2], ODD[0]])
+
+
+def test_a_parquet_that_changed_between_two_looks_at_it_is_refused(tmp_path: Path) -> None:
+    source = put(tmp_path / "foxes.parquet", ODD)
+    rewritten(source, pyarrow.parquet.read_table(source.path).slice(1))
+    with pytest.raises(OutputError, match=r"foxes\.parquet: changed while it was being read: run the same"):
+        list(source.pictures(every))
+
+
+def test_a_changed_byte_of_a_parquet_is_told_or_changes_nothing(tmp_path: Path) -> None:
+    found = [one_of(number, note="vulpes", box={"x": [number]}) for number in range(5)]
+    source = put(tmp_path / "foxes.parquet", [*found, one_of(5)])
+    data, told = source.path.read_bytes(), 0
+    for place in range(0, len(data), 23):
+        changed = bytearray(data)
+        changed[place] ^= 1 << place % 8
+        source.path.write_bytes(changed)
+        try:
+            after = as_written(list(open_parquet(source.path).pictures(every)))
+        except OutputError as error:
+            assert str(error).startswith(f"{source.path}: ")
+            assert str(error).isprintable()
+            told += 1
+        else:
+            assert after == as_written([*found, one_of(5)])
+    assert told > len(data) // 23 // 2
+
+
+def test_a_row_that_not_every_form_holds_is_refused_by_its_image(tmp_path: Path) -> None:
+    source: PictureSource = OutputSource(fill(tmp_path / "out"), (0, 1, 2))
+    for row in source.rows():
+        check_exportable(source, row)
+    lacking: Row = {"file_name": "0.png", "image_id": "0" * 16}
+    with pytest.raises(OutputError, match=f"out: image {'0' * 16}: .*no text; .*imagemill doctor"):
+        check_exportable(source, lacking)
+    with pytest.raises(OutputError, match=f"out: image {'0' * 16}: .*half a surrogate pair.*take it out"):
+        check_exportable(source, {**lacking, "text": "", "note": ["\ud800"]})
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_two_rows_of_one_file_are_refused(tmp_path: Path, layout: LayoutName) -> None:
+    target = Output(tmp_path / "new")
+    write_shards(target, layout, iter([one_of(0), one_of(1)]), 9)
+    if layout == "files":
+        file = target.path / "00000/metadata.jsonl"
+        file.write_bytes(file.read_bytes().replace(b"000000001.png", b"000000000.png"))
+    else:
+        file = target.path / "00000.tar"
+        file.write_bytes(file.read_bytes().replace(b'"000000001.png"', b'"000000000.png"'))
+    with pytest.raises(OutputError, match=r"two rows are of 000000000\.png"):
+        taken(target)
 
 
 def test_a_target_appears_at_the_end_also_where_an_empty_folder_stands(tmp_path: Path) -> None:
@@ -259,7 +539,7 @@ def test_a_target_in_the_way_or_nowhere_is_refused(tmp_path: Path) -> None:
     check_free(tmp_path / "empty", output, folder=True)
     check_free(tmp_path / "new", output, folder=False)
     for target, folder, wrong in [
-        (output, True, "lies in the output"),
+        (output, True, "is itself what is exported"),
         (output / "new", True, "lies in the output"),
         (tmp_path, True, "is there already"),
         (tmp_path / "file", True, "is there already"),
