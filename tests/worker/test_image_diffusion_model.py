@@ -97,11 +97,15 @@ def test_pictures_equal_diffusers_own_pipeline(
     assert expected.std() > 0.05
 
     pictures = model.prompt_to_img(PROMPTS, seeds=[1, 2], scheduler=name, progress=False, **settings)
-    assert np.array_equal(np.stack([np.asarray(picture) for picture in pictures]), rounded(expected))
+    assert all(is_rounded(np.asarray(one), its) for one, its in zip(pictures, expected, strict=True))
 
 
-def rounded(pictures: np.ndarray) -> np.ndarray:
-    return (pictures * 255).round().astype("uint8")
+def is_rounded(picture: np.ndarray, expected: np.ndarray) -> bool:
+    """Whether the picture is these floats, each right to 1e-5, times 255 and rounded.
+
+    On some processors rows of other numbers differ in their last bits, and a float may lie between two bytes.
+    """
+    return bool(np.abs(picture - expected * 255.0).max() <= 0.5 + 255 * 1e-5)
 
 
 @pytest.mark.parametrize("name", ["LMS", "DDIM"])
@@ -130,7 +134,7 @@ def test_negative_prompts_equal_diffusers(pipe: Any, model: ImageDiffusionModel)
     ours = model.prompt_to_img(PROMPTS, negative_prompts=negatives, seeds=[1, 2], progress=False, **settings)
     plain = model.prompt_to_img(PROMPTS, seeds=[1, 2], progress=False, **settings)
     for index in range(2):
-        assert np.array_equal(np.asarray(ours[index]), rounded(expected)[index])
+        assert is_rounded(np.asarray(ours[index]), expected[index])
         assert not np.array_equal(np.asarray(ours[index]), np.asarray(plain[index]))
 
 
