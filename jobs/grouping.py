@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Iterator
 from typing import Generic, NamedTuple, TypeVar
 
-from jobs.request import Entry
+from jobs.request import SETTINGS, Entry
 
 _Key = TypeVar("_Key")
 
 MOST_OPEN = 64
 """Shards that are being filled at a time; a manifest of more sizes than that gets smaller shards."""
 MOST_TEXT = 8 << 20
-"""Characters of prompts and columns after which a shard is full: whoever renders it holds it whole."""
+"""Characters of texts and columns after which a shard is full: whoever renders it holds it whole."""
+_NEGATIVE = SETTINGS.index("negative_prompt")
 
 
 class Part(NamedTuple, Generic[_Key]):
@@ -23,6 +24,14 @@ class Part(NamedTuple, Generic[_Key]):
     """Requests read until then."""
     held: int
     """Of those, the ones that the output held already and that are in no shard."""
+
+
+def _text(entry: Entry) -> int:
+    """Characters, about."""
+    own = len(entry.quoted) + len(entry.settings[_NEGATIVE])
+    if entry.id is not None:
+        own += len(entry.id)
+    return own + len(str(entry.columns)) if entry.columns else own
 
 
 def parts(
@@ -54,7 +63,7 @@ def parts(
             part = open_shards[size] = []
             text[size] = 0
         part.append(keyed)
-        text[size] += len(keyed[1].quoted) + (len(str(keyed[1].columns)) if keyed[1].columns else 0)
+        text[size] += _text(keyed[1])
         if len(part) == shard_size or text[size] >= MOST_TEXT:
             yield Part(open_shards.pop(size), taken, left_out)
     for part in open_shards.values():

@@ -104,7 +104,7 @@ class Claim:
     suspects: frozenset[int] = frozenset()
     """Images of the job, by index, that are rendered alone: a worker died with them, or may have."""
     all_suspect: bool = False
-    """Whether all of the shard's are."""
+    """Whether all of the shard's are; of a finishing, whether workers died of it."""
     condemned: frozenset[int] = frozenset()
     """Images of the job that are not rendered again: workers died of them alone."""
 

@@ -7,6 +7,7 @@
     OUT/.imagemill/inputs/                       initial latents, by hash
     OUT/.imagemill/rows.json                     the rows its pictures are rendered with: `jobs.settled_rows`
     OUT/.imagemill/spool/00003/000002-5f3a9c1e/  finished images of a shard's second attempt
+    OUT/.imagemill/spool/finish/000004-81b0d7aa/ what a finishing is writing
     OUT/.imagemill/quarantine/1/                 what a repair set aside, as it was
     OUT/.imagemill/lock                          held by the `imagemill run` that renders here, and its worker
 

@@ -46,7 +46,8 @@ job:ID:spec     JSON of `jobs.job.JobSpec`, the manifest in it: read once by a w
 job:ID:shards   shard number -> zstd-compressed requests, `jobs.shard`
 job:ID:ready    shard numbers that wait; the head is claimed next, what comes back goes to the head
 job:ID:leased   shard number (or `finish`) -> JSON {"a": attempt, "w": worker, "t": ms since 1970, "rows": the
-                images in its rows or not written yet, "alone": the one that has them to itself}
+                images in its rows or not written yet, "alone": the one that has them to itself, "excused":
+                another shard of the worker had images there when its lease ran out}
 job:ID:done     one bit an image, by its index in the job
 job:ID:failures index -> JSON {"shard", "position", "image_id", "reason"}
 job:ID:flagged  one bit an image that is kept but doubted

@@ -74,6 +74,10 @@ def plan(file: Path, limit: int | None, sample: int | None, orphans: Path | None
     from producer.progress import counting
 
     _one_of(limit, sample)
+    if orphans is not None and (limit is not None or sample is not None):
+        raise JobError(
+            "--orphans: --limit and --sample ask for a part, which tells of no orphan: leave one out"
+        )
     settings = load_settings()
     try:
         prepared = prepare(file, settings, limit=limit, sample=sample)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 
-from jobs.errors import JobError, LedgerUnavailable
+from jobs.errors import JobError, LedgerFull, LedgerUnavailable
 from jobs.job import JobStatus
 from jobs.ledger import Ledger
 
@@ -38,13 +39,14 @@ def follow(
             status = ledger.status(job_id)
             workers = None
             if status.state != "finished":
-                ledger.reap()
+                with suppress(LedgerFull):  # then nothing expires, and the job is told of all the same
+                    ledger.reap()
                 if status.refusals or not (own_worker or alone or status.workers or status.paused):
                     workers = ledger.workers()
         except LedgerUnavailable as error:
             if not away:
                 say(f"{job_id}: {error}; going on when it is back")
-            away = True
+            away, moved = True, time.monotonic()
             time.sleep(INTERVAL)
             continue
         if away:

@@ -94,7 +94,7 @@ def pack(
     ):
 
         def skip(row: str) -> None:
-            skipped.write(f"{row}\n".encode())
+            skipped.write(f"{row}\n".encode(errors="backslashreplace"))
 
         reading = Reading(on_skipped=skip)
         identified = prepared.entries(count, reading)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -32,13 +32,23 @@ def listing(file: Path | None) -> Iterator[Callable[[Orphan], None]]:
     if file is None:
         yield lambda orphan: None
         return
+
+    def write(orphan: Orphan) -> None:
+        with _errors_about(file):
+            lines.write(f"{json.dumps(asdict(orphan))}\n".encode())
+
+    with ExitStack() as stack:
+        with _errors_about(file):
+            lines = stack.enter_context(written_atomically(file))
+        yield write
+        with _errors_about(file):
+            stack.close()
+
+
+@contextmanager
+def _errors_about(file: Path) -> Iterator[None]:
     try:
-        with written_atomically(file) as lines:
-
-            def write(orphan: Orphan) -> None:
-                lines.write(f"{json.dumps(asdict(orphan), ensure_ascii=False)}\n".encode())
-
-            yield write
+        yield
     except OSError as error:
         raise OutputError(f"{file}: cannot be written ({error.strerror}): name another place") from None
 

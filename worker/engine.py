@@ -110,8 +110,10 @@ class Engine:
         """The orders that a death of this process would cost: in the rows, looked at again, or not written
         yet."""
         with self._written:
+            # In the order in which they pass: none is missed between two looks.
+            rows = [*self._in_rows]
             postponed = [order for order, _ in self._postponed]
-            return list(dict.fromkeys([*self._in_rows, *postponed, *self._unwritten]))
+            return list(dict.fromkeys([*rows, *postponed, *self._unwritten]))
 
     def fitting(self, bucket: Bucket) -> Bucket:
         """The bucket with as many of its rows as the device's memory was seen to have room for."""
@@ -191,11 +193,10 @@ class Engine:
         if (bucket := self._orders.next_bucket(pipeline)) is not None:
             self._render(self._renderer, bucket, self._line(self._renderer, bucket))
             self._in_rows, self._unwanted = [], set()
+        self._render_postponed(self._renderer)
         while (suspect := self._orders.next_alone(pipeline)) is not None:
             self._render_by_itself(self._renderer, suspect)
-        while self._postponed:
-            self._render_alone(self._renderer, *self._postponed[0], postpone=False)
-            del self._postponed[0]
+            self._render_postponed(self._renderer)
 
     def _answer(self, renderer: Renderer, pipeline: Pipeline) -> None:
         began = time.monotonic()
@@ -262,7 +263,8 @@ class Engine:
     def _render_by_itself(self, renderer: Renderer, order: Order) -> None:
         """Renders an order in rows that are empty otherwise; its bytes are those it has among others."""
         assert order.alone is not None
-        # What is not written yet would be charged with a death of this one.
+        # A death is charged to the one that is alone: what is not written yet has to be before, and it itself
+        # before others enter the rows.
         self._wait_for_writers(0)
         try:
             order.alone()
@@ -273,6 +275,13 @@ class Engine:
         self._in_rows = source.outstanding
         self._render(renderer, order.bucket, source)
         self._in_rows, self._unwanted = [], set()
+        self._wait_for_writers(0)
+
+    def _render_postponed(self, renderer: Renderer) -> None:
+        """Renders, in memory that no rows need now, what was doubtful and had none."""
+        while self._postponed:
+            self._render_alone(renderer, *self._postponed[0], postpone=False)
+            del self._postponed[0]
 
     def _count(self, order: Order, seconds: float) -> None:
         request, bucket = order.request, order.bucket

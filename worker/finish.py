@@ -16,7 +16,7 @@ from typing import Any
 from jobs.dataset_card import Contents, contents, dataset_card, is_ours
 from jobs.durable import remove_temporaries, write_atomically
 from jobs.errors import LeaseLost
-from jobs.metadata import imagemill_version
+from jobs.metadata import Failure, imagemill_version
 from jobs.output import Output
 from worker.preview import contact_sheet, spread
 
@@ -66,63 +66,72 @@ def finish_output(
     failures.jsonl exists only when something failed that the output does not hold. The spool of a job that
     left images neither done nor failed (it was cancelled) stays: the next submission adopts from it. A
     README.md without our mark is somebody's own and stays as it is, which the log says. `check` is called
-    before job.json and the spool are touched, which may be a newer job's by then; it raises to end that.
+    before anything is touched that may be a newer job's by then; it raises to end that.
     Raises OutputError where a shard's metadata cannot be read, LeaseLost when a newer job has begun.
     """
+    own = output.spool / "finish" / attempt
+    own.mkdir(parents=True, exist_ok=True)
+    check()
     for shard in output.shards():
         output.stored(shard).complete()
     found = contents(output)
     failures = output.failures()
-    failures_file = output.path / "failures.jsonl"
-    if failures:
-        write_atomically(failures_file, "".join(f"{failure.to_json()}\n" for failure in failures).encode())
-    else:
-        failures_file.unlink(missing_ok=True)
-    sheet = output.path / "preview.jpg"
-    if found.total and preview:
-        write_atomically(sheet, _preview(output, found))
-    else:
-        sheet.unlink(missing_ok=True)
-    if found.total:
-        _write_card(output.path / "README.md", dataset_card(found, failures=len(failures), preview=preview))
-    check()
-    for folder in (output.path, output.private, output.jobs):
-        remove_temporaries(folder)
-    text = json.dumps(_job_json(report, found, len(failures)), ensure_ascii=False, indent=2)
-    _write_report(output, f"{text}\n".encode(), attempt)
-    check()
-    if report.done + report.failed >= report.images:
-        _remove_spool(output, attempt)
-
-
-def _write_report(output: Output, data: bytes, attempt: str) -> None:
-    """Write job.json, unless a newer job has begun.
-
-    Whoever was frozen right before the rename must not put an old job's report over a newer one's: who begins
-    a job closes every attempt in the spool (`Output.close_attempts`), and with it the file to be renamed.
-    """
-    own = output.spool / "finish" / attempt
-    own.mkdir(parents=True, exist_ok=True)
     try:
-        write_atomically(output.path / "job.json", data, through=own)
+        _describe(output, found, failures, own, preview=preview)
+        check()
+        for folder in (output.path, output.private, output.jobs):
+            remove_temporaries(folder)
+        text = json.dumps(_job_json(report, found, len(failures)), ensure_ascii=False, indent=2)
+        write_atomically(output.path / "job.json", f"{text}\n".encode(), through=own)
     except FileNotFoundError:
-        raise LeaseLost(f"{output.path}: another job has begun there; its report is not this one's") from None
+        if own.exists():
+            raise
+        raise LeaseLost(
+            f"{output.path}: another job has begun there; what describes it is that one's"
+        ) from None
+    whole = report.done + report.failed >= report.images
+    left = list(output.spool.glob("*/*")) if whole else [own]
+    check()
+    _remove_from_spool(output, left)
 
 
-def _remove_spool(output: Output, attempt: str) -> None:
-    """Take the spool away in one step: whoever wakes up in its middle takes nothing of a newer job along."""
-    gone = output.private / f"spool-{attempt}"
-    with suppress(FileNotFoundError):
-        output.spool.rename(gone)
-    for left in output.private.glob("spool-*"):
-        shutil.rmtree(left, ignore_errors=True)
+def _describe(
+    output: Output, found: Contents, failures: Sequence[Failure], own: Path, *, preview: bool
+) -> None:
+    """Write failures.jsonl, preview.jpg and README.md through `own`, or take away what would tell of nothing.
+
+    Who begins a job takes `own` away (`Output.close_attempts`): whoever slept until then, and be it right
+    before a rename, changes nothing of a newer job's.
+    """
+    lines = "".join(f"{failure.to_json()}\n" for failure in failures).encode()
+    sheet = _preview(output, found) if found.total and preview else b""
+    for name, data in (("failures.jsonl", lines), ("preview.jpg", sheet)):
+        if data:
+            write_atomically(output.path / name, data, through=own)
+        elif (output.path / name).exists():
+            (output.path / name).rename(own / name)
+    if found.total:
+        card = dataset_card(found, failures=len(failures), preview=preview)
+        _write_card(output.path / "README.md", card, own)
 
 
-def _write_card(readme: Path, card: str) -> None:
+def _remove_from_spool(output: Output, left: Sequence[Path]) -> None:
+    """Take away what attempts left, and nothing of a newer job's, however long this process slept before."""
+    for one in left:
+        if one.is_dir() and not one.is_symlink():
+            shutil.rmtree(one, ignore_errors=True)
+        else:
+            one.unlink(missing_ok=True)
+    for folder in (*output.spool.glob("*"), output.spool):
+        with suppress(OSError):  # somebody writes there
+            folder.rmdir()
+
+
+def _write_card(readme: Path, card: str, own: Path) -> None:
     if readme.exists() and not is_ours(readme.read_text(encoding="utf-8", errors="replace")):
         log.warning("%s is not imagemill's card: it stays as it is, and no new card was written", readme)
         return
-    write_atomically(readme, card.encode())
+    write_atomically(readme, card.encode(), through=own)
 
 
 def _job_json(report: JobReport, found: Contents, failures: int) -> dict[str, Any]:

@@ -43,7 +43,8 @@ class Keeper:
         self._topping_up = threading.Lock()
         self._ended = threading.Event()
         self._entered = threading.Event()
-        self._away = False
+        self._failing: set[str] = set()
+        """Duties that fail for now, which was said."""
         self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
 
     def start(self) -> None:
@@ -99,22 +100,22 @@ class Keeper:
     def _run(self) -> None:
         while not self._ended.is_set():
             round_ends = time.monotonic() + min(1.0, self._lease / 3)
-            self._try(self._keep_house)
+            self._try("leases", self._keep_house)
             while (left := round_ends - time.monotonic()) > 0 and self._entered.wait(left):
                 if self._ended.is_set():
                     return
                 self._entered.clear()
-                self._try(self.renew)
+                self._try("leases", self.renew)
                 self._ended.wait(_BETWEEN)
 
-    def _try(self, duty: Callable[[], None]) -> None:
+    def _try(self, name: str, duty: Callable[[], None]) -> None:
         try:
             duty()
-            self._away = False
+            self._failing.discard(name)
         except LedgerUnavailable as error:
-            if not self._away:
+            if name not in self._failing:
                 log.warning("%s; trying on", error)
-            self._away = True
+            self._failing.add(name)
         except Exception:
             # A keeper that dies would let every lease run out: say it and try again.
             log.exception("keeping the leases failed; trying on")
@@ -130,6 +131,6 @@ class Keeper:
     def _send(self, waiting: int) -> None:
         if self._topping_up.acquire(blocking=False):
             try:
-                self._try(lambda: self._top_up(waiting))
+                self._try("wake-ups", lambda: self._top_up(waiting))
             finally:
                 self._topping_up.release()

@@ -1,6 +1,6 @@
 -- The whole policy of who renders what next, in one atomic step.
--- 1. Leases that ran out are put back. 2. A job that wants finishing goes first; one whose finishing workers died
--- of goes last. 3. Among jobs with a shard
+-- 1. Leases that ran out are put back. 2. A job that wants finishing goes first; when workers died of finishing it,
+-- last, to a worker that holds nothing else. 3. Among jobs with a shard
 -- that waits: the lowest priority number; then the job with the fewest claimed shards (fair share); then
 -- the one claimed from longest ago. 4. A worker keeps its loaded pipeline: it takes another's shard only
 -- when there was nothing for its own for 2 s, or when other work of at least equal priority has waited longer
@@ -43,7 +43,16 @@ if not finish and other then
     chosen = other
   end
 end
-chosen = chosen or doubted
+local function holds_something()
+  for _, member in ipairs(redis.call('ZRANGE', LEASES, 0, -1)) do
+    local id, shard = string.match(member, '^(.*)/([^/]*)$')
+    local lease = redis.call('HGET', key(id, 'leased'), shard)
+    if lease and cjson.decode(lease).w == worker then return true end
+  end
+  return false
+end
+
+if not chosen and doubted and not other and not holds_something() then chosen = doubted end
 if not chosen then return {} end
 
 local id = chosen.id

@@ -17,8 +17,9 @@ local MOST_DEATHS = 2
 -- Milliseconds that leases of one worker may run out after each other and be one death: a renewal is for all, but
 -- what was claimed since the last has a time of its own.
 local ONE_DEATH = 1500
--- Milliseconds between two reapings that are more than a worker, or whoever follows a job, leaves between them.
-local UNWATCHED = 3000
+-- Milliseconds between two looks at the leases that are more than a worker, or whoever follows a job, leaves
+-- between them; and what such a gap costs a lease all the same, so that none stands for ever where all are slow.
+local UNWATCHED, A_LOOK = 3000, 1000
 
 local function key(id, part)
   if part then return PREFIX .. 'job:' .. id .. ':' .. part end
@@ -120,14 +121,12 @@ local function expiries_of(id, shard)
 end
 
 -- A lease ran out: its worker died, or was cut off. An image that was alone in the rows is charged with it; else
--- what was in them is kept, to be suspected when this goes on. A shard that had nothing there is not counted
--- while another of its worker had (`guilty`).
-local function blame(id, shard, lease, guilty)
+-- what was in them is kept, to be suspected when this goes on.
+local function blame(id, shard, lease)
   if is_alone(id, lease) then
     redis.call('HINCRBY', key(id, 'deaths'), lease.alone, 1)
     return
   end
-  if shard ~= 'finish' and guilty[lease.w] and #(lease.rows or {}) == 0 then return end
   local expiries = expiries_of(id, shard)
   expiries.count = expiries.count + 1
   local known = {}
@@ -147,10 +146,13 @@ local function forgive(now)
   local gap = now - tonumber(redis.call('GET', REAPED) or now)
   redis.call('SET', REAPED, now)
   if gap <= UNWATCHED then return end
-  for _, member in ipairs(redis.call('ZRANGE', LEASES, 0, -1)) do redis.call('ZINCRBY', LEASES, gap, member) end
+  for _, member in ipairs(redis.call('ZRANGE', LEASES, 0, -1)) do
+    redis.call('ZINCRBY', LEASES, gap - A_LOOK, member)
+  end
 end
 
--- Puts back every shard whose lease has run out; returns how many.
+-- Puts back every shard whose lease has run out; returns how many. A shard with nothing in the rows is not counted
+-- while another of its worker had images there: its lease, which may run out a little later, is excused.
 local function reap(now)
   forgive(now)
   local due = redis.call('ZRANGEBYSCORE', LEASES, '-inf', now + ONE_DEATH, 'WITHSCORES')
@@ -159,14 +161,24 @@ local function reap(now)
     local id, shard = string.match(due[i], '^(.*)/([^/]*)$')
     local told = redis.call('HGET', key(id, 'leased'), shard)
     local lease = told and cjson.decode(told) or {}
-    if lease.w and (is_alone(id, lease) or #(lease.rows or {}) > 0) then guilty[lease.w] = true end
-    if tonumber(due[i + 1]) <= now then leases[#leases + 1] = {id = id, shard = shard, lease = lease} end
+    local one = {id = id, shard = shard, lease = lease, expired = tonumber(due[i + 1]) <= now}
+    one.innocent = shard ~= 'finish' and not is_alone(id, lease) and #(lease.rows or {}) == 0
+    if lease.w and not one.innocent then guilty[lease.w] = guilty[lease.w] or one.expired end
+    leases[#leases + 1] = one
   end
+  local count = 0
   for _, one in ipairs(leases) do
-    if one.lease.w then blame(one.id, one.shard, one.lease, guilty) end
-    put_back(one.id, one.shard, now)
+    local excused = one.innocent and guilty[one.lease.w] ~= nil
+    if one.expired then
+      if one.lease.w and not (excused or one.lease.excused) then blame(one.id, one.shard, one.lease) end
+      put_back(one.id, one.shard, now)
+      count = count + 1
+    elseif excused and guilty[one.lease.w] then
+      one.lease.excused = true
+      redis.call('HSET', key(one.id, 'leased'), one.shard, cjson.encode(one.lease))
+    end
   end
-  return #leases
+  return count
 end
 
 -- Stops a job at its bound of pictures that failed or are doubted.

@@ -121,19 +121,24 @@ def stalled_keeper(field: Field) -> None:
 def no_reaper(field: Field) -> None:
     """All keepers stall, nothing is claimed, and a worker dies: its lease runs out and lies there."""
     assert field.leg is not None
-    pause, name = LEASE + 1, field.any_name()
-    field.wait(lambda: field.attempts(name), f"{name} holds something")
-    field.ledger.control(field.leg.job_id, "pause")
-    for other in field.names:
-        field.order(Order("renewing", "sleep", name=other, pause=pause))
-    held = field.attempts(name)
+    for name in field.names:
+        field.order(Order("renewing", "sleep", name=name, pause=LEASE + 3))
+    job_id, name = field.leg.job_id, field.any_name()
+    held: dict[tuple[str, str], str] = {}
+    while not held:
+        field.ledger.control(job_id, "resume")
+        field.wait(lambda: field.attempts(name), f"{name} holds something")
+        field.ledger.control(job_id, "pause")
+        held = field.attempts(name)
     field.hit()
-    field.kill(field.pid_of(name))
-    began = time.monotonic()
-    field.wait(lambda: time.monotonic() > began + LEASE, "a lease has passed")
-    lying = set(field.attempts(name).values()) & set(held.values())
-    field.ledger.control(field.leg.job_id, "resume")
-    assert lying or not held, "somebody reaped"
+    # Whoever is started in its place would reap.
+    with field.frozen(field.workers[name].pid):
+        os.kill(field.pid_of(name), signal.SIGKILL)
+        began = time.monotonic()
+        field.wait(lambda: time.monotonic() > began + LEASE, "a lease has passed")
+        lying = field.attempts(name).items() & held.items()
+    field.ledger.control(job_id, "resume")
+    assert lying, "somebody reaped"
 
 
 def many_reapers(field: Field) -> None:

@@ -34,7 +34,8 @@ def traces(farm) -> list[object]:
         if "redis" not in file.parts and file.suffix != ".log"
     ]
     client = farm.ledger._redis
-    keys = [key for key in sorted(client.keys("imagemill:*")) if b":worker" not in key]
+    told = redis_keys.REAPED.encode()
+    keys = [key for key in sorted(client.keys("imagemill:*")) if b":worker" not in key and key != told]
     return [files, [(key, client.dump(key)) for key in keys]]
 
 
@@ -92,7 +93,9 @@ def test_bytes_in_redis_are_those_that_a_submission_takes(farm, shard_size: int)
     told = plan(farm, farm.manifest(prompts, shard_size=shard_size))
     job_id = farm.submit(prompts, shard_size=shard_size)
     taken = farm.ledger._redis.memory_usage(redis_keys.job(job_id, "shards"), samples=0)
-    assert told["redis_bytes"] == pytest.approx(taken, rel=0.1)
+    # Without jemalloc, as the bundled Valkey is, the server's allocator rounds up less.
+    over = 1.1 if "jemalloc" in farm.ledger._redis.info("memory")["mem_allocator"] else 1.25
+    assert taken * 0.9 < told["redis_bytes"] < taken * over
 
 
 def test_without_redis_a_plan_tells_the_rest_and_makes_no_folder(farm) -> None:

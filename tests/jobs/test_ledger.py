@@ -681,25 +681,42 @@ def test_a_failure_takes_the_suspicion_away_as_a_picture_does(
 
 
 @pytest.mark.parametrize("alone", [None, 0])
-@pytest.mark.parametrize("later", [0, 1000])
+@pytest.mark.parametrize("later", [-1000, 0, 1000])
 def test_a_shard_with_nothing_in_the_rows_is_not_blamed_for_its_neighbours_deaths(
     ledger: Ledger, client: redis.Redis, submit_job: Submit, alone: int | None, later: int
 ) -> None:
     """`later`: ms by which the lease of who is to blame runs out after the innocent one's."""
     job_id = submit_job(2)
-    for _ in range(25):
+    for _ in range(3):
         guilty, innocent = must_claim(ledger), must_claim(ledger)
         ledger.renew({guilty: [0], innocent: []}, 30)
         if alone is not None:
             ledger.begin_alone(guilty, alone)
         seconds, _ = client.time()
-        ends = {f"{job_id}/{guilty.shard}": seconds * 1000 + later, f"{job_id}/{innocent.shard}": 1}
-        client.zadd(redis_keys.LEASES, ends)
+        places = [f"{job_id}/{one.shard}" for one in (innocent, guilty)]
+        for first, last in (places,) if later >= 0 else (places[::-1],):
+            client.zadd(redis_keys.LEASES, {first: 1, last: seconds * 1000 + abs(later)})
         assert ledger.reap() == (1 if later else 2)
+        client.zadd(redis_keys.LEASES, dict.fromkeys(places, 1), xx=True)
+        assert ledger.reap() == (1 if later else 0)
         assert not client.hexists(redis_keys.job(job_id, "expiries"), innocent.shard)
-        if later:
-            ledger.release(guilty)
         client.delete(redis_keys.job(job_id, "deaths"), redis_keys.job(job_id, "expiries"))
+
+
+def test_a_renewal_takes_back_that_a_shard_was_excused(
+    ledger: Ledger, client: redis.Redis, submit_job: Submit
+) -> None:
+    job_id = submit_job(2)
+    guilty, innocent = must_claim(ledger), must_claim(ledger)
+    ledger.renew({guilty: [0], innocent: []}, 30)
+    seconds, _ = client.time()
+    places = [f"{job_id}/{one.shard}" for one in (guilty, innocent)]
+    client.zadd(redis_keys.LEASES, {places[0]: 1, places[1]: seconds * 1000 + 1000})
+    assert ledger.reap() == 1
+    assert ledger.renew({innocent: []}, 30) == ["held"]
+    client.zadd(redis_keys.LEASES, {places[1]: 1})
+    assert ledger.reap() == 1
+    assert client.hexists(redis_keys.job(job_id, "expiries"), innocent.shard)
 
 
 def test_a_renewal_forgets_nothing_of_who_is_alone(
@@ -714,21 +731,35 @@ def test_a_renewal_forgets_nothing_of_who_is_alone(
     assert must_claim(ledger).suspects == {2}
 
 
-def test_time_in_which_nobody_looked_after_leases_does_not_count(
-    ledger: Ledger, client: redis.Redis, submit_job: Submit
+@pytest.mark.parametrize("look", ["reap", "renew"])
+def test_time_in_which_nobody_looked_after_leases_does_not_count_but_a_look_costs_a_second(
+    ledger: Ledger, client: redis.Redis, submit_job: Submit, look: str
 ) -> None:
-    job_id = submit_job(1)
-    found = must_claim(ledger, lease=30)
-    for _ in range(2):
-        # As if Redis, or everybody, had been away for a minute since the last reaping.
-        client.decrby(redis_keys.REAPED, 60_000)
-        client.zincrby(redis_keys.LEASES, -60_000, f"{job_id}/0")
-        assert ledger.reap() == 0
-        (left,) = client.zmscore(redis_keys.LEASES, [f"{job_id}/0"])
-        seconds, _ = client.time()
-        assert 25 < left / 1000 - seconds <= 31
-    client.zincrby(redis_keys.LEASES, -60_000, f"{job_id}/0")
-    assert ledger.reap() == 1
+    job_id = submit_job(2)
+    found, other = must_claim(ledger, lease=30), must_claim(ledger, "w2", lease=30)
+
+    def left(claim_: Claim) -> float:
+        (ends,) = client.zmscore(redis_keys.LEASES, [f"{job_id}/{claim_.shard}"])
+        seconds, micros = client.time()
+        return float(ends) / 1000 - seconds - micros / 1e6
+
+    def away(minutes: int) -> None:
+        """As if Redis, or everybody, had been away since the last look."""
+        client.decrby(redis_keys.REAPED, minutes * 60_000)
+        for member in client.zrange(redis_keys.LEASES, 0, -1):
+            client.zincrby(redis_keys.LEASES, -minutes * 60_000, member)
+
+    for looks in range(1, 4):
+        away(10)
+        if look == "reap":
+            assert ledger.reap() == 0
+        else:
+            assert ledger.renew({other: []}, 30) == ["held"]
+            assert 28 < left(other) <= 30
+        assert 27 - looks < left(found) <= 31 - looks
+    for _ in range(40):
+        away(1)
+        ledger.reap()
     with pytest.raises(LeaseLost):
         ledger.record(found, [0], {})
 
@@ -743,9 +774,11 @@ def test_a_finishing_that_workers_die_of_goes_last_and_says_so(
         assert (found.kind, found.all_suspect) == ("finish", False)
         client.zadd(redis_keys.LEASES, {f"{job_id}/finish": 1})
         assert ledger.reap() == 1
-    submit_job(1, output="/data/dogs", name="dogs")
+    submit_job(1, output="/data/dogs", name="dogs", model="other")
+    assert claim(ledger, "w2", loaded="cats' pipeline", idle=0.5) is None, "it waits for the other's shard"
     assert must_claim(ledger).kind == "shard"
-    found = must_claim(ledger)
+    assert claim(ledger) is None, "who holds a shard might take it along"
+    found = must_claim(ledger, "w2")
     assert (found.kind, found.job_id, found.all_suspect) == ("finish", job_id, True)
     ledger.finish(found)
     assert ledger.status(job_id).outcome == "complete"

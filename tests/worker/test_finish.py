@@ -332,12 +332,50 @@ def test_who_slept_before_its_rename_puts_no_old_report_over_a_newer_jobs(output
     assert not output.spool.exists()
 
 
-def test_the_spool_goes_in_one_step_and_what_a_crash_left_of_it_with_the_next(output):
+def test_who_slept_before_it_takes_the_spool_away_takes_nothing_of_a_newer_job_along(output):
     put(output, 0, [a_line(1)])
-    (output.private / "spool-000001-a" / "00003").mkdir(parents=True)
-    (output.spool / "00004" / "000001-a").mkdir(parents=True)
-    finish_output(output, a_report(images=1, done=1), attempt="000002-b")
-    assert not list(output.private.glob("spool*"))
+    old = output.spool / "00004" / "000001-a"
+    newer = output.spool / "00005" / "000001-z"
+    old.mkdir(parents=True)
+    (output.spool / "00004" / "stray").touch()
+    asked = []
+
+    def asleep():
+        asked.append(1)
+        if len(asked) == 3:
+            newer.mkdir(parents=True)
+
+    finish_output(output, a_report(images=1, done=1), check=asleep)
+    assert [*output.spool.glob("*/*")] == [newer]
+    finish_output(output, a_report(images=1, done=1))
+    assert not output.spool.exists()
+
+
+@pytest.mark.parametrize("name", ["failures.jsonl", "preview.jpg", "README.md"])
+def test_who_slept_changes_nothing_that_describes_a_newer_job(output, monkeypatch, name):
+    put(output, 0, [a_line(1), a_line(2)], failed=[1])
+    finish_output(output, a_report(images=2, done=1, failed=1))
+    (output.path / name).write_bytes(b"newer")
+    if name == "README.md":
+        (output.path / name).write_text(f"newer\n{MARK}\n")
+    before = (output.path / name).read_bytes()
+
+    def asleep(at, path=None):
+        if at == "before rename" and path.name == name:
+            output.close_attempts()
+
+    monkeypatch.setattr("jobs.failpoints._hook", [asleep])
+    with pytest.raises(LeaseLost, match="another job has begun there"):
+        finish_output(output, a_report(images=2, done=1, failed=1))
+    assert (output.path / name).read_bytes() == before
+
+
+def test_the_spool_of_a_cancelled_job_keeps_what_was_rendered_and_not_the_finishings_own(output):
+    put(output, 0, [a_line(1)])
+    kept = output.spool / "00004" / "000001-a"
+    kept.mkdir(parents=True)
+    finish_output(output, a_report(outcome="cancelled", images=2, done=1))
+    assert [*output.spool.glob("*/*")] == [kept]
 
 
 def test_a_finishing_that_workers_die_of_makes_no_preview_and_leaves_no_old_one(output):
