@@ -116,6 +116,15 @@ class LedgerView:
             job_id = self._redis.get(redis_keys.output(output))
         return None if job_id is None else cast(bytes, job_id).decode()
 
+    def refuse_while_written(self, output: str, then: str) -> None:
+        """Raises JobError while a job writes to an output folder; `then` is what to do after it."""
+        job_id = self.writer(output)
+        if job_id is not None:
+            raise JobError(
+                f"{output}: {job_id} is writing there: wait for it (`imagemill watch {job_id}`) or "
+                f"`imagemill cancel {job_id}`, then {then}"
+            )
+
     def first_shard(self, job_id: str) -> int:
         """The job's lowest shard number, -1 as long as there is none; those below are of earlier jobs."""
         return int(self._fields(job_id, ("first_shard",))[0])

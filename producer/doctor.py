@@ -12,7 +12,7 @@ import click
 
 from jobs.checkup import Checkup, check_output
 from jobs.connection import live_connections, redis_url
-from jobs.errors import ImagemillError, Interrupted, JobError, OutputError
+from jobs.errors import ImagemillError, Interrupted, OutputError
 from jobs.findings import Problem, counted
 from jobs.layouts.stored_shard import StoredShard, shard_name
 from jobs.ledger_view import LedgerView
@@ -92,13 +92,8 @@ def _refuse_while_written(output: Output, settings: Settings) -> None:
     """The lock tells of an `imagemill run`; of workers elsewhere only the ledger knows."""
     if settings.redis_url is None and not live_connections(settings):
         return
-    ledger = LedgerView(redis_url(settings))
-    job_id = ledger.writer(str(output.path))
-    if job_id is not None:
-        raise JobError(
-            f"{output.path}: {job_id} is writing there: wait for it (`imagemill watch {job_id}`) or "
-            f"`imagemill cancel {job_id}`, then repair; without --repair the output may be examined now"
-        )
+    then = "repair; without --repair the output may be examined now"
+    LedgerView(redis_url(settings)).refuse_while_written(str(output.path), then)
 
 
 def _send_back(output: Output, repair: Repair, settings: Settings) -> SentBack:

@@ -243,9 +243,4 @@ def _refuse_unless_lost(job_id: str, output: Output, ledger: Ledger) -> None:
             f"{job_id} is not lost, this Redis holds it: `imagemill status {job_id}` tells how it stands, "
             f"`imagemill retry {job_id}` sends back what it lacks once it is finished"
         )
-    writer = ledger.writer(str(output.path))
-    if writer is not None:
-        raise JobError(
-            f"{output.path}: {writer} is writing there: wait for it (`imagemill watch {writer}`) or "
-            f"`imagemill cancel {writer}`, then recover {job_id}"
-        )
+    ledger.refuse_while_written(str(output.path), f"recover {job_id}")

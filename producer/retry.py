@@ -30,12 +30,7 @@ def retry(
         raise JobError(f"{job_id} is {status.state}: retry it when it is finished, or cancel it first")
     spec = ledger.spec(job_id)
     base, output = ImageRequest.from_mapping(spec.base), Output(Path(spec.output))
-    writer = ledger.writer(spec.output)
-    if writer is not None:
-        raise JobError(
-            f"{output.path}: {writer} is writing there: wait for it (`imagemill watch {writer}`) or "
-            f"`imagemill cancel {writer}`, then retry {job_id}"
-        )
+    ledger.refuse_while_written(spec.output, f"retry {job_id}")
     with os_errors_as_ours(output):
         # The output decides: what a cancelled job counted may lie in the spool alone, and a later job may
         # have rendered what this one left.

@@ -20,6 +20,14 @@ def files_of(source: PromptSource) -> tuple[Path, ...]:
     return tuple(sorted(file for file in found if file.is_file()))
 
 
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def source_trouble(source: PromptSource) -> str | None:
     """Why the source cannot be read, with the remedy; None when it can. Looks at names alone."""
     files = files_of(source)
@@ -28,6 +36,8 @@ def source_trouble(source: PromptSource) -> str | None:
         what = "matches no file" if pattern else "there is no such file"
         return f"{what}: correct it (it is relative to the manifest), or put the file there"
     for file in files:
+        if not _is_utf8(str(file)):
+            return f"{str(file)!a} is not UTF-8: rename it"
         if file.is_dir():
             return f"is a folder: write {source.file}/*.jsonl for the files in it"
         if file.suffix not in SUFFIXES:

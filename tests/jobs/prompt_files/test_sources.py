@@ -200,3 +200,9 @@ def test_a_manifest_with_files_survives_json(tmp_path: Path) -> None:
     assert again == manifest
     assert list(expand(again, MODEL)) == list(expand(manifest, MODEL))
     assert "prompts" not in manifest.to_json()
+
+
+def test_a_file_whose_name_is_no_utf_8_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"caf\xe9.jsonl")).write_text('{"prompt": "a"}\n')
+    with pytest.raises(ManifestError, match=r"caf.+udce9\.jsonl' is not UTF-8: rename it"):
+        _manifest(tmp_path)
