@@ -41,19 +41,6 @@ def base_request(manifest: Manifest, model: ModelRef) -> ImageRequest:
     )
 
 
-def expand(
-    manifest: Manifest,
-    model: ModelRef,
-    on_duplicate: Callable[[Entry], None] | None = None,
-    *,
-    latents: Mapping[str, str] | None = None,
-    reading: Reading | None = None,
-) -> Iterator[Entry]:
-    """Every image request of `manifest`: what `identify` tells, without the ids."""
-    for _, entry in identify(manifest, model, on_duplicate, latents=latents, reading=reading):
-        yield entry
-
-
 def identify(
     manifest: Manifest,
     model: ModelRef,

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from jobs.expand import expand
 from jobs.manifest import Manifest
 from jobs.metadata import Failure
 from jobs.models import BUILT_IN
 from jobs.output import Output
+from tests.expanded import expand
 from worker.instant import _draw
 from worker.renderer import RenderedBy
 from worker.store import ShardStore

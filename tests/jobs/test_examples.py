@@ -7,10 +7,10 @@ import jsonschema
 import pytest
 import yaml
 
-from jobs.expand import expand
 from jobs.manifest import Manifest, json_schema, load_manifest
 from jobs.manifest_latents import gather_latents
 from jobs.request import Entry
+from tests.expanded import expand
 
 FOLDER = Path(str(resources.files("jobs.examples")))
 EXAMPLES = sorted(FOLDER.glob("*.yaml"))

@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.expand import expand, identify, sample
+from jobs.expand import identify, sample
 from jobs.identity import Mould
 from jobs.manifest import Manifest
 from jobs.models import ModelRef, resolve_model
 from jobs.request import Entry, ImageRequest, derived_seed
+from tests.expanded import expand
 
 MODEL = resolve_model("shapes-random")
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from jobs.errors import LatentsError
-from jobs.expand import expand
 from jobs.latents import read_input
 from jobs.manifest import Manifest, load_manifest
 from jobs.manifest_latents import gather_latents
 from jobs.models import resolve_model
+from tests.expanded import expand
 
 MODEL = resolve_model("shapes-random")
 

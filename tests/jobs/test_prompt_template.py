@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from jobs.errors import ManifestError
-from jobs.expand import expand
 from jobs.manifest import Manifest, load_manifest
 from jobs.models import resolve_model
 from jobs.prompt_template import rendered
+from tests.expanded import expand
 
 MODEL = resolve_model("shapes-random")
 

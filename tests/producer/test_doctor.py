@@ -10,7 +10,6 @@ import click.testing
 import pytest
 
 from jobs.errors import Interrupted, JobError, LedgerError
-from jobs.expand import expand
 from jobs.layouts.stored_shard import LayoutName
 from jobs.ledger import Ledger
 from jobs.manifest import Manifest
@@ -24,6 +23,7 @@ from producer import cli, doctor
 from producer.embedded_redis import EmbeddedRedis
 from producer.prepare import prepare
 from producer.submit import submit
+from tests.expanded import expand
 from worker.instant import _draw
 from worker.renderer import RenderedBy
 from worker.store import ShardStore

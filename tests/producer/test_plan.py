@@ -10,7 +10,6 @@ import pytest
 from pydantic import SecretStr
 
 from jobs.errors import ManifestError, OutputError
-from jobs.expand import expand
 from jobs.job import JobSpec, RowsKey
 from jobs.layouts.stored_shard import LayoutName, image_key
 from jobs.ledger import Ledger
@@ -21,6 +20,7 @@ from producer.embedded_redis import EmbeddedRedis
 from producer.plan import MOST_ORPHANS, Plan, plan
 from producer.plan_report import listing, report, to_json
 from producer.prepare import prepare
+from tests.expanded import expand
 from worker.instant import _draw
 from worker.renderer import RenderedBy
 from worker.store import ShardStore

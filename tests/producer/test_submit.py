@@ -14,7 +14,6 @@ import redis
 
 from jobs import redis_keys
 from jobs.errors import JobError, LatentsError, LedgerUnavailable, ManifestError, OutputError
-from jobs.expand import expand
 from jobs.job import Claim
 from jobs.ledger import Ledger
 from jobs.manifest import load_manifest
@@ -27,6 +26,7 @@ from producer.prepare import prepare
 from producer.retry import retry
 from producer.show import print_submitted
 from producer.submit import Submitted, packed_for, store, submit
+from tests.expanded import expand
 
 Place = Callable[..., Submitted]
 

@@ -15,10 +15,10 @@ import pyarrow.parquet
 import pytest
 
 from jobs.errors import ManifestError
-from jobs.expand import expand
 from jobs.manifest import Manifest, load_manifest
 from jobs.models import resolve_model
 from jobs.request import Entry
+from tests.expanded import expand
 
 MODEL = resolve_model("shapes-random")
 ODD = [

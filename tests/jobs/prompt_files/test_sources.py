@@ -13,10 +13,10 @@ import pyarrow.parquet
 import pytest
 
 from jobs.errors import ManifestError
-from jobs.expand import expand
 from jobs.manifest import Manifest, load_manifest
 from jobs.models import resolve_model
 from jobs.prompt_files.sources import Reading, lines, source_rows
+from tests.expanded import expand
 
 MODEL = resolve_model("shapes-random")
 BAD = '{"prompt": "a"}\n{"prompt": 7}\n{"prompt": "b", "images_per_prompt": 3}\n{"prompt": "c"\n'

@@ -1,0 +1,24 @@
+"""The requests of a manifest without their ids, as most tests look at them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from jobs.expand import identify
+from jobs.manifest import Manifest
+from jobs.models import ModelRef
+from jobs.prompt_files.sources import Reading
+from jobs.request import Entry
+
+
+def expand(
+    manifest: Manifest,
+    model: ModelRef,
+    on_duplicate: Callable[[Entry], None] | None = None,
+    *,
+    latents: Mapping[str, str] | None = None,
+    reading: Reading | None = None,
+) -> Iterator[Entry]:
+    """Every image request of the manifest: what `identify` tells, without the ids."""
+    for _, entry in identify(manifest, model, on_duplicate, latents=latents, reading=reading):
+        yield entry
