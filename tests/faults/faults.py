@@ -341,6 +341,8 @@ def paused_and_resumed(field: Field) -> None:
 def cancelled_and_retried(field: Field) -> Verdict:
     """A job is cancelled in mid-work; then two people send it back at once."""
     with field.side(48, shard_size=8) as leg:
+        # So slow that all of it is not done before the cancelling.
+        field.pace(0.1)
         field.submit_again(leg)
         field.wait(lambda: field.ledger.status(leg.job_id).done > 4, f"{leg.job_id} is under way")
         field.hit()
@@ -354,6 +356,7 @@ def cancelled_and_retried(field: Field) -> Verdict:
             except JobError:
                 told.append(0)
 
+        assert field.ledger.status(leg.job_id).left > 0, "all was done already"
         people = [threading.Thread(target=send_back) for _ in range(2)]
         for one in people:
             one.start()
