@@ -13,6 +13,7 @@ import re
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import tomllib
@@ -156,9 +157,9 @@ class Stack:
         )  # fmt: skip
         return done.returncode == 0
 
-    def flower(self, path: str, credentials: str = "ann:flower-secret_2") -> Any:
+    def flower(self, path: str, credentials: str = "ann:flower-secret_2", method: str = "GET") -> Any:
         """What Flower's API answers; its status where that is an error, None while nobody listens."""
-        request = urllib.request.Request(f"http://127.0.0.1:{self.flower_port}{path}")
+        request = urllib.request.Request(f"http://127.0.0.1:{self.flower_port}{path}", method=method)
         if credentials:
             request.add_header("Authorization", f"Basic {base64.b64encode(credentials.encode()).decode()}")
         try:
@@ -236,6 +237,7 @@ def test_a_job_goes_through_the_services_own_command_lines_and_flower_shows_it(
     assert online() == [f"cpu{n}@{socket.gethostname()}" for n in (0, 1)]
     assert stack.flower("/api/workers", credentials="") == 401
     assert stack.flower("/api/tasks", credentials="ann:wrong") == 401
+    assert stack.flower(f"/api/worker/shutdown/{online()[0]}", method="POST") == 403
 
     manifest = {
         "name": "cats", "model": "instant", "output": "out/cats", "shard_size": 4,
@@ -260,6 +262,14 @@ def test_a_job_goes_through_the_services_own_command_lines_and_flower_shows_it(
     assert not stack.healthy("redis")
 
 
+def test_the_file_of_the_users_is_closed_to_all_but_the_server(
+    stack: Stack, wait_until: Callable[..., None]
+) -> None:
+    stack.start("redis")
+    wait_until(lambda: stack.healthy("redis"), "redis is healthy")
+    assert stat.S_IMODE((stack.place("/data") / "users.acl").stat().st_mode) == 0o600
+
+
 def test_a_redis_password_that_would_break_the_url_is_refused_by_the_server(stack: Stack) -> None:
     environment = stack.environment("redis") | {"REDIS_WORKER_PASSWORD": "p@ss:word"}
     told = subprocess.run(
@@ -278,6 +288,10 @@ def test_every_password_must_be_given(missing: str) -> None:
     with pytest.raises(KeyError, match=missing):
         services(**{missing: ""})
     assert f"\n{missing}=\n" in (ROOT / ".env.example").read_text()
+
+
+def test_flower_only_shows() -> None:
+    assert "--read_only=True" in services()["flower"]["command"]
 
 
 def test_only_flower_is_published_and_on_loopback_alone() -> None:

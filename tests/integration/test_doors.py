@@ -5,6 +5,7 @@ This file times servers and workers of its own: it is among the tests that have 
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -14,13 +15,16 @@ import re
 import shlex
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -38,6 +42,7 @@ from jobs.request import ImageRequest
 from jobs.shard import decode_shard, encode_shard
 from producer.embedded_redis import find_binary
 from tests.farm import BIN, Farm
+from worker.renderer import RenderedBy
 
 ROOT = Path(__file__).parents[2]
 PASSWORDS = {name: f"secret-of-{name}" for name in ("producer", "worker", "flower", "admin")}
@@ -271,9 +276,41 @@ def make_authority(folder: Path, name: str) -> None:
     openssl(folder, "req", "-x509", *key, "-out", f"{name}.pem", "-subj", f"/CN={name}", "-days", "2")
 
 
+@contextmanager
+def tls_door(folder: Path, inside: int) -> Iterator[int]:
+    """Passes what comes over TLS on to a port of loopback; yields its own. The bundled server has no TLS."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "redis.pem", folder / "redis.key")
+    port, closed = Future[int](), threading.Event()
+
+    async def carry(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await source.read(65536):
+                sink.write(data)
+                await sink.drain()
+        sink.close()
+
+    async def enter(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from_redis, to_redis = await asyncio.open_connection("127.0.0.1", inside)
+        await asyncio.gather(carry(reader, to_redis), carry(from_redis, writer))
+
+    async def stand_open() -> None:
+        door = await asyncio.start_server(enter, "127.0.0.1", 0, ssl=context)
+        port.set_result(door.sockets[0].getsockname()[1])
+        await asyncio.to_thread(closed.wait)
+
+    thread = threading.Thread(target=asyncio.run, args=(stand_open(),))
+    thread.start()
+    try:
+        yield port.result(10)
+    finally:
+        closed.set()
+        thread.join()
+
+
 @pytest.fixture
 def tls(tmp_path: Path, wait_until: Wait) -> Iterator[Server]:
-    """A Redis that speaks TLS alone, as 127.0.0.1; its folder holds ca.pem, and a stranger's other.pem."""
+    """A Redis that is reached by TLS, as 127.0.0.1; its folder holds ca.pem, and a stranger's other.pem."""
     folder = tmp_path / "tls"
     folder.mkdir()
     for name in ("ca", "other"):
@@ -283,19 +320,18 @@ def tls(tmp_path: Path, wait_until: Wait) -> Iterator[Server]:
     (folder / "names").write_text("subjectAltName=IP:127.0.0.1\n")
     signed_by = ["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", "names"]
     openssl(folder, "x509", "-req", "-in", "redis.csr", "-out", "redis.pem", *signed_by)
-    port = free_port()
-    server = start_redis(
-        folder, f"rediss://:tls-secret@127.0.0.1:{{port}}/0?ssl_ca_certs={folder}/ca.pem", port,
-        "--port", "0", "--tls-port", str(port), "--tls-cert-file", folder / "redis.pem",
-        "--tls-key-file", folder / "redis.key", "--tls-ca-cert-file", folder / "ca.pem",
-        "--tls-auth-clients", "no", "--requirepass", "tls-secret",
-    )  # fmt: skip
-    try:
-        wait_until(lambda: answers(server), "Redis answers")
-        yield server
-    finally:
-        server.process.kill()
-        server.process.wait()
+    inside = free_port()
+    with tls_door(folder, inside) as port:
+        server = start_redis(
+            folder, f"rediss://:tls-secret@127.0.0.1:{{port}}/0?ssl_ca_certs={folder}/ca.pem", port,
+            "--port", str(inside), "--requirepass", "tls-secret",
+        )  # fmt: skip
+        try:
+            wait_until(lambda: answers(replace(server, port=inside)), "Redis answers")
+            yield server
+        finally:
+            server.process.kill()
+            server.process.wait()
 
 
 def test_a_job_goes_through_over_tls(tmp_path: Path, tls: Server) -> None:
@@ -589,9 +625,10 @@ def test_a_file_name_in_spooled_metadata_leads_nowhere_else(farm: Farm, finished
     up = Path("../" * len((attempt / "images").relative_to(farm.folder).parts))
     assert (attempt / "images" / up / "secret.png").read_bytes() == b"precious"
     names = (str(up / "secret.png"), str(secret))
+    rendered = asdict(RenderedBy(precision="fp32", rows=16, device="cpu", versions={}))
     for entry, name in zip(shard.entries, names, strict=True):
         saved = {
-            "image_id": entry.request.image_id, "file_name": name, "rendered": {}, "flagged": None,
+            "image_id": entry.request.image_id, "file_name": name, "rendered": rendered, "flagged": None,
             "sha256": hashlib.sha256(b"precious").hexdigest(),
         }  # fmt: skip
         (attempt / "metadata" / f"{entry.request.image_id}.json").write_text(json.dumps(saved))

@@ -287,3 +287,27 @@ def test_a_models_setting_for_workers_elsewhere_does_not_bind_the_runs_own(mill:
     told = mill.call("run", mill.manifest(8), "--gpus", "none", models="org/other")
     assert (told.returncode, told.stderr) == (0, "")
     mill.check_exact(8)
+
+
+def test_the_runs_own_worker_writes_below_its_output_alone(mill: Run) -> None:
+    elsewhere = mill.folder / "elsewhere"
+    elsewhere.mkdir()
+    (mill.output / ".imagemill").mkdir(parents=True)
+    (mill.output / ".imagemill" / "spool").symlink_to(elsewhere)
+    told = mill.call("run", mill.manifest(8), "--gpus", "none")
+    assert told.returncode == 2
+    assert f"outside IMAGEMILL_OUTPUT_ROOT = {mill.output}" in told.stderr
+    assert list(elsewhere.iterdir()) == []
+    other = mill.folder.with_name(f"{mill.folder.name}-other")
+    assert mill.call("run", mill.manifest(8, output=str(other)), "--gpus", "none").returncode == 0
+
+
+def test_a_link_in_the_place_of_the_workers_log_is_not_followed(mill: Run) -> None:
+    precious = mill.folder / "precious"
+    precious.write_text("mine")
+    (mill.output / ".imagemill").mkdir(parents=True)
+    (mill.output / ".imagemill" / "worker.log").symlink_to(precious)
+    told = mill.call("run", mill.manifest(8), "--gpus", "none")
+    assert told.returncode == 2
+    assert re.match(r"error: .*worker\.log: cannot be opened", told.stderr)
+    assert precious.read_text() == "mine"

@@ -162,6 +162,19 @@ def test_a_file_that_others_may_read_is_not_believed(settings: Settings) -> None
         assert len(live_connections(settings)) == 1
 
 
+def test_a_file_of_another_users_is_not_believed(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    with publish(settings, "redis://127.0.0.1:4/0", "out"):
+        monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+        assert live_connections(settings) == []
+
+
+def test_a_link_to_a_file_of_this_users_is_not_believed(settings: Settings, tmp_path: Path) -> None:
+    with publish(settings, "redis://127.0.0.1:4/0", "out") as file:
+        file.rename(tmp_path / "elsewhere.json")
+        file.symlink_to(tmp_path / "elsewhere.json")
+        assert live_connections(settings) == []
+
+
 def test_a_file_of_another_version_is_named(settings: Settings) -> None:
     with publish(settings, "redis://127.0.0.1:5/0", "out") as file:
         file.write_text("{}")
@@ -198,6 +211,16 @@ def test_a_temporary_folder_that_is_open_to_others_is_refused(no_runtime_dir: Pa
         with pytest.raises(SettingsError, match="mode 0700"):
             runtime_folder(load_settings())
         assert live_connections(load_settings()) == []
+
+
+def test_a_temporary_folder_of_another_users_is_refused(
+    no_runtime_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    another = os.getuid() + 1
+    monkeypatch.setattr(os, "geteuid", lambda: another)
+    no_runtime_dir.with_name(f"imagemill-{another}").mkdir(mode=0o700)
+    with pytest.raises(SettingsError, match="must be a folder of yours"):
+        runtime_folder(load_settings())
 
 
 def test_a_link_in_place_of_the_temporary_folder_is_refused(no_runtime_dir: Path, tmp_path: Path) -> None:

@@ -56,7 +56,22 @@ def test_built_in_models_are_known_without_a_file() -> None:
 
 
 @pytest.mark.parametrize(
-    "model", ["", "gpt2", "a/b/c", "a b/c", "../", "a/..", "-/x", "a//b", "models--a--b"]
+    "model",
+    [
+        "",
+        "gpt2",
+        "a/b/c",
+        "a b/c",
+        "../",
+        "a/..",
+        "-/x",
+        "a//b",
+        "models--a--b",
+        "a--b/c",
+        "a/b..c",
+        "a/b-",
+        "a./b",
+    ],
 )
 def test_a_name_of_no_known_form_is_refused(model: str) -> None:
     with pytest.raises(ModelError):
@@ -213,6 +228,16 @@ def test_without_the_network_the_local_cache_knows_the_branch(
     assert resolve_model("org/name").revision == COMMIT
     with pytest.raises(ModelError, match="give `revision: <commit>`"):
         resolve_model("org/name", "fp16")
+
+
+def test_a_branch_whose_name_leads_out_of_the_cache_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", _no_network)
+    (tmp_path / "hub" / "models--org--name" / "refs").mkdir(parents=True)
+    (tmp_path / "hub" / "elsewhere").write_text(COMMIT)
+    with pytest.raises(ModelError, match="the local cache does not know"):
+        resolve_model("org/name", "../../elsewhere")
 
 
 def test_a_server_that_refuses_connections_is_told_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:

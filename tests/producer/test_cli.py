@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import click.testing
 import pytest
 
-from jobs.errors import ImagemillError, Interrupted, JobError, LedgerError, ManifestError
+from jobs.errors import ImagemillError, Interrupted, JobError, LedgerError, ManifestError, SettingsError
 from jobs.layouts.stored_shard import image_key
 from jobs.ledger import Ledger
 from jobs.output import Output
@@ -79,6 +79,18 @@ def render(ledger: Ledger, count: int, failed: bool = False) -> None:
     claim = ledger.claim("w1", lease=30, loaded="", idle=9, load_time=0, models=())
     assert claim is not None and claim.kind == "finish"
     ledger.finish(claim)
+
+
+@pytest.mark.parametrize("command", ["run FILE", "plan FILE", "doctor OUT --repair", "retry cats-1"])
+def test_a_redis_that_strangers_could_use_is_refused_by_commands_that_come_to_it_in_their_own_ways(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setenv("IMAGEMILL_REDIS_URL", "redis://queue.invalid/0")
+    file = manifest(tmp_path)
+    arguments = command.replace("FILE", str(file)).replace("OUT", str(tmp_path)).split()
+    ended = click.testing.CliRunner().invoke(cli.command, arguments)
+    assert isinstance(ended.exception, SettingsError), ended
+    assert "beyond this machine Redis needs a password or TLS" in str(ended.exception)
 
 
 def test_help_names_every_command(call: Call) -> None:
@@ -262,7 +274,7 @@ def test_ctrl_c_ends_the_watching_and_says_that_the_job_goes_on(
     def pressed(_seconds: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(follow, "time", SimpleNamespace(sleep=pressed))
+    monkeypatch.setattr(follow, "time", SimpleNamespace(sleep=pressed, monotonic=lambda: 0.0))
     with pytest.raises(Interrupted, match="cats-1 goes on: `imagemill watch cats-1`") as caught:
         call(*(str(file) if argument == "FILE" else argument for argument in arguments))
     assert caught.value.exit_code == 130
@@ -273,7 +285,9 @@ def test_watching_without_a_worker_says_so_on_standard_error(
     call: Call, ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     call("submit", manifest(tmp_path))
-    monkeypatch.setattr(follow, "time", SimpleNamespace(sleep=lambda _seconds: render(ledger, 3)))
+    monkeypatch.setattr(
+        follow, "time", SimpleNamespace(sleep=lambda _seconds: render(ledger, 3), monotonic=lambda: 0.0)
+    )
     result = call("watch", "cats-1")
     assert result.stderr == "cats-1 waits: no worker is alive: start one with `imagemill-worker`\n"
     assert result.stdout.splitlines()[-1].startswith("finished: 3 images in ")

@@ -96,7 +96,7 @@ def test_a_given_folder_is_kept_and_its_data_served_again(binary: Path, tmp_path
         client.set("key", "value")
     with EmbeddedRedis(folder, binary=binary) as second, _client(second) as client:
         assert client.get("key") == "value"
-        assert second.url != first.url
+        assert urlsplit(second.url).password != urlsplit(first.url).password
     assert (folder / "appendonlydir").is_dir()
 
 
@@ -190,6 +190,13 @@ def test_a_folder_open_to_others_is_refused(tmp_path: Path) -> None:
     (tmp_path / "open").mkdir(mode=0o755)
     with pytest.raises(LedgerError, match="chmod 700"):
         EmbeddedRedis(tmp_path / "open").start()
+
+
+def test_a_folder_of_another_users_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "theirs").mkdir(mode=0o700)
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    with pytest.raises(LedgerError, match="must be yours alone"):
+        EmbeddedRedis(tmp_path / "theirs").start()
 
 
 def test_without_a_server_on_path_the_bundled_one_is_used(

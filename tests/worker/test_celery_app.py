@@ -59,3 +59,20 @@ print("all is well")
     )
     assert ended.stdout == "all is well\n", ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_a_redis_that_strangers_could_use_is_refused_by_whatever_loads_the_application_flower_too() -> None:
+    loaded = subprocess.run(
+        [sys.executable, "-c", "import worker.celery_app"],
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "IMAGEMILL_REDIS_URL": "redis://queue.invalid/0",
+        },
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert loaded.returncode == 1
+    assert "beyond this machine Redis needs a password or TLS" in loaded.stderr

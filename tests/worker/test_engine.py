@@ -721,6 +721,30 @@ def test_an_order_is_alone_only_when_all_before_it_is_written(desk: Desk, wait_u
     assert desk.deliveries == [1, 2]
 
 
+def test_nothing_enters_the_rows_until_what_was_alone_there_is_written(
+    desk: Desk, wait_until: Wait
+) -> None:
+    """Whoever dies of what comes next would have it charged."""
+    painter, may_write = Painter(), threading.Event()
+    alone = desk.order(1)
+    slow = replace(
+        alone, deliver=lambda outcome: (may_write.wait(5), alone.deliver(outcome)), alone=lambda: None
+    )
+    engine = Engine(lambda _pipeline: painter)
+    try:
+        engine.submit([slow, desk.order(2)])
+        engine.start()
+        wait_until(lambda: engine.images == 1, "the first is painted")
+        deadline = time.monotonic() + 0.5
+        wait_until(lambda: time.monotonic() > deadline, "the next would have come")
+        assert painter.steps == [[1]]
+        may_write.set()
+        wait_until(lambda: 2 in desk.outcomes, "the next is delivered")
+    finally:
+        may_write.set()
+        engine.close()
+
+
 def test_an_order_to_be_alone_can_be_withdrawn_and_refused(
     desk: Desk, start: Start, wait_until: Wait
 ) -> None:

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from jobs.errors import ModelError
 from jobs.models import folder_revision
+from worker import pipelines
 from worker.pipelines import load_model
 from worker.shapes_random import build
 
@@ -135,6 +137,40 @@ def test_a_pickle_in_the_place_of_weights_is_refused_and_not_opened(
     with pytest.raises(ModelError, match=f"{component}: its weights are pickles"):
         load_model(str(copy), folder_revision(copy), "auto", "cpu")
     assert not burst.exists()
+
+
+@pytest.mark.parametrize(
+    ("component", "weights", "pickled"),
+    [
+        ("unet", "diffusion_pytorch_model", "diffusion_pytorch_model"),
+        ("vae", "diffusion_pytorch_model", "diffusion_pytorch_model"),
+        ("text_encoder", "model", "pytorch_model"),
+    ],
+)
+def test_a_sound_pickle_beside_other_safetensors_than_those_that_are_loaded_is_not_loaded(
+    folder: Path, tmp_path: Path, component: str, weights: str, pickled: str
+) -> None:
+    copy = tmp_path / "copy" / component
+    shutil.copytree(folder, copy.parent)
+    sound = copy / f"{weights}.safetensors"
+    torch.save(load_file(sound), copy / f"{pickled}.bin")
+    sound.rename(copy / "others.safetensors")
+    with pytest.raises(ModelError, match=r"cannot be loaded: (?s:.*) weights"):
+        load_model(str(copy.parent), folder_revision(copy.parent), "auto", "cpu")
+
+
+def test_code_in_a_model_is_not_run_also_where_nobody_looked_for_it(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy, ran = tmp_path / "copy", tmp_path / "ran"
+    shutil.copytree(folder, copy)
+    (copy / "unet" / "mine.py").write_text(f"open({str(ran)!r}, 'w')\nclass Mine: ...\n")
+    index = json.loads((copy / "model_index.json").read_text())
+    (copy / "model_index.json").write_text(json.dumps(index | {"unet": ["mine", "Mine"]}))
+    monkeypatch.setattr(pipelines, "check_harmless", lambda _folder: None)
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_model(str(copy), folder_revision(copy), "auto", "cpu")
+    assert not ran.exists()
 
 
 def test_code_in_a_model_is_refused_and_not_run(folder: Path, tmp_path: Path) -> None:

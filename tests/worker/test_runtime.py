@@ -16,7 +16,7 @@ import pytest
 
 from jobs import redis_keys
 from jobs.errors import LedgerUnavailable, OutputError
-from jobs.job import JobSpec, JobStatus
+from jobs.job import Claim, JobSpec, JobStatus
 from jobs.ledger import Ledger
 from jobs.output import Output
 from jobs.request import Entry, ImageRequest
@@ -77,6 +77,17 @@ class Worker:
 
     def serve(self) -> dict[str, Any] | None:
         return self.runtime.serve(lambda job_id, shard: self.announced.append((job_id, shard)))
+
+    def claim(self, name: str) -> Claim:
+        """What another worker claims."""
+        claim = self.ledger.claim(name, lease=30, loaded="", idle=9, load_time=0, models=())
+        assert claim is not None
+        return claim
+
+    def dies(self, job_id: str, shard: str) -> None:
+        """The lease of whoever holds this runs out and is reaped."""
+        self.ledger._redis.zadd(redis_keys.LEASES, {f"{job_id}/{shard}": 1})
+        self.ledger.reap()
 
     def status(self, job_id: str) -> JobStatus:
         return self.ledger.status(job_id)
@@ -238,6 +249,55 @@ def test_a_job_turned_to_another_output_when_all_is_rendered_is_not_finished_the
     assert sorted((rendered.folder / "cats").rglob("*")) == before
 
 
+def test_a_finishing_whose_lease_was_lost_while_it_slept_writes_no_report(
+    hire: Hire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = hire(lease=60.0)
+    job_id = worker.submit([1])
+    worker.serve()
+    # What its keeper knows is from before its sleep.
+    monkeypatch.setattr(worker.runtime._keeper, "_keep_house", lambda: None)
+    finish = finish_run.finish_output
+
+    def asleep(*arguments: Any, **options: Any) -> None:
+        worker.dies(job_id, "finish")
+        assert worker.claim("w2").kind == "finish"
+        finish(*arguments, **options)
+
+    monkeypatch.setattr(finish_run, "finish_output", asleep)
+    assert worker.serve() == {"job": job_id, "ended": "lost"}
+    assert not (worker.folder / "cats" / "job.json").exists()
+    assert worker.status(job_id).state == "finishing"
+
+
+def test_who_sleeps_before_its_reports_rename_writes_none_once_another_job_has_begun(
+    hire: Hire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = hire()
+    job_id = worker.submit([1])
+    worker.serve()
+
+    def asleep(name: str, path: Path | None = None) -> None:
+        if name == "before rename" and path is not None and path.name == "job.json":
+            Output(worker.folder / "cats").close_attempts()
+
+    monkeypatch.setattr("jobs.failpoints._hook", [asleep])
+    assert worker.serve() == {"job": job_id, "ended": "lost"}
+    assert not (worker.folder / "cats" / "job.json").exists()
+
+
+def test_a_finishing_that_workers_died_of_is_done_without_a_preview(hire: Hire) -> None:
+    worker = hire()
+    job_id = worker.submit([1])
+    worker.serve()
+    for _ in range(3):
+        assert worker.claim("w2").kind == "finish"
+        worker.dies(job_id, "finish")
+    assert worker.serve() == {"job": job_id, "ended": "finished"}
+    assert json.loads((worker.folder / "cats" / "job.json").read_bytes())["outcome"] == "complete"
+    assert not (worker.folder / "cats" / "preview.jpg").exists()
+
+
 def test_without_an_output_root_it_writes_below_the_folder_where_it_was_started_alone(
     hire: Hire, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -258,7 +318,7 @@ def test_a_job_that_another_version_submitted_is_refused_with_the_reason(hire: H
     worker = hire()
     job_id = worker.submit([1])
     key = redis_keys.job(job_id, "spec")
-    spec = json.loads(worker.ledger._redis.get(key))  # type: ignore[arg-type]
+    spec = json.loads(worker.ledger._redis.get(key))
     worker.ledger._redis.set(key, json.dumps(spec | {"colour": "red"}))
     assert worker.serve() is None
     status = worker.status(job_id)
@@ -279,7 +339,7 @@ def test_what_enters_the_rows_is_told_to_the_ledger_before_the_keepers_next_roun
 
     def in_rows() -> list[int]:
         lease = worker.ledger._redis.hget(redis_keys.job(job_id, "leased"), "0")
-        return sorted(json.loads(lease).get("rows", [])) if lease else []  # type: ignore[arg-type]
+        return sorted(json.loads(lease).get("rows", [])) if lease else []
 
     wait_until(lambda: in_rows() == [0, 1, 2, 3], "the lease lists what is in the rows")
     told.join()

@@ -655,6 +655,26 @@ def test_an_output_outside_the_workers_root_is_refused_and_untouched(bench: Benc
     assert list(bench.output.spool.iterdir()) == []
 
 
+def test_a_link_put_in_for_the_spool_after_the_output_was_looked_at_gets_no_picture(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.submit(lines(2))
+    bench.root, outside = bench.output.path, tmp_path / "outside"
+    outside.mkdir()
+    look = Output.check_within
+
+    def look_too_early(output: Output, root: Path) -> None:
+        look(output, root)
+        output.spool.rmdir()
+        output.spool.symlink_to(outside)
+
+    monkeypatch.setattr(Output, "check_within", look_too_early)
+    assert bench.run().ended == "refused"
+    assert "IMAGEMILL_OUTPUT_ROOT" in bench.status().refusals["w1"]
+    assert bench.painter.seen == []
+    assert [file for file in outside.rglob("*") if file.is_file()] == []
+
+
 @pytest.mark.parametrize("method", ["adopt", "save", "commit"])
 def test_an_output_that_this_worker_cannot_write_is_refused_with_the_systems_words(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, method: str
@@ -845,6 +865,18 @@ def test_what_was_in_the_rows_when_workers_died_is_rendered_first_and_one_by_one
     assert sorted(forwards[:2]) == [[3], [6]]
     assert sorted(map(len, forwards[2:])) == [2, 4]
     assert bench.status().outcome == "complete"
+
+
+def test_of_a_shard_that_is_suspect_as_a_whole_every_image_is_rendered_by_itself(bench: Bench) -> None:
+    bench.submit(lines(5))
+    forwards: list[int] = []
+    paint = bench.painter._allowed
+    bench.painter._allowed = lambda asked, stop: (  # type: ignore[method-assign]
+        forwards.append(len(asked)),
+        paint(asked, stop),
+    )[1]
+    report = bench.run(dataclasses.replace(bench.claim(), all_suspect=True))
+    assert (report.ended, report.rendered, forwards) == ("committed", 5, [1] * 5)
 
 
 def test_the_ledger_knows_which_image_has_the_rows_alone_while_it_does(bench: Bench) -> None:
