@@ -90,7 +90,7 @@ def finish_output(
             f"{output.path}: another job has begun there; what describes it is that one's"
         ) from None
     whole = report.done + report.failed >= report.images
-    left = list(output.spool.glob("*/*")) if whole else [own]
+    left = _attempts(output) if whole else [own]
     check()
     _remove_from_spool(output, left)
 
@@ -113,6 +113,14 @@ def _describe(
     if found.total:
         card = dataset_card(found, failures=len(failures), preview=preview)
         _write_card(output.path / "README.md", card, own)
+
+
+def _attempts(output: Output) -> list[Path]:
+    """What lies in the spool's folders. What a link leads to is not this output's."""
+    if output.spool.is_symlink():
+        return []
+    folders = [folder for folder in output.spool.glob("*") if folder.is_dir() and not folder.is_symlink()]
+    return [one for folder in folders for one in folder.iterdir()]
 
 
 def _remove_from_spool(output: Output, left: Sequence[Path]) -> None:

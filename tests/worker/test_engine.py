@@ -709,9 +709,10 @@ def test_an_order_is_alone_only_when_all_before_it_is_written(desk: Desk, wait_u
     slow = replace(first, deliver=lambda outcome: (may_write.wait(5), first.deliver(outcome)))
     engine = Engine(lambda _pipeline: Painter())
     try:
-        engine.submit([replace(slow, alone=lambda: None), replace(desk.order(2), alone=began.set)])
+        engine.submit([slow])
         engine.start()
         wait_until(lambda: engine.images == 1, "the first is painted")
+        engine.submit([replace(desk.order(2), alone=began.set)])
         assert not began.wait(0.5)
         may_write.set()
         wait_until(lambda: 2 in desk.outcomes, "the second is delivered")

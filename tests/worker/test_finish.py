@@ -370,6 +370,21 @@ def test_who_slept_changes_nothing_that_describes_a_newer_job(output, monkeypatc
     assert (output.path / name).read_bytes() == before
 
 
+@pytest.mark.parametrize("link", ["spool", "spool/00007", "spool/00007/000001-a"])
+def test_what_a_link_in_the_spool_leads_to_is_left_alone(output, tmp_path, link):
+    put(output, 0, [a_line(1)])
+    (tmp_path / "dogs" / "00000" / "000001-a").mkdir(parents=True)
+    mine = tmp_path / "dogs" / "00000" / "000001-a" / "mine.png"
+    mine.touch()
+    place = output.private / link
+    if link == "spool":
+        output.spool.rename(output.private / "away")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.symlink_to(tmp_path / "dogs")
+    finish_output(output, a_report(images=1, done=1))
+    assert mine.exists()
+
+
 def test_the_spool_of_a_cancelled_job_keeps_what_was_rendered_and_not_the_finishings_own(output):
     put(output, 0, [a_line(1)])
     kept = output.spool / "00004" / "000001-a"

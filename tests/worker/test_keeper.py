@@ -156,6 +156,7 @@ def test_a_top_up_that_hangs_holds_no_renewal_up_and_is_not_sent_twice(
         wait_until(lambda: sent, "it tops up")
         until = time.monotonic() + 3 * LEASE
         wait_until(lambda: time.monotonic() > until, "three leases pass")
+        assert ledger.reap() == 0
         assert keeper.state(held) == "held"
         assert ledger.status(job_id).shards_leased == 1
         assert len(sent) == 1
