@@ -467,14 +467,16 @@ def test_slow_writers_hold_the_engine_at_twice_the_rows(start: Start, wait_until
     gate, painter = threading.Event(), Painter()
     delivered: list[int] = []
     engine = start(painter, slow_orders(gate, delivered, 40))
-    wait_until(lambda: len(painter.steps) == 3, "the engine is one forward past what may wait")
-    held = threading.Event()
-    # Pictures of two forwards wait for the writers; those of the third cannot be handed on.
-    assert not held.wait(0.3)
-    assert (len(painter.steps), engine.images, delivered) == (3, 8, [])
-    engine.flush(timeout=0.05)
-    assert delivered == []
-    gate.set()
+    try:
+        wait_until(lambda: len(painter.steps) == 3, "the engine is one forward past what may wait")
+        held = threading.Event()
+        # Pictures of two forwards wait for the writers; those of the third cannot be handed on.
+        assert not held.wait(0.3)
+        assert (len(painter.steps), engine.images, delivered) == (3, 8, [])
+        engine.flush(timeout=0.05)
+        assert delivered == []
+    finally:
+        gate.set()  # or nobody could end the engine
     wait_until(lambda: len(delivered) == 40, "all are written")
     engine.flush(timeout=10)
     assert sorted(delivered) == list(range(40))
