@@ -43,7 +43,7 @@ class Worker:
         self.folder, self.ledger, self._job_spec = folder, Ledger(url), job_spec
         self.wakes: list[int] = []
         self.announced: list[tuple[str, str]] = []
-        given = {"output_root": folder, "min_free_disk": 0, "lease": 1.0, "rows": 4} | settings
+        given = {"output_root": folder, "min_free_disk": 0, "lease": 10.0, "rows": 4} | settings
         self.runtime = Runtime(Settings(**given), url, "w1", self.wake)  # type: ignore[arg-type]
         self.runtime.start()
 
