@@ -54,7 +54,7 @@ def test_submit_and_status_speak_json(farm, finished: Finish) -> None:
         {
             "job_id": "cats-1", "attached": False, "images": 4, "held": 0, "duplicates": 1,
             "output": str(farm.output), "remark": "a stand-in: its pictures are blocks of colour",
-            "skipped": 0, "skipped_rows": [],
+            "skipped": 0, "skipped_rows": [], "skipped_file": None,
         }
     ]  # fmt: skip
     again = json.loads(farm.command("submit", manifest, "--json").stdout)
@@ -131,16 +131,25 @@ def test_a_finished_job_cannot_be_steered_and_an_unfinished_one_not_retried(farm
     farm.check_exact(job_id, 4)
 
 
+def cpu_of(call: Callable[[], object]) -> float:
+    """Seconds of CPU that the processes of a call take, the least of five."""
+    taken = []
+    for _ in range(5):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        call()
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        taken.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return min(taken)
+
+
 def test_help_and_status_take_at_most_four_tenths_of_a_second_of_cpu(farm) -> None:
+    """Where the libraries alone that they need take more than a quarter, in proportion."""
+    libraries = [sys.executable, "-c", "import click, pydantic_settings, redis"]
+    bound = 0.4 * max(1.0, cpu_of(lambda: subprocess.run(libraries, check=True)) / 0.25)
     farm.submit(4)
     for arguments in (["--help"], ["status"], ["status", "cats-1"]):
-        taken = []
-        for _ in range(5):
-            before = resource.getrusage(resource.RUSAGE_CHILDREN)
-            assert farm.command(*arguments).returncode == 0
-            after = resource.getrusage(resource.RUSAGE_CHILDREN)
-            taken.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-        assert min(taken) <= 0.4, (arguments, taken)
+        taken = cpu_of(lambda arguments=arguments: farm.command(*arguments).check_returncode())
+        assert taken <= bound, (arguments, taken, bound)
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["status"], ["status", "--json"], ["pause", "cats-1"]])
@@ -215,7 +224,7 @@ def test_a_submit_killed_in_the_middle_is_gone_on_with(farm, wait_until: Wait) -
     assert 0 < at.cursor < images
     told = farm.command("submit", manifest)
     assert (told.returncode, told.stderr) == (0, "")
-    assert f"cats-1: {images} images to render" in told.stdout
+    assert f"cats-1: {images:,} images to render" in told.stdout
     assert "it was submitted before and goes on" in told.stdout
     assert farm.status("cats-1").state == "sealed"
     assert stored_prompts(farm, "cats-1") == [f"picture {n}" for n in range(images)]

@@ -173,7 +173,7 @@ def test_no_process_outlives_a_run_that_is_killed(mill: Run, wait_until: Wait) -
 
 
 def test_another_terminal_finds_a_live_run(mill: Run, wait_until: Wait) -> None:
-    process = mill.start("run", mill.manifest(160), "--gpus", "none", instant_seconds=0.2)
+    process = mill.start("run", mill.manifest(160), "--gpus", "none", instant_seconds=1.0)
     wait_until(lambda: mill.finished_images() >= 8, "the job is under way")
     told = mill.call("status", "--json")
     assert (told.returncode, told.stderr) == (0, "")
