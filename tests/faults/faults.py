@@ -322,10 +322,13 @@ def submit_killed(field: Field) -> Verdict:
 def submitted_twice(field: Field) -> Verdict:
     """Two submissions of one manifest at once."""
     with field.side(80, shard_size=1) as leg:
+        # So slow that the job is not over before the third looks at it.
+        field.pace(0.5)
         both = [field.armed_submit(leg.name) for _ in range(2)]
         field.hit()
         assert [producer.wait(60) for producer in both] == [0, 0], field.log("producer")[-2000:]
         field.submit_again(leg)
+        field.pace(0)
         return field.finish(leg)
 
 
