@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jobs.errors import OutputError
-from jobs.findings import Cut, Problem, ShardFindings, counted, shown
+from jobs.findings import Cut, Problem, ShardFindings
 from jobs.layouts.files import METADATA, FolderShard
 from jobs.layouts.stored_shard import shard_number
 from jobs.layouts.webdataset import TarShard
@@ -24,6 +24,7 @@ from jobs.quarantine import QUARANTINE
 from jobs.shard_folder import examine_shard
 from jobs.shard_tar import examine_tar
 from jobs.soundness import RENDER_AGAIN, TAKE_OUT
+from jobs.wording import counted, shown
 
 _THREADS = min(8, os.cpu_count() or 1)
 _OWN_FILES = frozenset({"job.json", "failures.jsonl", "preview.jpg", "README.md"})

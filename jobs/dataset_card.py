@@ -16,9 +16,9 @@ from typing import Any
 import yaml
 
 from jobs.column_kinds import Kind, kind_of, merged
+from jobs.columns import RENDERED_PREFIX
 from jobs.layouts.stored_shard import LayoutName
 from jobs.layouts.webdataset import TarShard
-from jobs.metadata import RENDERED_PREFIX
 from jobs.output import Output
 
 MARK = "<!-- Written by imagemill after every job. Remove this line to keep a text of your own. -->"

@@ -62,16 +62,6 @@ class Problem:
         return self.file if self.line is None else f"{self.file}:{self.line}"
 
 
-def shown(name: str) -> str:
-    """A file's name for a person's eyes: what cannot be printed is escaped."""
-    return name if name.isprintable() else ascii(name)[1:-1]
-
-
-def counted(number: int, noun: str) -> str:
-    """`1 image`, `20,000 images`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 class Held(NamedTuple):
     """A sound image: its line in the shard's metadata (of a tar: its member), and its file there."""
 

@@ -16,11 +16,12 @@ from itertools import pairwise
 from pathlib import Path
 
 from jobs.dataset_card import is_ours
-from jobs.findings import Problem, counted, shown
+from jobs.findings import Problem
 from jobs.layouts.stored_shard import shard_name, shard_number
 from jobs.output import Output
 from jobs.quarantine import QUARANTINE
 from jobs.soundness import file_problem, read_plain
+from jobs.wording import counted, shown
 
 _NAMED = 10
 """Ranges of numbers that are named."""

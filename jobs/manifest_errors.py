@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
-from jobs.yaml_marks import REFUSED, Document, Location, Problem, dotted, printable, shortened
+from jobs.wording import printable, shortened
+from jobs.yaml_marks import REFUSED, Document, Location, Problem, dotted
 
 MAX_TOLD: Final = 20
 

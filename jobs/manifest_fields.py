@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Iterator
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from jobs.bounds import COUNTS, LEAST_GUIDANCE, MOST_GUIDANCE, SEEDS, SIDES, STEPS
 from jobs.errors import ManifestError
-from jobs.metadata import column_problem
 from jobs.models import name_trouble
 from jobs.schedulers import SCHEDULERS, find_scheduler
-
-MAX_SEED: Final = 2**63 - 1
-
-# The numbers that a setting may have: pydantic's types below and the rows of prompt files both ask these.
-SIDES: Final = range(8, 8192 + 8, 8)
-STEPS: Final = range(1, 1000 + 1)
-SEEDS: Final = range(MAX_SEED + 1)
-COUNTS: Final = range(1, 1_000_000 + 1)
-LEAST_GUIDANCE: Final = 1.0
-MOST_GUIDANCE: Final = 100.0
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _MAX_RETENTION = 3650 * 86400
@@ -57,46 +45,6 @@ def _latents_name(name: str) -> str:
     if not name.endswith((".npy", ".safetensors")):
         raise PydanticCustomError("latents", "must name a .npy or .safetensors file")
     return name
-
-
-def _storable(value: JsonValue) -> str | None:
-    """Why a column's value cannot be kept as JSON in a table; None when it can."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return "must be finite: JSON has no inf or nan; use null"
-    if isinstance(value, int) and not -(2**63) <= value < 2**63:
-        return "must fit in 64 bits: write it in quotes"
-    if isinstance(value, str):
-        if "\x00" in value:
-            return "must not hold the character NUL: remove it"
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            return "must not hold half of a surrogate pair: remove it"
-    below: Iterator[JsonValue] = iter(())
-    if isinstance(value, list):
-        below = iter(value)
-    elif isinstance(value, dict):
-        below = (part for item in value.items() for part in item)
-    return next((trouble for part in below if (trouble := _storable(part)) is not None), None)
-
-
-def deeper_than(depth: int, value: object) -> bool:
-    """Whether lists and mappings in `value` are nested deeper. No recursion: it is asked before others do."""
-    level = [value]
-    for _ in range(depth):
-        around = [one for one in level if isinstance(one, (list, dict))]
-        level = [part for one in around for part in (one.values() if isinstance(one, dict) else one)]
-    return any(isinstance(one, (list, dict)) for one in level)
-
-
-def column_trouble(name: str, value: JsonValue) -> str | None:
-    """Why a user's column cannot stand in the metadata, with the remedy; None when it can."""
-    if name == "":
-        return "has no name: give it one"
-    problem = column_problem(name)
-    if problem is not None:
-        return f"{problem}: choose another"
-    return _storable(name) or _storable(value)
 
 
 ModelName = Annotated[str, AfterValidator(_known_form)]

@@ -17,6 +17,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from jobs.columns import MAX_DEPTH, column_trouble, deeper_than
 from jobs.manifest_fields import (
     Count,
     Guidance,
@@ -27,11 +28,8 @@ from jobs.manifest_fields import (
     Side,
     Steps,
     Text,
-    column_trouble,
-    deeper_than,
 )
 from jobs.prompt_template import template_trouble
-from jobs.yaml_marks import MAX_DEPTH
 
 
 class Strict(BaseModel):

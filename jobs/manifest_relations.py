@@ -7,7 +7,7 @@ from collections.abc import Container, Iterator
 from math import prod
 from typing import Any, Final
 
-from jobs.manifest_fields import MAX_SEED
+from jobs.bounds import MAX_SEED
 from jobs.yaml_marks import REFUSED, Document, Problem
 
 _MOST_COMBINATIONS: Final = 100_000

@@ -10,10 +10,9 @@ from functools import cache
 from types import NoneType
 from typing import Any
 
+from jobs.columns import RENDERED_PREFIX, column_problem
 from jobs.request import REQUEST_FIELDS, Entry, ImageRequest
 from jobs.schedulers import find_scheduler
-
-RENDERED_PREFIX = "rendered_"
 
 _SETTINGS = tuple(name for name in REQUEST_FIELDS if name != "prompt")
 _WHOLE = ("height", "width", "num_inference_steps", "seed", "image_quality")
@@ -24,11 +23,6 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "init_latents": (str, NoneType),
 }
 """What JSON has for each field of a request, and for a row's caption."""
-_OWN_NAMES = frozenset(
-    {*REQUEST_FIELDS, "file_name", "file_names", "text", "image_id", "id", "job_id", "flagged", "sha256"}
-)
-_FEATURE_NAMES = frozenset({"image", "images"})
-"""What Hugging Face's imagefolder calls the pictures themselves."""
 
 
 @cache
@@ -40,15 +34,6 @@ def imagemill_version() -> str:
         return version("imagemill")
     except PackageNotFoundError:
         return "0.0"
-
-
-def column_problem(name: str) -> str | None:
-    """Why a user's column cannot have this name in the metadata, or None when it can."""
-    if name in _OWN_NAMES or name.startswith(RENDERED_PREFIX):
-        return f"{name!r} is a name of imagemill's own metadata"
-    if name in _FEATURE_NAMES or name.endswith(("_file_name", "_file_names")):
-        return f"{name!r} means a picture to Hugging Face's imagefolder"
-    return None
 
 
 def metadata_row(

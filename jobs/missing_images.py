@@ -11,7 +11,7 @@ from pathlib import Path
 
 from jobs.errors import ImagemillError, LatentsError, ManifestError
 from jobs.expand import Identified, identify, narrowed
-from jobs.findings import Problem, counted, shown
+from jobs.findings import Problem
 from jobs.kept_manifest import KeptManifest
 from jobs.manifest import Manifest
 from jobs.manifest_latents import gather_latents
@@ -21,6 +21,7 @@ from jobs.output import Output
 from jobs.prompt_files.find import source_trouble
 from jobs.prompt_files.sources import Reading
 from jobs.soundness import file_problem, read_plain
+from jobs.wording import counted, shown
 
 _NAMED = 3
 """Images, and files, that are named in one line."""
@@ -176,7 +177,7 @@ def _sha256(path: Path) -> str:
 
 def _latents_sha256(path: Path) -> str:
     """Likewise, of what a file of initial latents means. Raises LatentsError for what is none."""
-    from jobs.latents import latents_sha256, read_latents  # numpy, which nearly no manifest needs
+    from jobs.latents import latents_sha256, read_latents
 
     _check_plain(path)
     return latents_sha256(read_latents(path))

@@ -15,12 +15,12 @@ from typing import Any
 
 import zstandard
 
+from jobs.bounds import PLAIN
+from jobs.columns import MAX_DEPTH, column_trouble, deeper_than, plain_cell
 from jobs.errors import BrokenShard, LedgerError
 from jobs.layouts.stored_shard import SHARD_LIMIT
-from jobs.manifest_fields import column_trouble, deeper_than
-from jobs.prompt_files.row_reader import PLAIN, plain_cell
 from jobs.request import SETTINGS, Entry, ImageRequest, derived_seed, quoted, settings_of
-from jobs.yaml_marks import MAX_DEPTH, shortened
+from jobs.wording import shortened
 
 WIRE_VERSION = 1
 _MAX_BYTES = 256 << 20

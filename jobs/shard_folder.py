@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.findings import Cut, Held, Kind, Problem, ShardFindings, shown
+from jobs.findings import Cut, Held, Kind, Problem, ShardFindings
 from jobs.layouts.files import METADATA
 from jobs.layouts.stored_shard import REPAIRED, shard_name
 from jobs.output import Output
@@ -29,6 +29,7 @@ from jobs.soundness import (
     repaired_places,
     request_in,
 )
+from jobs.wording import shown
 
 
 def examine_shard(output: Output, shard: int) -> ShardFindings:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jobs.errors import OutputError
-from jobs.findings import Cut, Held, Kind, Problem, ShardFindings, shown
+from jobs.findings import Cut, Held, Kind, Problem, ShardFindings
 from jobs.layouts.shard_table import check_parquet, parquet_bytes, read_table, shard_table, written_by
 from jobs.layouts.stored_shard import FAILURES, REPAIRED
 from jobs.layouts.tar_file import DamagedTar, Member, TarReader
@@ -29,6 +29,7 @@ from jobs.soundness import (
     repaired_places,
     request_in,
 )
+from jobs.wording import shown
 
 MAKE_ANEW = "`--repair` makes it anew from the tar"
 

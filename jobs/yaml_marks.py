@@ -15,13 +15,14 @@ from typing import Any, Final
 
 import yaml
 
+from jobs.columns import MAX_DEPTH
 from jobs.errors import ManifestError
+from jobs.wording import shortened
 
 MAX_BYTES: Final = 64 << 20
 """A larger file is refused, and so is one whose aliases repeat more characters than this."""
 MAX_ALIASED_VALUES: Final = 1_000_000
 """How many values all aliases of a file may stand for."""
-MAX_DEPTH: Final = 50
 
 Location = tuple[str | int, ...]
 """The way to a value: `("prompts", 3, "width")`."""
@@ -103,19 +104,6 @@ def dotted(path: Location) -> str:
         name = f"[{step}]" if isinstance(step, int) else shortened(step)
         text += f".{name}" if text and isinstance(step, str) else name
     return text
-
-
-def shortened(text: str, length: int = 60) -> str:
-    """`text` on one line, cut to `length` characters for a message."""
-    text = printable(text[: length + 1])
-    return text if len(text) <= length else text[: length - 1] + "…"
-
-
-def printable(text: str) -> str:
-    """`text` for a message: on one line, what a terminal would obey or hide escaped."""
-    if text.isprintable():
-        return text
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 def read_yaml(contents: bytes, name: str) -> Document:

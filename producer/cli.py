@@ -247,7 +247,7 @@ def retry(job: str, wait: bool) -> None:
 
     Its failures, and what was never rendered because it was cancelled or stopped.
     """
-    from jobs.findings import counted
+    from jobs.wording import counted
     from producer import show
     from producer.progress import counting
     from producer.retry import retry as retry_job

@@ -13,12 +13,13 @@ import click
 from jobs.checkup import Checkup, check_output
 from jobs.connection import live_connections, redis_url
 from jobs.errors import ImagemillError, Interrupted, OutputError
-from jobs.findings import Problem, counted
+from jobs.findings import Problem
 from jobs.layouts.stored_shard import StoredShard, shard_name
 from jobs.ledger_view import LedgerView
 from jobs.output import Output
 from jobs.quarantine import Repair, as_json, set_aside
 from jobs.settings import Settings
+from jobs.wording import counted
 from producer.progress import counting
 
 
@@ -108,7 +109,7 @@ def _send_back(output: Output, repair: Repair, settings: Settings) -> SentBack:
         if settings.redis_url is None and not live_connections(settings):
             return SentBack()
         from jobs.ledger import Ledger
-        from producer.retry import retry  # imports Celery
+        from producer.retry import retry
 
         url = redis_url(settings)
         ledger = Ledger(url)

@@ -20,11 +20,11 @@ from jobs.export.pictures import OutputSource
 from jobs.export.shards import write_shards
 from jobs.export.source import PictureSource, Row, check_exportable
 from jobs.export.target import appearing, check_free
-from jobs.findings import counted
 from jobs.output import Output
 from jobs.prompt_files.sources import Reading
 from jobs.settings import Settings
 from jobs.tally import Tally
+from jobs.wording import counted
 from producer.prepare import prepare
 from producer.progress import counting
 from producer.show import print_skipped

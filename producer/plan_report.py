@@ -13,8 +13,8 @@ import click
 
 from jobs.durable import written_atomically
 from jobs.errors import OutputError
-from jobs.findings import counted, shown
 from jobs.plan import Listed
+from jobs.wording import counted, shown
 from producer.plan import Orphan, Plan
 from producer.show import duration
 

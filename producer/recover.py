@@ -26,15 +26,7 @@ from jobs.request import Entry
 from jobs.settings import Settings
 from producer.prepare import Prepared, prepare
 from producer.staging import Staging
-from producer.submit import (
-    digest,
-    file_hashes,
-    job_spec,
-    keep_inputs,
-    os_errors_as_ours,
-    wake_ups,
-    written,
-)
+from producer.submit import digest, file_hashes, job_spec, keep_inputs, os_errors_as_ours, wake_ups, written
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobs.findings import counted
 from jobs.job import JobStatus
+from jobs.wording import counted
 
 if TYPE_CHECKING:
     from producer.recover import Recovered

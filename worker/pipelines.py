@@ -12,7 +12,8 @@ import transformers
 from huggingface_hub import hf_hub_download
 
 from jobs.errors import ModelError
-from jobs.models import BUILT_IN, check_harmless, folder_revision
+from jobs.model_folder import check_harmless, folder_revision
+from jobs.models import BUILT_IN
 from worker.image_diffusion_model import ImageDiffusionModel
 from worker.precision import resolve_device, resolve_precision
 from worker.schedulers import build_scheduler

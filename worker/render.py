@@ -15,6 +15,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 
+from jobs.columns import RENDERED_PREFIX
 from jobs.errors import ImagemillError, RenderError
 from jobs.latents import read_input
 from jobs.layouts.files import METADATA
@@ -32,20 +33,11 @@ from jobs.manifest_fields import (
     Steps,
     Text,
 )
-from jobs.metadata import RENDERED_PREFIX
 from jobs.request import ImageRequest
 from jobs.settings import Settings
 from worker.encode import encode, read_request
 from worker.load_renderer import load_renderer
-from worker.renderer import (
-    BrokenDevice,
-    Bucket,
-    OutOfMemory,
-    Picture,
-    Pipeline,
-    Renderer,
-    rows_alone,
-)
+from worker.renderer import BrokenDevice, Bucket, OutOfMemory, Picture, Pipeline, Renderer, rows_alone
 
 _ROWS = range(1, 1024 + 1)
 """Of a forward: what --rows takes, and one for an image alone."""

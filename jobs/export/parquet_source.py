@@ -16,7 +16,7 @@ from jobs.export.exact_rows import restored
 from jobs.export.parquet import IMAGE, MARK, ROWS
 from jobs.export.source import Picture, Row
 from jobs.layouts.stored_shard import sound_row
-from jobs.yaml_marks import printable
+from jobs.wording import printable
 
 if TYPE_CHECKING:
     import pyarrow

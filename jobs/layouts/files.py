@@ -22,14 +22,7 @@ from typing import Any
 
 from jobs.durable import fsync_folder, write_atomically
 from jobs.failpoints import failpoint
-from jobs.layouts.stored_shard import (
-    FAILURES,
-    damaged,
-    shard_name,
-    shard_number,
-    sound_failure,
-    sound_row,
-)
+from jobs.layouts.stored_shard import FAILURES, damaged, shard_name, shard_number, sound_failure, sound_row
 from jobs.metadata import Failure
 
 METADATA = "metadata.jsonl"

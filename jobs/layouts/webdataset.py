@@ -34,14 +34,7 @@ from jobs.durable import fsync_folder, write_atomically, written_atomically
 from jobs.errors import OutputError
 from jobs.failpoints import failpoint
 from jobs.layouts.shard_table import check_parquet, parquet_bytes, shard_table
-from jobs.layouts.stored_shard import (
-    FAILURES,
-    damaged,
-    shard_name,
-    shard_number,
-    sound_failure,
-    sound_row,
-)
+from jobs.layouts.stored_shard import FAILURES, damaged, shard_name, shard_number, sound_failure, sound_row
 from jobs.layouts.tar_file import DamagedTar, Member, TarReader, TarWriter
 from jobs.metadata import Failure
 

@@ -15,7 +15,7 @@ from jobs.arrow_columns import check_pyarrow
 from jobs.errors import ManifestError, OutputError
 from jobs.manifest_parts import first_twice
 from jobs.prompt_files.lines import Record
-from jobs.yaml_marks import printable, shortened
+from jobs.wording import printable, shortened
 
 if TYPE_CHECKING:
     from pyarrow import DataType

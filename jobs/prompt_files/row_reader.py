@@ -7,91 +7,20 @@ times as fast; of any other pydantic has the last word, and the words for what i
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
-from math import isfinite
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from pydantic import ValidationError
 
+from jobs.bounds import PLAIN, plain_text
+from jobs.columns import plain_cell
 from jobs.errors import ManifestError
 from jobs.line import Line, line_of
 from jobs.manifest_errors import problems_of, unknown_key
-from jobs.manifest_fields import (
-    COUNTS,
-    LEAST_GUIDANCE,
-    MOST_GUIDANCE,
-    SEEDS,
-    SIDES,
-    STEPS,
-)
 from jobs.manifest_parts import DefaultSettings, PromptLine, PromptSource, Sweep
 from jobs.manifest_relations import ColumnKinds, last_seed_trouble
-from jobs.schedulers import find_scheduler
-from jobs.yaml_marks import shortened
-
-
-def _text(value: object) -> str | None:
-    if type(value) is not str or "\0" in value:
-        return None
-    if not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            return None
-    return value
-
-
-def _whole(numbers: range) -> Callable[[object], int | None]:
-    return lambda value: value if type(value) is int and value in numbers else None
-
-
-_seed = _whole(SEEDS)
-
-
-def _guidance(value: object) -> float | None:
-    if type(value) not in (int, float):
-        return None
-    return float(value) if LEAST_GUIDANCE <= value <= MOST_GUIDANCE else None  # type: ignore[arg-type, operator]
-
-
-def _scheduler(value: object) -> str | None:
-    try:
-        return find_scheduler(value).name if type(value) is str else None
-    except ManifestError:
-        return None
-
-
-def _seeds(value: object) -> tuple[int, ...] | None:
-    if type(value) not in (list, tuple) or not value:
-        return None
-    return tuple(value) if all(_seed(seed) is not None for seed in value) else None  # type: ignore[attr-defined, arg-type]
-
-
-def plain_cell(value: object) -> object | None:
-    """A column's value, when it is a plain one."""
-    if type(value) is int:
-        return value if -(2**63) <= value < 2**63 else None
-    if type(value) is float:
-        return value if isfinite(value) else None
-    return value if type(value) is bool else _text(value)
-
-
-PLAIN: Final[Mapping[str, Callable[[Any], Any]]] = {
-    "prompt": _text,
-    "negative_prompt": _text,
-    "height": _whole(SIDES),
-    "width": _whole(SIDES),
-    "num_inference_steps": _whole(STEPS),
-    "guidance_scale": _guidance,
-    "scheduler": _scheduler,
-    "seed": _seed,
-    "images_per_prompt": _whole(COUNTS),
-    "seeds": _seeds,
-    "id": _text,
-}
-"""For each field a function from a value that is right beyond doubt to what PromptLine makes of it; None for
-any other value."""
+from jobs.wording import shortened
 
 _WHOLE = re.compile(r"[-+]?[0-9]{1,40}")
 _DECIMAL = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
@@ -135,7 +64,7 @@ class RowReader:
         if len(row) != 1 or self._seeds_given:
             return None
         [(name, value)] = row.items()
-        return _text(value) if self._names.get(name) == "prompt" else None
+        return plain_text(value) if self._names.get(name) == "prompt" else None
 
     def line(self, row: Mapping[str, Any], number: int) -> Line | ManifestError:
         """The row as a line, or all that is wrong with it."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from jobs.errors import ManifestError
 from jobs.manifest_parts import first_twice
 from jobs.prompt_files.lines import Record, bounded_lines, not_utf8
-from jobs.yaml_marks import printable, shortened
+from jobs.wording import printable, shortened
 
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _TORN = "a quote opened on line {} is {}: close it where its cell ends, or mend the row"

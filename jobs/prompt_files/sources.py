@@ -19,7 +19,7 @@ from jobs.prompt_files.ahead import rows_ahead
 from jobs.prompt_files.find import TEXTS, files_of, source_trouble
 from jobs.prompt_files.lines import Record
 from jobs.prompt_files.row_reader import RowReader
-from jobs.yaml_marks import printable
+from jobs.wording import printable
 
 if TYPE_CHECKING:
     from jobs.manifest import Manifest

@@ -31,6 +31,7 @@ from hypothesis import HealthCheck, assume, given, seed, settings
 from hypothesis import strategies as st
 
 from jobs.checkup import check_output
+from jobs.columns import column_trouble
 from jobs.dataset_card import contents
 from jobs.errors import ImagemillError, LedgerError, ManifestError
 from jobs.expand import base_request, identify
@@ -38,7 +39,6 @@ from jobs.export.pictures import pictures
 from jobs.layouts.stored_shard import LayoutName
 from jobs.layouts.tar_file import TarReader, TarWriter
 from jobs.manifest import Manifest, load_manifest
-from jobs.manifest_fields import column_trouble
 from jobs.manifest_latents import gather_latents
 from jobs.metadata import Failure
 from jobs.models import BUILT_IN

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from jobs.errors import ManifestError, ModelError
-from jobs.manifest import Manifest, PromptLine, json_schema, load_manifest
+from jobs.manifest import Manifest, json_schema, load_manifest
+from jobs.manifest_parts import PromptLine
 
 HEAD = "name: cats\nmodel: shapes-random\n"
 

@@ -4,7 +4,8 @@ import sys
 
 import pytest
 
-from jobs.metadata import Failure, column_problem, metadata_row, parameters_text, request_of_row
+from jobs.columns import column_problem
+from jobs.metadata import Failure, metadata_row, parameters_text, request_of_row
 from jobs.request import Entry, ImageRequest
 
 REQUEST = ImageRequest(

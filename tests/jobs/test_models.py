@@ -12,7 +12,8 @@ from huggingface_hub.errors import OfflineModeIsEnabled
 
 import jobs.models
 from jobs.errors import ModelError
-from jobs.models import ModelRef, folder_revision, resolve_model
+from jobs.model_folder import folder_revision
+from jobs.models import ModelRef, resolve_model
 
 COMMIT = "133a221b8aa7292a167afc5127cb63fb5005638b"
 

@@ -4,8 +4,9 @@ import time
 
 import pytest
 
+from jobs.columns import MAX_DEPTH
 from jobs.errors import ManifestError
-from jobs.yaml_marks import MAX_ALIASED_VALUES, MAX_BYTES, MAX_DEPTH, REFUSED, read_yaml
+from jobs.yaml_marks import MAX_ALIASED_VALUES, MAX_BYTES, REFUSED, read_yaml
 
 
 def _texts(text: str) -> list[str]:

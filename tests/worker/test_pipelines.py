@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from jobs.errors import ModelError
-from jobs.models import folder_revision
+from jobs.model_folder import folder_revision
 from worker import pipelines
 from worker.pipelines import load_model
 from worker.shapes_random import build

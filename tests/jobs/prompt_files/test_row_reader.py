@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from jobs.bounds import PLAIN
 from jobs.errors import ManifestError
 from jobs.line import line_of
 from jobs.manifest_parts import ROW_FIELDS, DefaultSettings, PromptLine, PromptSource, Sweep
 from jobs.manifest_relations import ColumnKinds
-from jobs.prompt_files.row_reader import PLAIN, RowReader
+from jobs.prompt_files.row_reader import RowReader
 
 NAMES = {field: field for field in ROW_FIELDS}
 

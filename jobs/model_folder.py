@@ -1,0 +1,180 @@
+"""A pipeline folder: what its files hash to, whether loading it can run code, and the form of its latents."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from jobs.errors import ModelError
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_LIBRARIES = ("diffusers", "transformers", "stable_diffusion")
+"""Whose classes a pipeline may be made of (the last is where diffusers keeps its safety checker)."""
+_PICKLES = frozenset({".bin", ".ckpt", ".pkl", ".pt", ".pth"})
+_NOT_LOADED = "safety_checker"
+_LOADED_SUFFIXES = frozenset({".json", ".txt", ".safetensors", ".bin", ".model"})
+_CACHE_FROM = 1 << 20
+_SETTLED_NS = 2_000_000_000
+
+
+def check_harmless(folder: Path) -> None:
+    """Raise ModelError where loading the pipeline folder could run code that came with it.
+
+    That is: weights that are pickles alone, Python files or configurations that name them (`auto_map`), and
+    components of other libraries than diffusers and transformers.
+    """
+    try:
+        for component, library in _components(folder):
+            if library not in _LIBRARIES:
+                raise ModelError(
+                    f"{folder / 'model_index.json'}: {component} is of {library!r}: no code of a model's is "
+                    "run; name a pipeline of diffusers' and transformers' own classes"
+                )
+            for file in _listed(folder / component):
+                if file.suffix == ".py" or (file.name.endswith("config.json") and _names_code(file)):
+                    raise ModelError(
+                        f"{file}: is or names code of the model's, which is not run: remove it if the model "
+                        "loads without, or name another"
+                    )
+            suffixes = {file.suffix for file in _listed(folder / component)}
+            if suffixes & _PICKLES and ".safetensors" not in suffixes and component != _NOT_LOADED:
+                raise ModelError(
+                    f"{folder / component}: its weights are pickles, which run code when they are loaded: "
+                    "save the model as .safetensors (save_pretrained does), or name one that has them"
+                )
+    except OSError as error:
+        raise _unreadable(folder, error) from None
+
+
+def folder_revision(path: Path) -> str:
+    """ "sha256:" and the hash of what a pipeline folder's loader reads: names and contents, not its place.
+
+    These are model_index.json and the configs, vocabularies and weights in the folders of its components.
+    Hashes of large files are cached under the user's cache folder by (real path, size, times, inode).
+    Raises ModelError when the folder is no pipeline or cannot be read.
+    """
+    total = hashlib.sha256()
+    try:
+        for name, file in _pipeline_files(path):
+            total.update(f"{name}\0{_file_hash(file)}\n".encode())
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    return "sha256:" + total.hexdigest()
+
+
+def _unreadable(folder: Path, error: OSError) -> ModelError:
+    return ModelError(f"model = {folder}: cannot be read: {error.strerror}: {error.filename}")
+
+
+def _pipeline_files(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Relative name and path of each file that counts, sorted by name."""
+    found = {"model_index.json": folder / "model_index.json"}
+    for component, _library in _components(folder):
+        for file in _listed(folder / component):
+            if file.suffix in _LOADED_SUFFIXES and file.is_file():
+                found[f"{component}/{file.name}"] = file
+    yield from sorted(found.items())
+
+
+def _components(folder: Path) -> Iterator[tuple[str, object]]:
+    """Name and library of each component that model_index.json says the pipeline has."""
+    if not folder.is_dir():
+        raise ModelError(f"model = {folder}: there is no such folder")
+    index = folder / "model_index.json"
+    if not index.is_file():
+        raise ModelError(
+            f"model = {folder}: holds no model_index.json: name a diffusers pipeline folder,"
+            " as save_pretrained() writes it"
+        )
+    pipeline = _read_json(index)
+    if not isinstance(pipeline, dict):
+        raise ModelError(f"{index}: must hold a JSON object, as save_pretrained() writes it")
+    for component, loader in pipeline.items():
+        if not (isinstance(loader, list) and len(loader) == 2 and loader[1] is not None):
+            continue
+        if "/" in component or component in (".", ".."):
+            raise ModelError(f"{index}: {component!r} is no component's name")
+        yield component, loader[0]
+
+
+def _listed(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _names_code(file: Path) -> bool:
+    config = _read_json(file)
+    return isinstance(config, dict) and "auto_map" in config
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ModelError(f"{path}: is not JSON ({error}): save the model again") from None
+
+
+def _file_hash(path: Path) -> str:
+    """The hex SHA-256 of a file's contents, from the cache where that is safe."""
+    real = path.resolve()
+    before = real.stat()
+    if before.st_size < _CACHE_FROM:
+        return hashlib.sha256(real.read_bytes()).hexdigest()
+    key = json.dumps([str(real), before.st_size, before.st_mtime_ns, before.st_ctime_ns, before.st_ino])
+    cached = _cache_folder() / hashlib.sha256(key.encode()).hexdigest()
+    try:
+        known = cached.read_text("ascii")
+    except (OSError, UnicodeDecodeError):
+        known = ""
+    if _DIGEST.fullmatch(known):
+        return known
+    with real.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        after = os.fstat(file.fileno())
+    # A file written a moment ago may change again within the clock's grain and look the same.
+    settled = time.time_ns() - max(after.st_mtime_ns, after.st_ctime_ns) > _SETTLED_NS
+    if settled and (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns):
+        _remember(cached, digest)
+    return digest
+
+
+def _cache_folder() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME")
+    if base is not None and Path(base).is_absolute():
+        return Path(base) / "imagemill" / "hashes"
+    return Path(os.path.expanduser("~")) / ".cache" / "imagemill" / "hashes"  # noqa: PTH111 - as above
+
+
+def _remember(cached: Path, digest: str) -> None:
+    try:
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=cached.parent)
+        try:
+            with os.fdopen(handle, "w") as file:
+                file.write(digest)
+            Path(temporary).replace(cached)
+        except OSError:
+            Path(temporary).unlink(missing_ok=True)
+    except OSError:
+        return  # A cache that cannot be written (a read-only home) costs time, not truth.
+
+
+def latent_form(folder: Path) -> tuple[int | None, int | None]:
+    """Channels and scale of a pipeline's latents, from its UNet's and VAE's configs when both are there."""
+    try:
+        unet = _read_json(folder / "unet" / "config.json")
+        vae = _read_json(folder / "vae" / "config.json")
+        return int(unet["in_channels"]), int(2 ** (len(vae["block_out_channels"]) - 1))
+    except OSError:
+        return None, None
+    except (KeyError, TypeError, ValueError):
+        raise ModelError(
+            f"model = {folder}: its unet/config.json names no in_channels, or its vae/config.json no"
+            " block_out_channels: name a Stable Diffusion pipeline"
+        ) from None

@@ -1,0 +1,26 @@
+"""How messages write counts, names and values."""
+
+from __future__ import annotations
+
+
+def shortened(text: str, length: int = 60) -> str:
+    """`text` on one line, cut to `length` characters for a message."""
+    text = printable(text[: length + 1])
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def printable(text: str) -> str:
+    """`text` for a message: on one line, what a terminal would obey or hide escaped."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
+def shown(name: str) -> str:
+    """A file's name for a person's eyes: what cannot be printed is escaped."""
+    return name if name.isprintable() else ascii(name)[1:-1]
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 image`, `20,000 images`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
