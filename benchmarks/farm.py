@@ -16,15 +16,15 @@ from typing import Any
 import psutil
 import redis
 
-from jobs.job import JobStatus
-from jobs.ledger import Ledger
+from jobs.ledger.job import JobStatus
+from jobs.ledger.ledger import Ledger
+from jobs.ledger.redis_keys import job as job_key
 from jobs.lifeline import start_tied
-from jobs.output import Output
-from jobs.redis_keys import job as job_key
+from jobs.output.output import Output
 from jobs.settings import Settings
 from producer.embedded_redis import EmbeddedRedis
-from producer.prepare import prepare
-from producer.submit import submit
+from producer.submit.prepare import prepare
+from producer.submit.submit import submit
 
 POLL = 0.02
 """Seconds between two looks: how exact a time is."""

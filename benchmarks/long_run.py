@@ -28,7 +28,7 @@ from farm import Farm, farm, seconds_until
 from rich.console import Console
 from rich.progress import Progress
 
-from jobs import redis_keys
+from jobs.ledger import redis_keys
 
 MEGABYTE = 1 << 20
 WARM_UP = 0.2

@@ -30,15 +30,15 @@ import redis
 from rich.console import Console
 from rich.progress import Progress
 
-from jobs.job import JobStatus
-from jobs.ledger import Ledger
+from jobs.ledger.job import JobStatus
+from jobs.ledger.ledger import Ledger
 from jobs.lifeline import start_tied
-from jobs.output import Output
+from jobs.output.output import Output
 from jobs.settings import Settings
 from producer.embedded_redis import EmbeddedRedis
-from producer.plan import plan
-from producer.prepare import prepare
-from producer.submit import submit
+from producer.plan.plan import plan
+from producer.submit.prepare import prepare
+from producer.submit.submit import submit
 
 SIZE, SHARD_SIZE = 64, 64
 

@@ -27,11 +27,11 @@ from rich.table import Table
 
 from jobs.models import BUILT_IN
 from jobs.schedulers import SCHEDULERS
+from worker.diffusion.build_scheduler import build_scheduler
+from worker.diffusion.pipelines import load_model
+from worker.diffusion.sampling import sample
+from worker.engine.admission_queue import line_of
 from worker.image_diffusion_model import ImageDiffusionModel
-from worker.pipelines import load_model
-from worker.sampling import sample
-from worker.schedulers import build_scheduler
-from worker.waiting import line_of
 
 ROWS, SIZE, GOAL = 16, 64, 1e-5
 GUIDANCE, STEPS = (1.0, 7.5), (10, 25)

@@ -34,7 +34,7 @@ import redis
 from pyarrow import parquet
 from rich.progress import track
 
-from jobs.broker import celery_app
+from jobs.ledger.broker import celery_app
 from producer.embedded_redis import EmbeddedRedis
 
 SEED = 7

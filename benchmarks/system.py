@@ -26,21 +26,21 @@ from pathlib import Path
 import torch
 from rich.progress import track
 
-from jobs.ledger import Ledger
+from jobs.ledger.ledger import Ledger
 from jobs.lifeline import start_tied
 from jobs.models import BUILT_IN
 from jobs.request import ImageRequest
 from jobs.settings import Settings
 from producer.embedded_redis import EmbeddedRedis
-from producer.prepare import prepare
-from producer.submit import submit
-from worker.diffusion_renderer import DiffusionRenderer
-from worker.engine import Engine
-from worker.orders import Order
-from worker.pipelines import load_model
-from worker.renderer import Bucket, Pipeline
-from worker.schedulers import build_scheduler
-from worker.shapes_random import build
+from producer.submit.prepare import prepare
+from producer.submit.submit import submit
+from worker.diffusion.build_scheduler import build_scheduler
+from worker.diffusion.diffusion_renderer import DiffusionRenderer
+from worker.diffusion.pipelines import load_model
+from worker.diffusion.shapes_random import build
+from worker.engine.engine import Engine
+from worker.engine.renderer import Bucket, Pipeline
+from worker.engine.request_queue import Order
 
 ROWS, STEPS, SIZE, GUIDANCE, SCHEDULER = 16, 20, 64, 7.5, "DDIM"
 PER_BATCH = ROWS // 2

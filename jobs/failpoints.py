@@ -14,7 +14,7 @@ Failpoint = Literal[
     "chunk stored",  # part of a submission
     "claimed",  # the ledger gave a shard or a finishing
     "rendered",  # pictures left the rows
-    "before write",  # of any file that must be whole (`jobs.durable`); so are the next two
+    "before write",  # of any file that must be whole (`jobs.output.durable`); so are the next two
     "before rename",
     "after rename",
     "before commit",  # of a shard: its one step

@@ -14,9 +14,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.durable import write_atomically
 from jobs.errors import LatentsError, OutputError
 from jobs.models import ModelRef
+from jobs.output.durable import write_atomically
 
 MAX_BYTES: Final = 512 << 20
 """A larger file is refused: 16 channels of 2048x2048 float64 are as much."""

@@ -16,11 +16,11 @@ from jobs.errors import ImagemillError, Interrupted, JobError
 from producer.stops import stops_raise
 
 if TYPE_CHECKING:
-    from jobs.job import JobStatus
-    from jobs.ledger import Ledger
+    from jobs.ledger.job import JobStatus
+    from jobs.ledger.ledger import Ledger
     from jobs.settings import Settings
-    from producer.export import Form
-    from producer.prepare import Prepared
+    from producer.export.export import Form
+    from producer.submit.prepare import Prepared
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _NO_WORKER = "no worker is alive: start one with `imagemill-worker`; the jobs wait in Redis"
@@ -68,10 +68,10 @@ def plan(file: Path, limit: int | None, sample: int | None, orphans: Path | None
     from contextlib import ExitStack
 
     from jobs.settings import load_settings
-    from producer.plan import plan as plan_submission
-    from producer.plan_report import listing, report, to_json
-    from producer.prepare import prepare
+    from producer.plan.plan import plan as plan_submission
+    from producer.plan.report import listing, report, to_json
     from producer.progress import counting
+    from producer.submit.prepare import prepare
 
     _one_of(limit, sample)
     if orphans is not None and (limit is not None or sample is not None):
@@ -107,9 +107,9 @@ def submit(files: tuple[Path, ...], limit: int | None, sample: int | None, wait:
     from dataclasses import asdict
 
     from producer import show
-    from producer.prepare import prepare
     from producer.progress import counting
-    from producer.submit import packed_for, store
+    from producer.submit.prepare import prepare
+    from producer.submit.submit import packed_for, store
 
     _one_of(limit, sample)
     settings, url, ledger = _connect()
@@ -250,7 +250,7 @@ def retry(job: str, wait: bool) -> None:
     from jobs.wording import counted
     from producer import show
     from producer.progress import counting
-    from producer.retry import retry as retry_job
+    from producer.submit.retry import retry as retry_job
 
     _settings, url, ledger = _connect()
     try:
@@ -278,7 +278,7 @@ def recover(file: Path, as_json: bool) -> None:
 
     from producer import show
     from producer.progress import counting
-    from producer.recover import recover as recover_job
+    from producer.submit.recover import recover as recover_job
 
     settings, url, ledger = _connect()
     try:
@@ -308,9 +308,9 @@ def doctor(output: Path, repair: bool, as_json: bool) -> None:
     --repair moves broken pictures and wrong lines to OUT/.imagemill/quarantine and, where Redis holds its
     finished job, sends it back; else submitting the manifest again renders what is lacking.
     """
-    from jobs.output import Output
+    from jobs.output.output import Output
     from jobs.settings import load_settings
-    from producer.doctor import diagnose, report, to_json
+    from producer.doctor.doctor import diagnose, report, to_json
 
     diagnosis = diagnose(Output(output.resolve()), load_settings(), repair=repair)
     if as_json:
@@ -353,8 +353,8 @@ def export(
     from dataclasses import asdict
 
     from jobs.settings import load_settings
-    from producer.export import export as write_export
-    from producer.export import report
+    from producer.export.export import export as write_export
+    from producer.export.export import report
 
     exported = write_export(
         source.resolve(),
@@ -374,7 +374,7 @@ def export(
 @command.command()
 def schema() -> None:
     """Print the JSON schema of manifests, for editors."""
-    from jobs.manifest import json_schema
+    from producer.manifest.manifest import json_schema
 
     _print_json(json_schema())
 
@@ -400,7 +400,7 @@ def _gone_on_with() -> Iterator[None]:
 
 def _connect() -> tuple[Settings, str, Ledger]:
     from jobs.connection import redis_url
-    from jobs.ledger import Ledger
+    from jobs.ledger.ledger import Ledger
     from jobs.settings import load_settings
 
     settings = load_settings()

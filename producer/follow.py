@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 
 from jobs.errors import JobError, LedgerFull, LedgerUnavailable
-from jobs.job import JobStatus
-from jobs.ledger import Ledger
+from jobs.ledger.job import JobStatus
+from jobs.ledger.ledger import Ledger
 
 INTERVAL = 0.25
 """Seconds between two looks at the ledger."""

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import click
 
-from jobs.job import JobStatus
+from jobs.ledger.job import JobStatus
 from producer import show
 
 _EVERY = 5.0

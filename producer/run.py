@@ -14,18 +14,18 @@ import click
 
 from jobs.connection import publish, redis_url
 from jobs.errors import Interrupted, LedgerError, SettingsError
-from jobs.job import JobStatus
-from jobs.ledger import Ledger
+from jobs.ledger.job import JobStatus
+from jobs.ledger.ledger import Ledger
 from jobs.lifeline import start_tied
-from jobs.output import open_plain
+from jobs.output.output import open_plain
 from jobs.settings import PREFIX, Settings
 from producer import show
 from producer.embedded_redis import EmbeddedRedis
 from producer.follow import follow
-from producer.prepare import prepare
 from producer.progress import counting, show_progress
 from producer.stops import stops_raise
-from producer.submit import Submitted, submit
+from producer.submit.prepare import prepare
+from producer.submit.submit import Submitted, submit
 
 _STOP_SECONDS = 130
 """A worker gives its shards back within a micro-batch; on a CPU that can be minutes."""

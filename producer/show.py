@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobs.job import JobStatus
+from jobs.ledger.job import JobStatus
 from jobs.wording import counted
 
 if TYPE_CHECKING:
-    from producer.recover import Recovered
-    from producer.submit import Submitted
+    from producer.submit.recover import Recovered
+    from producer.submit.submit import Submitted
 
 Workers = Mapping[str, Mapping[str, str]]
 

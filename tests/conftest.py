@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from jobs.job import JobSpec, JobStatus
-from jobs.ledger import Ledger
+from jobs.ledger.job import JobSpec, JobStatus
+from jobs.ledger.ledger import Ledger
 from producer.embedded_redis import EmbeddedRedis
+from tests.rendered_output import rendered
+
+__all__ = ["rendered"]
 
 # One thread a forward, set before torch is loaded: the tiny models gain nothing from a second, whose spinning
 # takes the core from the servers and workers beside the test.

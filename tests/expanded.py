@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from jobs.expand import identify
-from jobs.manifest import Manifest
 from jobs.models import ModelRef
-from jobs.prompt_files.sources import Reading
 from jobs.request import Entry
+from producer.manifest.manifest import Manifest
+from producer.prompt_files.sources import Reading
+from producer.requests.expand import identify
 
 
 def expand(

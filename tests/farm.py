@@ -13,11 +13,11 @@ from typing import Protocol
 
 import psutil
 
-from jobs.job import JobStatus
-from jobs.ledger import Ledger
+from jobs.ledger.job import JobStatus
+from jobs.ledger.ledger import Ledger
 from jobs.settings import Settings
-from producer.prepare import prepare
-from producer.submit import submit
+from producer.submit.prepare import prepare
+from producer.submit.submit import submit
 
 BIN = Path(sys.executable).parent
 LEASE = 3.0

@@ -6,8 +6,8 @@ from typing import Any
 
 from celery import signals
 
-from jobs.broker import celery_app, wake
 from jobs.connection import redis_url
+from jobs.ledger.broker import celery_app, wake
 from jobs.lifeline import end_with_parent
 from jobs.settings import load_settings
 from worker import logs, process

@@ -76,7 +76,7 @@ def command(
     """
     if context.invoked_subcommand is not None:
         return
-    from worker.supervisor import run_worker
+    from worker.host.supervisor import run_worker
 
     if insecure:
         os.environ["IMAGEMILL_INSECURE"] = "1"  # the worker processes must hear of it, too
@@ -127,8 +127,8 @@ def render(
 
     `imagemill-worker --rows N render …` renders it with as many rows as its job did.
     """
-    from jobs.durable import write_atomically
     from jobs.errors import OutputError
+    from jobs.output.durable import write_atomically
     from jobs.settings import load_settings
     from worker.encode import SUFFIXES
     from worker.render import again_as_asked, again_as_in, parse_request

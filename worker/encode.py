@@ -21,7 +21,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from jobs.errors import OutputError, RenderError
-from jobs.metadata import parameters_text
+from jobs.output.metadata import parameters_text
 from jobs.request import ImageRequest
 
 Pixels = npt.NDArray[np.uint8]

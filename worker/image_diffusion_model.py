@@ -16,13 +16,13 @@ from tqdm import tqdm
 
 from jobs.errors import LatentsError, ModelError, RenderError
 from jobs.schedulers import find_scheduler
-from worker.denoiser import Denoiser, LatentImage
-from worker.precision import Precision, resolve_device, resolve_precision
-from worker.sampling import sample
-from worker.scheduler_table import SchedulerTable, compile_scheduler
-from worker.schedulers import build_scheduler, correct_scheduler
-from worker.text_embeds import TextEmbeds
-from worker.waiting import line_of
+from worker.diffusion.build_scheduler import build_scheduler, correct_scheduler
+from worker.diffusion.denoiser import Denoiser, LatentImage
+from worker.diffusion.precision import Precision, resolve_device, resolve_precision
+from worker.diffusion.sampling import sample
+from worker.diffusion.scheduler_table import SchedulerTable, compile_scheduler
+from worker.diffusion.text_embeds import TextEmbeds
+from worker.engine.admission_queue import line_of
 
 log = logging.getLogger(__name__)
 

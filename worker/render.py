@@ -18,9 +18,10 @@ from pydantic_core import PydanticCustomError
 from jobs.columns import RENDERED_PREFIX
 from jobs.errors import ImagemillError, RenderError
 from jobs.latents import read_input
-from jobs.layouts.files import METADATA
-from jobs.manifest_errors import problems_of, report
-from jobs.manifest_fields import (
+from jobs.output.files import METADATA
+from jobs.request import ImageRequest
+from jobs.settings import Settings
+from producer.manifest.fields import (
     Guidance,
     ImageFormat,
     PathText,
@@ -33,11 +34,10 @@ from jobs.manifest_fields import (
     Steps,
     Text,
 )
-from jobs.request import ImageRequest
-from jobs.settings import Settings
+from producer.manifest.problems import problems_of, report
 from worker.encode import encode, read_request
+from worker.engine.renderer import BrokenDevice, Bucket, OutOfMemory, Picture, Pipeline, Renderer, rows_alone
 from worker.load_renderer import load_renderer
-from worker.renderer import BrokenDevice, Bucket, OutOfMemory, Picture, Pipeline, Renderer, rows_alone
 
 _ROWS = range(1, 1024 + 1)
 """Of a forward: what --rows takes, and one for an image alone."""

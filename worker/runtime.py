@@ -13,17 +13,17 @@ from typing import Any
 
 from jobs.errors import JobError, LedgerError, LedgerUnavailable
 from jobs.failpoints import failpoint
-from jobs.job import Claim, JobSpec
-from jobs.ledger import Ledger
+from jobs.ledger.job import Claim, JobSpec
+from jobs.ledger.ledger import Ledger
 from jobs.settings import Settings
-from worker.disk_space import DiskSpace
-from worker.engine import Engine
-from worker.finish_run import FinishRun
-from worker.keeper import Keeper
-from worker.lease import Lease, Work
+from worker.engine.engine import Engine
+from worker.finish.finish_run import FinishRun
+from worker.lease.disk_space import DiskSpace
+from worker.lease.heartbeat import Keeper
+from worker.lease.lease import Lease, Work
 from worker.load_renderer import load_renderer
 from worker.logs import bound
-from worker.shard_run import ShardRun
+from worker.shard.shard_run import ShardRun
 
 log = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from celery import Task, shared_task
 
-from jobs.broker import RENDER_TASK
 from jobs.failpoints import failpoint
+from jobs.ledger.broker import RENDER_TASK
 from worker import process
 
 

@@ -21,8 +21,8 @@ time.time = lambda: _time() + _OFF
 
 import worker.load_renderer  # noqa: E402
 from jobs.failpoints import arm  # noqa: E402
-from jobs.ledger import Ledger  # noqa: E402
-from worker.renderer import BrokenDevice, Bucket, OutOfMemory, Source, Stopped  # noqa: E402
+from jobs.ledger.ledger import Ledger  # noqa: E402
+from worker.engine.renderer import BrokenDevice, Bucket, OutOfMemory, Source, Stopped  # noqa: E402
 
 _ERRORS: dict[str, Callable[[str], Exception]] = {
     "OutOfMemory": OutOfMemory,

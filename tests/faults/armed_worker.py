@@ -7,7 +7,7 @@ import os
 import sys
 
 from tests.faults.arming import CLOCK, NAME
-from worker.supervisor import Pace, celery_argv, run_worker
+from worker.host.supervisor import Pace, celery_argv, run_worker
 
 
 def _armed_argv(node: str, slots: int, log_level: str) -> list[str]:

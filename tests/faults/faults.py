@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from jobs.broker import RENDER_TASK, celery_app, wake
 from jobs.errors import JobError
-from jobs.ledger import Ledger
-from jobs.redis_keys import QUEUE
-from producer.retry import retry
+from jobs.ledger.broker import RENDER_TASK, celery_app, wake
+from jobs.ledger.ledger import Ledger
+from jobs.ledger.redis_keys import QUEUE
+from producer.submit.retry import retry
 from tests.faults.arming import Order
 from tests.faults.field import LEASE, Field, Leg
 from tests.faults.oracle import Verdict

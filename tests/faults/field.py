@@ -20,13 +20,13 @@ import psutil
 import redis
 
 import jobs
-from jobs import redis_keys
 from jobs.errors import LedgerUnavailable
+from jobs.ledger import redis_keys
+from jobs.ledger.shard import decode_shard
 from jobs.request import ImageRequest
 from jobs.settings import Settings
-from jobs.shard import decode_shard
-from producer.prepare import prepare
-from producer.submit import submit
+from producer.submit.prepare import prepare
+from producer.submit.submit import submit
 from tests.farm import Farm
 from tests.faults.arming import FOLDER, PACE, Meeting, Order, OrderBook
 from tests.faults.breakable_redis import BreakableRedis

@@ -1,9 +1,9 @@
 """Takes each check out of the code in turn and sees its test go red: `python -m tests.faults.mutations`.
 
-`mutated_checks.py` lists them. The tree is copied, so that the one at hand may be worked on meanwhile. First
-every test must be green in the copy as it is, then each alone must be red with its check taken out; a test
-that hangs, or that cannot be collected, is not red. A line each; the last one is JSON. The exit status is 1
-unless all are red. `--table` prints what docs/faults.md holds of the list.
+`mutated_checks.py` lists them (a file a room in `mutated/`). The tree is copied, so that the one at hand may
+be worked on meanwhile. First every test must be green in the copy as it is, then each alone must be red with
+its check taken out; a test that hangs, or that cannot be collected, is not red. A line each; the last one is
+JSON. The exit status is 1 unless all are red. `--table` prints what docs/faults.md holds of the list.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from queue import SimpleQueue
 import click
 import psutil
 
-from tests.faults.mutated_checks import PARTS, Mutation
+from tests.faults.mutated.mutation import Mutation
+from tests.faults.mutated_checks import PARTS
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 180

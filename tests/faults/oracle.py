@@ -17,11 +17,11 @@ from typing import Any
 
 import redis
 
-from jobs.checkup import check_output
-from jobs.output import Output
+from jobs.output.output import Output
+from producer.doctor.checkup import check_output
 
 LASTING = {"numbers", "jobs", "active", "leases", "reaped", "events", "workers", "rows", "rates"}
-"""Keys behind imagemill: that no job's end takes away (`jobs.redis_keys`)."""
+"""Keys behind imagemill: that no job's end takes away (`jobs.ledger.redis_keys`)."""
 PICTURES = {".png", ".jpg", ".jpeg", ".webp"}
 
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from jobs.errors import JobError, LeaseLost
-from jobs.job import Claim, JobSpec
-from jobs.ledger import Ledger
-from jobs.redis_keys import job as job_key
+from jobs.ledger.job import Claim, JobSpec
+from jobs.ledger.ledger import Ledger
+from jobs.ledger.redis_keys import job as job_key
 
 
 def claim(ledger: Ledger, worker: str = "w1", lease: float = 30.0) -> Claim:

@@ -30,33 +30,33 @@ import zstandard
 from hypothesis import HealthCheck, assume, given, seed, settings
 from hypothesis import strategies as st
 
-from jobs.checkup import check_output
 from jobs.columns import column_trouble
-from jobs.dataset_card import contents
 from jobs.errors import ImagemillError, LedgerError, ManifestError
-from jobs.expand import base_request, identify
-from jobs.export.pictures import pictures
-from jobs.layouts.stored_shard import LayoutName
-from jobs.layouts.tar_file import TarReader, TarWriter
-from jobs.manifest import Manifest, load_manifest
-from jobs.manifest_latents import gather_latents
-from jobs.metadata import Failure
+from jobs.ledger.shard import Shard, decode_shard, encode_shard
 from jobs.models import BUILT_IN
-from jobs.output import Output
-from jobs.picture_file import read_picture
-from jobs.prompt_files.sources import Reading, lines
-from jobs.quarantine import set_aside
+from jobs.output.card import contents
+from jobs.output.metadata import Failure
+from jobs.output.output import Output
+from jobs.output.stored_shard import LayoutName
+from jobs.output.tar_file import TarReader, TarWriter
 from jobs.request import Entry
 from jobs.settings import Settings
-from jobs.shard import Shard, decode_shard, encode_shard
-from producer.pack import Packed, pack
-from producer.prepare import Prepared, prepare
+from producer.doctor.checkup import check_output
+from producer.doctor.picture_file import read_picture
+from producer.doctor.quarantine import set_aside
+from producer.export.pictures import pictures
+from producer.manifest.latents import gather_latents
+from producer.manifest.manifest import Manifest, load_manifest
+from producer.prompt_files.sources import Reading, lines
+from producer.requests.expand import base_request, identify
+from producer.submit.pack import Packed, pack
+from producer.submit.prepare import Prepared, prepare
 from tests.faults import strategies as make
 from tests.faults.bounds import bounded
-from worker.instant import _draw
+from worker.engine.instant import _draw
+from worker.engine.renderer import RenderedBy
 from worker.render import again_as_in, parse_request
-from worker.renderer import RenderedBy
-from worker.store import ShardStore
+from worker.shard.store import ShardStore
 
 SLICE = 500
 CASES = int(os.environ.get("FUZZ_CASES", SLICE))

@@ -7,7 +7,8 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
-from tests.faults.mutated_checks import PARTS, Mutation
+from tests.faults.mutated.mutation import Mutation
+from tests.faults.mutated_checks import PARTS
 from tests.faults.mutations import ROOT, survivors, table
 
 MUTATIONS = [mutation for part in PARTS.values() for mutation in part]

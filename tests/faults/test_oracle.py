@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.redis_keys import job as job_key
+from jobs.ledger.redis_keys import job as job_key
 from tests.faults.breakable_redis import BreakableRedis
 from tests.faults.field import Field, Leg
 from tests.faults.oracle import judge

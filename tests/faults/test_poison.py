@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.redis_keys import job as job_key
+from jobs.ledger.redis_keys import job as job_key
 from producer.embedded_redis import EmbeddedRedis
 from tests.farm import Farm
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.job import JobStatus
+from jobs.ledger.job import JobStatus
 from producer.embedded_redis import EmbeddedRedis
 from tests.farm import Farm
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jobs.job import JobStatus
+from jobs.ledger.job import JobStatus
 
 BIN = Path(sys.executable).parent
 Wait = Callable[..., None]

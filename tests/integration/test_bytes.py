@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from jobs.job import JobStatus
+from jobs.ledger.job import JobStatus
 from jobs.settings import Settings
 from worker.encode import read_request
 from worker.render import again_as_in, render

@@ -13,9 +13,9 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from jobs.job import JobStatus
-from jobs.redis_keys import output as output_key
-from jobs.shard import decode_shard
+from jobs.ledger.job import JobStatus
+from jobs.ledger.redis_keys import output as output_key
+from jobs.ledger.shard import decode_shard
 
 BIN = Path(sys.executable).parent
 Wait = Callable[..., None]

@@ -29,7 +29,7 @@ import yaml
 
 from jobs.settings import PREFIX, Settings
 from producer.embedded_redis import find_binary
-from worker.supervisor import Pace
+from worker.host.supervisor import Pace
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent

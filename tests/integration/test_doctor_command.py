@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.output import Output
+from jobs.output.output import Output
 
 BIN = Path(sys.executable).parent
 

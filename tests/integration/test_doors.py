@@ -34,15 +34,15 @@ import pytest
 import redis
 from kombu import Connection
 
-from jobs import redis_keys
-from jobs.broker import celery_app, wake
 from jobs.errors import LedgerError
-from jobs.job import JobStatus
+from jobs.ledger import redis_keys
+from jobs.ledger.broker import celery_app, wake
+from jobs.ledger.job import JobStatus
+from jobs.ledger.shard import decode_shard, encode_shard
 from jobs.request import ImageRequest
-from jobs.shard import decode_shard, encode_shard
 from producer.embedded_redis import find_binary
 from tests.farm import BIN, Farm
-from worker.renderer import RenderedBy
+from worker.engine.renderer import RenderedBy
 
 ROOT = Path(__file__).parents[2]
 PASSWORDS = {name: f"secret-of-{name}" for name in ("producer", "worker", "flower", "admin")}

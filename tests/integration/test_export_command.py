@@ -12,7 +12,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from jobs.output import Output
+from jobs.output.output import Output
 
 BIN = Path(sys.executable).parent
 TEXTS = [

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from jobs.job import JobStatus
+from jobs.ledger.job import JobStatus
 
 POLLS = 10
 BETWEEN = 2.8

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import psutil
 
-from jobs.job import JobStatus
+from jobs.ledger.job import JobStatus
 
 LINES: list[object] = [
     "a fox",

@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from jobs.errors import LedgerUnavailable
-from jobs.job import JobStatus
-from jobs.redis_keys import job as job_key
+from jobs.ledger.job import JobStatus
+from jobs.ledger.redis_keys import job as job_key
 from producer.embedded_redis import find_binary
 
 LEASE = 3.0

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs import redis_keys
-from jobs.job import JobStatus
+from jobs.ledger import redis_keys
+from jobs.ledger.job import JobStatus
 
 Finish = Callable[..., JobStatus]
 PROMPTS = [{"prompt": f"a red circle {n}", "id": f"c{n}"} for n in range(20)]

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from jobs.checkup import check_output
-from jobs.job import JobStatus
-from jobs.output import Output
+from jobs.ledger.job import JobStatus
+from jobs.output.output import Output
+from producer.doctor.checkup import check_output
 
 Wait = Callable[..., None]
 Finish = Callable[..., JobStatus]

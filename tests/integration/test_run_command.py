@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from jobs.output import Output
+from jobs.output.output import Output
 
 BIN = Path(sys.executable).parent
 Wait = Callable[..., None]

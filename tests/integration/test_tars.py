@@ -10,9 +10,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from jobs.checkup import check_output
-from jobs.job import JobStatus
-from jobs.output import Output
+from jobs.ledger.job import JobStatus
+from jobs.output.output import Output
+from producer.doctor.checkup import check_output
 
 Finished = Callable[..., JobStatus]
 

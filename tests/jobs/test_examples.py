@@ -7,9 +7,9 @@ import jsonschema
 import pytest
 import yaml
 
-from jobs.manifest import Manifest, json_schema, load_manifest
-from jobs.manifest_latents import gather_latents
 from jobs.request import Entry
+from producer.manifest.latents import gather_latents
+from producer.manifest.manifest import Manifest, json_schema, load_manifest
 from tests.expanded import expand
 
 FOLDER = Path(str(resources.files("jobs.examples")))

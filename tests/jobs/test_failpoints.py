@@ -7,8 +7,8 @@ from typing import get_args
 import pytest
 
 from jobs import failpoints
-from jobs.durable import write_atomically
 from jobs.failpoints import Failpoint, arm
+from jobs.output.durable import write_atomically
 
 PRODUCT = [file for room in ("jobs", "producer", "worker") for file in Path(room).rglob("*.py")]
 SOURCES = "\n".join(file.read_text() for file in PRODUCT if file.name != "failpoints.py")

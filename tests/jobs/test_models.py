@@ -10,10 +10,10 @@ import huggingface_hub
 import pytest
 from huggingface_hub.errors import OfflineModeIsEnabled
 
-import jobs.models
+import jobs.model_folder
 from jobs.errors import ModelError
 from jobs.model_folder import folder_revision
-from jobs.models import ModelRef, resolve_model
+from jobs.models import HUB_TIMEOUT, ModelRef, resolve_model
 
 COMMIT = "133a221b8aa7292a167afc5127cb63fb5005638b"
 
@@ -134,18 +134,18 @@ def test_what_is_never_loaded_does_not_count(tmp_path: Path) -> None:
 def test_large_files_are_hashed_once_and_again_when_they_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs.models, "_SETTLED_NS", -(10**9))
+    monkeypatch.setattr(jobs.model_folder, "_SETTLED_NS", -(10**9))
     folder = _pipeline(tmp_path / "sd", weights=b"a" * (1 << 20))
     weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
     first = folder_revision(folder)
     read: list[object] = []
-    digest = jobs.models.hashlib.file_digest
+    digest = jobs.model_folder.hashlib.file_digest
 
     def counted(file: object, name: str) -> object:
         read.append(file)
         return digest(file, name)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(jobs.models.hashlib, "file_digest", counted)
+    monkeypatch.setattr(jobs.model_folder.hashlib, "file_digest", counted)
     assert folder_revision(folder) == first
     assert read == []
     times = weights.stat()
@@ -163,7 +163,7 @@ def test_a_file_written_just_now_is_not_cached_because_it_may_change_unseen(tmp_
 def test_a_damaged_cache_or_one_that_cannot_be_written_costs_nothing_but_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs.models, "_SETTLED_NS", -(10**9))
+    monkeypatch.setattr(jobs.model_folder, "_SETTLED_NS", -(10**9))
     folder = _pipeline(tmp_path / "sd", weights=b"a" * (1 << 20))
     first = folder_revision(folder)
     (cached,) = (tmp_path / "cache" / "imagemill" / "hashes").iterdir()
@@ -216,7 +216,7 @@ def test_a_branch_is_asked_of_the_hub(monkeypatch: pytest.MonkeyPatch, revision:
 
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", model_info)
     assert resolve_model("org/name", revision).revision == COMMIT
-    assert asked == [("org/name", revision, jobs.models.HUB_TIMEOUT)]
+    assert asked == [("org/name", revision, HUB_TIMEOUT)]
 
 
 def test_without_the_network_the_local_cache_knows_the_branch(

@@ -15,11 +15,11 @@ import click.testing
 import pytest
 
 from jobs.errors import ImagemillError, Interrupted, JobError, LedgerError, ManifestError, SettingsError
-from jobs.layouts.stored_shard import image_key
-from jobs.ledger import Ledger
-from jobs.output import Output
+from jobs.ledger.ledger import Ledger
+from jobs.ledger.shard import decode_shard
+from jobs.output.output import Output
+from jobs.output.stored_shard import image_key
 from jobs.request import ImageRequest
-from jobs.shard import decode_shard
 from producer import cli, follow
 from producer.embedded_redis import EmbeddedRedis
 
@@ -295,7 +295,9 @@ def test_watching_without_a_worker_says_so_on_standard_error(
 
 def test_submit_status_and_watch_load_neither_the_embedded_redis_nor_numpy() -> None:
     """`submit` runs on machines that only submit; all of it must start fast."""
-    program = "import sys, producer.cli, producer.submit, producer.show, producer.follow, producer.progress;"
+    program = (
+        "import sys, producer.cli, producer.submit.submit, producer.show, producer.follow, producer.progress;"
+    )
     program += "print([m for m in ('producer.embedded_redis', 'numpy', 'torch', 'rich') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

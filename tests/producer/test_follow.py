@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from jobs.errors import JobError, LedgerUnavailable, SettingsError
-from jobs.job import Claim, JobStatus
-from jobs.ledger import Ledger
+from jobs.ledger.job import Claim, JobStatus
+from jobs.ledger.ledger import Ledger
 from producer import follow as follow_module
 from producer.embedded_redis import EmbeddedRedis
 from producer.follow import exit_code, follow

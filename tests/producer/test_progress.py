@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from jobs.job import JobStatus
+from jobs.ledger.job import JobStatus
 from producer import progress, show
 from producer.progress import show_progress
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from jobs.job import JobStatus
+from jobs.ledger.job import JobStatus
 from producer import show
-from producer.submit import Submitted
+from producer.submit.submit import Submitted
 
 MakeStatus = Callable[..., JobStatus]
 WORKERS = {"gpu0@a": {"slots": "2"}, "gpu1@b": {"slots": "2"}}

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from jobs.errors import OutputError, RenderError
-from jobs.metadata import parameters_text
+from jobs.output.metadata import parameters_text
 from jobs.request import ImageRequest
 from worker.encode import SUFFIXES, encode, is_flat, read_request
 

@@ -15,12 +15,12 @@ import pytest
 import webdataset
 from PIL import Image
 
-from jobs.layouts.shard_table import shard_table
-from jobs.metadata import Failure
-from jobs.output import Output
+from jobs.output.metadata import Failure
+from jobs.output.output import Output
+from jobs.output.shard_table import shard_table
 from jobs.request import Entry, ImageRequest
-from worker.renderer import RenderedBy
-from worker.store import ShardStore
+from worker.engine.renderer import RenderedBy
+from worker.shard.store import ShardStore
 
 RENDERED_BY = RenderedBy(precision="fp32", rows=16, device="cpu", versions={"torch": "2.13.0"})
 CAPTIONS = [

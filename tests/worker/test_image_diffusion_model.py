@@ -18,10 +18,10 @@ from PIL import Image
 from jobs.errors import LatentsError, ManifestError, ModelError, RenderError, SettingsError
 from jobs.schedulers import SCHEDULERS
 from worker import image_diffusion_model
+from worker.diffusion.build_scheduler import build_scheduler
+from worker.diffusion.precision import resolve_device
+from worker.diffusion.shapes_random import build
 from worker.image_diffusion_model import ImageDiffusionModel, compile_by_shape
-from worker.precision import resolve_device
-from worker.schedulers import build_scheduler
-from worker.shapes_random import build
 
 pytestmark = pytest.mark.filterwarnings("ignore:The configuration file of this scheduler:FutureWarning")
 

@@ -16,7 +16,8 @@ from jobs.request import ImageRequest
 from jobs.settings import Settings
 from worker.cli import command
 from worker.encode import SUFFIXES, encode, read_request
-from worker.instant import InstantRenderer
+from worker.engine.instant import InstantRenderer
+from worker.engine.renderer import OutOfMemory, Pipeline
 from worker.load_renderer import load_renderer
 from worker.render import (
     Again,
@@ -27,7 +28,6 @@ from worker.render import (
     render,
     reproducing_command,
 )
-from worker.renderer import OutOfMemory, Pipeline
 
 REQUEST = ImageRequest(
     prompt='it\'s $HOME `ls` "x"\n狐', seed=0, model="instant", revision="instant-1", height=64, width=64

@@ -14,21 +14,21 @@ from typing import Any
 
 import pytest
 
-from jobs import redis_keys
 from jobs.errors import LedgerUnavailable, OutputError
-from jobs.job import Claim, JobSpec, JobStatus
-from jobs.ledger import Ledger
-from jobs.output import Output
+from jobs.ledger import redis_keys
+from jobs.ledger.job import Claim, JobSpec, JobStatus
+from jobs.ledger.ledger import Ledger
+from jobs.ledger.shard import Shard, encode_shard
+from jobs.output.output import Output
 from jobs.request import Entry, ImageRequest
 from jobs.settings import Settings
-from jobs.shard import Shard, encode_shard
 from producer.embedded_redis import EmbeddedRedis
-from worker import finish_run
-from worker.instant import InstantRenderer
+from worker.engine.instant import InstantRenderer
+from worker.engine.renderer import Pipeline
+from worker.finish import finish_run
 from worker.load_renderer import load_renderer
-from worker.renderer import Pipeline
 from worker.runtime import Runtime
-from worker.store import ShardStore
+from worker.shard.store import ShardStore
 
 Wait = Callable[..., None]
 BASE = ImageRequest(

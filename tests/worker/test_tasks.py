@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from jobs.broker import RENDER_TASK, celery_app
+from jobs.ledger.broker import RENDER_TASK, celery_app
 from worker import process
 from worker.tasks import render
 

@@ -1,0 +1,425 @@
+"""The job's exact state in Redis, and all that changes it: what is to be rendered, by whom, and what is done.
+
+The ledger is the truth about work. Every change of more than one key is one Lua script (`jobs/ledger/lua/`),
+fenced by the job's incarnation and the attempt that a claim gave; time is Redis' own. Keys:
+`jobs.ledger.redis_keys`.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from importlib.resources import files
+from typing import Any, Literal, cast
+
+from jobs.errors import JobError, LeaseLost, OtherHardware, Overtaken
+from jobs.ledger import redis_keys
+from jobs.ledger.job import Bits, Claim, JobSpec, LeaseState, Recovery, RowsKey, Staged
+from jobs.ledger.ledger_view import LedgerView
+from jobs.ledger.redis_errors import redis_errors_as_ours
+
+_SCRIPTS = (
+    "create",
+    "add",
+    "claim",
+    "renew",
+    "alone",
+    "record",
+    "complete",
+    "release",
+    "reap",
+    "waiting",
+    "finish",
+    "control",
+    "retry",
+    "recover",
+    "refuse",
+    "set_aside",
+    "rows",
+)
+STAGED = 600
+"""Seconds that staged shards wait for the next of them, or to be taken."""
+REFUSAL = 300
+"""Seconds that a worker's refusal of a job holds: a hiccup of a network must not halt a job for good."""
+RATE_WINDOW = 600.0
+"""Seconds of rendering: one shard alone may have met a busy machine."""
+RATE_TTL = 30 * 86400
+"""Seconds after the last shard that speeds are known."""
+WORKER_TTL = 60
+"""Seconds after its last heartbeat that a worker is still listed."""
+
+
+class Ledger(LedgerView):
+    """What changes the ledger: the calls of producers and workers. Reading it is `LedgerView`'s."""
+
+    def __init__(self, url: str, *, timeout: float = 10.0) -> None:
+        """Connects lazily. `url`: redis:// or rediss://; `timeout`: seconds a call may take."""
+        super().__init__(url, timeout=timeout)
+        lua = files("jobs.ledger.lua")
+        prelude = lua.joinpath("prelude.lua").read_text()
+        self._scripts = {
+            name: self._redis.register_script(prelude + lua.joinpath(f"{name}.lua").read_text())
+            for name in _SCRIPTS
+        }
+
+    def _run(self, script: str, *arguments: str | int | bytes) -> Any:
+        with redis_errors_as_ours():
+            return self._scripts[script](args=list(arguments))
+
+    def ping(self) -> None:
+        """Returns when Redis answers, takes us and has room; raises what is wrong otherwise."""
+        with redis_errors_as_ours():
+            self._redis.lpushx(redis_keys.NOTHING, "")
+
+    # Submitting.
+
+    def create(self, spec: JobSpec, digest: str, least_number: int) -> tuple[str, bool]:
+        """Makes a job, or finds the unfinished one of the same output and digest.
+
+        Returns (job_id, created). Raises JobError when another job owns the output.
+        """
+        answer, job_id = self._run(
+            "create",
+            spec.name,
+            least_number,
+            redis_keys.output(spec.output),
+            digest,
+            secrets.token_hex(8),
+            spec.priority,
+            json.dumps(asdict(spec), ensure_ascii=False),
+            *_fields(spec),
+        )
+        if answer == b"taken":
+            raise JobError(
+                f"{spec.output}: {job_id.decode()} is writing there and its manifest was another: "
+                f"wait for it, or `imagemill cancel {job_id.decode()}`, or name another output"
+            )
+        if answer == b"ending":
+            raise JobError(
+                f"{spec.output}: {job_id.decode()}, of this very manifest, is ending there: wait for it "
+                f"(`imagemill watch {job_id.decode()}`) and submit again"
+            )
+        return job_id.decode(), answer == b"created"
+
+    def add(
+        self,
+        job_id: str,
+        incarnation: str,
+        cursor: int,
+        new_cursor: int,
+        shards: Iterable[tuple[int, int, bytes]],
+        *,
+        held: int = 0,
+        seal: bool,
+    ) -> None:
+        """Stores shards (number, images, blob) and moves the manifest's cursor; `seal`: these were the last.
+
+        `held` of the lines between the cursors are in the output already and in no shard.
+        Raises JobError when the job ended meanwhile, Overtaken when somebody else is submitting it too.
+        """
+        parts = [part for shard in shards for part in shard]
+        answer = self._run("add", job_id, incarnation, cursor, new_cursor, int(seal), held, *parts).decode()
+        if answer != "added":
+            why = {
+                "gone": "Redis no longer knows it (was it wiped?): submit again",
+                "ending": "it was cancelled or stopped",
+                "closed": "another submit sealed it",
+                "moved": "another submit of the same manifest is adding to it",
+            }[answer]
+            raise (Overtaken if answer in {"closed", "moved"} else JobError)(f"{job_id}: {why}")
+
+    def stage(self, word: str, shards: Sequence[tuple[int, bytes]]) -> None:
+        """Stores shards (number, blob) under a random word until `recover` or `retry` takes them; else they
+        expire."""
+        with redis_errors_as_ours():
+            pipe = self._redis.pipeline()
+            pipe.hset(redis_keys.job(word, "shards"), mapping=dict(shards))
+            pipe.expire(redis_keys.job(word, "shards"), STAGED)
+            pipe.execute()
+
+    def recover(self, job_id: str, spec: JobSpec, digest: str, recovery: Recovery) -> None:
+        """Puts back a job that Redis lost, sealed, as its next run; all of it or nothing.
+
+        Raises JobError when Redis holds the job, another owns the output, or what was staged is gone.
+        """
+        failures = [
+            part for i, f in recovery.failures.items() for part in (i, json.dumps(f, ensure_ascii=False))
+        ]
+        fields = _fields(spec)
+        answer = self._run(
+            "recover",
+            job_id,
+            recovery.staged.word,
+            spec.name,
+            redis_keys.output(spec.output),
+            digest,
+            spec.priority,
+            json.dumps(asdict(spec), ensure_ascii=False),
+            recovery.total,
+            recovery.held,
+            bytes(recovery.done),
+            bytes(recovery.flagged),
+            recovery.staged.shards,
+            recovery.staged.first_waiting,
+            recovery.staged.waiting,
+            len(fields),
+            *fields,
+            *failures,
+        ).decode()
+        if answer != "recovered":
+            why = {
+                "known": f"this Redis holds it: `imagemill status {job_id}` tells how it stands",
+                "expired": "what was stored of it has expired: run the same command again",
+            }
+            raise JobError(f"{job_id}: {why.get(answer, f'its output is {answer}')}")
+
+    # Rendering.
+
+    def claim(
+        self, worker: str, *, lease: float, loaded: str, idle: float, load_time: float, models: Sequence[str]
+    ) -> Claim | None:
+        """Leases the next shard, or the finishing of a job; None when there is nothing for this worker now.
+
+        Seconds: `lease`, `idle` (since this worker last had work of its loaded pipeline), `load_time`.
+        `loaded` is a `JobSpec.pipeline`, "" for none; `models` empty means any.
+        """
+        answer = self._run(
+            "claim",
+            worker,
+            secrets.token_hex(4),
+            int(lease * 1000),
+            loaded,
+            int(idle * 1000),
+            int(load_time * 1000),
+            _json_list(models),
+        )
+        if not answer:
+            return None
+        kind, job_id, incarnation, shard, attempt = (part.decode() for part in answer[:5])
+        suspects = answer[6].decode()
+        return Claim(
+            cast(Literal["shard", "finish"], kind),
+            job_id,
+            incarnation,
+            shard,
+            attempt,
+            answer[5],
+            suspects=frozenset(() if suspects == "*" else json.loads(suspects)),
+            all_suspect=suspects == "*",
+            condemned=frozenset(json.loads(answer[7])),
+        )
+
+    def renew(self, claims: Mapping[Claim, Sequence[int]], lease: float) -> list[LeaseState]:
+        """Renews leases; for each: held, lost, or ending (the job was cancelled or stopped).
+
+        With each claim, by index in the job, the images that a death of its worker would cost now.
+        """
+        if not claims:
+            return []
+        parts = [part for claim, rows in claims.items() for part in (*claim.fence, json.dumps(list(rows)))]
+        return [state.decode() for state in self._run("renew", int(lease * 1000), *parts)]
+
+    def begin_alone(self, claim: Claim, index: int) -> None:
+        """Says that an image has its worker's rows to itself: it is charged when the lease runs out now.
+
+        Raises LeaseLost when another attempt holds the shard.
+        """
+        if int(self._run("alone", *claim.fence, index)) < 0:
+            raise _lost(claim)
+
+    def record(
+        self,
+        claim: Claim,
+        done: Sequence[int],
+        failed: Mapping[int, Mapping[str, Any]],
+        flagged: Collection[int] = (),
+    ) -> int:
+        """Sets the done bits of `done` and keeps the failures; returns how many bits were new.
+
+        All are indices in the job; `flagged` are those of `done` that are kept but doubted.
+        Raises LeaseLost when the attempt no longer holds the shard.
+        """
+        return self._mark("record", claim, done, failed, flagged)
+
+    def complete(
+        self,
+        claim: Claim,
+        done: Sequence[int],
+        failed: Mapping[int, Mapping[str, Any]],
+        flagged: Collection[int] = (),
+    ) -> int:
+        """Ends a shard that is committed on disk; takes all its indices again. As `record` otherwise."""
+        return self._mark("complete", claim, done, failed, flagged)
+
+    def _mark(
+        self,
+        script: str,
+        claim: Claim,
+        done: Sequence[int],
+        failed: Mapping[int, Mapping[str, Any]],
+        flagged: Collection[int],
+    ) -> int:
+        marks = [f"{index}!" if index in flagged else index for index in done]
+        failures = [part for i, f in failed.items() for part in (i, json.dumps(f, ensure_ascii=False))]
+        turned = int(self._run(script, *claim.fence, len(marks), *marks, *failures))
+        if turned < 0:
+            raise _lost(claim)
+        return turned
+
+    def release(self, claim: Claim) -> None:
+        """Gives a claim back unfinished; nothing happens when it was lost."""
+        self._run("release", *claim.fence)
+
+    def refuse(self, claim: Claim, worker: str, reason: str) -> None:
+        """Gives a claim back and says why this worker takes no shard of the job for `REFUSAL` seconds."""
+        self._run("refuse", *claim.fence, worker, reason, REFUSAL * 1000)
+
+    def set_aside(self, claim: Claim, reason: str) -> None:
+        """Takes a shard that nobody can read out of its job, which ends without its images."""
+        self._run("set_aside", *claim.fence, reason)
+
+    def settle_rows(
+        self, claim: Claim, size: RowsKey, *, rows: int = 0, measured: bool = True, mixed: bool = False
+    ) -> int:
+        """The rows that the job's pictures of this kind are rendered with; the first answer holds for all.
+
+        rows 0 only looks: 0 is returned when nobody has measured, for this job or another. A number that was
+        not `measured` but asked for is not remembered for other jobs. Raises OtherHardware when the job was
+        begun on another kind of device and `mixed` does not allow for that.
+        """
+        answer = self._rows(claim, size, rows=rows, measured=measured, mixed=mixed, cap=False)
+        if isinstance(answer, bytes):
+            raise OtherHardware(
+                f"{claim.job_id} was begun on {answer.decode()}, this worker is {size.kind}: their pictures "
+                "differ in their bytes. Start it with --mixed-hardware if that does not matter"
+            )
+        return answer
+
+    def cap_rows(self, claim: Claim, size: RowsKey, rows: int) -> None:
+        """Says that the device has no memory for more rows than these; holds for this job alone."""
+        self._rows(claim, size, rows=rows, measured=False, mixed=True, cap=True)
+
+    def _rows(
+        self, claim: Claim, size: RowsKey, *, rows: int, measured: bool, mixed: bool, cap: bool
+    ) -> int | bytes:
+        answer: int | bytes = self._run(
+            "rows",
+            *claim.fence,
+            size.kind,
+            f"{size.height}x{size.width}",
+            rows,
+            int(mixed),
+            size.remembered if measured else "",
+            int(cap),
+        )
+        if answer == -1:
+            raise _lost(claim)
+        return answer
+
+    def add_work(self, size: RowsKey, row_evaluations: int, seconds: float) -> None:
+        """Adds to what is known of a device's speed; what came before counts for `RATE_WINDOW` at most.
+
+        Of two workers that tell at once one may go unheard: the next shard tells again.
+        """
+        with redis_errors_as_ours():
+            known = self._redis.hget(redis_keys.RATES, size.remembered)
+            rows, spent = (0, 0.0) if known is None else json.loads(known)
+            kept = min(1.0, RATE_WINDOW / spent) if spent > 0 else 0.0
+            work = [rows * kept + row_evaluations, spent * kept + seconds]
+            pipe = self._redis.pipeline()
+            pipe.hset(redis_keys.RATES, size.remembered, json.dumps(work))
+            pipe.expire(redis_keys.RATES, RATE_TTL)
+            pipe.execute()
+
+    def finish(self, claim: Claim) -> None:
+        """Ends the job, with one finish event. Raises LeaseLost when another attempt finishes it."""
+        if int(self._run("finish", claim.job_id, claim.incarnation, claim.attempt)) < 0:
+            raise LeaseLost(f"{claim.job_id}: another worker is finishing it")
+
+    def reap(self) -> int:
+        """Puts back every shard whose lease ran out; returns how many."""
+        return int(self._run("reap"))
+
+    def waiting(self, worker: str, models: Sequence[str]) -> int:
+        """How many claims this worker would find now."""
+        return int(self._run("waiting", worker, _json_list(models)))
+
+    def queued(self) -> int:
+        """Wake-ups in Celery's queue that no worker has taken yet."""
+        with redis_errors_as_ours():
+            return cast(int, self._redis.llen(redis_keys.QUEUE))
+
+    # Workers.
+
+    def heartbeat(self, worker: str, facts: Mapping[str, str | int | float]) -> None:
+        """Says that a worker lives and what it does; forgotten after `WORKER_TTL` seconds."""
+        with redis_errors_as_ours():
+            seconds, micros = self._redis.time()
+            now = seconds + micros / 1e6
+            pipe = self._redis.pipeline()
+            pipe.zadd(redis_keys.WORKERS, {worker: now})
+            pipe.zremrangebyscore(redis_keys.WORKERS, "-inf", now - WORKER_TTL)
+            pipe.hset(redis_keys.worker(worker), mapping=dict(facts))
+            pipe.expire(redis_keys.worker(worker), WORKER_TTL)
+            pipe.execute()
+
+    def forget_worker(self, worker: str) -> None:
+        """Takes a worker that ended cleanly off the list."""
+        with redis_errors_as_ours():
+            self._redis.zrem(redis_keys.WORKERS, worker)
+            self._redis.delete(redis_keys.worker(worker))
+
+    def forget_refusals(self, worker: str) -> None:
+        """Takes back what a worker refused: a restarted one may hold another model."""
+        with redis_errors_as_ours():
+            for job_id in self._redis.zrange(redis_keys.ACTIVE, 0, -1):
+                self._redis.hdel(redis_keys.job(job_id.decode(), "refusals"), worker)
+
+    # Steering.
+
+    def control(self, job_id: str, action: Literal["pause", "resume", "cancel"], reason: str = "") -> None:
+        """Pauses, resumes or cancels; acts at the next claim. Raises JobError when the state forbids it."""
+        answer = self._run("control", job_id, action, reason).decode()
+        if answer == "gone":
+            raise self._no_such(job_id)
+        if answer != "ok":
+            raise JobError(f"{job_id} is {answer} already: there is nothing to {action}")
+
+    def retry(self, job_id: str, incarnation: str, run: int, done: Bits, staged: Staged) -> None:
+        """Opens a finished job's next run: what was staged is to be rendered, and all else is `done`.
+
+        Its failures are forgotten. Raises JobError when it is not finished, or in another run by now.
+        """
+        answer = self._run(
+            "retry", job_id, incarnation, run, bytes(done), staged.word, staged.shards, staged.first_waiting
+        ).decode()
+        if answer != "ok":
+            why = {
+                "gone": "Redis no longer holds it",
+                "moved": "it is not finished, or was sent back already",
+                "expired": "what was to be sent back has expired: run the same command again",
+            }
+            raise JobError(f"{job_id}: {why.get(answer, f'its output is {answer}')}")
+
+
+def _lost(claim: Claim) -> LeaseLost:
+    return LeaseLost(f"{claim.job_id}: shard {claim.shard} is another attempt's by now")
+
+
+def _fields(spec: JobSpec) -> list[str | int]:
+    """Those fields of a job's hash that its spec decides, and their values."""
+    fields: dict[str, str | int] = {
+        "name": spec.name,
+        "output": spec.output,
+        "model": spec.model,
+        "pipeline": spec.pipeline,
+        "max_failures": 0 if spec.max_failures is None else spec.max_failures,
+        "retention": spec.retention,
+    }
+    return [part for pair in fields.items() for part in pair]
+
+
+def _json_list(items: Sequence[str]) -> str:
+    return json.dumps(list(items))

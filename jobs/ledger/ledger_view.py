@@ -1,0 +1,213 @@
+"""The ledger as it is read: which jobs there are, how they stand, what they hold, and who works."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from jobs.errors import JobError, LedgerError
+from jobs.ledger import redis_keys
+from jobs.ledger.job import Bits, JobSpec, JobStatus, RowsKey, Submission
+from jobs.ledger.redis_errors import redis_errors_as_ours
+
+_COUNTS = ("priority", "run", "total", "left", "done", "failed", "shards", "held", "flagged")
+_TIMES = ("created", "started", "ended", "finished")
+_BLOBS = 16
+"""Shards read in one call."""
+
+
+class LedgerView:
+    """What may be asked of the ledger; one object a process, safe to share between threads.
+
+    Every call raises LedgerUnavailable when Redis is away or full, LedgerError when it refuses us.
+    """
+
+    def __init__(self, url: str, *, timeout: float = 10.0) -> None:
+        """Connects lazily. `url`: redis:// or rediss://; `timeout`: seconds a call may take."""
+        try:
+            # redis-py types every answer for its asyncio client too.
+            self._redis: Any = redis.Redis.from_url(
+                url,
+                socket_timeout=timeout,
+                socket_connect_timeout=min(5.0, timeout),
+                socket_keepalive=True,
+                # A server that was restarted closes our idle connections; what waits long, waits visibly.
+                retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
+            )
+        except ValueError as error:
+            raise LedgerError(
+                f"the Redis URL is wrong ({error}): use redis://:PASSWORD@HOST:PORT/0"
+            ) from None
+
+    def job_ids(self) -> list[str]:
+        """Every job Redis holds, oldest first; takes those whose retention is over off the list."""
+        with redis_errors_as_ours():
+            ids = [job_id.decode() for job_id in self._redis.zrange(redis_keys.JOBS, 0, -1)]
+            gone = [job_id for job_id in ids if not self._redis.exists(redis_keys.job(job_id))]
+            if gone:
+                self._redis.zrem(redis_keys.JOBS, *gone)
+        return [job_id for job_id in ids if job_id not in gone]
+
+    def status(self, job_id: str) -> JobStatus:
+        """The job as it stands. Raises JobError when Redis holds none of that id."""
+        with redis_errors_as_ours():
+            pipe = self._redis.pipeline()
+            pipe.hgetall(redis_keys.job(job_id))
+            pipe.llen(redis_keys.job(job_id, "ready"))
+            pipe.hgetall(redis_keys.job(job_id, "leased"))
+            pipe.hgetall(redis_keys.job(job_id, "refusals"))
+            pipe.hgetall(redis_keys.job(job_id, "broken"))
+            pipe.time()
+            raw, ready, leased, refusals, broken, (seconds, micros) = pipe.execute()
+        if not raw:
+            raise self._no_such(job_id)
+        job = {k.decode(): v.decode() for k, v in raw.items()}
+        now = seconds + micros / 1e6
+        workers = sorted({json.loads(lease)["w"] for lease in leased.values()})
+        figures: dict[str, Any] = {name: int(job[name]) for name in _COUNTS}
+        figures |= {name: int(job[name]) / 1000 for name in _TIMES}
+        return JobStatus(
+            job_id=job_id,
+            state=cast(Any, job["state"]),
+            outcome=job.get("outcome", ""),
+            ending=job["ending"],
+            reason=job["reason"],
+            paused=job["paused"] == "1",
+            shards_ready=ready,
+            shards_leased=len(leased),
+            images_per_second=_rate(job, now),
+            output=job["output"],
+            model=job["model"],
+            refusals=_standing(refusals, now),
+            workers=workers,
+            notices=self._notices(workers),
+            broken={int(shard): reason.decode() for shard, reason in sorted(broken.items())},
+            **figures,
+        )
+
+    def spec(self, job_id: str) -> JobSpec:
+        """What a worker must know of the job. Raises JobError when there is none."""
+        with redis_errors_as_ours():
+            spec = self._redis.get(redis_keys.job(job_id, "spec"))
+        if spec is None:
+            raise self._no_such(job_id)
+        try:
+            return JobSpec(**json.loads(spec))
+        except (ValueError, TypeError) as error:
+            raise LedgerError(
+                f"{job_id}: its settings in Redis are not as this imagemill writes them ({error}): run one "
+                "version for producers and workers, and submit again with it"
+            ) from None
+
+    def submission(self, job_id: str) -> Submission:
+        """How far the submission of a job has come."""
+        fields = self._fields(job_id, ("incarnation", "state", "cursor", "total", "shards", "first_shard"))
+        incarnation, state, cursor, images, shards, first_shard = fields
+        return Submission(incarnation, state, int(cursor), int(images), int(shards), int(first_shard))
+
+    def writer(self, output: str) -> str | None:
+        """The unfinished job that writes to an output folder."""
+        with redis_errors_as_ours():
+            job_id = self._redis.get(redis_keys.output(output))
+        return None if job_id is None else cast(bytes, job_id).decode()
+
+    def refuse_while_written(self, output: str, then: str) -> None:
+        """Raises JobError while a job writes to an output folder; `then` is what to do after it."""
+        job_id = self.writer(output)
+        if job_id is not None:
+            raise JobError(
+                f"{output}: {job_id} is writing there: wait for it (`imagemill watch {job_id}`) or "
+                f"`imagemill cancel {job_id}`, then {then}"
+            )
+
+    def first_shard(self, job_id: str) -> int:
+        """The job's lowest shard number, -1 as long as there is none; those below are of earlier jobs."""
+        return int(self._fields(job_id, ("first_shard",))[0])
+
+    def incarnation(self, job_id: str) -> str:
+        """The random word that tells this job from one of the same id before Redis was wiped."""
+        return self._fields(job_id, ("incarnation",))[0]
+
+    def failures(self, job_id: str) -> dict[int, dict[str, Any]]:
+        """The job's failures: index in the job -> shard, position, image_id, reason."""
+        with redis_errors_as_ours():
+            raw = self._redis.hgetall(redis_keys.job(job_id, "failures"))
+        failures = {int(index): json.loads(failure) for index, failure in raw.items()}
+        return dict(sorted(failures.items()))
+
+    def done_bits(self, job_id: str) -> Bits:
+        """Which images are done."""
+        with redis_errors_as_ours():
+            return Bits(self._redis.get(redis_keys.job(job_id, "done")) or b"")
+
+    def shard_blobs(self, job_id: str) -> Iterator[bytes]:
+        """Every shard's blob, one by one, in the order of their numbers."""
+        shards = redis_keys.job(job_id, "shards")
+        with redis_errors_as_ours():
+            numbers = sorted(self._redis.hkeys(shards), key=int)
+            for start in range(0, len(numbers), _BLOBS):
+                yield from self._redis.hmget(shards, numbers[start : start + _BLOBS])
+
+    def workers_of(self, job_id: str) -> list[str]:
+        """Every worker that claimed a shard of the job."""
+        with redis_errors_as_ours():
+            return sorted(name.decode() for name in self._redis.smembers(redis_keys.job(job_id, "workers")))
+
+    def workers(self) -> dict[str, dict[str, str]]:
+        """Every worker with a heartbeat, by name, with the facts it gave."""
+        with redis_errors_as_ours():
+            names = sorted(name.decode() for name in self._redis.zrange(redis_keys.WORKERS, 0, -1))
+            found = {name: self._redis.hgetall(redis_keys.worker(name)) for name in names}
+        return {
+            name: {k.decode(): v.decode() for k, v in facts.items()} for name, facts in found.items() if facts
+        }
+
+    def rates(self) -> dict[RowsKey, float]:
+        """Row evaluations a second that a device with full rows was seen to do, by model and size.
+
+        That is the engine's whole time: texts, decoding and waiting for writers too, but no loading.
+        """
+        with redis_errors_as_ours():
+            raw = self._redis.hgetall(redis_keys.RATES)
+        works = {RowsKey(*json.loads(size)): json.loads(work) for size, work in raw.items()}
+        return {size: rows / seconds for size, (rows, seconds) in works.items() if seconds > 0}
+
+    def _notices(self, workers: Sequence[str]) -> dict[str, str]:
+        with redis_errors_as_ours():
+            said = {name: self._redis.hget(redis_keys.worker(name), "notice") for name in workers}
+        return {name: notice.decode() for name, notice in said.items() if notice}
+
+    def _fields(self, job_id: str, names: Sequence[str]) -> list[str]:
+        with redis_errors_as_ours():
+            values = cast(Any, self._redis.hmget(redis_keys.job(job_id), list(names)))
+        if None in values:
+            raise self._no_such(job_id)
+        return [value.decode() for value in values]
+
+    def _no_such(self, job_id: str) -> JobError:
+        there_are = ", ".join(self.job_ids()[-5:]) or "none"
+        return JobError(f"there is no job {job_id!r} in this Redis; the latest: {there_are}")
+
+
+def _standing(refusals: Mapping[bytes, bytes], now: float) -> dict[str, str]:
+    """The refusals that still hold: worker -> reason."""
+    said = {name.decode(): json.loads(refusal) for name, refusal in refusals.items()}
+    return {name: refusal["reason"] for name, refusal in said.items() if refusal["until"] > now * 1000}
+
+
+def _rate(job: Mapping[str, str], now: float) -> float:
+    """Images a second over the last half minute while a run goes on, over the whole run once it finished."""
+    if job["state"] == "finished":
+        taken = (int(job["last_image"]) - int(job["started"])) / 1000
+        return int(job["done"]) / taken if taken > 0 and job["started"] != "0" and job["run"] == "1" else 0.0
+    since = now - int(job["window_at"]) / 1000
+    if job["window_at"] == "0":
+        return 0.0
+    if float(job["window_rate"]) == 0 or since > 10:
+        return int(job["window_count"]) / max(since, 0.001)
+    return float(job["window_rate"])

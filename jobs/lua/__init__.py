@@ -1,1 +1,0 @@
-"""The Lua scripts of the ledger, one file an operation; `jobs.ledger` runs them."""

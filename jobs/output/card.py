@@ -1,0 +1,238 @@
+"""The dataset card: README.md of a dataset, by which `datasets.load_dataset` reads pictures and captions.
+
+Its front matter names the shards (so that nothing beside them counts as data) and the type of every column.
+Without the types, `datasets` takes them from whichever shard it opens first, and fails when a column is null
+throughout that one and text in another. Source: https://huggingface.co/docs/hub/datasets-cards
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from jobs.columns import RENDERED_PREFIX
+from jobs.output.column_kinds import Kind, kind_of, merged
+from jobs.output.output import Output
+from jobs.output.stored_shard import LayoutName
+from jobs.output.webdataset import TarShard
+
+MARK = "<!-- Written by imagemill after every job. Remove this line to keep a text of your own. -->"
+
+_COUNTED: dict[str, Callable[[dict[str, Any]], object]] = {
+    "model": lambda row: row.get("model"),
+    "size": lambda row: f"{row.get('width')}x{row.get('height')}",
+    "scheduler": lambda row: row.get("scheduler"),
+    "steps": lambda row: row.get("num_inference_steps"),
+}
+_SHARED = (
+    "model", "revision", "negative_prompt", "height", "width", "num_inference_steps", "guidance_scale",
+    "scheduler", "precision", "image_format", "image_quality", "init_latents",
+)  # fmt: skip
+_MOST_LISTED = 20
+"""Lines of one setting in the table: a sweep may have thousands of values."""
+
+Endings = dict[LayoutName, set[str]]
+"""Layouts that have images -> what their files' names end with, `png`."""
+
+
+@dataclass(slots=True)
+class Contents:
+    """What a dataset holds, gathered in one pass over its rows."""
+
+    images: dict[int, int] = field(default_factory=dict)
+    """Images by shard number; shards in which all failed have 0."""
+    total: int = 0
+    formats: set[str] = field(default_factory=set)
+    """What their files' names end with, `png`."""
+    endings: Endings = field(default_factory=dict)
+    """The same by the layout they lie in; those that were added alone lie in none."""
+    columns: dict[str, Kind] = field(default_factory=dict)
+    counts: dict[str, Counter[object]] = field(default_factory=lambda: {n: Counter() for n in _COUNTED})
+    """Model, size, scheduler and steps -> images by value."""
+    shared: dict[str, Any] = field(default_factory=dict)
+    """The settings that all rows have in common, and how they were rendered."""
+    name: str = ""
+    """Of the job that rendered the first of them."""
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Take one more row in."""
+        columns = self.columns
+        for name, value in row.items():
+            kind = kind_of(value)
+            known = columns.setdefault(name, kind)
+            if kind != known:
+                columns[name] = merged(known, kind)
+        if not self.total:
+            names = [*_SHARED, *(name for name in row if name.startswith(RENDERED_PREFIX))]
+            self.shared = {name: row[name] for name in names if name in row}
+            self.name = str(row.get("job_id")).rpartition("-")[0]
+        for name in [name for name, value in self.shared.items() if row.get(name) != value]:
+            del self.shared[name]
+        for name, value_of in _COUNTED.items():
+            self.counts[name][value_of(row)] += 1
+        self.formats.add(_ending(row))
+        self.total += 1
+
+    def add_stored(self, shard: int, layout: LayoutName, row: dict[str, Any]) -> None:
+        """Take one more row of a shard in."""
+        self.add(row)
+        self.endings.setdefault(layout, set()).add(_ending(row))
+        self.images[shard] += 1
+
+
+def contents(output: Output) -> Contents:
+    """What the committed shards hold. Raises OutputError where their metadata cannot be read."""
+    found = Contents()
+    for shard in output.shards():
+        found.images[shard] = 0
+        stored = output.stored(shard)
+        layout: LayoutName = "webdataset" if isinstance(stored, TarShard) else "files"
+        for row in stored.rows():
+            found.add_stored(shard, layout, row)
+    return found
+
+
+def is_ours(readme: str) -> bool:
+    """Whether a README.md is a card that may be written anew, and no text of somebody's own."""
+    return MARK in readme.splitlines()
+
+
+def dataset_card(
+    found: Contents, *, layout: LayoutName | None = None, failures: int = 0, preview: bool = False
+) -> str:
+    """The card's text: front matter in the Hugging Face form, then a page for people.
+
+    `layout`: where all images are now, whatever they were in; `failures`: how many could not be rendered;
+    `preview`: a contact sheet lies beside the card.
+    """
+    endings = found.endings if layout is None else {layout: found.formats}
+    front = {
+        "pretty_name": found.name,
+        "task_categories": ["text-to-image"],
+        "size_categories": [_size_category(found.total)],
+        "tags": ["synthetic", "imagemill"],
+        **_reading(endings, found.columns),
+    }
+    failed = f" {failures:,} more could not be rendered: see `failures.jsonl`." if failures else ""
+    sheet = "![A contact sheet](preview.jpg)\n\n" if preview else ""
+    return f"""---
+{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---
+
+{MARK}
+
+# {found.name}
+
+{found.total:,} pictures from texts, made by imagemill.{failed}
+
+{sheet}{_loading(endings)}
+{_table(found)}
+
+All of them have in common:
+
+```json
+{json.dumps(found.shared, ensure_ascii=False, indent=2)}
+```
+
+The metadata of a picture: its prompt (`text`), every setting that made it, its `image_id`, and the SHA-256 of
+its file. The file carries the same settings inside.
+"""
+
+
+def _ending(row: dict[str, Any]) -> str:
+    ending: str = row["file_name"].rpartition(".")[2]
+    return ending
+
+
+def _reading(endings: Endings, columns: dict[str, Kind]) -> dict[str, Any]:
+    """The front matter that tells `datasets` which files to read, and the types of what is in them.
+
+    It takes the types of folders from the configuration alone, those of tars from `dataset_info` alone, and
+    reads one format by all configurations of a card, so that tars beside folders go without.
+    """
+    kinds: dict[str, Kind]
+    if "files" in endings:
+        kinds = {"image": "image", **columns}
+        del kinds["file_name"]
+        return {"configs": [{**_config("[0-9]*/*"), "features": _features(kinds)}]}
+    kinds = dict.fromkeys(sorted(endings["webdataset"]), "image")
+    kinds |= {"txt": "string", "json": columns, "__key__": "string", "__url__": "string"}
+    return {
+        "configs": [_config("[0-9]*.tar")],
+        "dataset_info": [{"config_name": "default", "features": _features(kinds)}],
+    }
+
+
+def _config(files: str) -> dict[str, Any]:
+    return {"config_name": "default", "data_files": [{"split": "train", "path": files}]}
+
+
+def _loading(endings: Endings) -> str:
+    """Python that loads what there is, when it runs in the dataset's folder."""
+    told = []
+    # load_dataset(".") fails: it takes the dataset's name from the path.
+    if "files" in endings:
+        told.append("""Numbered folders hold pictures and a `metadata.jsonl` with a line for each:
+
+```python
+import os
+from datasets import load_dataset
+
+dataset = load_dataset(os.getcwd(), split="train")  # or the path to this folder
+print(dataset.num_rows, dataset[0]["image"], dataset[0]["text"])
+```
+""")
+    if "webdataset" in endings:
+        before, where = "import os\n", "os.getcwd()"
+        if "files" in endings:
+            before, where = "", '"webdataset", data_files="[0-9]*.tar"'
+        told.append(f"""Numbered tars hold pictures, each with its prompt (`.txt`) and its metadata (`.json`);
+the parquets list the same as tables:
+
+```python
+{before}from datasets import load_dataset
+
+dataset = load_dataset({where}, split="train", streaming=True)
+sample = next(iter(dataset))
+print(sample["{min(endings["webdataset"])}"], sample["txt"], sample["json"])
+```
+""")
+    return "\n".join(told)
+
+
+def _table(found: Contents) -> str:
+    lines = ["| | | pictures |", "| --- | --- | ---: |"]
+    for name, counts in found.counts.items():
+        ranked = sorted(counts.items(), key=lambda item: (-item[1], str(item[0])))
+        for value, count in ranked[:_MOST_LISTED]:
+            lines.append(f"| {name} | {str(value).replace('|', chr(92) + '|')} | {count:,} |")
+        if rest := ranked[_MOST_LISTED:]:
+            lines.append(f"| {name} | {len(rest):,} others | {sum(count for _, count in rest):,} |")
+    return "\n".join(lines)
+
+
+def _size_category(images: int) -> str:
+    """The hub's word for a dataset of so many rows."""
+    if images < 1_000:
+        return "n<1K"
+    bounds = ["1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T"]
+    decade = len(str(images)) - 4
+    return f"{bounds[decade]}<n<{bounds[decade + 1]}" if decade < len(bounds) - 1 else "n>1T"
+
+
+def _features(kinds: dict[str, Kind]) -> list[dict[str, Any]]:
+    return [{"name": name, **_feature(kind)} for name, kind in kinds.items()]
+
+
+def _feature(kind: Kind) -> dict[str, Any]:
+    """The kind in the form of a card's `features`."""
+    if isinstance(kind, list):
+        item = _feature(kind[0])
+        return {"list": item.get("dtype", item)}
+    if isinstance(kind, dict):
+        return {"struct": _features(kind)}
+    return {"dtype": "string" if kind is None else kind}

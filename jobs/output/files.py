@@ -1,0 +1,122 @@
+"""`layout: files`, a Hugging Face imagefolder: a shard is a folder of pictures and one metadata.jsonl.
+
+    OUT/00003/000030000.png … metadata.jsonl     it appears by one rename, and never changes
+    OUT/00003/.failures.jsonl                    what failed in it; hidden, so dataset readers pass it by
+    OUT/00003/.repaired.jsonl                    which places a repair emptied
+
+Failures lie inside the folder so that one rename commits pictures, metadata and failures together: beside it,
+a late attempt could leave its own list next to another attempt's pictures.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import stat
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jobs.failpoints import failpoint
+from jobs.output.durable import fsync_folder, write_atomically
+from jobs.output.metadata import Failure
+from jobs.output.stored_shard import FAILURES, damaged, shard_name, shard_number, sound_failure, sound_row
+
+METADATA = "metadata.jsonl"
+"""Of a shard, beside its pictures: what Hugging Face's imagefolder reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class FolderShard:
+    """A shard as a folder of `output`."""
+
+    output: Path
+    number: int
+
+    @staticmethod
+    def numbers(output: Path) -> Iterator[int]:
+        """The shard numbers that name a folder here; a file of such a name is none."""
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            for entry in os.scandir(output):
+                number = shard_number(entry.name)
+                if number is not None and entry.is_dir():
+                    yield number
+
+    @property
+    def path(self) -> Path:
+        return self.output / shard_name(self.number)
+
+    @property
+    def metadata_file(self) -> Path:
+        return self.path / METADATA
+
+    @property
+    def failures_file(self) -> Path:
+        return self.path / FAILURES
+
+    def committed(self) -> bool:
+        """Whether the shard is there. One in which every image failed is a folder without pictures."""
+        return self.metadata_file.is_file() or self.failures_file.is_file()
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        if not self.metadata_file.exists() and self.failures_file.exists():
+            return
+        for place, row in _json_lines(self.metadata_file):
+            yield sound_row(place, row)
+
+    def failures(self) -> list[Failure]:
+        if not self.failures_file.exists():
+            return []
+        return [sound_failure(place, row) for place, row in _json_lines(self.failures_file)]
+
+    def held_rows(self) -> Iterator[dict[str, Any]]:
+        names = {file.name for file in self.path.iterdir()}
+        return (row for row in self.rows() if row["file_name"] in names)
+
+    def pictures(self, file_names: Collection[str]) -> Iterator[tuple[str, bytes]]:
+        for name in sorted(file_names):
+            with contextlib.suppress(OSError):
+                yield name, (self.path / name).read_bytes()
+
+    def check_writable(self, folder: Path) -> None:
+        """A rename is all it takes."""
+
+    def commit(self, images: Path, rows: Sequence[Mapping[str, Any]], failures: Sequence[Failure]) -> None:
+        if rows:
+            lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            write_atomically(images / self.metadata_file.name, lines.encode())
+        if failures:
+            lines = "".join(f"{failure.to_json()}\n" for failure in failures)
+            write_atomically(images / self.failures_file.name, lines.encode())
+        failpoint("before commit", self.path)
+        try:
+            images.rename(self.path)
+        except OSError as error:
+            if error.errno in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}:
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(self.path)) from None
+            raise
+        failpoint("after commit", self.path)
+        fsync_folder(self.output)
+
+    def complete(self) -> None:
+        """The rename was all."""
+
+
+def _json_lines(file: Path) -> Iterator[tuple[str, object]]:
+    """`file:line` and the JSON value there, for each line."""
+    try:
+        with file.open("rb") as lines:
+            if not stat.S_ISREG(os.fstat(lines.fileno()).st_mode):
+                raise damaged(f"{file}:1", "not a plain file")
+            for number, line in enumerate(lines, 1):
+                place = f"{file}:{number}"
+                try:
+                    row = json.loads(line)
+                except (ValueError, RecursionError) as error:
+                    raise damaged(place, f"not a line of JSON ({error})") from None
+                yield place, row
+    except OSError as error:
+        raise damaged(f"{file}:1", str(error.strerror)) from None

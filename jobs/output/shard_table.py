@@ -1,0 +1,138 @@
+"""A shard as a parquet: a line for every image, rendered or failed, in img2dataset's columns and ours.
+
+    key caption status error_message width height sha256        img2dataset's
+    image_id negative_prompt … id COLUMN … job_id rendered_… flagged command
+
+`status` is success or failed_to_render; a failure has `error_message` and `command`, which renders it again.
+Every file of a dataset should have the same types, so ours are fixed. A user's column has the type that
+holds the shard's values, text (JSON for what is no text) when none does, and is called `column_NAME` where
+img2dataset has such a name. The tar's KEY.json are the metadata to the letter; this is for tools that read
+tables.
+Source: img2dataset's README ("Output format").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from jobs.output.arrow_columns import arrow_type, check_pyarrow, fitted
+from jobs.output.column_kinds import Kind, kind_of, merged
+from jobs.output.metadata import Failure
+from jobs.output.stored_shard import image_key
+
+if TYPE_CHECKING:
+    import pyarrow
+
+SUCCESS, FAILED = "success", "failed_to_render"
+
+_FIRST: dict[str, Kind] = {
+    "key": "string", "caption": "string", "status": "string", "error_message": "string",
+    "width": "int64", "height": "int64", "sha256": "string",
+    "image_id": "string", "negative_prompt": "string", "num_inference_steps": "int64",
+    "guidance_scale": "float64", "scheduler": "string", "seed": "int64", "model": "string",
+    "revision": "string", "precision": "string", "image_format": "string", "image_quality": "int64",
+    "init_latents": "string", "id": "string",
+}  # fmt: skip
+_LAST: dict[str, Kind] = {
+    "job_id": "string", "rendered_precision": "string", "rendered_rows": "int64", "rendered_device": "string",
+    "rendered_versions": "string", "rendered_mode": "string", "flagged": "string", "command": "string",
+}  # fmt: skip
+_CALLED_OTHERWISE = frozenset({"file_name", "text"})
+"""Of a metadata row: `key` and `caption` say the same."""
+_NOT_IN_ROWS = frozenset({"key", "caption", "status", "error_message", "command"})
+"""Names of ours that a user's column of the metadata may have too."""
+
+
+def check_parquet() -> None:
+    """Raises OutputError with the remedy where parquet cannot be written."""
+    check_pyarrow("layout = webdataset", "use layout: files")
+
+
+def shard_table(shard: int, rows: Sequence[Mapping[str, Any]], failures: Sequence[Failure]) -> pyarrow.Table:
+    """The shard as a table, in the order of its positions."""
+    import pyarrow as pa  # an extra, and slow to import
+
+    lines = [_done(row) for row in rows] + [_failed(shard, failure) for failure in failures]
+    lines.sort(key=lambda line: line["key"])
+    kinds: dict[str, Kind] = dict(_FIRST)
+    for line in lines:
+        for name, value in line.items():
+            if name not in _FIRST and name not in _LAST:
+                kinds[name] = merged(kinds.get(name), kind_of(value))
+    kinds |= _LAST
+    columns = {name: _column([line.get(name) for line in lines], kind) for name, kind in kinds.items()}
+    return pa.table(columns)
+
+
+def parquet_bytes(table: pyarrow.Table) -> bytes:
+    """The table as a parquet file. Equal tables give equal bytes under one version of pyarrow."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
+
+
+def read_table(data: bytes) -> pyarrow.Table:
+    """The table of a parquet file. Raises ValueError saying what is wrong with it."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(pa.BufferReader(data))
+        table.validate(full=True)
+        return table.select(table.schema.names)  # a name may be no UTF-8
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"is no parquet ({str(error).splitlines()[0]})") from None
+
+
+def written_by(data: bytes) -> str:
+    """The program and version that wrote a parquet file which `read_table` reads."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    return str(pq.read_metadata(pa.BufferReader(data)).created_by)
+
+
+def _done(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "key": str(row["file_name"]).partition(".")[0],
+        "caption": row["text"],
+        "status": SUCCESS,
+        **{_name(name): value for name, value in row.items() if name not in _CALLED_OTHERWISE},
+    }
+
+
+def _failed(shard: int, failure: Failure) -> dict[str, Any]:
+    request = asdict(failure.entry.request)
+    return {
+        "key": image_key(shard, failure.position),
+        "caption": request.pop("prompt"),
+        "status": FAILED,
+        "error_message": failure.reason,
+        "image_id": failure.image_id,
+        **request,
+        "id": failure.entry.id,
+        **{_name(name): value for name, value in failure.entry.columns.items()},
+        "job_id": failure.job_id,
+        "command": failure.command,
+    }
+
+
+def _name(name: str) -> str:
+    """What the table calls a column of the metadata: no two are called the same."""
+    return f"column_{name}" if name in _NOT_IN_ROWS or name.startswith("column_") else name
+
+
+def _column(values: list[Any], kind: Kind) -> pyarrow.Array:
+    """The values as one column; as texts where no other type holds them unchanged."""
+    import pyarrow as pa
+
+    try:
+        return pa.array([fitted(value, kind) for value in values], arrow_type(kind))
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):  # as of an integer that no float64 is
+        return pa.array([fitted(value, "string") for value in values], pa.string())

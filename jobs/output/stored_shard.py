@@ -1,0 +1,121 @@
+"""What every layout can do with a shard, and the names that all of them use."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from jobs.errors import OutputError
+from jobs.output.metadata import Failure, setting_trouble
+
+LayoutName = Literal["files", "webdataset"]
+SHARD_LIMIT = 10_000
+"""Images in one shard at most: a key has four digits for the place in it."""
+
+FAILURES = ".failures.jsonl"
+"""Of a shard, beside its pictures: what failed in it. Hidden, so dataset readers pass it by."""
+REPAIRED = ".repaired.jsonl"
+"""Likewise: the places that a repair emptied, and why."""
+
+_SHARD_NAME = re.compile(r"[0-9]{5,}")
+_IMAGE_ID = re.compile(r"[0-9a-f]{16}")
+_FILE_NAME = re.compile(r"[\w-]+\.[a-z]+", re.ASCII)
+
+
+def shard_name(shard: int) -> str:
+    """`00003`: five digits, more from shard 100000 on."""
+    return f"{shard:05d}"
+
+
+def shard_number(name: str) -> int | None:
+    """The shard that `shard_name` calls so; None for any other name."""
+    number = int(name) if _SHARD_NAME.fullmatch(name) else None
+    return number if number is not None and name == shard_name(number) else None
+
+
+def image_key(shard: int, position: int) -> str:
+    """`000030012`: the shard's name and four digits for the place in it, from 0.
+
+    Raises ValueError outside 0 .. SHARD_LIMIT - 1.
+    """
+    if not 0 <= position < SHARD_LIMIT:
+        raise ValueError(f"position {position} in a shard: must be 0 .. {SHARD_LIMIT - 1}")
+    return f"{shard_name(shard)}{position:04d}"
+
+
+class StoredShard(Protocol):
+    """One shard's place in an output, in one layout. Whatever reads raises OutputError naming file and place
+    where the shard was changed by something else."""
+
+    @property
+    def path(self) -> Path:
+        """What stands in the output once the shard is committed."""
+
+    def committed(self) -> bool:
+        """Whether the shard is there."""
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """The metadata rows, in the order of the images; none when every image failed."""
+
+    def failures(self) -> list[Failure]:
+        """What failed, in the order of its positions."""
+
+    def held_rows(self) -> Iterator[dict[str, Any]]:
+        """The metadata rows of those images whose picture is there."""
+
+    def pictures(self, file_names: Collection[str]) -> Iterator[tuple[str, bytes]]:
+        """The picture files of these names that are there, in the shard's order."""
+
+    def check_writable(self, folder: Path) -> None:
+        """Raises OutputError where this machine or the file system of `folder`, which can be written, lacks
+        what a commit takes."""
+
+    def commit(self, images: Path, rows: Sequence[Mapping[str, Any]], failures: Sequence[Failure]) -> None:
+        """Make the shard appear whole in one step; the pictures lie in the spool's folder `images`.
+
+        What else must be written lies beside them. Raises FileExistsError, having changed nothing in the
+        output, when the shard's place is taken, and OSError as the system gives it: then the same call may
+        be made again.
+        """
+
+    def complete(self) -> None:
+        """Make what follows from a committed shard and is not there: a crash may have come before it."""
+
+
+def sound_row(place: str, row: object) -> dict[str, Any]:
+    """The row. Raises OutputError when it is not one of metadata."""
+    if not isinstance(row, dict):
+        raise damaged(place, "not a JSON object")
+    if not isinstance(row.get("image_id"), str) or not isinstance(row.get("file_name"), str):
+        raise damaged(place, "a row without file_name and image_id")
+    if not _IMAGE_ID.fullmatch(row["image_id"]):
+        raise damaged(place, "a row whose image_id is no 16 hex digits")
+    # It is opened: no way may lead out of the shard.
+    if not _FILE_NAME.fullmatch(row["file_name"]):
+        raise damaged(place, "a row whose file_name names no picture")
+    trouble = setting_trouble(row)
+    if trouble is not None:
+        raise damaged(place, f"a row whose {trouble}")
+    return row
+
+
+def sound_failure(place: str, row: object) -> Failure:
+    """The failure. Raises OutputError when `row` is none."""
+    try:
+        if not isinstance(row, dict):
+            raise TypeError("not a JSON object")
+        failure = Failure.from_mapping(row)
+        failure.entry.request.identity().encode()  # half a surrogate pair has no image_id
+        return failure
+    except (KeyError, TypeError, ValueError) as error:
+        raise damaged(place, f"not a failure ({error})") from None
+
+
+def damaged(place: str, what: str) -> OutputError:
+    """The error that something else changed a committed shard."""
+    return OutputError(
+        f"{place}: {what}; imagemill writes shards whole, so something else changed it: "
+        "restore the file, or move its shard out of the output to have the images rendered again"
+    )

@@ -1,0 +1,1 @@
+"""Examines an output to its last byte, and repairs it."""

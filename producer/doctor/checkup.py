@@ -1,0 +1,187 @@
+"""An output examined as a whole: its shards one by one, no image twice, nothing foreign, nothing missing.
+
+What a shard holds is its layout's to tell (`shard_folder.py`, `shard_tar.py`); everything here is the same
+for all layouts. What should be there and is not, `lost_shards.py` and `missing_images.py` tell.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jobs.errors import OutputError
+from jobs.output.files import METADATA, FolderShard
+from jobs.output.output import Output
+from jobs.output.stored_shard import shard_number
+from jobs.output.webdataset import TarShard
+from jobs.wording import counted, shown
+from producer.doctor.examine_files import examine_shard
+from producer.doctor.examine_webdataset import examine_tar
+from producer.doctor.findings import Cut, Problem, ShardFindings
+from producer.doctor.lost_shards import lost_shards
+from producer.doctor.missing_images import missing_images
+from producer.doctor.quarantine import QUARANTINE
+from producer.doctor.soundness import RENDER_AGAIN, TAKE_OUT
+
+_THREADS = min(8, os.cpu_count() or 1)
+_OWN_FILES = frozenset({"job.json", "failures.jsonl", "preview.jpg", "README.md"})
+_PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+@dataclass(slots=True)
+class Checkup:
+    """What an output holds and what is wrong with it."""
+
+    shards: list[ShardFindings]
+    problems: list[Problem] = field(default_factory=list)
+    """All, the shards' own among them, in the order of the output."""
+    notes: list[str] = field(default_factory=list)
+    """Harmless, but told."""
+    missing: dict[str, int] = field(default_factory=dict)
+    """The newest job of each manifest's name -> images it asked for that are neither there nor failed."""
+    failed: int = 0
+    """Images that failed and that the output does not hold."""
+
+    @property
+    def images(self) -> int:
+        """The sound ones."""
+        return sum(len(shard.images) for shard in self.shards)
+
+
+def check_output(
+    output: Output,
+    *,
+    known: Collection[ShardFindings] = (),
+    on_shard: Callable[[int, int], None] = lambda done, total: None,
+) -> Checkup:
+    """Read an output to its last byte and tell everything that is wrong in it.
+
+    `known` are shards that need no second look. `on_shard(done, total)` is called from this thread. Raises
+    OutputError where there is no output of imagemill; what is wrong in one is told, not raised.
+    """
+    committed, elsewhere = _entries(output)
+    findings = {shard.shard: shard for shard in known}
+    open_shards = [shard for shard in committed if shard not in findings]
+    # Hashes and checksums of large files let go of the interpreter, and so do reads.
+    with ThreadPoolExecutor(_THREADS) as pool:
+        examined = pool.map(lambda shard: _examine(output, shard), open_shards)
+        for done, found in enumerate(examined, 1):
+            findings[found.shard] = found
+            on_shard(done, len(open_shards))
+    checkup = Checkup([findings[shard] for shard in committed])
+    held: dict[str, str] = {}
+    for found in checkup.shards:
+        checkup.problems += sorted(found.problems, key=lambda problem: (problem.file, problem.line or 0))
+        checkup.problems += _doubled(found, held)
+        checkup.notes += found.notes
+    failed = {image_id for found in checkup.shards for image_id in found.failed} - held.keys()
+    checkup.failed = len(failed)
+    checkup.problems += elsewhere
+    lost = lost_shards(output)
+    missing = missing_images(output, held.keys(), failed)
+    checkup.problems += [*lost.problems, *missing.problems]
+    checkup.notes += [*lost.notes, *missing.notes, *_leftovers(output, explains=lost.explained)]
+    checkup.missing = missing.images
+    return checkup
+
+
+def _examine(output: Output, shard: int) -> ShardFindings:
+    if isinstance(output.stored(shard), TarShard):
+        return examine_tar(output, shard)
+    return examine_shard(output, shard)
+
+
+def _entries(output: Output) -> tuple[list[int], list[Problem]]:
+    """The committed shards, ascending, and what lies beside them and should not."""
+    try:
+        names = sorted(file.name for file in output.path.iterdir())
+    except OSError as error:
+        raise OutputError(
+            f"{output.path}: cannot be read ({error.strerror}): name an output folder"
+        ) from None
+    committed: list[int] = []
+    problems: list[Problem] = []
+    for name in names:
+        stem, _, ending = name.partition(".")
+        number = shard_number(stem)
+        if number is not None and name == stem:
+            if FolderShard(output.path, number).committed():
+                committed.append(number)
+                continue
+            what = f"is no shard that imagemill committed: it has neither {METADATA} nor failures"
+            problems.append(
+                Problem(kind="folder", file=name, what=what, remedy=RENDER_AGAIN, cut=Cut(whole=True))
+            )
+        elif number is not None and ending == "tar":
+            if number in committed:
+                what = f"stands beside the folder {stem}, and one of them is shard {number}"
+                problems.append(Problem(kind="folder", file=name, what=what, remedy="move one of them out"))
+            elif TarShard(output.path, number).committed():
+                committed.append(number)
+            else:
+                what = "is no file, and so no shard that imagemill committed"
+                problems.append(
+                    Problem(kind="folder", file=name, what=what, remedy=RENDER_AGAIN, cut=Cut(whole=True))
+                )
+        elif number is not None and ending == "parquet":
+            if not TarShard(output.path, number).committed():
+                what = f"is there without {stem}.tar, whose pictures it lists"
+                problems.append(
+                    Problem(kind="table", file=name, what=what, remedy=RENDER_AGAIN, cut=Cut(whole=True))
+                )
+        elif _read_as_data(output.path / name):
+            what = "is not imagemill's, and dataset readers take its pictures for part of the dataset"
+            remedy = "move it out of the output"
+            problems.append(Problem(kind="folder", file=shown(name), what=what, remedy=remedy))
+    if not committed and not output.private.is_dir() and not (output.path / "job.json").exists():
+        raise OutputError(
+            f"{output.path}: is no output of imagemill: it has no shard, no job.json and no .imagemill; name "
+            "the folder that the manifest calls `output`"
+        )
+    return sorted(committed), problems
+
+
+def _read_as_data(path: Path) -> bool:
+    """Whether dataset readers would read the foreign entry: a picture, or a folder that holds some."""
+    if path.name in _OWN_FILES or path.name.startswith("."):
+        return False
+    try:
+        names = [file.name for file in path.iterdir()] if path.is_dir() else [path.name]
+    except OSError:
+        return False
+    return any(name == METADATA or name.lower().endswith(_PICTURES) for name in names)
+
+
+def _doubled(found: ShardFindings, held: dict[str, str]) -> Iterator[Problem]:
+    """The shard's images that the output holds already; `held` learns the others."""
+    for image in found.images:
+        file = f"{found.place}/{image.file_name}"
+        first = held.setdefault(image.image_id, file)
+        if first != file:
+            position = int(Path(image.file_name).stem[-4:])
+            yield Problem(
+                kind="doubled",
+                file=file,
+                image_id=image.image_id,
+                what=f"is image {image.image_id}, which {first} is already",
+                remedy=TAKE_OUT,
+                cut=Cut(names=(image.file_name,), lines=(image.line,), positions=(position,)),
+            )
+
+
+def _leftovers(output: Output, *, explains: bool) -> Iterator[str]:
+    """What lies in the private folder and waits for somebody. `explains`: the quarantine tells of shards that
+    job.json counts."""
+    waiting = [file.parents[2].name for file in output.spool.glob("*/*/metadata/*.json")]
+    if waiting:
+        unfinished = f"{counted(len(waiting), 'image')} of {counted(len(set(waiting)), 'unfinished shard')}"
+        yield f".imagemill/spool: holds {unfinished}, for the next submission to go on from"
+    repairs = len(list((output.private / QUARANTINE).glob("*")))
+    if repairs:
+        when = "when the next job has finished here" if explains else "at will"
+        yield f".imagemill/{QUARANTINE}: holds what {counted(repairs, 'repair')} set aside; remove it {when}"
+    for file in sorted(output.path.glob(".*.tmp")):
+        yield f"{shown(file.name)}: left by a write that was cut short; remove it at will"

@@ -1,0 +1,212 @@
+"""`imagemill doctor`: an output proved, or its problems named and, if asked, set aside and sent back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from jobs.connection import live_connections, redis_url
+from jobs.errors import ImagemillError, Interrupted, OutputError
+from jobs.ledger.ledger_view import LedgerView
+from jobs.output.output import Output
+from jobs.output.stored_shard import StoredShard, shard_name
+from jobs.settings import Settings
+from jobs.wording import counted
+from producer.doctor.checkup import Checkup, check_output
+from producer.doctor.findings import Problem
+from producer.doctor.quarantine import Repair, as_json, set_aside
+from producer.progress import counting
+
+
+@dataclass(frozen=True, slots=True)
+class SentBack:
+    """What became of pictures that a repair set aside."""
+
+    images: Mapping[str, int] = field(default_factory=dict)
+    """Jobs that go on -> images that they lacked, and that wait in the ledger now."""
+    notes: Sequence[str] = ()
+    """Why others do not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """An output as it is now, and what was done to it before."""
+
+    output: Output
+    checkup: Checkup
+    repair: Repair | None = None
+    sent_back: SentBack = field(default_factory=SentBack)
+
+    @property
+    def exit_code(self) -> int:
+        """0 when nothing is wrong any more, else 1."""
+        return 1 if self.checkup.problems else 0
+
+    @property
+    def problems(self) -> list[Problem]:
+        """What is wrong, with the remedy that is left."""
+        names = {_name_of(job_id): job_id for job_id in self.sent_back.images}
+        return [
+            replace(problem, remedy=f"`imagemill watch {names[name]}` follows what was sent back")
+            if problem.kind == "missing" and (name := _name_of(Path(problem.file).stem)) in names
+            else problem
+            for problem in self.checkup.problems
+        ]
+
+    @property
+    def notes(self) -> list[str]:
+        """Harmless, but told."""
+        return [*self.sent_back.notes, *self.checkup.notes]
+
+
+def diagnose(output: Output, settings: Settings, *, repair: bool) -> Diagnosis:
+    """Examine an output and, with `repair`, set aside what is broken in it and send it back.
+
+    Raises JobError instead of repairing while a job writes there, Interrupted after Ctrl-C.
+    """
+    with ExitStack() as stack:
+        if repair and output.private.is_dir():
+            stack.enter_context(output.locked(patience=0))
+        if repair:
+            _refuse_while_written(output, settings)
+        left = "stopped before the end: run the same command again"
+        try:
+            with counting("shards examined") as on_shard:
+                found = check_output(output, on_shard=on_shard)
+            done = set_aside(output, found.problems) if repair else None
+            if done is None:
+                return Diagnosis(output, found)
+            left = f"stopped when all that is broken lay in {done.folder}: submit the manifest again"
+            known = [shard for shard in found.shards if shard_name(shard.shard) not in done.shards]
+            after = check_output(output, known=known)
+            return Diagnosis(output, after, done, _send_back(output, done, settings))
+        except KeyboardInterrupt:
+            raise Interrupted(f"{output.path}: {left}") from None
+
+
+def _refuse_while_written(output: Output, settings: Settings) -> None:
+    """The lock tells of an `imagemill run`; of workers elsewhere only the ledger knows."""
+    if settings.redis_url is None and not live_connections(settings):
+        return
+    then = "repair; without --repair the output may be examined now"
+    LedgerView(redis_url(settings)).refuse_while_written(str(output.path), then)
+
+
+def _send_back(output: Output, repair: Repair, settings: Settings) -> SentBack:
+    """Begin the next runs of the jobs that rendered what was set aside, where Redis holds them.
+
+    Raises nothing of ours: the repair is done, and whatever Redis says must not keep its report back.
+    """
+    sent: dict[str, int] = {}
+    notes: list[str] = []
+    try:
+        # Without a Redis there are no jobs, and what is missing says itself what to do.
+        if settings.redis_url is None and not live_connections(settings):
+            return SentBack()
+        from jobs.ledger.ledger import Ledger
+        from producer.submit.retry import retry
+
+        url = redis_url(settings)
+        ledger = Ledger(url)
+        job_ids = sorted(_jobs_of(output, repair) & {*ledger.job_ids()})
+    except ImagemillError as error:
+        return SentBack(notes=[f"what was set aside was not sent back: {error}"])
+    for job_id in job_ids:
+        try:
+            status = ledger.status(job_id)
+            if status.output != str(output.path):
+                continue  # of another output; this one's is from before Redis was wiped
+            if status.outcome in {"cancelled", "stopped"}:
+                # Its next run would render what somebody, or its bound of failures, put an end to as well.
+                notes.append(
+                    f"{job_id} was {status.outcome}: `imagemill retry {job_id}` sends back what was set "
+                    "aside, and all else that it left"
+                )
+                continue
+            with counting("images sent back") as on_images:
+                if images := retry(job_id, ledger, url, on_images):
+                    sent[job_id] = images
+        except ImagemillError as error:
+            notes.append(f"sending back what {job_id} lacks: {error}")
+    return SentBack(sent, notes)
+
+
+def _jobs_of(output: Output, repair: Repair) -> set[str]:
+    """The jobs of the shards that the repair took pictures out of, by what is left there and what was cut."""
+    names = {one.file.partition("/")[0].partition(".")[0] for one in repair.problems if _costs_pictures(one)}
+    found = {
+        _job_of(shard)
+        for name in names
+        for place in (output, Output(repair.folder))
+        for shard in (place.stored(int(name), "files"), place.stored(int(name), "webdataset"))
+    }
+    return {job_id for job_id in found if isinstance(job_id, str)}
+
+
+def _costs_pictures(problem: Problem) -> bool:
+    """Whether the output lacks something for the problem that it may have had."""
+    cut = problem.cut
+    if cut is None or problem.kind == "doubled":
+        return False
+    return cut.whole or bool(cut.positions) or problem.kind in {"line", "tar"}
+
+
+def _job_of(shard: StoredShard) -> object:
+    """What the first row or failure that can be read calls its job; None without any."""
+    with suppress(OutputError):
+        for row in shard.rows():
+            return row.get("job_id")
+    with suppress(OutputError):
+        for failure in shard.failures():
+            return failure.job_id
+    return None
+
+
+def _name_of(job_id: str) -> str:
+    return job_id.rpartition("-")[0]
+
+
+def report(diagnosis: Diagnosis) -> None:
+    """Print a line for each problem, what was mended, and how the output stands."""
+    checkup, repair = diagnosis.checkup, diagnosis.repair
+    if repair is not None:
+        for problem in repair.problems:
+            click.echo(f"{problem.place}: {problem.what}; set aside")
+        click.echo(f"{counted(len(repair.problems), 'problem')} set aside in {repair.folder}")
+        for job_id, images in diagnosis.sent_back.images.items():
+            click.echo(f"sent back {counted(images, 'image')} of {job_id}")
+        click.echo()
+    for problem in diagnosis.problems:
+        click.echo(f"{problem.place}: {problem.what}; {problem.remedy}")
+    for note in diagnosis.notes:
+        click.echo(f"note: {note}")
+    failed = f", {checkup.failed} failed" if checkup.failed else ""
+    held = f"{counted(checkup.images, 'image')} in {counted(len(checkup.shards), 'shard')}{failed}"
+    wrong = counted(len(checkup.problems), "problem") if checkup.problems else "nothing is wrong"
+    click.echo(f"{diagnosis.output.path}: {held}: {wrong}")
+
+
+def to_json(diagnosis: Diagnosis) -> dict[str, Any]:
+    """The same as JSON values."""
+    checkup, repair = diagnosis.checkup, diagnosis.repair
+    return {
+        "output": str(diagnosis.output.path),
+        "images": checkup.images,
+        "shards": len(checkup.shards),
+        "failed": checkup.failed,
+        "missing": checkup.missing,
+        "problems": _all_as_json(diagnosis.problems),
+        "notes": diagnosis.notes,
+        "set_aside": [] if repair is None else _all_as_json(repair.problems),
+        "quarantine": None if repair is None else str(repair.folder),
+        "sent_back": dict(diagnosis.sent_back.images),
+    }
+
+
+def _all_as_json(problems: Sequence[Problem]) -> list[dict[str, Any]]:
+    return [as_json(problem) for problem in problems]

@@ -1,0 +1,237 @@
+"""A committed shard of `layout: webdataset`, examined: tar, samples, failures, numbers and parquet agree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from jobs.errors import OutputError
+from jobs.output.metadata import Failure
+from jobs.output.output import Output
+from jobs.output.shard_table import check_parquet, parquet_bytes, read_table, shard_table, written_by
+from jobs.output.stored_shard import FAILURES, REPAIRED
+from jobs.output.tar_file import DamagedTar, Member, TarReader
+from jobs.output.webdataset import TarShard
+from jobs.wording import shown
+from producer.doctor.findings import Cut, Held, Kind, Problem, ShardFindings
+from producer.doctor.soundness import (
+    FILL_GAP,
+    RENDER_AGAIN,
+    TAKE_OUT,
+    failure_in,
+    file_problem,
+    gaps_between,
+    json_object,
+    lines_of,
+    picture_trouble,
+    position_of,
+    read_plain,
+    repaired_places,
+    request_in,
+)
+
+MAKE_ANEW = "`--repair` makes it anew from the tar"
+
+_PICTURES = frozenset({"png", "jpg", "webp"})
+_NAMED = 3
+"""Lines of a parquet that are named."""
+
+
+def examine_tar(output: Output, shard: int) -> ShardFindings:
+    """Everything that is wrong in one committed tar and its parquet; every byte of them is read.
+
+    Raises nothing for what it finds: what the system does not let it read is a problem too.
+    """
+    return _Examination(output, shard).findings()
+
+
+@dataclass(slots=True)
+class _Sample:
+    """The members of one key, by their endings."""
+
+    key: str
+    position: int
+    members: dict[str, Member] = field(default_factory=dict)
+    number: int = 0
+    """Of its KEY.json among the tar's members, from 1."""
+
+
+class _Examination:
+    def __init__(self, output: Output, shard: int) -> None:
+        self._stored, self._shard = TarShard(output.path, shard), shard
+        self._tar_name = self._stored.path.name
+        self._found = ShardFindings(shard, self._tar_name)
+        self._samples: dict[str, _Sample] = {}
+        self._hidden: dict[str, Member] = {}
+        self._filled: set[int] = set()
+        """The places in the shard that something accounts for."""
+
+    def findings(self) -> ShardFindings:
+        """Examine and tell."""
+        rows: list[dict[str, Any]] = []
+        try:
+            with self._stored.path.open("rb") as file:
+                tar = TarReader(file)
+                self._read_members(tar)
+                for sample in self._samples.values():
+                    self._filled.add(sample.position)
+                    if (row := self._sound_row(tar, sample)) is not None:
+                        rows.append(row)
+                failures = list(self._sound_failures(tar))
+                self._filled.update(repaired_places(self._lines_of(tar, REPAIRED)))
+        except OSError as error:
+            self._found.problems.append(file_problem(self._stored.path, self._tar_name, error))
+            return self._found
+        gaps = gaps_between(self._filled)
+        if gaps is not None:
+            self._tell("gap", "", gaps.what, FILL_GAP, cut=Cut(positions=gaps.places))
+        self._examine_parquet(rows, failures)
+        return self._found
+
+    def _read_members(self, tar: TarReader) -> None:
+        """Sort the members by sample; what belongs to none is told."""
+        try:
+            for number, member in enumerate(tar.members(), 1):
+                self._take(number, member)
+            tar.check_padding()
+        except DamagedTar as error:
+            self._tell("tar", "", str(error), RENDER_AGAIN, cut=Cut())
+
+    def _take(self, number: int, member: Member) -> None:
+        key, _, ending = member.name.partition(".")
+        position = position_of(member.name, self._shard)
+        if member.name in {FAILURES, REPAIRED}:
+            twice = self._hidden.setdefault(member.name, member) is not member
+        elif position is None or ending not in {"json", "txt", *_PICTURES}:
+            what = f"member {number} does not belong to the shard"
+            self._tell("stray", member.name, what, TAKE_OUT, cut=Cut(lines=(number,)))
+            return
+        else:
+            sample = self._samples.setdefault(key, _Sample(key, position))
+            twice = sample.members.setdefault(ending, member) is not member
+            if ending == "json" and not twice:
+                sample.number = number
+        if twice:
+            what = f"is there twice: member {number} has its name"
+            self._tell("doubled", member.name, what, TAKE_OUT, cut=Cut(lines=(number,)))
+
+    def _sound_row(self, tar: TarReader, sample: _Sample) -> dict[str, Any] | None:
+        """The sample's row; None when something is wrong with the sample, which is told."""
+        key, members = sample.key, sample.members
+        pictures = sorted(_PICTURES & members.keys())
+        lacking = [f"{key}.{ending}" for ending in ("txt", "json") if ending not in members]
+        if not pictures:
+            lacking.append(f"{key}.png" if lacking else self._picture_name(tar, sample))
+        if lacking:
+            rest = ", ".join(member.name for member in members.values())
+            self._tell_sample("picture", sample, lacking[0], f"is missing: the tar has only {rest} of it")
+            return None
+        name = f"{key}.{pictures[0]}"
+        if len(pictures) > 1:
+            self._tell_sample("doubled", sample, name, f"has {key}.{pictures[1]} beside it")
+            return None
+        row = json_object(tar.read(members["json"]))
+        if row is None:
+            self._tell_sample("line", sample, f"{key}.json", "is not a JSON object")
+            return None
+        request = request_in(row)
+        if row.get("file_name") != name:
+            what = f"is of another sample: file_name = {row.get('file_name')!r}, not {name}"
+            self._tell_sample("line", sample, f"{key}.json", what)
+        elif isinstance(request, str):
+            self._tell_sample("line", sample, f"{key}.json", request)
+        elif tar.read(members["txt"]) != request.prompt.encode():
+            self._tell_sample("line", sample, f"{key}.txt", f"is not the text that {key}.json has")
+        elif (wrong := picture_trouble(tar.read(members[pictures[0]]), request, row["sha256"])) is not None:
+            self._tell_sample("picture", sample, name, wrong, image_id=request.image_id)
+        else:
+            self._found.images.append(Held(request.image_id, sample.number, name))
+            return row
+        return None
+
+    def _picture_name(self, tar: TarReader, sample: _Sample) -> str:
+        """What the sample's JSON calls its picture."""
+        row = json_object(tar.read(sample.members["json"])) or {}
+        return str(row.get("file_name", f"{sample.key}.png"))
+
+    def _sound_failures(self, tar: TarReader) -> Iterator[Failure]:
+        rendered = {sample.position for sample in self._samples.values()}
+        for number, text in enumerate(self._lines_of(tar, FAILURES), 1):
+            failure = failure_in(text, self._shard, rendered)
+            if isinstance(failure, str):
+                cut = Cut(failure_lines=(number,))
+                self._tell("line", FAILURES, failure, RENDER_AGAIN, line=number, cut=cut)
+            else:
+                self._filled.add(failure.position)
+                self._found.failed.append(failure.image_id)
+                yield failure
+
+    def _lines_of(self, tar: TarReader, name: str) -> list[bytes]:
+        return lines_of(tar.read(self._hidden[name])) if name in self._hidden else []
+
+    def _examine_parquet(self, rows: Sequence[dict[str, Any]], failures: Sequence[Failure]) -> None:
+        """Whether the parquet says what the tar says. Beside a tar that is damaged there is no telling: a
+        repair makes it anew in any case."""
+        name = self._stored.parquet.name
+        try:
+            data = read_plain(self._stored.parquet)
+        except FileNotFoundError:
+            wrong: str | None = f"is missing: {self._tar_name} is there without it"
+        except OSError as error:
+            self._found.problems.append(file_problem(self._stored.parquet, name, error))
+            return
+        else:
+            if self._found.problems:
+                return
+            try:
+                check_parquet()
+            except OutputError as error:
+                self._found.notes.append(f"{name}: not examined: {error}")
+                return
+            wrong = _table_trouble(data, self._shard, rows, failures)
+        if wrong is not None:
+            problem = Problem(kind="table", file=name, what=shown(wrong), remedy=MAKE_ANEW, cut=Cut())
+            self._found.problems.append(problem)
+
+    def _tell_sample(self, kind: Kind, sample: _Sample, name: str, what: str, **more: Any) -> None:
+        """Something is wrong with a sample: all of it goes."""
+        names = tuple(member.name for member in sample.members.values())
+        cut = Cut(names=names, positions=(sample.position,))
+        self._tell(kind, name, what, RENDER_AGAIN, cut=cut, **more)
+
+    def _tell(self, kind: Kind, name: str, what: str, remedy: str, **more: Any) -> None:
+        file = f"{self._tar_name}/{shown(name)}" if name else self._tar_name
+        self._found.problems.append(Problem(kind=kind, file=file, what=what, remedy=remedy, **more))
+
+
+def _table_trouble(
+    data: bytes, shard: int, rows: Sequence[dict[str, Any]], failures: Sequence[Failure]
+) -> str | None:
+    """What a parquet says otherwise than these rows and failures; None when nothing."""
+    wanted = shard_table(shard, rows, failures)
+    anew = parquet_bytes(wanted)
+    if data == anew:
+        return None
+    try:
+        table = read_table(data)
+    except ValueError as error:
+        return str(error)
+    if table.equals(wanted):
+        # Another version of pyarrow writes the same in other bytes.
+        return "bytes were changed" if written_by(data) == written_by(anew) else None
+    if table.schema != wanted.schema:
+        names = sorted({*table.schema.names} ^ {*wanted.schema.names})
+        return f"has other columns than its tar gives{f': {names}' if names else ''}"
+    told, should = ({line["key"]: line for line in one.to_pylist()} for one in (table, wanted))
+    wrong = []
+    for key in sorted({*told, *should}, key=str):
+        if key not in told:
+            wrong.append(f"has no line of {key}")
+        elif key not in should:
+            wrong.append(f"has a line of {key}, which its tar has not")
+        elif told[key] != should[key]:
+            names = [name for name, value in should[key].items() if told[key][name] != value]
+            wrong.append(f"says other things of {key} than its tar: {', '.join(names)}")
+    more = f"; and of {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
+    return "; ".join(wrong[:_NAMED]) + more if wrong else "has its lines in another order or twice"

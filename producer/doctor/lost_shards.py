@@ -1,0 +1,180 @@
+"""Shards that were there and are gone: by what job.json counts, and in an export by their numbers.
+
+Numbers alone tell nothing of what jobs wrote: one that was cancelled leaves some unused, below those that the
+next one takes. But a job that finishes counts all the output's shards, whichever job they are of, and nothing
+but a repair takes one of them away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
+
+from jobs.output.card import is_ours
+from jobs.output.output import Output
+from jobs.output.stored_shard import shard_name, shard_number
+from jobs.wording import counted, shown
+from producer.doctor.findings import Problem
+from producer.doctor.quarantine import QUARANTINE
+from producer.doctor.soundness import file_problem, read_plain
+
+_NAMED = 10
+"""Ranges of numbers that are named."""
+_CARD = "README.md"
+
+
+@dataclass(frozen=True, slots=True)
+class _Report:
+    """What job.json says: how many shards there were when a job had last finished, and when that was."""
+
+    shards: int
+    finished: float
+    """Seconds since 1970; 0.0 when it does not say."""
+
+
+@dataclass(slots=True)
+class Lost:
+    """What is told of shards that are not there."""
+
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    explained: bool = False
+    """Whether job.json counts shards that are in quarantine."""
+
+
+def lost_shards(output: Output) -> Lost:
+    """Which of its shards the output has lost, and whether job.json, by which that is told, is one."""
+    lost = Lost()
+    # Before the shards are listed: a job may finish meanwhile, and count some more.
+    report = _read_report(output)
+    committed = output.shards()
+    # What stands in a shard's place and is none is told by itself.
+    there = {*committed, *_remains(output.path)}
+    if isinstance(report, Problem):
+        lost.problems.append(report)
+    elif report is not None:
+        _count(output, len(committed), there, report, lost)
+    elif not _is_export(output):
+        lost.notes.append("job.json: not there: no job has finished here")
+    elif gaps := _gaps(there):
+        lost.problems.append(
+            Problem(
+                kind="lost",
+                file=_CARD,
+                what=f"is an export's, whose shards are numbered without a gap: {_none_called(gaps)}",
+                remedy="restore it from a copy, or export the output again",
+            )
+        )
+    else:
+        lost.notes.append(f"{_CARD}: is an export's: whether shards are gone after the last cannot be told")
+    return lost
+
+
+def _read_report(output: Output) -> _Report | Problem | None:
+    """What job.json says, or what is wrong with it; None where there is none."""
+    file = output.path / "job.json"
+    try:
+        report = json.loads(read_plain(file))
+        return _Report(int(report["output"]["shards"]), _finished(report))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return file_problem(file, file.name, error)
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        what = f"is not a job's report ({shown(str(error))})"
+        remedy = "remove it: the next job that finishes writes it"
+        return Problem(kind="report", file=file.name, what=what, remedy=remedy)
+
+
+def _finished(report: dict[str, object]) -> float:
+    times = report.get("times")
+    finished = times.get("finished") if isinstance(times, dict) else None
+    with contextlib.suppress(ValueError, OverflowError):
+        if isinstance(finished, str):
+            return datetime.fromisoformat(finished).timestamp()
+    return 0.0
+
+
+def _count(output: Output, committed: int, there: Collection[int], report: _Report, lost: Lost) -> None:
+    """Tells `lost` of the shards that the report counts beyond those of which something is `there`."""
+    if report.shards <= len(there):
+        return
+    set_aside = {n: repair for n, repair in _set_aside(output, report.finished) if n not in there}
+    told = f"counts {counted(report.shards, 'shard')}, {committed} {'is' if committed == 1 else 'are'} there"
+    if set_aside:
+        lost.explained = True
+        repairs = sorted({*set_aside.values()}, key=int)
+        names = _names([(n, n) for n in sorted(set_aside)])
+        told += f", and in .imagemill/{QUARANTINE}/{', '.join(repairs)} what a repair set aside: {names}"
+    known = {*there, *set_aside}
+    if report.shards <= len(known):
+        lost.notes.append(f"job.json: {told}")
+        return
+    if gaps := _gaps(known):
+        told += f"; {_none_called(gaps)}"
+    elif known:
+        told += f"; those after {shard_name(max(known))} are gone"
+    remedy = "restore it from a copy, or submit the manifest again: that renders what is lacking anew"
+    lost.problems.append(Problem(kind="lost", file="job.json", what=told, remedy=remedy))
+
+
+def _remains(folder: Path) -> set[int]:
+    """The shards of which there is anything in the folder."""
+    found = set()
+    with contextlib.suppress(OSError):
+        for entry in folder.iterdir():
+            number = shard_number(entry.stem)
+            if number is not None and entry.suffix in {"", ".tar", ".parquet"} and _holds_anything(entry):
+                found.add(number)
+    return found
+
+
+def _holds_anything(entry: Path) -> bool:
+    """Whether it may be a shard's: not an empty folder, nor a file in a folder's place."""
+    try:
+        return any(entry.iterdir()) if entry.is_dir() else entry.suffix != ""
+    except OSError:
+        return True
+
+
+def _set_aside(output: Output, since: float) -> Iterator[tuple[int, str]]:
+    """Shards of which repairs set something aside, and the repair.
+
+    Not those of repairs before the report: what it counts was there after them.
+    """
+    for folder in sorted((output.private / QUARANTINE).glob("*")):
+        if folder.name.isdecimal() and folder.is_dir() and folder.stat().st_mtime >= since:
+            for number in _remains(folder):
+                yield number, folder.name
+
+
+def _is_export(output: Output) -> bool:
+    """Whether `imagemill export` wrote the folder: it has our card, without the contact sheet that is in a
+    job's, and nothing else that jobs leave."""
+    if output.private.exists():
+        return False
+    try:
+        card = read_plain(output.path / _CARD).decode(errors="replace")
+    except OSError:
+        return False
+    return is_ours(card) and "](preview.jpg)" not in card
+
+
+def _gaps(numbers: Iterable[int]) -> list[tuple[int, int]]:
+    """First and last of the numbers that are left out below the largest of these."""
+    return [(one + 1, other - 1) for one, other in pairwise(sorted({-1, *numbers})) if other > one + 1]
+
+
+def _none_called(gaps: Collection[tuple[int, int]]) -> str:
+    return f"no shard is called {_names(gaps)}"
+
+
+def _names(ranges: Collection[tuple[int, int]]) -> str:
+    """`00001, 00003–00005`; of many ranges the first."""
+    told = [shard_name(a) if a == b else f"{shard_name(a)}–{shard_name(b)}" for a, b in ranges]
+    return ", ".join([*told[:_NAMED], *(["…"] if len(told) > _NAMED else [])])

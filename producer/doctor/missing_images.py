@@ -1,0 +1,193 @@
+"""Images that were asked for and are not there: an output held against the manifests submitted for it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import stat
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jobs.errors import ImagemillError, LatentsError, ManifestError
+from jobs.models import ModelRef
+from jobs.output.output import Output
+from jobs.wording import counted, shown
+from producer.doctor.findings import Problem
+from producer.doctor.soundness import file_problem, read_plain
+from producer.manifest.latents import gather_latents
+from producer.manifest.manifest import Manifest
+from producer.manifest.parts import PromptLine
+from producer.manifest.source_files import source_trouble
+from producer.manifest.submitted import KeptManifest
+from producer.prompt_files.sources import Reading
+from producer.requests.expand import Identified, identify, narrowed
+
+_NAMED = 3
+"""Images, and files, that are named in one line."""
+
+
+@dataclass(slots=True)
+class Missing:
+    """What an output lacks of what was asked for."""
+
+    images: dict[str, int] = field(default_factory=dict)
+    """The newest job of each manifest's name -> images it asked for that are neither there nor failed."""
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def missing_images(output: Output, held: Collection[str], failed: Collection[str]) -> Missing:
+    """What the newest submission of each manifest asked for and is not there.
+
+    `held` and `failed` are image_ids. A manifest whose files are not as they were asked for other images than
+    it would now: of that one nothing is told but this.
+    """
+    found = Missing()
+    files = _kept_manifests(output)
+    if not files:
+        found.notes.append("no manifest is kept in .imagemill/jobs: what is missing cannot be told")
+    for file in files:
+        name = str(file.relative_to(output.path))
+        try:
+            job_id, kept = _read(file)
+        except OSError as error:
+            found.problems.append(file_problem(file, name, error))
+            continue
+        except (ManifestError, ValueError, TypeError, KeyError, RecursionError) as error:
+            what = f"is not a manifest as it was submitted ({shown(str(error).splitlines()[0])})"
+            remedy = "submit the manifest again: its newest submission is compared"
+            found.problems.append(Problem(kind="report", file=name, what=what, remedy=remedy))
+            continue
+        try:
+            _compare(job_id, name, kept, held, failed, found)
+        except (ImagemillError, OSError) as error:  # OSError: a prompt file's name is too long
+            found.notes.append(f"{name}: cannot be compared with the output: {error}")
+    return found
+
+
+def _kept_manifests(output: Output) -> list[Path]:
+    """Where the manifest of each name's newest job is kept, by name; job.json where none is."""
+    newest: dict[str, int] = {}
+    for file in output.jobs.glob("*.json"):
+        name, dash, number = file.stem.rpartition("-")
+        if dash and number.isdecimal():
+            newest[name] = max(newest.get(name, 0), int(number))
+    report = output.path / "job.json"
+    if not newest and report.exists():
+        return [report]
+    return sorted(output.jobs / f"{name}-{number}.json" for name, number in newest.items())
+
+
+def _read(file: Path) -> tuple[str, KeptManifest]:
+    """The job and the manifest in `file`, which may be job.json. Raises OSError, and for anything else
+    ManifestError, ValueError, TypeError, KeyError or RecursionError."""
+    text = read_plain(file)
+    if file.name != "job.json":
+        return file.stem, KeptManifest.parse(text)
+    report = json.loads(text)
+    return shown(str(report["job_id"])), KeptManifest.from_json(report["manifest"])
+
+
+def _compare(
+    job_id: str,
+    name: str,
+    kept: KeptManifest,
+    held: Collection[str],
+    failed: Collection[str],
+    found: Missing,
+) -> None:
+    """Tells `found` what the submission asked for and is not there. Raises ImagemillError and OSError where a
+    file that it names is gone or wrong, and nobody knows how it was."""
+    reading = Reading()
+    changed = list(_changed(kept.manifest, {} if kept.files is None else kept.files))
+    asked = lost = tried = 0
+    named: list[str] = []
+    for image_id, entry in () if changed else _entries(kept, reading):
+        asked += 1
+        if image_id in failed:
+            tried += 1
+        elif image_id not in held:
+            lost += 1
+            if lost <= _NAMED:
+                named.append(f"{image_id} {_shortened(entry.request.prompt)!r}")
+    if kept.files is not None:
+        changed += _changed_while_read(kept.files, reading.sha256)
+    if changed:
+        more = ", …" if len(changed) > _NAMED else ""
+        found.notes.append(
+            f"{name}: what is missing cannot be told: since {job_id} was submitted, "
+            f"{', '.join(changed[:_NAMED])}{more}; `imagemill submit FILE` renders the difference "
+            "(`imagemill plan FILE` tells it)"
+        )
+        return
+    if tried:
+        found.notes.append(f"{job_id}: {tried} of {counted(asked, 'image')} failed: see failures.jsonl")
+    if lost:
+        found.images[job_id] = lost
+        more = ", …" if lost > _NAMED else ""
+        what = f"{lost:,} of {counted(asked, 'image')} are not there: {', '.join(named)}{more}"
+        remedy = f"if its job has ended, submit it again, or `imagemill retry {job_id}`"
+        found.problems.append(Problem(kind="missing", file=name, what=what, remedy=remedy))
+
+
+def _entries(kept: KeptManifest, reading: Reading) -> Iterable[Identified]:
+    """What the submission asked for, by its prompt files and latents as they are now. Raises ImagemillError
+    when one of them is gone or wrong."""
+    manifest = kept.manifest
+    for source in manifest.prompts_from:
+        if (trouble := source_trouble(source)) is not None:
+            raise ManifestError(f"prompts_from = {source.file}: {trouble}")
+    # The revision was settled when it was submitted; image_id hangs on nothing else of the model.
+    model = ModelRef(manifest.model, manifest.model, manifest.revision or "", None, None)
+    entries = identify(manifest, model, latents=gather_latents(manifest, model), reading=reading)
+    return narrowed(iter(entries), kept.limit, kept.sample, manifest.name)
+
+
+def _changed(manifest: Manifest, files: Mapping[str, str]) -> Iterator[str]:
+    """Those of the files that are not as they were: `/a/prompts.csv changed`."""
+    latents = {line.init_latents for line in manifest.prompts if isinstance(line, PromptLine)}
+    for name, sha256 in files.items():
+        try:
+            now = _latents_sha256(Path(name)) if name in latents else _sha256(Path(name))
+        except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: such a name has no file
+            yield f"{shown(name)} is gone"
+        except OSError as error:
+            yield f"{shown(name)} cannot be read any more ({error.strerror})"
+        except LatentsError:
+            yield f"{shown(name)} changed"
+        else:
+            if now != sha256:
+                yield f"{shown(name)} changed"
+
+
+def _changed_while_read(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
+    """Those of the files that were read just now, and not when the manifest was submitted, as they are."""
+    for name, sha256 in now.items():
+        if before.get(name) != sha256:
+            yield f"{shown(name)} {'changed' if name in before else 'came'}"
+
+
+def _sha256(path: Path) -> str:
+    """Of the file, read as a stream. Raises OSError, also for what is no plain file."""
+    _check_plain(path)
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _latents_sha256(path: Path) -> str:
+    """Likewise, of what a file of initial latents means. Raises LatentsError for what is none."""
+    from jobs.latents import latents_sha256, read_latents
+
+    _check_plain(path)
+    return latents_sha256(read_latents(path))
+
+
+def _check_plain(path: Path) -> None:
+    # Opening a pipe would wait forever.
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(0, "not a plain file")
+
+
+def _shortened(prompt: str) -> str:
+    return prompt if len(prompt) <= 40 else f"{prompt[:39]}…"

@@ -1,0 +1,218 @@
+"""What is wrong in committed shards, set aside: the one thing that ever takes something out of a shard.
+
+    OUT/.imagemill/quarantine/1/problems.json           why
+    OUT/.imagemill/quarantine/1/00003/metadata.jsonl    the shard's lines as they were
+    OUT/.imagemill/quarantine/1/00003/000030001.png     a broken picture
+    OUT/.imagemill/quarantine/1/00004.tar               a tar as it was, and its parquet
+
+What stays in a shard keeps its every byte, and a submission of the manifest renders the rest into new shards.
+A crash at any point loses nothing and leaves what the next repair finds: lines are copied before they are
+cut, and cut before the picture that they name is moved. A tar is written anew without what is wrong in it and
+takes the old one's place by one rename, once that has a second name in quarantine; its parquet follows from
+it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from jobs.errors import OutputError
+from jobs.output.durable import fsync_folder, write_atomically, written_atomically
+from jobs.output.output import Output
+from jobs.output.shard_table import check_parquet
+from jobs.output.stored_shard import FAILURES, REPAIRED
+from jobs.output.tar_file import DamagedTar, Member, TarReader, TarWriter
+from jobs.output.webdataset import TarShard
+from producer.doctor.findings import Cut, Problem
+
+QUARANTINE = "quarantine"
+"""In an output's private folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """What a repair did."""
+
+    folder: Path
+    """Where everything that was cut lies now."""
+    problems: Sequence[Problem]
+    """Those that were mended."""
+
+    @property
+    def shards(self) -> set[str]:
+        """The names of the shards that were changed."""
+        return {_shard_of(problem) for problem in self.problems}
+
+
+def set_aside(output: Output, problems: Sequence[Problem]) -> Repair | None:
+    """Move what is wrong with shards into a new quarantine folder; None: nothing to mend.
+
+    Whoever calls has seen to it that nobody else writes in the output. Raises OutputError when the system
+    refuses a step (what was done until then stays done), and, having done nothing, when a tar is to be mended
+    and its parquet cannot be written here.
+    """
+    mended = [problem for problem in problems if problem.cut is not None]
+    if not mended:
+        return None
+    if any(_in_tar(problem) for problem in mended):
+        check_parquet()
+    try:
+        folder = _new_folder(output)
+        told = json.dumps([as_json(problem) for problem in mended], ensure_ascii=False, indent=2)
+        write_atomically(folder / "problems.json", f"{told}\n".encode())
+        for name, in_tar in sorted({(_shard_of(problem), _in_tar(problem)) for problem in mended}):
+            of_it = [one for one in mended if (_shard_of(one), _in_tar(one)) == (name, in_tar)]
+            (_mend_tar if in_tar else _mend)(output, int(name), folder, of_it)
+        fsync_folder(output.path)
+    except OSError as error:
+        raise OutputError(
+            f"output {output.path} cannot be repaired ({error.strerror}: {error.filename}): make it writable "
+            "for this user or free some space, and run the same command to go on"
+        ) from None
+    return Repair(folder, mended)
+
+
+def as_json(problem: Problem) -> dict[str, Any]:
+    """The problem as a mapping of JSON values."""
+    return {name: value for name, value in asdict(problem).items() if name != "cut"}
+
+
+def _new_folder(output: Output) -> Path:
+    parent = output.private / QUARANTINE
+    parent.mkdir(parents=True, exist_ok=True)
+    taken = [int(folder.name) for folder in parent.iterdir() if folder.name.isdecimal()]
+    folder = parent / str(max(taken, default=0) + 1)
+    folder.mkdir()
+    fsync_folder(parent)
+    return folder
+
+
+def _shard_of(problem: Problem) -> str:
+    return problem.file.partition("/")[0].partition(".")[0]
+
+
+def _in_tar(problem: Problem) -> bool:
+    return problem.file.partition("/")[0].endswith((".tar", ".parquet"))
+
+
+def _mend(output: Output, shard: int, quarantine: Path, problems: Sequence[Problem]) -> None:
+    """Take the problems' cuts out of one shard's folder; all of it when nothing would be left."""
+    folder, cuts = output.shard_folder(shard), [one.cut for one in problems if one.cut is not None]
+    aside = quarantine / folder.name
+    failures = _Lines(output.failures_file(shard), {n for cut in cuts for n in cut.failure_lines})
+    metadata = _Lines(output.metadata_file(shard), {n for cut in cuts for n in cut.lines})
+    if any(cut.whole for cut in cuts) or not (failures.kept or metadata.kept):
+        folder.rename(aside)
+        fsync_folder(quarantine)
+        return
+    aside.mkdir()
+    for lines in (failures, metadata):
+        if lines.kept != lines.before:
+            write_atomically(aside / lines.file.name, lines.before)
+    if told := _told_places(quarantine, problems):
+        noted = _Lines(folder / REPAIRED, ())
+        write_atomically(noted.file, noted.before + told.encode())
+    for lines in (failures, metadata):
+        if not lines.kept:
+            lines.file.unlink(missing_ok=True)
+        elif lines.kept != lines.before:
+            write_atomically(lines.file, lines.kept)
+    for name in sorted({name for cut in cuts for name in cut.names}):
+        (folder / name).rename(aside / name)
+    fsync_folder(aside)
+    fsync_folder(folder)
+
+
+class _Lines:
+    """A file of lines as it is, and without some of them (from 1)."""
+
+    def __init__(self, file: Path, dropped: Collection[int]) -> None:
+        self.file = file
+        self.before = file.read_bytes() if file.is_file() else b""
+        # Not splitlines(), which ends lines at more than newlines.
+        lines = enumerate(io.BytesIO(self.before), 1)
+        self.kept = b"".join(line for number, line in lines if number not in dropped)
+
+
+def _mend_tar(output: Output, shard: int, quarantine: Path, problems: Sequence[Problem]) -> None:
+    """Write one shard's tar anew without the problems' cuts, and its parquet from it; move both away when
+    nothing would be left."""
+    stored, cuts = TarShard(output.path, shard), [one.cut for one in problems if one.cut is not None]
+    if any(cut.whole for cut in cuts) or not (kept := _sound_members(stored.path, cuts)):
+        # The parquet first: it follows from the tar, and a crash in between leaves what is found again.
+        for file in (stored.parquet, stored.path):
+            if os.path.lexists(file):
+                file.rename(quarantine / file.name)
+        fsync_folder(quarantine)
+        return
+    if any(one.file != stored.parquet.name for one in problems):
+        _keep_as_it_is(stored.path, quarantine)
+        _write_sound(stored.path, kept, cuts, _told_places(quarantine, problems))
+    if os.path.lexists(stored.parquet):
+        stored.parquet.rename(quarantine / stored.parquet.name)
+        fsync_folder(quarantine)
+    stored.complete()
+
+
+def _sound_members(file: Path, cuts: Sequence[Cut]) -> list[Member]:
+    """The tar's samples and failures that the cuts leave."""
+    keys = {name.partition(".")[0] for cut in cuts for name in cut.names}
+    numbers = {number for cut in cuts for number in cut.lines}
+    kept = []
+    with file.open("rb") as opened, contextlib.suppress(DamagedTar):
+        tar = TarReader(opened)
+        for number, member in enumerate(tar.members(), 1):
+            key = member.name.partition(".")[0]
+            if number in numbers or (key and key in keys):
+                continue
+            if member.name != FAILURES or _left_of(tar.read(member), cuts):
+                kept.append(member)
+    return kept if any(member.name != REPAIRED for member in kept) else []
+
+
+def _write_sound(file: Path, kept: Sequence[Member], cuts: Sequence[Cut], told: str) -> None:
+    """Put these members of the tar in its place, with the failures that the cuts leave and what is told of
+    the places that they emptied."""
+    with file.open("rb") as opened, written_atomically(file) as sink:
+        tar, writer = TarReader(opened), TarWriter(sink)
+        hidden = {member.name: tar.read(member) for member in kept if member.name.startswith(".")}
+        if FAILURES in hidden:
+            writer.add(FAILURES, _left_of(hidden[FAILURES], cuts))
+        if repaired := hidden.get(REPAIRED, b"") + told.encode():
+            writer.add(REPAIRED, repaired)
+        for member in kept:
+            if member.name not in hidden:
+                writer.add(member.name, tar.read(member))
+        writer.close()
+
+
+def _left_of(failures: bytes, cuts: Sequence[Cut]) -> bytes:
+    dropped = {number for cut in cuts for number in cut.failure_lines}
+    lines = enumerate(io.BytesIO(failures), 1)
+    return b"".join(line for number, line in lines if number not in dropped)
+
+
+def _keep_as_it_is(file: Path, quarantine: Path) -> None:
+    try:
+        os.link(file, quarantine / file.name)
+    except OSError:
+        shutil.copy2(file, quarantine / file.name)  # a file system without hard links
+    fsync_folder(quarantine)
+
+
+def _told_places(quarantine: Path, problems: Sequence[Problem]) -> str:
+    """Lines that tell the next examination why these places in the shard are empty."""
+    places = {position: one for one in problems if one.cut is not None for position in one.cut.positions}
+    told = [
+        {"position": position, "reason": f"{one.place}: {one.what}", "quarantine": quarantine.name}
+        for position, one in sorted(places.items())
+    ]
+    return "".join(f"{json.dumps(one, ensure_ascii=False)}\n" for one in told)

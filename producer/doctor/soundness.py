@@ -1,0 +1,155 @@
+"""What makes a row, a picture and a failure sound, whatever the layout, and how it is told when not."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import stat
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jobs.output.metadata import Failure, request_of_row
+from jobs.output.stored_shard import SHARD_LIMIT, shard_name
+from jobs.request import ImageRequest
+from producer.doctor.findings import Problem
+from producer.doctor.picture_file import read_picture
+
+RENDER_AGAIN = "`--repair` sets it aside, then submit the manifest again"
+TAKE_OUT = "`--repair` sets it aside"
+FILL_GAP = "submit the manifest again; `--repair` notes the gap"
+
+_FILE_NAME = re.compile(r"([0-9]{9,})\.[a-z]+")
+
+
+class Gaps(NamedTuple):
+    """Places in a shard with neither picture nor failure."""
+
+    places: tuple[int, ...]
+    what: str
+
+
+def file_problem(path: Path, file: str, error: OSError) -> Problem:
+    """The problem that the system does not let us read `path`, which is `file` in the output."""
+    return Problem(
+        kind="unreadable",
+        file=file,
+        what=f"cannot be read ({error.strerror})",
+        remedy=f"make it readable for this user, or look after the disk: {path}",
+    )
+
+
+def read_plain(path: Path) -> bytes:
+    """The file's bytes. Raises OSError, also for what is no plain file: reading a pipe would wait forever."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(0, "not a plain file")
+    return path.read_bytes()
+
+
+def json_object(text: bytes) -> dict[str, Any] | None:
+    """The object that the JSON text is; None for anything else."""
+    try:
+        row = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) else None
+
+
+def _is_place(position: object) -> bool:
+    return isinstance(position, int) and 0 <= position < SHARD_LIMIT
+
+
+def request_in(row: Mapping[str, Any]) -> ImageRequest | str:
+    """The request of a metadata row, or what is wrong with the row."""
+    if not isinstance(row.get("sha256"), str):
+        return "names no SHA-256"
+    try:
+        request = request_of_row(row)
+        image_id = request.image_id
+    except (KeyError, TypeError, ValueError) as error:
+        return f"its settings make no request ({error})"
+    if image_id != row.get("image_id"):
+        return f"its settings give image_id {image_id}, not {row.get('image_id')}: the line was changed"
+    return request
+
+
+def failure_in(text: bytes, shard: int, rendered: Collection[int]) -> Failure | str:
+    """The failure in a line of a shard, whose places `rendered` have pictures; or what is wrong with it."""
+    row = json_object(text) or {}
+    try:
+        failure = Failure.from_mapping(row)
+        image_id = failure.image_id
+    except (KeyError, TypeError, ValueError) as error:
+        return f"is not a failure ({error})"
+    if failure.shard != shard or not _is_place(failure.position):
+        return f"is of place {failure.position} of shard {failure.shard}, not of this one"
+    if image_id != row.get("image_id"):
+        return f"its settings give image_id {image_id}: the line was changed"
+    if failure.position in rendered:
+        return f"place {failure.position} has a picture and a failure"
+    return failure
+
+
+def repaired_places(lines: Iterable[bytes]) -> Iterator[int]:
+    """The places that a repair emptied."""
+    for text in lines:
+        row = json_object(text)
+        if row is not None and _is_place(row.get("position")):
+            yield row["position"]
+
+
+def gaps_between(filled: Collection[int], told: Collection[int] = ()) -> Gaps | None:
+    """The places below the last one that are neither filled nor `told` of already; None without any."""
+    gaps = sorted(set(range(max(filled, default=-1))) - set(filled) - set(told))
+    if not gaps:
+        return None
+    noun, verb = ("place", "is") if len(gaps) == 1 else ("places", "are")
+    return Gaps(tuple(gaps), f"{noun} {_ranges(gaps)} {verb} neither a picture nor a failure")
+
+
+def position_of(name: object, shard: int) -> int | None:
+    """The place in this shard that a file of this name has; None for any other name."""
+    found = _FILE_NAME.fullmatch(name) if isinstance(name, str) else None
+    if found is None or found[1][:-4] != shard_name(shard):
+        return None
+    return int(found[1][-4:])
+
+
+def lines_of(data: bytes) -> list[bytes]:
+    """The lines of a file."""
+    lines = data.split(b"\n")
+    return lines if lines[-1] else lines[:-1]
+
+
+def picture_trouble(data: bytes, wanted: ImageRequest, sha256: str) -> str | None:
+    """What is wrong with the picture of a sound row; None when nothing is."""
+    try:
+        picture = read_picture(data)
+        if picture.request is None:
+            return "holds no request: another program wrote it"
+        if picture.request != wanted and (other := picture.request.image_id) != wanted.image_id:
+            return f"is another picture: it holds {other}, its line names {wanted.image_id}"
+    except ValueError as error:
+        return str(error)
+    if hashlib.sha256(data).hexdigest() != sha256:
+        return "bytes were changed: its SHA-256 is not that of its line"
+    told, asked = (
+        f"{form} of {width}x{height}"
+        for form, width, height in (
+            (picture.image_format, picture.width, picture.height),
+            (wanted.image_format, wanted.width, wanted.height),
+        )
+    )
+    return None if told == asked else f"is a {told}, its line says {asked}"
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """`3, 5–7` of ascending numbers."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1][1:] = [number]
+        else:
+            parts.append([number])
+    return ", ".join("–".join(map(str, part)) for part in parts)

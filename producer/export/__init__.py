@@ -1,0 +1,1 @@
+"""Writes the pictures of an output in another form."""

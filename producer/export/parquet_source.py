@@ -1,0 +1,193 @@
+"""A parquet that `--to parquet` wrote as a source of pictures: read some rows at a time, never whole."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+
+from jobs.errors import OutputError
+from jobs.output.arrow_columns import arrow_type, check_pyarrow, kind_of_type
+from jobs.output.column_kinds import Kind
+from jobs.output.stored_shard import sound_row
+from jobs.wording import printable
+from producer.export.exact_rows import restored
+from producer.export.parquet import IMAGE, MARK, ROWS
+from producer.export.source import Picture, Row
+
+if TYPE_CHECKING:
+    import pyarrow
+
+_OURS = ("file_name", "text", "image_id", "sha256")
+"""Without these no row is one of a picture."""
+_PICTURES, _ROWS = 16, 1024
+"""Rows held at a time, with pictures and without."""
+_BUFFER = 1 << 20
+"""Bytes read at a time: without it pyarrow holds a whole column of a row group, often all of the file."""
+
+_State = tuple[int, int, int]
+"""What no change leaves as it is: inode, size in bytes and time of change."""
+
+
+class _Line(NamedTuple):
+    number: int
+    """From 1."""
+    row: Row
+    image: pyarrow.StructScalar | None
+    """None where pictures are not read."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParquetSource:
+    """A parquet as a `PictureSource`; `open_parquet` makes it."""
+
+    path: Path
+    columns: Mapping[str, Kind]
+    """Of metadata, in their order."""
+    row_column: str | None
+    """That of JSON (`producer.export.exact_rows`)."""
+    state: _State
+    """Of the file when it was opened: it is read more than once, and must be the same each time."""
+
+    def rows(self) -> Iterator[Row]:
+        return (line.row for line in self._lines(with_pictures=False))
+
+    def pictures(self, takes: Callable[[str], bool]) -> Iterator[Picture]:
+        for line in self._lines(with_pictures=True):
+            if not takes(line.row["image_id"]):
+                continue
+            image = None if line.image is None else line.image.as_py()
+            if image is None or image["bytes"] is None:
+                raise self.broken(f"{self.path}: row {line.number}: its picture is missing")
+            picture = Picture(line.row, image["bytes"])
+            if not picture.is_whole():
+                name = line.row["file_name"]
+                raise self.broken(
+                    f"{self.path}: row {line.number}: {name} is not the picture that was written (SHA-256)"
+                )
+            yield picture
+
+    def failed(self) -> Iterable[str]:
+        return ()
+
+    def broken(self, what: str) -> OutputError:
+        return OutputError(
+            f"{what}; nothing was exported: restore the file, or export the output that it was made of again"
+        )
+
+    def _lines(self, *, with_pictures: bool) -> Iterator[_Line]:
+        names = [*self.columns] if self.row_column is None else [*self.columns, self.row_column]
+        for start, batch in self._batches([IMAGE, *names] if with_pictures else names):
+            for place, values in enumerate(batch.select(names).to_pylist()):
+                row = self._row(start + place, values)
+                yield _Line(start + place, row, batch.column(IMAGE)[place] if with_pictures else None)
+
+    def _row(self, number: int, values: Row) -> Row:
+        text = None if self.row_column is None else values.pop(self.row_column)
+        try:
+            row = restored(values, text, self.columns)
+        except ValueError as error:
+            what = printable(str(error))
+            raise self.broken(f"{self.path}: row {number}: its {self.row_column} {what}") from None
+        try:
+            sound_row("", row)
+        except OutputError as error:
+            # What to do with a shard is no remedy for a parquet.
+            what = str(error).removeprefix(": ").partition("; ")[0]
+            raise self.broken(f"{self.path}: row {number}: {what}") from None
+        return row
+
+    def _batches(self, names: list[str]) -> Iterator[tuple[int, pyarrow.RecordBatch]]:
+        """Some rows at a time with these columns, and the number of the first of them."""
+        import pyarrow
+        from pyarrow.parquet import ParquetFile
+
+        number, size = 1, _PICTURES if IMAGE in names else _ROWS
+        try:
+            with self.path.open("rb") as file:
+                self._check_same(file)
+                with ParquetFile(
+                    file, buffer_size=_BUFFER, pre_buffer=False, page_checksum_verification=True
+                ) as table:
+                    for batch in table.iter_batches(batch_size=size, columns=names, use_threads=False):
+                        batch.validate(full=True)
+                        yield number, batch
+                        number += batch.num_rows
+                    # A page that is not known for one is passed over without a word.
+                    if number <= table.metadata.num_rows:
+                        raise ValueError(f"of {table.metadata.num_rows:,} rows no more are there")
+                self._check_same(file)
+        except (pyarrow.ArrowException, ValueError, OSError) as error:
+            what = printable(str(error).partition("\n")[0])
+            raise self.broken(f"{self.path}: row {number}: cannot be read ({what})") from None
+
+    def _check_same(self, file: BinaryIO) -> None:
+        if _state(file) != self.state:
+            raise OutputError(f"{self.path}: changed while it was being read: run the same command again")
+
+
+def open_parquet(path: Path) -> ParquetSource:
+    """The parquet as a source. Raises OutputError for one of which rows and pictures do not come back."""
+    check_pyarrow(str(path), "export the output that it was made of")
+    import pyarrow
+    from pyarrow.parquet import ParquetFile
+
+    try:
+        if not path.is_file():  # opening a pipe would wait for ever
+            raise OSError(0, "not a plain file")
+        with path.open("rb") as file:
+            state = _state(file)
+            schema = ParquetFile(file, buffer_size=_BUFFER).schema_arrow
+            metadata, fields = schema.metadata or {}, [(field.name, field.type) for field in schema]
+    except (pyarrow.ArrowException, ValueError, OSError) as error:
+        what = printable(str(error).partition("\n")[0])
+        raise _refused(path, f"cannot be read as a parquet ({what})") from None
+    types = dict(fields)
+    if types.pop(IMAGE, None) != arrow_type("image"):
+        raise _refused(path, f"holds no pictures in a column {IMAGE!r}")
+    if MARK not in metadata:
+        raise _refused(
+            path, "does not say that its rows are exact: another program wrote it, or an older imagemill"
+        )
+    row_column = _row_column(path, metadata[MARK])
+    if row_column is not None and types.pop(row_column, None) != pyarrow.string():
+        raise _refused(path, f"has no column {row_column!r} of text any more, as its schema's metadata says")
+    for name in _OURS:
+        if name not in types:
+            raise _refused(path, f"has no column {name!r}")
+    if len(types) + 1 + (row_column is not None) != len(fields):
+        raise _refused(path, "has two columns of one name")
+    columns: dict[str, Kind] = {}
+    for name, type in types.items():
+        try:
+            columns[name] = kind_of_type(type)
+        except ValueError as error:
+            raise _refused(path, f"its column {name!r} {error}, which is no JSON") from None
+    return ParquetSource(path, columns, row_column, state)
+
+
+def _row_column(path: Path, mark: bytes) -> str | None:
+    """The name of the column of JSON. Raises OutputError for what is no mark of this version."""
+    try:
+        told = json.loads(mark)
+        rows, column = told["rows"], told["column"]
+    except (ValueError, RecursionError, KeyError, TypeError):
+        rows, column = None, None
+    if rows != ROWS or not isinstance(column, str | None):
+        raise _refused(path, "says of its rows what this imagemill does not know: a newer one wrote it")
+    return column
+
+
+def _refused(path: Path, what: str) -> OutputError:
+    return OutputError(
+        f"{path}: {printable(what)}; name an output, or a parquet that this version's `export --to parquet` "
+        "wrote, with its pictures"
+    )
+
+
+def _state(file: BinaryIO) -> _State:
+    stat = os.fstat(file.fileno())
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns

@@ -1,0 +1,33 @@
+"""`--to files` and `--to webdataset`: shards as workers commit them, filled and named anew."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from itertools import chain, islice
+
+from jobs.output.output import Output
+from jobs.output.stored_shard import LayoutName, image_key
+from producer.export.source import Picture
+
+
+def write_shards(target: Output, layout: LayoutName, pictures: Iterator[Picture], shard_size: int) -> int:
+    """Write the pictures to a new output, in shards of `shard_size`; returns how many shards.
+
+    Raises OSError as the system gives it, OutputError where this machine cannot write the layout.
+    """
+    target.path.mkdir()
+    target.stored(0, layout).check_writable(target.path)
+    number = 0
+    while (first := next(pictures, None)) is not None:
+        spool = target.path / f".{number}"
+        images, rows = spool / "images", []
+        images.mkdir(parents=True)
+        for position, picture in enumerate(chain([first], islice(pictures, shard_size - 1))):
+            name = f"{image_key(number, position)}{picture.suffix}"
+            (images / name).write_bytes(picture.data)
+            rows.append({**picture.row, "file_name": name})
+        target.stored(number, layout).commit(images, rows, [])
+        shutil.rmtree(spool)
+        number += 1
+    return number

@@ -1,0 +1,47 @@
+"""The initial latents that a manifest names: read, checked at each size that uses them, kept by hash."""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+
+from jobs.errors import LatentsError
+from jobs.models import ModelRef
+from producer.manifest.manifest import Manifest
+from producer.manifest.parts import PromptLine
+
+
+def gather_latents(manifest: Manifest, model: ModelRef, folder: Path | None = None) -> dict[str, str]:
+    """Read and check every file of initial latents that `manifest` names: its path -> its SHA-256.
+
+    Each is checked against `model` at the size of every line that uses it; with `folder`, all are kept there
+    by their hashes once all are right. Raises LatentsError naming the manifest's line, and OSError for
+    `folder`.
+    """
+    uses: dict[str, dict[tuple[int, int], int]] = {}
+    for index, line in enumerate(manifest.prompts):
+        if isinstance(line, PromptLine) and line.init_latents is not None:
+            height = manifest.settings.height if line.height is None else line.height
+            width = manifest.settings.width if line.width is None else line.width
+            for size in product(manifest.sweep.height or (height,), manifest.sweep.width or (width,)):
+                uses.setdefault(line.init_latents, {}).setdefault(size, index)
+    if not uses:
+        return {}
+    # numpy, which nearly no manifest needs.
+    from jobs.latents import check_latents, latents_sha256, read_latents, write_input
+
+    hashes = {}
+    for name, sizes in uses.items():
+        index = next(iter(sizes.values()))
+        try:
+            latents = read_latents(Path(name))
+            for (height, width), index in sizes.items():  # noqa: B007 - the message below names this line
+                check_latents(Path(name), latents, model, height, width)
+        except LatentsError as error:
+            raise LatentsError(f"{manifest.place('prompts', index, 'init_latents')} = {error}") from None
+        hashes[name] = latents_sha256(latents)
+    if folder is not None:
+        for name in uses:
+            if write_input(folder, read_latents(Path(name))) != hashes[name]:
+                raise LatentsError(f"{name}: changed while it was read: submit again")
+    return hashes

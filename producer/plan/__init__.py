@@ -1,0 +1,1 @@
+"""What submitting a manifest would do, counted before anything is rendered."""

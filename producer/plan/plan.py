@@ -1,0 +1,214 @@
+"""`imagemill plan`: what a manifest asks for, what its output has of that, and what the rest will cost.
+
+Nothing is written: not to the output, not to Redis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jobs.connection import live_connections, redis_url
+from jobs.errors import LedgerError
+from jobs.ledger.job import RowsKey
+from jobs.ledger.ledger_view import LedgerView
+from jobs.output.output import Output
+from jobs.output.stored_shard import damaged
+from jobs.request import Entry
+from jobs.settings import Settings
+from producer.plan.survey import DeviceTime, Group, Holding, ShardWeight, Survey, device_times, survey
+from producer.prompt_files.sources import Reading
+from producer.requests.expand import base_request
+from producer.submit.prepare import Prepared
+
+MOST_ORPHANS = 1000
+"""Orphans that a plan keeps; the others are counted."""
+_WEIGHED = 32
+"""Shards of one size whose files are looked at."""
+
+Size = tuple[int, int]
+"""Height and width."""
+
+
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """An image that the output holds and the manifest does not ask for."""
+
+    file: str
+    image_id: str
+    id: str | None
+    prompt: str
+    replaced: bool
+    """A new image has its id: it was changed."""
+
+
+@dataclass(slots=True)
+class Files:
+    """What pictures take on disk, their metadata with them, by those that the output holds."""
+
+    weighed: dict[Size, tuple[int, int, int]] = field(default_factory=dict)
+    """Of each size: shards, images, bytes."""
+
+    def of(self, groups: Sequence[Group]) -> tuple[int, int]:
+        """Bytes of the images to render, and for how many of those they are: the others' sizes are new."""
+        total, images = 0.0, 0
+        for group in groups:
+            weighed = self.weighed.get((group.height, group.width))
+            if weighed is not None:
+                total += group.to_render * weighed[2] / weighed[1]
+                images += group.to_render
+        return round(total), images
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """What Redis tells of those who would render."""
+
+    unknown: str = ""
+    """Why nothing is known; empty where Redis answered."""
+    rates: Mapping[RowsKey, float] = field(default_factory=dict)
+    workers: int = 0
+    writer: str | None = None
+    """The job that writes to the output now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All that is told of a manifest before it is submitted."""
+
+    prepared: Prepared
+    survey: Survey
+    reading: Reading
+    duplicates: int
+    changed: int | None
+    """Images to render in whose place, by the user's id, the output holds an orphan; None: narrowed."""
+    orphaned: int | None
+    orphans: list[Orphan]
+    """The first of them."""
+    redis_bytes: int
+    shards_weighed: int
+    disk_bytes: int
+    disk_images: int
+    """How many of the images to render `disk_bytes` is for."""
+    deployment: Deployment
+    times: list[DeviceTime]
+
+    @property
+    def new(self) -> int:
+        """Images to render that replace none."""
+        return self.survey.to_render - (0 if self.changed is None else self.changed)
+
+    @property
+    def row_evaluations(self) -> int:
+        """Of all images to render."""
+        return sum(group.row_evaluations for group in self.survey.groups)
+
+
+def plan(
+    prepared: Prepared,
+    settings: Settings,
+    on_images: Callable[[int], None] = lambda images: None,
+    on_orphan: Callable[[Orphan], None] = lambda orphan: None,
+) -> Plan:
+    """Reads every prompt and the output's metadata, and asks Redis if there is one; tells every orphan.
+
+    Raises ManifestError for what is wrong in prompt files, OutputError for rows that cannot be read.
+    """
+    manifest, model = prepared.manifest, prepared.model
+    reading, duplicates = Reading(), 0
+
+    def count(_entry: Entry) -> None:
+        nonlocal duplicates
+        duplicates += 1
+
+    holding, files = _held(prepared)
+    weight = ShardWeight(base_request(manifest, model), manifest.shard_size)
+    found = survey(prepared.entries(count, reading), holding, weight, on_images)
+    changed = orphaned = None
+    orphans: list[Orphan] = []
+    if not prepared.narrowed:
+        changed = orphaned = 0
+        for orphan in _orphans(prepared.output, holding):
+            on_orphan(orphan)
+            orphaned += 1
+            changed += orphan.replaced
+            if len(orphans) < MOST_ORPHANS:
+                orphans.append(orphan)
+    deployment = _ask_redis(prepared.output, settings)
+    disk_bytes, disk_images = files.of(found.groups)
+    return Plan(
+        prepared=prepared,
+        survey=found,
+        reading=reading,
+        duplicates=duplicates,
+        changed=changed,
+        orphaned=orphaned,
+        orphans=orphans,
+        redis_bytes=weight.of(found.to_render),
+        shards_weighed=weight.shards,
+        disk_bytes=disk_bytes,
+        disk_images=disk_images,
+        deployment=deployment,
+        times=device_times(found.groups, deployment.rates, model.revision, manifest.precision),
+    )
+
+
+def _held(prepared: Prepared) -> tuple[Holding, Files]:
+    """What the output holds, and what its pictures of the manifest's format take on disk."""
+    output, manifest = prepared.output, prepared.manifest
+    # png ignores the quality.
+    form = (manifest.image_format, manifest.image_quality)[: 1 if manifest.image_format == "png" else 2]
+    holding, files = Holding(), Files()
+    for shard in output.shards():
+        stored, kinds, images = output.stored(shard), set[tuple[int, int, bool]](), 0
+        for row in stored.held_rows():
+            try:
+                holding.add(row["image_id"], row.get("id"))
+                own = (row["image_format"], row["image_quality"])[: len(form)]
+                kinds.add((row["height"], row["width"], own == form))
+            except (KeyError, TypeError, ValueError, OverflowError) as error:
+                raise damaged(str(stored.path), f"the row of {row['file_name']}: {error!r}") from None
+            images += 1
+        if len(kinds) == 1:
+            [(height, width, same_form)] = kinds
+            shards, weighed, size = files.weighed.get((height, width), (0, 0, 0))
+            if same_form and shards < _WEIGHED:
+                size += _bytes_of(stored.path)
+                files.weighed[height, width] = (shards + 1, weighed + images, size)
+    return holding, files
+
+
+def _bytes_of(shard: Path) -> int:
+    """What is in a shard's folder, or in its tar and the table beside it."""
+    size = 0
+    for file in shard.iterdir() if shard.is_dir() else (shard, shard.with_suffix(".parquet")):
+        with suppress(FileNotFoundError):
+            size += file.stat().st_size
+    return size
+
+
+def _orphans(output: Output, holding: Holding) -> Iterator[Orphan]:
+    if holding.asked == holding.images:
+        return
+    for shard in output.shards():
+        for row in output.stored(shard).held_rows():
+            if holding.orphaned(row["image_id"]):
+                yield Orphan(
+                    f"{output.stored(shard).path.name}/{row['file_name']}",
+                    row["image_id"],
+                    row.get("id"),
+                    str(row.get("text", "")),
+                    holding.replaced(row.get("id")),
+                )
+
+
+def _ask_redis(output: Output, settings: Settings) -> Deployment:
+    if settings.redis_url is None and not live_connections(settings):
+        return Deployment("no Redis")
+    try:
+        ledger = LedgerView(redis_url(settings))
+        return Deployment("", ledger.rates(), len(ledger.workers()), ledger.writer(str(output.path)))
+    except LedgerError as error:
+        return Deployment(str(error).splitlines()[0])

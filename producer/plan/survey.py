@@ -1,0 +1,245 @@
+"""What a job will take, told before it is rendered: images, row evaluations, bytes; and what is there of it.
+
+Everything is counted in one pass over the requests, which are never held.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+from jobs.ledger.job import RowsKey
+from jobs.ledger.shard import Shard, encode_shard
+from jobs.output.compact_counter import Tally
+from jobs.request import SETTINGS, Entry, ImageRequest
+from jobs.schedulers import row_evaluations
+from producer.requests.expand import Identified
+
+ENDS = 3
+"""Requests that are shown of each end."""
+_WEIGHED = 16
+_SAY_EVERY = 10_000
+_HELD, _ASKED = 1, 2
+_STRING, _FIELD = 10, 48
+"""Bytes of Redis' own about a long string, and for a hash's field with its name. Measured."""
+_counted_by = itemgetter(
+    *(SETTINGS.index(name) for name in ("height", "width", "num_inference_steps", "scheduler"))
+)
+_GUIDANCE = SETTINGS.index("guidance_scale")
+
+
+def allocated(size: int) -> int:
+    """Bytes that a shard's blob of `size` bytes takes in Redis: jemalloc has four sizes a doubling."""
+    step = 1 << max(4, (size + _STRING).bit_length() - 3)
+    return -(-(size + _STRING) // step) * step + _FIELD
+
+
+class Group(NamedTuple):
+    """The images that cost the same."""
+
+    height: int
+    width: int
+    num_inference_steps: int
+    guided: bool
+    images: int
+    to_render: int
+    row_evaluations: int
+    """Of those to render."""
+
+
+class Listed(NamedTuple):
+    """A request, and whether the output holds its image."""
+
+    image_id: str
+    entry: Entry
+    held: bool
+
+
+class Holding:
+    """What an output holds, and which of it was asked for: 11 bytes an image, and 11 an id of the user's."""
+
+    def __init__(self) -> None:
+        self._images, self._named = Tally(), Tally()
+        self.images = self.asked = 0
+        self._any_named = False
+
+    def add(self, image_id: str, user_id: str | None) -> None:
+        """Takes in an image that the output holds; one that is there twice counts once."""
+        if self._images.mark(int(image_id, 16), _HELD):
+            return
+        self.images += 1
+        if user_id is not None:
+            self._any_named = True
+            self._named.mark(_hash(user_id), 1)
+
+    def ask(self, image_id: str, user_id: str | None) -> bool:
+        """Whether the output holds the image of a request. Each request asks once."""
+        key = int(image_id, 16)
+        if self._images.get(key):
+            self._images.mark(key, _ASKED)
+            self.asked += 1
+            return True
+        # Above the first, the number counts the new images of the same id.
+        if user_id is not None and self._any_named and (count := self._named.get(_hash(user_id))):
+            self._named.set(_hash(user_id), count + 1)
+        return False
+
+    def orphaned(self, image_id: str) -> bool:
+        """Whether the output holds an image that no request has asked for; True once for each."""
+        key = int(image_id, 16)
+        orphaned = self._images.get(key) == _HELD
+        if orphaned:
+            self._images.mark(key, _ASKED)
+        return orphaned
+
+    def replaced(self, user_id: str | None) -> bool:
+        """Whether a new image of the same user's id stands for an orphan; each new image does for one."""
+        if user_id is None or (count := self._named.get(_hash(user_id))) < 2:
+            return False
+        self._named.set(_hash(user_id), count - 1)
+        return True
+
+
+class ShardWeight:
+    """What requests take in Redis, by one in `_WEIGHED` of the shards that they would be stored in."""
+
+    def __init__(self, base: ImageRequest, shard_size: int) -> None:
+        self._base, self._shard_size = base, shard_size
+        self._passed_by = 0
+        self._open: list[Entry] = []
+        self.images = self.bytes = self.shards = 0
+        """What was weighed."""
+
+    def add(self, entry: Entry) -> None:
+        """Takes in the next request that is to be rendered."""
+        if self._passed_by:
+            self._passed_by -= 1
+        # A shard holds one size.
+        elif not self._open or entry.size == self._open[0].size:
+            self._open.append(entry)
+            if len(self._open) == self._shard_size:
+                self._weigh()
+                self._passed_by = (_WEIGHED - 1) * self._shard_size
+
+    def of(self, images: int) -> int:
+        """Bytes of so many images, once all were taken in."""
+        if self.images == 0 and self._open:
+            self._weigh()
+        return round(images * self.bytes / self.images) if self.images else 0
+
+    def _weigh(self) -> None:
+        self.bytes += allocated(len(encode_shard(Shard(range(len(self._open)), self._open), self._base)))
+        self.images += len(self._open)
+        self.shards += 1
+        self._open = []
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What one pass over the requests found."""
+
+    groups: list[Group]
+    """Those of the largest pictures first."""
+    images: int
+    held: int
+    """Of those, what the output holds: unchanged."""
+    first: list[Listed]
+    last: list[Listed]
+    """The last `ENDS`, without those among the first."""
+
+    @property
+    def to_render(self) -> int:
+        """What a submission would queue."""
+        return self.images - self.held
+
+
+def survey(
+    entries: Iterable[Identified],
+    holding: Holding,
+    weight: ShardWeight,
+    on_images: Callable[[int], None] = lambda images: None,
+) -> Survey:
+    """Counts every request, asks `holding` for it, and weighs those that it has not.
+
+    `on_images` is told now and then how many there are so far.
+    """
+    # Each way in which images cost: those to render, those held.
+    counts: dict[tuple[Any, bool], list[int]] = {}
+    first, last = list[tuple[str, Entry, bool]](), deque[tuple[str, Entry, bool]](maxlen=ENDS)
+    images, anything_held, held = 0, holding.images > 0, False
+    for image_id, entry in entries:
+        settings = entry.settings
+        if anything_held:
+            held = holding.ask(image_id, entry.id)
+        key = (_counted_by(settings), settings[_GUIDANCE] > 1.0)
+        count = counts.get(key)
+        if count is None:
+            count = counts[key] = [0, 0]
+        count[held] += 1
+        if not held:
+            weight.add(entry)
+        ends = first if images < ENDS else last
+        ends.append((image_id, entry, held))
+        images += 1
+        if images % _SAY_EVERY == 0:
+            on_images(images)
+    return Survey(
+        groups=_groups(counts),
+        images=images,
+        held=holding.asked,
+        first=[Listed(*one) for one in first],
+        last=[Listed(*one) for one in last],
+    )
+
+
+def _groups(counts: Mapping[tuple[Any, bool], Sequence[int]]) -> list[Group]:
+    groups: dict[tuple[int, int, int, bool], Group] = {}
+    for ((height, width, steps, scheduler), guided), (to_render, there) in counts.items():
+        key = (height, width, steps, guided)
+        known = groups.get(key, Group(*key, 0, 0, 0))
+        groups[key] = known._replace(
+            images=known.images + to_render + there,
+            to_render=known.to_render + to_render,
+            row_evaluations=known.row_evaluations + to_render * row_evaluations(scheduler, steps, guided),
+        )
+    return sorted(groups.values(), key=lambda group: (group.height * group.width, *group), reverse=True)
+
+
+class DeviceTime(NamedTuple):
+    """How long one kind of device would take."""
+
+    device: str
+    precision: str
+    seconds: float
+    images: int
+    """That it is for; of the others' sizes no rate is known there."""
+
+
+def device_times(
+    groups: Iterable[Group], rates: Mapping[RowsKey, float], revision: str, precision: str
+) -> list[DeviceTime]:
+    """The time that the images to render take on each kind of device that was measured with their model.
+
+    rates: row evaluations a second. precision: the manifest's; auto takes what was measured in any.
+    """
+    groups, times = list(groups), []
+    kinds = {(key.device, key.precision) for key in rates if key.revision == revision}
+    for device, measured_in in sorted(kinds):
+        if precision not in ("auto", measured_in):
+            continue
+        seconds, images = 0.0, 0
+        for group in groups:
+            rate = rates.get(RowsKey(device, measured_in, revision, group.height, group.width))
+            if rate is not None:
+                seconds += group.row_evaluations / rate
+                images += group.to_render
+        if images:
+            times.append(DeviceTime(device, measured_in, seconds, images))
+    return times
+
+
+def _hash(user_id: str) -> int:
+    return hash(user_id) & 0xFFFF_FFFF_FFFF_FFFF

@@ -1,0 +1,153 @@
+"""What a row of a prompt file may say: exactly what a prompt in the manifest may.
+
+The rules are those of `PromptLine`. A row that is plainly right is let through without pydantic, which is ten
+times as fast; of any other pydantic has the last word, and the words for what is wrong.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from jobs.bounds import PLAIN, plain_text
+from jobs.columns import plain_cell
+from jobs.errors import ManifestError
+from jobs.wording import shortened
+from producer.manifest.line import Line, line_of
+from producer.manifest.parts import DefaultSettings, PromptLine, PromptSource, Sweep
+from producer.manifest.problems import problems_of, unknown_key
+from producer.manifest.relations import ColumnKinds, last_seed_trouble
+
+_WHOLE = re.compile(r"[-+]?[0-9]{1,40}")
+_DECIMAL = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
+
+
+class RowReader:
+    """Makes lines of the rows of one file."""
+
+    def __init__(
+        self,
+        file: Path,
+        source: PromptSource,
+        names: Mapping[str, str],
+        defaults: DefaultSettings,
+        sweep: Sweep,
+        kinds: ColumnKinds,
+        *,
+        texts: bool,
+    ) -> None:
+        """`names`: what the file calls our fields -> the fields. `texts`: every value is a text, and an empty
+        one is none."""
+        self._file = file
+        self._names, self._defaults, self._kinds = names, defaults, kinds
+        self._swept, self._swept_seeds = sweep.model_fields_set, sweep.seed
+        self._renamed = source.fields.values()
+        self._columns, self._ignore_others, self._texts = source.columns, source.ignore_others, texts
+        self._seeds_given = defaults.seed is not None or sweep.seed is not None
+
+    def names_trouble(self, names: Collection[str]) -> str | None:
+        """Why no row with these columns can be read, with the remedy; None when rows can."""
+        unknown = next((name for name in names if not self._has_use(name)), None)
+        if unknown is not None:
+            return self._unknown(unknown)
+        lacking = [name for name in (*self._columns, *self._renamed) if name not in names]
+        if "prompt" not in {self._names.get(name) for name in names}:
+            lacking += [name for name, field in self._names.items() if field == "prompt"]
+        return f"{lacking[0]}: there is no such column" if lacking else None
+
+    def prompt_alone(self, row: Mapping[str, Any]) -> str | None:
+        """The prompt of a row that is plainly right and says nothing else; None for any other."""
+        if len(row) != 1 or self._seeds_given:
+            return None
+        [(name, value)] = row.items()
+        return plain_text(value) if self._names.get(name) == "prompt" else None
+
+    def line(self, row: Mapping[str, Any], number: int) -> Line | ManifestError:
+        """The row as a line, or all that is wrong with it."""
+        values: dict[str, Any] = {}
+        for name, value in row.items():
+            field = self._names.get(name)
+            if field is None:
+                if not self._has_use(name):
+                    return ManifestError(self._unknown(name))
+                continue
+            if field != "prompt":
+                if value is None or (self._texts and value == ""):
+                    continue
+                if field in self._swept or (field == "seeds" and "seed" in self._swept):
+                    return ManifestError(f"{name}: the manifest's `sweep` gives it too: remove one of them")
+                if self._texts:
+                    cell = typed(field, value)
+                    if isinstance(cell, ManifestError):
+                        return ManifestError(f"{name} = {shortened(value)}: {cell}")
+                    values[field] = cell
+                    continue
+            values[field] = value
+        doubtful = False
+        for field, value in values.items():
+            plain = PLAIN[field](value)
+            if plain is None:
+                doubtful = True
+            else:
+                values[field] = plain
+        if self._columns:
+            values["columns"] = columns = {
+                name: value for name in self._columns if (value := row.get(name)) is not None
+            }
+            doubtful = doubtful or any(plain_cell(value) is None for value in columns.values())
+        if (
+            doubtful
+            or "prompt" not in values
+            or ("seeds" in values and values.keys() & {"seed", "images_per_prompt"})
+        ):
+            try:
+                asked = PromptLine.model_validate(values)
+            except ValidationError as error:
+                return ManifestError(self._told(error, row))
+            values = {name: getattr(asked, name) for name in asked.model_fields_set}
+        line = line_of(values, self._defaults)
+        first = max(self._swept_seeds) if self._swept_seeds else None
+        if isinstance(line.seeds, range):
+            first = line.seeds[0]
+        if first is not None and (trouble := last_seed_trouble(first, line.images)) is not None:
+            return ManifestError(trouble)
+        for name, value in line.columns.items():
+            if (trouble := self._kinds.trouble(name, value, f"in {self._file}:{number}")) is not None:
+                return ManifestError(f"{name}: {trouble}")
+        return line
+
+    def _has_use(self, name: str) -> bool:
+        return name in self._names or name in self._columns or self._ignore_others
+
+    def _unknown(self, name: str) -> str:
+        what = unknown_key(name, {known: known for known in self._names})
+        return f"{shortened(name)}: {what} (or list it in `columns`, or set `ignore_others: true`)"
+
+    def _told(self, error: ValidationError, row: Mapping[str, Any]) -> str:
+        """The problems, under the file's own names."""
+        theirs = {"prompt": "prompt"} | {self._names[name]: name for name in row if name in self._names}
+        told = []
+        for problem in problems_of(error, None, PromptLine):
+            field = re.match(r"[a-z_]+", problem.text)
+            assert field is not None, "a problem begins with its field"
+            rest = problem.text[field.end() :]
+            told.append(rest[1:] if field[0] == "columns" else theirs[field[0]] + rest)
+        return "; ".join(told)
+
+
+def typed(field: str, text: str) -> object:
+    """What a text means as a value of `field`; ManifestError for what is no number where one is needed."""
+    if field == "guidance_scale":
+        return float(text) if _DECIMAL.fullmatch(text) else ManifestError("must be a number")
+    if field == "seeds":
+        parts = [part.strip() for part in text.split(",")]
+        if all(_WHOLE.fullmatch(part) for part in parts):
+            return [int(part) for part in parts]
+        return ManifestError("must be whole numbers with commas between")
+    if field in ("negative_prompt", "scheduler", "id"):
+        return text
+    return int(text) if _WHOLE.fullmatch(text) else ManifestError("must be a whole number, without a point")

@@ -1,0 +1,167 @@
+"""A manifest's lines into image requests, in order, each with its seed. No clock and no chance."""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice, product
+from typing import Any
+
+from jobs.errors import LatentsError
+from jobs.models import ModelRef
+from jobs.output.compact_counter import Tally
+from jobs.request import Entry, ImageRequest, quoted
+from producer.manifest.line import LINE_SETTINGS, Line
+from producer.manifest.manifest import Manifest
+from producer.manifest.parts import Sweep
+from producer.prompt_files.sources import Reading, lines
+from producer.requests.identity import Mould
+
+Identified = tuple[str, Entry]
+"""An entry after its image_id, which costs more than all the rest."""
+
+_GIVEN, _DERIVED, _BITS = 1, 2, 2
+_MOULDS = 1024
+"""Combinations of settings that are kept: a file may have other ones on each of its rows."""
+
+
+def base_request(manifest: Manifest, model: ModelRef) -> ImageRequest:
+    """The request that every line of `manifest` begins with: its own settings, no prompt, seed 0."""
+    return ImageRequest(
+        prompt="",
+        seed=0,
+        model=model.label,
+        revision=model.revision,
+        precision=manifest.precision,
+        image_format=manifest.image_format,
+        image_quality=manifest.image_quality,
+        **{name: getattr(manifest.settings, name) for name in LINE_SETTINGS},
+    )
+
+
+def identify(
+    manifest: Manifest,
+    model: ModelRef,
+    on_duplicate: Callable[[Entry], None] | None = None,
+    *,
+    latents: Mapping[str, str] | None = None,
+    reading: Reading | None = None,
+) -> Iterator[Identified]:
+    """Every image request of `manifest` with its image_id; an image_id twice is yielded once and told.
+
+    The order: the prompts of the manifest, then its files row by row; of each prompt the combinations of its
+    variables (the last in the prompt fastest), of those the combinations of the sweep (the last setting of
+    `Sweep` fastest), of those the seeds. The order of keys in YAML counts nowhere.
+
+    A line without a seed gets derived ones: they hang on the manifest's name, the line's settings and its
+    number among equals, so inserting a line changes no other picture. `latents` gives the SHA-256 of each
+    file of initial latents, as `producer.manifest.latents` returns it; a manifest that names such files
+    needs it (LatentsError). `reading` is told what the prompt files held. Raises ManifestError as `lines`
+    does.
+    """
+    hashes = {} if latents is None else latents
+    base, swept = base_request(manifest, model), _swept(manifest)
+    combinations = [dict(zip(swept, values, strict=True)) for values in product(*swept.values())]
+    # For each way in which lines are set, a mould a combination, with the first of its seeds if it has them.
+    moulds: dict[tuple[object, ...], list[tuple[Mould, int | None]]] = {}
+    seen = _Seen(on_duplicate)
+    for line in lines(manifest, reading):
+        key = (line.init_latents, *line.settings.items()) if line.settings or line.init_latents else ()
+        made = moulds.get(key)
+        if made is None:
+            if len(moulds) == _MOULDS:
+                moulds.clear()
+            own = replace(base, init_latents=_hash(manifest, line, hashes), **line.settings)
+            made = moulds[key] = [
+                (Mould(manifest.name, replace(own, **settings)), settings.get("seed"))
+                for settings in combinations
+            ]
+        for mould, first_seed in made:
+            seeds = line.seeds if first_seed is None else range(first_seed, first_seed + line.images)
+            yield from seen.derived(line, mould) if seeds is None else seen.given(line, mould, seeds)
+
+
+class _Seen:
+    """What a job has asked for so far: 11 bytes an image, whatever its prompt."""
+
+    def __init__(self, on_duplicate: Callable[[Entry], None] | None) -> None:
+        self._on_duplicate = on_duplicate
+        # For each image_id (its 64 bits) how its seed came about, and for the first image of a line without a
+        # seed, above those two bits, how many numbers among equals are taken.
+        self._tally = Tally()
+
+    def given(self, line: Line, mould: Mould, seeds: Iterable[int]) -> Iterator[Identified]:
+        """One image for each seed."""
+        prompt = quoted(line.prompt)
+        for seed in seeds:
+            image_id = mould.image_id(prompt, seed)
+            before = self._tally.mark(int(image_id, 16), _GIVEN)
+            entry = mould.entry(prompt, seed, line.id, line.columns, None)
+            if before == 0:
+                yield image_id, entry
+            elif self._on_duplicate is not None:
+                self._on_duplicate(entry)
+
+    def derived(self, line: Line, mould: Mould) -> Iterator[Identified]:
+        """As many images as the line asks for, with the next seeds that its equals have left."""
+        tally, ordinal, first, prompt = self._tally, 0, None, quoted(line.prompt)
+        for _ in range(line.images):
+            # Derived seeds have 32 bits: among many equals two can meet, and then the next one is taken.
+            while True:
+                seed = mould.derived_seed(prompt, ordinal)
+                image_id = mould.image_id(prompt, seed)
+                key = int(image_id, 16)
+                before = tally.mark(key, _DERIVED)
+                ordinal += 1
+                if first is None:
+                    first = key
+                    ordinal = max(ordinal, before >> _BITS)
+                if not before & _DERIVED:
+                    break
+            entry = mould.entry(prompt, seed, line.id, line.columns, ordinal - 1)
+            if not before & _GIVEN:
+                yield image_id, entry
+            elif self._on_duplicate is not None:
+                self._on_duplicate(entry)
+        # The next of its equals goes on from here, and need not count them through.
+        if first is not None and ordinal > 1:
+            tally.set(first, tally.get(first) & (_GIVEN | _DERIVED) | ordinal << _BITS)
+
+
+def _swept(manifest: Manifest) -> dict[str, Sequence[Any]]:
+    return {
+        name: values for name in Sweep.model_fields if (values := getattr(manifest.sweep, name)) is not None
+    }
+
+
+def _hash(manifest: Manifest, line: Line, hashes: Mapping[str, str]) -> str | None:
+    file = line.init_latents
+    if file is None or file in hashes:
+        return None if file is None else hashes[file]
+    files = [None if isinstance(one, str) else one.init_latents for one in manifest.prompts]
+    where = manifest.place("prompts", files.index(file), "init_latents")
+    raise LatentsError(f"{where} = {file}: has not been read: read it before expanding")
+
+
+def narrowed(
+    entries: Iterator[Identified], limited: int | None, sampled: int | None, name: str
+) -> Iterator[Identified]:
+    """The first `limited` entries, or `sampled` of them drawn for `name`, or all."""
+    if limited is not None:
+        return islice(entries, limited)
+    return entries if sampled is None else iter(sample(entries, sampled, name))
+
+
+def sample(entries: Iterable[Identified], count: int, name: str) -> list[Identified]:
+    """`count` entries drawn at random, in their order; the same ones each time for the same `name`.
+
+    The draw hangs on each image's own id, so a manifest that grows keeps most of its sample.
+    """
+
+    def lot(numbered: tuple[int, Identified]) -> bytes:
+        return hashlib.sha256(f"{name}\0{numbered[1][0]}".encode()).digest()
+
+    drawn = heapq.nsmallest(count, enumerate(entries), key=lot)
+    return [entry for _, entry in sorted(drawn, key=lambda numbered: numbered[0])]

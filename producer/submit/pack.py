@@ -1,0 +1,116 @@
+"""All shards of a job, ready to be stored: every prompt is read and right before the first is."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import SpooledTemporaryFile, gettempdir
+from typing import IO, NamedTuple
+
+from jobs.errors import OutputError
+from jobs.ledger.shard import Shard, encode_shard
+from jobs.output.durable import written_atomically
+from jobs.request import Entry
+from producer.prompt_files.sources import Reading
+from producer.requests.expand import base_request
+from producer.requests.grouping import parts
+from producer.submit.prepare import Prepared
+
+_IN_MEMORY = 1 << 20
+"""Bytes of packed shards, about 25,000 prompts; more go to an unnamed temporary file."""
+
+
+class PackedShard(NamedTuple):
+    """A shard's place among the packed ones, and how far the manifest was read when it was full."""
+
+    images: int
+    taken: int
+    """Requests of the manifest until then."""
+    held: int
+    """Of those, the ones that the output held already."""
+    start: int
+    size: int
+    """Bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """What a submission stores; the same manifest and output give the same shards."""
+
+    prepared: Prepared
+    below: int | None
+    found: list[int]
+    """The output's shards when what it holds was looked at."""
+    shards: list[PackedShard]
+    taken: int
+    held: int
+    duplicates: int
+    reading: Reading
+    _blobs: IO[bytes]
+    _skipped: IO[bytes]
+
+    @property
+    def images(self) -> int:
+        """In all shards."""
+        return sum(shard.images for shard in self.shards)
+
+    def blob(self, shard: PackedShard) -> bytes:
+        """The shard as it is stored."""
+        self._blobs.seek(shard.start)
+        return self._blobs.read(shard.size)
+
+    def write_skipped(self, file: Path) -> None:
+        """Writes every row of prompt files that was left out, a line each: `FILE:LINE: what`."""
+        self._skipped.seek(0)
+        with written_atomically(file) as lines:
+            shutil.copyfileobj(self._skipped, lines)
+
+
+@contextmanager
+def pack(
+    prepared: Prepared, *, below: int | None = None, on_images: Callable[[int], None] = lambda images: None
+) -> Iterator[Packed]:
+    """Packs what the output lacks into shards, which are gone when the context ends.
+
+    `below`: only shards of the output with lower numbers count as held; None: all. `on_images` is told now
+    and then how many images there are so far. Raises ManifestError for what is wrong in prompt files.
+    """
+    found = prepared.output.shards()
+    held_ids = prepared.output.held_image_ids(below)
+    base = base_request(prepared.manifest, prepared.model)
+    taken = duplicates = images = 0
+
+    def count(_entry: Entry) -> None:
+        nonlocal duplicates
+        duplicates += 1
+
+    shards: list[PackedShard] = []
+    with (
+        SpooledTemporaryFile(_IN_MEMORY, prefix="imagemill-") as blobs,
+        SpooledTemporaryFile(_IN_MEMORY, prefix="imagemill-") as skipped,
+    ):
+
+        def skip(row: str) -> None:
+            skipped.write(f"{row}\n".encode(errors="backslashreplace"))
+
+        reading = Reading(on_skipped=skip)
+        identified = prepared.entries(count, reading)
+        try:
+            for part in parts(identified, held_ids, prepared.manifest.shard_size):
+                taken, held = part.taken, part.held
+                if part.entries:
+                    entries = [entry for _, entry in part.entries]
+                    blob = encode_shard(Shard(range(images, images + len(entries)), entries), base)
+                    shards.append(PackedShard(len(entries), taken, held, blobs.tell(), len(blob)))
+                    blobs.write(blob)
+                    images += len(entries)
+                    on_images(images)
+        except OSError as error:
+            raise OutputError(
+                f"{gettempdir()}: cannot hold what is to be submitted ({error.strerror}): free some space "
+                "there, or name another folder in TMPDIR"
+            ) from None
+        yield Packed(prepared, below, found, shards, taken, held, duplicates, reading, blobs, skipped)

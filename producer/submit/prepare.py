@@ -1,0 +1,60 @@
+"""A manifest found good: what is wrong with it, its model or its latents is told before all else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobs.models import ModelRef
+from jobs.output.output import Output
+from jobs.request import Entry
+from jobs.settings import Settings
+from producer.manifest.latents import gather_latents
+from producer.manifest.manifest import Manifest, load_manifest
+from producer.prompt_files.sources import Reading
+from producer.requests.expand import Identified, identify, narrowed
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A manifest that was found good; its prompt files have not been read yet."""
+
+    manifest: Manifest
+    model: ModelRef
+    latents: dict[str, str]
+    """Each file of initial latents -> the SHA-256 of its contents."""
+    output: Output
+    limit: int | None
+    sample: int | None
+
+    @property
+    def narrowed(self) -> str:
+        """The option that narrows the submission, as it was given."""
+        if self.limit is not None:
+            return f"--limit {self.limit}"
+        return f"--sample {self.sample}" if self.sample is not None else ""
+
+    def entries(
+        self, on_duplicate: Callable[[Entry], None] | None = None, reading: Reading | None = None
+    ) -> Iterable[Identified]:
+        """The requests that the submission is about, in order.
+
+        `reading` is told what the prompt files held. Raises ManifestError for what is wrong in them.
+        """
+        entries = identify(self.manifest, self.model, on_duplicate, latents=self.latents, reading=reading)
+        return narrowed(entries, self.limit, self.sample, self.manifest.name)
+
+
+def prepare(
+    path: Path, settings: Settings, *, limit: int | None = None, sample: int | None = None
+) -> Prepared:
+    """Reads and checks a manifest, its model and its latents; writes nothing. Raises ImagemillError."""
+    manifest = load_manifest(path)
+    model = manifest.resolve_model()
+    latents = gather_latents(manifest, model)
+    assert manifest.output is not None, "load_manifest fills it in"
+    output = Output(Path(manifest.output))
+    if settings.output_root is not None:
+        output.check_within(settings.output_root)
+    return Prepared(manifest, model, latents, output, limit, sample)

@@ -1,0 +1,246 @@
+"""A job that Redis lost, put back from its manifest and its output, under the id that it had.
+
+The output says what is done and what failed; the manifest says what else was asked for. The ledger gets it in
+one step at the end, so that a recovery which is cut short has changed nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from jobs.errors import JobError, ManifestError, OutputError
+from jobs.ledger.broker import celery_app, wake
+from jobs.ledger.job import Bits, Recovery
+from jobs.ledger.ledger import Ledger
+from jobs.output.metadata import Failure
+from jobs.output.output import Output
+from jobs.request import Entry
+from jobs.settings import Settings
+from producer.manifest.submitted import KeptManifest
+from producer.prompt_files.sources import Reading
+from producer.requests.expand import Identified, base_request
+from producer.requests.grouping import parts
+from producer.submit.prepare import Prepared, prepare
+from producer.submit.staging import Staging
+from producer.submit.submit import (
+    digest,
+    file_hashes,
+    job_spec,
+    keep_inputs,
+    os_errors_as_ours,
+    wake_ups,
+    written,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recovered:
+    """How a job stood when it was put back."""
+
+    job_id: str
+    images: int
+    done: int
+    failed: int
+    flagged: int
+    left: int
+    """Neither done nor failed."""
+    held: int
+    """Images of the manifest that the output has from other jobs, so that they are not in this one."""
+    output: str
+    reason: str
+    """Why what is left is not rendered; empty when it is."""
+    skipped: int
+    """Rows of prompt files that were left out because something is wrong with them."""
+    skipped_rows: tuple[str, ...]
+    """The first of those: `FILE:LINE: what`."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Settled:
+    """Where an image of the job stands in the output."""
+
+    shard: int
+    flagged: bool = False
+    failure: Failure | None = None
+    """None when it is done."""
+
+
+def recover(
+    file: Path,
+    settings: Settings,
+    ledger: Ledger,
+    url: str,
+    on_images: Callable[[int], None] = lambda images: None,
+) -> Recovered:
+    """Puts back the newest job of the manifest's name in its output, and wakes workers.
+
+    Raises ImagemillError, and then the job is not there: JobError when nothing is lost, when a job writes to
+    the output, and when the manifest or a file that it names is not as it was submitted.
+    """
+    prepared = prepare(file, settings)
+    output, name = prepared.output, prepared.manifest.name
+    job_id = f"{name}-{output.next_job_number(name) - 1}"
+    prepared, kept = _as_submitted(prepared, file, job_id)
+    _refuse_changes(file, job_id, kept.manifest.to_json(), written(prepared))
+    _refuse_unless_lost(job_id, output, ledger)
+    with output.locked(patience=0), os_errors_as_ours(output):
+        keep_inputs(prepared)
+        output.close_attempts()
+        found, number, waiting, reading = output.shards(), output.next_shard(), 0, Reading()
+        rebuild = _Rebuild(prepared, job_id, ledger)
+        lacking = rebuild.lacking(prepared.entries(None, reading))
+        for part in parts(lacking, (), prepared.manifest.shard_size):
+            if part.entries:
+                rebuild.staging.add(number + waiting, part.entries)
+                waiting += 1
+                on_images(rebuild.images)
+        files = {} if kept.files is None else kept.files
+        _refuse_changes(file, job_id, files, file_hashes(prepared, reading))
+        if rebuild.settled:
+            raise JobError(
+                f"{output.path}: holds {len(rebuild.settled)} images of {job_id} that {file} does not ask "
+                "for: were they put there by something else, or submitted with another imagemill? "
+                f"`imagemill submit {file}` renders what the output lacks as a new job"
+            )
+        if output.shards() != found:
+            raise JobError(f"{output.path}: a worker is still writing there: run the same command again")
+        spec, recovery = job_spec(prepared), rebuild.recovery(number, waiting)
+        ledger.recover(job_id, spec, digest(prepared, spec, files), recovery)
+    wake(celery_app(url), min(max(1, waiting), wake_ups(ledger)))
+    done, failed = recovery.done.count(), len(recovery.failures)
+    return Recovered(
+        job_id=job_id,
+        images=recovery.total,
+        done=done,
+        failed=failed,
+        flagged=recovery.flagged.count(),
+        left=recovery.total - done - failed,
+        held=recovery.held,
+        output=str(output.path),
+        reason=ledger.status(job_id).reason,
+        skipped=reading.skipped,
+        skipped_rows=tuple(reading.skipped_rows),
+    )
+
+
+class _Rebuild:
+    """A job's images in the manifest's order, each given its index and its place in the ledger.
+
+    Shards are staged as they are full.
+    """
+
+    def __init__(self, prepared: Prepared, job_id: str, ledger: Ledger) -> None:
+        self.settled, self._others = _settled(prepared.output, job_id)
+        """Images of the job that the output tells of and that have not been asked for yet, by image_id."""
+        self.images = 0
+        self.staging = Staging(ledger, base_request(prepared.manifest, prepared.model))
+        self._sizes = Counter(one.shard for one in self.settled.values())
+        self._committed: dict[int, list[tuple[int, Entry]]] = {}
+        self._held, self._done, self._flagged = 0, Bits(), Bits()
+        self._failures: dict[int, dict[str, Any]] = {}
+
+    def lacking(self, entries: Iterable[Identified]) -> Iterator[tuple[int, Entry]]:
+        """Those of the entries that are to be rendered, by index; takes in the others on the way."""
+        for image_id, entry in entries:
+            if image_id in self._others:
+                self._held += 1
+                continue
+            index = self.images
+            self.images += 1
+            settled = self.settled.pop(image_id, None)
+            if settled is None:
+                yield index, entry
+            else:
+                self._take_in(index, entry, settled)
+
+    def _take_in(self, index: int, entry: Entry, settled: _Settled) -> None:
+        """A committed shard is stored under its own number, as it was before: `retry` reads it."""
+        failure, shard = settled.failure, self._committed.setdefault(settled.shard, [])
+        if failure is None:
+            self._done.turn(index)
+        else:
+            self._failures[index] = {
+                "shard": failure.shard,
+                "position": failure.position,
+                "image_id": failure.image_id,
+                "reason": failure.reason,
+            }
+        if settled.flagged:
+            self._flagged.turn(index)
+        shard.append((index, entry))
+        if len(shard) == self._sizes[settled.shard]:
+            self.staging.add(settled.shard, self._committed.pop(settled.shard))
+
+    def recovery(self, first_waiting: int, waiting: int) -> Recovery:
+        """What was taken in, once all was."""
+        return Recovery(
+            staged=self.staging.staged(first_waiting, waiting),
+            total=self.images,
+            held=self._held,
+            done=self._done,
+            flagged=self._flagged,
+            failures=self._failures,
+        )
+
+
+def _settled(output: Output, job_id: str) -> tuple[dict[str, _Settled], set[str]]:
+    """The job's images that its output tells of, by image_id; the ids of those that are others' alone."""
+    settled, others, failures = dict[str, _Settled](), set[str](), dict[str, Failure]()
+    for shard in output.shards():
+        done, doubted = _Settled(shard), _Settled(shard, flagged=True)
+        for row in output.stored(shard).held_rows():
+            if row.get("job_id") != job_id:
+                others.add(row["image_id"])
+            else:
+                settled[row["image_id"]] = done if row.get("flagged") is None else doubted
+        for failure in output.shard_failures(shard):
+            if failure.job_id == job_id:
+                failures[failure.image_id] = failure
+    for image_id, failure in failures.items():
+        if image_id not in settled:
+            # Another job rendered it after all, as `retry` takes it too.
+            settled[image_id] = _Settled(failure.shard, failure=None if image_id in others else failure)
+    return settled, others - settled.keys()
+
+
+def _as_submitted(prepared: Prepared, file: Path, job_id: str) -> tuple[Prepared, KeptManifest]:
+    """The manifest narrowed as it was for the job, and what was kept of it then."""
+    place = prepared.output.job_manifest(job_id)
+    try:
+        kept = KeptManifest.parse(place.read_bytes())
+    except FileNotFoundError:
+        raise JobError(
+            f"{prepared.output.path}: no submission of {file} is kept there, so there is nothing to recover: "
+            f"`imagemill submit {file}` renders what the output lacks"
+        ) from None
+    except (OSError, ManifestError) as error:
+        raise OutputError(
+            f"{place}: not a manifest as it was submitted ({str(error).splitlines()[0]}): "
+            f"`imagemill submit {file}` renders what the output lacks as a new job"
+        ) from None
+    return replace(prepared, limit=kept.limit, sample=kept.sample), kept
+
+
+def _refuse_changes(file: Path, job_id: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raises JobError naming the keys of the manifest, or the files, that differ."""
+    changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    if changed:
+        more = ", …" if len(changed) > 3 else ""
+        raise JobError(
+            f"{file}: {', '.join(changed[:3])}{more}: not as when {job_id} was submitted: put it back to "
+            f"recover {job_id}, or `imagemill submit {file}` renders the difference as a new job"
+        )
+
+
+def _refuse_unless_lost(job_id: str, output: Output, ledger: Ledger) -> None:
+    """Told now, before the prompts are read; `Ledger.recover` decides."""
+    if job_id in ledger.job_ids():
+        raise JobError(
+            f"{job_id} is not lost, this Redis holds it: `imagemill status {job_id}` tells how it stands, "
+            f"`imagemill retry {job_id}` sends back what it lacks once it is finished"
+        )
+    ledger.refuse_while_written(str(output.path), f"recover {job_id}")

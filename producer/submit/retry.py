@@ -1,0 +1,68 @@
+"""A finished job's next run: what its output lacks, sent back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterable, Iterator
+from pathlib import Path
+
+from jobs.errors import JobError
+from jobs.ledger.broker import celery_app, wake
+from jobs.ledger.job import Bits
+from jobs.ledger.ledger import Ledger
+from jobs.ledger.shard import decode_shard
+from jobs.output.output import Output
+from jobs.request import Entry, ImageRequest
+from producer.requests.grouping import parts
+from producer.submit.staging import Staging
+from producer.submit.submit import os_errors_as_ours, wake_ups
+
+
+def retry(
+    job_id: str, ledger: Ledger, url: str, on_images: Callable[[int], None] = lambda images: None
+) -> int:
+    """Sends back what a finished job's output lacks, as the job's next run; returns how many images.
+
+    `on_images` is told now and then how many there are so far. Raises ImagemillError, and then the job is as
+    it was.
+    """
+    status, incarnation = ledger.status(job_id), ledger.incarnation(job_id)
+    if status.state != "finished":
+        raise JobError(f"{job_id} is {status.state}: retry it when it is finished, or cancel it first")
+    spec = ledger.spec(job_id)
+    base, output = ImageRequest.from_mapping(spec.base), Output(Path(spec.output))
+    ledger.refuse_while_written(spec.output, f"retry {job_id}")
+    with os_errors_as_ours(output):
+        # The output decides: what a cancelled job counted may lie in the spool alone, and a later job may
+        # have rendered what this one left.
+        output.close_attempts()
+        in_output, done = output.held_image_ids(), Bits()
+        first = max(output.next_shard(), ledger.first_shard(job_id) + status.shards)
+    staging, images, waiting = Staging(ledger, base), 0, 0
+    lacking = _lacking(ledger.shard_blobs(job_id), base, spec.name, in_output, done)
+    for part in parts(lacking, (), spec.shard_size):
+        if part.entries:
+            staging.add(first + waiting, part.entries)
+            waiting += 1
+            images += len(part.entries)
+            on_images(images)
+    if images:
+        ledger.retry(job_id, incarnation, status.run, done, staging.staged(first, waiting))
+        wake(celery_app(url), min(waiting, wake_ups(ledger)))
+    return images
+
+
+def _lacking(
+    blobs: Iterable[bytes], base: ImageRequest, job_name: str, in_output: Container[str], done: Bits
+) -> Iterator[tuple[int, Entry]]:
+    """The entries of these shards that the output lacks, once each, by index; marks the others in `done`."""
+    seen = Bits()
+    for blob in blobs:
+        shard = decode_shard(blob, base, job_name)
+        for index, entry in zip(shard.indices, shard.entries, strict=True):
+            # What an earlier retry sent back lies in two shards.
+            if not seen.turn(index):
+                continue
+            if entry.request.image_id in in_output:
+                done.turn(index)
+            else:
+                yield index, entry

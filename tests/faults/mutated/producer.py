@@ -1,0 +1,69 @@
+"""The checks of producer, how each is taken out, and the test that is red then."""
+
+from __future__ import annotations
+
+from tests.faults.mutated.mutation import Mutation
+
+EMBEDDED_REDIS_PY = "producer/embedded_redis.py"
+RUN_PY = "producer/run.py"
+
+RUN = "tests/integration/test_run_command.py::"
+CLI = "tests/producer/test_cli.py::"
+EMBEDDED = "tests/producer/test_embedded_redis.py::"
+RECOVER = "tests/producer/submit/test_recover.py::"
+SHOW = "tests/producer/test_show.py::"
+SUBMIT = "tests/producer/submit/test_submit.py::"
+
+CHECKS = [
+    Mutation("a submission closes attempts", "not called", "producer/submit/submit.py",
+        "                output.close_attempts()\n", "                pass\n",
+        SUBMIT + "test_an_attempt_that_was_frozen_before_a_wipe_can_commit_no_more_once_a_job_begins_there"),
+    Mutation("a retry closes attempts", "not called", "producer/submit/retry.py",
+        "output.close_attempts()", "pass",
+        SUBMIT + "test_an_attempt_that_was_frozen_before_its_job_was_cancelled_can_commit_no_more_"
+        "once_it_is_retried"),
+    Mutation("a recovery closes attempts", "not called", "producer/submit/recover.py",
+        "        output.close_attempts()\n", "",
+        RECOVER + "test_a_frozen_attempt_of_the_lost_job_can_commit_no_more"),
+    Mutation("set aside: told by status", "left out", "producer/show.py",
+        '        click.echo(f"  set aside shard {shard}: {reason}")', "        pass",
+        SHOW + "test_a_shard_that_was_set_aside_is_told_by_status_and_at_the_end"),
+    Mutation("the embedded Redis listens on loopback", "everywhere", EMBEDDED_REDIS_PY,
+        r'f"bind 127.0.0.1\nport {port}', r'f"bind 0.0.0.0\nport {port}',
+        EMBEDDED + "test_it_is_configured_for_a_ledger"),
+    Mutation("the embedded Redis has a password", "none", EMBEDDED_REDIS_PY,
+        r"\nrequirepass {password}\n", r"\n",
+        EMBEDDED + "test_its_password_is_required_and_stands_in_no_command_line"),
+    Mutation("the embedded Redis' password is random", "always the same", EMBEDDED_REDIS_PY,
+        "secrets.token_urlsafe(32)", '"x" * 43',
+        EMBEDDED + "test_a_given_folder_is_kept_and_its_data_served_again"),
+    Mutation("the embedded Redis' password stands in no command line", "as an argument",
+        EMBEDDED_REDIS_PY,
+        '[str(binary), "redis.conf"],', '[str(binary), "redis.conf", "--requirepass", password],',
+        EMBEDDED + "test_its_password_is_required_and_stands_in_no_command_line"),
+    Mutation("the embedded Redis' folder is closed to others", "open ones, too", EMBEDDED_REDIS_PY,
+        "if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:", "if False:",
+        EMBEDDED + "test_a_folder_open_to_others_is_refused"),
+    Mutation("the embedded Redis' folder is this user's", "taken", EMBEDDED_REDIS_PY,
+        "if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:",
+        "if stat.S_IMODE(status.st_mode) & 0o077:",
+        EMBEDDED + "test_a_folder_of_another_users_is_refused"),
+    Mutation("commands ask for a safe URL", "taken as it is", "producer/cli.py",
+        "url = redis_url(settings, _say)",
+        "url = settings.redis_url.get_secret_value() if settings.redis_url else redis_url(settings)",
+        CLI + "test_a_redis_that_strangers_could_use_is_refused_by_commands_that_come_to_it_in_"
+        "their_own_ways[retry cats-1]"),
+    Mutation("`run` asks for a safe URL", "taken as it is", RUN_PY,
+        "url = redis_url(settings)", "url = settings.redis_url.get_secret_value()",
+        CLI + "test_a_redis_that_strangers_could_use_is_refused_by_commands_that_come_to_it_in_"
+        "their_own_ways[run FILE]"),
+    Mutation("submit and run look at the root", "not called", "producer/submit/prepare.py",
+        "if settings.output_root is not None:", "if False:",
+        SUBMIT + "test_an_output_outside_the_root_writes_nothing_anywhere"),
+    Mutation("the root of `run`'s worker is its output", "below the current folder", RUN_PY,
+        '        chosen[f"{PREFIX}OUTPUT_ROOT"] = str(output)\n', "        pass\n",
+        RUN + "test_the_runs_own_worker_writes_below_its_output_alone"),
+    Mutation("the log of `run`'s worker is no link", "followed", RUN_PY,
+        'os.fdopen(open_plain(log, os.O_WRONLY | os.O_APPEND), "ab")', 'log.open("ab")',
+        RUN + "test_a_link_in_the_place_of_the_workers_log_is_not_followed"),
+]  # fmt: skip

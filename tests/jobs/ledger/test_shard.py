@@ -1,0 +1,74 @@
+import dataclasses
+import json
+
+import pytest
+import zstandard
+
+from jobs.errors import LedgerError
+from jobs.ledger.shard import Shard, decode_shard, encode_shard
+from jobs.request import Entry, ImageRequest, derived_seed
+
+BASE = ImageRequest(prompt="", seed=0, model="instant", revision="instant-1", height=64, width=64)
+
+
+def entry(prompt: str, ordinal: int | None = 0, seed: int = 0, **settings: object) -> Entry:
+    request = dataclasses.replace(BASE, prompt=prompt, seed=seed, **settings)  # type: ignore[arg-type]
+    if ordinal is not None:
+        request = dataclasses.replace(request, seed=derived_seed("cats", request, ordinal))
+    return Entry(request=request, seed_ordinal=ordinal)
+
+
+def test_a_shard_comes_back_as_it_was_packed() -> None:
+    entries = [
+        entry("a fox"),
+        entry("a fox", 1),
+        entry("", None, 0, guidance_scale=1.0),
+        dataclasses.replace(
+            entry("emoji 🦊\n,\"'", width=128), id="x", columns={"split": "train", "n": [1, None]}
+        ),
+    ]
+    shard = Shard([7, 8, 9, 10], entries)
+    assert decode_shard(encode_shard(shard, BASE), BASE, "cats") == shard
+
+
+def test_a_shard_is_json_without_what_can_be_derived() -> None:
+    entries = [
+        entry('a "fox"\n🦊'),
+        entry("a fox", 2, guidance_scale=1.5, negative_prompt="blurry, \\"),
+        entry("", None, 7, guidance_scale=1.5, negative_prompt="blurry, \\"),
+        dataclasses.replace(entry("a fox"), id='"x"', columns={"a,b": [1, 0.5, None, {"ü": True}]}),
+        entry(""),
+    ]
+    rows = [
+        {"prompt": 'a "fox"\n🦊'},
+        {"negative_prompt": "blurry, \\", "guidance_scale": 1.5, "prompt": "a fox", "seed_ordinal": 2},
+        {"negative_prompt": "blurry, \\", "guidance_scale": 1.5, "seed": 7},
+        {"prompt": "a fox", "id": '"x"', "columns": {"a,b": [1, 0.5, None, {"ü": True}]}},
+        {},
+    ]
+    for indices, told in ((range(7, 12), 7), ([3, 900, 17, 4, 5], [3, 900, 17, 4, 5])):
+        wire = {"v": 1, "indices": told, "rows": rows}
+        text = zstandard.decompress(encode_shard(Shard(indices, entries), BASE)).decode()
+        assert text == json.dumps(wire, ensure_ascii=False, separators=(",", ":"))
+
+
+def test_indices_that_do_not_follow_one_another_are_kept() -> None:
+    shard = Shard([3, 900, 17], [entry("a"), entry("b"), entry("c")])
+    assert decode_shard(encode_shard(shard, BASE), BASE, "cats").indices == [3, 900, 17]
+
+
+def test_derived_seeds_and_indices_cost_no_bytes() -> None:
+    derived = Shard(list(range(1000)), [entry(f"a fox number {i}") for i in range(1000)])
+    given = Shard(
+        list(range(1000)), [entry(f"a fox number {i}", None, 2**40 + i * 7919) for i in range(1000)]
+    )
+    assert len(encode_shard(derived, BASE)) < len(encode_shard(given, BASE)) * 0.75
+
+
+@pytest.mark.parametrize(
+    "blob",
+    [b"", b"junk", zstandard.compress(b"[]"), zstandard.compress(b'{"v":99}'), zstandard.compress(b"{}")],
+)
+def test_a_broken_or_foreign_blob_is_refused_with_the_remedy(blob: bytes) -> None:
+    with pytest.raises(LedgerError, match="submit"):
+        decode_shard(blob, BASE, "cats")

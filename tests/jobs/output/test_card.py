@@ -1,0 +1,195 @@
+"""The dataset card: read by `datasets`, run as it stands, counted right, and of any length of texts."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from jobs.output.card import MARK, Contents, contents, dataset_card, is_ours
+from jobs.output.output import Output
+from jobs.output.stored_shard import LayoutName
+from jobs.request import Entry, ImageRequest
+from worker.engine.renderer import RenderedBy
+from worker.shard.store import ShardStore
+
+TEXTS = ["a red fox", "", "naïve 狐 🦊👩‍👩‍👧", "one\ntwo\r\n", 'quotes ", and \\', "```\n---\n", "x" * 10_000]
+MADE_BY = RenderedBy(precision="fp32", rows=16, device="cpu", versions={"torch": "2.13.0"})
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Output:
+    output = Output(tmp_path / "any folder's name: 🦊")
+    output.prepare()
+    return output
+
+
+def line(text: str, seed: int, columns: dict[str, Any] | None = None, **settings: Any) -> Entry:
+    told = {"model": "shapes", "revision": "v1", "height": 16, "width": 16, **settings}
+    return Entry(request=ImageRequest(prompt=text, seed=seed, **told), columns=columns or {})
+
+
+def put(output: Output, shard: int, lines: list[Entry], layout: LayoutName = "files") -> None:
+    names = sorted({name for one in lines for name in one.columns})
+    store = ShardStore(
+        output, shard, "1", lines, job_id="foxes-1", column_names=names, adopt_below=0, layout=layout
+    )  # fmt: skip
+    for position, one in enumerate(lines):
+        shape = (one.request.height, one.request.width, 3)
+        store.save(position, np.full(shape, one.request.seed, np.uint8), MADE_BY)
+    assert store.commit([])
+
+
+def write_card(output: Output, **told: Any) -> str:
+    card = dataset_card(contents(output), **told)
+    (output.path / "README.md").write_bytes(card.encode())
+    return card
+
+
+def run_code(output: Output, card: str, cache: Path) -> list[str]:
+    """What each block of Python in the card prints, run where the card lies, without a network."""
+    offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": str(cache)}
+    blocks = re.findall(r"^```python\n(.*?)^```$", card, re.DOTALL | re.MULTILINE)
+    return [
+        subprocess.run(
+            [sys.executable, "-c", code], cwd=output.path, env={**os.environ, **offline},
+            stdout=subprocess.PIPE, text=True, check=True, timeout=120,
+        ).stdout
+        for code in blocks
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Output], list[dict[str, Any]]]:
+    """All rows that `datasets.load_dataset` finds, without a network."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    import datasets
+
+    datasets.disable_progress_bars()
+
+    def rows(output: Output) -> list[dict[str, Any]]:
+        return list(datasets.load_dataset(str(output.path), split="train", cache_dir=str(tmp_path / "cache")))
+
+    return rows
+
+
+def test_the_cards_code_runs_as_it_stands_and_finds_the_pictures(output: Output, tmp_path: Path) -> None:
+    put(output, 0, [line(text, seed) for seed, text in enumerate(TEXTS)])
+    (told,) = run_code(output, write_card(output), tmp_path / "hf")
+    assert told.startswith("7 <PIL.")
+    assert "size=16x16" in told
+    assert told.endswith(" a red fox\n")
+
+
+@pytest.mark.parametrize("image_format", ["png", "jpeg", "webp"])
+def test_the_cards_code_runs_on_tars_too(output: Output, tmp_path: Path, image_format: str) -> None:
+    lines = [line(text, seed, image_format=image_format) for seed, text in enumerate(TEXTS)]
+    put(output, 0, lines, "webdataset")
+    (told,) = run_code(output, write_card(output), tmp_path / "hf")
+    assert "size=16x16" in told
+    assert "a red fox" in told
+    assert "'seed': 0" in told
+
+
+def test_the_card_of_an_output_of_both_layouts_loads_each(output: Output, tmp_path: Path) -> None:
+    put(output, 0, [line("in a folder", 1)])
+    put(output, 1, [line("in a tar", 2)], "webdataset")
+    folder, tar = run_code(output, write_card(output), tmp_path / "hf")
+    assert folder.startswith("1 <PIL.")
+    assert folder.endswith(" in a folder\n")
+    assert "in a tar" in tar
+
+
+def test_every_text_and_column_in_tars_reaches_a_reader_whatever_the_first_tar_lacks(
+    output: Output, load: Callable[[Output], list[dict[str, Any]]]
+) -> None:
+    columns = {"weight": 0.5, "tags": ["a", "b"], "box": {"x": 1, "y": [2.5]}}
+    put(output, 0, [line(text, seed) for seed, text in enumerate(TEXTS)], "webdataset")
+    put(output, 1, [line("more", 7, columns, image_format="jpeg"), line("x", 8)], "webdataset")
+    write_card(output)
+    rows = load(output)
+    assert [row["txt"] for row in rows] == [*TEXTS, "more", "x"]
+    assert [row["json"]["text"] for row in rows] == [*TEXTS, "more", "x"]
+    assert [row["json"]["seed"] for row in rows] == list(range(9))
+    assert [row["json"]["weight"] for row in rows] == [None] * 7 + [0.5, None]
+    assert {name: rows[7]["json"][name] for name in columns} == columns
+    assert [row["png"] is None for row in rows] == [False] * 7 + [True, False]
+    assert [row["png"].getpixel((0, 0))[0] for row in rows[:7]] == list(range(7))
+
+
+def test_the_card_counts_what_differs_and_tells_what_is_shared(output: Output) -> None:
+    put(output, 0, [line("a", 1, scheduler="DDIM"), line("b", 2, width=24)])
+    put(output, 1, [line("c", 3, num_inference_steps=20, negative_prompt="a | b\n```\n")])
+    card = write_card(output, failures=2)
+    told = [row.strip("| ").split(" | ") for row in card.splitlines() if row.startswith("| ")]
+    assert told[2:] == [
+        ["model", "shapes", "3"],
+        ["size", "16x16", "2"], ["size", "24x16", "1"],
+        ["scheduler", "LMS", "2"], ["scheduler", "DDIM", "1"],
+        ["steps", "50", "2"], ["steps", "20", "1"],
+    ]  # fmt: skip
+    assert "3 pictures" in card
+    assert "2 more could not be rendered" in card
+    shared = json.loads(re.findall(r"^```json\n(.*?)^```$", card, re.DOTALL | re.MULTILINE)[0])
+    assert shared["guidance_scale"] == 7.5
+    assert shared["rendered_versions"] == {"torch": "2.13.0"}
+    assert not shared.keys() & {"width", "scheduler", "num_inference_steps", "negative_prompt", "seed"}
+
+
+@pytest.mark.parametrize("layout", ["files", "webdataset"])
+def test_rows_alone_make_the_card_of_shards_of_them(output: Output, layout: LayoutName) -> None:
+    put(output, 0, [line(text, seed, {"n": seed}) for seed, text in enumerate(TEXTS)], layout)
+    put(output, 1, [line("in jpeg", 7, image_format="jpeg")], layout)
+    found = Contents()
+    for shard in output.shards():
+        for row in output.rows(shard):
+            found.add(row)
+    assert dataset_card(found, layout=layout) == dataset_card(contents(output))
+
+
+def test_long_texts_that_all_share_stand_in_the_card_whole(output: Output) -> None:
+    for text in TEXTS:
+        put(output, len(output.shards()), [line(text, 1, negative_prompt="```\n---\n\x85" + "n" * 10_000)])
+    card = write_card(output)
+    shared = json.loads(re.findall(r"^```json\n(.*?)^```$", card, re.DOTALL | re.MULTILINE)[0])
+    assert shared["negative_prompt"] == "```\n---\n\x85" + "n" * 10_000
+
+
+@pytest.mark.parametrize(
+    ("images", "word"),
+    [(1, "n<1K"), (999, "n<1K"), (1000, "1K<n<10K"), (99_999, "10K<n<100K"), (10**6, "1M<n<10M"),
+     (10**12, "n>1T")],
+)  # fmt: skip
+def test_the_front_matter_is_what_the_hub_asks_for(output: Output, images: int, word: str) -> None:
+    put(output, 0, [line("a", 1)])
+    found = contents(output)
+    found.total = images
+    front = yaml.safe_load(dataset_card(found).split("---\n")[1])
+    assert front["task_categories"] == ["text-to-image"]
+    assert front["size_categories"] == [word]
+    assert front["pretty_name"] == "foxes"
+    assert front["configs"][0]["data_files"] == [{"split": "train", "path": "[0-9]*/*"}]
+
+
+def test_a_sweep_of_thousands_of_values_makes_no_card_of_thousands_of_lines(output: Output) -> None:
+    put(output, 0, [line("a", steps, num_inference_steps=steps) for steps in range(1, 101)])
+    card = write_card(output)
+    assert "| steps | 80 others | 80 |" in card
+    assert card.count("| steps |") == 21
+
+
+def test_only_a_card_with_its_mark_on_a_line_is_ours(output: Output) -> None:
+    put(output, 0, [line("a", 1)])
+    card = write_card(output)
+    assert is_ours(card)
+    assert not is_ours(card.replace(MARK, ""))
+    assert not is_ours(f"I took the line {MARK} out.")

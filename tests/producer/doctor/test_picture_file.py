@@ -1,0 +1,108 @@
+"""Real files of Pillow's, whole and damaged."""
+
+import io
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jobs.request import ImageRequest
+from producer.doctor.picture_file import read_picture
+from worker.encode import encode
+
+FORMS = ("png", "jpeg", "webp", "lossless webp")
+
+
+def a_request(form="png", prompt='a "red" fox, été 🦊 <&>\n\x01'):
+    name, quality = form.rpartition(" ")[2], 100 if form.startswith("lossless") else 90
+    return ImageRequest(
+        prompt=prompt, seed=3, model="m", revision="r", height=48, width=72, image_format=name,
+        image_quality=quality,
+    )  # fmt: skip
+
+
+def a_file(form="png", **request):
+    pixels = np.random.default_rng(0).integers(0, 256, (48, 72, 3), dtype=np.uint8)
+    return encode(pixels, a_request(form, **request))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_file_tells_its_format_size_and_request(form):
+    picture = read_picture(a_file(form))
+    assert (picture.image_format, picture.width, picture.height) == (form.rpartition(" ")[2], 72, 48)
+    assert picture.request == a_request(form)
+
+
+@pytest.mark.parametrize("prompt", ["plain", "", "x" * 10_000, "ÿ latin", "日本"])
+@pytest.mark.parametrize("form", FORMS)
+def test_prompts_of_every_kind_are_read_back(form, prompt):
+    assert read_picture(a_file(form, prompt=prompt)).request == a_request(form, prompt)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_file_cut_off_anywhere_is_told(form):
+    data = a_file(form)
+    for size in [*range(0, len(data), 37), len(data) - 1]:
+        with pytest.raises(ValueError, match=r"cut off|empty|no PNG|segment begins"):
+            read_picture(data[:size])
+
+
+def test_any_flipped_byte_of_a_png_is_told():
+    data = a_file("png")
+    for at in range(0, len(data), 53):
+        flipped = data[:at] + bytes([data[at] ^ 0x10]) + data[at + 1 :]
+        with pytest.raises(ValueError, match=r"checksum|cut off|no PNG|without"):
+            read_picture(flipped)
+
+
+@pytest.mark.parametrize("form", ["png", "webp"])
+def test_bytes_after_the_end_are_told(form):
+    with pytest.raises(ValueError, match="3 bytes follow"):
+        read_picture(a_file(form) + b"abc")
+
+
+def test_bytes_after_a_jpegs_end_are_told():
+    with pytest.raises(ValueError, match="added to"):
+        read_picture(a_file("jpeg") + b"abc")
+
+
+def test_a_png_without_pixels_is_told():
+    data = a_file("png")
+    header = data[: 8 + 25]
+    end = b"\0\0\0\0IEND" + zlib.crc32(b"IEND").to_bytes(4, "big")
+    with pytest.raises(ValueError, match="without header or pixels"):
+        read_picture(header + end)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_picture_that_another_program_saved_holds_no_request(form):
+    buffer = io.BytesIO()
+    name = a_request(form).image_format
+    # EXIF makes a WebP tell its size in the header, as ours do.
+    with Image.open(io.BytesIO(a_file(form))) as image:
+        image.save(
+            buffer, name, exif=image.getexif(), **({"pnginfo": None} if name == "png" else {"xmp": b""})
+        )
+    picture = read_picture(buffer.getvalue())
+    assert (picture.width, picture.height, picture.request) == (72, 48, None)
+
+
+def test_a_request_that_is_no_request_is_none():
+    request = a_request("png", "plain")
+    data = a_file("png", prompt="plain")
+    assert read_picture(data).request == request
+    text = request.to_json().encode()
+    broken = b'["plain"]'.ljust(len(text))
+    at = data.index(text)
+    start = data.rindex(b"tEXt", 0, at)
+    chunk = data[start:at] + broken
+    changed = data[:start] + chunk + zlib.crc32(chunk).to_bytes(4, "big") + data[at + len(text) + 4 :]
+    assert read_picture(changed).request is None
+
+
+def test_what_is_no_picture_is_told():
+    with pytest.raises(ValueError, match="is empty"):
+        read_picture(b"")
+    with pytest.raises(ValueError, match="is no PNG, JPEG or WebP"):
+        read_picture(b"GIF89a, say")

@@ -1,0 +1,561 @@
+"""Pictures in another form: the same bytes and metadata, whole or not at all, seen by foreign readers."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jobs.errors import OutputError
+from jobs.output.card import Contents, contents
+from jobs.output.column_kinds import kind_of
+from jobs.output.output import Output
+from jobs.output.stored_shard import LayoutName
+from jobs.request import Entry, ImageRequest
+from producer.export.exact_rows import row_column
+from producer.export.parquet import write_pictures, write_rows
+from producer.export.parquet_source import ParquetSource, open_parquet
+from producer.export.pictures import OutputSource, pictures
+from producer.export.shards import write_shards
+from producer.export.source import Picture, PictureSource, Row, check_exportable
+from producer.export.target import appearing, check_free
+from worker.engine.renderer import RenderedBy
+from worker.shard.store import ShardStore
+
+TEXTS = ["a red fox", "", "naïve 狐 🦊👩‍👩‍👧", "one\ntwo\r\n", 'quotes ", and \\', "null", "x" * 10_000]
+COLUMNS: list[dict[str, Any]] = [
+    {"weight": 1, "tags": ["a", "b"], "box": {"x": 1, "y": [2.5]}, "mixed": "text", "empty": {}},
+    {"weight": 0.5, "tags": [], "box": None, "mixed": {"a": [1]}, "empty": {}},
+]
+MADE_BY = RenderedBy(precision="fp32", rows=16, device="cpu", versions={"torch": "2.13.0"})
+LAYOUTS: list[LayoutName] = ["files", "webdataset"]
+
+
+def fill(folder: Path, layout: LayoutName = "files") -> Output:
+    """An output of seven pictures in three shards, the last of them in both formats."""
+    output = Output(folder)
+    output.prepare()
+    lines = [
+        Entry(
+            request=ImageRequest(
+                prompt=text, seed=seed, model="shapes", revision="v1", height=16, width=16,
+                image_format="jpeg" if seed == 6 else "png",
+            ),
+            columns=COLUMNS[seed] if seed < 2 else {},
+        )
+        for seed, text in enumerate(TEXTS)
+    ]  # fmt: skip
+    for shard, here in enumerate((lines[:3], lines[3:5], lines[5:])):
+        names = sorted({name for one in here for name in one.columns})
+        store = ShardStore(
+            output, shard, "1", here, job_id="foxes-1", column_names=names, adopt_below=0, layout=layout
+        )  # fmt: skip
+        for position, one in enumerate(here):
+            store.save(position, np.full((16, 16, 3), one.request.seed, np.uint8), MADE_BY)
+        assert store.commit([])
+    return output
+
+
+def every(image_id: str) -> bool:
+    return True
+
+
+def taken(output: Output) -> list[Picture]:
+    return list(pictures(output, output.shards(), every))
+
+
+def told(one: Picture) -> dict[str, Any]:
+    """Its metadata, but for the name of its file."""
+    return {name: value for name, value in one.row.items() if name != "file_name"}
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_an_outputs_pictures_come_in_order_with_their_metadata(tmp_path: Path, layout: LayoutName) -> None:
+    found = taken(fill(tmp_path / "out", layout))
+    assert [one.row["text"] for one in found] == TEXTS
+    assert [one.suffix for one in found] == [".png"] * 6 + [".jpg"]
+    assert all(hashlib.sha256(one.data).hexdigest() == one.row["sha256"] for one in found)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_only_the_pictures_that_are_asked_for_are_read(tmp_path: Path, layout: LayoutName) -> None:
+    output = fill(tmp_path / "out", layout)
+    wanted = {one.row["image_id"] for one in taken(output) if one.row["seed"] in {1, 4, 6}}
+    found = pictures(output, output.shards(), wanted.__contains__)
+    assert [one.row["seed"] for one in found] == [1, 4, 6]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("source", LAYOUTS)
+@pytest.mark.parametrize("shard_size", [1, 3, 1000])
+def test_shards_of_another_size_and_layout_hold_the_same(
+    tmp_path: Path, source: LayoutName, layout: LayoutName, shard_size: int
+) -> None:
+    before = taken(fill(tmp_path / "out", source))
+    target = Output(tmp_path / "new")
+    shards = write_shards(target, layout, iter(before), shard_size)
+    assert target.shards() == list(range(shards)) == list(range(-(-7 // shard_size)))
+    after = taken(target)
+    assert [one.data for one in after] == [one.data for one in before]
+    assert [told(one) for one in after] == [told(one) for one in before]
+    names = [one.row["file_name"] for one in after]
+    assert names == [
+        f"{seed // shard_size:05d}{seed % shard_size:04d}.{'jpg' if seed == 6 else 'png'}"
+        for seed in range(7)
+    ]
+    assert not list(target.path.glob(".*"))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_there_and_back_gives_the_same_bytes_whatever_layout_lay_between(
+    tmp_path: Path, layout: LayoutName
+) -> None:
+    straight = Output(tmp_path / "straight")
+    write_shards(straight, "files", iter(taken(fill(tmp_path / "out"))), 4)
+    between, back = Output(tmp_path / "between"), Output(tmp_path / "back")
+    write_shards(between, layout, iter(taken(straight)), 2)
+    write_shards(back, "files", iter(taken(between)), 4)
+    assert files_of(back.path) == files_of(straight.path)
+
+
+def test_what_is_neither_whole_nor_there_stops_with_its_name_and_the_doctor(tmp_path: Path) -> None:
+    output = fill(tmp_path / "out")
+    file = output.path / "00001/000010001.png"
+    data = bytearray(file.read_bytes())
+    data[60] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(OutputError, match=r"00001.*000010001\.png.*SHA-256.*imagemill doctor /"):
+        taken(output)
+    file.unlink()
+    with pytest.raises(OutputError, match=r"00001.*000010001\.png is missing.*imagemill doctor /"):
+        taken(output)
+
+
+def put(file: Path, found: list[Picture]) -> ParquetSource:
+    """A parquet of the pictures, opened."""
+    held = Contents()
+    for one in found:
+        held.add(one.row)
+    write_pictures(file, found, held.columns, row_column((one.row for one in found), held.columns))
+    return open_parquet(file)
+
+
+def parquet_of(output: Output, file: Path) -> Path:
+    return put(file, taken(output)).path
+
+
+def test_datasets_reads_pictures_and_every_column_from_the_parquet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    import datasets
+
+    datasets.disable_progress_bars()
+    file = parquet_of(fill(tmp_path / "out"), tmp_path / "foxes.parquet")
+    rows = list(
+        datasets.load_dataset("parquet", data_files=str(file), split="train", cache_dir=str(tmp_path / "hf"))
+    )
+    assert [row["text"] for row in rows] == TEXTS
+    assert [row["image"].size for row in rows] == [(16, 16)] * 7
+    assert [row["image"].getpixel((0, 0))[0] for row in rows[:6]] == list(range(6))
+    assert [row["weight"] for row in rows] == [1.0, 0.5] + [None] * 5
+    assert [row["tags"] for row in rows[:2]] == [["a", "b"], []]
+    assert [row["box"] for row in rows[:2]] == [{"x": 1, "y": [2.5]}, None]
+    assert [row["mixed"] for row in rows[:2]] == ["text", '{"a": [1]}']
+    assert [row["empty"] for row in rows[:3]] == ["{}", "{}", None]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_pyarrow_reads_the_files_own_bytes_and_the_metadata(tmp_path: Path, layout: LayoutName) -> None:
+    output = fill(tmp_path / "out", layout)
+    table = pyarrow.parquet.read_table(parquet_of(output, tmp_path / "foxes.parquet"))
+    before = taken(output)
+    assert [one["bytes"] for one in table["image"].to_pylist()] == [one.data for one in before]
+    assert [one["path"] for one in table["image"].to_pylist()] == [one.row["file_name"] for one in before]
+    changed = {"image", "weight", "tags", "box", "mixed", "empty", "imagemill_row"}
+    plain = [{n: v for n, v in row.items() if n not in changed} for row in table.to_pylist()]
+    assert plain == [{n: v for n, v in one.row.items() if n not in changed} for one in before]
+
+
+def test_a_parquet_without_pictures_has_all_but_them(tmp_path: Path) -> None:
+    output = fill(tmp_path / "out")
+    rows = [one.row for one in taken(output)]
+    write_rows(tmp_path / "foxes.parquet", rows, contents(output).columns)
+    table = pyarrow.parquet.read_table(tmp_path / "foxes.parquet")
+    assert table.column_names == [*contents(output).columns]
+    assert table["file_name"].to_pylist() == [row["file_name"] for row in rows]
+
+
+def test_equal_outputs_give_equal_parquets_of_bounded_row_groups(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("producer.export.parquet._GROUP_BYTES", 200)
+    one, other = (parquet_of(fill(tmp_path / name), tmp_path / f"{name}.parquet") for name in ("a", "b"))
+    assert one.read_bytes() == other.read_bytes()
+    assert pyarrow.parquet.ParquetFile(one).num_row_groups > 2
+
+
+def test_a_parquet_that_cannot_hold_a_number_unchanged_is_refused(tmp_path: Path) -> None:
+    rows = [{"n": 2**53 + 1}, {"n": 0.5}]
+    with pytest.raises(OutputError, match=r"9007199254740993.*export --to files"):
+        write_rows(tmp_path / "foxes.parquet", rows, {"n": "float64"})
+
+
+def test_a_number_beyond_64_bits_is_kept_as_text(tmp_path: Path) -> None:
+    write_rows(tmp_path / "n.parquet", [{"n": 2**64}], {"n": kind_of(2**64)})
+    assert pyarrow.parquet.read_table(tmp_path / "n.parquet")["n"].to_pylist() == [str(2**64)]
+
+
+def one_of(number: int, **columns: Any) -> Picture:
+    """A picture of these columns."""
+    data = bytes([number]) * (number + 1)
+    told = {"file_name": f"{number:09d}.png", "text": "a fox", "image_id": f"{number:016x}"}
+    return Picture({**told, **columns, "sha256": hashlib.sha256(data).hexdigest()}, data)
+
+
+def as_written(found: list[Picture]) -> list[tuple[str, bytes]]:
+    """The pictures, their rows to the letter."""
+    return [(json.dumps(one.row), one.data) for one in found]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("shard_size", [1, 3, 1000])
+def test_through_a_parquet_and_back_every_file_has_its_bytes(
+    tmp_path: Path, layout: LayoutName, shard_size: int
+) -> None:
+    output = fill(tmp_path / "out", layout)
+    straight, back = Output(tmp_path / "straight"), Output(tmp_path / "back")
+    write_shards(straight, layout, iter(taken(output)), shard_size)
+    source = put(tmp_path / "foxes.parquet", taken(output))
+    write_shards(back, layout, source.pictures(every), shard_size)
+    assert files_of(back.path) == files_of(straight.path)
+    again = put(tmp_path / "again.parquet", list(source.pictures(every)))
+    assert again.path.read_bytes() == source.path.read_bytes()
+    assert [json.dumps(row) for row in source.rows()] == [json.dumps(one.row) for one in taken(output)]
+
+
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**65), 2**65) | st.floats() | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=2), inner, max_size=3),
+    max_leaves=6,
+)
+_NAMES = st.text(max_size=2) | st.sampled_from(["imagemill_row", "a.b", "a", "image.bytes"])
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.dictionaries(_NAMES, _VALUES, max_size=4), min_size=1, max_size=4))
+def test_whatever_json_a_row_holds_comes_back_to_the_letter(
+    tmp_path_factory: pytest.TempPathFactory, columns: list[dict[str, Any]]
+) -> None:
+    before = [
+        Picture({**one.row, **row}, one.data)
+        for number, row in enumerate(columns)
+        for one in [one_of(number)]
+    ]
+    try:
+        source = put(tmp_path_factory.mktemp("any") / "any.parquet", before)
+    except OutputError as error:
+        assert "cannot hold all its values unchanged" in str(error)
+        return
+    assert as_written(list(source.pictures(every))) == as_written(before)
+    assert [json.dumps(row) for row in source.rows()] == [json.dumps(one.row) for one in before]
+
+
+def test_only_rows_that_the_columns_do_not_tell_are_kept_as_json_too(tmp_path: Path) -> None:
+    plain = put(tmp_path / "plain.parquet", [one_of(0, a=1, b={"c": [0.5]}), one_of(1, a=None, b=None)])
+    assert plain.row_column is None
+    assert pyarrow.parquet.read_schema(plain.path).names[-3:] == ["a", "b", "sha256"]
+    rows = [
+        one_of(0, a=1, b={"c": [0.5]}),
+        one_of(1, a=2),
+        one_of(2, b={"c": [1]}, a=3),
+        one_of(3, a=4, b={}),
+    ]
+    odd = put(tmp_path / "odd.parquet", rows)
+    assert odd.row_column == "imagemill_row"
+    texts = pyarrow.parquet.read_table(odd.path)["imagemill_row"].to_pylist()
+    assert texts == [None, *(json.dumps(one.row) for one in rows[1:])]
+    assert as_written(list(odd.pictures(every))) == as_written(rows)
+
+
+def test_only_the_pictures_that_are_asked_for_come_out_of_a_parquet(tmp_path: Path) -> None:
+    source = put(tmp_path / "foxes.parquet", [one_of(number) for number in range(40)])
+    wanted = {f"{number:016x}" for number in (1, 17, 39)}
+    assert as_written(list(source.pictures(wanted.__contains__))) == as_written(
+        [one_of(1), one_of(17), one_of(39)]
+    )
+
+
+def test_a_parquet_of_one_row_group_is_read_some_pictures_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = 1 << 20
+    monkeypatch.setattr("producer.export.parquet._GROUP_BYTES", 64 * size)
+    data = np.random.default_rng(0).bytes(size)
+    one = Picture({**one_of(0).row, "sha256": hashlib.sha256(data).hexdigest()}, data)
+    source = put(tmp_path / "large.parquet", [one] * 64)
+    assert pyarrow.parquet.ParquetFile(source.path).num_row_groups == 1
+    before = pyarrow.total_allocated_bytes()
+    held = [pyarrow.total_allocated_bytes() - before for _picture in source.pictures(every)]
+    assert len(held) == 64
+    assert max(held) < 40 * size
+    held = [pyarrow.total_allocated_bytes() - before for _row in source.rows()]
+    assert max(held) < 4 * size
+
+
+def rewritten(source: ParquetSource, table: pyarrow.Table) -> Path:
+    """The parquet's file with another table, as a stranger's tool would write it."""
+    pyarrow.parquet.write_table(table, source.path)
+    return source.path
+
+
+def with_column(table: pyarrow.Table, name: str, values: list[Any]) -> pyarrow.Table:
+    place = table.column_names.index(name)
+    return table.set_column(place, table.field(place), pyarrow.array(values, table.field(place).type))
+
+
+def told_by(table: pyarrow.Table, mark: str | None) -> pyarrow.Table:
+    """The table with another mark of ours in its schema."""
+    others = {b"huggingface": table.schema.metadata[b"huggingface"]}
+    return table.replace_schema_metadata(others if mark is None else {**others, b"imagemill": mark})
+
+
+def with_plain_images(table: pyarrow.Table) -> pyarrow.Table:
+    """The table with the pictures' bytes alone, not the hub's struct."""
+    files = pyarrow.array([one["bytes"] for one in table["image"].to_pylist()])
+    return table.set_column(table.column_names.index("image"), "image", files)
+
+
+ODD = [one_of(0, a=1), one_of(1, a="1"), one_of(2)]
+"""Rows of which the last two and the first are kept as JSON too."""
+
+
+@pytest.mark.parametrize(
+    ("change", "wrong"),
+    [
+        (lambda table: table.drop_columns(["image"]), "holds no pictures in a column 'image'"),
+        (with_plain_images, "holds no pictures in a column 'image'"),
+        (lambda table: told_by(table, None), "another program wrote it, or an older imagemill"),
+        (lambda table: told_by(table, '{"rows": 2, "column": null}'), "a newer one wrote it"),
+        (lambda table: told_by(table, "{"), "a newer one wrote it"),
+        (
+            lambda table: table.drop_columns(["imagemill_row"]),
+            "has no column 'imagemill_row' of text any more",
+        ),
+        (lambda table: table.drop_columns(["sha256"]), "has no column 'sha256'"),
+        (lambda table: table.append_column("text", table["text"]), "two columns of one name"),
+        (
+            lambda table: table.append_column("day", pyarrow.array([1, 2, 3], pyarrow.date32())),
+            r"its column 'day' is of type date32\[day\], which is no JSON",
+        ),
+    ],
+)
+def test_a_parquet_of_which_rows_do_not_come_back_is_refused(
+    tmp_path: Path, change: Callable[[pyarrow.Table], pyarrow.Table], wrong: str
+) -> None:
+    source = put(tmp_path / "foxes.parquet", ODD)
+    rewritten(source, change(pyarrow.parquet.read_table(source.path)))
+    with pytest.raises(OutputError, match=rf"foxes\.parquet: .*{wrong}.*; name an output, or a parquet that"):
+        open_parquet(source.path)
+
+
+def test_what_is_no_parquet_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("PAR1 a fox PAR1")
+    (tmp_path / "empty").touch()
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("text", "empty", "pipe", "none"):
+        with pytest.raises(OutputError, match=f"{name}: cannot be read as a parquet"):
+            open_parquet(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "wrong"),
+    [
+        ("file_name", ["000000000.png", "../secret.png", "000000002.png"], "row 2: .*file_name"),
+        ("image_id", ["0" * 16, None, "2" * 16], "row 2: .*image_id"),
+        ("text", ["a fox", None, "a fox"], "row 2: .*text"),
+        ("image", [{"bytes": one_of(0).data, "path": ""}, None, None], "row 2: its picture is missing"),
+        (
+            "image",
+            [{"bytes": one_of(0).data, "path": ""}, {"bytes": b"x", "path": ""}, None],
+            r"row 2: 000000001\.png is not the picture that was written \(SHA-256\)",
+        ),
+    ],
+)
+def test_an_unsound_row_of_a_parquet_is_named_with_a_remedy_for_parquets(
+    tmp_path: Path, column: str, values: list[Any], wrong: str
+) -> None:
+    source = put(tmp_path / "foxes.parquet", [one_of(number) for number in range(3)])
+    rewritten(source, with_column(pyarrow.parquet.read_table(source.path), column, values))
+    remedy = "nothing was exported: restore the file, or export the output that it was made of again$"
+    with pytest.raises(OutputError, match=rf"^/.*foxes\.parquet: {wrong}.*; {remedy}"):
+        list(open_parquet(source.path).pictures(every))
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "wrong"),
+    [
+        ("text", ["a fox", "a fox", "a cat"], "row 3: its imagemill_row has another text than the column"),
+        ("a", ["1", "1", "1"], "row 3: its imagemill_row has another a than the column"),
+        ("imagemill_row", ["{", None, None], "row 1: its imagemill_row is not JSON"),
+        ("imagemill_row", ["[]", None, None], "row 1: its imagemill_row is not a JSON object"),
+        ("imagemill_row", ['{"b": 1}', None, None], "row 1: its imagemill_row has b, which is no column"),
+    ],
+)
+def test_columns_and_json_that_do_not_agree_are_refused(
+    tmp_path: Path, column: str, values: list[Any], wrong: str
+) -> None:
+    source = put(tmp_path / "foxes.parquet", ODD)
+    rewritten(source, with_column(pyarrow.parquet.read_table(source.path), column, values))
+    with pytest.raises(OutputError, match=rf"foxes\.parquet: {wrong}.*; nothing was exported: restore"):
+        list(open_parquet(source.path).rows())
+
+
+def test_rows_that_another_tool_chose_and_ordered_anew_come_back_exactly(tmp_path: Path) -> None:
+    source = put(tmp_path / "foxes.parquet", ODD)
+    rewritten(source, pyarrow.parquet.read_table(source.path).take([2, 0]))
+    assert as_written(list(open_parquet(source.path).pictures(every))) == as_written([ODD[2], ODD[0]])
+
+
+def test_a_parquet_that_changed_between_two_looks_at_it_is_refused(tmp_path: Path) -> None:
+    source = put(tmp_path / "foxes.parquet", ODD)
+    rewritten(source, pyarrow.parquet.read_table(source.path).slice(1))
+    with pytest.raises(OutputError, match=r"foxes\.parquet: changed while it was being read: run the same"):
+        list(source.pictures(every))
+
+
+def test_a_changed_byte_of_a_parquet_is_told_or_changes_nothing(tmp_path: Path) -> None:
+    found = [one_of(number, note="vulpes", box={"x": [number]}) for number in range(5)]
+    source = put(tmp_path / "foxes.parquet", [*found, one_of(5)])
+    data, told = source.path.read_bytes(), 0
+    for place in range(0, len(data), 23):
+        changed = bytearray(data)
+        changed[place] ^= 1 << place % 8
+        source.path.write_bytes(changed)
+        try:
+            after = as_written(list(open_parquet(source.path).pictures(every)))
+        except OutputError as error:
+            assert str(error).startswith(f"{source.path}: ")
+            assert str(error).isprintable()
+            told += 1
+        else:
+            assert after == as_written([*found, one_of(5)])
+    assert told > len(data) // 23 // 2
+
+
+def test_a_row_that_not_every_form_holds_is_refused_by_its_image(tmp_path: Path) -> None:
+    source: PictureSource = OutputSource(fill(tmp_path / "out"), (0, 1, 2))
+    for row in source.rows():
+        check_exportable(source, row)
+    lacking: Row = {"file_name": "0.png", "image_id": "0" * 16}
+    with pytest.raises(OutputError, match=f"out: image {'0' * 16}: .*no text; .*imagemill doctor"):
+        check_exportable(source, lacking)
+    with pytest.raises(OutputError, match=f"out: image {'0' * 16}: .*half a surrogate pair.*take it out"):
+        check_exportable(source, {**lacking, "text": "", "note": ["\ud800"]})
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_two_rows_of_one_file_are_refused(tmp_path: Path, layout: LayoutName) -> None:
+    target = Output(tmp_path / "new")
+    write_shards(target, layout, iter([one_of(0), one_of(1)]), 9)
+    if layout == "files":
+        file = target.path / "00000/metadata.jsonl"
+        file.write_bytes(file.read_bytes().replace(b"000000001.png", b"000000000.png"))
+    else:
+        file = target.path / "00000.tar"
+        file.write_bytes(file.read_bytes().replace(b'"000000001.png"', b'"000000000.png"'))
+    with pytest.raises(OutputError, match=r"two rows are of 000000000\.png"):
+        taken(target)
+
+
+def test_a_target_appears_at_the_end_also_where_an_empty_folder_stands(tmp_path: Path) -> None:
+    target = tmp_path / "new"
+    target.mkdir()
+    with appearing(target) as hidden:
+        hidden.mkdir()
+        (hidden / "one").write_text("1")
+        assert not any(target.iterdir())
+    assert files_of(tmp_path) == {"new/one": b"1"}
+
+
+@pytest.mark.parametrize(
+    ("error", "raised", "told"),
+    [
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), OutputError, "No space left.*free some space"),
+        (OSError(errno.EACCES, os.strerror(errno.EACCES)), OutputError, "Permission denied.*another place"),
+        (KeyboardInterrupt(), KeyboardInterrupt, None),
+    ],
+)
+@pytest.mark.parametrize("folder", [True, False])
+def test_nothing_is_left_of_a_target_that_was_not_finished(
+    tmp_path: Path, error: BaseException, raised: type[BaseException], told: str | None, folder: bool
+) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    with pytest.raises(raised, match=told), appearing(place / "new") as hidden:
+        if folder:
+            hidden.mkdir()
+            (hidden / "one").write_text("1")
+        else:
+            hidden.write_text("1")
+        raise error
+    assert not list(place.iterdir())
+
+
+@pytest.mark.parametrize("folder", [True, False])
+def test_what_was_put_in_a_targets_place_meanwhile_stays(tmp_path: Path, folder: bool) -> None:
+    target = tmp_path / "new"
+    with pytest.raises(OutputError, match="new: cannot be written"), appearing(target) as hidden:
+        if folder:
+            hidden.mkdir()
+            target.mkdir()
+            (target / "theirs").write_text("2")
+        else:
+            hidden.write_text("1")
+            target.write_text("2")
+    assert set(files_of(tmp_path).values()) == {b"2"}
+
+
+def test_a_target_in_the_way_or_nowhere_is_refused(tmp_path: Path) -> None:
+    output = fill(tmp_path / "out").path
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "dangling").symlink_to("nowhere")
+    check_free(tmp_path / "empty", output, folder=True)
+    check_free(tmp_path / "new", output, folder=False)
+    for target, folder, wrong in [
+        (output, True, "is itself what is exported"),
+        (output / "new", True, "lies in the output"),
+        (tmp_path, True, "is there already"),
+        (tmp_path / "file", True, "is there already"),
+        (tmp_path / "file", False, "is there already"),
+        (tmp_path / "empty", False, "a file that is not there yet"),
+        (tmp_path / "dangling", True, "is there already"),
+        (tmp_path / "no/new", True, "there is no folder"),
+        (tmp_path / "file/new", True, "there is no folder"),
+    ]:
+        with pytest.raises(OutputError, match=wrong):
+            check_free(target, output, folder=folder)
+
+
+def test_a_text_with_unicodes_own_line_ends_stays_one_line(tmp_path: Path) -> None:
+    row = {"file_name": "0.png", "text": "a\u2028b\x85c", "image_id": "0" * 16, "sha256": "", "job_id": "f-1"}
+    target = Output(tmp_path / "new")
+    write_shards(target, "files", iter([Picture(row, b"1")]), 9)
+    (line,) = (target.path / "00000/metadata.jsonl").read_bytes().split(b"\n")[:-1]
+    assert json.loads(line) == {**row, "file_name": "000000000.png"}

@@ -1,0 +1,262 @@
+"""A plan tells what a submission would do, by what is really on disk and in Redis, and writes nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from jobs.errors import ManifestError, OutputError
+from jobs.ledger.job import JobSpec, RowsKey
+from jobs.ledger.ledger import Ledger
+from jobs.output.output import Output
+from jobs.output.stored_shard import LayoutName, image_key
+from jobs.settings import Settings
+from producer.embedded_redis import EmbeddedRedis
+from producer.manifest.manifest import load_manifest
+from producer.plan.plan import MOST_ORPHANS, Plan, plan
+from producer.plan.report import listing, report, to_json
+from producer.submit.prepare import prepare
+from tests.expanded import expand
+from worker.engine.instant import _draw
+from worker.engine.renderer import RenderedBy
+from worker.shard.store import ShardStore
+
+RENDERED_BY = RenderedBy(precision="fp32", rows=16, device="cpu", versions={})
+SIZE = RowsKey("a card", "bf16", "instant-1", 64, 64)
+
+
+class Desk:
+    """A folder with a manifest and its output."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.file, self.output = folder, folder / "foxes.yaml", Output(folder / "out")
+
+    def write(self, prompts: Sequence[object] | int, **keys: object) -> None:
+        lines = [f"fox {n}" for n in range(prompts)] if isinstance(prompts, int) else prompts
+        told = {
+            "name": "foxes", "model": "instant", "output": str(self.output.path), "shard_size": 4,
+            "settings": {"height": 64, "width": 64, "num_inference_steps": 10}, "prompts": lines,
+        } | keys  # fmt: skip
+        self.file.write_text(json.dumps(told, ensure_ascii=False))
+
+    def render(self, layout: LayoutName = "files") -> None:
+        """Renders all that the manifest asks for, in new shards."""
+        self.output.prepare()
+        manifest = load_manifest(self.file)
+        entries, first = list(expand(manifest, manifest.resolve_model())), self.output.next_shard()
+        for shard in range((len(entries) + 3) // 4):
+            here = entries[shard * 4 : shard * 4 + 4]
+            store = ShardStore(
+                self.output, first + shard, "1-a", here, job_id="foxes-1", column_names=(), adopt_below=0,
+                layout=layout,
+            )  # fmt: skip
+            for position, entry in enumerate(here):
+                store.save(position, _draw(entry.request).pixels, RENDERED_BY)
+            assert store.commit([])
+
+    def plan(self, redis_url: str | None = None, **narrowing: int) -> Plan:
+        settings = Settings(redis_url=None if redis_url is None else SecretStr(redis_url))  # type: ignore[call-arg]
+        settings = settings.model_copy(update={"runtime_dir": self.folder / "runtime"})
+        return plan(prepare(self.file, settings, **narrowing), settings)
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
+
+
+Told = Callable[[Plan], list[str]]
+
+
+@pytest.fixture
+def told(capsys: pytest.CaptureFixture[str]) -> Told:
+    """The lines that a person is shown."""
+
+    def lines(planned: Plan) -> list[str]:
+        report(planned)
+        return capsys.readouterr().out.splitlines()
+
+    return lines
+
+
+def figures(planned: Plan) -> tuple[int, int | None, int, int | None]:
+    return planned.new, planned.changed, planned.survey.held, planned.orphaned
+
+
+def test_with_neither_an_output_nor_redis_it_says_what_is_unknown(desk: Desk, told: Told) -> None:
+    desk.write([f"fox {n}" for n in range(5)] + [{"prompt": "fox 0"}, "a wolf"])
+    planned = desk.plan()
+    assert figures(planned) == (7, 0, 0, 0)
+    assert told(planned) == [
+        f"foxes: 7 images by instant, png, into {desk.output.path}",
+        "  a stand-in: its pictures are blocks of colour",
+        "  height x width  steps  guided  images  to render  row evaluations",
+        "         64 x 64     10     yes       7          7              140",
+        "",
+        "  new        7",
+        "  changed    0",
+        "  unchanged  0",
+        "  orphaned   0",
+        "  time       unknown: no Redis",
+        "  disk       unknown: the output holds no picture of these sizes and this format",
+        f"  Redis      {planned.redis_bytes} bytes: {planned.redis_bytes / 7:.0f} bytes an image, "
+        "as in 1 shard packed for this",
+        *told(planned)[-6:],
+    ]
+    assert not desk.output.path.exists()
+
+
+def test_new_changed_unchanged_and_orphaned_are_told_apart(desk: Desk, told: Told) -> None:
+    desk.write([{"prompt": f"fox {n}", "id": f"f{n}"} for n in range(6)])
+    desk.render()
+    edited = [{"prompt": f"fox {n}", "id": f"f{n}"} for n in range(4)] + [{"prompt": "red fox", "id": "f4"}]
+    desk.write([*edited, "a wolf", "a bear"])
+    planned = desk.plan()
+    assert figures(planned) == (2, 1, 4, 2)
+    assert [(orphan.file, orphan.id, orphan.prompt, orphan.replaced) for orphan in planned.orphans] == [
+        (f"00001/{image_key(1, 0)}.png", "f4", "fox 4", True),
+        (f"00001/{image_key(1, 1)}.png", "f5", "fox 5", False),
+    ]
+    lines = told(planned)
+    assert "  changed    1: their ids are there, with other settings" in lines
+    assert "  orphaned   2: there, and not asked for, 1 of them before a change" in lines
+    assert '             00001/000010001.png id f5 "fox 5"' in lines
+
+
+def test_a_picture_that_was_deleted_is_to_be_rendered_again(desk: Desk) -> None:
+    desk.write(6)
+    desk.render()
+    (desk.output.shard_folder(0) / f"{image_key(0, 1)}.png").unlink()
+    assert figures(desk.plan()) == (1, 0, 5, 0)
+
+
+def test_a_narrowed_plan_tells_no_orphans(desk: Desk, told: Told) -> None:
+    desk.write(6)
+    desk.render()
+    planned = desk.plan(limit=2)
+    assert figures(planned) == (0, None, 2, None)
+    assert "  orphaned   not told: --limit 2 asks for a part alone" in told(planned)
+    assert figures(desk.plan(sample=3)) == (0, None, 3, None)
+
+
+@pytest.mark.parametrize("layout", ["files", "webdataset"])
+def test_what_is_there_counts_in_every_layout(desk: Desk, layout: LayoutName) -> None:
+    desk.write(8)
+    desk.render(layout)
+    each = sum(file.stat().st_size for file in desk.output.path.glob("0*/*")) / 8
+    if layout == "webdataset":
+        each = sum(file.stat().st_size for file in desk.output.path.glob("0*.*")) / 8
+    assert each > 0
+    desk.write(6 + 3)
+    planned = desk.plan()
+    assert figures(planned) == (1, 0, 8, 0)
+    assert planned.disk_bytes == round(each)
+    desk.write(6)
+    planned = desk.plan()
+    assert figures(planned) == (0, 0, 6, 2)
+    shard = "00001.tar" if layout == "webdataset" else "00001"
+    assert planned.orphans[0].file == f"{shard}/{image_key(1, 2)}.png"
+
+
+def test_bytes_on_disk_are_those_of_pictures_of_the_same_size_and_format(desk: Desk, told: Told) -> None:
+    desk.write(8)
+    desk.render()
+    files = [file for shard in (0, 1) for file in desk.output.shard_folder(shard).iterdir()]
+    each = sum(file.stat().st_size for file in files) / 8
+    desk.write([*(f"wolf {n}" for n in range(100)), {"prompt": "a wide one", "width": 128}])
+    planned = desk.plan()
+    assert (planned.disk_bytes, planned.disk_images) == (round(100 * each), 100)
+    assert to_json(planned)["disk_bytes"] is None
+    [line] = [line for line in told(planned) if line.startswith("  disk")]
+    assert line.endswith(" an image, as those that are there; unknown for 1 image of other sizes")
+    desk.write(9, image_format="jpeg")
+    assert desk.plan().disk_images == 0
+
+
+def test_time_follows_from_the_speed_that_workers_told(
+    desk: Desk, told: Told, redis_server: EmbeddedRedis, job_spec: Callable[..., JobSpec]
+) -> None:
+    ledger = Ledger(redis_server.url)
+    desk.write([*(f"fox {n}" for n in range(99)), {"prompt": "a wide one", "width": 128}])
+    unknown = [line for line in told(desk.plan(redis_server.url)) if line.startswith("  time   ")]
+    assert unknown == [
+        "  time       unknown: no worker has rendered this model and these sizes in the last 30 days"
+    ]
+    ledger.add_work(SIZE, 100, 10.0)
+    for name in ("w1", "w2"):
+        ledger.heartbeat(name, {"slots": 2})
+    ledger.create(job_spec(output=str(desk.output.path)), "digest", 1)
+    planned = desk.plan(redis_server.url)
+    assert planned.times == [("a card", "bf16", 99 * 20 / 10, 99)]
+    lines = told(planned)
+    assert (
+        "  time       3m 18s on a card in bf16, without loading the model; 1m 39s if all 2 workers share it; "
+        "unknown for 1 image of other sizes"
+    ) in lines
+    assert "  now        cats-1 is writing there: what it has not committed yet counts as to render" in lines
+
+
+def test_a_redis_that_does_not_answer_leaves_the_rest_told(desk: Desk, told: Told) -> None:
+    desk.write(3)
+    planned = desk.plan("redis://127.0.0.1:1/0")
+    assert planned.deployment.unknown
+    assert any(line.startswith("  time       unknown: ") and "127.0.0.1:1" in line for line in told(planned))
+    assert to_json(planned)["workers"] is None
+
+
+def test_what_is_left_out_is_counted(desk: Desk, told: Told) -> None:
+    (desk.folder / "foxes.csv").write_text("prompt,seed\na fox,1\na fox,1\na wolf,zwei\n")
+    desk.write(["a cow"], prompts_from="foxes.csv", on_bad_row="skip")
+    planned = desk.plan()
+    assert (planned.survey.images, planned.duplicates, planned.reading.skipped) == (2, 1, 1)
+    lines = told(planned)
+    at = lines.index("  left out   1 line asking for an image that another line asks for too")
+    assert lines[at + 1].startswith(
+        f"             1 row with something wrong: {desk.folder}/foxes.csv:4: seed"
+    )
+    desk.write(["a cow"], prompts_from="foxes.csv")
+    with pytest.raises(ManifestError, match=r"foxes\.csv:4: seed"):
+        desk.plan()
+
+
+def test_json_lists_a_thousand_orphans_and_counts_them_all_and_a_file_lists_all(
+    desk: Desk, tmp_path: Path
+) -> None:
+    desk.write(1)
+    desk.render()
+    metadata = desk.output.metadata_file(0)
+    [row] = map(json.loads, metadata.read_text().splitlines())
+    rows = [row | {"image_id": f"{n * 7919:016x}"} for n in range(1, MOST_ORPHANS + 101)]
+    metadata.write_text("".join(json.dumps(one) + "\n" for one in rows))
+    told = json.loads(json.dumps(to_json(desk.plan())))
+    assert (told["new"], told["orphaned"], len(told["orphans"])) == (1, 1100, 1000)
+    with listing(tmp_path / "orphans.jsonl") as on_orphan:
+        plan(prepare(desk.folder / "foxes.yaml", Settings()), Settings(), on_orphan=on_orphan)
+    lines = (tmp_path / "orphans.jsonl").read_text().splitlines()
+    assert len(lines) == 1100
+    assert [json.loads(line) for line in lines[:1000]] == told["orphans"]
+    with pytest.raises(OutputError, match=r"nowhere.*cannot be written"), listing(tmp_path / "nowhere" / "o"):
+        pass
+
+
+def test_a_row_that_imagemill_did_not_write_is_named(desk: Desk) -> None:
+    desk.write(1)
+    desk.render()
+    metadata = desk.output.metadata_file(0)
+    metadata.write_text(metadata.read_text().replace('"image_id": "', '"image_id": "fox'))
+    with pytest.raises(
+        OutputError, match=r"00000/metadata\.jsonl:1: a row whose image_id is no 16 hex digits"
+    ):
+        desk.plan()
+
+
+def test_prompts_stay_on_their_line(desk: Desk, told: Told) -> None:
+    desk.write(["two\nlines", "", "été 🦊 " * 20])
+    lines = told(desk.plan())[-3:]
+    assert lines[0].endswith("'two\\nlines'")
+    assert lines[1].endswith(' ""')
+    assert lines[2].endswith('…"')

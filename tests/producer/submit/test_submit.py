@@ -1,0 +1,636 @@
+"""A submission stores what the output lacks, in shards, each image once, however often it is interrupted."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import redis
+
+from jobs.errors import JobError, LatentsError, LedgerUnavailable, ManifestError, OutputError
+from jobs.ledger import redis_keys
+from jobs.ledger.job import Claim
+from jobs.ledger.ledger import Ledger
+from jobs.ledger.shard import decode_shard
+from jobs.output.output import Output
+from jobs.request import Entry, ImageRequest
+from jobs.settings import Settings
+from producer.embedded_redis import EmbeddedRedis
+from producer.manifest.manifest import load_manifest
+from producer.show import print_submitted
+from producer.submit.prepare import prepare
+from producer.submit.retry import retry
+from producer.submit.submit import Submitted, packed_for, store, submit
+from tests.expanded import expand
+
+Place = Callable[..., Submitted]
+
+
+class Desk:
+    """A folder with manifests, and the ledger that they are submitted to."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self.url, self.folder = url, folder
+        self.ledger = Ledger(url)
+        self.client: Any = redis.Redis.from_url(url)
+        self.output = Output(folder / "out")
+
+    def write(self, prompts: Sequence[object] | int, **keys: object) -> Path:
+        lines = [f"picture {n}" for n in range(prompts)] if isinstance(prompts, int) else list(prompts)
+        manifest = {
+            "name": "cats",
+            "model": "instant",
+            "output": str(self.output.path),
+            "shard_size": 2,
+            "settings": {"height": 64, "width": 64},
+            "prompts": lines,
+        } | keys
+        file = self.folder / "cats.yaml"
+        file.write_text(json.dumps(manifest))  # JSON is YAML
+        return file
+
+    def submit(
+        self,
+        prompts: Sequence[object] | int,
+        *,
+        ledger: Ledger | None = None,
+        limit: int | None = None,
+        sample: int | None = None,
+        **keys: object,
+    ) -> Submitted:
+        prepared = prepare(self.write(prompts, **keys), Settings(), limit=limit, sample=sample)
+        return submit(prepared, self.ledger if ledger is None else ledger, self.url)
+
+    def asked(self) -> list[Entry]:
+        """Every entry of the manifest as it stands, in order."""
+        manifest = load_manifest(self.folder / "cats.yaml")
+        return list(expand(manifest, manifest.resolve_model()))
+
+    def stored(self, job_id: str) -> dict[int, Entry]:
+        """Every entry in the job's shards by its index; one that stands twice fails the test."""
+        spec = self.ledger.spec(job_id)
+        found: dict[int, Entry] = {}
+        for blob in self.ledger.shard_blobs(job_id):
+            shard = decode_shard(blob, ImageRequest.from_mapping(spec.base), spec.name)
+            assert 1 <= len(shard.entries) <= spec.shard_size
+            for index, entry in zip(shard.indices, shard.entries, strict=True):
+                assert index not in found
+                found[index] = entry
+        return found
+
+    def shard_numbers(self, job_id: str) -> list[int]:
+        return sorted(int(number) for number in self.client.hkeys(redis_keys.job(job_id, "shards")))
+
+    def queued(self) -> int:
+        return int(self.client.llen(redis_keys.QUEUE))
+
+    def put_in_output(self, shard: int, entries: Iterable[Entry]) -> None:
+        """A committed shard that holds these images."""
+        folder = self.output.shard_folder(shard)
+        folder.mkdir(parents=True)
+        rows = []
+        for position, entry in enumerate(entries):
+            name = f"{position}.png"
+            (folder / name).write_bytes(b"a picture")
+            rows.append(json.dumps({"file_name": name, "image_id": entry.request.image_id}) + "\n")
+        (folder / "metadata.jsonl").write_text("".join(rows))
+
+    def claim(self) -> Claim:
+        claim = self.ledger.claim("w1", lease=30, loaded="", idle=9, load_time=0, models=())
+        assert claim is not None
+        return claim
+
+    def render(self, failed: Sequence[int] = ()) -> list[int]:
+        """Plays a worker that completes the next shard; returns the indices it was about."""
+        claim = self.claim()
+        assert claim.kind == "shard"
+        spec = self.ledger.spec(claim.job_id)
+        shard = decode_shard(claim.blob, ImageRequest.from_mapping(spec.base), spec.name)
+        failures: dict[int, dict[str, object]] = {
+            i: {"shard": int(claim.shard), "position": 0, "image_id": "0" * 16, "reason": "black"}
+            for i in shard.indices
+            if i in failed
+        }
+        done = [(i, entry) for i, entry in zip(shard.indices, shard.entries, strict=True) if i not in failed]
+        self.put_in_output(int(claim.shard), [entry for _, entry in done])
+        self.ledger.complete(claim, [i for i, _ in done], failures)
+        return list(shard.indices)
+
+    def finish(self) -> None:
+        claim = self.claim()
+        assert claim.kind == "finish"
+        self.ledger.finish(claim)
+
+
+@pytest.fixture
+def desk(redis_server: EmbeddedRedis, tmp_path: Path) -> Desk:
+    return Desk(redis_server.url, tmp_path)
+
+
+class Interrupted(Ledger):
+    """Goes away at the `nth` add."""
+
+    nth = 2
+    adds = 0
+
+    def add(self, *arguments: Any, **named: Any) -> None:
+        self.adds += 1
+        if self.adds == self.nth:
+            raise LedgerUnavailable("Redis does not answer")
+        super().add(*arguments, **named)
+
+
+def test_a_job_of_many_shards_holds_every_image_once_in_the_manifests_order(desk: Desk) -> None:
+    counting = Interrupted(desk.url)
+    counting.nth = 1_000_000
+    done = desk.submit(299, ledger=counting)
+    # 150 shards in chunks of 64; the last seals.
+    assert counting.adds == 3
+    assert done == Submitted(
+        job_id="cats-1",
+        attached=False,
+        images=299,
+        held=0,
+        duplicates=0,
+        output=str(desk.output.path),
+        remark=done.remark,
+    )
+    assert desk.shard_numbers("cats-1") == list(range(150))
+    stored = desk.stored("cats-1")
+    assert [stored[index] for index in range(299)] == desk.asked()
+    status = desk.ledger.status("cats-1")
+    assert (status.state, status.total, status.left, status.shards_ready) == ("sealed", 299, 299, 150)
+
+
+def test_workers_are_woken_before_the_last_chunk_is_stored_about_twice_their_slots(desk: Desk) -> None:
+    desk.ledger.heartbeat("w1", {"slots": 2})
+    desk.ledger.heartbeat("w2", {"slots": 3})
+    with pytest.raises(LedgerUnavailable):
+        desk.submit(299, ledger=Interrupted(desk.url))
+    assert desk.queued() == 10
+    desk.submit(299)
+    assert desk.queued() == 11
+
+
+def test_without_a_worker_a_few_wake_ups_wait_for_the_first(desk: Desk) -> None:
+    desk.submit(1)
+    assert desk.queued() == 2
+
+
+@pytest.mark.parametrize("nth", [1, 2, 3])
+def test_an_interrupted_submission_is_gone_on_with_and_gives_every_image_once(desk: Desk, nth: int) -> None:
+    """Interrupted before the first chunk, between chunks, and before the last, which seals."""
+    ledger = Interrupted(desk.url)
+    ledger.nth = nth
+    lines = [f"picture {n % 290}" for n in range(280)] + [{"prompt": "twice", "seeds": [3, 3, 4]}]
+    with pytest.raises(LedgerUnavailable):
+        desk.submit(lines, ledger=ledger)
+    assert desk.ledger.status("cats-1").state == "open"
+    done = desk.submit(lines)
+    assert (done.job_id, done.attached, done.images, done.duplicates) == ("cats-1", True, 282, 1)
+    stored = desk.stored("cats-1")
+    assert [stored[index] for index in range(282)] == desk.asked()
+    assert desk.shard_numbers("cats-1") == list(range(141))
+    assert desk.ledger.status("cats-1").state == "sealed"
+
+
+def test_one_that_is_overtaken_by_another_submit_of_the_same_manifest_joins_it(desk: Desk) -> None:
+    class Slow(Ledger):
+        """While this one is between two adds, another submits the manifest whole."""
+
+        adds = 0
+
+        def add(self, *arguments: Any, **named: Any) -> None:
+            self.adds += 1
+            if self.adds == 2:
+                assert desk.submit(299).attached
+            super().add(*arguments, **named)
+
+    done = desk.submit(299, ledger=Slow(desk.url))
+    assert (done.job_id, done.images) == ("cats-1", 299)
+    stored = desk.stored("cats-1")
+    assert [stored[index] for index in range(299)] == desk.asked()
+
+
+def test_what_the_output_holds_is_in_no_shard_and_numbers_go_on_from_it(desk: Desk) -> None:
+    desk.write(9)
+    asked = desk.asked()
+    desk.put_in_output(4, [asked[0], asked[3], asked[8]])
+    done = desk.submit(9)
+    assert (done.images, done.held) == (6, 3)
+    stored = desk.stored("cats-1")
+    assert [stored[index] for index in range(6)] == [asked[i] for i in (1, 2, 4, 5, 6, 7)]
+    assert desk.shard_numbers("cats-1") == [5, 6, 7]
+    assert desk.ledger.first_shard("cats-1") == 5
+
+
+def test_a_manifest_of_which_everything_is_there_has_only_to_be_finished(desk: Desk) -> None:
+    desk.write(3)
+    desk.put_in_output(0, desk.asked())
+    done = desk.submit(3)
+    assert (done.images, done.held) == (0, 3)
+    assert desk.ledger.status("cats-1").state == "finishing"
+    assert desk.queued() == 1
+    desk.finish()
+    assert desk.ledger.status("cats-1").outcome == "complete"
+
+
+def test_a_line_twice_is_rendered_once_and_counted(desk: Desk) -> None:
+    line = {"prompt": "a cat", "seed": 7}
+    done = desk.submit([line, "a dog", line, line])
+    assert (done.images, done.duplicates) == (2, 2)
+
+
+def test_limit_takes_the_first_and_sample_the_same_few_each_time(desk: Desk) -> None:
+    assert desk.submit(20, limit=3).images == 3
+    assert [entry.request.prompt for _, entry in sorted(desk.stored("cats-1").items())] == [
+        "picture 0",
+        "picture 1",
+        "picture 2",
+    ]
+    with pytest.raises(JobError, match="cats-1 is writing there"):
+        desk.submit(20, limit=4)
+    desk.client.flushall()
+    drawn = []
+    for _ in range(2):
+        job_id = desk.submit(20, sample=5).job_id
+        stored = desk.stored(job_id)
+        drawn.append([stored[index] for index in range(5)])
+        desk.client.flushall()
+    assert drawn[0] == drawn[1]
+    numbers = [int(entry.request.prompt.split()[1]) for entry in drawn[0]]
+    assert numbers == sorted(numbers)
+    assert numbers != list(range(5))
+
+
+def test_the_spec_holds_what_a_worker_needs_and_the_manifest_with_its_revision(desk: Desk) -> None:
+    lines = [{"prompt": "a cat", "columns": {"breed": "tabby"}}, {"prompt": "a dog", "columns": {"age": 3}}]
+    desk.submit(
+        lines,
+        limit=2,
+        priority=2,
+        max_failures=9,
+        retention=60,
+        image_format="webp",
+        precision="amp",
+        settings={"height": 64, "width": 72, "num_inference_steps": 7, "scheduler": "ddim"},
+    )
+    spec = desk.ledger.spec("cats-1")
+    assert ImageRequest.from_mapping(spec.base) == ImageRequest(
+        prompt="",
+        seed=0,
+        height=64,
+        width=72,
+        num_inference_steps=7,
+        scheduler="DDIM",
+        model="instant",
+        revision="instant-1",
+        precision="amp",
+        image_format="webp",
+    )
+    assert (spec.name, spec.model, spec.revision, spec.precision) == ("cats", "instant", "instant-1", "amp")
+    assert (spec.output, list(spec.column_names)) == (str(desk.output.path), ["breed", "age"])
+    assert (spec.shard_size, spec.priority, spec.max_failures, spec.retention) == (2, 2, 9, 60)
+    assert spec.narrowed == "--limit 2"
+    assert spec.manifest["revision"] == "instant-1"
+    assert "prompts" not in spec.manifest
+    kept = json.loads((desk.output.jobs / "cats-1.json").read_text())
+    assert (kept["revision"], kept["prompts"]) == ("instant-1", lines)
+    assert (kept.pop("narrowed"), kept.pop("files")) == ("--limit 2", {})
+    del kept["prompts"]
+    assert kept == spec.manifest
+
+
+def test_another_manifest_for_a_taken_output_is_refused_and_the_first_job_unharmed(desk: Desk) -> None:
+    desk.submit(3)
+    before = desk.stored("cats-1")
+    with pytest.raises(JobError, match="imagemill cancel cats-1"):
+        desk.submit(4)
+    assert desk.stored("cats-1") == before
+    assert desk.ledger.job_ids() == ["cats-1"]
+
+
+def test_numbers_of_jobs_go_on_from_the_output_when_redis_was_wiped(desk: Desk) -> None:
+    desk.submit(1)
+    desk.client.flushall()
+    assert desk.submit(1).job_id == "cats-2"
+
+
+def test_a_wrong_manifest_writes_nothing_anywhere(desk: Desk) -> None:
+    with pytest.raises(ManifestError, match="width = 63"):
+        desk.submit(3, settings={"width": 63})
+    with pytest.raises(LatentsError, match="there is no such file"):
+        desk.submit([{"prompt": "x", "init_latents": "gone.npy"}])
+    assert not desk.output.path.exists()
+    assert desk.client.keys("*") == []
+
+
+def test_an_output_outside_the_root_writes_nothing_anywhere(desk: Desk, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="IMAGEMILL_OUTPUT_ROOT"):
+        prepare(desk.write(3), Settings(output_root=tmp_path / "root"))
+    assert not desk.output.path.exists()
+
+
+def test_a_redis_that_is_away_leaves_the_output_alone(desk: Desk, redis_server: EmbeddedRedis) -> None:
+    redis_server.stop()
+    with pytest.raises(LedgerUnavailable):
+        desk.submit(3)
+    assert not desk.output.path.exists()
+
+
+def test_initial_latents_are_kept_in_the_output_by_their_hash(desk: Desk) -> None:
+    np.save(desk.folder / "start.npy", np.ones((4, 8, 8), np.float32))
+    job_id = desk.submit([{"prompt": "x", "init_latents": "start.npy"}, "y"]).job_id
+    stored = desk.stored(job_id)
+    sha = stored[0].request.init_latents
+    assert sha is not None
+    assert stored[1].request.init_latents is None
+    assert [file.name for file in desk.output.inputs.iterdir()] == [f"{sha}.npy"]
+
+
+def test_latents_that_changed_after_they_were_checked_are_told(desk: Desk) -> None:
+    np.save(desk.folder / "start.npy", np.ones((4, 8, 8), np.float32))
+    prepared = prepare(desk.write([{"prompt": "x", "init_latents": "start.npy"}]), Settings())
+    np.save(desk.folder / "start.npy", np.zeros((4, 8, 8), np.float32))
+    with pytest.raises(LatentsError, match=r"start\.npy: changed after it was checked"):
+        submit(prepared, desk.ledger, desk.url)
+    assert desk.ledger.job_ids() == []
+
+
+def test_prompt_files_are_submitted_and_what_was_skipped_is_told(
+    desk: Desk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (desk.folder / "p.csv").write_text("prompt,width,split\na,64,x\nb,65,y\nc,,z\n")
+    files = {"prompts_from": {"file": "p.csv", "columns": ["split"]}}
+    with pytest.raises(ManifestError, match=r"p\.csv:3: width = 65"):
+        desk.submit(1, **files)
+    assert desk.client.keys("*") == []
+    done = desk.submit(1, **files, on_bad_row="skip")
+    assert (done.images, done.skipped, len(done.skipped_rows)) == (3, 1, 1)
+    stored = desk.stored(done.job_id)
+    assert [stored[index] for index in range(3)] == desk.asked()
+    assert [entry.columns for entry in desk.asked()] == [{}, {"split": "x"}, {"split": "z"}]
+    assert list(desk.ledger.spec(done.job_id).column_names) == ["split"]
+    print_submitted(done)
+    shown = capsys.readouterr()
+    assert "3 images to render, 1 row skipped" in shown.out
+    row = f"{desk.folder}/p.csv:3: width = 65: must be a multiple of 8 (64 or 72)"
+    assert shown.err == f"skipped: {row}\nskipped: all are listed in {done.skipped_file}\n"
+    assert Path(str(done.skipped_file)).read_text() == f"{row}\n"
+
+
+def test_every_row_that_was_skipped_is_listed_in_the_output(desk: Desk) -> None:
+    (desk.folder / "p.csv").write_text("prompt,width\n" + "a,65\n" * 50 + "b,64\n")
+    done = desk.submit(1, prompts_from="p.csv", on_bad_row="skip")
+    assert (done.images, done.skipped, len(done.skipped_rows)) == (2, 50, 20)
+    lines = (desk.output.jobs / "cats-1.skipped.txt").read_text().splitlines()
+    assert [line.split(":")[1] for line in lines] == [str(number) for number in range(2, 52)]
+
+
+def test_an_interrupted_submission_of_files_goes_on_only_with_the_same_files(desk: Desk) -> None:
+    file = desk.folder / "p.txt"
+    text = "".join(f"row {n}\n" for n in range(290))
+    file.write_text(text)
+    with pytest.raises(LedgerUnavailable):
+        desk.submit(1, prompts_from="p.txt", ledger=Interrupted(desk.url))
+    file.write_text(text.replace("row 7\n", "row seven\n"))
+    with pytest.raises(JobError) as caught:
+        desk.submit(1, prompts_from="p.txt")
+    assert str(caught.value) == (
+        f"{file}: not as it was when cats-1 was begun: put it back to go on with cats-1, or "
+        "`imagemill cancel cats-1` and submit again"
+    )
+    # Another manifest is another message.
+    with pytest.raises(JobError, match="cats-1 is writing there and its manifest was another"):
+        desk.submit(2, prompts_from="p.txt")
+    file.write_text(text)
+    done = desk.submit(1, prompts_from="p.txt")
+    assert (done.attached, done.images) == (True, 291)
+    stored = desk.stored("cats-1")
+    assert [stored[index] for index in range(291)] == desk.asked()
+
+
+def test_a_wrong_row_writes_nothing_anywhere(desk: Desk) -> None:
+    (desk.folder / "p.jsonl").write_text('{"prompt": "a"}\n{"prompt": 7}\n')
+    with pytest.raises(ManifestError, match=r"p\.jsonl:2: prompt = 7"):
+        desk.submit(1, prompts_from="p.jsonl")
+    assert not desk.output.path.exists()
+    assert desk.ledger.job_ids() == []
+
+
+def test_a_job_goes_on_though_workers_have_committed_some_of_its_shards(desk: Desk) -> None:
+    """Their pictures are in the output by then, but no reason to leave lines out."""
+    with pytest.raises(LedgerUnavailable):
+        desk.submit(299, ledger=Interrupted(desk.url))
+    for _ in range(5):
+        desk.render()
+    done = desk.submit(299)
+    assert (done.attached, done.images, done.held) == (True, 299, 0)
+    stored = sorted(desk.stored(done.job_id).items())
+    assert [entry.request.prompt for _, entry in stored] == [f"picture {n}" for n in range(299)]
+
+
+def test_a_job_whose_output_was_changed_meanwhile_is_not_gone_on_with(desk: Desk) -> None:
+    desk.write(299)
+    desk.put_in_output(0, desk.asked()[:3])
+    with pytest.raises(LedgerUnavailable):
+        desk.submit(299, ledger=Interrupted(desk.url))
+    (desk.output.shard_folder(0) / "1.png").unlink()
+    with pytest.raises(JobError, match=r"changed since cats-1 was begun.*`imagemill cancel cats-1`"):
+        desk.submit(299)
+
+
+def test_what_another_job_rendered_while_this_one_was_packed_is_not_rendered_again(desk: Desk) -> None:
+    prepared = prepare(desk.write(5), Settings())
+    with packed_for(prepared, desk.ledger) as before:
+        desk.submit(5)
+        with packed_for(prepared, desk.ledger) as during:
+            for _ in range(3):
+                desk.render()
+            desk.finish()
+            assert store(during, desk.ledger, desk.url).held == 5
+        desk.finish()
+        done = store(before, desk.ledger, desk.url)
+    assert (done.job_id, done.images, done.held) == ("cats-3", 0, 5)
+
+
+def test_a_full_folder_for_temporary_files_is_told(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("producer.submit.pack._IN_MEMORY", 1)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+    with pytest.raises(OutputError, match=r"gone: cannot hold what is to be submitted .*TMPDIR"):
+        desk.submit(5)
+    assert desk.ledger.job_ids() == []
+
+
+def test_sizes_do_not_share_a_shard_nor_do_they_when_sent_back(desk: Desk) -> None:
+    done = desk.submit([{"prompt": f"picture {n}", "width": 64 + 8 * (n % 2)} for n in range(5)])
+    spec = desk.ledger.spec(done.job_id)
+
+    def sizes() -> list[set[int]]:
+        blobs = desk.ledger.shard_blobs(done.job_id)
+        shards = [decode_shard(blob, ImageRequest.from_mapping(spec.base), spec.name) for blob in blobs]
+        return [{entry.request.width for entry in shard.entries} for shard in shards]
+
+    assert [len(widths) for widths in sizes()] == [1, 1, 1]
+    assert sorted(desk.stored(done.job_id)) == list(range(5))
+    desk.ledger.control(done.job_id, "cancel")
+    desk.finish()
+    assert retry(done.job_id, desk.ledger, desk.url) == 5
+    assert [len(widths) for widths in sizes()] == [1] * 6, "the cancelled ones are kept too"
+
+
+def test_retry_gives_back_what_failed_and_what_was_never_rendered_and_nothing_else(desk: Desk) -> None:
+    desk.submit(11, shard_size=4)
+    assert desk.render(failed=[2]) == [0, 1, 2, 3]
+    asked = desk.stored("cats-1")
+    desk.ledger.control("cats-1", "cancel")
+    desk.finish()
+    before = desk.queued()
+    assert retry("cats-1", desk.ledger, desk.url) == 8
+    assert desk.queued() > before
+    status = desk.ledger.status("cats-1")
+    assert (status.state, status.run, status.left, status.failed, status.done) == ("sealed", 2, 8, 0, 3)
+    assert [desk.render(), desk.render(failed=[9])] == [[2, 4, 5, 6], [7, 8, 9, 10]]
+    desk.finish()
+    assert desk.ledger.status("cats-1").outcome == "failures"
+    # Image 9 lies in two shards by now.
+    assert retry("cats-1", desk.ledger, desk.url) == 1
+    claim = desk.claim()
+    spec = desk.ledger.spec("cats-1")
+    shard = decode_shard(claim.blob, ImageRequest.from_mapping(spec.base), spec.name)
+    assert (list(shard.indices), list(shard.entries)) == ([9], [asked[9]])
+    desk.put_in_output(int(claim.shard), shard.entries)
+    desk.ledger.complete(claim, [9], {})
+    desk.finish()
+    status = desk.ledger.status("cats-1")
+    assert (status.outcome, status.run, status.done, status.left) == ("complete", 3, 11, 0)
+    assert retry("cats-1", desk.ledger, desk.url) == 0
+    assert desk.ledger.status("cats-1").state == "finished"
+
+
+def test_a_retrys_shards_have_numbers_that_the_output_does_not_use(desk: Desk) -> None:
+    desk.submit(4)
+    desk.render(failed=[0])
+    desk.render(failed=[3])
+    desk.finish()
+    desk.put_in_output(6, [])
+    retry("cats-1", desk.ledger, desk.url)
+    assert desk.shard_numbers("cats-1") == [0, 1, 7]
+
+
+def test_what_a_later_job_rendered_is_not_sent_back(desk: Desk) -> None:
+    desk.submit(4)
+    asked = desk.asked()
+    desk.ledger.control("cats-1", "cancel")
+    desk.finish()
+    desk.put_in_output(0, asked[:3])
+    assert retry("cats-1", desk.ledger, desk.url) == 1
+    assert desk.render() == [3]
+    desk.finish()
+    assert desk.ledger.status("cats-1").outcome == "complete"
+    assert retry("cats-1", desk.ledger, desk.url) == 0
+
+
+def test_what_was_counted_but_never_reached_the_output_is_sent_back(desk: Desk) -> None:
+    desk.submit(4, shard_size=4)
+    claim = desk.claim()
+    desk.ledger.record(claim, [0, 1], {})
+    desk.ledger.control("cats-1", "cancel")
+    desk.ledger.release(claim)
+    desk.finish()
+    assert retry("cats-1", desk.ledger, desk.url) == 4
+    status = desk.ledger.status("cats-1")
+    assert (status.done, status.left) == (0, 4)
+    assert desk.render() == [0, 1, 2, 3]
+    desk.finish()
+    assert desk.ledger.status("cats-1").outcome == "complete"
+
+
+def test_a_retry_leaves_alone_what_another_job_is_writing(desk: Desk) -> None:
+    desk.submit(4)
+    desk.render(failed=[0])
+    desk.render()
+    desk.finish()
+    desk.submit(6)
+    attempt = desk.output.spool_folder(2, desk.claim().attempt)
+    attempt.mkdir(parents=True)
+    before = desk.ledger.status("cats-1")
+    with pytest.raises(JobError, match=r"cats-2 is writing there: .*, then retry cats-1"):
+        retry("cats-1", desk.ledger, desk.url)
+    assert attempt.exists()
+    assert desk.ledger.status("cats-1") == before
+
+
+def test_an_attempt_that_was_frozen_before_a_wipe_can_commit_no_more_once_a_job_begins_there(
+    desk: Desk,
+) -> None:
+    desk.submit(4)
+    frozen = desk.output.spool_folder(0, desk.claim().attempt)
+    frozen.mkdir(parents=True)
+    desk.client.flushall()
+    desk.submit(4)
+    assert not frozen.exists()
+
+
+def test_an_attempt_that_was_frozen_before_its_job_was_cancelled_can_commit_no_more_once_it_is_retried(
+    desk: Desk,
+) -> None:
+    desk.submit(4)
+    claim = desk.claim()
+    frozen = desk.output.spool_folder(0, claim.attempt)
+    frozen.mkdir(parents=True)
+    desk.ledger.control("cats-1", "cancel")
+    desk.ledger.release(claim)
+    desk.finish()
+    assert retry("cats-1", desk.ledger, desk.url) == 4
+    assert not frozen.exists()
+
+
+def test_a_redis_that_is_full_in_the_middle_is_waited_for_and_said_once(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, wait_until: Callable[..., None]
+) -> None:
+    monkeypatch.setattr("producer.submit.staging.CHUNK", 2)
+    monkeypatch.setattr(
+        "producer.submit.submit.failpoint", lambda name: desk.client.config_set("maxmemory", 1)
+    )
+    prepared = prepare(desk.write(10), Settings())
+    said: list[str] = []
+    ends: list[Submitted] = []
+    thread = threading.Thread(
+        target=lambda: ends.append(submit(prepared, desk.ledger, desk.url, say=said.append))
+    )
+    thread.start()
+    wait_until(lambda: said, "it says what it waits for")
+    assert "Redis is full" in said[0]
+    assert (desk.ledger.status("cats-1").state, desk.ledger.status("cats-1").total) == ("open", 4)
+    monkeypatch.setattr("producer.submit.submit.failpoint", lambda name: None)
+    desk.client.config_set("maxmemory", 0)
+    thread.join(20)
+    assert (ends[0].job_id, ends[0].images) == ("cats-1", 10)
+    assert len(said) <= 2, "once for each thing that waits"
+    assert desk.ledger.status("cats-1").state == "sealed"
+
+
+def test_chunks_end_by_their_bytes_too(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("producer.submit.staging.CHUNK_BYTES", 1)
+    stored: list[int] = []
+    monkeypatch.setattr(
+        "producer.submit.submit.failpoint", lambda name: stored.append(desk.ledger.status("cats-1").shards)
+    )
+    desk.submit(10)
+    assert stored == [1, 2, 3, 4, 5]
+
+
+def test_an_unfinished_job_is_not_retried(desk: Desk) -> None:
+    desk.submit(4)
+    with pytest.raises(JobError, match="cats-1 is sealed"):
+        retry("cats-1", desk.ledger, desk.url)
+    with pytest.raises(JobError, match="no job 'cats-7'"):
+        retry("cats-7", desk.ledger, desk.url)

@@ -1,0 +1,59 @@
+"""An output as workers leave it, for what examines and mends one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from jobs.models import BUILT_IN
+from jobs.output.metadata import Failure
+from jobs.output.output import Output
+from producer.manifest.manifest import Manifest
+from tests.expanded import expand
+from worker.engine.instant import _draw
+from worker.engine.renderer import RenderedBy
+from worker.shard.store import ShardStore
+
+RENDERED_BY = RenderedBy(precision="fp32", rows=16, device="cpu", versions={"torch": "2.13.0"})
+
+
+@pytest.fixture
+def rendered(tmp_path: Path) -> Callable[..., Output]:
+    """Renders manifest `foxes` of so many pictures in shards of 4; those of `failed` fail."""
+
+    def render(images: int = 12, failed: tuple[int, ...] = (), **keys: object) -> Output:
+        output = Output(tmp_path / "out")
+        output.prepare()
+        told = {
+            "name": "foxes", "model": "instant", "revision": "instant-1", "output": str(output.path),
+            "settings": {"height": 64, "width": 64}, "prompts": [f"fox {n}, été 🦊" for n in range(images)],
+        } | keys  # fmt: skip
+        manifest = Manifest.from_json(told)
+        output.write_job_manifest("foxes-1", manifest.to_json())
+        entries = list(expand(manifest, BUILT_IN["instant"]))
+        for shard in range((images + 3) // 4):
+            here = entries[shard * 4 : shard * 4 + 4]
+            store = ShardStore(
+                output, shard, "1-a", here, job_id="foxes-1", column_names=(), adopt_below=0,
+                layout=manifest.layout,
+            )  # fmt: skip
+            failures = []
+            for position, entry in enumerate(here):
+                if shard * 4 + position in failed:
+                    failures.append(
+                        Failure(
+                            shard=shard, position=position, entry=entry, reason="black", job_id="foxes-1",
+                            command="render it",
+                        )
+                    )  # fmt: skip
+                else:
+                    store.save(position, _draw(entry.request).pixels, RENDERED_BY)
+            assert store.commit(failures)
+        report = {"job_id": "foxes-1", "output": {"images": images, "shards": (images + 3) // 4}}
+        (output.path / "job.json").write_text(json.dumps(report | {"manifest": manifest.to_json()}))
+        return output
+
+    return render

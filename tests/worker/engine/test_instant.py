@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+
+from jobs.request import ImageRequest
+from worker.engine.instant import InstantRenderer
+from worker.engine.renderer import Bucket, Picture, Pipeline, Stopped
+
+ONE = ImageRequest(prompt="a cat", seed=1, height=64, width=32, model="instant", revision="instant-1")
+BUCKET = Bucket(Pipeline("instant", "instant-1", "auto"), 64, 32, rows=8)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Wanted:
+    request: ImageRequest
+    init_latents: np.ndarray | None = None
+
+
+class Source:
+    """Gives `together` images at a time, and keeps how many rows were free."""
+
+    def __init__(self, *requests: ImageRequest, together: int = 4) -> None:
+        self.left = [Wanted(request) for request in requests]
+        self.together = together
+        self.free_rows: list[int] = []
+
+    def take(self, free_rows: int) -> list[Wanted]:
+        self.free_rows.append(free_rows)
+        taken, self.left = self.left[: self.together], self.left[self.together :]
+        return taken
+
+    def upcoming(self, count: int) -> list[Wanted]:
+        return self.left[:count]
+
+
+def paint(*requests: ImageRequest) -> list[Picture]:
+    pictures: list[Picture] = []
+    for outcomes in InstantRenderer(seconds=0.0).render(BUCKET, Source(*requests), bool):
+        for _asked, picture in outcomes:
+            assert isinstance(picture, Picture)
+            pictures.append(picture)
+    return pictures
+
+
+def test_a_picture_follows_from_the_request_alone() -> None:
+    first, second = paint(ONE, replace(ONE, seed=2))
+    assert first.pixels.shape == (64, 32, 3)
+    assert first.pixels.dtype == np.uint8
+    assert first.finite
+    alone = InstantRenderer(seconds=0.0).render_alone(ONE, None, bool)
+    assert np.array_equal(first.pixels, alone.pixels)
+    assert not np.array_equal(first.pixels, second.pixels)
+    assert first.pixels.std() > 10
+
+
+def test_it_paints_all_that_the_source_gives_a_forward_at_a_time() -> None:
+    renderer = InstantRenderer(seconds=0.0)
+    source = Source(*(replace(ONE, seed=seed) for seed in range(9)))
+    steps = [
+        [asked.request.seed for asked, _picture in step] for step in renderer.render(BUCKET, source, bool)
+    ]
+    assert steps == [[0, 1, 2, 3], [4, 5, 6, 7], [8]]
+    assert set(source.free_rows) == {8}
+    assert {renderer.forwards(ONE), renderer.forwards(replace(ONE, num_inference_steps=9))} == {1}
+    assert renderer.measure_rows(64, 64) == renderer.measure_rows(512, 512) == 16
+
+
+def test_prompts_ask_for_every_misfortune() -> None:
+    black, nan = paint(*(replace(ONE, prompt=prompt) for prompt in ("!black", "!nan please")))
+    assert [black.finite, nan.finite] == [True, False]
+    assert black.pixels.std() == 0
+    with pytest.raises(RuntimeError, match="!raise"):
+        paint(ONE, replace(ONE, prompt="!raise"))
+
+
+def test_a_forward_takes_its_time_and_stops_when_told() -> None:
+    began = time.monotonic()
+    list(InstantRenderer(seconds=0.1).render(BUCKET, Source(ONE, ONE), bool))
+    assert 0.1 <= time.monotonic() - began < 5
+
+    asked: list[int] = []
+
+    def stop() -> bool:
+        asked.append(1)
+        return len(asked) > 2
+
+    with pytest.raises(Stopped):
+        list(InstantRenderer(seconds=3600).render(BUCKET, Source(ONE), stop))
+
+
+def test_it_loads_no_torch() -> None:
+    code = "import sys, worker.engine.instant; print({'torch', 'diffusers', 'PIL'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

@@ -1,0 +1,257 @@
+"""Workers of one host share its GPUs by locks that die with them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from jobs.errors import SettingsError
+from jobs.settings import Settings, load_settings
+from worker.host.gpus import Gpu, GpusClaimed, Seat, claim, list_gpus
+
+ROOT = Path(__file__).parents[3]
+A, B, C = (f"GPU-0000000{digit}-aaaa-bbbb-cccc-dddddddddddd" for digit in "abc")
+
+Claim = Callable[..., list[Seat]]
+
+
+@pytest.fixture
+def fake_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Makes an nvidia-smi whose body is given; the machine's own is out of reach."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    monkeypatch.setenv("PATH", str(programs))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+
+    def write(body: str) -> None:
+        (programs / "nvidia-smi").write_text(f"#!/bin/sh\n{body}\n")
+        (programs / "nvidia-smi").chmod(0o755)
+
+    return write
+
+
+@pytest.fixture
+def three_gpus(fake_smi: Callable[[str], None]) -> None:
+    fake_smi(
+        '[ "$*" = "--query-gpu=index,uuid --format=csv,noheader" ] || exit 1\n'
+        f'echo "0, {A}"; echo "1, {B}"; echo "2, {C}"'
+    )
+
+
+@pytest.fixture
+def claimed() -> Iterator[Claim]:
+    """`claim` whose seats are given up at the end."""
+    seats: list[Seat] = []
+
+    def call(gpus: str, name: str = "host", patience: float = 0.0) -> list[Seat]:
+        got = claim(gpus, name, load_settings(), patience)
+        seats.extend(got)
+        return got
+
+    yield call
+    for seat in seats:
+        seat.give_up()
+
+
+@pytest.fixture
+def other_process(tmp_path: Path) -> Iterator[Callable[[str], subprocess.Popen[bytes]]]:
+    """Starts a process that claims GPUs and keeps them."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(gpus: str) -> subprocess.Popen[bytes]:
+        code = (
+            "import sys, time; from jobs.settings import load_settings; from worker.host.gpus import claim\n"
+            f"seats = claim({gpus!r}, 'host', load_settings())\n"
+            "print([seat.name for seat in seats], flush=True); time.sleep(1000)"
+        )
+        process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def _first_line(process: subprocess.Popen[bytes]) -> bytes:
+    assert process.stdout is not None
+    return process.stdout.readline()
+
+
+def _names(seats: list[Seat]) -> list[str]:
+    return [seat.name for seat in seats]
+
+
+@pytest.mark.usefixtures("three_gpus")
+def test_all_claims_every_gpu_and_pins_each_by_its_uuid(claimed: Claim) -> None:
+    seats = claimed("all")
+    assert [(seat.name, seat.gpu, seat.cuda_visible_devices) for seat in seats] == [
+        ("gpu0", Gpu(0, A), A),
+        ("gpu1", Gpu(1, B), B),
+        ("gpu2", Gpu(2, C), C),
+    ]
+
+
+@pytest.mark.usefixtures("three_gpus")
+def test_a_gpu_claimed_by_another_process_is_passed_over_until_that_one_is_killed(
+    claimed: Claim, other_process: Callable[[str], subprocess.Popen[bytes]], wait_until: Callable[..., None]
+) -> None:
+    other = other_process("1")
+    assert _first_line(other) == b"['gpu1']\n"
+    with pytest.raises(GpusClaimed, match="GPU 1 is claimed by another worker"):
+        claimed("0,1")
+    assert _names(claimed("all")) == ["gpu0", "gpu2"], "the refused claim holds nothing"
+    with pytest.raises(GpusClaimed, match=r"every GPU of this host \(0, 1, 2\) is claimed"):
+        claimed("any")
+    other.kill()
+    assert _names(claimed("any", patience=10)) == ["gpu1"]
+
+
+@pytest.mark.usefixtures("three_gpus")
+def test_workers_that_want_any_gpu_get_one_each(
+    claimed: Claim, other_process: Callable[[str], subprocess.Popen[bytes]]
+) -> None:
+    others = [other_process("any"), other_process("any")]
+    taken = {_first_line(other) for other in others}
+    names = {b"['gpu0']\n", b"['gpu1']\n", b"['gpu2']\n"}
+    assert len(taken) == 2
+    assert taken < names
+    left = _names(claimed("all"))
+    assert {f"{left}\n".encode()} == names - taken
+
+
+@pytest.mark.usefixtures("three_gpus")
+def test_the_lock_lasts_as_long_as_a_child_that_inherited_it(claimed: Claim) -> None:
+    seat = claim("2", "host", load_settings())[0]
+    child = subprocess.Popen(["/bin/sleep", "1000"], pass_fds=(seat.lock,))
+    try:
+        seat.give_up()
+        with pytest.raises(GpusClaimed):
+            claimed("2")
+    finally:
+        child.kill()
+        child.wait()
+    assert _names(claimed("2")) == ["gpu2"]
+
+
+@pytest.mark.usefixtures("three_gpus")
+@pytest.mark.parametrize(
+    ("gpus", "message"),
+    [
+        ("0,3", r"there is no GPU 3 \(there are: 0, 1, 2\)"),
+        ("first", "must be all, any, none, or numbers"),
+        ("0,", "must be all, any, none, or numbers"),
+        ("1,1", "names a GPU twice"),
+    ],
+)
+def test_a_wrong_choice_is_refused(gpus: str, message: str, claimed: Claim) -> None:
+    with pytest.raises(SettingsError, match=message):
+        claimed(gpus)
+    assert len(claimed("all")) == 3
+
+
+def test_a_name_that_celery_could_not_carry_is_refused(claimed: Claim) -> None:
+    with pytest.raises(SettingsError, match="--name a/b"):
+        claimed("none", "a/b")
+
+
+def test_without_a_gpu_all_gives_one_seat_on_the_cpu_and_says_so(
+    fake_smi: Callable[[str], None], claimed: Claim, caplog: pytest.LogCaptureFixture
+) -> None:
+    seats = claimed("all")
+    assert [(seat.name, seat.gpu, seat.cuda_visible_devices) for seat in seats] == [("cpu0", None, "")]
+    assert "no NVIDIA GPU is here: rendering on the CPU" in caplog.text
+    with pytest.raises(SettingsError, match=r"there is no GPU 0 \(there are: none\)"):
+        claimed("0")
+
+
+@pytest.mark.usefixtures("three_gpus")
+def test_none_leaves_the_gpus_alone_and_gives_each_worker_of_a_name_another_cpu_seat(
+    claimed: Claim, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert _names(claimed("none")) == ["cpu0"]
+    assert _names(claimed("none")) == ["cpu1"]
+    assert _names(claimed("none", "elsewhere")) == ["cpu0"]
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("body", ["echo 'no driver' >&2; exit 9", "echo 'no driver'; exit 6"])
+def test_a_driver_that_does_not_answer_counts_as_no_gpu_and_is_shown(
+    body: str, fake_smi: Callable[[str], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    fake_smi(body)
+    assert list_gpus() == ()
+    assert [(r.levelno, r.getMessage()) for r in caplog.records] == [
+        (logging.WARNING, "nvidia-smi failed, so no GPU is used: no driver")
+    ]
+
+
+def test_a_listing_that_cannot_be_read_is_refused(fake_smi: Callable[[str], None]) -> None:
+    fake_smi("echo '0, [N/A]'")
+    with pytest.raises(SettingsError, match=r"cannot read its line '0, \[N/A\]'"):
+        list_gpus()
+
+
+@pytest.mark.usefixtures("three_gpus")
+@pytest.mark.parametrize(
+    ("visible", "expected"),
+    [
+        ("2,0", [Gpu(2, C), Gpu(0, A)]),
+        (B, [Gpu(1, B)]),
+        (B[:12], [Gpu(1, B)]),
+        ("", []),
+        ("-1", []),
+        ("1,7,0", [Gpu(1, B)]),
+        ("MIG-1,MIG-2", [Gpu(0, "MIG-1"), Gpu(1, "MIG-2")]),
+    ],
+)
+def test_cuda_visible_devices_narrows_the_list(
+    visible: str, expected: list[Gpu], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert list(list_gpus()) == expected
+
+
+def test_the_drivers_library_is_asked_where_its_package_is_installed(
+    fake_smi: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_smi("exit 1")
+    (tmp_path / "pynvml.py").write_text(
+        "class NVMLError(Exception): pass\n"
+        "def nvmlInit(): pass\n"
+        "def nvmlShutdown(): pass\n"
+        "def nvmlDeviceGetCount(): return 2\n"
+        "def nvmlDeviceGetHandleByIndex(i): return i\n"
+        f"def nvmlDeviceGetUUID(handle): return [{A!r}, {B!r}][handle]\n"
+    )
+    monkeypatch.delitem(sys.modules, "pynvml")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert list_gpus() == (Gpu(0, A), Gpu(1, B))
+    del sys.modules["pynvml"]
+
+
+def test_a_lock_folder_that_cannot_be_written_is_named(
+    fake_smi: Callable[[str], None], claimed: Claim
+) -> None:
+    settings: Settings = load_settings()
+    assert settings.runtime_dir is not None
+    (settings.runtime_dir / "locks").write_text("")
+    with pytest.raises(SettingsError, match=r"locks/cpu0@host: cannot be opened as a lock"):
+        claimed("none")
+
+
+def test_claiming_loads_no_torch() -> None:
+    code = "import sys, worker.host.supervisor; sys.exit(bool({'torch', 'celery'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

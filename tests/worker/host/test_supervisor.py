@@ -1,0 +1,371 @@
+"""The supervisor keeps its worker processes alive, and takes them down without leaving one behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import psutil
+import pytest
+
+from jobs.lifeline import start_tied_program
+from jobs.settings import load_settings
+from producer.embedded_redis import EmbeddedRedis, find_binary
+from worker.host import gpus
+from worker.host.supervisor import celery_argv
+
+ROOT = Path(__file__).parents[3]
+A, B = (f"GPU-0000000{digit}-aaaa-bbbb-cccc-dddddddddddd" for digit in "ab")
+
+# Stands in for Celery: notes each start, then does what its node is told to.
+STAND_IN = """
+import json, os, signal, sys, time
+from pathlib import Path
+from jobs.lifeline import end_with_parent
+
+here, node, slots, level = Path(sys.argv[1]), *sys.argv[2:]
+behaviour = json.loads((here / "behaviour.json").read_text()).get(node.split("@")[0], "work")
+if behaviour == "stubborn":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+else:
+    signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.2), sys.exit(0)))
+end_with_parent(grace=5)
+environment = {k: v for k, v in os.environ.items() if k.startswith(("IMAGEMILL_", "CUDA_", "LIFELINE"))}
+note = {"pid": os.getpid(), "node": node, "slots": slots, "level": level, "env": environment}
+with (here / "starts.jsonl").open("a") as starts:
+    starts.write(json.dumps(note) + "\\n")
+if behaviour in ("refuse", "die"):
+    sys.exit({"refuse": 2, "die": 1}[behaviour])
+time.sleep(1000)
+"""
+
+SUPERVISOR = """
+import json, os, sys
+from jobs.errors import ImagemillError
+from worker.supervisor import Pace, run_worker
+
+here, options, pace = sys.argv[1], json.loads(sys.argv[2]), Pace(**json.loads(sys.argv[3]))
+def stand_in(node, slots, level):
+    return [sys.executable, here + "/stand_in.py", here, node, str(slots), level]
+fd = os.environ.get("LIFELINE_FD")
+try:
+    sys.exit(run_worker(**options, lifeline_fd=None if fd is None else int(fd), argv=stand_in, pace=pace))
+except ImagemillError as error:
+    sys.exit(f"{type(error).__name__}: {error}")
+"""
+
+PARENT = """
+import sys, time
+from jobs.lifeline import start_tied
+start_tied([sys.executable, *sys.argv[1:]])
+time.sleep(1000)
+"""
+
+
+class Host:
+    """A supervisor with stand-in children, and what can be seen of them."""
+
+    def __init__(self, folder: Path, wait_until: Callable[..., None]) -> None:
+        self.folder = folder
+        self.wait_until = wait_until
+        (folder / "stand_in.py").write_text(STAND_IN)
+        (folder / "supervisor.py").write_text(SUPERVISOR)
+        (folder / "parent.py").write_text(PARENT)
+        self.starts_file = folder / "starts.jsonl"
+        self.log_file = folder / "log"
+        self.process: subprocess.Popen[bytes] | None = None
+        self.family: list[psutil.Process] = []
+
+    def start(
+        self,
+        url: str,
+        behaviour: dict[str, str] | None = None,
+        pace: dict[str, float] | None = None,
+        tied: bool = False,
+        **options: Any,
+    ) -> None:
+        (self.folder / "behaviour.json").write_text(json.dumps(behaviour or {}))
+        quick = {"first_pause": 0.05, "longest_pause": 0.2, "grace": 20, "orphan_grace": 0.5, **(pace or {})}
+        script = [str(self.folder / "supervisor.py"), str(self.folder)]
+        argv = [*script, json.dumps({"name": "host", **options}), json.dumps(quick)]
+        with self.log_file.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, *([str(self.folder / "parent.py")] if tied else []), *argv],
+                env={**os.environ, "PYTHONPATH": str(ROOT), "IMAGEMILL_REDIS_URL": url},
+                stderr=log,
+            )
+
+    def starts(self, count: int) -> list[dict[str, Any]]:
+        """The first `count` starts of children, in order."""
+
+        def read() -> list[dict[str, Any]]:
+            if not self.starts_file.exists():
+                return []
+            return [json.loads(line) for line in self.starts_file.read_text().splitlines()]
+
+        self.wait_until(lambda: len(read()) >= count, f"{count} starts; the log:\n{self.log}", seconds=15)
+        self.look()
+        return read()
+
+    @property
+    def log(self) -> str:
+        return self.log_file.read_text()
+
+    def wait_for_log(self, text: str) -> None:
+        self.wait_until(lambda: text in self.log, f"{text!r} in the log")
+
+    def look(self) -> None:
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.family = psutil.Process(self.process.pid).children(recursive=True)
+
+    def signal(self, number: int) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def wait(self) -> int:
+        assert self.process is not None
+        return self.process.wait(20)
+
+    def wait_for_the_end_of_all(self) -> None:
+        self.wait_until(lambda: not [p for p in self.family if _runs(p)], f"the end of {self.family}")
+
+
+def _runs(process: psutil.Process) -> bool:
+    return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wait_until: Callable[..., None]) -> Iterator[Host]:
+    """A host with two GPUs."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "nvidia-smi").write_text(f'#!/bin/sh\necho "0, {A}"; echo "1, {B}"\n')
+    (programs / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    (tmp_path / "host").mkdir()
+    started = Host(tmp_path / "host", wait_until)
+    yield started
+    if started.process is not None:
+        started.look()
+        if started.process.poll() is None:
+            started.process.kill()
+            started.process.wait()
+        for process in started.family:
+            if _runs(process):
+                process.kill()
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with EmbeddedRedis() as server:
+        yield server.url
+
+
+def test_each_gpu_gets_one_process_with_its_settings_in_the_environment(
+    host: Host, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("imagemill_rows", "3")
+    host.start(url, models=["shapes", "org/model"], rows=8, mixed_hardware=True, slots=4, log_format="json")
+    starts = sorted(host.starts(2), key=lambda start: str(start["node"]))
+    assert [(s["node"], s["slots"], s["level"]) for s in starts] == [
+        ("gpu0@host", "4", "INFO"),
+        ("gpu1@host", "4", "INFO"),
+    ]
+    assert [s["env"]["CUDA_VISIBLE_DEVICES"] for s in starts] == [A, B]
+    for start in starts:
+        assert start["env"]["IMAGEMILL_REDIS_URL"] == url
+        assert start["env"]["IMAGEMILL_MODELS"] == "shapes,org/model"
+        assert start["env"]["IMAGEMILL_ROWS"] == "8"
+        assert start["env"]["IMAGEMILL_MIXED_HARDWARE"] == "1"
+        assert start["env"]["IMAGEMILL_TASK_SLOTS"] == "4"
+        assert start["env"]["IMAGEMILL_LOG_FORMAT"] == "json"
+        assert "LIFELINE_FD" not in start["env"], "a child's own children must not take it for theirs"
+    password = urlsplit(url).password
+    assert password is not None
+    for process in host.family:
+        assert password not in " ".join(process.cmdline())
+    host.wait_for_log("gpu1@host started")
+    lines = [json.loads(line) for line in host.log.splitlines()]
+    assert {line["worker"] for line in lines} == {"supervisor@host"}
+    assert password not in host.log
+
+
+def test_a_process_that_is_killed_is_started_again_and_the_other_left_alone(host: Host, url: str) -> None:
+    host.start(url)
+    first = host.starts(2)
+    unsaid = {"IMAGEMILL_ROWS", "IMAGEMILL_MIXED_HARDWARE"}
+    assert not any(unsaid & set(start["env"]) for start in first), "a worker would not measure"
+    victim = next(start for start in first if start["node"] == "gpu1@host")
+    os.kill(victim["pid"], signal.SIGKILL)
+    starts = host.starts(3)
+    assert starts[2]["node"] == "gpu1@host"
+    assert starts[2]["env"] == victim["env"]
+    host.wait_for_log("gpu1@host died: SIGKILL; starting it again in 0.05 s")
+    assert "gpu0@host died" not in host.log
+
+
+def test_pauses_between_restarts_double_up_to_the_longest(host: Host, url: str) -> None:
+    host.start(url, {"cpu0": "die"}, gpu_choice="none")
+    host.starts(5)
+    host.wait_for_log("in 0.2 s")
+    said = [line.split(" in ")[1] for line in host.log.splitlines() if "exit status 1; starting" in line]
+    assert said[:4] == ["0.05 s", "0.1 s", "0.2 s", "0.2 s"]
+
+
+def test_a_process_that_was_healthy_starts_again_with_the_first_pause(host: Host, url: str) -> None:
+    host.start(url, {"cpu0": "die"}, {"healthy_after": 0.0}, gpu_choice="none")
+    host.starts(4)
+    said = [line.split(" in ")[1] for line in host.log.splitlines() if "starting it again" in line]
+    assert set(said) == {"0.05 s"}
+
+
+def test_five_refusals_in_a_row_end_the_supervisor_with_their_status(host: Host, url: str) -> None:
+    host.start(url, {"cpu0": "refuse"}, gpu_choice="none")
+    assert host.wait() == 2
+    assert len(host.starts(5)) == 5
+    assert "cpu0@host died: exit status 2, 5 times in a row: given up" in host.log
+
+
+def test_a_process_that_refuses_is_given_up_alone_while_others_work(host: Host, url: str) -> None:
+    host.start(url, {"gpu0": "refuse"})
+    starts = host.starts(6)
+    host.wait_for_log("gpu0@host died: exit status 2, 5 times in a row: given up")
+    worker = next(start for start in starts if start["node"] == "gpu1@host")
+    assert _runs(psutil.Process(worker["pid"]))
+    freed = gpus.claim("0", "other", load_settings())
+    freed[0].give_up()
+    host.signal(signal.SIGTERM)
+    assert host.wait() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_all_in_good_order(host: Host, url: str, number: int) -> None:
+    host.start(url)
+    host.starts(2)
+    host.signal(number)
+    assert host.wait() == 0
+    host.wait_for_the_end_of_all()
+    assert host.log.count("ended: exit status 0") == 2
+    assert len(host.starts(2)) == 2, "none was started again"
+
+
+def test_a_second_signal_kills_what_does_not_end(host: Host, url: str) -> None:
+    host.start(url, {"gpu0": "stubborn"})
+    host.starts(2)
+    host.signal(signal.SIGTERM)
+    host.wait_for_log("gpu1@host ended: exit status 0")
+    assert host.process is not None
+    assert host.process.poll() is None, "it waits for the other"
+    host.signal(signal.SIGTERM)
+    assert host.wait() == 1
+    host.wait_for_log("gpu0@host ended: SIGKILL")
+    host.wait_for_the_end_of_all()
+
+
+def test_what_does_not_end_within_the_grace_is_killed(host: Host, url: str) -> None:
+    host.start(url, {"cpu0": "stubborn"}, {"grace": 0.4}, gpu_choice="none")
+    host.starts(1)
+    host.signal(signal.SIGTERM)
+    assert host.wait() == 1
+    host.wait_for_the_end_of_all()
+    assert "waiting up to 0.4 s for worker processes (cpu0@host)" in host.log
+
+
+def test_no_process_is_left_when_the_supervisor_is_killed_with_9(host: Host, url: str) -> None:
+    host.start(url)
+    host.starts(2)
+    assert len(host.family) == 2
+    host.signal(signal.SIGKILL)
+    host.wait_for_the_end_of_all()
+
+
+def test_no_process_is_left_when_the_supervisors_own_parent_is_killed_with_9(host: Host, url: str) -> None:
+    host.start(url, {"gpu1": "stubborn"}, tied=True)
+    host.starts(2)
+    assert len(host.family) == 3
+    host.signal(signal.SIGKILL)
+    host.wait_for_the_end_of_all()
+    assert "waiting up to 0.5 s" in host.log
+
+
+def test_the_gpus_of_a_host_are_claimed_once_and_a_second_supervisor_says_so(host: Host, url: str) -> None:
+    seats = gpus.claim("0,1", "other", load_settings())
+    try:
+        host.start(url, pace={"orphan_grace": 0.0})
+        assert host.wait() != 0
+        assert "GpusClaimed: --gpus: every GPU of this host (0, 1) is claimed by another worker" in host.log
+    finally:
+        for seat in seats:
+            seat.give_up()
+
+
+def test_a_wrong_password_is_an_error_that_does_not_show_it(host: Host, url: str) -> None:
+    password = urlsplit(url).password
+    assert password is not None
+    host.start(url.replace(password, "hunter2"), gpu_choice="none")
+    assert host.wait() != 0
+    assert "LedgerError: redis://***@127.0.0.1:" in host.log
+    assert "Redis refuses the connection" in host.log
+    assert "hunter2" not in host.log
+    assert not host.starts_file.exists()
+
+
+def test_a_url_that_cannot_be_read_is_an_error(host: Host) -> None:
+    host.start("redis://127.0.0.1:port/0", gpu_choice="none")
+    assert host.wait() != 0
+    assert "LedgerError: redis://127.0.0.1:port/0: not a Redis URL" in host.log
+
+
+def test_a_redis_that_is_late_is_waited_for(host: Host, tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    host.start(f"redis://127.0.0.1:{port}/0", gpu_choice="none")
+    host.wait_for_log("Redis is away, next try in 1 s")
+    assert not host.starts_file.exists()
+    late = start_tied_program(
+        [str(find_binary()), "--port", str(port), "--bind", "127.0.0.1", "--save", ""],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        assert host.starts(1)[0]["node"] == "cpu0@host"
+        host.signal(signal.SIGTERM)
+        assert host.wait() == 0
+    finally:
+        late.terminate()
+        late.wait(10)
+
+
+def test_a_signal_ends_the_wait_for_redis(host: Host) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        host.start(f"redis://127.0.0.1:{nobody.getsockname()[1]}/0", gpu_choice="none")
+        host.wait_for_log("Redis is away")
+        host.signal(signal.SIGTERM)
+        assert host.wait() == 0
+    assert not host.starts_file.exists()
+
+
+def test_a_model_with_a_comma_is_refused(host: Host, url: str) -> None:
+    host.start(url, models=["a,b"], gpu_choice="none")
+    assert host.wait() != 0
+    assert "SettingsError: --model a,b" in host.log
+
+
+def test_the_command_line_is_celerys_with_a_pool_of_threads_and_no_url() -> None:
+    argv = celery_argv("gpu0@host", 3, "INFO")
+    assert argv[:3] == [sys.executable, "-m", "celery"]
+    text = " ".join(argv)
+    assert "-A worker.celery_app worker -P threads -c 3 -n gpu0@host -Q imagemill" in text
+    assert "--without-gossip --without-mingle --loglevel INFO" in text

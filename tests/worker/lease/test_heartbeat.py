@@ -1,0 +1,240 @@
+"""The keeper renews what is held, tells what became of it, and does the ledger's housekeeping."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import pytest
+import redis
+
+from jobs.errors import LedgerUnavailable
+from jobs.ledger import redis_keys
+from jobs.ledger.job import Claim, LeaseState
+from jobs.ledger.ledger import Ledger
+from producer.embedded_redis import EmbeddedRedis
+from worker.lease.heartbeat import Keeper
+
+Submit = Callable[..., str]
+Wait = Callable[..., None]
+LEASE = 0.6
+
+
+@pytest.fixture
+def begin() -> Iterator[Callable[..., Keeper]]:
+    """Starts a keeper; it is stopped at the end."""
+    keepers: list[Keeper] = []
+
+    def start(ledger: Ledger, top_up: Callable[[int], None] = lambda _count: None) -> Keeper:
+        keepers.append(
+            Keeper(
+                ledger,
+                "w1",
+                lease=LEASE,
+                models=(),
+                facts=lambda: {"slots": 2, "notice": "no space left"},
+                top_up=top_up,
+            )
+        )
+        keepers[-1].start()
+        return keepers[-1]
+
+    yield start
+    for keeper in keepers:
+        keeper.stop()
+
+
+Begin = Callable[..., Keeper]
+
+
+def claim(ledger: Ledger, worker: str = "w1", lease: float = LEASE) -> Claim:
+    found = ledger.claim(worker, lease=lease, loaded="", idle=0, load_time=0, models=())
+    assert found is not None
+    return found
+
+
+def test_what_is_held_outlives_its_lease_and_what_is_dropped_does_not(
+    ledger: Ledger, begin: Begin, wait_until: Wait, redis_server: EmbeddedRedis, submit_job: Submit
+) -> None:
+    job_id = submit_job()
+    held = claim(ledger)
+    keeper = begin(ledger)
+    keeper.hold(held)
+    client = redis.Redis.from_url(redis_server.url)
+
+    def expiry() -> float:
+        score = client.zscore(redis_keys.LEASES, f"{job_id}/{held.shard}")
+        return 0.0 if score is None else score / 1000
+
+    first = expiry()
+    wait_until(lambda: expiry() > first + 3 * LEASE, "it was renewed over three leases")
+    assert keeper.state(held) == "held"
+    keeper.drop(held)
+    wait_until(lambda: ledger.status(job_id).shards_ready == 1, "it runs out and the keeper puts it back")
+    assert keeper.state(held) == "lost"
+
+
+def test_a_claim_of_another_attempt_is_told_as_lost(
+    ledger: Ledger, begin: Begin, wait_until: Wait, submit_job: Submit
+) -> None:
+    submit_job()
+    held = claim(ledger)
+    keeper = begin(ledger)
+    keeper.hold(held)
+    ledger.release(held)
+    taken = claim(ledger, "w2", lease=30)
+    wait_until(lambda: keeper.state(held) == "lost", "the renewal says so")
+    assert ledger.renew({taken: []}, 30) == ["held"]
+
+
+def test_a_claim_of_a_cancelled_job_is_told_as_ending(
+    ledger: Ledger, begin: Begin, wait_until: Wait, submit_job: Submit
+) -> None:
+    job_id = submit_job()
+    held = claim(ledger)
+    keeper = begin(ledger)
+    keeper.hold(held)
+    ledger.control(job_id, "cancel")
+    wait_until(lambda: keeper.state(held) == "ending", "the renewal says so")
+
+
+def test_others_dead_leases_are_reaped(
+    ledger: Ledger, begin: Begin, wait_until: Wait, submit_job: Submit
+) -> None:
+    job_id = submit_job()
+    claim(ledger, "dead", lease=0.1)
+    begin(ledger)
+    wait_until(lambda: ledger.status(job_id).shards_ready == 1, "the dead worker's shard waits again")
+
+
+def test_the_heart_beats_with_the_workers_facts_until_it_stops(
+    ledger: Ledger, begin: Begin, wait_until: Wait
+) -> None:
+    keeper = begin(ledger)
+    wait_until(ledger.workers, "the worker is listed")
+    assert ledger.workers() == {"w1": {"slots": "2", "notice": "no space left"}}
+    keeper.stop()
+    assert ledger.workers() == {}
+
+
+def test_a_keeper_that_never_started_can_be_stopped(ledger: Ledger) -> None:
+    Keeper(ledger, "w1", lease=1, models=(), facts=dict, top_up=lambda _count: None).stop()
+
+
+def test_it_tops_up_when_claims_wait_and_no_wake_up_does(
+    ledger: Ledger, begin: Begin, wait_until: Wait, redis_server: EmbeddedRedis, submit_job: Submit
+) -> None:
+    topped: list[int] = []
+    client = redis.Redis.from_url(redis_server.url)
+    client.rpush(redis_keys.QUEUE, "a wake-up")
+    submit_job(3)
+    begin(ledger, topped.append)
+    wait_until(ledger.workers, "it has looked once")
+    beats: list[int] = []
+    wait_until(lambda: beats.append(1) or len(beats) > 8, "it looks again")
+    assert topped == []
+    client.delete(redis_keys.QUEUE)
+    wait_until(lambda: topped, "nobody would wake up otherwise")
+    assert set(topped) == {3}
+
+
+def test_a_top_up_that_hangs_holds_no_renewal_up_and_is_not_sent_twice(
+    ledger: Ledger, begin: Begin, wait_until: Wait, submit_job: Submit
+) -> None:
+    job_id, go_on, sent = submit_job(3), threading.Event(), list[int]()
+
+    def hang(waiting: int) -> None:
+        sent.append(waiting)
+        go_on.wait(20)
+
+    try:
+        keeper = begin(ledger, hang)
+        held = claim(ledger, lease=LEASE)
+        keeper.hold(held)
+        wait_until(lambda: sent, "it tops up")
+        until = time.monotonic() + 3 * LEASE
+        wait_until(lambda: time.monotonic() > until, "three leases pass")
+        assert ledger.reap() == 0
+        assert keeper.state(held) == "held"
+        assert ledger.status(job_id).shards_leased == 1
+        assert len(sent) == 1
+    finally:
+        go_on.set()
+
+
+def test_it_tops_up_nothing_while_there_is_nothing_to_claim(
+    ledger: Ledger, begin: Begin, wait_until: Wait
+) -> None:
+    topped: list[int] = []
+    begin(ledger, topped.append)
+    wait_until(ledger.workers, "it has looked")
+    assert topped == []
+
+
+def test_what_enters_the_rows_is_told_at_once_and_not_at_the_next_round(
+    redis_server: EmbeddedRedis, begin: Begin, wait_until: Wait, submit_job: Submit
+) -> None:
+    ledger = Counting(redis_server.url)
+    job_id = submit_job()
+    held = claim(ledger, lease=30)
+    keeper = begin(ledger)
+    rows: list[int] = []
+    keeper.hold(held)
+    keeper.list_in_flight(held, lambda: rows)
+    for expected in ([3], [3, 1], []):
+        rows[:] = expected
+        ledger.houses = 0
+        keeper.images_entered()
+        wait_until(lambda expected=expected: rows_of(ledger, job_id) == expected, f"{expected} is told", 0.15)
+        assert ledger.houses <= 1
+
+
+def rows_of(ledger: Ledger, job_id: str) -> list[int]:
+    lease = json.loads(ledger._redis.hget(redis_keys.job(job_id, "leased"), "0"))
+    return list(lease.get("rows", []))
+
+
+class Counting(Ledger):
+    """Counts its reaps: one a round."""
+
+    houses = 0
+
+    def reap(self) -> int:
+        self.houses += 1
+        return super().reap()
+
+
+class Troubled(Ledger):
+    """Every renewal raises the next of `errors`, while there are some."""
+
+    errors: Sequence[Exception] = ()
+    renewals = 0
+
+    def renew(self, claims: Mapping[Claim, Sequence[int]], lease: float) -> list[LeaseState]:
+        self.renewals += 1
+        if self.renewals <= len(self.errors):
+            raise self.errors[self.renewals - 1]
+        return super().renew(claims, lease)
+
+
+def test_it_outlives_an_outage_and_even_a_defect_and_says_each_once(
+    redis_server: EmbeddedRedis,
+    begin: Begin,
+    wait_until: Wait,
+    caplog: pytest.LogCaptureFixture,
+    submit_job: Submit,
+) -> None:
+    ledger = Troubled(redis_server.url)
+    away = LedgerUnavailable("Redis does not answer")
+    ledger.errors = (away, away, away, ZeroDivisionError("a defect"))
+    job_id = submit_job()
+    held = claim(ledger, lease=30)
+    keeper = begin(ledger)
+    keeper.hold(held)
+    wait_until(ledger.workers, "it goes on after five rounds")
+    assert keeper.state(held) == "held"
+    assert ledger.status(job_id).shards_leased == 1
+    assert caplog.text.count("Redis does not answer; trying on") == 1
+    assert caplog.text.count("ZeroDivisionError: a defect") == 1

@@ -1,0 +1,106 @@
+"""Whatever way work under a lease ends, the ledger is told."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from jobs.errors import JobError, LeaseLost, LedgerUnavailable, OutputError
+from jobs.ledger.job import Claim
+from worker.engine.renderer import Stopped
+from worker.lease.lease import GiveBack, Lease
+
+CLAIM = Claim("shard", "cats-1", "incarnation", "3", "000001-aa", b"")
+
+
+class Told:
+    """A ledger and a keeper that write down what they are told."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, ...]] = []
+        self.now = "held"
+        self.away = False
+
+    def release(self, claim: Claim) -> None:
+        self._call("release")
+
+    def refuse(self, claim: Claim, worker: str, reason: str) -> None:
+        self._call("refuse", worker, reason)
+
+    def state(self, claim: Claim) -> str:
+        return self.now
+
+    def _call(self, *call: str) -> None:
+        self.calls.append(call)
+        if self.away:
+            raise LedgerUnavailable("Redis does not answer")
+
+
+class Doing:
+    """Work that ends as it is told to."""
+
+    def __init__(self, end: BaseException | str) -> None:
+        self._end = end
+
+    def run(self) -> str:
+        if isinstance(self._end, str):
+            return self._end
+        raise self._end
+
+    def report(self, ended: str) -> dict[str, Any]:
+        return {"ended": ended}
+
+
+@pytest.fixture
+def told() -> Told:
+    return Told()
+
+
+def a_lease(told: Told, stop: threading.Event | None = None) -> Lease:
+    event = threading.Event() if stop is None else stop
+    return Lease(CLAIM, ledger=told, keeper=told, worker="w1", stop=event)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("end", "ended", "calls"),
+    [
+        ("committed", "committed", []),
+        (GiveBack("cancelled"), "cancelled", [("release",)]),
+        (Stopped(), "released", [("release",)]),
+        (LeaseLost("gone"), "lost", []),
+        (JobError("gone"), "lost", []),
+        (LedgerUnavailable("away"), "lost", []),
+        (OutputError("read-only"), "refused", [("refuse", "w1", "read-only")]),
+        (KeyError("x"), "refused", [("refuse", "w1", "KeyError: 'x'")]),
+    ],
+)
+def test_each_end_is_told_to_the_ledger(
+    told: Told, end: BaseException | str, ended: str, calls: list[tuple[str, ...]]
+) -> None:
+    assert a_lease(told).carry_out(Doing(end)) == {"ended": ended}
+    assert told.calls == calls
+
+
+@pytest.mark.parametrize("end", [Stopped(), OutputError("read-only")])
+def test_a_redis_that_is_away_leaves_it_to_the_lease(told: Told, end: Exception) -> None:
+    told.away = True
+    a_lease(told).carry_out(Doing(end))
+    assert len(told.calls) == 1
+
+
+def test_a_check_raises_what_should_end_the_work(told: Told) -> None:
+    stop = threading.Event()
+    lease = a_lease(told, stop)
+    lease.check()
+    told.now = "ending"
+    with pytest.raises(GiveBack, match="cancelled"):
+        lease.check()
+    told.now = "lost"
+    with pytest.raises(LeaseLost):
+        lease.check()
+    told.now = "held"
+    stop.set()
+    with pytest.raises(GiveBack, match="released"):
+        lease.check()

@@ -1,0 +1,1 @@
+"""Samples images with diffusers' models: the denoiser, compiled schedulers, texts and precision."""

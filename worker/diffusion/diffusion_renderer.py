@@ -1,0 +1,316 @@
+"""The renderer that paints with a diffusion model: text, denoising and decoding, side by side."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import PIL
+import torch
+import transformers
+
+from jobs.errors import ImagemillError, RenderError
+from jobs.output.metadata import imagemill_version
+from jobs.request import ImageRequest
+from worker.diffusion.denoiser import Denoiser, LatentImage
+from worker.diffusion.sampling import sample
+from worker.engine.renderer import (
+    Asked,
+    AskedT,
+    BrokenDevice,
+    Bucket,
+    OutOfMemory,
+    Picture,
+    Source,
+    Stopped,
+    rows_alone,
+)
+from worker.engine.slot_count import fewest_cheap_rows
+from worker.image_diffusion_model import ImageDiffusionModel, to_pixels
+
+Outcome = tuple[AskedT, Picture | ImagemillError]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Decoded:
+    """Pictures on their way from the device to the host."""
+
+    asked: Sequence[Asked]
+    pixels: torch.Tensor
+    finite: torch.Tensor
+    copied: Any
+    """torch.cuda.Event; None where nothing had to be copied."""
+
+    def here(self) -> bool:
+        """Whether they have arrived."""
+        return self.copied is None or bool(self.copied.query())
+
+    def pictures(self) -> list[tuple[Asked, Picture]]:
+        """Waits for the copy."""
+        if self.copied is not None:
+            self.copied.synchronize()
+        each = zip(self.asked, self.pixels.numpy(), self.finite.tolist(), strict=False)
+        return [(asked, Picture(pixels, finite)) for asked, pixels, finite in each]
+
+
+class DiffusionRenderer:
+    """Paints with `model`; text encoder, UNet and VAE each see one shape all the time.
+
+    Texts are encoded in batches of as many as there are rows, pictures decoded in batches of a quarter of
+    them. What fills no batch is padded, so that an image's bytes follow from its request alone.
+    """
+
+    def __init__(self, model: ImageDiffusionModel) -> None:
+        self._model = model
+        self.precision = model.precision.name
+        self.device = _kind_of(model)
+        self.versions = {
+            "torch": str(torch.__version__),
+            "diffusers": str(diffusers.__version__),
+            "transformers": str(transformers.__version__),
+            "pillow": str(PIL.__version__),
+            "imagemill": imagemill_version(),
+        }
+        self._measured: dict[tuple[int, int], int] = {}
+
+    def forwards(self, request: ImageRequest) -> int:
+        """How many forwards the image stays in its rows."""
+        try:
+            return self._model.scheduler_table(request.scheduler, request.num_inference_steps).forwards
+        except RenderError:  # said when the image is to enter
+            return request.num_inference_steps
+
+    def measure_rows(self, height: int, width: int) -> int:
+        """The rows that suit pictures of this size on this device; measured once."""
+        if (height, width) not in self._measured:
+            denoisers: dict[int, Denoiser] = {}
+
+            def seconds(rows: int) -> float:
+                with _device_errors():
+                    if rows not in denoisers:
+                        denoisers[rows] = self._full_denoiser(height, width, rows)
+                        # Not timed: the first compiles the UNet, or chooses the GPU's kernels.
+                        self._seconds_of_forward(denoisers[rows])
+                    return self._seconds_of_forward(denoisers[rows])
+
+            self._measured[height, width] = fewest_cheap_rows(seconds)
+        return self._measured[height, width]
+
+    def render(
+        self, bucket: Bucket, source: Source[AskedT], stop: Callable[[], bool]
+    ) -> Iterator[list[Outcome[AskedT]]]:
+        """Paint until the source gives no more; see `Renderer.render`."""
+        with _device_errors():
+            yield from self._render(bucket, source, stop)
+
+    def _render(
+        self, bucket: Bucket, source: Source[AskedT], stop: Callable[[], bool]
+    ) -> Iterator[list[Outcome[AskedT]]]:
+        exact = bucket.mode == "exact"
+        denoiser = self._model.denoiser(bucket.height, bucket.width, bucket.rows, padded=exact)
+        together = max(1, bucket.rows // 4)
+        outcomes: list[Outcome[AskedT]] = []
+        undecoded: list[tuple[LatentImage, torch.Tensor]] = []
+        copying: list[_Decoded] = []
+        stopped = False
+
+        def take(free_rows: int) -> list[LatentImage]:
+            entering: list[LatentImage] = []
+            while asked := source.take(free_rows - sum(image.rows for image in entering)):
+                images, failed = self._prepare(asked, source, bucket.rows)
+                entering += images
+                outcomes.extend(failed)
+            return entering
+
+        for finished in sample(denoiser, take):
+            stopped = stop()
+            undecoded += finished
+            while len(undecoded) >= together or (undecoded and (stopped or not denoiser.running)):
+                copying.append(self._decode(undecoded[:together], together if exact else 1))
+                del undecoded[:together]
+            if stopped:  # what is finished is still handed over
+                break
+            while copying and copying[0].here():
+                outcomes += copying.pop(0).pictures()  # type: ignore[arg-type]
+            ready = outcomes.copy()
+            outcomes.clear()
+            yield ready
+        for decoded in copying:
+            outcomes += decoded.pictures()  # type: ignore[arg-type]
+        yield outcomes
+        if stopped:
+            raise Stopped
+
+    def render_alone(
+        self, request: ImageRequest, init_latents: np.ndarray | None, stop: Callable[[], bool]
+    ) -> Picture:
+        """The picture by itself and in fp32; see `Renderer.render_alone`."""
+        with _device_errors(), self._model.in_fp32():
+            denoiser = self._model.denoiser(request.height, request.width, rows_alone(request))
+            embeds = self._embeds([request], [], rows_alone(request))
+            waiting = [self._latent_image(_Alone(request, init_latents), embeds)]
+            for finished in sample(denoiser, lambda _free: [waiting.pop()] if waiting else []):
+                for image, latents in finished:
+                    return self._decode([(image, latents)], 1).pictures()[0][1]
+                if stop():
+                    raise Stopped
+        raise AssertionError("sampling ends with a picture")
+
+    def _prepare(
+        self, asked: Sequence[AskedT], source: Source[AskedT], rows: int
+    ) -> tuple[list[LatentImage], list[Outcome[AskedT]]]:
+        """The images as the denoiser takes them; of those that cannot be, the error."""
+        upcoming = [order.request for order in source.upcoming(rows)]
+        embeds = self._embeds([order.request for order in asked], upcoming, rows)
+        images: list[LatentImage] = []
+        failed: list[Outcome[AskedT]] = []
+        for order in asked:
+            try:
+                images.append(self._latent_image(order, embeds))
+            except ImagemillError as error:
+                failed.append((order, error))
+        return images, failed
+
+    def _embeds(
+        self, requests: Sequence[ImageRequest], ahead: Sequence[ImageRequest], batch: int
+    ) -> dict[str, torch.Tensor]:
+        texts = _texts(requests)
+        embeds = self._model.get_text_embeds(texts, batch=batch, ahead=_texts(ahead))
+        return dict(zip(texts, embeds, strict=True))
+
+    def _latent_image(self, asked: Asked, embeds: dict[str, torch.Tensor]) -> LatentImage:
+        request = asked.request
+        return self._model.latent_image(
+            asked,
+            embeds[request.prompt],
+            embeds[request.negative_prompt] if request.guided else None,
+            guidance_scale=request.guidance_scale,
+            num_inference_steps=request.num_inference_steps,
+            scheduler=request.scheduler,
+            seed=request.seed,
+            height=request.height,
+            width=request.width,
+            latents=asked.init_latents,
+        )
+
+    @torch.inference_mode()
+    def _decode(self, finished: Sequence[tuple[LatentImage, torch.Tensor]], batch: int) -> _Decoded:
+        """Starts to decode images, in a batch filled up to `batch`, and to copy them to the host."""
+        latents = torch.stack([latents for _image, latents in finished])
+        padding = latents.new_zeros(max(0, batch - len(latents)), *latents.shape[1:])
+        decoded = self._model.decode_img_latents(torch.cat([latents, padding]))[: len(latents)]
+        finite = latents.isfinite().flatten(1).all(1) & decoded.isfinite().flatten(1).all(1)
+        pixels = to_pixels(decoded)
+        asked = [image.key for image, _latents in finished]
+        if pixels.device.type != "cuda":
+            return _Decoded(asked, pixels.cpu(), finite.cpu(), None)
+        copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        on_host = [
+            torch.empty(part.shape, dtype=part.dtype, pin_memory=True).copy_(part, non_blocking=True)
+            for part in (pixels, finite)
+        ]
+        copied.record()
+        return _Decoded(asked, on_host[0], on_host[1], copied)
+
+    def _full_denoiser(self, height: int, width: int, rows: int) -> Denoiser:
+        """A denoiser whose rows all hold an image, for the next 50 forwards."""
+        denoiser = self._model.denoiser(height, width, rows)
+        embeds = self._model.get_text_embeds([""], batch=1)[0]
+        for seed in range(rows):
+            denoiser.enter(
+                self._model.latent_image(
+                    None,
+                    embeds,
+                    None,
+                    guidance_scale=1.0,
+                    num_inference_steps=50,
+                    scheduler="DDIM",
+                    seed=seed,
+                    height=height,
+                    width=width,
+                )
+            )
+        return denoiser
+
+    def _seconds_of_forward(self, denoiser: Denoiser) -> float:
+        began = time.perf_counter()
+        denoiser.step()
+        if self._model.device.type == "cuda":
+            torch.cuda.synchronize(self._model.device)
+        return time.perf_counter() - began
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Alone:
+    request: ImageRequest
+    init_latents: np.ndarray | None
+
+
+def _texts(requests: Sequence[ImageRequest]) -> list[str]:
+    """Every text of the requests once: what guides away first, because many share it."""
+    negatives = [request.negative_prompt for request in requests if request.guided]
+    return list(dict.fromkeys([*negatives, *(request.prompt for request in requests)]))
+
+
+def _kind_of(model: ImageDiffusionModel) -> str:
+    """What bytes depend on beside versions."""
+    kind = torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else _kind_of_cpu()
+    return ", ".join([kind, *model.options])
+
+
+def _kind_of_cpu() -> str:
+    """Model, instructions and threads: oneDNN and MKL choose kernels by the first two, threads cut sums."""
+    kind = f"cpu {_cpu_model()} {torch.backends.cpu.get_cpu_capability()}"
+    onednn = os.environ.get("ONEDNN_MAX_CPU_ISA")
+    limit = [] if onednn is None else [f"oneDNN {onednn}"]
+    threads = torch.get_num_threads()
+    return ", ".join([kind, *limit, f"{threads} thread{'s'[: threads > 1]}"])
+
+
+def _cpu_model() -> str:
+    """Without its clock: "Intel(R) Xeon(R) Platinum 8370C CPU"; where nothing tells it, the architecture."""
+    known = Path("/proc/cpuinfo")
+    for line in known.read_text().splitlines() if known.exists() else []:
+        name, _, value = line.partition(":")
+        if name.strip() == "model name":
+            return " ".join(value.partition("@")[0].split())
+    return platform.processor() or platform.machine()
+
+
+_OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "CUDA out of memory",
+    "CUDA driver error: out of memory",
+    "Triton Error [CUDA]: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+_BROKEN_DEVICE = ("CUBLAS_STATUS_EXECUTION_FAILED", "CUDNN_STATUS_EXECUTION_FAILED")
+
+
+@contextmanager
+def _device_errors() -> Iterator[None]:
+    """Tells errors of the device from those of a request."""
+    try:
+        yield
+    except RuntimeError as error:
+        told = str(error)
+        # torch's two classes are not all: the CPU's allocator, cuBLAS, cuDNN and Triton only say it.
+        of_device = isinstance(error, torch.AcceleratorError)
+        if (
+            isinstance(error, torch.OutOfMemoryError)
+            or any(words in told for words in _OUT_OF_MEMORY)
+            or (of_device and "out of memory" in told)
+        ):
+            raise OutOfMemory(told) from error
+        if of_device or any(words in told for words in _BROKEN_DEVICE):
+            raise BrokenDevice(told) from error
+        raise

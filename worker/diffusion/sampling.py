@@ -1,0 +1,26 @@
+"""The sampling loop: schedule, run, retire; batched by step, tensors in, tensors out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+import torch
+
+from worker.diffusion.denoiser import Denoiser, LatentImage
+
+
+def sample(
+    denoiser: Denoiser, take: Callable[[int], Iterable[LatentImage]]
+) -> Iterator[list[tuple[LatentImage, torch.Tensor]]]:
+    """Denoise what `take` gives until it gives no more, as StableDiffusionPipeline denoises each alone.
+
+    take(free_rows): the images that enter before the next forward, at most so many rows of them. Yields
+    after every forward the images that it finished, with their latents [C,h,w] float32: often none. Whoever
+    leaves the loop, leaves between two steps.
+    """
+    while True:
+        for image in take(denoiser.free_rows):
+            denoiser.enter(image)
+        if not denoiser.running:
+            return
+        yield denoiser.step()

@@ -1,0 +1,104 @@
+"""Prompts to embeddings: batched, each text once, the last ones kept."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from typing import Any
+
+import torch
+
+from worker.diffusion.precision import Precision
+
+log = logging.getLogger(__name__)
+
+_KEPT = 128
+"""Embeddings in the cache: 30 MB at Stable Diffusion's 77 x 768 in float32. Four batches where those are
+more: what was encoded ahead has to be there still when it is asked for."""
+
+
+class TextEmbeds:
+    """A tokenizer, its text encoder, and a cache of what they last said."""
+
+    def __init__(self, tokenizer: Any, text_encoder: Any) -> None:
+        self._tokenizer = tokenizer
+        self._text_encoder = text_encoder
+        # A tokenizer whose files do not tell its window answers 10**30.
+        self._window = int(min(tokenizer.model_max_length, text_encoder.config.max_position_embeddings))
+        self._kept: OrderedDict[tuple[str, int, str], torch.Tensor] = OrderedDict()
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(L, D): tokens of the window, and the encoder's width."""
+        return self._window, int(self._text_encoder.config.hidden_size)
+
+    def get(
+        self,
+        texts: Sequence[str],
+        precision: Precision,
+        device: torch.device,
+        *,
+        batch: int | None = None,
+        ahead: Iterable[str] = (),
+    ) -> torch.Tensor:
+        """The last hidden states of B texts: [B,L,D] in the precision's dtype of weights.
+
+        Texts are encoded `batch` at a time, equal ones once, in batches that are always full: the
+        embedding of a text follows from it and `batch` alone. What fills a batch up is `ahead`, texts that
+        are asked for soon, then the last text again. batch None is B, and gives what diffusers' pipeline
+        gives for B prompts. A text longer than the encoder's window is cut; a warning names what was lost.
+        A text that breaks the encoder raises when it is asked for, never while it is only ahead.
+        """
+        size = len(texts) if batch is None else batch
+        keys = [(precision.name, size, text) for text in texts]
+        result = {key: self._kept[key] for key in keys if key in self._kept}
+        missing = [text for text in dict.fromkeys(texts) if (precision.name, size, text) not in self._kept]
+        lacking = len(missing)
+        if missing:
+            others = (text for text in dict.fromkeys(ahead) if text not in missing)
+            coming = (text for text in others if (precision.name, size, text) not in self._kept)
+            missing += list(islice(coming, -len(missing) % size))
+        for start in range(0, len(missing), size):
+            rows = missing[start : start + size]
+            try:
+                encoded = self._encode(rows, size, precision, device)
+            except Exception as error:
+                if start + len(rows) <= lacking:
+                    raise
+                # It may be one of those ahead that is to blame, and those asked for are innocent.
+                log.info("%s: encoding once more, without texts ahead (%s)", type(error).__name__, error)
+                rows = missing[start:lacking]
+                encoded = self._encode(rows, size, precision, device)
+            for text, embeds in zip(rows, encoded, strict=False):
+                # A copy, or one kept row would keep its whole batch in memory.
+                kept = embeds.to(precision.weights, copy=True)
+                result[precision.name, size, text] = self._kept[precision.name, size, text] = kept
+        for key in keys:
+            self._kept.move_to_end(key)
+        most = _KEPT if batch is None else max(_KEPT, 4 * batch)
+        while len(self._kept) > most:
+            self._kept.popitem(last=False)
+        return torch.stack([result[key] for key in keys])
+
+    @torch.no_grad()
+    def _encode(
+        self, rows: Sequence[str], size: int, precision: Precision, device: torch.device
+    ) -> torch.Tensor:
+        """[size,L,D]: the rows' embeddings, and the last row's again where they are fewer than `size`."""
+        window = self._window
+        texts = [*rows, *[rows[-1]] * (size - len(rows))]
+        whole = self._tokenizer(texts, verbose=False).input_ids
+        for text, ids in dict(zip(texts, whole, strict=True)).items():
+            if len(ids) > window:
+                lost = self._tokenizer.decode(ids[window - 1 : -1])
+                log.warning("prompt cut at %d tokens: %r: left out: %r", window, text, lost)
+        tokens = self._tokenizer(
+            texts, padding="max_length", max_length=window, truncation=True, return_tensors="pt"
+        )
+        masked = getattr(self._text_encoder.config, "use_attention_mask", False)
+        mask = tokens.attention_mask.to(device) if masked else None
+        with precision.computing(device):
+            encoded: torch.Tensor = self._text_encoder(tokens.input_ids.to(device), attention_mask=mask)[0]
+        return encoded

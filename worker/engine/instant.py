@@ -1,0 +1,82 @@
+"""The stand-in renderer `instant`: cheap pictures without torch, for tests and for measuring the queue."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from jobs.errors import ImagemillError
+from jobs.output.metadata import imagemill_version
+from jobs.request import ImageRequest
+from worker.engine.renderer import AskedT, Bucket, Picture, Source, Stopped
+
+_ROWS = 16
+_BLOCKS = 8
+_NAP = 0.02
+
+
+class InstantRenderer:
+    """Draws colour blocks that follow from the image_id, after `seconds` a micro-batch.
+
+    Prompts that begin with "!raise" raise RuntimeError, with "!black" give one flat colour, with "!nan" give
+    a picture that is not finite, alone as among others, with "!die" kill the process: a test's way to a bad
+    image.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self.device, self.precision = "cpu", "fp32"
+        self.versions = {"imagemill": imagemill_version()}
+
+    def forwards(self, request: ImageRequest) -> int:
+        """One for every image."""
+        return 1
+
+    def measure_rows(self, height: int, width: int) -> int:
+        """Always the same: there is nothing to measure."""
+        return _ROWS
+
+    def render(
+        self, bucket: Bucket, source: Source[AskedT], stop: Callable[[], bool]
+    ) -> Iterator[list[tuple[AskedT, Picture | ImagemillError]]]:
+        """The pictures of one micro-batch after another; the latents are not looked at."""
+        while asked := source.take(bucket.rows):
+            self._wait(stop)
+            yield [(one, _draw(one.request)) for one in asked]
+
+    def render_alone(
+        self, request: ImageRequest, init_latents: np.ndarray | None, stop: Callable[[], bool]
+    ) -> Picture:
+        """The same picture as among others, and the same misfortune."""
+        self._wait(stop)
+        return _draw(request)
+
+    def _wait(self, stop: Callable[[], bool]) -> None:
+        end = time.monotonic() + self._seconds
+        while True:
+            if stop():
+                raise Stopped
+            left = end - time.monotonic()
+            if left <= 0:
+                return
+            time.sleep(min(_NAP, left))
+
+
+def _draw(request: ImageRequest) -> Picture:
+    if request.prompt.startswith("!die"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if request.prompt.startswith("!raise"):
+        raise RuntimeError(f"the stand-in model was asked to fail: {request.prompt!r}")
+    shape = (request.height, request.width, 3)
+    if request.prompt.startswith("!black"):
+        return Picture(np.zeros(shape, np.uint8), finite=True)
+    digest = hashlib.shake_128(request.image_id.encode()).digest(_BLOCKS * _BLOCKS * 3)
+    blocks = np.frombuffer(digest, np.uint8).reshape(_BLOCKS, _BLOCKS, 3)
+    # Sizes are multiples of 8, so 8 x 8 blocks fill a picture evenly.
+    pixels = blocks.repeat(request.height // _BLOCKS, 0).repeat(request.width // _BLOCKS, 1)
+    return Picture(pixels, finite=not request.prompt.startswith("!nan"))

@@ -1,0 +1,1 @@
+"""What is written when nothing of a job is left to render."""

@@ -1,0 +1,195 @@
+"""The end of a job, on disk: what describes the output as a whole."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import logging
+import platform
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jobs.errors import LeaseLost
+from jobs.output.card import Contents, contents, dataset_card, is_ours
+from jobs.output.durable import remove_temporaries, write_atomically
+from jobs.output.metadata import Failure, imagemill_version
+from jobs.output.output import Output
+from worker.finish.preview import contact_sheet, spread
+
+log = logging.getLogger(__name__)
+
+_VERSIONS_OF = ("torch", "diffusers", "transformers", "pillow")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobReport:
+    """How a job went. Times are ISO 8601 in UTC, `2026-01-31T12:00:00Z`."""
+
+    job_id: str
+    manifest: Mapping[str, Any]
+    outcome: str
+    """In the ledger's words: complete, failures, cancelled or stopped."""
+    reason: str | None = None
+    """Why it ended otherwise than by finishing."""
+    images: int
+    """Images that the job was to render; those that the output held already are not among them."""
+    done: int
+    failed: int
+    flagged: int = 0
+    """Done and kept, but doubted: one flat colour."""
+    submitted_at: str
+    started_at: str | None
+    """None when no worker ever claimed a shard of it."""
+    finished_at: str
+    workers: Sequence[str]
+    broken: Mapping[int, str] = field(default_factory=dict)
+    """Shards that could not be read, and why: their images are neither done nor failed."""
+
+
+def finish_output(
+    output: Output,
+    report: JobReport,
+    *,
+    attempt: str = "1",
+    check: Callable[[], None] = lambda: None,
+    preview: bool = True,
+) -> None:
+    """Write failures.jsonl, preview.jpg (`preview`), README.md and, last, job.json; then take the spool away.
+
+    First, shards get what a crash right after their commit kept from them (`StoredShard.complete`). What
+    killed writers left goes; nobody else writes there by then.
+    Safe to run again, also after a crash in its middle: the same output and report give the same files.
+    failures.jsonl exists only when something failed that the output does not hold. The spool of a job that
+    left images neither done nor failed (it was cancelled) stays: the next submission adopts from it. A
+    README.md without our mark is somebody's own and stays as it is, which the log says. `check` is called
+    before anything is touched that may be a newer job's by then; it raises to end that.
+    Raises OutputError where a shard's metadata cannot be read, LeaseLost when a newer job has begun.
+    """
+    own = output.spool / "finish" / attempt
+    own.mkdir(parents=True, exist_ok=True)
+    check()
+    for shard in output.shards():
+        output.stored(shard).complete()
+    found = contents(output)
+    failures = output.failures()
+    try:
+        _describe(output, found, failures, own, preview=preview)
+        check()
+        for folder in (output.path, output.private, output.jobs):
+            remove_temporaries(folder)
+        text = json.dumps(_job_json(report, found, len(failures)), ensure_ascii=False, indent=2)
+        write_atomically(output.path / "job.json", f"{text}\n".encode(), through=own)
+    except FileNotFoundError:
+        if own.exists():
+            raise
+        raise LeaseLost(
+            f"{output.path}: another job has begun there; what describes it is that one's"
+        ) from None
+    whole = report.done + report.failed >= report.images
+    left = _attempts(output) if whole else [own]
+    check()
+    _remove_from_spool(output, left)
+
+
+def _describe(
+    output: Output, found: Contents, failures: Sequence[Failure], own: Path, *, preview: bool
+) -> None:
+    """Write failures.jsonl, preview.jpg and README.md through `own`, or take away what would tell of nothing.
+
+    Who begins a job takes `own` away (`Output.close_attempts`): whoever slept until then, and be it right
+    before a rename, changes nothing of a newer job's.
+    """
+    lines = "".join(f"{failure.to_json()}\n" for failure in failures).encode()
+    sheet = _preview(output, found) if found.total and preview else b""
+    for name, data in (("failures.jsonl", lines), ("preview.jpg", sheet)):
+        if data:
+            write_atomically(output.path / name, data, through=own)
+        elif (output.path / name).exists():
+            (output.path / name).rename(own / name)
+    if found.total:
+        card = dataset_card(found, failures=len(failures), preview=preview)
+        _write_card(output.path / "README.md", card, own)
+
+
+def _attempts(output: Output) -> list[Path]:
+    """What lies in the spool's folders. What a link leads to is not this output's."""
+    if output.spool.is_symlink():
+        return []
+    folders = [folder for folder in output.spool.glob("*") if folder.is_dir() and not folder.is_symlink()]
+    return [one for folder in folders for one in folder.iterdir()]
+
+
+def _remove_from_spool(output: Output, left: Sequence[Path]) -> None:
+    """Take away what attempts left, and nothing of a newer job's, however long this process slept before."""
+    for one in left:
+        if one.is_dir() and not one.is_symlink():
+            shutil.rmtree(one, ignore_errors=True)
+        else:
+            one.unlink(missing_ok=True)
+    for folder in (*output.spool.glob("*"), output.spool):
+        with suppress(OSError):  # somebody writes there
+            folder.rmdir()
+
+
+def _write_card(readme: Path, card: str, own: Path) -> None:
+    if readme.exists() and not is_ours(readme.read_text(encoding="utf-8", errors="replace")):
+        log.warning("%s is not imagemill's card: it stays as it is, and no new card was written", readme)
+        return
+    write_atomically(readme, card.encode(), through=own)
+
+
+def _job_json(report: JobReport, found: Contents, failures: int) -> dict[str, Any]:
+    return {
+        "job_id": report.job_id,
+        "outcome": report.outcome,
+        "reason": report.reason,
+        "images": {
+            "asked": report.images,
+            "done": report.done,
+            "failed": report.failed,
+            "flagged": report.flagged,
+        },
+        "output": {"images": found.total, "shards": len(found.images), "failures": failures},
+        "times": {
+            "submitted": report.submitted_at,
+            "started": report.started_at,
+            "finished": report.finished_at,
+        },
+        "workers": list(report.workers),
+        "set_aside": {str(shard): reason for shard, reason in report.broken.items()},
+        "versions": {"imagemill": imagemill_version(), "python": platform.python_version(), **_versions()},
+        "manifest": report.manifest,
+    }
+
+
+def _versions() -> dict[str, str]:
+    """The versions installed here, without importing anything: torch takes seconds."""
+    found = {}
+    for name in _VERSIONS_OF:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _preview(output: Output, found: Contents) -> bytes:
+    """The contact sheet's file. Pictures are read one by one: a hundred large ones fill a memory."""
+    wanted, start = spread(found.total), 0
+    chosen: dict[int, list[dict[str, Any]]] = {}
+    for shard, count in found.images.items():
+        here = {index - start for index in wanted if start <= index < start + count}
+        if here:
+            chosen[shard] = [row for i, row in enumerate(output.rows(shard)) if i in here]
+        start += count
+    sizes = {row["file_name"]: (row["width"], row["height"]) for rows in chosen.values() for row in rows}
+    pictures = (
+        picture
+        for shard, rows in chosen.items()
+        for picture in output.pictures(shard, {row["file_name"] for row in rows})
+    )
+    return contact_sheet(sizes, pictures)

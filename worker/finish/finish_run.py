@@ -1,0 +1,56 @@
+"""The finishing of one job, under a lease: its files, then its end in the ledger."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from jobs.errors import OutputError
+from jobs.failpoints import failpoint
+from jobs.ledger.job import JobSpec
+from jobs.output.output import Output
+from worker.finish.finish import finish_output
+from worker.finish.job_report import job_report
+from worker.lease.disk_space import DiskSpace
+from worker.lease.lease import Lease
+
+log = logging.getLogger(__name__)
+
+
+class FinishRun:
+    """Finishes one job that has nothing left to render."""
+
+    def __init__(self, lease: Lease, spec: JobSpec, *, root: Path, space: DiskSpace) -> None:
+        self._lease, self._spec, self._root, self._space = lease, spec, root, space
+
+    def run(self) -> str:
+        """Writes what describes the output as a whole and ends the job; "finished"."""
+        claim, ledger = self._lease.claim, self._lease.ledger
+        output = Output(Path(self._spec.output))
+        output.check_within(self._root)
+        report = job_report(ledger, claim.job_id, output, self._spec)
+        # The report is a few kB and frees the spool: it need not wait for the watermark.
+        write = partial(
+            finish_output,
+            output,
+            report,
+            attempt=claim.attempt,
+            check=self._lease.confirm,
+            preview=not claim.all_suspect,
+        )
+        if claim.all_suspect:
+            log.warning("workers died over the end of %s: no preview.jpg is made of it", claim.job_id)
+        try:
+            self._space.write(output, write, self._lease.check, watermark=False)
+        except OSError as error:
+            raise OutputError(f"{output.path}: {error}") from None
+        failpoint("before finish")
+        ledger.finish(claim)
+        failpoint("after finish")
+        return "finished"
+
+    def report(self, ended: str) -> dict[str, Any]:
+        """What was done, as the task's result shows it."""
+        return {"job": self._lease.claim.job_id, "ended": ended}

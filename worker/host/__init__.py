@@ -1,0 +1,1 @@
+"""One worker process a GPU, kept alive."""

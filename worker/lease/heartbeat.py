@@ -1,0 +1,136 @@
+"""The thread that keeps leases: renews them, reaps others' dead ones, beats the heart, tops up wake-ups."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from jobs.errors import LedgerUnavailable
+from jobs.ledger.job import Claim, LeaseState
+from jobs.ledger.ledger import Ledger
+
+log = logging.getLogger(__name__)
+_LAST_CALL = 2.0
+"""Seconds for the call to Redis that the thread may be in when it is told to end."""
+_BETWEEN = 0.1
+"""Seconds between two renewals, however often images enter the rows."""
+
+
+class Keeper:
+    """Renews what this process has claimed, each second or third of a lease, and keeps the ledger's house.
+
+    `facts` gives the heartbeat's facts; `top_up` is called with the number of claims that wait whenever no
+    wake-up is left in the queue, so that a lost message costs a second and never a job.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        worker: str,
+        *,
+        lease: float,
+        models: tuple[str, ...],
+        facts: Callable[[], Mapping[str, str | int | float]],
+        top_up: Callable[[int], None],
+    ) -> None:
+        self._ledger, self._worker, self._lease, self._models = ledger, worker, lease, models
+        self._facts, self._top_up = facts, top_up
+        self._states: dict[Claim, LeaseState] = {}
+        self._listings: dict[Claim, Callable[[], Sequence[int]]] = {}
+        self._lock = threading.Lock()
+        self._topping_up = threading.Lock()
+        self._ended = threading.Event()
+        self._entered = threading.Event()
+        self._failing: set[str] = set()
+        """Duties that fail for now, which was said."""
+        self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the thread and takes the worker off the list."""
+        self._ended.set()
+        self._entered.set()
+        if self._thread.is_alive():
+            self._thread.join(_LAST_CALL)
+        try:
+            self._ledger.forget_worker(self._worker)
+        except LedgerUnavailable:
+            log.info("Redis is away: this worker's heartbeat ends by itself")
+
+    def hold(self, claim: Claim) -> None:
+        """Renews a claim from now on."""
+        with self._lock:
+            self._states[claim] = "held"
+
+    def drop(self, claim: Claim) -> None:
+        """Renews a claim no more."""
+        with self._lock:
+            del self._states[claim]
+            self._listings.pop(claim, None)
+
+    def list_in_flight(self, claim: Claim, listing: Callable[[], Sequence[int]]) -> None:
+        """Has each renewal of a claim say which images a death of this process would cost."""
+        with self._lock:
+            self._listings[claim] = listing
+
+    def images_entered(self) -> None:
+        """Renews soon, for other images are in flight now."""
+        self._entered.set()
+
+    def state(self, claim: Claim) -> LeaseState:
+        """What the last renewal said of a claim; lost when it is not held here any more."""
+        with self._lock:
+            return self._states.get(claim, "lost")
+
+    def renew(self) -> None:
+        """Renews all claims now. Raises LedgerUnavailable."""
+        with self._lock:
+            listings = {claim: self._listings.get(claim) for claim in self._states}
+        in_flight = {claim: [] if listing is None else listing() for claim, listing in listings.items()}
+        for claim, state in zip(in_flight, self._ledger.renew(in_flight, self._lease), strict=True):
+            with self._lock:
+                if claim in self._states:
+                    self._states[claim] = state
+
+    def _run(self) -> None:
+        while not self._ended.is_set():
+            round_ends = time.monotonic() + min(1.0, self._lease / 3)
+            self._try("leases", self._keep_house)
+            while (left := round_ends - time.monotonic()) > 0 and self._entered.wait(left):
+                if self._ended.is_set():
+                    return
+                self._entered.clear()
+                self._try("leases", self.renew)
+                self._ended.wait(_BETWEEN)
+
+    def _try(self, name: str, duty: Callable[[], None]) -> None:
+        try:
+            duty()
+            self._failing.discard(name)
+        except LedgerUnavailable as error:
+            if name not in self._failing:
+                log.warning("%s; trying on", error)
+            self._failing.add(name)
+        except Exception:
+            # A keeper that dies would let every lease run out: say it and try again.
+            log.exception("keeping the leases failed; trying on")
+
+    def _keep_house(self) -> None:
+        self.renew()
+        self._ledger.reap()
+        self._ledger.heartbeat(self._worker, self._facts())
+        if self._ledger.queued() == 0 and (waiting := self._ledger.waiting(self._worker, self._models)):
+            # Celery has connections of its own: one that hangs must not hold the renewals up.
+            threading.Thread(target=self._send, args=(waiting,), name="top-up", daemon=True).start()
+
+    def _send(self, waiting: int) -> None:
+        if self._topping_up.acquire(blocking=False):
+            try:
+                self._try("wake-ups", lambda: self._top_up(waiting))
+            finally:
+                self._topping_up.release()

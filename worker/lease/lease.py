@@ -1,0 +1,111 @@
+"""Work under a lease: whatever way it ends, the ledger is told."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
+
+from jobs.errors import BrokenShard, ImagemillError, JobError, LeaseLost, LedgerUnavailable
+from jobs.ledger.job import Claim
+from jobs.ledger.ledger import Ledger
+from worker.engine.renderer import Stopped
+from worker.lease.heartbeat import Keeper
+
+log = logging.getLogger(__name__)
+Result = TypeVar("Result")
+
+
+class GiveBack(Exception):
+    """The claim goes back to the ledger unfinished; `ended` is what the report says."""
+
+    def __init__(self, ended: str) -> None:
+        super().__init__(ended)
+        self.ended = ended
+
+
+class Work(Protocol):
+    """A shard to render, or a job to finish."""
+
+    def run(self) -> str:
+        """Does it and returns how it ended, in a word or two; every other end is raised."""
+
+    def report(self, ended: str) -> dict[str, Any]:
+        """What was done, as the task's result shows it."""
+
+
+class Lease:
+    """A claim that this process holds, and the two things to ask of it while working."""
+
+    def __init__(
+        self, claim: Claim, *, ledger: Ledger, keeper: Keeper, worker: str, stop: threading.Event
+    ) -> None:
+        self.claim, self.ledger = claim, ledger
+        self._keeper, self._worker, self._stop = keeper, worker, stop
+
+    def check(self) -> None:
+        """Raises LeaseLost when another attempt holds the claim, GiveBack when the work should end early."""
+        state = self._keeper.state(self.claim)
+        if state == "lost":
+            raise LeaseLost(f"{self.claim.job_id}: {self.claim.shard} is another attempt's by now")
+        if state == "ending":
+            raise GiveBack("cancelled")
+        if self._stop.is_set():
+            raise GiveBack("released")
+
+    def confirm(self) -> None:
+        """The same, by what the ledger says now: this process may have slept since it was asked last."""
+        self.patiently(self._keeper.renew)
+        self.check()
+
+    def list_in_flight(self, listing: Callable[[], Sequence[int]]) -> None:
+        """From now on each renewal says which images of the job a death of this process would cost."""
+        self._keeper.list_in_flight(self.claim, listing)
+
+    def patiently(self, call: Callable[[], Result]) -> Result:
+        """Makes a ledger call until Redis answers; raises GiveBack when told to stop meanwhile."""
+        while True:
+            try:
+                return call()
+            except LedgerUnavailable as error:
+                log.warning("%s; waiting", error)
+                if self._stop.wait(1.0):
+                    raise GiveBack("released") from None
+
+    def carry_out(self, work: Work) -> dict[str, Any]:
+        """Does the work and tells the ledger how it ended: done, given back, lost, or refused here."""
+        return work.report(self._end(work))
+
+    def _end(self, work: Work) -> str:
+        try:
+            return work.run()
+        except GiveBack as end:
+            self._tell(lambda: self.ledger.release(self.claim))
+            return end.ended
+        except Stopped:
+            self._tell(lambda: self.ledger.release(self.claim))
+            return "released"
+        except (LeaseLost, JobError, LedgerUnavailable) as error:
+            log.warning("%s; leaving it", error)
+            return "lost"
+        except BrokenShard as error:
+            reason = str(error)
+            log.error("%s: shard %s is set aside: %s", self.claim.job_id, self.claim.shard, reason)
+            self._tell(lambda: self.ledger.set_aside(self.claim, reason))
+            return "set aside"
+        except (ImagemillError, OSError) as error:
+            reason = str(error)
+            log.error("this worker does not take %s: %s", self.claim.job_id, reason)
+        except Exception as error:
+            # Without a refusal a defect here would be met again at every lease, and nobody would know.
+            reason = f"{type(error).__name__}: {error}"
+            log.exception("unforeseen; this worker does not take %s", self.claim.job_id)
+        self._tell(lambda: self.ledger.refuse(self.claim, self._worker, reason))
+        return "refused"
+
+    def _tell(self, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except LedgerUnavailable as error:
+            log.warning("%s: the lease runs out", error)

@@ -1,0 +1,1 @@
+"""One claimed shard, from its requests to its commit."""

@@ -1,0 +1,296 @@
+"""A shard's images on their way to disk: each durable on its own, then all of them visible in one step.
+
+    .imagemill/spool/00003/000002-5f3a9c1e/images/000030000.png   000002-5f3a9c1e names the attempt
+    .imagemill/spool/00003/000002-5f3a9c1e/metadata/IMAGE_ID.json this file's rename makes it done on disk
+
+The commit is the layout's (`jobs.output`): one step that the system refuses when the shard is there. An
+attempt writes only into a folder that it made itself, so a late or frozen one can spoil nothing. Metadata
+files are named by image_id so that a later attempt, even of another job, finds what it can adopt by listing
+names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from jobs.errors import LeaseLost, OutputError
+from jobs.output.durable import fsync_folder, write_atomically
+from jobs.output.metadata import Failure, metadata_row
+from jobs.output.output import Output
+from jobs.output.stored_shard import LayoutName, image_key, shard_number
+from jobs.request import Entry
+from worker.encode import SUFFIXES, Pixels, encode
+from worker.engine.renderer import RenderedBy
+
+_PICTURE = re.compile("[0-9]{9,}[.][a-z]+")
+
+
+@dataclass(frozen=True, slots=True)
+class _Saved:
+    """One image in the spool, as its metadata file says it."""
+
+    image_id: str
+    file_name: str
+    sha256: str
+    rendered: Mapping[str, Any]
+    flagged: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What a committed shard holds."""
+
+    image_ids: Sequence[str]
+    """In the shard's order."""
+    flagged: Sequence[str]
+    """Those of them that are doubted."""
+    failures: Sequence[Failure]
+
+
+def committed_shard(output: Output, shard: int) -> Committed:
+    """What another attempt committed. Raises OutputError when its files cannot be read."""
+    rows = list(output.rows(shard))
+    return Committed(
+        [str(row["image_id"]) for row in rows],
+        [str(row["image_id"]) for row in rows if row.get("flagged") is not None],
+        output.shard_failures(shard),
+    )
+
+
+class ShardStore:
+    """One attempt's hold on one shard.
+
+    Order of use: `adopt`, then `save` from any number of threads, then, when all have returned, `commit`.
+
+    Every method raises LeaseLost when another attempt committed the shard and took the spool away. OSErrors
+    pass as the system gives them and leave no half file: after ENOSPC or EDQUOT the same call may be made
+    again once there is space.
+    """
+
+    def __init__(
+        self,
+        output: Output,
+        shard: int,
+        attempt: str,
+        entries: Sequence[Entry],
+        *,
+        job_id: str,
+        column_names: Sequence[str],
+        adopt_below: int,
+        layout: LayoutName = "files",
+    ) -> None:
+        """`column_names`: the user's columns of the whole job. `adopt_below`: the job's first shard number;
+        what lies in the spool below it was left by jobs that ended.
+
+        Raises OutputError where this machine cannot commit in `layout`.
+        """
+        self._output, self._shard, self._entries = output, shard, entries
+        self._stored = output.stored(shard, layout)
+        self._job_id, self._columns, self._adopt_below = job_id, column_names, adopt_below
+        self._saved: dict[int, _Saved] = {}
+        self._lock = threading.Lock()
+        self.folder = output.spool_folder(shard, attempt)
+        self._stored.check_writable(output.private)
+        with self._held():
+            try:
+                self._images.mkdir(parents=True)
+            except FileExistsError:
+                # Attempts never share a folder, whoever named them.
+                self.folder = self.folder.with_name(f"{attempt}-{secrets.token_hex(4)}")
+                self._images.mkdir(parents=True)
+            self._metadata.mkdir()
+
+    @property
+    def _images(self) -> Path:
+        return self.folder / "images"
+
+    @property
+    def _metadata(self) -> Path:
+        return self.folder / "metadata"
+
+    def adopt(self) -> list[int]:
+        """Take over what earlier attempts finished; the positions, ascending.
+
+        Looked for in the shard's other spool folders and in those of shards below `adopt_below`. An image is
+        taken when its image_id is that of a position here and its file has the SHA-256 that its metadata
+        says; whatever else lies there is left aside.
+        """
+        wanted = {entry.request.image_id: position for position, entry in enumerate(self._entries)}
+        for source in self._earlier_attempts():
+            for name in _listing(source / "metadata"):
+                position = wanted.get(name.removesuffix(".json"))
+                if position is not None and position not in self._saved:
+                    self._adopt_one(source, name, position)
+        return sorted(self._saved)
+
+    def save(
+        self, position: int, pixels: Pixels, rendered_by: RenderedBy, flagged: str | None = None
+    ) -> None:
+        """Encode the image ([H, W, 3]) and make it done on disk.
+
+        `flagged` says what is odd about it. Thread-safe.
+        Raises RenderError when the request cannot be written in its format.
+        """
+        request = self._entries[position].request
+        data = encode(pixels, request)
+        file_name = self._file_name(position)
+        digest = hashlib.sha256(data).hexdigest()
+        saved = _Saved(request.image_id, file_name, digest, asdict(rendered_by), flagged)
+        with self._held():
+            write_atomically(self._images / file_name, data)
+        self._record(position, saved)
+
+    def flagged(self) -> set[int]:
+        """The positions of images that are done but doubted."""
+        with self._lock:
+            return {position for position, saved in self._saved.items() if saved.flagged is not None}
+
+    def commit(self, failures: Sequence[Failure]) -> bool:
+        """Make the shard appear in the output, whole, and take its spool away.
+
+        False when it is there already: then another attempt committed it and nothing here was used (see
+        `committed_shard`). A failure of an image that is done is left out. Raises ValueError when a position
+        is neither done nor failed, OutputError when something else stands in the shard's place.
+        """
+        if self._output.committed(self._shard):
+            self._remove_spool()
+            return False
+        failed = {failure.position: failure for failure in failures if failure.position not in self._saved}
+        open_positions = set(range(len(self._entries))) - set(self._saved) - set(failed)
+        if open_positions:
+            raise ValueError(f"shard {self._shard}: {sorted(open_positions)} are neither done nor failed")
+        rows = [self._row(position) for position in sorted(self._saved)]
+        with self._held():
+            self._remove_strays()
+            try:
+                self._stored.commit(self._images, rows, [failed[position] for position in sorted(failed)])
+            except FileExistsError as error:
+                if not self._output.committed(self._shard):
+                    raise OutputError(
+                        f"{error.filename2 or error.filename} is in the way: it is not a shard that "
+                        "imagemill wrote; move it elsewhere"
+                    ) from None
+                self._remove_spool()
+                return False
+        self._remove_spool()
+        return True
+
+    def _earlier_attempts(self) -> Iterator[Path]:
+        own = self.folder.parent
+        below = [
+            folder
+            for name in sorted(_listing(self._output.spool))
+            if (number := shard_number(name)) is not None
+            and number < self._adopt_below
+            and (folder := own.with_name(name)) != own
+        ]
+        for shard_folder in (own, *below):
+            for attempt in sorted(_listing(shard_folder)):
+                source = shard_folder / attempt
+                # What a link leads to is not this output's: nobody checked where that is.
+                links = (shard_folder, source, source / "images", source / "metadata")
+                if source != self.folder and not any(folder.is_symlink() for folder in links):
+                    yield source
+
+    def _adopt_one(self, source: Path, name: str, position: int) -> None:
+        saved = _read_saved(source / "metadata" / name)
+        if saved is None or saved.image_id != self._entries[position].request.image_id:
+            return
+        file = source / "images" / saved.file_name
+        if file.is_symlink() or not file.is_file():
+            return
+        own = self._images / self._file_name(position)
+        with self._held():
+            try:
+                os.link(file, own)
+            except FileNotFoundError:
+                return
+            except OSError:
+                write_atomically(own, file.read_bytes())  # a file system without hard links
+            # Only now, on what is ours: the earlier attempt may be alive and writing.
+            if hashlib.sha256(own.read_bytes()).hexdigest() != saved.sha256:
+                own.unlink()
+                return
+            fsync_folder(self._images)
+        self._record(position, replace(saved, file_name=own.name))
+
+    def _record(self, position: int, saved: _Saved) -> None:
+        data = json.dumps(asdict(saved), ensure_ascii=False).encode()
+        with self._held():
+            write_atomically(self._metadata / f"{saved.image_id}.json", data)
+        with self._lock:
+            self._saved[position] = saved
+
+    def _row(self, position: int) -> dict[str, Any]:
+        saved = self._saved[position]
+        return metadata_row(
+            self._entries[position],
+            file_name=saved.file_name,
+            sha256=saved.sha256,
+            job_id=self._job_id,
+            rendered=saved.rendered,
+            flagged=saved.flagged,
+            column_names=self._columns,
+        )
+
+    def _file_name(self, position: int) -> str:
+        return image_key(self._shard, position) + SUFFIXES[self._entries[position].request.image_format]
+
+    def _remove_strays(self) -> None:
+        """What a save left behind that never got as far as its metadata file."""
+        expected = {saved.file_name for saved in self._saved.values()}
+        for file in self._images.iterdir():
+            if file.name not in expected:
+                file.unlink()
+
+    def _remove_spool(self) -> None:
+        # A late attempt may be writing into its own folder there; what it leaves goes when the job finishes.
+        shutil.rmtree(self.folder.parent, ignore_errors=True)
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            # Of a spool that is being taken away, the folder of images may still be there.
+            gone = not self._images.exists() or self._output.committed(self._shard)
+            if error.errno not in {errno.ENOENT, errno.ESTALE} or not gone:
+                raise
+            raise LeaseLost(
+                f"shard {self._shard} of {self._output.path}: another attempt committed it and took "
+                f"{self.folder} away; its images are in the output"
+            ) from None
+
+
+def _read_saved(file: Path) -> _Saved | None:
+    """What the metadata file says; None for anything but a whole one."""
+    if file.is_symlink() or not file.is_file():
+        return None
+    try:
+        saved = _Saved(**json.loads(file.read_bytes()))
+        RenderedBy(**saved.rendered)
+        json.dumps(asdict(saved), ensure_ascii=False).encode()
+    except (OSError, ValueError, TypeError, RecursionError):
+        return None
+    texts = (saved.image_id, saved.file_name, saved.sha256)
+    sound = all(isinstance(text, str) for text in texts) and _PICTURE.fullmatch(saved.file_name)
+    return saved if sound and isinstance(saved.flagged, str | None) else None
+
+
+def _listing(folder: Path) -> list[str]:
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        return [entry.name for entry in folder.iterdir()]
+    return []
