@@ -5,16 +5,16 @@
 A mix is 60 or 240 images whose steps (10, 20, 30, 40), guidance (1, 3, 5, 7.5) and scheduler (LMS, DDIM,
 Euler, DPM++ 2M) are drawn by a seed; a uniform job is 96 images with the same settings. Three arms, in turn:
 diffusers' pipeline called for each image; called for groups of up to 8 images with identical settings; and
-the worker's engine with 16 rows, every picture handed over as pixels. All end with pictures on the host,
-nothing is saved. UNet calls and the rows of each are counted; time is the process's CPU time on one thread,
+the worker's engine with 16 slots, every picture handed over as pixels. All end with pictures on the host,
+nothing is saved. UNet calls and the slots of each are counted; time is the process's CPU time on one thread,
 and a ratio is the median over rounds.
 
-Three regimes, and what a row costs alone and among others is measured beside them. Overhead-bound: the
-built-in model at 64x64. Compute-bound: a random UNet of more channels at 128x128. Flat: one whose row costs
+Three regimes, and what a slot costs alone and among others is measured beside them. Overhead-bound: the
+built-in model at 64x64. Compute-bound: a random UNet of more channels at 128x128. Flat: one whose slot costs
 nearly the same in any batch, at 256x256, where batching can gain next to nothing and padding can only lose.
 
-"Least" are the rows that the images need, 2 a step where guided. Rows are counted over --mixes seeds, time is
-taken on the first. The last line is JSON.
+"Least" are the slots that the images need, 2 a step where guided. Slots are counted over --mixes seeds, time
+is taken on the first. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ from worker.diffusion.build_scheduler import build_scheduler
 from worker.diffusion.diffusion_renderer import DiffusionRenderer
 from worker.diffusion.pipelines import load_model
 from worker.engine.engine import Engine
-from worker.engine.renderer import Bucket, Pipeline, rows_alone
+from worker.engine.renderer import Bucket, Pipeline, slots_alone
 from worker.engine.request_queue import Finished, Order, Outcome
 from worker.image_diffusion_model import ImageDiffusionModel
 
-ROWS, GROUP = 16, 8
+SLOTS, GROUP = 16, 8
 STEPS, GUIDANCE, SCHEDULERS = (10, 20, 30, 40), (1.0, 3.0, 5.0, 7.5), ("LMS", "DDIM", "Euler", "DPM++ 2M")
 PIPELINE = Pipeline("benchmark", "1", "fp32")
 
@@ -84,8 +84,8 @@ class Run:
     """CPU time."""
     calls: int
     """Of the UNet."""
-    rows: int
-    """Row evaluations."""
+    slots: int
+    """Slot evaluations."""
 
 
 class Arms:
@@ -104,12 +104,12 @@ class Arms:
             requires_safety_checker=False,
         )
         self._pipe.set_progress_bar_config(disable=True)
-        self._calls = self._rows = 0
+        self._calls = self._slots = 0
         model.unet.register_forward_pre_hook(self._count)
 
     def _count(self, _unet: Any, arguments: Sequence[Any]) -> None:
         self._calls += 1
-        self._rows += len(arguments[0])
+        self._slots += len(arguments[0])
 
     def one_by_one(self, requests: Sequence[ImageRequest]) -> Run:
         """diffusers' pipeline, called for each image."""
@@ -142,10 +142,10 @@ class Arms:
         )
 
     def _measure(self, work: Callable[[], object]) -> Run:
-        self._calls = self._rows = 0
+        self._calls = self._slots = 0
         began = time.process_time()
         work()
-        return Run(time.process_time() - began, self._calls, self._rows)
+        return Run(time.process_time() - began, self._calls, self._slots)
 
 
 @contextmanager
@@ -170,7 +170,7 @@ def render(engine: Engine, requests: Sequence[ImageRequest]) -> None:
             failures.append(outcome)
         arrived.release()
 
-    bucket = Bucket(PIPELINE, requests[0].height, requests[0].width, ROWS)
+    bucket = Bucket(PIPELINE, requests[0].height, requests[0].width, SLOTS)
     engine.submit([Order(bucket, each, None, deliver) for each in requests])
     for _ in requests:
         arrived.acquire()
@@ -178,9 +178,9 @@ def render(engine: Engine, requests: Sequence[ImageRequest]) -> None:
         raise SystemExit(f"{len(failures)} images came out bad: {failures[0]}")
 
 
-def least_rows(requests: Sequence[ImageRequest]) -> int:
-    """Row evaluations that the images need."""
-    return sum(each.num_inference_steps * rows_alone(each) for each in requests)
+def least_slots(requests: Sequence[ImageRequest]) -> int:
+    """Slot evaluations that the images need."""
+    return sum(each.num_inference_steps * slots_alone(each) for each in requests)
 
 
 def around(shapes: ImageDiffusionModel, channels: tuple[int, int]) -> ImageDiffusionModel:
@@ -211,17 +211,17 @@ def around(shapes: ImageDiffusionModel, channels: tuple[int, int]) -> ImageDiffu
 
 
 @torch.inference_mode()
-def row_cost(model: ImageDiffusionModel, size: int, rows: int) -> float:
-    """Milliseconds of CPU time that a row takes among `rows` rows."""
+def slot_cost(model: ImageDiffusionModel, size: int, slots: int) -> float:
+    """Milliseconds of CPU time that a slot takes among `slots` slots."""
     config = model.unet.config
-    inputs = torch.randn(rows, config.in_channels, size // 8, size // 8)
-    embeds = torch.randn(rows, 32, config.cross_attention_dim)
+    inputs = torch.randn(slots, config.in_channels, size // 8, size // 8)
+    embeds = torch.randn(slots, 32, config.cross_attention_dim)
     taken = []
     for _ in range(8):
         began = time.process_time()
-        model.unet(inputs, torch.ones(rows), encoder_hidden_states=embeds)
+        model.unet(inputs, torch.ones(slots), encoder_hidden_states=embeds)
         taken.append(time.process_time() - began)
-    return min(taken) / rows * 1e3
+    return min(taken) / slots * 1e3
 
 
 def in_turn(arms: Arms, requests: Sequence[ImageRequest], rounds: int) -> dict[str, list[Run]]:
@@ -245,7 +245,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--mixes", type=int, default=5, help="mixes whose rows are counted")
+    parser.add_argument("--mixes", type=int, default=5, help="mixes whose slots are counted")
     parser.add_argument("--rounds", type=int, default=3, help="of the overhead-bound arms")
     parser.add_argument("--compute-rounds", type=int, default=1, help="of the other regimes")
     options = parser.parse_args()
@@ -254,7 +254,7 @@ def main() -> None:
     heavy, flat = around(shapes, (128, 256)), around(shapes, (64, 128))
     regimes = {"overhead-bound": (shapes, 64), "compute-bound": (heavy, 128), "flat": (flat, 256)}
     costs = {
-        name: {rows: round(row_cost(model, size, rows), 2) for rows in (1, 2, 4, 8, 16)}
+        name: {slots: round(slot_cost(model, size, slots), 2) for slots in (1, 2, 4, 8, 16)}
         for name, (model, size) in regimes.items()
     }
     arms = Arms(shapes)
@@ -269,23 +269,23 @@ def main() -> None:
         ("flat", "30"): in_turn(Arms(flat), mix(30, 0, 256), options.compute_rounds),
     }
     counted = {
-        images: [(mix(images, seed), arms.engine(mix(images, seed)).rows) for seed in range(options.mixes)]
+        images: [(mix(images, seed), arms.engine(mix(images, seed)).slots) for seed in range(options.mixes)]
         for images in (60, 240)
     }
     show(costs, results)
     ratios = {
-        images: sum(rows for _, rows in sets) / sum(least_rows(requests) for requests, _ in sets)
+        images: sum(slots for _, slots in sets) / sum(least_slots(requests) for requests, _ in sets)
         for images, sets in counted.items()
     }
     for images, sets in counted.items():
-        each = ", ".join(f"{rows}/{least_rows(requests)}" for requests, rows in sets)
-        print(f"row evaluations of {options.mixes} mixes of {images}, engine/least: {each}")
+        each = ", ".join(f"{slots}/{least_slots(requests)}" for requests, slots in sets)
+        print(f"slot evaluations of {options.mixes} mixes of {images}, engine/least: {each}")
     small = results["overhead-bound", "60"]
     compute, even = results["compute-bound", "60"], results["flat", "30"]
     result = {
         "calls_ratio": round(small["engine"][0].calls / small["grouped"][0].calls, 3),
-        "rows_ratio_60": round(ratios[60], 3),
-        "rows_ratio_240": round(ratios[240], 3),
+        "slots_ratio_60": round(ratios[60], 3),
+        "slots_ratio_240": round(ratios[240], 3),
         "speed_vs_grouped": speed(small, "grouped"),
         "speed_vs_one": speed(small, "one by one"),
         "uniform": speed(results["overhead-bound", "uniform 96"], "grouped"),
@@ -294,7 +294,7 @@ def main() -> None:
         "flat_speed_vs_grouped": speed(even, "grouped"),
         "flat_speed_vs_one": speed(even, "one by one"),
         "speed_vs_grouped_240": speed(results["overhead-bound", "240"], "grouped"),
-        "row_ms": costs,
+        "slot_ms": costs,
     }
     print(json.dumps(result))
 
@@ -302,17 +302,17 @@ def main() -> None:
 def show(costs: dict[str, dict[int, float]], results: dict[tuple[str, str], dict[str, list[Run]]]) -> None:
     """The tables."""
     console = Console(width=110, file=sys.stdout)
-    table = Table("ms of a row among", *map(str, costs["overhead-bound"]))
+    table = Table("ms of a slot among", *map(str, costs["overhead-bound"]))
     for name, each in costs.items():
-        table.add_row(name, *map(str, each.values()))
+        table.add_slot(name, *map(str, each.values()))
     console.print(table)
     table = Table("regime", "images", "arm", "UNet calls", "rows", "CPU s", "engine is faster")
     for (regime, images), runs in results.items():
         for arm, taken in runs.items():
             seconds = statistics.median(run.seconds for run in taken)
             faster = "" if arm == "engine" else f"{speed(runs, arm)}x"
-            table.add_row(
-                regime, images, arm, str(taken[0].calls), str(taken[0].rows), f"{seconds:.2f}", faster
+            table.add_slot(
+                regime, images, arm, str(taken[0].calls), str(taken[0].slots), f"{seconds:.2f}", faster
             )
     console.print(table)
 

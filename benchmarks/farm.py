@@ -123,12 +123,12 @@ class Farm:
         """Raises SystemExit unless ledger and output have so many images, each once, and so many failures."""
         status = self.ledger.status(job_id)
         output = Output(Path(status.output))
-        rows = [row for shard in output.shards() for row in output.rows(shard)]
+        slots = [slot for shard in output.shards() for slot in output.slots(shard)]
         found = {
             "done": status.done,
             "bits": self.ledger.done_bits(job_id).count(),
-            "rows": len(rows),
-            "image_ids": len({row["image_id"] for row in rows}),
+            "rows": len(slots),
+            "image_ids": len({slot["image_id"] for slot in slots}),
             "pictures": len(output.held_image_ids()),
         }
         bad = {"failed": status.failed, "failures": len(output.failures())}

@@ -80,7 +80,7 @@ def paint(
     scheduler: str,
     steps: int,
     guidance: float,
-    rows: int | None,
+    slots: int | None,
 ) -> Arm:
     """A picture of each scene, in batches of 16, seeds from `SEED` on."""
     images: list[Image.Image] = []
@@ -97,7 +97,7 @@ def paint(
             guidance_scale=guidance,
             seeds=list(range(SEED + start, SEED + start + len(part))),
             scheduler=scheduler,
-            rows=rows,
+            slots=slots,
             progress=False,
         )
     seconds = time.monotonic() - began
@@ -116,7 +116,7 @@ def judged(*arms: Arm) -> Score:
     )
 
 
-def row(name: str, arm: Arm) -> str:
+def slot(name: str, arm: Arm) -> str:
     """A line of the table: each share with its standard error and its interval, rounded outwards."""
     count, cells = len(arm.images), []
     for share in astuple(judged(arm)):
@@ -161,7 +161,7 @@ def main() -> None:
     )
     parser.add_argument("--guidance", type=float, default=3.0)
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--rows", type=int, help="of a forward (default: what a batch needs)")
+    parser.add_argument("--batch-size", type=int, help="of a forward (default: what a batch needs)")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the 900 prompts (default: all)")
     parser.add_argument("--sheet", type=Path, help="save the first pictures of each sort here")
     chosen = parser.parse_args()
@@ -176,7 +176,7 @@ def main() -> None:
             model, fresh_scenes("one", BATCH, pairs(held_out=False), SEED + 1), scheduler, 2, chosen.guidance
         )
         arms = {
-            name: paint(model, scenes, scheduler, chosen.steps, chosen.guidance, chosen.rows)
+            name: paint(model, scenes, scheduler, chosen.steps, chosen.guidance, chosen.slots)
             for name, scenes in scenes_by_sort(chosen.scale).items()
         }
         results[scheduler] = figures(arms)
@@ -184,9 +184,9 @@ def main() -> None:
         print(f"\n{scheduler}, {chosen.steps} steps, guidance {chosen.guidance:g}")
         print(f"{'':<26}{'n':>4}  {heads.rstrip()}")
         for name, arm in arms.items():
-            print(row(name, arm))
+            print(slot(name, arm))
         for name, arm in arms.items():
-            print(row(f"{name}, shuffled", shuffled(arm)))
+            print(slot(f"{name}, shuffled", shuffled(arm)))
         print(f"{results[scheduler]['images_per_s']:.1f} images/s, batches of {BATCH}, 1 thread")
         if chosen.sheet is not None and scheduler == "DDIM":
             save_sheet(arms, chosen.sheet)
@@ -197,7 +197,7 @@ def main() -> None:
 
 
 def save_sheet(arms: dict[str, Arm], path: Path) -> None:
-    """Save the first 12 pictures of each sort, a sort a row."""
+    """Save the first 12 pictures of each sort, a sort a slot."""
     sheet = Image.new("RGB", (12 * SIZE, len(arms) * SIZE), "white")
     for down, arm in enumerate(arms.values()):
         for across, image in enumerate(arm.images[:12]):

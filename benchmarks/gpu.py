@@ -1,14 +1,14 @@
 """How near the engine comes to what a GPU can do, on Stable Diffusion 1.4 with random weights.
 
-    python benchmarks/gpu.py [--precision bf16] [--rows N] [--compile] [--channels-last]
+    python benchmarks/gpu.py [--precision bf16] [--batch-size N] [--compile] [--channels-last]
     python benchmarks/gpu.py --toy            (a tiny model, in seconds and without a GPU)
 
 Needs torch, diffusers, transformers, numpy and Pillow, and no download: UNet, VAE and text encoder are built
 from SD 1.4's configurations. In turn:
 
 1. the ceiling: a large matrix product in the precision, the median rate;
-2. the row curve: seconds of a UNet forward and of the engine's whole step by rows, until memory runs out; and
-   how often the host waits for the GPU inside a step, which should be never;
+2. the slot curve: seconds of a UNet forward and of the engine's whole step by slots, until memory runs out;
+   and how often the host waits for the GPU inside a step, which should be never;
 3. byte identity: pictures of mixed steps, schedulers and guidance painted alone, in order, shuffled and among
    others; the share of them with the same pixels every time;
 4. images a second, guided, until the last PNG is on disk: the engine, and diffusers' own pipeline, one by one
@@ -63,7 +63,7 @@ from worker.diffusion.diffusion_renderer import DiffusionRenderer
 from worker.diffusion.shapes_random import build as build_toy
 from worker.encode import encode
 from worker.engine.renderer import Bucket, OutOfMemory, Pipeline
-from worker.engine.slot_count import fewest_cheap_rows
+from worker.engine.slot_count import fewest_cheap_slots
 from worker.image_diffusion_model import ImageDiffusionModel
 
 GOAL: Final = 0.6
@@ -84,14 +84,14 @@ class Scale:
 
     size: int
     steps: tuple[int, ...]
-    rows: tuple[int, ...]
-    """Of the row curve."""
+    slots: tuple[int, ...]
+    """Of the slot curve."""
     matrix: int
     """Side of the ceiling's matrices."""
 
 
-FULL: Final = Scale(size=512, steps=(50, 20), rows=(1, 2, 4, 8, 16, 32, 64), matrix=8192)
-TOY: Final = Scale(size=64, steps=(6, 3), rows=(1, 2, 4), matrix=512)
+FULL: Final = Scale(size=512, steps=(50, 20), slots=(1, 2, 4, 8, 16, 32, 64), matrix=8192)
+TOY: Final = Scale(size=64, steps=(6, 3), slots=(1, 2, 4), matrix=512)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ class Parts:
 
 
 @dataclass(frozen=True, slots=True)
-class RowTime:
+class SlotTime:
     """Seconds of a forward of the bare UNet, and of the engine's step, which has such a forward in it."""
 
     forward: float
@@ -120,18 +120,18 @@ class Asked:
 
 
 class Line:
-    """Requests in the order given, none any more after `seconds`: what is in the rows by then is finished."""
+    """Requests in the order given, none after `seconds`: what is in the slots by then is finished."""
 
     def __init__(self, requests: Iterable[ImageRequest], seconds: float) -> None:
         self._asked = [Asked(request) for request in requests]
         self._ends = time.perf_counter() + seconds
 
-    def take(self, free_rows: int) -> list[Asked]:
+    def take(self, free_slots: int) -> list[Asked]:
         """The first that fit, and nobody overtakes: where an image stands follows from the order alone."""
         if time.perf_counter() > self._ends:
             return []
-        rows = itertools.accumulate(2 if asked.request.guided else 1 for asked in self._asked)
-        count = sum(1 for _ in itertools.takewhile(lambda total: total <= free_rows, rows))
+        slots = itertools.accumulate(2 if asked.request.guided else 1 for asked in self._asked)
+        count = sum(1 for _ in itertools.takewhile(lambda total: total <= free_slots, slots))
         taken, self._asked = self._asked[:count], self._asked[count:]
         return taken
 
@@ -248,8 +248,8 @@ def ceiling(model: ImageDiffusionModel, side: int) -> float:
 def image_flops(parts: Parts, size: int, latents: tuple[int, ...], window: int) -> Callable[[int], int]:
     """FLOPs of a guided image by its number of steps. parts: on the meta device.
 
-    Two UNet rows a step, one text (the negative prompt is encoded once for all), one decode; a multiplication
-    and an addition are two.
+    Two UNet slots a step, one text (the negative prompt is encoded once for all), one decode; a
+    multiplication and an addition are two.
     """
 
     def count(network: Callable[..., object], *inputs: torch.Tensor) -> int:
@@ -261,18 +261,18 @@ def image_flops(parts: Parts, size: int, latents: tuple[int, ...], window: int) 
         return torch.empty(shape, dtype=dtype, device="meta")
 
     embeds = empty(1, window, parts.text_encoder.config.hidden_size)
-    row = count(parts.unet, empty(1, *latents), empty(1), embeds)
+    slot = count(parts.unet, empty(1, *latents), empty(1), embeds)
     decode = count(parts.vae.decode, empty(1, *latents))
     text = count(parts.text_encoder, empty(1, window, dtype=torch.int64))
-    print(f"FLOPs: {row:.4g} a UNet row, {decode:.4g} a {size}x{size} decode, {text:.4g} a text")
-    return lambda steps: 2 * steps * row + decode + text
+    print(f"FLOPs: {slot:.4g} a UNet slot, {decode:.4g} a {size}x{size} decode, {text:.4g} a text")
+    return lambda steps: 2 * steps * slot + decode + text
 
 
-def filled_denoiser(model: ImageDiffusionModel, size: int, rows: int, schedulers: Sequence[str]) -> Any:
-    """The engine's rows, each with an unguided image of 50 steps in it."""
-    denoiser = model.denoiser(size, size, rows)
+def filled_denoiser(model: ImageDiffusionModel, size: int, slots: int, schedulers: Sequence[str]) -> Any:
+    """The engine's slots, each with an unguided image of 50 steps in it."""
+    denoiser = model.denoiser(size, size, slots)
     [embeds] = model.get_text_embeds("")
-    for seed, scheduler in zip(range(rows), itertools.cycle(schedulers), strict=False):
+    for seed, scheduler in zip(range(slots), itertools.cycle(schedulers), strict=False):
         image = model.latent_image(
             None,
             embeds,
@@ -288,54 +288,54 @@ def filled_denoiser(model: ImageDiffusionModel, size: int, rows: int, schedulers
     return denoiser
 
 
-def row_time(model: ImageDiffusionModel, size: int, rows: int) -> RowTime:
-    """Seconds of a forward and of a step with so many rows. Raises torch.OutOfMemoryError."""
-    denoiser = filled_denoiser(model, size, rows, ["DDIM"])
+def slot_time(model: ImageDiffusionModel, size: int, slots: int) -> SlotTime:
+    """Seconds of a forward and of a step with so many slots. Raises torch.OutOfMemoryError."""
+    denoiser = filled_denoiser(model, size, slots, ["DDIM"])
     weights, latents = model.precision.weights, latents_shape(model, size)
-    inputs = torch.randn(rows, *latents, device=model.device).to(weights)
+    inputs = torch.randn(slots, *latents, device=model.device).to(weights)
     if "channels last" in model.options:
         inputs = inputs.contiguous(memory_format=torch.channels_last)
-    timesteps = torch.linspace(1, 981, rows, device=model.device)
-    embeds = model.get_text_embeds([""]).expand(rows, -1, -1).contiguous()
+    timesteps = torch.linspace(1, 981, slots, device=model.device)
+    embeds = model.get_text_embeds([""]).expand(slots, -1, -1).contiguous()
 
     @torch.inference_mode()
     def forward() -> None:
         with model.precision.computing(model.device):
             model.unet(inputs, timesteps, encoder_hidden_states=embeds, return_dict=False)
 
-    return RowTime(median_seconds(forward, model.device), median_seconds(denoiser.step, model.device))
+    return SlotTime(median_seconds(forward, model.device), median_seconds(denoiser.step, model.device))
 
 
-def row_curve(model: ImageDiffusionModel, size: int, numbers: Sequence[int]) -> dict[int, RowTime]:
-    """Times by rows, as far as memory reaches."""
-    print(f"\n{'rows':>6} {'forward s':>10} {'a row s':>10} {'engine step s':>14}")
-    curve: dict[int, RowTime] = {}
-    for rows in numbers:
+def slot_curve(model: ImageDiffusionModel, size: int, numbers: Sequence[int]) -> dict[int, SlotTime]:
+    """Times by slots, as far as memory reaches."""
+    print(f"\n{'rows':>6} {'forward s':>10} {'a slot s':>10} {'engine step s':>14}")
+    curve: dict[int, SlotTime] = {}
+    for slots in numbers:
         try:
-            curve[rows] = at = row_time(model, size, rows)
+            curve[slots] = at = slot_time(model, size, slots)
         except torch.OutOfMemoryError:
-            print(f"{rows:6d} out of memory")
+            print(f"{slots:6d} out of memory")
             break
-        print(f"{rows:6d} {at.forward:10.4f} {at.forward / rows:10.4f} {at.step:14.4f}", flush=True)
+        print(f"{slots:6d} {at.forward:10.4f} {at.forward / slots:10.4f} {at.step:14.4f}", flush=True)
     return curve
 
 
-def rows_by(curve: dict[int, RowTime]) -> int:
-    """The rows that the product would choose by this curve."""
+def slots_by(curve: dict[int, SlotTime]) -> int:
+    """The slots that the product would choose by this curve."""
 
-    def seconds(rows: int) -> float:
-        if rows not in curve:
-            raise OutOfMemory(f"{rows} rows")
-        return curve[rows].step
+    def seconds(slots: int) -> float:
+        if slots not in curve:
+            raise OutOfMemory(f"{slots} slots")
+        return curve[slots].step
 
-    return fewest_cheap_rows(seconds)
+    return fewest_cheap_slots(seconds)
 
 
-def waits_in_a_step(model: ImageDiffusionModel, size: int, rows: int) -> list[str] | None:
+def waits_in_a_step(model: ImageDiffusionModel, size: int, slots: int) -> list[str] | None:
     """Where the host waits for the GPU in 3 steps, as torch warns of it; None without CUDA."""
     if model.device.type != "cuda":
         return None
-    denoiser = filled_denoiser(model, size, rows, ["DDIM", "Euler a"])
+    denoiser = filled_denoiser(model, size, slots, ["DDIM", "Euler a"])
     denoiser.step()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -393,11 +393,11 @@ Painted = Iterator[tuple[np.ndarray, ImageRequest]]
 
 
 def by_engine(
-    model: ImageDiffusionModel, rows: int, requests: Sequence[ImageRequest], seconds: float = float("inf")
+    model: ImageDiffusionModel, slots: int, requests: Sequence[ImageRequest], seconds: float = float("inf")
 ) -> Painted:
     """Pictures by the product's own loop, in the order in which they end."""
     size = requests[0].height
-    bucket = Bucket(Pipeline("random", "random", model.precision.name), size, size, rows)
+    bucket = Bucket(Pipeline("random", "random", model.precision.name), size, size, slots)
     for outcomes in DiffusionRenderer(model).render(bucket, Line(requests, seconds), lambda: False):
         for asked, outcome in outcomes:
             if isinstance(outcome, ImagemillError):
@@ -469,16 +469,16 @@ def save_all(painted: Painted) -> tuple[int, float]:
         return len(written), time.perf_counter() - began
 
 
-def share_identical(engine: Callable[[], ImageDiffusionModel], rows: int, size: int) -> float:
+def share_identical(engine: Callable[[], ImageDiffusionModel], slots: int, size: int) -> float:
     """The share of pictures whose pixels are the same alone, in order, shuffled and among others."""
 
     def paint(*groups: Sequence[ImageRequest]) -> dict[str, bytes]:
         model = engine()  # a new one: the last one's cache of texts would hide what the text encoder does
-        painted = itertools.chain.from_iterable(by_engine(model, rows, group) for group in groups)
+        painted = itertools.chain.from_iterable(by_engine(model, slots, group) for group in groups)
         return {request.image_id: pixels.tobytes() for pixels, request in painted}
 
-    # More than the rows hold: some of the subjects enter beside images that are half done.
-    everybody = mixed_requests(SUBJECTS + rows, size)
+    # More than the slots hold: some of the subjects enter beside images that are half done.
+    everybody = mixed_requests(SUBJECTS + slots, size)
     subjects = everybody[:SUBJECTS]
     random.Random(0).shuffle(everybody)
     alone = paint(*([subject] for subject in subjects))
@@ -502,8 +502,8 @@ def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--precision", default="auto", help="auto (bf16 on CUDA, else fp32), bf16, fp16, amp, fp32"
     )
-    parser.add_argument("--rows", type=int, help="of the engine's forwards; else as its own rule says")
-    parser.add_argument("--images", type=int, help="of an engine's arm; else four times what its rows hold")
+    parser.add_argument("--batch-size", type=int, help="of the engine's forwards; else as its own rule says")
+    parser.add_argument("--images", type=int, help="of an engine's arm; else four times what its slots hold")
     parser.add_argument("--size", type=int, help="height and width in pixels; else 512")
     parser.add_argument("--steps", type=int, nargs="+", help="else 50 and 20")
     parser.add_argument(
@@ -516,8 +516,8 @@ def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         if not torch.cuda.is_available() and not options.toy:
             parser.error("there is no CUDA device: say --toy for a tiny model, or --device cpu for hours")
         options.device = "cuda" if torch.cuda.is_available() else "cpu"
-    if options.rows is not None and options.rows < 2:
-        parser.error(f"--rows {options.rows}: a guided image takes 2")
+    if options.batch_size is not None and options.slots < 2:
+        parser.error(f"--batch-size {options.batch_size}: a guided image takes 2")
     if options.images is not None and options.images < 1:
         parser.error(f"--images {options.images}: at least 1")
     return options
@@ -560,21 +560,21 @@ def main() -> None:
     top = ceiling(model, scale.matrix)
     print(f"ceiling: {top / 1e12:.4g} TFLOP/s, products of {scale.matrix}x{scale.matrix}", flush=True)
 
-    curve = row_curve(model, size, scale.rows)
-    rows: int = rows_by(curve) if options.rows is None else options.rows
-    waits = waits_in_a_step(model, size, rows)
-    print(f"{rows} rows; the host waits in 3 steps: {'not on CUDA' if waits is None else waits or 'never'}")
+    curve = slot_curve(model, size, scale.slots)
+    slots: int = slots_by(curve) if options.batch_size is None else options.slots
+    waits = waits_in_a_step(model, size, slots)
+    print(f"{slots} slots; the host waits in 3 steps: {'not on CUDA' if waits is None else waits or 'never'}")
 
-    identical = {name: share_identical(engine, rows, size) for name, engine in engines.items()}
+    identical = {name: share_identical(engine, slots, size) for name, engine in engines.items()}
     for name, share in identical.items():
         print(f"{name}: {share:.1%} of {SUBJECTS} pictures have the same pixels in every company", flush=True)
 
-    images = 4 * (rows // 2) if options.images is None else options.images
+    images = 4 * (slots // 2) if options.images is None else options.images
     pipeline = diffusers_pipeline(model)
     arms: dict[str, tuple[Callable[..., Painted], int, int]] = {}
     """By name: what paints, its images, and those that warm it up."""
     for name, engine in engines.items():
-        arms[name] = (partial(by_engine, engine(), rows), images, rows)
+        arms[name] = (partial(by_engine, engine(), slots), images, slots)
     for name, together, count in (("one by one", 1, 4), (f"{TOGETHER} at a time", TOGETHER, 2 * TOGETHER)):
         arms[f"diffusers, {name}"] = (partial(by_diffusers, pipeline, model, together), count, together)
     for paint, _count, warming in arms.values():
@@ -594,12 +594,14 @@ def main() -> None:
         "model": "toy" if options.toy else "sd1.4, random weights",
         "precision": model.precision.name,
         "size": size,
-        "rows": rows,
+        "rows": slots,
         "channels_last": options.channels_last,
         "versions": versions,
         "ceiling_tflops": top / 1e12,
         "tflop_per_image": {str(steps): flops(steps) / 1e12 for steps in every_steps},
-        "row_curve": {str(rows): {"forward_s": at.forward, "step_s": at.step} for rows, at in curve.items()},
+        "slot_curve": {
+            str(slots): {"forward_s": at.forward, "step_s": at.step} for slots, at in curve.items()
+        },
         "waits_in_a_step": None if waits is None else len(waits),
         "images_per_s": images_per_s,
         "shares": shares,

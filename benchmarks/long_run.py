@@ -138,7 +138,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.images % options.jobs:
         parser.error(f"--images {options.images}: must be a multiple of --jobs, {options.jobs}")
-    with tempfile.TemporaryDirectory() as name, farm(Path(name), rows=16) as here:
+    with tempfile.TemporaryDirectory() as name, farm(Path(name), batch_size=16) as here:
         samples = render(here, options)
         staying = stay(here)
     tenths = [

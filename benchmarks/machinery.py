@@ -148,7 +148,7 @@ def main() -> None:
         status, seen = watch(ledger, job_id, client, flower)
         output = Output(folder / "out")
         files = len(list(output.path.glob("[0-9]*/*.png")))
-        image_ids = [row["image_id"] for shard in output.shards() for row in output.rows(shard)]
+        image_ids = [row["image_id"] for shard in output.shards() for row in output.records(shard)]
         began = time.monotonic()
         again = plan(prepare(manifest, Settings()), Settings())
         plan_seconds = time.monotonic() - began

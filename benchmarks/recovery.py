@@ -45,7 +45,7 @@ from jobs.settings import Settings
 from producer.embedded_redis import find_binary
 
 BATCH_SECONDS, BATCH = 0.5, 8
-"""A micro-batch's seconds and images; 16 rows, two an image."""
+"""A micro-batch's seconds and images; 16 slots, two an image."""
 LONG_SHARD = 96
 """Images of a shard that is still being rendered when something happens to it: six seconds."""
 SHORT_SHARD, SHORT_SHARDS = 16, 40
@@ -114,7 +114,7 @@ def moved(here: Farm, job_id: str, held: Lease) -> bool:
 def takeover(folder: Path, count: int, lease: float) -> list[Measured]:
     """A Celery process is killed in mid-shard."""
     seconds = []
-    with farm(folder, lease=lease, instant_seconds=BATCH_SECONDS, rows=2 * BATCH) as here:
+    with farm(folder, lease=lease, instant_seconds=BATCH_SECONDS, batch_size=2 * BATCH) as here:
         for worker, have_moved in relay(here, "takeover", count):
             here.celery(worker).kill()
             seconds += seconds_until(have_moved)
@@ -124,7 +124,7 @@ def takeover(folder: Path, count: int, lease: float) -> list[Measured]:
 def sigterm(folder: Path, count: int, lease: float) -> list[Measured]:
     """A worker is told to leave in mid-shard."""
     exits, moves = [], []
-    with farm(folder, lease=lease, instant_seconds=BATCH_SECONDS, rows=2 * BATCH) as here:
+    with farm(folder, lease=lease, instant_seconds=BATCH_SECONDS, batch_size=2 * BATCH) as here:
         for worker, have_moved in relay(here, "sigterm", count):
             process = here.workers[worker]
             process.terminate()
@@ -147,7 +147,7 @@ def outage(folder: Path, count: int, lease: float) -> list[Measured]:
     seconds = []
     with (
         ExitStack() as started,
-        farm(folder, lease=lease, instant_seconds=BATCH_SECONDS, rows=2 * BATCH) as here,
+        farm(folder, lease=lease, instant_seconds=BATCH_SECONDS, batch_size=2 * BATCH) as here,
     ):
         workers = {here.start_worker(), here.start_worker()}
         processes = {here.celery(worker).pid for worker in workers}
@@ -216,15 +216,15 @@ def main() -> None:
     for block in (sigterm, outage, takeover):
         with tempfile.TemporaryDirectory() as name:
             measured = {one.what: one.figures() for one in block(Path(name), options.tries, options.lease)}
-        for what, row in measured.items():
+        for what, slot in measured.items():
             print(
-                f"{what:<18}{row['n']:>4}{row['p50']:>8.2f}{row['p95']:>8.2f}{row['max']:>8.2f}"
-                f"  {row['bound']:<14}{'yes' if row['ok'] else 'NO'}",
+                f"{what:<18}{slot['n']:>4}{slot['p50']:>8.2f}{slot['p95']:>8.2f}{slot['max']:>8.2f}"
+                f"  {slot['bound']:<14}{'yes' if slot['ok'] else 'NO'}",
                 flush=True,
             )
         found |= measured
     print(json.dumps({"lease": options.lease, "exact": True, **found}))
-    sys.exit(0 if all(row["ok"] for row in found.values()) else 1)
+    sys.exit(0 if all(slot["ok"] for slot in found.values()) else 1)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python benchmarks/schedulers.py [--model shapes]
 
-All samplers, at guidance 1 and 7.5 and at 10 and 25 steps, share the forwards of one denoiser of 16 rows,
+All samplers, at guidance 1 and 7.5 and at 10 and 25 steps, share the forwards of one denoiser of 16 slots,
 each by its compiled table. StableDiffusionPipeline paints the same prompts and seeds one at a time, in
 float32. A difference is the largest of any pixel's, as floats 0 .. 1. Model and sampler amplify rounding: the
 last column is diffusers' pipeline against itself, the same image as the first of a batch of two. Where that
@@ -33,7 +33,7 @@ from worker.diffusion.sampling import sample
 from worker.engine.admission_queue import line_of
 from worker.image_diffusion_model import ImageDiffusionModel
 
-ROWS, SIZE, GOAL = 16, 64, 1e-5
+SLOTS, SIZE, GOAL = 16, 64, 1e-5
 GUIDANCE, STEPS = (1.0, 7.5), (10, 25)
 PROMPT = "a red circle in the middle on a white background"
 Case = tuple[str, float, int]
@@ -61,9 +61,9 @@ def mixed(model: ImageDiffusionModel) -> dict[Case, np.ndarray]:
         )
         for seed, (name, guidance, steps) in enumerate(cases())
     ]
-    waiting = line_of((image, image.rows, image.table.forwards) for image in images)
+    waiting = line_of((image, image.slots, image.table.forwards) for image in images)
     pictures: dict[Case, np.ndarray] = {}
-    for finished in sample(model.denoiser(SIZE, SIZE, ROWS), waiting.take):
+    for finished in sample(model.denoiser(SIZE, SIZE, SLOTS), waiting.take):
         for image, latents in finished:
             decoded = model.decode_img_latents(latents[None])[0]
             pictures[image.key] = (decoded / 2 + 0.5).clamp(0, 1).permute(1, 2, 0).numpy()
@@ -120,7 +120,7 @@ def main() -> None:
     table = Table("scheduler", "by its table", "largest difference", "diffusers against itself")
     for name, difference in ours.items():
         by_table = "yes" if name in compiled else f"no: {model.scheduler_table(name, STEPS[0]).reason}"
-        table.add_row(name, by_table, f"{difference:.1e}", f"{theirs[name]:.1e}")
+        table.add_slot(name, by_table, f"{difference:.1e}", f"{theirs[name]:.1e}")
     Console(width=110).print(table)
     result = {
         "compiled": len(compiled),

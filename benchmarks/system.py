@@ -4,9 +4,9 @@
 
 Three arms in turn, each round: diffusers' own batched pipeline; the bare engine (the worker's, every order
 handed over at once, its pixels thrown away); and the whole system (a Redis of its own, a real worker, images
-and metadata on disk). One torch thread and 16 rows in every arm. A job's time is the ledger's: from its first
-claim to the moment nothing was left to render; each job goes to a fresh output, in one worker that has loaded
-its model. Medians are over rounds; a ratio is the median of the rounds' ratios. The last line is JSON.
+and metadata on disk). One torch thread and 16 slots in every arm. A job's time is the ledger's: from its
+first claim to the moment nothing was left to render; each job goes to a fresh output, in one worker that has
+loaded its model. Medians are over rounds; a ratio is the median of the rounds' ratios. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ from worker.engine.engine import Engine
 from worker.engine.renderer import Bucket, Pipeline
 from worker.engine.request_queue import Order
 
-ROWS, STEPS, SIZE, GUIDANCE, SCHEDULER = 16, 20, 64, 7.5, "DDIM"
-PER_BATCH = ROWS // 2
+SLOTS, STEPS, SIZE, GUIDANCE, SCHEDULER = 16, 20, 64, 7.5, "DDIM"
+PER_BATCH = SLOTS // 2
 PIPELINE = Pipeline("shapes-random", BUILT_IN["shapes-random"].revision, "fp32")
 
 
@@ -72,7 +72,7 @@ def diffusers_arm(pipeline: object, images: int) -> float:
 def bare_arm(engine: Engine, images: int) -> float:
     """Seconds of the worker's own engine, pixels thrown away."""
     arrived = threading.Semaphore(0)
-    bucket = Bucket(PIPELINE, SIZE, SIZE, ROWS)
+    bucket = Bucket(PIPELINE, SIZE, SIZE, SLOTS)
     orders = [
         Order(bucket, request, None, lambda _outcome: arrived.release()) for request in requests(images)
     ]
@@ -144,7 +144,7 @@ def system(folder: Path) -> Iterator[System]:
             **os.environ,
             "IMAGEMILL_REDIS_URL": server.url,
             "IMAGEMILL_OUTPUT_ROOT": str(folder),
-            "IMAGEMILL_ROWS": str(ROWS),
+            "IMAGEMILL_BATCH_SIZE": str(SLOTS),
             "IMAGEMILL_TORCH_THREADS": "1",
             "IMAGEMILL_RUNTIME_DIR": str(folder),
             "OMP_NUM_THREADS": "1",
@@ -184,7 +184,7 @@ def main() -> None:
             seconds["bare"].append(bare_arm(engine, options.images))
             seconds["system"].append(whole.run(options.images))
     print(
-        f"{options.images} images, {SIZE}x{SIZE}, {STEPS} guided {SCHEDULER} steps, {ROWS} rows, "
+        f"{options.images} images, {SIZE}x{SIZE}, {STEPS} guided {SCHEDULER} steps, {SLOTS} slots, "
         "one torch thread"
     )
     print(f"{'arm':<12}{'median s':>10}{'images/s':>10}{'min s':>8}{'max s':>8}")

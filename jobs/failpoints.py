@@ -13,7 +13,7 @@ from typing import Literal
 Failpoint = Literal[
     "chunk stored",  # part of a submission
     "claimed",  # the ledger gave a shard or a finishing
-    "rendered",  # pictures left the rows
+    "rendered",  # pictures left the slots
     "before write",  # of any file that must be whole (`jobs.output.durable`); so are the next two
     "before rename",
     "after rename",

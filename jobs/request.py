@@ -65,7 +65,7 @@ class ImageRequest:
 
     @property
     def guided(self) -> bool:
-        """Whether the image takes two rows of a forward."""
+        """Whether the image takes two slots of a forward."""
         return self.guidance_scale > 1.0
 
     def to_json(self) -> str:

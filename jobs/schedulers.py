@@ -75,7 +75,7 @@ def find_scheduler(name: str) -> Scheduler:
 
 
 def row_evaluations(scheduler: str, steps: int, guided: bool) -> int:
-    """How many rows of UNet forwards an image takes: its forwards, twice when it is guided.
+    """How many slots of UNet forwards an image takes: its forwards, twice when it is guided.
 
     Heun and DPM2 look ahead in each step but the last; PNDM's second step is taken twice.
     """

@@ -12,6 +12,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from jobs.errors import SettingsError
 
 PREFIX = "IMAGEMILL_"
+_FORMER_NAMES = {"rows": "batch_size", "task_slots": "concurrency"}
+"""What a setting was called before; its variable is still read."""
 
 
 class Settings(BaseSettings):
@@ -31,15 +33,15 @@ class Settings(BaseSettings):
     lease: float = Field(30.0, ge=1.0, le=3600.0)
     """Seconds a shard stays claimed without renewal. Renewed each second, or each third of it if that is
     less. The same on all workers."""
-    rows: int | None = Field(None, ge=2, le=1024)
-    """Rows of one UNet forward (a guided image takes two); None: measured for a job."""
+    batch_size: int | None = Field(None, ge=2, le=1024)
+    """Slots of one forward (a guided image takes two); None: measured for each job."""
     mixed_hardware: bool = False
     """Whether a worker joins jobs that were begun on another kind of device: bytes may differ there."""
     torch_compile: bool = False
     """Whether the UNet runs through torch.compile: minutes at the start, faster forwards after."""
     channels_last: bool = False
     """Whether the UNet's images lie in the channels-last memory format, which convolutions on GPUs prefer."""
-    task_slots: int = Field(2, ge=1, le=64)
+    concurrency: int = Field(2, ge=1, le=64)
     """Shards that one worker process holds at a time; two keep the batch full from shard to shard."""
     min_free_disk: ByteSize = Field(ByteSize(1 << 30))
     """Below this much free space at the output, rendering pauses ("2GiB", "500MB" or bytes)."""
@@ -70,12 +72,23 @@ def load_settings() -> Settings:
     Raises SettingsError naming the variable, its value and what is allowed.
     """
     known = {PREFIX + name.upper() for name in Settings.model_fields}
+    former, given = dict[str, str](), dict[str, str]()
     for variable in sorted(os.environ):
-        if variable.upper().startswith(PREFIX) and variable.upper() not in known:
+        name = variable.upper().removeprefix(PREFIX).lower()
+        if variable.upper() in known or not variable.upper().startswith(PREFIX):
+            continue
+        if name not in _FORMER_NAMES:
             raise SettingsError(f"{variable}: no such setting; there are {', '.join(sorted(known))}")
+        now = _FORMER_NAMES[name]
+        if any(other.upper() == PREFIX + now.upper() for other in os.environ):
+            raise SettingsError(
+                f"{variable}: is now {PREFIX}{now.upper()}, which is set too: remove one of them"
+            )
+        former[now], given[now] = variable, os.environ[variable]
     try:
-        return Settings()  # type: ignore[call-arg]
+        return Settings(**given)  # type: ignore[arg-type]
     except ValidationError as error:
         first = error.errors()[0]
-        variable = PREFIX + str(first["loc"][0]).upper()
+        name = str(first["loc"][0])
+        variable = former.get(name, PREFIX + name.upper())
         raise SettingsError(f"{variable} = {first['input']!r}: {first['msg']}") from None

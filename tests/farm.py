@@ -120,7 +120,7 @@ class Farm:
             check=False,
         )
 
-    def rows(self) -> list[dict[str, object]]:
+    def records(self) -> list[dict[str, object]]:
         """Every metadata row of the output, checked to have its picture."""
         rows = []
         for file in sorted(self.output.glob("[0-9]*/metadata.jsonl")):
@@ -132,7 +132,7 @@ class Farm:
 
     def check_exact(self, job_id: str, images: int) -> None:
         """Files, metadata, bits and counters agree: every image once."""
-        rows = self.rows()
+        rows = self.records()
         assert len(rows) == images
         assert len({row["image_id"] for row in rows}) == images
         pictures = [file for file in self.output.glob("[0-9]*/*") if file.suffix != ".jsonl"]

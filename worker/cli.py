@@ -33,10 +33,12 @@ if TYPE_CHECKING:
     help="Which GPUs to claim, a process each: all that are free, any one of them, these, or none (CPU).",
 )
 @click.option(
+    "--batch-size",
     "--rows",
     type=click.IntRange(2, 1024),
     metavar="N",
-    help="Rows of one UNet forward. Default: IMAGEMILL_ROWS, else measured, once for a job and its workers.",
+    help="Slots of one forward; a guided image takes two. Default: IMAGEMILL_BATCH_SIZE, else measured, once "
+    "for a job and its workers.",
 )
 @click.option(
     "--mixed-hardware",
@@ -44,10 +46,11 @@ if TYPE_CHECKING:
     help="Join jobs that were begun on another kind of device, though bytes may differ between them.",
 )
 @click.option(
+    "--concurrency",
     "--slots",
     type=click.IntRange(1, 64),
     metavar="N",
-    help="Shards a process holds at a time. Default: IMAGEMILL_TASK_SLOTS or 2.",
+    help="Shards a process holds at a time. Default: IMAGEMILL_CONCURRENCY or 2.",
 )
 @click.option("--name", metavar="NAME", help="What follows the @ in gpu0@NAME. Default: the host's name.")
 @click.option(
@@ -61,9 +64,9 @@ def command(
     *,
     models: tuple[str, ...],
     gpus: str,
-    rows: int | None,
+    batch_size: int | None,
     mixed_hardware: bool,
-    slots: int | None,
+    concurrency: int | None,
     name: str | None,
     log_format: Format | None,
     insecure: bool,
@@ -84,9 +87,9 @@ def command(
         run_worker(
             models=models,
             gpu_choice=gpus,
-            rows=rows,
+            batch_size=batch_size,
             mixed_hardware=mixed_hardware,
-            slots=slots,
+            concurrency=concurrency,
             name=name,
             log_format=log_format,
             lifeline_fd=lifeline_fd,
@@ -125,21 +128,23 @@ def render(
     """Render one image by itself, without Redis: that of a --request, as failures.jsonl has the
     command, or again that of a file.
 
-    `imagemill-worker --rows N render …` renders it with as many rows as its job did.
+    `imagemill-worker --batch-size N render …` renders it with as many slots as its job did.
     """
     from jobs.errors import OutputError
     from jobs.output.durable import write_atomically
     from jobs.settings import load_settings
     from worker.encode import SUFFIXES
-    from worker.render import again_as_asked, again_as_in, parse_request
+    from worker.render import parse_request, reproduction_as_asked, reproduction_of
     from worker.render import render as render_one
 
-    rows = _rows_alone(context)
+    batch_size = _batch_size(context)
     settings = load_settings()
     if request is not None and file is None:
-        again = again_as_asked(parse_request(request), settings.rows if rows is None else rows)
+        again = reproduction_as_asked(
+            parse_request(request), settings.batch_size if batch_size is None else batch_size
+        )
     elif file is not None and request is None:
-        again = again_as_in(file, rows)
+        again = reproduction_of(file, batch_size)
     else:
         raise click.UsageError("give --request JSON or --from FILE, one of the two")
     asked = again.request
@@ -163,19 +168,19 @@ def render(
     click.echo(str(target))
 
 
-def _rows_alone(context: click.Context) -> int | None:
-    """`--rows` as it stands before `render`; an option there that means nothing to it is refused."""
+def _batch_size(context: click.Context) -> int | None:
+    """`--batch-size` as it stands before `render`; an option there that means nothing to it is refused."""
     group = context.parent
     if group is None:
         return None
     for option in group.command.params:
         given = group.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE
-        if given and option.name != "rows":
+        if given and option.name != "batch_size":
             raise click.UsageError(
-                f"{option.opts[0]} says nothing to `render`: leave it out, or put it behind"
+                f"{option.opts[0]} has no effect on `render`: leave it out, or place it after `render`"
             )
-    rows: int | None = group.params["rows"]
-    return rows
+    batch_size: int | None = group.params["batch_size"]
+    return batch_size
 
 
 def main() -> None:

@@ -29,10 +29,10 @@ log = logging.getLogger(__name__)
 Latents = torch.Tensor | np.ndarray
 
 _KEPT_TABLES = 256
-_MOST_ROWS = 32
-"""Rows of a forward when a call names none: what more images bring is little, what they hold is memory."""
+_MOST_SLOTS = 32
+"""Slots of a forward when a call names none: what more images bring is little, what they hold is memory."""
 _DECODED_TOGETHER = 4
-"""Pictures that the VAE decodes at a time: each takes many times the memory of a row."""
+"""Pictures that the VAE decodes at a time: each takes many times the memory of a slot."""
 
 
 class ImageDiffusionModel:
@@ -114,7 +114,7 @@ class ImageDiffusionModel:
         *,
         seeds: int | Sequence[int] | None = None,
         scheduler: str | Sequence[str] = "LMS",
-        rows: int | None = None,
+        batch_size: int | None = None,
         progress: bool = False,
     ) -> torch.Tensor:
         """Denoise B images together: float32 [B,C,height/f,width/f] on the model's device.
@@ -124,8 +124,8 @@ class ImageDiffusionModel:
         img_latents: standard-normal initial latents [B,C,height/f,width/f], as for diffusers' `latents=`:
         their values are used as they are, and scaled by the scheduler like noise of its own. In a list, None
         stands for noise. Noise comes from a CPU generator of each image's own seed; no seeds are fresh ones.
-        rows: of one UNet forward, at least what one image takes; None is what the images need, at most 32.
-        Bytes may differ between them.
+        batch_size: slots of one UNet forward, at least what one image takes; None is what the
+        images need, at most 32. Bytes may differ between them.
         progress shows a tqdm bar of the images' forwards on stderr.
 
         Raises RenderError for a setting out of range, LatentsError for latents of another shape.
@@ -136,7 +136,7 @@ class ImageDiffusionModel:
         seeds = self._fresh_seeds(count) if seeds is None else _per_image("seeds", seeds, count)
         scales = _per_image("guidance_scale", guidance_scale, count)
         names = _per_image("scheduler", scheduler, count)
-        starts = self._rows_of(img_latents, count, height, width)
+        starts = self._latents_of(img_latents, count, height, width)
         negative, prompt = text_embeds.to(self.device).chunk(2)
         images = [
             self.latent_image(
@@ -153,12 +153,16 @@ class ImageDiffusionModel:
             )
             for index in range(count)
         ]
-        waiting = line_of((image, image.rows, image.table.forwards) for image in images)
-        needed = sum(image.rows for image in images)
-        most = max((image.rows for image in images), default=1)
-        if rows is not None and rows < most:
-            raise RenderError(f"rows = {rows}: must be at least {most}: so many takes one image")
-        denoiser = self.denoiser(height, width, max(most, min(needed, _MOST_ROWS)) if rows is None else rows)
+        waiting = line_of((image, image.slots, image.table.forwards) for image in images)
+        needed = sum(image.slots for image in images)
+        most = max((image.slots for image in images), default=1)
+        if batch_size is not None and batch_size < most:
+            raise RenderError(
+                f"batch_size = {batch_size}: must be at least {most}: one image takes that many slots"
+            )
+        denoiser = self.denoiser(
+            height, width, max(most, min(needed, _MOST_SLOTS)) if batch_size is None else batch_size
+        )
         latents: dict[int, torch.Tensor] = {}
         total = sum(image.table.forwards for image in images)
         with tqdm(total=total, disable=not progress, unit="step") as bar:
@@ -167,13 +171,13 @@ class ImageDiffusionModel:
                 bar.update(denoiser.running + len(finished))
         return torch.stack([latents[index] for index in range(count)])
 
-    def denoiser(self, height: int, width: int, rows: int, *, padded: bool = True) -> Denoiser:
-        """Rows for images of one size, in pixels; see `Denoiser`."""
+    def denoiser(self, height: int, width: int, slots: int, *, padded: bool = True) -> Denoiser:
+        """Slots for images of one size, in pixels; see `Denoiser`."""
         return Denoiser(
             self._forward,
             self._latents_shape(height, width),
             self._texts.shape,
-            rows,
+            slots,
             device=self.device,
             dtype=self.precision.weights,
             computing=partial(self.precision.computing, self.device),
@@ -208,7 +212,7 @@ class ImageDiffusionModel:
             stepper = self._scheduler(scheduler)
             stepper.set_timesteps(num_inference_steps, device=self.device)
         generator = torch.Generator().manual_seed(seed)
-        [own] = self._rows_of(None if latents is None else [latents], 1, height, width)
+        [own] = self._latents_of(None if latents is None else [latents], 1, height, width)
         start = torch.randn(self._latents_shape(height, width), generator=generator) if own is None else own
         return LatentImage(
             key, start, prompt_embeds, negative_embeds, guidance_scale, table, stepper, generator
@@ -266,7 +270,7 @@ class ImageDiffusionModel:
         negative_prompts: str | Sequence[str] = "",
         seeds: int | Sequence[int] | None = None,
         scheduler: str | Sequence[str] = "LMS",
-        rows: int | None = None,
+        batch_size: int | None = None,
         progress: bool = True,
     ) -> list[Image.Image]:
         """Paint each prompt: PIL images in the prompts' order, equal to StableDiffusionPipeline's.
@@ -288,7 +292,7 @@ class ImageDiffusionModel:
             img_latents,
             seeds=seeds,
             scheduler=scheduler,
-            rows=rows,
+            batch_size=batch_size,
             progress=progress,
         )
         parts = torch.split(latents, _DECODED_TOGETHER)
@@ -328,22 +332,22 @@ class ImageDiffusionModel:
         # torch's own generator, so that torch.manual_seed still rules a script that names no seeds.
         return [int(seed) for seed in torch.randint(2**63 - 1, (count,))]
 
-    def _rows_of(
+    def _latents_of(
         self, img_latents: Latents | Sequence[Latents | None] | None, count: int, height: int, width: int
     ) -> list[torch.Tensor | None]:
         if img_latents is None:
             return [None] * count
         shape = self._latents_shape(height, width)
-        rows = [None if row is None else _float32(row) for row in img_latents]
-        if len(rows) != count or any(row is not None and tuple(row.shape) != shape for row in rows):
+        latents = [None if one is None else _float32(one) for one in img_latents]
+        if len(latents) != count or any(one is not None and tuple(one.shape) != shape for one in latents):
             whole = getattr(img_latents, "shape", None)
-            each = [None if row is None else tuple(row.shape) for row in rows]
+            each = [None if one is None else tuple(one.shape) for one in latents]
             given = each if whole is None else tuple(whole)
             raise LatentsError(
                 f"img_latents: shape {given}: for {count} images of {height} x {width} pixels this model "
                 f"takes {(count, *shape)}"
             )
-        return rows
+        return latents
 
     def _latents_shape(self, height: int, width: int) -> tuple[int, int, int]:
         factor = self.vae_scale_factor

@@ -36,10 +36,10 @@ from producer.manifest.fields import (
 )
 from producer.manifest.problems import problems_of, report
 from worker.encode import encode, read_request
-from worker.engine.renderer import BrokenDevice, Bucket, OutOfMemory, Picture, Pipeline, Renderer, rows_alone
+from worker.engine.renderer import BrokenDevice, Bucket, OutOfMemory, Picture, Pipeline, Renderer, slots_alone
 from worker.load_renderer import load_renderer
 
-_ROWS = range(1, 1024 + 1)
+_SLOTS = range(1, 1024 + 1)
 """Of a forward: what --rows takes, and one for an image alone."""
 
 
@@ -72,9 +72,9 @@ class _Asked(BaseModel):
         return sha
 
 
-def reproducing_command(request: ImageRequest, model: str, inputs: Path, rows: int) -> str:
-    """The shell command that renders a request of a job again, by itself, with as many rows."""
-    parts = ["imagemill-worker", "--rows", str(rows), "render", "--request", request.to_json()]
+def reproducing_command(request: ImageRequest, model: str, inputs: Path, slots: int) -> str:
+    """The shell command that renders a request of a job again, by itself, with as many slots."""
+    parts = ["imagemill-worker", "--batch-size", str(slots), "render", "--request", request.to_json()]
     if model != request.model:
         parts += ["--model", model]
     if request.init_latents is not None:
@@ -103,11 +103,11 @@ def parse_request(text: str, where: str = "--request") -> ImageRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Again:
+class Reproduction:
     """An image to render, and how it was or will be."""
 
     request: ImageRequest
-    rows: int
+    slots: int
     precision: str
     """What the model is loaded in; may be auto."""
     alone: bool = False
@@ -118,18 +118,18 @@ class Again:
     """Why the bytes may be others than those of its job."""
 
 
-def again_as_asked(request: ImageRequest, rows: int | None) -> Again:
-    """A request alone; without `rows` it has as few as it needs."""
+def reproduction_as_asked(request: ImageRequest, slots: int | None) -> Reproduction:
+    """A request alone; without `slots` it has as few as it needs."""
     remark = "no --rows: in a job, which has more of them, bytes may differ"
-    return Again(
+    return Reproduction(
         request=request,
-        rows=rows_alone(request) if rows is None else rows,
+        slots=slots_alone(request) if slots is None else slots,
         precision=request.precision,
-        remarks=(remark,) if rows is None else (),
+        remarks=(remark,) if slots is None else (),
     )
 
 
-def again_as_in(file: Path, rows: int | None) -> Again:
+def reproduction_of(file: Path, slots: int | None) -> Reproduction:
     """The image of a file that imagemill wrote, as the metadata beside it says that it was rendered.
 
     Raises OutputError for a file that is none, RenderError for a request in it that is wrong.
@@ -137,21 +137,21 @@ def again_as_in(file: Path, rows: int | None) -> Again:
     request = parse_request(read_request(file).to_json(), str(file))
     rendered = _rendered(file, request.image_id)
     if rendered is None:
-        asked = again_as_asked(request, rows)
+        asked = reproduction_as_asked(request, slots)
         return replace(
             asked, remarks=(f"no {METADATA} beside {file} tells how it was rendered", *asked.remarks)
         )
-    its_rows, precision, mode = rendered["rows"], rendered["precision"], rendered["mode"]
+    its_slots, precision, mode = rendered["rows"], rendered["precision"], rendered["mode"]
     remarks = []
     if mode == "fast":
         remarks.append("it was rendered in mode fast: bytes may differ")
-    if rows is not None and rows != its_rows:
-        remarks.append(f"it was rendered with {its_rows} rows: with {rows}, bytes may differ")
+    if slots is not None and slots != its_slots:
+        remarks.append(f"it was rendered with {its_slots} slots: with {slots}, bytes may differ")
     # Alone, weights of half precision were raised to fp32: those of a model loaded in fp32 are others.
-    alone = precision == "fp32" and rows in (None, its_rows) and its_rows == rows_alone(request)
-    return Again(
+    alone = precision == "fp32" and slots in (None, its_slots) and its_slots == slots_alone(request)
+    return Reproduction(
         request=request,
-        rows=its_rows if rows is None else rows,
+        slots=its_slots if slots is None else slots,
         precision=request.precision if alone else precision,
         alone=alone,
         made_by={name: rendered[name] for name in ("device", "versions") if name in rendered},
@@ -160,13 +160,13 @@ def again_as_in(file: Path, rows: int | None) -> Again:
 
 
 def render(
-    again: Again,
+    again: Reproduction,
     model: str | None,
     inputs: Path | None,
     settings: Settings,
     say: Callable[[str], None] = lambda _remark: None,
 ) -> bytes:
-    """The image file of a request; as its job wrote it where rows, precision, device and versions are equal.
+    """The image file of a request; as its job wrote it where slots, precision, device and versions are equal.
 
     `model` is the folder when the request's model is one; `inputs` holds its initial latents. `say` hears why
     the bytes may be others.
@@ -192,11 +192,13 @@ def render(
     return encode(picture.pixels, request)
 
 
-def _painted(again: Again, renderer: Renderer, pipeline: Pipeline, latents: np.ndarray | None) -> Picture:
+def _painted(
+    again: Reproduction, renderer: Renderer, pipeline: Pipeline, latents: np.ndarray | None
+) -> Picture:
     request = again.request
     if again.alone:
         return renderer.render_alone(request, latents, lambda: False)
-    bucket = Bucket(pipeline, request.height, request.width, max(again.rows, rows_alone(request)))
+    bucket = Bucket(pipeline, request.height, request.width, max(again.slots, slots_alone(request)))
     steps = renderer.render(bucket, _One([_Wanted(request, latents)]), lambda: False)
     [(_wanted, outcome)] = chain.from_iterable(steps)
     if isinstance(outcome, ImagemillError):
@@ -216,7 +218,7 @@ class _One:
 
     left: list[_Wanted]
 
-    def take(self, free_rows: int) -> list[_Wanted]:
+    def take(self, free_slots: int) -> list[_Wanted]:
         return [self.left.pop()] if self.left else []
 
     def upcoming(self, count: int) -> list[_Wanted]:
@@ -227,16 +229,16 @@ def _rendered(file: Path, image_id: str) -> dict[str, Any] | None:
     """How the image was rendered, by the metadata beside it; None when that does not tell."""
     try:
         with (file.parent / METADATA).open(encoding="utf-8") as lines:
-            row = next(row for row in map(json.loads, lines) if row["image_id"] == image_id)
+            record = next(record for record in map(json.loads, lines) if record["image_id"] == image_id)
         rendered = {
             name.removeprefix(RENDERED_PREFIX): value
-            for name, value in row.items()
+            for name, value in record.items()
             if name.startswith(RENDERED_PREFIX)
         }
         return (
             rendered
             | {name: str(rendered[name]) for name in ("precision", "mode")}
-            | {"rows": _ROWS[_ROWS.index(rendered["rows"])]}
+            | {"rows": _SLOTS[_SLOTS.index(rendered["rows"])]}
         )
     except (OSError, ValueError, KeyError, TypeError, RecursionError, StopIteration):
         return None

@@ -1,4 +1,4 @@
-"""What one worker process holds: its ledger, its engine, its keeper; and what a wake-up makes it do."""
+"""What one worker process holds: its ledger, its engine, its heartbeat; and what a wake-up makes it do."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from jobs.settings import Settings
 from worker.engine.engine import Engine
 from worker.finish.finish_run import FinishRun
 from worker.lease.disk_space import DiskSpace
-from worker.lease.heartbeat import Keeper
+from worker.lease.heartbeat import Heartbeat
 from worker.lease.lease import Lease, Work
 from worker.load_renderer import load_renderer
 from worker.logs import bound
@@ -38,7 +38,7 @@ class Runtime:
         self._root = (settings.output_root if settings.output_root is not None else Path.cwd()).resolve()
         self._stop = threading.Event()
         self._space = DiskSpace(int(settings.min_free_disk), self._stop)
-        self._keeper = Keeper(
+        self._heartbeat = Heartbeat(
             self._ledger,
             worker,
             lease=settings.lease,
@@ -47,7 +47,7 @@ class Runtime:
             top_up=lambda waiting: wake(min(waiting, self._free_slots())),
         )
         self._engine = Engine(
-            lambda pipeline: load_renderer(pipeline, settings), on_taken=self._keeper.images_entered
+            lambda pipeline: load_renderer(pipeline, settings), on_taken=self._heartbeat.images_entered
         )
         self._lock = threading.Lock()
         self._claiming = threading.Lock()
@@ -58,13 +58,13 @@ class Runtime:
         self._spec = lru_cache(64)(lambda job_id, _incarnation: self._ledger.spec(job_id))
 
     def start(self) -> None:
-        """Starts the engine and the keeper."""
+        """Starts the engine and the heartbeat."""
         self._engine.start()
         try:
             self._ledger.forget_refusals(self._worker)
         except LedgerUnavailable as error:
             log.warning("%s", error)
-        self._keeper.start()
+        self._heartbeat.start()
 
     def stop(self) -> None:
         """Tells every task to give its shard back, and the engine to leave after the step it is in."""
@@ -76,9 +76,9 @@ class Runtime:
         self._engine.wait()
 
     def close(self) -> None:
-        """Waits for engine and keeper to end; after the tasks have."""
+        """Waits for engine and heartbeat to end; after the tasks have."""
         self._engine.close()
-        self._keeper.stop()
+        self._heartbeat.stop()
 
     def serve(self, announce: Callable[[str, str], None]) -> dict[str, Any] | None:
         """Claims the next shard or finishing and does it; says what was done, None when there was nothing.
@@ -91,13 +91,15 @@ class Runtime:
             with self._claiming:
                 claim, spec = self._claim()
         except (LedgerError, JobError) as error:
-            log.warning("%s; the keeper wakes this worker again", error)
+            log.warning("%s; the heartbeat wakes this worker again", error)
             return None
         if claim is None or spec is None:
             return None
         failpoint("claimed")
-        self._keeper.hold(claim)
-        lease = Lease(claim, ledger=self._ledger, keeper=self._keeper, worker=self._worker, stop=self._stop)
+        self._heartbeat.hold(claim)
+        lease = Lease(
+            claim, ledger=self._ledger, heartbeat=self._heartbeat, worker=self._worker, stop=self._stop
+        )
         try:
             with bound(job=claim.job_id, shard=int(claim.shard) if claim.kind == "shard" else None):
                 announce(claim.job_id, claim.shard)
@@ -107,7 +109,7 @@ class Runtime:
                 self._loaded = ""
             return report
         finally:
-            self._keeper.drop(claim)
+            self._heartbeat.drop(claim)
             with self._lock:
                 self._busy -= claim.kind == "shard"
                 self._last_busy = time.monotonic()
@@ -148,7 +150,7 @@ class Runtime:
         return claim, spec
 
     def _wake_if_more(self) -> None:
-        """A task that ends sends the next wake-up; when it cannot, the keeper's top-up makes good for it."""
+        """A task that ends sends the next wake-up; when it cannot, the heartbeat's top-up does."""
         try:
             if self._ledger.waiting(self._worker, self._settings.models):
                 self._wake(1)
@@ -157,13 +159,13 @@ class Runtime:
 
     def _free_slots(self) -> int:
         with self._lock:
-            return max(0, self._settings.task_slots - self._busy)
+            return max(0, self._settings.concurrency - self._busy)
 
     def _facts(self) -> dict[str, str | int | float]:
         with self._lock:
             return {
                 "pid": os.getpid(),
-                "slots": self._settings.task_slots,
+                "slots": self._settings.concurrency,
                 "busy": self._busy,
                 "pipeline": self._loaded,
                 "images": self._engine.images,

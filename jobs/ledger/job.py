@@ -30,7 +30,7 @@ class JobSpec:
     revision: str
     precision: str
     column_names: Sequence[str]
-    """Every user column of the manifest: all rows of a dataset have the same keys."""
+    """Every user column of the manifest: all slots of a dataset have the same keys."""
     shard_size: int
     priority: int
     max_failures: int | None
@@ -54,8 +54,8 @@ class JobSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class RowsKey:
-    """What the best number of rows depends on."""
+class SlotsKey:
+    """What the best number of slots depends on."""
 
     device: str
     """The kind of device: a GPU's name, a CPU's instructions and threads."""
@@ -68,7 +68,7 @@ class RowsKey:
 
     @property
     def kind(self) -> str:
-        """What bytes depend on beside rows and versions."""
+        """What bytes depend on beside slots and versions."""
         return f"{self.device} in {self.precision}"
 
     @property

@@ -16,7 +16,7 @@ from typing import Any, Literal, cast
 
 from jobs.errors import JobError, LeaseLost, OtherHardware, Overtaken
 from jobs.ledger import redis_keys
-from jobs.ledger.job import Bits, Claim, JobSpec, LeaseState, Recovery, RowsKey, Staged
+from jobs.ledger.job import Bits, Claim, JobSpec, LeaseState, Recovery, SlotsKey, Staged
 from jobs.ledger.ledger_view import LedgerView
 from jobs.ledger.redis_errors import redis_errors_as_ours
 
@@ -37,7 +37,7 @@ _SCRIPTS = (
     "recover",
     "refuse",
     "set_aside",
-    "rows",
+    "slots",
 )
 STAGED = 600
 """Seconds that staged shards wait for the next of them, or to be taken."""
@@ -218,11 +218,11 @@ class Ledger(LedgerView):
         """
         if not claims:
             return []
-        parts = [part for claim, rows in claims.items() for part in (*claim.fence, json.dumps(list(rows)))]
+        parts = [part for claim, slots in claims.items() for part in (*claim.fence, json.dumps(list(slots)))]
         return [state.decode() for state in self._run("renew", int(lease * 1000), *parts)]
 
     def begin_alone(self, claim: Claim, index: int) -> None:
-        """Says that an image has its worker's rows to itself: it is charged when the lease runs out now.
+        """Says that an image has its worker's slots to itself: it is charged when the lease runs out now.
 
         Raises LeaseLost when another attempt holds the shard.
         """
@@ -280,16 +280,16 @@ class Ledger(LedgerView):
         """Takes a shard that nobody can read out of its job, which ends without its images."""
         self._run("set_aside", *claim.fence, reason)
 
-    def settle_rows(
-        self, claim: Claim, size: RowsKey, *, rows: int = 0, measured: bool = True, mixed: bool = False
+    def settle_slots(
+        self, claim: Claim, size: SlotsKey, *, slots: int = 0, measured: bool = True, mixed: bool = False
     ) -> int:
-        """The rows that the job's pictures of this kind are rendered with; the first answer holds for all.
+        """The slots that the job's pictures of this kind are rendered with; the first answer holds for all.
 
-        rows 0 only looks: 0 is returned when nobody has measured, for this job or another. A number that was
+        slots 0 only looks: 0 is returned when nobody has measured, for this job or another. A number that was
         not `measured` but asked for is not remembered for other jobs. Raises OtherHardware when the job was
         begun on another kind of device and `mixed` does not allow for that.
         """
-        answer = self._rows(claim, size, rows=rows, measured=measured, mixed=mixed, cap=False)
+        answer = self._slots(claim, size, slots=slots, measured=measured, mixed=mixed, cap=False)
         if isinstance(answer, bytes):
             raise OtherHardware(
                 f"{claim.job_id} was begun on {answer.decode()}, this worker is {size.kind}: their pictures "
@@ -297,19 +297,19 @@ class Ledger(LedgerView):
             )
         return answer
 
-    def cap_rows(self, claim: Claim, size: RowsKey, rows: int) -> None:
-        """Says that the device has no memory for more rows than these; holds for this job alone."""
-        self._rows(claim, size, rows=rows, measured=False, mixed=True, cap=True)
+    def cap_slots(self, claim: Claim, size: SlotsKey, slots: int) -> None:
+        """Says that the device has no memory for more slots than these; holds for this job alone."""
+        self._slots(claim, size, slots=slots, measured=False, mixed=True, cap=True)
 
-    def _rows(
-        self, claim: Claim, size: RowsKey, *, rows: int, measured: bool, mixed: bool, cap: bool
+    def _slots(
+        self, claim: Claim, size: SlotsKey, *, slots: int, measured: bool, mixed: bool, cap: bool
     ) -> int | bytes:
         answer: int | bytes = self._run(
-            "rows",
+            "slots",
             *claim.fence,
             size.kind,
             f"{size.height}x{size.width}",
-            rows,
+            slots,
             int(mixed),
             size.remembered if measured else "",
             int(cap),
@@ -318,16 +318,16 @@ class Ledger(LedgerView):
             raise _lost(claim)
         return answer
 
-    def add_work(self, size: RowsKey, row_evaluations: int, seconds: float) -> None:
+    def add_work(self, size: SlotsKey, row_evaluations: int, seconds: float) -> None:
         """Adds to what is known of a device's speed; what came before counts for `RATE_WINDOW` at most.
 
         Of two workers that tell at once one may go unheard: the next shard tells again.
         """
         with redis_errors_as_ours():
             known = self._redis.hget(redis_keys.RATES, size.remembered)
-            rows, spent = (0, 0.0) if known is None else json.loads(known)
+            slots, spent = (0, 0.0) if known is None else json.loads(known)
             kept = min(1.0, RATE_WINDOW / spent) if spent > 0 else 0.0
-            work = [rows * kept + row_evaluations, spent * kept + seconds]
+            work = [slots * kept + row_evaluations, spent * kept + seconds]
             pipe = self._redis.pipeline()
             pipe.hset(redis_keys.RATES, size.remembered, json.dumps(work))
             pipe.expire(redis_keys.RATES, RATE_TTL)

@@ -12,7 +12,7 @@ from redis.retry import Retry
 
 from jobs.errors import JobError, LedgerError
 from jobs.ledger import redis_keys
-from jobs.ledger.job import Bits, JobSpec, JobStatus, RowsKey, Submission
+from jobs.ledger.job import Bits, JobSpec, JobStatus, SlotsKey, Submission
 from jobs.ledger.redis_errors import redis_errors_as_ours
 
 _COUNTS = ("priority", "run", "total", "left", "done", "failed", "shards", "held", "flagged")
@@ -167,15 +167,15 @@ class LedgerView:
             name: {k.decode(): v.decode() for k, v in facts.items()} for name, facts in found.items() if facts
         }
 
-    def rates(self) -> dict[RowsKey, float]:
-        """Row evaluations a second that a device with full rows was seen to do, by model and size.
+    def rates(self) -> dict[SlotsKey, float]:
+        """Slot evaluations a second that a device with full slots was seen to do, by model and size.
 
         That is the engine's whole time: texts, decoding and waiting for writers too, but no loading.
         """
         with redis_errors_as_ours():
             raw = self._redis.hgetall(redis_keys.RATES)
-        works = {RowsKey(*json.loads(size)): json.loads(work) for size, work in raw.items()}
-        return {size: rows / seconds for size, (rows, seconds) in works.items() if seconds > 0}
+        works = {SlotsKey(*json.loads(size)): json.loads(work) for size, work in raw.items()}
+        return {size: slots / seconds for size, (slots, seconds) in works.items() if seconds > 0}
 
     def _notices(self, workers: Sequence[str]) -> dict[str, str]:
         with redis_errors_as_ours():

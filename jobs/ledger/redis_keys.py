@@ -12,7 +12,7 @@ imagemill:output:HASH     string  create, retry            create, submit  none:
 imagemill:events          stream  finish                   anyone          none: capped at about 1,000
 imagemill:workers         zset    heartbeat                status          none: one entry a worker, pruned
 imagemill:worker:NAME     hash    heartbeat                status, waiters 60 s, renewed
-imagemill:rows            hash    rows                     rows            none: one a device, model, size
+imagemill:rows            hash    slots                     slots            none: one a device, model, size
 imagemill:rates           hash    add_work                 rates           30 days after the last shard
 imagemill:job:ID          hash    every script             every script    retention after it finished
 imagemill:job:ID:spec     string  create                   claim           retention after it finished
@@ -24,7 +24,7 @@ imagemill:job:ID:failures hash    record, complete, retry  status, retry   reten
 imagemill:job:ID:flagged  string  record, complete         retry           retention after it finished
 imagemill:job:ID:refusals hash    refuse                   claim, status   retention after it finished
 imagemill:job:ID:workers  set     claim                    finish          retention after it finished
-imagemill:job:ID:rows     hash    rows                     rows            retention after it finished
+imagemill:job:ID:rows     hash    slots                     slots            retention after it finished
 imagemill:job:ID:expiries hash    reap, claim; record …    claim           retention after it finished
 imagemill:job:ID:deaths   hash    reap, claim; retry       claim           retention after it finished
 imagemill:job:ID:broken   hash    set_aside; retry         status          retention after it finished
@@ -46,20 +46,20 @@ job:ID:spec     JSON of `jobs.ledger.job.JobSpec`, the manifest in it: read once
 job:ID:shards   shard number -> zstd-compressed requests, `jobs.ledger.shard`
 job:ID:ready    shard numbers that wait; the head is claimed next, what comes back goes to the head
 job:ID:leased   shard number (or `finish`) -> JSON {"a": attempt, "w": worker, "t": ms since 1970, "rows": the
-                images in its rows or not written yet, "alone": the one that has them to itself, "excused":
+                images in its slots or not written yet, "alone": the one that has them to itself, "excused":
                 another shard of the worker had images there when its lease ran out}
 job:ID:done     one bit an image, by its index in the job
 job:ID:failures index -> JSON {"shard", "position", "image_id", "reason"}
 job:ID:flagged  one bit an image that is kept but doubted
 job:ID:refusals worker -> JSON {"until": ms since 1970, "reason"}: why it does not take the job till then
 job:ID:workers  every worker that claimed a shard
-job:ID:rows     kind of device and size of picture -> rows of a forward, the same for all of the job's workers
+job:ID:rows     kind of device and size of picture -> slots of a forward, the same for all the job's workers
 job:ID:expiries shard number (or `finish`) -> JSON {"count", "images"}: how often in a row its lease ran out
-                without a new picture or failure, and what was in the rows then
+                without a new picture or failure, and what was in the slots then
 job:ID:deaths   index -> how many workers died while they rendered the image alone
 job:ID:broken   shard number -> why it cannot be read
-rows            device, model, size -> rows, as measured last; a lack of memory lowers the job's alone
-rates           device, model, size -> JSON [row evaluations, seconds]: the latest work, older work fading
+rows            device, model, size -> slots, as measured last; a lack of memory lowers the job's alone
+rates           device, model, size -> JSON [slot evaluations, seconds]: the latest work, older work fading
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ LEASES = PREFIX + "leases"
 REAPED = PREFIX + "reaped"
 EVENTS = PREFIX + "events"
 WORKERS = PREFIX + "workers"
-ROWS = PREFIX + "rows"
+SLOTS = PREFIX + "rows"
 RATES = PREFIX + "rates"
 NOTHING = PREFIX + "nothing"
 """No key has this name: a push onto it fails as every write would, and changes nothing."""

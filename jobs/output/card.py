@@ -24,10 +24,10 @@ from jobs.output.webdataset import TarShard
 MARK = "<!-- Written by imagemill after every job. Remove this line to keep a text of your own. -->"
 
 _COUNTED: dict[str, Callable[[dict[str, Any]], object]] = {
-    "model": lambda row: row.get("model"),
-    "size": lambda row: f"{row.get('width')}x{row.get('height')}",
-    "scheduler": lambda row: row.get("scheduler"),
-    "steps": lambda row: row.get("num_inference_steps"),
+    "model": lambda record: record.get("model"),
+    "size": lambda record: f"{record.get('width')}x{record.get('height')}",
+    "scheduler": lambda record: record.get("scheduler"),
+    "steps": lambda record: record.get("num_inference_steps"),
 }
 _SHARED = (
     "model", "revision", "negative_prompt", "height", "width", "num_inference_steps", "guidance_scale",
@@ -42,7 +42,7 @@ Endings = dict[LayoutName, set[str]]
 
 @dataclass(slots=True)
 class Contents:
-    """What a dataset holds, gathered in one pass over its rows."""
+    """What a dataset holds, gathered in one pass over its records."""
 
     images: dict[int, int] = field(default_factory=dict)
     """Images by shard number; shards in which all failed have 0."""
@@ -55,33 +55,33 @@ class Contents:
     counts: dict[str, Counter[object]] = field(default_factory=lambda: {n: Counter() for n in _COUNTED})
     """Model, size, scheduler and steps -> images by value."""
     shared: dict[str, Any] = field(default_factory=dict)
-    """The settings that all rows have in common, and how they were rendered."""
+    """The settings that all records have in common, and how they were rendered."""
     name: str = ""
     """Of the job that rendered the first of them."""
 
-    def add(self, row: dict[str, Any]) -> None:
-        """Take one more row in."""
+    def add(self, record: dict[str, Any]) -> None:
+        """Take one more record in."""
         columns = self.columns
-        for name, value in row.items():
+        for name, value in record.items():
             kind = kind_of(value)
             known = columns.setdefault(name, kind)
             if kind != known:
                 columns[name] = merged(known, kind)
         if not self.total:
-            names = [*_SHARED, *(name for name in row if name.startswith(RENDERED_PREFIX))]
-            self.shared = {name: row[name] for name in names if name in row}
-            self.name = str(row.get("job_id")).rpartition("-")[0]
-        for name in [name for name, value in self.shared.items() if row.get(name) != value]:
+            names = [*_SHARED, *(name for name in record if name.startswith(RENDERED_PREFIX))]
+            self.shared = {name: record[name] for name in names if name in record}
+            self.name = str(record.get("job_id")).rpartition("-")[0]
+        for name in [name for name, value in self.shared.items() if record.get(name) != value]:
             del self.shared[name]
         for name, value_of in _COUNTED.items():
-            self.counts[name][value_of(row)] += 1
-        self.formats.add(_ending(row))
+            self.counts[name][value_of(record)] += 1
+        self.formats.add(_ending(record))
         self.total += 1
 
-    def add_stored(self, shard: int, layout: LayoutName, row: dict[str, Any]) -> None:
-        """Take one more row of a shard in."""
-        self.add(row)
-        self.endings.setdefault(layout, set()).add(_ending(row))
+    def add_stored(self, shard: int, layout: LayoutName, record: dict[str, Any]) -> None:
+        """Take one more record of a shard in."""
+        self.add(record)
+        self.endings.setdefault(layout, set()).add(_ending(record))
         self.images[shard] += 1
 
 
@@ -92,8 +92,8 @@ def contents(output: Output) -> Contents:
         found.images[shard] = 0
         stored = output.stored(shard)
         layout: LayoutName = "webdataset" if isinstance(stored, TarShard) else "files"
-        for row in stored.rows():
-            found.add_stored(shard, layout, row)
+        for record in stored.records():
+            found.add_stored(shard, layout, record)
     return found
 
 
@@ -143,8 +143,8 @@ its file. The file carries the same settings inside.
 """
 
 
-def _ending(row: dict[str, Any]) -> str:
-    ending: str = row["file_name"].rpartition(".")[2]
+def _ending(record: dict[str, Any]) -> str:
+    ending: str = record["file_name"].rpartition(".")[2]
     return ending
 
 
@@ -216,7 +216,7 @@ def _table(found: Contents) -> str:
 
 
 def _size_category(images: int) -> str:
-    """The hub's word for a dataset of so many rows."""
+    """The hub's word for a dataset of so many records."""
     if images < 1_000:
         return "n<1K"
     bounds = ["1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T"]

@@ -10,7 +10,7 @@ _KEY, _EACH = 7, 11
 """Bytes: of a key, what its bucket does not tell; of that and the key's number."""
 
 
-class Tally:
+class CompactCounter:
     """Keys that are spread evenly, as hashes are, to numbers below 2**32; 0 for a key that is not there.
 
     A dict of a million ints takes 100 MB and more, this 15: the last bits of a key choose a bucket, a bytes

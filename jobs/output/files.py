@@ -23,7 +23,7 @@ from typing import Any
 from jobs.failpoints import failpoint
 from jobs.output.durable import fsync_folder, write_atomically
 from jobs.output.metadata import Failure
-from jobs.output.stored_shard import FAILURES, damaged, shard_name, shard_number, sound_failure, sound_row
+from jobs.output.stored_shard import FAILURES, damaged, shard_name, shard_number, sound_failure, sound_record
 
 METADATA = "metadata.jsonl"
 """Of a shard, beside its pictures: what Hugging Face's imagefolder reads."""
@@ -61,20 +61,20 @@ class FolderShard:
         """Whether the shard is there. One in which every image failed is a folder without pictures."""
         return self.metadata_file.is_file() or self.failures_file.is_file()
 
-    def rows(self) -> Iterator[dict[str, Any]]:
+    def records(self) -> Iterator[dict[str, Any]]:
         if not self.metadata_file.exists() and self.failures_file.exists():
             return
-        for place, row in _json_lines(self.metadata_file):
-            yield sound_row(place, row)
+        for place, record in _json_lines(self.metadata_file):
+            yield sound_record(place, record)
 
     def failures(self) -> list[Failure]:
         if not self.failures_file.exists():
             return []
-        return [sound_failure(place, row) for place, row in _json_lines(self.failures_file)]
+        return [sound_failure(place, record) for place, record in _json_lines(self.failures_file)]
 
-    def held_rows(self) -> Iterator[dict[str, Any]]:
+    def held_records(self) -> Iterator[dict[str, Any]]:
         names = {file.name for file in self.path.iterdir()}
-        return (row for row in self.rows() if row["file_name"] in names)
+        return (record for record in self.records() if record["file_name"] in names)
 
     def pictures(self, file_names: Collection[str]) -> Iterator[tuple[str, bytes]]:
         for name in sorted(file_names):
@@ -84,9 +84,9 @@ class FolderShard:
     def check_writable(self, folder: Path) -> None:
         """A rename is all it takes."""
 
-    def commit(self, images: Path, rows: Sequence[Mapping[str, Any]], failures: Sequence[Failure]) -> None:
-        if rows:
-            lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    def commit(self, images: Path, records: Sequence[Mapping[str, Any]], failures: Sequence[Failure]) -> None:
+        if records:
+            lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
             write_atomically(images / self.metadata_file.name, lines.encode())
         if failures:
             lines = "".join(f"{failure.to_json()}\n" for failure in failures)
@@ -114,9 +114,9 @@ def _json_lines(file: Path) -> Iterator[tuple[str, object]]:
             for number, line in enumerate(lines, 1):
                 place = f"{file}:{number}"
                 try:
-                    row = json.loads(line)
+                    record = json.loads(line)
                 except (ValueError, RecursionError) as error:
                     raise damaged(place, f"not a line of JSON ({error})") from None
-                yield place, row
+                yield place, record
     except OSError as error:
         raise damaged(f"{file}:1", str(error.strerror)) from None

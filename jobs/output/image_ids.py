@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Set
 
-from jobs.output.compact_counter import Tally
+from jobs.output.compact_counter import CompactCounter
 
 
 class ImageIds(Set[str]):
     """Ids of images, each 16 hex digits: 11 bytes for each where a set takes 100."""
 
     def __init__(self, ids: Iterable[str] = ()) -> None:
-        self._tally, self._count = Tally(), 0
+        self._tally, self._count = CompactCounter(), 0
         for image_id in ids:
             self._count += self._tally.mark(int(image_id, 16), 1) == 0
 

@@ -1,4 +1,4 @@
-"""What is written about an image: its metadata row, its A1111 text, and the record of a failure."""
+"""What is written about an image: its metadata record, its A1111 text, and the record of a failure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "guidance_scale": (int, float),
     "init_latents": (str, NoneType),
 }
-"""What JSON has for each field of a request, and for a row's caption."""
+"""What JSON has for each field of a request, and for a record's caption."""
 
 
 @cache
@@ -36,7 +36,7 @@ def imagemill_version() -> str:
         return "0.0"
 
 
-def metadata_row(
+def metadata_record(
     entry: Entry,
     *,
     file_name: str,
@@ -50,7 +50,7 @@ def metadata_row(
     it was rendered.
 
     The prompt is `text`, as imagefolder calls a caption. `column_names` are the columns of the whole job, so
-    that every row has the same keys (null where a line lacks one). `rendered` (JSON values) becomes
+    that every record has the same keys (null where a line lacks one). `rendered` (JSON values) becomes
     `rendered_…` columns, beside the settings asked for; `flagged` says what is odd about the picture.
     Raises ValueError for a column name that `column_problem` refuses or that `column_names` lacks.
     """
@@ -81,9 +81,9 @@ def setting_trouble(values: Mapping[str, Any]) -> str | None:
     return None
 
 
-def request_of_row(row: Mapping[str, Any]) -> ImageRequest:
-    """The request of a metadata row. Raises KeyError or TypeError for what is none."""
-    return _request({**row, "prompt": row["text"]})
+def request_of_record(record: Mapping[str, Any]) -> ImageRequest:
+    """The request of a metadata record. Raises KeyError or TypeError for what is none."""
+    return _request({**record, "prompt": record["text"]})
 
 
 def _request(values: Mapping[str, Any]) -> ImageRequest:

@@ -204,12 +204,12 @@ class Output:
         """The numbers of the committed shards, ascending."""
         return [shard for shard in sorted(self._numbers()) if self.committed(shard)]
 
-    def rows(self, shard: int) -> Iterator[dict[str, Any]]:
-        """The shard's metadata rows, in the order of its images; none when every image failed.
+    def records(self, shard: int) -> Iterator[dict[str, Any]]:
+        """The shard's metadata records, in the order of its images; none when every image failed.
 
-        Raises OutputError naming file and line (or member) when a row cannot be read.
+        Raises OutputError naming file and line (or member) when a record cannot be read.
         """
-        return self.stored(shard).rows()
+        return self.stored(shard).records()
 
     def shard_failures(self, shard: int) -> list[Failure]:
         """What failed in the committed shard, in the order of its positions.
@@ -229,7 +229,9 @@ class Output:
         metadata cannot be read.
         """
         shards = [shard for shard in self.shards() if below is None or shard < below]
-        return ImageIds(row["image_id"] for shard in shards for row in self.stored(shard).held_rows())
+        return ImageIds(
+            record["image_id"] for shard in shards for record in self.stored(shard).held_records()
+        )
 
     def failures(self) -> list[Failure]:
         """Every image that failed and that the output does not hold: once each, as it failed last."""

@@ -40,8 +40,8 @@ _LAST: dict[str, Kind] = {
     "rendered_versions": "string", "rendered_mode": "string", "flagged": "string", "command": "string",
 }  # fmt: skip
 _CALLED_OTHERWISE = frozenset({"file_name", "text"})
-"""Of a metadata row: `key` and `caption` say the same."""
-_NOT_IN_ROWS = frozenset({"key", "caption", "status", "error_message", "command"})
+"""Of a metadata record: `key` and `caption` say the same."""
+_NOT_IN_RECORDS = frozenset({"key", "caption", "status", "error_message", "command"})
 """Names of ours that a user's column of the metadata may have too."""
 
 
@@ -50,11 +50,13 @@ def check_parquet() -> None:
     check_pyarrow("layout = webdataset", "use layout: files")
 
 
-def shard_table(shard: int, rows: Sequence[Mapping[str, Any]], failures: Sequence[Failure]) -> pyarrow.Table:
+def shard_table(
+    shard: int, records: Sequence[Mapping[str, Any]], failures: Sequence[Failure]
+) -> pyarrow.Table:
     """The shard as a table, in the order of its positions."""
     import pyarrow as pa  # an extra, and slow to import
 
-    lines = [_done(row) for row in rows] + [_failed(shard, failure) for failure in failures]
+    lines = [_done(record) for record in records] + [_failed(shard, failure) for failure in failures]
     lines.sort(key=lambda line: line["key"])
     kinds: dict[str, Kind] = dict(_FIRST)
     for line in lines:
@@ -98,12 +100,12 @@ def written_by(data: bytes) -> str:
     return str(pq.read_metadata(pa.BufferReader(data)).created_by)
 
 
-def _done(row: Mapping[str, Any]) -> dict[str, Any]:
+def _done(record: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "key": str(row["file_name"]).partition(".")[0],
-        "caption": row["text"],
+        "key": str(record["file_name"]).partition(".")[0],
+        "caption": record["text"],
         "status": SUCCESS,
-        **{_name(name): value for name, value in row.items() if name not in _CALLED_OTHERWISE},
+        **{_name(name): value for name, value in record.items() if name not in _CALLED_OTHERWISE},
     }
 
 
@@ -125,7 +127,7 @@ def _failed(shard: int, failure: Failure) -> dict[str, Any]:
 
 def _name(name: str) -> str:
     """What the table calls a column of the metadata: no two are called the same."""
-    return f"column_{name}" if name in _NOT_IN_ROWS or name.startswith("column_") else name
+    return f"column_{name}" if name in _NOT_IN_RECORDS or name.startswith("column_") else name
 
 
 def _column(values: list[Any], kind: Kind) -> pyarrow.Array:

@@ -56,14 +56,14 @@ class StoredShard(Protocol):
     def committed(self) -> bool:
         """Whether the shard is there."""
 
-    def rows(self) -> Iterator[dict[str, Any]]:
-        """The metadata rows, in the order of the images; none when every image failed."""
+    def records(self) -> Iterator[dict[str, Any]]:
+        """The metadata records, in the order of the images; none when every image failed."""
 
     def failures(self) -> list[Failure]:
         """What failed, in the order of its positions."""
 
-    def held_rows(self) -> Iterator[dict[str, Any]]:
-        """The metadata rows of those images whose picture is there."""
+    def held_records(self) -> Iterator[dict[str, Any]]:
+        """The metadata records of those images whose picture is there."""
 
     def pictures(self, file_names: Collection[str]) -> Iterator[tuple[str, bytes]]:
         """The picture files of these names that are there, in the shard's order."""
@@ -72,7 +72,7 @@ class StoredShard(Protocol):
         """Raises OutputError where this machine or the file system of `folder`, which can be written, lacks
         what a commit takes."""
 
-    def commit(self, images: Path, rows: Sequence[Mapping[str, Any]], failures: Sequence[Failure]) -> None:
+    def commit(self, images: Path, records: Sequence[Mapping[str, Any]], failures: Sequence[Failure]) -> None:
         """Make the shard appear whole in one step; the pictures lie in the spool's folder `images`.
 
         What else must be written lies beside them. Raises FileExistsError, having changed nothing in the
@@ -84,29 +84,29 @@ class StoredShard(Protocol):
         """Make what follows from a committed shard and is not there: a crash may have come before it."""
 
 
-def sound_row(place: str, row: object) -> dict[str, Any]:
-    """The row. Raises OutputError when it is not one of metadata."""
-    if not isinstance(row, dict):
+def sound_record(place: str, record: object) -> dict[str, Any]:
+    """The record. Raises OutputError when it is not one of metadata."""
+    if not isinstance(record, dict):
         raise damaged(place, "not a JSON object")
-    if not isinstance(row.get("image_id"), str) or not isinstance(row.get("file_name"), str):
-        raise damaged(place, "a row without file_name and image_id")
-    if not _IMAGE_ID.fullmatch(row["image_id"]):
-        raise damaged(place, "a row whose image_id is no 16 hex digits")
+    if not isinstance(record.get("image_id"), str) or not isinstance(record.get("file_name"), str):
+        raise damaged(place, "a record without file_name and image_id")
+    if not _IMAGE_ID.fullmatch(record["image_id"]):
+        raise damaged(place, "a record whose image_id is no 16 hex digits")
     # It is opened: no way may lead out of the shard.
-    if not _FILE_NAME.fullmatch(row["file_name"]):
-        raise damaged(place, "a row whose file_name names no picture")
-    trouble = setting_trouble(row)
+    if not _FILE_NAME.fullmatch(record["file_name"]):
+        raise damaged(place, "a record whose file_name names no picture")
+    trouble = setting_trouble(record)
     if trouble is not None:
-        raise damaged(place, f"a row whose {trouble}")
-    return row
+        raise damaged(place, f"a record whose {trouble}")
+    return record
 
 
-def sound_failure(place: str, row: object) -> Failure:
-    """The failure. Raises OutputError when `row` is none."""
+def sound_failure(place: str, record: object) -> Failure:
+    """The failure. Raises OutputError when `record` is none."""
     try:
-        if not isinstance(row, dict):
+        if not isinstance(record, dict):
             raise TypeError("not a JSON object")
-        failure = Failure.from_mapping(row)
+        failure = Failure.from_mapping(record)
         failure.entry.request.identity().encode()  # half a surrogate pair has no image_id
         return failure
     except (KeyError, TypeError, ValueError) as error:

@@ -3,7 +3,7 @@
     OUT/00003.tar       000030000.png 000030000.txt 000030000.json …     it appears by one link
     OUT/00003.parquet   what the tar says, as a table: `shard_table`
 
-The tar is the shard: KEY.txt is the prompt, KEY.json the metadata row. What failed stands in its first
+The tar is the shard: KEY.txt is the prompt, KEY.json the metadata record. What failed stands in its first
 member, `.failures.jsonl`, what a repair emptied in `.repaired.jsonl`, as in `layout: files`: a hidden name
 has no key, so readers of samples pass it by. The parquet says nothing that the tar does not. Two files cannot
 appear in one step, so one of them must decide:
@@ -35,7 +35,7 @@ from jobs.failpoints import failpoint
 from jobs.output.durable import fsync_folder, write_atomically, written_atomically
 from jobs.output.metadata import Failure
 from jobs.output.shard_table import check_parquet, parquet_bytes, shard_table
-from jobs.output.stored_shard import FAILURES, damaged, shard_name, shard_number, sound_failure, sound_row
+from jobs.output.stored_shard import FAILURES, damaged, shard_name, shard_number, sound_failure, sound_record
 from jobs.output.tar_file import DamagedTar, Member, TarReader, TarWriter
 
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
@@ -70,11 +70,11 @@ class TarShard:
         """Whether the tar is there, with or without its parquet."""
         return self.path.is_file()
 
-    def rows(self) -> Iterator[dict[str, Any]]:
+    def records(self) -> Iterator[dict[str, Any]]:
         with self._opened() as tar:
             for member in tar.members():
                 if member.name.endswith(".json"):
-                    yield self._row(tar, member)
+                    yield self._record(tar, member)
 
     def failures(self) -> list[Failure]:
         with self._opened() as tar:
@@ -83,14 +83,14 @@ class TarShard:
         place = f"{self.path}: {FAILURES}"
         return [sound_failure(f"{place}:{n}", _json(f"{place}:{n}", line)) for n, line in enumerate(lines, 1)]
 
-    def held_rows(self) -> Iterator[dict[str, Any]]:
+    def held_records(self) -> Iterator[dict[str, Any]]:
         pictures = set()
         with self._opened() as tar:
             for member in tar.members():
                 if not member.name.endswith(".json"):
                     pictures.add(member.name)
-                elif (row := self._row(tar, member))["file_name"] in pictures:
-                    yield row
+                elif (record := self._record(tar, member))["file_name"] in pictures:
+                    yield record
 
     def pictures(self, file_names: Collection[str]) -> Iterator[tuple[str, bytes]]:
         with self._opened() as tar:
@@ -115,20 +115,20 @@ class TarShard:
             one.unlink(missing_ok=True)
             other.unlink(missing_ok=True)
 
-    def commit(self, images: Path, rows: Sequence[Mapping[str, Any]], failures: Sequence[Failure]) -> None:
+    def commit(self, images: Path, records: Sequence[Mapping[str, Any]], failures: Sequence[Failure]) -> None:
         tar, parquet = images.parent / self.path.name, images.parent / self.parquet.name
         with written_atomically(tar) as file:
             writer = TarWriter(file)
             if failures:
                 writer.add(FAILURES, "".join(f"{failure.to_json()}\n" for failure in failures).encode())
-            for row in rows:
-                name = str(row["file_name"])
+            for record in records:
+                name = str(record["file_name"])
                 key = name.partition(".")[0]
                 writer.add(name, (images / name).read_bytes())
-                writer.add(f"{key}.txt", str(row["text"]).encode())
-                writer.add(f"{key}.json", json.dumps(row, ensure_ascii=False).encode())
+                writer.add(f"{key}.txt", str(record["text"]).encode())
+                writer.add(f"{key}.json", json.dumps(record, ensure_ascii=False).encode())
             writer.close()
-        write_atomically(parquet, parquet_bytes(shard_table(self.number, rows, failures)))
+        write_atomically(parquet, parquet_bytes(shard_table(self.number, records, failures)))
         # In this order: a parquet that is ours has its tar there already.
         if self.parquet.exists() and not self.path.exists():
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(self.parquet))
@@ -148,7 +148,7 @@ class TarShard:
         """The parquet, where there is none. Raises OutputError without pyarrow."""
         if not self.parquet.exists():
             check_parquet()
-            table = shard_table(self.number, list(self.rows()), self.failures())
+            table = shard_table(self.number, list(self.records()), self.failures())
             write_atomically(self.parquet, parquet_bytes(table))
 
     @contextlib.contextmanager
@@ -161,9 +161,9 @@ class TarShard:
         except OSError as error:
             raise damaged(str(self.path), str(error.strerror)) from None
 
-    def _row(self, tar: TarReader, member: Member) -> dict[str, Any]:
+    def _record(self, tar: TarReader, member: Member) -> dict[str, Any]:
         place = f"{self.path}: {member.name}"
-        return sound_row(place, _json(place, tar.read(member)))
+        return sound_record(place, _json(place, tar.read(member)))
 
 
 def _json(place: str, text: bytes) -> object:

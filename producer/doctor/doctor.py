@@ -157,10 +157,10 @@ def _costs_pictures(problem: Problem) -> bool:
 
 
 def _job_of(shard: StoredShard) -> object:
-    """What the first row or failure that can be read calls its job; None without any."""
+    """What the first record or failure that can be read calls its job; None without any."""
     with suppress(OutputError):
-        for row in shard.rows():
-            return row.get("job_id")
+        for record in shard.records():
+            return record.get("job_id")
     with suppress(OutputError):
         for failure in shard.failures():
             return failure.job_id

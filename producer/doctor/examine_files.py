@@ -42,11 +42,11 @@ def examine_shard(output: Output, shard: int) -> ShardFindings:
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """A line of metadata whose row is sound."""
+    """A line of metadata whose record is sound."""
 
     number: int
     position: int
-    row: dict[str, Any]
+    record: dict[str, Any]
     request: ImageRequest
 
 
@@ -87,13 +87,13 @@ class _Examination:
         return self._found
 
     def _sound_lines(self, lines: list[bytes]) -> Iterator[_Line]:
-        """The rows that say what they should; the others are told."""
+        """The records that say what they should; the others are told."""
         for number, text in enumerate(lines, 1):
-            row = json_object(text)
-            if row is None:
+            record = json_object(text)
+            if record is None:
                 self._tell_line(number, "is not a JSON object")
                 continue
-            name = row.get("file_name")
+            name = record.get("file_name")
             position = position_of(name, self._shard)
             if position is None or not isinstance(name, str):
                 self._tell_line(number, f"names no picture of this shard: file_name = {name!r}")
@@ -104,12 +104,12 @@ class _Examination:
                 self._tell_line(number, what, kind="doubled", remedy=TAKE_OUT)
                 continue
             self._filled.add(position)
-            request = request_in(row)
+            request = request_in(record)
             if isinstance(request, str):
                 names = (name,) if os.path.lexists(self._folder / name) else ()
                 self._tell_line(number, f"{name}: {request}", names=names, positions=(position,))
                 continue
-            yield _Line(number, position, row, request)
+            yield _Line(number, position, record, request)
 
     def _read_failures(self, lines: list[bytes], rendered: set[int]) -> None:
         for number, text in enumerate(lines, 1):
@@ -122,7 +122,7 @@ class _Examination:
                 self._found.failed.append(failure.image_id)
 
     def _examine_picture(self, line: _Line) -> None:
-        name, image_id = line.row["file_name"], line.row["image_id"]
+        name, image_id = line.record["file_name"], line.record["image_id"]
         path = self._folder / name
         names: tuple[str, ...] = (name,)
         try:
@@ -135,7 +135,7 @@ class _Examination:
             self._found.problems.append(file_problem(path, f"{shard_name(self._shard)}/{name}", error))
             return
         else:
-            wrong = picture_trouble(data, line.request, line.row["sha256"])
+            wrong = picture_trouble(data, line.request, line.record["sha256"])
         if wrong is None:
             self._found.images.append(Held(image_id, line.number, name))
             return

@@ -69,15 +69,15 @@ class _Examination:
 
     def findings(self) -> ShardFindings:
         """Examine and tell."""
-        rows: list[dict[str, Any]] = []
+        records: list[dict[str, Any]] = []
         try:
             with self._stored.path.open("rb") as file:
                 tar = TarReader(file)
                 self._read_members(tar)
                 for sample in self._samples.values():
                     self._filled.add(sample.position)
-                    if (row := self._sound_row(tar, sample)) is not None:
-                        rows.append(row)
+                    if (record := self._sound_record(tar, sample)) is not None:
+                        records.append(record)
                 failures = list(self._sound_failures(tar))
                 self._filled.update(repaired_places(self._lines_of(tar, REPAIRED)))
         except OSError as error:
@@ -86,7 +86,7 @@ class _Examination:
         gaps = gaps_between(self._filled)
         if gaps is not None:
             self._tell("gap", "", gaps.what, FILL_GAP, cut=Cut(positions=gaps.places))
-        self._examine_parquet(rows, failures)
+        self._examine_parquet(records, failures)
         return self._found
 
     def _read_members(self, tar: TarReader) -> None:
@@ -116,8 +116,8 @@ class _Examination:
             what = f"is there twice: member {number} has its name"
             self._tell("doubled", member.name, what, TAKE_OUT, cut=Cut(lines=(number,)))
 
-    def _sound_row(self, tar: TarReader, sample: _Sample) -> dict[str, Any] | None:
-        """The sample's row; None when something is wrong with the sample, which is told."""
+    def _sound_record(self, tar: TarReader, sample: _Sample) -> dict[str, Any] | None:
+        """The sample's record; None when something is wrong with the sample, which is told."""
         key, members = sample.key, sample.members
         pictures = sorted(_PICTURES & members.keys())
         lacking = [f"{key}.{ending}" for ending in ("txt", "json") if ending not in members]
@@ -131,29 +131,31 @@ class _Examination:
         if len(pictures) > 1:
             self._tell_sample("doubled", sample, name, f"has {key}.{pictures[1]} beside it")
             return None
-        row = json_object(tar.read(members["json"]))
-        if row is None:
+        record = json_object(tar.read(members["json"]))
+        if record is None:
             self._tell_sample("line", sample, f"{key}.json", "is not a JSON object")
             return None
-        request = request_in(row)
-        if row.get("file_name") != name:
-            what = f"is of another sample: file_name = {row.get('file_name')!r}, not {name}"
+        request = request_in(record)
+        if record.get("file_name") != name:
+            what = f"is of another sample: file_name = {record.get('file_name')!r}, not {name}"
             self._tell_sample("line", sample, f"{key}.json", what)
         elif isinstance(request, str):
             self._tell_sample("line", sample, f"{key}.json", request)
         elif tar.read(members["txt"]) != request.prompt.encode():
             self._tell_sample("line", sample, f"{key}.txt", f"is not the text that {key}.json has")
-        elif (wrong := picture_trouble(tar.read(members[pictures[0]]), request, row["sha256"])) is not None:
+        elif (
+            wrong := picture_trouble(tar.read(members[pictures[0]]), request, record["sha256"])
+        ) is not None:
             self._tell_sample("picture", sample, name, wrong, image_id=request.image_id)
         else:
             self._found.images.append(Held(request.image_id, sample.number, name))
-            return row
+            return record
         return None
 
     def _picture_name(self, tar: TarReader, sample: _Sample) -> str:
         """What the sample's JSON calls its picture."""
-        row = json_object(tar.read(sample.members["json"])) or {}
-        return str(row.get("file_name", f"{sample.key}.png"))
+        record = json_object(tar.read(sample.members["json"])) or {}
+        return str(record.get("file_name", f"{sample.key}.png"))
 
     def _sound_failures(self, tar: TarReader) -> Iterator[Failure]:
         rendered = {sample.position for sample in self._samples.values()}
@@ -170,7 +172,7 @@ class _Examination:
     def _lines_of(self, tar: TarReader, name: str) -> list[bytes]:
         return lines_of(tar.read(self._hidden[name])) if name in self._hidden else []
 
-    def _examine_parquet(self, rows: Sequence[dict[str, Any]], failures: Sequence[Failure]) -> None:
+    def _examine_parquet(self, records: Sequence[dict[str, Any]], failures: Sequence[Failure]) -> None:
         """Whether the parquet says what the tar says. Beside a tar that is damaged there is no telling: a
         repair makes it anew in any case."""
         name = self._stored.parquet.name
@@ -189,7 +191,7 @@ class _Examination:
             except OutputError as error:
                 self._found.notes.append(f"{name}: not examined: {error}")
                 return
-            wrong = _table_trouble(data, self._shard, rows, failures)
+            wrong = _table_trouble(data, self._shard, records, failures)
         if wrong is not None:
             problem = Problem(kind="table", file=name, what=shown(wrong), remedy=MAKE_ANEW, cut=Cut())
             self._found.problems.append(problem)
@@ -206,10 +208,10 @@ class _Examination:
 
 
 def _table_trouble(
-    data: bytes, shard: int, rows: Sequence[dict[str, Any]], failures: Sequence[Failure]
+    data: bytes, shard: int, records: Sequence[dict[str, Any]], failures: Sequence[Failure]
 ) -> str | None:
-    """What a parquet says otherwise than these rows and failures; None when nothing."""
-    wanted = shard_table(shard, rows, failures)
+    """What a parquet says otherwise than these records and failures; None when nothing."""
+    wanted = shard_table(shard, records, failures)
     anew = parquet_bytes(wanted)
     if data == anew:
         return None

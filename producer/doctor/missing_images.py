@@ -19,7 +19,7 @@ from producer.manifest.latents import gather_latents
 from producer.manifest.manifest import Manifest
 from producer.manifest.parts import PromptLine
 from producer.manifest.source_files import source_trouble
-from producer.manifest.submitted import KeptManifest
+from producer.manifest.submitted import SubmittedManifest
 from producer.prompt_files.sources import Reading
 from producer.requests.expand import Identified, identify, narrowed
 
@@ -79,20 +79,20 @@ def _kept_manifests(output: Output) -> list[Path]:
     return sorted(output.jobs / f"{name}-{number}.json" for name, number in newest.items())
 
 
-def _read(file: Path) -> tuple[str, KeptManifest]:
+def _read(file: Path) -> tuple[str, SubmittedManifest]:
     """The job and the manifest in `file`, which may be job.json. Raises OSError, and for anything else
     ManifestError, ValueError, TypeError, KeyError or RecursionError."""
     text = read_plain(file)
     if file.name != "job.json":
-        return file.stem, KeptManifest.parse(text)
+        return file.stem, SubmittedManifest.parse(text)
     report = json.loads(text)
-    return shown(str(report["job_id"])), KeptManifest.from_json(report["manifest"])
+    return shown(str(report["job_id"])), SubmittedManifest.from_json(report["manifest"])
 
 
 def _compare(
     job_id: str,
     name: str,
-    kept: KeptManifest,
+    kept: SubmittedManifest,
     held: Collection[str],
     failed: Collection[str],
     found: Missing,
@@ -131,7 +131,7 @@ def _compare(
         found.problems.append(Problem(kind="missing", file=name, what=what, remedy=remedy))
 
 
-def _entries(kept: KeptManifest, reading: Reading) -> Iterable[Identified]:
+def _entries(kept: SubmittedManifest, reading: Reading) -> Iterable[Identified]:
     """What the submission asked for, by its prompt files and latents as they are now. Raises ImagemillError
     when one of them is gone or wrong."""
     manifest = kept.manifest

@@ -1,4 +1,4 @@
-"""What makes a row, a picture and a failure sound, whatever the layout, and how it is told when not."""
+"""What makes a record, a picture and a failure sound, whatever the layout, and how it is told when not."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jobs.output.metadata import Failure, request_of_row
+from jobs.output.metadata import Failure, request_of_record
 from jobs.output.stored_shard import SHARD_LIMIT, shard_name
 from jobs.request import ImageRequest
 from producer.doctor.findings import Problem
@@ -50,41 +50,41 @@ def read_plain(path: Path) -> bytes:
 def json_object(text: bytes) -> dict[str, Any] | None:
     """The object that the JSON text is; None for anything else."""
     try:
-        row = json.loads(text)
+        record = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    return row if isinstance(row, dict) else None
+    return record if isinstance(record, dict) else None
 
 
 def _is_place(position: object) -> bool:
     return isinstance(position, int) and 0 <= position < SHARD_LIMIT
 
 
-def request_in(row: Mapping[str, Any]) -> ImageRequest | str:
-    """The request of a metadata row, or what is wrong with the row."""
-    if not isinstance(row.get("sha256"), str):
+def request_in(record: Mapping[str, Any]) -> ImageRequest | str:
+    """The request of a metadata record, or what is wrong with the record."""
+    if not isinstance(record.get("sha256"), str):
         return "names no SHA-256"
     try:
-        request = request_of_row(row)
+        request = request_of_record(record)
         image_id = request.image_id
     except (KeyError, TypeError, ValueError) as error:
         return f"its settings make no request ({error})"
-    if image_id != row.get("image_id"):
-        return f"its settings give image_id {image_id}, not {row.get('image_id')}: the line was changed"
+    if image_id != record.get("image_id"):
+        return f"its settings give image_id {image_id}, not {record.get('image_id')}: the line was changed"
     return request
 
 
 def failure_in(text: bytes, shard: int, rendered: Collection[int]) -> Failure | str:
     """The failure in a line of a shard, whose places `rendered` have pictures; or what is wrong with it."""
-    row = json_object(text) or {}
+    record = json_object(text) or {}
     try:
-        failure = Failure.from_mapping(row)
+        failure = Failure.from_mapping(record)
         image_id = failure.image_id
     except (KeyError, TypeError, ValueError) as error:
         return f"is not a failure ({error})"
     if failure.shard != shard or not _is_place(failure.position):
         return f"is of place {failure.position} of shard {failure.shard}, not of this one"
-    if image_id != row.get("image_id"):
+    if image_id != record.get("image_id"):
         return f"its settings give image_id {image_id}: the line was changed"
     if failure.position in rendered:
         return f"place {failure.position} has a picture and a failure"
@@ -94,9 +94,9 @@ def failure_in(text: bytes, shard: int, rendered: Collection[int]) -> Failure | 
 def repaired_places(lines: Iterable[bytes]) -> Iterator[int]:
     """The places that a repair emptied."""
     for text in lines:
-        row = json_object(text)
-        if row is not None and _is_place(row.get("position")):
-            yield row["position"]
+        record = json_object(text)
+        if record is not None and _is_place(record.get("position")):
+            yield record["position"]
 
 
 def gaps_between(filled: Collection[int], told: Collection[int] = ()) -> Gaps | None:
@@ -123,7 +123,7 @@ def lines_of(data: bytes) -> list[bytes]:
 
 
 def picture_trouble(data: bytes, wanted: ImageRequest, sha256: str) -> str | None:
-    """What is wrong with the picture of a sound row; None when nothing is."""
+    """What is wrong with the picture of a sound record; None when nothing is."""
     try:
         picture = read_picture(data)
         if picture.request is None:

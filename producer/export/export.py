@@ -12,7 +12,7 @@ import click
 from jobs.errors import Interrupted, JobError, OutputError
 from jobs.output.arrow_columns import check_pyarrow
 from jobs.output.card import Contents, dataset_card
-from jobs.output.compact_counter import Tally
+from jobs.output.compact_counter import CompactCounter
 from jobs.output.output import Output
 from jobs.settings import Settings
 from jobs.wording import counted
@@ -65,7 +65,7 @@ class _Choice:
 
     def __init__(self, source: PictureSource, asked: Iterable[Identified] | None) -> None:
         self._source, self._all = source, asked is None
-        self._asked, self._seen = Tally(), Tally()
+        self._asked, self._seen = CompactCounter(), CompactCounter()
         self.asked = 0
         """Images that the manifest asks for."""
         for image_id, _entry in () if asked is None else asked:
@@ -115,7 +115,7 @@ def export(
             asked = prepare(only_current, settings).entries(reading=reading)
         choice = _Choice(source, asked)
         found, orphans = Contents(), 0
-        for row in source.rows():
+        for row in source.records():
             if choice.takes_once(row["image_id"]):
                 check_exportable(source, row)
                 found.add(row)
@@ -161,7 +161,7 @@ def _source(path: Path) -> PictureSource:
 
 def _rows(source: PictureSource, choice: _Choice) -> Iterator[Row]:
     """The metadata of what is exported."""
-    return (row for row in source.rows() if choice.takes(row["image_id"]))
+    return (row for row in source.records() if choice.takes(row["image_id"]))
 
 
 def report(exported: Exported) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 from jobs.errors import OutputError
 from jobs.output.arrow_columns import arrow_type, check_pyarrow, kind_of_type
 from jobs.output.column_kinds import Kind
-from jobs.output.stored_shard import sound_row
+from jobs.output.stored_shard import sound_record
 from jobs.wording import printable
 from producer.export.exact_rows import restored
 from producer.export.parquet import IMAGE, MARK, ROWS
@@ -52,7 +52,7 @@ class ParquetSource:
     state: _State
     """Of the file when it was opened: it is read more than once, and must be the same each time."""
 
-    def rows(self) -> Iterator[Row]:
+    def records(self) -> Iterator[Row]:
         return (line.row for line in self._lines(with_pictures=False))
 
     def pictures(self, takes: Callable[[str], bool]) -> Iterator[Picture]:
@@ -93,7 +93,7 @@ class ParquetSource:
             what = printable(str(error))
             raise self.broken(f"{self.path}: row {number}: its {self.row_column} {what}") from None
         try:
-            sound_row("", row)
+            sound_record("", row)
         except OutputError as error:
             # What to do with a shard is no remedy for a parquet.
             what = str(error).removeprefix(": ").partition("; ")[0]

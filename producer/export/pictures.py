@@ -23,9 +23,9 @@ class OutputSource:
     def path(self) -> Path:
         return self.output.path
 
-    def rows(self) -> Iterator[Row]:
+    def records(self) -> Iterator[Row]:
         for shard in self.shards:
-            yield from self.output.rows(shard)
+            yield from self.output.records(shard)
 
     def pictures(self, takes: Callable[[str], bool]) -> Iterator[Picture]:
         return pictures(self.output, self.shards, takes)
@@ -46,7 +46,7 @@ def pictures(output: Output, shards: Iterable[int], takes: Callable[[str], bool]
     for shard in shards:
         stored = output.stored(shard)
         rows: dict[str, Row] = {}
-        for row in stored.rows():
+        for row in stored.records():
             if takes(row["image_id"]) and rows.setdefault(row["file_name"], row) is not row:
                 raise _broken(output, f"{stored.path}: two rows are of {row['file_name']}")
         for name, data in stored.pictures(rows.keys()):

@@ -42,7 +42,7 @@ class PictureSource(Protocol):
     def path(self) -> Path:
         """What a person calls it."""
 
-    def rows(self) -> Iterator[Row]:
+    def records(self) -> Iterator[Row]:
         """The metadata of every picture."""
 
     def pictures(self, takes: Callable[[str], bool]) -> Iterator[Picture]:

@@ -20,7 +20,7 @@ _NARROWED = re.compile("(?:(--limit|--sample) ([0-9]{1,18}))?")
 
 
 @dataclass(frozen=True, slots=True)
-class KeptManifest:
+class SubmittedManifest:
     """What was asked for by one submission."""
 
     manifest: Manifest
@@ -51,7 +51,7 @@ class KeptManifest:
         return self.manifest.to_json() | {"narrowed": self.narrowed} | files
 
     @classmethod
-    def from_json(cls, told: object) -> KeptManifest:
+    def from_json(cls, told: object) -> SubmittedManifest:
         """What `to_json` told. Raises ManifestError for anything else."""
         if not isinstance(told, dict):
             raise ManifestError("not a mapping")
@@ -64,7 +64,7 @@ class KeptManifest:
         return cls(Manifest.from_json(keys), narrowed, files)
 
     @classmethod
-    def parse(cls, text: bytes) -> KeptManifest:
+    def parse(cls, text: bytes) -> SubmittedManifest:
         """The same out of a file's contents. Raises ManifestError."""
         try:
             return cls.from_json(json.loads(text))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from jobs.connection import live_connections, redis_url
 from jobs.errors import LedgerError
-from jobs.ledger.job import RowsKey
+from jobs.ledger.job import SlotsKey
 from jobs.ledger.ledger_view import LedgerView
 from jobs.output.output import Output
 from jobs.output.stored_shard import damaged
@@ -68,7 +68,7 @@ class Deployment:
 
     unknown: str = ""
     """Why nothing is known; empty where Redis answered."""
-    rates: Mapping[RowsKey, float] = field(default_factory=dict)
+    rates: Mapping[SlotsKey, float] = field(default_factory=dict)
     workers: int = 0
     writer: str | None = None
     """The job that writes to the output now."""
@@ -114,7 +114,7 @@ def plan(
 ) -> Plan:
     """Reads every prompt and the output's metadata, and asks Redis if there is one; tells every orphan.
 
-    Raises ManifestError for what is wrong in prompt files, OutputError for rows that cannot be read.
+    Raises ManifestError for what is wrong in prompt files, OutputError for slots that cannot be read.
     """
     manifest, model = prepared.manifest, prepared.model
     reading, duplicates = Reading(), 0
@@ -163,13 +163,13 @@ def _held(prepared: Prepared) -> tuple[Holding, Files]:
     holding, files = Holding(), Files()
     for shard in output.shards():
         stored, kinds, images = output.stored(shard), set[tuple[int, int, bool]](), 0
-        for row in stored.held_rows():
+        for record in stored.held_records():
             try:
-                holding.add(row["image_id"], row.get("id"))
-                own = (row["image_format"], row["image_quality"])[: len(form)]
-                kinds.add((row["height"], row["width"], own == form))
+                holding.add(record["image_id"], record.get("id"))
+                own = (record["image_format"], record["image_quality"])[: len(form)]
+                kinds.add((record["height"], record["width"], own == form))
             except (KeyError, TypeError, ValueError, OverflowError) as error:
-                raise damaged(str(stored.path), f"the row of {row['file_name']}: {error!r}") from None
+                raise damaged(str(stored.path), f"the record of {record['file_name']}: {error!r}") from None
             images += 1
         if len(kinds) == 1:
             [(height, width, same_form)] = kinds
@@ -193,14 +193,14 @@ def _orphans(output: Output, holding: Holding) -> Iterator[Orphan]:
     if holding.asked == holding.images:
         return
     for shard in output.shards():
-        for row in output.stored(shard).held_rows():
-            if holding.orphaned(row["image_id"]):
+        for record in output.stored(shard).held_records():
+            if holding.orphaned(record["image_id"]):
                 yield Orphan(
-                    f"{output.stored(shard).path.name}/{row['file_name']}",
-                    row["image_id"],
-                    row.get("id"),
-                    str(row.get("text", "")),
-                    holding.replaced(row.get("id")),
+                    f"{output.stored(shard).path.name}/{record['file_name']}",
+                    record["image_id"],
+                    record.get("id"),
+                    str(record.get("text", "")),
+                    holding.replaced(record.get("id")),
                 )
 
 

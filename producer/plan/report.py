@@ -84,7 +84,7 @@ def report(plan: Plan) -> None:
 
 def _print_groups(plan: Plan) -> None:
     found, groups = plan.survey, plan.survey.groups
-    table = [["height x width", "steps", "guided", "images", "to render", "row evaluations"]]
+    table = [["height x width", "steps", "guided", "images", "to render", "slot evaluations"]]
     for group in groups[:_MOST_GROUPS]:
         size, guided = f"{group.height} x {group.width}", "yes" if group.guided else "no"
         figures = (group.images, group.to_render, group.row_evaluations)
@@ -94,8 +94,8 @@ def _print_groups(plan: Plan) -> None:
         figures = (found.images, found.to_render, plan.row_evaluations)
         table.append([more, "", "", *(f"{figure:,}" for figure in figures)])
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for row in table:
-        click.echo("  " + "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
+    for line in table:
+        click.echo("  " + "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)))
 
 
 def _changed(plan: Plan) -> str:

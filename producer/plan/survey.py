@@ -1,4 +1,4 @@
-"""What a job will take, told before it is rendered: images, row evaluations, bytes; and what is there of it.
+"""What a job will take, told before it is rendered: images, slot evaluations, bytes; and what is there of it.
 
 Everything is counted in one pass over the requests, which are never held.
 """
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from jobs.ledger.job import RowsKey
+from jobs.ledger.job import SlotsKey
 from jobs.ledger.shard import Shard, encode_shard
-from jobs.output.compact_counter import Tally
+from jobs.output.compact_counter import CompactCounter
 from jobs.request import SETTINGS, Entry, ImageRequest
 from jobs.schedulers import row_evaluations
 from producer.requests.expand import Identified
@@ -62,7 +62,7 @@ class Holding:
     """What an output holds, and which of it was asked for: 11 bytes an image, and 11 an id of the user's."""
 
     def __init__(self) -> None:
-        self._images, self._named = Tally(), Tally()
+        self._images, self._named = CompactCounter(), CompactCounter()
         self.images = self.asked = 0
         self._any_named = False
 
@@ -219,11 +219,11 @@ class DeviceTime(NamedTuple):
 
 
 def device_times(
-    groups: Iterable[Group], rates: Mapping[RowsKey, float], revision: str, precision: str
+    groups: Iterable[Group], rates: Mapping[SlotsKey, float], revision: str, precision: str
 ) -> list[DeviceTime]:
     """The time that the images to render take on each kind of device that was measured with their model.
 
-    rates: row evaluations a second. precision: the manifest's; auto takes what was measured in any.
+    rates: slot evaluations a second. precision: the manifest's; auto takes what was measured in any.
     """
     groups, times = list(groups), []
     kinds = {(key.device, key.precision) for key in rates if key.revision == revision}
@@ -232,7 +232,7 @@ def device_times(
             continue
         seconds, images = 0.0, 0
         for group in groups:
-            rate = rates.get(RowsKey(device, measured_in, revision, group.height, group.width))
+            rate = rates.get(SlotsKey(device, measured_in, revision, group.height, group.width))
             if rate is not None:
                 seconds += group.row_evaluations / rate
                 images += group.to_render

@@ -11,13 +11,13 @@ from typing import Any
 
 from jobs.errors import LatentsError
 from jobs.models import ModelRef
-from jobs.output.compact_counter import Tally
+from jobs.output.compact_counter import CompactCounter
 from jobs.request import Entry, ImageRequest, quoted
 from producer.manifest.line import LINE_SETTINGS, Line
 from producer.manifest.manifest import Manifest
 from producer.manifest.parts import Sweep
 from producer.prompt_files.sources import Reading, lines
-from producer.requests.identity import Mould
+from producer.requests.identity import RequestTemplate
 
 Identified = tuple[str, Entry]
 """An entry after its image_id, which costs more than all the rest."""
@@ -65,7 +65,7 @@ def identify(
     base, swept = base_request(manifest, model), _swept(manifest)
     combinations = [dict(zip(swept, values, strict=True)) for values in product(*swept.values())]
     # For each way in which lines are set, a mould a combination, with the first of its seeds if it has them.
-    moulds: dict[tuple[object, ...], list[tuple[Mould, int | None]]] = {}
+    moulds: dict[tuple[object, ...], list[tuple[RequestTemplate, int | None]]] = {}
     seen = _Seen(on_duplicate)
     for line in lines(manifest, reading):
         key = (line.init_latents, *line.settings.items()) if line.settings or line.init_latents else ()
@@ -75,7 +75,7 @@ def identify(
                 moulds.clear()
             own = replace(base, init_latents=_hash(manifest, line, hashes), **line.settings)
             made = moulds[key] = [
-                (Mould(manifest.name, replace(own, **settings)), settings.get("seed"))
+                (RequestTemplate(manifest.name, replace(own, **settings)), settings.get("seed"))
                 for settings in combinations
             ]
         for mould, first_seed in made:
@@ -90,9 +90,9 @@ class _Seen:
         self._on_duplicate = on_duplicate
         # For each image_id (its 64 bits) how its seed came about, and for the first image of a line without a
         # seed, above those two bits, how many numbers among equals are taken.
-        self._tally = Tally()
+        self._tally = CompactCounter()
 
-    def given(self, line: Line, mould: Mould, seeds: Iterable[int]) -> Iterator[Identified]:
+    def given(self, line: Line, mould: RequestTemplate, seeds: Iterable[int]) -> Iterator[Identified]:
         """One image for each seed."""
         prompt = quoted(line.prompt)
         for seed in seeds:
@@ -104,7 +104,7 @@ class _Seen:
             elif self._on_duplicate is not None:
                 self._on_duplicate(entry)
 
-    def derived(self, line: Line, mould: Mould) -> Iterator[Identified]:
+    def derived(self, line: Line, mould: RequestTemplate) -> Iterator[Identified]:
         """As many images as the line asks for, with the next seeds that its equals have left."""
         tally, ordinal, first, prompt = self._tally, 0, None, quoted(line.prompt)
         for _ in range(line.images):

@@ -16,7 +16,7 @@ from jobs.request import SETTINGS, Entry, ImageRequest, settings_of
 _first_32_bits = Struct(">I").unpack_from
 
 
-class Mould:
+class RequestTemplate:
     """Makes the entries with the settings of one request, whose prompt and seed do not count."""
 
     def __init__(self, job_name: str, request: ImageRequest) -> None:
@@ -69,7 +69,7 @@ class Cast(Entry):
     """An entry out of a mould: its request is made when it is looked at, and whoever packs it never does."""
 
     __slots__ = ("mould", "quoted", "seed")
-    mould: Mould
+    mould: RequestTemplate
     quoted: str
     seed: int
 

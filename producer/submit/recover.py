@@ -20,7 +20,7 @@ from jobs.output.metadata import Failure
 from jobs.output.output import Output
 from jobs.request import Entry
 from jobs.settings import Settings
-from producer.manifest.submitted import KeptManifest
+from producer.manifest.submitted import SubmittedManifest
 from producer.prompt_files.sources import Reading
 from producer.requests.expand import Identified, base_request
 from producer.requests.grouping import parts
@@ -192,7 +192,7 @@ def _settled(output: Output, job_id: str) -> tuple[dict[str, _Settled], set[str]
     settled, others, failures = dict[str, _Settled](), set[str](), dict[str, Failure]()
     for shard in output.shards():
         done, doubted = _Settled(shard), _Settled(shard, flagged=True)
-        for row in output.stored(shard).held_rows():
+        for row in output.stored(shard).held_records():
             if row.get("job_id") != job_id:
                 others.add(row["image_id"])
             else:
@@ -207,11 +207,11 @@ def _settled(output: Output, job_id: str) -> tuple[dict[str, _Settled], set[str]
     return settled, others - settled.keys()
 
 
-def _as_submitted(prepared: Prepared, file: Path, job_id: str) -> tuple[Prepared, KeptManifest]:
+def _as_submitted(prepared: Prepared, file: Path, job_id: str) -> tuple[Prepared, SubmittedManifest]:
     """The manifest narrowed as it was for the job, and what was kept of it then."""
     place = prepared.output.job_manifest(job_id)
     try:
-        kept = KeptManifest.parse(place.read_bytes())
+        kept = SubmittedManifest.parse(place.read_bytes())
     except FileNotFoundError:
         raise JobError(
             f"{prepared.output.path}: no submission of {file} is kept there, so there is nothing to recover: "

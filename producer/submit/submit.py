@@ -24,7 +24,7 @@ from jobs.ledger.ledger import Ledger
 from jobs.ledger.ledger_view import LedgerView
 from jobs.output.output import Output
 from producer.manifest.latents import gather_latents
-from producer.manifest.submitted import KeptManifest
+from producer.manifest.submitted import SubmittedManifest
 from producer.prompt_files.sources import Reading
 from producer.requests.expand import base_request
 from producer.submit.pack import Packed, PackedShard, pack
@@ -115,7 +115,7 @@ def _store(
     keep_inputs(prepared)
     spec, files = job_spec(prepared), file_hashes(prepared, packed.reading)
     pinned = manifest.model_copy(update={"revision": prepared.model.revision})
-    kept = KeptManifest(pinned, prepared.narrowed, files)
+    kept = SubmittedManifest(pinned, prepared.narrowed, files)
     try:
         job_id, created = ledger.create(
             spec, digest(prepared, spec, files), output.next_job_number(manifest.name)
@@ -161,13 +161,13 @@ def _begun_at(prepared: Prepared, ledger: LedgerView) -> int | None:
     return None if first_shard < 0 else first_shard
 
 
-def _refuse_changed_files(output: Output, asked: KeptManifest, ledger: Ledger) -> None:
+def _refuse_changed_files(output: Output, asked: SubmittedManifest, ledger: Ledger) -> None:
     """Says so when the job that owns the output was begun with this very manifest and other files."""
     job_id = ledger.writer(str(output.path))
     if job_id is None or ledger.status(job_id).ending:
         return
     try:
-        begun = KeptManifest.parse(output.job_manifest(job_id).read_bytes())
+        begun = SubmittedManifest.parse(output.job_manifest(job_id).read_bytes())
     except (FileNotFoundError, ManifestError):
         return  # then there is no telling, and the ledger's own refusal is told
     before, now = ({} if one.files is None else one.files for one in (begun, asked))

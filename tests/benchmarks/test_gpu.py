@@ -93,7 +93,7 @@ def test_a_toy_runs_from_a_plain_checkout_with_five_packages_and_ends_in_json(tm
     folder.mkdir()
     assert {"scipy", "accelerate", "zstandard", "pydantic_settings"} <= hidden
     ran = run(
-        *("--toy", "--device", "cpu", "--rows", "4", "--images", "3", "--steps", "3", "2"),
+        *("--toy", "--device", "cpu", "--batch-size", "4", "--images", "3", "--steps", "3", "2"),
         folder=folder,
         hidden=hidden,
     )
@@ -106,7 +106,7 @@ def test_a_toy_runs_from_a_plain_checkout_with_five_packages_and_ends_in_json(tm
     }
     assert set(result["images_per_s"]) == set(result["shares"]) == arms
     assert all(rate > 0 for rate in result["images_per_s"].values())
-    assert list(result["row_curve"]) == ["1", "2", "4"]
+    assert list(result["slot_curve"]) == ["1", "2", "4"]
     assert result["identical"] == 1.0
     assert (result["rows"], result["precision"], result["goal"]) == (4, "fp32", None)
     expected = result["tflop_per_image"]["3"] * result["images_per_s"]["engine, 3 steps"]

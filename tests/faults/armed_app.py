@@ -1,7 +1,7 @@
 """`celery -A tests.faults.armed_app worker`: the product's worker process, with failpoints that are armed.
 
-Beside the failpoints two places are made here: `rendering`, before images enter the rows, and `renewing`,
-before the keeper renews its leases. Every image that enters the rows is noted in `NAME.begun`.
+Beside the failpoints two places are made here: `rendering`, before images enter the slots, and `renewing`,
+before the heartbeat renews its leases. Every image that enters the slots is noted in `NAME.begun`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _begun = os.open(_folder.parent / f"{os.environ[NAME]}.begun", os.O_WRONLY | os.
 
 
 class Noting:
-    """A renderer that notes what enters its rows, and goes at the pace that the test sets."""
+    """A renderer that notes what enters its slots, and goes at the pace that the test sets."""
 
     def __init__(self, renderer: Any) -> None:
         self._renderer = renderer
@@ -56,8 +56,8 @@ class _Noted:
         self._source, self._stop = source, stop
         self.upcoming = source.upcoming
 
-    def take(self, free_rows: int) -> Sequence[Any]:
-        taken = self._source.take(free_rows)
+    def take(self, free_slots: int) -> Sequence[Any]:
+        taken = self._source.take(free_slots)
         if taken:
             # One write that a kill cannot halve.
             os.write(_begun, "".join(f"{one.request.image_id}\n" for one in taken).encode())

@@ -115,7 +115,7 @@ def stalled_keeper(field: Field) -> None:
     """Nobody renews a worker's leases for longer than they last; it works on."""
     pause = LEASE + 1
     met = field.order(Order("renewing", "sleep", pause=pause))
-    field.wait(lambda: time.monotonic() > met.at + pause, "the keeper is back")
+    field.wait(lambda: time.monotonic() > met.at + pause, "the heartbeat is back")
 
 
 def no_reaper(field: Field) -> None:
@@ -438,7 +438,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault("out of memory", partial(raised, error="OutOfMemory"), refuses=True),
     Fault("device broken", broken_device),
     Fault("exception while rendering", partial(raised, error="RuntimeError")),
-    Fault("keeper stalled", stalled_keeper),
+    Fault("heartbeat stalled", stalled_keeper),
     Fault("no reaper", no_reaper),
     Fault("many reapers", many_reapers),
     Fault("clock wrong", wrong_clock),

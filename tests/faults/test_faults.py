@@ -83,7 +83,7 @@ def remounted(how: str, disk: Path) -> bool:
 
 @pytest.mark.usefixtures("own_job")
 @pytest.mark.parametrize(("guidance_scale", "in_rows"), [(7.5, ROWS // 2), (1.0, ROWS)])
-def test_a_crash_costs_no_more_than_the_rows_and_the_bounded_queue_behind_them(
+def test_a_crash_costs_no_more_than_the_slots_and_the_bounded_queue_behind_them(
     field: Field, guidance_scale: float, in_rows: int
 ) -> None:
     """The engine takes nothing more into its rows while 2R finished pictures wait to be written."""

@@ -55,7 +55,7 @@ from tests.faults import strategies as make
 from tests.faults.bounds import bounded
 from worker.engine.instant import _draw
 from worker.engine.renderer import RenderedBy
-from worker.render import again_as_in, parse_request
+from worker.render import parse_request, reproduction_of
 from worker.shard.store import ShardStore
 
 SLICE = 500
@@ -416,7 +416,7 @@ def test_a_manifest_becomes_the_pictures_it_asks_for(told: dict[str, Any], tmp_p
                 rendered = render_all(packed, prepared, lambda shard, position: False)
             assert packed.images + packed.duplicates == images_asked(prepared.manifest.to_json())
         output = prepared.output
-        rows = [row for shard in output.shards() for row in output.rows(shard)]
+        rows = [row for shard in output.shards() for row in output.records(shard)]
         assert [row["image_id"] for row in rows] == [entry.request.image_id for entry in rendered]
         assert len({row["image_id"] for row in rows}) == packed.images
         requests = {entry.request.image_id: entry.request for entry in rendered}
@@ -574,7 +574,7 @@ def test_an_output_that_was_changed_is_told_and_mended_and_nothing_else_touched(
         output = Output(path)
         found = []
         for read in (
-            lambda: [row for shard in output.shards() for row in output.rows(shard)],
+            lambda: [row for shard in output.shards() for row in output.records(shard)],
             output.held_image_ids,
             output.failures,
             lambda: output.next_job_number("cats"),
@@ -682,9 +682,9 @@ def test_a_picture_is_rendered_again_as_it_was_or_refused(
         metadata.write_bytes(data.draw(_changed_lines(metadata.read_bytes())))
         with bounded(Path(folder) / "nothing"):
             try:
-                again = again_as_in(picture, None)
+                again = reproduction_of(picture, None)
             except ImagemillError as error:
                 assert str(picture) in str(error)
                 return
         assert parse_request(again.request.to_json()) == again.request
-        assert type(again.rows) is int and 1 <= again.rows <= 1024
+        assert type(again.slots) is int and 1 <= again.slots <= 1024

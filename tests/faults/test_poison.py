@@ -52,7 +52,7 @@ def test_an_image_that_kills_every_worker_fails_alone_and_the_job_ends(
     (failure,) = failures(farm)
     assert failure["request"]["prompt"] == "!die"
     assert "the worker died each time that it rendered this image alone" in failure["reason"]
-    assert {row["text"] for row in farm.rows()} == {str(prompt) for prompt in prompts if prompt != "!die"}
+    assert {row["text"] for row in farm.records()} == {str(prompt) for prompt in prompts if prompt != "!die"}
 
 
 def test_two_that_kill_in_one_shard_are_both_found(farm: Farm, wait_until: Wait) -> None:

@@ -18,9 +18,9 @@ import torch
 from jobs.ledger.job import JobStatus
 from jobs.settings import Settings
 from worker.encode import read_request
-from worker.render import again_as_in, render
+from worker.render import render, reproduction_of
 
-ROWS = 16
+SLOTS = 16
 SETTINGS = itertools.product(
     ("LMS", "DDIM", "Euler a", "DPM++ 2M Karras"),
     ({"guidance_scale": 7.5}, {"guidance_scale": 1.0}, {"guidance_scale": 3.0, "negative_prompt": "a box"}),
@@ -58,25 +58,29 @@ class Mill:
             time.sleep(0.05)
         return status
 
-    def rows(self, name: str) -> list[tuple[Path, dict[str, Any]]]:
+    def records(self, name: str) -> list[tuple[Path, dict[str, Any]]]:
         """Each picture's file and metadata."""
         files = sorted(self.folder(name).glob("[0-9]*/metadata.jsonl"))
-        rows = [(file.parent, json.loads(line)) for file in files for line in file.read_text().splitlines()]
-        return [(folder / row["file_name"], row) for folder, row in rows]
+        records = [
+            (file.parent, json.loads(line)) for file in files for line in file.read_text().splitlines()
+        ]
+        return [(folder / record["file_name"], record) for folder, record in records]
 
     def hashes(self, name: str) -> dict[str, str]:
         """image_id -> SHA-256 of the file."""
-        rows = self.rows(name)
-        hashes = {row["image_id"]: hashlib.sha256(file.read_bytes()).hexdigest() for file, row in rows}
-        assert len(hashes) == len(rows)
+        records = self.records(name)
+        hashes = {
+            record["image_id"]: hashlib.sha256(file.read_bytes()).hexdigest() for file, record in records
+        }
+        assert len(hashes) == len(records)
         return hashes
 
 
 @pytest.fixture(scope="module")
 def mill(shared_farm: Any) -> Mill:
-    """Two workers with 16 rows and leases of 2 seconds."""
+    """Two workers with 16 slots and leases of 2 seconds."""
     for name in ("w1", "w2"):
-        shared_farm.start_worker(name, "--slots", "1", rows=ROWS, lease=2, device="cpu")
+        shared_farm.start_worker(name, "--concurrency", "1", batch_size=SLOTS, lease=2, device="cpu")
     return Mill(shared_farm)
 
 
@@ -87,8 +91,8 @@ def whole(mill: Mill) -> dict[str, str]:
     assert (status.outcome, status.done) == ("complete", len(LINES))
     hashes = mill.hashes("whole")
     assert len(set(hashes.values())) == len(LINES)
-    assert {(row["rendered_rows"], row["rendered_mode"]) for _, row in mill.rows("whole")} == {
-        (ROWS, "exact")
+    assert {(record["rendered_rows"], record["rendered_mode"]) for _, record in mill.records("whole")} == {
+        (SLOTS, "exact")
     }
     return hashes
 
@@ -139,25 +143,25 @@ def test_a_death_in_the_middle_and_another_workers_hand_change_no_byte(
 def test_a_file_rendered_again_by_itself_has_its_own_bytes(
     mill: Mill, whole: dict[str, str], one_thread: Settings
 ) -> None:
-    chosen = [file for file, row in mill.rows("whole") if row["num_inference_steps"] == 3][::4]
+    chosen = [file for file, record in mill.records("whole") if record["num_inference_steps"] == 3][::4]
     assert [read_request(file).scheduler for file in chosen] == ["LMS", "DDIM", "Euler a"]
     for file in chosen:
-        again = again_as_in(file, None)
-        assert (again.rows, again.remarks) == (ROWS, ())
+        again = reproduction_of(file, None)
+        assert (again.slots, again.remarks) == (SLOTS, ())
         assert render(again, None, None, one_thread) == file.read_bytes(), again.request
 
 
-def test_the_next_run_goes_on_with_the_outputs_rows_though_each_has_its_own_redis(farm: Any) -> None:
-    for count, rows in ((2, {"rows": 6}), (5, {})):
-        environment = farm.environment(**rows)
+def test_the_next_run_goes_on_with_the_outputs_slots_though_each_has_its_own_redis(farm: Any) -> None:
+    for count, settings in ((2, {"batch_size": 6}), (5, {})):
+        environment = farm.environment(**settings)
         del environment["IMAGEMILL_REDIS_URL"]
         done = farm.run_in(environment, "run", farm.manifest(count), "--gpus", "none")
         assert done.returncode == 0, done.stderr
-    assert [row["rendered_rows"] for row in farm.rows()] == [6] * 5, "never what is measured"
+    assert [record["rendered_rows"] for record in farm.records()] == [6] * 5, "never what is measured"
 
 
 def test_mode_fast_finishes_and_is_told_in_the_metadata(mill: Mill) -> None:
     status = mill.wait(mill.start("fast", LINES[:6], mode="fast"))
     assert (status.outcome, status.done) == ("complete", 6)
-    told = [(row["rendered_mode"], row["rendered_rows"]) for _, row in mill.rows("fast")]
-    assert told == [("fast", ROWS)] * 6
+    told = [(record["rendered_mode"], record["rendered_rows"]) for _, record in mill.records("fast")]
+    assert told == [("fast", SLOTS)] * 6

@@ -187,7 +187,7 @@ def test_the_users_of_the_acl_file_can_do_all_that_is_theirs(
             admin.delete(*admin.keys("imagemill:*"))
         told("recover", manifest)
         assert "64 of 64" in told("status", "cats-1")
-        assert len(farm.rows()) == 64
+        assert len(farm.slots()) == 64
         assert farm.command("status", "--json", redis_url=guarded.url_of("worker")).returncode == 0
         wait_until(
             lambda: b"'cats-1', " in (flower.ask("/api/tasks?state=SUCCESS") or b""), "Flower shows shards"

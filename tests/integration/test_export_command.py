@@ -86,7 +86,7 @@ def mill(tmp_path_factory: pytest.TempPathFactory) -> Mill:
 
 
 def texts_of(output: Output) -> list[str]:
-    return [row["text"] for shard in output.shards() for row in output.rows(shard)]
+    return [row["text"] for shard in output.shards() for row in output.records(shard)]
 
 
 def test_every_form_holds_every_picture_and_equal_exports_are_equal_bytes(mill: Mill) -> None:

@@ -20,7 +20,7 @@ def test_a_manifest_becomes_pictures_with_their_metadata(farm, finished: Callabl
     status = finished(job_id)
     assert status.outcome == "complete"
     farm.check_exact(job_id, 4)
-    rows = {(row["text"], row["seed"]): row for row in farm.rows()}
+    rows = {(row["text"], row["seed"]): row for row in farm.records()}
     assert rows[("a hen", 0)]["id"] == "hen"
     assert rows[("a hen", 1)]["split"] == "train"
     job = json.loads((farm.output / "job.json").read_text())
@@ -41,7 +41,7 @@ def test_submitting_again_renders_only_what_is_new_also_after_redis_was_wiped(
 ) -> None:
     farm.start_worker()
     finished(farm.submit(["one", "two", "three"]))
-    before = {row["image_id"]: row["sha256"] for row in farm.rows()}
+    before = {row["image_id"]: row["sha256"] for row in farm.records()}
     second = farm.submit(["zero", "one", "two", "three"])
     status = finished(second)
     assert (second, status.total, status.held) == ("cats-2", 1, 3)
@@ -49,11 +49,11 @@ def test_submitting_again_renders_only_what_is_new_also_after_redis_was_wiped(
     third = farm.submit(["zero", "one", "two", "three", "four"])
     status = finished(third)
     assert (third, status.total, status.held) == ("cats-3", 1, 4)
-    rows = farm.rows()
+    rows = farm.records()
     assert len(rows) == len({row["image_id"] for row in rows}) == 5
     assert before.items() <= {row["image_id"]: row["sha256"] for row in rows}.items()
     fourth = farm.submit(["zero", "one", "two", "three", "four"])
-    assert (finished(fourth).total, len(farm.rows())) == (0, 5)
+    assert (finished(fourth).total, len(farm.records())) == (0, 5)
 
 
 def test_one_bad_prompt_never_stops_a_job_and_is_told_with_its_reason(
@@ -66,7 +66,7 @@ def test_one_bad_prompt_never_stops_a_job_and_is_told_with_its_reason(
     told = [json.loads(line) for line in (farm.output / "failures.jsonl").read_text().splitlines()]
     assert {failure["request"]["prompt"] for failure in told} == {"!raise", "!nan"}
     assert all(failure["reason"] and failure["command"] for failure in told)
-    flagged = {row["text"]: row["flagged"] for row in farm.rows()}
+    flagged = {row["text"]: row["flagged"] for row in farm.records()}
     assert flagged["!black"] == "one flat colour"
     assert flagged["good 1"] is None
     assert farm.command("watch", job_id).returncode == 1
@@ -81,7 +81,7 @@ def test_retry_sends_the_failures_back_as_a_new_run(farm, finished: Callable[...
     assert done.returncode == 1
     status = farm.status(job_id)
     assert (status.run, status.done, status.failed, status.left) == (2, 1, 1, 0)
-    assert len(farm.rows()) == 1
+    assert len(farm.records()) == 1
 
 
 def test_max_failures_stops_a_job(farm, finished: Callable[..., JobStatus]) -> None:
@@ -107,7 +107,7 @@ def test_deleting_the_queue_in_the_middle_costs_no_image(
 def test_pause_cancel_and_priority_act_at_the_next_claim(
     farm, finished: Callable[..., JobStatus], wait_until: Callable[..., None]
 ) -> None:
-    farm.start_worker("w1", "--slots", "1", instant_seconds=0.1)
+    farm.start_worker("w1", "--concurrency", "1", instant_seconds=0.1)
     slow = farm.submit(400, name="slow", output=str(farm.folder / "slow"))
     wait_until(lambda: farm.status(slow).done, "the first job is under way")
     assert farm.command("pause", slow).returncode == 0

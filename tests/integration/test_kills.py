@@ -239,8 +239,8 @@ def test_a_wiped_redis_costs_no_image_once_the_manifest_is_submitted_again(
     (submitted,) = json.loads(told.stdout)
     assert (submitted["job_id"], submitted["attached"]) == ("cats-2", False)
     status = finished("cats-2")
-    rows = farm.rows()
-    assert len(rows) == len({row["image_id"] for row in rows}) == IMAGES
+    slots = farm.slots()
+    assert len(slots) == len({slot["image_id"] for slot in slots}) == IMAGES
     assert (status.done, status.total, status.left) == (IMAGES - status.held, IMAGES - status.held, 0)
     assert {file: file.stat().st_ino for file in before} == before
     assert job_id == "cats-1"

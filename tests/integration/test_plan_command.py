@@ -55,7 +55,7 @@ def test_a_plan_agrees_with_what_submitting_does_and_tells_the_time_from_what_wo
          "row_evaluations": 20 * 4 * 2}
     ]  # fmt: skip
 
-    farm.start_worker("w1", "--rows", "8")
+    farm.start_worker("w1", "--batch-size", "8")
     first = finished(farm.submit(PROMPTS, **SHAPES), 120)
     assert first.done == 20
     assert figures(plan(farm, manifest)) == (0, 0, 20, 0)

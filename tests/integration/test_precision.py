@@ -18,7 +18,7 @@ def test_amp_in_a_manifest_makes_linear_layers_see_bfloat16_under_autocast(farm)
         if isinstance(module, torch.nn.Linear) and torch.is_autocast_enabled("cpu"):
             seen.update(value.dtype for value in inputs if isinstance(value, torch.Tensor))
 
-    settings = Settings(output_root=farm.folder, min_free_disk=0, rows=2)
+    settings = Settings(output_root=farm.folder, min_free_disk=0, batch_size=2)
     runtime = Runtime(settings, farm.server.url, "w1", lambda _count: None)
     runtime.start()
     hook = torch.nn.modules.module.register_module_forward_pre_hook(look)
@@ -33,5 +33,5 @@ def test_amp_in_a_manifest_makes_linear_layers_see_bfloat16_under_autocast(farm)
     assert done.is_set() and shard is not None and shard["ended"] == "committed"
     assert torch.bfloat16 in seen
     assert farm.status(job_id).outcome == "complete"
-    (row,) = farm.rows()
-    assert (row["precision"], row["rendered_precision"]) == ("amp", "amp")
+    (record,) = farm.records()
+    assert (record["precision"], record["rendered_precision"]) == ("amp", "amp")

@@ -32,17 +32,17 @@ def recovered(farm: Any) -> dict[str, Any]:
     return found
 
 
-def rows(farm: Any) -> list[dict[str, Any]]:
+def records(farm: Any) -> list[dict[str, Any]]:
     output = Output(farm.output)
-    return [row for shard in output.shards() for row in output.rows(shard)]
+    return [record for shard in output.shards() for record in output.records(shard)]
 
 
 def check_exact(farm: Any, job_id: str, images: int, failed: int = 0) -> None:
     """Files, metadata, bits and counters agree: every image once."""
     found = check_output(Output(farm.output))
     assert (found.problems, found.images, found.failed) == ([], images, failed)
-    assert len({row["image_id"] for row in rows(farm)}) == len(rows(farm)) == images
-    assert {row["job_id"] for row in rows(farm)} == {job_id}
+    assert len({record["image_id"] for record in records(farm)}) == len(records(farm)) == images
+    assert {record["job_id"] for record in records(farm)} == {job_id}
     status = farm.status(job_id)
     assert (status.done, status.failed, status.left, status.total) == (images, failed, 0, images + failed)
     assert farm.ledger.done_bits(job_id).count() == images
@@ -72,7 +72,7 @@ def test_a_job_lost_half_way_goes_on_under_its_id_and_renders_nothing_twice(
     lose(farm)
     committed = {file: file.stat().st_ino for file in farm.output.glob("[0-9]*")}
     waiting = sum(in_spool())
-    there = len(rows(farm))
+    there = len(records(farm))
     told = recovered(farm)
     assert (told["job_id"], told["images"], told["done"], told["left"]) == (job_id, 96, there, 96 - there)
     status = json.loads(farm.command("status", job_id, "--json").stdout)

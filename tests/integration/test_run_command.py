@@ -72,13 +72,13 @@ class Run:
         """What was seen and still runs; a zombie waits only for its parent to look."""
         return [child for child in self.seen.values() if runs(child)]
 
-    def rows(self) -> list[dict[str, object]]:
+    def records(self) -> list[dict[str, object]]:
         files = sorted(self.output.glob("[0-9]*/metadata.jsonl"))
         return [json.loads(line) for file in files for line in file.read_text().splitlines()]
 
     def check_exact(self, images: int) -> None:
         """Every image once, with its picture, and nothing else in the shards."""
-        rows = self.rows()
+        rows = self.records()
         assert len(rows) == len({row["image_id"] for row in rows}) == images
         pictures = [file for file in self.output.glob("[0-9]*/*") if file.suffix != ".jsonl"]
         assert len(pictures) == images
@@ -91,7 +91,7 @@ class Run:
     def finished_images(self) -> int:
         """Images that are done on disk, in committed shards or in the spool; in both while a shard moves."""
         in_spool = {file.stem for file in self.output.glob(".imagemill/spool/*/*/metadata/*.json")}
-        return len(in_spool | {row["image_id"] for row in self.rows()})
+        return len(in_spool | {row["image_id"] for row in self.records()})
 
 
 def runs(process: psutil.Process) -> bool:
@@ -203,7 +203,7 @@ def test_run_tells_failures_by_its_exit_status_and_its_last_line(mill: Run) -> N
 def test_limit_narrows_a_run_and_the_whole_goes_on_from_there(mill: Run) -> None:
     manifest = mill.manifest(24)
     assert mill.call("run", manifest, "--limit", "3", "--gpus", "none").returncode == 0
-    assert {row["text"] for row in mill.rows()} == {"picture 0", "picture 1", "picture 2"}
+    assert {row["text"] for row in mill.records()} == {"picture 0", "picture 1", "picture 2"}
     assert mill.call("run", manifest, "--gpus", "none").returncode == 0
     mill.check_exact(24)
     assert mill.rendered() == 24

@@ -31,7 +31,7 @@ def test_failures_of_a_job_of_tars_are_listed_and_retried_into_new_ones(
     status = finished(job_id)
     assert (status.outcome, status.done, status.failed) == ("failures", 3, 1)
     output = Output(farm.output)
-    rows = [row for shard in output.shards() for row in output.rows(shard)]
+    rows = [row for shard in output.shards() for row in output.records(shard)]
     assert [(row["text"], row["flagged"]) for row in rows] == [
         ("good 1", None), ("", None), ("!black", "one flat colour")
     ]  # fmt: skip

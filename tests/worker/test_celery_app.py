@@ -19,8 +19,8 @@ def test_the_signals_start_stop_and_close_the_runtime_and_torch_is_never_loaded(
 import sys, time
 from celery import signals
 import worker.celery_app as cell
-from jobs.ledger import Ledger
-from jobs.broker import RENDER_TASK
+from jobs.ledger.ledger import Ledger
+from jobs.ledger.broker import RENDER_TASK
 from worker import process
 
 cell.app.loader.import_default_modules()

@@ -26,7 +26,15 @@ def _worker(*options: str, **variables: str) -> subprocess.CompletedProcess[str]
 def test_help_names_every_option_but_the_hidden_one() -> None:
     shown = _worker("--help")
     assert shown.returncode == 0
-    for option in ("--model", "--gpus", "--rows", "--mixed-hardware", "--slots", "--name", "--log-format"):
+    for option in (
+        "--model",
+        "--gpus",
+        "--batch-size",
+        "--mixed-hardware",
+        "--concurrency",
+        "--name",
+        "--log-format",
+    ):
         assert option in shown.stdout
     assert "lifeline" not in shown.stdout
 
@@ -50,14 +58,14 @@ def test_help_loads_nothing_heavy() -> None:
         (["--gpus", "x"], {"IMAGEMILL_REDIS_URL": "redis://127.0.0.1:1/0"}, "error: --gpus x: must be all"),
         (["--name", "a b"], {"IMAGEMILL_REDIS_URL": "redis://127.0.0.1:1/0"}, "error: --name a b: use"),
         ([], {"IMAGEMILL_REDIS_URL": "http://:hunter2@a"}, "error: IMAGEMILL_REDIS_URL = http://***@a"),
-        ([], {"IMAGEMILL_ROWS": "0"}, "error: IMAGEMILL_ROWS = '0'"),
-        (["--rows", "1"], {}, "Invalid value for '--rows'"),
-        ([], {"IMAGEMILL_ROWS": "1"}, "error: IMAGEMILL_ROWS = '1'"),
+        ([], {"IMAGEMILL_BATCH_SIZE": "0"}, "error: IMAGEMILL_BATCH_SIZE = '0'"),
+        (["--batch-size", "1"], {}, "Invalid value for '--batch-size' / '--rows'"),
+        ([], {"IMAGEMILL_BATCH_SIZE": "1"}, "error: IMAGEMILL_BATCH_SIZE = '1'"),
         (["render"], {}, "Error: give --request JSON or --from FILE, one of the two"),
         (["render", "--request", "{}", "--from", __file__], {}, "Error: give --request JSON or --from FILE"),
         (["render", "--from", "no-such.png"], {}, "File 'no-such.png' does not exist"),
         (["render", "--from", __file__], {}, "holds no imagemill request"),
-        (["--mixed-hardware", "render", "--request", "{}"], {}, "--mixed-hardware says nothing to `render`"),
+        (["--mixed-hardware", "render", "--request", "{}"], {}, "--mixed-hardware has no effect on `render`"),
         (["--lifeline-fd", "99"], {}, "error: lifeline: file descriptor 99 is not a pipe"),
     ],
 )

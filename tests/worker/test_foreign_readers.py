@@ -86,41 +86,43 @@ def test_datasets_streams_the_tars(output: Output, captions: list[str]) -> None:
     stream = datasets.load_dataset("webdataset", data_files=files, split="train", streaming=True)
     samples = list(stream)
     assert [sample["txt"] for sample in samples] == captions
-    rows = [row for shard in (0, 1) for row in output.rows(shard)]
-    for sample, row in zip(samples, rows, strict=True):
+    records = [record for shard in (0, 1) for record in output.records(shard)]
+    for sample, record in zip(samples, records, strict=True):
         assert {name: sample["json"][name] for name in ("image_id", "seed", "id", "n", "text")} == {
-            name: row[name] for name in ("image_id", "seed", "id", "n", "text")
+            name: record[name] for name in ("image_id", "seed", "id", "n", "text")
         }
-        assert f"{sample['__key__']}.png" == row["file_name"]
-        assert np.array_equal(np.asarray(sample["png"]), pixels(row["seed"] % 1000))
+        assert f"{sample['__key__']}.png" == record["file_name"]
+        assert np.array_equal(np.asarray(sample["png"]), pixels(record["seed"] % 1000))
 
 
 def test_webdataset_reads_the_tars(output: Output, captions: list[str]) -> None:
     urls = str(output.path / "{00000..00001}.tar")
     samples = list(webdataset.WebDataset(urls, shardshuffle=False).decode("rgb8"))
     assert [sample["txt"] for sample in samples] == captions
-    assert [sample["json"] for sample in samples] == [row for n in (0, 1) for row in output.rows(n)]
+    assert [sample["json"] for sample in samples] == [record for n in (0, 1) for record in output.records(n)]
     for sample in samples:
         assert np.array_equal(sample["png"], pixels(sample["json"]["seed"] % 1000))
 
 
-def test_tar_extracts_what_the_rows_say(output: Output, tmp_path: Path) -> None:
+def test_tar_extracts_what_the_records_say(output: Output, tmp_path: Path) -> None:
     subprocess.run(["tar", "-xf", output.path / "00000.tar", "-C", tmp_path], check=True)
-    for row in output.rows(0):
-        key = row["file_name"].partition(".")[0]
-        assert (tmp_path / f"{key}.txt").read_bytes().decode() == row["text"]
-        assert json.loads((tmp_path / f"{key}.json").read_text()) == row
-        assert Image.open(tmp_path / row["file_name"]).size == (8, 16)
+    for record in output.records(0):
+        key = record["file_name"].partition(".")[0]
+        assert (tmp_path / f"{key}.txt").read_bytes().decode() == record["text"]
+        assert json.loads((tmp_path / f"{key}.json").read_text()) == record
+        assert Image.open(tmp_path / record["file_name"]).size == (8, 16)
 
 
 def test_pyarrow_reads_every_setting_and_the_failures(output: Output) -> None:
     table = pq.read_table(output.path / "00000.parquet").to_pylist()
     assert [line["caption"] for line in table] == CAPTIONS[:6]
     assert [line["key"] for line in table] == [f"00000000{n}" for n in range(6)]
-    for line, row in zip([one for one in table if one["status"] == "success"], output.rows(0), strict=True):
-        same = row.keys() - {"file_name", "text", "rendered_versions"}
-        assert {name: line[name] for name in same} == {name: row[name] for name in same}
-        assert json.loads(line["rendered_versions"]) == row["rendered_versions"]
+    for line, record in zip(
+        [one for one in table if one["status"] == "success"], output.records(0), strict=True
+    ):
+        same = record.keys() - {"file_name", "text", "rendered_versions"}
+        assert {name: line[name] for name in same} == {name: record[name] for name in same}
+        assert json.loads(line["rendered_versions"]) == record["rendered_versions"]
         assert (line["error_message"], line["command"]) == (None, None)
     failed, failure = table[FAILED], output.shard_failures(0)[0]
     assert (failed["status"], failed["error_message"]) == ("failed_to_render", "black, twice")
@@ -140,8 +142,8 @@ def test_parquets_of_a_job_are_read_as_one(output: Output) -> None:
 
 
 def test_every_way_of_rendering_has_a_column_of_fixed_type(output: Output) -> None:
-    (row, *_), empty = output.rows(0), shard_table(0, [], []).column_names
-    assert {name for name in row if name.startswith("rendered_")} <= set(empty)
+    (record, *_), empty = output.records(0), shard_table(0, [], []).column_names
+    assert {name for name in record if name.startswith("rendered_")} <= set(empty)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +169,7 @@ def test_a_users_column_has_the_type_of_its_values_or_is_text(
     lines = [Entry(request=request(n), columns={"mine": value}) for n, value in enumerate(values)]
     write(output, 2, lines, failed=(1,))
     assert pq.read_table(output.path / "00002.parquet")["mine"].to_pylist() == told
-    assert [row["mine"] for row in output.rows(2)] == values[:1]
+    assert [record["mine"] for record in output.records(2)] == values[:1]
     assert [failure.entry.columns["mine"] for failure in output.shard_failures(2)] == values[1:]
 
 

@@ -103,7 +103,8 @@ def test_pictures_equal_diffusers_own_pipeline(
 def is_rounded(picture: np.ndarray, expected: np.ndarray) -> bool:
     """Whether the picture is these floats, each right to 1e-5, times 255 and rounded.
 
-    On some processors rows of other numbers differ in their last bits, and a float may lie between two bytes.
+    On some processors other numbers of slots differ in their last bits, and a float may lie between two
+    bytes.
     """
     return bool(np.abs(picture - expected * 255.0).max() <= 0.5 + 255 * 1e-5)
 
@@ -153,7 +154,7 @@ def random_model(pipe: Any) -> ImageDiffusionModel:
 def test_every_sampler_in_one_mixed_call_equals_diffusers_pipeline_with_it_alone(
     pipe: Any, random_model: ImageDiffusionModel
 ) -> None:
-    """Guided and unguided, nineteen samplers, 38 images in 32 rows: as if each had been by itself."""
+    """Guided and unguided, nineteen samplers, 38 images in 32 slots: as if each had been by itself."""
     images = [(sampler, scale) for sampler in SCHEDULERS for scale in (1.0, 7.5)]
     latents = random_model.get_img_latents(
         random_model.get_prompt_embeds([f"a star {seed}" for seed in range(len(images))], "blurry"),
@@ -163,7 +164,7 @@ def test_every_sampler_in_one_mixed_call_equals_diffusers_pipeline_with_it_alone
         [scale for _sampler, scale in images],
         seeds=range(len(images)),
         scheduler=[sampler.name for sampler, _scale in images],
-        rows=16,
+        slots=16,
     )
     differences: dict[str, float] = {}
     for seed, (sampler, scale) in enumerate(images):
@@ -190,7 +191,7 @@ def test_a_scheduler_that_is_not_linear_runs_by_itself_among_others_and_equals_d
     pipe: Any, random_model: ImageDiffusionModel
 ) -> None:
     def thresholding() -> DDIMScheduler:
-        # Not at most 1: thresholding then multiplies what a forward of other rows rounds, whoever runs it.
+        # Not at most 1: thresholding then multiplies what a forward of other slots rounds, whoever runs it.
         config = random_model.scheduler_DDIM.config
         return DDIMScheduler.from_config(config, thresholding=True, sample_max_value=2.0)
 
@@ -215,7 +216,7 @@ def test_a_scheduler_that_is_not_linear_runs_by_itself_among_others_and_equals_d
         if name == "DDIM":
             embeds = model.get_prompt_embeds(prompts[seed])
             alone = model.get_img_latents(embeds, seeds=seed, scheduler=name, **settings)
-            assert torch.equal(alone, expected), "as many rows as in diffusers, so the same bits"
+            assert torch.equal(alone, expected), "as many slots as in diffusers, so the same bits"
 
 
 def test_a_scheduler_without_a_table_is_warned_of_once_and_says_why(
@@ -264,19 +265,19 @@ def test_each_shape_is_compiled_to_a_graph_of_its_own(monkeypatch: pytest.Monkey
     torch._dynamo.reset()
     before = counters["stats"]["unique_graphs"]
     forward = compile_by_shape(torch.nn.Linear(4, 4))
-    for rows in [*range(2, 12), *range(2, 12)]:
-        assert forward(torch.ones(rows, 4)).shape == (rows, 4)
+    for slots in [*range(2, 12), *range(2, 12)]:
+        assert forward(torch.ones(slots, 4)).shape == (slots, 4)
     torch._dynamo.reset()
     assert counters["stats"]["unique_graphs"] - before == 10
 
 
-def unet_rows(model: ImageDiffusionModel, act: Callable[[], object]) -> list[int]:
-    """The rows of each call of the UNet."""
-    rows: list[int] = []
-    hook = model.unet.register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))
+def unet_slots(model: ImageDiffusionModel, act: Callable[[], object]) -> list[int]:
+    """The slots of each call of the UNet."""
+    slots: list[int] = []
+    hook = model.unet.register_forward_pre_hook(lambda module, args: slots.append(len(args[0])))
     act()
     hook.remove()
-    return rows
+    return slots
 
 
 @pytest.mark.parametrize(
@@ -292,27 +293,31 @@ def unet_rows(model: ImageDiffusionModel, act: Callable[[], object]) -> list[int
     ],
     ids=str,
 )
-def test_a_call_has_the_rows_that_its_images_need(
-    model: ImageDiffusionModel, count: int, scales: float | list[float], rows: int | None, expected: list[int]
+def test_a_call_has_the_slots_that_its_images_need(
+    model: ImageDiffusionModel,
+    count: int,
+    scales: float | list[float],
+    slots: int | None,
+    expected: list[int],
 ) -> None:
-    settings: dict[str, Any] = {"guidance_scale": scales, "rows": rows, "seeds": 1, "scheduler": "DDIM"}
+    settings: dict[str, Any] = {"guidance_scale": scales, "rows": slots, "seeds": 1, "scheduler": "DDIM"}
     prompts = ["a cat"] * count
-    assert unet_rows(model, lambda: model.prompt_to_img(prompts, 16, 16, 2, progress=False, **settings)) == (
+    assert unet_slots(model, lambda: model.prompt_to_img(prompts, 16, 16, 2, progress=False, **settings)) == (
         expected
     )
 
 
-def test_long_schedules_enter_first_so_that_no_row_stands_empty_for_them(model: ImageDiffusionModel) -> None:
-    """Heun takes three forwards for two steps: in the order given, two rows would need five."""
+def test_long_schedules_enter_first_so_that_no_slot_stands_empty_for_them(model: ImageDiffusionModel) -> None:
+    """Heun takes three forwards for two steps: in the order given, two slots would need five."""
     names = ["DDIM", "DDIM", "Heun", "Heun", "DDIM"]
     settings: dict[str, Any] = {"guidance_scale": 1.0, "rows": 2, "seeds": 1, "scheduler": names}
-    assert unet_rows(
+    assert unet_slots(
         model, lambda: model.prompt_to_img(["a cat"] * 5, 16, 16, 2, progress=False, **settings)
     ) == ([2] * 6 + [2])
 
 
 def test_each_prompt_has_its_own_settings_and_keeps_its_place(model: ImageDiffusionModel) -> None:
-    """In as many rows, it is the same to the bit alone as among others."""
+    """In as many slots, it is the same to the bit alone as among others."""
     settings: dict[str, Any] = {"height": 16, "width": 16, "num_inference_steps": 3, "rows": 4}
     seeds, names, scales = [5, 6, 7, 8], ["LMS", "DDIM", "k_euler_a", "Heun"], [7.5, 3.0, 1.0, 2.0]
     start = torch.randn(4, 4, 4, generator=torch.Generator().manual_seed(9))
@@ -337,7 +342,9 @@ def test_the_bar_counts_the_forwards_of_every_image(
     model: ImageDiffusionModel, capfd: pytest.CaptureFixture[str]
 ) -> None:
     capfd.readouterr()
-    model.prompt_to_img(["a cat", "a dog", "a fox"], 16, 16, 4, scheduler=["DDIM", "Heun", "PNDM"], rows=2)
+    model.prompt_to_img(
+        ["a cat", "a dog", "a fox"], 16, 16, 4, scheduler=["DDIM", "Heun", "PNDM"], batch_size=2
+    )
     last = capfd.readouterr().err.split("\r")[-1]
     assert "100%" in last
     assert f"{4 + 7 + 5}/{4 + 7 + 5}" in last
@@ -425,9 +432,9 @@ def test_wrong_settings_are_refused_with_name_value_and_remedy(pipe: Any, model:
         model.prompt_to_img("a cat", num_inference_steps=0, progress=False, **SIZE)
     with pytest.raises(RenderError, match="seeds: 3 values for 1 images"):
         model.prompt_to_img("a cat", seeds=[1, 2, 3], progress=False, **SIZE)
-    for guidance, rows, least in ((7.5, 1, 2), (1.0, 0, 1)):
-        with pytest.raises(RenderError, match=f"rows = {rows}: must be at least {least}"):
-            model.prompt_to_img("a cat", guidance_scale=guidance, rows=rows, progress=False, **SIZE)
+    for guidance, slots, least in ((7.5, 1, 2), (1.0, 0, 1)):
+        with pytest.raises(RenderError, match=f"slots = {slots}: must be at least {least}"):
+            model.prompt_to_img("a cat", guidance_scale=guidance, batch_size=slots, progress=False, **SIZE)
     for steps in (1000, 1500):  # diffusers' DDIM raises IndexError at one and ValueError at the other
         with pytest.raises(RenderError, match=f"num_inference_steps = {steps}: DDIM cannot run so many"):
             model.prompt_to_img("a cat", num_inference_steps=steps, scheduler="DDIM", progress=False, **SIZE)

@@ -20,13 +20,13 @@ from worker.engine.instant import InstantRenderer
 from worker.engine.renderer import OutOfMemory, Pipeline
 from worker.load_renderer import load_renderer
 from worker.render import (
-    Again,
+    Reproduction,
     _Asked,
-    again_as_asked,
-    again_as_in,
     parse_request,
     render,
     reproducing_command,
+    reproduction_as_asked,
+    reproduction_of,
 )
 
 REQUEST = ImageRequest(
@@ -57,7 +57,7 @@ def test_the_command_of_a_failure_writes_the_image(tmp_path: Path) -> None:
     done = subprocess.run([binary, *words[1:], "--out", out], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert read_request(out) == REQUEST
-    assert out.read_bytes() == render(again_as_asked(REQUEST, 8), None, None, Settings())
+    assert out.read_bytes() == render(reproduction_as_asked(REQUEST, 8), None, None, Settings())
 
 
 @pytest.mark.parametrize(
@@ -137,25 +137,25 @@ def test_a_picture_that_cannot_be_written_is_told_before_it_is_rendered(
     assert [file.name for file in tmp_path.iterdir() if file.suffix == ".png"] == []
 
 
-def test_the_rows_before_render_are_its_rows_and_other_options_there_are_refused(
+def test_the_slots_before_render_are_its_slots_and_other_options_there_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows: list[int] = []
+    slots: list[int] = []
 
-    def seen(again: Again, *_: object) -> bytes:
-        rows.append(again.rows)
+    def seen(again: Reproduction, *_: object) -> bytes:
+        slots.append(again.slots)
         return b"picture"
 
     monkeypatch.setattr(worker.render, "render", seen)
     asked = ("render", "--request", REQUEST.to_json(), "--out", tmp_path / "x.png")
-    invoke("--rows", 3, *asked)
-    monkeypatch.setenv("IMAGEMILL_ROWS", "5")
+    invoke("--batch-size", 3, *asked)
+    monkeypatch.setenv("IMAGEMILL_BATCH_SIZE", "5")
     invoke(*asked)
-    monkeypatch.delenv("IMAGEMILL_ROWS")
+    monkeypatch.delenv("IMAGEMILL_BATCH_SIZE")
     assert "note: no --rows: in a job, which has more of them, bytes may differ" in invoke(*asked)
-    assert rows == [3, 5, 2]
-    assert "--slots says nothing to `render`" in invoke("--slots", 3, *asked)
-    assert rows == [3, 5, 2]
+    assert slots == [3, 5, 2]
+    assert "--concurrency has no effect on `render`" in invoke("--concurrency", 3, *asked)
+    assert slots == [3, 5, 2]
 
 
 def test_latents_are_looked_up_by_their_hash(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_latents_are_looked_up_by_their_hash(tmp_path: Path) -> None:
     request = ImageRequest(
         prompt="", seed=0, model="instant", revision="instant-1", height=64, width=64, init_latents=sha
     )
-    again = again_as_asked(request, 8)
+    again = reproduction_as_asked(request, 8)
     assert render(again, None, tmp_path, Settings())
     with pytest.raises(RenderError, match="--inputs"):
         render(again, None, None, Settings())
@@ -174,7 +174,7 @@ def test_latents_are_looked_up_by_their_hash(tmp_path: Path) -> None:
 def test_a_picture_that_is_none_is_an_error() -> None:
     request = ImageRequest(prompt="!nan", seed=0, model="instant", revision="instant-1", height=64, width=64)
     with pytest.raises(RenderError, match="non-finite"):
-        render(again_as_asked(request, 8), None, None, Settings())
+        render(reproduction_as_asked(request, 8), None, None, Settings())
 
 
 def test_what_may_be_asked_for_are_an_image_requests_fields_with_its_defaults() -> None:
@@ -200,8 +200,8 @@ def written(
         others = [
             {"file_name": f"00000000{n}.png", "image_id": f"{n:016x}", "rendered_rows": n} for n in (5, 6)
         ]
-        rows = [*others, {"file_name": file.name, "image_id": request.image_id, **how}]
-        (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        slots = [*others, {"file_name": file.name, "image_id": request.image_id, **how}]
+        (folder / "metadata.jsonl").write_text("".join(json.dumps(slot) + "\n" for slot in slots))
     return file
 
 
@@ -212,35 +212,35 @@ HOW = {"rows": 16, "precision": "amp", "mode": "exact"}
 def test_a_file_is_rendered_again_as_its_metadata_says(tmp_path: Path, image_format: str) -> None:
     request = replace(REQUEST, image_format=image_format)
     file = written(tmp_path, request, **HOW)
-    assert again_as_in(file, None) == Again(request=request, rows=16, precision="amp")
+    assert reproduction_of(file, None) == Reproduction(request=request, slots=16, precision="amp")
     out = tmp_path / "again"
     assert invoke("render", "--from", file, "--out", out) == f"{out}\n"
     assert out.read_bytes() == render(
-        Again(request=request, rows=16, precision="amp"), None, None, Settings()
+        Reproduction(request=request, slots=16, precision="amp"), None, None, Settings()
     )
     assert read_request(out) == request
 
 
-def test_a_files_own_rows_stand_above_the_environments_and_below_those_that_are_given(
+def test_a_files_own_slots_stand_above_the_environments_and_below_those_that_are_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = written(tmp_path, REQUEST, **HOW)
-    seen: list[Again] = []
+    seen: list[Reproduction] = []
     monkeypatch.setattr(worker.render, "render", lambda again, *_: seen.append(again) or b"picture")
-    monkeypatch.setenv("IMAGEMILL_ROWS", "5")
+    monkeypatch.setenv("IMAGEMILL_BATCH_SIZE", "5")
     assert "note" not in invoke("render", "--from", file, "--out", tmp_path / "x.png")
-    assert "note: it was rendered with 16 rows: with 3, bytes may differ" in invoke(
-        "--rows", 3, "render", "--from", file, "--out", tmp_path / "x.png"
+    assert "note: it was rendered with 16 slots: with 3, bytes may differ" in invoke(
+        "--batch-size", 3, "render", "--from", file, "--out", tmp_path / "x.png"
     )
-    assert [again.rows for again in seen] == [16, 3]
+    assert [again.slots for again in seen] == [16, 3]
 
 
 def test_a_file_that_was_moved_within_its_folder_keeps_its_metadata(tmp_path: Path) -> None:
     file = written(tmp_path, REQUEST, **HOW)
-    assert again_as_in(file.rename(tmp_path / "000000005.png"), None).rows == 16
+    assert reproduction_of(file.rename(tmp_path / "000000005.png"), None).slots == 16
 
 
-@pytest.mark.parametrize("metadata", [None, "nonsense", "[1]", '{"image_id": 1}', "own row without rows"])
+@pytest.mark.parametrize("metadata", [None, "nonsense", "[1]", '{"image_id": 1}', "own slot without slots"])
 def test_without_metadata_the_request_alone_counts_and_a_note_says_so(
     tmp_path: Path, metadata: str | None
 ) -> None:
@@ -248,8 +248,8 @@ def test_without_metadata_the_request_alone_counts_and_a_note_says_so(
     if metadata is not None:
         own = json.dumps({"image_id": REQUEST.image_id, "file_name": file.name})
         (tmp_path / "metadata.jsonl").write_text(own if metadata.startswith("own") else metadata)
-    again = again_as_in(file, None)
-    assert (again.request, again.rows, again.precision) == (REQUEST, 2, "auto")
+    again = reproduction_of(file, None)
+    assert (again.request, again.slots, again.precision) == (REQUEST, 2, "auto")
     told = invoke("render", "--from", file, "--out", tmp_path / "x.png")
     assert f"note: no metadata.jsonl beside {file} tells how it was rendered" in told
     assert "note: no --rows" in told
@@ -257,7 +257,7 @@ def test_without_metadata_the_request_alone_counts_and_a_note_says_so(
 
 def test_a_file_of_mode_fast_is_rendered_again_with_a_note(tmp_path: Path) -> None:
     file = written(tmp_path, REQUEST, **HOW | {"mode": "fast"})
-    assert again_as_in(file, None).remarks == ("it was rendered in mode fast: bytes may differ",)
+    assert reproduction_of(file, None).remarks == ("it was rendered in mode fast: bytes may differ",)
 
 
 def test_a_file_that_imagemill_did_not_write_is_one_message(tmp_path: Path) -> None:
@@ -271,7 +271,7 @@ def test_a_file_that_imagemill_did_not_write_is_one_message(tmp_path: Path) -> N
 
 @pytest.mark.parametrize(("guidance_scale", "rows"), [(7.5, 2), (1.0, 1)])
 def test_a_picture_that_was_rendered_alone_in_fp32_gets_its_bytes_from_raised_weights(
-    tmp_path: Path, guidance_scale: float, rows: int
+    tmp_path: Path, guidance_scale: float, slots: int
 ) -> None:
     request = ImageRequest(
         prompt="a fox",
@@ -287,17 +287,17 @@ def test_a_picture_that_was_rendered_alone_in_fp32_gets_its_bytes_from_raised_we
     settings = Settings(device="cpu")
     renderer = load_renderer(Pipeline("shapes-random", "shapes-random-1", "bf16"), settings)
     picture = renderer.render_alone(request, None, lambda: False)
-    file = written(tmp_path, request, picture.pixels, rows=rows, precision="fp32", mode="exact")
-    assert render(again_as_in(file, None), None, None, settings) == file.read_bytes()
+    file = written(tmp_path, request, picture.pixels, slots=slots, precision="fp32", mode="exact")
+    assert render(reproduction_of(file, None), None, None, settings) == file.read_bytes()
 
 
 def test_another_device_or_version_than_the_pictures_own_is_said(tmp_path: Path) -> None:
-    settings = Settings(device="cpu", rows=16)
+    settings = Settings(device="cpu", batch_size=16)
     instant = load_renderer(Pipeline("instant", REQUEST.revision, "auto"), settings)
     how = HOW | {"device": "NVIDIA H200", "versions": instant.versions}
     request = replace(REQUEST, model="instant")
     said: list[str] = []
-    render(again_as_in(written(tmp_path, request, **how), None), None, None, settings, said.append)
+    render(reproduction_of(written(tmp_path, request, **how), None), None, None, settings, said.append)
     assert said == ["its device: NVIDIA H200; here: cpu: bytes may differ"]
 
 
@@ -306,6 +306,6 @@ def test_memory_that_runs_out_is_one_message(monkeypatch: pytest.MonkeyPatch) ->
         raise OutOfMemory("tried to allocate 80 GiB")
 
     monkeypatch.setattr(InstantRenderer, "render", fail)
-    again = again_as_asked(replace(REQUEST, model="instant"), 2)
+    again = reproduction_as_asked(replace(REQUEST, model="instant"), 2)
     with pytest.raises(RenderError, match="the device cannot render it: tried to allocate 80 GiB"):
         render(again, None, None, Settings(device="cpu"))

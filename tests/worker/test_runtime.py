@@ -43,7 +43,7 @@ class Worker:
         self.folder, self.ledger, self._job_spec = folder, Ledger(url), job_spec
         self.wakes: list[int] = []
         self.announced: list[tuple[str, str]] = []
-        given = {"output_root": folder, "min_free_disk": 0, "lease": 10.0, "rows": 4} | settings
+        given = {"output_root": folder, "min_free_disk": 0, "lease": 10.0, "batch_size": 4} | settings
         self.runtime = Runtime(Settings(**given), url, "w1", self.wake)  # type: ignore[arg-type]
         self.runtime.start()
 
@@ -117,8 +117,8 @@ def test_wake_ups_render_the_shards_and_finish_the_job(hire: Hire) -> None:
     began, worker = time.monotonic(), hire(lease=60.0)
     job_id = worker.submit([3, 2])
     first, second, finish = worker.serve(), worker.serve(), worker.serve()
-    # Each that left something behind sent the next wake-up, the last left nothing; the keeper may send one in
-    # each of its rounds, a second apart from the first.
+    # Each that left something behind sent the next wake-up, the last left nothing; the heartbeat may send one
+    # in each of its rounds, a second apart from the first.
     assert 2 <= len(worker.wakes) <= 2 + 1 + int(time.monotonic() - began)
     assert first is not None and second is not None
     assert [(done["shard"], done["ended"], done["rendered"]) for done in (first, second)] == [
@@ -195,7 +195,7 @@ def test_an_idle_worker_is_woken_by_its_own_keeper_with_no_message_in_the_queue(
 ) -> None:
     worker = hire()
     worker.submit([1, 1, 1])
-    wait_until(lambda: worker.wakes, "the keeper tops up")
+    wait_until(lambda: worker.wakes, "the heartbeat tops up")
     # Three shards wait, but it has two task slots.
     assert set(worker.wakes) == {2}
 
@@ -255,8 +255,8 @@ def test_a_finishing_whose_lease_was_lost_while_it_slept_writes_no_report(
     worker = hire(lease=60.0)
     job_id = worker.submit([1])
     worker.serve()
-    # What its keeper knows is from before its sleep.
-    monkeypatch.setattr(worker.runtime._keeper, "_keep_house", lambda: None)
+    # What its heartbeat knows is from before its sleep.
+    monkeypatch.setattr(worker.runtime._heartbeat, "_keep_house", lambda: None)
     finish = finish_run.finish_output
 
     def asleep(*arguments: Any, **options: Any) -> None:
@@ -327,21 +327,21 @@ def test_a_job_that_another_version_submitted_is_refused_with_the_reason(hire: H
     assert "colour" in status.refusals["w1"]
 
 
-def test_what_enters_the_rows_is_told_to_the_ledger_before_the_keepers_next_round(
+def test_what_enters_the_slots_is_told_to_the_ledger_before_the_keepers_next_round(
     hire: Hire, monkeypatch: pytest.MonkeyPatch, wait_until: Wait
 ) -> None:
     worker = hire(instant_seconds=0.5, lease=60.0)
     # Its rounds renew nothing from now on.
-    monkeypatch.setattr(worker.runtime._keeper, "_keep_house", lambda: None)
+    monkeypatch.setattr(worker.runtime._heartbeat, "_keep_house", lambda: None)
     job_id = worker.submit([4])
     told = threading.Thread(target=worker.serve)
     told.start()
 
-    def in_rows() -> list[int]:
+    def in_slots() -> list[int]:
         lease = worker.ledger._redis.hget(redis_keys.job(job_id, "leased"), "0")
         return sorted(json.loads(lease).get("rows", [])) if lease else []
 
-    wait_until(lambda: in_rows() == [0, 1, 2, 3], "the lease lists what is in the rows")
+    wait_until(lambda: in_slots() == [0, 1, 2, 3], "the lease lists what is in the slots")
     told.join()
 
 
@@ -426,13 +426,16 @@ def test_the_stand_in_is_loaded_with_the_settings_pause() -> None:
 
 
 @pytest.mark.parametrize("rows", [4, None])
-def test_pictures_have_the_settings_rows_or_those_that_were_measured(hire: Hire, rows: int | None) -> None:
-    worker = hire(rows=rows)
+def test_pictures_have_the_settings_slots_or_those_that_were_measured(hire: Hire, slots: int | None) -> None:
+    worker = hire(batch_size=slots)
     worker.submit([3])
     worker.serve()
-    measured = InstantRenderer(0).measure_rows(8, 8)
-    told = {(row["rendered_rows"], row["rendered_mode"]) for row in Output(worker.folder / "cats").rows(0)}
-    assert told == {(measured if rows is None else rows, "exact")}
+    measured = InstantRenderer(0).measure_slots(8, 8)
+    told = {
+        (record["rendered_rows"], record["rendered_mode"])
+        for record in Output(worker.folder / "cats").records(0)
+    }
+    assert told == {(measured if slots is None else slots, "exact")}
 
 
 def test_a_job_begun_on_another_kind_of_device_is_refused_until_hardware_may_be_mixed(
@@ -449,7 +452,9 @@ def test_a_job_begun_on_another_kind_of_device_is_refused_until_hardware_may_be_
     done = hire(mixed_hardware=True).serve()
     assert done is not None and done["ended"] == "committed"
     devices = {
-        row["rendered_device"] for number in (0, 1) for row in Output(worker.folder / "cats").rows(number)
+        record["rendered_device"]
+        for number in (0, 1)
+        for record in Output(worker.folder / "cats").records(number)
     }
     assert devices == {"cpu", "elsewhere"}
 

@@ -1,4 +1,4 @@
-"""Rows of one shape on the device: images enter and leave between forwards, each at a timestep of its own."""
+"""Slots of one shape on the device: images enter and leave between forwards, each at its own timestep."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class LatentImage:
     prompt_embeds: torch.Tensor
     """[L,D]."""
     negative_embeds: torch.Tensor | None
-    """[L,D]; None: unguided, so that the image takes one row instead of two."""
+    """[L,D]; None: unguided, so that the image takes one slot instead of two."""
     guidance_scale: float
     table: SchedulerTable
     scheduler: Any
@@ -36,7 +36,7 @@ class LatentImage:
     """On the CPU, where it stands after the initial latents: the noise of stochastic schedulers."""
 
     @property
-    def rows(self) -> int:
+    def slots(self) -> int:
         return 1 if self.negative_embeds is None else 2
 
 
@@ -44,18 +44,18 @@ class LatentImage:
 class _Running:
     image: LatentImage
     place: int
-    rows: tuple[int, ...]
-    """The prompt's row, and the negative prompt's before it where there is one."""
+    slots: tuple[int, ...]
+    """The prompt's slot, and the negative prompt's before it where there is one."""
     done: int = 0
 
 
 class Denoiser:
-    """`rows` rows of a forward, and the state of the images in them, for one UNet and one shape.
+    """`slots` slots of a forward, and the state of the images in them, for one UNet and one shape.
 
     All state is on the device: the last 4 latents and 4 outputs of each image, its coefficients, its step. A
-    step reads nothing back, so the host runs ahead of a GPU. Every forward has all `rows` rows, the free ones
-    empty: an image's bytes then do not depend on what the others hold. `padded=False` leaves the free rows
-    out, which is faster at the end of a job and gives that promise up.
+    step reads nothing back, so the host runs ahead of a GPU. Every forward has all `slots` slots, the
+    free ones empty: an image's bytes then do not depend on what the others hold. `padded=False` leaves the
+    free slots out, which is faster at the end of a job and gives that promise up.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Denoiser:
         unet: Any,
         latents_shape: tuple[int, int, int],
         embeds_shape: tuple[int, int],
-        rows: int,
+        slots: int,
         *,
         device: torch.device,
         dtype: torch.dtype,
@@ -77,33 +77,36 @@ class Denoiser:
         """
         self._unet, self._dtype, self._device = unet, dtype, device
         self._computing, self._padded, self._memory_format = computing, padded, memory_format
-        self.rows = rows
+        self.slots = slots
 
         def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
             return torch.zeros(shape, dtype=dtype, device=device)
 
         # By place: as many as images fit when none is guided.
-        self._history = zeros(TERMS, rows, *latents_shape)  # x of 4 steps, outputs of 4 steps, noise
-        self._schedules = zeros(rows, 1, TERMS + 2)  # coefficients, timestep, input scale of each forward
-        self._guidance = zeros(rows, 1, 1, 1)
-        self._step, self._running_flag = zeros(rows, dtype=torch.int64), zeros(rows, dtype=torch.int64)
-        self._prompt_row, self._negative_row = zeros(rows, dtype=torch.int64), zeros(rows, dtype=torch.int64)
-        # By row.
-        self._embeds = zeros(rows, *embeds_shape, dtype=dtype)
-        self._place_of_row = zeros(rows, dtype=torch.int64)
-        self._places = torch.arange(rows, device=device)
+        self._history = zeros(TERMS, slots, *latents_shape)  # x of 4 steps, outputs of 4 steps, noise
+        self._schedules = zeros(slots, 1, TERMS + 2)  # coefficients, timestep, input scale of each forward
+        self._guidance = zeros(slots, 1, 1, 1)
+        self._step, self._running_flag = zeros(slots, dtype=torch.int64), zeros(slots, dtype=torch.int64)
+        self._prompt_slot, self._negative_slot = (
+            zeros(slots, dtype=torch.int64),
+            zeros(slots, dtype=torch.int64),
+        )
+        # By slot.
+        self._embeds = zeros(slots, *embeds_shape, dtype=dtype)
+        self._place_of_slot = zeros(slots, dtype=torch.int64)
+        self._places = torch.arange(slots, device=device)
         self._running: list[_Running] = []
         self._used: torch.Tensor | None = None
-        self._free_rows = list(range(rows))
-        self._free_places = list(range(rows))
+        self._free_slots = list(range(slots))
+        self._free_places = list(range(slots))
         self.forwards = 0
         """UNet calls so far."""
         self.row_evaluations = 0
-        """Rows of all those calls."""
+        """Slots of all those calls."""
 
     @property
-    def free_rows(self) -> int:
-        return len(self._free_rows)
+    def free_slots(self) -> int:
+        return len(self._free_slots)
 
     @property
     def running(self) -> int:
@@ -112,11 +115,11 @@ class Denoiser:
 
     @torch.inference_mode()
     def enter(self, image: LatentImage) -> None:
-        """Puts an image into free rows, at the start of its schedule. ValueError when they are too few."""
-        if image.rows > self.free_rows:
-            raise ValueError(f"{image.rows} rows wanted, {self.free_rows} are free")
+        """Puts an image into free slots, at the start of its schedule. ValueError when they are too few."""
+        if image.slots > self.free_slots:
+            raise ValueError(f"{image.slots} slots wanted, {self.free_slots} are free")
         place = self._free_places.pop(0)
-        rows = tuple(self._free_rows.pop(0) for _ in range(image.rows))
+        slots = tuple(self._free_slots.pop(0) for _ in range(image.slots))
         table = image.table
         self._make_room(table.forwards)
         self._history[:, place] = 0
@@ -124,26 +127,26 @@ class Denoiser:
         self._schedules[place, : table.forwards] = self._to_device(_schedule(table))
         self._guidance[place] = image.guidance_scale
         self._step[place], self._running_flag[place] = 0, 1
-        self._prompt_row[place], self._negative_row[place] = rows[-1], rows[0]
-        for row in rows:
-            self._place_of_row[row] = place
-        self._embeds[rows[-1]] = image.prompt_embeds
+        self._prompt_slot[place], self._negative_slot[place] = slots[-1], slots[0]
+        for slot in slots:
+            self._place_of_slot[slot] = place
+        self._embeds[slots[-1]] = image.prompt_embeds
         if image.negative_embeds is not None:
-            self._embeds[rows[0]] = image.negative_embeds
-        self._running.append(_Running(image, place, rows))
+            self._embeds[slots[0]] = image.negative_embeds
+        self._running.append(_Running(image, place, slots))
         self._used = None
 
     @torch.inference_mode()
     def step(self) -> list[tuple[LatentImage, torch.Tensor]]:
-        """One forward of all rows, one update of all images; gives those that it finished, with their latents
-        [C,h,w] float32 on the device.
+        """One forward of all slots, one update of all images; gives those that it finished, with their
+        latents [C,h,w] float32 on the device.
         """
         now = self._schedules[self._places, self._step]
         coefficients, timesteps, input_scales = now[:, :TERMS], now[:, TERMS], now[:, TERMS + 1]
         inputs = self._history[0] * input_scales.view(-1, 1, 1, 1)
-        output = self._forward(inputs[self._place_of_row], timesteps[self._place_of_row])
-        negative = output[self._negative_row]
-        guided = negative + self._guidance * (output[self._prompt_row] - negative)
+        output = self._forward(inputs[self._place_of_slot], timesteps[self._place_of_slot])
+        negative = output[self._negative_slot]
+        guided = negative + self._guidance * (output[self._prompt_slot] - negative)
         self._age(X_TERMS, OUTPUT_TERMS, guided)
         self._draw_noise()
         # Product by product, sum by sum: these round the same wherever an image stands; fused ones may not.
@@ -159,8 +162,8 @@ class Denoiser:
         return self._leave()
 
     def _forward(self, inputs: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
-        """The UNet's output of every row, float32; zero in rows that are left out."""
-        used = self._used_rows()
+        """The UNet's output of every slot, float32; zero in slots that are left out."""
+        used = self._used_slots()
         with self._computing():
             output: torch.Tensor = self._unet(
                 inputs[used].to(self._dtype).contiguous(memory_format=self._memory_format),
@@ -170,19 +173,19 @@ class Denoiser:
             )[0].float()
         self.forwards += 1
         self.row_evaluations += len(output)
-        if len(output) == self.rows:
+        if len(output) == self.slots:
             return output
         whole = torch.zeros_like(inputs)
         whole[used] = output
         return whole
 
-    def _used_rows(self) -> torch.Tensor | slice:
-        """The rows that a forward has: all, or without padding those that hold an image."""
-        if self._padded or not self._free_rows:
+    def _used_slots(self) -> torch.Tensor | slice:
+        """The slots that a forward has: all, or without padding those that hold an image."""
+        if self._padded or not self._free_slots:
             return slice(None)
         if self._used is None:
-            rows = sorted(row for one in self._running for row in one.rows)
-            self._used = torch.tensor(rows, device=self._device)
+            slots = sorted(slot for one in self._running for slot in one.slots)
+            self._used = torch.tensor(slots, device=self._device)
         return self._used
 
     def _to_device(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -224,7 +227,7 @@ class Denoiser:
                 finished.append((one.image, self._history[0, one.place].clone()))
                 self._history[:, one.place] = 0
                 self._step[one.place], self._running_flag[one.place] = 0, 0
-                self._free_rows.extend(one.rows)
+                self._free_slots.extend(one.slots)
                 self._free_places.append(one.place)
                 self._used = None
         self._running = [one for one in self._running if one.done < one.image.table.forwards]

@@ -31,9 +31,9 @@ from worker.engine.renderer import (
     Picture,
     Source,
     Stopped,
-    rows_alone,
+    slots_alone,
 )
-from worker.engine.slot_count import fewest_cheap_rows
+from worker.engine.slot_count import fewest_cheap_slots
 from worker.image_diffusion_model import ImageDiffusionModel, to_pixels
 
 Outcome = tuple[AskedT, Picture | ImagemillError]
@@ -64,7 +64,7 @@ class _Decoded:
 class DiffusionRenderer:
     """Paints with `model`; text encoder, UNet and VAE each see one shape all the time.
 
-    Texts are encoded in batches of as many as there are rows, pictures decoded in batches of a quarter of
+    Texts are encoded in batches of as many as there are slots, pictures decoded in batches of a quarter of
     them. What fills no batch is padded, so that an image's bytes follow from its request alone.
     """
 
@@ -82,26 +82,26 @@ class DiffusionRenderer:
         self._measured: dict[tuple[int, int], int] = {}
 
     def forwards(self, request: ImageRequest) -> int:
-        """How many forwards the image stays in its rows."""
+        """How many forwards the image stays in its slots."""
         try:
             return self._model.scheduler_table(request.scheduler, request.num_inference_steps).forwards
         except RenderError:  # said when the image is to enter
             return request.num_inference_steps
 
-    def measure_rows(self, height: int, width: int) -> int:
-        """The rows that suit pictures of this size on this device; measured once."""
+    def measure_slots(self, height: int, width: int) -> int:
+        """The slots that suit pictures of this size on this device; measured once."""
         if (height, width) not in self._measured:
             denoisers: dict[int, Denoiser] = {}
 
-            def seconds(rows: int) -> float:
+            def seconds(slots: int) -> float:
                 with _device_errors():
-                    if rows not in denoisers:
-                        denoisers[rows] = self._full_denoiser(height, width, rows)
+                    if slots not in denoisers:
+                        denoisers[slots] = self._full_denoiser(height, width, slots)
                         # Not timed: the first compiles the UNet, or chooses the GPU's kernels.
-                        self._seconds_of_forward(denoisers[rows])
-                    return self._seconds_of_forward(denoisers[rows])
+                        self._seconds_of_forward(denoisers[slots])
+                    return self._seconds_of_forward(denoisers[slots])
 
-            self._measured[height, width] = fewest_cheap_rows(seconds)
+            self._measured[height, width] = fewest_cheap_slots(seconds)
         return self._measured[height, width]
 
     def render(
@@ -115,17 +115,17 @@ class DiffusionRenderer:
         self, bucket: Bucket, source: Source[AskedT], stop: Callable[[], bool]
     ) -> Iterator[list[Outcome[AskedT]]]:
         exact = bucket.mode == "exact"
-        denoiser = self._model.denoiser(bucket.height, bucket.width, bucket.rows, padded=exact)
-        together = max(1, bucket.rows // 4)
+        denoiser = self._model.denoiser(bucket.height, bucket.width, bucket.slots, padded=exact)
+        together = max(1, bucket.slots // 4)
         outcomes: list[Outcome[AskedT]] = []
         undecoded: list[tuple[LatentImage, torch.Tensor]] = []
         copying: list[_Decoded] = []
         stopped = False
 
-        def take(free_rows: int) -> list[LatentImage]:
+        def take(free_slots: int) -> list[LatentImage]:
             entering: list[LatentImage] = []
-            while asked := source.take(free_rows - sum(image.rows for image in entering)):
-                images, failed = self._prepare(asked, source, bucket.rows)
+            while asked := source.take(free_slots - sum(image.slots for image in entering)):
+                images, failed = self._prepare(asked, source, bucket.slots)
                 entering += images
                 outcomes.extend(failed)
             return entering
@@ -154,8 +154,8 @@ class DiffusionRenderer:
     ) -> Picture:
         """The picture by itself and in fp32; see `Renderer.render_alone`."""
         with _device_errors(), self._model.in_fp32():
-            denoiser = self._model.denoiser(request.height, request.width, rows_alone(request))
-            embeds = self._embeds([request], [], rows_alone(request))
+            denoiser = self._model.denoiser(request.height, request.width, slots_alone(request))
+            embeds = self._embeds([request], [], slots_alone(request))
             waiting = [self._latent_image(_Alone(request, init_latents), embeds)]
             for finished in sample(denoiser, lambda _free: [waiting.pop()] if waiting else []):
                 for image, latents in finished:
@@ -165,11 +165,11 @@ class DiffusionRenderer:
         raise AssertionError("sampling ends with a picture")
 
     def _prepare(
-        self, asked: Sequence[AskedT], source: Source[AskedT], rows: int
+        self, asked: Sequence[AskedT], source: Source[AskedT], slots: int
     ) -> tuple[list[LatentImage], list[Outcome[AskedT]]]:
         """The images as the denoiser takes them; of those that cannot be, the error."""
-        upcoming = [order.request for order in source.upcoming(rows)]
-        embeds = self._embeds([order.request for order in asked], upcoming, rows)
+        upcoming = [order.request for order in source.upcoming(slots)]
+        embeds = self._embeds([order.request for order in asked], upcoming, slots)
         images: list[LatentImage] = []
         failed: list[Outcome[AskedT]] = []
         for order in asked:
@@ -220,11 +220,11 @@ class DiffusionRenderer:
         copied.record()
         return _Decoded(asked, on_host[0], on_host[1], copied)
 
-    def _full_denoiser(self, height: int, width: int, rows: int) -> Denoiser:
-        """A denoiser whose rows all hold an image, for the next 50 forwards."""
-        denoiser = self._model.denoiser(height, width, rows)
+    def _full_denoiser(self, height: int, width: int, slots: int) -> Denoiser:
+        """A denoiser whose slots all hold an image, for the next 50 forwards."""
+        denoiser = self._model.denoiser(height, width, slots)
         embeds = self._model.get_text_embeds([""], batch=1)[0]
-        for seed in range(rows):
+        for seed in range(slots):
             denoiser.enter(
                 self._model.latent_image(
                     None,

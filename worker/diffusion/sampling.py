@@ -14,12 +14,12 @@ def sample(
 ) -> Iterator[list[tuple[LatentImage, torch.Tensor]]]:
     """Denoise what `take` gives until it gives no more, as StableDiffusionPipeline denoises each alone.
 
-    take(free_rows): the images that enter before the next forward, at most so many rows of them. Yields
+    take(free_slots): the images that enter before the next forward, at most so many slots of them. Yields
     after every forward the images that it finished, with their latents [C,h,w] float32: often none. Whoever
     leaves the loop, leaves between two steps.
     """
     while True:
-        for image in take(denoiser.free_rows):
+        for image in take(denoiser.free_slots):
             denoiser.enter(image)
         if not denoiser.running:
             return

@@ -1,4 +1,4 @@
-"""Images that wait for rows, and which of them goes next."""
+"""Images that wait for slots, and which of them goes next."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Generic, TypeVar
 Item = TypeVar("Item")
 
 _PASSED_OVER = 100
-"""Forwards by which an unguided image may be behind a guided one that finds a single row free, and still go
-first: then that row stays empty until there are two, or unguided images could follow each other for ever."""
+"""Forwards by which an unguided image may be behind a guided one that finds a single slot free, and still go
+first: then that slot stays empty until there are two, or unguided images could follow each other for ever."""
 
 
 @dataclass(order=True, frozen=True, slots=True)
@@ -21,12 +21,12 @@ class _Ticket(Generic[Item]):
     item: Item = field(compare=False)
 
 
-class Waiting(Generic[Item]):
-    """A line in which the longest goes first, so that no long image is left over to run in empty rows.
+class AdmissionQueue(Generic[Item]):
+    """A line in which the longest goes first, so that no long image is left over to run in empty slots.
 
     A forward of waiting counts as much as a forward of length: what is short is passed over for a while,
     never for good. Equals go in the order in which they came. Guided and unguided images stand in lines of
-    their own, because a single free row suits only the unguided.
+    their own, because a single free slot suits only the unguided.
     """
 
     def __init__(self) -> None:
@@ -36,22 +36,22 @@ class Waiting(Generic[Item]):
     def __len__(self) -> int:
         return sum(map(len, self._lines.values()))
 
-    def add(self, item: Item, *, rows: int, forwards: int, now: int) -> None:
-        """Puts an item in line. rows: 1 or 2. forwards: its length; now: forwards run so far."""
+    def add(self, item: Item, *, slots: int, forwards: int, now: int) -> None:
+        """Puts an item in line. slots: 1 or 2. forwards: its length; now: forwards run so far."""
         self._came += 1
         # Longest first with its waiting counted in: length + (later - now) ranks as length - now does.
-        heapq.heappush(self._lines[rows], _Ticket(now - forwards, self._came, item))
+        heapq.heappush(self._lines[slots], _Ticket(now - forwards, self._came, item))
 
-    def take(self, free_rows: int) -> list[Item]:
-        """The next items that fit into `free_rows` rows together, out of the line."""
+    def take(self, free_slots: int) -> list[Item]:
+        """The next items that fit into `free_slots` slots together, out of the line."""
         taken: list[Item] = []
-        while fitting := [rows for rows, line in self._lines.items() if line and rows <= free_rows]:
-            rows = min(fitting, key=lambda rows: self._lines[rows][0])
+        while fitting := [slots for slots, line in self._lines.items() if line and slots <= free_slots]:
+            slots = min(fitting, key=lambda slots: self._lines[slots][0])
             first = min(line[0].rank for line in self._lines.values() if line)
-            if self._lines[rows][0].rank - first > _PASSED_OVER:
+            if self._lines[slots][0].rank - first > _PASSED_OVER:
                 break
-            taken.append(heapq.heappop(self._lines[rows]).item)
-            free_rows -= rows
+            taken.append(heapq.heappop(self._lines[slots]).item)
+            free_slots -= slots
         return taken
 
     def upcoming(self, count: int) -> list[Item]:
@@ -62,16 +62,16 @@ class Waiting(Generic[Item]):
     def remove(self, unwanted: Callable[[Item], bool]) -> list[Item]:
         """Takes every unwanted item out of the line."""
         removed: list[Item] = []
-        for rows, line in self._lines.items():
+        for slots, line in self._lines.items():
             removed += [ticket.item for ticket in line if unwanted(ticket.item)]
-            self._lines[rows] = [ticket for ticket in line if not unwanted(ticket.item)]
-            heapq.heapify(self._lines[rows])
+            self._lines[slots] = [ticket for ticket in line if not unwanted(ticket.item)]
+            heapq.heapify(self._lines[slots])
         return removed
 
 
-def line_of(items: Iterable[tuple[Item, int, int]]) -> Waiting[Item]:
-    """A line of (item, rows, forwards) that came together."""
-    waiting: Waiting[Item] = Waiting()
-    for item, rows, forwards in items:
-        waiting.add(item, rows=rows, forwards=forwards, now=0)
+def line_of(items: Iterable[tuple[Item, int, int]]) -> AdmissionQueue[Item]:
+    """A line of (item, slots, forwards) that came together."""
+    waiting: AdmissionQueue[Item] = AdmissionQueue()
+    for item, slots, forwards in items:
+        waiting.add(item, slots=slots, forwards=forwards, now=0)
     return waiting

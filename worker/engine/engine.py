@@ -1,7 +1,7 @@
-"""The one thread that touches the model: schedules orders into rows, runs them, hands on what comes of them.
+"""The one thread that touches the model: schedules orders into slots, runs them, hands on what comes of them.
 
 Orders of every shard that the process holds share forwards. Encoding and writing happen in a small pool of
-writers, so they overlap with sampling; at most twice as many finished pictures as there are rows wait there,
+writers, so they overlap with sampling; at most twice as many finished pictures as there are slots wait there,
 then the engine waits for them.
 """
 
@@ -29,11 +29,11 @@ from worker.engine.renderer import (
     RenderedBy,
     Renderer,
     Stopped,
-    rows_alone,
+    slots_alone,
 )
-from worker.engine.request_queue import Answer, Finished, Order, Orders, Outcome
+from worker.engine.request_queue import Answer, Finished, Order, Outcome, RequestQueue
 from worker.engine.slot_count import FEWEST
-from worker.engine.slot_time import RowTime
+from worker.engine.slot_time import SlotTime
 from worker.logs import bound
 
 log = logging.getLogger(__name__)
@@ -41,11 +41,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What pictures took of the rows they shared."""
+    """What pictures took of the slots they shared."""
 
     row_evaluations: int
     seconds: float
-    """Of the whole engine, all rows full."""
+    """Of the whole engine, all slots full."""
 
 
 class Engine:
@@ -58,23 +58,23 @@ class Engine:
         writers: int = 4,
         on_taken: Callable[[], None] = lambda: None,
     ) -> None:
-        """`on_taken` is called on the engine's thread when orders have entered the rows; it never blocks."""
+        """`on_taken` is called on the engine's thread when orders have entered the slots; it never blocks."""
         self._load, self._on_taken = load, on_taken
-        self._orders = Orders()
+        self._orders = RequestQueue()
         self._stop = threading.Event()
         self._renderer: Renderer | None = None
         self._pipeline: Pipeline | None = None
         self._loading = False
-        self._in_rows: list[Order] = []
+        self._in_slots: list[Order] = []
         self._unwanted: set[Order] = set()
         self._postponed: list[tuple[Order, str]] = []
-        self._most_rows: dict[tuple[Pipeline, int, int], int] = {}
+        self._most_slots: dict[tuple[Pipeline, int, int], int] = {}
         self._writers = ThreadPoolExecutor(writers, thread_name_prefix="writer")
         self._written = threading.Condition()
         self._unwritten: set[Order] = set()
         self._steps = 0
         self._elsewhere = 0.0
-        """Seconds spent on questions and on images alone, while a bucket's rows stood still."""
+        """Seconds spent on questions and on images alone, while a bucket's slots stood still."""
         self._work: dict[tuple[Pipeline, int, int], Work] = {}
         self._working = threading.Lock()
         self.load_seconds = 0.0
@@ -99,26 +99,26 @@ class Engine:
         return self._orders.ask(pipeline, question)
 
     def withdraw(self, orders: Sequence[Order]) -> int:
-        """Takes back the orders that are in no row yet; returns how many. The rest are delivered.
+        """Takes back the orders that are in no slot yet; returns how many. The rest are delivered.
 
         Of those, none is begun anew when memory runs out.
         """
-        self._unwanted |= set(self._in_rows) & set(orders)
+        self._unwanted |= set(self._in_slots) & set(orders)
         return self._orders.withdraw(orders)
 
     def in_flight(self) -> list[Order]:
-        """The orders that a death of this process would cost: in the rows, looked at again, or not written
+        """The orders that a death of this process would cost: in the slots, looked at again, or not written
         yet."""
         with self._written:
             # In the order in which they pass: none is missed between two looks.
-            rows = [*self._in_rows]
+            slots = [*self._in_slots]
             postponed = [order for order, _ in self._postponed]
-            return list(dict.fromkeys([*rows, *postponed, *self._unwritten]))
+            return list(dict.fromkeys([*slots, *postponed, *self._unwritten]))
 
     def fitting(self, bucket: Bucket) -> Bucket:
-        """The bucket with as many of its rows as the device's memory was seen to have room for."""
-        most = self._most_rows.get((bucket.pipeline, bucket.height, bucket.width), bucket.rows)
-        return replace(bucket, rows=min(bucket.rows, most))
+        """The bucket with as many of its slots as the device's memory was seen to have room for."""
+        most = self._most_slots.get((bucket.pipeline, bucket.height, bucket.width), bucket.slots)
+        return replace(bucket, slots=min(bucket.slots, most))
 
     def take_work(self, bucket: Bucket) -> Work:
         """What was done for the pictures of a bucket's size that were finished since this was asked last."""
@@ -131,7 +131,7 @@ class Engine:
             self._written.wait_for(lambda: not self._unwritten, timeout)
 
     def stop(self) -> None:
-        """Makes the engine leave its rows after the step it is in; what was in them is not delivered."""
+        """Makes the engine leave its slots after the step it is in; what was in them is not delivered."""
         self._stop.set()
         self._orders.wake()
 
@@ -192,7 +192,7 @@ class Engine:
         self._answer(self._renderer, pipeline)
         if (bucket := self._orders.next_bucket(pipeline)) is not None:
             self._render(self._renderer, bucket, self._line(self._renderer, bucket))
-            self._in_rows, self._unwanted = [], set()
+            self._in_slots, self._unwanted = [], set()
         self._render_postponed(self._renderer)
         while (suspect := self._orders.next_alone(pipeline)) is not None:
             self._render_by_itself(self._renderer, suspect)
@@ -216,13 +216,13 @@ class Engine:
 
     def _line(self, renderer: Renderer, bucket: Bucket) -> _Source:
         """The orders of a bucket as they come; between forwards, questions are answered too."""
-        outstanding = self._in_rows = []
+        outstanding = self._in_slots = []
 
-        def take(free_rows: int) -> list[Order]:
+        def take(free_slots: int) -> list[Order]:
             self._answer(renderer, bucket.pipeline)
-            if self._postponed:  # they wait for the rows' memory
+            if self._postponed:  # they wait for the slots' memory
                 return []
-            orders = self._orders.take(bucket, free_rows, renderer.forwards, self._steps)
+            orders = self._orders.take(bucket, free_slots, renderer.forwards, self._steps)
             outstanding.extend(orders)
             if orders:
                 self._on_taken()
@@ -235,36 +235,36 @@ class Engine:
     def _render(self, renderer: Renderer, bucket: Bucket, source: _Source) -> None:
         """Renders what a bucket has; what raises is told from its neighbours."""
         fitting = self.fitting(bucket)
-        row_time = RowTime(fitting, lambda: time.monotonic() - self._elsewhere)
+        slot_time = SlotTime(fitting, lambda: time.monotonic() - self._elsewhere)
         try:
             for outcomes in renderer.render(fitting, source, self._stop.is_set):
                 failpoint("rendered")
                 self._steps += 1
-                row_time.share_out(source.outstanding)
+                slot_time.share_out(source.outstanding)
                 for order, result in outcomes:
                     if isinstance(result, Picture):
-                        self._count(order, row_time.seconds(order))
+                        self._count(order, slot_time.seconds(order))
                     self._look_at(renderer, fitting, order, result)
                     source.outstanding.remove(order)
         except (Stopped, BrokenDevice):
             raise
         except OutOfMemory as error:
             self._orders.submit([order for order in source.outstanding if order not in self._unwanted])
-            if fitting.rows <= FEWEST:
+            if fitting.slots <= FEWEST:
                 fits_not = f"{bucket.pipeline.model} does not fit this device: {_say(error)}"
                 self._refuse(bucket.pipeline, ModelError(fits_not))
                 return
-            most = max(FEWEST, fitting.rows // 2)
-            self._most_rows[bucket.pipeline, bucket.height, bucket.width] = most
-            log.warning("out of memory (%s): going on with %d rows", _say(error), most)
+            most = max(FEWEST, fitting.slots // 2)
+            self._most_slots[bucket.pipeline, bucket.height, bucket.width] = most
+            log.warning("out of memory (%s): going on with %d slots", _say(error), most)
         except Exception as error:
             self._isolate(renderer, bucket, source, error)
 
     def _render_by_itself(self, renderer: Renderer, order: Order) -> None:
-        """Renders an order in rows that are empty otherwise; its bytes are those it has among others."""
+        """Renders an order in slots that are empty otherwise; its bytes are those it has among others."""
         assert order.alone is not None
         # A death is charged to the one that is alone: what is not written yet has to be before, and it itself
-        # before others enter the rows.
+        # before others enter the slots.
         self._wait_for_writers(0)
         try:
             order.alone()
@@ -272,27 +272,27 @@ class Engine:
             self._retire(order, error)
             return
         source = _only([order])
-        self._in_rows = source.outstanding
+        self._in_slots = source.outstanding
         self._render(renderer, order.bucket, source)
-        self._in_rows, self._unwanted = [], set()
+        self._in_slots, self._unwanted = [], set()
         self._wait_for_writers(0)
 
     def _render_postponed(self, renderer: Renderer) -> None:
-        """Renders, in memory that no rows need now, what was doubtful and had none."""
+        """Renders, in memory that no slots need now, what was doubtful and had none."""
         while self._postponed:
             self._render_alone(renderer, *self._postponed[0], postpone=False)
             del self._postponed[0]
 
     def _count(self, order: Order, seconds: float) -> None:
         request, bucket = order.request, order.bucket
-        rows = row_evaluations(request.scheduler, request.num_inference_steps, request.guided)
+        slots = row_evaluations(request.scheduler, request.num_inference_steps, request.guided)
         key = (bucket.pipeline, bucket.height, bucket.width)
         with self._working:
             before = self._work.get(key, Work(0, 0.0))
-            self._work[key] = Work(before.row_evaluations + rows, before.seconds + seconds)
+            self._work[key] = Work(before.row_evaluations + slots, before.seconds + seconds)
 
     def _isolate(self, renderer: Renderer, bucket: Bucket, source: _Source, error: Exception) -> None:
-        """Finds the image to blame for an error among those that were in the rows, by halves."""
+        """Finds the image to blame for an error among those that were in the slots, by halves."""
         suspects = source.outstanding
         if not suspects:
             cannot = f"{bucket.pipeline.model} cannot render here: {_say(error)}"
@@ -323,7 +323,7 @@ class Engine:
     def _render_alone(self, renderer: Renderer, order: Order, doubt: str, *, postpone: bool = True) -> None:
         """Renders a doubtful image once more, alone and in fp32: it is good, flagged or a failure then.
 
-        `postpone`: when memory runs out beside the rows, it waits until they are empty.
+        `postpone`: when memory runs out beside the slots, it waits until they are empty.
         """
         with bound(**order.context):
             log.warning("%s; once more, alone in fp32", doubt)
@@ -344,7 +344,7 @@ class Engine:
             self._retire(order, RenderError("the model gave non-finite values, alone in fp32 too"))
             return
         flagged = "one flat colour" if is_flat(picture.pixels) else None
-        alone = replace(order.bucket, rows=rows_alone(order.request), mode="exact")
+        alone = replace(order.bucket, slots=slots_alone(order.request), mode="exact")
         by = replace(_rendered_by(renderer, alone), precision="fp32")
         self._retire(order, Finished(picture, by, flagged))
 
@@ -360,7 +360,7 @@ class Engine:
     # Retire.
 
     def _retire(self, order: Order, outcome: Outcome) -> None:
-        self._wait_for_writers(2 * order.bucket.rows - 1)
+        self._wait_for_writers(2 * order.bucket.slots - 1)
         with self._written:
             self._unwritten.add(order)
         self.images += isinstance(outcome, Finished)
@@ -398,11 +398,11 @@ def _only(orders: list[Order]) -> _Source:
     """A source of these orders and no others; all of them are outstanding."""
     left = list(orders)
 
-    def take(free_rows: int) -> list[Order]:
+    def take(free_slots: int) -> list[Order]:
         fitting: list[Order] = []
-        while left and rows_alone(left[0].request) <= free_rows:
+        while left and slots_alone(left[0].request) <= free_slots:
             fitting.append(left.pop(0))
-            free_rows -= rows_alone(fitting[-1].request)
+            free_slots -= slots_alone(fitting[-1].request)
         return fitting
 
     return _Source(take, lambda count: left[:count], list(orders), open=False)
@@ -411,7 +411,7 @@ def _only(orders: list[Order]) -> _Source:
 def _rendered_by(renderer: Renderer, bucket: Bucket) -> RenderedBy:
     return RenderedBy(
         precision=renderer.precision,
-        rows=bucket.rows,
+        rows=bucket.slots,
         device=renderer.device,
         versions=renderer.versions,
         mode=bucket.mode,

@@ -15,7 +15,7 @@ from jobs.output.metadata import imagemill_version
 from jobs.request import ImageRequest
 from worker.engine.renderer import AskedT, Bucket, Picture, Source, Stopped
 
-_ROWS = 16
+_SLOTS = 16
 _BLOCKS = 8
 _NAP = 0.02
 
@@ -37,15 +37,15 @@ class InstantRenderer:
         """One for every image."""
         return 1
 
-    def measure_rows(self, height: int, width: int) -> int:
+    def measure_slots(self, height: int, width: int) -> int:
         """Always the same: there is nothing to measure."""
-        return _ROWS
+        return _SLOTS
 
     def render(
         self, bucket: Bucket, source: Source[AskedT], stop: Callable[[], bool]
     ) -> Iterator[list[tuple[AskedT, Picture | ImagemillError]]]:
         """The pictures of one micro-batch after another; the latents are not looked at."""
-        while asked := source.take(bucket.rows):
+        while asked := source.take(bucket.slots):
             self._wait(stop)
             yield [(one, _draw(one.request)) for one in asked]
 

@@ -17,7 +17,7 @@ class Stopped(Exception):
 
 
 class OutOfMemory(Exception):
-    """The device has no memory for so many rows."""
+    """The device has no memory for so many slots."""
 
 
 class BrokenDevice(Exception):
@@ -40,10 +40,10 @@ class Bucket:
     pipeline: Pipeline
     height: int
     width: int
-    rows: int
-    """Rows of every forward."""
+    slots: int
+    """Slots of every forward."""
     mode: Literal["exact", "fast"] = "exact"
-    """exact: always all the rows, so that bytes follow from the request; fast: free rows are left out."""
+    """exact: always all the slots, so that bytes follow from the request; fast: free slots are left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +57,12 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class RenderedBy:
-    """What a picture's bytes depend on beside its request."""
+    """What a picture's bytes depend on besides its request."""
 
     precision: str
     """bf16, fp16, amp, fp32; never auto."""
     rows: int
-    """Rows of one forward."""
+    """Slots of one forward; the metadata has always called them rows."""
     device: str
     """The kind of device: the GPU's name, or the CPU's, its instructions and the threads of a forward."""
     versions: Mapping[str, str]
@@ -89,8 +89,8 @@ Given_co = TypeVar("Given_co", bound=Asked, covariant=True)
 class Source(Protocol[Given_co]):
     """Where a renderer gets the images of one bucket from."""
 
-    def take(self, free_rows: int) -> Sequence[Given_co]:
-        """The images that enter now, at most so many rows of them; a guided one takes two."""
+    def take(self, free_slots: int) -> Sequence[Given_co]:
+        """The images that enter now, at most so many slots of them; a guided one takes two."""
 
     def upcoming(self, count: int) -> Sequence[Given_co]:
         """About the next `count` that will be taken."""
@@ -112,10 +112,10 @@ class Renderer(Protocol):
         """Packages and their versions."""
 
     def forwards(self, request: ImageRequest) -> int:
-        """How many forwards the image stays in its rows; what `Source.take` goes by."""
+        """How many forwards the image stays in its slots; what `Source.take` goes by."""
 
-    def measure_rows(self, height: int, width: int) -> int:
-        """The rows that suit pictures of this size on this device, measured. Raises OutOfMemory."""
+    def measure_slots(self, height: int, width: int) -> int:
+        """The slots that suit pictures of this size on this device, measured. Raises OutOfMemory."""
 
     def render(
         self, bucket: Bucket, source: Source[AskedT], stop: Callable[[], bool]
@@ -131,9 +131,9 @@ class Renderer(Protocol):
     def render_alone(
         self, request: ImageRequest, init_latents: np.ndarray | None, stop: Callable[[], bool]
     ) -> Picture:
-        """The picture by itself, in `rows_alone` rows and fp32: for one that came out bad among others."""
+        """The picture by itself, in `slots_alone` slots and fp32: for one that came out bad among others."""
 
 
-def rows_alone(request: ImageRequest) -> int:
-    """The rows that the image takes; a guided one takes two."""
+def slots_alone(request: ImageRequest) -> int:
+    """The slots that the image takes; a guided one takes two."""
     return 2 if request.guided else 1

@@ -15,15 +15,15 @@ import numpy as np
 
 from jobs.errors import ImagemillError
 from jobs.request import ImageRequest
-from worker.engine.admission_queue import Waiting
-from worker.engine.renderer import Bucket, Picture, Pipeline, RenderedBy, Renderer, rows_alone
+from worker.engine.admission_queue import AdmissionQueue
+from worker.engine.renderer import Bucket, Picture, Pipeline, RenderedBy, Renderer, slots_alone
 
 Answer = TypeVar("Answer")
 
 ANSWERED = 2.0
 """Seconds that a pipeline stays loaded after an answer, for the orders that follow from it."""
 PATIENCE = 30.0
-"""Seconds that work of another bucket waits before the one in the rows takes no more in; and seconds that a
+"""Seconds that work of another bucket waits before the one in the slots takes no more in; and seconds that a
 bucket takes in at least once it has its turn, or two that load for longer than that would do nothing else."""
 
 
@@ -52,7 +52,7 @@ class Order:
     context: Mapping[str, Any] = field(default_factory=dict)
     """What log lines about it say: job, shard, image_id."""
     alone: Callable[[], None] | None = None
-    """Called on the engine's thread right before the order gets all rows to itself; None: it shares them."""
+    """Called on the engine's thread right before the order gets all slots to itself; None: it shares them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,16 +65,16 @@ class Question:
     came: float
 
 
-class Orders:
+class RequestQueue:
     """Orders and questions that wait; task threads add, the engine's thread takes."""
 
     def __init__(self) -> None:
         self._came: dict[Bucket, float] = {}
         """Since when a bucket has had something to wait for, the oldest first."""
         self._arrived: dict[Bucket, list[Order]] = {}
-        self._waiting: dict[Bucket, Waiting[Order]] = {}
+        self._waiting: dict[Bucket, AdmissionQueue[Order]] = {}
         self._alone: list[tuple[float, Order]] = []
-        """Orders that share no rows, and when each came."""
+        """Orders that share no slots, and when each came."""
         self._questions: list[Question] = []
         self._turn_began = self._answered = -math.inf
         self._changed = threading.Condition()
@@ -155,7 +155,7 @@ class Orders:
             return next((bucket for bucket in self._came if bucket.pipeline == pipeline), None)
 
     def next_alone(self, pipeline: Pipeline) -> Order | None:
-        """The order of a pipeline that is to have all rows to itself and came first, out of the line."""
+        """The order of a pipeline that is to have all slots to itself and came first, out of the line."""
         with self._changed:
             for place, (_came, order) in enumerate(self._alone):
                 if order.bucket.pipeline == pipeline:
@@ -171,25 +171,25 @@ class Orders:
         return taken
 
     def take(
-        self, bucket: Bucket, free_rows: int, forwards: Callable[[ImageRequest], int], now: int
+        self, bucket: Bucket, free_slots: int, forwards: Callable[[ImageRequest], int], now: int
     ) -> list[Order]:
-        """The orders that enter a bucket's rows now: the longest first, none once others waited too long.
+        """The orders that enter a bucket's slots now: the longest first, none once others waited too long.
 
-        forwards(request): how long an order stays in its rows. now: forwards that were run so far.
+        forwards(request): how long an order stays in its slots. now: forwards that were run so far.
         """
         with self._changed:
             arrived = self._arrived.get(bucket, []).copy()
         # Compiles schedulers, so not under the lock; meanwhile orders may come and be withdrawn.
         lengths = {order: forwards(order.request) for order in arrived}
         with self._changed:
-            waiting = self._waiting.setdefault(bucket, Waiting())
+            waiting = self._waiting.setdefault(bucket, AdmissionQueue())
             arrived = self._arrived.pop(bucket, [])
             for order in arrived:
                 if order in lengths:
-                    waiting.add(order, rows=rows_alone(order.request), forwards=lengths[order], now=now)
+                    waiting.add(order, slots=slots_alone(order.request), forwards=lengths[order], now=now)
             self._arrived[bucket] = [order for order in arrived if order not in lengths]
             if not self._others_waited_too_long(bucket):
-                taken = waiting.take(free_rows)
+                taken = waiting.take(free_slots)
             else:
                 taken = []
                 if bucket in self._came:  # it had its turn
@@ -212,7 +212,7 @@ class Orders:
             orders += [order for _came, order in self._alone if order.bucket.pipeline == pipeline]
             self._alone = [(came, order) for came, order in self._alone if order.bucket.pipeline != pipeline]
             for bucket in buckets:
-                orders += self._waiting.pop(bucket, Waiting()).remove(lambda _order: True)
+                orders += self._waiting.pop(bucket, AdmissionQueue()).remove(lambda _order: True)
                 del self._came[bucket]
             return orders, self._take_questions(pipeline)
 
@@ -222,7 +222,7 @@ class Orders:
         return taken
 
     def _others_waited_too_long(self, bucket: Bucket) -> bool:
-        # Who waits for all rows held up its shard for three leases already.
+        # Who waits for all slots held up its shard for three leases already.
         if any(order.bucket.pipeline == bucket.pipeline for _came, order in self._alone):
             return True
         others = [came for other, came in self._came.items() if other != bucket]

@@ -184,12 +184,16 @@ def _preview(output: Output, found: Contents) -> bytes:
     for shard, count in found.images.items():
         here = {index - start for index in wanted if start <= index < start + count}
         if here:
-            chosen[shard] = [row for i, row in enumerate(output.rows(shard)) if i in here]
+            chosen[shard] = [record for i, record in enumerate(output.records(shard)) if i in here]
         start += count
-    sizes = {row["file_name"]: (row["width"], row["height"]) for rows in chosen.values() for row in rows}
+    sizes = {
+        record["file_name"]: (record["width"], record["height"])
+        for records in chosen.values()
+        for record in records
+    }
     pictures = (
         picture
-        for shard, rows in chosen.items()
-        for picture in output.pictures(shard, {row["file_name"] for row in rows})
+        for shard, records in chosen.items()
+        for picture in output.pictures(shard, {record["file_name"] for record in records})
     )
     return contact_sheet(sizes, pictures)

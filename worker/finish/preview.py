@@ -24,7 +24,7 @@ def spread(total: int, most: int = MOST) -> list[int]:
 
 
 def contact_sheet(sizes: Mapping[str, tuple[int, int]], pictures: Iterable[tuple[str, bytes]]) -> bytes:
-    """A JPEG of the pictures in rows, in the order of `sizes`; 1600 pixels wide, less when they are few.
+    """A JPEG of the pictures in records, in the order of `sizes`; 1600 pixels wide, less when they are few.
 
     `sizes`: name -> width and height; `pictures`: name and file, taken one at a time. Cells have the
     pictures' middle aspect ratio, and no picture is cropped. One that is not there or cannot be read leaves
@@ -36,11 +36,11 @@ def contact_sheet(sizes: Mapping[str, tuple[int, int]], pictures: Iterable[tuple
     ratio = min(max(ratios[len(ratios) // 2], 0.5), 2.0)
     # As many columns as make the sheet about square, counting what the cells themselves are like.
     columns = max(1, min(len(sizes), math.ceil(math.sqrt(len(sizes) * ratio))))
-    rows = math.ceil(len(sizes) / columns)
+    records = math.ceil(len(sizes) / columns)
     cell_width = min(_LARGEST, (_WIDTH - _MARGIN) // columns - _MARGIN)
     cell_height = max(1, round(cell_width * ratio))
     step_x, step_y = cell_width + _MARGIN, cell_height + _MARGIN
-    sheet = Image.new("RGB", (columns * step_x + _MARGIN, rows * step_y + _MARGIN), _PAPER)
+    sheet = Image.new("RGB", (columns * step_x + _MARGIN, records * step_y + _MARGIN), _PAPER)
     places = {name: index for index, name in enumerate(sizes)}
     for name, data in pictures:
         picture = _thumbnail(data, cell_width, cell_height)

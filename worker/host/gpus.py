@@ -41,7 +41,7 @@ class Gpu:
 
 
 @dataclass(frozen=True, slots=True)
-class Seat:
+class Device:
     """A place for one worker process, held by a lock: a GPU, or the CPU when `gpu` is None."""
 
     name: str
@@ -52,7 +52,7 @@ class Seat:
 
     @property
     def cuda_visible_devices(self) -> str:
-        """What the process on this seat may see of CUDA; empty hides every GPU."""
+        """What the process on this device may see of CUDA; empty hides every GPU."""
         return "" if self.gpu is None else self.gpu.uuid
 
     def give_up(self) -> None:
@@ -64,10 +64,10 @@ class GpusClaimed(SettingsError):
     """The GPUs asked for are there, but other workers hold them."""
 
 
-def claim(gpus: str, name: str, settings: Settings, patience: float = 0.0) -> list[Seat]:
-    """Lock the seats that `gpus` asks for, for the worker called `name` (its host's name by default).
+def claim(gpus: str, name: str, settings: Settings, patience: float = 0.0) -> list[Device]:
+    """Lock the devices that `gpus` asks for, for the worker called `name` (its host's name by default).
 
-    `gpus`: "all" GPUs that are free (without any GPU, one seat on the CPU), "any" one that is free, "none"
+    `gpus`: "all" GPUs that are free (without any GPU, one device on the CPU), "any" one that is free, "none"
     for the CPU, or numbers as nvidia-smi shows them: "0,1". Raises SettingsError, holding nothing, when a
     GPU named is not there; GpusClaimed when one named, or every GPU, stays claimed for `patience` seconds.
     """
@@ -92,22 +92,22 @@ def claim(gpus: str, name: str, settings: Settings, patience: float = 0.0) -> li
         time.sleep(_POLL)
 
 
-def _claim_free(present: tuple[Gpu, ...], locks: Path, only_one: bool) -> list[Seat]:
-    seats = []
+def _claim_free(present: tuple[Gpu, ...], locks: Path, only_one: bool) -> list[Device]:
+    devices = []
     for gpu in present:
         lock = _try_lock(locks / gpu.uuid)
         if lock is not None:
-            seats.append(Seat(f"gpu{gpu.index}", gpu, lock))
+            devices.append(Device(f"gpu{gpu.index}", gpu, lock))
             if only_one:
                 break
-    if not seats:
+    if not devices:
         numbers = ", ".join(str(gpu.index) for gpu in present)
         raise GpusClaimed(
             f"--gpus: every GPU of this host ({numbers}) is claimed by another worker (locks in {locks}): "
             "stop one, or use --gpus none for the CPU"
         )
-    _log.info("claimed %s, of %d GPUs", ", ".join(seat.name for seat in seats), len(present))
-    return seats
+    _log.info("claimed %s, of %d GPUs", ", ".join(device.name for device in devices), len(present))
+    return devices
 
 
 def _parse(gpus: str) -> str | tuple[int, ...]:
@@ -121,9 +121,9 @@ def _parse(gpus: str) -> str | tuple[int, ...]:
     return numbers
 
 
-def _claim_these(numbers: tuple[int, ...], present: tuple[Gpu, ...], locks: Path) -> list[Seat]:
+def _claim_these(numbers: tuple[int, ...], present: tuple[Gpu, ...], locks: Path) -> list[Device]:
     by_index = {gpu.index: gpu for gpu in present}
-    seats: list[Seat] = []
+    devices: list[Device] = []
     try:
         for number in numbers:
             if number not in by_index:
@@ -136,20 +136,20 @@ def _claim_these(numbers: tuple[int, ...], present: tuple[Gpu, ...], locks: Path
                     f"--gpus: GPU {number} is claimed by another worker (lock {locks / gpu.uuid}): "
                     "stop that one, or use --gpus any for a free one"
                 )
-            seats.append(Seat(f"gpu{number}", gpu, lock))
+            devices.append(Device(f"gpu{number}", gpu, lock))
     except SettingsError:
-        for seat in seats:
-            seat.give_up()
+        for device in devices:
+            device.give_up()
         raise
-    return seats
+    return devices
 
 
-def _claim_cpu(name: str, locks: Path) -> Seat:
+def _claim_cpu(name: str, locks: Path) -> Device:
     """The first free cpu0, cpu1, …: any number of workers may share the CPU, but not a node name."""
     number = 0
     while (lock := _try_lock(locks / f"cpu{number}@{name}")) is None:
         number += 1
-    return Seat(f"cpu{number}", None, lock)
+    return Device(f"cpu{number}", None, lock)
 
 
 def _try_lock(file: Path) -> int | None:

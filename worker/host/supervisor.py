@@ -73,11 +73,11 @@ class Stop:
         self.orphaned = True
 
 
-def celery_argv(node: str, slots: int, log_level: str) -> list[str]:
+def celery_argv(node: str, concurrency: int, log_level: str) -> list[str]:
     """The command line of one worker process; `node` is its name in Celery, gpu0@host."""
     return [
         *(sys.executable, "-m", "celery", "-q", "-A", "worker.celery_app", "worker"),
-        *("-P", "threads", "-c", str(slots), "-n", node, "-Q", "imagemill"),
+        *("-P", "threads", "-c", str(concurrency), "-n", node, "-Q", "imagemill"),
         *("--without-gossip", "--without-mingle", "--loglevel", log_level),
     ]
 
@@ -86,9 +86,9 @@ def run_worker(
     *,
     models: Sequence[str] = (),
     gpu_choice: str = "all",
-    rows: int | None = None,
+    batch_size: int | None = None,
     mixed_hardware: bool = False,
-    slots: int | None = None,
+    concurrency: int | None = None,
     name: str | None = None,
     log_format: logs.Format | None = None,
     lifeline_fd: int | None = None,
@@ -103,7 +103,7 @@ def run_worker(
     settings = load_settings()
     host = socket.gethostname() if name is None else name
     form = settings.log_format if log_format is None else log_format
-    task_slots = settings.task_slots if slots is None else slots
+    concurrency = settings.concurrency if concurrency is None else concurrency
     models = tuple(models) or settings.models
     for model in models:
         if "," in model:
@@ -115,28 +115,33 @@ def run_worker(
     url = connection.redis_url(settings, say=_log.warning)
     pace = Pace() if pace is None else pace
     # The orphans of a supervisor that was killed hold their GPUs until they have stopped.
-    seats = gpus.claim(gpu_choice, host, settings, patience=1.2 * pace.orphan_grace)
+    devices = gpus.claim(gpu_choice, host, settings, patience=1.2 * pace.orphan_grace)
     wait_for_redis(url, stop)
     chosen = {
         "IMAGEMILL_REDIS_URL": url,
-        "IMAGEMILL_TASK_SLOTS": str(task_slots),
+        "IMAGEMILL_CONCURRENCY": str(concurrency),
         "IMAGEMILL_LOG_FORMAT": form,
     }
-    if rows is not None:
-        chosen["IMAGEMILL_ROWS"] = str(rows)
+    if batch_size is not None:
+        chosen["IMAGEMILL_BATCH_SIZE"] = str(batch_size)
     if mixed_hardware:
         chosen["IMAGEMILL_MIXED_HARDWARE"] = "1"
     if models:
         chosen["IMAGEMILL_MODELS"] = ",".join(models)
-    # The settings' names are read in any case: a lower-case one must not stand beside ours.
-    env = {key: value for key, value in os.environ.items() if key.upper() not in chosen} | chosen
+    # The settings' names are read in any case, and two by their former names: none may stand beside ours.
+    replaced = {*chosen, "IMAGEMILL_ROWS", "IMAGEMILL_TASK_SLOTS"}
+    env = {key: value for key, value in os.environ.items() if key.upper() not in replaced} | chosen
     # OpenMP's threads spin while they wait for each other: on a core that others use too, that made rendering
     # on a CPU nine times slower.
     env.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     return supervise(
         [
-            Child(seat, f"{seat.name}@{host}", argv(f"{seat.name}@{host}", task_slots, settings.log_level))
-            for seat in seats
+            Child(
+                device,
+                f"{device.name}@{host}",
+                argv(f"{device.name}@{host}", concurrency, settings.log_level),
+            )
+            for device in devices
         ],
         env,
         stop,
@@ -186,8 +191,8 @@ def wait_for_redis(url: str, stop: Stop) -> None:
 class Child:
     """One worker process and its history; `process` is None while it is not running."""
 
-    def __init__(self, seat: gpus.Seat, node: str, argv: list[str]) -> None:
-        self.seat = seat
+    def __init__(self, device: gpus.Device, node: str, argv: list[str]) -> None:
+        self.device = device
         self.node = node
         self.argv = argv
         self.process: subprocess.Popen[bytes] | None = None
@@ -206,8 +211,8 @@ class Child:
         try:
             self.process = lifeline.start_tied(
                 self.argv,
-                env={**env, "CUDA_VISIBLE_DEVICES": self.seat.cuda_visible_devices},
-                pass_fds=(self.seat.lock,),
+                env={**env, "CUDA_VISIBLE_DEVICES": self.device.cuda_visible_devices},
+                pass_fds=(self.device.lock,),
             )
         except OSError as error:
             self._plan_restart(f"cannot be started ({error})", None, pace)
@@ -215,7 +220,7 @@ class Child:
         _log.info("%s started, pid %d", self.node, self.process.pid)
 
     def reap(self, stopping: bool, pace: Pace) -> None:
-        """Notice the process's end; unless it was asked for, plan its restart or give the seat up."""
+        """Notice the process's end; unless it was asked for, plan its restart or give the device up."""
         status = None if self.process is None else self.process.poll()
         if status is None:
             return
@@ -235,7 +240,7 @@ class Child:
                 "%s %s, %d times in a row: given up; its own lines say why", self.node, what, _REFUSALS
             )
             self.given_up = True
-            self.seat.give_up()
+            self.device.give_up()
             return
         pause = min(pace.first_pause * 2.0**self._deaths, pace.longest_pause)
         self._deaths = min(self._deaths + 1, 30)

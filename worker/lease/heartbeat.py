@@ -15,10 +15,10 @@ log = logging.getLogger(__name__)
 _LAST_CALL = 2.0
 """Seconds for the call to Redis that the thread may be in when it is told to end."""
 _BETWEEN = 0.1
-"""Seconds between two renewals, however often images enter the rows."""
+"""Seconds between two renewals, however often images enter the slots."""
 
 
-class Keeper:
+class Heartbeat:
     """Renews what this process has claimed, each second or third of a lease, and keeps the ledger's house.
 
     `facts` gives the heartbeat's facts; `top_up` is called with the number of claims that wait whenever no
@@ -45,7 +45,7 @@ class Keeper:
         self._entered = threading.Event()
         self._failing: set[str] = set()
         """Duties that fail for now, which was said."""
-        self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     def start(self) -> None:
         """Starts the thread."""
@@ -117,7 +117,7 @@ class Keeper:
                 log.warning("%s; trying on", error)
             self._failing.add(name)
         except Exception:
-            # A keeper that dies would let every lease run out: say it and try again.
+            # A heartbeat that dies would let every lease run out: say it and try again.
             log.exception("keeping the leases failed; trying on")
 
     def _keep_house(self) -> None:

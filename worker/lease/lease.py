@@ -11,7 +11,7 @@ from jobs.errors import BrokenShard, ImagemillError, JobError, LeaseLost, Ledger
 from jobs.ledger.job import Claim
 from jobs.ledger.ledger import Ledger
 from worker.engine.renderer import Stopped
-from worker.lease.heartbeat import Keeper
+from worker.lease.heartbeat import Heartbeat
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -39,14 +39,14 @@ class Lease:
     """A claim that this process holds, and the two things to ask of it while working."""
 
     def __init__(
-        self, claim: Claim, *, ledger: Ledger, keeper: Keeper, worker: str, stop: threading.Event
+        self, claim: Claim, *, ledger: Ledger, heartbeat: Heartbeat, worker: str, stop: threading.Event
     ) -> None:
         self.claim, self.ledger = claim, ledger
-        self._keeper, self._worker, self._stop = keeper, worker, stop
+        self._heartbeat, self._worker, self._stop = heartbeat, worker, stop
 
     def check(self) -> None:
         """Raises LeaseLost when another attempt holds the claim, GiveBack when the work should end early."""
-        state = self._keeper.state(self.claim)
+        state = self._heartbeat.state(self.claim)
         if state == "lost":
             raise LeaseLost(f"{self.claim.job_id}: {self.claim.shard} is another attempt's by now")
         if state == "ending":
@@ -56,12 +56,12 @@ class Lease:
 
     def confirm(self) -> None:
         """The same, by what the ledger says now: this process may have slept since it was asked last."""
-        self.patiently(self._keeper.renew)
+        self.patiently(self._heartbeat.renew)
         self.check()
 
     def list_in_flight(self, listing: Callable[[], Sequence[int]]) -> None:
         """From now on each renewal says which images of the job a death of this process would cost."""
-        self._keeper.list_in_flight(self.claim, listing)
+        self._heartbeat.list_in_flight(self.claim, listing)
 
     def patiently(self, call: Callable[[], Result]) -> Result:
         """Makes a ledger call until Redis answers; raises GiveBack when told to stop meanwhile."""

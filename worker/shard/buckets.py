@@ -1,4 +1,4 @@
-"""The buckets of a shard's images: how many rows their forwards have is settled once for the whole job."""
+"""The buckets of a shard's images: how many slots their forwards have is settled once for the whole job."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import TypeVar
 from weakref import WeakKeyDictionary
 
 from jobs.errors import ImagemillError
-from jobs.ledger.job import JobSpec, RowsKey
+from jobs.ledger.job import JobSpec, SlotsKey
 from jobs.output.output import Output
 from jobs.request import ImageRequest
 from jobs.settings import Settings
 from worker.engine.engine import Engine
 from worker.engine.renderer import Bucket, Pipeline, Renderer
 from worker.lease.lease import Lease
-from worker.shard.settled_slots import keep_rows, settled_rows
+from worker.shard.settled_slots import keep_slots, settled_slots
 
 log = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
@@ -30,7 +30,7 @@ class _Known:
 
     kinds: dict[Pipeline, tuple[str, str]] = field(default_factory=dict)
     """Device and precision: a question to the engine may wait for a whole bucket."""
-    warned: set[tuple[str, RowsKey]] = field(default_factory=set)
+    warned: set[tuple[str, SlotsKey]] = field(default_factory=set)
 
 
 _KNOWN: WeakKeyDictionary[Engine, _Known] = WeakKeyDictionary()
@@ -54,25 +54,25 @@ class Buckets:
         self._pipeline = Pipeline(spec.model, spec.revision, spec.precision)
         self._known = _KNOWN.setdefault(engine, _Known())
         self._buckets: dict[tuple[int, int], Bucket] = {}
-        self._keys: dict[Bucket, RowsKey] = {}
+        self._keys: dict[Bucket, SlotsKey] = {}
 
     def of(self, request: ImageRequest) -> Bucket:
         """The bucket of an image; what is not settled yet is measured, which loads the model.
 
         Raises ModelError when the model cannot be loaded, OtherHardware when the job was begun on another
-        kind of device, OutputError when the output's rows cannot be read or written, and what `Lease.check`
+        kind of device, OutputError when the output's slots cannot be read or written, and what `Lease.check`
         raises.
         """
         size = (request.height, request.width)
         if size not in self._buckets:
             key = self._key(*size)
-            bucket = Bucket(self._pipeline, *size, rows=self._rows(key), mode=self._spec.mode)
+            bucket = Bucket(self._pipeline, *size, slots=self._slots(key), mode=self._spec.mode)
             self._buckets[size] = bucket
             self._keys[bucket] = key
         return self._buckets[size]
 
     def tell_caps(self) -> None:
-        """Tells the ledger which numbers of rows the device's memory had no room for; raises nothing.
+        """Tells the ledger which numbers of slots the device's memory had no room for; raises nothing.
 
         Whom it does not reach finds out alone.
         """
@@ -80,9 +80,9 @@ class Buckets:
             fitting = self._engine.fitting(bucket)
             if fitting != bucket:
                 try:
-                    self._lease.ledger.cap_rows(self._lease.claim, key, fitting.rows)
+                    self._lease.ledger.cap_slots(self._lease.claim, key, fitting.slots)
                 except ImagemillError as error:
-                    log.warning("that only %d rows fit is not told: %s", fitting.rows, error)
+                    log.warning("that only %d slots fit is not told: %s", fitting.slots, error)
 
     def tell_work(self) -> None:
         """Tells the ledger how fast pictures of each size were rendered here; raises nothing."""
@@ -94,45 +94,47 @@ class Buckets:
                 except ImagemillError as error:
                     log.warning("how fast pictures are rendered is not told: %s", error)
 
-    def _key(self, height: int, width: int) -> RowsKey:
+    def _key(self, height: int, width: int) -> SlotsKey:
         if self._pipeline not in self._known.kinds:
             self._known.kinds[self._pipeline] = self._ask(
                 lambda renderer: (renderer.device, renderer.precision)
             )
-        return RowsKey(*self._known.kinds[self._pipeline], self._spec.revision, height, width)
+        return SlotsKey(*self._known.kinds[self._pipeline], self._spec.revision, height, width)
 
-    def _rows(self, key: RowsKey) -> int:
+    def _slots(self, key: SlotsKey) -> int:
         """What was asked for, else what the output was begun with, else what was measured; but first of all
         what the job has settled."""
-        own, begun = self._settings.rows, settled_rows(self._output, key)
+        own, begun = self._settings.batch_size, settled_slots(self._output, key)
         told = begun if own is None else own
-        rows = self._settle(key, rows=0 if told is None else told, measured=told is None)
-        if rows == 0:
-            measured = self._ask(lambda renderer: renderer.measure_rows(key.height, key.width))
-            log.info("%d rows suit %dx%d pictures here", measured, key.width, key.height)
-            rows = self._settle(key, rows=measured, measured=True)
+        slots = self._settle(key, slots=0 if told is None else told, measured=told is None)
+        if slots == 0:
+            measured = self._ask(lambda renderer: renderer.measure_slots(key.height, key.width))
+            log.info("%d slots suit %dx%d pictures here", measured, key.width, key.height)
+            slots = self._settle(key, slots=measured, measured=True)
         if begun is None:
-            self._with_space(lambda: keep_rows(self._output, key, rows))
+            self._with_space(lambda: keep_slots(self._output, key, slots))
         if own is None or self._settings.mixed_hardware:
-            return rows if own is None else own
-        if own != rows:
-            told_rows = "--rows %d is not taken: %s has %d rows already, and other rows give other bytes"
-            self._warn_once(key, told_rows, own, self._spec.name, rows)
+            return slots if own is None else own
+        if own != slots:
+            told_slots = (
+                "--batch-size %d is not taken: %s has %d slots already, and other slots give other bytes"
+            )
+            self._warn_once(key, told_slots, own, self._spec.name, slots)
         elif begun not in (None, own):
-            told_rows = "--rows %d is taken, though %s was begun with %d rows: their bytes differ"
-            self._warn_once(key, told_rows, own, self._output.path, begun)
-        return rows
+            told_slots = "--batch-size %d is taken, though %s was begun with %d slots: their bytes differ"
+            self._warn_once(key, told_slots, own, self._output.path, begun)
+        return slots
 
-    def _warn_once(self, key: RowsKey, text: str, *figures: object) -> None:
+    def _warn_once(self, key: SlotsKey, text: str, *figures: object) -> None:
         """Warns at the first of a job's shards."""
         if (told := (self._lease.claim.incarnation, key)) not in self._known.warned:
             self._known.warned.add(told)
             log.warning(text, *figures)
 
-    def _settle(self, key: RowsKey, *, rows: int, measured: bool) -> int:
+    def _settle(self, key: SlotsKey, *, slots: int, measured: bool) -> int:
         ledger, mixed = self._lease.ledger, self._settings.mixed_hardware
         return self._lease.patiently(
-            lambda: ledger.settle_rows(self._lease.claim, key, rows=rows, measured=measured, mixed=mixed)
+            lambda: ledger.settle_slots(self._lease.claim, key, slots=slots, measured=measured, mixed=mixed)
         )
 
     def _ask(self, question: Callable[[Renderer], Answer]) -> Answer:

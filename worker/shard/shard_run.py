@@ -233,7 +233,7 @@ class ShardRun:
 
     def _failure(self, shard: Shard, position: int, reason: str) -> Failure:
         entry = shard.entries[position]
-        rows = self._engine.fitting(self._buckets.of(entry.request)).rows
+        slots = self._engine.fitting(self._buckets.of(entry.request)).slots
         log.error("image %s failed: %s", entry.request.image_id, reason)
         return Failure(
             shard=self._number,
@@ -241,7 +241,7 @@ class ShardRun:
             entry=entry,
             reason=reason,
             job_id=self._claim.job_id,
-            command=reproducing_command(entry.request, self._spec.model, self._output.inputs, rows),
+            command=reproducing_command(entry.request, self._spec.model, self._output.inputs, slots),
         )
 
     def _record(self, shard: Shard, done: list[int], failed: dict[int, Failure]) -> None:

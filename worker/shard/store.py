@@ -28,7 +28,7 @@ from typing import Any
 
 from jobs.errors import LeaseLost, OutputError
 from jobs.output.durable import fsync_folder, write_atomically
-from jobs.output.metadata import Failure, metadata_row
+from jobs.output.metadata import Failure, metadata_record
 from jobs.output.output import Output
 from jobs.output.stored_shard import LayoutName, image_key, shard_number
 from jobs.request import Entry
@@ -62,10 +62,10 @@ class Committed:
 
 def committed_shard(output: Output, shard: int) -> Committed:
     """What another attempt committed. Raises OutputError when its files cannot be read."""
-    rows = list(output.rows(shard))
+    records = list(output.records(shard))
     return Committed(
-        [str(row["image_id"]) for row in rows],
-        [str(row["image_id"]) for row in rows if row.get("flagged") is not None],
+        [str(record["image_id"]) for record in records],
+        [str(record["image_id"]) for record in records if record.get("flagged") is not None],
         output.shard_failures(shard),
     )
 
@@ -172,11 +172,11 @@ class ShardStore:
         open_positions = set(range(len(self._entries))) - set(self._saved) - set(failed)
         if open_positions:
             raise ValueError(f"shard {self._shard}: {sorted(open_positions)} are neither done nor failed")
-        rows = [self._row(position) for position in sorted(self._saved)]
+        records = [self._record_of(position) for position in sorted(self._saved)]
         with self._held():
             self._remove_strays()
             try:
-                self._stored.commit(self._images, rows, [failed[position] for position in sorted(failed)])
+                self._stored.commit(self._images, records, [failed[position] for position in sorted(failed)])
             except FileExistsError as error:
                 if not self._output.committed(self._shard):
                     raise OutputError(
@@ -234,9 +234,9 @@ class ShardStore:
         with self._lock:
             self._saved[position] = saved
 
-    def _row(self, position: int) -> dict[str, Any]:
+    def _record_of(self, position: int) -> dict[str, Any]:
         saved = self._saved[position]
-        return metadata_row(
+        return metadata_record(
             self._entries[position],
             file_name=saved.file_name,
             sha256=saved.sha256,

@@ -2,14 +2,14 @@
 -- make. Key names: jobs/ledger/redis_keys.py.
 
 local PREFIX = 'imagemill:'
-local JOBS, ACTIVE, LEASES, ROWS = PREFIX .. 'jobs', PREFIX .. 'active', PREFIX .. 'leases', PREFIX .. 'rows'
+local JOBS, ACTIVE, LEASES, SLOTS = PREFIX .. 'jobs', PREFIX .. 'active', PREFIX .. 'leases', PREFIX .. 'rows'
 local REAPED = PREFIX .. 'reaped'
 local JOB_PARTS = {
   'spec', 'shards', 'ready', 'leased', 'done', 'failures', 'flagged', 'refusals', 'workers', 'rows', 'expiries',
   'deaths', 'broken'
 }
 
--- How often in a row a shard's lease runs out, without a new picture, before: what was in the rows each time is
+-- How often in a row a shard's lease runs out, without a new picture, before: what was in the slots each time is
 -- rendered alone; the whole shard is, when nothing is known to have been there; the job is stopped.
 local SUSPECT_AFTER, SUSPECT_ALL_AFTER, STOP_AFTER = 3, 10, 20
 -- Workers that may die of one image that they render alone.
@@ -120,7 +120,7 @@ local function expiries_of(id, shard)
   return told and cjson.decode(told) or {count = 0, images = {}}
 end
 
--- A lease ran out: its worker died, or was cut off. An image that was alone in the rows is charged with it; else
+-- A lease ran out: its worker died, or was cut off. An image that was alone in the slots is charged with it; else
 -- what was in them is kept, to be suspected when this goes on.
 local function blame(id, shard, lease)
   if is_alone(id, lease) then
@@ -151,7 +151,7 @@ local function forgive(now)
   end
 end
 
--- Puts back every shard whose lease has run out; returns how many. A shard with nothing in the rows is not counted
+-- Puts back every shard whose lease has run out; returns how many. A shard with nothing in the slots is not counted
 -- while another of its worker had images there: its lease, which may run out a little later, is excused.
 local function reap(now)
   forgive(now)

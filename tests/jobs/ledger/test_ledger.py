@@ -8,13 +8,13 @@ import redis
 
 from jobs.errors import JobError, LeaseLost, LedgerError, LedgerUnavailable, OtherHardware
 from jobs.ledger import redis_keys
-from jobs.ledger.job import Bits, Claim, JobSpec, RowsKey, Staged, Submission
+from jobs.ledger.job import Bits, Claim, JobSpec, SlotsKey, Staged, Submission
 from jobs.ledger.ledger import STAGED, Ledger
 from producer.embedded_redis import EmbeddedRedis
 
 MakeSpec = Callable[..., JobSpec]
 Submit = Callable[..., str]
-SIZE = RowsKey(device="card", precision="bf16", revision="1", height=512, width=512)
+SIZE = SlotsKey(device="card", precision="bf16", revision="1", height=512, width=512)
 
 
 @pytest.fixture
@@ -445,7 +445,7 @@ def test_every_key_is_documented_and_has_a_ttl_or_a_reason(
     ledger.refuse(found, "w9", "no")
     found = must_claim(ledger, "w1")
     ledger.record(found, [0], failure(1), flagged={0})
-    ledger.settle_rows(found, SIZE, rows=16)
+    ledger.settle_slots(found, SIZE, slots=16)
     ledger.add_work(SIZE, 640, 2.0)
     client.hset(redis_keys.job(job_id, "expiries"), "0", '{"count": 1, "images": []}')
     client.hset(redis_keys.job(job_id, "deaths"), "0", 1)
@@ -479,9 +479,9 @@ def test_the_scripts_spell_the_keys_as_python_does(
     ledger: Ledger, client: redis.Redis, submit_job: Submit
 ) -> None:
     job_id = submit_job(2)
-    ledger.settle_rows(must_claim(ledger), SIZE, rows=16)
+    ledger.settle_slots(must_claim(ledger), SIZE, slots=16)
     ours = {
-        redis_keys.ROWS,
+        redis_keys.SLOTS,
         redis_keys.JOBS,
         redis_keys.ACTIVE,
         redis_keys.LEASES,
@@ -529,40 +529,40 @@ def test_a_redis_that_is_away_full_or_locked_is_told_apart(
         ledger.ping()
 
 
-def test_the_first_rows_of_a_job_hold_and_what_was_measured_is_known_to_the_next(
+def test_the_first_slots_of_a_job_hold_and_what_was_measured_is_known_to_the_next(
     ledger: Ledger, submit_job: Submit
 ) -> None:
     for name in "abc":
         submit_job(1, output=f"/{name}", name=name)
     first, second, third = (must_claim(ledger) for _ in range(3))
-    assert ledger.settle_rows(first, SIZE) == 0
-    assert ledger.settle_rows(first, SIZE, rows=8) == 8
-    assert ledger.settle_rows(first, SIZE, rows=32) == 8
-    assert ledger.settle_rows(second, SIZE) == 8
+    assert ledger.settle_slots(first, SIZE) == 0
+    assert ledger.settle_slots(first, SIZE, slots=8) == 8
+    assert ledger.settle_slots(first, SIZE, slots=32) == 8
+    assert ledger.settle_slots(second, SIZE) == 8
     for other in ({"precision": "fp32"}, {"revision": "2"}, {"height": 64}, {"width": 64}):
-        assert ledger.settle_rows(third, replace(SIZE, **other)) == 0  # type: ignore[arg-type]
+        assert ledger.settle_slots(third, replace(SIZE, **other)) == 0  # type: ignore[arg-type]
 
 
-def test_rows_that_were_asked_for_are_not_known_to_the_next_job(ledger: Ledger, submit_job: Submit) -> None:
+def test_slots_that_were_asked_for_are_not_known_to_the_next_job(ledger: Ledger, submit_job: Submit) -> None:
     submit_job(1, output="/a", name="a")
     submit_job(1, output="/b", name="b")
     first, second = must_claim(ledger), must_claim(ledger, "w2")
-    assert ledger.settle_rows(first, SIZE, rows=6, measured=False) == 6
-    assert ledger.settle_rows(first, SIZE) == 6
-    assert ledger.settle_rows(second, SIZE) == 0
+    assert ledger.settle_slots(first, SIZE, slots=6, measured=False) == 6
+    assert ledger.settle_slots(first, SIZE) == 6
+    assert ledger.settle_slots(second, SIZE) == 0
 
 
-def test_the_least_cap_lowers_a_jobs_rows_and_neither_another_jobs_nor_what_was_measured(
+def test_the_least_cap_lowers_a_jobs_slots_and_neither_another_jobs_nor_what_was_measured(
     ledger: Ledger, submit_job: Submit
 ) -> None:
     submit_job(1, output="/a", name="a")
     submit_job(1, output="/b", name="b")
     first, second = must_claim(ledger), must_claim(ledger, "w2")
-    ledger.settle_rows(first, SIZE, rows=32)
-    for cap, rows in ((16, 16), (4, 4), (8, 4)):
-        ledger.cap_rows(first, SIZE, cap)
-        assert ledger.settle_rows(first, SIZE) == rows
-    assert ledger.settle_rows(second, SIZE) == 32
+    ledger.settle_slots(first, SIZE, slots=32)
+    for cap, slots in ((16, 16), (4, 4), (8, 4)):
+        ledger.cap_slots(first, SIZE, cap)
+        assert ledger.settle_slots(first, SIZE) == slots
+    assert ledger.settle_slots(second, SIZE) == 32
 
 
 @pytest.mark.parametrize("changes", [{"device": "other card"}, {"precision": "fp32"}])
@@ -571,35 +571,35 @@ def test_another_kind_of_device_is_refused_unless_it_may_be_mixed_in(
 ) -> None:
     job_id = submit_job(1)
     found, other = must_claim(ledger), replace(SIZE, **changes)  # type: ignore[arg-type]
-    ledger.settle_rows(found, SIZE, rows=8)
-    for rows in (0, 4):
+    ledger.settle_slots(found, SIZE, slots=8)
+    for slots in (0, 4):
         with pytest.raises(OtherHardware) as caught:
-            ledger.settle_rows(found, other, rows=rows)
+            ledger.settle_slots(found, other, slots=slots)
         assert str(caught.value).startswith(
             f"{job_id} was begun on card in bf16, this worker is {other.kind}:"
         )
         assert "--mixed-hardware" in str(caught.value)
-    assert ledger.settle_rows(found, other, rows=4, mixed=True) == 4
+    assert ledger.settle_slots(found, other, slots=4, mixed=True) == 4
     for size in (SIZE, other):
-        assert ledger.settle_rows(found, replace(size, width=64), rows=2) == 2
+        assert ledger.settle_slots(found, replace(size, width=64), slots=2) == 2
 
 
-def test_rows_of_a_job_that_was_wiped_or_finished_meanwhile_are_the_lost_leases(
+def test_slots_of_a_job_that_was_wiped_or_finished_meanwhile_are_the_lost_leases(
     ledger: Ledger, client: redis.Redis, submit_job: Submit
 ) -> None:
     job_id = submit_job(1)
     late = must_claim(ledger)
     ledger.complete(late, indices(late), {})
     ledger.finish(must_claim(ledger))
-    for call in (lambda: ledger.settle_rows(late, SIZE, rows=8), lambda: ledger.cap_rows(late, SIZE, 8)):
+    for call in (lambda: ledger.settle_slots(late, SIZE, slots=8), lambda: ledger.cap_slots(late, SIZE, 8)):
         with pytest.raises(LeaseLost):
             call()
-    assert not client.exists(redis_keys.job(job_id, "rows"), redis_keys.ROWS)
+    assert not client.exists(redis_keys.job(job_id, "rows"), redis_keys.SLOTS)
     submit_job(1)
     wiped = must_claim(ledger)
     client.flushall()
     with pytest.raises(LeaseLost):
-        ledger.settle_rows(wiped, SIZE, rows=8)
+        ledger.settle_slots(wiped, SIZE, slots=8)
     assert client.keys("*") == []
 
 
@@ -608,11 +608,11 @@ def test_rows_of_a_job_that_was_wiped_or_finished_meanwhile_are_the_lost_leases(
 
 @pytest.fixture
 def dies(ledger: Ledger, client: redis.Redis) -> Callable[..., Claim]:
-    """A worker claims the next shard, has these images in its rows, or one alone, and dies."""
+    """A worker claims the next shard, has these images in its slots, or one alone, and dies."""
 
-    def die(rows: list[int] | None = None, *, alone: int | None = None) -> Claim:
+    def die(slots: list[int] | None = None, *, alone: int | None = None) -> Claim:
         found = must_claim(ledger)
-        ledger.renew({found: [] if rows is None else rows}, 30)
+        ledger.renew({found: [] if slots is None else slots}, 30)
         if alone is not None:
             ledger.begin_alone(found, alone)
         client.zadd(redis_keys.LEASES, {f"{found.job_id}/{found.shard}": 1})
@@ -622,12 +622,12 @@ def dies(ledger: Ledger, client: redis.Redis) -> Callable[..., Claim]:
     return die
 
 
-def test_what_was_in_the_rows_at_three_deaths_without_a_picture_is_suspected(
+def test_what_was_in_the_slots_at_three_deaths_without_a_picture_is_suspected(
     ledger: Ledger, submit_job: Submit, dies: Callable[..., Claim]
 ) -> None:
     submit_job(1)
-    for rows in ([0, 1], [1, 2], []):
-        assert dies(rows).suspects == frozenset()
+    for slots in ([0, 1], [1, 2], []):
+        assert dies(slots).suspects == frozenset()
     found = must_claim(ledger)
     assert (found.suspects, found.all_suspect, found.condemned) == ({0, 1, 2}, False, frozenset())
 
@@ -682,7 +682,7 @@ def test_a_failure_takes_the_suspicion_away_as_a_picture_does(
 
 @pytest.mark.parametrize("alone", [None, 0])
 @pytest.mark.parametrize("later", [-1000, 0, 1000])
-def test_a_shard_with_nothing_in_the_rows_is_not_blamed_for_its_neighbours_deaths(
+def test_a_shard_with_nothing_in_the_slots_is_not_blamed_for_its_neighbours_deaths(
     ledger: Ledger, client: redis.Redis, submit_job: Submit, alone: int | None, later: int
 ) -> None:
     """`later`: ms by which the lease of who is to blame runs out after the innocent one's."""

@@ -70,16 +70,16 @@ def run_code(output: Output, card: str, cache: Path) -> list[str]:
 
 @pytest.fixture
 def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Output], list[dict[str, Any]]]:
-    """All rows that `datasets.load_dataset` finds, without a network."""
+    """All records that `datasets.load_dataset` finds, without a network."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     import datasets
 
     datasets.disable_progress_bars()
 
-    def rows(output: Output) -> list[dict[str, Any]]:
+    def records(output: Output) -> list[dict[str, Any]]:
         return list(datasets.load_dataset(str(output.path), split="train", cache_dir=str(tmp_path / "cache")))
 
-    return rows
+    return records
 
 
 def test_the_cards_code_runs_as_it_stands_and_finds_the_pictures(output: Output, tmp_path: Path) -> None:
@@ -116,21 +116,21 @@ def test_every_text_and_column_in_tars_reaches_a_reader_whatever_the_first_tar_l
     put(output, 0, [line(text, seed) for seed, text in enumerate(TEXTS)], "webdataset")
     put(output, 1, [line("more", 7, columns, image_format="jpeg"), line("x", 8)], "webdataset")
     write_card(output)
-    rows = load(output)
-    assert [row["txt"] for row in rows] == [*TEXTS, "more", "x"]
-    assert [row["json"]["text"] for row in rows] == [*TEXTS, "more", "x"]
-    assert [row["json"]["seed"] for row in rows] == list(range(9))
-    assert [row["json"]["weight"] for row in rows] == [None] * 7 + [0.5, None]
-    assert {name: rows[7]["json"][name] for name in columns} == columns
-    assert [row["png"] is None for row in rows] == [False] * 7 + [True, False]
-    assert [row["png"].getpixel((0, 0))[0] for row in rows[:7]] == list(range(7))
+    records = load(output)
+    assert [record["txt"] for record in records] == [*TEXTS, "more", "x"]
+    assert [record["json"]["text"] for record in records] == [*TEXTS, "more", "x"]
+    assert [record["json"]["seed"] for record in records] == list(range(9))
+    assert [record["json"]["weight"] for record in records] == [None] * 7 + [0.5, None]
+    assert {name: records[7]["json"][name] for name in columns} == columns
+    assert [record["png"] is None for record in records] == [False] * 7 + [True, False]
+    assert [record["png"].getpixel((0, 0))[0] for record in records[:7]] == list(range(7))
 
 
 def test_the_card_counts_what_differs_and_tells_what_is_shared(output: Output) -> None:
     put(output, 0, [line("a", 1, scheduler="DDIM"), line("b", 2, width=24)])
     put(output, 1, [line("c", 3, num_inference_steps=20, negative_prompt="a | b\n```\n")])
     card = write_card(output, failures=2)
-    told = [row.strip("| ").split(" | ") for row in card.splitlines() if row.startswith("| ")]
+    told = [record.strip("| ").split(" | ") for record in card.splitlines() if record.startswith("| ")]
     assert told[2:] == [
         ["model", "shapes", "3"],
         ["size", "16x16", "2"], ["size", "24x16", "1"],
@@ -146,13 +146,13 @@ def test_the_card_counts_what_differs_and_tells_what_is_shared(output: Output) -
 
 
 @pytest.mark.parametrize("layout", ["files", "webdataset"])
-def test_rows_alone_make_the_card_of_shards_of_them(output: Output, layout: LayoutName) -> None:
+def test_records_alone_make_the_card_of_shards_of_them(output: Output, layout: LayoutName) -> None:
     put(output, 0, [line(text, seed, {"n": seed}) for seed, text in enumerate(TEXTS)], layout)
     put(output, 1, [line("in jpeg", 7, image_format="jpeg")], layout)
     found = Contents()
     for shard in output.shards():
-        for row in output.rows(shard):
-            found.add(row)
+        for record in output.records(shard):
+            found.add(record)
     assert dataset_card(found, layout=layout) == dataset_card(contents(output))
 
 

@@ -5,13 +5,13 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.output.compact_counter import Tally
+from jobs.output.compact_counter import CompactCounter
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from([0, 1, 1024, 2048, 3072, 2**64 - 1]), st.integers(1, 2**32 - 1))))
 def test_it_tells_what_a_dict_would(pairs: list[tuple[int, int]]) -> None:
-    tally, expected = Tally(), dict[int, int]()
+    tally, expected = CompactCounter(), dict[int, int]()
     for key, number in pairs:
         assert tally.get(key) == expected.get(key, 0)
         if number % 2:
@@ -25,7 +25,7 @@ def test_it_tells_what_a_dict_would(pairs: list[tuple[int, int]]) -> None:
 
 def test_a_key_that_stands_across_two_others_is_not_found_there() -> None:
     # In a bucket: seven bytes of the key, four of its number, then the next key's.
-    bucket, tally = 7, Tally()
+    bucket, tally = 7, CompactCounter()
     first, second = (int.from_bytes(told, "little") << 15 | bucket for told in (b"1234567", b"ABCDEFG"))
     tally.set(first, int.from_bytes(b"wxyz", "little"))
     tally.set(second, 5)
@@ -41,7 +41,7 @@ def test_a_key_that_stands_across_two_others_is_not_found_there() -> None:
 def test_it_grows_and_forgets_nothing() -> None:
     draw = random.Random(3)
     expected = {draw.getrandbits(64): draw.randrange(1, 2**32) for _ in range(20_000)}
-    tally = Tally()
+    tally = CompactCounter()
     for key, number in expected.items():
         tally.set(key, number)
     assert all(tally.get(key) == number for key, number in expected.items())

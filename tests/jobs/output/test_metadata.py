@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from jobs.columns import column_problem
-from jobs.output.metadata import Failure, metadata_row, parameters_text, request_of_row
+from jobs.output.metadata import Failure, metadata_record, parameters_text, request_of_record
 from jobs.request import Entry, ImageRequest
 
 REQUEST = ImageRequest(
@@ -22,10 +22,10 @@ REQUEST = ImageRequest(
 )
 
 
-def a_row(entry, **changes):
+def a_record(entry, **changes):
     rendered = {"precision": "fp32", "rows": 16, "versions": {"torch": "2.13.0"}}
     options = {"file_name": "000000000.png", "sha256": "ab" * 32, "job_id": "foxes-1", "rendered": rendered}
-    return metadata_row(entry, **{**options, "column_names": [], **changes})
+    return metadata_record(entry, **{**options, "column_names": [], **changes})
 
 
 def test_parameters_are_in_a1111_form():
@@ -54,23 +54,23 @@ def test_parameter_values_with_commas_colons_or_newlines_are_quoted():
     assert json.loads(quoted) == 'Übung, "a": b\n'
 
 
-def test_a_row_has_the_caption_first_and_gives_the_request_back():
-    row = a_row(Entry(request=REQUEST, id="fox-1"), flagged="one flat colour")
-    assert list(row)[:4] == ["file_name", "text", "image_id", "negative_prompt"]
-    assert row["text"] == "a red fox"
-    assert row["rendered_precision"] == "fp32"
-    assert row["precision"] == "auto"
-    assert row["flagged"] == "one flat colour"
-    assert "prompt" not in row
-    again = request_of_row(json.loads(json.dumps(row)))
+def test_a_record_has_the_caption_first_and_gives_the_request_back():
+    record = a_record(Entry(request=REQUEST, id="fox-1"), flagged="one flat colour")
+    assert list(record)[:4] == ["file_name", "text", "image_id", "negative_prompt"]
+    assert record["text"] == "a red fox"
+    assert record["rendered_precision"] == "fp32"
+    assert record["precision"] == "auto"
+    assert record["flagged"] == "one flat colour"
+    assert "prompt" not in record
+    again = request_of_record(json.loads(json.dumps(record)))
     assert again == REQUEST
-    assert again.image_id == row["image_id"]
+    assert again.image_id == record["image_id"]
 
 
-def test_rows_have_equal_keys_in_equal_order_whatever_columns_a_line_has():
+def test_records_have_equal_keys_in_equal_order_whatever_columns_a_line_has():
     names = ["split", "tags"]
-    one = a_row(Entry(request=REQUEST, columns={"tags": ["a"]}), column_names=names)
-    other = a_row(Entry(request=REQUEST, id="x", columns={"split": "test"}), column_names=names)
+    one = a_record(Entry(request=REQUEST, columns={"tags": ["a"]}), column_names=names)
+    other = a_record(Entry(request=REQUEST, id="x", columns={"split": "test"}), column_names=names)
     assert list(one) == list(other)
     assert one["tags"] == ["a"]
     assert other["tags"] is None
@@ -82,7 +82,7 @@ def test_rows_have_equal_keys_in_equal_order_whatever_columns_a_line_has():
 def test_a_column_that_means_something_else_is_refused(name):
     assert name in column_problem(name)
     with pytest.raises(ValueError, match=name):
-        a_row(Entry(request=REQUEST, columns={name: 1}), column_names=[name])
+        a_record(Entry(request=REQUEST, columns={name: 1}), column_names=[name])
 
 
 def test_a_column_of_the_users_own_is_no_problem():
@@ -91,7 +91,7 @@ def test_a_column_of_the_users_own_is_no_problem():
 
 def test_a_column_that_the_job_does_not_name_is_never_dropped():
     with pytest.raises(ValueError, match="'tags' is not among the columns"):
-        a_row(Entry(request=REQUEST, columns={"tags": 1}))
+        a_record(Entry(request=REQUEST, columns={"tags": 1}))
 
 
 def test_a_failure_survives_its_line_of_json():

@@ -22,17 +22,17 @@ def a_request(seed=0):
 def put_shard(output, shard, seeds=(), failed_seeds=()):
     folder = output.shard_folder(shard)
     folder.mkdir(parents=True)
-    rows = []
+    records = []
     for position, seed in enumerate(seeds):
         name = f"{image_key(shard, position)}.png"
         (folder / name).write_bytes(b"a picture")
-        rows.append({"file_name": name, "image_id": a_request(seed).image_id})
-    if rows:
-        (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        records.append({"file_name": name, "image_id": a_request(seed).image_id})
+    if records:
+        (folder / "metadata.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     failures = [
         Failure(
             shard=shard,
-            position=len(rows) + i,
+            position=len(records) + i,
             entry=Entry(request=a_request(seed)),
             reason="?",
             job_id="j-1",
@@ -129,7 +129,7 @@ def test_a_shard_in_which_all_failed_is_committed_and_holds_nothing(tmp_path):
     put_shard(output, 0, failed_seeds=[1, 2])
     assert output.committed(0)
     assert output.shards() == [0]
-    assert list(output.rows(0)) == []
+    assert list(output.records(0)) == []
     assert [failure.entry.request.seed for failure in output.shard_failures(0)] == [1, 2]
 
 
@@ -181,7 +181,7 @@ def test_folders_and_tars_stand_in_one_output(rendered):
     assert len(held) == 7
     assert [(failure.shard, failure.position) for failure in output.failures()] == [(0, 1), (3, 2)]
     for shard in output.shards():
-        names = [row["file_name"] for row in output.rows(shard)]
+        names = [record["file_name"] for record in output.records(shard)]
         assert [name for name, _ in output.pictures(shard, names)] == names
     assert list(output.pictures(0, ["000000001.png"])) == []
 
@@ -195,7 +195,7 @@ def test_a_damaged_tar_is_named_with_its_member(rendered):
         output.held_image_ids()
     file.write_bytes(data[:600])
     with pytest.raises(OutputError, match=r"00000\.tar: is cut off"):
-        list(output.rows(0))
+        list(output.records(0))
 
 
 def test_reading_an_output_of_tars_needs_no_pyarrow(rendered):
@@ -396,13 +396,13 @@ def test_a_lock_that_cannot_be_opened_is_an_error_of_the_output(tmp_path):
         {"seed": True}, {"model": []}, {"init_latents": {}},
     ],
 )  # fmt: skip
-def test_a_row_that_imagemill_cannot_have_written_is_named(tmp_path, changed):
+def test_a_record_that_imagemill_cannot_have_written_is_named(tmp_path, changed):
     output = Output(tmp_path)
     put_shard(output, 0, seeds=[1])
-    row = json.loads(output.metadata_file(0).read_text())
-    output.metadata_file(0).write_text(json.dumps(row | changed) + "\n")
-    with pytest.raises(OutputError, match=r"00000/metadata\.jsonl:1: a row whose "):
-        list(output.rows(0))
+    record = json.loads(output.metadata_file(0).read_text())
+    output.metadata_file(0).write_text(json.dumps(record | changed) + "\n")
+    with pytest.raises(OutputError, match=r"00000/metadata\.jsonl:1: a record whose "):
+        list(output.records(0))
 
 
 @pytest.mark.parametrize(

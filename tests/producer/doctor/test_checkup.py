@@ -19,7 +19,7 @@ def told(output: Output) -> list[tuple[str, str, str]]:
     return [(problem.kind, problem.place, problem.what) for problem in check_output(output).problems]
 
 
-def rows(output: Output, shard: int) -> list[dict[str, object]]:
+def records(output: Output, shard: int) -> list[dict[str, object]]:
     return [json.loads(line) for line in output.metadata_file(shard).read_text().splitlines()]
 
 
@@ -42,12 +42,12 @@ def test_every_shards_problems_are_told_in_order(rendered: Rendered) -> None:
 
 def test_an_image_in_two_shards_is_named_where_it_came_later(rendered: Rendered) -> None:
     output = rendered(8)
-    (row,) = rows(output, 0)[2:3]
+    (record,) = records(output, 0)[2:3]
     folder = output.shard_folder(2)
     folder.mkdir()
     shutil.copy(output.shard_folder(0) / "000000002.png", folder / "000020000.png")
-    output.metadata_file(2).write_text(json.dumps(row | {"file_name": "000020000.png"}) + "\n")
-    what = f"is image {row['image_id']}, which 00000/000000002.png is already"
+    output.metadata_file(2).write_text(json.dumps(record | {"file_name": "000020000.png"}) + "\n")
+    what = f"is image {record['image_id']}, which 00000/000000002.png is already"
     assert told(output) == [("doubled", "00002/000020000.png", what)]
 
 
@@ -60,11 +60,11 @@ def test_a_copy_of_a_shard_is_named_image_by_image(rendered: Rendered) -> None:
 
 def test_a_broken_picture_that_was_rendered_again_is_no_image_twice(rendered: Rendered) -> None:
     output = rendered(8)
-    (row,) = rows(output, 0)[2:3]
+    (record,) = records(output, 0)[2:3]
     folder = output.shard_folder(2)
     folder.mkdir()
     (output.shard_folder(0) / "000000002.png").rename(folder / "000020000.png")
-    output.metadata_file(2).write_text(json.dumps(row | {"file_name": "000020000.png"}) + "\n")
+    output.metadata_file(2).write_text(json.dumps(record | {"file_name": "000020000.png"}) + "\n")
     assert [kind for kind, _place, _what in told(output)] == ["picture"]
 
 

@@ -353,10 +353,10 @@ def test_what_costs_the_output_no_picture_sends_nothing_back(
     if what == "stray":
         (folder / "cat.jpg").touch()
     else:
-        row = json.loads(desk.output.metadata_file(1).read_text().splitlines()[0])
+        record = json.loads(desk.output.metadata_file(1).read_text().splitlines()[0])
         (folder / "000000004.png").write_bytes((desk.output.shard_folder(1) / "000010000.png").read_bytes())
         with desk.output.metadata_file(0).open("a") as file:
-            file.write(json.dumps(row | {"file_name": "000000004.png"}) + "\n")
+            file.write(json.dumps(record | {"file_name": "000000004.png"}) + "\n")
     told = repaired()
     assert [problem["kind"] for problem in told["set_aside"]] == [what]
     assert told["sent_back"] == {}

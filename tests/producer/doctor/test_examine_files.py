@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from jobs.output.metadata import request_of_row
+from jobs.output.metadata import request_of_record
 from jobs.output.output import Output
 from jobs.request import ImageRequest
 from producer.doctor.examine_files import examine_shard
@@ -24,12 +24,12 @@ def told(output: Output, shard: int = 0) -> list[tuple[str, str]]:
     return [(problem.place, problem.what) for problem in examine_shard(output, shard).problems]
 
 
-def rows(output: Output, shard: int = 0) -> list[dict[str, object]]:
+def records(output: Output, shard: int = 0) -> list[dict[str, object]]:
     return [json.loads(line) for line in output.metadata_file(shard).read_text().splitlines()]
 
 
-def write_rows(output: Output, rows: list[dict[str, object]], shard: int = 0) -> None:
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+def write_records(output: Output, records: list[dict[str, object]], shard: int = 0) -> None:
+    text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
     output.metadata_file(shard).write_text(text)
 
 
@@ -50,7 +50,7 @@ def test_a_shard_that_workers_wrote_is_sound(rendered: Rendered, form: str) -> N
     output = rendered(8, failed=(1, 3), image_format=form)
     found = examine_shard(output, 0)
     assert (found.problems, found.notes) == ([], [])
-    assert [image.image_id for image in found.images] == [row["image_id"] for row in rows(output)]
+    assert [image.image_id for image in found.images] == [record["image_id"] for record in records(output)]
     assert len(found.images) == 2
     assert found.failed == [failure.image_id for failure in output.shard_failures(0)]
     assert len(examine_shard(output, 1).images) == 4
@@ -65,7 +65,7 @@ def test_a_shard_in_which_all_failed_is_sound(rendered: Rendered) -> None:
 @pytest.mark.parametrize("form", ["png", "jpeg", "webp"])
 def test_a_truncated_picture_is_named(rendered: Rendered, form: str) -> None:
     output = rendered(4, image_format=form)
-    file = output.shard_folder(0) / str(rows(output)[2]["file_name"])
+    file = output.shard_folder(0) / str(records(output)[2]["file_name"])
     file.write_bytes(file.read_bytes()[:-40])
     ((place, what),) = told(output)
     assert place == f"00000/{file.name}"
@@ -76,7 +76,7 @@ def test_a_truncated_picture_is_named(rendered: Rendered, form: str) -> None:
 @pytest.mark.parametrize("form", ["png", "jpeg", "webp"])
 def test_a_flipped_byte_anywhere_is_named(rendered: Rendered, form: str) -> None:
     output = rendered(4, image_format=form)
-    file = output.shard_folder(0) / str(rows(output)[1]["file_name"])
+    file = output.shard_folder(0) / str(records(output)[1]["file_name"])
     whole = file.read_bytes()
     for at in range(0, len(whole), 101):
         file.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
@@ -95,7 +95,7 @@ def test_two_pictures_that_changed_places_are_named(rendered: Rendered) -> None:
     contents = one.read_bytes(), two.read_bytes()
     one.write_bytes(contents[1])
     two.write_bytes(contents[0])
-    ids = [row["image_id"] for row in rows(output)]
+    ids = [record["image_id"] for record in records(output)]
     assert told(output) == [
         ("00000/000000000.png", f"is another picture: it holds {ids[1]}, its line names {ids[0]}"),
         ("00000/000000001.png", f"is another picture: it holds {ids[0]}, its line names {ids[1]}"),
@@ -104,9 +104,9 @@ def test_two_pictures_that_changed_places_are_named(rendered: Rendered) -> None:
 
 def test_a_whole_picture_of_other_bytes_is_named(rendered: Rendered) -> None:
     output = rendered(4)
-    all_rows = rows(output)
-    all_rows[2]["sha256"] = "0" * 64
-    write_rows(output, all_rows)
+    all_records = records(output)
+    all_records[2]["sha256"] = "0" * 64
+    write_records(output, all_records)
     assert told(output) == [
         ("00000/000000002.png", "bytes were changed: its SHA-256 is not that of its line")
     ]
@@ -116,9 +116,9 @@ def test_a_damaged_picture_is_named_although_its_line_has_its_hash(rendered: Ren
     output = rendered(4)
     file = picture(output, 2)
     file.write_bytes(file.read_bytes()[:-40])
-    all_rows = rows(output)
-    all_rows[2]["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
-    write_rows(output, all_rows)
+    all_records = records(output)
+    all_records[2]["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
+    write_records(output, all_records)
     ((place, what),) = told(output)
     assert (place, what.startswith("is cut off")) == ("00000/000000002.png", True)
 
@@ -126,13 +126,13 @@ def test_a_damaged_picture_is_named_although_its_line_has_its_hash(rendered: Ren
 @pytest.mark.parametrize(("form", "side"), [("png", 32), ("jpeg", 64)])
 def test_a_picture_of_another_size_or_format_is_named(rendered: Rendered, form: str, side: int) -> None:
     output = rendered(4)
-    all_rows = rows(output)
-    request = request_of_row(all_rows[1])
+    all_records = records(output)
+    request = request_of_record(all_records[1])
     pixels = np.zeros((side, side, 3), np.uint8)
     data = encode(pixels, request) if form == "png" else as_jpeg(pixels, request)
     picture(output, 1).write_bytes(data)
-    all_rows[1]["sha256"] = hashlib.sha256(data).hexdigest()
-    write_rows(output, all_rows)
+    all_records[1]["sha256"] = hashlib.sha256(data).hexdigest()
+    write_records(output, all_records)
     what = f"is a {form} of {side}x{side}, its line says png of 64x64"
     assert told(output) == [("00000/000000001.png", what)]
 
@@ -172,7 +172,7 @@ def test_hidden_files_of_others_are_only_told(rendered: Rendered) -> None:
 
 def test_cut_metadata_is_named_with_the_pictures_that_lost_their_lines(rendered: Rendered) -> None:
     output = rendered(4)
-    ids = [row["image_id"] for row in rows(output)]
+    ids = [record["image_id"] for record in records(output)]
     lines = output.metadata_file(0).read_bytes().splitlines(keepends=True)
     output.metadata_file(0).write_bytes(b"".join(lines[:2]) + lines[2][:-30])
     assert told(output) == [
@@ -202,9 +202,9 @@ def test_a_line_that_is_no_json_object_is_named(rendered: Rendered, line: bytes)
 )
 def test_a_changed_line_is_named(rendered: Rendered, changed: dict[str, object], words: str) -> None:
     output = rendered(4)
-    all_rows = rows(output)
-    all_rows[1] |= changed
-    output.metadata_file(0).write_text("".join(json.dumps(row) + "\n" for row in all_rows))
+    all_records = records(output)
+    all_records[1] |= changed
+    output.metadata_file(0).write_text("".join(json.dumps(record) + "\n" for record in all_records))
     ((place, what),) = told(output)
     assert place == "00000/metadata.jsonl:2"
     assert what.startswith("000000001.png: ")
@@ -213,9 +213,9 @@ def test_a_changed_line_is_named(rendered: Rendered, changed: dict[str, object],
 
 def test_a_line_without_a_setting_is_named(rendered: Rendered) -> None:
     output = rendered(4)
-    all_rows = rows(output)
-    del all_rows[0]["text"]
-    write_rows(output, all_rows)
+    all_records = records(output)
+    del all_records[0]["text"]
+    write_records(output, all_records)
     assert told(output) == [
         ("00000/metadata.jsonl:1", "000000000.png: its settings make no request ('text')")
     ]
@@ -226,9 +226,9 @@ def test_a_line_that_names_no_picture_of_the_shard_is_named_and_not_followed(
     rendered: Rendered, name: object
 ) -> None:
     output = rendered(8)
-    all_rows = rows(output)
-    all_rows[3]["file_name"] = name
-    write_rows(output, all_rows)
+    all_records = records(output)
+    all_records[3]["file_name"] = name
+    write_records(output, all_records)
     assert told(output)[0] == (
         "00000/metadata.jsonl:4", f"names no picture of this shard: file_name = {name!r}"
     )  # fmt: skip
@@ -237,8 +237,8 @@ def test_a_line_that_names_no_picture_of_the_shard_is_named_and_not_followed(
 
 def test_a_line_twice_is_named(rendered: Rendered) -> None:
     output = rendered(4)
-    all_rows = rows(output)
-    write_rows(output, [*all_rows, all_rows[0]])
+    all_records = records(output)
+    write_records(output, [*all_records, all_records[0]])
     assert told(output) == [("00000/metadata.jsonl:5", "names 000000000.png, as line 1 does")]
     assert len(examine_shard(output, 0).images) == 4
 
@@ -247,7 +247,7 @@ def test_gaps_are_explained_by_failures_and_by_nothing_else(rendered: Rendered) 
     output = rendered(10, failed=(1, 9))
     for shard in range(3):
         assert told(output, shard) == []
-    write_rows(output, rows(output, 1)[3:], 1)
+    write_records(output, records(output, 1)[3:], 1)
     for position in range(3):
         picture(output, position, 1).unlink()
     assert told(output, 1) == [("00001", "places 0–2 are neither a picture nor a failure")]

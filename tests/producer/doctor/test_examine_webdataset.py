@@ -136,7 +136,7 @@ def test_a_member_that_is_there_twice_is_named(output: Output) -> None:
     assert told(output) == [(f"{TAR}/000000000.png", "is there twice: member 11 has its name")]
 
 
-def changed_row(**fields: Any) -> Callable[[bytes], bytes]:
+def changed_record(**fields: Any) -> Callable[[bytes], bytes]:
     return lambda data: json.dumps(json.loads(data) | fields).encode()
 
 
@@ -145,9 +145,9 @@ def changed_row(**fields: Any) -> Callable[[bytes], bytes]:
     [
         ("000000000.txt", lambda data: data + b" ", "is not the text that 000000000.json has"),
         ("000000000.json", lambda _: b"[]", "is not a JSON object"),
-        ("000000000.json", changed_row(seed=1), "the line was changed"),
-        ("000000000.json", changed_row(text="a cat"), "the line was changed"),
-        ("000000000.json", changed_row(file_name="000000001.png"), "is of another sample"),
+        ("000000000.json", changed_record(seed=1), "the line was changed"),
+        ("000000000.json", changed_record(text="a cat"), "the line was changed"),
+        ("000000000.json", changed_record(file_name="000000001.png"), "is of another sample"),
         ("000000000.png", lambda data: data + b"?", "1 bytes follow the PNG's end"),
         (".failures.jsonl", lambda data: data.replace(b"foxes", b"cats") + b"{}\n", "is not a failure"),
     ],
@@ -185,8 +185,8 @@ def columns_changed(table: pa.Table) -> Iterator[tuple[pa.Table, str]]:
     yield table.slice(1), "has no line of 000000000"
     yield pa.concat_tables([table, table.slice(0, 1)]), "twice"
     yield table.drop_columns(["seed"]), "has other columns than its tar gives: ['seed']"
-    row = table.slice(0, 1).set_column(0, "key", pa.array(["000000009"]))
-    yield pa.concat_tables([table, row]), "has a line of 000000009, which its tar has not"
+    record = table.slice(0, 1).set_column(0, "key", pa.array(["000000009"]))
+    yield pa.concat_tables([table, record]), "has a line of 000000009, which its tar has not"
 
 
 @pytest.mark.parametrize("number", range(5))
@@ -225,7 +225,7 @@ def test_an_image_that_another_tar_has_already_is_named(output: Output) -> None:
     sample = [
         ("000010004.png", first["000000000.png"]),
         ("000010004.txt", first["000000000.txt"]),
-        ("000010004.json", changed_row(file_name="000010004.png")(first["000000000.json"])),
+        ("000010004.json", changed_record(file_name="000010004.png")(first["000000000.json"])),
     ]
     write_members(output.path / "00001.tar", [*members_of(output.path / "00001.tar"), *sample])
     (output.path / "00001.parquet").unlink()
@@ -276,7 +276,7 @@ def test_what_a_cut_off_tar_still_holds_is_kept(output: Output) -> None:
     file.write_bytes(data[: at + 100])
     assert repair(output)
     assert told(output) == []
-    assert [row["file_name"] for row in output.rows(1)] == ["000010000.png", "000010001.png"]
+    assert [record["file_name"] for record in output.records(1)] == ["000010000.png", "000010001.png"]
     after = dict(members_of(file))
     assert after.pop(".repaired.jsonl")
     assert after == {name: data for name, data in before.items() if name[:9] < "000010002"}
@@ -382,12 +382,12 @@ def test_whatever_is_done_to_a_shard_is_noticed_and_a_repair_leaves_nothing_wron
 
 
 @pytest.mark.parametrize("value", [None, 5, 2**70, "x", [1], {"a": {}}, 1.5, True], ids=str)
-def test_a_row_of_any_types_is_examined_without_falling_over(output: Output, value: object) -> None:
+def test_a_record_of_any_types_is_examined_without_falling_over(output: Output, value: object) -> None:
     members = members_of(output.path / TAR)
-    row = next(data for name, data in members if name == "000000000.json")
-    for column in json.loads(row):
-        change_member(output, "000000000.json", changed_row(**{column: value}))
-        assert told(output) or json.loads(row)[column] == value, column
+    record = next(data for name, data in members if name == "000000000.json")
+    for column in json.loads(record):
+        change_member(output, "000000000.json", changed_record(**{column: value}))
+        assert told(output) or json.loads(record)[column] == value, column
         write_members(output.path / TAR, members)
 
 

@@ -22,7 +22,7 @@ def told(output: Output) -> list[tuple[str, str, str]]:
     return [(problem.kind, problem.place, problem.what) for problem in check_output(output).problems]
 
 
-def rows(output: Output, shard: int) -> list[dict[str, object]]:
+def records(output: Output, shard: int) -> list[dict[str, object]]:
     return [json.loads(line) for line in output.metadata_file(shard).read_text().splitlines()]
 
 
@@ -35,7 +35,7 @@ def submit_again(output: Output, number: int, **changes: object) -> dict[str, ob
 
 def test_a_missing_shard_is_told_by_what_the_manifest_lacks(rendered: Rendered) -> None:
     output = rendered(12)
-    lost = [f"{row['image_id']} {row['text']!r}" for row in rows(output, 1)]
+    lost = [f"{record['image_id']} {record['text']!r}" for record in records(output, 1)]
     shutil.rmtree(output.shard_folder(1))
     checkup = check_output(output)
     (problem,) = [problem for problem in checkup.problems if problem.kind == "missing"]
@@ -169,7 +169,7 @@ def test_a_prompt_file_as_it_was_is_compared(asked: Asked) -> None:
     assert asked.examine().missing == {"foxes-2": 1}
 
 
-def test_rows_that_came_after_the_submission_are_not_missing(asked: Asked) -> None:
+def test_records_that_came_after_the_submission_are_not_missing(asked: Asked) -> None:
     with asked.file.open("a") as file:
         file.write("a hare\n")
     checkup = asked.examine()

@@ -41,10 +41,10 @@ def every_damage(output: Output) -> None:
     lines = output.metadata_file(1).read_bytes().splitlines(keepends=True)
     output.metadata_file(1).write_bytes(b"".join(lines[:2]) + lines[2][:-30])
     output.metadata_file(2).unlink()
-    row = json.loads(output.metadata_file(0).read_text().splitlines()[0]) | {"file_name": "000030004.png"}
+    record = json.loads(output.metadata_file(0).read_text().splitlines()[0]) | {"file_name": "000030004.png"}
     shutil.copy(output.shard_folder(0) / "000000000.png", output.shard_folder(3) / "000030004.png")
     with output.metadata_file(3).open("a") as file:
-        file.write(json.dumps(row) + "\n" + "{\n")
+        file.write(json.dumps(record) + "\n" + "{\n")
     failures = output.failures_file(4).read_text()
     output.failures_file(4).write_text(failures + "no failure\n")
     (output.shard_folder(9)).mkdir()

@@ -246,7 +246,7 @@ def test_through_a_parquet_and_back_every_file_has_its_bytes(
     assert files_of(back.path) == files_of(straight.path)
     again = put(tmp_path / "again.parquet", list(source.pictures(every)))
     assert again.path.read_bytes() == source.path.read_bytes()
-    assert [json.dumps(row) for row in source.rows()] == [json.dumps(one.row) for one in taken(output)]
+    assert [json.dumps(row) for row in source.records()] == [json.dumps(one.row) for one in taken(output)]
 
 
 _VALUES = st.recursive(
@@ -273,7 +273,7 @@ def test_whatever_json_a_row_holds_comes_back_to_the_letter(
         assert "cannot hold all its values unchanged" in str(error)
         return
     assert as_written(list(source.pictures(every))) == as_written(before)
-    assert [json.dumps(row) for row in source.rows()] == [json.dumps(one.row) for one in before]
+    assert [json.dumps(row) for row in source.records()] == [json.dumps(one.row) for one in before]
 
 
 def test_only_rows_that_the_columns_do_not_tell_are_kept_as_json_too(tmp_path: Path) -> None:
@@ -314,7 +314,7 @@ def test_a_parquet_of_one_row_group_is_read_some_pictures_at_a_time(
     held = [pyarrow.total_allocated_bytes() - before for _picture in source.pictures(every)]
     assert len(held) == 64
     assert max(held) < 40 * size
-    held = [pyarrow.total_allocated_bytes() - before for _row in source.rows()]
+    held = [pyarrow.total_allocated_bytes() - before for _row in source.records()]
     assert max(held) < 4 * size
 
 
@@ -397,7 +397,7 @@ def test_what_is_no_parquet_is_refused(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_an_unsound_row_of_a_parquet_is_named_with_a_remedy_for_parquets(
+def test_an_unsound_record_of_a_parquet_is_named_with_a_remedy_for_parquets(
     tmp_path: Path, column: str, values: list[Any], wrong: str
 ) -> None:
     source = put(tmp_path / "foxes.parquet", [one_of(number) for number in range(3)])
@@ -423,7 +423,7 @@ def test_columns_and_json_that_do_not_agree_are_refused(
     source = put(tmp_path / "foxes.parquet", ODD)
     rewritten(source, with_column(pyarrow.parquet.read_table(source.path), column, values))
     with pytest.raises(OutputError, match=rf"foxes\.parquet: {wrong}.*; nothing was exported: restore"):
-        list(open_parquet(source.path).rows())
+        list(open_parquet(source.path).records())
 
 
 def test_rows_that_another_tool_chose_and_ordered_anew_come_back_exactly(tmp_path: Path) -> None:
@@ -460,7 +460,7 @@ def test_a_changed_byte_of_a_parquet_is_told_or_changes_nothing(tmp_path: Path) 
 
 def test_a_row_that_not_every_form_holds_is_refused_by_its_image(tmp_path: Path) -> None:
     source: PictureSource = OutputSource(fill(tmp_path / "out"), (0, 1, 2))
-    for row in source.rows():
+    for row in source.records():
         check_exportable(source, row)
     lacking: Row = {"file_name": "0.png", "image_id": "0" * 16}
     with pytest.raises(OutputError, match=f"out: image {'0' * 16}: .*no text; .*imagemill doctor"):

@@ -7,7 +7,7 @@ import pytest
 
 from jobs.errors import ManifestError
 from producer.manifest.manifest import Manifest
-from producer.manifest.submitted import KeptManifest
+from producer.manifest.submitted import SubmittedManifest
 
 TOLD = {
     "name": "foxes", "model": "instant", "revision": "instant-1", "shard_size": 8,
@@ -20,19 +20,19 @@ FILES = {"/a/p.csv": "5f" * 32}
 @pytest.mark.parametrize("files", [None, {}, FILES])
 @pytest.mark.parametrize("narrowed", ["", "--limit 10", "--sample 3"])
 def test_what_is_told_as_json_is_read_back_as_it_was(narrowed: str, files: dict[str, str] | None) -> None:
-    kept = KeptManifest(MANIFEST, narrowed, files)
+    kept = SubmittedManifest(MANIFEST, narrowed, files)
     text = json.dumps(kept.to_json()).encode()
-    assert KeptManifest.parse(text) == kept
-    assert json.dumps(KeptManifest.parse(text).to_json()).encode() == text
+    assert SubmittedManifest.parse(text) == kept
+    assert json.dumps(SubmittedManifest.parse(text).to_json()).encode() == text
 
 
 def test_it_is_the_manifest_with_two_more_keys_behind() -> None:
-    told = KeptManifest(MANIFEST, "--limit 2", FILES).to_json()
+    told = SubmittedManifest(MANIFEST, "--limit 2", FILES).to_json()
     assert list(told.items()) == [*MANIFEST.to_json().items(), ("narrowed", "--limit 2"), ("files", FILES)]
 
 
 def test_what_an_early_version_kept_without_them_is_read() -> None:
-    kept = KeptManifest.parse(json.dumps(TOLD).encode())
+    kept = SubmittedManifest.parse(json.dumps(TOLD).encode())
     assert (kept.manifest, kept.narrowed, kept.files) == (MANIFEST, "", None)
     assert (kept.limit, kept.sample) == (None, None)
     assert "files" not in kept.to_json()
@@ -42,14 +42,14 @@ def test_what_an_early_version_kept_without_them_is_read() -> None:
     ("narrowed", "limit", "sample"), [("--limit 10", 10, None), ("--sample 7", None, 7), ("", None, None)]
 )
 def test_the_option_is_taken_apart(narrowed: str, limit: int | None, sample: int | None) -> None:
-    kept = KeptManifest(MANIFEST, narrowed)
+    kept = SubmittedManifest(MANIFEST, narrowed)
     assert (kept.limit, kept.sample) == (limit, sample)
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b"null", b"7", b"\xff", b"[" * 100_000])
 def test_what_is_no_mapping_is_no_kept_manifest(text: bytes) -> None:
     with pytest.raises(ManifestError, match=r"not JSON|not a mapping"):
-        KeptManifest.parse(text)
+        SubmittedManifest.parse(text)
 
 
 @pytest.mark.parametrize(
@@ -68,4 +68,4 @@ def test_what_is_no_mapping_is_no_kept_manifest(text: bytes) -> None:
 )
 def test_what_is_wrong_in_it_is_named(changes: dict[str, Any], what: str) -> None:
     with pytest.raises(ManifestError, match=what):
-        KeptManifest.from_json({**TOLD, **changes})
+        SubmittedManifest.from_json({**TOLD, **changes})

@@ -10,7 +10,7 @@ import pytest
 from pydantic import SecretStr
 
 from jobs.errors import ManifestError, OutputError
-from jobs.ledger.job import JobSpec, RowsKey
+from jobs.ledger.job import JobSpec, SlotsKey
 from jobs.ledger.ledger import Ledger
 from jobs.output.output import Output
 from jobs.output.stored_shard import LayoutName, image_key
@@ -26,7 +26,7 @@ from worker.engine.renderer import RenderedBy
 from worker.shard.store import ShardStore
 
 RENDERED_BY = RenderedBy(precision="fp32", rows=16, device="cpu", versions={})
-SIZE = RowsKey("a card", "bf16", "instant-1", 64, 64)
+SIZE = SlotsKey("a card", "bf16", "instant-1", 64, 64)
 
 
 class Desk:
@@ -94,8 +94,8 @@ def test_with_neither_an_output_nor_redis_it_says_what_is_unknown(desk: Desk, to
     assert told(planned) == [
         f"foxes: 7 images by instant, png, into {desk.output.path}",
         "  a stand-in: its pictures are blocks of colour",
-        "  height x width  steps  guided  images  to render  row evaluations",
-        "         64 x 64     10     yes       7          7              140",
+        "  height x width  steps  guided  images  to render  slot evaluations",
+        "         64 x 64     10     yes       7          7               140",
         "",
         "  new        7",
         "  changed    0",
@@ -229,9 +229,9 @@ def test_json_lists_a_thousand_orphans_and_counts_them_all_and_a_file_lists_all(
     desk.write(1)
     desk.render()
     metadata = desk.output.metadata_file(0)
-    [row] = map(json.loads, metadata.read_text().splitlines())
-    rows = [row | {"image_id": f"{n * 7919:016x}"} for n in range(1, MOST_ORPHANS + 101)]
-    metadata.write_text("".join(json.dumps(one) + "\n" for one in rows))
+    [slot] = map(json.loads, metadata.read_text().splitlines())
+    slots = [slot | {"image_id": f"{n * 7919:016x}"} for n in range(1, MOST_ORPHANS + 101)]
+    metadata.write_text("".join(json.dumps(one) + "\n" for one in slots))
     told = json.loads(json.dumps(to_json(desk.plan())))
     assert (told["new"], told["orphaned"], len(told["orphans"])) == (1, 1100, 1000)
     with listing(tmp_path / "orphans.jsonl") as on_orphan:
@@ -243,13 +243,13 @@ def test_json_lists_a_thousand_orphans_and_counts_them_all_and_a_file_lists_all(
         pass
 
 
-def test_a_row_that_imagemill_did_not_write_is_named(desk: Desk) -> None:
+def test_a_slot_that_imagemill_did_not_write_is_named(desk: Desk) -> None:
     desk.write(1)
     desk.render()
     metadata = desk.output.metadata_file(0)
     metadata.write_text(metadata.read_text().replace('"image_id": "', '"image_id": "fox'))
     with pytest.raises(
-        OutputError, match=r"00000/metadata\.jsonl:1: a row whose image_id is no 16 hex digits"
+        OutputError, match=r"00000/metadata\.jsonl:1: a record whose image_id is no 16 hex digits"
     ):
         desk.plan()
 

@@ -8,7 +8,7 @@ from itertools import count
 
 import pytest
 
-from jobs.ledger.job import RowsKey
+from jobs.ledger.job import SlotsKey
 from jobs.ledger.shard import Shard, encode_shard
 from jobs.models import BUILT_IN
 from jobs.request import ImageRequest
@@ -184,10 +184,10 @@ def test_no_request_is_kept_but_the_ends_and_an_open_shard() -> None:
 def test_time_is_told_for_each_kind_of_device_that_was_measured_with_the_model() -> None:
     small, large = Group(64, 64, 10, True, 3, 2, 400), Group(512, 512, 10, True, 1, 1, 100)
     rates = {
-        RowsKey("card", "bf16", "r", 64, 64): 100.0,
-        RowsKey("card", "bf16", "r", 512, 512): 10.0,
-        RowsKey("cpu", "fp32", "r", 64, 64): 4.0,
-        RowsKey("cpu", "fp32", "other", 512, 512): 1.0,
+        SlotsKey("card", "bf16", "r", 64, 64): 100.0,
+        SlotsKey("card", "bf16", "r", 512, 512): 10.0,
+        SlotsKey("cpu", "fp32", "r", 64, 64): 4.0,
+        SlotsKey("cpu", "fp32", "other", 512, 512): 1.0,
     }
     assert device_times([small, large], rates, "r", "auto") == [
         ("card", "bf16", 4.0 + 10.0, 3),

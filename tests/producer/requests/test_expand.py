@@ -11,7 +11,7 @@ from jobs.models import ModelRef, resolve_model
 from jobs.request import Entry, ImageRequest, derived_seed
 from producer.manifest.manifest import Manifest
 from producer.requests.expand import identify, sample
-from producer.requests.identity import Mould
+from producer.requests.identity import RequestTemplate
 from tests.expanded import expand
 
 MODEL = resolve_model("shapes-random")
@@ -147,7 +147,7 @@ def test_a_given_seed_that_meets_a_derived_one_is_one_image_and_moves_nothing(gi
 
 
 def test_derived_seeds_that_meet_make_way_so_that_no_picture_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Mould, "derived_seed", lambda _mould, _prompt, ordinal: ordinal // 2)
+    monkeypatch.setattr(RequestTemplate, "derived_seed", lambda _mould, _prompt, ordinal: ordinal // 2)
     entries = _entries([{"prompt": "a", "images_per_prompt": 3}])
     assert [(entry.request.seed, entry.seed_ordinal) for entry in entries] == [(0, 0), (1, 2), (2, 4)]
 
@@ -201,13 +201,13 @@ def test_ids_come_with_the_entries() -> None:
 
 
 def test_equals_are_not_counted_through_for_each_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    derive, calls = Mould.derived_seed, []
+    derive, calls = RequestTemplate.derived_seed, []
 
-    def counted(mould: Mould, prompt: str, ordinal: int) -> int:
+    def counted(mould: RequestTemplate, prompt: str, ordinal: int) -> int:
         calls.append(ordinal)
         return derive(mould, prompt, ordinal)
 
-    monkeypatch.setattr(Mould, "derived_seed", counted)
+    monkeypatch.setattr(RequestTemplate, "derived_seed", counted)
     assert len(_entries([{"prompt": "a", "images_per_prompt": 2}] * 50)) == 100
     assert len(calls) < 200
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.request import Entry, ImageRequest, derived_seed, quoted
-from producer.requests.identity import Mould
+from producer.requests.identity import RequestTemplate
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)
 _REQUEST = st.builds(
@@ -36,7 +36,7 @@ def test_ids_seeds_and_entries_are_those_of_the_request(
     request: ImageRequest, name: str, ordinal: int, other_prompt: str, other_seed: int
 ) -> None:
     # The mould's own prompt and seed do not count.
-    mould = Mould(name, replace(request, prompt=other_prompt, seed=other_seed))
+    mould = RequestTemplate(name, replace(request, prompt=other_prompt, seed=other_seed))
     assert mould.image_id(quoted(request.prompt), request.seed) == request.image_id
     assert mould.derived_seed(quoted(request.prompt), ordinal) == derived_seed(name, request, ordinal)
     made = mould.entry(quoted(request.prompt), request.seed, "fox", {"split": "test"}, ordinal)
@@ -53,7 +53,7 @@ def test_ids_seeds_and_entries_are_those_of_the_request(
 @settings(max_examples=50, deadline=None)
 @given(_REQUEST)
 def test_an_entry_out_of_a_mould_is_changed_like_any_other(request: ImageRequest) -> None:
-    made = Mould("cats", request).entry(quoted(request.prompt), request.seed, "fox", {}, 3)
+    made = RequestTemplate("cats", request).entry(quoted(request.prompt), request.seed, "fox", {}, 3)
     other = replace(request, prompt="another")
     changed = replace(made, request=other)
     assert changed == Entry(request=other, id="fox", columns={}, seed_ordinal=3)

@@ -15,13 +15,13 @@ from jobs.errors import ImagemillError, LatentsError, RenderError
 from jobs.request import ImageRequest
 from worker.diffusion.diffusion_renderer import DiffusionRenderer
 from worker.diffusion.pipelines import load_model
-from worker.engine import slot_count as row_count
+from worker.engine import slot_count
 from worker.engine.renderer import BrokenDevice, Bucket, OutOfMemory, Picture, Pipeline, Stopped
 from worker.image_diffusion_model import ImageDiffusionModel
 
 MODEL = ("shapes-random", "shapes-random-1")
-BUCKET = Bucket(Pipeline(*MODEL, "fp32"), 32, 32, rows=16)
-SMALL = replace(BUCKET, rows=8)
+BUCKET = Bucket(Pipeline(*MODEL, "fp32"), 32, 32, slots=16)
+SMALL = replace(BUCKET, slots=8)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,19 +60,19 @@ MIX = [
 
 
 class Source:
-    """Gives one wave of images after the other; a wave enters as rows allow, the next a step later."""
+    """Gives one wave of images after the other; a wave enters as slots allow, the next a step later."""
 
     def __init__(self, *waves: Sequence[Wanted]) -> None:
         self.waves = [list(wave) for wave in waves]
 
-    def take(self, free_rows: int) -> list[Wanted]:
+    def take(self, free_slots: int) -> list[Wanted]:
         if not self.waves:
             return []
         taken: list[Wanted] = []
         wave = self.waves[0]
-        while wave and (2 if wave[0].request.guided else 1) <= free_rows:
+        while wave and (2 if wave[0].request.guided else 1) <= free_slots:
             taken.append(wave.pop(0))
-            free_rows -= 2 if taken[-1].request.guided else 1
+            free_slots -= 2 if taken[-1].request.guided else 1
         if not taken and not wave:
             del self.waves[0]
         return taken
@@ -163,7 +163,7 @@ def test_pictures_are_those_of_prompt_to_img(renderer: DiffusionRenderer, model:
         negative_prompts=[request.negative_prompt for request in requests],
         seeds=[request.seed for request in requests],
         scheduler=[request.scheduler for request in requests],
-        rows=16,
+        batch_size=16,
         progress=False,
     )
     found = render(renderer, mix)
@@ -174,8 +174,8 @@ def test_pictures_are_those_of_prompt_to_img(renderer: DiffusionRenderer, model:
         assert np.abs(ours.pixels.astype(int) - np.asarray(picture, dtype=int)).max() <= 1
 
 
-def rows_seen(model: ImageDiffusionModel, act: Callable[[], object]) -> dict[str, list[int]]:
-    """How many rows each call of a part had."""
+def slots_seen(model: ImageDiffusionModel, act: Callable[[], object]) -> dict[str, list[int]]:
+    """How many slots each call of a part had."""
     seen: dict[str, list[int]] = {"text": [], "unet": [], "vae": []}
     hooks = [
         model.text_encoder.register_forward_pre_hook(lambda m, args: seen["text"].append(len(args[0]))),
@@ -195,25 +195,25 @@ def test_every_part_runs_at_one_shape_however_few_the_requests(
 ) -> None:
     for count in (1, 3, 5):
         images = [wanted(n, prompt=f"never seen before {count} {n}") for n in range(count)]
-        seen = rows_seen(model, lambda images=images: paint(renderer, images, bucket=SMALL))
-        assert {part: set(rows) for part, rows in seen.items()} == {"text": {8}, "unet": {8}, "vae": {2}}
+        seen = slots_seen(model, lambda images=images: paint(renderer, images, bucket=SMALL))
+        assert {part: set(slots) for part, slots in seen.items()} == {"text": {8}, "unet": {8}, "vae": {2}}
 
 
 def test_texts_are_encoded_a_batch_ahead(renderer: DiffusionRenderer, model: ImageDiffusionModel) -> None:
     images = [wanted(n, prompt=f"counted {n}", negative_prompt="not counted") for n in range(11)]
-    seen = rows_seen(model, lambda: paint(renderer, images, bucket=SMALL))
+    seen = slots_seen(model, lambda: paint(renderer, images, bucket=SMALL))
     # Eleven prompts and a negative one they share: four enter at once, the others are seen coming.
     assert seen["text"] == [8, 8]
-    # Three forwards for every four images, in 8 rows; two pictures decoded at a time.
+    # Three forwards for every four images, in 8 slots; two pictures decoded at a time.
     assert (seen["unet"], seen["vae"]) == ([8] * 9, [2] * 6)
 
 
-def test_in_fast_mode_free_rows_are_left_out(
+def test_in_fast_mode_free_slots_are_left_out(
     renderer: DiffusionRenderer, model: ImageDiffusionModel, alone: dict[int, bytes]
 ) -> None:
     fast = replace(BUCKET, mode="fast")
     found: dict[int, bytes] = {}
-    seen = rows_seen(model, lambda: found.update(paint(renderer, [MIX[0], MIX[4]], bucket=fast)))
+    seen = slots_seen(model, lambda: found.update(paint(renderer, [MIX[0], MIX[4]], bucket=fast)))
     assert seen["unet"] == [3, 3, 3, 1, 1, 1]
     assert seen["vae"] == [2]
     for seed, pixels in found.items():
@@ -232,7 +232,7 @@ def test_stop_leaves_between_two_steps(renderer: DiffusionRenderer, model: Image
         with pytest.raises(Stopped):
             render(renderer, [wanted(0, scheduler="DDIM", num_inference_steps=40)], stop=stop)
 
-    seen = rows_seen(model, act)
+    seen = slots_seen(model, act)
     assert (len(seen["unet"]), seen["vae"]) == (2, [])
     asked.clear()
     with pytest.raises(Stopped):
@@ -321,12 +321,12 @@ def test_alone_is_one_image_in_fp32_and_the_model_comes_back_unchanged() -> None
     kinds: set[torch.dtype] = set()
     pictures: list[Picture] = []
     hook = model.unet.register_forward_pre_hook(lambda module, args: kinds.add(args[0].dtype))
-    seen = rows_seen(
+    seen = slots_seen(
         model, lambda: pictures.append(renderer.render_alone(one.request, one.init_latents, bool))
     )
     hook.remove()
     assert kinds == {torch.float32}
-    assert {part: set(rows) for part, rows in seen.items()} == {"text": {2}, "unet": {2}, "vae": {1}}
+    assert {part: set(slots) for part, slots in seen.items()} == {"text": {2}, "unet": {2}, "vae": {1}}
     assert paint(renderer, [one], bucket=SMALL) == before
     in_half = np.frombuffer(before[3], np.uint8).astype(int)
     assert 0 < np.abs(pictures[0].pixels.flatten() - in_half).mean() < 3
@@ -353,37 +353,37 @@ def test_it_says_what_the_bytes_depend_on(
     assert both == f"{kind}, oneDNN AVX2, 2 threads, channels last"
 
 
-def test_rows_are_measured_on_the_unet_and_once(
+def test_slots_are_measured_on_the_unet_and_once(
     renderer: DiffusionRenderer, model: ImageDiffusionModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(row_count, "MOST", 4)
+    monkeypatch.setattr(slot_count, "MOST", 4)
     measured: list[int] = []
-    seen = rows_seen(model, lambda: measured.append(renderer.measure_rows(32, 32)))
+    seen = slots_seen(model, lambda: measured.append(renderer.measure_slots(32, 32)))
     assert measured[0] in (2, 4)
     assert set(seen["unet"]) == {2, 4}
-    assert all(seen["unet"].count(rows) >= 2 for rows in (2, 4)), "the first may compile"
-    assert rows_seen(model, lambda: renderer.measure_rows(32, 32))["unet"] == []
+    assert all(seen["unet"].count(slots) >= 2 for slots in (2, 4)), "the first may compile"
+    assert slots_seen(model, lambda: renderer.measure_slots(32, 32))["unet"] == []
 
 
-def out_of_memory_from(rows: int) -> Callable[[object, tuple[torch.Tensor]], None]:
+def out_of_memory_from(slots: int) -> Callable[[object, tuple[torch.Tensor]], None]:
     def hook(module: object, args: tuple[torch.Tensor]) -> None:
-        if len(args[0]) >= rows:
+        if len(args[0]) >= slots:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
 
     return hook
 
 
-def test_memory_that_runs_out_while_rows_are_measured_bounds_them(
+def test_memory_that_runs_out_while_slots_are_measured_bounds_them(
     renderer: DiffusionRenderer, model: ImageDiffusionModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(row_count, "_GAIN", -100.0)  # more rows are never too dear
+    monkeypatch.setattr(slot_count, "_GAIN", -100.0)  # more slots are never too dear
     hook = model.unet.register_forward_pre_hook(out_of_memory_from(5))
-    rows = renderer.measure_rows(16, 16)
+    slots = renderer.measure_slots(16, 16)
     hook.remove()
-    assert rows == 4
+    assert slots == 4
     hook = model.unet.register_forward_pre_hook(out_of_memory_from(1))
     with pytest.raises(OutOfMemory, match="20 GiB"):
-        renderer.measure_rows(24, 24)
+        renderer.measure_slots(24, 24)
     hook.remove()
 
 

@@ -32,9 +32,9 @@ def scheduler_of(name: str, prediction_type: str = "epsilon", **config: object) 
     return build_scheduler(name, {**BETAS, "prediction_type": prediction_type, **config})
 
 
-def answer(row: torch.Tensor, step: int) -> torch.Tensor:
+def answer(slot: torch.Tensor, step: int) -> torch.Tensor:
     """A stand-in for the UNet: it depends on its input, so that whoever errs goes astray."""
-    return torch.tanh(row) + torch.randn(SHAPE, generator=torch.Generator().manual_seed(100 + step))
+    return torch.tanh(slot) + torch.randn(SHAPE, generator=torch.Generator().manual_seed(100 + step))
 
 
 def run_scheduler(scheduler: Any, steps: int) -> tuple[torch.Tensor, list[float], torch.Tensor]:
@@ -61,8 +61,8 @@ def run_table(table: SchedulerTable) -> tuple[torch.Tensor, list[float], torch.T
         outputs = [answer(states[0] * scale, step), *outputs[:-1]]
         noise = torch.randn(SHAPE, generator=generator) if table.draws[step] else torch.zeros(SHAPE)
         terms = torch.stack([*states, *outputs, noise])
-        row = torch.from_numpy(table.coefficients[step]).float()
-        states = [torch.einsum("t,t...->...", row, terms), *states[:-1]]
+        slot = torch.from_numpy(table.coefficients[step]).float()
+        states = [torch.einsum("t,t...->...", slot, terms), *states[:-1]]
     return states[0], table.timesteps.tolist(), torch.rand(1, generator=generator)
 
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from worker.engine.admission_queue import Waiting, line_of
+from worker.engine.admission_queue import AdmissionQueue, line_of
 
 
 def test_the_longest_goes_first_and_equals_as_they_came() -> None:
@@ -14,7 +14,7 @@ def test_guided_and_unguided_are_one_line_by_length_while_there_is_room_for_both
     assert waiting.take(6) == ["a", "b", "c", "d"]
 
 
-def test_no_more_rows_are_taken_than_are_free_and_a_single_one_goes_to_an_unguided() -> None:
+def test_no_more_slots_are_taken_than_are_free_and_a_single_one_goes_to_an_unguided() -> None:
     waiting = line_of([("guided", 2, 50), ("unguided", 1, 10), ("guided too", 2, 40)])
     assert waiting.take(0) == []
     assert waiting.take(3) == ["guided", "unguided"]
@@ -23,11 +23,11 @@ def test_no_more_rows_are_taken_than_are_free_and_a_single_one_goes_to_an_unguid
 
 
 def test_a_short_one_is_not_passed_over_for_good() -> None:
-    waiting: Waiting[str] = Waiting()
-    waiting.add("short", rows=1, forwards=5, now=0)
+    waiting: AdmissionQueue[str] = AdmissionQueue()
+    waiting.add("short", slots=1, forwards=5, now=0)
     taken: list[str] = []
     for now in range(200):
-        waiting.add(f"long {now}", rows=1, forwards=50, now=now)
+        waiting.add(f"long {now}", slots=1, forwards=50, now=now)
         taken += waiting.take(1)
         if "short" in taken:
             break
@@ -37,11 +37,11 @@ def test_a_short_one_is_not_passed_over_for_good() -> None:
 
 
 def test_a_guided_one_is_not_passed_over_for_good_by_unguided_ones_that_leave_one_at_a_time() -> None:
-    waiting: Waiting[str] = Waiting()
-    waiting.add("guided", rows=2, forwards=50, now=0)
-    leaves = [3, 5, 8, 10]  # when each of four rows is free again
+    waiting: AdmissionQueue[str] = AdmissionQueue()
+    waiting.add("guided", slots=2, forwards=50, now=0)
+    leaves = [3, 5, 8, 10]  # when each of four slots is free again
     for now in range(500):
-        waiting.add("unguided", rows=1, forwards=10, now=now)
+        waiting.add("unguided", slots=1, forwards=10, now=now)
         leaves = [at for at in leaves if at > now]
         for item in waiting.take(4 - len(leaves)):
             if item == "guided":
@@ -52,7 +52,9 @@ def test_a_guided_one_is_not_passed_over_for_good_by_unguided_ones_that_leave_on
 
 
 def test_what_comes_next_can_be_seen_without_taking_it() -> None:
-    waiting = line_of([(f"{rows} {forwards}", rows, forwards) for rows in (1, 2) for forwards in range(1, 7)])
+    waiting = line_of(
+        [(f"{slots} {forwards}", slots, forwards) for slots in (1, 2) for forwards in range(1, 7)]
+    )
     assert waiting.upcoming(2) == ["1 6", "2 6"]
     assert sorted(waiting.upcoming(50)) == sorted(waiting.take(50))
     assert waiting.upcoming(2) == []

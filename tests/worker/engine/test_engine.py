@@ -1,4 +1,4 @@
-"""The engine keeps rows full, isolates what is bad in them, and hands each picture to whom it belongs."""
+"""The engine keeps slots full, isolates what is bad in them, and hands each picture to whom it belongs."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from worker.engine.renderer import (
     Renderer,
     Source,
     Stopped,
-    rows_alone,
+    slots_alone,
 )
 from worker.engine.request_queue import Finished, Order, Outcome
 from worker.image_diffusion_model import ImageDiffusionModel
 
 CATS, DOGS = Pipeline("cats", "1", "auto"), Pipeline("dogs", "1", "auto")
-BUCKET = Bucket(CATS, 8, 8, rows=4)
+BUCKET = Bucket(CATS, 8, 8, slots=4)
 ROOT = Path(__file__).parents[3]
 
 Wait = Callable[..., None]
@@ -55,7 +55,7 @@ class Painter:
         self.gate, self.fits = gate, fits
         self.entered = threading.Event()
         self.steps: list[list[int]] = []
-        """The seeds in the rows of each forward."""
+        """The seeds in the slots of each forward."""
         self.buckets: list[Bucket] = []
         """Of each call of render."""
         self.alone: list[int] = []
@@ -63,7 +63,7 @@ class Painter:
     def forwards(self, request: ImageRequest) -> int:
         return request.num_inference_steps
 
-    def measure_rows(self, height: int, width: int) -> int:
+    def measure_slots(self, height: int, width: int) -> int:
         return 4
 
     def render(
@@ -72,12 +72,12 @@ class Painter:
         self.buckets.append(bucket)
         left: dict[Order, int] = {}
         while True:
-            free = bucket.rows - sum(rows_alone(order.request) for order in left)
+            free = bucket.slots - sum(slots_alone(order.request) for order in left)
             left |= {order: order.request.num_inference_steps for order in source.take(free)}
             if not left:
                 return
-            assert sum(rows_alone(order.request) for order in left) <= bucket.rows
-            assert all(replace(order.bucket, rows=bucket.rows) == bucket for order in left)
+            assert sum(slots_alone(order.request) for order in left) <= bucket.slots
+            assert all(replace(order.bucket, slots=bucket.slots) == bucket for order in left)
             self.steps.append([order.request.seed for order in left])
             self.entered.set()
             while self.gate is not None and not self.gate.wait(0.01):
@@ -85,7 +85,7 @@ class Painter:
                     raise Stopped
             if stop():
                 raise Stopped
-            if bucket.rows > self.fits and len(self.steps) > 1:
+            if bucket.slots > self.fits and len(self.steps) > 1:
                 raise OutOfMemory("tried to allocate 20 GiB")
             if any(order.request.prompt == "raise" for order in left):
                 raise RuntimeError("index out of range\nsecond line")
@@ -199,14 +199,14 @@ def test_images_enter_as_others_leave_and_the_longest_go_first(
     assert [desk.seed_painted(seed) for seed in steps] == list(steps)
 
 
-def test_a_guided_image_takes_two_rows(desk: Desk, start: Start, wait_until: Wait) -> None:
+def test_a_guided_image_takes_two_slots(desk: Desk, start: Start, wait_until: Wait) -> None:
     painter = Painter()
     start(painter, [desk.order(seed, steps=9 - seed, guidance=1.0 + seed % 2) for seed in range(5)])
     wait_until(lambda: len(desk.outcomes) == 5, "all are delivered")
     assert painter.steps[0] == [0, 1, 2]
 
 
-def test_images_of_another_shard_enter_the_rows_of_the_first(start: Start, wait_until: Wait) -> None:
+def test_images_of_another_shard_enter_the_slots_of_the_first(start: Start, wait_until: Wait) -> None:
     first, second, gate = Desk(), Desk(), threading.Event()
     painter = Painter(gate)
     engine = start(painter, [first.order(1, steps=2), first.order(2, steps=2)])
@@ -344,31 +344,33 @@ def test_a_pipeline_that_cannot_be_loaded_refuses_orders_and_questions_and_other
 # Memory.
 
 
-def test_out_of_memory_halves_the_rows_and_loses_no_image(desk: Desk, start: Start, wait_until: Wait) -> None:
+def test_out_of_memory_halves_the_slots_and_loses_no_image(
+    desk: Desk, start: Start, wait_until: Wait
+) -> None:
     painter = Painter(fits=2)
-    bucket = replace(BUCKET, rows=8)
+    bucket = replace(BUCKET, slots=8)
     engine = start(painter, [desk.order(seed, bucket=bucket, steps=1 + seed % 3) for seed in range(12)])
     wait_until(lambda: len(desk.outcomes) == 12, "all are delivered")
     assert [desk.seed_painted(seed) for seed in range(12)] == list(range(12))
     assert sorted(desk.deliveries) == list(range(12))
-    assert [one.rows for one in painter.buckets] == [8, 4, 2]
+    assert [one.slots for one in painter.buckets] == [8, 4, 2]
     assert {desk.finished(seed).rendered_by.rows for seed in range(12)} == {2}
-    assert engine.fitting(bucket) == replace(bucket, rows=2)
+    assert engine.fitting(bucket) == replace(bucket, slots=2)
     other = replace(bucket, height=16)
     assert engine.fitting(other) == other
     engine.submit([desk.order(20, bucket=bucket)])
     wait_until(lambda: 20 in desk.outcomes, "a later order")
-    assert painter.buckets[-1].rows == 2, "the cap is remembered"
+    assert painter.buckets[-1].slots == 2, "the cap is remembered"
 
 
-def test_rows_are_never_halved_below_what_a_guided_image_takes(
+def test_slots_are_never_halved_below_what_a_guided_image_takes(
     desk: Desk, start: Start, wait_until: Wait
 ) -> None:
     painter = Painter(fits=2)
-    bucket = replace(BUCKET, rows=3)
+    bucket = replace(BUCKET, slots=3)
     start(painter, [desk.order(seed, bucket=bucket, guidance=7.5, steps=2) for seed in range(3)])
     wait_until(lambda: len(desk.outcomes) == 3, "all are delivered")
-    assert [one.rows for one in painter.buckets] == [3, 2]
+    assert [one.slots for one in painter.buckets] == [3, 2]
 
 
 def test_a_model_that_does_not_fit_at_all_is_refused(desk: Desk, start: Start, wait_until: Wait) -> None:
@@ -395,7 +397,7 @@ def test_one_image_that_raises_is_isolated_by_halves_and_the_rest_goes_on(
     assert str(failure) == "raised RuntimeError: index out of range, alone in fp32 too"
     assert painter.steps == [[0, 1, 2, 3], [0, 1], [2, 3], [2], [3], [4, 5]]
     assert painter.alone == [2]
-    assert {one.rows for one in painter.buckets} == {4}, "the bytes of the others hang on it"
+    assert {one.slots for one in painter.buckets} == {4}, "the bytes of the others hang on it"
     assert sorted(desk.deliveries) == list(range(6))
 
 
@@ -413,7 +415,7 @@ def test_a_picture_that_is_not_finite_is_rendered_once_alone_and_then_fails(
     mended = desk.finished(2)
     assert (mended.rendered_by.precision, mended.rendered_by.rows, mended.flagged) == ("fp32", 2, None)
     untouched = desk.finished(0).rendered_by
-    assert (untouched.precision, untouched.rows, untouched.mode) == ("bf16", 4, "exact")
+    assert (untouched.precision, untouched.slots, untouched.mode) == ("bf16", 4, "exact")
 
 
 def test_a_flat_picture_is_rendered_once_alone_and_kept_with_a_flag_if_it_is_flat_again(
@@ -442,7 +444,7 @@ def test_a_request_that_cannot_be_rendered_fails_by_itself(
 # Retire.
 
 
-def test_withdrawn_orders_are_not_rendered_and_those_in_the_rows_are_delivered(
+def test_withdrawn_orders_are_not_rendered_and_those_in_the_slots_are_delivered(
     desk: Desk, start: Start, wait_until: Wait
 ) -> None:
     gate = threading.Event()
@@ -454,7 +456,7 @@ def test_withdrawn_orders_are_not_rendered_and_those_in_the_rows_are_delivered(
     assert engine.withdraw(orders) == 6
     assert engine.withdraw(orders) == 0
     gate.set()
-    wait_until(lambda: len(desk.outcomes) == 5, "what was in the rows, and the order that stays")
+    wait_until(lambda: len(desk.outcomes) == 5, "what was in the slots, and the order that stays")
     assert sorted(desk.deliveries) == [0, 1, 2, 3, 50]
     assert painter.steps == [[0, 1, 2, 3], [50]]
 
@@ -472,7 +474,7 @@ def slow_orders(gate: threading.Event, delivered: list[int], count: int) -> list
     return [order(seed) for seed in range(count)]
 
 
-def test_slow_writers_hold_the_engine_at_twice_the_rows(start: Start, wait_until: Wait) -> None:
+def test_slow_writers_hold_the_engine_at_twice_the_slots(start: Start, wait_until: Wait) -> None:
     gate, painter = threading.Event(), Painter()
     delivered: list[int] = []
     engine = start(painter, slow_orders(gate, delivered, 40))
@@ -533,7 +535,7 @@ def test_an_error_before_any_image_was_taken_refuses_the_pipeline(
     assert str(outcome) == "cats cannot render here: ValueError: no such layer"
 
 
-def test_an_error_that_passes_costs_no_image_its_rows(desk: Desk, start: Start, wait_until: Wait) -> None:
+def test_an_error_that_passes_costs_no_image_its_slots(desk: Desk, start: Start, wait_until: Wait) -> None:
     class Unlucky(Painter):
         def render(self, bucket: Bucket, source: Source[Order], stop: Callable[[], bool]) -> Any:
             for finished in super().render(bucket, source, stop):
@@ -576,7 +578,7 @@ def test_whoever_was_answered_may_order_before_another_model_is_loaded(
     answer = engine.ask(CATS, lambda renderer: renderer.device)
     engine.submit([desk.order(1, bucket=dogs)])
     assert answer.result(10) == "cpu"
-    assert engine.ask(CATS, lambda renderer: renderer.measure_rows(8, 8)).result(10) == 4
+    assert engine.ask(CATS, lambda renderer: renderer.measure_slots(8, 8)).result(10) == 4
     time.sleep(0.2)  # what a call to the ledger takes
     engine.submit([desk.order(2)])
     wait_until(lambda: len(desk.outcomes) == 2, "both are delivered")
@@ -599,19 +601,19 @@ def test_a_question_that_nobody_waits_for_loads_nothing(desk: Desk, start: Start
     assert loads == [CATS]
 
 
-def test_no_memory_beside_the_rows_postpones_a_doubtful_image_until_they_are_empty(
+def test_no_memory_beside_the_slots_postpones_a_doubtful_image_until_they_are_empty(
     desk: Desk, start: Start, wait_until: Wait
 ) -> None:
     class Tight(Painter):
-        in_rows = False
+        in_slots = False
 
         def render(self, bucket: Bucket, source: Source[Order], stop: Callable[[], bool]) -> Any:
-            self.in_rows = True
+            self.in_slots = True
             yield from super().render(bucket, source, stop)
-            self.in_rows = False
+            self.in_slots = False
 
         def render_alone(self, *asked: Any) -> Picture:
-            if self.in_rows:
+            if self.in_slots:
                 raise OutOfMemory("tried to allocate 20 GiB")
             return super().render_alone(*asked)
 
@@ -636,10 +638,10 @@ def test_out_of_memory_begins_nothing_anew_that_was_withdrawn(
     engine.withdraw(orders[:2])
     gate.set()
     wait_until(lambda: {2, 3} <= set(desk.outcomes), "the others are delivered")
-    assert all(set(rows) <= {2, 3} for rows in painter.steps[2:])
+    assert all(set(slots) <= {2, 3} for slots in painter.steps[2:])
 
 
-def test_an_order_that_is_to_be_alone_gets_all_rows_once_they_are_empty(
+def test_an_order_that_is_to_be_alone_gets_all_slots_once_they_are_empty(
     desk: Desk, start: Start, wait_until: Wait
 ) -> None:
     gate, told = threading.Event(), []
@@ -654,7 +656,7 @@ def test_an_order_that_is_to_be_alone_gets_all_rows_once_they_are_empty(
     wait_until(lambda: len(desk.outcomes) == 6, "all are delivered")
     assert painter.steps == [[3, 2, 1], [3, 2], [3], [7], [8], [9]]
     assert [(seed, steps) for seed, steps, _ in told] == [(7, 3), (8, 4)]
-    assert desk.finished(7).rendered_by.rows == BUCKET.rows
+    assert desk.finished(7).rendered_by.rows == BUCKET.slots
 
 
 def test_what_its_beginning_raises_is_an_order_s_end(desk: Desk, start: Start, wait_until: Wait) -> None:
@@ -669,7 +671,7 @@ def test_what_its_beginning_raises_is_an_order_s_end(desk: Desk, start: Start, w
     assert painter.steps == [[2]]
 
 
-def test_what_is_in_the_rows_or_unwritten_is_in_flight(desk: Desk, start: Start, wait_until: Wait) -> None:
+def test_what_is_in_the_slots_or_unwritten_is_in_flight(desk: Desk, start: Start, wait_until: Wait) -> None:
     gate, entered = threading.Event(), []
     painter, may_write = Painter(gate), threading.Event()
     order = desk.order(1)
@@ -733,7 +735,7 @@ def test_an_order_is_alone_only_when_all_before_it_is_written(desk: Desk, wait_u
     assert desk.deliveries == [1, 2]
 
 
-def test_nothing_enters_the_rows_until_what_was_alone_there_is_written(desk: Desk, wait_until: Wait) -> None:
+def test_nothing_enters_the_slots_until_what_was_alone_there_is_written(desk: Desk, wait_until: Wait) -> None:
     """Whoever dies of what comes next would have it charged."""
     painter, may_write = Painter(), threading.Event()
     alone = desk.order(1)
@@ -790,13 +792,13 @@ def ended(code: str) -> subprocess.CompletedProcess[str]:
     begin = """
 import threading
 from jobs.request import ImageRequest
-from worker.engine import Engine
-from worker.orders import Order
-from worker.renderer import BrokenDevice, Bucket, Pipeline
+from worker.engine.engine import Engine
+from worker.engine.request_queue import Order
+from worker.engine.renderer import BrokenDevice, Bucket, Pipeline
 
 pipeline = Pipeline("m", "1", "auto")
 request = ImageRequest(prompt="", seed=0, model="m", revision="1")
-order = Order(Bucket(pipeline, 8, 8, rows=4), request, None, print)
+order = Order(Bucket(pipeline, 8, 8, slots=4), request, None, print)
 """
     return subprocess.run(
         [sys.executable, "-c", begin + code],
@@ -848,7 +850,7 @@ engine._thread.join(20)
 # With the real renderer.
 
 SHAPES = Pipeline("shapes-random", "shapes-random-1", "fp32")
-REAL = Bucket(SHAPES, 16, 16, rows=8)
+REAL = Bucket(SHAPES, 16, 16, slots=8)
 
 
 @pytest.fixture(scope="module")
@@ -884,25 +886,25 @@ Undisturbed = Callable[[int], dict[int, bytes]]
 
 @pytest.fixture(scope="module")
 def undisturbed(model: ImageDiffusionModel, wait_until: Wait) -> Undisturbed:
-    """The ten pictures as they are without misfortune, in so many rows."""
+    """The ten pictures as they are without misfortune, in so many slots."""
     known: dict[int, dict[int, bytes]] = {}
 
-    def render(rows: int) -> dict[int, bytes]:
-        if rows not in known:
+    def render(slots: int) -> dict[int, bytes]:
+        if slots not in known:
             desk, engine = Desk(), Engine(lambda _pipeline: DiffusionRenderer(model))
-            engine.submit(real_orders(desk, replace(REAL, rows=rows)))
+            engine.submit(real_orders(desk, replace(REAL, slots=slots)))
             done = engine.ask(SHAPES, lambda _renderer: None)
             engine.start()
             done.result(60)
             wait_until(lambda desk=desk: len(desk.outcomes) == 10, "all are delivered", 60)
             engine.close()
-            known[rows] = pixels_of(desk, range(10))
-        return known[rows]
+            known[slots] = pixels_of(desk, range(10))
+        return known[slots]
 
     return render
 
 
-def test_memory_that_runs_out_in_a_forward_costs_rows_and_no_picture(
+def test_memory_that_runs_out_in_a_forward_costs_slots_and_no_picture(
     desk: Desk, start: Start, wait_until: Wait, model: ImageDiffusionModel, undisturbed: Undisturbed
 ) -> None:
     forwards: list[int] = []
@@ -912,16 +914,16 @@ def test_memory_that_runs_out_in_a_forward_costs_rows_and_no_picture(
         if len(args[0]) == 8 and len(forwards) > 4:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
 
-    by_rows = {rows: undisturbed(rows) for rows in (8, 4)}
+    by_slots = {slots: undisturbed(slots) for slots in (8, 4)}
     hook = model.unet.register_forward_pre_hook(run_out)
     engine = start(DiffusionRenderer(model), real_orders(desk))
     wait_until(lambda: len(desk.outcomes) == 10, "all are delivered", 60)
     hook.remove()
     assert sorted(desk.deliveries) == list(range(10))
-    rows = {seed: desk.finished(seed).rendered_by.rows for seed in range(10)}
-    assert set(rows.values()) == {8, 4}, "some were finished before"
-    assert pixels_of(desk, range(10)) == {seed: by_rows[rows[seed]][seed] for seed in range(10)}
-    assert engine.fitting(REAL).rows == 4
+    slots = {seed: desk.finished(seed).rendered_by.rows for seed in range(10)}
+    assert set(slots.values()) == {8, 4}, "some were finished before"
+    assert pixels_of(desk, range(10)) == {seed: by_slots[slots[seed]][seed] for seed in range(10)}
+    assert engine.fitting(REAL).slots == 4
 
 
 def test_bad_images_in_a_real_forward_fail_and_their_neighbours_keep_their_bytes(

@@ -13,7 +13,7 @@ from worker.engine.instant import InstantRenderer
 from worker.engine.renderer import Bucket, Picture, Pipeline, Stopped
 
 ONE = ImageRequest(prompt="a cat", seed=1, height=64, width=32, model="instant", revision="instant-1")
-BUCKET = Bucket(Pipeline("instant", "instant-1", "auto"), 64, 32, rows=8)
+BUCKET = Bucket(Pipeline("instant", "instant-1", "auto"), 64, 32, slots=8)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -23,15 +23,15 @@ class Wanted:
 
 
 class Source:
-    """Gives `together` images at a time, and keeps how many rows were free."""
+    """Gives `together` images at a time, and keeps how many slots were free."""
 
     def __init__(self, *requests: ImageRequest, together: int = 4) -> None:
         self.left = [Wanted(request) for request in requests]
         self.together = together
-        self.free_rows: list[int] = []
+        self.free_slots: list[int] = []
 
-    def take(self, free_rows: int) -> list[Wanted]:
-        self.free_rows.append(free_rows)
+    def take(self, free_slots: int) -> list[Wanted]:
+        self.free_slots.append(free_slots)
         taken, self.left = self.left[: self.together], self.left[self.together :]
         return taken
 
@@ -66,9 +66,9 @@ def test_it_paints_all_that_the_source_gives_a_forward_at_a_time() -> None:
         [asked.request.seed for asked, _picture in step] for step in renderer.render(BUCKET, source, bool)
     ]
     assert steps == [[0, 1, 2, 3], [4, 5, 6, 7], [8]]
-    assert set(source.free_rows) == {8}
+    assert set(source.free_slots) == {8}
     assert {renderer.forwards(ONE), renderer.forwards(replace(ONE, num_inference_steps=9))} == {1}
-    assert renderer.measure_rows(64, 64) == renderer.measure_rows(512, 512) == 16
+    assert renderer.measure_slots(64, 64) == renderer.measure_slots(512, 512) == 16
 
 
 def test_prompts_ask_for_every_misfortune() -> None:

@@ -1,4 +1,4 @@
-"""Which order goes into the rows next, and whose turn it is."""
+"""Which order goes into the slots next, and whose turn it is."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import pytest
 from jobs.request import ImageRequest
 from worker.engine import request_queue as orders_module
 from worker.engine.renderer import Bucket, Pipeline
-from worker.engine.request_queue import Order, Orders
+from worker.engine.request_queue import Order, RequestQueue
 
 CATS, DOGS = Pipeline("cats", "1", "fp32"), Pipeline("dogs", "1", "fp32")
-SMALL, LARGE = Bucket(CATS, 64, 64, rows=4), Bucket(CATS, 128, 128, rows=4)
-DOG = Bucket(DOGS, 64, 64, rows=4)
+SMALL, LARGE = Bucket(CATS, 64, 64, slots=4), Bucket(CATS, 128, 128, slots=4)
+DOG = Bucket(DOGS, 64, 64, slots=4)
 
 Wait = Callable[..., None]
 
@@ -31,8 +31,8 @@ def steps_of(request: ImageRequest) -> int:
     return request.num_inference_steps
 
 
-def take(orders: Orders, free_rows: int, bucket: Bucket = SMALL, now: int = 0) -> list[int]:
-    return [order.request.seed for order in orders.take(bucket, free_rows, steps_of, now)]
+def take(orders: RequestQueue, free_slots: int, bucket: Bucket = SMALL, now: int = 0) -> list[int]:
+    return [order.request.seed for order in orders.take(bucket, free_slots, steps_of, now)]
 
 
 def never() -> bool:
@@ -40,8 +40,8 @@ def never() -> bool:
 
 
 @pytest.fixture
-def orders() -> Orders:
-    return Orders()
+def orders() -> RequestQueue:
+    return RequestQueue()
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def short_patience(monkeypatch: pytest.MonkeyPatch) -> float:
     return 0.2
 
 
-def test_the_longest_enter_first_as_far_as_rows_go(orders: Orders) -> None:
+def test_the_longest_enter_first_as_far_as_slots_go(orders: RequestQueue) -> None:
     orders.submit([order(1, steps=5), order(2, steps=50, guidance=7.5), order(3, steps=20), order(4, LARGE)])
     assert take(orders, 3) == [2, 3]
     assert [one.request.seed for one in orders.upcoming(SMALL, 9)] == [1]
@@ -61,7 +61,7 @@ def test_the_longest_enter_first_as_far_as_rows_go(orders: Orders) -> None:
     assert take(orders, 4, LARGE) == [4]
 
 
-def test_time_in_line_counts_as_length(orders: Orders) -> None:
+def test_time_in_line_counts_as_length(orders: RequestQueue) -> None:
     orders.submit([order(1, steps=10)])
     assert take(orders, 0, now=100) == []
     orders.submit([order(2, steps=19)])
@@ -70,7 +70,7 @@ def test_time_in_line_counts_as_length(orders: Orders) -> None:
     assert take(orders, 3, now=112) == [2, 1, 3]
 
 
-def test_what_was_not_taken_can_be_withdrawn_wherever_it_waits(orders: Orders) -> None:
+def test_what_was_not_taken_can_be_withdrawn_wherever_it_waits(orders: RequestQueue) -> None:
     shard = [order(seed, steps=90 - seed) for seed in range(5)]
     others = [order(7, steps=1), order(8, LARGE)]
     orders.submit(shard)
@@ -86,7 +86,7 @@ def test_what_was_not_taken_can_be_withdrawn_wherever_it_waits(orders: Orders) -
     assert orders.next_bucket(CATS) is None
 
 
-def test_orders_may_come_and_be_withdrawn_while_schedulers_are_compiled(orders: Orders) -> None:
+def test_orders_may_come_and_be_withdrawn_while_schedulers_are_compiled(orders: RequestQueue) -> None:
     first, second, late = order(1, steps=30), order(2, steps=20), order(3, steps=10)
     orders.submit([first, second])
     withdrawn: list[int] = []
@@ -103,7 +103,7 @@ def test_orders_may_come_and_be_withdrawn_while_schedulers_are_compiled(orders: 
     assert take(orders, 9) == [1, 3]
 
 
-def test_a_bucket_whose_orders_are_all_withdrawn_meanwhile_is_still_found_later(orders: Orders) -> None:
+def test_a_bucket_whose_orders_are_all_withdrawn_meanwhile_is_still_found_later(orders: RequestQueue) -> None:
     first = order(1)
     orders.submit([first])
     assert orders.take(SMALL, 9, lambda _request: orders.withdraw([first]), 0) == []
@@ -113,7 +113,7 @@ def test_a_bucket_whose_orders_are_all_withdrawn_meanwhile_is_still_found_later(
     assert take(orders, 9) == [1]
 
 
-def test_what_raises_about_an_order_loses_none(orders: Orders) -> None:
+def test_what_raises_about_an_order_loses_none(orders: RequestQueue) -> None:
     def broken(_request: ImageRequest) -> int:
         raise IndexError("index 1000 is out of bounds")
 
@@ -124,14 +124,14 @@ def test_what_raises_about_an_order_loses_none(orders: Orders) -> None:
 
 
 def test_nothing_enters_once_others_waited_too_long_and_they_get_their_turn(
-    orders: Orders, short_patience: float, wait_until: Wait
+    orders: RequestQueue, short_patience: float, wait_until: Wait
 ) -> None:
     orders.submit([order(seed) for seed in range(100)])
     assert orders.next_bucket(CATS) == SMALL
     assert take(orders, 1) == [0]
     orders.submit([order(200, LARGE)])
     assert take(orders, 1) == [1]
-    wait_until(lambda: take(orders, 1) == [], "the rows are left to drain")
+    wait_until(lambda: take(orders, 1) == [], "the slots are left to drain")
     assert take(orders, 4) == []
     assert orders.next_bucket(CATS) == LARGE
     assert take(orders, 4, LARGE) == [200]
@@ -140,7 +140,7 @@ def test_nothing_enters_once_others_waited_too_long_and_they_get_their_turn(
 
 
 def test_a_turn_is_as_long_as_patience_however_long_others_wait(
-    orders: Orders, short_patience: float
+    orders: RequestQueue, short_patience: float
 ) -> None:
     """Two pipelines that load longer than that would else take turns at loading and render nothing."""
     orders.submit([order(1), order(2), order(3, DOG)])
@@ -151,8 +151,8 @@ def test_a_turn_is_as_long_as_patience_however_long_others_wait(
     assert take(orders, 1) == []
 
 
-def test_a_question_to_another_pipeline_closes_the_rows_too(
-    orders: Orders, short_patience: float, wait_until: Wait
+def test_a_question_to_another_pipeline_closes_the_slots_too(
+    orders: RequestQueue, short_patience: float, wait_until: Wait
 ) -> None:
     orders.submit([order(seed) for seed in range(1000)])
     orders.next_bucket(CATS)
@@ -160,12 +160,12 @@ def test_a_question_to_another_pipeline_closes_the_rows_too(
     time.sleep(2 * short_patience)
     assert take(orders, 1) == [0], "its own pipeline's question is answered between forwards"
     orders.ask(DOGS, lambda renderer: renderer.device)
-    wait_until(lambda: take(orders, 1) == [], "the rows are left to drain")
+    wait_until(lambda: take(orders, 1) == [], "the slots are left to drain")
     assert not answer.done()
 
 
 def test_a_pipeline_goes_on_while_it_has_work_until_others_waited_too_long(
-    orders: Orders, short_patience: float, wait_until: Wait
+    orders: RequestQueue, short_patience: float, wait_until: Wait
 ) -> None:
     orders.submit([order(1, DOG), order(2)])
     assert orders.next_pipeline(None, never) == DOGS
@@ -176,7 +176,7 @@ def test_a_pipeline_goes_on_while_it_has_work_until_others_waited_too_long(
     assert orders.next_pipeline(DOGS, never) == CATS
 
 
-def test_a_question_alone_is_work(orders: Orders) -> None:
+def test_a_question_alone_is_work(orders: RequestQueue) -> None:
     orders.ask(DOGS, lambda renderer: renderer.device)
     assert orders.next_pipeline(CATS, never) == DOGS
     assert orders.next_bucket(DOGS) is None
@@ -185,7 +185,7 @@ def test_a_question_alone_is_work(orders: Orders) -> None:
     assert orders.questions(DOGS) == []
 
 
-def test_whoever_waits_for_work_hears_of_it_and_of_the_end(orders: Orders, wait_until: Wait) -> None:
+def test_whoever_waits_for_work_hears_of_it_and_of_the_end(orders: RequestQueue, wait_until: Wait) -> None:
     heard: list[Pipeline | None] = []
     stopped = threading.Event()
 
@@ -205,7 +205,7 @@ def test_whoever_waits_for_work_hears_of_it_and_of_the_end(orders: Orders, wait_
     assert heard == [DOGS, None]
 
 
-def test_a_pipeline_can_be_emptied_of_all_that_waits_for_it(orders: Orders) -> None:
+def test_a_pipeline_can_be_emptied_of_all_that_waits_for_it(orders: RequestQueue) -> None:
     orders.submit([order(seed) for seed in range(3)])
     assert take(orders, 1) == [0]
     orders.submit([order(3), order(4, LARGE), order(5, DOG)])
@@ -221,7 +221,7 @@ def test_a_pipeline_can_be_emptied_of_all_that_waits_for_it(orders: Orders) -> N
 
 
 def test_only_who_was_answered_keeps_the_loaded_pipeline_from_others(
-    orders: Orders, monkeypatch: pytest.MonkeyPatch
+    orders: RequestQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("worker.engine.request_queue.ANSWERED", 0.5)
 

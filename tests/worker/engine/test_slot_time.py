@@ -1,4 +1,4 @@
-"""An image is charged its rows' share of the engine's time, whoever else is in the rows."""
+"""An image is charged its slots' share of the engine's time, whoever else is in the slots."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from worker.engine.engine import Engine, Work
 from worker.engine.instant import InstantRenderer
 from worker.engine.renderer import Bucket, Pipeline
 from worker.engine.request_queue import Order
-from worker.engine.slot_time import RowTime
+from worker.engine.slot_time import SlotTime
 
 PIPELINE = Pipeline("instant", "1", "auto")
-BUCKET = Bucket(PIPELINE, 64, 64, rows=16)
+BUCKET = Bucket(PIPELINE, 64, 64, slots=16)
 
 
 def order(seed: int = 0, deliver: Callable[[Any], None] = lambda outcome: None, **settings: Any) -> Order:
@@ -35,26 +35,26 @@ class Clock:
         return self.now
 
 
-def test_a_guided_image_alone_is_charged_two_of_the_rows() -> None:
+def test_a_guided_image_alone_is_charged_two_of_the_slots() -> None:
     clock, one = Clock(), order()
-    times = RowTime(BUCKET, clock)
+    times = SlotTime(BUCKET, clock)
     for _ in range(10):
         clock.now += 4.0
         times.share_out([one])
     assert times.seconds(one) == pytest.approx(40.0 * 2 / 16)
 
 
-def test_free_rows_are_charged_to_nobody_unless_they_are_left_out_of_the_forward() -> None:
+def test_free_slots_are_charged_to_nobody_unless_they_are_left_out_of_the_forward() -> None:
     clock, one, other = Clock(), order(), order(guidance_scale=1.0)
-    times = RowTime(Bucket(PIPELINE, 64, 64, rows=16, mode="fast"), clock)
+    times = SlotTime(Bucket(PIPELINE, 64, 64, slots=16, mode="fast"), clock)
     clock.now += 6.0
     times.share_out([one, other])
     assert (times.seconds(one), times.seconds(other)) == (4.0, 2.0)
 
 
-def test_images_that_come_and_go_share_all_the_time_that_passes_with_full_rows() -> None:
+def test_images_that_come_and_go_share_all_the_time_that_passes_with_full_slots() -> None:
     clock = Clock()
-    times = RowTime(BUCKET, clock)
+    times = SlotTime(BUCKET, clock)
     inside, charged = [order(seed) for seed in range(8)], 0.0
     for step in range(20):
         clock.now += 1.0 + step % 3
@@ -66,7 +66,7 @@ def test_images_that_come_and_go_share_all_the_time_that_passes_with_full_rows()
 
 def test_pictures_that_wait_to_be_decoded_do_not_make_time_out_of_nothing() -> None:
     clock, inside = Clock(), [order(seed) for seed in range(12)]
-    times = RowTime(BUCKET, clock)
+    times = SlotTime(BUCKET, clock)
     clock.now += 6.0
     times.share_out(inside)
     assert sum(map(times.seconds, inside)) == pytest.approx(6.0)

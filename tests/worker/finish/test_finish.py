@@ -49,7 +49,7 @@ def load(tmp_path, monkeypatch):
     def loaded(*arguments, **options):
         splits = datasets.load_dataset(*arguments, **options, cache_dir=str(tmp_path / "cache"))
         assert list(splits) == ["train"]
-        return sorted(splits["train"], key=lambda row: row["seed"])
+        return sorted(splits["train"], key=lambda record: record["seed"])
 
     return loaded
 
@@ -58,10 +58,10 @@ def colour_of(seed):
     return tuple(random.Random(seed).choices(range(256), k=3))
 
 
-def a_line(seed, text="a fox", *, row_id=None, **settings):
+def a_line(seed, text="a fox", *, record_id=None, **settings):
     columns = settings.pop("columns", {})
     options = {"model": "shapes", "revision": "sha256:" + "ab" * 32, "height": 16, "width": 16, **settings}
-    return Entry(request=ImageRequest(prompt=text, seed=seed, **options), id=row_id, columns=columns)
+    return Entry(request=ImageRequest(prompt=text, seed=seed, **options), id=record_id, columns=columns)
 
 
 def put(output, shard, lines, *, failed=(), flagged=None, column_names=(), job_id="foxes-1", layout="files"):
@@ -116,38 +116,38 @@ def test_load_dataset_gives_every_picture_with_its_caption(output, load, image_f
     put(output, 0, lines[:3])
     put(output, 1, lines[3:])
     finish_output(output, a_report())
-    rows = load(str(output.path))
-    assert [row["text"] for row in rows] == TEXTS
-    assert [row["image_id"] for row in rows] == [line.request.image_id for line in lines]
-    for row in rows:
-        assert row["image"].size == (16, 16)
-        seen = np.asarray(row["image"].convert("RGB")).mean(axis=(0, 1))
-        assert np.abs(seen - colour_of(row["seed"])).max() < 4
+    records = load(str(output.path))
+    assert [record["text"] for record in records] == TEXTS
+    assert [record["image_id"] for record in records] == [line.request.image_id for line in lines]
+    for record in records:
+        assert record["image"].size == (16, 16)
+        seen = np.asarray(record["image"].convert("RGB")).mean(axis=(0, 1))
+        assert np.abs(seen - colour_of(record["seed"])).max() < 4
 
 
 def test_load_dataset_reads_columns_that_only_some_shards_and_lines_have(output, load):
     columns = {"split": "test", "weight": 2, "tags": ["a", "b"], "box": {"x": 1, "y": [2.5]}}
     wide = {"column_names": list(columns)}
     put(output, 0, [a_line(0), a_line(1)])
-    put(output, 1, [a_line(2, row_id="line", columns=columns), a_line(3)], **wide, job_id="foxes-2")
+    put(output, 1, [a_line(2, record_id="line", columns=columns), a_line(3)], **wide, job_id="foxes-2")
     put(output, 2, [a_line(4, init_latents="f" * 64)], flagged="one flat colour", job_id="foxes-3")
     put(output, 3, [a_line(5, columns={"weight": 0.5, "tags": []})], **wide, job_id="foxes-4")
     put(output, 4, [a_line(6)], failed=[0], job_id="foxes-5")
     finish_output(output, a_report())
-    rows = load(str(output.path))
-    assert [row["seed"] for row in rows] == [0, 1, 2, 3, 4, 5]
-    assert [row["flagged"] for row in rows] == [None, None, None, None, "one flat colour", None]
-    assert [row["init_latents"] for row in rows] == [None, None, None, None, "f" * 64, None]
-    assert [row["id"] for row in rows] == [None, None, "line", None, None, None]
-    assert {name: rows[2][name] for name in columns} == columns
-    assert [row["weight"] for row in rows] == [None, None, 2.0, None, None, 0.5]
-    assert rows[2]["rendered_versions"] == {"torch": "2.13.0"}
+    records = load(str(output.path))
+    assert [record["seed"] for record in records] == [0, 1, 2, 3, 4, 5]
+    assert [record["flagged"] for record in records] == [None, None, None, None, "one flat colour", None]
+    assert [record["init_latents"] for record in records] == [None, None, None, None, "f" * 64, None]
+    assert [record["id"] for record in records] == [None, None, "line", None, None, None]
+    assert {name: records[2][name] for name in columns} == columns
+    assert [record["weight"] for record in records] == [None, None, 2.0, None, None, 0.5]
+    assert records[2]["rendered_versions"] == {"torch": "2.13.0"}
 
 
 def test_load_dataset_reads_an_output_of_one_picture(output, load):
     put(output, 0, [a_line(7)])
     finish_output(output, a_report())
-    assert [row["seed"] for row in load(str(output.path))] == [7]
+    assert [record["seed"] for record in load(str(output.path))] == [7]
 
 
 def test_load_dataset_reads_a_uniform_output_without_its_card_too(output, load):
@@ -156,8 +156,8 @@ def test_load_dataset_reads_a_uniform_output_without_its_card_too(output, load):
     finish_output(output, a_report())
     assert (output.path / "failures.jsonl").exists()
     (output.path / "README.md").unlink()
-    assert [row["seed"] for row in load(str(output.path))] == [0, 1, 2]
-    assert [row["seed"] for row in load("imagefolder", data_dir=str(output.path))] == [0, 1, 2]
+    assert [record["seed"] for record in load(str(output.path))] == [0, 1, 2]
+    assert [record["seed"] for record in load("imagefolder", data_dir=str(output.path))] == [0, 1, 2]
 
 
 def test_job_json_says_what_was_asked_how_it_ended_and_what_the_output_holds(output):

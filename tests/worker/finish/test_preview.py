@@ -31,7 +31,7 @@ def test_what_is_shown_is_spread_over_everything():
     assert set(np.diff(shown)) == {10_000}
 
 
-def test_pictures_stand_in_rows_in_their_order():
+def test_pictures_stand_in_records_in_their_order():
     colours = [(200, 0, 0), (0, 200, 0), (0, 0, 200), (200, 200, 0)]
     sheet = opened(sheet_of(colours))
     assert sheet.format == "JPEG"

@@ -13,12 +13,12 @@ import pytest
 
 from jobs.errors import SettingsError
 from jobs.settings import Settings, load_settings
-from worker.host.gpus import Gpu, GpusClaimed, Seat, claim, list_gpus
+from worker.host.gpus import Device, Gpu, GpusClaimed, claim, list_gpus
 
 ROOT = Path(__file__).parents[3]
 A, B, C = (f"GPU-0000000{digit}-aaaa-bbbb-cccc-dddddddddddd" for digit in "abc")
 
-Claim = Callable[..., list[Seat]]
+Claim = Callable[..., list[Device]]
 
 
 @pytest.fixture
@@ -47,17 +47,17 @@ def three_gpus(fake_smi: Callable[[str], None]) -> None:
 
 @pytest.fixture
 def claimed() -> Iterator[Claim]:
-    """`claim` whose seats are given up at the end."""
-    seats: list[Seat] = []
+    """`claim` whose devices are given up at the end."""
+    devices: list[Device] = []
 
-    def call(gpus: str, name: str = "host", patience: float = 0.0) -> list[Seat]:
+    def call(gpus: str, name: str = "host", patience: float = 0.0) -> list[Device]:
         got = claim(gpus, name, load_settings(), patience)
-        seats.extend(got)
+        devices.extend(got)
         return got
 
     yield call
-    for seat in seats:
-        seat.give_up()
+    for device in devices:
+        device.give_up()
 
 
 @pytest.fixture
@@ -68,8 +68,8 @@ def other_process(tmp_path: Path) -> Iterator[Callable[[str], subprocess.Popen[b
     def start(gpus: str) -> subprocess.Popen[bytes]:
         code = (
             "import sys, time; from jobs.settings import load_settings; from worker.host.gpus import claim\n"
-            f"seats = claim({gpus!r}, 'host', load_settings())\n"
-            "print([seat.name for seat in seats], flush=True); time.sleep(1000)"
+            f"devices = claim({gpus!r}, 'host', load_settings())\n"
+            "print([device.name for device in devices], flush=True); time.sleep(1000)"
         )
         process = subprocess.Popen(
             [sys.executable, "-c", code],
@@ -90,14 +90,14 @@ def _first_line(process: subprocess.Popen[bytes]) -> bytes:
     return process.stdout.readline()
 
 
-def _names(seats: list[Seat]) -> list[str]:
-    return [seat.name for seat in seats]
+def _names(devices: list[Device]) -> list[str]:
+    return [device.name for device in devices]
 
 
 @pytest.mark.usefixtures("three_gpus")
 def test_all_claims_every_gpu_and_pins_each_by_its_uuid(claimed: Claim) -> None:
-    seats = claimed("all")
-    assert [(seat.name, seat.gpu, seat.cuda_visible_devices) for seat in seats] == [
+    devices = claimed("all")
+    assert [(device.name, device.gpu, device.cuda_visible_devices) for device in devices] == [
         ("gpu0", Gpu(0, A), A),
         ("gpu1", Gpu(1, B), B),
         ("gpu2", Gpu(2, C), C),
@@ -134,10 +134,10 @@ def test_workers_that_want_any_gpu_get_one_each(
 
 @pytest.mark.usefixtures("three_gpus")
 def test_the_lock_lasts_as_long_as_a_child_that_inherited_it(claimed: Claim) -> None:
-    seat = claim("2", "host", load_settings())[0]
-    child = subprocess.Popen(["/bin/sleep", "1000"], pass_fds=(seat.lock,))
+    device = claim("2", "host", load_settings())[0]
+    child = subprocess.Popen(["/bin/sleep", "1000"], pass_fds=(device.lock,))
     try:
-        seat.give_up()
+        device.give_up()
         with pytest.raises(GpusClaimed):
             claimed("2")
     finally:
@@ -170,8 +170,10 @@ def test_a_name_that_celery_could_not_carry_is_refused(claimed: Claim) -> None:
 def test_without_a_gpu_all_gives_one_seat_on_the_cpu_and_says_so(
     fake_smi: Callable[[str], None], claimed: Claim, caplog: pytest.LogCaptureFixture
 ) -> None:
-    seats = claimed("all")
-    assert [(seat.name, seat.gpu, seat.cuda_visible_devices) for seat in seats] == [("cpu0", None, "")]
+    devices = claimed("all")
+    assert [(device.name, device.gpu, device.cuda_visible_devices) for device in devices] == [
+        ("cpu0", None, "")
+    ]
     assert "no NVIDIA GPU is here: rendering on the CPU" in caplog.text
     with pytest.raises(SettingsError, match=r"there is no GPU 0 \(there are: none\)"):
         claimed("0")

@@ -50,7 +50,7 @@ time.sleep(1000)
 SUPERVISOR = """
 import json, os, sys
 from jobs.errors import ImagemillError
-from worker.supervisor import Pace, run_worker
+from worker.host.supervisor import Pace, run_worker
 
 here, options, pace = sys.argv[1], json.loads(sys.argv[2]), Pace(**json.loads(sys.argv[3]))
 def stand_in(node, slots, level):
@@ -175,7 +175,14 @@ def test_each_gpu_gets_one_process_with_its_settings_in_the_environment(
     host: Host, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("imagemill_rows", "3")
-    host.start(url, models=["shapes", "org/model"], rows=8, mixed_hardware=True, slots=4, log_format="json")
+    host.start(
+        url,
+        models=["shapes", "org/model"],
+        batch_size=8,
+        mixed_hardware=True,
+        concurrency=4,
+        log_format="json",
+    )
     starts = sorted(host.starts(2), key=lambda start: str(start["node"]))
     assert [(s["node"], s["slots"], s["level"]) for s in starts] == [
         ("gpu0@host", "4", "INFO"),
@@ -185,9 +192,9 @@ def test_each_gpu_gets_one_process_with_its_settings_in_the_environment(
     for start in starts:
         assert start["env"]["IMAGEMILL_REDIS_URL"] == url
         assert start["env"]["IMAGEMILL_MODELS"] == "shapes,org/model"
-        assert start["env"]["IMAGEMILL_ROWS"] == "8"
+        assert start["env"]["IMAGEMILL_BATCH_SIZE"] == "8"
         assert start["env"]["IMAGEMILL_MIXED_HARDWARE"] == "1"
-        assert start["env"]["IMAGEMILL_TASK_SLOTS"] == "4"
+        assert start["env"]["IMAGEMILL_CONCURRENCY"] == "4"
         assert start["env"]["IMAGEMILL_LOG_FORMAT"] == "json"
         assert "LIFELINE_FD" not in start["env"], "a child's own children must not take it for theirs"
     password = urlsplit(url).password
@@ -203,7 +210,7 @@ def test_each_gpu_gets_one_process_with_its_settings_in_the_environment(
 def test_a_process_that_is_killed_is_started_again_and_the_other_left_alone(host: Host, url: str) -> None:
     host.start(url)
     first = host.starts(2)
-    unsaid = {"IMAGEMILL_ROWS", "IMAGEMILL_MIXED_HARDWARE"}
+    unsaid = {"IMAGEMILL_BATCH_SIZE", "IMAGEMILL_MIXED_HARDWARE"}
     assert not any(unsaid & set(start["env"]) for start in first), "a worker would not measure"
     victim = next(start for start in first if start["node"] == "gpu1@host")
     os.kill(victim["pid"], signal.SIGKILL)
@@ -229,7 +236,7 @@ def test_a_process_that_was_healthy_starts_again_with_the_first_pause(host: Host
     assert set(said) == {"0.05 s"}
 
 
-def test_five_refusals_in_a_row_end_the_supervisor_with_their_status(host: Host, url: str) -> None:
+def test_five_refusals_in_a_slot_end_the_supervisor_with_their_status(host: Host, url: str) -> None:
     host.start(url, {"cpu0": "refuse"}, gpu_choice="none")
     assert host.wait() == 2
     assert len(host.starts(5)) == 5
@@ -299,14 +306,14 @@ def test_no_process_is_left_when_the_supervisors_own_parent_is_killed_with_9(hos
 
 
 def test_the_gpus_of_a_host_are_claimed_once_and_a_second_supervisor_says_so(host: Host, url: str) -> None:
-    seats = gpus.claim("0,1", "other", load_settings())
+    devices = gpus.claim("0,1", "other", load_settings())
     try:
         host.start(url, pace={"orphan_grace": 0.0})
         assert host.wait() != 0
         assert "GpusClaimed: --gpus: every GPU of this host (0, 1) is claimed by another worker" in host.log
     finally:
-        for seat in seats:
-            seat.give_up()
+        for device in devices:
+            device.give_up()
 
 
 def test_a_wrong_password_is_an_error_that_does_not_show_it(host: Host, url: str) -> None:

@@ -1,4 +1,4 @@
-"""The keeper renews what is held, tells what became of it, and does the ledger's housekeeping."""
+"""The heartbeat renews what is held, tells what became of it, and does the ledger's housekeeping."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jobs.ledger import redis_keys
 from jobs.ledger.job import Claim, LeaseState
 from jobs.ledger.ledger import Ledger
 from producer.embedded_redis import EmbeddedRedis
-from worker.lease.heartbeat import Keeper
+from worker.lease.heartbeat import Heartbeat
 
 Submit = Callable[..., str]
 Wait = Callable[..., None]
@@ -23,13 +23,13 @@ LEASE = 0.6
 
 
 @pytest.fixture
-def begin() -> Iterator[Callable[..., Keeper]]:
-    """Starts a keeper; it is stopped at the end."""
-    keepers: list[Keeper] = []
+def begin() -> Iterator[Callable[..., Heartbeat]]:
+    """Starts a heartbeat; it is stopped at the end."""
+    keepers: list[Heartbeat] = []
 
-    def start(ledger: Ledger, top_up: Callable[[int], None] = lambda _count: None) -> Keeper:
+    def start(ledger: Ledger, top_up: Callable[[int], None] = lambda _count: None) -> Heartbeat:
         keepers.append(
-            Keeper(
+            Heartbeat(
                 ledger,
                 "w1",
                 lease=LEASE,
@@ -42,11 +42,11 @@ def begin() -> Iterator[Callable[..., Keeper]]:
         return keepers[-1]
 
     yield start
-    for keeper in keepers:
-        keeper.stop()
+    for heartbeat in keepers:
+        heartbeat.stop()
 
 
-Begin = Callable[..., Keeper]
+Begin = Callable[..., Heartbeat]
 
 
 def claim(ledger: Ledger, worker: str = "w1", lease: float = LEASE) -> Claim:
@@ -60,8 +60,8 @@ def test_what_is_held_outlives_its_lease_and_what_is_dropped_does_not(
 ) -> None:
     job_id = submit_job()
     held = claim(ledger)
-    keeper = begin(ledger)
-    keeper.hold(held)
+    heartbeat = begin(ledger)
+    heartbeat.hold(held)
     client = redis.Redis.from_url(redis_server.url)
 
     def expiry() -> float:
@@ -70,10 +70,10 @@ def test_what_is_held_outlives_its_lease_and_what_is_dropped_does_not(
 
     first = expiry()
     wait_until(lambda: expiry() > first + 3 * LEASE, "it was renewed over three leases")
-    assert keeper.state(held) == "held"
-    keeper.drop(held)
-    wait_until(lambda: ledger.status(job_id).shards_ready == 1, "it runs out and the keeper puts it back")
-    assert keeper.state(held) == "lost"
+    assert heartbeat.state(held) == "held"
+    heartbeat.drop(held)
+    wait_until(lambda: ledger.status(job_id).shards_ready == 1, "it runs out and the heartbeat puts it back")
+    assert heartbeat.state(held) == "lost"
 
 
 def test_a_claim_of_another_attempt_is_told_as_lost(
@@ -81,11 +81,11 @@ def test_a_claim_of_another_attempt_is_told_as_lost(
 ) -> None:
     submit_job()
     held = claim(ledger)
-    keeper = begin(ledger)
-    keeper.hold(held)
+    heartbeat = begin(ledger)
+    heartbeat.hold(held)
     ledger.release(held)
     taken = claim(ledger, "w2", lease=30)
-    wait_until(lambda: keeper.state(held) == "lost", "the renewal says so")
+    wait_until(lambda: heartbeat.state(held) == "lost", "the renewal says so")
     assert ledger.renew({taken: []}, 30) == ["held"]
 
 
@@ -94,10 +94,10 @@ def test_a_claim_of_a_cancelled_job_is_told_as_ending(
 ) -> None:
     job_id = submit_job()
     held = claim(ledger)
-    keeper = begin(ledger)
-    keeper.hold(held)
+    heartbeat = begin(ledger)
+    heartbeat.hold(held)
     ledger.control(job_id, "cancel")
-    wait_until(lambda: keeper.state(held) == "ending", "the renewal says so")
+    wait_until(lambda: heartbeat.state(held) == "ending", "the renewal says so")
 
 
 def test_others_dead_leases_are_reaped(
@@ -112,15 +112,15 @@ def test_others_dead_leases_are_reaped(
 def test_the_heart_beats_with_the_workers_facts_until_it_stops(
     ledger: Ledger, begin: Begin, wait_until: Wait
 ) -> None:
-    keeper = begin(ledger)
+    heartbeat = begin(ledger)
     wait_until(ledger.workers, "the worker is listed")
     assert ledger.workers() == {"w1": {"slots": "2", "notice": "no space left"}}
-    keeper.stop()
+    heartbeat.stop()
     assert ledger.workers() == {}
 
 
 def test_a_keeper_that_never_started_can_be_stopped(ledger: Ledger) -> None:
-    Keeper(ledger, "w1", lease=1, models=(), facts=dict, top_up=lambda _count: None).stop()
+    Heartbeat(ledger, "w1", lease=1, models=(), facts=dict, top_up=lambda _count: None).stop()
 
 
 def test_it_tops_up_when_claims_wait_and_no_wake_up_does(
@@ -150,14 +150,14 @@ def test_a_top_up_that_hangs_holds_no_renewal_up_and_is_not_sent_twice(
         go_on.wait(20)
 
     try:
-        keeper = begin(ledger, hang)
+        heartbeat = begin(ledger, hang)
         held = claim(ledger, lease=LEASE)
-        keeper.hold(held)
+        heartbeat.hold(held)
         wait_until(lambda: sent, "it tops up")
         until = time.monotonic() + 3 * LEASE
         wait_until(lambda: time.monotonic() > until, "three leases pass")
         assert ledger.reap() == 0
-        assert keeper.state(held) == "held"
+        assert heartbeat.state(held) == "held"
         assert ledger.status(job_id).shards_leased == 1
         assert len(sent) == 1
     finally:
@@ -173,25 +173,27 @@ def test_it_tops_up_nothing_while_there_is_nothing_to_claim(
     assert topped == []
 
 
-def test_what_enters_the_rows_is_told_at_once_and_not_at_the_next_round(
+def test_what_enters_the_slots_is_told_at_once_and_not_at_the_next_round(
     redis_server: EmbeddedRedis, begin: Begin, wait_until: Wait, submit_job: Submit
 ) -> None:
     ledger = Counting(redis_server.url)
     job_id = submit_job()
     held = claim(ledger, lease=30)
-    keeper = begin(ledger)
-    rows: list[int] = []
-    keeper.hold(held)
-    keeper.list_in_flight(held, lambda: rows)
+    heartbeat = begin(ledger)
+    slots: list[int] = []
+    heartbeat.hold(held)
+    heartbeat.list_in_flight(held, lambda: slots)
     for expected in ([3], [3, 1], []):
-        rows[:] = expected
+        slots[:] = expected
         ledger.houses = 0
-        keeper.images_entered()
-        wait_until(lambda expected=expected: rows_of(ledger, job_id) == expected, f"{expected} is told", 0.15)
+        heartbeat.images_entered()
+        wait_until(
+            lambda expected=expected: slots_of(ledger, job_id) == expected, f"{expected} is told", 0.15
+        )
         assert ledger.houses <= 1
 
 
-def rows_of(ledger: Ledger, job_id: str) -> list[int]:
+def slots_of(ledger: Ledger, job_id: str) -> list[int]:
     lease = json.loads(ledger._redis.hget(redis_keys.job(job_id, "leased"), "0"))
     return list(lease.get("rows", []))
 
@@ -231,10 +233,10 @@ def test_it_outlives_an_outage_and_even_a_defect_and_says_each_once(
     ledger.errors = (away, away, away, ZeroDivisionError("a defect"))
     job_id = submit_job()
     held = claim(ledger, lease=30)
-    keeper = begin(ledger)
-    keeper.hold(held)
+    heartbeat = begin(ledger)
+    heartbeat.hold(held)
     wait_until(ledger.workers, "it goes on after five rounds")
-    assert keeper.state(held) == "held"
+    assert heartbeat.state(held) == "held"
     assert ledger.status(job_id).shards_leased == 1
     assert caplog.text.count("Redis does not answer; trying on") == 1
     assert caplog.text.count("ZeroDivisionError: a defect") == 1

@@ -16,7 +16,7 @@ CLAIM = Claim("shard", "cats-1", "incarnation", "3", "000001-aa", b"")
 
 
 class Told:
-    """A ledger and a keeper that write down what they are told."""
+    """A ledger and a heartbeat that write down what they are told."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, ...]] = []
@@ -60,7 +60,7 @@ def told() -> Told:
 
 def a_lease(told: Told, stop: threading.Event | None = None) -> Lease:
     event = threading.Event() if stop is None else stop
-    return Lease(CLAIM, ledger=told, keeper=told, worker="w1", stop=event)  # type: ignore[arg-type]
+    return Lease(CLAIM, ledger=told, heartbeat=told, worker="w1", stop=event)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""How many rows a job's forwards have: real ledger and engine; only the device is a stand-in."""
+"""How many slots a job's forwards have: real ledger and engine; only the device is a stand-in."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from worker.engine.engine import Engine
 from worker.engine.instant import InstantRenderer
 from worker.engine.renderer import AskedT, Bucket, OutOfMemory, Pipeline, Source
 from worker.engine.request_queue import Order, Outcome
-from worker.lease.heartbeat import Keeper
+from worker.lease.heartbeat import Heartbeat
 from worker.lease.lease import GiveBack, Lease
 from worker.shard.buckets import Buckets
 
@@ -29,21 +29,21 @@ WIDE = ImageRequest(prompt="a fox", seed=0, height=64, width=128, model="instant
 
 
 class Card(InstantRenderer):
-    """A device that measures `best` rows and has memory for `room`."""
+    """A device that measures `best` slots and has memory for `room`."""
 
     def __init__(self, device: str, best: int, room: int) -> None:
         super().__init__(0)
         self.device, self._best, self._room = device, best, room
         self.measured: list[tuple[int, int]] = []
 
-    def measure_rows(self, height: int, width: int) -> int:
+    def measure_slots(self, height: int, width: int) -> int:
         self.measured.append((height, width))
         return self._best
 
     def render(self, bucket: Bucket, source: Source[AskedT], stop: Callable[[], bool]) -> Iterator[Any]:
-        if bucket.rows > self._room:
-            source.take(bucket.rows)
-            raise OutOfMemory(f"no room for {bucket.rows} rows")
+        if bucket.slots > self._room:
+            source.take(bucket.slots)
+            raise OutOfMemory(f"no room for {bucket.slots} slots")
         yield from super().render(bucket, source, stop)
 
 
@@ -59,7 +59,9 @@ class Machine:
         self.loading.set()
         self.engine = Engine(self._load, writers=1)
         self.engine.start()
-        self.keeper = Keeper(ledger, device, lease=30, models=(), facts=dict, top_up=lambda _count: None)
+        self.heartbeat = Heartbeat(
+            ledger, device, lease=30, models=(), facts=dict, top_up=lambda _count: None
+        )
         self.stop = threading.Event()
 
     def _load(self, _pipeline: Pipeline) -> Card:
@@ -69,12 +71,12 @@ class Machine:
     def claim(self) -> Claim:
         found = self.ledger.claim("w", lease=30, loaded="", idle=9, load_time=0, models=())
         assert found is not None
-        self.keeper.hold(found)
+        self.heartbeat.hold(found)
         return found
 
     def buckets(self, claim: Claim | None = None) -> Buckets:
         held = self.claim() if claim is None else claim
-        lease = Lease(held, ledger=self.ledger, keeper=self.keeper, worker="w", stop=self.stop)
+        lease = Lease(held, ledger=self.ledger, heartbeat=self.heartbeat, worker="w", stop=self.stop)
         spec = self.ledger.spec(held.job_id)
         return Buckets(lease, spec, self.engine, self._settings, with_space=lambda write: write())
 
@@ -131,7 +133,7 @@ def test_the_first_answer_holds_for_every_worker_of_a_job(machine: Start, submit
     submit_job(2)
     first, second = machine(best=8), machine(best=32)
     bucket = first.buckets().of(SQUARE)
-    assert bucket == Bucket(Pipeline("instant", "instant-1", "auto"), 64, 64, rows=8, mode="exact")
+    assert bucket == Bucket(Pipeline("instant", "instant-1", "auto"), 64, 64, slots=8, mode="exact")
     assert second.buckets().of(SQUARE) == bucket
     assert (first.card.measured, second.card.measured) == ([(64, 64)], [])
 
@@ -154,51 +156,51 @@ def test_what_was_measured_is_remembered_for_the_next_job_of_the_same_kind(
     same, other = machine(best=32), machine("other card", best=4)
     found = [same.claim(), same.claim()]
     of_job = {claim.job_id: claim for claim in found}
-    assert same.buckets(of_job["b-1"]).of(SQUARE).rows == 8
+    assert same.buckets(of_job["b-1"]).of(SQUARE).slots == 8
     assert same.card.measured == []
-    assert same.buckets(of_job["c-1"]).of(SQUARE).rows == 32
+    assert same.buckets(of_job["c-1"]).of(SQUARE).slots == 32
     submit_job(1, output="d", name="d")
-    assert other.buckets().of(SQUARE).rows == 4
+    assert other.buckets().of(SQUARE).slots == 4
 
 
-def test_rows_that_are_asked_for_are_taken_unmeasured_and_not_remembered(
+def test_slots_that_are_asked_for_are_taken_unmeasured_and_not_remembered(
     machine: Start, submit_job: Submit
 ) -> None:
     submit_job(2, output="a", name="a")
-    asking, joining = machine(rows=6), machine(best=32)
-    assert asking.buckets().of(SQUARE).rows == 6
+    asking, joining = machine(batch_size=6), machine(best=32)
+    assert asking.buckets().of(SQUARE).slots == 6
     assert asking.card.measured == []
-    assert joining.buckets().of(SQUARE).rows == 6
+    assert joining.buckets().of(SQUARE).slots == 6
     submit_job(1, output="b", name="b")
-    assert joining.buckets().of(SQUARE).rows == 32
+    assert joining.buckets().of(SQUARE).slots == 32
     assert joining.card.measured == [(64, 64)]
 
 
-def test_rows_that_are_asked_for_yield_to_those_of_the_job_with_one_warning(
+def test_slots_that_are_asked_for_yield_to_those_of_the_job_with_one_warning(
     machine: Start, submit_job: Submit, caplog: pytest.LogCaptureFixture
 ) -> None:
     submit_job(3)
-    machine(rows=6).buckets().of(SQUARE)
+    machine(batch_size=6).buckets().of(SQUARE)
     assert warnings(caplog) == []
-    asking = machine(rows=10)
+    asking = machine(batch_size=10)
     for _shard in range(2):
-        assert asking.buckets().of(SQUARE).rows == 6
+        assert asking.buckets().of(SQUARE).slots == 6
     [told] = warnings(caplog)
-    assert "--rows 10 is not taken" in told
-    assert "6 rows" in told
+    assert "--batch-size 10 is not taken" in told
+    assert "6 slots" in told
 
 
-def test_with_mixed_hardware_rows_that_are_asked_for_are_taken_whatever_the_job_has(
+def test_with_mixed_hardware_slots_that_are_asked_for_are_taken_whatever_the_job_has(
     machine: Start, submit_job: Submit, caplog: pytest.LogCaptureFixture
 ) -> None:
     submit_job(3)
-    machine(rows=6).buckets().of(SQUARE)
-    assert machine(rows=10, mixed_hardware=True).buckets().of(SQUARE).rows == 10
-    assert machine(best=32).buckets().of(SQUARE).rows == 6
+    machine(batch_size=6).buckets().of(SQUARE)
+    assert machine(batch_size=10, mixed_hardware=True).buckets().of(SQUARE).slots == 10
+    assert machine(best=32).buckets().of(SQUARE).slots == 6
     assert warnings(caplog) == []
 
 
-def test_an_output_goes_on_with_its_rows_when_redis_is_gone(
+def test_an_output_goes_on_with_its_slots_when_redis_is_gone(
     machine: Start, ledger: Ledger, submit_job: Submit
 ) -> None:
     submit_job(1, name="a")
@@ -207,15 +209,15 @@ def test_an_output_goes_on_with_its_rows_when_redis_is_gone(
     submit_job(1, name="b")
     again = machine(best=32)
     buckets = again.buckets()
-    assert (buckets.of(SQUARE).rows, buckets.of(WIDE).rows) == (8, 32)
+    assert (buckets.of(SQUARE).slots, buckets.of(WIDE).slots) == (8, 32)
     assert again.card.measured == [(64, 128)]
     ledger._redis.flushall()
     submit_job(1, name="c")
     buckets = machine(best=2).buckets()
-    assert (buckets.of(SQUARE).rows, buckets.of(WIDE).rows) == (8, 32)
+    assert (buckets.of(SQUARE).slots, buckets.of(WIDE).slots) == (8, 32)
 
 
-def test_an_outputs_rows_are_those_of_a_device_and_a_model(
+def test_an_outputs_slots_are_those_of_a_device_and_a_model(
     machine: Start, ledger: Ledger, submit_job: Submit
 ) -> None:
     submit_job(1)
@@ -223,10 +225,10 @@ def test_an_outputs_rows_are_those_of_a_device_and_a_model(
     for device, revision in (("card B", "instant-1"), ("card A", "instant-2")):
         ledger._redis.flushall()
         submit_job(1, revision=revision)
-        assert machine(device, best=32).buckets().of(SQUARE).rows == 32
+        assert machine(device, best=32).buckets().of(SQUARE).slots == 32
 
 
-def test_an_outputs_rows_come_before_what_another_job_measured_and_are_not_remembered(
+def test_an_outputs_slots_come_before_what_another_job_measured_and_are_not_remembered(
     machine: Start, ledger: Ledger, submit_job: Submit
 ) -> None:
     submit_job(1, output="a", name="a")
@@ -236,29 +238,29 @@ def test_an_outputs_rows_come_before_what_another_job_measured_and_are_not_remem
     one = machine(best=32)
     one.buckets().of(SQUARE)
     submit_job(1, output="a", name="a")
-    assert one.buckets().of(SQUARE).rows == 8
+    assert one.buckets().of(SQUARE).slots == 8
     submit_job(1, output="c", name="c")
-    assert one.buckets().of(SQUARE).rows == 32
+    assert one.buckets().of(SQUARE).slots == 32
 
 
-def test_rows_that_are_asked_for_override_an_outputs_with_a_warning_and_change_them_not(
+def test_slots_that_are_asked_for_override_an_outputs_with_a_warning_and_change_them_not(
     machine: Start, ledger: Ledger, submit_job: Submit, caplog: pytest.LogCaptureFixture
 ) -> None:
     submit_job(1)
     machine(best=8).buckets().of(SQUARE)
     ledger._redis.flushall()
     submit_job(1)
-    assert machine(rows=4).buckets().of(SQUARE).rows == 4
+    assert machine(batch_size=4).buckets().of(SQUARE).slots == 4
     [told] = warnings(caplog)
-    assert "--rows 4 is taken" in told
-    assert "8 rows" in told
+    assert "--batch-size 4 is taken" in told
+    assert "8 slots" in told
     ledger._redis.flushall()
     submit_job(1)
-    assert machine(best=32).buckets().of(SQUARE).rows == 8
+    assert machine(best=32).buckets().of(SQUARE).slots == 8
 
 
 @pytest.mark.parametrize("written", ["{", "[1]", '[{"rows": 0}]', '[{"rows": 4}]'])
-def test_rows_of_an_output_that_cannot_be_read_are_told_with_the_file_and_the_remedy(
+def test_slots_of_an_output_that_cannot_be_read_are_told_with_the_file_and_the_remedy(
     machine: Start, submit_job: Submit, tmp_path: Path, written: str
 ) -> None:
     submit_job(1)
@@ -288,7 +290,7 @@ def test_another_kind_of_device_is_refused_by_name_with_the_remedy_and_measures_
 ) -> None:
     job_id = submit_job(2)
     machine("card A").buckets().of(SQUARE)
-    other = machine("card B", rows=4)
+    other = machine("card B", batch_size=4)
     with pytest.raises(OtherHardware) as caught:
         other.buckets().of(SQUARE)
     told = str(caught.value)
@@ -296,19 +298,19 @@ def test_another_kind_of_device_is_refused_by_name_with_the_remedy_and_measures_
     assert other.card.measured == []
 
 
-def test_with_mixed_hardware_it_joins_with_rows_of_its_own_and_locks_nobody_out(
+def test_with_mixed_hardware_it_joins_with_slots_of_its_own_and_locks_nobody_out(
     machine: Start, submit_job: Submit
 ) -> None:
     submit_job(4)
     first, joining = machine("card A", best=8), machine("card B", best=4, mixed_hardware=True)
     first.buckets().of(SQUARE)
-    assert joining.buckets().of(SQUARE).rows == 4
-    assert joining.buckets().of(WIDE).rows == 4
+    assert joining.buckets().of(SQUARE).slots == 4
+    assert joining.buckets().of(WIDE).slots == 4
     # The worker that began the job goes on with a size that only the other had so far.
-    assert first.buckets().of(WIDE).rows == 8
+    assert first.buckets().of(WIDE).slots == 8
 
 
-def test_rows_the_memory_has_no_room_for_are_capped_in_the_job_and_nowhere_else(
+def test_slots_the_memory_has_no_room_for_are_capped_in_the_job_and_nowhere_else(
     machine: Start, ledger: Ledger, submit_job: Submit
 ) -> None:
     submit_job(2, output="a", name="a")
@@ -318,13 +320,13 @@ def test_rows_the_memory_has_no_room_for_are_capped_in_the_job_and_nowhere_else(
     outcome = small.render(bucket)
     assert outcome.rendered_by.rows == 4  # type: ignore[union-attr]
     buckets.tell_caps()
-    assert large.buckets().of(SQUARE).rows == 4
+    assert large.buckets().of(SQUARE).slots == 4
     submit_job(1, output="b", name="b")
-    assert large.buckets().of(SQUARE).rows == 16
+    assert large.buckets().of(SQUARE).slots == 16
     assert large.card.measured == []
     ledger._redis.flushall()
     submit_job(1, output="a", name="a")
-    assert machine(best=64).buckets().of(SQUARE).rows == 16
+    assert machine(best=64).buckets().of(SQUARE).slots == 16
 
 
 def test_a_cap_that_does_not_reach_the_ledger_hides_nothing(
@@ -336,7 +338,7 @@ def test_a_cap_that_does_not_reach_the_ledger_hides_nothing(
     one.render(buckets.of(SQUARE))
     ledger._redis.flushall()
     buckets.tell_caps()
-    assert "only 4 rows fit" in warnings(caplog)[-1]
+    assert "only 4 slots fit" in warnings(caplog)[-1]
 
 
 def test_where_nothing_ran_out_no_cap_is_told(machine: Start, submit_job: Submit) -> None:
@@ -345,17 +347,17 @@ def test_where_nothing_ran_out_no_cap_is_told(machine: Start, submit_job: Submit
     buckets = one.buckets()
     one.render(buckets.of(SQUARE))
     buckets.tell_caps()
-    assert one.buckets().of(SQUARE).rows == 16
+    assert one.buckets().of(SQUARE).slots == 16
 
 
 def test_a_lost_lease_settles_nothing(machine: Start, ledger: Ledger, submit_job: Submit) -> None:
     submit_job(1)
     late = machine(best=8)
     buckets = late.buckets()
-    ledger.release(next(iter(late.keeper._states)))
+    ledger.release(next(iter(late.heartbeat._states)))
     with pytest.raises(LeaseLost):
         buckets.of(SQUARE)
-    assert machine(best=32).buckets().of(SQUARE).rows == 32
+    assert machine(best=32).buckets().of(SQUARE).slots == 32
 
 
 def test_a_worker_that_is_told_to_stop_waits_for_no_model_to_load(machine: Start, submit_job: Submit) -> None:

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from jobs.errors import OutputError
-from jobs.ledger.job import RowsKey
+from jobs.ledger.job import SlotsKey
 from jobs.output.output import Output
-from worker.shard.settled_slots import keep_rows, settled_rows
+from worker.shard.settled_slots import keep_slots, settled_slots
 
-SIZE = RowsKey("card", "bf16", "sha256:1", 512, 768)
+SIZE = SlotsKey("card", "bf16", "sha256:1", 512, 768)
 
 
 @pytest.fixture
@@ -20,25 +20,25 @@ def output(tmp_path: Path) -> Output:
     return output
 
 
-def test_the_first_rows_of_a_kind_and_size_stay(output: Output) -> None:
-    assert settled_rows(output, SIZE) is None
-    keep_rows(output, SIZE, 8)
-    keep_rows(output, SIZE, 32)
-    assert settled_rows(output, SIZE) == 8
+def test_the_first_slots_of_a_kind_and_size_stay(output: Output) -> None:
+    assert settled_slots(output, SIZE) is None
+    keep_slots(output, SIZE, 8)
+    keep_slots(output, SIZE, 32)
+    assert settled_slots(output, SIZE) == 8
 
 
 @pytest.mark.parametrize(
     "other", [{"device": "cpu"}, {"precision": "fp32"}, {"revision": "2"}, {"height": 64}, {"width": 64}]
 )
-def test_what_bytes_and_speed_depend_on_has_rows_of_its_own(output: Output, other: dict[str, str]) -> None:
+def test_what_bytes_and_speed_depend_on_has_slots_of_its_own(output: Output, other: dict[str, str]) -> None:
     another = replace(SIZE, **other)  # type: ignore[arg-type]
-    keep_rows(output, SIZE, 8)
-    assert settled_rows(output, another) is None
-    keep_rows(output, another, 32)
-    assert (settled_rows(output, SIZE), settled_rows(output, another)) == (8, 32)
+    keep_slots(output, SIZE, 8)
+    assert settled_slots(output, another) is None
+    keep_slots(output, another, 32)
+    assert (settled_slots(output, SIZE), settled_slots(output, another)) == (8, 32)
 
 
 def test_a_file_that_may_not_be_read_is_told_with_the_remedy(output: Output) -> None:
     (output.private / "rows.json").mkdir()
     with pytest.raises(OutputError, match=r"rows\.json: .*readable"):
-        settled_rows(output, SIZE)
+        settled_slots(output, SIZE)

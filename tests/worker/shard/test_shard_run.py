@@ -1,4 +1,4 @@
-"""One shard under its lease: real ledger, engine, keeper and output; only the painting is a stand-in."""
+"""One shard under its lease: real ledger, engine, heartbeat and output; only the painting is a stand-in."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ import zstandard
 from jobs.errors import ImagemillError, LeaseLost, LedgerUnavailable, ModelError
 from jobs.latents import write_input
 from jobs.ledger import redis_keys
-from jobs.ledger.job import Claim, JobSpec, JobStatus, RowsKey
+from jobs.ledger.job import Claim, JobSpec, JobStatus, SlotsKey
 from jobs.ledger.ledger import Ledger
 from jobs.ledger.shard import Shard, encode_shard
 from jobs.output.metadata import Failure
@@ -36,22 +36,22 @@ from worker.encode import read_request
 from worker.engine.engine import Engine
 from worker.engine.renderer import AskedT, Bucket, OutOfMemory, Picture, Pipeline, RenderedBy, Source, Stopped
 from worker.lease.disk_space import DiskSpace
-from worker.lease.heartbeat import Keeper
+from worker.lease.heartbeat import Heartbeat
 from worker.lease.lease import Lease
 from worker.shard import buckets
 from worker.shard.shard_run import ShardRun
 from worker.shard.store import ShardStore
 
-ROWS = 4
+SLOTS = 4
 BASE = ImageRequest(
     prompt="", seed=0, height=8, width=8, guidance_scale=1.0, model="m", revision="1", precision="fp32"
 )
-RENDERED_BY = RenderedBy(precision="fp32", rows=ROWS, device="cpu", versions={})
+RENDERED_BY = RenderedBy(precision="fp32", rows=SLOTS, device="cpu", versions={})
 Wait = Callable[..., None]
 
 
 class Painter:
-    """Renders as many images as there are rows at a time, while `allowed` lets it; prompt "raise" raises."""
+    """Renders as many images as there are slots at a time, while `allowed` lets it; prompt "raise" raises."""
 
     device, precision, versions = "cpu", "fp32", RENDERED_BY.versions
 
@@ -60,22 +60,22 @@ class Painter:
         self.latents: list[np.ndarray | None] = []
         self.allowed = threading.Semaphore(1000)
         self.measured: list[tuple[int, int]] = []
-        self.most_rows = 1000
+        self.most_slots = 1000
 
     def forwards(self, request: ImageRequest) -> int:
         return 1
 
-    def measure_rows(self, height: int, width: int) -> int:
+    def measure_slots(self, height: int, width: int) -> int:
         self.measured.append((height, width))
-        return ROWS
+        return SLOTS
 
     def render(
         self, bucket: Bucket, source: Source[AskedT], stop: Callable[[], bool]
     ) -> Iterator[list[tuple[AskedT, Picture | ImagemillError]]]:
-        if bucket.rows > self.most_rows:
-            source.take(bucket.rows)
-            raise OutOfMemory(f"no room for {bucket.rows} rows")
-        while asked := source.take(bucket.rows):
+        if bucket.slots > self.most_slots:
+            source.take(bucket.slots)
+            raise OutOfMemory(f"no room for {bucket.slots} slots")
+        while asked := source.take(bucket.slots):
             yield [(one, self._paint(one.request, one.init_latents)) for one in self._allowed(asked, stop)]
 
     def render_alone(
@@ -127,9 +127,9 @@ class FlakyLedger(Ledger):
         self._maybe_away("first_shard")
         return super().first_shard(job_id)
 
-    def settle_rows(self, claim: Claim, size: RowsKey, **how: Any) -> int:
-        self._maybe_away("settle_rows")
-        return super().settle_rows(claim, size, **how)
+    def settle_slots(self, claim: Claim, size: SlotsKey, **how: Any) -> int:
+        self._maybe_away("settle_slots")
+        return super().settle_slots(claim, size, **how)
 
     def record(self, claim: Claim, *marks: Any) -> int:
         self._maybe_away("record")
@@ -185,10 +185,10 @@ class Bench:
         self.load_error: Exception | None = None
         self.start_engine()
         self.space = DiskSpace(0, self.stop)
-        self.keeper = Keeper(
+        self.heartbeat = Heartbeat(
             self.ledger, "w1", lease=0.6, models=(), facts=lambda: {"pid": 1}, top_up=lambda _count: None
         )
-        self.keeper.start()
+        self.heartbeat.start()
 
     def start_engine(self) -> None:
         """An engine with a painter of its own, which nobody has told to stop."""
@@ -240,12 +240,12 @@ class Bench:
 
     def run(self, claim: Claim | None = None, *, ledger: Ledger | None = None) -> Report:
         held = self.claim() if claim is None else claim
-        self.keeper.hold(held)
+        self.heartbeat.hold(held)
         try:
             lease = Lease(
                 held,
                 ledger=self.ledger if ledger is None else ledger,
-                keeper=self.keeper,
+                heartbeat=self.heartbeat,
                 worker="w1",
                 stop=self.stop,
             )
@@ -259,7 +259,7 @@ class Bench:
             )
             return Report(**lease.carry_out(run))
         finally:
-            self.keeper.drop(held)
+            self.heartbeat.drop(held)
 
     def begin(self, claim: Claim | None = None, *, ledger: Ledger | None = None) -> Running:
         return Running(lambda: self.run(claim, ledger=ledger))
@@ -273,7 +273,7 @@ class Bench:
         batches: int | None = None,
     ) -> Running:
         """Begins a run and sees so many images into the ledger; the next wait for `painter.allowed`."""
-        self.painter.hold_after(done // ROWS if batches is None else batches)
+        self.painter.hold_after(done // SLOTS if batches is None else batches)
         running = self.begin(claim, ledger=ledger)
         self.wait_until(lambda: self.status().done == done, f"{done} images are in the ledger")
         return running
@@ -284,13 +284,13 @@ class Bench:
 
     def check_committed(self, count: int) -> None:
         """The shard's pictures are there, each its own, in the order of its entries."""
-        rows = list(self.output.rows(0))
+        records = list(self.output.records(0))
         ids = {entry.request.image_id: entry.request for entry in self.entries}
-        assert len(rows) == len({row["image_id"] for row in rows}) == count
-        for row in rows:
-            ((name, data),) = self.output.pictures(0, [row["file_name"]])
+        assert len(records) == len({record["image_id"] for record in records}) == count
+        for record in records:
+            ((name, data),) = self.output.pictures(0, [record["file_name"]])
             (self.root / name).write_bytes(data)
-            assert read_request(self.root / name) == ids[row["image_id"]]
+            assert read_request(self.root / name) == ids[record["image_id"]]
 
     def done(self) -> set[int]:
         """The indices whose done bit is set."""
@@ -300,7 +300,7 @@ class Bench:
     def close(self) -> None:
         self.painter.allowed.release(1000)
         self.engine.close()
-        self.keeper.stop()
+        self.heartbeat.stop()
 
 
 class Running:
@@ -554,8 +554,8 @@ def test_a_worker_that_stops_while_redis_is_away_leaves_its_shard_to_the_lease(
         def first_shard(self, job_id: str) -> int:
             return Ledger.first_shard(self, job_id)
 
-        def settle_rows(self, claim: Claim, size: RowsKey, **how: Any) -> int:
-            return Ledger.settle_rows(self, claim, size, **how)
+        def settle_slots(self, claim: Claim, size: SlotsKey, **how: Any) -> int:
+            return Ledger.settle_slots(self, claim, size, **how)
 
         def release(self, claim: Claim) -> None:
             self._maybe_away("release")
@@ -766,12 +766,12 @@ def test_a_job_that_is_gone_from_redis_is_left_without_a_word_to_anybody(bench: 
     assert not bench.output.committed(0)
 
 
-def test_rows_that_do_not_fit_are_halved_for_the_job_and_told_in_the_metadata(bench: Bench) -> None:
+def test_slots_that_do_not_fit_are_halved_for_the_job_and_told_in_the_metadata(bench: Bench) -> None:
     bench.submit(lines(6))
-    bench.painter.most_rows = 2
+    bench.painter.most_slots = 2
     assert bench.run().ended == "committed"
     bench.check_committed(6)
-    assert {row["rendered_rows"] for row in bench.output.rows(0)} == {2}
+    assert {record["rendered_rows"] for record in bench.output.records(0)} == {2}
     bench.ledger.finish(bench.claim())
     bench.engine.close()
     bench.spec = dataclasses.replace(bench.spec, output=str(bench.root / "next"))
@@ -781,13 +781,13 @@ def test_rows_that_do_not_fit_are_halved_for_the_job_and_told_in_the_metadata(be
     bench.start_engine()
     bench.run()
     assert bench.painter.measured == []
-    assert {row["rendered_rows"] for row in bench.output.rows(0)} == {ROWS}
+    assert {record["rendered_rows"] for record in bench.output.records(0)} == {SLOTS}
 
 
 @pytest.mark.parametrize("end", ["cancel", "stop", "lose", "raise"])
-def test_rows_that_do_not_fit_are_told_however_the_shard_ends(bench: Bench, end: str) -> None:
+def test_slots_that_do_not_fit_are_told_however_the_shard_ends(bench: Bench, end: str) -> None:
     bench.submit(lines(6))
-    bench.painter.most_rows = 2
+    bench.painter.most_slots = 2
     claim = bench.claim()
     running = bench.begin_until(2, claim, batches=1)
     if end == "cancel":
@@ -802,17 +802,17 @@ def test_rows_that_do_not_fit_are_told_however_the_shard_ends(bench: Bench, end:
     assert running.report().ended == {
         "cancel": "cancelled", "stop": "released", "lose": "lost", "raise": "refused"
     }[end]  # fmt: skip
-    [rows] = bench.client.hvals(redis_keys.job(bench.job_id, "rows"))
-    assert int(rows) == (ROWS if end == "lose" else 2)
+    [slots] = bench.client.hvals(redis_keys.job(bench.job_id, "rows"))
+    assert int(slots) == (SLOTS if end == "lose" else 2)
 
 
-def test_the_rows_of_an_output_wait_for_space_like_its_pictures(
+def test_the_slots_of_an_output_wait_for_space_like_its_pictures(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, wait_until: Wait
 ) -> None:
-    keep, full = buckets.keep_rows, threading.Event()
+    keep, full = buckets.keep_slots, threading.Event()
     full.set()
     monkeypatch.setattr(
-        buckets, "keep_rows", lambda *told: failing(errno.ENOSPC)() if full.is_set() else keep(*told)
+        buckets, "keep_slots", lambda *told: failing(errno.ENOSPC)() if full.is_set() else keep(*told)
     )
     bench.submit(lines(2))
     running = bench.begin()
@@ -822,15 +822,15 @@ def test_the_rows_of_an_output_wait_for_space_like_its_pictures(
     assert (bench.output.private / "rows.json").is_file()
 
 
-def test_a_failures_command_has_the_rows_that_fitted(bench: Bench) -> None:
+def test_a_failures_command_has_the_slots_that_fitted(bench: Bench) -> None:
     bench.submit(lines(3, p1={"prompt": "raise"}))
-    bench.painter.most_rows = 2
+    bench.painter.most_slots = 2
     assert bench.run().failed == 1
     [failure] = bench.output.shard_failures(0)
-    assert failure.command.startswith("imagemill-worker --rows 2 render --request ")
+    assert failure.command.startswith("imagemill-worker --batch-size 2 render --request ")
 
 
-def test_pictures_of_several_sizes_each_go_into_rows_of_their_own(bench: Bench) -> None:
+def test_pictures_of_several_sizes_each_go_into_slots_of_their_own(bench: Bench) -> None:
     bench.submit(lines(6, p1={"width": 16}, p4={"width": 16}))
     assert bench.run().ended == "committed"
     assert bench.painter.measured == [(8, 8), (8, 16)]
@@ -841,7 +841,7 @@ def test_pictures_of_several_sizes_each_go_into_rows_of_their_own(bench: Bench) 
 
 
 def worker_dies(bench: Bench, *positions: int, alone: int | None = None) -> None:
-    """Another worker has these in its rows, or one alone, and its lease runs out."""
+    """Another worker has these in its slots, or one alone, and its lease runs out."""
     claim = bench.claim("w2")
     bench.ledger.renew({claim: [100 + position for position in positions]}, 30)
     if alone is not None:
@@ -850,7 +850,7 @@ def worker_dies(bench: Bench, *positions: int, alone: int | None = None) -> None
     bench.wait_until(lambda: bench.status().shards_leased == 0, "the lease is reaped")
 
 
-def test_what_was_in_the_rows_when_workers_died_is_rendered_first_and_one_by_one(bench: Bench) -> None:
+def test_what_was_in_the_slots_when_workers_died_is_rendered_first_and_one_by_one(bench: Bench) -> None:
     bench.submit(lines(8))
     for _ in range(3):
         worker_dies(bench, 2, 5)
@@ -879,7 +879,7 @@ def test_of_a_shard_that_is_suspect_as_a_whole_every_image_is_rendered_by_itself
     assert (report.ended, report.rendered, forwards) == ("committed", 5, [1] * 5)
 
 
-def test_the_ledger_knows_which_image_has_the_rows_alone_while_it_does(bench: Bench) -> None:
+def test_the_ledger_knows_which_image_has_the_slots_alone_while_it_does(bench: Bench) -> None:
     bench.submit(lines(4))
     for _ in range(3):
         worker_dies(bench, 1)
@@ -909,7 +909,7 @@ def test_an_image_that_two_workers_died_of_alone_fails_and_its_neighbours_do_not
     assert (bench.status().outcome, bench.status().left) == ("failures", 0)
 
 
-def test_the_renewals_tell_what_is_in_the_rows(bench: Bench) -> None:
+def test_the_renewals_tell_what_is_in_the_slots(bench: Bench) -> None:
     bench.submit(lines(6))
     bench.painter.hold_after(0)
     told = threading.Thread(target=bench.run)
@@ -919,7 +919,7 @@ def test_the_renewals_tell_what_is_in_the_rows(bench: Bench) -> None:
         lease = bench.client.hget(redis_keys.job(bench.job_id, "leased"), "0")
         return sorted(json.loads(lease).get("rows", [])) if lease else []
 
-    bench.wait_until(lambda: in_flight() == [100, 101, 102, 103], "four rows are told")
+    bench.wait_until(lambda: in_flight() == [100, 101, 102, 103], "four slots are told")
     bench.painter.allowed.release(100)
     told.join()
 
@@ -928,8 +928,8 @@ def test_a_shard_that_cannot_be_read_is_set_aside_and_the_job_ends(bench: Bench)
     bench.submit(lines(2))
     bench.client.hset(redis_keys.job(bench.job_id, "shards"), "0", b"torn")
     claim = bench.claim()
-    bench.keeper.hold(claim)
-    lease = Lease(claim, ledger=bench.ledger, keeper=bench.keeper, worker="w1", stop=bench.stop)
+    bench.heartbeat.hold(claim)
+    lease = Lease(claim, ledger=bench.ledger, heartbeat=bench.heartbeat, worker="w1", stop=bench.stop)
     run = ShardRun(
         lease, bench.spec, engine=bench.engine, root=bench.root, space=bench.space, settings=bench.settings
     )

@@ -90,40 +90,44 @@ def files_of(folder):
 
 def check_whole(output, lines, shard, failed=()):
     """The shard is there once, every line of it is in it or among its failures, and every file is sound."""
-    rows = list(output.rows(shard))
+    records = list(output.records(shard))
     done = [position for position in range(len(lines)) if position not in failed]
-    assert [row["image_id"] for row in rows] == [lines[position].request.image_id for position in done]
-    assert [row["file_name"] for row in rows] == [f"{shard:05d}{position:04d}.png" for position in done]
-    pictures = dict(output.pictures(shard, {row["file_name"] for row in rows}))
-    assert [hashlib.sha256(data).hexdigest() for data in pictures.values()] == [r["sha256"] for r in rows]
-    assert list(pictures) == [row["file_name"] for row in rows]
+    assert [record["image_id"] for record in records] == [
+        lines[position].request.image_id for position in done
+    ]
+    assert [record["file_name"] for record in records] == [
+        f"{shard:05d}{position:04d}.png" for position in done
+    ]
+    pictures = dict(output.pictures(shard, {record["file_name"] for record in records}))
+    assert [hashlib.sha256(data).hexdigest() for data in pictures.values()] == [r["sha256"] for r in records]
+    assert list(pictures) == [record["file_name"] for record in records]
     assert [failure.position for failure in output.shard_failures(shard)] == sorted(failed)
     names = sorted(file.name for file in output.path.iterdir() if file.name[0] != ".")
     if LAYOUT == "files":
-        own = (["metadata.jsonl"] if rows else []) + ([".failures.jsonl"] if failed else [])
+        own = (["metadata.jsonl"] if records else []) + ([".failures.jsonl"] if failed else [])
         assert files_of(output.shard_folder(shard)) == sorted([*pictures, *own])
         assert names == [f"{shard:05d}"]
     else:
-        check_tar_and_parquet(output.path / f"{shard:05d}.tar", rows, lines, failed)
+        check_tar_and_parquet(output.path / f"{shard:05d}.tar", records, lines, failed)
         assert names == [f"{shard:05d}.parquet", f"{shard:05d}.tar"]
     assert not output.spool_folder(shard, "1").parent.exists()
 
 
-def check_tar_and_parquet(tar, rows, lines, failed):
+def check_tar_and_parquet(tar, records, lines, failed):
     with tarfile.open(tar) as opened:
         members = {member.name: opened.extractfile(member).read() for member in opened}
-    keys = [row["file_name"].removesuffix(".png") for row in rows]
+    keys = [record["file_name"].removesuffix(".png") for record in records]
     failures = members.pop(".failures.jsonl", b"").splitlines()
     assert [json.loads(line)["position"] for line in failures] == sorted(failed)
     assert list(members) == [f"{key}.{ending}" for key in keys for ending in ("png", "txt", "json")]
-    for key, row in zip(keys, rows, strict=True):
-        assert members[f"{key}.txt"].decode() == row["text"]
-        assert json.loads(members[f"{key}.json"]) == row
+    for key, record in zip(keys, records, strict=True):
+        assert members[f"{key}.txt"].decode() == record["text"]
+        assert json.loads(members[f"{key}.json"]) == record
     table = pq.read_table(tar.with_suffix(".parquet")).to_pylist()
     statuses = ["failed_to_render" if position in failed else "success" for position in range(len(lines))]
     assert [line["status"] for line in table] == statuses
     assert [line["image_id"] for line in table] == [line.request.image_id for line in lines]
-    assert [line["sha256"] for line in table if line["status"] == "success"] == [r["sha256"] for r in rows]
+    assert [line["sha256"] for line in table if line["status"] == "success"] == [r["sha256"] for r in records]
 
 
 def test_a_shard_appears_whole_with_pictures_metadata_and_failures(output):
@@ -134,10 +138,15 @@ def test_a_shard_appears_whole_with_pictures_metadata_and_failures(output):
     assert files_of(output.path) == [".imagemill"]
     assert store.commit([a_failure(lines, 2)])
     check_whole(output, lines, 3, failed=[2])
-    row = next(output.rows(3))
-    assert (row["text"], row["id"], row["split"], row["other"]) == ("scene 0", "line 0", "test", None)
-    assert (row["rendered_rows"], row["rendered_device"], row["flagged"]) == (16, "cpu", None)
-    ((_, picture),) = output.pictures(3, [row["file_name"]])
+    record = next(output.records(3))
+    assert (record["text"], record["id"], record["split"], record["other"]) == (
+        "scene 0",
+        "line 0",
+        "test",
+        None,
+    )
+    assert (record["rendered_rows"], record["rendered_device"], record["flagged"]) == (16, "cpu", None)
+    ((_, picture),) = output.pictures(3, [record["file_name"]])
     (output.path / "taken.png").write_bytes(picture)
     assert read_request(output.path / "taken.png") == lines[0].request
     committed = committed_shard(output, 3)
@@ -146,11 +155,11 @@ def test_a_shard_appears_whole_with_pictures_metadata_and_failures(output):
     assert committed.flagged == []
 
 
-def test_what_is_odd_about_a_picture_stands_in_its_row(output):
+def test_what_is_odd_about_a_picture_stands_in_its_record(output):
     store = a_store(output, entries(1))
     store.save(0, pixels(0), RENDERED_BY, "one flat colour")
     store.commit([])
-    assert next(output.rows(3))["flagged"] == "one flat colour"
+    assert next(output.records(3))["flagged"] == "one flat colour"
 
 
 def test_a_shard_in_which_all_failed_is_committed_without_pictures(output):
@@ -264,7 +273,7 @@ def test_a_crash_at_any_rename_leaves_nothing_half_and_the_next_attempt_complete
     attempt(output, lines, 3)
     if last:
         assert (output.spool / "00003").exists()
-        assert [row["file_name"][-6:] for row in output.rows(3)] == ["00.png", "01.png", "03.png"]
+        assert [record["file_name"][-6:] for record in output.records(3)] == ["00.png", "01.png", "03.png"]
     else:
         check_whole(output, lines, 3, failed=[2])
 
@@ -340,7 +349,7 @@ def test_leftovers_of_an_ended_job_are_adopted_under_new_keys_and_columns(output
     save(store, 1)
     assert store.commit([])
     check_whole(output, new, 5)
-    assert {(row["job_id"], row["colour"]) for row in output.rows(5)} == {("scenes-2", "new")}
+    assert {(record["job_id"], record["colour"]) for record in output.records(5)} == {("scenes-2", "new")}
 
 
 def test_other_shards_of_the_same_job_are_left_alone(output):
@@ -654,9 +663,9 @@ def test_of_attempts_that_commit_at_once_exactly_one_wins(output):
             thread.join()
         assert ended[True] == 1
         assert sum(ended.values()) == len(stores)
-        rows = list(output.rows(shard))
-        assert [row["image_id"] for row in rows] == [line.request.image_id for line in lines]
-        assert len(dict(output.pictures(shard, {row["file_name"] for row in rows}))) == 3
+        records = list(output.records(shard))
+        assert [record["image_id"] for record in records] == [line.request.image_id for line in lines]
+        assert len(dict(output.pictures(shard, {record["file_name"] for record in records}))) == 3
 
 
 def test_a_full_disk_is_passed_on_and_the_same_call_works_once_there_is_space(output, monkeypatch):
@@ -710,7 +719,7 @@ def test_equal_requests_give_equal_files_whoever_stores_them(output):
         store = a_store(output, lines, shard=shard, job_id=job_id)
         save(store, 0)
         store.commit([])
-    one, other = (next(output.rows(shard)) for shard in (3, 4))
+    one, other = (next(output.records(shard)) for shard in (3, 4))
     assert one["sha256"] == other["sha256"]
 
 
