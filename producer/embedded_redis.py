@@ -100,8 +100,8 @@ class EmbeddedRedis:
     def _start_once(self, binary: Path, port: int, password: str) -> str | None:
         """None when the server answers on `port`; otherwise it is stopped and this says what happened."""
         import redis
-        from redis.backoff import NoBackoff
-        from redis.retry import Retry
+
+        from jobs.ledger.redis_client import redis_client
 
         # The password goes through a file: command lines are everyone's to read. The server runs in its
         # folder, so no path of the user's needs quoting in the configuration.
@@ -130,15 +130,8 @@ class EmbeddedRedis:
 
         failure = f"no answer within {self._start_timeout:g} s"
         deadline = time.monotonic() + self._start_timeout
-        # Without its own retries, which would pause for seconds.
-        with redis.Redis(
-            port=port,
-            password=password,
-            socket_timeout=5,
-            socket_connect_timeout=5,
-            decode_responses=True,
-            retry=Retry(NoBackoff(), 0),
-        ) as client:
+        url = f"redis://:{password}@127.0.0.1:{port}/0"
+        with redis_client(url) as client:
             while time.monotonic() < deadline:
                 status = self._process.poll()
                 if status is not None:
@@ -153,7 +146,7 @@ class EmbeddedRedis:
                 except redis.exceptions.RedisError:
                     time.sleep(0.02)
                     continue
-                self.url = f"redis://:{password}@127.0.0.1:{port}/0"
+                self.url = url
                 return None
         self._end_process()
         return failure

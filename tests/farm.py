@@ -140,7 +140,7 @@ class Farm:
         status = self.status(job_id)
         assert (status.done, status.left, status.failed, status.total) == (images, 0, 0, images)
         assert self.ledger.done_bits(job_id).count() == images
-        events = self.ledger._redis.xrange("imagemill:events")
+        events = self.ledger.client.xrange("imagemill:events")
         assert len([1 for _, event in events if event[b"job"].decode() == job_id]) == 1
 
     def stop(self) -> None:

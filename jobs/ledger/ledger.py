@@ -60,7 +60,7 @@ class Ledger(LedgerView):
         lua = files("jobs.ledger.lua")
         prelude = lua.joinpath("prelude.lua").read_text()
         self._scripts = {
-            name: self._redis.register_script(prelude + lua.joinpath(f"{name}.lua").read_text())
+            name: self.client.register_script(prelude + lua.joinpath(f"{name}.lua").read_text())
             for name in _SCRIPTS
         }
 
@@ -71,7 +71,7 @@ class Ledger(LedgerView):
     def ping(self) -> None:
         """Returns when Redis answers, takes us and has room; raises what is wrong otherwise."""
         with redis_errors_as_ours():
-            self._redis.lpushx(redis_keys.NOTHING, "")
+            self.client.lpushx(redis_keys.NOTHING, "")
 
     # Submitting.
 
@@ -134,7 +134,7 @@ class Ledger(LedgerView):
         """Stores shards (number, blob) under a random word until `recover` or `retry` takes them; else they
         expire."""
         with redis_errors_as_ours():
-            pipe = self._redis.pipeline()
+            pipe = self.client.pipeline()
             pipe.hset(redis_keys.job(word, "shards"), mapping=dict(shards))
             pipe.expire(redis_keys.job(word, "shards"), STAGED)
             pipe.execute()
@@ -324,11 +324,11 @@ class Ledger(LedgerView):
         Of two workers that tell at once one may go unheard: the next shard tells again.
         """
         with redis_errors_as_ours():
-            known = self._redis.hget(redis_keys.RATES, size.remembered)
+            known = self.client.hget(redis_keys.RATES, size.remembered)
             slots, spent = (0, 0.0) if known is None else json.loads(known)
             kept = min(1.0, RATE_WINDOW / spent) if spent > 0 else 0.0
             work = [slots * kept + row_evaluations, spent * kept + seconds]
-            pipe = self._redis.pipeline()
+            pipe = self.client.pipeline()
             pipe.hset(redis_keys.RATES, size.remembered, json.dumps(work))
             pipe.expire(redis_keys.RATES, RATE_TTL)
             pipe.execute()
@@ -349,16 +349,16 @@ class Ledger(LedgerView):
     def queued(self) -> int:
         """Wake-ups in Celery's queue that no worker has taken yet."""
         with redis_errors_as_ours():
-            return cast(int, self._redis.llen(redis_keys.QUEUE))
+            return cast(int, self.client.llen(redis_keys.QUEUE))
 
     # Workers.
 
     def heartbeat(self, worker: str, facts: Mapping[str, str | int | float]) -> None:
         """Says that a worker lives and what it does; forgotten after `WORKER_TTL` seconds."""
         with redis_errors_as_ours():
-            seconds, micros = self._redis.time()
+            seconds, micros = self.client.time()
             now = seconds + micros / 1e6
-            pipe = self._redis.pipeline()
+            pipe = self.client.pipeline()
             pipe.zadd(redis_keys.WORKERS, {worker: now})
             pipe.zremrangebyscore(redis_keys.WORKERS, "-inf", now - WORKER_TTL)
             pipe.hset(redis_keys.worker(worker), mapping=dict(facts))
@@ -368,14 +368,14 @@ class Ledger(LedgerView):
     def forget_worker(self, worker: str) -> None:
         """Takes a worker that ended cleanly off the list."""
         with redis_errors_as_ours():
-            self._redis.zrem(redis_keys.WORKERS, worker)
-            self._redis.delete(redis_keys.worker(worker))
+            self.client.zrem(redis_keys.WORKERS, worker)
+            self.client.delete(redis_keys.worker(worker))
 
     def forget_refusals(self, worker: str) -> None:
         """Takes back what a worker refused: a restarted one may hold another model."""
         with redis_errors_as_ours():
-            for job_id in self._redis.zrange(redis_keys.ACTIVE, 0, -1):
-                self._redis.hdel(redis_keys.job(job_id.decode(), "refusals"), worker)
+            for job_id in self.client.zrange(redis_keys.ACTIVE, 0, -1):
+                self.client.hdel(redis_keys.job(job_id.decode(), "refusals"), worker)
 
     # Steering.
 

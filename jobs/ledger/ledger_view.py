@@ -6,13 +6,10 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
-import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
-
 from jobs.errors import JobError, LedgerError
 from jobs.ledger import redis_keys
 from jobs.ledger.job import Bits, JobSpec, JobStatus, SlotsKey, Submission
+from jobs.ledger.redis_client import redis_client
 from jobs.ledger.redis_errors import redis_errors_as_ours
 
 _COUNTS = ("priority", "run", "total", "left", "done", "failed", "shards", "held", "flagged")
@@ -27,18 +24,14 @@ class LedgerView:
     Every call raises LedgerUnavailable when Redis is away or full, LedgerError when it refuses us.
     """
 
+    client: Any
+    """The Redis client itself, for what no method asks; its errors are redis-py's own."""
+
     def __init__(self, url: str, *, timeout: float = 10.0) -> None:
         """Connects lazily. `url`: redis:// or rediss://; `timeout`: seconds a call may take."""
         try:
-            # redis-py types every answer for its asyncio client too.
-            self._redis: Any = redis.Redis.from_url(
-                url,
-                socket_timeout=timeout,
-                socket_connect_timeout=min(5.0, timeout),
-                socket_keepalive=True,
-                # A server that was restarted closes our idle connections; what waits long, waits visibly.
-                retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
-            )
+            # One retry: a server that was restarted has closed our idle connections.
+            self.client = redis_client(url, retries=1, timeout=timeout)
         except ValueError as error:
             raise LedgerError(
                 f"the Redis URL is wrong ({error}): use redis://:PASSWORD@HOST:PORT/0"
@@ -47,16 +40,16 @@ class LedgerView:
     def job_ids(self) -> list[str]:
         """Every job Redis holds, oldest first; takes those whose retention is over off the list."""
         with redis_errors_as_ours():
-            ids = [job_id.decode() for job_id in self._redis.zrange(redis_keys.JOBS, 0, -1)]
-            gone = [job_id for job_id in ids if not self._redis.exists(redis_keys.job(job_id))]
+            ids = [job_id.decode() for job_id in self.client.zrange(redis_keys.JOBS, 0, -1)]
+            gone = [job_id for job_id in ids if not self.client.exists(redis_keys.job(job_id))]
             if gone:
-                self._redis.zrem(redis_keys.JOBS, *gone)
+                self.client.zrem(redis_keys.JOBS, *gone)
         return [job_id for job_id in ids if job_id not in gone]
 
     def status(self, job_id: str) -> JobStatus:
         """The job as it stands. Raises JobError when Redis holds none of that id."""
         with redis_errors_as_ours():
-            pipe = self._redis.pipeline()
+            pipe = self.client.pipeline()
             pipe.hgetall(redis_keys.job(job_id))
             pipe.llen(redis_keys.job(job_id, "ready"))
             pipe.hgetall(redis_keys.job(job_id, "leased"))
@@ -93,7 +86,7 @@ class LedgerView:
     def spec(self, job_id: str) -> JobSpec:
         """What a worker must know of the job. Raises JobError when there is none."""
         with redis_errors_as_ours():
-            spec = self._redis.get(redis_keys.job(job_id, "spec"))
+            spec = self.client.get(redis_keys.job(job_id, "spec"))
         if spec is None:
             raise self._no_such(job_id)
         try:
@@ -113,7 +106,7 @@ class LedgerView:
     def writer(self, output: str) -> str | None:
         """The unfinished job that writes to an output folder."""
         with redis_errors_as_ours():
-            job_id = self._redis.get(redis_keys.output(output))
+            job_id = self.client.get(redis_keys.output(output))
         return None if job_id is None else cast(bytes, job_id).decode()
 
     def refuse_while_written(self, output: str, then: str) -> None:
@@ -136,33 +129,33 @@ class LedgerView:
     def failures(self, job_id: str) -> dict[int, dict[str, Any]]:
         """The job's failures: index in the job -> shard, position, image_id, reason."""
         with redis_errors_as_ours():
-            raw = self._redis.hgetall(redis_keys.job(job_id, "failures"))
+            raw = self.client.hgetall(redis_keys.job(job_id, "failures"))
         failures = {int(index): json.loads(failure) for index, failure in raw.items()}
         return dict(sorted(failures.items()))
 
     def done_bits(self, job_id: str) -> Bits:
         """Which images are done."""
         with redis_errors_as_ours():
-            return Bits(self._redis.get(redis_keys.job(job_id, "done")) or b"")
+            return Bits(self.client.get(redis_keys.job(job_id, "done")) or b"")
 
     def shard_blobs(self, job_id: str) -> Iterator[bytes]:
         """Every shard's blob, one by one, in the order of their numbers."""
         shards = redis_keys.job(job_id, "shards")
         with redis_errors_as_ours():
-            numbers = sorted(self._redis.hkeys(shards), key=int)
+            numbers = sorted(self.client.hkeys(shards), key=int)
             for start in range(0, len(numbers), _BLOBS):
-                yield from self._redis.hmget(shards, numbers[start : start + _BLOBS])
+                yield from self.client.hmget(shards, numbers[start : start + _BLOBS])
 
     def workers_of(self, job_id: str) -> list[str]:
         """Every worker that claimed a shard of the job."""
         with redis_errors_as_ours():
-            return sorted(name.decode() for name in self._redis.smembers(redis_keys.job(job_id, "workers")))
+            return sorted(name.decode() for name in self.client.smembers(redis_keys.job(job_id, "workers")))
 
     def workers(self) -> dict[str, dict[str, str]]:
         """Every worker with a heartbeat, by name, with the facts it gave."""
         with redis_errors_as_ours():
-            names = sorted(name.decode() for name in self._redis.zrange(redis_keys.WORKERS, 0, -1))
-            found = {name: self._redis.hgetall(redis_keys.worker(name)) for name in names}
+            names = sorted(name.decode() for name in self.client.zrange(redis_keys.WORKERS, 0, -1))
+            found = {name: self.client.hgetall(redis_keys.worker(name)) for name in names}
         return {
             name: {k.decode(): v.decode() for k, v in facts.items()} for name, facts in found.items() if facts
         }
@@ -173,18 +166,18 @@ class LedgerView:
         That is the engine's whole time: texts, decoding and waiting for writers too, but no loading.
         """
         with redis_errors_as_ours():
-            raw = self._redis.hgetall(redis_keys.RATES)
+            raw = self.client.hgetall(redis_keys.RATES)
         works = {SlotsKey(*json.loads(size)): json.loads(work) for size, work in raw.items()}
         return {size: slots / seconds for size, (slots, seconds) in works.items() if seconds > 0}
 
     def _notices(self, workers: Sequence[str]) -> dict[str, str]:
         with redis_errors_as_ours():
-            said = {name: self._redis.hget(redis_keys.worker(name), "notice") for name in workers}
+            said = {name: self.client.hget(redis_keys.worker(name), "notice") for name in workers}
         return {name: notice.decode() for name, notice in said.items() if notice}
 
     def _fields(self, job_id: str, names: Sequence[str]) -> list[str]:
         with redis_errors_as_ours():
-            values = cast(Any, self._redis.hmget(redis_keys.job(job_id), list(names)))
+            values = cast(Any, self.client.hmget(redis_keys.job(job_id), list(names)))
         if None in values:
             raise self._no_such(job_id)
         return [value.decode() for value in values]

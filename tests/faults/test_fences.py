@@ -24,7 +24,7 @@ def test_a_submission_does_not_go_on_in_a_job_that_was_made_anew_after_a_wipe(
     """It has the same id: the numbers were wiped too, and the output is new."""
     job_id, _created = ledger.create(job_spec(), "digest", 1)
     before = ledger.incarnation(job_id)
-    ledger._redis.flushall()
+    ledger.client.flushall()
     assert ledger.create(job_spec(), "digest", 1) == (job_id, True)
     with pytest.raises(JobError, match="was it wiped"):
         ledger.add(job_id, before, 0, 4, [(0, 4, b"blob")], seal=True)
@@ -35,11 +35,11 @@ def test_attempts_of_one_epoch_are_told_apart_when_redis_came_back_a_second_olde
     ledger: Ledger, submit_job: Callable[..., str]
 ) -> None:
     job_id = submit_job()
-    state = {key: ledger._redis.dump(key) for key in ledger._redis.scan_iter("*")}
+    state = {key: ledger.client.dump(key) for key in ledger.client.scan_iter("*")}
     first = claim(ledger)
-    ledger._redis.flushall()
+    ledger.client.flushall()
     for key, value in state.items():
-        ledger._redis.restore(key, 0, value)
+        ledger.client.restore(key, 0, value)
     second = claim(ledger, "w2")
     assert first.attempt[:6] == second.attempt[:6], "the epoch was counted again"
     with pytest.raises(LeaseLost):
@@ -53,11 +53,11 @@ def test_a_lease_of_a_job_that_is_gone_is_only_forgotten(
 ) -> None:
     job_id = submit_job()
     claim(ledger, lease=0.0)
-    for key in ledger._redis.scan_iter(f"{job_key(job_id)}*"):
-        ledger._redis.delete(key)
+    for key in ledger.client.scan_iter(f"{job_key(job_id)}*"):
+        ledger.client.delete(key)
     assert ledger.reap() == 1
-    assert list(ledger._redis.scan_iter(f"{job_key(job_id)}*")) == [], "the job was half made anew"
-    assert ledger._redis.zcard("imagemill:leases") == 0
+    assert list(ledger.client.scan_iter(f"{job_key(job_id)}*")) == [], "the job was half made anew"
+    assert ledger.client.zcard("imagemill:leases") == 0
 
 
 def test_a_job_begins_to_finish_only_when_its_last_lease_has_ended(

@@ -38,7 +38,7 @@ def check_nothing_written(farm) -> None:
     """Neither Redis nor the disk knows of a submission."""
     assert not farm.output.exists()
     assert farm.ledger.job_ids() == []
-    assert farm.ledger._redis.keys("imagemill*") == []
+    assert farm.ledger.client.keys("imagemill*") == []
 
 
 def free_port() -> int:
@@ -130,11 +130,11 @@ def test_a_full_redis_is_told_and_the_same_command_goes_through_once_it_has_room
     farm, finished: Finish
 ) -> None:
     manifest = farm.manifest(4)
-    farm.ledger._redis.config_set("maxmemory", 1)
+    farm.ledger.client.config_set("maxmemory", 1)
     told = farm.command("submit", manifest)
     check_told_once(told, "Redis is full", "maxmemory")
     check_nothing_written(farm)
-    farm.ledger._redis.config_set("maxmemory", 0)
+    farm.ledger.client.config_set("maxmemory", 0)
     assert farm.command("submit", manifest).returncode == 0
     farm.start_worker()
     finished("cats-1")
@@ -147,9 +147,9 @@ def test_a_redis_that_fills_up_in_the_middle_of_a_job_delays_it(
     farm.start_worker(instant_seconds=0.2)
     job_id = farm.submit(64)
     wait_until(lambda: farm.status(job_id).done >= 8, "the job is under way")
-    farm.ledger._redis.config_set("maxmemory", 1)
+    farm.ledger.client.config_set("maxmemory", 1)
     wait_until(lambda: "Redis is full" in farm.log("w1"), "the worker says what it waits for")
-    farm.ledger._redis.config_set("maxmemory", 0)
+    farm.ledger.client.config_set("maxmemory", 0)
     finished(job_id)
     farm.check_exact(job_id, 64)
     # An acknowledgement that meets a full Redis can end Celery's process; it is started again, and no task

@@ -427,7 +427,7 @@ def test_a_message_that_is_no_json_runs_nothing_and_the_queue_goes_on(
         ):
             send(body, routing_key="imagemill", content_type=kind, content_encoding="binary", headers=header)
         send({"args": [str(burst)]}, routing_key="imagemill", headers=header | {"task": "os.mknod"})
-    farm.ledger._redis.lpush("imagemill", b"no JSON at all", pickle.dumps(Bomb(burst)))
+    farm.ledger.client.lpush("imagemill", b"no JSON at all", pickle.dumps(Bomb(burst)))
     farm.start_worker()
     wait_until(lambda: farm.ledger.queued() == 0, "the queue is empty", 60)
     job_id = farm.submit(16)
@@ -481,12 +481,12 @@ def test_celery_flower_and_the_logs_never_see_a_prompt_or_a_password(
             "columns": {"c": "column-of-ours"}, "seeds": list(range(24)),
         }  # fmt: skip
         job_id = farm.submit([line])
-        seen += bytes_of_celery(farm.ledger._redis)
+        seen += bytes_of_celery(farm.ledger.client)
         assert b"imagemill.render" in seen
         farm.start_worker(instant_seconds=0.2, log_level="DEBUG")
         wait_until(lambda: flower.sees("cpu0@w1"), "Flower sees the worker", 30)
         wait_until(lambda: farm.status(job_id).done >= 4, "it renders")
-        seen += bytes_of_celery(farm.ledger._redis)
+        seen += bytes_of_celery(farm.ledger.client)
         finished(job_id)
         wait_until(
             lambda: b"'ended': 'finished'" in (flower.ask("/api/tasks") or b""), "Flower shows the end"
@@ -525,8 +525,8 @@ def test_flower_as_the_readme_starts_it_listens_on_loopback_and_asks_for_a_passw
 def tamper(farm: Farm, job_id: str, **changes: object) -> None:
     """Changes a stored job's spec, as someone who can write to Redis could."""
     key = redis_keys.job(job_id, "spec")
-    spec = json.loads(farm.ledger._redis.get(key))
-    farm.ledger._redis.set(key, json.dumps(spec | changes))
+    spec = json.loads(farm.ledger.client.get(key))
+    farm.ledger.client.set(key, json.dumps(spec | changes))
 
 
 def everything_in(folder: Path) -> list[tuple[str, bytes]]:
@@ -600,13 +600,13 @@ def test_latents_by_another_name_than_a_hash_are_never_opened(farm: Farm, finish
     job_id = farm.submit(2)
     base = ImageRequest.from_mapping(farm.ledger.spec(job_id).base)
     shards = redis_keys.job(job_id, "shards")
-    shard = decode_shard(farm.ledger._redis.hget(shards, "0"), base, "cats")
+    shard = decode_shard(farm.ledger.client.hget(shards, "0"), base, "cats")
     names = ("../../../secret", "/etc/passwd")
     turned = [
         replace(entry, request=replace(entry.request, init_latents=name), seed_ordinal=None)
         for entry, name in zip(shard.entries, names, strict=True)
     ]
-    farm.ledger._redis.hset(shards, "0", encode_shard(replace(shard, entries=turned), base))
+    farm.ledger.client.hset(shards, "0", encode_shard(replace(shard, entries=turned), base))
     farm.start_worker()
     job = finished(job_id)
     assert (job.outcome, job.done) == ("failures", 0)
@@ -618,7 +618,7 @@ def test_a_file_name_in_spooled_metadata_leads_nowhere_else(farm: Farm, finished
     secret = farm.folder / "secret.png"
     secret.write_bytes(b"precious")
     base = ImageRequest.from_mapping(farm.ledger.spec(job_id).base)
-    shard = decode_shard(farm.ledger._redis.hget(redis_keys.job(job_id, "shards"), "0"), base, "cats")
+    shard = decode_shard(farm.ledger.client.hget(redis_keys.job(job_id, "shards"), "0"), base, "cats")
     attempt = farm.output / ".imagemill" / "spool" / "00000" / "000000-00000000"
     for folder in ("images", "metadata"):
         (attempt / folder).mkdir(parents=True)
@@ -644,7 +644,7 @@ def test_a_worker_with_a_list_of_models_takes_no_other_also_when_the_jobs_parts_
     farm.start_worker("w1", "--model", "instant")
     job_id = farm.submit(2, model="shapes-random")
     tamper(farm, job_id)
-    farm.ledger._redis.hset(redis_keys.job(job_id), "model", "instant")
+    farm.ledger.client.hset(redis_keys.job(job_id), "model", "instant")
     told = farm.command("watch", job_id)
     assert told.returncode == 2
     assert "model = shapes-random: this worker takes instant alone" in told.stderr

@@ -29,7 +29,7 @@ Finish = Callable[..., JobStatus]
 
 def leases(farm, job_id: str) -> dict[str, tuple[str, str]]:
     """Who holds what: shard -> (worker, attempt)."""
-    held = farm.ledger._redis.hgetall(job_key(job_id, "leased"))
+    held = farm.ledger.client.hgetall(job_key(job_id, "leased"))
     told = {shard.decode(): json.loads(lease) for shard, lease in held.items()}
     return {shard: (lease["w"], lease["a"]) for shard, lease in told.items()}
 
@@ -232,7 +232,7 @@ def test_a_wiped_redis_costs_no_image_once_the_manifest_is_submitted_again(
 ) -> None:
     job_id = two_workers(farm)
     wait_until(lambda: farm.status(job_id).done >= IMAGES // 3, "the job is under way")
-    farm.ledger._redis.flushall()
+    farm.ledger.client.flushall()
     before = {file: file.stat().st_ino for file in farm.output.glob("[0-9]*/*")}
     assert before
     told = farm.command("submit", farm.folder / "cats.yaml", "--json")

@@ -86,7 +86,7 @@ class Worker:
 
     def dies(self, job_id: str, shard: str) -> None:
         """The lease of whoever holds this runs out and is reaped."""
-        self.ledger._redis.zadd(redis_keys.LEASES, {f"{job_id}/{shard}": 1})
+        self.ledger.client.zadd(redis_keys.LEASES, {f"{job_id}/{shard}": 1})
         self.ledger.reap()
 
     def status(self, job_id: str) -> JobStatus:
@@ -318,8 +318,8 @@ def test_a_job_that_another_version_submitted_is_refused_with_the_reason(hire: H
     worker = hire()
     job_id = worker.submit([1])
     key = redis_keys.job(job_id, "spec")
-    spec = json.loads(worker.ledger._redis.get(key))
-    worker.ledger._redis.set(key, json.dumps(spec | {"colour": "red"}))
+    spec = json.loads(worker.ledger.client.get(key))
+    worker.ledger.client.set(key, json.dumps(spec | {"colour": "red"}))
     assert worker.serve() is None
     status = worker.status(job_id)
     assert (status.shards_ready, status.shards_leased) == (1, 0)
@@ -338,7 +338,7 @@ def test_what_enters_the_slots_is_told_to_the_ledger_before_the_keepers_next_rou
     told.start()
 
     def in_slots() -> list[int]:
-        lease = worker.ledger._redis.hget(redis_keys.job(job_id, "leased"), "0")
+        lease = worker.ledger.client.hget(redis_keys.job(job_id, "leased"), "0")
         return sorted(json.loads(lease).get("rows", [])) if lease else []
 
     wait_until(lambda: in_slots() == [0, 1, 2, 3], "the lease lists what is in the slots")
@@ -348,7 +348,7 @@ def test_what_enters_the_slots_is_told_to_the_ledger_before_the_keepers_next_rou
 def test_job_json_tells_of_a_shard_that_was_set_aside(hire: Hire) -> None:
     worker = hire()
     job_id = worker.submit([2, 2])
-    worker.ledger._redis.hset(redis_keys.job(job_id, "shards"), "0", b"torn")
+    worker.ledger.client.hset(redis_keys.job(job_id, "shards"), "0", b"torn")
     ends = [worker.serve(), worker.serve(), worker.serve()]
     assert [done["ended"] for done in ends if done is not None] == ["set aside", "committed", "finished"]
     report = json.loads((worker.folder / "cats" / "job.json").read_bytes())

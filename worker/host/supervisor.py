@@ -155,16 +155,13 @@ def wait_for_redis(url: str, stop: Stop) -> None:
     Raises LedgerError when the URL, the password or the certificate is wrong, which no waiting mends.
     """
     import redis
-    from redis.backoff import NoBackoff
-    from redis.retry import Retry
 
+    from jobs.ledger.redis_client import redis_client
     from jobs.ledger.redis_errors import as_ours
 
     remedy = "correct IMAGEMILL_REDIS_URL (redis://:PASSWORD@HOST:6379/0)"
     try:
-        client = redis.Redis.from_url(
-            url, socket_timeout=5, socket_connect_timeout=5, retry=Retry(NoBackoff(), 0)
-        )
+        client = redis_client(url)
     except ValueError as error:
         raise LedgerError(f"{connection.safe_url(url)}: not a Redis URL ({error}): {remedy}") from None
     pause = 1.0

@@ -400,7 +400,7 @@ def test_a_job_that_this_redis_does_not_hold_is_left_to_a_submission(
 ) -> None:
     desk.submit(FOXES[:3])
     desk.render()
-    desk.ledger._redis.flushall()
+    desk.ledger.client.flushall()
     if elsewhere:
         other = Desk(desk.url, desk.folder / "other", "files")
         other.folder.mkdir()

@@ -194,7 +194,7 @@ def test_what_enters_the_slots_is_told_at_once_and_not_at_the_next_round(
 
 
 def slots_of(ledger: Ledger, job_id: str) -> list[int]:
-    lease = json.loads(ledger._redis.hget(redis_keys.job(job_id, "leased"), "0"))
+    lease = json.loads(ledger.client.hget(redis_keys.job(job_id, "leased"), "0"))
     return list(lease.get("rows", []))
 
 

@@ -205,13 +205,13 @@ def test_an_output_goes_on_with_its_slots_when_redis_is_gone(
 ) -> None:
     submit_job(1, name="a")
     machine(best=8).buckets().of(SQUARE)
-    ledger._redis.flushall()
+    ledger.client.flushall()
     submit_job(1, name="b")
     again = machine(best=32)
     buckets = again.buckets()
     assert (buckets.of(SQUARE).slots, buckets.of(WIDE).slots) == (8, 32)
     assert again.card.measured == [(64, 128)]
-    ledger._redis.flushall()
+    ledger.client.flushall()
     submit_job(1, name="c")
     buckets = machine(best=2).buckets()
     assert (buckets.of(SQUARE).slots, buckets.of(WIDE).slots) == (8, 32)
@@ -223,7 +223,7 @@ def test_an_outputs_slots_are_those_of_a_device_and_a_model(
     submit_job(1)
     machine("card A", best=8).buckets().of(SQUARE)
     for device, revision in (("card B", "instant-1"), ("card A", "instant-2")):
-        ledger._redis.flushall()
+        ledger.client.flushall()
         submit_job(1, revision=revision)
         assert machine(device, best=32).buckets().of(SQUARE).slots == 32
 
@@ -233,7 +233,7 @@ def test_an_outputs_slots_come_before_what_another_job_measured_and_are_not_reme
 ) -> None:
     submit_job(1, output="a", name="a")
     machine(best=8).buckets().of(SQUARE)
-    ledger._redis.flushall()
+    ledger.client.flushall()
     submit_job(1, output="b", name="b")
     one = machine(best=32)
     one.buckets().of(SQUARE)
@@ -248,13 +248,13 @@ def test_slots_that_are_asked_for_override_an_outputs_with_a_warning_and_change_
 ) -> None:
     submit_job(1)
     machine(best=8).buckets().of(SQUARE)
-    ledger._redis.flushall()
+    ledger.client.flushall()
     submit_job(1)
     assert machine(batch_size=4).buckets().of(SQUARE).slots == 4
     [told] = warnings(caplog)
     assert "--batch-size 4 is taken" in told
     assert "8 slots" in told
-    ledger._redis.flushall()
+    ledger.client.flushall()
     submit_job(1)
     assert machine(best=32).buckets().of(SQUARE).slots == 8
 
@@ -324,7 +324,7 @@ def test_slots_the_memory_has_no_room_for_are_capped_in_the_job_and_nowhere_else
     submit_job(1, output="b", name="b")
     assert large.buckets().of(SQUARE).slots == 16
     assert large.card.measured == []
-    ledger._redis.flushall()
+    ledger.client.flushall()
     submit_job(1, output="a", name="a")
     assert machine(best=64).buckets().of(SQUARE).slots == 16
 
@@ -336,7 +336,7 @@ def test_a_cap_that_does_not_reach_the_ledger_hides_nothing(
     one = machine(best=16, room=4)
     buckets = one.buckets()
     one.render(buckets.of(SQUARE))
-    ledger._redis.flushall()
+    ledger.client.flushall()
     buckets.tell_caps()
     assert "only 4 slots fit" in warnings(caplog)[-1]
 
