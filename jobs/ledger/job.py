@@ -72,6 +72,11 @@ class SlotsKey:
         return f"{self.device} in {self.precision}"
 
     @property
+    def of_picture(self) -> str:
+        """The size of a picture."""
+        return f"{self.height}x{self.width}"
+
+    @property
     def remembered(self) -> str:
         """What a measurement is remembered under."""
         return json.dumps([self.device, self.precision, self.revision, self.height, self.width])
@@ -92,8 +97,19 @@ class Submission:
 
 
 @dataclass(frozen=True, slots=True)
+class Fence:
+    """What a script compares before it changes anything: another attempt may hold the shard by now."""
+
+    job_id: str
+    incarnation: str
+    shard: str
+    """Its number, or "finish"."""
+    attempt: str
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
-    """A lease on one shard, or on the finishing of a job (`kind`). The fence of all later calls."""
+    """A lease on one shard, or on the finishing of a job (`kind`)."""
 
     kind: Literal["shard", "finish"]
     job_id: str
@@ -109,9 +125,9 @@ class Claim:
     """Images of the job that are not rendered again: workers died of them alone."""
 
     @property
-    def fence(self) -> tuple[str, str, str, str]:
-        """What every fenced script takes first."""
-        return self.job_id, self.incarnation, self.shard, self.attempt
+    def fence(self) -> Fence:
+        """What keeps later calls out once another attempt holds the shard."""
+        return Fence(self.job_id, self.incarnation, self.shard, self.attempt)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,8 +1,8 @@
 """The job's exact state in Redis, and all that changes it: what is to be rendered, by whom, and what is done.
 
-The ledger is the truth about work. Every change of more than one key is one Lua script (`jobs/ledger/lua/`),
-fenced by the job's incarnation and the attempt that a claim gave; time is Redis' own. Keys:
-`jobs.ledger.redis_keys`.
+The ledger is the truth about work. Every change of more than one key is one Lua script
+(`jobs.ledger.scripts`), fenced by the job's incarnation and by the attempt that a claim gave; time is Redis'
+own. The keys are listed in `jobs.ledger.redis_keys`.
 """
 
 from __future__ import annotations
@@ -10,35 +10,16 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict
-from importlib.resources import files
 from typing import Any, Literal, cast
 
 from jobs.errors import JobError, LeaseLost, OtherHardware, Overtaken
 from jobs.ledger import redis_keys
 from jobs.ledger.job import Bits, Claim, JobSpec, LeaseState, Recovery, SlotsKey, Staged
 from jobs.ledger.ledger_view import LedgerView
+from jobs.ledger.lua_functions import lua_functions
 from jobs.ledger.redis_errors import redis_errors_as_ours
+from jobs.ledger.scripts import Marks, NewJob, NewShard, Renewal, Scripts, failures_as_json
 
-_SCRIPTS = (
-    "create",
-    "add",
-    "claim",
-    "renew",
-    "alone",
-    "record",
-    "complete",
-    "release",
-    "reap",
-    "waiting",
-    "finish",
-    "control",
-    "retry",
-    "recover",
-    "refuse",
-    "set_aside",
-    "slots",
-)
 STAGED = 600
 """Seconds that staged shards wait for the next of them, or to be taken."""
 REFUSAL = 300
@@ -57,16 +38,7 @@ class Ledger(LedgerView):
     def __init__(self, url: str, *, timeout: float = 10.0) -> None:
         """Connects lazily. `url`: redis:// or rediss://; `timeout`: seconds a call may take."""
         super().__init__(url, timeout=timeout)
-        lua = files("jobs.ledger.lua")
-        prelude = lua.joinpath("prelude.lua").read_text()
-        self._scripts = {
-            name: self.client.register_script(prelude + lua.joinpath(f"{name}.lua").read_text())
-            for name in _SCRIPTS
-        }
-
-    def _run(self, script: str, *arguments: str | int | bytes) -> Any:
-        with redis_errors_as_ours():
-            return self._scripts[script](args=list(arguments))
+        self._scripts: Scripts = lua_functions(Scripts, self.client)
 
     def ping(self) -> None:
         """Returns when Redis answers, takes us and has room; raises what is wrong otherwise."""
@@ -80,28 +52,21 @@ class Ledger(LedgerView):
 
         Returns (job_id, created). Raises JobError when another job owns the output.
         """
-        answer, job_id = self._run(
-            "create",
-            spec.name,
-            least_number,
-            redis_keys.output(spec.output),
-            digest,
-            secrets.token_hex(8),
-            spec.priority,
-            json.dumps(asdict(spec), ensure_ascii=False),
-            *_fields(spec),
+        answer, raw_id = self._scripts.create(
+            new=NewJob.of(spec, digest), incarnation=secrets.token_hex(8), least_number=least_number
         )
+        job_id = raw_id.decode()
         if answer == b"taken":
             raise JobError(
-                f"{spec.output}: {job_id.decode()} is writing there and its manifest was another: "
-                f"wait for it, or `imagemill cancel {job_id.decode()}`, or name another output"
+                f"{spec.output}: {job_id} is writing there, from another manifest: "
+                f"wait for it, or `imagemill cancel {job_id}`, or name another output"
             )
         if answer == b"ending":
             raise JobError(
-                f"{spec.output}: {job_id.decode()}, of this very manifest, is ending there: wait for it "
-                f"(`imagemill watch {job_id.decode()}`) and submit again"
+                f"{spec.output}: {job_id}, of this very manifest, is ending there: wait for it "
+                f"(`imagemill watch {job_id}`) and submit again"
             )
-        return job_id.decode(), answer == b"created"
+        return job_id, answer == b"created"
 
     def add(
         self,
@@ -119,8 +84,15 @@ class Ledger(LedgerView):
         `held` of the lines between the cursors are in the output already and in no shard.
         Raises JobError when the job ended meanwhile, Overtaken when somebody else is submitting it too.
         """
-        parts = [part for shard in shards for part in shard]
-        answer = self._run("add", job_id, incarnation, cursor, new_cursor, int(seal), held, *parts).decode()
+        answer = self._scripts.add(
+            job_id=job_id,
+            incarnation=incarnation,
+            cursor=cursor,
+            new_cursor=new_cursor,
+            held=held,
+            seal=seal,
+            shards=[NewShard(*shard) for shard in shards],
+        ).decode()
         if answer != "added":
             why = {
                 "gone": "Redis no longer knows it (was it wiped?): submit again",
@@ -144,29 +116,15 @@ class Ledger(LedgerView):
 
         Raises JobError when Redis holds the job, another owns the output, or what was staged is gone.
         """
-        failures = [
-            part for i, f in recovery.failures.items() for part in (i, json.dumps(f, ensure_ascii=False))
-        ]
-        fields = _fields(spec)
-        answer = self._run(
-            "recover",
-            job_id,
-            recovery.staged.word,
-            spec.name,
-            redis_keys.output(spec.output),
-            digest,
-            spec.priority,
-            json.dumps(asdict(spec), ensure_ascii=False),
-            recovery.total,
-            recovery.held,
-            bytes(recovery.done),
-            bytes(recovery.flagged),
-            recovery.staged.shards,
-            recovery.staged.first_waiting,
-            recovery.staged.waiting,
-            len(fields),
-            *fields,
-            *failures,
+        answer = self._scripts.recover(
+            job_id=job_id,
+            new=NewJob.of(spec, digest),
+            staged=recovery.staged,
+            total=recovery.total,
+            held=recovery.held,
+            done=bytes(recovery.done),
+            flagged=bytes(recovery.flagged),
+            failures=failures_as_json(recovery.failures),
         ).decode()
         if answer != "recovered":
             why = {
@@ -185,15 +143,14 @@ class Ledger(LedgerView):
         Seconds: `lease`, `idle` (since this worker last had work of its loaded pipeline), `load_time`.
         `loaded` is a `JobSpec.pipeline`, "" for none; `models` empty means any.
         """
-        answer = self._run(
-            "claim",
-            worker,
-            secrets.token_hex(4),
-            int(lease * 1000),
-            loaded,
-            int(idle * 1000),
-            int(load_time * 1000),
-            _json_list(models),
+        answer = self._scripts.claim(
+            worker=worker,
+            token=secrets.token_hex(4),
+            lease_ms=int(lease * 1000),
+            loaded=loaded,
+            idle_ms=int(idle * 1000),
+            load_ms=int(load_time * 1000),
+            models=models,
         )
         if not answer:
             return None
@@ -218,16 +175,16 @@ class Ledger(LedgerView):
         """
         if not claims:
             return []
-        parts = [part for claim, slots in claims.items() for part in (*claim.fence, json.dumps(list(slots)))]
-        return [state.decode() for state in self._run("renew", int(lease * 1000), *parts)]
+        renewals = [Renewal(claim.fence, slots) for claim, slots in claims.items()]
+        states = self._scripts.renew(lease_ms=int(lease * 1000), renewals=renewals)
+        return [cast(LeaseState, state.decode()) for state in states]
 
     def begin_alone(self, claim: Claim, index: int) -> None:
         """Says that an image has its worker's slots to itself: it is charged when the lease runs out now.
 
         Raises LeaseLost when another attempt holds the shard.
         """
-        if int(self._run("alone", *claim.fence, index)) < 0:
-            raise _lost(claim)
+        _unless_lost(claim, self._scripts.alone(fence=claim.fence, image=index))
 
     def record(
         self,
@@ -241,7 +198,8 @@ class Ledger(LedgerView):
         All are indices in the job; `flagged` are those of `done` that are kept but doubted.
         Raises LeaseLost when the attempt no longer holds the shard.
         """
-        return self._mark("record", claim, done, failed, flagged)
+        marks = Marks.of(done, flagged, failed)
+        return _unless_lost(claim, self._scripts.record(fence=claim.fence, marks=marks))
 
     def complete(
         self,
@@ -251,34 +209,20 @@ class Ledger(LedgerView):
         flagged: Collection[int] = (),
     ) -> int:
         """Ends a shard that is committed on disk; takes all its indices again. As `record` otherwise."""
-        return self._mark("complete", claim, done, failed, flagged)
-
-    def _mark(
-        self,
-        script: str,
-        claim: Claim,
-        done: Sequence[int],
-        failed: Mapping[int, Mapping[str, Any]],
-        flagged: Collection[int],
-    ) -> int:
-        marks = [f"{index}!" if index in flagged else index for index in done]
-        failures = [part for i, f in failed.items() for part in (i, json.dumps(f, ensure_ascii=False))]
-        turned = int(self._run(script, *claim.fence, len(marks), *marks, *failures))
-        if turned < 0:
-            raise _lost(claim)
-        return turned
+        marks = Marks.of(done, flagged, failed)
+        return _unless_lost(claim, self._scripts.complete(fence=claim.fence, marks=marks))
 
     def release(self, claim: Claim) -> None:
         """Gives a claim back unfinished; nothing happens when it was lost."""
-        self._run("release", *claim.fence)
+        self._scripts.release(fence=claim.fence)
 
     def refuse(self, claim: Claim, worker: str, reason: str) -> None:
         """Gives a claim back and says why this worker takes no shard of the job for `REFUSAL` seconds."""
-        self._run("refuse", *claim.fence, worker, reason, REFUSAL * 1000)
+        self._scripts.refuse(fence=claim.fence, worker=worker, reason=reason, refusal_ms=REFUSAL * 1000)
 
     def set_aside(self, claim: Claim, reason: str) -> None:
         """Takes a shard that nobody can read out of its job, which ends without its images."""
-        self._run("set_aside", *claim.fence, reason)
+        self._scripts.set_aside(fence=claim.fence, reason=reason)
 
     def settle_slots(
         self, claim: Claim, size: SlotsKey, *, slots: int = 0, measured: bool = True, mixed: bool = False
@@ -289,34 +233,27 @@ class Ledger(LedgerView):
         not `measured` but asked for is not remembered for other jobs. Raises OtherHardware when the job was
         begun on another kind of device and `mixed` does not allow for that.
         """
-        answer = self._slots(claim, size, slots=slots, measured=measured, mixed=mixed, cap=False)
+        answer = self._scripts.settle_slots(
+            fence=claim.fence,
+            kind=size.kind,
+            size=size.of_picture,
+            slots=slots,
+            mixed=mixed,
+            remembered=size.remembered if measured else "",
+        )
         if isinstance(answer, bytes):
             raise OtherHardware(
                 f"{claim.job_id} was begun on {answer.decode()}, this worker is {size.kind}: their pictures "
                 "differ in their bytes. Start it with --mixed-hardware if that does not matter"
             )
-        return answer
+        return _unless_lost(claim, answer)
 
     def cap_slots(self, claim: Claim, size: SlotsKey, slots: int) -> None:
         """Says that the device has no memory for more slots than these; holds for this job alone."""
-        self._slots(claim, size, slots=slots, measured=False, mixed=True, cap=True)
-
-    def _slots(
-        self, claim: Claim, size: SlotsKey, *, slots: int, measured: bool, mixed: bool, cap: bool
-    ) -> int | bytes:
-        answer: int | bytes = self._run(
-            "slots",
-            *claim.fence,
-            size.kind,
-            f"{size.height}x{size.width}",
-            slots,
-            int(mixed),
-            size.remembered if measured else "",
-            int(cap),
+        _unless_lost(
+            claim,
+            self._scripts.cap_slots(fence=claim.fence, kind=size.kind, size=size.of_picture, slots=slots),
         )
-        if answer == -1:
-            raise _lost(claim)
-        return answer
 
     def add_work(self, size: SlotsKey, row_evaluations: int, seconds: float) -> None:
         """Adds to what is known of a device's speed; what came before counts for `RATE_WINDOW` at most.
@@ -335,16 +272,16 @@ class Ledger(LedgerView):
 
     def finish(self, claim: Claim) -> None:
         """Ends the job, with one finish event. Raises LeaseLost when another attempt finishes it."""
-        if int(self._run("finish", claim.job_id, claim.incarnation, claim.attempt)) < 0:
+        if self._scripts.finish(fence=claim.fence) < 0:
             raise LeaseLost(f"{claim.job_id}: another worker is finishing it")
 
     def reap(self) -> int:
         """Puts back every shard whose lease ran out; returns how many."""
-        return int(self._run("reap"))
+        return self._scripts.reap()
 
     def waiting(self, worker: str, models: Sequence[str]) -> int:
         """How many claims this worker would find now."""
-        return int(self._run("waiting", worker, _json_list(models)))
+        return self._scripts.waiting(worker=worker, models=models)
 
     def queued(self) -> int:
         """Wake-ups in Celery's queue that no worker has taken yet."""
@@ -381,7 +318,7 @@ class Ledger(LedgerView):
 
     def control(self, job_id: str, action: Literal["pause", "resume", "cancel"], reason: str = "") -> None:
         """Pauses, resumes or cancels; acts at the next claim. Raises JobError when the state forbids it."""
-        answer = self._run("control", job_id, action, reason).decode()
+        answer = self._scripts.control(job_id=job_id, action=action, reason=reason).decode()
         if answer == "gone":
             raise self._no_such(job_id)
         if answer != "ok":
@@ -392,8 +329,8 @@ class Ledger(LedgerView):
 
         Its failures are forgotten. Raises JobError when it is not finished, or in another run by now.
         """
-        answer = self._run(
-            "retry", job_id, incarnation, run, bytes(done), staged.word, staged.shards, staged.first_waiting
+        answer = self._scripts.retry(
+            job_id=job_id, incarnation=incarnation, run=run, done=bytes(done), staged=staged
         ).decode()
         if answer != "ok":
             why = {
@@ -404,22 +341,8 @@ class Ledger(LedgerView):
             raise JobError(f"{job_id}: {why.get(answer, f'its output is {answer}')}")
 
 
-def _lost(claim: Claim) -> LeaseLost:
-    return LeaseLost(f"{claim.job_id}: shard {claim.shard} is another attempt's by now")
-
-
-def _fields(spec: JobSpec) -> list[str | int]:
-    """Those fields of a job's hash that its spec decides, and their values."""
-    fields: dict[str, str | int] = {
-        "name": spec.name,
-        "output": spec.output,
-        "model": spec.model,
-        "pipeline": spec.pipeline,
-        "max_failures": 0 if spec.max_failures is None else spec.max_failures,
-        "retention": spec.retention,
-    }
-    return [part for pair in fields.items() for part in pair]
-
-
-def _json_list(items: Sequence[str]) -> str:
-    return json.dumps(list(items))
+def _unless_lost(claim: Claim, answer: int) -> int:
+    """A fenced script's answer. Raises LeaseLost for a lease that is another attempt's."""
+    if answer < 0:
+        raise LeaseLost(f"{claim.job_id}: another attempt holds shard {claim.shard} now")
+    return answer

@@ -1,6 +1,6 @@
 """Every Redis key of imagemill: its name, type, writer, reader and lifetime. The one place that builds them.
 
-`jobs/ledger/lua/prelude.lua` spells the same names for the scripts; a test holds the two together.
+`jobs.ledger.scripts` gives the names in capitals to the Lua scripts.
 
 key                       type    written by               read by         lifetime
 imagemill:numbers         hash    create, recover          create          none: numbers never start again
@@ -12,7 +12,7 @@ imagemill:output:HASH     string  create, retry            create, submit  none:
 imagemill:events          stream  finish                   anyone          none: capped at about 1,000
 imagemill:workers         zset    heartbeat                status          none: one entry a worker, pruned
 imagemill:worker:NAME     hash    heartbeat                status, waiters 60 s, renewed
-imagemill:rows            hash    slots                     slots            none: one a device, model, size
+imagemill:rows            hash    settle_slots             settle_slots    none: one a device, model, size
 imagemill:rates           hash    add_work                 rates           30 days after the last shard
 imagemill:job:ID          hash    every script             every script    retention after it finished
 imagemill:job:ID:spec     string  create                   claim           retention after it finished
@@ -24,7 +24,7 @@ imagemill:job:ID:failures hash    record, complete, retry  status, retry   reten
 imagemill:job:ID:flagged  string  record, complete         retry           retention after it finished
 imagemill:job:ID:refusals hash    refuse                   claim, status   retention after it finished
 imagemill:job:ID:workers  set     claim                    finish          retention after it finished
-imagemill:job:ID:rows     hash    slots                     slots            retention after it finished
+imagemill:job:ID:rows     hash    settle_slots, cap_slots  settle_slots    retention after it finished
 imagemill:job:ID:expiries hash    reap, claim; record …    claim           retention after it finished
 imagemill:job:ID:deaths   hash    reap, claim; retry       claim           retention after it finished
 imagemill:job:ID:broken   hash    set_aside; retry         status          retention after it finished
@@ -69,6 +69,7 @@ import hashlib
 PREFIX = "imagemill:"
 QUEUE = "imagemill"
 
+JOB = PREFIX + "job:"
 NUMBERS = PREFIX + "numbers"
 JOBS = PREFIX + "jobs"
 ACTIVE = PREFIX + "active"
@@ -100,7 +101,7 @@ JOB_PARTS = (
 
 def job(job_id: str, part: str | None = None) -> str:
     """The key of a job's hash, or of one of its `JOB_PARTS`."""
-    return f"{PREFIX}job:{job_id}" if part is None else f"{PREFIX}job:{job_id}:{part}"
+    return JOB + job_id if part is None else f"{JOB}{job_id}:{part}"
 
 
 def output(path: str) -> str:

@@ -1,16 +1,14 @@
 -- The whole policy of who renders what next, in one atomic step.
--- 1. Leases that ran out are put back. 2. A job that wants finishing goes first; when workers died of finishing it,
--- last, to a worker that holds nothing else. 3. Among jobs with a shard
--- that waits: the lowest priority number; then the job with the fewest claimed shards (fair share); then
--- the one claimed from longest ago. 4. A worker keeps its loaded pipeline: it takes another's shard only
--- when there was nothing for its own for 2 s, or when other work of at least equal priority has waited longer
--- than max(60 s, 10 x the load time).
--- ARGV: worker, token, lease ms, loaded pipeline ('' for none), idle ms, load ms, models (JSON list)
--- Returns {} or {kind, job, incarnation, shard, attempt, blob, suspects, condemned}: JSON lists of images that
--- must be rendered alone ('*' for all; of a finishing: workers died of it), and of those that too many workers
--- died of
-local worker, token, lease_ms, loaded = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
-local idle_ms, load_ms, models = tonumber(ARGV[5]), tonumber(ARGV[6]), cjson.decode(ARGV[7])
+-- 1. Leases that ran out are put back.
+-- 2. A job that only has to be finished goes first. If workers died while they finished it, it goes last, to a
+--    worker that holds nothing else.
+-- 3. Among jobs with a shard that waits: the lowest priority number; then the job with the fewest claimed shards
+--    (fair share); then the one that was claimed from longest ago.
+-- 4. A worker keeps its loaded pipeline: it takes another's shard only when there was nothing for its own for 2 s,
+--    or when other work of at least equal priority has waited longer than max(60 s, 10 x the load time).
+-- Returns {} or {kind, job, incarnation, shard, attempt, blob, suspects, condemned}. The last two are JSON lists of
+-- images: those that must be rendered alone ('*': all of them; for a finishing: workers died of it), and those that
+-- too many workers died of
 local now = clock()
 reap(now)
 
@@ -43,11 +41,11 @@ if not finish and other then
     chosen = other
   end
 end
+
 local function holds_something()
   for _, member in ipairs(redis.call('ZRANGE', LEASES, 0, -1)) do
-    local id, shard = string.match(member, '^(.*)/([^/]*)$')
-    local lease = redis.call('HGET', key(id, 'leased'), shard)
-    if lease and cjson.decode(lease).w == worker then return true end
+    local lease = lease_of(split_member(member))
+    if lease and lease.w == worker then return true end
   end
   return false
 end
@@ -55,41 +53,42 @@ end
 if not chosen and doubted and not other and not holds_something() then chosen = doubted end
 if not chosen then return {} end
 
-local id = chosen.id
-local shard = chosen.kind == 'finish' and 'finish' or redis.call('LPOP', key(id, 'ready'))
--- The token keeps attempts apart when Redis came back a second older and counts an epoch again.
-local attempt = string.format('%06d-%s', redis.call('HINCRBY', key(id), 'epoch', 1), token)
-redis.call('HSET', key(id, 'leased'), shard, cjson.encode({a = attempt, w = worker, t = now}))
-redis.call('ZADD', LEASES, now + lease_ms, id .. '/' .. shard)
-redis.call('HSET', key(id), 'last_claim', precise_clock())
+local job_id = chosen.job_id
+local shard = chosen.kind == 'finish' and 'finish' or redis.call('LPOP', key(job_id, 'ready'))
+-- The token tells attempts of one epoch apart: Redis may have lost its last second and count an epoch twice.
+local attempt = string.format('%06d-%s', redis.call('HINCRBY', key(job_id), 'epoch', 1), token)
+redis.call('HSET', key(job_id, 'leased'), shard, cjson.encode({a = attempt, w = worker, t = now}))
+redis.call('ZADD', LEASES, now + lease_ms, job_id .. '/' .. shard)
+redis.call('HSET', key(job_id), 'last_claim', precise_clock())
 if chosen.kind == 'shard' then
-  redis.call('SADD', key(id, 'workers'), worker)
-  if number(id, 'started') == 0 then redis.call('HSET', key(id), 'started', now) end
+  redis.call('SADD', key(job_id, 'workers'), worker)
+  if number(job_id, 'started') == 0 then redis.call('HSET', key(job_id), 'started', now) end
 end
-local blob = shard ~= 'finish' and redis.call('HGET', key(id, 'shards'), shard) or ''
+local blob = shard ~= 'finish' and redis.call('HGET', key(job_id, 'shards'), shard) or ''
 local suspects, condemned = {}, {}
 if chosen.doubted then
   suspects = '*'
 elseif shard ~= 'finish' then
-  local deaths = redis.call('HGETALL', key(id, 'deaths'))
+  local deaths = redis.call('HGETALL', key(job_id, 'deaths'))
   for i = 1, #deaths, 2 do
     if tonumber(deaths[i + 1]) >= MOST_DEATHS then
       condemned[#condemned + 1] = tonumber(deaths[i])
-    elseif is_open(id, deaths[i]) then
+    elseif is_open(job_id, deaths[i]) then
       suspects[#suspects + 1] = tonumber(deaths[i])
     end
   end
-  local expiries = expiries_of(id, shard)
+  local expiries = expiries_of(job_id, shard)
   local others = {}
-  for _, index in ipairs(expiries.images) do
-    if is_open(id, index) then others[#others + 1] = index end
+  for _, image in ipairs(expiries.images) do
+    if is_open(job_id, image) then others[#others + 1] = image end
   end
   if #others > 0 and expiries.count >= SUSPECT_AFTER then
-    for _, index in ipairs(others) do suspects[#suspects + 1] = index end
+    for _, image in ipairs(others) do suspects[#suspects + 1] = image end
   elseif expiries.count >= SUSPECT_ALL_AFTER then
     suspects = '*'
   end
 end
-local function listed(list) return list == '*' and list or '[' .. table.concat(list, ',') .. ']' end
-return {chosen.kind, id, redis.call('HGET', key(id), 'incarnation'), shard, attempt, blob, listed(suspects),
-  listed(condemned)}
+-- By hand: cjson writes an empty list as {}.
+local function json_list(list) return list == '*' and list or '[' .. table.concat(list, ',') .. ']' end
+return {chosen.kind, job_id, redis.call('HGET', key(job_id), 'incarnation'), shard, attempt, blob,
+  json_list(suspects), json_list(condemned)}

@@ -1,18 +1,14 @@
--- Makes a job, or says which active one owns the output. Numbers continue from the larger of Redis' and
--- the output folder's.
--- ARGV: name, least number, output key, digest, incarnation, priority, spec, then the job's fields and values
+-- Makes a job, or returns the active one that owns the output. Its number continues from the larger of Redis' last
+-- and the output folder's (`least_number` is one more than that).
 -- Returns {'created'|'attached'|'ending'|'taken', job id}
-local name, floor, output, digest = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
-local owner = redis.call('GET', output)
+local owner = redis.call('GET', new.output_key)
 if owner and redis.call('EXISTS', key(owner)) == 1 then
-  if redis.call('HGET', key(owner), 'digest') ~= digest then return {'taken', owner} end
+  if redis.call('HGET', key(owner), 'digest') ~= new.digest then return {'taken', owner} end
   return {redis.call('HGET', key(owner), 'ending') == '' and 'attached' or 'ending', owner}
 end
-local last = tonumber(redis.call('HGET', PREFIX .. 'numbers', name) or '0')
-local next = math.max(last + 1, floor)
-redis.call('HSET', PREFIX .. 'numbers', name, next)
-local id, now = name .. '-' .. next, clock()
-redis.call('SET', key(id, 'spec'), ARGV[7])
-begin_job(id, ARGV[5], digest, output, ARGV[6], now)
-for i = 8, #ARGV, 2 do redis.call('HSET', key(id), ARGV[i], ARGV[i + 1]) end
-return {'created', id}
+local last = tonumber(redis.call('HGET', NUMBERS, new.name) or '0')
+local next_number = math.max(last + 1, least_number)
+redis.call('HSET', NUMBERS, new.name, next_number)
+local job_id = new.name .. '-' .. next_number
+begin_job(job_id, new, incarnation)
+return {'created', job_id}

@@ -1,8 +1,7 @@
 -- Takes a shard that cannot be read out of its job; its images stay neither done nor failed.
--- ARGV: job, incarnation, shard, attempt, reason. Returns 1, or -1 when the lease is lost
-local id, shard = ARGV[1], ARGV[3]
-if not holds(id, ARGV[2], shard, ARGV[4]) then return -1 end
-redis.call('HSET', key(id, 'broken'), shard, ARGV[5])
-drop_lease(id, shard)
-settle(id)
+-- Returns 1, or -1 when the lease is lost
+if not holds(fence) then return -1 end
+redis.call('HSET', key(fence.job_id, 'broken'), fence.shard, reason)
+drop_lease(fence.job_id, fence.shard)
+settle(fence.job_id)
 return 1

@@ -475,26 +475,6 @@ def test_every_key_is_documented_and_has_a_ttl_or_a_reason(
         assert client.ttl(key) > 0 or generic(key.decode()) in reasoned, key
 
 
-def test_the_scripts_spell_the_keys_as_python_does(
-    ledger: Ledger, client: redis.Redis, submit_job: Submit
-) -> None:
-    job_id = submit_job(2)
-    ledger.settle_slots(must_claim(ledger), SIZE, slots=16)
-    ours = {
-        redis_keys.SLOTS,
-        redis_keys.JOBS,
-        redis_keys.ACTIVE,
-        redis_keys.LEASES,
-        redis_keys.REAPED,
-        redis_keys.NUMBERS,
-        redis_keys.output("/data/cats"),
-    }
-    ours |= {redis_keys.job(job_id)} | {
-        redis_keys.job(job_id, part) for part in ("spec", "shards", "ready", "leased", "workers", "rows")
-    }
-    assert {key.decode() for key in client.keys("*")} == ours
-
-
 def test_many_workers_never_share_a_shard(redis_server: EmbeddedRedis, submit_job: Submit) -> None:
     submit_job(200)
     taken: list[str] = []
