@@ -18,7 +18,7 @@ def claim(ledger: Ledger, worker: str = "w1", lease: float = 30.0) -> Claim:
     return found
 
 
-def test_a_submission_does_not_go_on_in_a_job_that_was_made_anew_after_a_wipe(
+def test_a_submission_does_not_continue_in_a_job_that_was_made_again_after_a_wipe(
     ledger: Ledger, job_spec: Callable[..., JobSpec]
 ) -> None:
     """It has the same id: the numbers were wiped too, and the output is new."""
@@ -31,7 +31,7 @@ def test_a_submission_does_not_go_on_in_a_job_that_was_made_anew_after_a_wipe(
     assert ledger.status(job_id).total == 0
 
 
-def test_attempts_of_one_epoch_are_told_apart_when_redis_came_back_a_second_older(
+def test_attempts_of_one_epoch_differ_when_redis_lost_its_last_second(
     ledger: Ledger, submit_job: Callable[..., str]
 ) -> None:
     job_id = submit_job()
@@ -48,7 +48,7 @@ def test_attempts_of_one_epoch_are_told_apart_when_redis_came_back_a_second_olde
     assert ledger.complete(second, [0, 1, 2, 3], {}) == 4
 
 
-def test_a_lease_of_a_job_that_is_gone_is_only_forgotten(
+def test_an_expired_lease_of_a_job_that_is_gone_is_only_dropped(
     ledger: Ledger, submit_job: Callable[..., str]
 ) -> None:
     job_id = submit_job()

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import asdict
 
 import pytest
 import redis
 
-from jobs.errors import JobError
+from jobs.errors import JobError, LedgerError
 from jobs.ledger import redis_keys
-from jobs.ledger.job import Claim
 from jobs.ledger.ledger import Ledger
 from jobs.ledger.ledger_view import LedgerView
 from producer.embedded_redis import EmbeddedRedis
-
-Submit = Callable[..., str]
+from tests.jobs.ledger.claims import Submit, must_claim
 
 
 @pytest.fixture
 def view(redis_server: EmbeddedRedis) -> LedgerView:
     return LedgerView(redis_server.url)
-
-
-def claim(ledger: Ledger, worker: str) -> Claim:
-    found = ledger.claim(worker, lease=30, loaded="", idle=0, load_time=0, models=())
-    assert found is not None
-    return found
 
 
 @pytest.mark.parametrize("read", ["status", "spec", "submission", "first_shard", "incarnation"])
@@ -58,7 +52,7 @@ def test_a_job_is_read_back_as_it_was_stored(
     assert sorted(view.shard_blobs(job_id)) == [b"blob 0", b"blob 1"]
     assert (bytes(view.done_bits(job_id)), view.failures(job_id)) == (b"", {})
     failures = {n: {"shard": 0, "position": n, "image_id": f"{n:016x}", "reason": "black"} for n in (2, 1)}
-    ledger.record(claim(ledger, "w1"), [0, 3], failures)
+    ledger.record(must_claim(ledger, "w1"), [0, 3], failures)
     assert bytes(view.done_bits(job_id)) == bytes([0b1001_0000])
     assert list(view.failures(job_id).items()) == sorted(failures.items())
 
@@ -69,9 +63,9 @@ def test_a_status_names_who_renders_the_job_now_and_what_they_wait_for(
     job_id = submit_job(3)
     ledger.heartbeat("w1", {"notice": ""})
     ledger.heartbeat("w2", {"notice": "no space left"})
-    claim(ledger, "w2")
-    claim(ledger, "w1")
-    ledger.release(claim(ledger, "w3"))
+    must_claim(ledger, "w2")
+    must_claim(ledger, "w1")
+    ledger.release(must_claim(ledger, "w3"))
     status = view.status(job_id)
     assert (status.workers, status.notices) == (["w1", "w2"], {"w2": "no space left"})
     assert (status.shards_ready, status.shards_leased) == (1, 2)
@@ -93,9 +87,28 @@ def test_a_finished_jobs_rate_is_that_of_its_whole_run(
 ) -> None:
     job_id = submit_job()
     assert view.status(job_id).images_per_second == 0
-    ledger.complete(claim(ledger, "w1"), range(4), {})
+    ledger.complete(must_claim(ledger, "w1"), range(4), {})
     assert view.status(job_id).images_per_second > 0
-    ledger.finish(claim(ledger, "w1"))
+    ledger.finish(must_claim(ledger, "w1"))
     client = redis.Redis.from_url(redis_server.url)
     client.hset(redis_keys.job(job_id), mapping={"started": 10_000, "last_image": 12_000})
     assert view.status(job_id).images_per_second == 2.0
+
+
+def test_settings_of_another_version_are_named_as_such(
+    ledger: Ledger, submit_job: Submit, client: redis.Redis
+) -> None:
+    job_id = submit_job(1)
+    client.set(redis_keys.job(job_id, "spec"), '{"from": "tomorrow"}')
+    with pytest.raises(LedgerError, match="not as this imagemill writes them"):
+        ledger.spec(job_id)
+
+
+def test_settings_that_name_a_relative_output_are_refused(
+    ledger: Ledger, submit_job: Submit, client: redis.Redis
+) -> None:
+    job_id = submit_job(1)
+    key = redis_keys.job(job_id, "spec")
+    client.set(key, json.dumps(asdict(ledger.spec(job_id)) | {"output": "elsewhere"}))
+    with pytest.raises(LedgerError, match="output 'elsewhere': must be absolute"):
+        ledger.spec(job_id)

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import pytest
+import redis
+
+from jobs.errors import JobError
+from jobs.ledger.job import Submission
+from jobs.ledger.ledger import Ledger
+from tests.jobs.ledger.claims import MakeSpec, Submit, claim, indices, must_claim
+
+
+def test_an_output_has_one_active_job(ledger: Ledger, submit_job: Submit, job_spec: MakeSpec) -> None:
+    job_id = submit_job(2)
+    assert ledger.create(job_spec(), "digest", 1) == (job_id, False)
+    with pytest.raises(JobError, match=f"{job_id} is writing there"):
+        ledger.create(job_spec(), "another", 1)
+    for number in range(2):
+        found = must_claim(ledger)
+        ledger.complete(found, [number * 4 + i for i in range(4)], {})
+    ledger.finish(must_claim(ledger))
+    assert ledger.create(job_spec(), "another", 1) == ("cats-2", True)
+
+
+def test_job_numbers_continue_from_the_larger_of_redis_and_the_output(
+    ledger: Ledger, client: redis.Redis, job_spec: MakeSpec
+) -> None:
+    assert ledger.create(job_spec(), "d", 7)[0] == "cats-7"
+    other = job_spec(output="/elsewhere")
+    assert ledger.create(other, "d", 1)[0] == "cats-8"
+
+
+def test_a_second_submitter_of_an_open_job_is_stopped_by_the_cursor(
+    ledger: Ledger, submit_job: Submit
+) -> None:
+    job_id = submit_job(1, seal=False)
+    incarnation = ledger.incarnation(job_id)
+    assert ledger.submission(job_id) == Submission(incarnation, "open", 4, 4, 1, 0)
+    ledger.add(job_id, incarnation, 4, 8, [(1, 4, b"x")], seal=False)
+    with pytest.raises(JobError, match="another submit"):
+        ledger.add(job_id, incarnation, 4, 8, [(1, 4, b"x")], seal=False)
+    assert ledger.status(job_id).total == 8
+    ledger.add(job_id, incarnation, 8, 8, [], seal=True)
+    with pytest.raises(JobError, match="sealed"):
+        ledger.add(job_id, incarnation, 8, 8, [], seal=True)
+
+
+def test_an_open_job_does_not_finish_before_it_is_sealed(ledger: Ledger, submit_job: Submit) -> None:
+    job_id = submit_job(1, seal=False)
+    found = must_claim(ledger)
+    ledger.complete(found, indices(found), {})
+    assert ledger.status(job_id).state == "open"
+    assert claim(ledger) is None
+    ledger.add(job_id, ledger.incarnation(job_id), 4, 4, [], seal=True)
+    assert must_claim(ledger).kind == "finish"
+
+
+def test_an_empty_job_finishes(ledger: Ledger, submit_job: Submit) -> None:
+    job_id = submit_job(0)
+    ledger.finish(must_claim(ledger))
+    assert ledger.status(job_id).outcome == "complete"
+
+
+def test_an_ending_job_of_the_same_manifest_is_named_as_such(
+    ledger: Ledger, submit_job: Submit, job_spec: MakeSpec
+) -> None:
+    job_id = submit_job(1)
+    must_claim(ledger)
+    ledger.control(job_id, "cancel")
+    with pytest.raises(JobError, match=f"{job_id}, of this very manifest, is ending there"):
+        ledger.create(job_spec(), "digest", 1)
