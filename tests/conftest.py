@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,9 @@ import pytest
 from jobs.ledger.job import JobSpec, JobStatus
 from jobs.ledger.ledger import Ledger
 from producer.embedded_redis import EmbeddedRedis
+from tests.lent_redis import LentRedis
 from tests.rendered_output import rendered
+from tests.waiting import WaitUntil, wait_until
 
 __all__ = ["rendered"]
 
@@ -22,11 +23,21 @@ __all__ = ["rendered"]
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+@pytest.fixture(scope="session")
+def _lent_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LentRedis]:
+    """The server that the tests of this process use one after the other."""
+    lent = LentRedis(tmp_path_factory.mktemp("redis"))
+    yield lent
+    lent.stop()
+
+
 @pytest.fixture
-def redis_server(tmp_path: Path) -> Iterator[EmbeddedRedis]:
-    """A real Redis on a free loopback port; a machine without one fails the test."""
-    with EmbeddedRedis(folder=tmp_path / "redis") as server:
-        yield server
+def redis_server(_lent_redis: LentRedis) -> EmbeddedRedis:
+    """A real Redis, empty, with a password of this test's; the test may break it.
+
+    A machine without a Redis fails the test.
+    """
+    return _lent_redis.lend()
 
 
 @pytest.fixture
@@ -105,18 +116,10 @@ def job_status() -> Callable[..., JobStatus]:
     return lambda **changes: replace(status, **changes)
 
 
-@pytest.fixture(scope="session")
-def wait_until() -> Callable[..., None]:
-    """Polls a condition until it holds; fails the test, with what was awaited, at the deadline."""
-
-    def wait(condition: Callable[[], object], what: str, seconds: float = 20.0) -> None:
-        deadline = time.monotonic() + seconds
-        while not condition():
-            if time.monotonic() > deadline:
-                pytest.fail(f"waited {seconds} s in vain: {what}")
-            time.sleep(0.05)
-
-    return wait
+@pytest.fixture(scope="session", name="wait_until")
+def _wait_until() -> WaitUntil:
+    """`tests.waiting.wait_until`."""
+    return wait_until
 
 
 @pytest.fixture(autouse=True)

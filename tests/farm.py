@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Protocol
 
 import psutil
+import redis
 
 from jobs.ledger.job import JobStatus
 from jobs.ledger.ledger import Ledger
 from jobs.settings import Settings
 from producer.submit.prepare import prepare
 from producer.submit.submit import submit
+from tests.waiting import LONGEST, wait_until
 
 BIN = Path(sys.executable).parent
 LEASE = 3.0
@@ -40,9 +42,10 @@ class Farm:
 
     def __init__(self, folder: Path, server: Server) -> None:
         self.folder, self.server = folder, server
-        self.ledger = Ledger(server.url)
+        self.ledger, self.client = Ledger(server.url), redis.Redis.from_url(server.url)
         self.output = folder / "out"
         self.workers: dict[str, subprocess.Popen[bytes]] = {}
+        (folder / "runtime").mkdir(exist_ok=True)
 
     def environment(self, **settings: object) -> dict[str, str]:
         """What a worker or a command line of this farm finds in its environment."""
@@ -102,6 +105,21 @@ class Farm:
         """The job as the ledger has it."""
         return self.ledger.status(job_id)
 
+    def finished(self, job_id: str) -> JobStatus:
+        """Waits until a job is finished, for as long as it comes nearer to it; returns its status."""
+        logs = [self.folder / f"{name}.log" for name in self.workers]
+
+        def progress() -> object:
+            status = self.status(job_id)
+            return status.done, status.failed, status.state, [log.stat().st_size for log in logs]
+
+        try:
+            wait_until(lambda: self.status(job_id).state == "finished", f"{job_id} ends", progress=progress)
+        except BaseException as error:
+            error.add_note("\n".join(f"{name}: {self.log(name)[-2000:]}" for name in self.workers))
+            raise
+        return self.status(job_id)
+
     def command(self, *arguments: str | Path, **settings: object) -> subprocess.CompletedProcess[str]:
         """Runs `imagemill ARGUMENTS` to its end."""
         return self.run_in(self.environment(**settings), *arguments)
@@ -116,31 +134,31 @@ class Farm:
             cwd=self.folder,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=2 * LONGEST,
             check=False,
         )
 
     def records(self) -> list[dict[str, object]]:
-        """Every metadata row of the output, checked to have its picture."""
-        rows = []
+        """Every metadata record of the output, checked to have its picture."""
+        records = []
         for file in sorted(self.output.glob("[0-9]*/metadata.jsonl")):
             for line in file.read_text().splitlines():
-                row = json.loads(line)
-                assert (file.parent / row["file_name"]).is_file(), row
-                rows.append(row)
-        return rows
+                record = json.loads(line)
+                assert (file.parent / record["file_name"]).is_file(), record
+                records.append(record)
+        return records
 
     def check_exact(self, job_id: str, images: int) -> None:
         """Files, metadata, bits and counters agree: every image once."""
-        rows = self.records()
-        assert len(rows) == images
-        assert len({row["image_id"] for row in rows}) == images
+        records = self.records()
+        assert len(records) == images
+        assert len({record["image_id"] for record in records}) == images
         pictures = [file for file in self.output.glob("[0-9]*/*") if file.suffix != ".jsonl"]
         assert len(pictures) == images
         status = self.status(job_id)
         assert (status.done, status.left, status.failed, status.total) == (images, 0, 0, images)
         assert self.ledger.done_bits(job_id).count() == images
-        events = self.ledger.client.xrange("imagemill:events")
+        events = self.client.xrange("imagemill:events")
         assert len([1 for _, event in events if event[b"job"].decode() == job_id]) == 1
 
     def stop(self) -> None:

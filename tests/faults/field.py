@@ -27,9 +27,9 @@ from jobs.request import ImageRequest
 from jobs.settings import Settings
 from producer.submit.prepare import prepare
 from producer.submit.submit import submit
+from tests.breakable_redis import BreakableRedis
 from tests.farm import Farm
 from tests.faults.arming import FOLDER, PACE, Meeting, Order, OrderBook
-from tests.faults.breakable_redis import BreakableRedis
 from tests.faults.oracle import Verdict, judge
 
 LEASE = 2.0
@@ -64,7 +64,6 @@ class Field(Farm):
         """The job that is under way."""
         self.hits = 0
         self.paced = 0.0
-        (folder / "runtime").mkdir(exist_ok=True)
 
     def environment(self, **settings: object) -> dict[str, str]:
         root = str(Path(jobs.__file__).parents[1])

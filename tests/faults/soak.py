@@ -20,7 +20,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from tests.faults.breakable_redis import BreakableRedis
+from tests.breakable_redis import BreakableRedis
 from tests.faults.faults import FAULTS, Fault
 from tests.faults.field import Field
 from tests.faults.oracle import Verdict

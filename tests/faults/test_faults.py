@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.breakable_redis import BreakableRedis
 from tests.faults.arming import Order
-from tests.faults.breakable_redis import BreakableRedis
 from tests.faults.faults import FAULTS, Fault
 from tests.faults.field import Field
 from tests.faults.soak import Soak, schedule

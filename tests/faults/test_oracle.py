@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from jobs.ledger.redis_keys import job as job_key
-from tests.faults.breakable_redis import BreakableRedis
+from tests.breakable_redis import BreakableRedis
 from tests.faults.field import Field, Leg
 from tests.faults.oracle import judge
 

@@ -21,7 +21,6 @@ Wait = Callable[..., None]
 @pytest.fixture
 def farm(tmp_path: Path, redis_server: EmbeddedRedis) -> Iterator[Farm]:
     """A farm without workers yet."""
-    (tmp_path / "runtime").mkdir(exist_ok=True)
     farm = Farm(tmp_path, redis_server)
     yield farm
     farm.stop()
@@ -78,10 +77,10 @@ def test_images_whose_worker_is_killed_from_outside_are_cleared(farm: Farm, wait
     farm.check_exact(job_id, 8)
     logs = "".join(farm.log(name) for name in farm.workers)
     assert "workers died over this shard: rendering 8 of its images one by one" in logs
-    assert farm.ledger.client.exists(job_key(job_id, "deaths")) == 0
+    assert farm.client.exists(job_key(job_id, "deaths")) == 0
 
 
 def lease(farm: Farm, job_id: str) -> dict[str, object]:
     """Of the job's one shard; empty while nobody holds it."""
-    held = farm.ledger.client.hget(job_key(job_id, "leased"), "0")
+    held = farm.client.hget(job_key(job_id, "leased"), "0")
     return {} if held is None else dict(json.loads(held))

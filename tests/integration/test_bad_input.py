@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 
 from jobs.ledger.job import JobStatus
+from tests.ports import free_port
 
 BIN = Path(sys.executable).parent
 Wait = Callable[..., None]
@@ -38,13 +38,7 @@ def check_nothing_written(farm) -> None:
     """Neither Redis nor the disk knows of a submission."""
     assert not farm.output.exists()
     assert farm.ledger.job_ids() == []
-    assert farm.ledger.client.keys("imagemill*") == []
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    assert farm.client.keys("imagemill*") == []
 
 
 @pytest.mark.parametrize("command", ["submit", "run"])
@@ -130,11 +124,11 @@ def test_a_full_redis_is_told_and_the_same_command_goes_through_once_it_has_room
     farm, finished: Finish
 ) -> None:
     manifest = farm.manifest(4)
-    farm.ledger.client.config_set("maxmemory", 1)
+    farm.client.config_set("maxmemory", 1)
     told = farm.command("submit", manifest)
     check_told_once(told, "Redis is full", "maxmemory")
     check_nothing_written(farm)
-    farm.ledger.client.config_set("maxmemory", 0)
+    farm.client.config_set("maxmemory", 0)
     assert farm.command("submit", manifest).returncode == 0
     farm.start_worker()
     finished("cats-1")
@@ -147,9 +141,9 @@ def test_a_redis_that_fills_up_in_the_middle_of_a_job_delays_it(
     farm.start_worker(instant_seconds=0.2)
     job_id = farm.submit(64)
     wait_until(lambda: farm.status(job_id).done >= 8, "the job is under way")
-    farm.ledger.client.config_set("maxmemory", 1)
+    farm.client.config_set("maxmemory", 1)
     wait_until(lambda: "Redis is full" in farm.log("w1"), "the worker says what it waits for")
-    farm.ledger.client.config_set("maxmemory", 0)
+    farm.client.config_set("maxmemory", 0)
     finished(job_id)
     farm.check_exact(job_id, 64)
     # An acknowledgement that meets a full Redis can end Celery's process; it is started again, and no task
@@ -213,7 +207,7 @@ def test_with_neither_a_url_nor_a_run_it_says_what_to_start(farm, command: list[
 def test_an_unknown_or_wrong_variable_is_told(farm, command: str) -> None:
     arguments = [BIN / command, "status"] if command == "imagemill" else [BIN / command]
     for variable, value, part in (
-        ("IMAGEMILL_LEASES", "30", "IMAGEMILL_LEASES: no such setting; there are IMAGEMILL_CHANNELS_LAST"),
+        ("IMAGEMILL_LEASES", "30", "IMAGEMILL_LEASES: no such setting; there are IMAGEMILL_BATCH_SIZE"),
         ("IMAGEMILL_LEASE", "soon", "IMAGEMILL_LEASE = 'soon': "),
     ):
         told = subprocess.run(

@@ -191,7 +191,7 @@ def test_limit_and_sample_say_which_images_and_a_narrower_submission_is_another_
     assert "`imagemill cancel cats-1`" in taken.stderr
     samples = []
     for number in (2, 3):
-        farm.ledger.client.delete(output_key(str(farm.output)))
+        farm.client.delete(output_key(str(farm.output)))
         assert farm.command("submit", manifest, "--sample", "5").returncode == 0
         samples.append(stored_prompts(farm, f"cats-{number}"))
     assert samples[0] == samples[1]

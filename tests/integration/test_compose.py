@@ -29,6 +29,7 @@ import yaml
 
 from jobs.settings import PREFIX, Settings
 from producer.embedded_redis import find_binary
+from tests.ports import free_port
 from worker.host.supervisor import Pace
 
 ROOT = Path(__file__).parents[2]
@@ -92,7 +93,7 @@ class Stack:
     def __init__(self, folder: Path) -> None:
         self.services = services("docker-compose.cpu.yml")
         self._folder = folder
-        self.redis_port, self.flower_port = _free_port(), _free_port()
+        self.redis_port, self.flower_port = free_port(), free_port()
         volumes = [volume for each in self.services.values() for volume in each.get("volumes", [])]
         targets = {volume.split(":")[1] for volume in volumes}
         self._replaced = {rf"(?<![\w/.]){path}(?![\w.-])": str(self.place(path)) for path in targets} | {
@@ -191,12 +192,6 @@ class Stack:
                     child.send_signal(signal.SIGKILL)
                 process.kill()
                 process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _write_client(file: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import base64
 import json
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from typing import Any
 import pytest
 
 from jobs.ledger.job import JobStatus
+from tests.ports import free_port
 
 POLLS = 10
 BETWEEN = 2.8
@@ -27,9 +27,7 @@ TASK_SECONDS = 31.0
 @pytest.fixture
 def flower(farm, request: pytest.FixtureRequest) -> Callable[[str], Any]:
     """A Flower beside the farm's workers; gives what its API answers, None while it does not listen."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "celery", "-A", "worker.celery_app", "flower", "--address=127.0.0.1"]
     with (farm.folder / "flower.log").open("wb") as log:
         process = subprocess.Popen(

@@ -33,7 +33,7 @@ def traces(farm) -> list[object]:
         for file in sorted(farm.folder.rglob("*"))
         if "redis" not in file.parts and file.suffix != ".log"
     ]
-    client = farm.ledger.client
+    client = farm.client
     told = redis_keys.REAPED.encode()
     keys = [key for key in sorted(client.keys("imagemill:*")) if b":worker" not in key and key != told]
     return [files, [(key, client.dump(key)) for key in keys]]
@@ -56,7 +56,7 @@ def test_a_plan_agrees_with_what_submitting_does_and_tells_the_time_from_what_wo
     ]  # fmt: skip
 
     farm.start_worker("w1", "--batch-size", "8")
-    first = finished(farm.submit(PROMPTS, **SHAPES), 120)
+    first = finished(farm.submit(PROMPTS, **SHAPES))
     assert first.done == 20
     assert figures(plan(farm, manifest)) == (0, 0, 20, 0)
 
@@ -82,7 +82,7 @@ def test_a_plan_agrees_with_what_submitting_does_and_tells_the_time_from_what_wo
     assert f" on {size.device} in fp32, without loading the model" in with_text.stdout
     assert traces(farm) == before
 
-    second = finished(farm.submit(edited, **SHAPES), 120)
+    second = finished(farm.submit(edited, **SHAPES))
     assert (second.done, second.held) == (3, 18)
 
 
@@ -92,9 +92,9 @@ def test_bytes_in_redis_are_those_that_a_submission_takes(farm, shard_size: int)
     prompts = [f"{draw.randrange(10**12)} foxes under {n} trees" for n in range(3000)]
     told = plan(farm, farm.manifest(prompts, shard_size=shard_size))
     job_id = farm.submit(prompts, shard_size=shard_size)
-    taken = farm.ledger.client.memory_usage(redis_keys.job(job_id, "shards"), samples=0)
+    taken = farm.client.memory_usage(redis_keys.job(job_id, "shards"), samples=0)
     # Without jemalloc, as the bundled Valkey is, the server's allocator rounds up less.
-    over = 1.1 if "jemalloc" in farm.ledger.client.info("memory")["mem_allocator"] else 1.25
+    over = 1.1 if "jemalloc" in farm.client.info("memory")["mem_allocator"] else 1.25
     assert taken * 0.9 < told["redis_bytes"] < taken * over
 
 

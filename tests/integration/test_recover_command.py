@@ -21,7 +21,7 @@ def lose(farm: Any) -> None:
     """Every worker is killed with what it had in hand, and Redis comes back empty."""
     farm.stop()
     farm.workers.clear()
-    farm.ledger.client.flushall()
+    farm.client.flushall()
 
 
 def recovered(farm: Any) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def check_exact(farm: Any, job_id: str, images: int, failed: int = 0) -> None:
     status = farm.status(job_id)
     assert (status.done, status.failed, status.left, status.total) == (images, failed, 0, images + failed)
     assert farm.ledger.done_bits(job_id).count() == images
-    events = [event[b"job"].decode() for _, event in farm.ledger.client.xrange("imagemill:events")]
+    events = [event[b"job"].decode() for _, event in farm.client.xrange("imagemill:events")]
     assert events == [job_id]
 
 

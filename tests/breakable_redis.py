@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import signal
-import socket
 import subprocess
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +16,8 @@ import redis
 
 from jobs.lifeline import start_tied_program
 from producer.embedded_redis import find_binary
+from tests.ports import free_port
+from tests.waiting import LONGEST, wait_until
 
 
 class BreakableRedis:
@@ -26,9 +26,7 @@ class BreakableRedis:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir(mode=0o700)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         password = secrets.token_urlsafe(16)
         (folder / "redis.conf").write_text(
             f"bind 127.0.0.1\nport {port}\nrequirepass {password}\nlogfile redis.log\ndir ./\n"
@@ -52,22 +50,24 @@ class BreakableRedis:
 
     def start(self) -> None:
         """Starts the server on the data that there is, and waits until it answers."""
-        self._process = start_tied_program([str(find_binary()), "redis.conf"], cwd=self.folder)
-        deadline = time.monotonic() + 20
-        while True:
+
+        def answers() -> bool:
+            # While nobody listened another server may have taken the port: it is tried until it is free.
+            if self._process is None or self._process.poll() is not None:
+                self._process = start_tied_program([str(find_binary()), "redis.conf"], cwd=self.folder)
             try:
                 self.pid = int(self.client.info("server")["process_id"])
-                return
             except redis.RedisError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.02)
+                return False
+            return True
+
+        wait_until(answers, "Redis answers")
 
     def kill(self, signal_number: int = signal.SIGKILL, between: Callable[[], None] = lambda: None) -> None:
         """Ends the server, by SIGTERM in good order; calls `between` once it is gone."""
         assert self._process is not None
         os.kill(self.pid, signal_number)
-        self._process.wait(20)
+        self._process.wait(LONGEST)
         between()
 
     def cut_tail(self, count: int) -> None:

@@ -1,0 +1,46 @@
+"""Waiting for what a test brings about: for progress, with a bound that only a hanging test meets."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+import pytest
+
+LONGEST = 120.0
+"""Seconds without any progress. A busy machine takes many times what an idle one takes."""
+POLL = 0.02
+
+
+class WaitUntil(Protocol):
+    """`wait_until`, as a fixture hands it to tests."""
+
+    def __call__(
+        self,
+        condition: Callable[[], object],
+        what: str,
+        seconds: float = LONGEST,
+        *,
+        progress: Callable[[], object] | None = None,
+    ) -> None: ...
+
+
+def wait_until(
+    condition: Callable[[], object],
+    what: str,
+    seconds: float = LONGEST,
+    *,
+    progress: Callable[[], object] | None = None,
+) -> None:
+    """Polls a condition until it holds; fails the test, with what was awaited, at the deadline.
+
+    The deadline is `seconds` from the last time that `progress()` changed; without `progress`, from now.
+    """
+    seen, deadline = None, time.monotonic() + seconds
+    while not condition():
+        if progress is not None and (now := progress()) != seen:
+            seen, deadline = now, time.monotonic() + seconds
+        if time.monotonic() > deadline:
+            pytest.fail(f"waited {seconds:g} s in vain: {what}")
+        time.sleep(POLL)
