@@ -45,8 +45,13 @@ class BreakableRedis:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with suppress(ProcessLookupError):
-            self.kill()
+        self.stop()
+
+    def stop(self) -> None:
+        """Ends the server, whatever state it is in."""
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                self.kill()
 
     def start(self) -> None:
         """Starts the server on the data that there is, and waits until it answers."""

@@ -6,11 +6,13 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-import pytest
-
 LONGEST = 120.0
 """Seconds without any progress. A busy machine takes many times what an idle one takes."""
 POLL = 0.02
+
+
+class Overdue(AssertionError):
+    """What was awaited did not come."""
 
 
 class WaitUntil(Protocol):
@@ -33,7 +35,7 @@ def wait_until(
     *,
     progress: Callable[[], object] | None = None,
 ) -> None:
-    """Polls a condition until it holds; fails the test, with what was awaited, at the deadline.
+    """Polls a condition until it holds; raises Overdue, which says what was awaited, at the deadline.
 
     The deadline is `seconds` from the last time that `progress()` changed; without `progress`, from now.
     """
@@ -42,5 +44,5 @@ def wait_until(
         if progress is not None and (now := progress()) != seen:
             seen, deadline = now, time.monotonic() + seconds
         if time.monotonic() > deadline:
-            pytest.fail(f"waited {seconds:g} s in vain: {what}")
+            raise Overdue(f"waited {seconds:g} s in vain: {what}")
         time.sleep(POLL)

@@ -25,5 +25,5 @@ if __name__ == "__main__":
     options = parser.parse_args()
     os.environ |= {NAME: options.name, CLOCK: options.clock}
     # Deaths are the point here: the process is started again at once.
-    pace = Pace(first_pause=0.1, longest_pause=0.1, grace=20.0)
+    pace = Pace(first_pause=0.1, longest_pause=0.1, grace=60.0)
     sys.exit(run_worker(gpu_choice=options.gpus, name=options.name, argv=_armed_argv, pace=pace))

@@ -22,6 +22,7 @@ from producer.submit.retry import retry
 from tests.faults.arming import Order
 from tests.faults.field import LEASE, Field, Leg
 from tests.faults.oracle import Verdict
+from tests.waiting import LONGEST
 
 HOURS = 8 * 3600
 """More than Celery's visibility timeout."""
@@ -194,9 +195,11 @@ def redis_full(field: Field) -> None:
     field.hit()
     refused = _refused_for_memory(field)
     field.client.config_set("maxmemory", "1mb")
-    time.sleep(1.5)
-    field.client.config_set("maxmemory", "0")
-    assert _refused_for_memory(field) > refused, "nothing was refused"
+    try:
+        time.sleep(1.5)
+        field.wait(lambda: _refused_for_memory(field) > refused, "something is refused")
+    finally:
+        field.client.config_set("maxmemory", "0")
 
 
 def _refused_for_memory(field: Field) -> int:
@@ -314,7 +317,7 @@ def submit_killed(field: Field) -> Verdict:
     with field.side(80, shard_size=1) as leg:
         producer = field.armed_submit(leg.name)
         field.order(Order("chunk stored", "kill", name="producer"))
-        assert producer.wait(20) == -signal.SIGKILL
+        assert producer.wait(LONGEST) == -signal.SIGKILL
         field.submit_again(leg)
         return field.finish(leg)
 
@@ -326,7 +329,7 @@ def submitted_twice(field: Field) -> Verdict:
         field.pace(0.5)
         both = [field.armed_submit(leg.name) for _ in range(2)]
         field.hit()
-        assert [producer.wait(60) for producer in both] == [0, 0], field.log("producer")[-2000:]
+        assert [producer.wait(LONGEST) for producer in both] == [0, 0], field.log("producer")[-2000:]
         field.submit_again(leg)
         field.pace(0)
         return field.finish(leg)
@@ -407,7 +410,6 @@ _FILES = {
     "its metadata": "*/spool/*/metadata/*.json",
     "a shard's table": "*/metadata.jsonl|*.tar",
 }
-
 FAULTS: tuple[Fault, ...] = (
     *(Fault(f"killed: {at}", partial(killed_at, at=at)) for at in _AT),
     *(
@@ -466,3 +468,15 @@ FAULTS: tuple[Fault, ...] = (
     Fault("paused and resumed", paused_and_resumed),
     Fault("cancelled, and retried twice at once", cancelled_and_retried, images=48),
 )
+
+USUAL = {
+    # Killed while it renders, while it writes, between the shard on disk and in the ledger, while it finishes.
+    "killed: rendered", "killed: before rename of an image", "killed: after commit", "killed: before finish",
+    "all killed", "frozen: before commit", "frozen: before finish", "told to leave", "device broken",
+    "no reaper", "many reapers", "clock wrong",
+    "Redis killed", "Redis cut short", "Redis full", "Redis wiped",
+    "disk full", "disk slow", "spooled image truncated",
+    "wake-ups dropped", "message that is no JSON",
+    "submission killed", "cancelled, and retried twice at once",
+}  # fmt: skip
+"""Names: one of each family, for every run of the tests. A soak has them all."""

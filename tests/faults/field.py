@@ -31,6 +31,7 @@ from tests.breakable_redis import BreakableRedis
 from tests.farm import Farm
 from tests.faults.arming import FOLDER, PACE, Meeting, Order, OrderBook
 from tests.faults.oracle import Verdict, judge
+from tests.waiting import LONGEST, Overdue, wait_until
 
 LEASE = 2.0
 SIZE = 8
@@ -72,6 +73,12 @@ class Field(Farm):
 
     # Workers.
 
+    def start(self) -> None:
+        """Starts the workers, and waits until they are ready."""
+        for name in self.names:
+            self.start_worker(name)
+        self.wait(self.ready, "the workers are there")
+
     def any_name(self) -> str:
         """One of the workers."""
         return self.random.choice(self.names)
@@ -107,7 +114,7 @@ class Field(Farm):
     def end_worker(self, name: str) -> int:
         """Asks a worker to leave; returns its exit status."""
         self.workers[name].terminate()
-        return self.workers[name].wait(20)
+        return self.workers[name].wait(LONGEST)
 
     def attempts(self, name: str) -> dict[tuple[str, str], str]:
         """What a worker holds: (job, shard) -> attempt."""
@@ -120,7 +127,7 @@ class Field(Farm):
 
     def taken_from(self, name: str) -> None:
         """Waits until nothing that a frozen worker holds is its own any more."""
-        self.wait(lambda: not self.attempts(name), f"what {name} held is others'", LEASE + 5)
+        self.wait(lambda: not self.attempts(name), f"what {name} held is others'")
 
     @contextmanager
     def frozen(self, pid: int) -> Iterator[None]:
@@ -142,11 +149,11 @@ class Field(Farm):
 
     # Orders.
 
-    def order(self, order: Order, seconds: float = 20.0) -> Meeting:
+    def order(self, order: Order) -> Meeting:
         """Gives an order and waits until it was met."""
         met = self.book.give(order)
         try:
-            self.wait(lambda: self.book.meeting(met), f"somebody meets {order}", seconds)
+            self.wait(lambda: self.book.meeting(met), f"somebody meets {order}")
         finally:
             self.book.withdraw(met)
         meeting = self.book.meeting(met)
@@ -234,11 +241,13 @@ class Field(Farm):
         job_id = self.leg.job_id
         return self.patiently(lambda: self.ledger.status(job_id)).left
 
-    def finish(self, leg: Leg, seconds: float = 60.0) -> Verdict:
-        """Waits for a job to end, and judges it."""
+    def finish(self, leg: Leg) -> Verdict:
+        """Waits for a job to end, for as long as it comes nearer to it, and judges it."""
         try:
             self.wait(
-                lambda: self.ledger.status(leg.job_id).state == "finished", f"{leg.job_id} ends", seconds
+                lambda: self.ledger.status(leg.job_id).state == "finished",
+                f"{leg.job_id} ends",
+                progress=lambda: self.ledger.status(leg.job_id).left,
             )
         except Overdue as error:
             raise Overdue(f"{error}\n{self.logs()}") from None
@@ -252,7 +261,7 @@ class Field(Farm):
             return verdict.exact
 
         try:
-            self.wait(clean, "the verdict", 3.0)
+            self.wait(clean, "the verdict", 10.0)
         except Overdue:
             verdict.problems.append(f"logs:\n{self.logs()}")
         if len(leg.asked) != leg.images:
@@ -278,18 +287,28 @@ class Field(Farm):
 
     # Waiting.
 
-    def wait(self, condition: Callable[[], object], what: str, seconds: float = 20.0) -> None:
-        """Polls until the condition holds; a Redis that is away is no answer. Raises Overdue."""
-        deadline = time.monotonic() + seconds
-        while True:
+    def wait(
+        self,
+        condition: Callable[[], object],
+        what: str,
+        seconds: float = LONGEST,
+        *,
+        progress: Callable[[], object] | None = None,
+    ) -> None:
+        """`wait_until`, to which a Redis that is away is no answer. Raises Overdue."""
+
+        def asked(question: Callable[[], object]) -> object:
             try:
-                if condition():
-                    return
+                return question()
             except (LedgerUnavailable, redis.RedisError):
-                pass
-            if time.monotonic() > deadline:
-                raise Overdue(f"waited {seconds:g} s in vain: {what}")
-            time.sleep(0.02)
+                return None
+
+        wait_until(
+            lambda: asked(condition),
+            what,
+            seconds,
+            progress=None if progress is None else lambda: asked(progress),
+        )
 
     def patiently(self, call: Callable[[], Result]) -> Result:
         """Makes a call until Redis answers."""
@@ -303,7 +322,7 @@ class Field(Farm):
         refuses: workers may have refused the job, as they should; then it is resumed.
         """
         assert self.leg is not None
-        self.wait(self.ready, "all workers are back", 60)
+        self.wait(self.ready, "all workers are back")
         self.goes_on(refuses)
 
     def goes_on(self, refuses: bool = False) -> None:
@@ -318,11 +337,7 @@ class Field(Farm):
                 self.ledger.control(job_id, "resume")
             return status.left < before or before == 0
 
-        self.wait(more, "the job goes on", 60)
-
-
-class Overdue(AssertionError):
-    """What was awaited did not come."""
+        self.wait(more, "the job goes on")
 
 
 def _alive(pid: int) -> bool:

@@ -63,17 +63,12 @@ class Soak:
         """
         self._field, self._left, self._to_come, self._say, self._keys = field, images, faults, say, keys
         self._margin = margin
+        self.images = images
         self.verdict = Verdict()
         self._began = time.monotonic()
         self._jobs = self._hit = 0
         self._since: list[str] = []
         """The faults that hit the job that is under way."""
-
-    def begin(self) -> None:
-        """Starts the workers."""
-        for name in self._field.names:
-            self._field.start_worker(name)
-        self._field.wait(self._field.ready, "the workers are there", 60)
 
     def strike(self, fault: Fault) -> None:
         """Lets a fault hit a job that is under way, and waits until it is over."""
@@ -110,7 +105,7 @@ class Soak:
         leg = self._field.leg
         assert leg is not None
         self._field.pace(0)
-        self._add(self._field.finish(leg, 120), f"{leg.job_id}, hit by {', '.join(self._since)}")
+        self._add(self._field.finish(leg), f"{leg.job_id}, hit by {', '.join(self._since)}")
         self._field.leg = None
         self._since = []
 
@@ -172,8 +167,8 @@ def main() -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="imagemill-soak-")))
         field = Field(folder, stack.enter_context(BreakableRedis(folder / "redis")), seed)
         stack.callback(field.stop)
+        field.start()
         soak = Soak(field, images, len(faults), say)
-        soak.begin()
         for fault in faults:
             soak.strike(fault)
         verdict = soak.end()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,9 +13,9 @@ import pytest
 from jobs.ledger.redis_keys import job as job_key
 from producer.embedded_redis import EmbeddedRedis
 from tests.farm import Farm
+from tests.waiting import WaitUntil
 
 LEASE = 1.0
-Wait = Callable[..., None]
 
 
 @pytest.fixture
@@ -38,15 +38,12 @@ def failures(farm: Farm) -> list[dict[str, object]]:
 @pytest.mark.parametrize(
     "seconds", [pytest.param(0.2, id="in the rows for a while"), pytest.param(0.0, id="dies at once")]
 )
-def test_an_image_that_kills_every_worker_fails_alone_and_the_job_ends(
-    farm: Farm, wait_until: Wait, seconds: float
-) -> None:
+def test_an_image_that_kills_every_worker_fails_alone_and_the_job_ends(farm: Farm, seconds: float) -> None:
     prompts: list[object] = [f"picture {n}" for n in range(24)]
     prompts[11] = "!die"
     start_workers(farm, "w1", "w2", "w3", "w4", seconds=seconds)
     job_id = farm.submit(prompts)
-    wait_until(lambda: farm.status(job_id).state == "finished", "the job ends", 110)
-    status = farm.status(job_id)
+    status = farm.finished(job_id)
     assert (status.outcome, status.done, status.failed, status.left) == ("failures", 23, 1, 0)
     (failure,) = failures(farm)
     assert failure["request"]["prompt"] == "!die"
@@ -54,26 +51,25 @@ def test_an_image_that_kills_every_worker_fails_alone_and_the_job_ends(
     assert {row["text"] for row in farm.records()} == {str(prompt) for prompt in prompts if prompt != "!die"}
 
 
-def test_two_that_kill_in_one_shard_are_both_found(farm: Farm, wait_until: Wait) -> None:
+def test_two_that_kill_in_one_shard_are_both_found(farm: Farm) -> None:
     start_workers(farm, "w1", "w2", "w3", "w4", seconds=0.1)
     job_id = farm.submit(["!die a", *[f"picture {n}" for n in range(6)], "!die b"])
-    wait_until(lambda: farm.status(job_id).state == "finished", "the job ends", 110)
-    status = farm.status(job_id)
+    status = farm.finished(job_id)
     assert (status.outcome, status.done, status.failed) == ("failures", 6, 2)
     assert {failure["request"]["prompt"] for failure in failures(farm)} == {"!die a", "!die b"}
 
 
-def test_images_whose_worker_is_killed_from_outside_are_cleared(farm: Farm, wait_until: Wait) -> None:
+def test_images_whose_worker_is_killed_from_outside_are_cleared(farm: Farm, wait_until: WaitUntil) -> None:
     start_workers(farm, "w1", "w2", "w3", "w4", seconds=0.5)
     job_id = farm.submit(8)
     for _ in range(3):
-        wait_until(lambda: lease(farm, job_id).get("rows"), "the shard is in somebody's rows", 30)
+        wait_until(lambda: lease(farm, job_id).get("rows"), "the shard is in somebody's rows")
         held = lease(farm, job_id)
         pid = farm.celery_pid(str(held["w"]).partition("@")[2])
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
-        wait_until(lambda held=held: lease(farm, job_id).get("a") != held["a"], "its lease ran out", 10)
-    wait_until(lambda: farm.status(job_id).state == "finished", "the job ends", 60)
+        wait_until(lambda held=held: lease(farm, job_id).get("a") != held["a"], "its lease ran out")
+    farm.finished(job_id)
     farm.check_exact(job_id, 8)
     logs = "".join(farm.log(name) for name in farm.workers)
     assert "workers died over this shard: rendering 8 of its images one by one" in logs

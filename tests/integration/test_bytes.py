@@ -7,8 +7,7 @@ import itertools
 import json
 import os
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import torch
 
 from jobs.ledger.job import JobStatus
 from jobs.settings import Settings
+from tests.waiting import WaitUntil
 from worker.encode import read_request
 from worker.render import render, reproduction_of
 
@@ -31,8 +31,6 @@ LINES: list[dict[str, Any]] = [
     for (scheduler, guidance), (colour, steps) in itertools.product(SETTINGS, (("red", 3), ("blue", 6)))
 ]
 """24 pictures: 4 schedulers, one of them stochastic, guided and not, of 3 and of 6 steps."""
-
-Wait = Callable[..., None]
 
 
 class Mill:
@@ -52,10 +50,7 @@ class Mill:
         return Path(self.farm.folder / name)
 
     def wait(self, job_id: str) -> JobStatus:
-        deadline = time.monotonic() + 120
-        while (status := self.farm.status(job_id)).state != "finished":
-            assert time.monotonic() < deadline, (status, self.farm.log("w1"), self.farm.log("w2"))
-            time.sleep(0.05)
+        status: JobStatus = self.farm.finished(job_id)
         return status
 
     def records(self, name: str) -> list[tuple[Path, dict[str, Any]]]:
@@ -123,11 +118,11 @@ def test_company_changes_no_byte(mill: Mill, whole: dict[str, str]) -> None:
 
 
 def test_a_death_in_the_middle_and_another_workers_hand_change_no_byte(
-    mill: Mill, whole: dict[str, str], wait_until: Wait
+    mill: Mill, whole: dict[str, str], wait_until: WaitUntil
 ) -> None:
     job_id = mill.start("killed", shard_size=len(LINES))
     saved = mill.folder("killed") / ".imagemill" / "spool"
-    wait_until(lambda: 0 < len(list(saved.glob("*/*/metadata/*.json"))) < len(LINES), "it is half done", 60)
+    wait_until(lambda: 0 < len(list(saved.glob("*/*/metadata/*.json"))) < len(LINES), "it is half done")
     [holder] = mill.farm.status(job_id).workers
     os.kill(mill.farm.celery_pid(holder.partition("@")[2]), signal.SIGKILL)
     assert mill.farm.status(job_id).left > 0

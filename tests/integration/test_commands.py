@@ -16,9 +16,9 @@ import pytest
 from jobs.ledger.job import JobStatus
 from jobs.ledger.redis_keys import output as output_key
 from jobs.ledger.shard import decode_shard
+from tests.waiting import LONGEST, WaitUntil
 
 BIN = Path(sys.executable).parent
-Wait = Callable[..., None]
 Finish = Callable[..., JobStatus]
 
 
@@ -202,7 +202,7 @@ def test_two_submits_of_one_manifest_at_once_make_one_job(farm, finished: Finish
     farm.start_worker()
     manifest = farm.manifest(800, shard_size=4)
     submits = [start(farm, "submit", manifest) for _ in range(3)]
-    told = [submit.communicate(timeout=60) for submit in submits]
+    told = [submit.communicate(timeout=LONGEST) for submit in submits]
     assert [submit.returncode for submit in submits] == [0, 0, 0], told
     assert farm.ledger.job_ids() == ["cats-1"]
     assert sum("it was submitted before and goes on" in out for out, _err in told) == 2
@@ -210,12 +210,12 @@ def test_two_submits_of_one_manifest_at_once_make_one_job(farm, finished: Finish
     farm.check_exact("cats-1", 800)
 
 
-def test_a_submit_killed_in_the_middle_is_gone_on_with(farm, wait_until: Wait) -> None:
+def test_a_submit_killed_in_the_middle_is_gone_on_with(farm, wait_until: WaitUntil) -> None:
     images = 20_000
     manifest = farm.manifest(images, shard_size=4)
     submit = start(farm, "submit", manifest)
     wait_until(
-        lambda: farm.ledger.job_ids() and farm.ledger.submission("cats-1").cursor > 0, "shards are stored", 60
+        lambda: farm.ledger.job_ids() and farm.ledger.submission("cats-1").cursor > 0, "shards are stored"
     )
     os.kill(submit.pid, signal.SIGKILL)
     submit.communicate()

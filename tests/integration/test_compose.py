@@ -19,7 +19,7 @@ import sys
 import tomllib
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,6 +30,7 @@ import yaml
 from jobs.settings import PREFIX, Settings
 from producer.embedded_redis import find_binary
 from tests.ports import free_port
+from tests.waiting import LONGEST, WaitUntil
 from worker.host.supervisor import Pace
 
 ROOT = Path(__file__).parents[2]
@@ -145,7 +146,7 @@ class Stack:
         """What `docker compose run --rm SERVICE ARGUMENTS` does."""
         return subprocess.run(
             self.argv(service, *arguments), env=self.environment(service), text=True, capture_output=True,
-            cwd=self.place(self.services[service]["working_dir"]), timeout=60, check=False,
+            cwd=self.place(self.services[service]["working_dir"]), timeout=LONGEST, check=False,
         )  # fmt: skip
 
     def healthy(self, service: str) -> bool:
@@ -154,7 +155,7 @@ class Stack:
         argv = ["/bin/sh", "-c", *test] if kind == "CMD-SHELL" else test
         done = subprocess.run(
             [self.here(part) for part in argv], env=self.environment(service), cwd=self._folder / "root",
-            capture_output=True, timeout=60, check=False,
+            capture_output=True, timeout=LONGEST, check=False,
         )  # fmt: skip
         return done.returncode == 0
 
@@ -181,7 +182,7 @@ class Stack:
         statuses = {}
         for name, process in reversed(self.running.items()):
             process.terminate()
-            statuses[name] = process.wait(timeout=20)
+            statuses[name] = process.wait(timeout=LONGEST)
         return statuses
 
     def kill(self) -> None:
@@ -214,7 +215,7 @@ def stack(tmp_path: Path) -> Iterator[Stack]:
 
 
 def test_a_job_goes_through_the_services_own_command_lines_and_flower_shows_it(
-    stack: Stack, wait_until: Callable[..., None]
+    stack: Stack, wait_until: WaitUntil
 ) -> None:
     stack.start("redis")
     wait_until(lambda: stack.healthy("redis"), "redis is healthy")
@@ -222,13 +223,13 @@ def test_a_job_goes_through_the_services_own_command_lines_and_flower_shows_it(
     stack.start("worker", 2)
     stack.start("flower")
     for service in ("flower", "worker"):
-        wait_until(lambda: stack.healthy(service), f"{service} is healthy; {stack.logs()}", 30)  # noqa: B023
+        wait_until(lambda: stack.healthy(service), f"{service} is healthy; {stack.logs()}")  # noqa: B023
 
     def online() -> list[str]:
         workers = stack.flower("/api/workers?status=true")
         return sorted(name for name, up in workers.items() if up) if isinstance(workers, dict) else []
 
-    wait_until(lambda: len(online()) == 2, f"Flower sees both workers; {stack.logs()}", 30)
+    wait_until(lambda: len(online()) == 2, f"Flower sees both workers; {stack.logs()}")
     assert online() == [f"cpu{n}@{socket.gethostname()}" for n in (0, 1)]
     assert stack.flower("/api/workers", credentials="") == 401
     assert stack.flower("/api/tasks", credentials="ann:wrong") == 401
@@ -257,9 +258,7 @@ def test_a_job_goes_through_the_services_own_command_lines_and_flower_shows_it(
     assert not stack.healthy("redis")
 
 
-def test_the_file_of_the_users_is_closed_to_all_but_the_server(
-    stack: Stack, wait_until: Callable[..., None]
-) -> None:
+def test_the_file_of_the_users_is_closed_to_all_but_the_server(stack: Stack, wait_until: WaitUntil) -> None:
     stack.start("redis")
     wait_until(lambda: stack.healthy("redis"), "redis is healthy")
     assert stat.S_IMODE((stack.place("/data") / "users.acl").stat().st_mode) == 0o600

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from jobs.output.output import Output
+from tests.waiting import LONGEST
 
 BIN = Path(sys.executable).parent
 
@@ -33,7 +34,7 @@ class Mill:
         given = {f"IMAGEMILL_{name}": value for name, value in settings.items()}
         return subprocess.run(
             [BIN / "imagemill", *arguments], env={**os.environ, **given}, cwd=self.folder, text=True,
-            capture_output=True, timeout=120, check=False,
+            capture_output=True, timeout=2 * LONGEST, check=False,
         )  # fmt: skip
 
     def run(self) -> int:

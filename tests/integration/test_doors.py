@@ -43,12 +43,12 @@ from jobs.request import ImageRequest
 from producer.embedded_redis import find_binary
 from tests.farm import BIN, Farm
 from tests.ports import free_port
+from tests.waiting import LONGEST, WaitUntil
 from worker.engine.renderer import RenderedBy
 
 ROOT = Path(__file__).parents[2]
 PASSWORDS = {name: f"secret-of-{name}" for name in ("producer", "worker", "flower", "admin")}
 Finish = Callable[..., JobStatus]
-Wait = Callable[..., None]
 
 
 @dataclass
@@ -96,7 +96,7 @@ def print_users(**others: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture
-def guarded(tmp_path: Path, wait_until: Wait) -> Iterator[Server]:
+def guarded(tmp_path: Path, wait_until: WaitUntil) -> Iterator[Server]:
     """A Redis with the users that deploy/redis_acl.sh prints, and an admin to look on."""
     printed = print_users().stdout
     assert not any(word in printed for word in PASSWORDS.values())
@@ -154,7 +154,7 @@ class Flower:
 
 
 def test_the_users_of_the_acl_file_can_do_all_that_is_theirs(
-    tmp_path: Path, guarded: Server, wait_until: Wait
+    tmp_path: Path, guarded: Server, wait_until: WaitUntil
 ) -> None:
     farm = Farm(tmp_path, guarded)
     flower = Flower(farm, guarded.url_of("flower"))
@@ -172,7 +172,7 @@ def test_the_users_of_the_acl_file_can_do_all_that_is_theirs(
         told("resume", "cats-1")
         told("cancel", "cats-1")
         farm.start_worker(redis_url=guarded.url_of("worker"))
-        wait_until(lambda: flower.sees("cpu0@w1"), "Flower sees the worker", 30)
+        wait_until(lambda: flower.sees("cpu0@w1"), "Flower sees the worker")
         told("watch", "cats-1", status=1)
         told("retry", "cats-1", "--wait")
         told("plan", manifest)
@@ -188,7 +188,7 @@ def test_the_users_of_the_acl_file_can_do_all_that_is_theirs(
         )
         assert b'"cpu0@w1"' in flower.ask("/api/workers?refresh=true")  # type: ignore[operator]
         farm.workers["w1"].terminate()
-        assert farm.workers["w1"].wait(timeout=20) == 0
+        assert farm.workers["w1"].wait(timeout=LONGEST) == 0
     finally:
         flower.kill()
         farm.stop()
@@ -303,7 +303,7 @@ def tls_door(folder: Path, inside: int) -> Iterator[int]:
 
 
 @pytest.fixture
-def tls(tmp_path: Path, wait_until: Wait) -> Iterator[Server]:
+def tls(tmp_path: Path, wait_until: WaitUntil) -> Iterator[Server]:
     """A Redis that is reached by TLS, as 127.0.0.1; its folder holds ca.pem, and a stranger's other.pem."""
     folder = tmp_path / "tls"
     folder.mkdir()
@@ -356,7 +356,7 @@ def test_a_certificate_that_cannot_be_trusted_is_refused_by_all_who_connect(
     assert "Traceback" not in told.stderr
     try:
         worker = farm.start_worker(redis_url=url)
-        assert worker.wait(timeout=30) == 2
+        assert worker.wait(timeout=LONGEST) == 2
     finally:
         farm.stop()
     assert "Redis' certificate is not to be trusted" in farm.log("w1")
@@ -405,7 +405,7 @@ class Bomb:
 
 
 def test_a_message_that_is_no_json_runs_nothing_and_the_queue_goes_on(
-    farm: Farm, finished: Finish, wait_until: Wait
+    farm: Farm, finished: Finish, wait_until: WaitUntil
 ) -> None:
     burst = farm.folder / "burst"
     header = {"task": "imagemill.render", "id": "1", "root_id": "1", "lang": "py"}
@@ -421,7 +421,7 @@ def test_a_message_that_is_no_json_runs_nothing_and_the_queue_goes_on(
         send({"args": [str(burst)]}, routing_key="imagemill", headers=header | {"task": "os.mknod"})
     farm.client.lpush("imagemill", b"no JSON at all", pickle.dumps(Bomb(burst)))
     farm.start_worker()
-    wait_until(lambda: farm.ledger.queued() == 0, "the queue is empty", 60)
+    wait_until(lambda: farm.ledger.queued() == 0, "the queue is empty")
     job_id = farm.submit(16)
     finished(job_id)
     farm.check_exact(job_id, 16)
@@ -446,7 +446,7 @@ def bytes_of_celery(client: Any) -> bytes:
 
 
 def test_celery_flower_and_the_logs_never_see_a_prompt_or_a_password(
-    farm: Farm, finished: Finish, wait_until: Wait
+    farm: Farm, finished: Finish, wait_until: WaitUntil
 ) -> None:
     marks = [b"prompt-of-ours", b"negative-of-ours", b"column-of-ours", b"id-of-ours"]
     password = urlsplit(farm.server.url).password or ""
@@ -476,7 +476,7 @@ def test_celery_flower_and_the_logs_never_see_a_prompt_or_a_password(
         seen += bytes_of_celery(farm.client)
         assert b"imagemill.render" in seen
         farm.start_worker(instant_seconds=0.2, log_level="DEBUG")
-        wait_until(lambda: flower.sees("cpu0@w1"), "Flower sees the worker", 30)
+        wait_until(lambda: flower.sees("cpu0@w1"), "Flower sees the worker")
         wait_until(lambda: farm.status(job_id).done >= 4, "it renders")
         seen += bytes_of_celery(farm.client)
         finished(job_id)
@@ -501,11 +501,11 @@ def test_celery_flower_and_the_logs_never_see_a_prompt_or_a_password(
 
 
 def test_flower_as_the_readme_starts_it_listens_on_loopback_and_asks_for_a_password(
-    farm: Farm, wait_until: Wait
+    farm: Farm, wait_until: WaitUntil
 ) -> None:
     flower = Flower(farm, farm.server.url)
     try:
-        wait_until(lambda: flower.ask("/api/workers") is not None, "Flower listens", 30)
+        wait_until(lambda: flower.ask("/api/workers") is not None, "Flower listens")
         assert flower.ask("/api/workers", "ann:wrong") == flower.ask("/", "") == 401
         assert isinstance(flower.ask("/api/workers"), bytes)
         connections = psutil.Process(flower.process.pid).net_connections("tcp")
@@ -549,7 +549,7 @@ def everything_in(folder: Path) -> list[tuple[str, bytes]]:
     ],
 )
 def test_a_job_that_was_turned_to_another_output_writes_nothing_there(
-    farm: Farm, wait_until: Wait, output: str, told: str
+    farm: Farm, wait_until: WaitUntil, output: str, told: str
 ) -> None:
     root, outside = farm.folder / "root", farm.folder / "outside"
     root.mkdir()
@@ -573,7 +573,7 @@ def test_a_job_that_was_turned_to_another_output_writes_nothing_there(
     "place", ["", ".imagemill", ".imagemill/spool", ".imagemill/spool/00000", ".imagemill/inputs"]
 )
 def test_a_link_out_of_the_root_put_in_after_submitting_is_not_followed(
-    farm: Farm, wait_until: Wait, place: str
+    farm: Farm, wait_until: WaitUntil, place: str
 ) -> None:
     root, outside = farm.folder / "root", farm.folder / "outside"
     outside.mkdir()
@@ -631,7 +631,7 @@ def test_a_file_name_in_spooled_metadata_leads_nowhere_else(farm: Farm, finished
 
 
 def test_a_worker_with_a_list_of_models_takes_no_other_also_when_the_jobs_parts_disagree(
-    farm: Farm, wait_until: Wait
+    farm: Farm, wait_until: WaitUntil
 ) -> None:
     farm.start_worker("w1", "--model", "instant")
     job_id = farm.submit(2, model="shapes-random")

@@ -13,6 +13,7 @@ import pyarrow.parquet
 import pytest
 
 from jobs.output.output import Output
+from tests.waiting import LONGEST
 
 BIN = Path(sys.executable).parent
 TEXTS = [
@@ -60,7 +61,7 @@ class Mill:
             cwd=self.folder,
             text=True,
             capture_output=True,
-            timeout=120,
+            timeout=2 * LONGEST,
             check=False,
         )
 
@@ -291,7 +292,7 @@ def test_a_stop_leaves_nothing_and_says_so(
     before = sorted(tmp_path.iterdir())
     with begun(mill, large, tmp_path / "new", to) as process:
         process.send_signal(number)
-        _, told = process.communicate(timeout=60)
+        _, told = process.communicate(timeout=LONGEST)
     assert process.returncode == 130
     assert told == f"error: {tmp_path / 'new'}: stopped before the end; nothing was left there\n"
     assert sorted(tmp_path.iterdir()) == before
@@ -305,7 +306,7 @@ def test_a_stop_while_a_parquet_is_read_leaves_nothing_and_says_so(
     before = sorted(tmp_path.iterdir())
     with begun(mill, tmp_path / "large.parquet", tmp_path / "new", "files") as process:
         process.send_signal(signal.SIGINT)
-        _, told = process.communicate(timeout=60)
+        _, told = process.communicate(timeout=LONGEST)
     assert process.returncode == 130
     assert told == f"error: {tmp_path / 'new'}: stopped before the end; nothing was left there\n"
     assert sorted(tmp_path.iterdir()) == before
@@ -318,7 +319,7 @@ def test_what_a_killed_export_left_goes_with_the_next_but_not_what_one_is_writin
     target = tmp_path / "new"
     with begun(mill, large, target, to) as killed:
         killed.kill()
-        killed.communicate(timeout=60)
+        killed.communicate(timeout=LONGEST)
     (left,) = tmp_path.glob(".new.*.export")
     stranger = tmp_path / ".new.0123456789ab.export.txt"
     stranger.touch()
@@ -330,7 +331,7 @@ def test_what_a_killed_export_left_goes_with_the_next_but_not_what_one_is_writin
         assert other.returncode == 0, other.stderr
         assert mine.exists()
         process.terminate()
-        process.communicate(timeout=60)
+        process.communicate(timeout=LONGEST)
     assert [*tmp_path.glob(".new*")] == [stranger]
     assert target.exists()
 

@@ -17,6 +17,7 @@ import pytest
 
 from jobs.ledger.job import JobStatus
 from tests.ports import free_port
+from tests.waiting import WaitUntil
 
 POLLS = 10
 BETWEEN = 2.8
@@ -61,7 +62,7 @@ def test_ten_of_ten_polls_show_a_long_task_started_with_its_job_and_shard(
     farm,
     flower: Callable[[str], Any],
     finished: Callable[..., JobStatus],
-    wait_until: Callable[..., None],
+    wait_until: WaitUntil,
 ) -> None:
     farm.start_worker("w1", instant_seconds=TASK_SECONDS)
     wait_until(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import psutil
 
 from jobs.ledger.job import JobStatus
+from tests.waiting import WaitUntil
 
 LINES: list[object] = [
     "a fox",
@@ -94,7 +95,7 @@ def test_max_failures_stops_a_job(farm, finished: Callable[..., JobStatus]) -> N
 
 
 def test_deleting_the_queue_in_the_middle_costs_no_image(
-    farm, finished: Callable[..., JobStatus], wait_until: Callable[..., None]
+    farm, finished: Callable[..., JobStatus], wait_until: WaitUntil
 ) -> None:
     farm.start_worker(instant_seconds=0.1)
     job_id = farm.submit(96, shard_size=4)
@@ -105,7 +106,7 @@ def test_deleting_the_queue_in_the_middle_costs_no_image(
 
 
 def test_pause_cancel_and_priority_act_at_the_next_claim(
-    farm, finished: Callable[..., JobStatus], wait_until: Callable[..., None]
+    farm, finished: Callable[..., JobStatus], wait_until: WaitUntil
 ) -> None:
     farm.start_worker("w1", "--concurrency", "1", instant_seconds=0.1)
     slow = farm.submit(400, name="slow", output=str(farm.folder / "slow"))

@@ -12,8 +12,8 @@ import pytest
 from jobs.ledger.job import JobStatus
 from jobs.output.output import Output
 from producer.doctor.checkup import check_output
+from tests.waiting import WaitUntil
 
-Wait = Callable[..., None]
 Finish = Callable[..., JobStatus]
 
 
@@ -52,7 +52,7 @@ def check_exact(farm: Any, job_id: str, images: int, failed: int = 0) -> None:
 
 @pytest.mark.parametrize("layout", ["files", "webdataset"])
 def test_a_job_lost_half_way_goes_on_under_its_id_and_renders_nothing_twice(
-    farm: Any, finished: Finish, wait_until: Wait, layout: str
+    farm: Any, finished: Finish, wait_until: WaitUntil, layout: str
 ) -> None:
     farm.start_worker(instant_seconds=0.5)
     job_id = farm.submit(96, shard_size=16, layout=layout)
@@ -88,7 +88,9 @@ def test_a_job_lost_half_way_goes_on_under_its_id_and_renders_nothing_twice(
     assert not spool.exists()
 
 
-def test_failures_and_doubts_are_put_back_and_retried(farm: Any, finished: Finish, wait_until: Wait) -> None:
+def test_failures_and_doubts_are_put_back_and_retried(
+    farm: Any, finished: Finish, wait_until: WaitUntil
+) -> None:
     farm.start_worker()
     job_id = farm.submit(["a", "!raise", "!black", *(f"picture {n}" for n in range(21))])
     before = finished(job_id)

@@ -6,16 +6,16 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
 from jobs.output.output import Output
+from tests.waiting import LONGEST, WaitUntil
 
 BIN = Path(sys.executable).parent
-Wait = Callable[..., None]
 
 
 class Run:
@@ -59,7 +59,7 @@ class Run:
     def call(self, *arguments: str | Path, **settings: object) -> subprocess.CompletedProcess[str]:
         """`imagemill ARGUMENTS`, to its end."""
         process = self.start(*arguments, **settings)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=LONGEST)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def look(self, process: subprocess.Popen[str]) -> set[str]:
@@ -114,12 +114,12 @@ def mill(tmp_path: Path) -> Iterator[Run]:
         child.kill()
 
 
-def test_run_renders_a_manifest_and_leaves_its_output_alone(mill: Run, wait_until: Wait) -> None:
+def test_run_renders_a_manifest_and_leaves_its_output_alone(mill: Run, wait_until: WaitUntil) -> None:
     process = mill.start("run", mill.manifest(24), "--gpus", "none", instant_seconds=0.3)
     wait_until(lambda: len(mill.look(process)) >= 3, "Redis, a supervisor and a worker run")
     wait_until(mill.finished_images, "pictures appear")
     mill.look(process)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=LONGEST)
     assert (process.returncode, err) == (0, "")
     last = out.splitlines()[-1]
     assert re.fullmatch(rf"finished: 24 images in {re.escape(str(mill.output))}, \d+s, [\d.]+ images/s", last)
@@ -132,7 +132,7 @@ def test_run_renders_a_manifest_and_leaves_its_output_alone(mill: Run, wait_unti
 
 
 def test_ctrl_c_stops_cleanly_and_the_second_run_renders_only_what_is_missing(
-    mill: Run, wait_until: Wait
+    mill: Run, wait_until: WaitUntil
 ) -> None:
     # Shards of three micro-batches: when Ctrl-C comes some are half done in the spool.
     manifest = mill.manifest(96, shard_size=24)
@@ -140,7 +140,7 @@ def test_ctrl_c_stops_cleanly_and_the_second_run_renders_only_what_is_missing(
     wait_until(lambda: 32 <= mill.finished_images() < 96, "the job is under way")
     mill.look(process)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=10)
+    out, err = process.communicate(timeout=LONGEST)
     assert process.returncode == 130
     assert "Traceback" not in out + err
     assert re.fullmatch(r"error: stopped by SIGINT; .*run the same command to go on", err.strip())
@@ -154,15 +154,15 @@ def test_ctrl_c_stops_cleanly_and_the_second_run_renders_only_what_is_missing(
     assert mill.rendered() == 96
 
 
-def test_no_process_outlives_a_run_that_is_killed(mill: Run, wait_until: Wait) -> None:
+def test_no_process_outlives_a_run_that_is_killed(mill: Run, wait_until: WaitUntil) -> None:
     manifest = mill.manifest(96, shard_size=24)
     process = mill.start("run", manifest, "--gpus", "none", instant_seconds=0.3)
     wait_until(lambda: mill.finished_images() >= 16, "the job is under way")
     assert len(mill.look(process)) >= 3
     process.kill()
     process.communicate()
-    wait_until(lambda: mill.alive() == [], "Redis, supervisor and worker are gone", 15)
-    wait_until(lambda: list(mill.temporary.iterdir()) == [], "the Redis folder is gone", 2)
+    wait_until(lambda: mill.alive() == [], "Redis, supervisor and worker are gone")
+    wait_until(lambda: list(mill.temporary.iterdir()) == [], "the Redis folder is gone")
     finished = mill.finished_images()
     again = mill.call("run", manifest, "--gpus", "none")
     assert (again.returncode, again.stderr) == (0, "")
@@ -172,7 +172,7 @@ def test_no_process_outlives_a_run_that_is_killed(mill: Run, wait_until: Wait) -
     assert finished < 96
 
 
-def test_another_terminal_finds_a_live_run(mill: Run, wait_until: Wait) -> None:
+def test_another_terminal_finds_a_live_run(mill: Run, wait_until: WaitUntil) -> None:
     process = mill.start("run", mill.manifest(160), "--gpus", "none", instant_seconds=1.0)
     wait_until(lambda: mill.finished_images() >= 8, "the job is under way")
     told = mill.call("status", "--json")
@@ -180,7 +180,7 @@ def test_another_terminal_finds_a_live_run(mill: Run, wait_until: Wait) -> None:
     (job,) = json.loads(told.stdout)["jobs"]
     assert (job["job_id"], job["total"], job["output"]) == ("cats-1", 160, str(mill.output))
     assert mill.call("cancel", "cats-1", "--reason", "enough").returncode == 0
-    out, _err = process.communicate(timeout=20)
+    out, _err = process.communicate(timeout=LONGEST)
     assert process.returncode == 1
     assert re.fullmatch(
         rf"cancelled \(enough\): \d+ of 160 images rendered.*; those of unfinished shards wait in the spool "
@@ -240,21 +240,21 @@ def test_a_machine_without_a_redis_is_told_how_to_get_one(mill: Run) -> None:
     assert list(mill.temporary.iterdir()) == []
 
 
-def test_two_runs_of_one_manifest_paint_no_image_twice(mill: Run, wait_until: Wait) -> None:
+def test_two_runs_of_one_manifest_paint_no_image_twice(mill: Run, wait_until: WaitUntil) -> None:
     """Each has a Redis of its own, so only the output tells one of the other."""
     manifest = mill.manifest(48)
     first = mill.start("run", manifest, "--gpus", "none", instant_seconds=0.2)
     wait_until(mill.finished_images, "the first run paints")
     second = mill.start("run", manifest, "--gpus", "none", instant_seconds=0.2)
     for process in (first, second):
-        _out, err = process.communicate(timeout=60)
+        _out, err = process.communicate(timeout=LONGEST)
         assert (process.returncode, err) == (0, "")
     mill.check_exact(48)
     assert mill.rendered() == 48
 
 
 def test_a_second_run_that_waits_in_vain_names_the_first_and_says_what_to_do(
-    mill: Run, wait_until: Wait
+    mill: Run, wait_until: WaitUntil
 ) -> None:
     output = Output(mill.output)
     output.prepare()
@@ -266,14 +266,14 @@ def test_a_second_run_that_waits_in_vain_names_the_first_and_says_what_to_do(
     assert list(mill.temporary.iterdir()) == []
 
 
-def test_a_run_whose_redis_dies_ends_and_the_same_command_goes_on(mill: Run, wait_until: Wait) -> None:
+def test_a_run_whose_redis_dies_ends_and_the_same_command_goes_on(mill: Run, wait_until: WaitUntil) -> None:
     manifest = mill.manifest(96, shard_size=24)
     process = mill.start("run", manifest, "--gpus", "none", instant_seconds=0.3)
     wait_until(lambda: mill.finished_images() >= 16, "the job is under way")
     mill.look(process)
     (server,) = [child for child in mill.alive() if child.name() in ("redis-server", "valkey-server")]
     server.kill()
-    _out, err = process.communicate(timeout=30)
+    _out, err = process.communicate(timeout=LONGEST)
     assert process.returncode == 2
     assert err.splitlines()[-1].startswith("error: the Redis of this run ended")
     assert "Traceback" not in err

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from jobs.ledger.job import JobStatus
 from jobs.output.output import Output
 from producer.doctor.checkup import check_output
+from tests.waiting import WaitUntil
 
 Finished = Callable[..., JobStatus]
 
@@ -60,7 +61,7 @@ def test_a_manifest_whose_layout_changed_renders_only_what_is_new(farm: Any, fin
 
 
 def test_a_process_that_is_killed_again_and_again_leaves_whole_tars_and_no_image_twice(
-    farm: Any, finished: Finished, wait_until: Callable[..., None]
+    farm: Any, finished: Finished, wait_until: WaitUntil
 ) -> None:
     farm.start_worker(instant_seconds=0.1)
     job_id = farm.submit(120, shard_size=4, layout="webdataset")

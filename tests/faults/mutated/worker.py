@@ -13,7 +13,7 @@ RUNTIME_PY = "worker/runtime.py"
 SHARD_RUN_PY = "worker/shard/shard_run.py"
 STORE_PY = "worker/shard/store.py"
 
-FAULTS = "tests/faults/test_faults.py::"
+COSTS = "tests/faults/test_costs.py::"
 AT_THE_DOORS = "tests/integration/test_doors.py::"
 FAILPOINTS = "tests/jobs/test_failpoints.py::"
 CELERY_APP = "tests/worker/test_celery_app.py::"
@@ -78,7 +78,7 @@ CHECKS = [
         SHARD_RUN + "test_a_shard_that_another_attempt_committed_is_only_recorded"),
     Mutation("a committed shard's images are the shard's", "not compared", SHARD_RUN_PY,
         "if sorted(there) != sorted(positions):", "if False:",
-        FAULTS + "test_a_shard_of_somebody_elses_images_is_not_taken_for_what_a_crash_left"),
+        COSTS + "test_a_shard_of_somebody_elses_images_is_not_taken_for_what_a_crash_left"),
     Mutation("killed writers' files are removed", "not called", FINISH_PY,
         "remove_temporaries(folder)", "pass",
         FINISH + "test_what_killed_writers_left_is_taken_away_and_nothing_else"),
@@ -103,7 +103,7 @@ CHECKS = [
     Mutation("finished images wait in a queue of 2R", "200R", ENGINE_PY,
         "self._wait_for_writers(2 * order.bucket.slots - 1)",
         "self._wait_for_writers(200 * order.bucket.slots - 1)",
-        FAULTS + "test_a_crash_costs_no_more_than_the_slots_and_the_bounded_queue_behind_them"),
+        COSTS + "test_a_crash_costs_no_more_than_the_slots_and_the_bounded_queue_behind_them"),
     Mutation("a full disk is waited for", "ENOSPC is raised", "worker/lease/disk_space.py",
         "if error.errno not in _FULL:", "if True:",
         SHARD_RUN + "test_a_disk_that_is_full_for_a_while_fails_no_image"),

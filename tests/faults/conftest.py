@@ -1,0 +1,66 @@
+"""A field for the tests of a file, one after the other, and a fresh one after a failure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.breakable_redis import BreakableRedis
+from tests.faults.field import Field
+
+SEED = 7
+FAILED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    report = yield
+    if report.failed:
+        item.stash[FAILED] = True
+    return report
+
+
+class Fields:
+    """Two armed workers on a Redis that breaks, for as long as all goes well with them."""
+
+    def __init__(self, folder: Callable[[], Path]) -> None:
+        self._folder = folder
+        self._server: BreakableRedis | None = None
+        self._field: Field | None = None
+
+    def field(self) -> Field:
+        """The field, with its workers ready."""
+        if self._field is None:
+            folder = self._folder()
+            self._server = BreakableRedis(folder / "redis")
+            self._server.start()
+            self._field = Field(folder, self._server, SEED, workers=2)
+            self._field.start()
+        return self._field
+
+    def give_up(self) -> None:
+        """Ends the field, whatever state it is in; the next is a fresh one."""
+        if self._field is not None:
+            self._field.stop()
+        if self._server is not None:
+            self._server.stop()
+        self._field = self._server = None
+
+
+@pytest.fixture(scope="module")
+def fields(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fields]:
+    fields = Fields(lambda: tmp_path_factory.mktemp("faults"))
+    yield fields
+    fields.give_up()
+
+
+@pytest.fixture
+def field(fields: Fields, request: pytest.FixtureRequest) -> Iterator[Field]:
+    """The file's field; one on which a test failed is given up."""
+    try:
+        yield fields.field()
+    finally:
+        if request.node.stash.get(FAILED, False):
+            fields.give_up()
