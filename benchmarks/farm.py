@@ -23,8 +23,9 @@ from jobs.lifeline import start_tied
 from jobs.output.output import Output
 from jobs.settings import Settings
 from producer.embedded_redis import EmbeddedRedis
-from producer.submit.prepare import prepare
-from producer.submit.submit import submit
+from producer.job_queue import JobQueue
+from producer.requests.prepared import prepare
+from producer.submit.submit import submit_manifest
 
 POLL = 0.02
 """Seconds between two looks: how exact a time is."""
@@ -103,7 +104,7 @@ class Farm:
         } | keys
         file = self.folder / f"{name}.yaml"
         file.write_text(json.dumps(manifest))
-        return submit(prepare(file, Settings()), self.ledger, self.url).job_id
+        return submit_manifest(prepare(file, Settings()), JobQueue.at(self.url)).job_id
 
     def leases(self, job_id: str) -> dict[str, Lease]:
         """What is claimed of a job: shard -> lease."""

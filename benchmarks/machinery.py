@@ -36,9 +36,10 @@ from jobs.lifeline import start_tied
 from jobs.output.output import Output
 from jobs.settings import Settings
 from producer.embedded_redis import EmbeddedRedis
-from producer.plan.plan import plan
-from producer.submit.prepare import prepare
-from producer.submit.submit import submit
+from producer.job_queue import JobQueue
+from producer.plan.plan import plan_submission
+from producer.requests.prepared import prepare
+from producer.submit.submit import submit_manifest
 
 SIZE, SHARD_SIZE = 64, 64
 
@@ -144,13 +145,13 @@ def main() -> None:
                 }
             )
         )
-        job_id = submit(prepare(manifest, Settings()), ledger, server.url).job_id
+        job_id = submit_manifest(prepare(manifest, Settings()), JobQueue.at(server.url)).job_id
         status, seen = watch(ledger, job_id, client, flower)
         output = Output(folder / "out")
         files = len(list(output.path.glob("[0-9]*/*.png")))
         image_ids = [row["image_id"] for shard in output.shards() for row in output.records(shard)]
         began = time.monotonic()
-        again = plan(prepare(manifest, Settings()), Settings())
+        again = plan_submission(prepare(manifest, Settings()), Settings())
         plan_seconds = time.monotonic() - began
     seconds = status.ended - status.started
     middle = [bytes_ for share, bytes_ in seen.memory if 0.1 <= share <= 0.9]

@@ -32,8 +32,9 @@ from jobs.models import BUILT_IN
 from jobs.request import ImageRequest
 from jobs.settings import Settings
 from producer.embedded_redis import EmbeddedRedis
-from producer.submit.prepare import prepare
-from producer.submit.submit import submit
+from producer.job_queue import JobQueue
+from producer.requests.prepared import prepare
+from producer.submit.submit import submit_manifest
 from worker.diffusion.build_scheduler import build_scheduler
 from worker.diffusion.diffusion_renderer import DiffusionRenderer
 from worker.diffusion.pipelines import load_model
@@ -127,7 +128,7 @@ class System:
         }
         file = self._folder / "system.yaml"
         file.write_text(json.dumps(manifest))
-        job_id = submit(prepare(file, Settings()), self._ledger, self._url).job_id
+        job_id = submit_manifest(prepare(file, Settings()), JobQueue.at(self._url)).job_id
         while (status := self._ledger.status(job_id)).state != "finished":
             time.sleep(0.5)
         written = len(list(output.glob("[0-9]*/*.png")))

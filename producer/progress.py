@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import click
 
 from jobs.ledger.job import JobStatus
 from producer import show
+from producer.reporter import Reporter, StandardError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 _EVERY = 5.0
 """Seconds between two plain lines."""
@@ -18,25 +23,34 @@ _EVERY = 5.0
 
 def show_progress(statuses: Iterable[JobStatus]) -> JobStatus:
     """Shows each status as it comes; returns the last."""
-    return _bar(statuses) if show.is_terminal() else _lines(statuses)
+    return _job_bar(statuses) if show.is_terminal() else _lines(statuses)
+
+
+class _Bar(StandardError):
+    """Prints lines on standard error, above a bar that shows the counts."""
+
+    def __init__(self, bar: Progress, task: TaskID) -> None:
+        self._bar, self._task = bar, task
+
+    def count(self, done: int, total: int | None = None, /) -> None:
+        self._bar.update(self._task, completed=done, total=total)
 
 
 @contextmanager
-def counting(what: str, total: int | None = None) -> Iterator[Callable[..., None]]:
-    """Shows on standard error, while a person looks there, how many of `what` ("images read") there are.
+def counting(what: str, total: int | None = None) -> Iterator[Reporter]:
+    """Shows on a terminal's standard error how many of `what` ("images read") there are.
 
-    Yields a function of that number and, where it was not known before, of the total.
+    Yields the reporter that takes the counts, and prints lines on standard error.
     """
     if not sys.stderr.isatty():
-        yield lambda done, total=None: None
+        yield StandardError()
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 
     columns = (TextColumn("{task.completed:,.0f} {task.description}", markup=False), BarColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda done, total=total: bar.update(task, completed=done, total=total)
+        yield _Bar(bar, bar.add_task(what, total=total))
 
 
 def _lines(statuses: Iterable[JobStatus]) -> JobStatus:
@@ -52,7 +66,7 @@ def _lines(statuses: Iterable[JobStatus]) -> JobStatus:
     return last
 
 
-def _bar(statuses: Iterable[JobStatus]) -> JobStatus:
+def _job_bar(statuses: Iterable[JobStatus]) -> JobStatus:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     columns = (

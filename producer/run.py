@@ -15,31 +15,30 @@ import click
 from jobs.connection import publish, redis_url
 from jobs.errors import Interrupted, LedgerError, SettingsError
 from jobs.ledger.job import JobStatus
-from jobs.ledger.ledger import Ledger
 from jobs.lifeline import start_tied
 from jobs.output.output import open_plain
 from jobs.settings import PREFIX, Settings
-from producer import show
 from producer.embedded_redis import EmbeddedRedis
-from producer.follow import follow
+from producer.follow import follow_job
+from producer.job_queue import JobQueue
 from producer.progress import counting, show_progress
+from producer.reporter import StandardError
+from producer.requests.prepared import Prepared
 from producer.stops import stops_raise
-from producer.submit.prepare import prepare
-from producer.submit.submit import Submitted, submit
+from producer.submit.report import print_submitted
+from producer.submit.submit import submit_manifest
 
 _STOP_SECONDS = 130
-"""A worker gives its shards back within a micro-batch; on a CPU that can be minutes."""
+"""How long a worker may take to stop: it finishes its forward first, which on a CPU can take minutes."""
 
 
-def run(
-    path: Path, settings: Settings, *, limit: int | None, sample: int | None, gpus: str, keep: bool
-) -> tuple[JobStatus, Submitted]:
-    """Renders a manifest from nothing; returns how its job ended.
+def run_job(prepared: Prepared, settings: Settings, *, gpus: str, keep: bool) -> JobStatus:
+    """Submits and renders a manifest on this machine; returns how its job ended.
 
-    Uses IMAGEMILL_REDIS_URL when it is set, else a Redis of its own that goes when this ends (`keep` leaves
-    its data). Raises Interrupted after a clean stop: a second run goes on from there.
+    Uses IMAGEMILL_REDIS_URL when it is set, else a Redis of its own that ends with this call (`keep` leaves
+    its data). `gpus`: as of `imagemill-worker --gpus`. Raises Interrupted after a clean stop; a second run
+    then renders the rest.
     """
-    prepared = prepare(path, settings, limit=limit, sample=sample)
     output = prepared.output
     with ExitStack() as stack:
         stack.enter_context(stops_raise(_interrupted))
@@ -48,37 +47,34 @@ def run(
             server = stack.enter_context(EmbeddedRedis(keep=keep))
             url = server.url
             output.prepare()
-            # The Redis of another run knows nothing of this one: only the folder is common to both.
+            # Another run has a Redis of its own: the output folder is all that both share.
             lock = stack.enter_context(output.locked())
             stack.enter_context(publish(settings, url, output.path))
             if keep:
                 click.echo(f"Redis' data: {server.folder}")
         else:
             url = redis_url(settings)
-        ledger = Ledger(url)
-        with counting("images submitted") as on_images:
-            submitted = submit(prepared, ledger, url, on_images, _say)
-        show.print_submitted(submitted)
+        queue = JobQueue.at(url)
+        with counting("images submitted") as reporter:
+            submitted = submit_manifest(prepared, queue, reporter)
+        print_submitted(submitted)
         worker = stack.enter_context(_worker(url, settings, output.path, gpus, lock))
 
         def check() -> None:
             if server is not None and not server.alive:
                 raise LedgerError(
-                    "the Redis of this run ended; what was rendered is kept: run the same command to go on"
+                    "the Redis of this run ended; what was rendered is kept: run the same command to continue"
                 )
             worker.check()
 
-        statuses = follow(ledger, submitted.job_id, check=check, say=_say, own_worker=True)
-        status = show_progress(statuses)
-    return status, submitted
+        statuses = follow_job(queue.ledger, submitted.job_id, StandardError(), check=check, own_worker=True)
+        return show_progress(statuses)
 
 
 def _interrupted(signal_name: str) -> Interrupted:
-    return Interrupted(f"stopped by {signal_name}; what was rendered is kept: run the same command to go on")
-
-
-def _say(line: str) -> None:
-    click.echo(line, err=True)
+    return Interrupted(
+        f"stopped by {signal_name}; what was rendered is kept: run the same command to continue"
+    )
 
 
 class _Worker:
@@ -88,7 +84,7 @@ class _Worker:
         self._process, self._log = process, log
 
     def check(self) -> None:
-        """Raises when the worker is gone: then nobody renders."""
+        """Raises SettingsError, with the end of the log, when the worker has ended."""
         if self._process.poll() is not None:
             lines = self._log.read_text(errors="replace").splitlines()[-12:]
             raise SettingsError(
@@ -98,7 +94,7 @@ class _Worker:
             )
 
     def stop(self) -> None:
-        """Asks the worker to give back what it holds and waits for it to end."""
+        """Makes the worker give back what it holds, and waits for its end; kills it after `_STOP_SECONDS`."""
         self._process.terminate()
         try:
             self._process.wait(_STOP_SECONDS)
@@ -111,7 +107,7 @@ class _Worker:
 def _worker(url: str, settings: Settings, output: Path, gpus: str, lock: int | None) -> Iterator[_Worker]:
     """A worker on this machine, tied to this process, writing only below this job's output.
 
-    It inherits `lock`, so that the output stays locked until it has ended, also when this process is killed.
+    It inherits `lock`, so that the output stays locked until it has ended, even if this process is killed.
     """
     command = shutil.which(
         "imagemill-worker", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -121,11 +117,11 @@ def _worker(url: str, settings: Settings, output: Path, gpus: str, lock: int | N
             "`imagemill-worker` is not on PATH: install imagemill with its worker extra, "
             "pip install 'imagemill[worker]'"
         )
-    # A worker that took other models only would leave this job waiting without a word.
+    # A worker limited to other models would leave this job waiting, and report nothing.
     chosen = {f"{PREFIX}REDIS_URL": url, f"{PREFIX}MODELS": ""}
     if settings.output_root is None:
         chosen[f"{PREFIX}OUTPUT_ROOT"] = str(output)
-    # The settings' names are read in any case: a lower-case one must not stand beside ours.
+    # Settings are read in upper and lower case: a lower-case name must not compete with ours.
     environment = {key: value for key, value in os.environ.items() if key.upper() not in chosen} | chosen
     log = output / ".imagemill" / "worker.log"
     with os.fdopen(open_plain(log, os.O_WRONLY | os.O_APPEND), "ab") as file:

@@ -5,16 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from jobs.ledger.job import JobStatus
-from jobs.wording import counted
-
-if TYPE_CHECKING:
-    from producer.submit.recover import Recovered
-    from producer.submit.submit import Submitted
 
 Workers = Mapping[str, Mapping[str, str]]
 
@@ -91,25 +86,6 @@ def print_job(job: JobStatus, workers: Workers, failures: Mapping[int, Mapping[s
         click.echo(f"  failures  {len(failures) - 10} more: see failures.jsonl in the output, or --json")
 
 
-def print_submitted(submitted: Submitted) -> None:
-    """What a submission came to."""
-    parts = [f"{submitted.job_id}: {counted(submitted.images, 'image')} to render"]
-    if submitted.held:
-        parts.append(f"{submitted.held} are in the output already")
-    if submitted.duplicates:
-        parts.append(
-            f"{counted(submitted.duplicates, 'line')} asking for an image that another line asks for too"
-        )
-    if submitted.skipped:
-        parts.append(f"{counted(submitted.skipped, 'row')} skipped")
-    if submitted.attached:
-        parts.append("it was submitted before and goes on")
-    click.echo(", ".join(parts))
-    if submitted.remark:
-        click.echo(f"{submitted.job_id}: {submitted.remark}")
-    print_skipped(submitted.skipped, submitted.skipped_rows, submitted.skipped_file)
-
-
 def print_skipped(count: int, first: Sequence[str], file: str | None = None) -> None:
     """Tell on standard error of rows that were left out: the first of them, how many more, where all are."""
     for row in first:
@@ -118,22 +94,6 @@ def print_skipped(count: int, first: Sequence[str], file: str | None = None) -> 
         click.echo(f"skipped: and {count - len(first)} more", err=True)
     if file is not None:
         click.echo(f"skipped: all are listed in {file}", err=True)
-
-
-def print_recovered(recovered: Recovered) -> None:
-    """How a job stood when it was put back."""
-    parts = [f"{recovered.job_id}: {recovered.images} images", f"{recovered.done} done"]
-    if recovered.flagged:
-        parts[-1] += f" ({recovered.flagged} flagged)"
-    parts += [f"{recovered.failed} failed", f"{recovered.left} {'left' if recovered.reason else 'to render'}"]
-    if recovered.held:
-        parts.append(f"{recovered.held} are in the output from other jobs")
-    if recovered.skipped:
-        parts.append(f"{counted(recovered.skipped, 'row')} skipped")
-    click.echo(", ".join(parts))
-    if recovered.reason:
-        click.echo(f"{recovered.job_id} is stopped: {recovered.reason}")
-    print_skipped(recovered.skipped, recovered.skipped_rows)
 
 
 def print_end(end: JobStatus) -> None:

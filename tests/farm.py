@@ -17,9 +17,10 @@ import redis
 from jobs.ledger.job import JobStatus
 from jobs.ledger.ledger import Ledger
 from jobs.settings import Settings
-from producer.submit.prepare import prepare
-from producer.submit.submit import submit
 from tests.waiting import LONGEST, wait_until
+from producer.job_queue import JobQueue
+from producer.requests.prepared import prepare
+from producer.submit.submit import submit_manifest
 
 BIN = Path(sys.executable).parent
 LEASE = 3.0
@@ -99,7 +100,7 @@ class Farm:
     def submit(self, prompts: list[object] | int, **keys: object) -> str:
         """Submits a manifest; returns the job's id."""
         prepared = prepare(self.manifest(prompts, **keys), Settings())
-        return submit(prepared, self.ledger, self.server.url).job_id
+        return submit_manifest(prepared, JobQueue.at(self.server.url)).job_id
 
     def status(self, job_id: str) -> JobStatus:
         """The job as the ledger has it."""

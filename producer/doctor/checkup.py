@@ -7,7 +7,7 @@ for all layouts. What should be there and is not, `lost_shards.py` and `missing_
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,7 @@ from producer.doctor.lost_shards import lost_shards
 from producer.doctor.missing_images import missing_images
 from producer.doctor.quarantine import QUARANTINE
 from producer.doctor.soundness import RENDER_AGAIN, TAKE_OUT
+from producer.reporter import QUIET, Reporter
 
 _THREADS = min(8, os.cpu_count() or 1)
 _OWN_FILES = frozenset({"job.json", "failures.jsonl", "preview.jpg", "README.md"})
@@ -55,11 +56,11 @@ def check_output(
     output: Output,
     *,
     known: Collection[ShardFindings] = (),
-    on_shard: Callable[[int, int], None] = lambda done, total: None,
+    reporter: Reporter = QUIET,
 ) -> Checkup:
     """Read an output to its last byte and tell everything that is wrong in it.
 
-    `known` are shards that need no second look. `on_shard(done, total)` is called from this thread. Raises
+    `known` are shards that need no second look. `reporter` counts the shards. Raises
     OutputError where there is no output of imagemill; what is wrong in one is told, not raised.
     """
     committed, elsewhere = _entries(output)
@@ -70,7 +71,7 @@ def check_output(
         examined = pool.map(lambda shard: _examine(output, shard), open_shards)
         for done, found in enumerate(examined, 1):
             findings[found.shard] = found
-            on_shard(done, len(open_shards))
+            reporter.count(done, len(open_shards))
     checkup = Checkup([findings[shard] for shard in committed])
     held: dict[str, str] = {}
     for found in checkup.shards:

@@ -76,8 +76,8 @@ def diagnose(output: Output, settings: Settings, *, repair: bool) -> Diagnosis:
             _refuse_while_written(output, settings)
         left = "stopped before the end: run the same command again"
         try:
-            with counting("shards examined") as on_shard:
-                found = check_output(output, on_shard=on_shard)
+            with counting("shards examined") as reporter:
+                found = check_output(output, reporter=reporter)
             done = set_aside(output, found.problems) if repair else None
             if done is None:
                 return Diagnosis(output, found)
@@ -108,11 +108,11 @@ def _send_back(output: Output, repair: Repair, settings: Settings) -> SentBack:
         # Without a Redis there are no jobs, and what is missing says itself what to do.
         if settings.redis_url is None and not live_connections(settings):
             return SentBack()
-        from jobs.ledger.ledger import Ledger
-        from producer.submit.retry import retry
+        from producer.job_queue import connect
+        from producer.submit.retry import retry_job
 
-        url = redis_url(settings)
-        ledger = Ledger(url)
+        queue = connect(settings)
+        ledger = queue.ledger
         job_ids = sorted(_jobs_of(output, repair) & {*ledger.job_ids()})
     except ImagemillError as error:
         return SentBack(notes=[f"what was set aside was not sent back: {error}"])
@@ -128,8 +128,8 @@ def _send_back(output: Output, repair: Repair, settings: Settings) -> SentBack:
                     "aside, and all else that it left"
                 )
                 continue
-            with counting("images sent back") as on_images:
-                if images := retry(job_id, ledger, url, on_images):
+            with counting("images sent back") as reporter:
+                if images := retry_job(job_id, queue, reporter):
                     sent[job_id] = images
         except ImagemillError as error:
             notes.append(f"sending back what {job_id} lacks: {error}")

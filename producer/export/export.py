@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -25,9 +25,10 @@ from producer.export.source import PictureSource, Row, check_exportable
 from producer.export.target import appearing, check_free
 from producer.progress import counting
 from producer.prompt_files.sources import Reading
+from producer.reporter import Reporter
 from producer.requests.expand import Identified
+from producer.requests.prepared import prepare
 from producer.show import print_skipped
-from producer.submit.prepare import prepare
 
 Form = Literal["files", "webdataset", "parquet"]
 
@@ -84,7 +85,7 @@ class _Choice:
         return taken
 
 
-def export(
+def write_export(
     path: Path,
     target: Path,
     to: Form,
@@ -125,8 +126,8 @@ def export(
             which = "to export" if only_current is None else f"that {only_current} asks for"
             raise OutputError(f"{path}: holds no picture {which}")
         failed, shards = sum(map(choice.takes, source.failed())), None
-        with counting("images exported", found.total) as on_images, appearing(target) as hidden:
-            taken = _counted(source.pictures(choice.takes), on_images)
+        with counting("images exported", found.total) as reporter, appearing(target) as hidden:
+            taken = _counted(source.pictures(choice.takes), reporter)
             if to != "parquet":
                 size = SHARD_SIZE if shard_size is None else shard_size
                 shards = write_shards(Output(hidden), to, taken, size)
@@ -135,7 +136,7 @@ def export(
                 column = row_column(_rows(source, choice), found.columns)
                 write_pictures(hidden, taken, found.columns, column)
             else:
-                write_rows(hidden, _counted(_rows(source, choice), on_images), found.columns)
+                write_rows(hidden, _counted(_rows(source, choice), reporter), found.columns)
         return Exported(
             output=str(path),
             target=str(target),
@@ -181,8 +182,8 @@ def report(exported: Exported) -> None:
     print_skipped(exported.skipped, exported.skipped_rows)
 
 
-def _counted(taken: Iterator[_One], on_images: Callable[[int], None]) -> Iterator[_One]:
-    """The same, told one by one."""
+def _counted(taken: Iterator[_One], reporter: Reporter) -> Iterator[_One]:
+    """The same, counted one by one."""
     for number, one in enumerate(taken, 1):
-        on_images(number)
+        reporter.count(number)
         yield one

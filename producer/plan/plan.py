@@ -20,8 +20,9 @@ from jobs.request import Entry
 from jobs.settings import Settings
 from producer.plan.survey import DeviceTime, Group, Holding, ShardWeight, Survey, device_times, survey
 from producer.prompt_files.sources import Reading
+from producer.reporter import QUIET, Reporter
 from producer.requests.expand import base_request
-from producer.submit.prepare import Prepared
+from producer.requests.prepared import Prepared
 
 MOST_ORPHANS = 1000
 """Orphans that a plan keeps; the others are counted."""
@@ -106,15 +107,16 @@ class Plan:
         return sum(group.row_evaluations for group in self.survey.groups)
 
 
-def plan(
+def plan_submission(
     prepared: Prepared,
     settings: Settings,
-    on_images: Callable[[int], None] = lambda images: None,
-    on_orphan: Callable[[Orphan], None] = lambda orphan: None,
+    reporter: Reporter = QUIET,
+    on_orphan: Callable[[Orphan], None] | None = None,
 ) -> Plan:
-    """Reads every prompt and the output's metadata, and asks Redis if there is one; tells every orphan.
+    """Reads every prompt and the output's metadata, and asks Redis if there is one.
 
-    Raises ManifestError for what is wrong in prompt files, OutputError for slots that cannot be read.
+    `reporter` counts the images that are read; `on_orphan` gets every orphan. Raises ManifestError for what
+    is wrong in prompt files, OutputError for an output whose records cannot be read.
     """
     manifest, model = prepared.manifest, prepared.model
     reading, duplicates = Reading(), 0
@@ -125,13 +127,14 @@ def plan(
 
     holding, files = _held(prepared)
     weight = ShardWeight(base_request(manifest, model), manifest.shard_size)
-    found = survey(prepared.entries(count, reading), holding, weight, on_images)
+    found = survey(prepared.entries(count, reading), holding, weight, reporter)
     changed = orphaned = None
     orphans: list[Orphan] = []
     if not prepared.narrowed:
         changed = orphaned = 0
         for orphan in _orphans(prepared.output, holding):
-            on_orphan(orphan)
+            if on_orphan is not None:
+                on_orphan(orphan)
             orphaned += 1
             changed += orphan.replaced
             if len(orphans) < MOST_ORPHANS:

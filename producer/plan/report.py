@@ -24,13 +24,13 @@ _MOST_GROUPS = 20
 
 
 @contextmanager
-def listing(file: Path | None) -> Iterator[Callable[[Orphan], None]]:
-    """Writes every orphan that it is told to the file, a line of JSON each; the file appears in the end.
+def listing(file: Path | None) -> Iterator[Callable[[Orphan], None] | None]:
+    """Yields what writes an orphan to the file, a line of JSON each; None without a file.
 
-    Raises OutputError where it cannot be written.
+    The file appears at the end. Raises OutputError when it cannot be written.
     """
     if file is None:
-        yield lambda orphan: None
+        yield None
         return
 
     def write(orphan: Orphan) -> None:

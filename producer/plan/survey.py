@@ -6,7 +6,7 @@ Everything is counted in one pass over the requests, which are never held.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ from jobs.ledger.shard import Shard, encode_shard
 from jobs.output.compact_counter import CompactCounter
 from jobs.request import SETTINGS, Entry, ImageRequest
 from jobs.schedulers import row_evaluations
+from producer.reporter import QUIET, Reporter
 from producer.requests.expand import Identified
 
 ENDS = 3
@@ -160,11 +161,11 @@ def survey(
     entries: Iterable[Identified],
     holding: Holding,
     weight: ShardWeight,
-    on_images: Callable[[int], None] = lambda images: None,
+    reporter: Reporter = QUIET,
 ) -> Survey:
     """Counts every request, asks `holding` for it, and weighs those that it has not.
 
-    `on_images` is told now and then how many there are so far.
+    `reporter` counts them.
     """
     # Each way in which images cost: those to render, those held.
     counts: dict[tuple[Any, bool], list[int]] = {}
@@ -185,7 +186,7 @@ def survey(
         ends.append((image_id, entry, held))
         images += 1
         if images % _SAY_EVERY == 0:
-            on_images(images)
+            reporter.count(images)
     return Survey(
         groups=_groups(counts),
         images=images,

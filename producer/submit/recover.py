@@ -7,34 +7,28 @@ one step at the end, so that a recovery which is cut short has changed nothing.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from jobs.errors import JobError, ManifestError, OutputError
-from jobs.ledger.broker import celery_app, wake
 from jobs.ledger.job import Bits, Recovery
 from jobs.ledger.ledger import Ledger
 from jobs.output.metadata import Failure
 from jobs.output.output import Output
 from jobs.request import Entry
 from jobs.settings import Settings
+from producer.job_queue import JobQueue
 from producer.manifest.submitted import SubmittedManifest
 from producer.prompt_files.sources import Reading
+from producer.reporter import QUIET, Reporter
 from producer.requests.expand import Identified, base_request
 from producer.requests.grouping import parts
-from producer.submit.prepare import Prepared, prepare
+from producer.requests.prepared import Prepared, prepare
+from producer.submit.job_spec import digest, file_hashes, job_spec, written
+from producer.submit.output_writes import keep_inputs, write_errors
 from producer.submit.staging import Staging
-from producer.submit.submit import (
-    digest,
-    file_hashes,
-    job_spec,
-    keep_inputs,
-    os_errors_as_ours,
-    wake_ups,
-    written,
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,25 +63,20 @@ class _Settled:
     """None when it is done."""
 
 
-def recover(
-    file: Path,
-    settings: Settings,
-    ledger: Ledger,
-    url: str,
-    on_images: Callable[[int], None] = lambda images: None,
-) -> Recovered:
+def recover_job(file: Path, settings: Settings, queue: JobQueue, reporter: Reporter = QUIET) -> Recovered:
     """Puts back the newest job of the manifest's name in its output, and wakes workers.
 
-    Raises ImagemillError, and then the job is not there: JobError when nothing is lost, when a job writes to
-    the output, and when the manifest or a file that it names is not as it was submitted.
+    `reporter` counts the images of the job. Raises ImagemillError, and then the job is not there: JobError
+    when nothing is lost, when a job writes to the output, and when the manifest or a file that it names is
+    not as it was submitted.
     """
-    prepared = prepare(file, settings)
+    prepared, ledger = prepare(file, settings), queue.ledger
     output, name = prepared.output, prepared.manifest.name
     job_id = f"{name}-{output.next_job_number(name) - 1}"
     prepared, kept = _as_submitted(prepared, file, job_id)
     _refuse_changes(file, job_id, kept.manifest.to_json(), written(prepared))
     _refuse_unless_lost(job_id, output, ledger)
-    with output.locked(patience=0), os_errors_as_ours(output):
+    with output.locked(patience=0), write_errors(output):
         keep_inputs(prepared)
         output.close_attempts()
         found, number, waiting, reading = output.shards(), output.next_shard(), 0, Reading()
@@ -97,7 +86,7 @@ def recover(
             if part.entries:
                 rebuild.staging.add(number + waiting, part.entries)
                 waiting += 1
-                on_images(rebuild.images)
+                reporter.count(rebuild.images)
         files = {} if kept.files is None else kept.files
         _refuse_changes(file, job_id, files, file_hashes(prepared, reading))
         if rebuild.settled:
@@ -110,7 +99,7 @@ def recover(
             raise JobError(f"{output.path}: a worker is still writing there: run the same command again")
         spec, recovery = job_spec(prepared), rebuild.recovery(number, waiting)
         ledger.recover(job_id, spec, digest(prepared, spec, files), recovery)
-    wake(celery_app(url), min(max(1, waiting), wake_ups(ledger)))
+    queue.wake_for(max(1, waiting))
     done, failed = recovery.done.count(), len(recovery.failures)
     return Recovered(
         job_id=job_id,

@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 
 from jobs.errors import JobError
-from jobs.ledger.broker import celery_app, wake
 from jobs.ledger.job import Bits
-from jobs.ledger.ledger import Ledger
 from jobs.ledger.shard import decode_shard
 from jobs.output.output import Output
 from jobs.request import Entry, ImageRequest
+from producer.job_queue import JobQueue
+from producer.reporter import QUIET, Reporter
 from producer.requests.grouping import parts
+from producer.submit.output_writes import write_errors
 from producer.submit.staging import Staging
-from producer.submit.submit import os_errors_as_ours, wake_ups
 
 
-def retry(
-    job_id: str, ledger: Ledger, url: str, on_images: Callable[[int], None] = lambda images: None
-) -> int:
+def retry_job(job_id: str, queue: JobQueue, reporter: Reporter = QUIET) -> int:
     """Sends back what a finished job's output lacks, as the job's next run; returns how many images.
 
-    `on_images` is told now and then how many there are so far. Raises ImagemillError, and then the job is as
-    it was.
+    `reporter` counts them. Raises ImagemillError; the job is then as it was.
     """
+    ledger = queue.ledger
     status, incarnation = ledger.status(job_id), ledger.incarnation(job_id)
     if status.state != "finished":
         raise JobError(f"{job_id} is {status.state}: retry it when it is finished, or cancel it first")
     spec = ledger.spec(job_id)
     base, output = ImageRequest.from_mapping(spec.base), Output(Path(spec.output))
     ledger.refuse_while_written(spec.output, f"retry {job_id}")
-    with os_errors_as_ours(output):
+    with write_errors(output):
         # The output decides: what a cancelled job counted may lie in the spool alone, and a later job may
         # have rendered what this one left.
         output.close_attempts()
@@ -44,10 +42,10 @@ def retry(
             staging.add(first + waiting, part.entries)
             waiting += 1
             images += len(part.entries)
-            on_images(images)
+            reporter.count(images)
     if images:
         ledger.retry(job_id, incarnation, status.run, done, staging.staged(first, waiting))
-        wake(celery_app(url), min(waiting, wake_ups(ledger)))
+        queue.wake_for(waiting)
     return images
 
 
@@ -59,7 +57,7 @@ def _lacking(
     for blob in blobs:
         shard = decode_shard(blob, base, job_name)
         for index, entry in zip(shard.indices, shard.entries, strict=True):
-            # What an earlier retry sent back lies in two shards.
+            # An image that an earlier retry sent back lies in two shards.
             if not seen.turn(index):
                 continue
             if entry.request.image_id in in_output:

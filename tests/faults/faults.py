@@ -18,7 +18,8 @@ from jobs.errors import JobError
 from jobs.ledger.broker import RENDER_TASK, celery_app, wake
 from jobs.ledger.ledger import Ledger
 from jobs.ledger.redis_keys import QUEUE
-from producer.submit.retry import retry
+from producer.job_queue import JobQueue
+from producer.submit.retry import retry_job
 from tests.faults.arming import Order
 from tests.faults.field import LEASE, Field, Leg
 from tests.faults.oracle import Verdict
@@ -358,7 +359,7 @@ def cancelled_and_retried(field: Field) -> Verdict:
 
         def send_back() -> None:
             try:
-                told.append(retry(leg.job_id, Ledger(field.server.url), field.server.url))
+                told.append(retry_job(leg.job_id, JobQueue.at(field.server.url)))
             except JobError:
                 told.append(0)
 

@@ -25,9 +25,10 @@ from jobs.ledger import redis_keys
 from jobs.ledger.shard import decode_shard
 from jobs.request import ImageRequest
 from jobs.settings import Settings
-from producer.submit.prepare import prepare
-from producer.submit.submit import submit
 from tests.breakable_redis import BreakableRedis
+from producer.job_queue import JobQueue
+from producer.requests.prepared import prepare
+from producer.submit.submit import submit_manifest
 from tests.farm import Farm
 from tests.faults.arming import FOLDER, PACE, Meeting, Order, OrderBook
 from tests.faults.oracle import Verdict, judge
@@ -213,7 +214,8 @@ class Field(Farm):
     def submit_again(self, leg: Leg) -> None:
         """Submits a job's manifest, as whoever lost sight of it would."""
         prepared = prepare(self.folder / f"{leg.name}.yaml", Settings())
-        leg.job_id = self.patiently(lambda: submit(prepared, self.ledger, self.server.url)).job_id
+        queue = JobQueue.at(self.server.url)
+        leg.job_id = self.patiently(lambda: submit_manifest(prepared, queue)).job_id
         if not leg.asked:
             leg.asked = self.asked(leg.job_id)
 

@@ -49,8 +49,8 @@ from producer.manifest.latents import gather_latents
 from producer.manifest.manifest import Manifest, load_manifest
 from producer.prompt_files.sources import Reading, lines
 from producer.requests.expand import base_request, identify
-from producer.submit.pack import Packed, pack
-from producer.submit.prepare import Prepared, prepare
+from producer.requests.prepared import Prepared, prepare
+from producer.submit.packed import Packed, pack
 from tests.faults import strategies as make
 from tests.faults.bounds import bounded
 from worker.engine.instant import _draw

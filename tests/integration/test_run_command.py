@@ -143,7 +143,7 @@ def test_ctrl_c_stops_cleanly_and_the_second_run_renders_only_what_is_missing(
     out, err = process.communicate(timeout=LONGEST)
     assert process.returncode == 130
     assert "Traceback" not in out + err
-    assert re.fullmatch(r"error: stopped by SIGINT; .*run the same command to go on", err.strip())
+    assert re.fullmatch(r"error: stopped by SIGINT; .*run the same command to continue", err.strip())
     assert mill.alive() == []
     assert list(mill.temporary.iterdir()) == []
     finished = mill.finished_images()

@@ -20,7 +20,7 @@ from jobs.ledger.shard import decode_shard
 from jobs.output.output import Output
 from jobs.output.stored_shard import image_key
 from jobs.request import ImageRequest
-from producer import cli, follow
+from producer import cli, follow, job_queue
 from producer.embedded_redis import EmbeddedRedis
 
 Call = Callable[..., click.testing.Result]
@@ -238,11 +238,11 @@ def test_wherever_a_command_is_stopped_its_exit_status_says_so(
     code: int,
     told: str,
 ) -> None:
-    def connect() -> None:
+    def connect(*_: object) -> None:
         assert number is not None
         os.kill(os.getpid(), number)
 
-    monkeypatch.setattr(cli, "_connect", connect)
+    monkeypatch.setattr(job_queue, "connect", connect)
     monkeypatch.setattr(sys, "argv", ["imagemill", "status", *([] if number else ["--colour"])])
     with pytest.raises(SystemExit) as ended:
         cli.main()
@@ -275,7 +275,7 @@ def test_ctrl_c_ends_the_watching_and_says_that_the_job_goes_on(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(follow, "time", SimpleNamespace(sleep=pressed, monotonic=lambda: 0.0))
-    with pytest.raises(Interrupted, match="cats-1 goes on: `imagemill watch cats-1`") as caught:
+    with pytest.raises(Interrupted, match="cats-1 continues: `imagemill watch cats-1`") as caught:
         call(*(str(file) if argument == "FILE" else argument for argument in arguments))
     assert caught.value.exit_code == 130
     assert ledger.status("cats-1").ending == ""

@@ -13,7 +13,8 @@ from jobs.ledger.job import Claim, JobStatus
 from jobs.ledger.ledger import Ledger
 from producer import follow as follow_module
 from producer.embedded_redis import EmbeddedRedis
-from producer.follow import exit_code, follow
+from producer.follow import exit_code, follow_job
+from tests.reported import Reported
 
 Submit = Callable[..., str]
 
@@ -47,7 +48,7 @@ def test_it_yields_until_the_job_is_finished_and_its_last_word_is_the_end(
     ledger: Ledger, submit_job: Submit
 ) -> None:
     job_id = submit_job()
-    statuses = follow(ledger, job_id)
+    statuses = follow_job(ledger, job_id)
     assert next(statuses).state == "sealed"
     held = claim(ledger)
     assert next(statuses).shards_leased == 1
@@ -60,7 +61,7 @@ def test_it_yields_until_the_job_is_finished_and_its_last_word_is_the_end(
 def test_a_finished_job_is_told_at_once(ledger: Ledger, submit_job: Submit) -> None:
     job_id = submit_job()
     end(ledger)
-    assert [status.outcome for status in follow(ledger, job_id)] == ["complete"]
+    assert [status.outcome for status in follow_job(ledger, job_id)] == ["complete"]
 
 
 @pytest.mark.parametrize(("failed", "code"), [(False, 0), (True, 1)])
@@ -69,7 +70,7 @@ def test_the_exit_code_tells_whether_every_image_is_there(
 ) -> None:
     job_id = submit_job()
     end(ledger, failed)
-    *_, last = follow(ledger, job_id)
+    *_, last = follow_job(ledger, job_id)
     assert exit_code(last) == code
     for outcome in ("cancelled", "stopped"):
         assert exit_code(dataclasses.replace(last, outcome=outcome)) == 1
@@ -79,7 +80,7 @@ def test_a_job_that_every_worker_refuses_is_an_error_with_the_reasons(
     ledger: Ledger, submit_job: Submit
 ) -> None:
     job_id = submit_job()
-    statuses = follow(ledger, job_id)
+    statuses = follow_job(ledger, job_id)
     next(statuses)
     refuse(ledger, "w1", "no GPU here")
     refuse(ledger, "w2", "m: not there")
@@ -92,7 +93,7 @@ def test_a_job_that_one_worker_would_take_is_followed_on(ledger: Ledger, submit_
     job_id = submit_job()
     refuse(ledger, "w1", "m: not there")
     ledger.heartbeat("w2", {"slots": 2})
-    statuses = follow(ledger, job_id)
+    statuses = follow_job(ledger, job_id)
     for _ in range(3):
         assert next(statuses).refusals == {"w1": "m: not there"}
 
@@ -102,19 +103,19 @@ def test_refusals_of_workers_that_are_gone_do_not_count(ledger: Ledger, submit_j
     job_id = submit_job()
     refuse(ledger, "w1", "m: not there")
     ledger.forget_worker("w1")
-    assert next(follow(ledger, job_id)).state == "sealed"
+    assert next(follow_job(ledger, job_id)).state == "sealed"
 
 
 def test_a_job_that_is_not_there_is_an_error(ledger: Ledger) -> None:
     with pytest.raises(JobError, match="no job 'cats-9'"):
-        next(follow(ledger, "cats-9"))
+        next(follow_job(ledger, "cats-9"))
 
 
 def test_who_follows_also_reaps(ledger: Ledger, submit_job: Submit) -> None:
     """With every worker dead, somebody must see that their shards wait again."""
     job_id = submit_job()
     claim(ledger, lease=0.05)
-    statuses = follow(ledger, job_id)
+    statuses = follow_job(ledger, job_id)
     assert any(status.shards_ready for _, status in zip(range(500), statuses, strict=False))
 
 
@@ -128,7 +129,7 @@ def test_the_callers_check_can_end_it(ledger: Ledger, submit_job: Submit) -> Non
             raise SettingsError("the worker ended")
 
     with pytest.raises(SettingsError, match="the worker ended"):
-        list(follow(ledger, job_id, check=check))
+        list(follow_job(ledger, job_id, check=check))
     assert len(looks) == 3
 
 
@@ -147,29 +148,29 @@ class Away(Ledger):
 def test_an_outage_of_redis_is_waited_out(redis_server: EmbeddedRedis, submit_job: Submit) -> None:
     ledger = Away(redis_server.url)
     job_id = submit_job()
-    said: list[str] = []
-    statuses: Iterator[JobStatus] = follow(ledger, job_id, say=said.append, own_worker=True)
+    reported = Reported()
+    statuses: Iterator[JobStatus] = follow_job(ledger, job_id, reported, own_worker=True)
     assert next(statuses).state == "sealed"
     end(ledger)
     assert [status.state for status in statuses] == ["finished"]
     assert ledger.looks == 6
-    assert said == [
-        "cats-1: Redis does not answer; going on when it is back",
+    assert reported.lines == [
+        "cats-1: Redis does not answer; waiting until it is back",
         "cats-1: Redis is back",
     ]
 
 
 def test_a_job_that_waits_for_a_worker_says_so_once(ledger: Ledger, submit_job: Submit) -> None:
     job_id = submit_job()
-    said: list[str] = []
-    statuses = follow(ledger, job_id, say=said.append)
+    reported = Reported()
+    statuses = follow_job(ledger, job_id, reported)
     for _ in range(3):
         next(statuses)
-    assert said == ["cats-1 waits: no worker is alive: start one with `imagemill-worker`"]
+    assert reported.lines == ["cats-1 waits: no worker is alive: start one with `imagemill-worker`"]
     ledger.heartbeat("w1", {"slots": 2})
     for _ in range(2):
         next(statuses)
-    assert len(said) == 1
+    assert len(reported.lines) == 1
 
 
 @pytest.mark.parametrize("state", ["a worker is alive", "paused", "own worker"])
@@ -181,11 +182,11 @@ def test_a_job_that_waits_for_something_else_says_nothing_of_workers(
         ledger.heartbeat("w1", {"slots": 2})
     if state == "paused":
         ledger.control(job_id, "pause")
-    said: list[str] = []
-    statuses = follow(ledger, job_id, say=said.append, own_worker=state == "own worker")
+    reported = Reported()
+    statuses = follow_job(ledger, job_id, reported, own_worker=state == "own worker")
     for _ in range(2):
         next(statuses)
-    assert said == []
+    assert reported.lines == []
 
 
 def test_a_job_that_nobody_submits_any_more_is_told_once(
@@ -193,13 +194,14 @@ def test_a_job_that_nobody_submits_any_more_is_told_once(
 ) -> None:
     monkeypatch.setattr(follow_module, "STALLED", 0.05)
     job_id = submit_job(seal=False)
-    said: list[str] = []
-    statuses = follow(ledger, job_id, say=said.append, own_worker=True)
+    reported = Reported()
+    statuses = follow_job(ledger, job_id, reported, own_worker=True)
     deadline = time.monotonic() + 5
-    while not said and time.monotonic() < deadline:
+    while not reported.lines and time.monotonic() < deadline:
         next(statuses)
     for _ in range(20):
         next(statuses)
-    assert said == [
-        f"{job_id} is not wholly submitted, and nobody goes on: run the same `imagemill submit` again"
+    assert reported.lines == [
+        f"{job_id} is not wholly submitted, and its submission has stopped: run the same "
+        "`imagemill submit` again"
     ]

@@ -11,7 +11,6 @@ import pytest
 
 from jobs.ledger.job import JobStatus
 from producer import show
-from producer.submit.submit import Submitted
 
 MakeStatus = Callable[..., JobStatus]
 WORKERS = {"gpu0@a": {"slots": "2"}, "gpu1@b": {"slots": "2"}}
@@ -197,16 +196,3 @@ def test_flagged_pictures_are_told_while_the_job_runs(
     assert "2 failed, 3 flagged (see metadata.jsonl), 2.0 images/s" in show.progress_line(doubted)
     show.print_job(doubted, WORKERS, {})
     assert "60 left, 7 were there already, 3 flagged (see metadata.jsonl)\n" in capsys.readouterr().out
-
-
-def test_a_submission_is_told_with_what_is_held_doubled_and_attached(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    show.print_submitted(Submitted("cats-1", False, 5, 0, 0, "/data/cats", ""))
-    show.print_submitted(Submitted("cats-2", True, 5, 2, 1, "/data/cats", "its pictures are noise"))
-    assert capsys.readouterr().out.splitlines() == [
-        "cats-1: 5 images to render",
-        "cats-2: 5 images to render, 2 are in the output already, "
-        "1 line asking for an image that another line asks for too, it was submitted before and goes on",
-        "cats-2: its pictures are noise",
-    ]

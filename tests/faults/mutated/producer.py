@@ -48,8 +48,8 @@ CHECKS = [
         "if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:",
         "if stat.S_IMODE(status.st_mode) & 0o077:",
         EMBEDDED + "test_a_folder_of_another_users_is_refused"),
-    Mutation("commands ask for a safe URL", "taken as it is", "producer/cli.py",
-        "url = redis_url(settings, _say)",
+    Mutation("commands ask for a safe URL", "taken as it is", "producer/job_queue.py",
+        "url = redis_url(settings, reporter.line)",
         "url = settings.redis_url.get_secret_value() if settings.redis_url else redis_url(settings)",
         CLI + "test_a_redis_that_strangers_could_use_is_refused_by_commands_that_come_to_it_in_"
         "their_own_ways[retry cats-1]"),
@@ -57,7 +57,7 @@ CHECKS = [
         "url = redis_url(settings)", "url = settings.redis_url.get_secret_value()",
         CLI + "test_a_redis_that_strangers_could_use_is_refused_by_commands_that_come_to_it_in_"
         "their_own_ways[run FILE]"),
-    Mutation("submit and run look at the root", "not called", "producer/submit/prepare.py",
+    Mutation("submit and run look at the root", "not called", "producer/requests/prepared.py",
         "if settings.output_root is not None:", "if False:",
         SUBMIT + "test_an_output_outside_the_root_writes_nothing_anywhere"),
     Mutation("the root of `run`'s worker is its output", "below the current folder", RUN_PY,

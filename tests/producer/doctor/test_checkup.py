@@ -10,6 +10,7 @@ from jobs.errors import OutputError
 from jobs.output.output import Output
 from producer.doctor.checkup import check_output
 from producer.doctor.examine_files import examine_shard
+from tests.reported import Reported
 
 Rendered = Callable[..., Output]
 
@@ -130,10 +131,10 @@ def test_a_known_shard_is_not_read_again(rendered: Rendered) -> None:
     known = [examine_shard(output, 0)]
     for shard in (0, 1):
         (output.shard_folder(shard) / "stray.txt").touch()
-    seen: list[tuple[int, int]] = []
-    checkup = check_output(output, known=known, on_shard=lambda *at: seen.append(at))
+    reported = Reported()
+    checkup = check_output(output, known=known, reporter=reported)
     assert [problem.place for problem in checkup.problems] == ["00001/stray.txt"]
-    assert seen == [(1, 1)]
+    assert reported.counts == [(1, 1)]
 
 
 def test_what_is_no_output_is_refused(tmp_path) -> None:

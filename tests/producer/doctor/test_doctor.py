@@ -21,9 +21,10 @@ from jobs.settings import Settings
 from producer import cli
 from producer.doctor import doctor
 from producer.embedded_redis import EmbeddedRedis
+from producer.job_queue import JobQueue
 from producer.manifest.manifest import Manifest
-from producer.submit.prepare import prepare
-from producer.submit.submit import submit
+from producer.requests.prepared import prepare
+from producer.submit.submit import submit_manifest
 from tests.expanded import expand
 from worker.engine.instant import _draw
 from worker.engine.renderer import RenderedBy
@@ -200,7 +201,7 @@ class Desk:
         } | keys  # fmt: skip
         file = self.folder / f"{name}.yaml"
         file.write_text(json.dumps(told))
-        return submit(prepare(file, Settings()), self.ledger, self.url).job_id
+        return submit_manifest(prepare(file, Settings()), JobQueue.at(self.url)).job_id
 
     def render(self, shards: int = 99) -> int:
         """Renders what waits and finishes jobs; what is called `!` fails. Returns how many pictures."""

@@ -17,9 +17,9 @@ from jobs.output.stored_shard import LayoutName, image_key
 from jobs.settings import Settings
 from producer.embedded_redis import EmbeddedRedis
 from producer.manifest.manifest import load_manifest
-from producer.plan.plan import MOST_ORPHANS, Plan, plan
+from producer.plan.plan import MOST_ORPHANS, Plan, plan_submission
 from producer.plan.report import listing, report, to_json
-from producer.submit.prepare import prepare
+from producer.requests.prepared import prepare
 from tests.expanded import expand
 from worker.engine.instant import _draw
 from worker.engine.renderer import RenderedBy
@@ -61,7 +61,7 @@ class Desk:
     def plan(self, redis_url: str | None = None, **narrowing: int) -> Plan:
         settings = Settings(redis_url=None if redis_url is None else SecretStr(redis_url))  # type: ignore[call-arg]
         settings = settings.model_copy(update={"runtime_dir": self.folder / "runtime"})
-        return plan(prepare(self.file, settings, **narrowing), settings)
+        return plan_submission(prepare(self.file, settings, **narrowing), settings)
 
 
 @pytest.fixture
@@ -235,7 +235,7 @@ def test_json_lists_a_thousand_orphans_and_counts_them_all_and_a_file_lists_all(
     told = json.loads(json.dumps(to_json(desk.plan())))
     assert (told["new"], told["orphaned"], len(told["orphans"])) == (1, 1100, 1000)
     with listing(tmp_path / "orphans.jsonl") as on_orphan:
-        plan(prepare(desk.folder / "foxes.yaml", Settings()), Settings(), on_orphan=on_orphan)
+        plan_submission(prepare(desk.folder / "foxes.yaml", Settings()), Settings(), on_orphan=on_orphan)
     lines = (tmp_path / "orphans.jsonl").read_text().splitlines()
     assert len(lines) == 1100
     assert [json.loads(line) for line in lines[:1000]] == told["orphans"]

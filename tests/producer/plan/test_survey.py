@@ -16,6 +16,7 @@ from jobs.schedulers import SCHEDULERS, row_evaluations
 from producer.manifest.manifest import Manifest
 from producer.plan.survey import Group, Holding, ShardWeight, Survey, allocated, device_times, survey
 from producer.requests.expand import Identified, base_request, identify
+from tests.reported import Reported
 from worker.diffusion.build_scheduler import build_scheduler
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
@@ -197,18 +198,19 @@ def test_time_is_told_for_each_kind_of_device_that_was_measured_with_the_model()
     assert device_times([large], rates, "other", "bf16") == []
 
 
-def test_progress_is_told_every_10_000_images() -> None:
+def test_progress_is_reported_every_10_000_images() -> None:
     class Enough(Exception):
         pass
 
-    def tell(images: int) -> None:
-        told.append(images)
-        if len(told) == 2:
-            raise Enough
+    class Twice(Reported):
+        def count(self, done: int, total: int | None = None, /) -> None:
+            super().count(done, total)
+            if len(self.counts) == 2:
+                raise Enough
 
-    told: list[int] = []
+    reported = Twice()
     [(image_id, entry)] = requests(manifest(["a"]))
     endless = ((image_id, entry) for _ in count())
     with pytest.raises(Enough):
-        survey(endless, Holding(), ShardWeight(entry.request, 64), tell)
-    assert told == [10_000, 20_000]
+        survey(endless, Holding(), ShardWeight(entry.request, 64), reported)
+    assert reported.counts == [(10_000, None), (20_000, None)]

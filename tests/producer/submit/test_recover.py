@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,19 @@ from jobs.ledger import redis_keys
 from jobs.ledger.job import Claim, JobStatus
 from jobs.ledger.ledger import Ledger
 from jobs.ledger.shard import Shard, decode_shard
-from jobs.output.metadata import Failure, metadata_row
+from jobs.output.metadata import Failure, metadata_record
 from jobs.output.output import Output
 from jobs.output.stored_shard import LayoutName, image_key
 from jobs.request import Entry, ImageRequest
 from jobs.settings import Settings
 from producer.embedded_redis import EmbeddedRedis
-from producer.show import print_recovered
-from producer.submit.prepare import prepare
-from producer.submit.recover import Recovered, recover
-from producer.submit.retry import retry
-from producer.submit.submit import submit
+from producer.job_queue import JobQueue
+from producer.reporter import Quiet
+from producer.requests.prepared import prepare
+from producer.submit.recover import Recovered, recover_job
+from producer.submit.report import print_recovered
+from producer.submit.retry import retry_job
+from producer.submit.submit import submit_manifest
 
 
 class Desk:
@@ -34,7 +37,8 @@ class Desk:
     def __init__(self, url: str, folder: Path) -> None:
         self.url, self.folder = url, folder
         self.file = folder / "cats.yaml"
-        self.ledger = Ledger(url)
+        self.queue = JobQueue.at(url)
+        self.ledger = self.queue.ledger
         self.client: Any = redis.Redis.from_url(url)
         self.output = Output(folder / "out")
         self.layout: LayoutName = "files"
@@ -54,7 +58,7 @@ class Desk:
 
     def submit(self, prompts: Sequence[object] | int, *, sample: int | None = None, **keys: object) -> str:
         self.write(prompts, **keys)
-        return submit(prepare(self.file, Settings(), sample=sample), self.ledger, self.url).job_id
+        return submit_manifest(prepare(self.file, Settings(), sample=sample), self.queue).job_id
 
     def claim(self) -> Claim:
         claim = self.ledger.claim("w1", lease=30, loaded="", idle=9, load_time=0, models=())
@@ -88,7 +92,7 @@ class Desk:
             (images / name).write_bytes(b"a picture")
             doubt = "one flat colour" if index in flagged else None
             names = {"file_name": name, "sha256": "", "job_id": claim.job_id, "flagged": doubt}
-            rows.append(metadata_row(entry, **names, rendered={}, column_names=()))
+            rows.append(metadata_record(entry, **names, rendered={}, column_names=()))
         self.output.stored(number, self.layout).commit(images, rows, list(failures.values()))
         told = {
             index: {"shard": number, "position": one.position, "image_id": one.image_id, "reason": one.reason}
@@ -107,7 +111,8 @@ class Desk:
         self.client.flushall()
 
     def recover(self, ledger: Ledger | None = None) -> Recovered:
-        return recover(self.file, Settings(), self.ledger if ledger is None else ledger, self.url)
+        queue = self.queue if ledger is None else replace(self.queue, ledger=ledger)
+        return recover_job(self.file, Settings(), queue)
 
     def entries(self, job_id: str) -> dict[int, Entry]:
         """What lies in the job's shards, by index; an image in two shards fails the test."""
@@ -169,7 +174,7 @@ def test_a_job_half_done_is_put_back_as_it_was_and_goes_on(desk: Desk, layout: L
     assert [desk.render(), desk.render()] == [[8, 9, 10, 11], [12, 13]]
     desk.finish()
     assert desk.ledger.status(job_id).outcome == "failures"
-    assert retry(job_id, desk.ledger, desk.url) == 1
+    assert retry_job(job_id, desk.queue) == 1
     assert desk.render() == [2]
     desk.finish()
     status = desk.ledger.status(job_id)
@@ -186,7 +191,7 @@ def test_a_finished_job_is_put_back_to_be_finished_again_and_retried(desk: Desk)
     assert desk.client.llen(redis_keys.QUEUE) == 1
     desk.finish()
     assert desk.ledger.status(job_id).outcome == "failures"
-    assert retry(job_id, desk.ledger, desk.url) == 1
+    assert retry_job(job_id, desk.queue) == 1
     assert desk.render() == [0]
     desk.finish()
     assert desk.ledger.status(job_id).outcome == "complete"
@@ -197,7 +202,7 @@ def test_what_failed_and_was_rendered_by_a_retry_is_done_once(desk: Desk) -> Non
     desk.render(failed=[0, 1])
     desk.render()
     desk.finish()
-    retry(job_id, desk.ledger, desk.url)
+    retry_job(job_id, desk.queue)
     desk.render(failed=[1])
     desk.lose()
     done = desk.recover()
@@ -220,7 +225,7 @@ def test_pictures_of_other_jobs_are_held_but_what_the_job_failed_at_is_its_own(d
     images = desk.folder / "images"
     images.mkdir()
     (images / "0.png").write_bytes(b"a picture")
-    row = metadata_row(failed, file_name="0.png", sha256="", job_id="dogs-1", rendered={}, column_names=())
+    row = metadata_record(failed, file_name="0.png", sha256="", job_id="dogs-1", rendered={}, column_names=())
     desk.output.stored(7).commit(images, [row], [])
     done = desk.recover()
     assert (done.job_id, done.images, done.done, done.failed, done.held) == ("cats-2", 7, 4, 0, 3)
@@ -259,7 +264,7 @@ def test_submitting_a_recovered_manifest_again_joins_its_job(desk: Desk) -> None
     desk.render()
     desk.lose()
     desk.recover()
-    assert submit(prepare(desk.file, Settings()), desk.ledger, desk.url).attached
+    assert submit_manifest(prepare(desk.file, Settings()), desk.queue).attached
     assert desk.ledger.job_ids() == [job_id]
     while desk.waiting(job_id):
         desk.render()
@@ -390,13 +395,16 @@ def test_a_worker_that_still_commits_is_noticed(desk: Desk) -> None:
     desk.render()
     desk.lose()
 
-    def commits(_images: int) -> None:
-        folder = desk.output.shard_folder(1)
-        folder.mkdir(exist_ok=True)
-        (folder / "metadata.jsonl").touch()
+    class Commits(Quiet):
+        """A worker commits a shard while the manifest is read."""
+
+        def count(self, done: int, total: int | None = None, /) -> None:
+            folder = desk.output.shard_folder(1)
+            folder.mkdir(exist_ok=True)
+            (folder / "metadata.jsonl").touch()
 
     with pytest.raises(JobError, match="a worker is still writing there: run the same command again"):
-        recover(desk.file, Settings(), desk.ledger, desk.url, commits)
+        recover_job(desk.file, Settings(), desk.queue, Commits())
     assert desk.ledger.job_ids() == []
 
 
@@ -416,7 +424,7 @@ def test_a_job_over_its_bound_of_failures_is_stopped_as_it_was(
         "cats-1 is stopped: 2 images failed or are flagged, max_failures is 2\n"
     )
     desk.finish()
-    assert retry(job_id, desk.ledger, desk.url) == 7
+    assert retry_job(job_id, desk.queue) == 7
 
 
 def test_what_is_not_lost_or_was_never_there_is_refused(desk: Desk) -> None:

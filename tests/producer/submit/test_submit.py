@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,14 @@ from jobs.output.output import Output
 from jobs.request import Entry, ImageRequest
 from jobs.settings import Settings
 from producer.embedded_redis import EmbeddedRedis
+from producer.job_queue import JobQueue
 from producer.manifest.manifest import load_manifest
-from producer.show import print_submitted
-from producer.submit.prepare import prepare
-from producer.submit.retry import retry
-from producer.submit.submit import Submitted, packed_for, store, submit
+from producer.requests.prepared import prepare
+from producer.submit.report import print_submitted
+from producer.submit.retry import retry_job
+from producer.submit.submit import Submitted, packed_for, store, submit_manifest
 from tests.expanded import expand
+from tests.reported import Reported
 
 Place = Callable[..., Submitted]
 
@@ -36,7 +39,8 @@ class Desk:
 
     def __init__(self, url: str, folder: Path) -> None:
         self.url, self.folder = url, folder
-        self.ledger = Ledger(url)
+        self.queue = JobQueue.at(url)
+        self.ledger = self.queue.ledger
         self.client: Any = redis.Redis.from_url(url)
         self.output = Output(folder / "out")
 
@@ -64,7 +68,7 @@ class Desk:
         **keys: object,
     ) -> Submitted:
         prepared = prepare(self.write(prompts, **keys), Settings(), limit=limit, sample=sample)
-        return submit(prepared, self.ledger if ledger is None else ledger, self.url)
+        return submit_manifest(prepared, self.queue if ledger is None else replace(self.queue, ledger=ledger))
 
     def asked(self) -> list[Entry]:
         """Every entry of the manifest as it stands, in order."""
@@ -183,7 +187,7 @@ def test_without_a_worker_a_few_wake_ups_wait_for_the_first(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("nth", [1, 2, 3])
-def test_an_interrupted_submission_is_gone_on_with_and_gives_every_image_once(desk: Desk, nth: int) -> None:
+def test_an_interrupted_submission_is_resumed_and_gives_every_image_once(desk: Desk, nth: int) -> None:
     """Interrupted before the first chunk, between chunks, and before the last, which seals."""
     ledger = Interrupted(desk.url)
     ledger.nth = nth
@@ -358,7 +362,7 @@ def test_latents_that_changed_after_they_were_checked_are_told(desk: Desk) -> No
     prepared = prepare(desk.write([{"prompt": "x", "init_latents": "start.npy"}]), Settings())
     np.save(desk.folder / "start.npy", np.zeros((4, 8, 8), np.float32))
     with pytest.raises(LatentsError, match=r"start\.npy: changed after it was checked"):
-        submit(prepared, desk.ledger, desk.url)
+        submit_manifest(prepared, desk.queue)
     assert desk.ledger.job_ids() == []
 
 
@@ -402,7 +406,7 @@ def test_an_interrupted_submission_of_files_goes_on_only_with_the_same_files(des
     with pytest.raises(JobError) as caught:
         desk.submit(1, prompts_from="p.txt")
     assert str(caught.value) == (
-        f"{file}: not as it was when cats-1 was begun: put it back to go on with cats-1, or "
+        f"{file}: not as it was when cats-1 was begun: put it back to resume cats-1, or "
         "`imagemill cancel cats-1` and submit again"
     )
     # Another manifest is another message.
@@ -435,7 +439,7 @@ def test_a_job_goes_on_though_workers_have_committed_some_of_its_shards(desk: De
     assert [entry.request.prompt for _, entry in stored] == [f"picture {n}" for n in range(299)]
 
 
-def test_a_job_whose_output_was_changed_meanwhile_is_not_gone_on_with(desk: Desk) -> None:
+def test_a_job_whose_output_was_changed_meanwhile_is_not_resumed(desk: Desk) -> None:
     desk.write(299)
     desk.put_in_output(0, desk.asked()[:3])
     with pytest.raises(LedgerUnavailable):
@@ -453,18 +457,18 @@ def test_what_another_job_rendered_while_this_one_was_packed_is_not_rendered_aga
             for _ in range(3):
                 desk.render()
             desk.finish()
-            assert store(during, desk.ledger, desk.url).held == 5
+            assert store(during, desk.queue).held == 5
         desk.finish()
-        done = store(before, desk.ledger, desk.url)
+        done = store(before, desk.queue)
     assert (done.job_id, done.images, done.held) == ("cats-3", 0, 5)
 
 
 def test_a_full_folder_for_temporary_files_is_told(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("producer.submit.pack._IN_MEMORY", 1)
+    monkeypatch.setattr("producer.submit.packed.IN_MEMORY", 1)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
-    with pytest.raises(OutputError, match=r"gone: cannot hold what is to be submitted .*TMPDIR"):
+    with pytest.raises(OutputError, match=r"gone: cannot hold the packed shards .*TMPDIR"):
         desk.submit(5)
     assert desk.ledger.job_ids() == []
 
@@ -482,7 +486,7 @@ def test_sizes_do_not_share_a_shard_nor_do_they_when_sent_back(desk: Desk) -> No
     assert sorted(desk.stored(done.job_id)) == list(range(5))
     desk.ledger.control(done.job_id, "cancel")
     desk.finish()
-    assert retry(done.job_id, desk.ledger, desk.url) == 5
+    assert retry_job(done.job_id, desk.queue) == 5
     assert [len(widths) for widths in sizes()] == [1] * 6, "the cancelled ones are kept too"
 
 
@@ -493,7 +497,7 @@ def test_retry_gives_back_what_failed_and_what_was_never_rendered_and_nothing_el
     desk.ledger.control("cats-1", "cancel")
     desk.finish()
     before = desk.queued()
-    assert retry("cats-1", desk.ledger, desk.url) == 8
+    assert retry_job("cats-1", desk.queue) == 8
     assert desk.queued() > before
     status = desk.ledger.status("cats-1")
     assert (status.state, status.run, status.left, status.failed, status.done) == ("sealed", 2, 8, 0, 3)
@@ -501,7 +505,7 @@ def test_retry_gives_back_what_failed_and_what_was_never_rendered_and_nothing_el
     desk.finish()
     assert desk.ledger.status("cats-1").outcome == "failures"
     # Image 9 lies in two shards by now.
-    assert retry("cats-1", desk.ledger, desk.url) == 1
+    assert retry_job("cats-1", desk.queue) == 1
     claim = desk.claim()
     spec = desk.ledger.spec("cats-1")
     shard = decode_shard(claim.blob, ImageRequest.from_mapping(spec.base), spec.name)
@@ -511,7 +515,7 @@ def test_retry_gives_back_what_failed_and_what_was_never_rendered_and_nothing_el
     desk.finish()
     status = desk.ledger.status("cats-1")
     assert (status.outcome, status.run, status.done, status.left) == ("complete", 3, 11, 0)
-    assert retry("cats-1", desk.ledger, desk.url) == 0
+    assert retry_job("cats-1", desk.queue) == 0
     assert desk.ledger.status("cats-1").state == "finished"
 
 
@@ -521,7 +525,7 @@ def test_a_retrys_shards_have_numbers_that_the_output_does_not_use(desk: Desk) -
     desk.render(failed=[3])
     desk.finish()
     desk.put_in_output(6, [])
-    retry("cats-1", desk.ledger, desk.url)
+    retry_job("cats-1", desk.queue)
     assert desk.shard_numbers("cats-1") == [0, 1, 7]
 
 
@@ -531,11 +535,11 @@ def test_what_a_later_job_rendered_is_not_sent_back(desk: Desk) -> None:
     desk.ledger.control("cats-1", "cancel")
     desk.finish()
     desk.put_in_output(0, asked[:3])
-    assert retry("cats-1", desk.ledger, desk.url) == 1
+    assert retry_job("cats-1", desk.queue) == 1
     assert desk.render() == [3]
     desk.finish()
     assert desk.ledger.status("cats-1").outcome == "complete"
-    assert retry("cats-1", desk.ledger, desk.url) == 0
+    assert retry_job("cats-1", desk.queue) == 0
 
 
 def test_what_was_counted_but_never_reached_the_output_is_sent_back(desk: Desk) -> None:
@@ -545,7 +549,7 @@ def test_what_was_counted_but_never_reached_the_output_is_sent_back(desk: Desk) 
     desk.ledger.control("cats-1", "cancel")
     desk.ledger.release(claim)
     desk.finish()
-    assert retry("cats-1", desk.ledger, desk.url) == 4
+    assert retry_job("cats-1", desk.queue) == 4
     status = desk.ledger.status("cats-1")
     assert (status.done, status.left) == (0, 4)
     assert desk.render() == [0, 1, 2, 3]
@@ -563,7 +567,7 @@ def test_a_retry_leaves_alone_what_another_job_is_writing(desk: Desk) -> None:
     attempt.mkdir(parents=True)
     before = desk.ledger.status("cats-1")
     with pytest.raises(JobError, match=r"cats-2 is writing there: .*, then retry cats-1"):
-        retry("cats-1", desk.ledger, desk.url)
+        retry_job("cats-1", desk.queue)
     assert attempt.exists()
     assert desk.ledger.status("cats-1") == before
 
@@ -589,37 +593,35 @@ def test_an_attempt_that_was_frozen_before_its_job_was_cancelled_can_commit_no_m
     desk.ledger.control("cats-1", "cancel")
     desk.ledger.release(claim)
     desk.finish()
-    assert retry("cats-1", desk.ledger, desk.url) == 4
+    assert retry_job("cats-1", desk.queue) == 4
     assert not frozen.exists()
 
 
 def test_a_redis_that_is_full_in_the_middle_is_waited_for_and_said_once(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, wait_until: Callable[..., None]
 ) -> None:
-    monkeypatch.setattr("producer.submit.staging.CHUNK", 2)
+    monkeypatch.setattr("producer.submit.chunk.MOST_SHARDS", 2)
     monkeypatch.setattr(
         "producer.submit.submit.failpoint", lambda name: desk.client.config_set("maxmemory", 1)
     )
     prepared = prepare(desk.write(10), Settings())
-    said: list[str] = []
+    reported = Reported()
     ends: list[Submitted] = []
-    thread = threading.Thread(
-        target=lambda: ends.append(submit(prepared, desk.ledger, desk.url, say=said.append))
-    )
+    thread = threading.Thread(target=lambda: ends.append(submit_manifest(prepared, desk.queue, reported)))
     thread.start()
-    wait_until(lambda: said, "it says what it waits for")
-    assert "Redis is full" in said[0]
+    wait_until(lambda: reported.lines, "it says what it waits for")
+    assert "Redis is full" in reported.lines[0]
     assert (desk.ledger.status("cats-1").state, desk.ledger.status("cats-1").total) == ("open", 4)
     monkeypatch.setattr("producer.submit.submit.failpoint", lambda name: None)
     desk.client.config_set("maxmemory", 0)
     thread.join(20)
     assert (ends[0].job_id, ends[0].images) == ("cats-1", 10)
-    assert len(said) <= 2, "once for each thing that waits"
+    assert len(reported.lines) <= 2, "once for each thing that waits"
     assert desk.ledger.status("cats-1").state == "sealed"
 
 
 def test_chunks_end_by_their_bytes_too(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("producer.submit.staging.CHUNK_BYTES", 1)
+    monkeypatch.setattr("producer.submit.chunk.MOST_BYTES", 1)
     stored: list[int] = []
     monkeypatch.setattr(
         "producer.submit.submit.failpoint", lambda name: stored.append(desk.ledger.status("cats-1").shards)
@@ -631,6 +633,6 @@ def test_chunks_end_by_their_bytes_too(desk: Desk, monkeypatch: pytest.MonkeyPat
 def test_an_unfinished_job_is_not_retried(desk: Desk) -> None:
     desk.submit(4)
     with pytest.raises(JobError, match="cats-1 is sealed"):
-        retry("cats-1", desk.ledger, desk.url)
+        retry_job("cats-1", desk.queue)
     with pytest.raises(JobError, match="no job 'cats-7'"):
-        retry("cats-7", desk.ledger, desk.url)
+        retry_job("cats-7", desk.queue)

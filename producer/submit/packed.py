@@ -1,9 +1,9 @@
-"""All shards of a job, ready to be stored: every prompt is read and right before the first is."""
+"""All shards of a job, ready to be stored: every prompt is read and checked before the first is."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +15,12 @@ from jobs.ledger.shard import Shard, encode_shard
 from jobs.output.durable import written_atomically
 from jobs.request import Entry
 from producer.prompt_files.sources import Reading
+from producer.reporter import QUIET, Reporter
 from producer.requests.expand import base_request
 from producer.requests.grouping import parts
-from producer.submit.prepare import Prepared
+from producer.requests.prepared import Prepared
 
-_IN_MEMORY = 1 << 20
+IN_MEMORY = 1 << 20
 """Bytes of packed shards, about 25,000 prompts; more go to an unnamed temporary file."""
 
 
@@ -43,7 +44,7 @@ class Packed:
     prepared: Prepared
     below: int | None
     found: list[int]
-    """The output's shards when what it holds was looked at."""
+    """The output's shards when it was looked at."""
     shards: list[PackedShard]
     taken: int
     held: int
@@ -70,13 +71,11 @@ class Packed:
 
 
 @contextmanager
-def pack(
-    prepared: Prepared, *, below: int | None = None, on_images: Callable[[int], None] = lambda images: None
-) -> Iterator[Packed]:
+def pack(prepared: Prepared, *, below: int | None = None, reporter: Reporter = QUIET) -> Iterator[Packed]:
     """Packs what the output lacks into shards, which are gone when the context ends.
 
-    `below`: only shards of the output with lower numbers count as held; None: all. `on_images` is told now
-    and then how many images there are so far. Raises ManifestError for what is wrong in prompt files.
+    `below`: only shards of the output with lower numbers count as held; None: all. `reporter` counts the
+    images that are packed. Raises ManifestError for what is wrong in prompt files.
     """
     found = prepared.output.shards()
     held_ids = prepared.output.held_image_ids(below)
@@ -89,8 +88,8 @@ def pack(
 
     shards: list[PackedShard] = []
     with (
-        SpooledTemporaryFile(_IN_MEMORY, prefix="imagemill-") as blobs,
-        SpooledTemporaryFile(_IN_MEMORY, prefix="imagemill-") as skipped,
+        SpooledTemporaryFile(IN_MEMORY, prefix="imagemill-") as blobs,
+        SpooledTemporaryFile(IN_MEMORY, prefix="imagemill-") as skipped,
     ):
 
         def skip(row: str) -> None:
@@ -107,10 +106,10 @@ def pack(
                     shards.append(PackedShard(len(entries), taken, held, blobs.tell(), len(blob)))
                     blobs.write(blob)
                     images += len(entries)
-                    on_images(images)
+                    reporter.count(images)
         except OSError as error:
             raise OutputError(
-                f"{gettempdir()}: cannot hold what is to be submitted ({error.strerror}): free some space "
-                "there, or name another folder in TMPDIR"
+                f"{gettempdir()}: cannot hold the packed shards ({error.strerror}): free some space "
+                "there, or set TMPDIR to another folder"
             ) from None
         yield Packed(prepared, below, found, shards, taken, held, duplicates, reading, blobs, skipped)

@@ -1,0 +1,107 @@
+"""The commands that take a job. Heavy modules are imported by the command that needs them."""
+
+from __future__ import annotations
+
+import click
+
+from producer.session import Session, exit_with, json_option, pass_session, print_json
+from producer.stops import interruptible
+
+
+@click.command()
+@click.argument("job", required=False)
+@json_option
+@pass_session
+def status(session: Session, job: str | None, as_json: bool) -> None:
+    """Show all jobs, or one JOB in full.
+
+    Of one job: counts, rate, time left, workers and failures.
+    """
+    from producer import show
+
+    ledger = session.ledger
+    workers = ledger.workers()
+    if job is None:
+        jobs = [ledger.status(job_id) for job_id in ledger.job_ids()]
+        if as_json:
+            print_json({"jobs": [show.as_json(one) for one in jobs], "workers": workers})
+        else:
+            show.print_jobs(jobs, workers)
+        return
+    one, failures = ledger.status(job), ledger.failures(job)
+    if as_json:
+        print_json({**show.as_json(one), "failures": failures, "alive": workers})
+    else:
+        show.print_job(one, workers, failures)
+
+
+@click.command()
+@click.argument("job")
+@pass_session
+def watch(session: Session, job: str) -> None:
+    """Follow JOB until it is finished.
+
+    Exit status: 0 every image is there, 1 some failed or the job was ended early. Ctrl-C ends the watching,
+    not the job.
+    """
+    # Following waits out an outage; a Redis that is away from the start is an error.
+    session.ledger.status(job)
+    exit_with([session.follow(job)])
+
+
+@click.command()
+@click.argument("job")
+@click.option("--reason", default="", help="Recorded with the job.")
+@pass_session
+def cancel(session: Session, job: str, reason: str) -> None:
+    """End JOB early; what is rendered stays.
+
+    Submitting its manifest again renders the rest.
+    """
+    session.ledger.control(job, "cancel", reason)
+    click.echo(f"{job} is ending: workers give up its shards at their next step")
+
+
+@click.command()
+@click.argument("job")
+@pass_session
+def pause(session: Session, job: str) -> None:
+    """Pause JOB; shards that are being rendered are finished."""
+    session.ledger.control(job, "pause")
+    click.echo(f"{job} is paused: `imagemill resume {job}` continues it")
+
+
+@click.command()
+@click.argument("job")
+@pass_session
+def resume(session: Session, job: str) -> None:
+    """Continue a paused JOB.
+
+    It is also offered again to workers that refused it.
+    """
+    session.ledger.control(job, "resume")
+    click.echo(f"{job} continues")
+
+
+@click.command()
+@click.argument("job")
+@click.option("--wait", is_flag=True, help="Wait until the job is finished again.")
+@pass_session
+def retry(session: Session, job: str, wait: bool) -> None:
+    """Send back what a finished JOB lacks.
+
+    Its failures, and what was not rendered because it was cancelled or stopped.
+    """
+    from jobs.wording import counted
+    from producer.progress import counting
+    from producer.submit.retry import retry_job
+
+    queue = session.queue
+    with (
+        interruptible(f"stopped before the end; {job} is as it was"),
+        counting("images sent back") as reporter,
+    ):
+        count = retry_job(job, queue, reporter)
+    click.echo(f"{job}: {counted(count, 'image')} sent back" if count else f"{job}: nothing is missing")
+    if wait and count:
+        exit_with([session.follow(job)])

@@ -1,0 +1,81 @@
+"""The commands that take an output. Heavy modules are imported by the command that needs them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from producer.session import FILE, Session, emit, json_option, pass_session
+
+if TYPE_CHECKING:
+    from producer.export.export import Form
+
+
+@click.command()
+@click.argument("output", metavar="OUT", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--repair", is_flag=True, help="Set aside what is broken, and send it back to its job.")
+@json_option
+@pass_session
+def doctor(session: Session, output: Path, repair: bool, as_json: bool) -> None:
+    """Prove that an output folder is sound, or name what is wrong in it.
+
+    Every picture is there, whole and as it was written; no image is there twice; lines and files agree;
+    nothing is missing that its manifests ask for. Exit status: 0 nothing is wrong, 1 something is, 2 bad
+    input.
+
+    --repair moves broken pictures and wrong lines to OUT/.imagemill/quarantine. If Redis holds their finished
+    job, they are sent back to it; otherwise submit the manifest again to render what is lacking.
+    """
+    from jobs.output.output import Output
+    from producer.doctor.doctor import diagnose, report, to_json
+
+    diagnosis = diagnose(Output(output.resolve()), session.settings, repair=repair)
+    emit(diagnosis, as_json, report, to_json)
+    sys.exit(diagnosis.exit_code)
+
+
+@click.command()
+@click.argument("source", metavar="SOURCE", type=click.Path(exists=True, path_type=Path))
+@click.argument("target", metavar="TARGET", type=click.Path(path_type=Path))
+@click.option(
+    "--to",
+    required=True,
+    type=click.Choice(["files", "webdataset", "parquet"]),
+    help="Pictures in folders; tars; or one table that holds the pictures.",
+)
+@click.option("--only-current", type=FILE, metavar="MANIFEST", help="Only images that MANIFEST asks for.")
+@click.option("--shard-size", type=click.IntRange(1, 10_000), metavar="N", help="Images in a shard: 1000.")
+@click.option("--no-pictures", is_flag=True, help="With --to parquet: only the metadata.")
+@json_option
+@pass_session
+def export(
+    session: Session,
+    source: Path,
+    target: Path,
+    to: Form,
+    only_current: Path | None,
+    shard_size: int | None,
+    no_pictures: bool,
+    as_json: bool,
+) -> None:
+    """Write the pictures of SOURCE to TARGET in another form.
+
+    SOURCE is an output, or a parquet that this command wrote, whose rows come back exactly. TARGET, a folder
+    or with --to parquet a file, appears whole or not at all. Pictures keep their bytes, and each is checked;
+    failures are not exported. Equal outputs give equal exports.
+    """
+    from producer.export.export import report, write_export
+
+    exported = write_export(
+        source.resolve(),
+        target.resolve(),
+        to,
+        session.settings,
+        only_current=only_current,
+        shard_size=shard_size,
+        with_pictures=not no_pictures,
+    )
+    emit(exported, as_json, report)

@@ -1,0 +1,52 @@
+"""What the ledger keeps of a manifest: the job's spec, and the digest that makes two submissions the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from jobs.ledger.job import JobSpec
+from producer.prompt_files.sources import Reading
+from producer.requests.expand import base_request
+from producer.requests.prepared import Prepared
+
+
+def job_spec(prepared: Prepared) -> JobSpec:
+    """What workers need to know of a job of the manifest."""
+    manifest, model = prepared.manifest, prepared.model
+    return JobSpec(
+        manifest={key: value for key, value in written(prepared).items() if key != "prompts"},
+        base=asdict(base_request(manifest, model)),
+        name=manifest.name,
+        output=str(prepared.output.path),
+        model=model.model,
+        revision=model.revision,
+        precision=manifest.precision,
+        mode=manifest.mode,
+        layout=manifest.layout,
+        column_names=manifest.column_names(),
+        shard_size=manifest.shard_size,
+        priority=manifest.priority,
+        max_failures=manifest.max_failures,
+        retention=manifest.retention,
+        narrowed=prepared.narrowed,
+    )
+
+
+def written(prepared: Prepared) -> dict[str, Any]:
+    """The manifest as JSON, with the revision that its model has now."""
+    return prepared.manifest.to_json() | {"revision": prepared.model.revision}
+
+
+def file_hashes(prepared: Prepared, reading: Reading) -> dict[str, str]:
+    """Every file that the manifest names -> the SHA-256 of its contents."""
+    return dict(sorted((prepared.latents | reading.sha256).items()))
+
+
+def digest(prepared: Prepared, spec: JobSpec, files: Mapping[str, str]) -> str:
+    """The SHA-256 of what makes two submissions the same: manifest, contents of its files, narrowing."""
+    text = json.dumps([asdict(spec), written(prepared), files], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()

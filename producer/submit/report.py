@@ -1,0 +1,45 @@
+"""What a submission and a recovery came to, in words."""
+
+from __future__ import annotations
+
+import click
+
+from jobs.wording import counted
+from producer.show import print_skipped
+from producer.submit.recover import Recovered
+from producer.submit.submit import Submitted
+
+
+def print_submitted(submitted: Submitted) -> None:
+    """What a submission came to."""
+    parts = [f"{submitted.job_id}: {counted(submitted.images, 'image')} to render"]
+    if submitted.held:
+        parts.append(f"{submitted.held} are in the output already")
+    if submitted.duplicates:
+        parts.append(
+            f"{counted(submitted.duplicates, 'line')} asking for an image that another line asks for too"
+        )
+    if submitted.skipped:
+        parts.append(f"{counted(submitted.skipped, 'row')} skipped")
+    if submitted.attached:
+        parts.append("it was submitted before and goes on")
+    click.echo(", ".join(parts))
+    if submitted.remark:
+        click.echo(f"{submitted.job_id}: {submitted.remark}")
+    print_skipped(submitted.skipped, submitted.skipped_rows, submitted.skipped_file)
+
+
+def print_recovered(recovered: Recovered) -> None:
+    """How a job stood when it was put back."""
+    parts = [f"{recovered.job_id}: {recovered.images} images", f"{recovered.done} done"]
+    if recovered.flagged:
+        parts[-1] += f" ({recovered.flagged} flagged)"
+    parts += [f"{recovered.failed} failed", f"{recovered.left} {'left' if recovered.reason else 'to render'}"]
+    if recovered.held:
+        parts.append(f"{recovered.held} are in the output from other jobs")
+    if recovered.skipped:
+        parts.append(f"{counted(recovered.skipped, 'row')} skipped")
+    click.echo(", ".join(parts))
+    if recovered.reason:
+        click.echo(f"{recovered.job_id} is stopped: {recovered.reason}")
+    print_skipped(recovered.skipped, recovered.skipped_rows)
