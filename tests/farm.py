@@ -17,10 +17,10 @@ import redis
 from jobs.ledger.job import JobStatus
 from jobs.ledger.ledger import Ledger
 from jobs.settings import Settings
-from tests.waiting import LONGEST, wait_until
 from producer.job_queue import JobQueue
 from producer.requests.prepared import prepare
 from producer.submit.submit import submit_manifest
+from tests.waiting import LONGEST, wait_until
 
 BIN = Path(sys.executable).parent
 LEASE = 3.0

@@ -1,8 +1,8 @@
 """Measures how the code is laid out: `python tools/rooms.py [--beside REVISION]`.
 
-A room of a package is a module or a folder directly in it. An arrow is an import from one room into another of the
-same package, wherever in the file it stands; floors are the longest way down the arrows; a circle is a set of rooms
-that import each other. `--beside` measures another commit too. The last line is JSON.
+A room of a package is a module or a folder directly in it. An arrow is an import from one room into another of
+the same package, wherever in the file it stands; floors are the longest way down the arrows; a circle is a set
+of rooms that import each other. `--beside` measures another commit too. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -176,25 +176,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python tools/rooms.py", description=__doc__)
     parser.add_argument("--beside", metavar="REVISION", help="measure this commit too")
     given = parser.parse_args()
-    states = (
-        {"now": house(None)}
-        if given.beside is None
-        else {given.beside: house(given.beside), "now": house(None)}
-    )
+    states = {} if given.beside is None else {given.beside: house(given.beside)}
+    states["now"] = house(None)
     names = [field.name for field in fields(Package)]
     print(f"{'':10}{'package':10}" + "".join(f"{name.replace('_', ' '):>14}" for name in names))
     for state, found in states.items():
         for name, one in found.packages.items():
             print(f"{state[:8]:10}{name:10}" + "".join(f"{value:>14,}" for value in asdict(one).values()))
     for state, found in states.items():
-        print(
-            f"{state[:8]}: {found.modules} modules, {found.imports} imports, {len(found.circles)} circles of modules"
-        )
+        print(f"{state[:8]}: {found.modules} modules, {found.imports} imports, {len(found.circles)} circles")
         for ring in found.circles:
             print(f"    {' - '.join(ring)}")
-        print(
-            f"    jobs: {found.shared_lines:,} lines that a worker reaches, {found.unshared_lines:,} that it does not"
+        lines = (
+            f"{found.shared_lines:,} lines that a worker reaches, {found.unshared_lines:,} that it does not"
         )
+        print(f"    jobs: {lines}")
         print(f"    a worker's modules reach {len(found.worker_reaches)} modules of the producer")
     print(json.dumps({state: asdict(found) for state, found in states.items()}))
     return 1 if states["now"].circles else 0

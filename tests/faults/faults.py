@@ -471,7 +471,7 @@ FAULTS: tuple[Fault, ...] = (
 )
 
 USUAL = {
-    # Killed while it renders, while it writes, between the shard on disk and in the ledger, while it finishes.
+    # Killed while it renders, while it writes, between the shard on disk and in the ledger, as it finishes.
     "killed: rendered", "killed: before rename of an image", "killed: after commit", "killed: before finish",
     "all killed", "frozen: before commit", "frozen: before finish", "told to leave", "device broken",
     "no reaper", "many reapers", "clock wrong",

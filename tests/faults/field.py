@@ -25,10 +25,10 @@ from jobs.ledger import redis_keys
 from jobs.ledger.shard import decode_shard
 from jobs.request import ImageRequest
 from jobs.settings import Settings
-from tests.breakable_redis import BreakableRedis
 from producer.job_queue import JobQueue
 from producer.requests.prepared import prepare
 from producer.submit.submit import submit_manifest
+from tests.breakable_redis import BreakableRedis
 from tests.farm import Farm
 from tests.faults.arming import FOLDER, PACE, Meeting, Order, OrderBook
 from tests.faults.oracle import Verdict, judge
