@@ -34,7 +34,7 @@ from producer.manifest.fields import (
     Steps,
     Text,
 )
-from producer.manifest.problems import problems_of, report
+from producer.manifest.problems import Problems
 from worker.encode import encode, read_request
 from worker.engine.renderer import BrokenDevice, Bucket, OutOfMemory, Picture, Pipeline, Renderer, slots_alone
 from worker.load_renderer import load_renderer
@@ -98,7 +98,9 @@ def parse_request(text: str, where: str = "--request") -> ImageRequest:
     try:
         asked = _Asked.model_validate(values)
     except ValidationError as error:
-        raise RenderError(report(where, problems_of(error, None, _Asked))) from None
+        problems = Problems(where)
+        problems.add_errors(error, _Asked)
+        raise RenderError(problems.report()) from None
     return ImageRequest(**asked.model_dump())
 
 

@@ -3,51 +3,47 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jobs.errors import ManifestError
 from jobs.models import is_folder_name
+from producer.manifest.document import REFUSED, Location
 from producer.manifest.parts import PromptSource
-from producer.manifest.problems import as_written, report
+from producer.manifest.problems import Problems
 from producer.manifest.source_files import source_trouble
 from producer.manifest.text_lines import text_lines
-from producer.manifest.yaml_marks import REFUSED, Document, Location, Problem, dotted
-
-if TYPE_CHECKING:
-    from producer.manifest.manifest import Manifest
+from producer.manifest.written import WrittenManifest
 
 _MAX_VALUES = 100_000
-"""Lines in a variable's file: they stand in the manifest as if they had been written there."""
+"""Lines in a variable's file: they are held as if they had been written in the manifest."""
 
 
-@dataclass(frozen=True, slots=True)
-class AbsolutePaths:
-    """What to change in a manifest, and where its paths stand in the file."""
+def with_variable_files(raw: Mapping[str, Any], folder: Path, problems: Problems) -> Mapping[str, Any]:
+    """`raw` with the lines of each file that a variable names in the place of the file's name.
 
-    update: dict[str, Any]
-    places: dict[Location, str]
-
-
-def put_variable_files(raw: dict[str, Any], document: Document, folder: Path) -> Iterator[Problem]:
-    """Put the lines of each file that a variable names in the place of its name."""
+    A file that cannot be read is added to `problems`, and REFUSED takes its place.
+    """
     lines = raw.get("prompts")
-    for index, line in enumerate(lines if isinstance(lines, list) else ()):
+    if not isinstance(lines, list):
+        return raw
+
+    def filled(index: int, line: Any) -> Any:
         variables = line.get("variables") if isinstance(line, dict) else None
         if not isinstance(variables, dict):
-            continue
+            return line
+        read: dict[str, Any] = {}
         for name, value in variables.items():
-            if not isinstance(value, str):
-                continue
-            try:
-                file = folder.absolute() / Path(value).expanduser()
-                variables[name] = _values(file)
-            except (ManifestError, RuntimeError, ValueError) as error:
-                path = ("prompts", index, "variables", name)
-                yield Problem(*document.place(path), f"{dotted(path)} = {value}: {error}")
-                variables[name] = REFUSED
+            if isinstance(value, str):
+                try:
+                    read[name] = _values(folder.absolute() / Path(value).expanduser())
+                except (ManifestError, RuntimeError, ValueError) as error:
+                    problems.add(("prompts", index, "variables", name), str(error), value=value)
+                    read[name] = REFUSED
+        return line | {"variables": variables | read}
+
+    return {**raw, "prompts": [filled(index, line) for index, line in enumerate(lines)]}
 
 
 def _values(file: Path) -> list[str]:
@@ -64,51 +60,50 @@ def _values(file: Path) -> list[str]:
     return values
 
 
-def absolute_paths(manifest: Manifest, path: Path, document: Document) -> AbsolutePaths:
-    """The manifest's paths made absolute; `path` is its own. Raises ManifestError for what is not there."""
-    places: dict[Location, str] = {}
-    problems: list[Problem] = []
+def default_output(name: str) -> str:
+    """The folder, without links, that a manifest called `name` writes when it names none."""
+    return os.path.realpath(f"out/{name}")
 
-    def absolute(base: Path, text: str, at: Location) -> str:
-        line, column = document.place(at)
-        places[at] = f"{path}:{line}:{column}"
+
+def absolute_paths(written: WrittenManifest, folder: Path, problems: Problems) -> dict[str, Any]:
+    """The fields of the manifest that hold paths, made absolute; what is not there is added to `problems`.
+
+    `folder` is the manifest's own.
+    """
+
+    def absolute(base: Path, text: str, path: Location) -> str:
         try:
             wanted = base.absolute() / Path(text).expanduser()
         except RuntimeError:
-            problems.append(
-                Problem(line, column, f"{dotted(at)} = {text}: there is no such user: write it out")
-            )
+            problems.add(path, "there is no such user: write it out", value=text)
             return text
         return str(wanted.resolve() if ".." in wanted.parts else wanted)
 
     def found(index: int, source: PromptSource) -> PromptSource:
-        at = as_written(("prompts_from", index, "file"), document)
+        path = problems.as_written(("prompts_from", index, "file"))
         before = len(problems)
-        source = source.model_copy(update={"file": absolute(path.parent, source.file, at)})
+        source = source.model_copy(update={"file": absolute(folder, source.file, path)})
         try:
             trouble = source_trouble(source) if len(problems) == before else None
         except OSError as error:
             trouble = f"cannot be read: {error.strerror}"
         if trouble is not None:
-            problems.append(Problem(*document.place(at), f"{dotted(at)} = {source.file}: {trouble}"))
+            problems.add(path, trouble, value=source.file)
         return source
 
-    update: dict[str, Any] = {}
-    output = f"out/{manifest.name}" if manifest.output is None else manifest.output
-    # One folder under two names (a symbolic link) would be two outputs to the ledger.
-    update["output"] = os.path.realpath(absolute(Path(), output, ("output",)))
-    for field in ("model", "revision"):
-        line, column = document.place((field,))
-        places[(field,)] = f"{path}:{line}:{column}"
-    if is_folder_name(manifest.model):
-        update["model"] = absolute(path.parent, manifest.model, ("model",))
-    lines = list(manifest.prompts)
-    for index, prompt in enumerate(lines):
-        if not isinstance(prompt, str) and prompt.init_latents is not None:
-            file = absolute(path.parent, prompt.init_latents, ("prompts", index, "init_latents"))
-            lines[index] = prompt.model_copy(update={"init_latents": file})
-    update["prompts"] = tuple(lines)
-    update["prompts_from"] = tuple(found(*numbered) for numbered in enumerate(manifest.prompts_from))
-    if problems:
-        raise ManifestError(report(str(path), problems))
-    return AbsolutePaths(update, places)
+    fields: dict[str, Any] = {}
+    if written.output is None:
+        fields["output"] = default_output(written.name)
+    else:
+        # One folder under two names (a symbolic link) would be two outputs to the ledger.
+        fields["output"] = os.path.realpath(absolute(Path(), written.output, ("output",)))
+    if is_folder_name(written.model):
+        fields["model"] = absolute(folder, written.model, ("model",))
+    lines = list(written.prompts)
+    for index, line in enumerate(lines):
+        if not isinstance(line, str) and line.init_latents is not None:
+            file = absolute(folder, line.init_latents, ("prompts", index, "init_latents"))
+            lines[index] = line.model_copy(update={"init_latents": file})
+    fields["prompts"] = tuple(lines)
+    fields["prompts_from"] = tuple(found(*numbered) for numbered in enumerate(written.prompts_from))
+    return fields

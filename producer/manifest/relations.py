@@ -3,12 +3,13 @@ run out, columns of two kinds."""
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Container, Mapping
 from math import prod
 from typing import Any, Final
 
 from jobs.bounds import MAX_SEED
-from producer.manifest.yaml_marks import REFUSED, Document, Problem
+from producer.manifest.document import REFUSED
+from producer.manifest.problems import Problems
 
 _MOST_COMBINATIONS: Final = 100_000
 """Of a sweep's values: what all of them have in common is held while images are made."""
@@ -47,21 +48,18 @@ def last_seed_trouble(seed: int, count: int) -> str | None:
     return None
 
 
-def problems_between_lines(
-    raw: dict[str, Any], document: Document, line_keys: Container[str]
-) -> Iterator[Problem]:
-    """All of these in a manifest as it was read."""
+def find_conflicts(raw: Mapping[str, Any], problems: Problems, line_keys: Container[str]) -> None:
+    """Adds all of these in a manifest as it was read to `problems`."""
     defaults, swept = _mapping(raw, "settings"), _mapping(raw, "sweep")
     for key, values in swept.items():
         if values is None:
-            yield Problem(*document.place(("sweep", key)), f"sweep.{key}: has no value: remove the key")
+            problems.add(("sweep", key), "has no value: remove the key")
         if key in defaults:
-            place = document.place(("settings", key), of_key=True)
-            yield Problem(*place, f"settings.{key}: stands in `sweep` too: remove one of them")
+            problems.add(("settings", key), "stands in `sweep` too: remove one of them", of_key=True)
     combinations = prod(len(values) for values in swept.values() if isinstance(values, list))
     if combinations > _MOST_COMBINATIONS:
         what = f"gives each prompt {combinations:,} combinations, and {_MOST_COMBINATIONS:,} is the most"
-        yield Problem(*document.place(("sweep",), of_key=True), f"sweep: {what}: sweep fewer values")
+        problems.add(("sweep",), f"{what}: sweep fewer values", of_key=True)
     seeds = list(swept["seed"]) if isinstance(swept.get("seed"), list) else []
     highest = max((seed for seed in seeds if type(seed) is int), default=None)
     lines = raw.get("prompts")
@@ -70,35 +68,30 @@ def problems_between_lines(
         if not isinstance(line, dict):
             continue
         for key, value in line.items():
-            where = f"prompts[{index}].{key}"
+            path = ("prompts", index, key)
             if value is None and key in line_keys and key not in ("prompt", "seed"):
-                place = document.place(("prompts", index, key))
-                yield Problem(*place, f"{where}: has no value: remove the key, and `settings` counts")
+                problems.add(path, "has no value: remove the key, and `settings` counts")
             elif key in swept or (key == "seeds" and "seed" in swept):
-                place = document.place(("prompts", index, key), of_key=True)
-                yield Problem(*place, f"{where}: stands in `sweep` too: remove one of them")
+                problems.add(path, "stands in `sweep` too: remove one of them", of_key=True)
         seed = line.get("seed", defaults.get("seed", highest))
         count = line.get("images_per_prompt", defaults.get("images_per_prompt", 1))
         if "seeds" not in line and type(seed) is int and type(count) is int:
             trouble = last_seed_trouble(seed, count)
             if trouble is not None:
-                place = document.place(("prompts", index, "seed"))
-                yield Problem(*place, f"prompts[{index}].seed = {seed}: {trouble}")
+                problems.add(("prompts", index, "seed"), trouble, value=str(seed))
         for name, value in _mapping(line, "columns").items():
-            path = ("prompts", index, "columns", name)
-            row, column = document.place(path)
-            trouble = kinds.trouble(name, value, f"on line {row}")
+            at = ("prompts", index, "columns", name)
+            trouble = kinds.trouble(name, value, f"on line {problems.line(at)}")
             if trouble is not None:
-                yield Problem(row, column, f"prompts[{index}].columns.{name}: {trouble}")
+                problems.add(at, trouble)
     count = defaults.get("images_per_prompt", 1)
     if highest is not None and type(count) is int:
         trouble = last_seed_trouble(highest, count)
         if trouble is not None:
-            place = document.place(("sweep", "seed", seeds.index(highest)))
-            yield Problem(*place, f"sweep.seed = {highest}: {trouble}")
+            problems.add(("sweep", "seed", seeds.index(highest)), trouble, value=str(highest))
 
 
-def _mapping(around: dict[str, Any], key: str) -> dict[str, Any]:
+def _mapping(around: Mapping[str, Any], key: str) -> dict[str, Any]:
     value = around.get(key)
     return value if isinstance(value, dict) else {}
 

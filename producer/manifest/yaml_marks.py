@@ -1,8 +1,9 @@
-"""YAML read with the line and column of every value, and with its traps refused.
+"""Reads YAML with the line and column of every value, and refuses its traps.
 
 PyYAML alone keeps the last of two equal keys, reads `no` as false, `010` as 8 and `12:30` as 750, lets a few
-hundred bytes of aliases stand for 10^8 values, and (in the C composer) dies on deep nesting. So its C parser
-gives the events, and they are put together here.
+hundred bytes of aliases stand for 10^8 values, and crashes on deep nesting in its C composer. Its Python
+composer takes twice as long as this file does (docs/decisions.md). So its C parser gives the events, and this
+file composes them.
 """
 
 from __future__ import annotations
@@ -18,100 +19,36 @@ import yaml
 from jobs.columns import MAX_DEPTH
 from jobs.errors import ManifestError
 from jobs.wording import shortened
+from producer.manifest.document import REFUSED, Document, Node, Problem
 
 MAX_BYTES: Final = 64 << 20
 """A larger file is refused, and so is one whose aliases repeat more characters than this."""
 MAX_ALIASED_VALUES: Final = 1_000_000
 """How many values all aliases of a file may stand for."""
 
-Location = tuple[str | int, ...]
-"""The way to a value: `("prompts", 3, "width")`."""
-
-
-class Refused:
-    """What stands in the place of a value that has been refused already."""
-
-    def __repr__(self) -> str:
-        return "REFUSED"
-
-
-REFUSED: Final = Refused()
-
-
-@dataclass(slots=True)
-class Node:
-    """One value of the file and where it begins; line and column count from 1."""
-
-    line: int
-    column: int
-    value: Any
-    """str, int, float, bool, None, list or dict; REFUSED where a problem was reported."""
-    text: str | None = None
-    """How a scalar is written, quotes included; None for a list or mapping."""
-    children: dict[str, Node] | list[Node] | None = None
-    keys: dict[str, tuple[int, int]] | None = None
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Problem:
-    """One thing wrong in the file, sorted by where it is."""
-
-    line: int
-    column: int
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Document:
-    """The file's one document."""
-
-    root: Node
-    problems: tuple[Problem, ...]
-
-    def find(self, path: Location) -> Node | None:
-        """The value at `path`, or None when the file has none there."""
-        node = self.root
-        for step in path:
-            children = node.children
-            if isinstance(children, dict) and isinstance(step, str):
-                below = children.get(step)
-            elif isinstance(children, list) and isinstance(step, int):
-                below = children[step] if step < len(children) else None
-            else:
-                below = None
-            if below is None:
-                return None
-            node = below
-        return node
-
-    def place(self, path: Location, *, of_key: bool = False) -> tuple[int, int]:
-        """Line and column of the value at `path` (or of its key), or of the nearest value around it."""
-        if of_key and path:
-            around = self.find(path[:-1])
-            if around is not None and around.keys is not None and path[-1] in around.keys:
-                return around.keys[str(path[-1])]
-        for length in range(len(path), -1, -1):
-            node = self.find(path[:length])
-            if node is not None:
-                return node.line, node.column
-        return 1, 1
-
-
-def dotted(path: Location) -> str:
-    """`("prompts", 3, "width")` as `prompts[3].width`."""
-    text = ""
-    for step in path:
-        name = f"[{step}]" if isinstance(step, int) else shortened(step)
-        text += f".{name}" if text and isinstance(step, str) else name
-    return text
-
 
 def read_yaml(contents: bytes, name: str) -> Document:
     """The document in `contents`; `name` is the file's, for messages.
 
-    Doubled keys, surprising scalars and tags are kept as problems, so that they can be told together with
-    others. Raises ManifestError for what leaves no document: not UTF-8, bad syntax, empty, too large.
+    Doubled keys, surprising scalars and tags become the document's problems, so that they can be reported
+    together with others. Raises ManifestError for what leaves no document: not UTF-8, bad syntax, empty, too
+    large.
     """
+    text = _decoded(contents, name)
+    try:
+        return _Composer(name, yaml.parse(text, Loader=_LOADER)).document()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = "1:1" if mark is None else f"{mark.line + 1}:{mark.column + 1}"
+        context = f" {error.context}" if error.context else ""
+        tab = mark is not None and any(
+            line.lstrip(" ").startswith("\t") for line in text.split("\n")[mark.line : mark.line + 1]
+        )
+        hint = ": indent with spaces, not tabs" if tab else ""
+        raise ManifestError(f"{name}:{place}: not YAML: {error.problem}{context}{hint}") from None
+
+
+def _decoded(contents: bytes, name: str) -> str:
     if len(contents) > MAX_BYTES:
         raise ManifestError(f"{name}: is larger than {MAX_BYTES >> 20} MiB: split it into several manifests")
     try:
@@ -128,18 +65,8 @@ def read_yaml(contents: bytes, name: str) -> Document:
         line = text.count("\n", 0, control.start()) + 1
         column = control.start() - text.rfind("\n", 0, control.start())
         code = ord(control.group())
-        raise ManifestError(f"{name}:{line}:{column}: U+{code:04X} may not stand in YAML: remove it")
-    try:
-        return _Composer(name, yaml.parse(text, Loader=_LOADER)).document()
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = "1:1" if mark is None else f"{mark.line + 1}:{mark.column + 1}"
-        context = f" {error.context}" if error.context else ""
-        tab = mark is not None and any(
-            line.lstrip(" ").startswith("\t") for line in text.split("\n")[mark.line : mark.line + 1]
-        )
-        hint = ": indent with spaces, not tabs" if tab else ""
-        raise ManifestError(f"{name}:{place}: not YAML: {error.problem}{context}{hint}") from None
+        raise ManifestError(f"{name}:{line}:{column}: U+{code:04X} is not allowed in YAML: remove it")
+    return text
 
 
 _LOADER: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -151,7 +78,7 @@ _DECIMAL_POINT = re.compile(r"[-+]?[0-9]*\.?[0-9]*([eE][-+]?[0-9]+)?")
 
 @dataclass(slots=True)
 class _Composer:
-    """Puts the parser's events together."""
+    """Composes the parser's events into nodes."""
 
     name: str
     events: Iterator[Any]
@@ -213,9 +140,8 @@ class _Composer:
         return node
 
     def refuse(self, mark: Any, text: str, value: str | None = None) -> None:
-        where = dotted(tuple(self.path)) or "the manifest"
-        shown = where if value is None else f"{where} = {shortened(value)}"
-        self.problems.append(Problem(mark.line + 1, mark.column + 1, f"{shown}: {text}"))
+        shown = None if value is None else shortened(value)
+        self.problems.append(Problem(mark.line + 1, mark.column + 1, tuple(self.path), text, shown))
 
     def scalar(self, event: Any) -> Node:
         text: str = event.value
@@ -317,7 +243,7 @@ class _Composer:
             if name in children:
                 self.path.append(name)
                 first = keys[name][0]
-                self.refuse(mark, f"the key stands twice, here and on line {first}: remove one")
+                self.refuse(mark, f"the key is duplicated, first on line {first}: remove one")
                 self.path.pop()
                 continue
             children[name] = child
@@ -340,8 +266,8 @@ class _Composer:
         """Add what `<<: *name` brings; the mapping's own keys win, then the earlier source."""
         for part in source.children if isinstance(source.children, list) else [source]:
             if not isinstance(part.children, dict):
-                where = dotted((*self.path, "<<"))
-                self.problems.append(Problem(part.line, part.column, f"{where}: must be a mapping"))
+                path = (*self.path, "<<")
+                self.problems.append(Problem(part.line, part.column, path, "must be a mapping"))
                 continue
             for name, child in part.children.items():
                 if name not in children:

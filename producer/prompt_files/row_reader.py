@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ from jobs.errors import ManifestError
 from jobs.wording import shortened
 from producer.manifest.line import Line, line_of
 from producer.manifest.parts import DefaultSettings, PromptLine, PromptSource, Sweep
-from producer.manifest.problems import problems_of, unknown_key
+from producer.manifest.problems import Problems
 from producer.manifest.relations import ColumnKinds, last_seed_trouble
+from producer.manifest.wrong_values import unknown_key
 
 _WHOLE = re.compile(r"[-+]?[0-9]{1,40}")
 _DECIMAL = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
@@ -130,12 +132,13 @@ class RowReader:
     def _told(self, error: ValidationError, row: Mapping[str, Any]) -> str:
         """The problems, under the file's own names."""
         theirs = {"prompt": "prompt"} | {self._names[name]: name for name in row if name in self._names}
+        problems = Problems(str(self._file))
+        problems.add_errors(error, PromptLine)
         told = []
-        for problem in problems_of(error, None, PromptLine):
-            field = re.match(r"[a-z_]+", problem.text)
-            assert field is not None, "a problem begins with its field"
-            rest = problem.text[field.end() :]
-            told.append(rest[1:] if field[0] == "columns" else theirs[field[0]] + rest)
+        for problem in problems:
+            field, *rest = problem.path
+            path = rest if field == "columns" else (theirs[str(field)], *rest)
+            told.append(replace(problem, path=tuple(path)).text)
         return "; ".join(told)
 
 

@@ -53,7 +53,6 @@ def prepare(
     manifest = load_manifest(path)
     model = manifest.resolve_model()
     latents = gather_latents(manifest, model)
-    assert manifest.output is not None, "load_manifest fills it in"
     output = Output(Path(manifest.output))
     if settings.output_root is not None:
         output.check_within(settings.output_root)

@@ -243,7 +243,10 @@ def test_beyond_twenty_errors_only_their_number_is_told(tmp_path: Path) -> None:
         ("sweep: {width: }", "2:16: sweep.width: has no value: remove the key"),
         ("sweep: {guidance_scale: [3, 3.0]}", "2:25: sweep.guidance_scale = a list of 2: holds 3.0 twice"),
         ("sweep: {seed: [1]}\nsettings: {seed: 1}", "3:12: settings.seed: stands in `sweep` too: remove one"),
-        (f"sweep: {{seed: [1, {2**63 - 1}]}}\nsettings: {{images_per_prompt: 2}}", "2:19: sweep.seed = 9223"),
+        (
+            f"sweep: {{seed: [1, {2**63 - 1}]}}\nsettings: {{images_per_prompt: 2}}",
+            "2:19: sweep.seed[1] = 9223",
+        ),
         (
             "sweep: {seed: [1]}\nprompts: [{prompt: a, seeds: [1]}]",
             "3:23: prompts[0].seeds: stands in `sweep`",

@@ -1,0 +1,127 @@
+"""What is wrong with a value in a person's words: pydantic's errors, and keys that we do not have."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any, Final
+
+from pydantic import BaseModel
+
+from producer.manifest.document import Location
+
+_OTHER_WORDS: Final = {
+    "steps": "num_inference_steps",
+    "sample_steps": "num_inference_steps",
+    "cfg": "guidance_scale",
+    "cfg_scale": "guidance_scale",
+    "guidance": "guidance_scale",
+    "sampler": "scheduler",
+    "sampler_name": "scheduler",
+    "negative": "negative_prompt",
+    "n": "images_per_prompt",
+    "n_iter": "images_per_prompt",
+    "num_images": "images_per_prompt",
+    "num_images_per_prompt": "images_per_prompt",
+    "batch_size": "images_per_prompt",
+    "format": "image_format",
+    "quality": "image_quality",
+    "dtype": "precision",
+    "out": "output",
+    "output_dir": "output",
+    "latents": "init_latents",
+    "img_latents": "init_latents",
+    "text": "prompt",
+    "caption": "prompt",
+    "metadata": "columns",
+    "commit": "revision",
+}
+"""What neighbouring tools call our fields."""
+
+
+def what_is_wrong(kind: str, path: Location, value: Any, context: Mapping[str, Any]) -> str | None:
+    """What is wrong and the remedy, for one of pydantic's kinds of errors; None for our own kinds."""
+    match kind:
+        case "missing":
+            return "is missing: add it"
+        case "string_type" if isinstance(value, (list, dict)):
+            return "must be text"
+        case "string_type" if value is None:
+            return 'must be text: write "" for an empty one'
+        case "string_type":
+            return "must be text: write it in quotes"
+        case "string_unicode":
+            return "holds half of a surrogate pair: remove it"
+        case "string_pattern_mismatch" if path == ("name",):
+            return (
+                'must be 1 to 64 of a-z, 0-9, ".", "_" and "-", begin with a letter or digit'
+                " and not end with a dot"
+            )
+        case "string_pattern_mismatch":
+            return "holds the character NUL: remove it"
+        case "int_type" if isinstance(value, str):
+            return "must be a whole number, without quotes"
+        case "int_type":
+            return "must be a whole number, without a point"
+        case "float_type":
+            return "must be a number, without quotes"
+        case "finite_number":
+            return "must be finite"
+        case "greater_than_equal":
+            return f"must be at least {_plain(context['ge'])}"
+        case "less_than_equal":
+            return f"must be at most {_plain(context['le'])}"
+        case "multiple_of":
+            return _multiple_of(value, context["multiple_of"])
+        case "literal_error":
+            return f"must be {context['expected'].replace(chr(39), '')}"
+        case "too_short" | "string_too_short":
+            return "must not be empty"
+        case "list_type" | "tuple_type":
+            return "must be a list"
+        case "dict_type" | "model_type" | "model_attributes_type":
+            return "must be a mapping"
+    return None
+
+
+def _plain(number: float) -> str:
+    if number == 2**63 - 1:
+        return "2**63-1"
+    return f"{number:g}" if isinstance(number, float) else str(number)
+
+
+def _multiple_of(value: int, step: int) -> str:
+    lower = value // step * step
+    near = f"{lower} or {lower + step}" if lower > 0 else str(step)
+    return f"must be a multiple of {step} ({near})"
+
+
+def keys_around(path: Location, model: type[BaseModel]) -> dict[str, str]:
+    """The keys that may stand where the unknown one at `path` stands, and how to write each from there."""
+    schema = model.model_json_schema()
+    settings = schema.get("$defs", {}).get("DefaultSettings", {}).get("properties", {})
+    match path:
+        case (_,):
+            return {name: f"settings.{name}" for name in settings} | {
+                name: name for name in schema["properties"]
+            }
+        case ("settings", *_):
+            return {name: name for name in settings}
+        case ("sweep", *_):
+            return {name: name for name in schema["$defs"]["Sweep"]["properties"]}
+        case ("prompts_from", *_):
+            return {name: name for name in schema["$defs"]["PromptSource"]["properties"]}
+        case _:
+            return {name: name for name in schema["$defs"]["PromptLine"]["properties"]}
+
+
+def unknown_key(key: str, known: dict[str, str]) -> str:
+    """What to say of a key that is none of `known` (key -> how to write it from there)."""
+    spelled = key.lower().replace("-", "_")
+    meant = _OTHER_WORDS.get(spelled)
+    if meant not in known:
+        close = difflib.get_close_matches(spelled, known, 1)
+        meant = close[0] if close else None
+    if meant is None:
+        return f"no such key: use one of {', '.join(known.values())}"
+    return f"no such key: did you mean {known[meant]}?"
