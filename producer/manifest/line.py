@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from jobs.request import REQUEST_FIELDS
+from producer.manifest.manifest import Manifest
 from producer.manifest.parts import DefaultSettings
 from producer.manifest.template import rendered
-
-if TYPE_CHECKING:
-    from producer.manifest.manifest import Manifest
 
 LINE_SETTINGS = tuple(
     name for name in DefaultSettings.model_fields if name in REQUEST_FIELDS and name != "seed"

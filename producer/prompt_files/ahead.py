@@ -1,61 +1,60 @@
-"""Prompt files read by a process of their own: one core parses while another hashes."""
+"""Reads prompt files in a process of its own: one core parses while another hashes."""
 
 from __future__ import annotations
 
 import multiprocessing
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
 from jobs.errors import ManifestError
 
-if TYPE_CHECKING:
-    from producer.manifest.manifest import Manifest
-    from producer.prompt_files.sources import Rows
+_Argument = TypeVar("_Argument")
+_Item = TypeVar("_Item")
 
 
-def rows_ahead(manifest: Manifest) -> Iterator[Rows]:
-    """What `producer.prompt_files.sources.source_rows` yields; a pipe's length is read ahead.
+def read_ahead(items: Callable[[_Argument], Iterator[_Item]], argument: _Argument) -> Iterator[_Item]:
+    """What `items(argument)` yields, made by another process; a pipe's length is read ahead.
 
-    The process ends with the iteration, and with this process. Raises ManifestError as that does, and when
-    the process dies.
+    `items` is a function of a module, and no item is None. The process ends with the iteration, and with this
+    process. Raises ManifestError as `items` does, and when the process dies.
     """
-    # Not forked: who submits may have threads.
+    # A forked process would inherit the locks of this one's threads.
     context = multiprocessing.get_context("spawn")
-    rows, to_us = context.Pipe(duplex=False)
-    process = context.Process(target=_read, args=(manifest, to_us), daemon=True)
+    pipe, to_us = context.Pipe(duplex=False)
+    process = context.Process(target=_send_all, args=(items, argument, to_us), daemon=True)
     process.start()
     to_us.close()
     try:
         while True:
             try:
-                some = rows.recv()
+                item = pipe.recv()
             except (EOFError, OSError):
                 process.join()
                 raise ManifestError(
                     f"prompts_from: the process that read the files ended with {process.exitcode} before its "
                     "end (was there no memory left?): run the same command again"
                 ) from None
-            if some is None:
+            if item is None:
                 return
-            if isinstance(some, ManifestError):
-                raise some
-            yield some
+            if isinstance(item, ManifestError):
+                raise item
+            yield item
     finally:
-        rows.close()
+        pipe.close()
         process.terminate()
         process.join()
 
 
-def _read(manifest: Manifest, to_them: Connection) -> None:
-    from producer.prompt_files.sources import source_rows
-
-    # Ctrl-C is for who reads the pipe.
+def _send_all(
+    items: Callable[[_Argument], Iterator[_Item]], argument: _Argument, to_them: Connection
+) -> None:
+    # Ctrl-C is for the process that reads the pipe.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        for some in source_rows(manifest):
-            to_them.send(some)
+        for item in items(argument):
+            to_them.send(item)
         to_them.send(None)
     except ManifestError as error:
         to_them.send(error)

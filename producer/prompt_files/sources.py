@@ -7,22 +7,20 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from jobs.errors import ManifestError
 from jobs.wording import printable
 from producer.manifest.line import Line, line_of, written_lines
+from producer.manifest.manifest import Manifest
 from producer.manifest.parts import ROW_FIELDS, PromptLine, PromptSource
-from producer.manifest.problems import MAX_TOLD
+from producer.manifest.problems import MAX_REPORTED
 from producer.manifest.relations import ColumnKinds
 from producer.manifest.source_files import TEXTS, files_of, source_trouble
 from producer.manifest.text_lines import Record
 from producer.prompt_files import json_lines, parquet, plain, separated
-from producer.prompt_files.ahead import rows_ahead
+from producer.prompt_files.ahead import read_ahead
 from producer.prompt_files.row_reader import RowReader
-
-if TYPE_CHECKING:
-    from producer.manifest.manifest import Manifest
 
 _ROWS = 512
 _LARGE = 8 << 20
@@ -66,7 +64,9 @@ def lines(manifest: Manifest, reading: Reading | None = None) -> Iterator[Line]:
     yield from written_lines(manifest)
     reading = Reading() if reading is None else reading
     _, *unsaid = line_of({"prompt": ""}, manifest.settings)
-    for path, sha256, rows in rows_ahead(manifest) if _large(manifest) else source_rows(manifest):
+    for path, sha256, rows in (
+        read_ahead(source_rows, manifest) if _large(manifest) else source_rows(manifest)
+    ):
         reading.sha256[path] = sha256
         for row in rows:
             if not isinstance(row, ManifestError):
@@ -76,7 +76,7 @@ def lines(manifest: Manifest, reading: Reading | None = None) -> Iterator[Line]:
                 continue
             reading.skipped += 1
             reading.on_skipped(str(row))
-            if len(reading.skipped_rows) < MAX_TOLD:
+            if len(reading.skipped_rows) < MAX_REPORTED:
                 reading.skipped_rows.append(str(row))
             elif manifest.on_bad_row == "stop":
                 raise ManifestError("\n".join([*reading.skipped_rows, f"{path}: and more"]))
