@@ -18,10 +18,9 @@ from jobs.output.output import Output
 from jobs.output.stored_shard import damaged
 from jobs.request import Entry
 from jobs.settings import Settings
-from producer.plan.survey import DeviceTime, Group, Holding, ShardWeight, Survey, device_times, survey
+from producer.plan.survey import DeviceTime, Group, Holding, Survey, device_times, survey
 from producer.prompt_files.sources import Reading
 from producer.reporter import QUIET, Reporter
-from producer.requests.expand import base_request
 from producer.requests.prepared import Prepared
 
 MOST_ORPHANS = 1000
@@ -88,8 +87,6 @@ class Plan:
     orphaned: int | None
     orphans: list[Orphan]
     """The first of them."""
-    redis_bytes: int
-    shards_weighed: int
     disk_bytes: int
     disk_images: int
     """How many of the images to render `disk_bytes` is for."""
@@ -126,8 +123,7 @@ def plan_submission(
         duplicates += 1
 
     holding, files = _held(prepared)
-    weight = ShardWeight(base_request(manifest, model), manifest.shard_size)
-    found = survey(prepared.entries(count, reading), holding, weight, reporter)
+    found = survey(prepared.entries(count, reading), holding, reporter)
     changed = orphaned = None
     orphans: list[Orphan] = []
     if not prepared.narrowed:
@@ -149,8 +145,6 @@ def plan_submission(
         changed=changed,
         orphaned=orphaned,
         orphans=orphans,
-        redis_bytes=weight.of(found.to_render),
-        shards_weighed=weight.shards,
         disk_bytes=disk_bytes,
         disk_images=disk_images,
         deployment=deployment,

@@ -15,7 +15,7 @@ from jobs.errors import OutputError
 from jobs.output.durable import written_atomically
 from jobs.wording import counted, shown
 from producer.plan.plan import Orphan, Plan
-from producer.plan.survey import Listed
+from producer.plan.survey import REDIS_BYTES, Listed
 from producer.show import duration
 
 _FEW = 3
@@ -163,9 +163,8 @@ def _redis(plan: Plan) -> str:
     to_render = plan.survey.to_render
     if to_render == 0:
         return "0"
-    each = plan.redis_bytes / to_render
-    shards = counted(plan.shards_weighed, "shard")
-    return f"{_bytes(plan.redis_bytes)}: {each:.0f} bytes an image, as in {shards} packed for this"
+    total = _bytes(to_render * REDIS_BYTES)
+    return f"about {total}: {REDIS_BYTES} bytes an image, measured over prompts of 4 to 20 words"
 
 
 def _request(one: Listed) -> str:
@@ -219,7 +218,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
         "writer": deployment.writer,
         "disk_bytes": plan.disk_bytes if plan.disk_images == found.to_render else None,
         "disk_bytes_of": {"images": plan.disk_images, "bytes": plan.disk_bytes},
-        "redis_bytes": plan.redis_bytes,
+        "redis_bytes": found.to_render * REDIS_BYTES,
         "first": [_as_json(one) for one in found.first],
         "last": [_as_json(one) for one in found.last],
         "orphans": [asdict(orphan) for orphan in plan.orphans],

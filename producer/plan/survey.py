@@ -12,30 +12,23 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 from jobs.ledger.job import SlotsKey
-from jobs.ledger.shard import Shard, encode_shard
 from jobs.output.compact_counter import CompactCounter
-from jobs.request import SETTINGS, Entry, ImageRequest
+from jobs.request import SETTINGS, Entry
 from jobs.schedulers import row_evaluations
 from producer.reporter import QUIET, Reporter
 from producer.requests.expand import Identified
 
 ENDS = 3
 """Requests that are shown of each end."""
-_WEIGHED = 16
+REDIS_BYTES = 40
+"""Bytes of Redis that a waiting image takes: measured over a million prompts of 4 to 20 words in shards of 64
+(docs/performance.md). Longer prompts and smaller shards take more."""
 _SAY_EVERY = 10_000
 _HELD, _ASKED = 1, 2
-_STRING, _FIELD = 10, 48
-"""Bytes of Redis' own about a long string, and for a hash's field with its name. Measured."""
 _counted_by = itemgetter(
     *(SETTINGS.index(name) for name in ("height", "width", "num_inference_steps", "scheduler"))
 )
 _GUIDANCE = SETTINGS.index("guidance_scale")
-
-
-def allocated(size: int) -> int:
-    """Bytes that a shard's blob of `size` bytes takes in Redis: jemalloc has four sizes a doubling."""
-    step = 1 << max(4, (size + _STRING).bit_length() - 3)
-    return -(-(size + _STRING) // step) * step + _FIELD
 
 
 class Group(NamedTuple):
@@ -104,40 +97,6 @@ class Holding:
         return True
 
 
-class ShardWeight:
-    """What requests take in Redis, by one in `_WEIGHED` of the shards that they would be stored in."""
-
-    def __init__(self, base: ImageRequest, shard_size: int) -> None:
-        self._base, self._shard_size = base, shard_size
-        self._passed_by = 0
-        self._open: list[Entry] = []
-        self.images = self.bytes = self.shards = 0
-        """What was weighed."""
-
-    def add(self, entry: Entry) -> None:
-        """Takes in the next request that is to be rendered."""
-        if self._passed_by:
-            self._passed_by -= 1
-        # A shard holds one size.
-        elif not self._open or entry.size == self._open[0].size:
-            self._open.append(entry)
-            if len(self._open) == self._shard_size:
-                self._weigh()
-                self._passed_by = (_WEIGHED - 1) * self._shard_size
-
-    def of(self, images: int) -> int:
-        """Bytes of so many images, once all were taken in."""
-        if self.images == 0 and self._open:
-            self._weigh()
-        return round(images * self.bytes / self.images) if self.images else 0
-
-    def _weigh(self) -> None:
-        self.bytes += allocated(len(encode_shard(Shard(range(len(self._open)), self._open), self._base)))
-        self.images += len(self._open)
-        self.shards += 1
-        self._open = []
-
-
 @dataclass(frozen=True, slots=True)
 class Survey:
     """What one pass over the requests found."""
@@ -160,10 +119,9 @@ class Survey:
 def survey(
     entries: Iterable[Identified],
     holding: Holding,
-    weight: ShardWeight,
     reporter: Reporter = QUIET,
 ) -> Survey:
-    """Counts every request, asks `holding` for it, and weighs those that it has not.
+    """Counts every request, and asks `holding` for it.
 
     `reporter` counts them.
     """
@@ -180,8 +138,6 @@ def survey(
         if count is None:
             count = counts[key] = [0, 0]
         count[held] += 1
-        if not held:
-            weight.add(entry)
         ends = first if images < ENDS else last
         ends.append((image_id, entry, held))
         images += 1

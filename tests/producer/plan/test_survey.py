@@ -9,13 +9,12 @@ from itertools import count
 import pytest
 
 from jobs.ledger.job import SlotsKey
-from jobs.ledger.shard import Shard, encode_shard
 from jobs.models import BUILT_IN
 from jobs.request import ImageRequest
 from jobs.schedulers import SCHEDULERS, row_evaluations
 from producer.manifest.manifest import Manifest
-from producer.plan.survey import Group, Holding, ShardWeight, Survey, allocated, device_times, survey
-from producer.requests.expand import Identified, base_request, identify
+from producer.plan.survey import Group, Holding, Survey, device_times, survey
+from producer.requests.expand import Identified, identify
 from tests.reported import Reported
 from worker.diffusion.build_scheduler import build_scheduler
 
@@ -33,10 +32,6 @@ def requests(asked: Manifest) -> Iterator[Identified]:
     return identify(asked, BUILT_IN["instant"])
 
 
-def base(asked: Manifest) -> ImageRequest:
-    return base_request(asked, BUILT_IN["instant"])
-
-
 def held(asked: Manifest) -> Holding:
     """An output that holds all that a manifest asks for."""
     holding = Holding()
@@ -46,7 +41,7 @@ def held(asked: Manifest) -> Holding:
 
 
 def against(asked: Manifest, holding: Holding) -> Survey:
-    return survey(requests(asked), holding, ShardWeight(base(asked), asked.shard_size))
+    return survey(requests(asked), holding)
 
 
 def left(before: Manifest, holding: Holding) -> list[tuple[str, bool]]:
@@ -130,37 +125,7 @@ def test_an_image_that_an_output_holds_twice_counts_once() -> None:
     assert left(before, holding) + left(before, holding) == [("a fox", False)]
 
 
-def test_the_first_shard_is_weighed_even_if_it_is_not_full() -> None:
-    asked = manifest(["a fox", "a cat"])
-    weight = ShardWeight(base(asked), 64)
-    found = survey(requests(asked), Holding(), weight)
-    entries = [entry for _, entry in requests(asked)]
-    assert weight.of(found.to_render) == allocated(len(encode_shard(Shard(range(2), entries), base(asked))))
-    assert ShardWeight(base(asked), 64).of(0) == 0
-
-
-def test_bytes_in_redis_come_near_those_of_all_shards_though_prompts_grow_longer() -> None:
-    asked = manifest([f"{number * 7919 % 1000} foxes " * (1 + number // 500) for number in range(4000)])
-    weight = ShardWeight(base(asked), 10)
-    found = survey(requests(asked), Holding(), weight)
-    entries = [entry for _, entry in requests(asked)]
-    parts = [entries[start : start + 10] for start in range(0, len(entries), 10)]
-    real = sum(allocated(len(encode_shard(Shard(range(10), part), base(asked)))) for part in parts)
-    assert weight.shards == 25
-    assert weight.of(found.to_render) == pytest.approx(real, rel=0.05)
-
-
-def test_a_shard_that_is_weighed_holds_one_size_and_nothing_that_is_there() -> None:
-    asked = manifest([{"prompt": f"p{n}", "width": 64 + 64 * (n % 2)} for n in range(20)])
-    holding = held(manifest([{"prompt": f"p{n}", "width": 64} for n in range(0, 20, 4)]))
-    weight = ShardWeight(base(asked), 5)
-    survey(requests(asked), holding, weight)
-    wide = [entry for _, entry in requests(asked) if entry.request.width == 128][:5]
-    assert weight.images == 5
-    assert weight.bytes == allocated(len(encode_shard(Shard(range(5), wide), base(asked))))
-
-
-def test_no_request_is_kept_but_the_ends_and_an_open_shard() -> None:
+def test_no_request_is_kept_but_the_ends() -> None:
     [(image_id, entry)] = requests(manifest(["a"]))
     alive: set[int] = set()
     most = 0
@@ -177,7 +142,7 @@ def test_no_request_is_kept_but_the_ends_and_an_open_shard() -> None:
             most = max(most, len(alive))
             yield image_id, replace(entry, request=Noted(**settings | {"seed": seed}))
 
-    found = survey(stream(), Holding(), ShardWeight(entry.request, 8))
+    found = survey(stream(), Holding())
     assert found.images == 5000
     assert most < 20
 
@@ -212,5 +177,5 @@ def test_progress_is_reported_every_10_000_images() -> None:
     [(image_id, entry)] = requests(manifest(["a"]))
     endless = ((image_id, entry) for _ in count())
     with pytest.raises(Enough):
-        survey(endless, Holding(), ShardWeight(entry.request, 64), reported)
+        survey(endless, Holding(), reported)
     assert reported.counts == [(10_000, None), (20_000, None)]
