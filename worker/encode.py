@@ -8,9 +8,6 @@ as EXIF UserComment, the second in XMP, property `imagemill:request`.
 from __future__ import annotations
 
 import io
-import json
-import struct
-import xml.etree.ElementTree as ET
 import zlib
 from pathlib import Path
 from xml.sax.saxutils import quoteattr
@@ -22,6 +19,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from jobs.errors import OutputError, RenderError
 from jobs.output.metadata import parameters_text
+from jobs.output.picture_file import PNG_TEXT, XMP_NAMESPACE, read_picture
 from jobs.request import ImageRequest
 
 Pixels = npt.NDArray[np.uint8]
@@ -31,8 +29,8 @@ SUFFIXES = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
 
 _EXIF_IFD = 0x8769
 _USER_COMMENT = 0x9286
-_NAMESPACE = "urn:imagemill:1"
 _JPEG_SEGMENT = 65_533
+_NAME_ANOTHER = "name a file that imagemill wrote and that no other program has saved since"
 
 
 def encode(pixels: Pixels, request: ImageRequest) -> bytes:
@@ -45,7 +43,7 @@ def encode(pixels: Pixels, request: ImageRequest) -> bytes:
     if request.image_format == "png":
         text = PngInfo()
         text.add_text("parameters", parameters_text(request))
-        text.add_text("imagemill", request.to_json())
+        text.add_text(PNG_TEXT, request.to_json())
         # zlib's RLE strategy: as small as the default on pictures of this kind, four times as fast.
         image.save(buffer, "PNG", pnginfo=text, compress_type=zlib.Z_RLE)
         return buffer.getvalue()
@@ -73,23 +71,12 @@ def read_request(path: Path) -> ImageRequest:
     Raises OutputError when the file is no image or holds no request.
     """
     try:
-        with Image.open(path) as image:
-            if image.format == "PNG":
-                image.load()
-                text = image.info["imagemill"]
-            else:
-                packet = ET.fromstring(image.info["xmp"])
-                attribute = f"{{{_NAMESPACE}}}request"
-                text = next(e.attrib[attribute] for e in packet.iter() if attribute in e.attrib)
-        return ImageRequest.from_mapping(json.loads(text))
-    except (
-        OSError, KeyError, StopIteration, ValueError, TypeError, SyntaxError, LookupError, RecursionError,
-        zlib.error, struct.error, Image.DecompressionBombError,
-    ) as error:  # fmt: skip
-        raise OutputError(
-            f"{path}: holds no imagemill request ({type(error).__name__}: {error}): "
-            "name a file that imagemill wrote and that no other program has saved since"
-        ) from None
+        request = read_picture(path.read_bytes()).request
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{path}: {error}: {_NAME_ANOTHER}") from None
+    if request is None:
+        raise OutputError(f"{path}: holds no imagemill request: {_NAME_ANOTHER}")
+    return request
 
 
 def is_flat(pixels: Pixels) -> bool:
@@ -109,6 +96,7 @@ def _xmp(request: ImageRequest) -> bytes:
     text = request.to_json().replace("\ufffe", "\\ufffe").replace("\uffff", "\\uffff")
     return (
         '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
-        f'<rdf:Description rdf:about="" xmlns:imagemill="{_NAMESPACE}" imagemill:request={quoteattr(text)}/>'
+        f'<rdf:Description rdf:about="" xmlns:imagemill="{XMP_NAMESPACE}" '
+        f"imagemill:request={quoteattr(text)}/>"
         "</rdf:RDF></x:xmpmeta>"
     ).encode()

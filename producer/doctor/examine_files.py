@@ -10,11 +10,11 @@ from typing import Any
 
 from jobs.output.files import METADATA
 from jobs.output.output import Output
+from jobs.output.picture_file import read_picture
 from jobs.output.stored_shard import REPAIRED, shard_name
 from jobs.request import ImageRequest
 from jobs.wording import shown
 from producer.doctor.findings import Cut, Held, Kind, Problem, ShardFindings
-from producer.doctor.picture_file import read_picture
 from producer.doctor.soundness import (
     FILL_GAP,
     RENDER_AGAIN,

@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jobs.output.metadata import Failure, request_of_record
+from jobs.output.picture_file import read_picture
 from jobs.output.stored_shard import SHARD_LIMIT, shard_name
 from jobs.request import ImageRequest
 from producer.doctor.findings import Problem
-from producer.doctor.picture_file import read_picture
 
 RENDER_AGAIN = "`--repair` sets it aside, then submit the manifest again"
 TAKE_OUT = "`--repair` sets it aside"
 FILL_GAP = "submit the manifest again; `--repair` notes the gap"
 
+_CHANGED = "bytes were changed: its SHA-256 is not that of its line"
 _FILE_NAME = re.compile(r"([0-9]{9,})\.[a-z]+")
 
 
@@ -123,17 +124,24 @@ def lines_of(data: bytes) -> list[bytes]:
 
 
 def picture_trouble(data: bytes, wanted: ImageRequest, sha256: str) -> str | None:
-    """What is wrong with the picture of a sound record; None when nothing is."""
+    """What is wrong with the picture of a sound record; None when nothing is.
+
+    Its SHA-256 says that it is wrong; the request in it may say how.
+    """
+    if not data:
+        return "is empty"
+    unchanged = hashlib.sha256(data).hexdigest() == sha256
     try:
         picture = read_picture(data)
-        if picture.request is None:
-            return "holds no request: another program wrote it"
-        if picture.request != wanted and (other := picture.request.image_id) != wanted.image_id:
-            return f"is another picture: it holds {other}, its line names {wanted.image_id}"
+        held = None if picture.request is None else picture.request.image_id
     except ValueError as error:
-        return str(error)
-    if hashlib.sha256(data).hexdigest() != sha256:
-        return "bytes were changed: its SHA-256 is not that of its line"
+        return str(error) if unchanged else _CHANGED
+    if held is not None and held != wanted.image_id:
+        return f"is another picture: it holds {held}, its line names {wanted.image_id}"
+    if not unchanged:
+        return _CHANGED
+    if held is None:
+        return "holds no request: another program wrote it"
     told, asked = (
         f"{form} of {width}x{height}"
         for form, width, height in (

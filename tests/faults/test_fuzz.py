@@ -37,12 +37,12 @@ from jobs.models import BUILT_IN
 from jobs.output.card import contents
 from jobs.output.metadata import Failure
 from jobs.output.output import Output
+from jobs.output.picture_file import read_picture
 from jobs.output.stored_shard import LayoutName
 from jobs.output.tar_file import TarReader, TarWriter
 from jobs.request import Entry
 from jobs.settings import Settings
 from producer.doctor.checkup import check_output
-from producer.doctor.picture_file import read_picture
 from producer.doctor.quarantine import set_aside
 from producer.export.pictures import pictures
 from producer.manifest.latents import gather_latents

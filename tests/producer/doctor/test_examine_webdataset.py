@@ -148,7 +148,7 @@ def changed_record(**fields: Any) -> Callable[[bytes], bytes]:
         ("000000000.json", changed_record(seed=1), "the line was changed"),
         ("000000000.json", changed_record(text="a cat"), "the line was changed"),
         ("000000000.json", changed_record(file_name="000000001.png"), "is of another sample"),
-        ("000000000.png", lambda data: data + b"?", "1 bytes follow the PNG's end"),
+        ("000000000.png", lambda data: data + b"?", "bytes were changed"),
         (".failures.jsonl", lambda data: data.replace(b"foxes", b"cats") + b"{}\n", "is not a failure"),
     ],
 )

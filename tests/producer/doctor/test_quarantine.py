@@ -91,7 +91,7 @@ def test_what_stays_in_a_shard_keeps_its_every_byte(rendered: Rendered) -> None:
     }  # fmt: skip
     (why,) = json.loads((done.folder / "problems.json").read_text())
     assert (why["kind"], why["file"], why["line"]) == ("picture", "00000/000000001.png", None)
-    assert why["what"].startswith("is cut off")
+    assert why["what"].startswith("bytes were changed")
 
 
 def test_a_repair_explains_the_gaps_that_it_makes(rendered: Rendered) -> None:

@@ -1,4 +1,4 @@
-"""Real files of Pillow's, whole and damaged."""
+"""Real files of Pillow's, whole and damaged: what they say of themselves."""
 
 import io
 import zlib
@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jobs.output.picture_file import read_picture
 from jobs.request import ImageRequest
-from producer.doctor.picture_file import read_picture
 from worker.encode import encode
 
 FORMS = ("png", "jpeg", "webp", "lossless webp")
@@ -41,38 +41,13 @@ def test_prompts_of_every_kind_are_read_back(form, prompt):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_file_cut_off_anywhere_is_told(form):
+def test_a_file_cut_off_anywhere_gives_its_request_none_or_an_error(form):
     data = a_file(form)
     for size in [*range(0, len(data), 37), len(data) - 1]:
-        with pytest.raises(ValueError, match=r"cut off|empty|no PNG|segment begins"):
-            read_picture(data[:size])
-
-
-def test_any_flipped_byte_of_a_png_is_told():
-    data = a_file("png")
-    for at in range(0, len(data), 53):
-        flipped = data[:at] + bytes([data[at] ^ 0x10]) + data[at + 1 :]
-        with pytest.raises(ValueError, match=r"checksum|cut off|no PNG|without"):
-            read_picture(flipped)
-
-
-@pytest.mark.parametrize("form", ["png", "webp"])
-def test_bytes_after_the_end_are_told(form):
-    with pytest.raises(ValueError, match="3 bytes follow"):
-        read_picture(a_file(form) + b"abc")
-
-
-def test_bytes_after_a_jpegs_end_are_told():
-    with pytest.raises(ValueError, match="added to"):
-        read_picture(a_file("jpeg") + b"abc")
-
-
-def test_a_png_without_pixels_is_told():
-    data = a_file("png")
-    header = data[: 8 + 25]
-    end = b"\0\0\0\0IEND" + zlib.crc32(b"IEND").to_bytes(4, "big")
-    with pytest.raises(ValueError, match="without header or pixels"):
-        read_picture(header + end)
+        try:
+            assert read_picture(data[:size]).request in {a_request(form), None}
+        except ValueError as error:
+            assert str(error) == ("is no PNG, JPEG or WebP" if size else "is empty")
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -1,0 +1,115 @@
+"""What an image file says of itself without being decoded: its format, its size, the request that made it.
+
+PNG holds the request as the text chunk `imagemill`, JPEG and WebP as the XMP property `imagemill:request`.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from jobs.request import ImageRequest
+
+PNG_TEXT = "imagemill"
+XMP_NAMESPACE = "urn:imagemill:1"
+_XMP_REQUEST = f"{{{XMP_NAMESPACE}}}request"
+_XMP_MARK = b"http://ns.adobe.com/xap/1.0/\0"
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_KEY = PNG_TEXT.encode() + b"\0"
+_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+"""SOF0 … SOF15: of the numbers between them three are no frames (DHT, JPG, DAC)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PictureFile:
+    """What an image file says of itself."""
+
+    image_format: str
+    """png, jpeg or webp."""
+    width: int
+    height: int
+    request: ImageRequest | None
+    """None when it holds none: imagemill did not write it, or another program saved it again."""
+
+
+def read_picture(data: bytes) -> PictureFile:
+    """What the PNG, JPEG or WebP file `data` says of itself, without its pixels.
+
+    Raises ValueError when it is none of these, or damaged before its pixels. Sources: the PNG specification
+    (chunk layout), ITU T.81 annex B, RFC 9649 (WebP).
+    """
+    form, width, height, text = "", 0, 0, None
+    try:
+        for form, part, body in _parts(data):
+            match form, part:
+                case "png", b"IHDR":
+                    width, height = struct.unpack_from(">II", body)
+                case "png", b"tEXt" | b"iTXt" if body.startswith(_PNG_KEY):
+                    text = _png_text(part, body[len(_PNG_KEY) :])
+                case "jpeg", b"\xe1" if body.startswith(_XMP_MARK):
+                    text = _xmp_property(body[len(_XMP_MARK) :])
+                case "jpeg", marker if marker[0] in _JPEG_FRAMES:
+                    height, width = struct.unpack_from(">HH", body, 1)
+                case "webp", b"VP8X":
+                    width, height = (1 + int.from_bytes(body[at : at + 3], "little") for at in (4, 7))
+                case "webp", b"XMP ":
+                    text = _xmp_property(body)
+    except struct.error:
+        width = 0
+    if width == 0:
+        raise ValueError("is no PNG, JPEG or WebP" if data else "is empty")
+    return PictureFile(form, width, height, _request(text))
+
+
+def _parts(data: bytes) -> Iterator[tuple[str, bytes, bytes]]:
+    """The format, kind and content of each chunk or segment, up to the pixels where the format allows it.
+
+    Raises struct.error where a header should be and is not.
+    """
+    if data.startswith(_PNG):
+        at, kind = len(_PNG), b""
+        while kind != b"IDAT":
+            length, kind = struct.unpack_from(">I4s", data, at)
+            yield "png", kind, data[at + 8 : at + 8 + length]
+            at += 12 + length
+    elif data.startswith(b"\xff\xd8"):
+        at, kind = 2, b""
+        while kind != b"\xda":  # the start of the scan
+            kind, length = struct.unpack_from(">xcH", data, at)
+            yield "jpeg", kind, data[at + 4 : at + 2 + length]
+            at += 2 + max(length, 2)
+    elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        at = 12
+        while at < len(data):
+            kind, length = struct.unpack_from("<4sI", data, at)
+            yield "webp", kind, data[at + 8 : at + 8 + length]
+            at += 8 + length + length % 2
+
+
+def _png_text(kind: bytes, value: bytes) -> str | None:
+    if kind == b"tEXt":
+        return value.decode("latin-1")
+    # Compression flag, method, language, translated keyword, then the text.
+    parts = value[2:].split(b"\0", 2)
+    return parts[2].decode("utf-8", "replace") if value[:1] == b"\0" and len(parts) == 3 else None
+
+
+def _xmp_property(packet: bytes) -> str | None:
+    """The property `imagemill:request` of an XMP packet."""
+    try:
+        elements = ET.fromstring(packet).iter()
+    except (ET.ParseError, LookupError, ValueError):  # LookupError: of an encoding that there is not
+        return None
+    return next((e.attrib[_XMP_REQUEST] for e in elements if _XMP_REQUEST in e.attrib), None)
+
+
+def _request(text: str | None) -> ImageRequest | None:
+    if text is None:
+        return None
+    try:
+        return ImageRequest.from_mapping(json.loads(text))
+    except (ValueError, TypeError, RecursionError):
+        return None
