@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -65,30 +66,76 @@ class Settings(BaseSettings):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
+    @field_validator("models")
+    @classmethod
+    def _hold_no_comma(cls, models: tuple[str, ...]) -> tuple[str, ...]:
+        if any("," in model for model in models):
+            raise ValueError("a model that a worker takes may not have a comma in its name")
+        return models
 
-def load_settings() -> Settings:
-    """The process's settings, from its environment.
+    def environment(self) -> dict[str, str]:
+        """The environment for a child process that is to have these settings.
+
+        It is this process's own, with other IMAGEMILL_ variables: one for each setting that was set.
+        """
+        others = {name: value for name, value in os.environ.items() if not name.upper().startswith(PREFIX)}
+        values = {name: getattr(self, name) for name in sorted(self.model_fields_set)}
+        return others | {
+            PREFIX + name.upper(): _written(value) for name, value in values.items() if value is not None
+        }
+
+
+def _written(value: object) -> str:
+    """A setting's value as a variable's text."""
+    match value:
+        case SecretStr():
+            return value.get_secret_value()
+        case bool():
+            return "1" if value else "0"
+        case tuple():
+            return ",".join(value)
+        case _:
+            return str(value)
+
+
+def load_settings(**given: object) -> Settings:
+    """The process's settings, from its environment; `given` (by field name; None: not given) comes before it.
 
     Raises SettingsError naming the variable, its value and what is allowed.
     """
+    values = {name: value for name, value in given.items() if value is not None}
+    return _checked(_former_variables(values) | {name: (name, value) for name, value in values.items()})
+
+
+def _former_variables(given: Collection[str]) -> dict[str, tuple[str, object]]:
+    """Field name -> variable and value, of the variables that have a setting's former name.
+
+    Raises SettingsError for a variable that is no setting, and for one whose setting has both its names set.
+    """
     known = {PREFIX + name.upper() for name in Settings.model_fields}
-    former, given = dict[str, str](), dict[str, str]()
+    present = {variable.upper() for variable in os.environ}
+    found: dict[str, tuple[str, object]] = {}
     for variable in sorted(os.environ):
-        name = variable.upper().removeprefix(PREFIX).lower()
         if variable.upper() in known or not variable.upper().startswith(PREFIX):
             continue
-        if name not in _FORMER_NAMES:
+        field = _FORMER_NAMES.get(variable.upper().removeprefix(PREFIX).lower())
+        if field is None:
             raise SettingsError(f"{variable}: no such setting; there are {', '.join(sorted(known))}")
-        now = _FORMER_NAMES[name]
-        if any(other.upper() == PREFIX + now.upper() for other in os.environ):
-            raise SettingsError(
-                f"{variable}: is now {PREFIX}{now.upper()}, which is set too: remove one of them"
-            )
-        former[now], given[now] = variable, os.environ[variable]
+        if field in given:
+            continue
+        now = PREFIX + field.upper()
+        if now in present:
+            raise SettingsError(f"{variable}: is now {now}, which is set too: remove one of them")
+        found[field] = (variable, os.environ[variable])
+    return found
+
+
+def _checked(chosen: Mapping[str, tuple[str, object]]) -> Settings:
+    """The settings with the `chosen` values: field name -> what messages call it, and its value."""
     try:
-        return Settings(**given)  # type: ignore[arg-type]
+        return Settings(**{field: value for field, (_, value) in chosen.items()})  # type: ignore[arg-type]
     except ValidationError as error:
         first = error.errors()[0]
-        name = str(first["loc"][0])
-        variable = former.get(name, PREFIX + name.upper())
-        raise SettingsError(f"{variable} = {first['input']!r}: {first['msg']}") from None
+        field = str(first["loc"][0])
+        name = chosen[field][0] if field in chosen else PREFIX + field.upper()
+        raise SettingsError(f"{name} = {first['input']!r}: {first['msg']}") from None

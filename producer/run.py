@@ -11,13 +11,14 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import click
+from pydantic import SecretStr
 
 from jobs.connection import publish, redis_url
 from jobs.errors import Interrupted, LedgerError, SettingsError
 from jobs.ledger.job import JobStatus
 from jobs.lifeline import start_tied
 from jobs.output.output import open_plain
-from jobs.settings import PREFIX, Settings
+from jobs.settings import Settings
 from producer.embedded_redis import EmbeddedRedis
 from producer.follow import follow_job
 from producer.job_queue import JobQueue
@@ -117,17 +118,15 @@ def _worker(url: str, settings: Settings, output: Path, gpus: str, lock: int | N
             "`imagemill-worker` is not on PATH: install imagemill with its worker extra, "
             "pip install 'imagemill[worker]'"
         )
-    # A worker limited to other models would leave this job waiting, and report nothing.
-    chosen = {f"{PREFIX}REDIS_URL": url, f"{PREFIX}MODELS": ""}
+    # A worker that took other models only would leave this job waiting without a word.
+    chosen: dict[str, object] = {"redis_url": SecretStr(url), "models": ()}
     if settings.output_root is None:
-        chosen[f"{PREFIX}OUTPUT_ROOT"] = str(output)
-    # Settings are read in upper and lower case: a lower-case name must not compete with ours.
-    environment = {key: value for key, value in os.environ.items() if key.upper() not in chosen} | chosen
+        chosen["output_root"] = output
     log = output / ".imagemill" / "worker.log"
     with os.fdopen(open_plain(log, os.O_WRONLY | os.O_APPEND), "ab") as file:
         process = start_tied(
             [command, "--gpus", gpus],
-            env=environment,
+            env=settings.model_copy(update=chosen).environment(),
             pass_fds=() if lock is None else (lock,),
             stdout=file,
             stderr=file,

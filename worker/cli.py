@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -79,22 +78,18 @@ def command(
     """
     if context.invoked_subcommand is not None:
         return
-    from worker.host.supervisor import run_worker
+    from jobs.settings import load_settings
+    from worker.host.imagemill_worker import run_worker
 
-    if insecure:
-        os.environ["IMAGEMILL_INSECURE"] = "1"  # the worker processes must hear of it, too
-    sys.exit(
-        run_worker(
-            models=models,
-            gpu_choice=gpus,
-            batch_size=batch_size,
-            mixed_hardware=mixed_hardware,
-            concurrency=concurrency,
-            name=name,
-            log_format=log_format,
-            lifeline_fd=lifeline_fd,
-        )
+    settings = load_settings(
+        models=models or None,
+        batch_size=batch_size,
+        mixed_hardware=mixed_hardware or None,
+        concurrency=concurrency,
+        log_format=log_format,
+        insecure=insecure or None,
     )
+    sys.exit(run_worker(settings, gpu_choice=gpus, name=name, lifeline_fd=lifeline_fd))
 
 
 @command.command()

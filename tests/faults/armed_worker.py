@@ -6,8 +6,10 @@ import argparse
 import os
 import sys
 
+from jobs.settings import load_settings
 from tests.faults.arming import CLOCK, NAME
-from worker.host.supervisor import Pace, celery_argv, run_worker
+from worker.host.imagemill_worker import celery_argv, run_worker
+from worker.host.supervisor import Pace
 
 
 def _armed_argv(node: str, slots: int, log_level: str) -> list[str]:
@@ -26,4 +28,5 @@ if __name__ == "__main__":
     os.environ |= {NAME: options.name, CLOCK: options.clock}
     # Deaths are the point here: the process is started again at once.
     pace = Pace(first_pause=0.1, longest_pause=0.1, grace=60.0)
-    sys.exit(run_worker(gpu_choice=options.gpus, name=options.name, argv=_armed_argv, pace=pace))
+    settings = load_settings()
+    sys.exit(run_worker(settings, gpu_choice=options.gpus, name=options.name, argv=_armed_argv, pace=pace))

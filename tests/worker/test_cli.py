@@ -8,6 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+
+from jobs.settings import Settings
+from worker.cli import command
 
 ROOT = Path(__file__).parents[2]
 
@@ -61,10 +65,23 @@ def test_help_loads_nothing_heavy() -> None:
         ([], {"IMAGEMILL_BATCH_SIZE": "0"}, "error: IMAGEMILL_BATCH_SIZE = '0'"),
         (["--batch-size", "1"], {}, "Invalid value for '--batch-size' / '--rows'"),
         ([], {"IMAGEMILL_BATCH_SIZE": "1"}, "error: IMAGEMILL_BATCH_SIZE = '1'"),
+        ([], {"IMAGEMILL_ROWS": "1"}, "error: IMAGEMILL_ROWS = '1'"),
+        (
+            [],
+            {"IMAGEMILL_TASK_SLOTS": "3", "IMAGEMILL_CONCURRENCY": "3"},
+            "error: IMAGEMILL_TASK_SLOTS: is now IMAGEMILL_CONCURRENCY, which is set too: remove one of them",
+        ),
+        (["--rows", "1"], {}, "Invalid value for '--batch-size' / '--rows'"),
+        (["--slots", "0"], {}, "Invalid value for '--concurrency' / '--slots'"),
+        (["--model", "a,b"], {}, "may not have a comma in its name"),
         (["render"], {}, "Error: give --request JSON or --from FILE, one of the two"),
         (["render", "--request", "{}", "--from", __file__], {}, "Error: give --request JSON or --from FILE"),
         (["render", "--from", "no-such.png"], {}, "File 'no-such.png' does not exist"),
-        (["render", "--from", __file__], {}, "holds no imagemill request"),
+        (
+            ["render", "--from", __file__],
+            {},
+            "test_cli.py: is no PNG, JPEG or WebP: name a file that imagemill wrote",
+        ),
         (["--mixed-hardware", "render", "--request", "{}"], {}, "--mixed-hardware has no effect on `render`"),
         (["--lifeline-fd", "99"], {}, "error: lifeline: file descriptor 99 is not a pipe"),
     ],
@@ -77,6 +94,31 @@ def test_what_is_wrong_is_one_message_and_exit_status_2(
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert "hunter2" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "options", [["--batch-size", "8", "--concurrency", "3"], ["--rows", "8", "--slots", "3"]]
+)
+@pytest.mark.parametrize("variables", [{}, {"IMAGEMILL_ROWS": "4", "imagemill_task_slots": "5"}])
+def test_options_by_either_name_come_before_the_environment_and_reach_the_worker_processes(
+    options: list[str], variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen: list[Settings] = []
+
+    def note(settings: Settings, **_: object) -> int:
+        chosen.append(settings)
+        return 0
+
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("worker.host.imagemill_worker.run_worker", note)
+    done = CliRunner().invoke(command, options)
+    assert (done.exit_code, done.output) == (0, "")
+    [settings] = chosen
+    assert (settings.batch_size, settings.concurrency) == (8, 3)
+    child = settings.environment()
+    assert (child["IMAGEMILL_BATCH_SIZE"], child["IMAGEMILL_CONCURRENCY"]) == ("8", "3")
+    assert not {"IMAGEMILL_ROWS", "imagemill_task_slots"} & child.keys()
 
 
 def test_a_reader_that_goes_away_is_met_quietly() -> None:

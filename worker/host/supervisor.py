@@ -1,22 +1,17 @@
-"""Keeps one Celery process per claimed GPU alive, and takes them all down in an orderly way."""
+"""Keeps the worker processes of a host alive, one per claimed GPU, and takes them all down in good order."""
 
 from __future__ import annotations
 
 import logging
 import os
 import signal
-import socket
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType
 
-from jobs import connection, lifeline
-from jobs.errors import LedgerError, LedgerUnavailable, SettingsError
-from jobs.settings import load_settings
-from worker import logs
+from jobs import lifeline
 from worker.host import gpus
 
 _log = logging.getLogger(__name__)
@@ -71,118 +66,6 @@ class Stop:
 
     def _on_gone(self) -> None:
         self.orphaned = True
-
-
-def celery_argv(node: str, concurrency: int, log_level: str) -> list[str]:
-    """The command line of one worker process; `node` is its name in Celery, gpu0@host."""
-    return [
-        *(sys.executable, "-m", "celery", "-q", "-A", "worker.celery_app", "worker"),
-        *("-P", "threads", "-c", str(concurrency), "-n", node, "-Q", "imagemill"),
-        *("--without-gossip", "--without-mingle", "--loglevel", log_level),
-    ]
-
-
-def run_worker(
-    *,
-    models: Sequence[str] = (),
-    gpu_choice: str = "all",
-    batch_size: int | None = None,
-    mixed_hardware: bool = False,
-    concurrency: int | None = None,
-    name: str | None = None,
-    log_format: logs.Format | None = None,
-    lifeline_fd: int | None = None,
-    argv: Callable[[str, int, str], list[str]] = celery_argv,
-    pace: Pace | None = None,
-) -> int:
-    """Run the worker processes of this host until told to stop; returns the exit status.
-
-    What is None or empty is taken from the environment (`jobs.settings`). Waits for a Redis that is away.
-    Raises SettingsError or LedgerError for what waiting cannot mend.
-    """
-    settings = load_settings()
-    host = socket.gethostname() if name is None else name
-    form = settings.log_format if log_format is None else log_format
-    concurrency = settings.concurrency if concurrency is None else concurrency
-    models = tuple(models) or settings.models
-    for model in models:
-        if "," in model:
-            raise SettingsError(f"--model {model}: a worker's model may not have a comma in its name")
-    logs.configure(form, settings.log_level, f"supervisor@{host}")
-    stop = Stop()
-    stop.listen(lifeline_fd)
-
-    url = connection.redis_url(settings, say=_log.warning)
-    pace = Pace() if pace is None else pace
-    # The orphans of a supervisor that was killed hold their GPUs until they have stopped.
-    devices = gpus.claim(gpu_choice, host, settings, patience=1.2 * pace.orphan_grace)
-    wait_for_redis(url, stop)
-    chosen = {
-        "IMAGEMILL_REDIS_URL": url,
-        "IMAGEMILL_CONCURRENCY": str(concurrency),
-        "IMAGEMILL_LOG_FORMAT": form,
-    }
-    if batch_size is not None:
-        chosen["IMAGEMILL_BATCH_SIZE"] = str(batch_size)
-    if mixed_hardware:
-        chosen["IMAGEMILL_MIXED_HARDWARE"] = "1"
-    if models:
-        chosen["IMAGEMILL_MODELS"] = ",".join(models)
-    # The settings' names are read in any case, and two by their former names: none may stand beside ours.
-    replaced = {*chosen, "IMAGEMILL_ROWS", "IMAGEMILL_TASK_SLOTS"}
-    env = {key: value for key, value in os.environ.items() if key.upper() not in replaced} | chosen
-    # OpenMP's threads spin while they wait for each other: on a core that others use too, that made rendering
-    # on a CPU nine times slower.
-    env.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    return supervise(
-        [
-            Child(
-                device,
-                f"{device.name}@{host}",
-                argv(f"{device.name}@{host}", concurrency, settings.log_level),
-            )
-            for device in devices
-        ],
-        env,
-        stop,
-        pace,
-    )
-
-
-def wait_for_redis(url: str, stop: Stop) -> None:
-    """Return once Redis answers at `url`, or a stop is requested; say so while it does not.
-
-    Raises LedgerError when the URL, the password or the certificate is wrong, which no waiting mends.
-    """
-    import redis
-
-    from jobs.ledger.redis_client import redis_client
-    from jobs.ledger.redis_errors import as_ours
-
-    remedy = "correct IMAGEMILL_REDIS_URL (redis://:PASSWORD@HOST:6379/0)"
-    try:
-        client = redis_client(url)
-    except ValueError as error:
-        raise LedgerError(f"{connection.safe_url(url)}: not a Redis URL ({error}): {remedy}") from None
-    pause = 1.0
-    with client:
-        while not stop:
-            try:
-                client.ping()
-                return
-            except redis.exceptions.NoPermissionError:
-                return  # the user may not PING, but the password was right
-            except (redis.exceptions.AuthenticationError, redis.exceptions.ResponseError) as error:
-                raise LedgerError(
-                    f"{connection.safe_url(url)}: Redis refuses the connection ({error}): {remedy}"
-                ) from None
-            except redis.exceptions.RedisError as error:
-                ours = as_ours(error)
-                if not isinstance(ours, LedgerUnavailable):
-                    raise LedgerError(f"{connection.safe_url(url)}: {ours}") from None
-                _log.warning("Redis is away, next try in %g s: %s", pause, error)
-            stop.wait(pause)
-            pause = min(2 * pause, 30.0)
 
 
 class Child:

@@ -61,7 +61,7 @@ CHECKS = [
         "if settings.output_root is not None:", "if False:",
         SUBMIT + "test_an_output_outside_the_root_writes_nothing_anywhere"),
     Mutation("the root of `run`'s worker is its output", "below the current folder", RUN_PY,
-        '        chosen[f"{PREFIX}OUTPUT_ROOT"] = str(output)\n', "        pass\n",
+        '        chosen["output_root"] = output\n', "        pass\n",
         RUN + "test_the_runs_own_worker_writes_below_its_output_alone"),
     Mutation("the log of `run`'s worker is no link", "followed", RUN_PY,
         'os.fdopen(open_plain(log, os.O_WRONLY | os.O_APPEND), "ab")', 'log.open("ab")',

@@ -186,10 +186,9 @@ CHECKS = [
     Mutation("a job of another version is refused", "held until the lease ends", RUNTIME_PY,
         "self._ledger.refuse(claim, self._worker, str(error))", "pass",
         RUNTIME + "test_a_job_that_another_version_submitted_is_refused_with_the_reason"),
-    Mutation("workers ask for a safe URL", "taken as it is", "worker/host/supervisor.py",
-        "url = connection.redis_url(settings, say=_log.warning)",
-        "url = settings.redis_url.get_secret_value() if settings.redis_url else "
-        "connection.redis_url(settings)",
+    Mutation("workers ask for a safe URL", "taken as it is", "worker/host/imagemill_worker.py",
+        "url = redis_url(settings, say=_log.warning)",
+        "url = settings.redis_url.get_secret_value() if settings.redis_url else redis_url(settings)",
         AT_THE_DOORS + "test_a_redis_beyond_this_machine_without_password_or_tls_is_refused_unless_"
         "insecure[command1]"),
     Mutation("Flower and Celery's processes ask for a safe URL", "taken as it is", "worker/celery_app.py",

@@ -20,7 +20,7 @@ from jobs.lifeline import start_tied_program
 from jobs.settings import load_settings
 from producer.embedded_redis import EmbeddedRedis, find_binary
 from worker.host import gpus
-from worker.host.supervisor import celery_argv
+from worker.host.imagemill_worker import celery_argv
 
 ROOT = Path(__file__).parents[3]
 A, B = (f"GPU-0000000{digit}-aaaa-bbbb-cccc-dddddddddddd" for digit in "ab")
@@ -50,14 +50,19 @@ time.sleep(1000)
 SUPERVISOR = """
 import json, os, sys
 from jobs.errors import ImagemillError
-from worker.host.supervisor import Pace, run_worker
+from jobs.settings import load_settings
+from worker.host.imagemill_worker import run_worker
+from worker.host.supervisor import Pace
 
-here, options, pace = sys.argv[1], json.loads(sys.argv[2]), Pace(**json.loads(sys.argv[3]))
+here, given, pace = sys.argv[1], json.loads(sys.argv[2]), Pace(**json.loads(sys.argv[3]))
 def stand_in(node, slots, level):
     return [sys.executable, here + "/stand_in.py", here, node, str(slots), level]
 fd = os.environ.get("LIFELINE_FD")
 try:
-    sys.exit(run_worker(**options, lifeline_fd=None if fd is None else int(fd), argv=stand_in, pace=pace))
+    sys.exit(run_worker(
+        load_settings(**given["settings"]), gpu_choice=given["gpus"], name="host",
+        lifeline_fd=None if fd is None else int(fd), argv=stand_in, pace=pace,
+    ))
 except ImagemillError as error:
     sys.exit(f"{type(error).__name__}: {error}")
 """
@@ -90,12 +95,13 @@ class Host:
         behaviour: dict[str, str] | None = None,
         pace: dict[str, float] | None = None,
         tied: bool = False,
-        **options: Any,
+        gpus: str = "all",
+        **settings: Any,
     ) -> None:
         (self.folder / "behaviour.json").write_text(json.dumps(behaviour or {}))
         quick = {"first_pause": 0.05, "longest_pause": 0.2, "grace": 20, "orphan_grace": 0.5, **(pace or {})}
         script = [str(self.folder / "supervisor.py"), str(self.folder)]
-        argv = [*script, json.dumps({"name": "host", **options}), json.dumps(quick)]
+        argv = [*script, json.dumps({"gpus": gpus, "settings": settings}), json.dumps(quick)]
         with self.log_file.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, *([str(self.folder / "parent.py")] if tied else []), *argv],
@@ -222,7 +228,7 @@ def test_a_process_that_is_killed_is_started_again_and_the_other_left_alone(host
 
 
 def test_pauses_between_restarts_double_up_to_the_longest(host: Host, url: str) -> None:
-    host.start(url, {"cpu0": "die"}, gpu_choice="none")
+    host.start(url, {"cpu0": "die"}, gpus="none")
     host.starts(5)
     host.wait_for_log("in 0.2 s")
     said = [line.split(" in ")[1] for line in host.log.splitlines() if "exit status 1; starting" in line]
@@ -230,14 +236,14 @@ def test_pauses_between_restarts_double_up_to_the_longest(host: Host, url: str) 
 
 
 def test_a_process_that_was_healthy_starts_again_with_the_first_pause(host: Host, url: str) -> None:
-    host.start(url, {"cpu0": "die"}, {"healthy_after": 0.0}, gpu_choice="none")
+    host.start(url, {"cpu0": "die"}, {"healthy_after": 0.0}, gpus="none")
     host.starts(4)
     said = [line.split(" in ")[1] for line in host.log.splitlines() if "starting it again" in line]
     assert set(said) == {"0.05 s"}
 
 
 def test_five_refusals_in_a_slot_end_the_supervisor_with_their_status(host: Host, url: str) -> None:
-    host.start(url, {"cpu0": "refuse"}, gpu_choice="none")
+    host.start(url, {"cpu0": "refuse"}, gpus="none")
     assert host.wait() == 2
     assert len(host.starts(5)) == 5
     assert "cpu0@host died: exit status 2, 5 times in a row: given up" in host.log
@@ -280,7 +286,7 @@ def test_a_second_signal_kills_what_does_not_end(host: Host, url: str) -> None:
 
 
 def test_what_does_not_end_within_the_grace_is_killed(host: Host, url: str) -> None:
-    host.start(url, {"cpu0": "stubborn"}, {"grace": 0.4}, gpu_choice="none")
+    host.start(url, {"cpu0": "stubborn"}, {"grace": 0.4}, gpus="none")
     host.starts(1)
     host.signal(signal.SIGTERM)
     assert host.wait() == 1
@@ -319,7 +325,7 @@ def test_the_gpus_of_a_host_are_claimed_once_and_a_second_supervisor_says_so(hos
 def test_a_wrong_password_is_an_error_that_does_not_show_it(host: Host, url: str) -> None:
     password = urlsplit(url).password
     assert password is not None
-    host.start(url.replace(password, "hunter2"), gpu_choice="none")
+    host.start(url.replace(password, "hunter2"), gpus="none")
     assert host.wait() != 0
     assert "LedgerError: redis://***@127.0.0.1:" in host.log
     assert "Redis refuses the connection" in host.log
@@ -328,7 +334,7 @@ def test_a_wrong_password_is_an_error_that_does_not_show_it(host: Host, url: str
 
 
 def test_a_url_that_cannot_be_read_is_an_error(host: Host) -> None:
-    host.start("redis://127.0.0.1:port/0", gpu_choice="none")
+    host.start("redis://127.0.0.1:port/0", gpus="none")
     assert host.wait() != 0
     assert "LedgerError: redis://127.0.0.1:port/0: not a Redis URL" in host.log
 
@@ -337,7 +343,7 @@ def test_a_redis_that_is_late_is_waited_for(host: Host, tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    host.start(f"redis://127.0.0.1:{port}/0", gpu_choice="none")
+    host.start(f"redis://127.0.0.1:{port}/0", gpus="none")
     host.wait_for_log("Redis is away, next try in 1 s")
     assert not host.starts_file.exists()
     late = start_tied_program(
@@ -357,7 +363,7 @@ def test_a_redis_that_is_late_is_waited_for(host: Host, tmp_path: Path) -> None:
 def test_a_signal_ends_the_wait_for_redis(host: Host) -> None:
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
-        host.start(f"redis://127.0.0.1:{nobody.getsockname()[1]}/0", gpu_choice="none")
+        host.start(f"redis://127.0.0.1:{nobody.getsockname()[1]}/0", gpus="none")
         host.wait_for_log("Redis is away")
         host.signal(signal.SIGTERM)
         assert host.wait() == 0
@@ -365,9 +371,10 @@ def test_a_signal_ends_the_wait_for_redis(host: Host) -> None:
 
 
 def test_a_model_with_a_comma_is_refused(host: Host, url: str) -> None:
-    host.start(url, models=["a,b"], gpu_choice="none")
+    host.start(url, models=["a,b"], gpus="none")
     assert host.wait() != 0
-    assert "SettingsError: --model a,b" in host.log
+    assert "SettingsError: models = ['a,b']" in host.log
+    assert "may not have a comma in its name" in host.log
 
 
 def test_the_command_line_is_celerys_with_a_pool_of_threads_and_no_url() -> None:

@@ -1,0 +1,62 @@
+"""What `imagemill-worker` does: claim the devices, wait for Redis, keep a worker process on each device."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import sys
+from collections.abc import Callable
+
+from pydantic import SecretStr
+
+from jobs.connection import redis_url
+from jobs.settings import Settings
+from worker import logs
+from worker.host import gpus
+from worker.host.redis_wait import wait_for_redis
+from worker.host.supervisor import Child, Pace, Stop, supervise
+
+_log = logging.getLogger(__name__)
+
+
+def celery_argv(node: str, concurrency: int, log_level: str) -> list[str]:
+    """The command line of one worker process; `node` is its name in Celery, gpu0@host."""
+    return [
+        *(sys.executable, "-m", "celery", "-q", "-A", "worker.celery_app", "worker"),
+        *("-P", "threads", "-c", str(concurrency), "-n", node, "-Q", "imagemill"),
+        *("--without-gossip", "--without-mingle", "--loglevel", log_level),
+    ]
+
+
+def run_worker(
+    settings: Settings,
+    *,
+    gpu_choice: str = "all",
+    name: str | None = None,
+    lifeline_fd: int | None = None,
+    argv: Callable[[str, int, str], list[str]] = celery_argv,
+    pace: Pace | None = None,
+) -> int:
+    """Run the worker processes of this host until a stop is requested; returns the exit status.
+
+    gpu_choice: see `gpus.claim`. name: the host's name when None. Waits for a Redis that is away. Raises
+    SettingsError or LedgerError for what waiting cannot mend.
+    """
+    host = socket.gethostname() if name is None else name
+    pace = Pace() if pace is None else pace
+    logs.configure(settings.log_format, settings.log_level, f"supervisor@{host}")
+    stop = Stop()
+    stop.listen(lifeline_fd)
+    url = redis_url(settings, say=_log.warning)
+    # The orphans of a supervisor that was killed hold their GPUs until they have stopped.
+    devices = gpus.claim(gpu_choice, host, settings, patience=1.2 * pace.orphan_grace)
+    wait_for_redis(url, stop)
+    environment = settings.model_copy(update={"redis_url": SecretStr(url)}).environment()
+    # OpenMP's threads spin while they wait for each other: on a core that others use too, that made rendering
+    # on a CPU nine times slower.
+    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    children = []
+    for device in devices:
+        node = f"{device.name}@{host}"
+        children.append(Child(device, node, argv(node, settings.concurrency, settings.log_level)))
+    return supervise(children, environment, stop, pace)

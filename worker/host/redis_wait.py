@@ -1,0 +1,49 @@
+"""A worker that starts before its Redis waits for it."""
+
+from __future__ import annotations
+
+import logging
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from jobs.connection import safe_url
+from jobs.errors import LedgerError, LedgerUnavailable
+from jobs.ledger.redis_errors import as_ours
+from worker.host.supervisor import Stop
+
+_log = logging.getLogger(__name__)
+_REMEDY = "correct IMAGEMILL_REDIS_URL (redis://:PASSWORD@HOST:6379/0)"
+
+
+def wait_for_redis(url: str, stop: Stop) -> None:
+    """Return once Redis answers at `url`, or a stop is requested; say so while it does not.
+
+    Raises LedgerError when the URL, the password or the certificate is wrong, which no waiting mends.
+    """
+    try:
+        client = redis.Redis.from_url(
+            url, socket_timeout=5, socket_connect_timeout=5, retry=Retry(NoBackoff(), 0)
+        )
+    except ValueError as error:
+        raise LedgerError(f"{safe_url(url)}: not a Redis URL ({error}): {_REMEDY}") from None
+    pause = 1.0
+    with client:
+        while not stop:
+            try:
+                client.ping()
+                return
+            except redis.exceptions.NoPermissionError:
+                return  # the user may not PING, but the password was right
+            except (redis.exceptions.AuthenticationError, redis.exceptions.ResponseError) as error:
+                raise LedgerError(
+                    f"{safe_url(url)}: Redis refuses the connection ({error}): {_REMEDY}"
+                ) from None
+            except redis.exceptions.RedisError as error:
+                ours = as_ours(error)
+                if not isinstance(ours, LedgerUnavailable):
+                    raise LedgerError(f"{safe_url(url)}: {ours}") from None
+                _log.warning("Redis is away, next try in %g s: %s", pause, error)
+            stop.wait(pause)
+            pause = min(2 * pause, 30.0)
