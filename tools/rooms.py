@@ -1,8 +1,8 @@
 """Measures how the code is laid out: `python tools/rooms.py [--beside REVISION]`.
 
-A room of a package is a module or a folder directly in it. An arrow is an import from one room into another of
-the same package, wherever in the file it stands; floors are the longest way down the arrows; a circle is a set
-of rooms that import each other. `--beside` measures another commit too. The last line is JSON.
+A room of a package is a module or a folder directly in it. An arrow is an import from one room into another
+of the same package, wherever in the file it stands; floors are the longest way down the arrows; a circle is a
+set of rooms that import each other. `--beside` measures another commit too. The last line is JSON.
 """
 
 from __future__ import annotations

@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from jobs.connection import safe_url
 from jobs.errors import LedgerError, LedgerUnavailable
+from jobs.ledger.redis_client import redis_client
 from jobs.ledger.redis_errors import as_ours
 from worker.host.supervisor import Stop
 
@@ -23,9 +22,7 @@ def wait_for_redis(url: str, stop: Stop) -> None:
     Raises LedgerError when the URL, the password or the certificate is wrong, which no waiting mends.
     """
     try:
-        client = redis.Redis.from_url(
-            url, socket_timeout=5, socket_connect_timeout=5, retry=Retry(NoBackoff(), 0)
-        )
+        client = redis_client(url)
     except ValueError as error:
         raise LedgerError(f"{safe_url(url)}: not a Redis URL ({error}): {_REMEDY}") from None
     pause = 1.0
