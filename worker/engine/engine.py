@@ -1,8 +1,8 @@
-"""The one thread that touches the model: schedules orders into slots, runs them, hands on what comes of them.
+"""The one thread that touches the model: it schedules orders into slots, runs them, retires what is finished.
 
-Orders of every shard that the process holds share forwards. Encoding and writing happen in a small pool of
-writers, so they overlap with sampling; at most twice as many finished pictures as there are slots wait there,
-then the engine waits for them.
+Orders of every shard that the process holds share forwards. The `RequestQueue` says which of them enter the
+free slots, a `Renderer` runs the slots, and pictures leave by a `Delivery`; doubtful ones get a second look
+first (`Doubts`).
 """
 
 from __future__ import annotations
@@ -13,39 +13,31 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from concurrent.futures import Future
+from dataclasses import replace
+from functools import partial
 
 from jobs.errors import ImagemillError, ModelError, RenderError
 from jobs.failpoints import failpoint
-from jobs.schedulers import row_evaluations
-from worker.encode import is_flat
+from worker.engine.batch import Batch
+from worker.engine.delivery import Delivery
+from worker.engine.doubts import Doubts, doubt_of
 from worker.engine.renderer import (
     BrokenDevice,
     Bucket,
     OutOfMemory,
     Picture,
     Pipeline,
-    RenderedBy,
     Renderer,
     Stopped,
-    slots_alone,
+    first_line,
+    rendered_by,
 )
-from worker.engine.request_queue import Answer, Finished, Order, Outcome, RequestQueue
+from worker.engine.request_queue import Answer, Finished, Order, RequestQueue
 from worker.engine.slot_count import FEWEST
-from worker.engine.slot_time import SlotTime
-from worker.logs import bound
+from worker.engine.slot_time import SlotTime, SlotUse, SlotUses
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """What pictures took of the slots they shared."""
-
-    row_evaluations: int
-    seconds: float
-    """Of the whole engine, all slots full."""
 
 
 class Engine:
@@ -60,28 +52,26 @@ class Engine:
     ) -> None:
         """`on_taken` is called on the engine's thread when orders have entered the slots; it never blocks."""
         self._load, self._on_taken = load, on_taken
-        self._orders = RequestQueue()
+        self._queue = RequestQueue()
         self._stop = threading.Event()
-        self._renderer: Renderer | None = None
+        self._delivery = Delivery(writers, self._stop.is_set)
+        self._doubts = Doubts(self._delivery, self._stop.is_set)
         self._pipeline: Pipeline | None = None
+        self._renderer: Renderer | None = None
         self._loading = False
-        self._in_slots: list[Order] = []
+        self._batch: Batch | None = None
         self._unwanted: set[Order] = set()
-        self._postponed: list[tuple[Order, str]] = []
+        """Withdrawn orders of the batch."""
         self._most_slots: dict[tuple[Pipeline, int, int], int] = {}
-        self._writers = ThreadPoolExecutor(writers, thread_name_prefix="writer")
-        self._written = threading.Condition()
-        self._unwritten: set[Order] = set()
         self._steps = 0
-        self._elsewhere = 0.0
-        """Seconds spent on questions and on images alone, while a bucket's slots stood still."""
-        self._work: dict[tuple[Pipeline, int, int], Work] = {}
-        self._working = threading.Lock()
+        self._slot_uses = SlotUses()
+        self._answering = 0.0
+        """Seconds spent on questions, while a bucket's slots stood still."""
         self.load_seconds = 0.0
         """How long the loaded pipeline took to load."""
-        self.images = 0
-        """Pictures rendered since it was started."""
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+
+    # For the other threads.
 
     def start(self) -> None:
         """Starts the engine's thread."""
@@ -89,70 +79,79 @@ class Engine:
 
     def submit(self, orders: Sequence[Order]) -> None:
         """Puts orders in line."""
-        self._orders.submit(orders)
+        self._queue.submit(orders)
 
     def ask(self, pipeline: Pipeline, question: Callable[[Renderer], Answer]) -> Future[Answer]:
         """Puts a question to a pipeline's renderer on the engine's thread, between two forwards.
 
         The future raises what the question raises, and ModelError when the pipeline cannot be loaded.
         """
-        return self._orders.ask(pipeline, question)
+        return self._queue.ask(pipeline, question)
 
     def withdraw(self, orders: Sequence[Order]) -> int:
         """Takes back the orders that are in no slot yet; returns how many. The rest are delivered.
 
-        Of those, none is begun anew when memory runs out.
+        When memory runs out, none of those starts again.
         """
-        self._unwanted |= set(self._in_slots) & set(orders)
-        return self._orders.withdraw(orders)
+        self._unwanted |= set(self._entered()) & set(orders)
+        return self._queue.withdraw(orders)
 
     def in_flight(self) -> list[Order]:
         """The orders that a death of this process would cost: in the slots, looked at again, or not written
         yet."""
-        with self._written:
-            # In the order in which they pass: none is missed between two looks.
-            slots = [*self._in_slots]
-            postponed = [order for order, _ in self._postponed]
-            return list(dict.fromkeys([*slots, *postponed, *self._unwritten]))
+        # In the order in which they pass: none is missed between two looks.
+        slots = self._entered()
+        postponed = [order for order, _ in self._doubts.postponed]
+        return list(dict.fromkeys([*slots, *postponed, *self._delivery.unwritten()]))
+
+    def _entered(self) -> list[Order]:
+        batch = self._batch
+        return [] if batch is None else [*batch.in_flight]
 
     def fitting(self, bucket: Bucket) -> Bucket:
         """The bucket with as many of its slots as the device's memory was seen to have room for."""
-        most = self._most_slots.get((bucket.pipeline, bucket.height, bucket.width), bucket.slots)
-        return replace(bucket, slots=min(bucket.slots, most))
+        return replace(bucket, slots=min(bucket.slots, self._most_slots.get(bucket.kind, bucket.slots)))
 
-    def take_work(self, bucket: Bucket) -> Work:
-        """What was done for the pictures of a bucket's size that were finished since this was asked last."""
-        with self._working:
-            return self._work.pop((bucket.pipeline, bucket.height, bucket.width), Work(0, 0.0))
+    def take_slot_use(self, bucket: Bucket) -> SlotUse:
+        """What the pictures of a bucket's size took that were finished since this was asked last."""
+        return self._slot_uses.take(bucket)
+
+    @property
+    def images(self) -> int:
+        """Pictures rendered since the engine was started."""
+        return self._delivery.pictures
 
     def flush(self, timeout: float) -> None:
         """Waits until the writers have nothing left to write, at most `timeout` seconds."""
-        with self._written:
-            self._written.wait_for(lambda: not self._unwritten, timeout)
+        self._delivery.flush(timeout)
 
     def stop(self) -> None:
         """Makes the engine leave its slots after the step it is in; what was in them is not delivered."""
         self._stop.set()
-        self._orders.wake()
+        self._queue.wake()
+
+    @property
+    def running(self) -> bool:
+        """Whether the engine's thread runs."""
+        return self._thread.is_alive()
 
     def wait(self) -> None:
         """Waits for the engine's thread to end, but not for a model to load."""
-        while self._thread.is_alive() and not self._loading:
+        while self.running and not self._loading:
             self._thread.join(0.1)
 
     def close(self) -> None:
         """Stops, and waits for the engine's thread and the writers to end, but not for a model to load."""
         self.stop()
         self.wait()
-        self._writers.shutdown(wait=True)
+        self._delivery.close()
 
-    # Schedule.
+    # The engine's thread: pipeline, bucket, step.
 
     def _run(self) -> None:
         try:
-            while (pipeline := self._orders.next_pipeline(self._pipeline, self._stop.is_set)) is not None:
-                if self._has_loaded(pipeline):
-                    self._serve(pipeline)
+            while (pipeline := self._queue.next_pipeline(self._pipeline, self._stop.is_set)) is not None:
+                self._serve(pipeline)
         except Stopped:
             return
         except BaseException:
@@ -160,10 +159,91 @@ class Engine:
             log.critical("the engine's thread died", exc_info=True)
             os._exit(70)
 
-    def _has_loaded(self, pipeline: Pipeline) -> bool:
-        """Loads a pipeline; one that cannot be loaded is refused."""
+    def _serve(self, pipeline: Pipeline) -> None:
+        """Answers the questions to a pipeline, renders one of its buckets, then what is to be alone."""
+        renderer = self._loaded(pipeline)
+        if renderer is None:
+            return
+        self._answer(renderer, pipeline)
+        if (bucket := self._queue.next_bucket(pipeline)) is not None:
+            upcoming = partial(self._queue.upcoming, bucket)
+            self._drain(renderer, Batch(bucket, partial(self._schedule, renderer), upcoming))
+        while (order := self._queue.next_alone(pipeline)) is not None:
+            self._render_by_itself(renderer, order)
+
+    def _drain(self, renderer: Renderer, batch: Batch) -> None:
+        """Renders a batch until nothing of it is left, postponed images last."""
+        self._batch = batch
+        self._render(renderer, batch)
+        self._batch, self._unwanted = None, set()
+        self._doubts.render_postponed(renderer)
+
+    def _render(self, renderer: Renderer, batch: Batch) -> None:
+        """Schedule, run, retire: a step of the renderer takes from the batch and gives what it finished."""
+        bucket = self.fitting(batch.bucket)
+        slot_time = SlotTime(bucket, self._clock)
+        try:
+            for finished in renderer.render(bucket, batch, self._stop.is_set):
+                failpoint("rendered")
+                self._steps += 1
+                slot_time.share_out(batch.in_flight)
+                for order, result in finished:
+                    if isinstance(result, Picture):
+                        self._slot_uses.add(bucket, order, slot_time.seconds(order))
+                    self._retire(renderer, bucket, order, result)
+                    batch.left(order)
+        except (Stopped, BrokenDevice):
+            raise
+        except OutOfMemory as error:
+            self._halve_slots(bucket, batch, error)
+        except Exception as error:
+            if not batch.in_flight:
+                cannot = f"{bucket.pipeline.model} cannot render here: {first_line(error)}"
+                self._refuse(bucket.pipeline, ModelError(cannot))
+                return
+            self._doubts.isolate(renderer, batch, error, partial(self._render, renderer))
+
+    def _schedule(self, renderer: Renderer, batch: Batch, free_slots: int) -> list[Order]:
+        """The orders that enter a batch's free slots now; before them, questions are answered."""
+        self._answer(renderer, batch.bucket.pipeline)
+        if self._doubts.postponed:  # they wait for the slots' memory
+            return []
+        orders = self._queue.take(batch.bucket, free_slots, renderer.forwards, self._steps)
+        batch.entered(orders)
+        if orders:
+            self._on_taken()
+        return orders
+
+    def _retire(
+        self, renderer: Renderer, bucket: Bucket, order: Order, result: Picture | ImagemillError
+    ) -> None:
+        """Hands a picture to the writers; a doubtful one is rendered again before."""
+        if isinstance(result, ImagemillError):
+            self._delivery.hand_over(order, RenderError(str(result)))
+        elif (doubt := doubt_of(result)) is not None:
+            self._doubts.render_alone(renderer, order, doubt)
+        else:
+            self._delivery.hand_over(order, Finished(result, rendered_by(renderer, bucket), None))
+
+    def _render_by_itself(self, renderer: Renderer, order: Order) -> None:
+        """Renders an order in slots that are empty otherwise; its bytes are those it has among others."""
+        # A death is charged to the one that is alone: what is not written yet has to be before, and it itself
+        # before others enter the slots.
+        self._delivery.wait(at_most=0)
+        try:
+            order.begin_alone()
+        except ImagemillError as error:
+            self._delivery.hand_over(order, error)
+            return
+        self._drain(renderer, Batch.of(order.bucket, [order]))
+        self._delivery.wait(at_most=0)
+
+    # What else happens on it.
+
+    def _loaded(self, pipeline: Pipeline) -> Renderer | None:
+        """The pipeline's renderer, loaded unless it is; None: it cannot be loaded, and is refused."""
         if self._renderer is not None and pipeline == self._pipeline:
-            return True
+            return self._renderer
         # The old one goes first, and nobody else holds it: two may not fit the device.
         self._renderer = self._pipeline = None
         gc.collect()
@@ -172,252 +252,58 @@ class Engine:
         try:
             self._renderer = self._load(pipeline)
         except Exception as error:
-            if self._stop.is_set():  # nobody is left to tell, nor to write
+            if self._stop.is_set():  # no order is left to answer, and no writer
                 raise Stopped from error
             # A device without memory, a broken file: whatever it is, this worker cannot render it.
-            unforeseen = f"{pipeline.model} cannot be loaded: {_say(error)}"
-            told = str(error) if isinstance(error, ImagemillError) else unforeseen
-            self._refuse(pipeline, ModelError(told))
-            return False
+            unforeseen = f"{pipeline.model} cannot be loaded: {first_line(error)}"
+            reason = str(error) if isinstance(error, ImagemillError) else unforeseen
+            self._refuse(pipeline, ModelError(reason))
+            return None
         finally:
             self._loading = False
         self._pipeline = pipeline
         self.load_seconds = time.monotonic() - began
         log.info("loaded %s in %.1f s", pipeline.model, self.load_seconds)
-        return True
-
-    def _serve(self, pipeline: Pipeline) -> None:
-        """Answers the questions to the loaded pipeline, drains one of its buckets, then what runs alone."""
-        assert self._renderer is not None
-        self._answer(self._renderer, pipeline)
-        if (bucket := self._orders.next_bucket(pipeline)) is not None:
-            self._render(self._renderer, bucket, self._line(self._renderer, bucket))
-            self._in_slots, self._unwanted = [], set()
-        self._render_postponed(self._renderer)
-        while (suspect := self._orders.next_alone(pipeline)) is not None:
-            self._render_by_itself(self._renderer, suspect)
-            self._render_postponed(self._renderer)
+        return self._renderer
 
     def _answer(self, renderer: Renderer, pipeline: Pipeline) -> None:
         began = time.monotonic()
-        for question in self._orders.questions(pipeline):
+        for question in self._queue.questions(pipeline):
             if not question.answer.set_running_or_notify_cancel():
                 continue
             try:
                 question.answer.set_result(question.ask(renderer))
             except OutOfMemory as error:
-                told = f"{pipeline.model} does not fit this device: {_say(error)}"
-                question.answer.set_exception(ModelError(told))
+                question.answer.set_exception(_does_not_fit(pipeline, error))
             except BrokenDevice:
                 raise
             except Exception as error:
                 question.answer.set_exception(error)
-        self._elsewhere += time.monotonic() - began
+        self._answering += time.monotonic() - began
 
-    def _line(self, renderer: Renderer, bucket: Bucket) -> _Source:
-        """The orders of a bucket as they come; between forwards, questions are answered too."""
-        outstanding = self._in_slots = []
-
-        def take(free_slots: int) -> list[Order]:
-            self._answer(renderer, bucket.pipeline)
-            if self._postponed:  # they wait for the slots' memory
-                return []
-            orders = self._orders.take(bucket, free_slots, renderer.forwards, self._steps)
-            outstanding.extend(orders)
-            if orders:
-                self._on_taken()
-            return orders
-
-        return _Source(take, lambda count: self._orders.upcoming(bucket, count), outstanding, open=True)
-
-    # Run.
-
-    def _render(self, renderer: Renderer, bucket: Bucket, source: _Source) -> None:
-        """Renders what a bucket has; what raises is told from its neighbours."""
-        fitting = self.fitting(bucket)
-        slot_time = SlotTime(fitting, lambda: time.monotonic() - self._elsewhere)
-        try:
-            for outcomes in renderer.render(fitting, source, self._stop.is_set):
-                failpoint("rendered")
-                self._steps += 1
-                slot_time.share_out(source.outstanding)
-                for order, result in outcomes:
-                    if isinstance(result, Picture):
-                        self._count(order, slot_time.seconds(order))
-                    self._look_at(renderer, fitting, order, result)
-                    source.outstanding.remove(order)
-        except (Stopped, BrokenDevice):
-            raise
-        except OutOfMemory as error:
-            self._orders.submit([order for order in source.outstanding if order not in self._unwanted])
-            if fitting.slots <= FEWEST:
-                fits_not = f"{bucket.pipeline.model} does not fit this device: {_say(error)}"
-                self._refuse(bucket.pipeline, ModelError(fits_not))
-                return
-            most = max(FEWEST, fitting.slots // 2)
-            self._most_slots[bucket.pipeline, bucket.height, bucket.width] = most
-            log.warning("out of memory (%s): going on with %d slots", _say(error), most)
-        except Exception as error:
-            self._isolate(renderer, bucket, source, error)
-
-    def _render_by_itself(self, renderer: Renderer, order: Order) -> None:
-        """Renders an order in slots that are empty otherwise; its bytes are those it has among others."""
-        assert order.alone is not None
-        # A death is charged to the one that is alone: what is not written yet has to be before, and it itself
-        # before others enter the slots.
-        self._wait_for_writers(0)
-        try:
-            order.alone()
-        except ImagemillError as error:
-            self._retire(order, error)
+    def _halve_slots(self, bucket: Bucket, batch: Batch, error: OutOfMemory) -> None:
+        """Puts back in line what was in flight, to be rendered in half of the bucket's slots."""
+        self._queue.submit([order for order in batch.in_flight if order not in self._unwanted])
+        if bucket.slots <= FEWEST:
+            self._refuse(bucket.pipeline, _does_not_fit(bucket.pipeline, error))
             return
-        source = _only([order])
-        self._in_slots = source.outstanding
-        self._render(renderer, order.bucket, source)
-        self._in_slots, self._unwanted = [], set()
-        self._wait_for_writers(0)
-
-    def _render_postponed(self, renderer: Renderer) -> None:
-        """Renders, in memory that no slots need now, what was doubtful and had none."""
-        while self._postponed:
-            self._render_alone(renderer, *self._postponed[0], postpone=False)
-            del self._postponed[0]
-
-    def _count(self, order: Order, seconds: float) -> None:
-        request, bucket = order.request, order.bucket
-        slots = row_evaluations(request.scheduler, request.num_inference_steps, request.guided)
-        key = (bucket.pipeline, bucket.height, bucket.width)
-        with self._working:
-            before = self._work.get(key, Work(0, 0.0))
-            self._work[key] = Work(before.row_evaluations + slots, before.seconds + seconds)
-
-    def _isolate(self, renderer: Renderer, bucket: Bucket, source: _Source, error: Exception) -> None:
-        """Finds the image to blame for an error among those that were in the slots, by halves."""
-        suspects = source.outstanding
-        if not suspects:
-            cannot = f"{bucket.pipeline.model} cannot render here: {_say(error)}"
-            self._refuse(bucket.pipeline, ModelError(cannot))
-            return
-        if len(suspects) == 1 and not source.open:
-            self._render_alone(renderer, suspects[0], f"raised {_say(error)}")
-            return
-        log.warning("%d images raised %s: rendering their halves", len(suspects), _say(error))
-        middle = len(suspects) // 2
-        for half in (suspects[:middle], suspects[middle:]):
-            if half:
-                self._render(renderer, bucket, _only(half))
-
-    def _look_at(
-        self, renderer: Renderer, bucket: Bucket, order: Order, result: Picture | ImagemillError
-    ) -> None:
-        """Hands a good picture on and renders a doubtful one again."""
-        if isinstance(result, ImagemillError):
-            self._retire(order, RenderError(str(result)))
-        elif not result.finite:
-            self._render_alone(renderer, order, "non-finite values")
-        elif is_flat(result.pixels):
-            self._render_alone(renderer, order, "one flat colour")
-        else:
-            self._retire(order, Finished(result, _rendered_by(renderer, bucket), None))
-
-    def _render_alone(self, renderer: Renderer, order: Order, doubt: str, *, postpone: bool = True) -> None:
-        """Renders a doubtful image once more, alone and in fp32: it is good, flagged or a failure then.
-
-        `postpone`: when memory runs out beside the slots, it waits until they are empty.
-        """
-        with bound(**order.context):
-            log.warning("%s; once more, alone in fp32", doubt)
-        began = time.monotonic()
-        try:
-            picture = renderer.render_alone(order.request, order.init_latents, self._stop.is_set)
-        except (Stopped, BrokenDevice):
-            raise
-        except Exception as error:
-            if isinstance(error, OutOfMemory) and postpone:
-                self._postponed.append((order, f"{doubt}, and no memory beside the others"))
-                return
-            self._retire(order, RenderError(f"raised {_say(error)}, alone in fp32 too"))
-            return
-        finally:
-            self._elsewhere += time.monotonic() - began
-        if not picture.finite:
-            self._retire(order, RenderError("the model gave non-finite values, alone in fp32 too"))
-            return
-        flagged = "one flat colour" if is_flat(picture.pixels) else None
-        alone = replace(order.bucket, slots=slots_alone(order.request), mode="exact")
-        by = replace(_rendered_by(renderer, alone), precision="fp32")
-        self._retire(order, Finished(picture, by, flagged))
+        most = max(FEWEST, bucket.slots // 2)
+        self._most_slots[bucket.kind] = most
+        log.warning("out of memory (%s): going on with %d slots", first_line(error), most)
 
     def _refuse(self, pipeline: Pipeline, error: ModelError) -> None:
         """Ends all that waits for a pipeline which this worker cannot render."""
-        orders, questions = self._orders.empty(pipeline)
+        orders, questions = self._queue.empty(pipeline)
         for question in questions:
             if question.answer.set_running_or_notify_cancel():
                 question.answer.set_exception(error)
         for order in orders:
-            self._retire(order, error)
+            self._delivery.hand_over(order, error)
 
-    # Retire.
-
-    def _retire(self, order: Order, outcome: Outcome) -> None:
-        self._wait_for_writers(2 * order.bucket.slots - 1)
-        with self._written:
-            self._unwritten.add(order)
-        self.images += isinstance(outcome, Finished)
-        self._writers.submit(self._deliver, order, outcome)
-
-    def _wait_for_writers(self, most: int) -> None:
-        """Waits until at most so many orders are not written yet; raises Stopped when told to stop."""
-        with self._written:
-            while not self._written.wait_for(lambda: len(self._unwritten) <= most, 0.2):
-                if self._stop.is_set():
-                    raise Stopped
-
-    def _deliver(self, order: Order, outcome: Outcome) -> None:
-        try:
-            with bound(**order.context):
-                order.deliver(outcome)
-        finally:
-            with self._written:
-                self._unwritten.discard(order)
-                self._written.notify_all()
+    def _clock(self) -> float:
+        """Seconds, without those in which a bucket's slots stood still for something else."""
+        return time.monotonic() - self._answering - self._doubts.seconds
 
 
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """Where a renderer takes orders from, and those of them that did not come back yet."""
-
-    take: Callable[[int], list[Order]]
-    upcoming: Callable[[int], list[Order]]
-    outstanding: list[Order]
-    open: bool
-    """Whether more may come."""
-
-
-def _only(orders: list[Order]) -> _Source:
-    """A source of these orders and no others; all of them are outstanding."""
-    left = list(orders)
-
-    def take(free_slots: int) -> list[Order]:
-        fitting: list[Order] = []
-        while left and slots_alone(left[0].request) <= free_slots:
-            fitting.append(left.pop(0))
-            free_slots -= slots_alone(fitting[-1].request)
-        return fitting
-
-    return _Source(take, lambda count: left[:count], list(orders), open=False)
-
-
-def _rendered_by(renderer: Renderer, bucket: Bucket) -> RenderedBy:
-    return RenderedBy(
-        precision=renderer.precision,
-        rows=bucket.slots,
-        device=renderer.device,
-        versions=renderer.versions,
-        mode=bucket.mode,
-    )
-
-
-def _say(error: Exception) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+def _does_not_fit(pipeline: Pipeline, error: OutOfMemory) -> ModelError:
+    return ModelError(f"{pipeline.model} does not fit this device: {first_line(error)}")

@@ -45,6 +45,11 @@ class Bucket:
     mode: Literal["exact", "fast"] = "exact"
     """exact: always all the slots, so that bytes follow from the request; fast: free slots are left out."""
 
+    @property
+    def kind(self) -> tuple[Pipeline, int, int]:
+        """Pipeline, height and width: what the memory and the time of a slot depend on."""
+        return self.pipeline, self.height, self.width
+
 
 @dataclass(frozen=True, slots=True)
 class Picture:
@@ -85,6 +90,9 @@ class Asked(Protocol):
 AskedT = TypeVar("AskedT", bound=Asked)
 Given_co = TypeVar("Given_co", bound=Asked, covariant=True)
 
+Painted = tuple[AskedT, Picture | ImagemillError]
+"""An image that left the slots: its picture, or the error of a request that cannot be rendered."""
+
 
 class Source(Protocol[Given_co]):
     """Where a renderer gets the images of one bucket from."""
@@ -119,13 +127,12 @@ class Renderer(Protocol):
 
     def render(
         self, bucket: Bucket, source: Source[AskedT], stop: Callable[[], bool]
-    ) -> Iterator[Sequence[tuple[AskedT, Picture | ImagemillError]]]:
+    ) -> Iterator[Sequence[Painted[AskedT]]]:
         """Paint until the source gives no more; yields after each step what it finished, often nothing.
 
-        An image's bytes do not depend on the others, unless bucket.mode is fast. In a picture's place stands
-        the error of a request that cannot be rendered. Raises Stopped once stop() is true and what was
-        finished by then was yielded, OutOfMemory, BrokenDevice; the cause of anything else that it raises may
-        be one of the images that were taken and not yet yielded.
+        An image's bytes do not depend on the others, unless bucket.mode is fast. Raises Stopped once stop()
+        is true and what was finished by then was yielded, OutOfMemory, BrokenDevice; the cause of anything
+        else that it raises may be one of the images that were taken and not yet yielded.
         """
 
     def render_alone(
@@ -137,3 +144,20 @@ class Renderer(Protocol):
 def slots_alone(request: ImageRequest) -> int:
     """The slots that the image takes; a guided one takes two."""
     return 2 if request.guided else 1
+
+
+def rendered_by(renderer: Renderer, bucket: Bucket) -> RenderedBy:
+    """What the bytes of a bucket's pictures depend on besides their requests."""
+    return RenderedBy(
+        precision=renderer.precision,
+        rows=bucket.slots,
+        device=renderer.device,
+        versions=renderer.versions,
+        mode=bucket.mode,
+    )
+
+
+def first_line(error: Exception) -> str:
+    """An error's class and the first line of what it says."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -54,6 +54,11 @@ class Order:
     alone: Callable[[], None] | None = None
     """Called on the engine's thread right before the order gets all slots to itself; None: it shares them."""
 
+    def begin_alone(self) -> None:
+        """Calls `alone`; raises what that raises."""
+        if self.alone is not None:
+            self.alone()
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Question:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from worker.engine.renderer import Bucket, slots_alone
+from jobs.schedulers import row_evaluations
+from worker.engine.renderer import Bucket, Pipeline, slots_alone
 from worker.engine.request_queue import Order
 
 
@@ -35,3 +38,33 @@ class SlotTime:
     def seconds(self, order: Order) -> float:
         """What an image that leaves was given."""
         return slots_alone(order.request) * (self._of_a_slot - self._entered.pop(order))
+
+
+@dataclass(frozen=True, slots=True)
+class SlotUse:
+    """What pictures took of the slots they shared."""
+
+    row_evaluations: int
+    seconds: float
+    """Of the whole engine, all slots full."""
+
+
+class SlotUses:
+    """Adds up what finished pictures took, by the kind of their bucket; any thread may ask."""
+
+    def __init__(self) -> None:
+        self._uses: dict[tuple[Pipeline, int, int], SlotUse] = {}
+        self._lock = threading.Lock()
+
+    def add(self, bucket: Bucket, order: Order, seconds: float) -> None:
+        """Counts a picture that was given so many seconds."""
+        request = order.request
+        evaluations = row_evaluations(request.scheduler, request.num_inference_steps, request.guided)
+        with self._lock:
+            before = self._uses.get(bucket.kind, SlotUse(0, 0.0))
+            self._uses[bucket.kind] = SlotUse(before.row_evaluations + evaluations, before.seconds + seconds)
+
+    def take(self, bucket: Bucket) -> SlotUse:
+        """The sum since it was taken last."""
+        with self._lock:
+            return self._uses.pop(bucket.kind, SlotUse(0, 0.0))

@@ -87,10 +87,10 @@ class Buckets:
     def tell_work(self) -> None:
         """Tells the ledger how fast pictures of each size were rendered here; raises nothing."""
         for bucket, key in self._keys.items():
-            work = self._engine.take_work(bucket)
-            if work.row_evaluations:
+            use = self._engine.take_slot_use(bucket)
+            if use.row_evaluations:
                 try:
-                    self._lease.ledger.add_work(key, work.row_evaluations, work.seconds)
+                    self._lease.ledger.add_work(key, use.row_evaluations, use.seconds)
                 except ImagemillError as error:
                     log.warning("how fast pictures are rendered is not told: %s", error)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.faults.mutated.mutation import Mutation
 
+DELIVERY_PY = "worker/engine/delivery.py"
 ENGINE_PY = "worker/engine/engine.py"
 FINISH_PY = "worker/finish/finish.py"
 HEARTBEAT_PY = "worker/lease/heartbeat.py"
@@ -17,6 +18,8 @@ COSTS = "tests/faults/test_costs.py::"
 AT_THE_DOORS = "tests/integration/test_doors.py::"
 FAILPOINTS = "tests/jobs/test_failpoints.py::"
 CELERY_APP = "tests/worker/test_celery_app.py::"
+DELIVERY = "tests/worker/engine/test_delivery.py::"
+DOUBTS = "tests/worker/engine/test_doubts.py::"
 ENGINE = "tests/worker/engine/test_engine.py::"
 FINISH = "tests/worker/finish/test_finish.py::"
 KEEPER = "tests/worker/lease/test_heartbeat.py::"
@@ -100,21 +103,20 @@ CHECKS = [
         "    check()\n    _remove_from_spool(output, left)",
         "    check()\n    left = _attempts(output)\n    _remove_from_spool(output, left)",
         FINISH + "test_who_slept_before_it_takes_the_spool_away_takes_nothing_of_a_newer_job_along"),
-    Mutation("finished images wait in a queue of 2R", "200R", ENGINE_PY,
-        "self._wait_for_writers(2 * order.bucket.slots - 1)",
-        "self._wait_for_writers(200 * order.bucket.slots - 1)",
+    Mutation("finished images wait in a queue of 2R", "200R", DELIVERY_PY,
+        "at_most=2 * order.bucket.slots - 1", "at_most=200 * order.bucket.slots - 1",
         COSTS + "test_a_crash_costs_no_more_than_the_slots_and_the_bounded_queue_behind_them"),
     Mutation("a full disk is waited for", "ENOSPC is raised", "worker/lease/disk_space.py",
         "if error.errno not in _FULL:", "if True:",
         SHARD_RUN + "test_a_disk_that_is_full_for_a_while_fails_no_image"),
     Mutation("out of memory halves the slots", "the pipeline is refused", ENGINE_PY,
-        "if fitting.slots <= FEWEST:", "if True:",
+        "if bucket.slots <= FEWEST:", "if True:",
         ENGINE + "test_out_of_memory_halves_the_slots_and_loses_no_image"),
     Mutation("an image that raises is looked for among its neighbours", "the pipeline is refused",
         ENGINE_PY,
-        "self._isolate(renderer, bucket, source, error)",
-        "self._refuse(bucket.pipeline, ModelError(_say(error)))",
-        ENGINE + "test_one_image_that_raises_is_isolated_by_halves_and_the_rest_goes_on"),
+        "self._doubts.isolate(renderer, batch, error, partial(self._render, renderer))",
+        "self._refuse(bucket.pipeline, ModelError(first_line(error)))",
+        DOUBTS + "test_one_image_that_raises_is_isolated_by_halves_and_the_rest_goes_on"),
     Mutation("a broken device ends the process", "the engine's thread just ends", ENGINE_PY,
         "os._exit(70)", "return",
         ENGINE + "test_a_broken_device_ends_the_process"),
@@ -126,14 +128,14 @@ CHECKS = [
         "from jobs import failpoints as failpoints\nfrom jobs.lifeline import end_with_parent",
         FAILPOINTS + "test_nothing_in_the_product_arms_them"),
     Mutation("what is not written yet is in flight", "left out", ENGINE_PY,
-        "[*slots, *postponed, *self._unwritten]", "[*slots, *postponed]",
-        ENGINE + "test_what_is_in_the_slots_or_unwritten_is_in_flight"),
+        "[*slots, *postponed, *self._delivery.unwritten()]", "[*slots, *postponed]",
+        DELIVERY + "test_what_is_in_the_slots_or_unwritten_is_in_flight"),
     Mutation("what is looked at again is in flight", "left out", ENGINE_PY,
-        "[*slots, *postponed, *self._unwritten]", "[*slots, *self._unwritten]",
-        ENGINE + "test_what_is_looked_at_again_is_in_flight"),
+        "[*slots, *postponed, *self._delivery.unwritten()]", "[*slots, *self._delivery.unwritten()]",
+        DOUBTS + "test_what_is_looked_at_again_is_in_flight"),
     Mutation("the engine tells what enters the slots", "not called", ENGINE_PY,
         "self._on_taken()", "pass",
-        ENGINE + "test_what_is_in_the_slots_or_unwritten_is_in_flight"),
+        DELIVERY + "test_what_is_in_the_slots_or_unwritten_is_in_flight"),
     Mutation("the worker process hands that on", "not wired", RUNTIME_PY,
         ", on_taken=self._heartbeat.images_entered", "",
         RUNTIME + "test_what_enters_the_slots_is_told_to_the_ledger_before_the_keepers_next_round"),
@@ -163,16 +165,16 @@ CHECKS = [
         "if any(order.bucket.pipeline == bucket.pipeline for _came, order in self._alone):", "if False:",
         ENGINE + "test_an_order_that_is_to_be_alone_gets_all_slots_once_they_are_empty"),
     Mutation("who is to be alone waits until all before it is written", "for nothing", ENGINE_PY,
-        "self._wait_for_writers(0)\n        try:", "try:",
-        ENGINE + "test_an_order_is_alone_only_when_all_before_it_is_written"),
+        "self._delivery.wait(at_most=0)\n        try:", "try:",
+        DELIVERY + "test_an_order_is_alone_only_when_all_before_it_is_written"),
     Mutation("nothing follows it until it is written", "the slots fill at once", ENGINE_PY,
-        "set()\n        self._wait_for_writers(0)", "set()",
-        ENGINE + "test_nothing_enters_the_slots_until_what_was_alone_there_is_written"),
+        "[order]))\n        self._delivery.wait(at_most=0)", "[order]))",
+        DELIVERY + "test_nothing_enters_the_slots_until_what_was_alone_there_is_written"),
     Mutation("before one is alone it is told", "the engine does not say", ENGINE_PY,
-        "order.alone()", "pass",
+        "order.begin_alone()", "pass",
         SHARD_RUN + "test_the_ledger_knows_which_image_has_the_slots_alone_while_it_does"),
     Mutation("who lost its lease renders nothing alone", "it goes on", ENGINE_PY,
-        "            return\n        source = _only([order])", "        source = _only([order])",
+        "            return\n        self._drain(renderer, Batch.of", "        self._drain(renderer, Batch.of",
         ENGINE + "test_what_its_beginning_raises_is_an_order_s_end"),
     Mutation("a condemned image is a failure", "rendered again", SHARD_RUN_PY,
         "self._failed = self._condemned(shard)", "self._failed = {}",

@@ -30,7 +30,7 @@ class Device:
 
 
 @pytest.mark.parametrize(
-    ("fixed", "each", "rows"),
+    ("fixed", "each", "slots"),
     [
         (0.0, 1e-3, FEWEST),  # a slot costs the same in any number
         (1e-3, 0.0, MOST),  # a forward does

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from jobs.request import ImageRequest
-from worker.engine.engine import Engine, Work
+from worker.engine.engine import Engine
 from worker.engine.instant import InstantRenderer
 from worker.engine.renderer import Bucket, Pipeline
 from worker.engine.request_queue import Order
-from worker.engine.slot_time import SlotTime
+from worker.engine.slot_time import SlotTime, SlotUse
 
 PIPELINE = Pipeline("instant", "1", "auto")
 BUCKET = Bucket(PIPELINE, 64, 64, slots=16)
@@ -92,15 +92,15 @@ def rendered(engine: Engine, orders: int, **settings: Any) -> float:
 
 def test_an_engine_tells_once_what_its_pictures_took(engine: Engine) -> None:
     taken = rendered(engine, 24)
-    work = engine.take_work(BUCKET)
+    work = engine.take_slot_use(BUCKET)
     assert work.row_evaluations == 24 * 20
     assert 0.3 <= work.seconds <= taken
-    assert engine.take_work(BUCKET) == Work(0, 0.0)
+    assert engine.take_slot_use(BUCKET) == SlotUse(0, 0.0)
 
 
 def test_a_short_job_tells_the_same_rate_as_a_long_one(engine: Engine) -> None:
     rendered(engine, 2)
-    alone = engine.take_work(BUCKET)
+    alone = engine.take_slot_use(BUCKET)
     assert alone.row_evaluations == 40
     assert 0.025 <= alone.seconds < 0.1
 
@@ -118,7 +118,7 @@ def test_questions_answered_between_two_forwards_count_for_nothing(engine: Engin
     engine.submit([order(seed, deliver) for seed in range(32)])
     for _ in range(32):
         assert done.acquire(timeout=20)
-    work = engine.take_work(BUCKET)
+    work = engine.take_slot_use(BUCKET)
     assert work.row_evaluations == 32 * 20
     assert time.monotonic() - began >= work.seconds + 0.5
     assert work.seconds >= 0.4
