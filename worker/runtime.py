@@ -24,6 +24,7 @@ from worker.lease.lease import Lease, Work
 from worker.load_renderer import load_renderer
 from worker.logs import bound
 from worker.shard.shard_run import ShardRun
+from worker.shard.workplace import Workplace
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ class Runtime:
         self._engine = Engine(
             lambda pipeline: load_renderer(pipeline, settings), on_taken=self._heartbeat.images_entered
         )
+        self._workplace = Workplace(self._engine, self._root, self._space, settings)
         self._lock = threading.Lock()
         self._claiming = threading.Lock()
         self._busy = 0
@@ -118,9 +120,7 @@ class Runtime:
     def _work(self, lease: Lease, spec: JobSpec) -> Work:
         if lease.claim.kind == "finish":
             return FinishRun(lease, spec, root=self._root, space=self._space)
-        return ShardRun(
-            lease, spec, engine=self._engine, root=self._root, space=self._space, settings=self._settings
-        )
+        return ShardRun(lease, spec, self._workplace)
 
     def _claim(self) -> tuple[Claim, JobSpec] | tuple[None, None]:
         with self._lock:

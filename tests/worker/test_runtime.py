@@ -425,7 +425,7 @@ def test_the_stand_in_is_loaded_with_the_settings_pause() -> None:
     assert renderer._seconds == 0.5
 
 
-@pytest.mark.parametrize("rows", [4, None])
+@pytest.mark.parametrize("slots", [4, None])
 def test_pictures_have_the_settings_slots_or_those_that_were_measured(hire: Hire, slots: int | None) -> None:
     worker = hire(batch_size=slots)
     worker.submit([3])

@@ -5,35 +5,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from concurrent.futures import TimeoutError as StillWaiting
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
-from weakref import WeakKeyDictionary
 
 from jobs.errors import ImagemillError
 from jobs.ledger.job import JobSpec, SlotsKey
 from jobs.output.output import Output
 from jobs.request import ImageRequest
-from jobs.settings import Settings
-from worker.engine.engine import Engine
 from worker.engine.renderer import Bucket, Pipeline, Renderer
 from worker.lease.lease import Lease
 from worker.shard.settled_slots import keep_slots, settled_slots
+from worker.shard.workplace import Workplace
 
 log = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
-
-
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """What a process keeps from shard to shard."""
-
-    kinds: dict[Pipeline, tuple[str, str]] = field(default_factory=dict)
-    """Device and precision: a question to the engine may wait for a whole bucket."""
-    warned: set[tuple[str, SlotsKey]] = field(default_factory=set)
-
-
-_KNOWN: WeakKeyDictionary[Engine, _Known] = WeakKeyDictionary()
 
 
 class Buckets:
@@ -43,16 +28,14 @@ class Buckets:
         self,
         lease: Lease,
         spec: JobSpec,
-        engine: Engine,
-        settings: Settings,
+        workplace: Workplace,
         with_space: Callable[[Callable[[], None]], None],
     ) -> None:
         """with_space: makes a write to the output once there is space for it."""
-        self._lease, self._spec, self._engine, self._settings = lease, spec, engine, settings
-        self._with_space = with_space
+        self._lease, self._spec, self._with_space = lease, spec, with_space
+        self._engine, self._settings, self._known = workplace.engine, workplace.settings, workplace.known
         self._output = Output(Path(spec.output))
         self._pipeline = Pipeline(spec.model, spec.revision, spec.precision)
-        self._known = _KNOWN.setdefault(engine, _Known())
         self._buckets: dict[tuple[int, int], Bucket] = {}
         self._keys: dict[Bucket, SlotsKey] = {}
 

@@ -12,13 +12,13 @@ CONNECTION = "tests/jobs/test_connection.py::"
 LATENTS = "tests/jobs/test_latents.py::"
 MODELS = "tests/jobs/test_models.py::"
 OUTPUT = "tests/jobs/output/test_output.py::"
-SHARD_RUN = "tests/worker/shard/test_shard_run.py::"
+SHARD_ENDS = "tests/worker/shard/test_shard_ends.py::"
 STORE = "tests/worker/shard/test_store.py::"
 
 CHECKS = [
     Mutation("a closed attempt can commit no more", "its folder is not renamed", OUTPUT_PY,
         "attempt.rename(attempt.with_name(attempt.name + _CLOSED))", "pass",
-        SHARD_RUN + "test_an_attempt_frozen_before_its_commit_adds_nothing_to_a_later_job"),
+        SHARD_ENDS + "test_an_attempt_frozen_before_its_commit_adds_nothing_to_a_later_job"),
     Mutation("a shard's rename never overwrites", "the folder in the way removed before",
         "jobs/output/files.py",
         "            images.rename(self.path)",

@@ -28,7 +28,7 @@ RETRY = "tests/jobs/ledger/test_retry.py::"
 STEERING = "tests/jobs/ledger/test_steering.py::"
 SUBMISSION = "tests/jobs/ledger/test_submission.py::"
 RECOVER = "tests/producer/submit/test_recover.py::"
-SHARD_RUN = "tests/worker/shard/test_shard_run.py::"
+SHARD_ENDS = "tests/worker/shard/test_shard_ends.py::"
 
 CHECKS = [
     Mutation("a job's incarnation", "any job of that id is current", PRELUDE_LUA,
@@ -214,8 +214,8 @@ CHECKS = [
         STEERING + "test_a_shard_that_is_set_aside_leaves_its_job_to_end_with_failures"),
     Mutation("a blob of another version is refused", "set aside", SHARD_PY,
         'if head["v"] != WIRE_VERSION:', "if False:",
-        SHARD_RUN + "test_a_shard_of_another_wire_version_is_refused_by_this_worker_alone"),
-    Mutation("a blob that would unpack to too much", "its size is not checked", SHARD_PY,
+        SHARD_ENDS + "test_a_shard_of_another_wire_version_is_refused_by_this_worker_alone"),
+    Mutation("a blob that would unpack to too much", "its size not asked for", SHARD_PY,
         "if zstandard.frame_content_size(blob) > _MAX_BYTES:", "if False:",
         FUZZ + "test_a_blob_that_would_unpack_to_a_gigabyte_is_refused_before_it_does"),
     Mutation("Celery verifies the certificate", "any certificate", BROKER_PY,

@@ -19,9 +19,11 @@ from worker.engine.engine import Engine
 from worker.engine.instant import InstantRenderer
 from worker.engine.renderer import AskedT, Bucket, OutOfMemory, Pipeline, Source
 from worker.engine.request_queue import Order, Outcome
+from worker.lease.disk_space import DiskSpace
 from worker.lease.heartbeat import Heartbeat
 from worker.lease.lease import GiveBack, Lease
 from worker.shard.buckets import Buckets
+from worker.shard.workplace import Workplace
 
 Submit = Callable[..., str]
 SQUARE = ImageRequest(prompt="a fox", seed=0, height=64, width=64, model="instant", revision="instant-1")
@@ -54,7 +56,7 @@ class Machine:
         self, ledger: Ledger, device: str = "card", *, best: int = 16, room: int = 1024, **settings: object
     ) -> None:
         self.card = Card(device, best, room)
-        self.ledger, self._settings = ledger, Settings(**settings)  # type: ignore[arg-type]
+        self.ledger = ledger
         self.loading = threading.Event()
         self.loading.set()
         self.engine = Engine(self._load, writers=1)
@@ -63,6 +65,8 @@ class Machine:
             ledger, device, lease=30, models=(), facts=dict, top_up=lambda _count: None
         )
         self.stop = threading.Event()
+        space, chosen = DiskSpace(0, self.stop), Settings(**settings)  # type: ignore[arg-type]
+        self._workplace = Workplace(self.engine, Path("/"), space, chosen)
 
     def _load(self, _pipeline: Pipeline) -> Card:
         self.loading.wait(10)
@@ -78,7 +82,7 @@ class Machine:
         held = self.claim() if claim is None else claim
         lease = Lease(held, ledger=self.ledger, heartbeat=self.heartbeat, worker="w", stop=self.stop)
         spec = self.ledger.spec(held.job_id)
-        return Buckets(lease, spec, self.engine, self._settings, with_space=lambda write: write())
+        return Buckets(lease, spec, self._workplace, with_space=lambda write: write())
 
     def render(self, bucket: Bucket) -> Outcome:
         """One picture in a bucket, as the engine delivers it."""
