@@ -23,41 +23,45 @@ class Settings(BaseSettings):
     A variable that begins with IMAGEMILL_ and is not one of these is refused by `load_settings`.
     """
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, use_attribute_docstrings=True)
 
     redis_url: SecretStr | None = None
-    """redis://:password@host:port/0, rediss:// for TLS. Without it the connection file of `imagemill run`."""
+    """`redis://:PASSWORD@HOST:6379/0`, or `rediss://` for TLS (`?ssl_ca_certs=FILE` names your own CA).
+    Without it, the Redis of the newest `imagemill run`."""
     insecure: bool = False
-    """Whether a Redis beyond this machine may be without password and TLS."""
+    """`1` accepts a Redis beyond this machine without password and TLS, as `--insecure` does."""
     output_root: Path | None = None
-    """A worker writes only below this folder; None means the folder it was started in."""
+    """A worker, `submit` and `run` write nothing outside of this folder. Without it, a worker takes the
+    folder it was started in."""
     lease: float = Field(30.0, ge=1.0, le=3600.0)
-    """Seconds a shard stays claimed without renewal. Renewed each second, or each third of it if that is
-    less. The same on all workers."""
+    """Seconds until the shard of a silent worker goes to another one. Use the same value on all workers."""
     batch_size: int | None = Field(None, ge=2, le=1024)
-    """Slots of one forward (a guided image takes two); None: measured for each job."""
+    """Slots of one forward; a guided image takes two. Without it, measured once for each job."""
     mixed_hardware: bool = False
-    """Whether a worker joins jobs that were begun on another kind of device: bytes may differ there."""
+    """`1` lets a worker join jobs that began on another kind of device. Bytes may differ between devices."""
     torch_compile: bool = False
-    """Whether the UNet runs through torch.compile: minutes at the start, faster forwards after."""
+    """`1` runs the UNet through torch.compile: minutes at the start, then faster forwards."""
     channels_last: bool = False
-    """Whether the UNet's images lie in the channels-last memory format, which convolutions on GPUs prefer."""
+    """`1` keeps the UNet's images in the channels-last memory format, which suits convolutions on GPUs."""
     concurrency: int = Field(2, ge=1, le=64)
-    """Shards that one worker process holds at a time; two keep the batch full from shard to shard."""
+    """Shards that one worker process holds at a time. Two keep the batch full from shard to shard."""
     min_free_disk: ByteSize = Field(ByteSize(1 << 30))
-    """Below this much free space at the output, rendering pauses ("2GiB", "500MB" or bytes)."""
+    """Rendering pauses while the output has less free space than this (`2GiB`, `500MB` or bytes)."""
     models: Annotated[tuple[str, ...], NoDecode] = ()
-    """A worker takes only jobs of these models, separated by commas; empty means any."""
+    """Models that a worker takes, separated by commas; empty means any. The worker of `run` takes any."""
     device: str = "auto"
-    """torch device of a worker process: auto, cpu, cuda."""
+    """torch's device of a worker process: `auto`, `cpu` or `cuda`."""
     torch_threads: int | None = Field(None, ge=1)
-    """torch intra-op threads of a worker process; None leaves torch's own choice."""
+    """torch's CPU threads of a worker process. Without it, torch chooses."""
     log_format: Literal["plain", "json"] = "plain"
+    """`json` writes one JSON object a line."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """The least severe messages that are logged."""
     runtime_dir: Path | None = None
-    """Where connection and lock files live; None means XDG_RUNTIME_DIR, or a 0700 folder of the user's."""
+    """The folder of connection and lock files. Without it, XDG_RUNTIME_DIR, or a folder of yours with mode
+    0700."""
     instant_seconds: float = Field(0.0, ge=0.0)
-    """How long the stand-in model `instant` takes for a micro-batch: for tests and queue benchmarks."""
+    """Seconds that the stand-in model `instant` takes for a micro-batch."""
 
     @field_validator("models", mode="before")
     @classmethod

@@ -115,11 +115,11 @@ def guarded(tmp_path: Path, wait_until: WaitUntil) -> Iterator[Server]:
 
 
 class Flower:
-    """Flower, started by the command line that the README gives, on a port of its own."""
+    """Flower, started by the command line in docs/operate.md, on a port of its own."""
 
     def __init__(self, farm: Farm, url: str) -> None:
         (line,) = re.findall(
-            r"`(FLOWER_BASIC_AUTH=\S+ celery [^`]+ flower [^`]+)`", (ROOT / "README.md").read_text()
+            r"`(FLOWER_BASIC_AUTH=\S+ celery [^`]+ flower [^`]+)`", (ROOT / "docs" / "operate.md").read_text()
         )
         setting, *command = shlex.split(line)
         name, _, _value = setting.partition("=")
@@ -500,7 +500,7 @@ def test_celery_flower_and_the_logs_never_see_a_prompt_or_a_password(
     assert [mark for mark in marks if mark in seen] == []
 
 
-def test_flower_as_the_readme_starts_it_listens_on_loopback_and_asks_for_a_password(
+def test_flower_as_the_docs_start_it_listens_on_loopback_and_asks_for_a_password(
     farm: Farm, wait_until: WaitUntil
 ) -> None:
     flower = Flower(farm, farm.server.url)

@@ -108,8 +108,8 @@ CHECKS = [
     Mutation("Flower only shows", "left out", DOCKER_COMPOSE_FILE,
         "      - --read_only=True\n", "",
         COMPOSE + "test_flower_only_shows"),
-    Mutation("Flower as the README starts it: on loopback", "everywhere", "README.md",
+    Mutation("Flower as docs/operate.md starts it: on loopback", "everywhere", "docs/operate.md",
         "flower --address=127.0.0.1 --purge_offline_workers=600",
         "flower --address=0.0.0.0 --purge_offline_workers=600",
-        AT_THE_DOORS + "test_flower_as_the_readme_starts_it_listens_on_loopback_and_asks_for_a_password"),
+        AT_THE_DOORS + "test_flower_as_the_docs_start_it_listens_on_loopback_and_asks_for_a_password"),
 ]  # fmt: skip
