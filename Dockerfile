@@ -1,15 +1,15 @@
-# One image for worker, producer and Flower; docker-compose.yml says which command each runs.
+# One image for worker, producer and Flower. docker-compose.yml says which command each one runs.
 #
 # Not measured: the test suite checks this file's facts and runs the compose file's commands without
 # containers; building the image needs an engine.
 #
 # Build arguments, all optional:
-#   TORCH_INDEX_URL  the package index that torch itself comes from. Empty: pip's own, whose build for Linux
-#                    is the CUDA one, of several gigabytes. Without a GPU name torch's CPU index here
-#                    (the installation page of PyTorch gives its address).
-#   PIP_INDEX_URL    the index of everything else. Empty: pip's own.
-#   UID              the user that everything runs as, and its group. Yours (`id -u`), when outputs are to go
-#                    to a folder of yours instead of a volume.
+#   TORCH_INDEX_URL  the package index for torch itself. Empty: pip's own, whose build for Linux is the CUDA
+#                    one, of several gigabytes. Without a GPU, name torch's CPU index here (the installation
+#                    page of PyTorch gives its address).
+#   PIP_INDEX_URL    the index for everything else. Empty: pip's own.
+#   UID              the user that everything runs as, and its group. Give yours (`id -u`) if outputs go to a
+#                    folder of yours instead of a volume.
 ARG PYTHON=3.11
 
 FROM python:${PYTHON}-slim AS build
@@ -20,7 +20,7 @@ RUN python -m venv /opt/imagemill
 ENV PATH=/opt/imagemill/bin:$PATH
 WORKDIR /src
 COPY pyproject.toml constraints.txt ./
-# --no-deps: torch's index holds other versions of what torch needs than constraints.txt pins.
+# --no-deps: torch's index has other versions of its dependencies than constraints.txt pins.
 RUN if [ -n "$TORCH_INDEX_URL" ]; then \
         pip install --no-deps --index-url "$TORCH_INDEX_URL" --constraint constraints.txt torch; \
     fi
@@ -36,7 +36,7 @@ RUN pip wheel --no-deps --wheel-dir /wheels . \
 
 FROM python:${PYTHON}-slim
 ARG UID=10001
-# A volume that is new takes over the owner and the mode of the folder that it is mounted on.
+# A new volume takes the owner and the mode of the folder that it is mounted on.
 RUN groupadd --gid ${UID} imagemill \
     && useradd --uid ${UID} --gid ${UID} --home-dir /cache --no-create-home --shell /usr/sbin/nologin imagemill \
     && install -d -o ${UID} -g ${UID} -m 0755 /cache /outputs \

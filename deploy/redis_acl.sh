@@ -5,8 +5,8 @@
 #     REDIS_PRODUCER_PASSWORD=… REDIS_WORKER_PASSWORD=… REDIS_FLOWER_PASSWORD=… sh redis_acl.sh > users.acl
 #
 # The file holds hashes only. redis.conf names it: `aclfile /etc/redis/users.acl`, instead of `requirepass`.
-# Rules are written as words of one text: %R~ reads, %W~ writes, ~ does both, & names channels, and what stands in
-# brackets holds together. What a script does is checked as if its user had done it.
+# Rules are words of one text: %R~ reads, %W~ writes, ~ does both, & names channels, and brackets group a selector.
+# Redis checks what a script does as if its user had done it.
 set -efu
 
 hash() {
@@ -25,11 +25,11 @@ user() {
     printf '\n'
 }
 
-# Nothing here reaches beyond the keys that are named: neither KEYS, SCAN and FLUSHALL nor CONFIG, ACL and DEBUG.
+# No command here reaches other keys than those named: no KEYS, SCAN or FLUSHALL, and no CONFIG, ACL or DEBUG.
 commands='+@connection +@transaction +@string +@list +@set +@hash +@sortedset +@stream +@bitmap +@pubsub
     +time +evalsha +script|load +script|exists +del +exists +expire +pexpire +persist +ttl +pttl -@admin -@dangerous'
 
-# Submits, steers and watches, which gives back leases that ran out. It cannot take a wake-up away or speak for a
+# Submits, controls and watches. Watching puts back leases that ran out. It cannot remove a wake-up or speak for a
 # worker.
 producer="$commands +rename
     ~imagemill:numbers ~imagemill:jobs ~imagemill:active ~imagemill:output:* ~imagemill:job:* ~imagemill:nothing
@@ -39,15 +39,15 @@ producer="$commands +rename
 # Celery's queues (the second pattern: its priorities), bindings, events, questions and answers.
 celery='~unacked* ~_kombu.* ~celeryev.* ~*.celery.pidbox* &/0.celeryev/* &/0.celery.pidbox'
 
-# Renders. It cannot say what is rendered, by which model or where to: the parts of a job that begin with s, its
-# spec and its shards, it only reads, and gives their time to live.
+# Renders. It cannot decide what is rendered, by which model, or into which folder: it only reads the parts of a job
+# that begin with s, its spec and its shards, and sets their time to live.
 worker="$commands $celery ~imagemill ~imagemill[^:]*
     %R~imagemill:job:* ~imagemill:job:*[0-9] ~imagemill:job:*:[^s]* ~imagemill:jobs ~imagemill:active
     ~imagemill:leases ~imagemill:reaped ~imagemill:output:* ~imagemill:events ~imagemill:rows ~imagemill:rates
     ~imagemill:workers ~imagemill:worker:*
     (-@all +expire %W~imagemill:job:*:spec %W~imagemill:job:*:shards)"
 
-# Shows workers and tasks. Of the jobs it knows what their tasks tell; of the queue, its length.
+# Shows workers and tasks. It knows only what tasks say about their jobs, and the length of the queue.
 flower="$commands $celery (-@all +llen ~imagemill ~imagemill[^:]*)"
 
 producer_hash=$(hash REDIS_PRODUCER_PASSWORD "${REDIS_PRODUCER_PASSWORD:-}")
