@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from textwrap import fill
 from typing import Any, Final
 
 import click
@@ -220,7 +221,7 @@ def _command(name: str, command: click.Command) -> Iterator[str]:
     context = click.Context(command, info_name=name)
     yield f"`{' '.join([name, *command.collect_usage_pieces(context)])}`"
     for paragraph in (command.help or "").split("\n\n"):
-        yield " ".join(paragraph.split())
+        yield fill(" ".join(paragraph.split()), 116, break_long_words=False, break_on_hyphens=False)
     options = [one.get_help_record(context) for one in command.params if isinstance(one, click.Option)]
     rows = [(f"`{one[0]}`", _in_words(one[1])) for one in options if one is not None]
     if rows:
