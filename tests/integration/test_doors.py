@@ -118,9 +118,8 @@ class Flower:
     """Flower, started by the command line in docs/operate.md, on a port of its own."""
 
     def __init__(self, farm: Farm, url: str) -> None:
-        (line,) = re.findall(
-            r"`(FLOWER_BASIC_AUTH=\S+ celery [^`]+ flower [^`]+)`", (ROOT / "docs" / "operate.md").read_text()
-        )
+        page = (ROOT / "docs" / "operate.md").read_text()
+        (line,) = re.findall(r"^FLOWER_BASIC_AUTH=\S+ celery .+ flower .+$", page, re.MULTILINE)
         setting, *command = shlex.split(line)
         name, _, _value = setting.partition("=")
         self.port = free_port()
