@@ -1,13 +1,13 @@
 """The engine against diffusers' pipeline: one by one, grouped by identical settings, and batched by step.
 
-    python benchmarks/engine.py [--mixes 5] [--rounds 3] [--compute-rounds 1]
+    python benchmarks/engine.py [--toy | --full]
 
-A mix is 60 or 240 images whose steps (10, 20, 30, 40), guidance (1, 3, 5, 7.5) and scheduler (LMS, DDIM,
-Euler, DPM++ 2M) are drawn by a seed; a uniform job is 96 images with the same settings. Three arms, in turn:
-diffusers' pipeline called for each image; called for groups of up to 8 images with identical settings; and
-the worker's engine with 16 slots, every picture handed over as pixels. All end with pictures on the host,
-nothing is saved. UNet calls and the slots of each are counted; time is the process's CPU time on one thread,
-and a ratio is the median over rounds.
+A mix is --small or --large images whose steps (10, 20, 30, 40), guidance (1, 3, 5, 7.5) and scheduler (LMS,
+DDIM, Euler, DPM++ 2M) are drawn by a seed; a uniform job is --uniform images with the same settings. Three
+arms, in turn: diffusers' pipeline called for each image; called for groups of up to 8 images with identical
+settings; and the worker's engine with 16 slots, every picture handed over as pixels. All end with pictures on
+the host, nothing is saved. UNet calls and the slots of each are counted; time is the process's CPU time on
+one thread, and a ratio is the median over rounds.
 
 Three regimes, and what a slot costs alone and among others is measured beside them. Overhead-bound: the
 built-in model at 64x64. Compute-bound: a random UNet of more channels at 128x128. Flat: one whose slot costs
@@ -36,6 +36,7 @@ import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from rich.console import Console
 from rich.table import Table
+from sizes import parse_sized
 
 from jobs.models import BUILT_IN
 from jobs.request import ImageRequest
@@ -52,17 +53,17 @@ STEPS, GUIDANCE, SCHEDULERS = (10, 20, 30, 40), (1.0, 3.0, 5.0, 7.5), ("LMS", "D
 PIPELINE = Pipeline("benchmark", "1", "fp32")
 
 
-def mix(images: int, seed: int, size: int = 64) -> list[ImageRequest]:
-    """Images of mixed settings."""
+def mix(images: int, seed: int, shorten: int, size: int = 64) -> list[ImageRequest]:
+    """Images of mixed settings; their steps are divided by `shorten`."""
     draw = random.Random(seed)
     return [
-        request(n, draw.choice(STEPS), draw.choice(GUIDANCE), draw.choice(SCHEDULERS), size)
+        request(n, draw.choice(STEPS) // shorten, draw.choice(GUIDANCE), draw.choice(SCHEDULERS), size)
         for n in range(images)
     ]
 
 
 def request(number: int, steps: int, guidance: float, scheduler: str, size: int = 64) -> ImageRequest:
-    """One image with a prompt of its own: nobody's text cache helps."""
+    """One image with a prompt of its own: no text cache helps."""
     return ImageRequest(
         prompt=f"a picture of number {number}",
         height=size,
@@ -245,32 +246,47 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--mixes", type=int, default=5, help="mixes whose slots are counted")
-    parser.add_argument("--rounds", type=int, default=3, help="of the overhead-bound arms")
-    parser.add_argument("--compute-rounds", type=int, default=1, help="of the other regimes")
-    options = parser.parse_args()
+    options = parse_sized(
+        parser,
+        small=(3, 24, 60),
+        large=(4, 40, 240),
+        uniform=(2, 24, 96),
+        compute=(1, 6, 60),
+        flat=(1, 1, 30),
+        mixes=(1, 1, 5),
+        rounds=(1, 1, 3),
+        among=(2, 16, 16),
+        shorten=(10, 1, 1),
+    )
     torch.set_num_threads(1)
     shapes = load_model("shapes", BUILT_IN["shapes"].revision, "fp32", "cpu")
     heavy, flat = around(shapes, (128, 256)), around(shapes, (64, 128))
     regimes = {"overhead-bound": (shapes, 64), "compute-bound": (heavy, 128), "flat": (flat, 256)}
     costs = {
-        name: {slots: round(slot_cost(model, size, slots), 2) for slots in (1, 2, 4, 8, 16)}
+        name: {
+            slots: round(slot_cost(model, size, slots), 2)
+            for slots in (1, 2, 4, 8, 16)
+            if slots <= options.among
+        }
         for name, (model, size) in regimes.items()
     }
     arms = Arms(shapes)
-    uniform = [request(n, 20, 7.5, "DDIM") for n in range(96)]
-    arms.engine(mix(16, 0))  # warms up: schedulers are compiled, memory is there
+    uniform = [request(n, 20 // options.shorten, 7.5, "DDIM") for n in range(options.uniform)]
+    arms.engine(mix(16, 0, options.shorten))  # warms up: schedulers are compiled, memory is there
     arms.grouped(uniform[:GROUP])
     results = {
-        ("overhead-bound", "60"): in_turn(arms, mix(60, 0), options.rounds),
-        ("overhead-bound", "240"): in_turn(arms, mix(240, 0), 1),
-        ("overhead-bound", "uniform 96"): in_turn(arms, uniform, options.rounds),
-        ("compute-bound", "60"): in_turn(Arms(heavy), mix(60, 0, 128), options.compute_rounds),
-        ("flat", "30"): in_turn(Arms(flat), mix(30, 0, 256), options.compute_rounds),
+        ("overhead-bound", "small"): in_turn(arms, mix(options.small, 0, options.shorten), options.rounds),
+        ("overhead-bound", "large"): in_turn(arms, mix(options.large, 0, options.shorten), 1),
+        ("overhead-bound", "uniform"): in_turn(arms, uniform, options.rounds),
+        ("compute-bound", "small"): in_turn(Arms(heavy), mix(options.compute, 0, options.shorten, 128), 1),
+        ("flat", "small"): in_turn(Arms(flat), mix(options.flat, 0, options.shorten, 256), 1),
     }
     counted = {
-        images: [(mix(images, seed), arms.engine(mix(images, seed)).slots) for seed in range(options.mixes)]
-        for images in (60, 240)
+        images: [
+            (requests, arms.engine(requests).slots)
+            for requests in (mix(images, seed, options.shorten) for seed in range(options.mixes))
+        ]
+        for images in (options.small, options.large)
     }
     show(costs, results)
     ratios = {
@@ -280,20 +296,20 @@ def main() -> None:
     for images, sets in counted.items():
         each = ", ".join(f"{slots}/{least_slots(requests)}" for requests, slots in sets)
         print(f"slot evaluations of {options.mixes} mixes of {images}, engine/least: {each}")
-    small = results["overhead-bound", "60"]
-    compute, even = results["compute-bound", "60"], results["flat", "30"]
+    small = results["overhead-bound", "small"]
+    compute, even = results["compute-bound", "small"], results["flat", "small"]
     result = {
         "calls_ratio": round(small["engine"][0].calls / small["grouped"][0].calls, 3),
-        "slots_ratio_60": round(ratios[60], 3),
-        "slots_ratio_240": round(ratios[240], 3),
+        "slots_ratio": round(ratios[options.small], 3),
+        "slots_ratio_large": round(ratios[options.large], 3),
         "speed_vs_grouped": speed(small, "grouped"),
         "speed_vs_one": speed(small, "one by one"),
-        "uniform": speed(results["overhead-bound", "uniform 96"], "grouped"),
+        "uniform": speed(results["overhead-bound", "uniform"], "grouped"),
         "compute_speed_vs_grouped": speed(compute, "grouped"),
         "compute_speed_vs_one": speed(compute, "one by one"),
         "flat_speed_vs_grouped": speed(even, "grouped"),
         "flat_speed_vs_one": speed(even, "one by one"),
-        "speed_vs_grouped_240": speed(results["overhead-bound", "240"], "grouped"),
+        "speed_vs_grouped_large": speed(results["overhead-bound", "large"], "grouped"),
         "slot_ms": costs,
     }
     print(json.dumps(result))
@@ -304,14 +320,14 @@ def show(costs: dict[str, dict[int, float]], results: dict[tuple[str, str], dict
     console = Console(width=110, file=sys.stdout)
     table = Table("ms of a slot among", *map(str, costs["overhead-bound"]))
     for name, each in costs.items():
-        table.add_slot(name, *map(str, each.values()))
+        table.add_row(name, *map(str, each.values()))
     console.print(table)
-    table = Table("regime", "images", "arm", "UNet calls", "rows", "CPU s", "engine is faster")
+    table = Table("regime", "job", "arm", "UNet calls", "slots", "CPU s", "engine is faster")
     for (regime, images), runs in results.items():
         for arm, taken in runs.items():
             seconds = statistics.median(run.seconds for run in taken)
             faster = "" if arm == "engine" else f"{speed(runs, arm)}x"
-            table.add_slot(
+            table.add_row(
                 regime, images, arm, str(taken[0].calls), str(taken[0].slots), f"{seconds:.2f}", faster
             )
     console.print(table)

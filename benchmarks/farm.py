@@ -124,12 +124,12 @@ class Farm:
         """Raises SystemExit unless ledger and output have so many images, each once, and so many failures."""
         status = self.ledger.status(job_id)
         output = Output(Path(status.output))
-        slots = [slot for shard in output.shards() for slot in output.slots(shard)]
+        records = [record for shard in output.shards() for record in output.records(shard)]
         found = {
             "done": status.done,
             "bits": self.ledger.done_bits(job_id).count(),
-            "rows": len(slots),
-            "image_ids": len({slot["image_id"] for slot in slots}),
+            "records": len(records),
+            "image_ids": len({record["image_id"] for record in records}),
             "pictures": len(output.held_image_ids()),
         }
         bad = {"failed": status.failed, "failures": len(output.failures())}

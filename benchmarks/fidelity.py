@@ -1,6 +1,6 @@
 """How far the built-in model `shapes` obeys its prompts, as the checker reads its pictures.
 
-    python benchmarks/fidelity.py [--model FOLDER] [--guidance 3] [--steps 20] [--rows 32] [--scale 1]
+    python benchmarks/fidelity.py [--model FOLDER] [--guidance 3] [--steps 20] [--toy | --full]
 
 900 prompts of fixed seeds, painted with DDIM and with LMS in batches of 16 on one torch thread. 500 say all
 there is to say: 200 of one thing, 100 of one thing whose colour and shape the UNet never saw together, 150 of
@@ -28,6 +28,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 from rich.progress import track
+from sizes import parse_sized
 
 # A script's own folder is on the path, the repository's is not: the grammar and the checker are in tools/.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -80,7 +81,7 @@ def paint(
     scheduler: str,
     steps: int,
     guidance: float,
-    slots: int | None,
+    batch_size: int | None,
 ) -> Arm:
     """A picture of each scene, in batches of 16, seeds from `SEED` on."""
     images: list[Image.Image] = []
@@ -97,7 +98,7 @@ def paint(
             guidance_scale=guidance,
             seeds=list(range(SEED + start, SEED + start + len(part))),
             scheduler=scheduler,
-            slots=slots,
+            batch_size=batch_size,
             progress=False,
         )
     seconds = time.monotonic() - began
@@ -116,7 +117,7 @@ def judged(*arms: Arm) -> Score:
     )
 
 
-def slot(name: str, arm: Arm) -> str:
+def line(name: str, arm: Arm) -> str:
     """A line of the table: each share with its standard error and its interval, rounded outwards."""
     count, cells = len(arm.images), []
     for share in astuple(judged(arm)):
@@ -160,11 +161,9 @@ def main() -> None:
         "--model", type=Path, default=MODEL, help="a pipeline folder (default: the built-in's)"
     )
     parser.add_argument("--guidance", type=float, default=3.0)
-    parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--batch-size", type=int, help="of a forward (default: what a batch needs)")
-    parser.add_argument("--scale", type=float, default=1.0, help="share of the 900 prompts (default: all)")
     parser.add_argument("--sheet", type=Path, help="save the first pictures of each sort here")
-    chosen = parser.parse_args()
+    chosen = parse_sized(parser, scale=(0.005, 0.6, 1.0), steps=(4, 20, 20))
     torch.set_num_threads(1)
     folder = chosen.model.resolve()
     model = load_model(str(folder), folder_revision(folder), "fp32", "cpu")
@@ -173,10 +172,15 @@ def main() -> None:
     for scheduler in ("DDIM", "LMS"):
         # The first batch pays for allocations that later ones do not.
         paint(
-            model, fresh_scenes("one", BATCH, pairs(held_out=False), SEED + 1), scheduler, 2, chosen.guidance
+            model,
+            fresh_scenes("one", BATCH, pairs(held_out=False), SEED + 1),
+            scheduler,
+            2,
+            chosen.guidance,
+            chosen.batch_size,
         )
         arms = {
-            name: paint(model, scenes, scheduler, chosen.steps, chosen.guidance, chosen.slots)
+            name: paint(model, scenes, scheduler, chosen.steps, chosen.guidance, chosen.batch_size)
             for name, scenes in scenes_by_sort(chosen.scale).items()
         }
         results[scheduler] = figures(arms)
@@ -184,9 +188,9 @@ def main() -> None:
         print(f"\n{scheduler}, {chosen.steps} steps, guidance {chosen.guidance:g}")
         print(f"{'':<26}{'n':>4}  {heads.rstrip()}")
         for name, arm in arms.items():
-            print(slot(name, arm))
+            print(line(name, arm))
         for name, arm in arms.items():
-            print(slot(f"{name}, shuffled", shuffled(arm)))
+            print(line(f"{name}, shuffled", shuffled(arm)))
         print(f"{results[scheduler]['images_per_s']:.1f} images/s, batches of {BATCH}, 1 thread")
         if chosen.sheet is not None and scheduler == "DDIM":
             save_sheet(arms, chosen.sheet)
@@ -197,7 +201,7 @@ def main() -> None:
 
 
 def save_sheet(arms: dict[str, Arm], path: Path) -> None:
-    """Save the first 12 pictures of each sort, a sort a slot."""
+    """Save the first 12 pictures of each sort, a sort a line."""
     sheet = Image.new("RGB", (12 * SIZE, len(arms) * SIZE), "white")
     for down, arm in enumerate(arms.values()):
         for across, image in enumerate(arm.images[:12]):

@@ -1,6 +1,6 @@
 """Whether a worker's memory, descriptors and Redis stay where they are through thousands of images.
 
-    python benchmarks/long_run.py [--images 5000] [--jobs 20] [--model shapes]
+    python benchmarks/long_run.py [--model shapes] [--toy | --full]
 
 One real worker renders one job after another: files and tars, PNG and JPEG, pictures of two sizes, four
 samplers, with columns and without; by the model `instant` every fiftieth fails. Each second the Celery
@@ -27,6 +27,7 @@ import psutil
 from farm import Farm, farm, seconds_until
 from rich.console import Console
 from rich.progress import Progress
+from sizes import parse_sized
 
 from jobs.ledger import redis_keys
 
@@ -132,10 +133,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--images", type=int, default=5000)
-    parser.add_argument("--jobs", type=int, default=20)
     parser.add_argument("--model", choices=("shapes", "instant"), default="shapes")
-    options = parser.parse_args()
+    options = parse_sized(parser, images=(200, 1_000, 5_000), jobs=(4, 8, 20))
     if options.images % options.jobs:
         parser.error(f"--images {options.images}: must be a multiple of --jobs, {options.jobs}")
     with tempfile.TemporaryDirectory() as name, farm(Path(name), batch_size=16) as here:

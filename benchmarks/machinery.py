@@ -1,6 +1,6 @@
-"""The machinery alone: a job of 20,000 images by a model that costs nothing, through real Redis and Celery.
+"""The machinery alone: thousands of images by a model that costs nothing, through real Redis and Celery.
 
-    python benchmarks/machinery.py [--images 20000] [--workers 2]
+    python benchmarks/machinery.py [--toy | --full]
 
 Workers paint 64x64 pictures with the stand-in model `instant`, and everything else is real: submitting,
 claims, PNG, metadata, fsync, commits, the finishing. Flower runs beside them and its API is asked every
@@ -29,6 +29,7 @@ from typing import Any
 import redis
 from rich.console import Console
 from rich.progress import Progress
+from sizes import parse_sized
 
 from jobs.ledger.job import JobStatus
 from jobs.ledger.ledger import Ledger
@@ -96,10 +97,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--images", type=int, default=20_000)
-    parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--flower-port", type=int, default=5599)
-    options = parser.parse_args()
+    options = parse_sized(parser, images=(200, 20_000, 100_000), workers=(1, 2, 2))
     flower = f"http://127.0.0.1:{options.flower_port}"
     bin_folder = Path(sys.executable).parent
     with ExitStack() as stack:

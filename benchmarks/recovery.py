@@ -1,15 +1,15 @@
 """How long a worker's death, an outage of Redis and a SIGTERM hold a job up.
 
-    python benchmarks/recovery.py [--tries 20] [--lease 30]
+    python benchmarks/recovery.py [--toy | --full]
 
 Real workers with the stand-in model `instant`, half a second a micro-batch of 8 images, against a Redis of
 their own. In each try
 
 - takeover: a worker in the middle of a shard loses its Celery process by SIGKILL while another is idle;
-  seconds until another attempt has claimed it (`--lease`: a worker's setting, as it is by default);
-- outage: Redis is killed while two workers render, and started again on its files 1 to 20 s later; seconds
-  from its first answer until an image is recorded, and until each worker has claimed another shard.
-  No worker's process ends of it;
+  seconds until another attempt has claimed it (`--lease`: with --full a worker's default);
+- outage: Redis is killed while two workers render, and started again on its files 1 s to
+  --longest-outage later; seconds from its first answer until an image is recorded, and until each worker has
+  claimed another shard. No worker's process ends of it;
 - sigterm: a worker in the middle of a shard is told to leave while another is idle; seconds until
   `imagemill-worker` has ended, and until the other has claimed the shard. No image is rendered twice.
 
@@ -38,6 +38,7 @@ from typing import Any
 
 from farm import Farm, Lease, farm, seconds_until
 from rich.progress import track
+from sizes import parse_sized
 
 from jobs.errors import LedgerUnavailable
 from jobs.lifeline import start_tied_program
@@ -48,10 +49,10 @@ BATCH_SECONDS, BATCH = 0.5, 8
 """A micro-batch's seconds and images; 16 slots, two an image."""
 LONG_SHARD = 96
 """Images of a shard that is still being rendered when something happens to it: six seconds."""
-SHORT_SHARD, SHORT_SHARDS = 16, 40
-"""Images of a shard, and shards of a job, that outlast an outage even where one worker comes back late."""
-OUTAGES = (1.0, 20.0)
-"""The shortest and the longest, in seconds; the tries are spread evenly between them."""
+SHORT_SHARD = 16
+"""Images of a shard of the jobs that meet an outage."""
+SHORTEST_OUTAGE = 1.0
+"""Seconds; the tries are spread evenly between it and --longest-outage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,10 +142,11 @@ def sigterm(folder: Path, count: int, lease: float) -> list[Measured]:
     ]
 
 
-def outage(folder: Path, count: int, lease: float) -> list[Measured]:
+def outage(folder: Path, count: int, lease: float, longest: float) -> list[Measured]:
     """Redis is killed under two workers and comes back."""
-    shortest, longest = OUTAGES
     seconds = []
+    # A second of work each: the job outlasts the outage even where one worker comes back late.
+    shards = max(10, round(2 * longest))
     with (
         ExitStack() as started,
         farm(folder, lease=lease, instant_seconds=BATCH_SECONDS, batch_size=2 * BATCH) as here,
@@ -152,14 +154,14 @@ def outage(folder: Path, count: int, lease: float) -> list[Measured]:
         workers = {here.start_worker(), here.start_worker()}
         processes = {here.celery(worker).pid for worker in workers}
         for number in tries(count, "outage"):
-            job_id = start_job(here, f"outage-{number}", SHORT_SHARDS, SHORT_SHARD)
+            job_id = start_job(here, f"outage-{number}", shards, SHORT_SHARD)
             seconds_until(lambda job_id=job_id: here.ledger.status(job_id).done >= 4 * SHORT_SHARD)
             os.kill(here.client.info("server")["process_id"], signal.SIGKILL)
-            time.sleep(shortest + (longest - shortest) * number / max(1, count - 1))
+            time.sleep(SHORTEST_OUTAGE + (longest - SHORTEST_OUTAGE) * number / max(1, count - 1))
             started.enter_context(redis_again(here))
             seconds.append(until_back(here, job_id, workers))
             here.finished(job_id)
-            here.check_exact(job_id, SHORT_SHARDS * SHORT_SHARD)
+            here.check_exact(job_id, shards * SHORT_SHARD)
         if {here.celery(worker).pid for worker in workers} != processes:
             raise SystemExit("a worker's process died of an outage")
     images, claims = zip(*seconds, strict=True)
@@ -204,27 +206,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--tries", type=int, default=20)
-    parser.add_argument("--lease", type=float, default=Settings.model_fields["lease"].default)
-    options = parser.parse_args()
+    lease = float(Settings.model_fields["lease"].default)
+    options = parse_sized(parser, tries=(1, 3, 20), lease=(1.0, 3.0, lease), longest_outage=(1.0, 5.0, 20.0))
     print(
         f"a lease of {options.lease:g} s, renewed each {min(1.0, options.lease / 3):g} s; "
         f"{BATCH_SECONDS:g} s a micro-batch"
     )
     print(f"{'seconds':<18}{'n':>4}{'p50':>8}{'p95':>8}{'max':>8}  {'bound':<14}ok")
     found: dict[str, dict[str, Any]] = {}
-    for block in (sigterm, outage, takeover):
+    for block in (sigterm, partial(outage, longest=options.longest_outage), takeover):
         with tempfile.TemporaryDirectory() as name:
             measured = {one.what: one.figures() for one in block(Path(name), options.tries, options.lease)}
-        for what, slot in measured.items():
+        for what, figures in measured.items():
             print(
-                f"{what:<18}{slot['n']:>4}{slot['p50']:>8.2f}{slot['p95']:>8.2f}{slot['max']:>8.2f}"
-                f"  {slot['bound']:<14}{'yes' if slot['ok'] else 'NO'}",
+                f"{what:<18}{figures['n']:>4}{figures['p50']:>8.2f}{figures['p95']:>8.2f}{figures['max']:>8.2f}"
+                f"  {figures['bound']:<14}{'yes' if figures['ok'] else 'NO'}",
                 flush=True,
             )
         found |= measured
     print(json.dumps({"lease": options.lease, "exact": True, **found}))
-    sys.exit(0 if all(slot["ok"] for slot in found.values()) else 1)
+    sys.exit(0 if all(figures["ok"] for figures in found.values()) else 1)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Every scheduler inside mixed batches against diffusers' pipeline alone.
 
-    python benchmarks/schedulers.py [--model shapes]
+    python benchmarks/schedulers.py [--model shapes] [--toy | --full]
 
 All samplers, at guidance 1 and 7.5 and at 10 and 25 steps, share the forwards of one denoiser of 16 slots,
 each by its compiled table. StableDiffusionPipeline paints the same prompts and seeds one at a time, in
@@ -24,6 +24,7 @@ from diffusers import StableDiffusionPipeline
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from sizes import parse_sized
 
 from jobs.models import BUILT_IN
 from jobs.schedulers import SCHEDULERS
@@ -39,12 +40,12 @@ PROMPT = "a red circle in the middle on a white background"
 Case = tuple[str, float, int]
 
 
-def cases() -> list[Case]:
-    """Sampler, guidance, steps."""
-    return list(itertools.product([scheduler.name for scheduler in SCHEDULERS], GUIDANCE, STEPS))
+def cases(samplers: int) -> list[Case]:
+    """Sampler, guidance, steps; of the first so many samplers."""
+    return list(itertools.product([scheduler.name for scheduler in SCHEDULERS[:samplers]], GUIDANCE, STEPS))
 
 
-def mixed(model: ImageDiffusionModel) -> dict[Case, np.ndarray]:
+def mixed(model: ImageDiffusionModel, samplers: int) -> dict[Case, np.ndarray]:
     """Our picture of every case, [H,W,3] 0 .. 1; all are denoised together."""
     negative, prompt = model.get_text_embeds(["", PROMPT])
     images = [
@@ -59,7 +60,7 @@ def mixed(model: ImageDiffusionModel) -> dict[Case, np.ndarray]:
             height=SIZE,
             width=SIZE,
         )
-        for seed, (name, guidance, steps) in enumerate(cases())
+        for seed, (name, guidance, steps) in enumerate(cases(samplers))
     ]
     waiting = line_of((image, image.slots, image.table.forwards) for image in images)
     pictures: dict[Case, np.ndarray] = {}
@@ -92,7 +93,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", choices=["shapes", "shapes-random"], default="shapes")
-    options = parser.parse_args()
+    options = parse_sized(parser, samplers=(2, len(SCHEDULERS), len(SCHEDULERS)))
     torch.set_num_threads(1)
     model = load_model(options.model, BUILT_IN[options.model].revision, "fp32", "cpu")
     pipe = StableDiffusionPipeline(
@@ -106,10 +107,10 @@ def main() -> None:
         requires_safety_checker=False,
     )
     pipe.set_progress_bar_config(disable=True)
-    pictures = mixed(model)
+    pictures = mixed(model, options.samplers)
     ours: dict[str, float] = {}
     theirs: dict[str, float] = {}
-    for seed, case in enumerate(track(cases(), "images", disable=not sys.stderr.isatty())):
+    for seed, case in enumerate(track(cases(options.samplers), "images", disable=not sys.stderr.isatty())):
         reference = alone(pipe, model, seed, case, 1)
         again = alone(pipe, model, seed, case, 2)
         ours[case[0]] = max(ours.get(case[0], 0.0), float(abs(pictures[case] - reference).max()))
@@ -120,7 +121,7 @@ def main() -> None:
     table = Table("scheduler", "by its table", "largest difference", "diffusers against itself")
     for name, difference in ours.items():
         by_table = "yes" if name in compiled else f"no: {model.scheduler_table(name, STEPS[0]).reason}"
-        table.add_slot(name, by_table, f"{difference:.1e}", f"{theirs[name]:.1e}")
+        table.add_row(name, by_table, f"{difference:.1e}", f"{theirs[name]:.1e}")
     Console(width=110).print(table)
     result = {
         "compiled": len(compiled),

@@ -1,6 +1,6 @@
-"""What a million prompts cost to submit: seconds, memory, and bytes of Redis a prompt.
+"""What prompts cost to submit, a million with --full: seconds, memory, and bytes of Redis a prompt.
 
-    python benchmarks/submit.py [--prompts 1000000] [--delays 10000]
+    python benchmarks/submit.py [--toy | --full]
 
 `imagemill submit` of one prompt file, a process as a user starts it (and `imagemill plan` before it), timed
 from its start to its end, against a Redis of its own without workers: .jsonl, .csv, .txt and .parquet in
@@ -33,6 +33,7 @@ import pyarrow
 import redis
 from pyarrow import parquet
 from rich.progress import track
+from sizes import parse_sized
 
 from jobs.ledger.broker import celery_app
 from producer.embedded_redis import EmbeddedRedis
@@ -185,9 +186,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--prompts", type=int, default=1_000_000)
-    parser.add_argument("--delays", type=int, default=10_000)
-    options = parser.parse_args()
+    options = parse_sized(parser, prompts=(1_000, 200_000, 1_000_000), delays=(100, 5_000, 10_000))
     arms = [("jsonl", options.prompts // 10), *((form, options.prompts) for form in FORMATS)]
     results = []
     with tempfile.TemporaryDirectory() as name:

@@ -1,6 +1,6 @@
 """The whole system against the bare engine: what Redis, Celery, PNG, metadata and fsync cost.
 
-    python benchmarks/system.py [--images 240] [--rounds 5]
+    python benchmarks/system.py [--toy | --full]
 
 Three arms in turn, each round: diffusers' own batched pipeline; the bare engine (the worker's, every order
 handed over at once, its pixels thrown away); and the whole system (a Redis of its own, a real worker, images
@@ -25,6 +25,7 @@ from pathlib import Path
 
 import torch
 from rich.progress import track
+from sizes import parse_sized
 
 from jobs.ledger.ledger import Ledger
 from jobs.lifeline import start_tied
@@ -43,17 +44,17 @@ from worker.engine.engine import Engine
 from worker.engine.renderer import Bucket, Pipeline
 from worker.engine.request_queue import Order
 
-SLOTS, STEPS, SIZE, GUIDANCE, SCHEDULER = 16, 20, 64, 7.5, "DDIM"
+SLOTS, SIZE, GUIDANCE, SCHEDULER = 16, 64, 7.5, "DDIM"
 PER_BATCH = SLOTS // 2
 PIPELINE = Pipeline("shapes-random", BUILT_IN["shapes-random"].revision, "fp32")
 
 
 def prompts(images: int) -> list[str]:
-    """Distinct prompts: nobody's text cache helps."""
+    """Distinct prompts: no text cache helps."""
     return [f"a picture of number {n}, drawn in colour" for n in range(images)]
 
 
-def diffusers_arm(pipeline: object, images: int) -> float:
+def diffusers_arm(pipeline: object, images: int, steps: int) -> float:
     """Seconds of diffusers' pipeline in batches of the same size; it gives PIL images."""
     texts, began = prompts(images), time.monotonic()
     for start in range(0, images, PER_BATCH):
@@ -63,19 +64,20 @@ def diffusers_arm(pipeline: object, images: int) -> float:
             part,
             height=SIZE,
             width=SIZE,
-            num_inference_steps=STEPS,
+            num_inference_steps=steps,
             guidance_scale=GUIDANCE,
             generator=generators,
         )
     return time.monotonic() - began
 
 
-def bare_arm(engine: Engine, images: int) -> float:
+def bare_arm(engine: Engine, images: int, steps: int) -> float:
     """Seconds of the worker's own engine, pixels thrown away."""
     arrived = threading.Semaphore(0)
     bucket = Bucket(PIPELINE, SIZE, SIZE, SLOTS)
     orders = [
-        Order(bucket, request, None, lambda _outcome: arrived.release()) for request in requests(images)
+        Order(bucket, request, None, lambda _outcome: arrived.release())
+        for request in requests(images, steps)
     ]
     began = time.monotonic()
     engine.submit(orders)
@@ -84,14 +86,14 @@ def bare_arm(engine: Engine, images: int) -> float:
     return time.monotonic() - began
 
 
-def requests(images: int) -> list[ImageRequest]:
+def requests(images: int, steps: int) -> list[ImageRequest]:
     """The images of the job, for the engine alone."""
     return [
         ImageRequest(
             prompt=text,
             height=SIZE,
             width=SIZE,
-            num_inference_steps=STEPS,
+            num_inference_steps=steps,
             guidance_scale=GUIDANCE,
             scheduler=SCHEDULER,
             seed=n,
@@ -108,7 +110,7 @@ class System:
     def __init__(self, folder: Path, url: str) -> None:
         self._folder, self._url, self._ledger, self._jobs = folder, url, Ledger(url), 0
 
-    def run(self, images: int) -> float:
+    def run(self, images: int, steps: int) -> float:
         """Seconds from a job's first claim until nothing is left of it."""
         self._jobs += 1
         output = self._folder / f"out-{self._jobs}"
@@ -120,7 +122,7 @@ class System:
             "settings": {
                 "height": SIZE,
                 "width": SIZE,
-                "num_inference_steps": STEPS,
+                "num_inference_steps": steps,
                 "guidance_scale": GUIDANCE,
                 "scheduler": SCHEDULER,
             },
@@ -165,9 +167,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--images", type=int, default=240)
-    parser.add_argument("--rounds", type=int, default=5)
-    options = parser.parse_args()
+    options = parse_sized(parser, images=(8, 128, 240), rounds=(1, 3, 5), steps=(3, 20, 20))
     torch.set_num_threads(1)
     pipeline = build()
     pipeline.set_progress_bar_config(disable=True)
@@ -177,15 +177,15 @@ def main() -> None:
     engine.start()
     seconds: dict[str, list[float]] = {"diffusers": [], "bare": [], "system": []}
     with closing(engine), tempfile.TemporaryDirectory() as name, system(Path(name)) as whole:
-        for warm in (lambda: diffusers_arm(pipeline, PER_BATCH), lambda: bare_arm(engine, PER_BATCH)):
-            warm()
-        whole.run(2 * PER_BATCH)
+        diffusers_arm(pipeline, PER_BATCH, options.steps)  # warms up
+        bare_arm(engine, PER_BATCH, options.steps)
+        whole.run(2 * PER_BATCH, options.steps)
         for _ in track(range(options.rounds), "rounds", disable=not sys.stderr.isatty()):
-            seconds["diffusers"].append(diffusers_arm(pipeline, options.images))
-            seconds["bare"].append(bare_arm(engine, options.images))
-            seconds["system"].append(whole.run(options.images))
+            seconds["diffusers"].append(diffusers_arm(pipeline, options.images, options.steps))
+            seconds["bare"].append(bare_arm(engine, options.images, options.steps))
+            seconds["system"].append(whole.run(options.images, options.steps))
     print(
-        f"{options.images} images, {SIZE}x{SIZE}, {STEPS} guided {SCHEDULER} steps, {SLOTS} slots, "
+        f"{options.images} images, {SIZE}x{SIZE}, {options.steps} guided {SCHEDULER} steps, {SLOTS} slots, "
         "one torch thread"
     )
     print(f"{'arm':<12}{'median s':>10}{'images/s':>10}{'min s':>8}{'max s':>8}")
