@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.stand_ins import free_port
+
+from tests.ports import free_port
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 NO_SCRIPTS = {"farm.py", "sizes.py"}
