@@ -1,6 +1,6 @@
-"""Celery over Redis, set so that nothing hangs on a message: each is only a wake-up.
+"""Celery over Redis, configured so that nothing depends on a message: each is only a wake-up.
 
-Source of the settings: measurements with Celery and kombu 5.7 on Redis 7; the reasons stand beside them.
+The settings come from measurements with Celery and kombu 5.7 on Redis 7; comments give the reasons.
 """
 
 from __future__ import annotations
@@ -14,40 +14,40 @@ from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import redis as kombu_redis
 
 from jobs.errors import LedgerError, LedgerUnavailable
-from jobs.ledger.redis_errors import as_ours
+from jobs.ledger.redis_errors import as_ledger_error
 from jobs.ledger.redis_keys import QUEUE
 
 RENDER_TASK = "imagemill.render"
 
 _VISIBILITY_TIMEOUT = 6 * 3600
-"""Seconds; longer than any shard takes, and the same everywhere: a worker with a shorter one would steal
-the live tasks of all others. A stolen or lost wake-up does no harm, the ledger holds the work."""
+"""Seconds; longer than any shard takes, and the same in every worker: one with a shorter timeout would steal
+the running tasks of all others. A stolen or lost wake-up does no harm: the ledger holds the work."""
 
 
 class _Channel(kombu_redis.Channel):  # type: ignore[misc]
-    """Outlives a Redis that goes away.
+    """Survives an outage of Redis.
 
-    kombu 5.7 then may put back or acknowledge a message on a closed connection: an AttributeError, which ends
-    the worker and with it the model it has loaded; or a socket more with every outage.
+    After one, kombu 5.7 may restore or acknowledge a message on a closed connection. That raises an
+    AttributeError, which ends the worker and unloads its model, or leaks a socket with every outage.
     """
 
     do_restore = False
-    """What was not acknowledged when a connection closes need not come back: the ledger holds the work."""
+    """Unacknowledged messages need not come back when a connection closes: the ledger holds the work."""
 
     def basic_ack(self, delivery_tag: str, multiple: bool = False) -> None:
-        """Acknowledges while there is a connection; later the message comes again, in hours."""
+        """Acknowledges if there is a connection; otherwise the message comes again in hours."""
         if not self.closed:
             super().basic_ack(delivery_tag, multiple)
 
 
 class Transport(kombu_redis.Transport):  # type: ignore[misc]
-    """kombu's, with our channel."""
+    """kombu's Redis transport with the channel above."""
 
     Channel = _Channel
 
 
 def celery_app(url: str) -> Celery:
-    """The Celery application of producers, workers and Flower. Connects lazily."""
+    """The Celery application of producers, workers and Flower. Connects on first use."""
     # kombu looks a transport up by the scheme of its URL.
     TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "jobs.ledger.broker:Transport"))
     app = Celery("imagemill", broker=url)
@@ -77,23 +77,22 @@ def celery_app(url: str) -> Celery:
             "socket_connect_timeout": 5,
             "socket_keepalive": True,
             "health_check_interval": 25,
-            # Who sends a wake-up does not wait for a Redis that is away. A worker's own connection is tried
-            # again by Celery (broker_connection_max_retries).
+            # A sender of wake-ups does not wait for a Redis that is away. Celery itself retries a worker's
+            # connection (broker_connection_max_retries).
             "max_retries": 0,
         },
     )
     if url.startswith("rediss://"):
-        # kombu's own default takes any certificate. What the URL says (?ssl_cert_reqs=…, ssl_ca_certs=…)
-        # comes before this.
+        # kombu's default accepts any certificate. The URL (?ssl_cert_reqs=…, ssl_ca_certs=…) overrides this.
         app.conf.broker_use_ssl = {"ssl_cert_reqs": ssl.CERT_REQUIRED}
     return app
 
 
 def wake(app: Celery, count: int) -> None:
-    """Sends `count` wake-ups; each lets one free task slot look into the ledger.
+    """Sends `count` wake-ups; each makes one free task slot look into the ledger.
 
-    Raises LedgerUnavailable when Redis is away or full, LedgerError when it refuses us; an idle worker's
-    top-up makes good for it.
+    Raises LedgerUnavailable if Redis is away or full, LedgerError if it refuses the message. Idle workers
+    send missing wake-ups later.
     """
     try:
         with app.producer_or_acquire() as producer:
@@ -104,10 +103,10 @@ def wake(app: Celery, count: int) -> None:
 
 
 def _not_sent(error: Exception) -> LedgerError:
-    """kombu wraps what redis-py raised, and says "connection" of a wrong password too."""
+    """kombu wraps redis-py's error, and calls even a wrong password a connection error."""
     cause = error.__cause__ if isinstance(error, OperationalError) and error.__cause__ is not None else error
     if isinstance(cause, redis.exceptions.RedisError):
-        ours = as_ours(cause)
+        ours = as_ledger_error(cause)
     else:
         ours = LedgerUnavailable(f"Redis does not answer ({cause}): is it started?")
     return type(ours)(f"the wake-ups were not sent: {ours}")

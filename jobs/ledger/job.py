@@ -1,4 +1,4 @@
-"""What the ledger tells of a job: what it is, how far it was submitted, who renders what, how it stands."""
+"""What the ledger knows about a job: its settings, its submission, the claims on it, and its status."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any, Literal
 from jobs.output.stored_shard import LayoutName
 
 LeaseState = Literal["held", "lost", "ending"]
-"""What a renewal says: still ours, another attempt's by now, or ours while the job ends early."""
+"""The answer to a renewal. lost: another attempt has the lease; ending: it is held, its job ends early."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobSpec:
-    """What a worker must know of a job beside its shards; fixed when the job is made."""
+    """What a worker must know about a job besides its shards; fixed when the job is created."""
 
     manifest: Mapping[str, Any]
-    """The manifest as it was read, with resolved paths, without its prompts: those are in the shards."""
+    """The manifest with absolute paths and without its prompts, which are in the shards."""
     base: Mapping[str, Any]
     """An ImageRequest with the job's own settings, as a mapping; its prompt is empty and its seed 0."""
     name: str
@@ -30,16 +30,16 @@ class JobSpec:
     revision: str
     precision: str
     column_names: Sequence[str]
-    """Every user column of the manifest: all slots of a dataset have the same keys."""
+    """Every user column of the manifest: all records of a dataset have the same keys."""
     shard_size: int
     priority: int
     max_failures: int | None
     retention: int
     """Seconds that the finished job stays in Redis."""
     mode: Literal["exact", "fast"] = "exact"
-    """exact: an image's bytes follow from its request; fast: they may differ in a bit, for a faster end."""
+    """exact: an image's bytes follow from its request. fast: they may differ in a bit, and it ends sooner."""
     layout: LayoutName = "files"
-    """How its shards lie in the output: `jobs.output`."""
+    """How its shards are stored in the output: `jobs.output`."""
     narrowed: str = ""
     """How the submission was narrowed: "--limit 10", or nothing."""
 
@@ -49,7 +49,7 @@ class JobSpec:
 
     @property
     def pipeline(self) -> str:
-        """What must be loaded for the job: model, revision and precision, as one key."""
+        """Model, revision and precision as one key: what a worker must have loaded."""
         return json.dumps([self.model, self.revision, self.precision])
 
 
@@ -68,7 +68,7 @@ class SlotsKey:
 
     @property
     def kind(self) -> str:
-        """What bytes depend on beside slots and versions."""
+        """What an image's bytes depend on besides its request, the number of slots and the versions."""
         return f"{self.device} in {self.precision}"
 
     @property
@@ -78,22 +78,22 @@ class SlotsKey:
 
     @property
     def remembered(self) -> str:
-        """What a measurement is remembered under."""
+        """The field under which a measurement is remembered."""
         return json.dumps([self.device, self.precision, self.revision, self.height, self.width])
 
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """How far the submission of a job has come; what `add` needs to go on with it."""
+    """How far the submission of a job has come; what `add` needs to continue it."""
 
     incarnation: str
     state: str
     cursor: int
-    """Lines of the expanded manifest taken so far."""
+    """How many lines of the expanded manifest are in the ledger."""
     images: int
     shards: int
     first_shard: int
-    """The number of its first shard; -1 as long as there is none."""
+    """The number of its first shard; -1 if there is none yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +118,11 @@ class Claim:
     attempt: str
     blob: bytes
     suspects: frozenset[int] = frozenset()
-    """Images of the job, by index, that are rendered alone: a worker died with them, or may have."""
+    """Images, by index in the job, that are rendered alone because a worker may have died of them."""
     all_suspect: bool = False
-    """Whether all of the shard's are; of a finishing, whether workers died of it."""
+    """Whether all images of the shard are suspects; for a finishing, whether workers died of it."""
     condemned: frozenset[int] = frozenset()
-    """Images of the job that are not rendered again: workers died of them alone."""
+    """Images, by index in the job, that are not rendered again: workers died of them alone."""
 
     @property
     def fence(self) -> Fence:
@@ -132,15 +132,15 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobStatus:
-    """A job as Redis holds it. Times are seconds since 1970, 0.0 when not yet."""
+    """A job as Redis holds it. Times are seconds since 1970, 0.0 for what has not happened yet."""
 
     job_id: str
     state: Literal["open", "sealed", "finishing", "finished"]
     """open: still being submitted; sealed: all shards are stored; finishing: nothing is left to render."""
     outcome: str
-    """complete, failures, cancelled or stopped; empty until nothing is left to render."""
+    """complete, failures, cancelled or stopped; empty while something is left to render."""
     ending: str
-    """cancelled or stopped while a job ends early, else empty."""
+    """cancelled or stopped if the job ends early, else empty."""
     reason: str
     paused: bool
     priority: int
@@ -150,7 +150,7 @@ class JobStatus:
     done: int
     failed: int
     flagged: int
-    """Done and kept, but doubted: one flat colour."""
+    """Done and kept, but doubted: the picture is one flat colour."""
     shards: int
     shards_ready: int
     shards_leased: int
@@ -163,26 +163,26 @@ class JobStatus:
     output: str
     model: str
     held: int
-    """Images of the manifest that the output held already, so that they are not in the job."""
+    """Images of the manifest that the output held before, so that they are not in the job."""
     refusals: Mapping[str, str]
-    """Workers that do not take the job, and why."""
+    """Worker -> why it does not take the job."""
     workers: Sequence[str]
-    """Workers that hold a shard of it now."""
+    """Workers that hold one of its shards now."""
     notices: Mapping[str, str]
-    """What those workers wait for, when they do: a full disk."""
+    """Worker -> what it waits for, such as room on a full disk."""
     broken: Mapping[int, str]
-    """Shards that cannot be read, and why; their images are left."""
+    """Shard that cannot be read -> why; its images count as left."""
 
     @property
     def eta_seconds(self) -> float | None:
-        """Seconds until the last image at the present rate; None when there is none to tell from."""
+        """Seconds until the last image at the present rate; None if there is no rate yet."""
         if self.state == "finished" or self.images_per_second <= 0:
             return None
         return self.left / self.images_per_second
 
 
 class Bits:
-    """One bit for each image of a job, by its index; `bytes` of it are as Redis' SETBIT leaves them."""
+    """One bit for each image of a job, by its index; `bytes(bits)` has the order of Redis' SETBIT."""
 
     def __init__(self, bits: bytes = b"") -> None:
         self._bits = bytearray(bits)
@@ -194,7 +194,7 @@ class Bits:
         return bytes(self._bits)
 
     def turn(self, index: int) -> bool:
-        """Sets the bit; whether it was 0."""
+        """Sets the bit; returns whether it was 0."""
         if self[index]:
             return False
         if index // 8 >= len(self._bits):
@@ -203,34 +203,34 @@ class Bits:
         return True
 
     def count(self) -> int:
-        """How many are 1."""
+        """How many bits are 1."""
         return int.from_bytes(self._bits).bit_count()
 
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """Shards that were stored for a job that does not hold them yet (`Ledger.stage`)."""
+    """Shards that are stored for a job but are not yet part of it (`Ledger.stage`)."""
 
     word: str
-    """What stands in place of the job's id in their key."""
+    """The random word that their key has in place of the job's id."""
     shards: int
     first_waiting: int
-    """The number of the first that is to be rendered."""
+    """The number of the first shard that is to be rendered."""
     waiting: int
-    """How many are; their numbers follow one another."""
+    """How many are to be rendered; their numbers are consecutive."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recovery:
-    """A job that Redis lost, as its output tells of it."""
+    """A job that Redis lost, as its output shows it."""
 
     staged: Staged
-    """All its shards; their word will be its incarnation."""
+    """All its shards; their word becomes its incarnation."""
     total: int
     held: int
     done: Bits
     """Images that the output holds."""
     flagged: Bits
-    """Those of them that are doubted."""
+    """Those of `done` that are doubted."""
     failures: Mapping[int, Mapping[str, Any]]
-    """As `LedgerView.failures` tells them."""
+    """As `LedgerView.failures` returns them."""

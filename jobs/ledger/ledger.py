@@ -1,4 +1,4 @@
-"""The job's exact state in Redis, and all that changes it: what is to be rendered, by whom, and what is done.
+"""The calls that change a job's state in Redis: what is to be rendered, by which worker, and what is done.
 
 The ledger is the truth about work. Every change of more than one key is one Lua script
 (`jobs.ledger.scripts`), fenced by the job's incarnation and by the attempt that a claim gave; time is Redis'
@@ -17,40 +17,40 @@ from jobs.ledger import redis_keys
 from jobs.ledger.job import Bits, Claim, JobSpec, LeaseState, Recovery, SlotsKey, Staged
 from jobs.ledger.ledger_view import LedgerView
 from jobs.ledger.lua_functions import lua_functions
-from jobs.ledger.redis_errors import redis_errors_as_ours
+from jobs.ledger.redis_errors import as_ledger_errors
 from jobs.ledger.scripts import Marks, NewJob, NewShard, Renewal, Scripts, failures_as_json
 
 STAGED = 600
-"""Seconds that staged shards wait for the next of them, or to be taken."""
+"""Seconds until staged shards expire, counted again from each that is added."""
 REFUSAL = 300
-"""Seconds that a worker's refusal of a job holds: a hiccup of a network must not halt a job for good."""
+"""Seconds that a worker's refusal of a job holds: a brief network failure must not stop a job for good."""
 RATE_WINDOW = 600.0
-"""Seconds of rendering: one shard alone may have met a busy machine."""
+"""Seconds of rendering that a speed is measured over: during one shard the machine may be busy."""
 RATE_TTL = 30 * 86400
-"""Seconds after the last shard that speeds are known."""
+"""Seconds that speeds are kept after the last shard."""
 WORKER_TTL = 60
-"""Seconds after its last heartbeat that a worker is still listed."""
+"""Seconds that a worker is listed after its last heartbeat."""
 
 
 class Ledger(LedgerView):
-    """What changes the ledger: the calls of producers and workers. Reading it is `LedgerView`'s."""
+    """The calls of producers and workers that change the ledger. `LedgerView` has those that read it."""
 
     def __init__(self, url: str, *, timeout: float = 10.0) -> None:
-        """Connects lazily. `url`: redis:// or rediss://; `timeout`: seconds a call may take."""
+        """Connects on the first call. `url`: redis:// or rediss://; `timeout`: seconds a call may take."""
         super().__init__(url, timeout=timeout)
         self._scripts: Scripts = lua_functions(Scripts, self.client)
 
     def ping(self) -> None:
-        """Returns when Redis answers, takes us and has room; raises what is wrong otherwise."""
-        with redis_errors_as_ours():
+        """Returns if Redis answers, lets us write and has room; raises LedgerError otherwise."""
+        with as_ledger_errors():
             self.client.lpushx(redis_keys.NOTHING, "")
 
     # Submitting.
 
     def create(self, spec: JobSpec, digest: str, least_number: int) -> tuple[str, bool]:
-        """Makes a job, or finds the unfinished one of the same output and digest.
+        """Creates a job, or finds the unfinished one of the same output and digest.
 
-        Returns (job_id, created). Raises JobError when another job owns the output.
+        Returns (job_id, created). Raises JobError if another job owns the output.
         """
         answer, raw_id = self._scripts.create(
             new=NewJob.of(spec, digest), incarnation=secrets.token_hex(8), least_number=least_number
@@ -79,10 +79,10 @@ class Ledger(LedgerView):
         held: int = 0,
         seal: bool,
     ) -> None:
-        """Stores shards (number, images, blob) and moves the manifest's cursor; `seal`: these were the last.
+        """Stores shards (number, images, blob) and moves the manifest's cursor; `seal`: they are the last.
 
-        `held` of the lines between the cursors are in the output already and in no shard.
-        Raises JobError when the job ended meanwhile, Overtaken when somebody else is submitting it too.
+        `held` of the lines between the cursors are in the output already, so that no shard has them.
+        Raises JobError if the job has ended, Overtaken if another process submits it too.
         """
         answer = self._scripts.add(
             job_id=job_id,
@@ -103,18 +103,18 @@ class Ledger(LedgerView):
             raise (Overtaken if answer in {"closed", "moved"} else JobError)(f"{job_id}: {why}")
 
     def stage(self, word: str, shards: Sequence[tuple[int, bytes]]) -> None:
-        """Stores shards (number, blob) under a random word until `recover` or `retry` takes them; else they
-        expire."""
-        with redis_errors_as_ours():
+        """Stores shards (number, blob) under a random word for `recover` or `retry`; they expire if neither
+        takes them."""
+        with as_ledger_errors():
             pipe = self.client.pipeline()
             pipe.hset(redis_keys.job(word, "shards"), mapping=dict(shards))
             pipe.expire(redis_keys.job(word, "shards"), STAGED)
             pipe.execute()
 
     def recover(self, job_id: str, spec: JobSpec, digest: str, recovery: Recovery) -> None:
-        """Puts back a job that Redis lost, sealed, as its next run; all of it or nothing.
+        """Puts back a job that Redis lost, sealed, as its next run, in one step.
 
-        Raises JobError when Redis holds the job, another owns the output, or what was staged is gone.
+        Raises JobError if Redis holds the job, another owns the output, or the staged shards have expired.
         """
         answer = self._scripts.recover(
             job_id=job_id,
@@ -128,8 +128,8 @@ class Ledger(LedgerView):
         ).decode()
         if answer != "recovered":
             why = {
-                "known": f"this Redis holds it: `imagemill status {job_id}` tells how it stands",
-                "expired": "what was stored of it has expired: run the same command again",
+                "known": f"this Redis holds it: `imagemill status {job_id}` shows it",
+                "expired": "its stored shards have expired: run the same command again",
             }
             raise JobError(f"{job_id}: {why.get(answer, f'its output is {answer}')}")
 
@@ -138,10 +138,10 @@ class Ledger(LedgerView):
     def claim(
         self, worker: str, *, lease: float, loaded: str, idle: float, load_time: float, models: Sequence[str]
     ) -> Claim | None:
-        """Leases the next shard, or the finishing of a job; None when there is nothing for this worker now.
+        """Leases the next shard, or the finishing of a job; None if there is nothing for this worker now.
 
-        Seconds: `lease`, `idle` (since this worker last had work of its loaded pipeline), `load_time`.
-        `loaded` is a `JobSpec.pipeline`, "" for none; `models` empty means any.
+        In seconds: `lease`, `idle` (since this worker last had work for its loaded pipeline) and
+        `load_time`. `loaded` is a `JobSpec.pipeline`, "" for none. An empty `models` means any.
         """
         answer = self._scripts.claim(
             worker=worker,
@@ -169,9 +169,10 @@ class Ledger(LedgerView):
         )
 
     def renew(self, claims: Mapping[Claim, Sequence[int]], lease: float) -> list[LeaseState]:
-        """Renews leases; for each: held, lost, or ending (the job was cancelled or stopped).
+        """Renews leases; returns the state of each.
 
-        With each claim, by index in the job, the images that a death of its worker would cost now.
+        `claims`: claim -> the images, by index in the job, that its worker has in its slots or has not
+        written yet.
         """
         if not claims:
             return []
@@ -180,9 +181,9 @@ class Ledger(LedgerView):
         return [cast(LeaseState, state.decode()) for state in states]
 
     def begin_alone(self, claim: Claim, index: int) -> None:
-        """Says that an image has its worker's slots to itself: it is charged when the lease runs out now.
+        """Notes that an image has its worker's slots to itself: it is to blame if the lease runs out now.
 
-        Raises LeaseLost when another attempt holds the shard.
+        Raises LeaseLost if another attempt holds the shard.
         """
         _unless_lost(claim, self._scripts.alone(fence=claim.fence, image=index))
 
@@ -193,10 +194,10 @@ class Ledger(LedgerView):
         failed: Mapping[int, Mapping[str, Any]],
         flagged: Collection[int] = (),
     ) -> int:
-        """Sets the done bits of `done` and keeps the failures; returns how many bits were new.
+        """Records images while their shard is being rendered; returns how many were not done before.
 
         All are indices in the job; `flagged` are those of `done` that are kept but doubted.
-        Raises LeaseLost when the attempt no longer holds the shard.
+        Raises LeaseLost if another attempt holds the shard.
         """
         marks = Marks.of(done, flagged, failed)
         return _unless_lost(claim, self._scripts.record(fence=claim.fence, marks=marks))
@@ -208,30 +209,30 @@ class Ledger(LedgerView):
         failed: Mapping[int, Mapping[str, Any]],
         flagged: Collection[int] = (),
     ) -> int:
-        """Ends a shard that is committed on disk; takes all its indices again. As `record` otherwise."""
+        """Ends a shard that is committed on disk. Takes all its images again; otherwise as `record`."""
         marks = Marks.of(done, flagged, failed)
         return _unless_lost(claim, self._scripts.complete(fence=claim.fence, marks=marks))
 
     def release(self, claim: Claim) -> None:
-        """Gives a claim back unfinished; nothing happens when it was lost."""
+        """Gives a claim back unfinished; changes nothing if another attempt has it."""
         self._scripts.release(fence=claim.fence)
 
     def refuse(self, claim: Claim, worker: str, reason: str) -> None:
-        """Gives a claim back and says why this worker takes no shard of the job for `REFUSAL` seconds."""
+        """Gives a claim back and notes why this worker takes no shard of the job for `REFUSAL` seconds."""
         self._scripts.refuse(fence=claim.fence, worker=worker, reason=reason, refusal_ms=REFUSAL * 1000)
 
     def set_aside(self, claim: Claim, reason: str) -> None:
-        """Takes a shard that nobody can read out of its job, which ends without its images."""
+        """Takes a shard that cannot be read out of its job, which ends without these images."""
         self._scripts.set_aside(fence=claim.fence, reason=reason)
 
     def settle_slots(
         self, claim: Claim, size: SlotsKey, *, slots: int = 0, measured: bool = True, mixed: bool = False
     ) -> int:
-        """The slots that the job's pictures of this kind are rendered with; the first answer holds for all.
+        """The number of slots for the job's pictures of this kind; the first answer holds for all workers.
 
-        slots 0 only looks: 0 is returned when nobody has measured, for this job or another. A number that was
-        not `measured` but asked for is not remembered for other jobs. Raises OtherHardware when the job was
-        begun on another kind of device and `mixed` does not allow for that.
+        `slots` is a proposal; 0 only looks, and returns 0 if no worker has measured for this job or another.
+        A proposal that was not `measured`, but configured, is not remembered for other jobs. Raises
+        OtherHardware if the job began on another kind of device, unless `mixed` allows it.
         """
         answer = self._scripts.settle_slots(
             fence=claim.fence,
@@ -243,24 +244,24 @@ class Ledger(LedgerView):
         )
         if isinstance(answer, bytes):
             raise OtherHardware(
-                f"{claim.job_id} was begun on {answer.decode()}, this worker is {size.kind}: their pictures "
+                f"{claim.job_id} began on {answer.decode()}, this worker is {size.kind}: their pictures "
                 "differ in their bytes. Start it with --mixed-hardware if that does not matter"
             )
         return _unless_lost(claim, answer)
 
     def cap_slots(self, claim: Claim, size: SlotsKey, slots: int) -> None:
-        """Says that the device has no memory for more slots than these; holds for this job alone."""
+        """Lowers the number of slots because the device has no memory for more; holds for this job alone."""
         _unless_lost(
             claim,
             self._scripts.cap_slots(fence=claim.fence, kind=size.kind, size=size.of_picture, slots=slots),
         )
 
     def add_work(self, size: SlotsKey, row_evaluations: int, seconds: float) -> None:
-        """Adds to what is known of a device's speed; what came before counts for `RATE_WINDOW` at most.
+        """Adds to a device's measured speed, in which earlier work counts for at most `RATE_WINDOW`.
 
-        Of two workers that tell at once one may go unheard: the next shard tells again.
+        If two workers add at once, one of the two may be lost: the next shard adds again.
         """
-        with redis_errors_as_ours():
+        with as_ledger_errors():
             known = self.client.hget(redis_keys.RATES, size.remembered)
             slots, spent = (0, 0.0) if known is None else json.loads(known)
             kept = min(1.0, RATE_WINDOW / spent) if spent > 0 else 0.0
@@ -271,7 +272,7 @@ class Ledger(LedgerView):
             pipe.execute()
 
     def finish(self, claim: Claim) -> None:
-        """Ends the job, with one finish event. Raises LeaseLost when another attempt finishes it."""
+        """Ends the job, with one finish event. Raises LeaseLost if another attempt finishes it."""
         if self._scripts.finish(fence=claim.fence) < 0:
             raise LeaseLost(f"{claim.job_id}: another worker is finishing it")
 
@@ -284,15 +285,15 @@ class Ledger(LedgerView):
         return self._scripts.waiting(worker=worker, models=models)
 
     def queued(self) -> int:
-        """Wake-ups in Celery's queue that no worker has taken yet."""
-        with redis_errors_as_ours():
+        """How many wake-ups in Celery's queue no worker has taken yet."""
+        with as_ledger_errors():
             return cast(int, self.client.llen(redis_keys.QUEUE))
 
     # Workers.
 
     def heartbeat(self, worker: str, facts: Mapping[str, str | int | float]) -> None:
-        """Says that a worker lives and what it does; forgotten after `WORKER_TTL` seconds."""
-        with redis_errors_as_ours():
+        """Notes that a worker is alive, and facts about it; both expire after `WORKER_TTL` seconds."""
+        with as_ledger_errors():
             seconds, micros = self.client.time()
             now = seconds + micros / 1e6
             pipe = self.client.pipeline()
@@ -303,21 +304,21 @@ class Ledger(LedgerView):
             pipe.execute()
 
     def forget_worker(self, worker: str) -> None:
-        """Takes a worker that ended cleanly off the list."""
-        with redis_errors_as_ours():
+        """Removes a worker that ended cleanly from the list."""
+        with as_ledger_errors():
             self.client.zrem(redis_keys.WORKERS, worker)
             self.client.delete(redis_keys.worker(worker))
 
     def forget_refusals(self, worker: str) -> None:
-        """Takes back what a worker refused: a restarted one may hold another model."""
-        with redis_errors_as_ours():
+        """Removes a worker's refusals: after a restart it may hold another model."""
+        with as_ledger_errors():
             for job_id in self.client.zrange(redis_keys.ACTIVE, 0, -1):
                 self.client.hdel(redis_keys.job(job_id.decode(), "refusals"), worker)
 
     # Steering.
 
     def control(self, job_id: str, action: Literal["pause", "resume", "cancel"], reason: str = "") -> None:
-        """Pauses, resumes or cancels; acts at the next claim. Raises JobError when the state forbids it."""
+        """Pauses, resumes or cancels from the next claim on. Raises JobError if the state forbids it."""
         answer = self._scripts.control(job_id=job_id, action=action, reason=reason).decode()
         if answer == "gone":
             raise self._no_such(job_id)
@@ -325,9 +326,9 @@ class Ledger(LedgerView):
             raise JobError(f"{job_id} is {answer} already: there is nothing to {action}")
 
     def retry(self, job_id: str, incarnation: str, run: int, done: Bits, staged: Staged) -> None:
-        """Opens a finished job's next run: what was staged is to be rendered, and all else is `done`.
+        """Opens a finished job's next run: the staged shards are to be rendered, everything else is `done`.
 
-        Its failures are forgotten. Raises JobError when it is not finished, or in another run by now.
+        Its failures are forgotten. Raises JobError if it is not finished, or is in another run by now.
         """
         answer = self._scripts.retry(
             job_id=job_id, incarnation=incarnation, run=run, done=bytes(done), staged=staged
@@ -336,13 +337,13 @@ class Ledger(LedgerView):
             why = {
                 "gone": "Redis no longer holds it",
                 "moved": "it is not finished, or was sent back already",
-                "expired": "what was to be sent back has expired: run the same command again",
+                "expired": "the shards to send back have expired: run the same command again",
             }
             raise JobError(f"{job_id}: {why.get(answer, f'its output is {answer}')}")
 
 
 def _unless_lost(claim: Claim, answer: int) -> int:
-    """A fenced script's answer. Raises LeaseLost for a lease that is another attempt's."""
+    """A fenced script's answer. Raises LeaseLost if another attempt holds the lease."""
     if answer < 0:
         raise LeaseLost(f"{claim.job_id}: another attempt holds shard {claim.shard} now")
     return answer

@@ -1,4 +1,4 @@
-"""The ledger as it is read: which jobs there are, how they stand, what they hold, and who works."""
+"""The calls that read the ledger: which jobs there are, their status and contents, and the workers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jobs.errors import JobError, LedgerError
 from jobs.ledger import redis_keys
 from jobs.ledger.job import Bits, JobSpec, JobStatus, SlotsKey, Submission
 from jobs.ledger.redis_client import redis_client
-from jobs.ledger.redis_errors import redis_errors_as_ours
+from jobs.ledger.redis_errors import as_ledger_errors
 
 _COUNTS = ("priority", "run", "total", "left", "done", "failed", "shards", "held", "flagged")
 _TIMES = ("created", "started", "ended", "finished")
@@ -19,16 +19,16 @@ _BLOBS = 16
 
 
 class LedgerView:
-    """What may be asked of the ledger; one object a process, safe to share between threads.
+    """The calls that read the ledger. One object per process is enough: threads may share it.
 
-    Every call raises LedgerUnavailable when Redis is away or full, LedgerError when it refuses us.
+    Every call raises LedgerUnavailable if Redis is away or full, LedgerError if it refuses the call.
     """
 
     client: Any
-    """The Redis client itself, for what no method asks; its errors are redis-py's own."""
+    """The Redis client itself, for what no method reads; its errors are redis-py's own."""
 
     def __init__(self, url: str, *, timeout: float = 10.0) -> None:
-        """Connects lazily. `url`: redis:// or rediss://; `timeout`: seconds a call may take."""
+        """Connects on the first call. `url`: redis:// or rediss://; `timeout`: seconds a call may take."""
         try:
             # One retry: a server that was restarted has closed our idle connections.
             self.client = redis_client(url, retries=1, timeout=timeout)
@@ -38,8 +38,8 @@ class LedgerView:
             ) from None
 
     def job_ids(self) -> list[str]:
-        """Every job Redis holds, oldest first; takes those whose retention is over off the list."""
-        with redis_errors_as_ours():
+        """Every job that Redis holds, oldest first; removes those whose retention is over from the list."""
+        with as_ledger_errors():
             ids = [job_id.decode() for job_id in self.client.zrange(redis_keys.JOBS, 0, -1)]
             gone = [job_id for job_id in ids if not self.client.exists(redis_keys.job(job_id))]
             if gone:
@@ -47,8 +47,8 @@ class LedgerView:
         return [job_id for job_id in ids if job_id not in gone]
 
     def status(self, job_id: str) -> JobStatus:
-        """The job as it stands. Raises JobError when Redis holds none of that id."""
-        with redis_errors_as_ours():
+        """The job's status. Raises JobError if Redis holds no job of that id."""
+        with as_ledger_errors():
             pipe = self.client.pipeline()
             pipe.hgetall(redis_keys.job(job_id))
             pipe.llen(redis_keys.job(job_id, "ready"))
@@ -84,8 +84,8 @@ class LedgerView:
         )
 
     def spec(self, job_id: str) -> JobSpec:
-        """What a worker must know of the job. Raises JobError when there is none."""
-        with redis_errors_as_ours():
+        """What a worker must know about the job. Raises JobError if there is no such job."""
+        with as_ledger_errors():
             spec = self.client.get(redis_keys.job(job_id, "spec"))
         if spec is None:
             raise self._no_such(job_id)
@@ -93,8 +93,8 @@ class LedgerView:
             return JobSpec(**json.loads(spec))
         except (ValueError, TypeError) as error:
             raise LedgerError(
-                f"{job_id}: its settings in Redis are not as this imagemill writes them ({error}): run one "
-                "version for producers and workers, and submit again with it"
+                f"{job_id}: its settings in Redis are not as this imagemill writes them ({error}): run the "
+                "same version for producers and workers, and submit again with it"
             ) from None
 
     def submission(self, job_id: str) -> Submission:
@@ -104,13 +104,13 @@ class LedgerView:
         return Submission(incarnation, state, int(cursor), int(images), int(shards), int(first_shard))
 
     def writer(self, output: str) -> str | None:
-        """The unfinished job that writes to an output folder."""
-        with redis_errors_as_ours():
+        """The unfinished job that writes to an output folder, if there is one."""
+        with as_ledger_errors():
             job_id = self.client.get(redis_keys.output(output))
         return None if job_id is None else cast(bytes, job_id).decode()
 
     def refuse_while_written(self, output: str, then: str) -> None:
-        """Raises JobError while a job writes to an output folder; `then` is what to do after it."""
+        """Raises JobError while a job writes to an output folder; `then` says what to do afterwards."""
         job_id = self.writer(output)
         if job_id is not None:
             raise JobError(
@@ -119,41 +119,41 @@ class LedgerView:
             )
 
     def first_shard(self, job_id: str) -> int:
-        """The job's lowest shard number, -1 as long as there is none; those below are of earlier jobs."""
+        """The job's lowest shard number, -1 if there is none yet; those below belong to earlier jobs."""
         return int(self._fields(job_id, ("first_shard",))[0])
 
     def incarnation(self, job_id: str) -> str:
-        """The random word that tells this job from one of the same id before Redis was wiped."""
+        """The random word that distinguishes this job from one of the same id before Redis was wiped."""
         return self._fields(job_id, ("incarnation",))[0]
 
     def failures(self, job_id: str) -> dict[int, dict[str, Any]]:
-        """The job's failures: index in the job -> shard, position, image_id, reason."""
-        with redis_errors_as_ours():
+        """The job's failures: index in the job -> shard, position, image_id and reason."""
+        with as_ledger_errors():
             raw = self.client.hgetall(redis_keys.job(job_id, "failures"))
         failures = {int(index): json.loads(failure) for index, failure in raw.items()}
         return dict(sorted(failures.items()))
 
     def done_bits(self, job_id: str) -> Bits:
-        """Which images are done."""
-        with redis_errors_as_ours():
+        """The job's done bits."""
+        with as_ledger_errors():
             return Bits(self.client.get(redis_keys.job(job_id, "done")) or b"")
 
     def shard_blobs(self, job_id: str) -> Iterator[bytes]:
         """Every shard's blob, one by one, in the order of their numbers."""
         shards = redis_keys.job(job_id, "shards")
-        with redis_errors_as_ours():
+        with as_ledger_errors():
             numbers = sorted(self.client.hkeys(shards), key=int)
             for start in range(0, len(numbers), _BLOBS):
                 yield from self.client.hmget(shards, numbers[start : start + _BLOBS])
 
     def workers_of(self, job_id: str) -> list[str]:
         """Every worker that claimed a shard of the job."""
-        with redis_errors_as_ours():
+        with as_ledger_errors():
             return sorted(name.decode() for name in self.client.smembers(redis_keys.job(job_id, "workers")))
 
     def workers(self) -> dict[str, dict[str, str]]:
-        """Every worker with a heartbeat, by name, with the facts it gave."""
-        with redis_errors_as_ours():
+        """Every worker with a heartbeat: name -> the facts it gave."""
+        with as_ledger_errors():
             names = sorted(name.decode() for name in self.client.zrange(redis_keys.WORKERS, 0, -1))
             found = {name: self.client.hgetall(redis_keys.worker(name)) for name in names}
         return {
@@ -161,22 +161,22 @@ class LedgerView:
         }
 
     def rates(self) -> dict[SlotsKey, float]:
-        """Slot evaluations a second that a device with full slots was seen to do, by model and size.
+        """Slot evaluations per second, as measured on devices with full slots, by model and size.
 
-        That is the engine's whole time: texts, decoding and waiting for writers too, but no loading.
+        They cover the engine's whole time: texts, decoding and waiting for writers, but not loading.
         """
-        with redis_errors_as_ours():
+        with as_ledger_errors():
             raw = self.client.hgetall(redis_keys.RATES)
         works = {SlotsKey(*json.loads(size)): json.loads(work) for size, work in raw.items()}
         return {size: slots / seconds for size, (slots, seconds) in works.items() if seconds > 0}
 
     def _notices(self, workers: Sequence[str]) -> dict[str, str]:
-        with redis_errors_as_ours():
+        with as_ledger_errors():
             said = {name: self.client.hget(redis_keys.worker(name), "notice") for name in workers}
         return {name: notice.decode() for name, notice in said.items() if notice}
 
     def _fields(self, job_id: str, names: Sequence[str]) -> list[str]:
-        with redis_errors_as_ours():
+        with as_ledger_errors():
             values = cast(Any, self.client.hmget(redis_keys.job(job_id), list(names)))
         if None in values:
             raise self._no_such(job_id)
@@ -194,7 +194,7 @@ def _standing(refusals: Mapping[bytes, bytes], now: float) -> dict[str, str]:
 
 
 def _rate(job: Mapping[str, str], now: float) -> float:
-    """Images a second over the last half minute while a run goes on, over the whole run once it finished."""
+    """Images per second: of the last half minute while a run lasts, of the whole run once it has finished."""
     if job["state"] == "finished":
         taken = (int(job["last_image"]) - int(job["started"])) / 1000
         return int(job["done"]) / taken if taken > 0 and job["started"] != "0" and job["run"] == "1" else 0.0

@@ -24,7 +24,7 @@ from types import SimpleNamespace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from jobs.ledger import redis_keys
-from jobs.ledger.redis_errors import redis_errors_as_ours
+from jobs.ledger.redis_errors import as_ledger_errors
 
 
 def lua_functions(declared: type, client: Any) -> Any:
@@ -48,7 +48,7 @@ def _lua_function(declared: Callable[..., Any], before: str, client: Any) -> Cal
         argv: list[str | int | bytes] = []
         for name in parameters:
             _append(argv, arguments[name])
-        with redis_errors_as_ours():
+        with as_ledger_errors():
             return script(args=argv)
 
     return run

@@ -1,4 +1,4 @@
-"""A client of Redis that fails at once, so that whoever waits, waits where a person sees it."""
+"""A Redis client that fails at once, so that a command that waits can say so."""
 
 from __future__ import annotations
 

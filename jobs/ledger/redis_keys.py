@@ -1,9 +1,9 @@
-"""Every Redis key of imagemill: its name, type, writer, reader and lifetime. The one place that builds them.
+"""Every Redis key of imagemill: its name, type, writer, reader and lifetime. Keys are built only here.
 
 `jobs.ledger.scripts` gives the names in capitals to the Lua scripts.
 
 key                       type    written by               read by         lifetime
-imagemill:numbers         hash    create, recover          create          none: numbers never start again
+imagemill:numbers         hash    create, recover          create          none: numbers are never used again
 imagemill:jobs            zset    create; pruned by list   status, list    none: one entry a retained job
 imagemill:active          zset    create, retry, finish    claim, status   none: one entry an unfinished job
 imagemill:leases          zset    claim, renew, reap …     reap            none: one entry a claimed shard
@@ -17,7 +17,7 @@ imagemill:rates           hash    add_work                 rates           30 da
 imagemill:job:ID          hash    every script             every script    retention after it finished
 imagemill:job:ID:spec     string  create                   claim           retention after it finished
 imagemill:job:ID:shards   hash    add, retry               claim, retry    retention after it finished
-imagemill:job:ID:ready    list    add, retry, what returns claim           gone when empty, else with the job
+imagemill:job:ID:ready    list    add, retry, put_back     claim           gone when empty, else with the job
 imagemill:job:ID:leased   hash    claim, renew, complete … fence, status   gone when empty, else with the job
 imagemill:job:ID:done     string  record, complete         status, retry   retention after it finished
 imagemill:job:ID:failures hash    record, complete, retry  status, retry   retention after it finished
@@ -29,37 +29,38 @@ imagemill:job:ID:expiries hash    reap, claim; record …    claim           ret
 imagemill:job:ID:deaths   hash    reap, claim; retry       claim           retention after it finished
 imagemill:job:ID:broken   hash    set_aside; retry         status          retention after it finished
 
-`recover` writes what `create`, `add` and `record` do. The shards that it and `retry` take lie before that
-under a random word, in place of a job's id, for at most 10 minutes (`jobs.ledger.ledger.STAGED`).
+`recover` writes what `create`, `add` and `record` write. The shards that `recover` and `retry` take are
+stored before under a random word instead of a job's id, for at most 10 minutes
+(`jobs.ledger.ledger.STAGED`).
 
-`deploy/redis_acl.sh` lets a worker write every part of a job but those that begin with s: another such part
-that workers write must be named there.
+`deploy/redis_acl.sh` lets a worker write every part of a job except those that begin with s: another such
+part that workers write must be named there.
 
-An unfinished job has no TTL on purpose: losing its keys would lose work. Besides these there are Celery's
-own: the queue list `imagemill`, `_kombu*` and `unacked*`.
+An unfinished job has no TTL on purpose: losing its keys would lose work. Celery has keys of its own: the
+queue list `imagemill`, `_kombu*` and `unacked*`.
 
-reaped          when leases were looked after last, ms since 1970: what passes unwatched does not count
-job:ID          fields: see `jobs.ledger.job.JobStatus`; beside those `digest` (what was submitted),
-                `cursor` (manifest lines taken so far), `epoch` (claims so far) and
+reaped          when leases were looked at last, ms since 1970: a long time without a look does not count
+job:ID          fields: see `jobs.ledger.job.JobStatus`; besides those `digest` (what was submitted),
+                `cursor` (manifest lines in the ledger), `epoch` (claims so far) and
                 `window_at, window_count, window_rate` (the rate of the last half minute)
 job:ID:spec     JSON of `jobs.ledger.job.JobSpec`, the manifest in it: read once by a worker
 job:ID:shards   shard number -> zstd-compressed requests, `jobs.ledger.shard`
-job:ID:ready    shard numbers that wait; the head is claimed next, what comes back goes to the head
+job:ID:ready    shard numbers that wait; the head is claimed next, and what comes back becomes the head
 job:ID:leased   shard number (or `finish`) -> JSON {"a": attempt, "w": worker, "t": ms since 1970, "rows": the
-                images in its slots or not written yet, "alone": the one that has them to itself, "excused":
-                another shard of the worker had images there when its lease ran out}
+                images in its slots or not written yet, "alone": the image that has the slots to itself,
+                "excused": another shard of the worker had images in them when its lease ran out}
 job:ID:done     one bit an image, by its index in the job
 job:ID:failures index -> JSON {"shard", "position", "image_id", "reason"}
 job:ID:flagged  one bit an image that is kept but doubted
-job:ID:refusals worker -> JSON {"until": ms since 1970, "reason"}: why it does not take the job till then
+job:ID:refusals worker -> JSON {"until": ms since 1970, "reason"}: why it does not take the job until then
 job:ID:workers  every worker that claimed a shard
 job:ID:rows     kind of device and size of picture -> slots of a forward, the same for all the job's workers
 job:ID:expiries shard number (or `finish`) -> JSON {"count", "images"}: how often in a row its lease ran out
-                without a new picture or failure, and what was in the slots then
-job:ID:deaths   index -> how many workers died while they rendered the image alone
+                without a new picture or failure, and which images were in the slots each time
+job:ID:deaths   index -> how many workers died while they rendered this image alone
 job:ID:broken   shard number -> why it cannot be read
-rows            device, model, size -> slots, as measured last; a lack of memory lowers the job's alone
-rates           device, model, size -> JSON [slot evaluations, seconds]: the latest work, older work fading
+rows            device, model, size -> slots, as measured last; if memory runs out, only the job's are lowered
+rates           device, model, size -> JSON [slot evaluations, seconds]; older work counts for less
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ WORKERS = PREFIX + "workers"
 SLOTS = PREFIX + "rows"
 RATES = PREFIX + "rates"
 NOTHING = PREFIX + "nothing"
-"""No key has this name: a push onto it fails as every write would, and changes nothing."""
+"""No key has this name: LPUSHX to it fails if writes fail, and changes nothing."""
 
 JOB_PARTS = (
     "spec",
@@ -100,12 +101,12 @@ JOB_PARTS = (
 
 
 def job(job_id: str, part: str | None = None) -> str:
-    """The key of a job's hash, or of one of its `JOB_PARTS`."""
+    """The key of a job's hash, or of one of the `JOB_PARTS`."""
     return JOB + job_id if part is None else f"{JOB}{job_id}:{part}"
 
 
 def output(path: str) -> str:
-    """The key that says which active job owns an output folder."""
+    """The key that holds the active job that owns an output folder."""
     return f"{PREFIX}output:{hashlib.sha256(path.encode()).hexdigest()[:16]}"
 
 

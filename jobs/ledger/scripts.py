@@ -157,7 +157,7 @@ class Scripts(Protocol):
     def settle_slots(
         self, *, fence: Fence, kind: str, size: str, slots: int, mixed: bool, remembered: str
     ) -> int | bytes:
-        """Settles how many slots a job's forwards have, or returns the kind of device that it was begun on.
+        """Settles how many slots a job's forwards have, or returns the other kind of device that began it.
 
         `slots` 0 only looks. `remembered` is what a measurement is remembered under, "" if it is none.
         """

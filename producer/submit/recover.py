@@ -229,7 +229,7 @@ def _refuse_unless_lost(job_id: str, output: Output, ledger: Ledger) -> None:
     """Told now, before the prompts are read; `Ledger.recover` decides."""
     if job_id in ledger.job_ids():
         raise JobError(
-            f"{job_id} is not lost, this Redis holds it: `imagemill status {job_id}` tells how it stands, "
+            f"{job_id} is not lost, this Redis holds it: `imagemill status {job_id}` shows it, "
             f"`imagemill retry {job_id}` sends back what it lacks once it is finished"
         )
     ledger.refuse_while_written(str(output.path), f"recover {job_id}")

@@ -350,7 +350,7 @@ def test_a_certificate_that_cannot_be_trusted_is_refused_by_all_who_connect(
     farm = Farm(tmp_path, tls)
     told = farm.command("status", redis_url=url)
     assert told.returncode == 2
-    assert told.stderr.startswith("error: Redis' certificate is not to be trusted"), told.stderr
+    assert told.stderr.startswith("error: Redis' certificate cannot be trusted"), told.stderr
     assert "?ssl_ca_certs=FILE" in told.stderr
     assert "Traceback" not in told.stderr
     try:
@@ -358,9 +358,9 @@ def test_a_certificate_that_cannot_be_trusted_is_refused_by_all_who_connect(
         assert worker.wait(timeout=LONGEST) == 2
     finally:
         farm.stop()
-    assert "Redis' certificate is not to be trusted" in farm.log("w1")
+    assert "Redis' certificate cannot be trusted" in farm.log("w1")
     assert "tls-secret" not in told.stderr + farm.log("w1")
-    with pytest.raises(LedgerError, match="certificate is not to be trusted"):
+    with pytest.raises(LedgerError, match="certificate cannot be trusted"):
         wake(celery_app(url), 1)
 
 

@@ -9,7 +9,7 @@ import redis
 from jobs.connection import safe_url
 from jobs.errors import LedgerError, LedgerUnavailable
 from jobs.ledger.redis_client import redis_client
-from jobs.ledger.redis_errors import as_ours
+from jobs.ledger.redis_errors import as_ledger_error
 from worker.host.supervisor import Stop
 
 _log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ def wait_for_redis(url: str, stop: Stop) -> None:
                     f"{safe_url(url)}: Redis refuses the connection ({error}): {_REMEDY}"
                 ) from None
             except redis.exceptions.RedisError as error:
-                ours = as_ours(error)
+                ours = as_ledger_error(error)
                 if not isinstance(ours, LedgerUnavailable):
                     raise LedgerError(f"{safe_url(url)}: {ours}") from None
                 _log.warning("Redis is away, next try in %g s: %s", pause, error)

@@ -1,1 +1,1 @@
-"""The Lua scripts of the ledger, one file an operation; `jobs.ledger.ledger` runs them."""
+"""The Lua scripts of the ledger, one file per operation; `jobs.ledger.scripts` declares their arguments."""

@@ -1,4 +1,4 @@
-"""A wake-up is a message of about a kilobyte that names no work; one that cannot be sent is told as ours."""
+"""A wake-up is a message of about a kilobyte that names no work; a LedgerError says why one is not sent."""
 
 from __future__ import annotations
 

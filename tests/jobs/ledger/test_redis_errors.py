@@ -8,7 +8,7 @@ import redis.exceptions
 
 from jobs.errors import LedgerError, LedgerFull, LedgerUnavailable
 from jobs.ledger.ledger import Ledger
-from jobs.ledger.redis_errors import redis_errors_as_ours
+from jobs.ledger.redis_errors import as_ledger_errors
 from producer.embedded_redis import EmbeddedRedis
 
 
@@ -26,7 +26,7 @@ from producer.embedded_redis import EmbeddedRedis
             LedgerFull,
             "maxmemory",
         ),
-        (redis.exceptions.ResponseError("MISCONF cannot persist"), LedgerUnavailable, "look after its disk"),
+        (redis.exceptions.ResponseError("MISCONF cannot persist"), LedgerUnavailable, "check its disk"),
         (redis.exceptions.ReadOnlyError("You can't write"), LedgerUnavailable, "the primary"),
         (redis.exceptions.ResponseError("NOREPLICAS too few"), LedgerUnavailable, "cannot write now"),
         (redis.exceptions.ResponseError("a script: -NOPERM no rights"), LedgerError, "~imagemill"),
@@ -38,7 +38,7 @@ from producer.embedded_redis import EmbeddedRedis
 def test_each_trouble_gets_its_class_and_its_remedy(
     error: Exception, ours: type[LedgerError], words: str
 ) -> None:
-    with pytest.raises(LedgerError, match=words) as caught, redis_errors_as_ours():
+    with pytest.raises(LedgerError, match=words) as caught, as_ledger_errors():
         raise error
     assert type(caught.value) is ours
     assert caught.value.__suppress_context__
@@ -46,13 +46,13 @@ def test_each_trouble_gets_its_class_and_its_remedy(
 
 def test_an_error_that_nobody_foresaw_is_told_in_its_own_words() -> None:
     text = "user_script:1: attempt to index a nil value"
-    with pytest.raises(LedgerError, match=text) as caught, redis_errors_as_ours():
+    with pytest.raises(LedgerError, match=text) as caught, as_ledger_errors():
         raise redis.exceptions.ResponseError(text)
     assert type(caught.value) is LedgerError
 
 
 def test_what_goes_well_goes_through() -> None:
-    with redis_errors_as_ours():
+    with as_ledger_errors():
         answer = 1
     assert answer == 1
 
@@ -78,7 +78,7 @@ def test_a_real_replica_is_told_as_one_that_cannot_write_now(redis_server: Embed
     client.replicaof("127.0.0.1", 1)
     with pytest.raises(LedgerUnavailable, match="cannot write now"):
         Ledger(redis_server.url).heartbeat("w1", {"pid": 1})
-    with pytest.raises(LedgerUnavailable, match="cannot write now"), redis_errors_as_ours():
+    with pytest.raises(LedgerUnavailable, match="cannot write now"), as_ledger_errors():
         client.eval("return redis.call('SET', 'a', 'b')", 0)
 
 

@@ -60,7 +60,7 @@ def test_what_is_to_be_sent_back_expires_and_then_the_job_is_as_it_was(
     ledger.stage("word", [(1, b"again"), (2, b"again")])
     assert 0 < client.ttl(redis_keys.job("word", "shards")) <= STAGED
     client.delete(redis_keys.job("word", "shards"))
-    with pytest.raises(JobError, match="has expired: run the same command again"):
+    with pytest.raises(JobError, match="have expired: run the same command again"):
         ledger.retry(job_id, incarnation, 1, Bits(b"\xb0"), Staged("word", 2, 1, 2))
     with pytest.raises(JobError, match="Redis no longer holds it"):
         ledger.retry(job_id, "another", 1, Bits(b"\xb0"), Staged("word", 2, 1, 2))

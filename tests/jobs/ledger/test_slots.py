@@ -72,9 +72,7 @@ def test_another_kind_of_device_is_refused_unless_it_may_be_mixed_in(
     for slots in (0, 4):
         with pytest.raises(OtherHardware) as caught:
             ledger.settle_slots(found, other, slots=slots)
-        assert str(caught.value).startswith(
-            f"{job_id} was begun on card in bf16, this worker is {other.kind}:"
-        )
+        assert str(caught.value).startswith(f"{job_id} began on card in bf16, this worker is {other.kind}:")
         assert "--mixed-hardware" in str(caught.value)
     assert ledger.settle_slots(found, other, slots=4, mixed=True) == 4
     for size in (SIZE, other):

@@ -372,7 +372,7 @@ def test_shards_that_expired_before_the_end_are_missed(desk: Desk) -> None:
             super().stage(incarnation, shards)
             desk.lose()
 
-    with pytest.raises(JobError, match="has expired: run the same command again"):
+    with pytest.raises(JobError, match="have expired: run the same command again"):
         desk.recover(Slow(desk.url))
     assert desk.ledger.job_ids() == []
 
@@ -520,7 +520,7 @@ def test_files_whose_hashes_were_not_kept_are_refused_by_their_names(desk: Desk)
 def test_a_kept_manifest_that_is_damaged_makes_no_trouble_for_who_comes_second(desk: Desk) -> None:
     desk.submit(3)
     (desk.output.jobs / "cats-1.json").write_text("{")
-    with pytest.raises(JobError, match=r"cats-1 is writing there and its manifest was another"):
+    with pytest.raises(JobError, match=r"cats-1 is writing there, from another manifest"):
         desk.submit(4)
 
 

@@ -410,7 +410,7 @@ def test_an_interrupted_submission_of_files_goes_on_only_with_the_same_files(des
         "`imagemill cancel cats-1` and submit again"
     )
     # Another manifest is another message.
-    with pytest.raises(JobError, match="cats-1 is writing there and its manifest was another"):
+    with pytest.raises(JobError, match="cats-1 is writing there, from another manifest"):
         desk.submit(2, prompts_from="p.txt")
     file.write_text(text)
     done = desk.submit(1, prompts_from="p.txt")
