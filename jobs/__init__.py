@@ -1,1 +1,1 @@
-"""What a job is: manifests, image requests, the ledger, the broker. No torch, no diffusers."""
+"""What producers and workers share: image requests, the ledger, the output, settings. No YAML, no torch."""

@@ -1,4 +1,4 @@
-"""What a user's own column may be called, and which values it may hold."""
+"""Which names and values a user's own column may have."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _OWN_NAMES = frozenset(
     {*REQUEST_FIELDS, "file_name", "file_names", "text", "image_id", "id", "job_id", "flagged", "sha256"}
 )
 _FEATURE_NAMES = frozenset({"image", "images"})
-"""What Hugging Face's imagefolder calls the pictures themselves."""
+"""Names that Hugging Face's imagefolder gives to the pictures themselves."""
 MAX_DEPTH: Final = 50
 
 
 def column_trouble(name: str, value: JsonValue) -> str | None:
-    """Why a user's column cannot stand in the metadata, with the remedy; None when it can."""
+    """Why a user's column cannot be in the metadata, with the remedy; None if it can."""
     if name == "":
         return "has no name: give it one"
     problem = column_problem(name)
@@ -31,7 +31,7 @@ def column_trouble(name: str, value: JsonValue) -> str | None:
 
 
 def deeper_than(depth: int, value: object) -> bool:
-    """Whether lists and mappings in `value` are nested deeper. No recursion: it is asked before others do."""
+    """Whether lists and mappings in `value` are nested deeper. Not recursive: it guards recursion."""
     level = [value]
     for _ in range(depth):
         around = [one for one in level if isinstance(one, (list, dict))]
@@ -40,7 +40,7 @@ def deeper_than(depth: int, value: object) -> bool:
 
 
 def column_problem(name: str) -> str | None:
-    """Why a user's column cannot have this name in the metadata, or None when it can."""
+    """Why a user's column cannot have this name in the metadata; None if it can."""
     if name in _OWN_NAMES or name.startswith(RENDERED_PREFIX):
         return f"{name!r} is a name of imagemill's own metadata"
     if name in _FEATURE_NAMES or name.endswith(("_file_name", "_file_names")):
@@ -49,7 +49,7 @@ def column_problem(name: str) -> str | None:
 
 
 def _storable(value: JsonValue) -> str | None:
-    """Why a column's value cannot be kept as JSON in a table; None when it can."""
+    """Why a value cannot be stored as JSON in a table; None if it can."""
     if isinstance(value, float) and not isfinite(value):
         return "must be finite: JSON has no inf or nan; use null"
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
@@ -70,7 +70,7 @@ def _storable(value: JsonValue) -> str | None:
 
 
 def plain_cell(value: object) -> object | None:
-    """A column's value, when it is a plain one."""
+    """The value if it is a number, a boolean or a text that needs no further check; else None."""
     if type(value) is int:
         return value if -(2**63) <= value < 2**63 else None
     if type(value) is float:

@@ -1,7 +1,7 @@
-"""The one tree of errors that imagemill raises on purpose.
+"""The tree of errors that imagemill raises on purpose.
 
-A command line catches `ImagemillError`, prints its message (one line of what and where, one of remedy)
-and exits with `exit_code`; anything else that escapes is a defect and keeps its traceback.
+A command catches `ImagemillError`, prints its message (what is wrong, where, and the remedy) and exits with
+`exit_code`. Any other exception that escapes is a defect and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ class ManifestError(ImagemillError):
 
 
 class ModelError(ImagemillError):
-    """A model is unknown, is not there, or holds another revision than the one asked for."""
+    """A model is unknown, is missing, or has another revision than the requested one."""
 
 
 class LatentsError(ImagemillError):
-    """Initial latents cannot be read or have another shape than the model and the size ask for."""
+    """Initial latents cannot be read, or do not have the shape that the model and the size require."""
 
 
 class SettingsError(ImagemillError):
@@ -30,11 +30,11 @@ class SettingsError(ImagemillError):
 
 
 class LedgerError(ImagemillError):
-    """Redis is away, full, refuses the password, or holds what this version cannot read."""
+    """Redis is away, is full, refuses the password, or holds what this version cannot read."""
 
 
 class LedgerUnavailable(LedgerError):
-    """Redis is away or cannot write for now: the same call may go through later."""
+    """Redis is away or cannot write at present: the same call may succeed later."""
 
 
 class LedgerFull(LedgerUnavailable):
@@ -42,7 +42,7 @@ class LedgerFull(LedgerUnavailable):
 
 
 class BrokenShard(LedgerError):
-    """A shard in Redis that nobody can read; its images have to be submitted again."""
+    """A shard in Redis cannot be read; its images have to be submitted again."""
 
 
 class JobError(ImagemillError):
@@ -50,26 +50,26 @@ class JobError(ImagemillError):
 
 
 class Overtaken(JobError):
-    """Another submit of the same manifest was faster: look up how far it has come and go on from there."""
+    """Another submit of the same manifest was faster: look up its progress and continue from there."""
 
 
 class OutputError(ImagemillError):
-    """An output folder cannot be written, or lies outside IMAGEMILL_OUTPUT_ROOT."""
+    """An output folder cannot be written, or is outside IMAGEMILL_OUTPUT_ROOT."""
 
 
 class LeaseLost(ImagemillError):
-    """Another attempt holds the shard now: what this one still does no longer counts."""
+    """Another attempt holds the shard now: further work of this one does not count."""
 
 
 class Interrupted(ImagemillError):
-    """A person pressed Ctrl-C, or SIGTERM came: everything was stopped in good order."""
+    """Ctrl-C was pressed or SIGTERM was received; everything was stopped in order."""
 
     exit_code = 130
 
 
 class OtherHardware(ImagemillError):
-    """A job was begun on another kind of device, whose pictures differ in their bytes."""
+    """A job began on another kind of device, whose pictures differ in their bytes."""
 
 
 class RenderError(ImagemillError):
-    """One image request cannot be rendered; the others are unharmed."""
+    """One image request cannot be rendered; others are not affected."""

@@ -1,7 +1,7 @@
-"""Named places at which a test lets a process die, stall or meet an error; in the product they do nothing.
+"""Named places at which a test makes a process die, stall or fail; in the product they do nothing.
 
-No setting, file or message arms them: only code that runs in the same process can, and none of the product's
-does (a test holds that).
+No setting, file or message arms them. Only code in the same process can, and a test checks that no code of
+the product does.
 """
 
 from __future__ import annotations
@@ -11,35 +11,35 @@ from pathlib import Path
 from typing import Literal
 
 Failpoint = Literal[
-    "chunk stored",  # part of a submission
-    "claimed",  # the ledger gave a shard or a finishing
+    "chunk stored",  # a part of a submission is in Redis
+    "claimed",  # a worker has a shard or a finishing
     "rendered",  # pictures left the slots
-    "before write",  # of any file that must be whole (`jobs.output.durable`); so are the next two
+    "before write",  # of a file that must be whole (`jobs.output.durable`), as the next two
     "before rename",
     "after rename",
-    "before commit",  # of a shard: its one step
+    "before commit",  # the one step that commits a shard
     "after commit",
-    "before complete",  # a committed shard, in the ledger
-    "before finish",  # a job's files are written, the ledger does not know
+    "before complete",  # the ledger does not know yet that a shard is committed
+    "before finish",  # a job's files are written, and the ledger does not know yet
     "after finish",
-    "before acknowledge",  # all is done but for Celery
+    "before acknowledge",  # everything is done, and Celery does not know yet
 ]
 
 Hook = Callable[[Failpoint, Path | None], None]
 
 
 def _pass(name: Failpoint, path: Path | None) -> None:
-    """What an unarmed failpoint does."""
+    """What an unarmed failpoint does: nothing."""
 
 
 _hook: list[Hook] = [_pass]
 
 
 def arm(hook: Hook) -> None:
-    """Calls `hook` at every failpoint of this process from now on; what it raises is raised there."""
+    """Calls `hook` at every failpoint of this process from now on; its exceptions are raised there."""
     _hook[:] = [hook]
 
 
 def failpoint(name: Failpoint, path: Path | None = None) -> None:
-    """Marks a place where a crash or an error must do no harm. `path`: the file or shard it is about."""
+    """Marks a place where a crash or an error must do no harm. `path`: the file or shard in question."""
     _hook[0](name, path)

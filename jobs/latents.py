@@ -1,4 +1,4 @@
-"""Initial latents from .npy and .safetensors files: read, checked, hashed, and kept by hash.
+"""Initial latents from .npy and .safetensors files: read, checked, hashed, and stored by hash.
 
 Canonical contents: little-endian float32, C order, shape [channels, height/scale, width/scale].
 """
@@ -19,7 +19,7 @@ from jobs.models import ModelRef
 from jobs.output.durable import write_atomically
 
 MAX_BYTES: Final = 512 << 20
-"""A larger file is refused: 16 channels of 2048x2048 float64 are as much."""
+"""A larger file is refused. 16 channels of 2048x2048 float64 have this size."""
 
 Latents = NDArray[np.float32]
 
@@ -29,8 +29,8 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 def read_latents(path: Path) -> Latents:
     """The initial latents in a .npy or .safetensors file, canonical: float32 [channels, h, w].
 
-    A safetensors file holds one tensor, or one named "latents". float64 is rounded to float32; a leading
-    dimension of 1 is taken off. Raises LatentsError.
+    A safetensors file must hold one tensor, or one named "latents". float64 is rounded to float32; a leading
+    dimension of 1 is removed. Raises LatentsError.
     """
     try:
         return _latents(path)
@@ -39,7 +39,7 @@ def read_latents(path: Path) -> Latents:
 
 
 def _latents(path: Path) -> Latents:
-    """As `read_latents`, but for the OSError of a file that is there and cannot be read."""
+    """As `read_latents`, but raises OSError for an existing file that cannot be read."""
     try:
         size = path.stat().st_size
         if size > MAX_BYTES:
@@ -72,7 +72,7 @@ def _latents(path: Path) -> Latents:
 
 
 def check_latents(path: Path, latents: Latents, model: ModelRef, height: int, width: int) -> None:
-    """Raise LatentsError unless `latents` fit a `height` x `width` image of `model`, if its form is known."""
+    """Raise LatentsError if `latents` do not fit an image of `model`, as far as its form is known."""
     channels, scale = model.latent_channels, model.latent_scale
     if channels is None or scale is None:
         return
@@ -89,14 +89,14 @@ def check_latents(path: Path, latents: Latents, model: ModelRef, height: int, wi
 
 
 def latents_sha256(latents: Latents) -> str:
-    """The hex SHA-256 of latents' shape and canonical contents, whatever file they came from."""
+    """The hex SHA-256 of the shape and the canonical contents; it does not depend on the file's format."""
     digest = hashlib.sha256(f"float32 {_shape(latents)}\n".encode())
     digest.update(np.ascontiguousarray(latents, dtype="<f4").tobytes())
     return digest.hexdigest()
 
 
 def write_input(folder: Path, latents: Latents) -> str:
-    """Keep latents in `folder` as HASH.npy and return the hash; a crash leaves no half file of that name.
+    """Store latents in `folder` as HASH.npy and return the hash; a crash leaves no partial file of that name.
 
     Raises OSError.
     """
@@ -110,19 +110,19 @@ def write_input(folder: Path, latents: Latents) -> str:
 
 
 def read_input(folder: Path, sha: str) -> Latents:
-    """The latents that `write_input` kept under `sha`.
+    """The latents that `write_input` stored under `sha`.
 
-    Raises LatentsError if they are gone or altered, OutputError where the system does not let us read them.
+    Raises LatentsError if they are missing or altered, OutputError if the system cannot read them.
     """
     if not _DIGEST.fullmatch(sha):
-        raise LatentsError(f"init_latents = {sha!r}: is no SHA-256")
+        raise LatentsError(f"init_latents = {sha!r}: is not a SHA-256")
     path = folder / f"{sha}.npy"
     try:
         latents = _latents(path)
     except OSError as error:
         raise OutputError(
             f"{path}: cannot be read ({error.strerror}): make the output readable for this worker's user, "
-            "and look after its disk or mount"
+            "and check its disk or mount"
         ) from None
     if latents_sha256(latents) != sha:
         raise LatentsError(f"{path}: does not hold what its name says: submit the manifest again")
@@ -131,7 +131,7 @@ def read_input(folder: Path, sha: str) -> Latents:
 
 def _from_npy(path: Path, contents: bytes) -> NDArray[np.generic]:
     if not contents.startswith(b"\x93NUMPY"):
-        raise LatentsError(f"{path}: is no .npy file: save it with numpy.save")
+        raise LatentsError(f"{path}: is not a .npy file: save it with numpy.save")
     try:
         array: NDArray[np.generic] = np.load(io.BytesIO(contents), allow_pickle=False)
     except (ValueError, EOFError, MemoryError, OverflowError) as error:
@@ -145,13 +145,13 @@ def _from_safetensors(path: Path, contents: bytes) -> NDArray[np.generic]:
     try:
         tensors = dict(deserialize(contents))  # type: ignore[no-untyped-call]
     except SafetensorError as error:
-        raise LatentsError(f"{path}: is no .safetensors file: {error}") from None
+        raise LatentsError(f"{path}: is not a .safetensors file: {error}") from None
     name = "latents" if "latents" in tensors else next(iter(tensors), None)
     if name is None or (len(tensors) > 1 and name != "latents"):
         raise LatentsError(f'{path}: holds {len(tensors)} tensors: save one, or name it "latents"')
     tensor = tensors[name]
     kind, raw = tensor["dtype"], bytes(tensor["data"])
-    if kind == "BF16":  # numpy has none: a bfloat16 is the upper half of a float32.
+    if kind == "BF16":  # numpy has no such type: a bfloat16 is the upper half of a float32.
         flat = (np.frombuffer(raw, "<u2").astype("<u4") << 16).view("<f4")
     elif kind in ("F16", "F32", "F64"):
         flat = np.frombuffer(raw, "<f" + str(int(kind[1:]) // 8))

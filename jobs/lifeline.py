@@ -1,12 +1,12 @@
 """Child processes that end when this process does, however it dies.
 
-The parent holds the write end of one pipe for its whole life and nobody ever writes to it; each child
-holds the read end, and reading end-of-file there means that the parent is gone, kill -9 included. Portable
-to Linux and macOS, needs no polling and cannot mistake a reused pid.
+The parent holds the write end of one pipe for its whole life and never writes to it; each child holds the
+read end. End-of-file there means that the parent is gone, even by kill -9. This works on Linux and macOS,
+needs no polling and cannot be misled by a reused pid.
 
-A child of `start_tied` must watch the pipe itself (`end_with_parent`, or `watch`); `start_tied_program` does
-it for a program that cannot. Both start the child in a session of its own, so that a terminal's Ctrl-C
-reaches the front process alone.
+A child of `start_tied` must watch the pipe itself (`end_with_parent` or `watch`); `start_tied_program` does
+that for a program that cannot. Both start the child in a session of its own, so that Ctrl-C in a terminal
+reaches only the foreground process.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import IO
 from jobs.errors import SettingsError
 
 LIFELINE_FD = "LIFELINE_FD"
-"""The environment variable by which `start_tied` tells a child its end of the pipe."""
+"""The environment variable in which `start_tied` gives a child its end of the pipe."""
 
 # Runs "$@" and ends it when standard input does. $1: seconds from SIGTERM to SIGKILL; $2: a folder to remove
 # when the parent is gone (empty: none). `read` is the shell's own, so no process outlives the watcher.
@@ -59,12 +59,12 @@ exit "$status"
 
 @functools.cache
 def _pipe() -> tuple[int, int]:
-    """This process's pipe: its read end for children, its write end for nobody. Neither is inherited."""
+    """This process's pipe: children get the read end; the write end stays here. Neither is inherited."""
     return os.pipe()
 
 
 def _forget_pipe() -> None:
-    """A forked copy of this process must not keep its children alive: close what it inherited."""
+    """Closes the pipe in a forked copy of this process, which must not keep the children alive."""
     if _pipe.cache_info().currsize:
         for end in _pipe():
             os.close(end)
@@ -84,9 +84,9 @@ def start_tied(
     stderr: int | IO[bytes] | None = None,
     cwd: Path | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start a program that watches the pipe itself, whose number it finds in the variable LIFELINE_FD.
+    """Start a program that watches the pipe itself; the variable LIFELINE_FD has the pipe's number.
 
-    `env` is the whole environment (None: this process's own). Raises OSError when it cannot be started.
+    `env` is the whole environment (None: this process's own). Raises OSError if it cannot be started.
     """
     fd = _pipe()[0]
     return subprocess.Popen(
@@ -113,10 +113,10 @@ def start_tied_program(
 ) -> subprocess.Popen[bytes]:
     """Start a program that cannot watch a pipe, under a shell that does.
 
-    The process returned is the shell: it hands on SIGTERM, and it ends when the program does, with its exit
-    status (128 + n for signal n). When this process dies the program gets SIGTERM, `grace` seconds later
-    SIGKILL, and then the folder `leftovers` is removed. The shell leads a process group with nothing
-    else in it than the program and the shell's watcher.
+    The returned process is the shell. It passes SIGTERM on, and ends when the program does, with the same
+    exit status (128 + n for signal n). When this process dies, the program gets SIGTERM, `grace` seconds
+    later SIGKILL, and then the folder `leftovers` is removed. The shell leads a process group that holds only
+    the program and the shell's watcher.
     """
     environment = dict(os.environ if env is None else env)
     environment.pop(LIFELINE_FD, None)
@@ -134,7 +134,7 @@ def start_tied_program(
 def watch(fd: int, on_gone: Callable[[], None]) -> threading.Thread:
     """Call `on_gone` in a daemon thread once the process at the other end of the pipe `fd` is gone.
 
-    Raises SettingsError when `fd` is not a pipe that this process was given.
+    Raises SettingsError if `fd` is not a pipe that this process was given.
     """
     try:
         is_pipe = stat.S_ISFIFO(os.fstat(fd).st_mode)

@@ -1,4 +1,4 @@
-"""A pipeline folder: what its files hash to, whether loading it can run code, and the form of its latents."""
+"""A pipeline folder: the hash of its files, whether loading it can run code, and the form of its latents."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jobs.errors import ModelError
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _LIBRARIES = ("diffusers", "transformers", "stable_diffusion")
-"""Whose classes a pipeline may be made of (the last is where diffusers keeps its safety checker)."""
+"""Libraries whose classes a pipeline may use (diffusers lists its safety checker under the last)."""
 _PICKLES = frozenset({".bin", ".ckpt", ".pkl", ".pt", ".pth"})
 _NOT_LOADED = "safety_checker"
 _LOADED_SUFFIXES = frozenset({".json", ".txt", ".safetensors", ".bin", ".model"})
@@ -25,23 +25,23 @@ _SETTLED_NS = 2_000_000_000
 
 
 def check_harmless(folder: Path) -> None:
-    """Raise ModelError where loading the pipeline folder could run code that came with it.
+    """Raise ModelError if loading the pipeline folder could run code that came with it.
 
-    That is: weights that are pickles alone, Python files or configurations that name them (`auto_map`), and
-    components of other libraries than diffusers and transformers.
+    That is the case for weights that are only pickles, for Python files and configurations that name them
+    (`auto_map`), and for components of libraries other than diffusers and transformers.
     """
     try:
         for component, library in _components(folder):
             if library not in _LIBRARIES:
                 raise ModelError(
-                    f"{folder / 'model_index.json'}: {component} is of {library!r}: no code of a model's is "
-                    "run; name a pipeline of diffusers' and transformers' own classes"
+                    f"{folder / 'model_index.json'}: {component} is of {library!r}: code that comes with a "
+                    "model is not run; name a pipeline of diffusers' and transformers' own classes"
                 )
             for file in _listed(folder / component):
                 if file.suffix == ".py" or (file.name.endswith("config.json") and _names_code(file)):
                     raise ModelError(
-                        f"{file}: is or names code of the model's, which is not run: remove it if the model "
-                        "loads without, or name another"
+                        f"{file}: is or names code that comes with the model, which is not run: remove it if "
+                        "the model loads without it, or name another model"
                     )
             suffixes = {file.suffix for file in _listed(folder / component)}
             if suffixes & _PICKLES and ".safetensors" not in suffixes and component != _NOT_LOADED:
@@ -54,11 +54,11 @@ def check_harmless(folder: Path) -> None:
 
 
 def folder_revision(path: Path) -> str:
-    """ "sha256:" and the hash of what a pipeline folder's loader reads: names and contents, not its place.
+    """The hash, as "sha256:…", of the files that loading a pipeline folder reads: their names and contents.
 
     These are model_index.json and the configs, vocabularies and weights in the folders of its components.
-    Hashes of large files are cached under the user's cache folder by (real path, size, times, inode).
-    Raises ModelError when the folder is no pipeline or cannot be read.
+    Hashes of large files are cached in the user's cache folder by (real path, size, times, inode).
+    Raises ModelError if the folder is not a pipeline or cannot be read.
     """
     total = hashlib.sha256()
     try:
@@ -84,7 +84,7 @@ def _pipeline_files(folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _components(folder: Path) -> Iterator[tuple[str, object]]:
-    """Name and library of each component that model_index.json says the pipeline has."""
+    """Name and library of each component that model_index.json lists."""
     if not folder.is_dir():
         raise ModelError(f"model = {folder}: there is no such folder")
     index = folder / "model_index.json"
@@ -100,7 +100,7 @@ def _components(folder: Path) -> Iterator[tuple[str, object]]:
         if not (isinstance(loader, list) and len(loader) == 2 and loader[1] is not None):
             continue
         if "/" in component or component in (".", ".."):
-            raise ModelError(f"{index}: {component!r} is no component's name")
+            raise ModelError(f"{index}: {component!r} is not the name of a component")
         yield component, loader[0]
 
 
@@ -121,7 +121,7 @@ def _read_json(path: Path) -> Any:
 
 
 def _file_hash(path: Path) -> str:
-    """The hex SHA-256 of a file's contents, from the cache where that is safe."""
+    """The hex SHA-256 of a file's contents, from the cache if that is safe."""
     real = path.resolve()
     before = real.stat()
     if before.st_size < _CACHE_FROM:
@@ -137,7 +137,7 @@ def _file_hash(path: Path) -> str:
     with real.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         after = os.fstat(file.fileno())
-    # A file written a moment ago may change again within the clock's grain and look the same.
+    # A file that was just written may change again within the clock's resolution and look the same.
     settled = time.time_ns() - max(after.st_mtime_ns, after.st_ctime_ns) > _SETTLED_NS
     if settled and (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns):
         _remember(cached, digest)
@@ -162,11 +162,11 @@ def _remember(cached: Path, digest: str) -> None:
         except OSError:
             Path(temporary).unlink(missing_ok=True)
     except OSError:
-        return  # A cache that cannot be written (a read-only home) costs time, not truth.
+        return  # Without a cache (a read-only home) the hashes are right, but take longer.
 
 
 def latent_form(folder: Path) -> tuple[int | None, int | None]:
-    """Channels and scale of a pipeline's latents, from its UNet's and VAE's configs when both are there."""
+    """Channels and scale of a pipeline's latents, from the configs of its UNet and VAE if it has both."""
     try:
         unet = _read_json(folder / "unet" / "config.json")
         vae = _read_json(folder / "vae" / "config.json")
@@ -175,6 +175,6 @@ def latent_form(folder: Path) -> tuple[int | None, int | None]:
         return None, None
     except (KeyError, TypeError, ValueError):
         raise ModelError(
-            f"model = {folder}: its unet/config.json names no in_channels, or its vae/config.json no"
+            f"model = {folder}: its unet/config.json has no in_channels, or its vae/config.json no"
             " block_out_channels: name a Stable Diffusion pipeline"
         ) from None

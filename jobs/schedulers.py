@@ -1,4 +1,4 @@
-"""The sampler names a manifest may use, and what each stands for in diffusers and in A1111's text.
+"""The schedulers that a manifest may name, and the name of each in diffusers and in A1111's text.
 
 Source: diffusers' table "A1111/k-diffusion to diffusers", docs api/schedulers/overview.
 """
@@ -13,7 +13,7 @@ from jobs.errors import ManifestError
 
 @dataclass(frozen=True, slots=True)
 class Scheduler:
-    """One sampler: its canonical name, diffusers' class, and that class's options."""
+    """One scheduler: its canonical name, diffusers' class, and the options of that class."""
 
     name: str
     class_name: str
@@ -21,7 +21,7 @@ class Scheduler:
     schedule_type: str = ""
     """A1111's "Schedule type", empty for its default."""
     aliases: tuple[str, ...] = ()
-    """Other names for it; the canonical one is taken in any case already."""
+    """Other names for it. Names are compared without regard to case."""
 
 
 _KARRAS = {"use_karras_sigmas": True}
@@ -63,9 +63,9 @@ for _scheduler in SCHEDULERS:
 
 
 def find_scheduler(name: str) -> Scheduler:
-    """The sampler that `name` means: A1111's, kohya's (`k_euler_a`) or diffusers' class name, in any case.
+    """The scheduler of this name: A1111's, kohya's (`k_euler_a`) or diffusers' class name, in any case.
 
-    Raises ManifestError with the names there are.
+    Raises ManifestError with all known names.
     """
     found = _BY_NAME.get(name.casefold())
     if found is None:
@@ -75,9 +75,9 @@ def find_scheduler(name: str) -> Scheduler:
 
 
 def row_evaluations(scheduler: str, steps: int, guided: bool) -> int:
-    """How many slots of UNet forwards an image takes: its forwards, twice when it is guided.
+    """How many slots of forwards an image takes: one per forward, two if it is guided.
 
-    Heun and DPM2 look ahead in each step but the last; PNDM's second step is taken twice.
+    Heun and DPM2 take two forwards in each step but the last; PNDM takes its second step twice.
     """
     forwards = 2 * steps - 1 if scheduler in _TWICE else steps + (scheduler == "PNDM" and steps > 1)
     return 2 * forwards if guided else forwards

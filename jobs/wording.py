@@ -10,14 +10,14 @@ def shortened(text: str, length: int = 60) -> str:
 
 
 def printable(text: str) -> str:
-    """`text` for a message: on one line, what a terminal would obey or hide escaped."""
+    """`text` for a message: on one line, with characters escaped that a terminal would obey or hide."""
     if text.isprintable():
         return text
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 def shown(name: str) -> str:
-    """A file's name for a person's eyes: what cannot be printed is escaped."""
+    """A file's name for a message: characters that cannot be printed are escaped."""
     return name if name.isprintable() else ascii(name)[1:-1]
 
 

@@ -164,7 +164,7 @@ def test_an_output_that_cannot_be_written_is_told(farm, command: str, place: str
     ("make", "part"),
     [
         (lambda file: np.save(file, np.zeros((4, 8, 8), np.float32)), "[4, 8, 8]"),
-        (lambda file: file.write_bytes(b"not numpy at all"), "is no .npy file"),
+        (lambda file: file.write_bytes(b"not numpy at all"), "is not a .npy file"),
         (lambda file: None, "there is no such file"),
         (lambda file: file.mkdir(), "cannot be read"),
     ],

@@ -79,10 +79,10 @@ def test_an_array_that_is_no_latents_is_refused(tmp_path: Path, array: np.ndarra
 @pytest.mark.parametrize(
     ("name", "contents", "message"),
     [
-        ("a.npy", b"", "is no .npy file"),
-        ("a.npy", b"PK\x03\x04", "is no .npy file"),
+        ("a.npy", b"", "is not a .npy file"),
+        ("a.npy", b"PK\x03\x04", "is not a .npy file"),
         ("a.npy", b"\x93NUMPY\x01\x00\x10", "cannot be read as .npy"),
-        ("a.safetensors", b"nonsense", "is no .safetensors file"),
+        ("a.safetensors", b"nonsense", "is not a .safetensors file"),
         ("a.pt", b"", "must end in .npy or .safetensors"),
     ],
 )
@@ -151,7 +151,7 @@ def test_keeping_the_same_latents_again_mends_a_damaged_copy(tmp_path: Path) -> 
 
 
 def test_a_hash_that_is_a_path_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(LatentsError, match="is no SHA-256"):
+    with pytest.raises(LatentsError, match="is not a SHA-256"):
         read_input(tmp_path, "../a")
 
 

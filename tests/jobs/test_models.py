@@ -180,10 +180,10 @@ def test_a_damaged_cache_or_one_that_cannot_be_written_costs_nothing_but_time(
         (lambda folder: (folder / "model_index.json").unlink(), "holds no model_index.json"),
         (lambda folder: (folder / "model_index.json").write_text("{"), "is not JSON"),
         (lambda folder: (folder / "model_index.json").write_text("[]"), "must hold a JSON object"),
-        (lambda folder: (folder / "unet" / "config.json").write_text("{}"), "names no in_channels"),
+        (lambda folder: (folder / "unet" / "config.json").write_text("{}"), "has no in_channels"),
         (
             lambda folder: (folder / "model_index.json").write_text('{"../x": ["diffusers", "X"]}'),
-            "is no component's name",
+            "is not the name of a component",
         ),
     ],
 )
