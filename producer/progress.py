@@ -1,4 +1,4 @@
-"""Live progress: a bar for a person; of a job, a line every few seconds where no terminal is."""
+"""Live progress: a bar on a terminal; without one, a line about a job every few seconds."""
 
 from __future__ import annotations
 
@@ -54,14 +54,14 @@ def counting(what: str, total: int | None = None) -> Iterator[Reporter]:
 
 
 def _lines(statuses: Iterable[JobStatus]) -> JobStatus:
-    said, printed = "", 0.0
+    shown, printed = "", 0.0
     for status in statuses:
         last = status
         line = show.progress_line(status)
-        if line != said and time.monotonic() - printed >= _EVERY:
+        if line != shown and time.monotonic() - printed >= _EVERY:
             click.echo(line)
-            said, printed = line, time.monotonic()
-    if show.progress_line(last) != said:
+            shown, printed = line, time.monotonic()
+    if show.progress_line(last) != shown:
         click.echo(show.progress_line(last))
     return last
 

@@ -1,4 +1,4 @@
-"""Jobs and workers as text: tables for people, plain lines where no terminal is, JSON for scripts."""
+"""Jobs and workers as text: tables for people, plain lines without a terminal, JSON for scripts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Workers = Mapping[str, Mapping[str, str]]
 
 
 def state(job: JobStatus) -> str:
-    """One word or two on where the job stands."""
+    """The state of the job in a word or two."""
     if job.state == "finished":
         return {"complete": "finished", "failures": "finished, with failures"}.get(job.outcome, job.outcome)
     if job.ending:
@@ -43,7 +43,7 @@ def duration(seconds: float | None) -> str:
 
 
 def print_jobs(jobs: Sequence[JobStatus], workers: Workers) -> None:
-    """All jobs, a line each, and how many workers there are."""
+    """Prints all jobs, a line each, and the number of workers."""
     header = ("job", "state", "images", "failed", "images/s", "left", "output")
     rows = [
         (
@@ -62,10 +62,10 @@ def print_jobs(jobs: Sequence[JobStatus], workers: Workers) -> None:
 
 
 def print_job(job: JobStatus, workers: Workers, failures: Mapping[int, Mapping[str, Any]]) -> None:
-    """One job: counts, rate, time left, workers, the first failures."""
+    """Prints one job: counts, rate, time left, workers, the first failures."""
     click.echo(f"{job.job_id}: {state(job)}{f' ({job.reason})' if job.reason else ''}")
     click.echo(f"  output    {job.output}")
-    held = f", {job.held} were there already" if job.held else ""
+    held = f", {job.held} were already there" if job.held else ""
     counts = f"{job.done} of {job.total} done, {job.failed} failed, {job.left} left"
     click.echo(f"  images    {counts}{held}{_flagged(job)}")
     click.echo(
@@ -87,7 +87,7 @@ def print_job(job: JobStatus, workers: Workers, failures: Mapping[int, Mapping[s
 
 
 def print_skipped(count: int, first: Sequence[str], file: str | None = None) -> None:
-    """Tell on standard error of rows that were left out: the first of them, how many more, where all are."""
+    """Prints on standard error the first rows that were skipped, how many more, and where all are listed."""
     for row in first:
         click.echo(f"skipped: {row}", err=True)
     if count > len(first):
@@ -97,28 +97,30 @@ def print_skipped(count: int, first: Sequence[str], file: str | None = None) -> 
 
 
 def print_end(end: JobStatus) -> None:
-    """The last line of a job that was followed: how many images, where, how fast, and what is lacking."""
+    """Prints how a job ended: how many images, where, how fast, and what is lacking."""
     begin = f"{state(end)}{f' ({end.reason})' if end.reason else ''}"
     taken = end.ended - end.started
-    # A later run's time says nothing of the images of those before it.
+    # The time of a later run would not be that of all its images: earlier runs rendered some.
     time = f", {duration(taken)}" if end.run == 1 and end.started and taken > 0 else ""
     rate = f", {end.images_per_second:.1f} images/s" if end.images_per_second > 0 else ""
     failed = f", {end.failed} failed (see failures.jsonl)" if end.failed else ""
-    held = f"; {end.held} were there already" if end.held else ""
+    held = f"; {end.held} were already there" if end.held else ""
     if end.broken:
         shards = ", ".join(map(str, end.broken))
-        click.echo(f"shards {shards} could not be read in Redis: submit the manifest again for their images")
+        click.echo(
+            f"shards {shards} could not be read in Redis: submit the manifest again to render their images"
+        )
     if end.left:
         click.echo(
             f"{begin}: {end.done} of {end.total} images rendered{time}{rate}{failed}{_flagged(end)}; those "
-            f"of unfinished shards wait in the spool of {end.output} for the next submission{held}"
+            f"of unfinished shards stay in the spool of {end.output} for the next submission{held}"
         )
         return
     click.echo(f"{begin}: {end.done} images in {end.output}{time}{rate}{failed}{_flagged(end)}{held}")
 
 
 def progress_line(job: JobStatus) -> str:
-    """The job in one line, for `watch` and `run`."""
+    """The progress of the job in one line, for `watch` and `run`."""
     return (
         f"{job.job_id}: {state(job)}, {job.done}/{job.total} images{doubts(job)}, {_rate(job)} images/s, "
         f"{duration(job.eta_seconds)} left{waits(job)}"
@@ -126,17 +128,17 @@ def progress_line(job: JobStatus) -> str:
 
 
 def doubts(job: JobStatus) -> str:
-    """How many images failed and how many are kept but doubted; empty when there are none."""
+    """How many images failed and how many are flagged; empty when there are none."""
     return (f", {job.failed} failed" if job.failed else "") + _flagged(job)
 
 
 def waits(job: JobStatus) -> str:
-    """What the job's workers wait for; empty while they do not."""
+    """What the job's workers wait for; empty when they wait for nothing."""
     return "".join(f"; {name} waits: {notice}" for name, notice in job.notices.items())
 
 
 def is_terminal() -> bool:
-    """Whether a person looks at standard output."""
+    """Whether standard output is a terminal."""
     return sys.stdout.isatty()
 
 
@@ -156,7 +158,7 @@ def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         table = Table(*header, box=None, pad_edge=False)
         for row in rows:
             table.add_row(*row)
-        # Paths may hold what rich takes for markup.
+        # A path may hold brackets that rich would take for markup.
         Console(markup=False, emoji=False).print(table)
         return
     widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]

@@ -1,8 +1,8 @@
-"""Rows of metadata in typed columns, and as JSON besides where the columns alone do not tell them exactly.
+"""Rows of metadata in typed columns, and as JSON where the columns alone would lose something.
 
-A column has one type, a null for a key that is not there, and in each object the fields of all; so of 1
-beside 0.5, of a text beside a number, of `{}` and of a row without a key something is lost. Where rows are
-to come back, one column more holds those, `imagemill_row`: the row as JSON, null where the others say it.
+A column has one type, a null for a missing key, and in each object the fields of all objects; so 1 next to
+0.5, a text next to a number, `{}` and a row without a key all lose something. Where rows must come back
+exactly, one more column, `imagemill_row`, holds such rows as JSON; it is null for the others.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ _COLUMN = "imagemill_row"
 
 
 def in_columns(row: Row, columns: Mapping[str, Kind]) -> Row:
-    """The row as these columns give it back: each of them, null where it lacks one."""
+    """The row as these columns return it: a value for each, null where the row lacks it."""
     return {name: fitted(row.get(name), kind) for name, kind in columns.items()}
 
 
 def beside(row: Row, columns: Mapping[str, Kind]) -> str | None:
-    """The row as JSON; None where the columns tell it exactly, its keys, types and their order."""
+    """The row as JSON; None when the columns return it exactly: keys, types and order."""
     text = _json(row)
     return None if text == _json(in_columns(row, columns)) else text
 
 
 def row_column(rows: Iterable[Row], columns: Mapping[str, Kind]) -> str | None:
-    """A name for the column of JSON, which no other has; None where none of the rows needs it."""
+    """A free name for the column of JSON; None when no row needs it."""
     if all(beside(row, columns) is None for row in rows):
         return None
     name = _COLUMN
@@ -39,9 +39,9 @@ def row_column(rows: Iterable[Row], columns: Mapping[str, Kind]) -> str | None:
 
 
 def restored(told: Row, text: str | None, columns: Mapping[str, Kind]) -> Row:
-    """The row of which the columns `told` this and the column of JSON `text`.
+    """The row whose columns hold `told` and whose column of JSON holds `text`.
 
-    Raises ValueError where they are not of one row: somebody changed one of them.
+    Raises ValueError when they are not of one row: one of them was changed.
     """
     if text is None:
         return told

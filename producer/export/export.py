@@ -40,7 +40,7 @@ _One = TypeVar("_One")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exported:
-    """What was exported, and what was not."""
+    """What was exported, and what was left out."""
 
     output: str
     """What was exported: an output or a parquet."""
@@ -48,7 +48,7 @@ class Exported:
     to: Form
     images: int
     shards: int | None
-    """None of a parquet."""
+    """None for a parquet."""
     failed: int
     """Images, of a manifest those that it asks for, that the output does not hold because they failed."""
     orphans: int
@@ -107,7 +107,9 @@ def write_export(
         if shard_size is not None:
             raise JobError("--shard-size: a parquet is one file without shards: leave it out")
     elif not with_pictures:
-        raise JobError(f"--no-pictures: {to} are pictures: leave it out, or export --to parquet")
+        raise JobError(
+            f"--no-pictures: --to {to} always writes pictures: leave it out, or export --to parquet"
+        )
     check_free(target, path, folder=to != "parquet")
     try:
         source = _source(path)
@@ -166,19 +168,19 @@ def _rows(source: PictureSource, choice: _Choice) -> Iterator[Row]:
 
 
 def report(exported: Exported) -> None:
-    """Print what was exported, and what was not."""
-    told = [f"{exported.target}: {counted(exported.images, 'image')}"]
+    """Prints what was exported, and what was left out."""
+    parts = [f"{exported.target}: {counted(exported.images, 'image')}"]
     if exported.shards is not None:
-        told[0] += f" in {counted(exported.shards, 'shard')}"
+        parts[0] += f" in {counted(exported.shards, 'shard')}"
     if exported.orphans:
-        told.append(f"{counted(exported.orphans, 'image')} that the manifest does not ask for left out")
+        parts.append(f"left out {counted(exported.orphans, 'image')} that the manifest does not ask for")
     if exported.missing:
-        told.append(f"{counted(exported.missing, 'image')} of the manifest not there yet")
+        parts.append(f"{counted(exported.missing, 'image')} of the manifest missing")
     if exported.failed:
-        told.append(f"{exported.failed:,} failed")
+        parts.append(f"{exported.failed:,} failed")
     if exported.skipped:
-        told.append(f"{counted(exported.skipped, 'row')} of the manifest skipped")
-    click.echo("; ".join(told))
+        parts.append(f"{counted(exported.skipped, 'row')} of the manifest skipped")
+    click.echo("; ".join(parts))
     print_skipped(exported.skipped, exported.skipped_rows)
 
 

@@ -65,15 +65,15 @@ def _with_image(picture: Picture, columns: Mapping[str, Kind], row_column: str |
     return row
 
 
-def _write(file: Path, rows: Iterable[Row], kinds: Mapping[str, Kind], told: Mapping[bytes, str]) -> None:
-    """Write the rows, which have all columns, and in the schema's metadata what is `told`."""
+def _write(file: Path, rows: Iterable[Row], kinds: Mapping[str, Kind], notes: Mapping[bytes, str]) -> None:
+    """Write the rows, which have all columns, and in the schema's metadata the `notes`."""
     import pyarrow
     from pyarrow.parquet import ParquetWriter
 
     features = {name: {"_type": "Image"} for name, kind in kinds.items() if kind == "image"}
     schema = pyarrow.schema(
         {name: arrow_type(kind) for name, kind in kinds.items()},
-        {b"huggingface": json.dumps({"info": {"features": features}}), **told},
+        {b"huggingface": json.dumps({"info": {"features": features}}), **notes},
     )
     # Through a file of Python's own, an error of the system arrives with its number.
     with file.open("xb") as sink, ParquetWriter(sink, schema, write_page_checksum=True) as writer:

@@ -29,7 +29,7 @@ _BUFFER = 1 << 20
 """Bytes read at a time: without it pyarrow holds a whole column of a row group, often all of the file."""
 
 _State = tuple[int, int, int]
-"""What no change leaves as it is: inode, size in bytes and time of change."""
+"""What every change to a file alters: inode, size in bytes and time of change."""
 
 
 class _Line(NamedTuple):
@@ -136,7 +136,7 @@ def open_parquet(path: Path) -> ParquetSource:
     from pyarrow.parquet import ParquetFile
 
     try:
-        if not path.is_file():  # opening a pipe would wait for ever
+        if not path.is_file():  # opening a pipe would wait forever
             raise OSError(0, "not a plain file")
         with path.open("rb") as file:
             state = _state(file)
@@ -150,11 +150,13 @@ def open_parquet(path: Path) -> ParquetSource:
         raise _refused(path, f"holds no pictures in a column {IMAGE!r}")
     if MARK not in metadata:
         raise _refused(
-            path, "does not say that its rows are exact: another program wrote it, or an older imagemill"
+            path, "has no mark that its rows are exact: another program or an older imagemill wrote it"
         )
     row_column = _row_column(path, metadata[MARK])
     if row_column is not None and types.pop(row_column, None) != pyarrow.string():
-        raise _refused(path, f"has no column {row_column!r} of text any more, as its schema's metadata says")
+        raise _refused(
+            path, f"has no column {row_column!r} of text any more, though its schema's metadata names it"
+        )
     for name in _OURS:
         if name not in types:
             raise _refused(path, f"has no column {name!r}")
@@ -177,7 +179,7 @@ def _row_column(path: Path, mark: bytes) -> str | None:
     except (ValueError, RecursionError, KeyError, TypeError):
         rows, column = None, None
     if rows != ROWS or not isinstance(column, str | None):
-        raise _refused(path, "says of its rows what this imagemill does not know: a newer one wrote it")
+        raise _refused(path, "has a mark that this imagemill does not know: a newer one wrote it")
     return column
 
 

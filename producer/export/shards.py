@@ -1,4 +1,4 @@
-"""`--to files` and `--to webdataset`: shards as workers commit them, filled and named anew."""
+"""`--to files` and `--to webdataset`: shards as workers commit them, with new numbers and names."""
 
 from __future__ import annotations
 

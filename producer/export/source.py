@@ -1,4 +1,4 @@
-"""What an export is made of: pictures with their rows of metadata, wherever they lie."""
+"""What an export is made of: pictures with their rows of metadata, from an output or a parquet."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class PictureSource(Protocol):
         """The pictures that are taken, by image_id, each proved while it is read."""
 
     def failed(self) -> Iterable[str]:
-        """The image_ids of those that are not there because they failed, as far as is known."""
+        """The image_ids of those that failed, as far as is known."""
 
     def broken(self, what: str) -> OutputError:
         """The error that something is not as it should be, with the remedy."""
@@ -64,5 +64,5 @@ def check_exportable(source: PictureSource, row: Row) -> None:
         json.dumps(row, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         raise OutputError(
-            f"{place}: its row of metadata has half a surrogate pair, which is no Unicode: take it out there"
+            f"{place}: its row of metadata has half a surrogate pair, which is not Unicode: remove it there"
         ) from None

@@ -21,9 +21,9 @@ def check_free(target: Path, source: Path, *, folder: bool) -> None:
     `folder`: it will be a folder, which may be there and empty; else a file, which must not.
     """
     if target == source:
-        raise OutputError(f"{target}: is itself what is exported: name another place")
+        raise OutputError(f"{target}: is the export's own source: name another place")
     if source in target.parents:
-        raise OutputError(f"{target}: lies in the output that is exported: name a place outside of it")
+        raise OutputError(f"{target}: is inside the output that is exported: name a place outside it")
     try:
         if not target.parent.is_dir():
             raise OutputError(f"{target}: there is no folder {target.parent}: make it, or name another place")
@@ -32,12 +32,12 @@ def check_free(target: Path, source: Path, *, folder: bool) -> None:
     except OSError as error:
         raise OutputError(f"{target}: cannot be read ({error.strerror}): name another place") from None
     what = "a folder that is new or empty" if folder else "a file that is not there yet"
-    raise OutputError(f"{target}: is there already: remove it, or name {what}")
+    raise OutputError(f"{target}: already exists: remove it, or name {what}")
 
 
 @contextmanager
 def appearing(target: Path) -> Iterator[Path]:
-    """Yields a hidden path beside `target`, to be made a folder or a file; at the end it becomes `target`.
+    """Yields a hidden path next to `target`, to be made a folder or a file; at the end it becomes `target`.
 
     However the block ends otherwise, Ctrl-C included, nothing is left of it; what a process that was killed
     left is removed by the next one for the same target. Raises OutputError where the system does not let it
@@ -69,7 +69,7 @@ def appearing(target: Path) -> Iterator[Path]:
 
 
 def _remove_abandoned(target: Path) -> None:
-    """What exports to `target` left beside it and no living process holds."""
+    """Removes what interrupted exports to `target` left next to it, unless a living process holds it."""
     names = re.compile(re.escape(f".{target.name}.") + r"[0-9a-f]{12}\.export")
     for left in list(target.parent.iterdir()):
         if names.fullmatch(left.name):

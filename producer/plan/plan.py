@@ -1,4 +1,4 @@
-"""`imagemill plan`: what a manifest asks for, what its output has of that, and what the rest will cost.
+"""`imagemill plan`: what a manifest asks for, what its output already has, and what the rest will cost.
 
 Nothing is written: not to the output, not to Redis.
 """
@@ -41,18 +41,18 @@ class Orphan:
     id: str | None
     prompt: str
     replaced: bool
-    """A new image has its id: it was changed."""
+    """Whether a new image has its id: it was changed."""
 
 
 @dataclass(slots=True)
 class Files:
-    """What pictures take on disk, their metadata with them, by those that the output holds."""
+    """Bytes of pictures and their metadata on disk, measured on those that the output holds."""
 
     weighed: dict[Size, tuple[int, int, int]] = field(default_factory=dict)
     """Of each size: shards, images, bytes."""
 
     def of(self, groups: Sequence[Group]) -> tuple[int, int]:
-        """Bytes of the images to render, and for how many of those they are: the others' sizes are new."""
+        """Bytes of the images to render, and how many images that covers: those of sizes seen before."""
         total, images = 0.0, 0
         for group in groups:
             weighed = self.weighed.get((group.height, group.width))
@@ -64,7 +64,7 @@ class Files:
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """What Redis tells of those who would render."""
+    """What Redis knows of the workers that would render."""
 
     unknown: str = ""
     """Why nothing is known; empty where Redis answered."""
@@ -76,20 +76,20 @@ class Deployment:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All that is told of a manifest before it is submitted."""
+    """Everything that is known of a manifest before it is submitted."""
 
     prepared: Prepared
     survey: Survey
     reading: Reading
     duplicates: int
     changed: int | None
-    """Images to render in whose place, by the user's id, the output holds an orphan; None: narrowed."""
+    """Images to render that replace an orphan with the same user's id; None when narrowed."""
     orphaned: int | None
     orphans: list[Orphan]
-    """The first of them."""
+    """The first `MOST_ORPHANS` of them."""
     disk_bytes: int
     disk_images: int
-    """How many of the images to render `disk_bytes` is for."""
+    """How many of the images to render `disk_bytes` covers."""
     deployment: Deployment
     times: list[DeviceTime]
 
@@ -153,7 +153,7 @@ def plan_submission(
 
 
 def _held(prepared: Prepared) -> tuple[Holding, Files]:
-    """What the output holds, and what its pictures of the manifest's format take on disk."""
+    """What the output holds, and the bytes of its pictures in the manifest's format."""
     output, manifest = prepared.output, prepared.manifest
     # png ignores the quality.
     form = (manifest.image_format, manifest.image_quality)[: 1 if manifest.image_format == "png" else 2]
@@ -178,7 +178,7 @@ def _held(prepared: Prepared) -> tuple[Holding, Files]:
 
 
 def _bytes_of(shard: Path) -> int:
-    """What is in a shard's folder, or in its tar and the table beside it."""
+    """Bytes of a shard's folder, or of its tar and its parquet."""
     size = 0
     for file in shard.iterdir() if shard.is_dir() else (shard, shard.with_suffix(".parquet")):
         with suppress(FileNotFoundError):

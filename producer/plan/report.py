@@ -1,4 +1,4 @@
-"""A plan in words, about a screen of them, and as JSON."""
+"""A plan as text, about a screen of it, and as JSON."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from producer.plan.survey import REDIS_BYTES, Listed
 from producer.show import duration
 
 _FEW = 3
-"""Orphans that a person is shown; JSON has `producer.plan.plan.MOST_ORPHANS`, and --orphans all."""
+"""Orphans that are printed; JSON has `producer.plan.plan.MOST_ORPHANS`, and --orphans all."""
 _MOST_GROUPS = 20
 
 
@@ -54,7 +54,7 @@ def _errors_about(file: Path) -> Iterator[None]:
 
 
 def report(plan: Plan) -> None:
-    """Print the plan, about a screen of it."""
+    """Prints the plan, about a screen of it."""
     prepared, found = plan.prepared, plan.survey
     narrowed = f" ({prepared.narrowed})" if prepared.narrowed else ""
     click.echo(
@@ -84,7 +84,7 @@ def report(plan: Plan) -> None:
 
 def _print_groups(plan: Plan) -> None:
     found, groups = plan.survey, plan.survey.groups
-    table = [["height x width", "steps", "guided", "images", "to render", "slot evaluations"]]
+    table = [["height x width", "steps", "guided", "images", "to render", "slots"]]
     for group in groups[:_MOST_GROUPS]:
         size, guided = f"{group.height} x {group.width}", "yes" if group.guided else "no"
         figures = (group.images, group.to_render, group.row_evaluations)
@@ -100,16 +100,16 @@ def _print_groups(plan: Plan) -> None:
 
 def _changed(plan: Plan) -> str:
     if plan.changed is None:
-        return f"not told: {plan.prepared.narrowed} leaves the others out, so that new may be changed"
-    return f"{plan.changed:,}" + (": their ids are there, with other settings" if plan.changed else "")
+        return f"unknown: {plan.prepared.narrowed} leaves out other images, so a new one may be a changed one"
+    return f"{plan.changed:,}" + (": the output has their ids, with other settings" if plan.changed else "")
 
 
 def _orphaned(plan: Plan) -> Iterator[str]:
     if plan.orphaned is None:
-        yield f"not told: {plan.prepared.narrowed} asks for a part alone"
+        yield f"unknown: {plan.prepared.narrowed} asks for a part of the images"
         return
-    replaced = f", {plan.changed:,} of them before a change" if plan.changed else ""
-    yield f"{plan.orphaned:,}" + (f": there, and not asked for{replaced}" if plan.orphaned else "")
+    replaced = f", {plan.changed:,} of them changed" if plan.changed else ""
+    yield f"{plan.orphaned:,}" + (f": in the output, and not asked for{replaced}" if plan.orphaned else "")
     for orphan in plan.orphans[:_FEW]:
         named = "" if orphan.id is None else f" id {shown(orphan.id)}"
         yield f"{shown(orphan.file)}{named} {_short(orphan.prompt)}"
@@ -119,14 +119,14 @@ def _orphaned(plan: Plan) -> Iterator[str]:
 
 def _left_out(plan: Plan) -> Iterator[str]:
     if plan.duplicates:
-        yield f"{counted(plan.duplicates, 'line')} asking for an image that another line asks for too"
+        yield f"{counted(plan.duplicates, 'line')} asking for an image that another line also asks for"
     if plan.reading.skipped:
         yield f"{counted(plan.reading.skipped, 'row')} with something wrong: {plan.reading.skipped_rows[0]}"
 
 
 def _now(plan: Plan) -> Iterator[str]:
     if plan.deployment.writer is not None:
-        yield f"{plan.deployment.writer} is writing there: what it has not committed yet counts as to render"
+        yield f"{plan.deployment.writer} is writing there: what it has not committed counts as to render"
 
 
 def _times(plan: Plan) -> Iterator[str]:
@@ -136,7 +136,7 @@ def _times(plan: Plan) -> Iterator[str]:
     elif plan.deployment.unknown:
         yield f"unknown: {plan.deployment.unknown}"
     elif not plan.times:
-        yield "unknown: no worker has rendered this model and these sizes in the last 30 days"
+        yield "unknown: no worker has rendered this model at these sizes in the last 30 days"
     for time in plan.times:
         alive = (
             f"; {duration(time.seconds / workers)} if all {workers} workers share it" if workers > 1 else ""
@@ -150,9 +150,9 @@ def _times(plan: Plan) -> Iterator[str]:
 def _disk(plan: Plan) -> str:
     to_render = plan.survey.to_render
     if plan.disk_images == 0:
-        return "unknown: the output holds no picture of these sizes and this format" if to_render else "0"
+        return "unknown: the output holds no picture of these sizes in this format" if to_render else "0"
     each, others = _bytes(plan.disk_bytes / plan.disk_images), _others(to_render - plan.disk_images)
-    return f"{_bytes(plan.disk_bytes)}: {each} an image, as those that are there{others}"
+    return f"{_bytes(plan.disk_bytes)}: {each} an image, measured on those in the output{others}"
 
 
 def _others(images: int) -> str:
@@ -193,7 +193,7 @@ def _bytes(number: float) -> str:
 
 
 def to_json(plan: Plan) -> dict[str, Any]:
-    """The same as JSON values; what is unknown is null."""
+    """The plan as JSON values; what is unknown is null."""
     prepared, found, deployment = plan.prepared, plan.survey, plan.deployment
     return {
         "name": prepared.manifest.name,
@@ -226,5 +226,5 @@ def to_json(plan: Plan) -> dict[str, Any]:
 
 
 def _as_json(one: Listed) -> dict[str, Any]:
-    told = {"image_id": one.image_id, "held": one.held, "id": one.entry.id}
-    return told | asdict(one.entry.request) | {"columns": dict(one.entry.columns)}
+    listed = {"image_id": one.image_id, "held": one.held, "id": one.entry.id}
+    return listed | asdict(one.entry.request) | {"columns": dict(one.entry.columns)}

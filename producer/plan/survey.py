@@ -1,6 +1,6 @@
-"""What a job will take, told before it is rendered: images, slot evaluations, bytes; and what is there of it.
+"""What a job will take, counted beforehand: images, slots of forwards, bytes; and what exists already.
 
-Everything is counted in one pass over the requests, which are never held.
+Everything is counted in one pass over the requests, which are not kept.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A manifest found good: what is wrong with it, its model or its latents is told before all else."""
+"""A checked manifest: errors in it, its model or its latents are raised before anything else is done."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from producer.requests.expand import Identified, identify, narrowed
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A manifest that was found good; its prompt files have not been read yet."""
+    """A manifest that was checked; its prompt files have not been read yet."""
 
     manifest: Manifest
     model: ModelRef
@@ -30,7 +30,7 @@ class Prepared:
 
     @property
     def narrowed(self) -> str:
-        """The option that narrows the submission, as it was given."""
+        """The option that narrows the submission, as it was given; empty without one."""
         if self.limit is not None:
             return f"--limit {self.limit}"
         return f"--sample {self.sample}" if self.sample is not None else ""
@@ -38,9 +38,9 @@ class Prepared:
     def entries(
         self, on_duplicate: Callable[[Entry], None] | None = None, reading: Reading | None = None
     ) -> Iterable[Identified]:
-        """The requests that the submission is about, in order.
+        """The requests of the submission, in order.
 
-        `reading` is told what the prompt files held. Raises ManifestError for what is wrong in them.
+        `reading` records what the prompt files held. Raises ManifestError for what is wrong in them.
         """
         entries = identify(self.manifest, self.model, on_duplicate, latents=self.latents, reading=reading)
         return narrowed(entries, self.limit, self.sample, self.manifest.name)

@@ -1,1 +1,1 @@
-"""Brings a manifest's requests into the ledger, and sends back or restores a job that is there."""
+"""Brings a manifest's requests into the ledger; sends back what a job lacks; restores a lost job."""

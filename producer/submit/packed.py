@@ -25,13 +25,13 @@ IN_MEMORY = 1 << 20
 
 
 class PackedShard(NamedTuple):
-    """A shard's place among the packed ones, and how far the manifest was read when it was full."""
+    """A packed shard's place, and how far the manifest had been read when it was full."""
 
     images: int
     taken: int
     """Requests of the manifest until then."""
     held: int
-    """Of those, the ones that the output held already."""
+    """Those of them that the output held already."""
     start: int
     size: int
     """Bytes."""
@@ -64,7 +64,7 @@ class Packed:
         return self._blobs.read(shard.size)
 
     def write_skipped(self, file: Path) -> None:
-        """Writes every row of prompt files that was left out, a line each: `FILE:LINE: what`."""
+        """Writes every row of prompt files that was skipped, a line each: `FILE:LINE: what`."""
         self._skipped.seek(0)
         with written_atomically(file) as lines:
             shutil.copyfileobj(self._skipped, lines)

@@ -1,7 +1,7 @@
-"""A job that Redis lost, put back from its manifest and its output, under the id that it had.
+"""A job that Redis lost, restored from its manifest and its output under its old id.
 
-The output says what is done and what failed; the manifest says what else was asked for. The ledger gets it in
-one step at the end, so that a recovery which is cut short has changed nothing.
+The output shows what is done and what failed; the manifest shows what else was asked for. The ledger takes
+the job in one step at the end, so an interrupted recovery changes nothing.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from producer.submit.staging import Staging
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recovered:
-    """How a job stood when it was put back."""
+    """The state in which a job was restored."""
 
     job_id: str
     images: int
@@ -43,10 +43,10 @@ class Recovered:
     left: int
     """Neither done nor failed."""
     held: int
-    """Images of the manifest that the output has from other jobs, so that they are not in this one."""
+    """Images of the manifest that the output has from other jobs; they are not in this one."""
     output: str
     reason: str
-    """Why what is left is not rendered; empty when it is."""
+    """Why the rest is not rendered; empty when it is."""
     skipped: int
     """Rows of prompt files that were left out because something is wrong with them."""
     skipped_rows: tuple[str, ...]
@@ -55,7 +55,7 @@ class Recovered:
 
 @dataclass(frozen=True, slots=True)
 class _Settled:
-    """Where an image of the job stands in the output."""
+    """What the output holds of an image of the job."""
 
     shard: int
     flagged: bool = False
@@ -64,7 +64,7 @@ class _Settled:
 
 
 def recover_job(file: Path, settings: Settings, queue: JobQueue, reporter: Reporter = QUIET) -> Recovered:
-    """Puts back the newest job of the manifest's name in its output, and wakes workers.
+    """Restores the newest job of the manifest's name in its output, and wakes workers.
 
     `reporter` counts the images of the job. Raises ImagemillError, and then the job is not there: JobError
     when nothing is lost, when a job writes to the output, and when the manifest or a file that it names is
@@ -92,7 +92,7 @@ def recover_job(file: Path, settings: Settings, queue: JobQueue, reporter: Repor
         if rebuild.settled:
             raise JobError(
                 f"{output.path}: holds {len(rebuild.settled)} images of {job_id} that {file} does not ask "
-                "for: were they put there by something else, or submitted with another imagemill? "
+                "for: did another program put them there, or another version of imagemill submit them? "
                 f"`imagemill submit {file}` renders what the output lacks as a new job"
             )
         if output.shards() != found:
@@ -117,14 +117,14 @@ def recover_job(file: Path, settings: Settings, queue: JobQueue, reporter: Repor
 
 
 class _Rebuild:
-    """A job's images in the manifest's order, each given its index and its place in the ledger.
+    """Gives each image of a job, in the manifest's order, its index and its place in the ledger.
 
-    Shards are staged as they are full.
+    Stages each shard as soon as it is full.
     """
 
     def __init__(self, prepared: Prepared, job_id: str, ledger: Ledger) -> None:
         self.settled, self._others = _settled(prepared.output, job_id)
-        """Images of the job that the output tells of and that have not been asked for yet, by image_id."""
+        """Images of the job that are in the output and not asked for yet, by image_id."""
         self.images = 0
         self.staging = Staging(ledger, base_request(prepared.manifest, prepared.model))
         self._sizes = Counter(one.shard for one in self.settled.values())
@@ -133,7 +133,7 @@ class _Rebuild:
         self._failures: dict[int, dict[str, Any]] = {}
 
     def lacking(self, entries: Iterable[Identified]) -> Iterator[tuple[int, Entry]]:
-        """Those of the entries that are to be rendered, by index; takes in the others on the way."""
+        """Yields the entries that are to be rendered, by index; takes in the others on the way."""
         for image_id, entry in entries:
             if image_id in self._others:
                 self._held += 1
@@ -147,7 +147,10 @@ class _Rebuild:
                 self._take_in(index, entry, settled)
 
     def _take_in(self, index: int, entry: Entry, settled: _Settled) -> None:
-        """A committed shard is stored under its own number, as it was before: `retry` reads it."""
+        """Takes in an image that is done or failed.
+
+        A committed shard is stored under its own number, as it was before: `retry` reads it.
+        """
         failure, shard = settled.failure, self._committed.setdefault(settled.shard, [])
         if failure is None:
             self._done.turn(index)
@@ -165,7 +168,7 @@ class _Rebuild:
             self.staging.add(settled.shard, self._committed.pop(settled.shard))
 
     def recovery(self, first_waiting: int, waiting: int) -> Recovery:
-        """What was taken in, once all was."""
+        """What was taken in, once all entries were."""
         return Recovery(
             staged=self.staging.staged(first_waiting, waiting),
             total=self.images,
@@ -177,7 +180,7 @@ class _Rebuild:
 
 
 def _settled(output: Output, job_id: str) -> tuple[dict[str, _Settled], set[str]]:
-    """The job's images that its output tells of, by image_id; the ids of those that are others' alone."""
+    """The job's images that its output knows, by image_id; the ids of images that only other jobs have."""
     settled, others, failures = dict[str, _Settled](), set[str](), dict[str, Failure]()
     for shard in output.shards():
         done, doubted = _Settled(shard), _Settled(shard, flagged=True)
@@ -191,24 +194,24 @@ def _settled(output: Output, job_id: str) -> tuple[dict[str, _Settled], set[str]
                 failures[failure.image_id] = failure
     for image_id, failure in failures.items():
         if image_id not in settled:
-            # Another job rendered it after all, as `retry` takes it too.
+            # If another job rendered it later, it is done: `retry` takes it so, too.
             settled[image_id] = _Settled(failure.shard, failure=None if image_id in others else failure)
     return settled, others - settled.keys()
 
 
 def _as_submitted(prepared: Prepared, file: Path, job_id: str) -> tuple[Prepared, SubmittedManifest]:
-    """The manifest narrowed as it was for the job, and what was kept of it then."""
+    """The manifest, narrowed as it was for the job, and the copy that was kept of it then."""
     place = prepared.output.job_manifest(job_id)
     try:
         kept = SubmittedManifest.parse(place.read_bytes())
     except FileNotFoundError:
         raise JobError(
-            f"{prepared.output.path}: no submission of {file} is kept there, so there is nothing to recover: "
+            f"{prepared.output.path}: no submission of {file} is recorded there, nothing can be recovered: "
             f"`imagemill submit {file}` renders what the output lacks"
         ) from None
     except (OSError, ManifestError) as error:
         raise OutputError(
-            f"{place}: not a manifest as it was submitted ({str(error).splitlines()[0]}): "
+            f"{place}: not a record of a submission ({str(error).splitlines()[0]}): "
             f"`imagemill submit {file}` renders what the output lacks as a new job"
         ) from None
     return replace(prepared, limit=kept.limit, sample=kept.sample), kept
@@ -226,10 +229,10 @@ def _refuse_changes(file: Path, job_id: str, before: Mapping[str, Any], now: Map
 
 
 def _refuse_unless_lost(job_id: str, output: Output, ledger: Ledger) -> None:
-    """Told now, before the prompts are read; `Ledger.recover` decides."""
+    """Raises JobError early, before the prompts are read; `Ledger.recover` decides."""
     if job_id in ledger.job_ids():
         raise JobError(
-            f"{job_id} is not lost, this Redis holds it: `imagemill status {job_id}` shows it, "
+            f"{job_id} is not lost, this Redis holds it: `imagemill status {job_id}` shows its state, "
             f"`imagemill retry {job_id}` sends back what it lacks once it is finished"
         )
     ledger.refuse_while_written(str(output.path), f"recover {job_id}")

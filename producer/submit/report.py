@@ -11,18 +11,18 @@ from producer.submit.submit import Submitted
 
 
 def print_submitted(submitted: Submitted) -> None:
-    """What a submission came to."""
+    """Prints what a submission came to."""
     parts = [f"{submitted.job_id}: {counted(submitted.images, 'image')} to render"]
     if submitted.held:
-        parts.append(f"{submitted.held} are in the output already")
+        parts.append(f"{submitted.held} are already in the output")
     if submitted.duplicates:
         parts.append(
-            f"{counted(submitted.duplicates, 'line')} asking for an image that another line asks for too"
+            f"{counted(submitted.duplicates, 'line')} asking for an image that another line also asks for"
         )
     if submitted.skipped:
         parts.append(f"{counted(submitted.skipped, 'row')} skipped")
     if submitted.attached:
-        parts.append("it was submitted before and goes on")
+        parts.append("it was submitted before and continues")
     click.echo(", ".join(parts))
     if submitted.remark:
         click.echo(f"{submitted.job_id}: {submitted.remark}")
@@ -30,7 +30,7 @@ def print_submitted(submitted: Submitted) -> None:
 
 
 def print_recovered(recovered: Recovered) -> None:
-    """How a job stood when it was put back."""
+    """Prints the state in which a job was restored."""
     parts = [f"{recovered.job_id}: {recovered.images} images", f"{recovered.done} done"]
     if recovered.flagged:
         parts[-1] += f" ({recovered.flagged} flagged)"

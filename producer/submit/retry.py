@@ -30,8 +30,8 @@ def retry_job(job_id: str, queue: JobQueue, reporter: Reporter = QUIET) -> int:
     base, output = ImageRequest.from_mapping(spec.base), Output(Path(spec.output))
     ledger.refuse_while_written(spec.output, f"retry {job_id}")
     with write_errors(output):
-        # The output decides: what a cancelled job counted may lie in the spool alone, and a later job may
-        # have rendered what this one left.
+        # The output decides: images that a cancelled job counted may be only in the spool, and a later job
+        # may have rendered what this one left.
         output.close_attempts()
         in_output, done = output.held_image_ids(), Bits()
         first = max(output.next_shard(), ledger.first_shard(job_id) + status.shards)
@@ -52,7 +52,7 @@ def retry_job(job_id: str, queue: JobQueue, reporter: Reporter = QUIET) -> int:
 def _lacking(
     blobs: Iterable[bytes], base: ImageRequest, job_name: str, in_output: Container[str], done: Bits
 ) -> Iterator[tuple[int, Entry]]:
-    """The entries of these shards that the output lacks, once each, by index; marks the others in `done`."""
+    """Yields once each the entries that the output lacks, by index; marks the others in `done`."""
     seen = Bits()
     for blob in blobs:
         shard = decode_shard(blob, base, job_name)

@@ -1,4 +1,4 @@
-"""Shards of a job on their way to the ledger, which takes them in one step once all are there."""
+"""Shards of a job that are sent to the ledger, which takes all of them in one step at the end."""
 
 from __future__ import annotations
 

@@ -91,8 +91,9 @@ def store(packed: Packed, queue: JobQueue, reporter: Reporter = QUIET) -> Submit
             output.write_job_manifest(job_id, kept.to_json())
             if packed.reading.skipped:
                 packed.write_skipped(output.skipped_rows(job_id))
-            # The output is ours from here on. While we packed, another submission of this job may have begun,
-            # of which nothing counts as held, or another job may have ended, of which everything does.
+            # From here on only this job writes to the output. Since the shards were packed, another
+            # submission of this job may have begun, whose images do not count as held, or another job may
+            # have ended, whose images do.
             below = at.first_shard if at.shards else None
             if not at.shards:
                 output.close_attempts()

@@ -205,7 +205,7 @@ def test_two_submits_of_one_manifest_at_once_make_one_job(farm, finished: Finish
     told = [submit.communicate(timeout=LONGEST) for submit in submits]
     assert [submit.returncode for submit in submits] == [0, 0, 0], told
     assert farm.ledger.job_ids() == ["cats-1"]
-    assert sum("it was submitted before and goes on" in out for out, _err in told) == 2
+    assert sum("it was submitted before and continues" in out for out, _err in told) == 2
     finished("cats-1")
     farm.check_exact("cats-1", 800)
 
@@ -225,6 +225,6 @@ def test_a_submit_killed_in_the_middle_is_gone_on_with(farm, wait_until: WaitUnt
     told = farm.command("submit", manifest)
     assert (told.returncode, told.stderr) == (0, "")
     assert f"cats-1: {images:,} images to render" in told.stdout
-    assert "it was submitted before and goes on" in told.stdout
+    assert "it was submitted before and continues" in told.stdout
     assert farm.status("cats-1").state == "sealed"
     assert stored_prompts(farm, "cats-1") == [f"picture {n}" for n in range(images)]

@@ -130,8 +130,8 @@ def test_only_current_leaves_out_what_the_manifest_no_longer_asks_for(mill: Mill
         else:
             assert texts_of(Output(mill.folder / target)) == TEXTS[:10]
     said = mill.call("export", "out", "said", "--to", "files", "--only-current", manifest)
-    left_out = "9 images that the manifest does not ask for left out"
-    lacking = "1 image of the manifest not there yet"
+    left_out = "left out 9 images that the manifest does not ask for"
+    lacking = "1 image of the manifest missing"
     assert said.stdout == f"{mill.folder / 'said'}: 10 images in 1 shard; {left_out}; {lacking}; 1 failed\n"
     manifest = mill.manifest(TEXTS[:10], failing=False)
     told = mill.export("whole", "--to", "files", "--only-current", manifest)
@@ -173,7 +173,7 @@ def test_only_current_leaves_out_of_a_parquet_what_it_leaves_out_of_an_output(mi
     mill.export("all.parquet", "--to", "parquet")
     options = ("--to", "files", "--only-current", manifest)
     told = mill.export("parquet-now", *options, source="all.parquet")
-    # A parquet holds no failures: what failed is not there yet, as far as it tells.
+    # A parquet holds no failures: what failed counts as missing.
     assert [told[name] for name in ("images", "orphans", "missing", "failed")] == [10, 9, 2, 0]
     mill.export("output-now", *options)
     assert mill.files("parquet-now") == mill.files("output-now")
@@ -197,7 +197,7 @@ def test_a_parquet_that_does_not_come_back_is_refused_and_leaves_nothing(mill: M
         ("pictureless.parquet", "pictureless.parquet: holds no pictures in a column 'image'; name an output"),
         ("tars/00000.parquet", "00000.parquet: holds no pictures in a column 'image'; name an output"),
         ("foxes.yaml", "foxes.yaml: cannot be read as a parquet"),
-        ("older.parquet", "older.parquet: does not say that its rows are exact"),
+        ("older.parquet", "older.parquet: has no mark that its rows are exact"),
         ("doubled.parquet", f"doubled.parquet: image {table['image_id'][3]} is there twice; nothing was"),
         ("empty.parquet", "empty.parquet: holds no picture to export"),
     ]:
@@ -207,15 +207,15 @@ def test_a_parquet_that_does_not_come_back_is_refused_and_leaves_nothing(mill: M
         assert wrong in told.stderr
         assert "doctor" not in told.stderr
     itself = mill.call("export", "whole.parquet", "whole.parquet", "--to", "parquet")
-    assert (itself.returncode, "is itself what is exported" in itself.stderr) == (2, True)
+    assert (itself.returncode, "is the export's own source" in itself.stderr) == (2, True)
     assert sorted(mill.folder.iterdir()) == before
 
 
 def test_what_cannot_be_done_is_refused_and_leaves_nothing(mill: Mill) -> None:
     before = sorted(mill.folder.iterdir())
     for arguments, wrong in [
-        (["out", "out/new", "--to", "files"], "lies in the output"),
-        (["out", ".", "--to", "files"], "is there already"),
+        (["out", "out/new", "--to", "files"], "is inside the output"),
+        (["out", ".", "--to", "files"], "already exists"),
         (["out", "no/new", "--to", "webdataset"], "there is no folder"),
         (["out", "new", "--to", "files", "--no-pictures"], "--no-pictures"),
         (["out", "new", "--to", "parquet", "--shard-size", "5"], "--shard-size"),

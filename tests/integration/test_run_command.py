@@ -183,7 +183,7 @@ def test_another_terminal_finds_a_live_run(mill: Run, wait_until: WaitUntil) -> 
     out, _err = process.communicate(timeout=LONGEST)
     assert process.returncode == 1
     assert re.fullmatch(
-        rf"cancelled \(enough\): \d+ of 160 images rendered.*; those of unfinished shards wait in the spool "
+        rf"cancelled \(enough\): \d+ of 160 images rendered.*; those of unfinished shards stay in the spool "
         rf"of {re.escape(str(mill.output))} for the next submission",
         out.splitlines()[-1],
     )

@@ -195,7 +195,7 @@ def test_a_folder_open_to_others_is_refused(tmp_path: Path) -> None:
 def test_a_folder_of_another_users_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "theirs").mkdir(mode=0o700)
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
-    with pytest.raises(LedgerError, match="must be yours alone"):
+    with pytest.raises(LedgerError, match="only you may have access"):
         EmbeddedRedis(tmp_path / "theirs").start()
 
 

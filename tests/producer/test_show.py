@@ -78,7 +78,7 @@ def test_one_job_in_full(capsys: pytest.CaptureFixture[str], job_status: MakeSta
     assert lines[:9] == [
         "cats-1: running",
         "  output    /data/cats",
-        "  images    38 of 100 done, 2 failed, 60 left, 7 were there already",
+        "  images    38 of 100 done, 2 failed, 60 left, 7 were already there",
         "  shards    10 in all, 4 waiting, 2 being rendered",
         "  rate      2.0 images/s, 30s left",
         "  model     org/sd, priority 5, run 1",
@@ -149,7 +149,7 @@ def test_a_terminal_gets_a_table_with_paths_as_they_are(
     [
         (
             {"outcome": "complete"},
-            "finished: 100 images in /data/cats, 50s, 2.0 images/s; 7 were there already",
+            "finished: 100 images in /data/cats, 50s, 2.0 images/s; 7 were already there",
         ),
         (
             {"outcome": "failures", "done": 97, "failed": 3, "flagged": 2, "held": 0},
@@ -164,7 +164,7 @@ def test_a_terminal_gets_a_table_with_paths_as_they_are(
         (
             {"outcome": "cancelled", "reason": "enough", "done": 24, "left": 76, "held": 0},
             "cancelled (enough): 24 of 100 images rendered, 50s, 2.0 images/s; those of unfinished shards "
-            "wait in the spool of /data/cats for the next submission",
+            "stay in the spool of /data/cats for the next submission",
         ),
         # Cancelled before any worker took it.
         (
@@ -176,7 +176,7 @@ def test_a_terminal_gets_a_table_with_paths_as_they_are(
                 "started": 0.0,
                 "images_per_second": 0.0,
             },
-            "cancelled: 0 of 100 images rendered; those of unfinished shards wait in the spool of /data/cats "
+            "cancelled: 0 of 100 images rendered; those of unfinished shards stay in the spool of /data/cats "
             "for the next submission",
         ),
     ],
@@ -195,4 +195,4 @@ def test_flagged_pictures_are_told_while_the_job_runs(
     doubted = job_status(flagged=3)
     assert "2 failed, 3 flagged (see metadata.jsonl), 2.0 images/s" in show.progress_line(doubted)
     show.print_job(doubted, WORKERS, {})
-    assert "60 left, 7 were there already, 3 flagged (see metadata.jsonl)\n" in capsys.readouterr().out
+    assert "60 left, 7 were already there, 3 flagged (see metadata.jsonl)\n" in capsys.readouterr().out

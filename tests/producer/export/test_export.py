@@ -350,7 +350,7 @@ ODD = [one_of(0, a=1), one_of(1, a="1"), one_of(2)]
     [
         (lambda table: table.drop_columns(["image"]), "holds no pictures in a column 'image'"),
         (with_plain_images, "holds no pictures in a column 'image'"),
-        (lambda table: told_by(table, None), "another program wrote it, or an older imagemill"),
+        (lambda table: told_by(table, None), "another program or an older imagemill wrote it"),
         (lambda table: told_by(table, '{"rows": 2, "column": null}'), "a newer one wrote it"),
         (lambda table: told_by(table, "{"), "a newer one wrote it"),
         (
@@ -465,7 +465,7 @@ def test_a_row_that_not_every_form_holds_is_refused_by_its_image(tmp_path: Path)
     lacking: Row = {"file_name": "0.png", "image_id": "0" * 16}
     with pytest.raises(OutputError, match=f"out: image {'0' * 16}: .*no text; .*imagemill doctor"):
         check_exportable(source, lacking)
-    with pytest.raises(OutputError, match=f"out: image {'0' * 16}: .*half a surrogate pair.*take it out"):
+    with pytest.raises(OutputError, match=f"out: image {'0' * 16}: .*half a surrogate pair.*remove it there"):
         check_exportable(source, {**lacking, "text": "", "note": ["\ud800"]})
 
 
@@ -539,13 +539,13 @@ def test_a_target_in_the_way_or_nowhere_is_refused(tmp_path: Path) -> None:
     check_free(tmp_path / "empty", output, folder=True)
     check_free(tmp_path / "new", output, folder=False)
     for target, folder, wrong in [
-        (output, True, "is itself what is exported"),
-        (output / "new", True, "lies in the output"),
-        (tmp_path, True, "is there already"),
-        (tmp_path / "file", True, "is there already"),
-        (tmp_path / "file", False, "is there already"),
+        (output, True, "is the export's own source"),
+        (output / "new", True, "is inside the output"),
+        (tmp_path, True, "already exists"),
+        (tmp_path / "file", True, "already exists"),
+        (tmp_path / "file", False, "already exists"),
         (tmp_path / "empty", False, "a file that is not there yet"),
-        (tmp_path / "dangling", True, "is there already"),
+        (tmp_path / "dangling", True, "already exists"),
         (tmp_path / "no/new", True, "there is no folder"),
         (tmp_path / "file/new", True, "there is no folder"),
     ]:

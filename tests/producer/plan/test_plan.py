@@ -94,15 +94,15 @@ def test_with_neither_an_output_nor_redis_it_says_what_is_unknown(desk: Desk, to
     assert told(planned) == [
         f"foxes: 7 images by instant, png, into {desk.output.path}",
         "  a stand-in: its pictures are blocks of colour",
-        "  height x width  steps  guided  images  to render  slot evaluations",
-        "         64 x 64     10     yes       7          7               140",
+        "  height x width  steps  guided  images  to render  slots",
+        "         64 x 64     10     yes       7          7    140",
         "",
         "  new        7",
         "  changed    0",
         "  unchanged  0",
         "  orphaned   0",
         "  time       unknown: no Redis",
-        "  disk       unknown: the output holds no picture of these sizes and this format",
+        "  disk       unknown: the output holds no picture of these sizes in this format",
         "  Redis      about 280 bytes: 40 bytes an image, measured over prompts of 4 to 20 words",
         *told(planned)[-6:],
     ]
@@ -121,8 +121,8 @@ def test_new_changed_unchanged_and_orphaned_are_told_apart(desk: Desk, told: Tol
         (f"00001/{image_key(1, 1)}.png", "f5", "fox 5", False),
     ]
     lines = told(planned)
-    assert "  changed    1: their ids are there, with other settings" in lines
-    assert "  orphaned   2: there, and not asked for, 1 of them before a change" in lines
+    assert "  changed    1: the output has their ids, with other settings" in lines
+    assert "  orphaned   2: in the output, and not asked for, 1 of them changed" in lines
     assert '             00001/000010001.png id f5 "fox 5"' in lines
 
 
@@ -138,7 +138,7 @@ def test_a_narrowed_plan_tells_no_orphans(desk: Desk, told: Told) -> None:
     desk.render()
     planned = desk.plan(limit=2)
     assert figures(planned) == (0, None, 2, None)
-    assert "  orphaned   not told: --limit 2 asks for a part alone" in told(planned)
+    assert "  orphaned   unknown: --limit 2 asks for a part of the images" in told(planned)
     assert figures(desk.plan(sample=3)) == (0, None, 3, None)
 
 
@@ -171,7 +171,7 @@ def test_bytes_on_disk_are_those_of_pictures_of_the_same_size_and_format(desk: D
     assert (planned.disk_bytes, planned.disk_images) == (round(100 * each), 100)
     assert to_json(planned)["disk_bytes"] is None
     [line] = [line for line in told(planned) if line.startswith("  disk")]
-    assert line.endswith(" an image, as those that are there; unknown for 1 image of other sizes")
+    assert line.endswith(" an image, measured on those in the output; unknown for 1 image of other sizes")
     desk.write(9, image_format="jpeg")
     assert desk.plan().disk_images == 0
 
@@ -183,7 +183,7 @@ def test_time_follows_from_the_speed_that_workers_told(
     desk.write([*(f"fox {n}" for n in range(99)), {"prompt": "a wide one", "width": 128}])
     unknown = [line for line in told(desk.plan(redis_server.url)) if line.startswith("  time   ")]
     assert unknown == [
-        "  time       unknown: no worker has rendered this model and these sizes in the last 30 days"
+        "  time       unknown: no worker has rendered this model at these sizes in the last 30 days"
     ]
     ledger.add_work(SIZE, 100, 10.0)
     for name in ("w1", "w2"):
@@ -196,7 +196,7 @@ def test_time_follows_from_the_speed_that_workers_told(
         "  time       3m 18s on a card in bf16, without loading the model; 1m 39s if all 2 workers share it; "
         "unknown for 1 image of other sizes"
     ) in lines
-    assert "  now        cats-1 is writing there: what it has not committed yet counts as to render" in lines
+    assert "  now        cats-1 is writing there: what it has not committed counts as to render" in lines
 
 
 def test_a_redis_that_does_not_answer_leaves_the_rest_told(desk: Desk, told: Told) -> None:
@@ -213,7 +213,7 @@ def test_what_is_left_out_is_counted(desk: Desk, told: Told) -> None:
     planned = desk.plan()
     assert (planned.survey.images, planned.duplicates, planned.reading.skipped) == (2, 1, 1)
     lines = told(planned)
-    at = lines.index("  left out   1 line asking for an image that another line asks for too")
+    at = lines.index("  left out   1 line asking for an image that another line also asks for")
     assert lines[at + 1].startswith(
         f"             1 row with something wrong: {desk.folder}/foxes.csv:4: seed"
     )

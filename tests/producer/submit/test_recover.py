@@ -429,7 +429,7 @@ def test_a_job_over_its_bound_of_failures_is_stopped_as_it_was(
 
 def test_what_is_not_lost_or_was_never_there_is_refused(desk: Desk) -> None:
     desk.write(3)
-    with pytest.raises(JobError, match=r"no submission of .*cats\.yaml is kept there.*imagemill submit"):
+    with pytest.raises(JobError, match=r"no submission of .*cats\.yaml is recorded there.*imagemill submit"):
         desk.recover()
     assert not desk.output.path.exists()
     desk.submit(3)
@@ -529,5 +529,5 @@ def test_a_kept_manifest_that_is_damaged_is_named(desk: Desk, kept: str) -> None
     desk.submit(3)
     desk.lose()
     (desk.output.jobs / "cats-1.json").write_text(kept)
-    with pytest.raises(OutputError, match=r"cats-1\.json: not a manifest as it was submitted"):
+    with pytest.raises(OutputError, match=r"cats-1\.json: not a record of a submission"):
         desk.recover()
