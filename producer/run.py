@@ -118,7 +118,7 @@ def _worker(url: str, settings: Settings, output: Path, gpus: str, lock: int | N
             "`imagemill-worker` is not on PATH: install imagemill with its worker extra, "
             "pip install 'imagemill[worker]'"
         )
-    # A worker that took other models only would leave this job waiting without a word.
+    # A worker limited to other models would leave this job waiting, and report nothing.
     chosen: dict[str, object] = {"redis_url": SecretStr(url), "models": ()}
     if settings.output_root is None:
         chosen["output_root"] = output
