@@ -31,16 +31,16 @@ for one in (
     manifest.plan,
     manifest.submit,
     manifest.run,
-    manifest.recover,
-    manifest.schema,
     job.status,
     job.watch,
     job.cancel,
     job.pause,
     job.resume,
     job.retry,
+    manifest.recover,
     output.doctor,
     output.export,
+    manifest.schema,
 ):
     command.add_command(one)
 
