@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from jobs.ledger.job import JobStatus
 from producer import progress, show
-from producer.progress import show_progress
+from producer.progress import counting, show_progress
 
 At = Callable[..., JobStatus]
 
@@ -82,3 +83,27 @@ def test_a_terminal_gets_a_bar_with_rate_failures_and_what_is_waited_for_as_it_i
     assert "cats-1 running" in out
     assert "10/10" in out
     assert "3.5 images/s, 1s left, 3 failed; w1 waits: no space left at /data/[red]cats[/b]" in out
+
+
+def test_without_a_terminal_counts_are_dropped_and_lines_go_to_standard_error(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with counting("images read", 10) as reporter:
+        reporter.count(7)
+        reporter.line("Redis is full")
+    assert capsys.readouterr() == ("", "Redis is full\n")
+
+
+def test_a_terminal_gets_the_counts_as_a_bar_and_the_lines_above_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    with counting("shards [examined]") as reporter:
+        reporter.line("Redis is full")
+        reporter.count(1_234, 5_000)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "Redis is full" in err
+    assert "1,234 shards [examined]" in err

@@ -7,7 +7,8 @@ import signal
 
 import pytest
 
-from producer.stops import stops_raise
+from jobs.errors import Interrupted
+from producer.stops import interruptible, stops_raise
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
 
@@ -25,3 +26,20 @@ def test_a_stop_raises_once_and_what_was_before_comes_back(number: signal.Signal
             cleaned_up.append(True)
     assert cleaned_up == [True]
     assert [signal.getsignal(each) for each in STOPS] == before
+
+
+def test_ctrl_c_in_a_block_or_a_function_says_what_was_left() -> None:
+    @interruptible("stopped; nothing was changed")
+    def stopped(at: int) -> int:
+        if at == 3:
+            raise KeyboardInterrupt
+        return at
+
+    assert [stopped(1), stopped(2)] == [1, 2]
+    for _ in range(2):
+        with pytest.raises(Interrupted, match="stopped; nothing was changed"):
+            stopped(3)
+    with pytest.raises(Interrupted, match="cats-1 is as it was"), interruptible("cats-1 is as it was"):
+        raise KeyboardInterrupt
+    with pytest.raises(ValueError, match="another"), interruptible("cats-1 is as it was"):
+        raise ValueError("another")
