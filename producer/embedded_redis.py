@@ -20,7 +20,7 @@ from jobs.errors import LedgerError
 from jobs.lifeline import start_tied_program
 
 _PORT_ATTEMPTS = 5
-_STOP_SECONDS = 10
+STOP_SECONDS = 10
 _LOG_LINES = 12
 
 
@@ -83,7 +83,7 @@ class EmbeddedRedis:
             self._folder = _private_folder(self._folder)
         try:
             for attempt in range(_PORT_ATTEMPTS):
-                failure = self._start_once(binary, _free_port(), secrets.token_urlsafe(32))
+                failure = self._start_once(binary, free_port(), secrets.token_urlsafe(32))
                 if failure is None:
                     return
                 log = self._last_log_lines()
@@ -122,7 +122,7 @@ class EmbeddedRedis:
                     stdout=log,
                     stderr=log,
                     cwd=self.folder,
-                    grace=_STOP_SECONDS,
+                    grace=STOP_SECONDS,
                     leftovers=None if self.keep else self.folder,
                 )
         except OSError as error:
@@ -163,7 +163,7 @@ class EmbeddedRedis:
             return
         self._process.terminate()  # the server takes SIGTERM as SHUTDOWN: it syncs its file and exits
         try:
-            self._process.wait(_STOP_SECONDS)
+            self._process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
@@ -211,7 +211,7 @@ def bundled_binary() -> Path | None:
     return None
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -41,7 +41,7 @@ def follow_job(
             status = ledger.status(job_id)
             workers = None
             if status.state != "finished":
-                with suppress(LedgerFull):  # then no lease expires, and the status is shown all the same
+                with suppress(LedgerFull):  # then nothing is reaped, and the status is still shown
                     ledger.reap()
                 if status.refusals or not (own_worker or alone or status.workers or status.paused):
                     workers = ledger.workers()

@@ -9,7 +9,7 @@ from typing import Literal, TypeVar
 
 import click
 
-from jobs.errors import Interrupted, JobError, OutputError
+from jobs.errors import JobError, OutputError
 from jobs.output.arrow_columns import check_pyarrow
 from jobs.output.card import Contents, dataset_card
 from jobs.output.compact_counter import CompactCounter
@@ -29,6 +29,7 @@ from producer.reporter import Reporter
 from producer.requests.expand import Identified
 from producer.requests.prepared import prepare
 from producer.show import print_skipped
+from producer.stops import interruptible
 
 Form = Literal["files", "webdataset", "parquet"]
 
@@ -95,12 +96,11 @@ def write_export(
     shard_size: int | None = None,
     with_pictures: bool = True,
 ) -> Exported:
-    """Write the images of the output or parquet at `path` to `target` in another form; equal ones give equal
-    bytes. Both paths are absolute.
+    """Writes the images of the output or parquet at `path` to `target` in another form.
 
-    `only_current`: a manifest; only what it asks for is exported. Raises ImagemillError, and then nothing is
-    left at `target`: OutputError where something is in the way, the disk is full or a picture is broken,
-    Interrupted after Ctrl-C.
+    Both paths are absolute. Equal sources give equal bytes. `only_current`: a manifest; only what it asks for
+    is exported. Raises ImagemillError, and then nothing is left at `target`: OutputError when something is in
+    the way, the disk is full or a picture is broken, Interrupted after Ctrl-C.
     """
     if to == "parquet":
         check_pyarrow("--to parquet", "export --to files")
@@ -111,7 +111,7 @@ def write_export(
             f"--no-pictures: --to {to} always writes pictures: leave it out, or export --to parquet"
         )
     check_free(target, path, folder=to != "parquet")
-    try:
+    with interruptible(f"{target}: stopped before the end; nothing was left there"):
         source = _source(path)
         asked, reading = None, Reading()
         if only_current is not None:
@@ -151,8 +151,6 @@ def write_export(
             skipped=reading.skipped,
             skipped_rows=tuple(reading.skipped_rows),
         )
-    except KeyboardInterrupt:
-        raise Interrupted(f"{target}: stopped before the end; nothing was left there") from None
 
 
 def _source(path: Path) -> PictureSource:

@@ -29,7 +29,7 @@ ROWS = 1
 
 _FILES = "export --to files"
 """The remedy for what no table holds."""
-_GROUP_BYTES, _GROUP_ROWS = 16 << 20, 10_000
+GROUP_BYTES, GROUP_ROWS = 16 << 20, 10_000
 """A row group ends with the one that is reached first: readers hold one at a time, as this writer does."""
 
 
@@ -82,7 +82,7 @@ def _write(file: Path, rows: Iterable[Row], kinds: Mapping[str, Kind], notes: Ma
         for row in rows:
             group.append(row)
             held += len(row[IMAGE]["bytes"]) if IMAGE in features else 0
-            if held >= _GROUP_BYTES or len(group) == _GROUP_ROWS:
+            if held >= GROUP_BYTES or len(group) == GROUP_ROWS:
                 writer.write_batch(_batch(group, schema))
                 group, held = [], 0
         if group:

@@ -35,8 +35,10 @@ class Picture:
 
 
 class PictureSource(Protocol):
-    """Pictures in an order that is always the same. Whatever reads is a stream, and raises OutputError naming
-    file and place where something is not as it was written."""
+    """Pictures in an order that is always the same.
+
+    Its methods stream, and raise OutputError naming file and place when something is not as it was written.
+    """
 
     @property
     def path(self) -> Path:

@@ -141,7 +141,7 @@ def test_killing_its_parent_with_9_leaves_no_process_and_no_folder(
 
 
 def test_one_that_does_not_answer_any_more_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded_redis, "_STOP_SECONDS", 0.5)
+    monkeypatch.setattr(embedded_redis, "STOP_SECONDS", 0.5)
     with EmbeddedRedis() as server:
         frozen = psutil.Process(server.pid)
         frozen.suspend()
@@ -157,9 +157,9 @@ def test_the_death_of_the_server_is_seen(wait_until: Callable[..., None]) -> Non
 def test_a_port_that_was_taken_meanwhile_is_tried_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     with EmbeddedRedis() as first:
         taken = urlsplit(first.url).port
-        free = embedded_redis._free_port()
+        free = embedded_redis.free_port()
         ports = iter([taken, free])
-        monkeypatch.setattr(embedded_redis, "_free_port", lambda: next(ports))
+        monkeypatch.setattr(embedded_redis, "free_port", lambda: next(ports))
         with EmbeddedRedis() as second:
             assert urlsplit(second.url).port == free
 

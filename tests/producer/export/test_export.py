@@ -204,7 +204,7 @@ def test_a_parquet_without_pictures_has_all_but_them(tmp_path: Path) -> None:
 def test_equal_outputs_give_equal_parquets_of_bounded_row_groups(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("producer.export.parquet._GROUP_BYTES", 200)
+    monkeypatch.setattr("producer.export.parquet.GROUP_BYTES", 200)
     one, other = (parquet_of(fill(tmp_path / name), tmp_path / f"{name}.parquet") for name in ("a", "b"))
     assert one.read_bytes() == other.read_bytes()
     assert pyarrow.parquet.ParquetFile(one).num_row_groups > 2
@@ -305,7 +305,7 @@ def test_a_parquet_of_one_row_group_is_read_some_pictures_at_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     size = 1 << 20
-    monkeypatch.setattr("producer.export.parquet._GROUP_BYTES", 64 * size)
+    monkeypatch.setattr("producer.export.parquet.GROUP_BYTES", 64 * size)
     data = np.random.default_rng(0).bytes(size)
     one = Picture({**one_of(0).row, "sha256": hashlib.sha256(data).hexdigest()}, data)
     source = put(tmp_path / "large.parquet", [one] * 64)
