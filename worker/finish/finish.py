@@ -18,7 +18,7 @@ from jobs.output.card import Contents, contents, dataset_card, is_ours
 from jobs.output.durable import remove_temporaries, write_atomically
 from jobs.output.metadata import Failure, imagemill_version
 from jobs.output.output import Output
-from worker.finish.preview import contact_sheet, spread
+from worker.finish.preview import Cell, contact_sheet, spread
 
 log = logging.getLogger(__name__)
 
@@ -186,14 +186,20 @@ def _preview(output: Output, found: Contents) -> bytes:
         if here:
             chosen[shard] = [record for i, record in enumerate(output.records(shard)) if i in here]
         start += count
-    sizes = {
-        record["file_name"]: (record["width"], record["height"])
+    cells = [
+        Cell(
+            record["file_name"],
+            record["width"],
+            record["height"],
+            prompt=str(record.get("text", "")),
+            id=record.get("id"),
+        )
         for records in chosen.values()
         for record in records
-    }
+    ]
     pictures = (
         picture
         for shard, records in chosen.items()
         for picture in output.pictures(shard, {record["file_name"] for record in records})
     )
-    return contact_sheet(sizes, pictures)
+    return contact_sheet(cells, pictures)

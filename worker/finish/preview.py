@@ -1,12 +1,15 @@
-"""The contact sheet: a few of the output's pictures, spread over all of it, on one page."""
+"""The contact sheet: some of the output's pictures with their prompts, spread over all of it, on a page."""
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterable, Mapping
+import unicodedata
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 MOST = 100
 """Pictures on a sheet at most."""
@@ -14,7 +17,24 @@ MOST = 100
 _WIDTH = 1600
 _LARGEST = 480
 _MARGIN = 6
+_GAP = 2
 _PAPER = (246, 246, 244)
+_INK, _PALE_INK = (40, 40, 38), (115, 115, 110)
+_PROMPT_LINES = 2
+_READ = 300
+"""Characters of a prompt that are looked at: more than fit on its lines."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One picture of the sheet: its size in pixels, and what its caption says."""
+
+    file_name: str
+    width: int
+    height: int
+    prompt: str
+    id: str | None = None
+    """The user's."""
 
 
 def spread(total: int, most: int = MOST) -> list[int]:
@@ -23,34 +43,141 @@ def spread(total: int, most: int = MOST) -> list[int]:
     return [i * total // count for i in range(count)]
 
 
-def contact_sheet(sizes: Mapping[str, tuple[int, int]], pictures: Iterable[tuple[str, bytes]]) -> bytes:
-    """A JPEG of the pictures in records, in the order of `sizes`; 1600 pixels wide, less when they are few.
+def contact_sheet(cells: Sequence[Cell], pictures: Iterable[tuple[str, bytes]]) -> bytes:
+    """A JPEG of the pictures in the order of `cells`, captioned; 1600 pixels wide or less.
 
-    `sizes`: name -> width and height; `pictures`: name and file, taken one at a time. Cells have the
-    pictures' middle aspect ratio, and no picture is cropped. One that is not there or cannot be read leaves
-    its cell empty. Equal pictures give equal bytes. Raises ValueError for no sizes.
+    `pictures`: file name and file, taken one at a time. Cells have the pictures' middle aspect ratio, and no
+    picture is cropped. One that is not there or cannot be read leaves its cell empty. A caption is two lines
+    of the prompt, cut with "…", then the user's id. Pillow's own font draws little more than ASCII: an
+    accented letter is drawn without its accent, and `?` stands for any other character. Equal pictures and
+    captions give equal bytes with the same Pillow. Raises ValueError for no cells.
     """
-    if not sizes:
+    if not cells:
         raise ValueError("a contact sheet needs a picture")
-    ratios = sorted(height / width for width, height in sizes.values())
-    ratio = min(max(ratios[len(ratios) // 2], 0.5), 2.0)
-    # As many columns as make the sheet about square, counting what the cells themselves are like.
-    columns = max(1, min(len(sizes), math.ceil(math.sqrt(len(sizes) * ratio))))
-    records = math.ceil(len(sizes) / columns)
-    cell_width = min(_LARGEST, (_WIDTH - _MARGIN) // columns - _MARGIN)
-    cell_height = max(1, round(cell_width * ratio))
-    step_x, step_y = cell_width + _MARGIN, cell_height + _MARGIN
-    sheet = Image.new("RGB", (columns * step_x + _MARGIN, records * step_y + _MARGIN), _PAPER)
-    places = {name: index for index, name in enumerate(sizes)}
+    grid = _grid(cells)
+    size = (grid.columns * grid.step_x + _MARGIN, grid.rows * grid.step_y + _MARGIN)
+    sheet = Image.new("RGB", size, _PAPER)
+    corners = {
+        cell.file_name: (_MARGIN + i % grid.columns * grid.step_x, _MARGIN + i // grid.columns * grid.step_y)
+        for i, cell in enumerate(cells)
+    }
     for name, data in pictures:
-        picture = _thumbnail(data, cell_width, cell_height)
+        picture = _thumbnail(data, grid.width, grid.height)
         if picture is not None:
-            x = _MARGIN + places[name] % columns * step_x + (cell_width - picture.width) // 2
-            y = _MARGIN + places[name] // columns * step_y + (cell_height - picture.height) // 2
+            x, y = corners[name]
+            x, y = x + (grid.width - picture.width) // 2, y + (grid.height - picture.height) // 2
             sheet.paste(picture, (x, y))
+    draw = ImageDraw.Draw(sheet)
+    for cell in cells:
+        x, y = corners[cell.file_name]
+        _write_caption(draw, (x, y + grid.height + _GAP), cell, grid)
     buffer = io.BytesIO()
     sheet.save(buffer, "JPEG", quality=90, subsampling=0, optimize=True)
     return buffer.getvalue()
+
+
+@dataclass(frozen=True, slots=True)
+class _Grid:
+    """How the sheet is divided, in pixels."""
+
+    columns: int
+    rows: int
+    width: int
+    height: int
+    """Of a cell, without its caption."""
+    caption: int
+    """The height of a caption."""
+    font: ImageFont.FreeTypeFont
+
+    @property
+    def step_x(self) -> int:
+        return self.width + _MARGIN
+
+    @property
+    def step_y(self) -> int:
+        return self.height + self.caption + _MARGIN
+
+
+def _grid(cells: Sequence[Cell]) -> _Grid:
+    """The fewest columns that make the sheet at most a fifth taller than it is wide."""
+    ratios = sorted(cell.height / cell.width for cell in cells)
+    ratio = min(max(ratios[len(ratios) // 2], 0.5), 2.0)
+    lines = _PROMPT_LINES + any(cell.id is not None for cell in cells)
+    for columns in range(1, len(cells) + 1):
+        rows = math.ceil(len(cells) / columns)
+        width = min(_LARGEST, (_WIDTH - _MARGIN) // columns - _MARGIN)
+        font = _font(min(max(width // 13, 11), 18))
+        caption = _GAP + lines * _line_height(font) + _MARGIN
+        grid = _Grid(columns, rows, width, max(1, round(width * ratio)), caption, font)
+        if rows * grid.step_y <= 1.2 * columns * grid.step_x:
+            break
+    return grid
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """Pillow's own font, laid out alike wherever Pillow is built."""
+    font = ImageFont.load_default(size)
+    if not isinstance(font, ImageFont.FreeTypeFont):
+        raise RuntimeError("this Pillow was built without FreeType: install the wheel from PyPI")
+    return font.font_variant(layout_engine=ImageFont.Layout.BASIC)
+
+
+def _line_height(font: ImageFont.FreeTypeFont) -> int:
+    ascent, descent = font.getmetrics()
+    return ascent + descent
+
+
+def _write_caption(draw: ImageDraw.ImageDraw, corner: tuple[int, int], cell: Cell, grid: _Grid) -> None:
+    x, y = corner
+    for text, most, ink in ((cell.prompt, _PROMPT_LINES, _INK), (cell.id or "", 1, _PALE_INK)):
+        for line in _lines(_drawable(text, grid.font), most, grid.width, grid.font):
+            draw.text((x, y), line, fill=ink, font=grid.font)
+            y += _line_height(grid.font)
+
+
+def _drawable(text: str, font: ImageFont.FreeTypeFont) -> str:
+    """The text on one line; what the font has no glyph of becomes the letter without its accent, or `?`."""
+    none = _glyph(font, "\U0010ffff")
+
+    def drawn(character: str) -> str:
+        for other in (character, unicodedata.normalize("NFKD", character)[0]):
+            if other == " " or _glyph(font, other) != none:
+                return other
+        return "?"
+
+    words = " ".join(unicodedata.normalize("NFC", text[:_READ]).split())
+    return "".join(map(drawn, words))
+
+
+def _glyph(font: ImageFont.FreeTypeFont, character: str) -> tuple[tuple[int, int], bytes]:
+    mask = font.getmask(character)
+    return mask.size, bytes(mask)
+
+
+def _lines(text: str, most: int, width: int, font: ImageFont.FreeTypeFont) -> list[str]:
+    """The text on up to `most` lines of so many pixels, broken between words if possible, cut with `…`."""
+    lines: list[str] = []
+    while text and len(lines) < most:
+        last = len(lines) == most - 1
+        fits = _fitting(text, width, font)
+        if fits == len(text):
+            lines.append(text)
+            break
+        if last:
+            fits = _fitting(text, width - font.getlength("…"), font)
+            lines.append(text[:fits].rstrip() + "…")
+            break
+        at = text.rfind(" ", 1, fits + 1)
+        at = fits if at < 0 else at
+        lines.append(text[:at])
+        text = text[at:].lstrip()
+    return lines
+
+
+def _fitting(text: str, width: float, font: ImageFont.FreeTypeFont) -> int:
+    """How many characters of the text's beginning are at most so many pixels wide; at least one."""
+    lengths = range(1, len(text) + 1)
+    return max(1, bisect_right(lengths, width, key=lambda length: font.getlength(text[:length])))
 
 
 def _thumbnail(data: bytes, width: int, height: int) -> Image.Image | None:
