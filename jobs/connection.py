@@ -9,7 +9,6 @@ This module imports no Redis client, so that `imagemill status` starts fast.
 
 from __future__ import annotations
 
-import fcntl
 import ipaddress
 import json
 import os
@@ -26,6 +25,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from jobs.errors import LedgerError, SettingsError
+from jobs.lock import try_lock
 
 if TYPE_CHECKING:
     from jobs.settings import Settings
@@ -124,7 +124,7 @@ def publish(settings: Settings, url: str, output: Path | str) -> Iterator[Path]:
     fd = os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         # Locked and written before it has its name: a reader never sees a file that looks stale.
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        try_lock(fd)
         published = {"url": url, "pid": os.getpid(), "started": time.time(), "output": str(output)}
         with open(fd, "w", encoding="utf-8", closefd=False) as stream:
             json.dump(published, stream)
@@ -160,11 +160,7 @@ def _read(file: Path) -> Connection | None:
         # In a folder shared with others, a stranger's file would send us to a stranger's Redis.
         if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
             return None
-        try:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            pass
-        else:
+        if try_lock(fd, shared=True):
             file.unlink(missing_ok=True)
             return None
         with open(fd, encoding="utf-8", closefd=False) as stream:

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import re
@@ -31,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.errors import JobError, OutputError
+from jobs.lock import try_lock
 from jobs.output.durable import write_atomically
 from jobs.output.files import FolderShard
 from jobs.output.image_ids import ImageIds
@@ -180,20 +180,19 @@ class Output:
         deadline = time.monotonic() + patience
         while True:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
-                    raise JobError(
-                        f"output {self.path}: another `imagemill run` (pid {holder}) renders there, or its "
-                        f"worker is still ending: follow it with `imagemill watch`, wait for it, or stop it "
-                        f"(kill {holder}) and run the same command to go on"
-                    ) from None
+                if try_lock(descriptor):
+                    return
             except OSError as error:
                 if error.errno in {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}:
                     return
                 raise
+            if time.monotonic() >= deadline:
+                holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
+                raise JobError(
+                    f"output {self.path}: another `imagemill run` (pid {holder}) is already rendering there, "
+                    f"or its worker is still ending: follow it with `imagemill watch`, wait for it, or stop "
+                    f"it (kill {holder}) and run the same command to go on"
+                )
             time.sleep(0.1)
 
     def committed(self, shard: int) -> bool:

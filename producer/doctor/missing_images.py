@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -10,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jobs.errors import ImagemillError, LatentsError, ManifestError
+from jobs.file_hash import file_sha256
 from jobs.models import ModelRef
 from jobs.output.output import Output
 from jobs.wording import counted, shown
@@ -169,10 +169,9 @@ def _changed_while_read(before: Mapping[str, str], now: Mapping[str, str]) -> It
 
 
 def _sha256(path: Path) -> str:
-    """Of the file, read as a stream. Raises OSError, also for what is no plain file."""
+    """Of the file. Raises OSError, also for what is no plain file."""
     _check_plain(path)
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_sha256(path)
 
 
 def _latents_sha256(path: Path) -> str:

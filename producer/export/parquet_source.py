@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from jobs.errors import OutputError
+from jobs.file_hash import FileState, file_state
 from jobs.output.arrow_columns import arrow_type, check_pyarrow, kind_of_type
 from jobs.output.column_kinds import Kind
 from jobs.output.stored_shard import sound_record
@@ -27,9 +27,6 @@ _PICTURES, _ROWS = 16, 1024
 """Rows held at a time, with pictures and without."""
 _BUFFER = 1 << 20
 """Bytes read at a time: without it pyarrow holds a whole column of a row group, often all of the file."""
-
-_State = tuple[int, int, int]
-"""What every change to a file alters: inode, size in bytes and time of change."""
 
 
 class _Line(NamedTuple):
@@ -49,7 +46,7 @@ class ParquetSource:
     """Of metadata, in their order."""
     row_column: str | None
     """That of JSON (`producer.export.exact_rows`)."""
-    state: _State
+    state: FileState
     """Of the file when it was opened: it is read more than once, and must be the same each time."""
 
     def records(self) -> Iterator[Row]:
@@ -125,7 +122,7 @@ class ParquetSource:
             raise self.broken(f"{self.path}: row {number}: cannot be read ({what})") from None
 
     def _check_same(self, file: BinaryIO) -> None:
-        if _state(file) != self.state:
+        if file_state(file.fileno()) != self.state:
             raise OutputError(f"{self.path}: changed while it was being read: run the same command again")
 
 
@@ -139,7 +136,7 @@ def open_parquet(path: Path) -> ParquetSource:
         if not path.is_file():  # opening a pipe would wait forever
             raise OSError(0, "not a plain file")
         with path.open("rb") as file:
-            state = _state(file)
+            state = file_state(file.fileno())
             schema = ParquetFile(file, buffer_size=_BUFFER).schema_arrow
             metadata, fields = schema.metadata or {}, [(field.name, field.type) for field in schema]
     except (pyarrow.ArrowException, ValueError, OSError) as error:
@@ -188,8 +185,3 @@ def _refused(path: Path, what: str) -> OutputError:
         f"{path}: {printable(what)}; name an output, or a parquet that this version's `export --to parquet` "
         "wrote, with its pictures"
     )
-
-
-def _state(file: BinaryIO) -> _State:
-    stat = os.fstat(file.fileno())
-    return stat.st_ino, stat.st_size, stat.st_mtime_ns

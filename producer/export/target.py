@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import re
 import secrets
@@ -13,6 +12,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from jobs.errors import OutputError
+from jobs.lock import try_lock
 
 
 def check_free(target: Path, source: Path, *, folder: bool) -> None:
@@ -82,7 +82,8 @@ def _locked(folder: Path) -> Iterator[None]:
     """Holds the folder until the end or this process's death. Raises OSError where another one does."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not try_lock(descriptor):
+            raise BlockingIOError(errno.EWOULDBLOCK, "another export writes there", str(folder))
         yield
     finally:
         os.close(descriptor)

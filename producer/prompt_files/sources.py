@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jobs.errors import ManifestError
+from jobs.file_hash import FileState, file_sha256, file_state
 from jobs.wording import printable
 from producer.manifest.line import Line, line_of, written_lines
 from producer.manifest.manifest import Manifest
@@ -163,22 +163,19 @@ def _names(source: PromptSource) -> dict[str, str]:
 
 def _large(manifest: Manifest) -> bool:
     """Whether reading takes longer than starting a process for it."""
-    return sum(_state(path)[1] for _source, path in _files(manifest)) >= _LARGE
+    return sum(_state(path).size for _source, path in _files(manifest)) >= _LARGE
 
 
-def _state(path: Path) -> tuple[int, int, int]:
-    """What no change leaves as it is: inode, size in bytes and time of change."""
+def _state(path: Path) -> FileState:
     try:
-        stat = path.stat()
+        return file_state(path)
     except OSError as error:
         raise _unreadable(path, error) from None
-    return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 def _sha256(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(path)
     except OSError as error:
         raise _unreadable(path, error) from None
 

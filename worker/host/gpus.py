@@ -9,7 +9,6 @@ torch is not imported here: a GPU is pinned by CUDA_VISIBLE_DEVICES before torch
 
 from __future__ import annotations
 
-import fcntl
 import importlib
 import logging
 import os
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from jobs.connection import runtime_folder
 from jobs.errors import SettingsError
+from jobs.lock import try_lock
 
 if TYPE_CHECKING:
     from jobs.settings import Settings
@@ -95,7 +95,7 @@ def claim(gpus: str, name: str, settings: Settings, patience: float = 0.0) -> li
 def _claim_free(present: tuple[Gpu, ...], locks: Path, only_one: bool) -> list[Device]:
     devices = []
     for gpu in present:
-        lock = _try_lock(locks / gpu.uuid)
+        lock = _lock(locks / gpu.uuid)
         if lock is not None:
             devices.append(Device(f"gpu{gpu.index}", gpu, lock))
             if only_one:
@@ -130,7 +130,7 @@ def _claim_these(numbers: tuple[int, ...], present: tuple[Gpu, ...], locks: Path
                 there = ", ".join(str(index) for index in by_index) or "none"
                 raise SettingsError(f"--gpus: there is no GPU {number} (there are: {there}); see nvidia-smi")
             gpu = by_index[number]
-            lock = _try_lock(locks / gpu.uuid)
+            lock = _lock(locks / gpu.uuid)
             if lock is None:
                 raise GpusClaimed(
                     f"--gpus: GPU {number} is claimed by another worker (lock {locks / gpu.uuid}): "
@@ -147,12 +147,12 @@ def _claim_these(numbers: tuple[int, ...], present: tuple[Gpu, ...], locks: Path
 def _claim_cpu(name: str, locks: Path) -> Device:
     """The first free cpu0, cpu1, …: any number of workers may share the CPU, but not a node name."""
     number = 0
-    while (lock := _try_lock(locks / f"cpu{number}@{name}")) is None:
+    while (lock := _lock(locks / f"cpu{number}@{name}")) is None:
         number += 1
     return Device(f"cpu{number}", None, lock)
 
 
-def _try_lock(file: Path) -> int | None:
+def _lock(file: Path) -> int | None:
     """The descriptor of `file`, locked; None when another process holds the lock.
 
     Opened for reading, so that users who share the folder need no right to write each other's files.
@@ -165,12 +165,10 @@ def _try_lock(file: Path) -> int | None:
             f"{file}: cannot be opened as a lock ({error.strerror}): "
             "set IMAGEMILL_RUNTIME_DIR to a folder of yours"
         ) from None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        return None
-    return fd
+    if try_lock(fd):
+        return fd
+    os.close(fd)
+    return None
 
 
 def list_gpus() -> tuple[Gpu, ...]:

@@ -1,0 +1,30 @@
+"""A file's hash, and its state, by which a change while it is read is noticed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+
+class FileState(NamedTuple):
+    """What no change of a file leaves as it is."""
+
+    inode: int
+    size: int
+    """Bytes."""
+    modified: int
+    """Nanoseconds since 1970."""
+
+
+def file_state(file: Path | int) -> FileState:
+    """The state of the file, by its path or its open descriptor. Raises OSError."""
+    status = os.fstat(file) if isinstance(file, int) else file.stat()
+    return FileState(status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def file_sha256(path: Path) -> str:
+    """The hex SHA-256 of the file, read as a stream. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
