@@ -10,7 +10,8 @@ from jobs.connection import redis_url
 from jobs.ledger.broker import celery_app, wake
 from jobs.lifeline import end_with_parent
 from jobs.settings import load_settings
-from worker import logs, process
+from worker import logs
+from worker.process import WorkerProcess
 from worker.runtime import Runtime
 
 _settings = load_settings()
@@ -29,20 +30,19 @@ def _prepare(sender: str, **_: Any) -> None:
     """Runs first, with the worker's name, `gpu0@host`."""
     logs.configure(_settings.log_format, _settings.log_level, sender)
     end_with_parent()
-    process.begin(Runtime(_settings, _url, sender, lambda count: wake(app, count)))
+    app.worker_process = WorkerProcess(Runtime(_settings, _url, sender, lambda count: wake(app, count)))
 
 
 @signals.worker_ready.connect  # type: ignore[untyped-decorator]
 def _start(sender: Any, **_: Any) -> None:
-    process.consume(sender)
-    process.runtime().start()
+    app.worker_process.start(sender)
 
 
 @signals.worker_shutting_down.connect  # type: ignore[untyped-decorator]
 def _stop(**_: Any) -> None:
-    process.stop()
+    app.worker_process.stop()
 
 
 @signals.worker_shutdown.connect  # type: ignore[untyped-decorator]
 def _close(**_: Any) -> None:
-    process.runtime().close()
+    app.worker_process.close()

@@ -12,41 +12,40 @@ from worker.runtime import Runtime
 
 log = logging.getLogger(__name__)
 _STOP_SECONDS = 8.0
-_runtime: list[Runtime] = []
-_consumer: list[Any] = []
 
 
-def begin(runtime: Runtime) -> None:
-    """Makes `runtime` this process's."""
-    _runtime[:] = [runtime]
+class WorkerProcess:
+    """This process, as the Celery application of a worker holds it: `app.worker_process`."""
 
+    def __init__(self, runtime: Runtime) -> None:
+        """Nothing is started yet; there is one from Celery's `celeryd_init` on."""
+        self.runtime = runtime
+        self._consumer: Any | None = None
 
-def runtime() -> Runtime:
-    """This process's runtime; there is one from Celery's `celeryd_init` on."""
-    return _runtime[0]
+    def start(self, consumer: Any) -> None:
+        """Start the runtime. Celery's consumer is kept: its event dispatcher changes when it reconnects."""
+        self._consumer = consumer
+        self.runtime.start()
 
+    def stop(self) -> None:
+        """Stop the runtime; end the process itself when that hangs once the engine has left its micro-batch.
 
-def stop() -> None:
-    """Stops the runtime; ends the process itself when that hangs once the engine has left its micro-batch.
+        A lease that is not given back runs out: a Redis that does not answer must not hold up a shutdown.
+        """
+        self.runtime.stop()
+        threading.Thread(target=self._end_in_time, name="deadline", daemon=True).start()
 
-    A lease that is not given back runs out: a Redis that does not answer must not hold up a shutdown.
-    """
-    runtime().stop()
-    threading.Thread(target=_end_in_time, name="deadline", daemon=True).start()
+    def close(self) -> None:
+        """Wait for the runtime to end; after the tasks have."""
+        self.runtime.close()
 
+    @property
+    def event_dispatcher(self) -> Any | None:
+        """The dispatcher of this worker's own events; None before it is ready and while Celery reconnects."""
+        return None if self._consumer is None else self._consumer.event_dispatcher
 
-def _end_in_time() -> None:
-    runtime().wait()
-    time.sleep(_STOP_SECONDS)
-    log.critical("still not stopped %.0f s after the last step: leaving at once", _STOP_SECONDS)
-    os._exit(70)
-
-
-def consume(consumer: Any) -> None:
-    """Keeps Celery's consumer, whose event dispatcher changes with each connection."""
-    _consumer[:] = [consumer]
-
-
-def event_dispatcher() -> Any | None:
-    """The dispatcher of this worker's own events; None while Celery connects anew."""
-    return _consumer[0].event_dispatcher if _consumer else None
+    def _end_in_time(self) -> None:
+        self.runtime.wait()
+        time.sleep(_STOP_SECONDS)
+        log.critical("still not stopped %.0f s after the last step: leaving at once", _STOP_SECONDS)
+        os._exit(70)

@@ -8,21 +8,22 @@ from celery import Task, shared_task
 
 from jobs.failpoints import failpoint
 from jobs.ledger.broker import RENDER_TASK
-from worker import process
+from worker.process import WorkerProcess
 
 
 @shared_task(bind=True, name=RENDER_TASK)  # type: ignore[untyped-decorator]
 def render(self: Task) -> dict[str, Any] | str:
     """Claims a shard and renders it; returns what was done, for Flower."""
+    process: WorkerProcess = self.app.worker_process
 
     def announce(job_id: str, shard: str) -> None:
         # The message names no shard; sent again with arguments, the event lets Flower show them. Through the
         # worker's own dispatcher: past its buffer it can overtake `task-received`, which has no arguments.
-        dispatcher = process.event_dispatcher()
+        dispatcher = process.event_dispatcher
         if dispatcher is not None:
             arguments = repr((job_id, int(shard) if shard.isdigit() else shard))
             dispatcher.send("task-started", uuid=self.request.id, args=arguments, kwargs="{}")
 
-    done = process.runtime().serve(announce)
+    done = process.runtime.serve(announce)
     failpoint("before acknowledge")
     return "nothing to do" if done is None else done

@@ -21,7 +21,6 @@ from celery import signals
 import worker.celery_app as cell
 from jobs.ledger.ledger import Ledger
 from jobs.ledger.broker import RENDER_TASK
-from worker import process
 
 cell.app.loader.import_default_modules()
 assert RENDER_TASK in cell.app.tasks, sorted(cell.app.tasks)
@@ -36,7 +35,7 @@ while "gpu0@test" not in ledger.workers() and time.monotonic() < deadline:
 assert list(ledger.workers()) == ["gpu0@test"], ledger.workers()
 assert cell.app.tasks[RENDER_TASK].apply().get() == "nothing to do"
 signals.worker_shutting_down.send(sender=None)
-assert process.runtime()._stop.is_set()
+cell.app.worker_process.runtime.wait()  # it returns once the engine was stopped
 signals.worker_shutdown.send(sender=None)
 assert ledger.workers() == {}
 heavy = {"torch", "diffusers"} & set(sys.modules)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
-
-import pytest
+from typing import Any, cast
 
 from jobs.ledger.broker import RENDER_TASK, celery_app
-from worker import process
+from worker.process import WorkerProcess
+from worker.runtime import Runtime
 from worker.tasks import render
 
 
@@ -25,6 +24,9 @@ class Office:
         announce(job_id, shard)
         return {"job": job_id, "ended": "committed"}
 
+    def start(self) -> None:
+        pass
+
 
 class Dispatcher:
     """In the place of the worker's event dispatcher: keeps what is sent."""
@@ -36,16 +38,19 @@ class Dispatcher:
         self.events.append((kind, fields))
 
 
-@pytest.fixture
-def dispatcher(monkeypatch: pytest.MonkeyPatch) -> Dispatcher:
-    dispatcher = Dispatcher()
-    monkeypatch.setattr(process, "event_dispatcher", lambda: dispatcher)
-    return dispatcher
+class Consumer:
+    """In the place of Celery's consumer."""
+
+    def __init__(self, event_dispatcher: Dispatcher | None) -> None:
+        self.event_dispatcher = event_dispatcher
 
 
-def run(monkeypatch: pytest.MonkeyPatch, office: Office) -> Any:
-    monkeypatch.setattr(process, "runtime", lambda: office)
-    celery_app("memory://").set_current()
+def run(office: Office, dispatcher: Dispatcher | None) -> Any:
+    """Runs the task in a worker process with that runtime, as Celery does."""
+    app = celery_app("memory://")
+    app.worker_process = WorkerProcess(cast("Runtime", office))
+    app.worker_process.start(Consumer(dispatcher))
+    app.set_current()
     return render.apply(task_id="t-1").get()
 
 
@@ -53,27 +58,23 @@ def test_it_has_the_wire_name_that_producers_send() -> None:
     assert render.name == RENDER_TASK
 
 
-def test_its_result_says_what_was_done_and_its_event_what_was_claimed(
-    monkeypatch: pytest.MonkeyPatch, dispatcher: Dispatcher
-) -> None:
-    assert run(monkeypatch, Office(("cats-1", "12"))) == {"job": "cats-1", "ended": "committed"}
+def test_its_result_says_what_was_done_and_its_event_what_was_claimed() -> None:
+    dispatcher = Dispatcher()
+    assert run(Office(("cats-1", "12")), dispatcher) == {"job": "cats-1", "ended": "committed"}
     assert dispatcher.events == [("task-started", {"uuid": "t-1", "args": "('cats-1', 12)", "kwargs": "{}"})]
 
 
-def test_a_finishing_is_announced_by_its_name(
-    monkeypatch: pytest.MonkeyPatch, dispatcher: Dispatcher
-) -> None:
-    run(monkeypatch, Office(("cats-1", "finish")))
+def test_a_finishing_is_announced_by_its_name() -> None:
+    dispatcher = Dispatcher()
+    run(Office(("cats-1", "finish")), dispatcher)
     assert dispatcher.events[0][1]["args"] == "('cats-1', 'finish')"
 
 
-def test_without_work_it_says_so_and_announces_nothing(
-    monkeypatch: pytest.MonkeyPatch, dispatcher: Dispatcher
-) -> None:
-    assert run(monkeypatch, Office()) == "nothing to do"
+def test_without_work_it_says_so_and_announces_nothing() -> None:
+    dispatcher = Dispatcher()
+    assert run(Office(), dispatcher) == "nothing to do"
     assert dispatcher.events == []
 
 
-def test_without_a_dispatcher_the_work_is_done_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "event_dispatcher", lambda: None)
-    assert run(monkeypatch, Office(("cats-1", "0"))) == {"job": "cats-1", "ended": "committed"}
+def test_without_a_dispatcher_the_work_is_done_all_the_same() -> None:
+    assert run(Office(("cats-1", "0")), None) == {"job": "cats-1", "ended": "committed"}
