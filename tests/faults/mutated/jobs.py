@@ -14,6 +14,7 @@ MODELS = "tests/jobs/test_models.py::"
 OUTPUT = "tests/jobs/output/test_output.py::"
 SHARD_ENDS = "tests/worker/shard/test_shard_ends.py::"
 STORE = "tests/worker/shard/test_store.py::"
+STORE_TAR = "tests/worker/shard/test_store_tar.py::"
 
 CHECKS = [
     Mutation("a closed attempt can commit no more", "its folder is not renamed", OUTPUT_PY,
@@ -27,7 +28,7 @@ CHECKS = [
         STORE + "test_a_strangers_folder_in_a_shards_place_is_named_and_kept"),
     Mutation("a tar's link never overwrites", "`os.replace`", "jobs/output/webdataset.py",
         "os.link(tar, self.path)", "os.replace(tar, self.path)",
-        STORE + "test_a_late_tar_that_slipped_past_the_check_touches_neither_tar_nor_parquet"),
+        STORE_TAR + "test_a_late_tar_that_slipped_past_the_check_touches_neither_tar_nor_parquet"),
     Mutation("fsync before a rename", "not called", "jobs/output/durable.py",
         "os.fsync(file.fileno())", "pass",
         OUTPUT + "test_a_file_is_synced_before_it_is_renamed_and_its_folder_after"),

@@ -32,6 +32,7 @@ SHARD_RUN = "tests/worker/shard/test_shard_run.py::"
 SHARD_SUSPECTS = "tests/worker/shard/test_shard_suspects.py::"
 SHARD_WAITS = "tests/worker/shard/test_shard_waits.py::"
 STORE = "tests/worker/shard/test_store.py::"
+ADOPTION = "tests/worker/shard/test_store_adoption.py::"
 SUPERVISOR = "tests/worker/host/test_supervisor.py::"
 
 CHECKS = [
@@ -72,10 +73,10 @@ CHECKS = [
     Mutation("an image is adopted by its image_id", "not compared", STORE_PY,
         "if saved is None or saved.image_id != self._entries[position].request.image_id:",
         "if saved is None:",
-        STORE + "test_what_is_not_sound_is_left_aside_and_rendered_again"),
+        ADOPTION + "test_what_is_not_sound_is_left_aside_and_rendered_again"),
     Mutation("an image is adopted by its SHA-256", "not compared", STORE_PY,
         "if hashlib.sha256(own.read_bytes()).hexdigest() != saved.sha256:", "if False:",
-        STORE + "test_what_is_not_sound_is_left_aside_and_rendered_again"),
+        ADOPTION + "test_what_is_not_sound_is_left_aside_and_rendered_again"),
     Mutation("pictures without metadata are not committed", "`_remove_strays` not called", STORE_PY,
         "self._remove_strays()", "pass",
         STORE + "test_an_image_whose_metadata_was_never_written_is_not_committed_unseen"),
@@ -226,11 +227,11 @@ CHECKS = [
     Mutation("a spooled picture is no link", "followed", STORE_PY,
         "        if file.is_symlink() or not file.is_file():\n            return\n        own",
         "        if not file.is_file():\n            return\n        own",
-        STORE + "test_what_is_not_sound_is_left_aside_and_rendered_again"),
+        ADOPTION + "test_what_is_not_sound_is_left_aside_and_rendered_again"),
     Mutation("a spooled picture lies in no folder that is one", "followed", STORE_PY,
         "if source != self.folder and not any(folder.is_symlink() for folder in links):",
         "if source != self.folder:",
-        STORE + "test_what_a_link_leads_to_is_not_adopted"),
+        ADOPTION + "test_what_a_link_leads_to_is_not_adopted"),
     Mutation("the worker looks for a model's code", "not called", PIPELINES_PY,
         "check_harmless(index.parent)", "pass",
         PIPELINES + "test_a_pickle_in_the_place_of_weights_is_refused_and_not_opened"),
