@@ -26,6 +26,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from jobs.errors import LedgerError, SettingsError
 from jobs.lock import try_lock
+from jobs.strict_json import strict_json
 
 if TYPE_CHECKING:
     from jobs.settings import Settings
@@ -164,7 +165,7 @@ def _read(file: Path) -> Connection | None:
             file.unlink(missing_ok=True)
             return None
         with open(fd, encoding="utf-8", closefd=False) as stream:
-            values = json.load(stream)
+            values = strict_json(stream.read())
         return Connection(
             url=str(values["url"]),
             pid=int(values["pid"]),

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.errors import ModelError
+from jobs.strict_json import strict_json
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _LIBRARIES = ("diffusers", "transformers", "stable_diffusion")
@@ -115,7 +116,7 @@ def _names_code(file: Path) -> bool:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_bytes())
+        return strict_json(path.read_bytes())
     except ValueError as error:
         raise ModelError(f"{path}: is not JSON ({error}): save the model again") from None
 

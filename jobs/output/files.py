@@ -24,6 +24,7 @@ from jobs.failpoints import failpoint
 from jobs.output.durable import fsync_folder, write_atomically
 from jobs.output.metadata import Failure
 from jobs.output.stored_shard import FAILURES, damaged, shard_name, shard_number, sound_failure, sound_record
+from jobs.strict_json import strict_json
 
 METADATA = "metadata.jsonl"
 """Of a shard, beside its pictures: what Hugging Face's imagefolder reads."""
@@ -114,8 +115,8 @@ def _json_lines(file: Path) -> Iterator[tuple[str, object]]:
             for number, line in enumerate(lines, 1):
                 place = f"{file}:{number}"
                 try:
-                    record = json.loads(line)
-                except (ValueError, RecursionError) as error:
+                    record = strict_json(line)
+                except ValueError as error:
                     raise damaged(place, f"not a line of JSON ({error})") from None
                 yield place, record
     except OSError as error:

@@ -37,6 +37,7 @@ from jobs.output.image_ids import ImageIds
 from jobs.output.metadata import Failure
 from jobs.output.stored_shard import LayoutName, StoredShard, damaged, shard_name
 from jobs.output.webdataset import TarShard
+from jobs.strict_json import strict_json
 
 _CLOSED = ".closed"
 _LAYOUTS: Mapping[LayoutName, type[FolderShard] | type[TarShard]] = {
@@ -258,8 +259,8 @@ class Output:
         report = self.path / "job.json"
         if report.exists():
             try:
-                job_ids.add(str(json.loads(report.read_bytes())["job_id"]))
-            except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+                job_ids.add(str(strict_json(report.read_bytes())["job_id"]))
+            except (OSError, ValueError, KeyError, TypeError) as error:
                 raise damaged(f"{report}:1", f"not a job's report ({error})") from None
         numbers = [int(m[1]) for i in job_ids if (m := re.fullmatch(re.escape(name) + r"-([0-9]{1,18})", i))]
         return max(numbers, default=0) + 1

@@ -37,6 +37,7 @@ from jobs.output.metadata import Failure
 from jobs.output.shard_table import check_parquet, parquet_bytes, shard_table
 from jobs.output.stored_shard import FAILURES, damaged, shard_name, shard_number, sound_failure, sound_record
 from jobs.output.tar_file import DamagedTar, Member, TarReader, TarWriter
+from jobs.strict_json import strict_json
 
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 
@@ -168,6 +169,6 @@ class TarShard:
 
 def _json(place: str, text: bytes) -> object:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
+        return strict_json(text)
+    except ValueError as error:
         raise damaged(place, f"not JSON ({error})") from None

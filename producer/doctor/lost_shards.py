@@ -8,7 +8,6 @@ but a repair takes one of them away.
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,6 +17,7 @@ from pathlib import Path
 from jobs.output.card import is_ours
 from jobs.output.output import Output
 from jobs.output.stored_shard import shard_name, shard_number
+from jobs.strict_json import strict_json
 from jobs.wording import counted, shown
 from producer.doctor.findings import Problem
 from producer.doctor.quarantine import QUARANTINE
@@ -79,13 +79,13 @@ def _read_report(output: Output) -> _Report | Problem | None:
     """What job.json says, or what is wrong with it; None where there is none."""
     file = output.path / "job.json"
     try:
-        report = json.loads(read_plain(file))
+        report = strict_json(read_plain(file))
         return _Report(int(report["output"]["shards"]), _finished(report))
     except FileNotFoundError:
         return None
     except OSError as error:
         return file_problem(file, file.name, error)
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         what = f"is not a job's report ({shown(str(error))})"
         remedy = "remove it: the next job that finishes writes it"
         return Problem(kind="report", file=file.name, what=what, remedy=remedy)

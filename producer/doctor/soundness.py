@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ from jobs.output.metadata import Failure, request_of_record
 from jobs.output.picture_file import read_picture
 from jobs.output.stored_shard import SHARD_LIMIT, shard_name
 from jobs.request import ImageRequest
+from jobs.strict_json import strict_json
 from producer.doctor.findings import Problem
 
 RENDER_AGAIN = "`--repair` sets it aside, then submit the manifest again"
@@ -51,8 +51,8 @@ def read_plain(path: Path) -> bytes:
 def json_object(text: bytes) -> dict[str, Any] | None:
     """The object that the JSON text is; None for anything else."""
     try:
-        record = json.loads(text)
-    except (ValueError, RecursionError):
+        record = strict_json(text)
+    except ValueError:
         return None
     return record if isinstance(record, dict) else None
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 
 from jobs.output.arrow_columns import fitted
 from jobs.output.column_kinds import Kind
+from jobs.strict_json import strict_json
 from producer.export.source import Row
 
 _COLUMN = "imagemill_row"
@@ -46,8 +47,8 @@ def restored(told: Row, text: str | None, columns: Mapping[str, Kind]) -> Row:
     if text is None:
         return told
     try:
-        row = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        row = strict_json(text)
+    except ValueError as error:
         raise ValueError(f"is not JSON ({error})") from None
     if not isinstance(row, dict):
         raise ValueError("is not a JSON object")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from jobs.file_hash import FileState, file_state
 from jobs.output.arrow_columns import arrow_type, check_pyarrow, kind_of_type
 from jobs.output.column_kinds import Kind
 from jobs.output.stored_shard import sound_record
+from jobs.strict_json import strict_json
 from jobs.wording import printable
 from producer.export.exact_rows import restored
 from producer.export.parquet import IMAGE, MARK, ROWS
@@ -171,9 +171,9 @@ def open_parquet(path: Path) -> ParquetSource:
 def _row_column(path: Path, mark: bytes) -> str | None:
     """The name of the column of JSON. Raises OutputError for what is no mark of this version."""
     try:
-        told = json.loads(mark)
+        told = strict_json(mark)
         rows, column = told["rows"], told["column"]
-    except (ValueError, RecursionError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         rows, column = None, None
     if rows != ROWS or not isinstance(column, str | None):
         raise _refused(path, "has a mark that this imagemill does not know: a newer one wrote it")
