@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 def shortened(text: str, length: int = 60) -> str:
     """`text` on one line, cut to `length` characters for a message."""
@@ -19,6 +21,11 @@ def printable(text: str) -> str:
 def shown(name: str) -> str:
     """A file's name for a message: characters that cannot be printed are escaped."""
     return name if name.isprintable() else ascii(name)[1:-1]
+
+
+def some(names: Sequence[str], most: int = 3) -> str:
+    """`a, b, c, …`: the first of the names, and whether there are more."""
+    return ", ".join(names[:most]) + (", …" if len(names) > most else "")
 
 
 def counted(number: int, noun: str) -> str:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import stat
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,14 +11,14 @@ from jobs.errors import ImagemillError, LatentsError, ManifestError
 from jobs.file_hash import file_sha256
 from jobs.models import ModelRef
 from jobs.output.output import Output
-from jobs.wording import counted, shown
+from jobs.strict_json import strict_json
+from jobs.wording import counted, shown, some
 from producer.doctor.findings import Problem
 from producer.doctor.soundness import file_problem, read_plain
 from producer.manifest.latents import gather_latents
-from producer.manifest.manifest import Manifest
 from producer.manifest.parts import PromptLine
 from producer.manifest.source_files import source_trouble
-from producer.manifest.submitted import SubmittedManifest
+from producer.manifest.submitted import Change, SubmittedManifest
 from producer.prompt_files.sources import Reading
 from producer.requests.expand import Identified, identify, narrowed
 
@@ -54,7 +53,7 @@ def missing_images(output: Output, held: Collection[str], failed: Collection[str
         except OSError as error:
             found.problems.append(file_problem(file, name, error))
             continue
-        except (ManifestError, ValueError, TypeError, KeyError, RecursionError) as error:
+        except (ManifestError, ValueError, TypeError, KeyError) as error:
             what = f"is not a manifest as it was submitted ({shown(str(error).splitlines()[0])})"
             remedy = "submit the manifest again: its newest submission is compared"
             found.problems.append(Problem(kind="report", file=name, what=what, remedy=remedy))
@@ -81,11 +80,11 @@ def _kept_manifests(output: Output) -> list[Path]:
 
 def _read(file: Path) -> tuple[str, SubmittedManifest]:
     """The job and the manifest in `file`, which may be job.json. Raises OSError, and for anything else
-    ManifestError, ValueError, TypeError, KeyError or RecursionError."""
+    ManifestError, ValueError, TypeError or KeyError."""
     text = read_plain(file)
     if file.name != "job.json":
         return file.stem, SubmittedManifest.parse(text)
-    report = json.loads(text)
+    report = strict_json(text)
     return shown(str(report["job_id"])), SubmittedManifest.from_json(report["manifest"])
 
 
@@ -100,7 +99,7 @@ def _compare(
     """Tells `found` what the submission asked for and is not there. Raises ImagemillError and OSError where a
     file that it names is gone or wrong, and nobody knows how it was."""
     reading = Reading()
-    changed = list(_changed(kept.manifest, {} if kept.files is None else kept.files))
+    changed = list(_changed(kept))
     asked = lost = tried = 0
     named: list[str] = []
     for image_id, entry in () if changed else _entries(kept, reading):
@@ -112,12 +111,13 @@ def _compare(
             if lost <= _NAMED:
                 named.append(f"{image_id} {_shortened(entry.request.prompt)!r}")
     if kept.files is not None:
-        changed += _changed_while_read(kept.files, reading.sha256)
+        # What was not read just now counts as it was.
+        changed += kept.changed_files({**kept.files, **reading.sha256})
     if changed:
-        more = ", …" if len(changed) > _NAMED else ""
+        told = some([str(change) for change in changed], _NAMED)
         found.notes.append(
-            f"{name}: what is missing cannot be told: since {job_id} was submitted, "
-            f"{', '.join(changed[:_NAMED])}{more}; `imagemill submit FILE` renders the difference "
+            f"{name}: what is missing cannot be told: since {job_id} was submitted, {told}; "
+            "`imagemill submit FILE` renders the difference "
             "(`imagemill plan FILE` tells it)"
         )
         return
@@ -144,28 +144,21 @@ def _entries(kept: SubmittedManifest, reading: Reading) -> Iterable[Identified]:
     return narrowed(iter(entries), kept.limit, kept.sample, manifest.name)
 
 
-def _changed(manifest: Manifest, files: Mapping[str, str]) -> Iterator[str]:
-    """Those of the files that are not as they were: `/a/prompts.csv changed`."""
-    latents = {line.init_latents for line in manifest.prompts if isinstance(line, PromptLine)}
-    for name, sha256 in files.items():
+def _changed(kept: SubmittedManifest) -> Iterator[Change]:
+    """The files of the submission that are not as they were."""
+    latents = {line.init_latents for line in kept.manifest.prompts if isinstance(line, PromptLine)}
+    for name, sha256 in ({} if kept.files is None else kept.files).items():
         try:
             now = _latents_sha256(Path(name)) if name in latents else _sha256(Path(name))
         except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: such a name has no file
-            yield f"{shown(name)} is gone"
+            yield Change(name, "is gone", is_file=True)
         except OSError as error:
-            yield f"{shown(name)} cannot be read any more ({error.strerror})"
+            yield Change(name, f"cannot be read any more ({error.strerror})", is_file=True)
         except LatentsError:
-            yield f"{shown(name)} changed"
+            yield Change(name, "changed", is_file=True)
         else:
             if now != sha256:
-                yield f"{shown(name)} changed"
-
-
-def _changed_while_read(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
-    """Those of the files that were read just now, and not when the manifest was submitted, as they are."""
-    for name, sha256 in now.items():
-        if before.get(name) != sha256:
-            yield f"{shown(name)} {'changed' if name in before else 'came'}"
+                yield Change(name, "changed", is_file=True)
 
 
 def _sha256(path: Path) -> str:

@@ -63,6 +63,10 @@ class Manifest(WrittenManifest):
             place = self.place(field).removesuffix(field)
             raise ModelError(f"{place}{error}") from None
 
+    def at_revision(self, revision: str) -> Manifest:
+        """The manifest with the revision that its model was resolved to."""
+        return self.model_copy(update={"revision": revision})
+
     def column_names(self) -> tuple[str, ...]:
         """The user's own columns in the order in which they first appear."""
         names: dict[str, None] = {}

@@ -7,21 +7,36 @@ The keys of the manifest and two more, so that a person may compare the file wit
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from jobs.errors import ManifestError
+from jobs.strict_json import strict_json
+from jobs.wording import shown
 from producer.manifest.manifest import Manifest
 
 _NARROWED = re.compile("(?:(--limit|--sample) ([0-9]{1,18}))?")
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """One thing that is not as it was submitted."""
+
+    name: str
+    """A key of the manifest, "narrowed", or the path of a file."""
+    how: str
+    """"changed", "came", "is gone", or why it cannot be read."""
+    is_file: bool = False
+
+    def __str__(self) -> str:
+        return f"{shown(self.name)} {self.how}"
+
+
+@dataclass(frozen=True, slots=True)
 class SubmittedManifest:
-    """What was asked for by one submission."""
+    """What one submission asked for."""
 
     manifest: Manifest
     """With the revision that its model had then."""
@@ -45,6 +60,18 @@ class SubmittedManifest:
         given, _, count = self.narrowed.partition(" ")
         return int(count) if given == option else None
 
+    def changes(self, now: SubmittedManifest) -> list[Change]:
+        """What differs in `now`: the manifest's keys, the option that narrows it, then the files if `now` has
+        them."""
+        before, after = (one.manifest.to_json() | {"narrowed": one.narrowed} for one in (self, now))
+        files = [] if now.files is None else self.changed_files(now.files)
+        return [Change(key, how) for key, how in _differences(before, after)] + files
+
+    def changed_files(self, now: Mapping[str, str]) -> list[Change]:
+        """The files that differ in `now`, a path -> a SHA-256; files that were not kept count as none."""
+        before = {} if self.files is None else self.files
+        return [Change(name, how, is_file=True) for name, how in _differences(before, now)]
+
     def to_json(self) -> dict[str, Any]:
         """A mapping of JSON values from which `from_json` makes an equal one."""
         files = {} if self.files is None else {"files": dict(self.files)}
@@ -52,7 +79,7 @@ class SubmittedManifest:
 
     @classmethod
     def from_json(cls, told: object) -> SubmittedManifest:
-        """What `to_json` told. Raises ManifestError for anything else."""
+        """What `to_json` gave. Raises ManifestError for anything else."""
         if not isinstance(told, dict):
             raise ManifestError("not a mapping")
         keys = dict(told)
@@ -65,11 +92,22 @@ class SubmittedManifest:
 
     @classmethod
     def parse(cls, text: bytes) -> SubmittedManifest:
-        """The same out of a file's contents. Raises ManifestError."""
+        """The same from a file's contents. Raises ManifestError."""
         try:
-            return cls.from_json(json.loads(text))
-        except (ValueError, RecursionError) as error:
+            told = strict_json(text)
+        except ValueError as error:
             raise ManifestError(f"not JSON ({error})") from None
+        return cls.from_json(told)
+
+
+def _differences(before: Mapping[str, object], now: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+    for name in sorted(before.keys() | now.keys()):
+        if name not in now:
+            yield name, "is gone"
+        elif name not in before:
+            yield name, "came"
+        elif before[name] != now[name]:
+            yield name, "changed"
 
 
 def _are_hashes(files: object) -> bool:

@@ -7,7 +7,7 @@ the job in one step at the end, so an interrupted recovery changes nothing.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,15 @@ from jobs.output.metadata import Failure
 from jobs.output.output import Output
 from jobs.request import Entry
 from jobs.settings import Settings
+from jobs.wording import some
 from producer.job_queue import JobQueue
-from producer.manifest.submitted import SubmittedManifest
+from producer.manifest.submitted import Change, SubmittedManifest
 from producer.prompt_files.sources import Reading
 from producer.reporter import QUIET, Reporter
 from producer.requests.expand import Identified, base_request
 from producer.requests.grouping import parts
 from producer.requests.prepared import Prepared, prepare
-from producer.submit.job_spec import digest, file_hashes, job_spec, written
+from producer.submit.job_spec import digest, file_hashes, job_spec
 from producer.submit.output_writes import keep_inputs, write_errors
 from producer.submit.staging import Staging
 
@@ -74,7 +75,8 @@ def recover_job(file: Path, settings: Settings, queue: JobQueue, reporter: Repor
     output, name = prepared.output, prepared.manifest.name
     job_id = f"{name}-{output.next_job_number(name) - 1}"
     prepared, kept = _as_submitted(prepared, file, job_id)
-    _refuse_changes(file, job_id, kept.manifest.to_json(), written(prepared))
+    asked = SubmittedManifest(prepared.manifest.at_revision(prepared.model.revision), kept.narrowed)
+    _refuse_changes(file, job_id, kept.changes(asked))
     _refuse_unless_lost(job_id, output, ledger)
     with output.locked(patience=0), write_errors(output):
         keep_inputs(prepared)
@@ -87,8 +89,8 @@ def recover_job(file: Path, settings: Settings, queue: JobQueue, reporter: Repor
                 rebuild.staging.add(number + waiting, part.entries)
                 waiting += 1
                 reporter.count(rebuild.images)
-        files = {} if kept.files is None else kept.files
-        _refuse_changes(file, job_id, files, file_hashes(prepared, reading))
+        files = file_hashes(prepared, reading)
+        _refuse_changes(file, job_id, kept.changed_files(files))
         if rebuild.settled:
             raise JobError(
                 f"{output.path}: holds {len(rebuild.settled)} images of {job_id} that {file} does not ask "
@@ -217,13 +219,12 @@ def _as_submitted(prepared: Prepared, file: Path, job_id: str) -> tuple[Prepared
     return replace(prepared, limit=kept.limit, sample=kept.sample), kept
 
 
-def _refuse_changes(file: Path, job_id: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def _refuse_changes(file: Path, job_id: str, changes: Sequence[Change]) -> None:
     """Raises JobError naming the keys of the manifest, or the files, that differ."""
-    changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
-    if changed:
-        more = ", …" if len(changed) > 3 else ""
+    if changes:
+        names = some([change.name for change in changes])
         raise JobError(
-            f"{file}: {', '.join(changed[:3])}{more}: not as when {job_id} was submitted: put it back to "
+            f"{file}: {names}: not as when {job_id} was submitted: put it back to "
             f"recover {job_id}, or `imagemill submit {file}` renders the difference as a new job"
         )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 from jobs.errors import JobError, LedgerFull, ManifestError, Overtaken
@@ -19,6 +19,7 @@ from jobs.ledger.job import Submission
 from jobs.ledger.ledger import Ledger
 from jobs.ledger.ledger_view import LedgerView
 from jobs.output.output import Output
+from jobs.wording import some
 from producer.job_queue import JobQueue
 from producer.manifest.submitted import SubmittedManifest
 from producer.reporter import QUIET, Reporter
@@ -78,8 +79,7 @@ def store(packed: Packed, queue: JobQueue, reporter: Reporter = QUIET) -> Submit
     with write_errors(output), ExitStack() as stack:
         keep_inputs(prepared)
         spec, files = job_spec(prepared), file_hashes(prepared, packed.reading)
-        pinned = manifest.model_copy(update={"revision": prepared.model.revision})
-        kept = SubmittedManifest(pinned, prepared.narrowed, files)
+        kept = SubmittedManifest(manifest.at_revision(prepared.model.revision), prepared.narrowed, files)
         try:
             job_id, created = ledger.create(
                 spec, digest(prepared, spec, files), output.next_job_number(manifest.name)
@@ -134,12 +134,11 @@ def _refuse_changed_files(output: Output, asked: SubmittedManifest, ledger: Ledg
         begun = SubmittedManifest.parse(output.job_manifest(job_id).read_bytes())
     except (FileNotFoundError, ManifestError):
         return  # nothing can be compared: the ledger's own error stands
-    before, now = ({} if one.files is None else one.files for one in (begun, asked))
-    names = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
-    if names and replace(begun, files=asked.files) == asked:
-        more = ", …" if len(names) > 3 else ""
+    changes = begun.changes(asked)
+    if changes and all(change.is_file for change in changes):
+        names = some([change.name for change in changes])
         raise JobError(
-            f"{', '.join(names[:3])}{more}: not as it was when {job_id} was begun: put it back to resume "
+            f"{names}: not as it was when {job_id} was begun: put it back to resume "
             f"{job_id}, or `imagemill cancel {job_id}` and submit again"
         ) from None
 

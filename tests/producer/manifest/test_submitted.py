@@ -7,7 +7,7 @@ import pytest
 
 from jobs.errors import ManifestError
 from producer.manifest.manifest import Manifest
-from producer.manifest.submitted import SubmittedManifest
+from producer.manifest.submitted import Change, SubmittedManifest
 
 TOLD = {
     "name": "foxes", "model": "instant", "revision": "instant-1", "shard_size": 8,
@@ -69,3 +69,28 @@ def test_what_is_no_mapping_is_no_kept_manifest(text: bytes) -> None:
 def test_what_is_wrong_in_it_is_named(changes: dict[str, Any], what: str) -> None:
     with pytest.raises(ManifestError, match=what):
         SubmittedManifest.from_json({**TOLD, **changes})
+
+
+def test_what_differs_is_named_keys_first_then_files() -> None:
+    kept = SubmittedManifest(MANIFEST, "--limit 10", {"/a/p.csv": "5f" * 32, "/a/q.csv": "00" * 32})
+    other = Manifest.from_json(TOLD | {"shard_size": 9, "mode": "fast"})
+    now = SubmittedManifest(other, "", {"/a/q.csv": "11" * 32, "/a/r\n.csv": "5f" * 32})
+    assert [str(change) for change in kept.changes(now)] == [
+        "mode changed",
+        "narrowed changed",
+        "shard_size changed",
+        "/a/p.csv is gone",
+        "/a/q.csv changed",
+        "/a/r\\n.csv came",
+    ]
+    assert [change.is_file for change in kept.changes(now)] == [False] * 3 + [True] * 3
+
+
+def test_an_equal_submission_has_no_changes_and_files_that_nobody_gives_are_not_compared() -> None:
+    kept = SubmittedManifest(MANIFEST, "--limit 10", FILES)
+    assert kept.changes(SubmittedManifest(MANIFEST, "--limit 10", FILES)) == []
+    assert kept.changes(SubmittedManifest(MANIFEST, "--limit 10")) == []
+
+
+def test_files_that_an_early_version_did_not_keep_count_as_none() -> None:
+    assert SubmittedManifest(MANIFEST).changed_files(FILES) == [Change("/a/p.csv", "came", is_file=True)]
