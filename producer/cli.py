@@ -28,6 +28,7 @@ def command(*, insecure: bool) -> None:
 
 
 for one in (
+    manifest.init,
     manifest.plan,
     manifest.submit,
     manifest.run,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
@@ -172,6 +173,27 @@ def recover(session: Session, file: Path, as_json: bool) -> None:
     emit(recovered, as_json, print_recovered)
     if not as_json and not queue.ledger.workers():
         click.echo(_NO_WORKER)
+
+
+@click.command()
+@click.argument(
+    "file",
+    metavar="[FILE]",
+    default="manifest.yaml",
+    type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
+)
+def init(file: Path) -> None:
+    """Write a commented manifest to begin with.
+
+    FILE is manifest.yaml when left out; - prints the manifest. A file that exists is not overwritten.
+    """
+    from producer.manifest.starter import starter_text, write_starter
+
+    if str(file) == "-":
+        click.echo(starter_text(), nl=False)
+        return
+    write_starter(file)
+    click.echo(f"wrote {file}; `imagemill run {shlex.quote(str(file))}` renders its pictures")
 
 
 @click.command()

@@ -17,7 +17,7 @@ EXAMPLES = sorted(FOLDER.glob("*.yaml"))
 
 
 def test_the_examples_are_there() -> None:
-    names = ["demo", "latents", "prompt_files", "seeds", "sunset", "sweep", "webdataset"]
+    names = ["demo", "latents", "prompt_files", "seeds", "starter", "sunset", "sweep", "webdataset"]
     assert [path.stem for path in EXAMPLES] == names
 
 
