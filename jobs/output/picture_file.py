@@ -5,13 +5,13 @@ PNG holds the request as the text chunk `imagemill`, JPEG and WebP as the XMP pr
 
 from __future__ import annotations
 
-import json
 import struct
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from jobs.request import ImageRequest
+from jobs.strict_json import strict_json
 
 PNG_TEXT = "imagemill"
 XMP_NAMESPACE = "urn:imagemill:1"
@@ -110,6 +110,6 @@ def _request(text: str | None) -> ImageRequest | None:
     if text is None:
         return None
     try:
-        return ImageRequest.from_mapping(json.loads(text))
-    except (ValueError, TypeError, RecursionError):
+        return ImageRequest.from_mapping(strict_json(text))
+    except (ValueError, TypeError):
         return None

@@ -211,9 +211,11 @@ def difference_from_scheduler(table: SchedulerTable, scheduler: Any, num_inferen
     The states are the scheduler's own, so that an error is seen where it is made and an unstable solver's
     growing rounding (LMS at 100 steps) is not taken for one; both draw from generators of one seed, and the
     model is a stand-in whose answers depend on the state. Returns the largest difference in a state or a
-    model input, as a part of the largest value of that step and of the states it may use.
+    model input, as a part of the largest value of that step and of the states it may use. Raises ValueError
+    for a table without coefficients.
     """
-    assert table.coefficients is not None
+    if table.coefficients is None:
+        raise ValueError(f"the table has no coefficients: {table.reason}")
     scheduler = copy.deepcopy(scheduler)
     scheduler.set_timesteps(num_inference_steps, device="cpu")
     shape = (1, 4, 8, 8)
