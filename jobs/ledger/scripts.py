@@ -30,7 +30,7 @@ class NewJob:
 
     @classmethod
     def of(cls, spec: JobSpec, digest: str) -> NewJob:
-        """A job of this spec; `digest` tells what is submitted."""
+        """A job of this spec; `digest` is the hash of what is submitted."""
         return cls(
             name=spec.name,
             digest=digest,

@@ -55,7 +55,7 @@ if not chosen then return {} end
 
 local job_id = chosen.job_id
 local shard = chosen.kind == 'finish' and 'finish' or redis.call('LPOP', key(job_id, 'ready'))
--- The token tells attempts of one epoch apart: Redis may have lost its last second and count an epoch twice.
+-- The token distinguishes attempts of one epoch: if Redis loses its last second, it counts an epoch twice.
 local attempt = string.format('%06d-%s', redis.call('HINCRBY', key(job_id), 'epoch', 1), token)
 redis.call('HSET', key(job_id, 'leased'), shard, cjson.encode({a = attempt, w = worker, t = now}))
 redis.call('ZADD', LEASES, now + lease_ms, job_id .. '/' .. shard)

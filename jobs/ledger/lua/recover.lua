@@ -1,5 +1,5 @@
--- Puts back a job that Redis lost, in one step, because half a job cannot be told from a whole one. The job is
--- sealed and in its second run. Its shards were staged under its incarnation instead of its id.
+-- Puts back a job that Redis lost, in one step: a crash must not leave half of it. The job is sealed and in its
+-- second run. Its shards were staged under its incarnation instead of its id.
 -- Returns 'recovered', 'known' (Redis has the job), 'expired' (the staged shards are gone), or 'taken by JOB'
 if redis.call('EXISTS', key(job_id)) == 1 then return 'known' end
 local owner = redis.call('GET', new.output_key)

@@ -32,14 +32,14 @@ def test_wake_ups_lie_in_the_queue_that_the_keeper_counts(redis_server: Embedded
     assert max(map(len, raw)) < 1500
 
 
-def test_without_a_redis_the_wake_up_is_told_as_not_sent_at_once() -> None:
+def test_without_a_redis_a_wake_up_fails_at_once() -> None:
     begun = time.monotonic()
     with pytest.raises(LedgerUnavailable, match="wake-ups were not sent: Redis does not answer"):
         wake(celery_app("redis://127.0.0.1:1/0"), 1)
     assert time.monotonic() - begun < 2
 
 
-def test_a_full_redis_is_told_too(redis_server: EmbeddedRedis) -> None:
+def test_a_full_redis_is_named_as_such(redis_server: EmbeddedRedis) -> None:
     app = celery_app(redis_server.url)
     wake(app, 1)
     redis.Redis.from_url(redis_server.url).config_set("maxmemory", "1")
@@ -47,7 +47,7 @@ def test_a_full_redis_is_told_too(redis_server: EmbeddedRedis) -> None:
         wake(app, 1)
 
 
-def test_a_wrong_password_is_told_as_one(redis_server: EmbeddedRedis) -> None:
+def test_a_wrong_password_is_named_as_such(redis_server: EmbeddedRedis) -> None:
     app = celery_app(f"redis://:wrong@{redis_server.url.rpartition('@')[2]}")
     with pytest.raises(LedgerError, match="not sent: Redis refuses the password") as caught:
         wake(app, 1)

@@ -151,7 +151,7 @@ def test_two_deaths_alone_condemn_an_image_and_one_has_it_rendered_alone_again(
     ledger.record(twice, [0], failure(2))
     ledger.release(twice)
     again = must_claim(ledger)
-    assert again.condemned == {2}, "a failure that was not committed has to be told again"
+    assert again.condemned == {2}, "a failure that was not committed has to be named again"
     ledger.complete(again, [0, 1, 3], failure(2))
     assert (ledger.status(job_id).outcome, ledger.status(job_id).left) == ("failures", 0)
 

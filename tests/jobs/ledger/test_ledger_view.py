@@ -57,7 +57,7 @@ def test_a_job_is_read_back_as_it_was_stored(
     assert list(view.failures(job_id).items()) == sorted(failures.items())
 
 
-def test_a_status_names_who_renders_the_job_now_and_what_they_wait_for(
+def test_a_status_names_the_workers_of_the_job_and_what_they_wait_for(
     view: LedgerView, ledger: Ledger, submit_job: Submit
 ) -> None:
     job_id = submit_job(3)

@@ -1,4 +1,4 @@
-"""What redis-py raises reaches a person as one of ours, with the remedy; a defect stays a defect."""
+"""An error of redis-py reaches a person as a LedgerError with the remedy; a defect stays a defect."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from producer.embedded_redis import EmbeddedRedis
         (redis.exceptions.NoPermissionError("NOPERM no rights"), LedgerError, "IMAGEMILL_REDIS_URL"),
     ],
 )
-def test_each_trouble_gets_its_class_and_its_remedy(
+def test_each_error_gets_its_class_and_its_remedy(
     error: Exception, ours: type[LedgerError], words: str
 ) -> None:
     with pytest.raises(LedgerError, match=words) as caught, as_ledger_errors():
@@ -44,20 +44,20 @@ def test_each_trouble_gets_its_class_and_its_remedy(
     assert caught.value.__suppress_context__
 
 
-def test_an_error_that_nobody_foresaw_is_told_in_its_own_words() -> None:
+def test_an_unexpected_error_keeps_its_own_words() -> None:
     text = "user_script:1: attempt to index a nil value"
     with pytest.raises(LedgerError, match=text) as caught, as_ledger_errors():
         raise redis.exceptions.ResponseError(text)
     assert type(caught.value) is LedgerError
 
 
-def test_what_goes_well_goes_through() -> None:
+def test_without_an_error_nothing_changes() -> None:
     with as_ledger_errors():
         answer = 1
     assert answer == 1
 
 
-def test_a_real_server_with_another_password_refuses_us(redis_server: EmbeddedRedis) -> None:
+def test_a_real_server_with_another_password_refuses_ours(redis_server: EmbeddedRedis) -> None:
     scheme, _, place = redis_server.url.partition("://")
     url = f"{scheme}://:wrong@{place.rpartition('@')[2]}"
     with pytest.raises(LedgerError, match="refuses the password") as caught:
@@ -65,7 +65,7 @@ def test_a_real_server_with_another_password_refuses_us(redis_server: EmbeddedRe
     assert type(caught.value) is LedgerError
 
 
-def test_a_real_server_that_is_full_can_be_read_and_is_told_full(redis_server: EmbeddedRedis) -> None:
+def test_a_real_server_that_is_full_can_be_read_and_is_called_full(redis_server: EmbeddedRedis) -> None:
     redis.Redis.from_url(redis_server.url).config_set("maxmemory", "1")
     ledger = Ledger(redis_server.url)
     assert ledger.workers() == {}
@@ -73,7 +73,7 @@ def test_a_real_server_that_is_full_can_be_read_and_is_told_full(redis_server: E
         ledger.heartbeat("w1", {"pid": 1})
 
 
-def test_a_real_replica_is_told_as_one_that_cannot_write_now(redis_server: EmbeddedRedis) -> None:
+def test_a_real_replica_is_named_as_a_server_that_cannot_write_now(redis_server: EmbeddedRedis) -> None:
     client = redis.Redis.from_url(redis_server.url)
     client.replicaof("127.0.0.1", 1)
     with pytest.raises(LedgerUnavailable, match="cannot write now"):
@@ -82,7 +82,7 @@ def test_a_real_replica_is_told_as_one_that_cannot_write_now(redis_server: Embed
         client.eval("return redis.call('SET', 'a', 'b')", 0)
 
 
-def test_a_real_user_without_rights_is_told_which_ones_are_needed(redis_server: EmbeddedRedis) -> None:
+def test_a_real_user_without_rights_reads_which_ones_are_needed(redis_server: EmbeddedRedis) -> None:
     client = redis.Redis.from_url(redis_server.url)
     client.execute_command("ACL", "SETUSER", "bob", "on", ">pw", "~else*", "+@all")
     url = f"redis://bob:pw@{redis_server.url.rpartition('@')[2]}"
