@@ -1,20 +1,36 @@
-"""The values that an image's settings may have, and for each setting a check of a value read as JSON."""
+"""The values that an image's settings may have: a class for each kind of value, and the bounds of each.
+
+A kind checks a value read as JSON, reads a text, describes itself to people and to pydantic, and names the
+type of its column in tables.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Final, Literal, Protocol
+
+from pydantic import AfterValidator, Field, WithJsonSchema
+from pydantic_core import PydanticCustomError
 
 from jobs.errors import ManifestError
-from jobs.schedulers import find_scheduler
+from jobs.schedulers import SCHEDULERS, find_scheduler
 
 MAX_SEED: Final = 2**63 - 1
 SIDES: Final = range(8, 8192 + 8, 8)
 STEPS: Final = range(1, 1000 + 1)
 SEEDS: Final = range(MAX_SEED + 1)
 COUNTS: Final = range(1, 1_000_000 + 1)
+QUALITIES: Final = range(1, 100 + 1)
 LEAST_GUIDANCE: Final = 1.0
 MOST_GUIDANCE: Final = 100.0
+
+_WHOLE = re.compile(r"[-+]?[0-9]{1,40}")
+_DECIMAL = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
+_SHA256 = re.compile("[0-9a-f]{64}")
+
+Column = Literal["string", "int64", "float64"]
+"""The type of a setting's column in tables."""
 
 
 def plain_text(value: object) -> str | None:
@@ -29,44 +45,204 @@ def plain_text(value: object) -> str | None:
     return value
 
 
-def _whole(numbers: range) -> Callable[[object], int | None]:
-    return lambda value: value if type(value) is int and value in numbers else None
+class Values(Protocol):
+    """The values that a setting may have."""
+
+    @property
+    def column(self) -> Column:
+        """The type of their column in tables."""
+
+    @property
+    def words(self) -> str:
+        """Which values are right, for people: `a whole number, 1 to 1000`."""
+
+    @property
+    def annotation(self) -> Any:
+        """Their type for a strict pydantic model, with the bounds."""
+
+    def plain(self, value: Any) -> Any | None:
+        """What a right value read as JSON means; None for a wrong one."""
+
+    def of_text(self, text: str) -> Any:
+        """What a text means, its bounds unchecked. Raises ManifestError where no number stands for one."""
 
 
-_seed = _whole(SEEDS)
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Texts that JSON, UTF-8 and every table can hold."""
+
+    empty: bool = True
+    """Whether "" is one."""
+    column: ClassVar[Column] = "string"
+
+    @property
+    def words(self) -> str:
+        return f"text{'' if self.empty else ' that is not empty'} (UTF-8, without NUL)"
+
+    @property
+    def annotation(self) -> Any:
+        return Annotated[str, Field(min_length=None if self.empty else 1, pattern=r"^[^\x00]*$")]
+
+    def plain(self, value: Any) -> str | None:
+        return None if value == "" and not self.empty else plain_text(value)
+
+    def of_text(self, text: str) -> str:
+        return text
 
 
-def _guidance(value: object) -> float | None:
-    if type(value) not in (int, float):
-        return None
-    return float(value) if LEAST_GUIDANCE <= value <= MOST_GUIDANCE else None  # type: ignore[arg-type, operator]
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """Whole numbers."""
+
+    numbers: range
+    column: ClassVar[Column] = "int64"
+
+    @property
+    def words(self) -> str:
+        most = "2**63-1" if self.numbers[-1] == MAX_SEED else str(self.numbers[-1])
+        step = f", a multiple of {self.numbers.step}" if self.numbers.step > 1 else ""
+        return f"a whole number, {self.numbers[0]} to {most}{step}"
+
+    @property
+    def annotation(self) -> Any:
+        numbers = self.numbers
+        step = numbers.step if numbers.step > 1 else None
+        return Annotated[int, Field(ge=numbers[0], le=numbers[-1], multiple_of=step)]
+
+    def plain(self, value: Any) -> int | None:
+        return value if type(value) is int and value in self.numbers else None
+
+    def of_text(self, text: str) -> int:
+        if _WHOLE.fullmatch(text) is None:
+            raise ManifestError("must be a whole number, without a point")
+        return int(text)
 
 
-def _scheduler(value: object) -> str | None:
+@dataclass(frozen=True, slots=True)
+class WholeList:
+    """Lists of whole numbers, none of them empty."""
+
+    numbers: range
+    column: ClassVar[Column] = "string"
+
+    @property
+    def words(self) -> str:
+        return f"a list, each element {Whole(self.numbers).words}"
+
+    @property
+    def annotation(self) -> Any:
+        return one_each(Whole(self.numbers))
+
+    def plain(self, value: Any) -> tuple[int, ...] | None:
+        if type(value) not in (list, tuple) or not value:
+            return None
+        return tuple(value) if all(type(one) is int and one in self.numbers for one in value) else None
+
+    def of_text(self, text: str) -> list[int]:
+        parts = [part.strip() for part in text.split(",")]
+        if not all(_WHOLE.fullmatch(part) for part in parts):
+            raise ManifestError("must be whole numbers with commas between")
+        return [int(part) for part in parts]
+
+
+@dataclass(frozen=True, slots=True)
+class Decimal:
+    """Finite numbers of a range, bounds included; a whole one means the decimal one."""
+
+    least: float
+    most: float
+    column: ClassVar[Column] = "float64"
+
+    @property
+    def words(self) -> str:
+        return f"a number, {self.least:g} to {self.most:g}"
+
+    @property
+    def annotation(self) -> Any:
+        return Annotated[float, Field(ge=self.least, le=self.most, allow_inf_nan=False)]
+
+    def plain(self, value: Any) -> float | None:
+        if type(value) not in (int, float):
+            return None
+        return float(value) if self.least <= value <= self.most else None
+
+    def of_text(self, text: str) -> float:
+        if _DECIMAL.fullmatch(text) is None:
+            raise ManifestError("must be a number")
+        return float(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A few texts."""
+
+    texts: tuple[str, ...]
+    column: ClassVar[Column] = "string"
+
+    @property
+    def words(self) -> str:
+        return f"{', '.join(self.texts[:-1])} or {self.texts[-1]}"
+
+    @property
+    def annotation(self) -> Any:
+        return Literal[self.texts]
+
+    def plain(self, value: Any) -> str | None:
+        return value if type(value) is str and value in self.texts else None
+
+    def of_text(self, text: str) -> str:
+        return text
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerName:
+    """The names of `jobs.schedulers`; a right one means its canonical form."""
+
+    column: ClassVar[Column] = "string"
+
+    @property
+    def words(self) -> str:
+        return f"one of {', '.join(scheduler.name for scheduler in SCHEDULERS)}, or diffusers' class name"
+
+    @property
+    def annotation(self) -> Any:
+        names = [scheduler.name for scheduler in SCHEDULERS]
+        schema = {"anyOf": [{"enum": names}, {"type": "string"}]}
+        return Annotated[str, AfterValidator(_canonical_scheduler), WithJsonSchema(schema)]
+
+    def plain(self, value: Any) -> str | None:
+        try:
+            return find_scheduler(value).name if type(value) is str else None
+        except ManifestError:
+            return None
+
+    def of_text(self, text: str) -> str:
+        return text
+
+
+@dataclass(frozen=True, slots=True)
+class Sha256:
+    """SHA-256 of a file's contents."""
+
+    column: ClassVar[Column] = "string"
+    words: ClassVar[str] = "the SHA-256 of a file's contents, 64 hex digits"
+    annotation: ClassVar[Any] = Annotated[str, Field(pattern=f"^{_SHA256.pattern}$")]
+
+    def plain(self, value: Any) -> str | None:
+        return value if type(value) is str and _SHA256.fullmatch(value) is not None else None
+
+    def of_text(self, text: str) -> str:
+        return text
+
+
+def _canonical_scheduler(name: str) -> str:
     try:
-        return find_scheduler(value).name if type(value) is str else None
-    except ManifestError:
-        return None
+        return find_scheduler(name).name
+    except ManifestError as error:
+        raise PydanticCustomError("scheduler", "{what}", {"what": str(error)}) from None
 
 
-def _seeds(value: object) -> tuple[int, ...] | None:
-    if type(value) not in (list, tuple) or not value:
-        return None
-    return tuple(value) if all(_seed(seed) is not None for seed in value) else None  # type: ignore[attr-defined, arg-type]
-
-
-PLAIN: Final[Mapping[str, Callable[[Any], Any]]] = {
-    "prompt": plain_text,
-    "negative_prompt": plain_text,
-    "height": _whole(SIDES),
-    "width": _whole(SIDES),
-    "num_inference_steps": _whole(STEPS),
-    "guidance_scale": _guidance,
-    "scheduler": _scheduler,
-    "seed": _seed,
-    "images_per_prompt": _whole(COUNTS),
-    "seeds": _seeds,
-    "id": plain_text,
-}
-"""For each field a function from a value that is right beyond doubt to what PromptLine makes of it; None for
-any other value."""
+def one_each(values: Values) -> Any:
+    """The type of a list of such values, for a strict pydantic model."""
+    one = values.annotation
+    return Annotated[tuple[one, ...], Field(min_length=1, strict=False)]  # type: ignore[valid-type]

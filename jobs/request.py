@@ -1,62 +1,196 @@
-"""An image request: every setting of one image, resolved, and the id that follows from it."""
+"""An image request: every setting of one image, resolved, and the id that follows from it.
+
+The settings are listed once, as the annotated fields of `ImageRequest`. The manifest's models, the fields of
+prompt files, the wire, `--request`, metadata, tables, the JSON schema and docs/manifest.md follow from them.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from json.encoder import encode_basestring
 from operator import attrgetter
-from typing import Any
+from typing import Annotated, Any, Literal, NamedTuple, get_type_hints
+
+from jobs.bounds import (
+    LEAST_GUIDANCE,
+    MOST_GUIDANCE,
+    QUALITIES,
+    SEEDS,
+    SIDES,
+    STEPS,
+    Choice,
+    Decimal,
+    SchedulerName,
+    Sha256,
+    Text,
+    Values,
+    Whole,
+)
 
 quoted: Callable[[str], str] = encode_basestring
 """A text as JSON."""
+
+Place = Literal["manifest", "settings", "prompt", "row", "sweep"]
+"""Where a setting may be given: at the top of a manifest, in its `settings`, with one of its prompts, in a
+row of a prompt file, in its `sweep`."""
+PER_IMAGE: frozenset[Place] = frozenset({"settings", "prompt", "row", "sweep"})
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What there is to know of one setting of an image."""
+
+    values: Values
+    """Which values are right."""
+    meaning: str
+    """One sentence for the author of a manifest."""
+    places: frozenset[Place] = PER_IMAGE
+    """Where it may be given."""
+    from_file: bool = False
+    """The manifest names a file, and the request holds the SHA-256 of its contents."""
+    by_model: bool = False
+    """Where a manifest leaves it open, the model has a default of its own: `jobs.models.ModelDefaults`."""
+    in_identity: bool = True
+    """Whether images that differ in it have different image_ids."""
+    added_later: bool = False
+    """At its default it is left out of the identity and of the request's JSON, so that images rendered before
+    the setting existed keep their ids and their bytes. True for every setting from now on."""
+    pipelines: frozenset[str] = frozenset({"StableDiffusionPipeline"})
+    """The classes of diffusers whose call takes it."""
+    name: str = ""
+    """The field's name; filled in by `image_settings`."""
+    default: Any = ...
+    """The field's default, ... when it has none, as in pydantic; filled in by `image_settings`."""
+
+    @property
+    def required(self) -> bool:
+        """Whether every request must give it."""
+        return self.default is ...
+
+    def is_right(self, value: Any) -> bool:
+        """Whether a request may have this value, read as JSON."""
+        return (value is None and self.default is None) or self.values.plain(value) is not None
+
+    def meant(self, value: Any) -> Any:
+        """What a right value means: a scheduler's canonical name, 7.0 for 7."""
+        return None if value is None else self.values.plain(value)
+
+    @property
+    def words(self) -> str:
+        """Which values are right, for people: `a whole number, 1 to 1000`."""
+        return f"{self.values.words}, or null" if self.default is None else self.values.words
+
+    def left_out(self, value: Any) -> bool:
+        """Whether the value is not written: it was added later and is at its default."""
+        return self.added_later and bool(value == self.default)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageRequest:
     """Every setting of one image. Equal requests give equal pictures and equal files.
 
-    `revision` says which weights: a hub commit, or "sha256:…" of a folder's contents. `model` is only
-    its label (a hub id, a built-in name, a folder's own name) and is no part of the identity, so that a
-    model folder may be moved. `init_latents` is the SHA-256 of the initial latents' contents.
+    The order of the fields is that of the metadata's columns and of a sweep's combinations: add new ones
+    last.
     """
 
-    prompt: str
-    negative_prompt: str = ""
-    height: int = 512
-    """Pixels, a multiple of 8."""
-    width: int = 512
-    """Pixels, a multiple of 8."""
-    num_inference_steps: int = 50
-    guidance_scale: float = 7.5
-    """>= 1; 1.0 switches classifier-free guidance off."""
-    scheduler: str = "LMS"
-    """A canonical name of `jobs.schedulers`."""
-    seed: int
-    """0 .. 2**63 - 1, for a CPU generator."""
-    model: str
-    revision: str
-    precision: str = "auto"
-    """auto (bf16 on CUDA, fp32 on CPU), bf16, fp16, amp, fp32."""
-    image_format: str = "png"
-    """png, jpeg or webp."""
-    image_quality: int = 95
-    """1 .. 100 for jpeg and webp (100: lossless webp); png ignores it."""
-    init_latents: str | None = None
+    prompt: Annotated[
+        str, Setting(Text(), 'The text to draw; "" is unconditional.', frozenset({"prompt", "row"}))
+    ]
+    negative_prompt: Annotated[str, Setting(Text(), "What the picture should not show.")] = ""
+    height: Annotated[int, Setting(Whole(SIDES), "Pixels, a multiple of 8.", by_model=True)] = 512
+    width: Annotated[int, Setting(Whole(SIDES), "Pixels, a multiple of 8.", by_model=True)] = 512
+    num_inference_steps: Annotated[int, Setting(Whole(STEPS), "Denoising steps.", by_model=True)] = 50
+    guidance_scale: Annotated[
+        float,
+        Setting(
+            Decimal(LEAST_GUIDANCE, MOST_GUIDANCE),
+            "Classifier-free guidance; 1 switches it off.",
+            by_model=True,
+        ),
+    ] = 7.5
+    scheduler: Annotated[
+        str,
+        Setting(
+            SchedulerName(),
+            "The sampler: A1111's, kohya's or diffusers' name, in any case.",
+            by_model=True,
+        ),
+    ] = "LMS"
+    seed: Annotated[int, Setting(Whole(SEEDS), "The seed of the picture's noise, for a CPU generator.")]
+    model: Annotated[
+        str,
+        Setting(
+            Text(empty=False),
+            "The model's label: a built-in name, a Hugging Face id, or a folder's own name.",
+            frozenset({"manifest"}),
+            # So that a model folder may be moved: `revision` says which weights.
+            in_identity=False,
+        ),
+    ]
+    revision: Annotated[
+        str,
+        Setting(
+            Text(empty=False),
+            "The exact weights: a commit, the sha256:… of a folder's contents, or a built-in model's own.",
+            frozenset({"manifest"}),
+        ),
+    ]
+    precision: Annotated[
+        str,
+        Setting(
+            Choice(("auto", "bf16", "fp16", "amp", "fp32")),
+            "auto is bf16 on CUDA and fp32 on CPU; amp is autocast.",
+            frozenset({"manifest"}),
+        ),
+    ] = "auto"
+    image_format: Annotated[
+        str,
+        Setting(Choice(("png", "jpeg", "webp")), "The pictures' file format.", frozenset({"manifest"})),
+    ] = "png"
+    image_quality: Annotated[
+        int,
+        Setting(
+            Whole(QUALITIES),
+            "Of jpeg and webp; 100 makes webp lossless. png ignores it.",
+            frozenset({"manifest"}),
+        ),
+    ] = 95
+    init_latents: Annotated[
+        str | None,
+        Setting(
+            Sha256(),
+            "A .npy or .safetensors file of initial latents, [channels, h, w]; relative to the manifest.",
+            frozenset({"prompt"}),
+            from_file=True,
+        ),
+    ] = None
 
     def identity(self) -> str:
         """The canonical JSON that `image_id` hashes: sorted keys, no spaces, UTF-8, without `model`.
 
-        A field that is added later must be left out while at its default: each key more here would give every
-        image that was ever rendered another id, and outputs would be rendered anew.
+        Each key more here would give every image that was ever rendered another id, and outputs would be
+        rendered again: so a setting that was added later is left out while it is at its default.
         """
-        # asdict copies every value deeply, which takes four times as long.
-        settings = {name: getattr(self, name) for name in REQUEST_FIELDS if name != "model"}
-        if self.image_format == "png":
-            del settings["image_quality"]
-        return json.dumps(settings, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return self.identity_parts().of(quoted(self.prompt), self.seed)
+
+    def identity_parts(self) -> IdentityParts:
+        """`identity` cut at the prompt's and the seed's values, which do not count here."""
+        members = [
+            (name, f"{quoted(name)}:{_json(value)}")
+            for name, setting in sorted(IMAGE_SETTINGS.items())
+            if setting.in_identity
+            and name not in ("prompt", "seed")
+            and not setting.left_out(value := getattr(self, name))
+            and not (name == "image_quality" and self.image_format == "png")
+        ]
+        return IdentityParts(
+            "{" + "".join(f"{member}," for name, member in members if name < "prompt") + '"prompt":',
+            "".join(f",{member}" for name, member in members if "prompt" < name < "seed"),
+            "".join(f",{member}" for name, member in members if name > "seed") + "}",
+        )
 
     @property
     def image_id(self) -> str:
@@ -68,58 +202,110 @@ class ImageRequest:
         """Whether the image takes two slots of a forward."""
         return self.guidance_scale > 1.0
 
+    def to_mapping(self) -> dict[str, Any]:
+        """Its settings as JSON values, in their order."""
+        return {name: getattr(self, name) for name in IMAGE_SETTINGS}
+
     def to_json(self) -> str:
-        """The whole request as JSON, as PNG text `imagemill` holds it."""
-        return json.dumps(asdict(self), sort_keys=True, ensure_ascii=False)
+        """The whole request as JSON, as PNG text `imagemill` holds it.
+
+        A setting that was added later is left out while it is at its default, so that files keep their bytes.
+        """
+        values = self.to_mapping().items()
+        written = {name: value for name, value in values if not IMAGE_SETTINGS[name].left_out(value)}
+        return json.dumps(written, sort_keys=True, ensure_ascii=False)
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> ImageRequest:
         """The request that `to_json` wrote; other keys are left aside. TypeError when one is missing."""
-        return cls(**{name: values[name] for name in REQUEST_FIELDS if name in values})
+        return cls(**{name: values[name] for name in IMAGE_SETTINGS if name in values})
 
 
-REQUEST_FIELDS: tuple[str, ...] = tuple(f.name for f in fields(ImageRequest))
+def image_settings(request: type[Any]) -> dict[str, Setting]:
+    """The settings of a request's class by their names, in the order of its fields."""
+    hints = get_type_hints(request, include_extras=True)
+    told = {}
+    for field in fields(request):
+        [setting] = hints[field.name].__metadata__
+        default = ... if field.default is MISSING else field.default
+        told[field.name] = replace(setting, name=field.name, default=default)
+    return told
+
+
+class IdentityParts(NamedTuple):
+    """The canonical JSON of requests that differ in prompt and seed alone, without those two values."""
+
+    before_prompt: str
+    before_seed: str
+    after_seed: str
+
+    @property
+    def between(self) -> str:
+        """All between the two values."""
+        return f'{self.before_seed},"seed":'
+
+    def of(self, quoted_prompt: str, seed: int) -> str:
+        """The whole; the prompt comes as JSON."""
+        return f"{self.before_prompt}{quoted_prompt}{self.between}{seed}{self.after_seed}"
+
+
+IMAGE_SETTINGS: Mapping[str, Setting] = image_settings(ImageRequest)
+"""Every setting of an image by its name, in the order of the fields of `ImageRequest`."""
+REQUEST_FIELDS: tuple[str, ...] = tuple(IMAGE_SETTINGS)
 SETTINGS = tuple(name for name in REQUEST_FIELDS if name not in ("prompt", "seed"))
-settings_of = attrgetter(*SETTINGS)
+settings_of: Callable[[ImageRequest], tuple[Any, ...]] = attrgetter(*SETTINGS)
 """A request's SETTINGS, in their order."""
+_HEIGHT, _WIDTH = SETTINGS.index("height"), SETTINGS.index("width")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:  # noqa: PLW1641 - the dataclass makes __hash__
-    """One line of a job: the request, and what its author wrote beside it."""
+def settings_in(place: Place) -> tuple[str, ...]:
+    """The names of the settings that may be given there, in their order."""
+    return tuple(name for name, setting in IMAGE_SETTINGS.items() if place in setting.places)
 
-    request: ImageRequest
-    id: str | None = None
+
+# A named tuple is made in a third of the time of a frozen dataclass, and a job has millions.
+class Entry(NamedTuple):
+    """One line of a job: the request, and what its author wrote beside it.
+
+    The request is kept in the form in which most of it is shared: lines with equal settings share one tuple,
+    and the prompt is JSON already, as identity and wire need it.
+    """
+
+    quoted: str
+    """The prompt as JSON."""
+    seed: int
+    settings: tuple[Any, ...]
+    """The values of SETTINGS."""
+    id: str | None
     """The user's own name for the line; passed through to the metadata."""
-    columns: Mapping[str, Any] = field(default_factory=dict)
+    columns: Mapping[str, Any]
     """The user's own columns (JSON values); passed through to the metadata."""
-    seed_ordinal: int | None = None
+    seed_ordinal: int | None
     """The request's number among equals when its seed was derived; None when the seed was given."""
 
-    @property
-    def quoted(self) -> str:
-        """The prompt as JSON."""
-        return quoted(self.request.prompt)
+    @classmethod
+    def of(
+        cls,
+        request: ImageRequest,
+        *,
+        id: str | None = None,
+        columns: Mapping[str, Any] | None = None,
+        seed_ordinal: int | None = None,
+    ) -> Entry:
+        """The entry of a request."""
+        own = {} if columns is None else columns
+        return cls(quoted(request.prompt), request.seed, settings_of(request), id, own, seed_ordinal)
 
     @property
-    def seed(self) -> int:
-        return self.request.seed
-
-    @property
-    def settings(self) -> tuple[Any, ...]:
-        """The values of SETTINGS."""
-        return settings_of(self.request)
+    def request(self) -> ImageRequest:
+        """The request; made each time, and equal each time."""
+        settings = dict(zip(SETTINGS, self.settings, strict=True))
+        return ImageRequest(prompt=json.loads(self.quoted), seed=self.seed, **settings)
 
     @property
     def size(self) -> tuple[int, int]:
         """Height and width in pixels."""
-        return self.request.height, self.request.width
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Entry):
-            return NotImplemented
-        mine = (self.request, self.id, self.columns, self.seed_ordinal)
-        return mine == (other.request, other.id, other.columns, other.seed_ordinal)
+        return self.settings[_HEIGHT], self.settings[_WIDTH]
 
 
 def derived_seed(job_name: str, request: ImageRequest, ordinal: int) -> int:
@@ -128,7 +314,16 @@ def derived_seed(job_name: str, request: ImageRequest, ordinal: int) -> int:
 
     `request.seed` is not looked at; `ordinal` counts equal requests from 0.
     """
-    settings = json.loads(request.identity())
-    del settings["seed"]
-    key = json.dumps([job_name, settings, ordinal], sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    before, after = seed_parts(job_name, request.identity_parts())
+    key = f"{before}{quoted(request.prompt)}{after}{ordinal}]"
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big")
+
+
+def seed_parts(job_name: str, parts: IdentityParts) -> tuple[str, str]:
+    """What `derived_seed` hashes before the prompt, and between it and the ordinal: `[name, identity without
+    seed, ordinal]` as JSON."""
+    return f"[{_json(job_name)},{parts.before_prompt}", f"{parts.before_seed}{parts.after_seed},"
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -2,74 +2,30 @@
 
 from __future__ import annotations
 
+import difflib
 import json
-import re
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
-from pydantic_core import PydanticCustomError
 
 from jobs.columns import RENDERED_PREFIX
 from jobs.errors import ImagemillError, RenderError
 from jobs.latents import read_input
 from jobs.output.files import METADATA
-from jobs.request import ImageRequest
+from jobs.request import IMAGE_SETTINGS, ImageRequest
 from jobs.settings import Settings
-from producer.manifest.fields import (
-    Guidance,
-    ImageFormat,
-    PathText,
-    Precision,
-    Quality,
-    Revision,
-    SchedulerName,
-    Seed,
-    Side,
-    Steps,
-    Text,
-)
-from producer.manifest.problems import Problems
+from jobs.wording import printable, shortened
 from worker.encode import encode, read_request
 from worker.engine.renderer import BrokenDevice, Bucket, OutOfMemory, Picture, Pipeline, Renderer, slots_alone
 from worker.load_renderer import load_renderer
 
 _SLOTS = range(1, 1024 + 1)
-"""Of a forward: what --rows takes, and one for an image alone."""
-
-
-class _Asked(BaseModel):
-    """A request as a stranger's command line gives it: a manifest's own fields and bounds."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    prompt: Text
-    negative_prompt: Text = ""
-    height: Side = 512
-    width: Side = 512
-    num_inference_steps: Steps = 50
-    guidance_scale: Guidance = 7.5
-    scheduler: SchedulerName = "LMS"
-    seed: Seed
-    # A label: a folder's own name may stand there too.
-    model: PathText
-    revision: Revision
-    precision: Precision = "auto"
-    image_format: ImageFormat = "png"
-    image_quality: Quality = 95
-    init_latents: str | None = None
-
-    @field_validator("init_latents")
-    @classmethod
-    def _a_hash(cls, sha: str | None) -> str | None:
-        if sha is not None and not re.fullmatch("[0-9a-f]{64}", sha):
-            raise PydanticCustomError("hash", "must be the SHA-256 of the latents, 64 hex digits, or null")
-        return sha
+"""Of a forward: what --batch-size takes, and one for an image alone."""
 
 
 def reproducing_command(request: ImageRequest, model: str, inputs: Path, slots: int) -> str:
@@ -95,13 +51,26 @@ def parse_request(text: str, where: str = "--request") -> ImageRequest:
         ) from None
     if not isinstance(values, dict):
         raise RenderError(f"{where}: must be a JSON object, as failures.jsonl holds it")
-    try:
-        asked = _Asked.model_validate(values)
-    except ValidationError as error:
-        problems = Problems(where)
-        problems.add_errors(error, _Asked)
-        raise RenderError(problems.report()) from None
-    return ImageRequest(**asked.model_dump())
+    troubles = list(_troubles(values))
+    if troubles:
+        raise RenderError("\n".join(f"{where}: {printable(trouble)}" for trouble in troubles))
+    # As a manifest's: a scheduler's other names mean the same, and 7 is 7.0.
+    meant = {name: IMAGE_SETTINGS[name].meant(value) for name, value in values.items()}
+    return ImageRequest.from_mapping(meant)
+
+
+def _troubles(values: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with a request read as JSON: field, value and remedy."""
+    for name, value in values.items():
+        setting = IMAGE_SETTINGS.get(name)
+        if setting is None:
+            close = difflib.get_close_matches(name, IMAGE_SETTINGS, 1) or list(IMAGE_SETTINGS)
+            yield f"{shortened(name)}: no such setting: use {', '.join(close)}"
+        elif not setting.is_right(value):
+            yield f"{name} = {shortened(json.dumps(value))}: must be {setting.words}"
+    for name, setting in sorted(IMAGE_SETTINGS.items()):
+        if setting.required and name not in values:
+            yield f"{name}: is missing: add it"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +91,7 @@ class Reproduction:
 
 def reproduction_as_asked(request: ImageRequest, slots: int | None) -> Reproduction:
     """A request alone; without `slots` it has as few as it needs."""
-    remark = "no --rows: in a job, which has more of them, bytes may differ"
+    remark = "no --batch-size: in a job, which has more slots, bytes may differ"
     return Reproduction(
         request=request,
         slots=slots_alone(request) if slots is None else slots,

@@ -7,7 +7,6 @@ that `derived_seed` gives. 1M prompts of a real list cost about 35 MB.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -15,11 +14,11 @@ from typing import Any
 
 import zstandard
 
-from jobs.bounds import PLAIN
+from jobs.bounds import plain_text
 from jobs.columns import MAX_DEPTH, column_trouble, deeper_than, plain_cell
 from jobs.errors import BrokenShard, LedgerError
 from jobs.output.stored_shard import SHARD_LIMIT
-from jobs.request import SETTINGS, Entry, ImageRequest, derived_seed, quoted, settings_of
+from jobs.request import IMAGE_SETTINGS, SETTINGS, Entry, ImageRequest, derived_seed, quoted, settings_of
 from jobs.wording import shortened
 
 WIRE_VERSION = 1
@@ -28,8 +27,8 @@ _MAX_BYTES = 256 << 20
 _NUMBERS = range(2**32)
 """Of the bits at one key of Redis."""
 _PLAIN: dict[str, Callable[[Any], Any]] = {
-    **{name: PLAIN[name] for name in ("id", "prompt", "seed", *SETTINGS) if name in PLAIN},
-    "init_latents": lambda value: re.fullmatch("[0-9a-f]{64}", value),
+    "id": plain_text,
+    **{name: setting.values.plain for name, setting in IMAGE_SETTINGS.items() if "prompt" in setting.places},
 }
 """What a row may say, and what gives None for a value that no manifest has; the rest is the job's own."""
 _json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -123,4 +122,4 @@ def _entry(row: dict[str, Any], base: ImageRequest, job_name: str) -> Entry:
     request = replace(base, **row)
     if ordinal is not None:
         request = replace(request, seed=derived_seed(job_name, request, ordinal))
-    return Entry(request=request, id=identifier, columns=columns, seed_ordinal=ordinal)
+    return Entry.of(request, id=identifier, columns=columns, seed_ordinal=ordinal)

@@ -20,6 +20,7 @@ from jobs.output.column_kinds import Kind, kind_of, merged
 from jobs.output.output import Output
 from jobs.output.stored_shard import LayoutName
 from jobs.output.webdataset import TarShard
+from jobs.request import SETTINGS
 
 MARK = "<!-- Written by imagemill after every job. Remove this line to keep a text of your own. -->"
 
@@ -29,10 +30,7 @@ _COUNTED: dict[str, Callable[[dict[str, Any]], object]] = {
     "scheduler": lambda record: record.get("scheduler"),
     "steps": lambda record: record.get("num_inference_steps"),
 }
-_SHARED = (
-    "model", "revision", "negative_prompt", "height", "width", "num_inference_steps", "guidance_scale",
-    "scheduler", "precision", "image_format", "image_quality", "init_latents",
-)  # fmt: skip
+_SHARED = ("model", "revision", *(name for name in SETTINGS if name not in ("model", "revision")))
 _MOST_LISTED = 20
 """Lines of one setting in the table: a sweep may have thousands of values."""
 

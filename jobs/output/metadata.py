@@ -5,23 +5,21 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from types import NoneType
 from typing import Any
 
 from jobs.columns import RENDERED_PREFIX, column_problem
-from jobs.request import REQUEST_FIELDS, Entry, ImageRequest
+from jobs.request import IMAGE_SETTINGS, Entry, ImageRequest
 from jobs.schedulers import find_scheduler
 
-_SETTINGS = tuple(name for name in REQUEST_FIELDS if name != "prompt")
-_WHOLE = ("height", "width", "num_inference_steps", "seed", "image_quality")
-_TYPES: dict[str, type | tuple[type, ...]] = {
-    **dict.fromkeys([*REQUEST_FIELDS, "text"], str),
-    **dict.fromkeys(_WHOLE, int),
-    "guidance_scale": (int, float),
-    "init_latents": (str, NoneType),
-}
+_SETTINGS = tuple(name for name in IMAGE_SETTINGS if name != "prompt")
+_COLUMN_TYPES: dict[str, tuple[type, ...]] = {"string": (str,), "int64": (int,), "float64": (int, float)}
+_TYPES: dict[str, tuple[type, ...]] = {
+    name: (*_COLUMN_TYPES[setting.values.column], *((NoneType,) if setting.default is None else ()))
+    for name, setting in IMAGE_SETTINGS.items()
+} | {"text": (str,)}
 """What JSON has for each field of a request, and for a record's caption."""
 
 
@@ -58,7 +56,7 @@ def metadata_record(
     unknown = [name for name in entry.columns if name not in column_names]
     if problems or unknown:
         raise ValueError("; ".join([*problems, *(f"{name!r} is not among the columns" for name in unknown)]))
-    request = asdict(entry.request)
+    request = entry.request.to_mapping()
     return {
         "file_name": file_name,
         "text": entry.request.prompt,
@@ -158,7 +156,7 @@ class Failure:
             "job_id": self.job_id,
             "id": self.entry.id,
             "columns": dict(self.entry.columns),
-            "request": asdict(self.entry.request),
+            "request": self.entry.request.to_mapping(),
             "command": self.command,
         }
         return json.dumps(record, ensure_ascii=False)
@@ -172,7 +170,7 @@ class Failure:
         return cls(
             shard=record["shard"],
             position=record["position"],
-            entry=Entry(request=_request(record["request"]), id=record["id"], columns=record["columns"]),
+            entry=Entry.of(_request(record["request"]), id=record["id"], columns=record["columns"]),
             reason=record["reason"],
             job_id=record["job_id"],
             command=record["command"],

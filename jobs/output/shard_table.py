@@ -14,13 +14,13 @@ Source: img2dataset's README ("Output format").
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from jobs.output.arrow_columns import arrow_type, check_pyarrow, fitted
 from jobs.output.column_kinds import Kind, kind_of, merged
 from jobs.output.metadata import Failure
 from jobs.output.stored_shard import image_key
+from jobs.request import IMAGE_SETTINGS
 
 if TYPE_CHECKING:
     import pyarrow
@@ -30,10 +30,9 @@ SUCCESS, FAILED = "success", "failed_to_render"
 _FIRST: dict[str, Kind] = {
     "key": "string", "caption": "string", "status": "string", "error_message": "string",
     "width": "int64", "height": "int64", "sha256": "string",
-    "image_id": "string", "negative_prompt": "string", "num_inference_steps": "int64",
-    "guidance_scale": "float64", "scheduler": "string", "seed": "int64", "model": "string",
-    "revision": "string", "precision": "string", "image_format": "string", "image_quality": "int64",
-    "init_latents": "string", "id": "string",
+    "image_id": "string",
+    **{name: setting.values.column for name, setting in IMAGE_SETTINGS.items() if name != "prompt"},
+    "id": "string",
 }  # fmt: skip
 _LAST: dict[str, Kind] = {
     "job_id": "string", "rendered_precision": "string", "rendered_rows": "int64", "rendered_device": "string",
@@ -110,7 +109,7 @@ def _done(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _failed(shard: int, failure: Failure) -> dict[str, Any]:
-    request = asdict(failure.entry.request)
+    request = failure.entry.request.to_mapping()
     return {
         "key": image_key(shard, failure.position),
         "caption": request.pop("prompt"),

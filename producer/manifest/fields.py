@@ -8,20 +8,11 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from jobs.bounds import COUNTS, LEAST_GUIDANCE, MOST_GUIDANCE, SEEDS, SIDES, STEPS
-from jobs.errors import ManifestError
+from jobs.bounds import COUNTS, QUALITIES, SEEDS
 from jobs.models import name_trouble
-from jobs.schedulers import SCHEDULERS, find_scheduler
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _MAX_RETENTION = 3650 * 86400
-
-
-def _canonical_scheduler(name: str) -> str:
-    try:
-        return find_scheduler(name).name
-    except ManifestError as error:
-        raise PydanticCustomError("scheduler", "{what}", {"what": str(error)}) from None
 
 
 def _known_form(model: str) -> str:
@@ -54,17 +45,9 @@ PathText = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]*$")]
 Revision = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]*$")]
 Precision = Literal["auto", "bf16", "fp16", "amp", "fp32"]
 ImageFormat = Literal["png", "jpeg", "webp"]
-Quality = Annotated[int, Field(ge=1, le=100)]
-Side = Annotated[int, Field(ge=SIDES[0], le=SIDES[-1], multiple_of=SIDES.step)]
-Steps = Annotated[int, Field(ge=STEPS[0], le=STEPS[-1])]
-Guidance = Annotated[float, Field(ge=LEAST_GUIDANCE, le=MOST_GUIDANCE, allow_inf_nan=False)]
+Quality = Annotated[int, Field(ge=QUALITIES[0], le=QUALITIES[-1])]
 Seed = Annotated[int, Field(ge=SEEDS[0], le=SEEDS[-1])]
 Count = Annotated[int, Field(ge=COUNTS[0], le=COUNTS[-1])]
-SchedulerName = Annotated[
-    str,
-    AfterValidator(_canonical_scheduler),
-    WithJsonSchema({"anyOf": [{"enum": [scheduler.name for scheduler in SCHEDULERS]}, {"type": "string"}]}),
-]
 Retention = Annotated[
     int,
     Field(ge=1, le=_MAX_RETENTION),

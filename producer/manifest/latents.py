@@ -19,11 +19,11 @@ def gather_latents(manifest: Manifest, model: ModelRef, folder: Path | None = No
     `folder`.
     """
     uses: dict[str, dict[tuple[int, int], int]] = {}
+    usual, swept = manifest.settings.of_images(), manifest.sweep.swept()
     for index, line in enumerate(manifest.prompts):
         if isinstance(line, PromptLine) and line.init_latents is not None:
-            height = manifest.settings.height if line.height is None else line.height
-            width = manifest.settings.width if line.width is None else line.width
-            for size in product(manifest.sweep.height or (height,), manifest.sweep.width or (width,)):
+            own = usual | line.own_settings()
+            for size in product(*(swept.get(side, (own[side],)) for side in ("height", "width"))):
                 uses.setdefault(line.init_latents, {}).setdefault(size, index)
     if not uses:
         return {}

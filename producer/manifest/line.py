@@ -5,15 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from jobs.request import REQUEST_FIELDS
 from producer.manifest.manifest import Manifest
-from producer.manifest.parts import DefaultSettings
+from producer.manifest.parts import LINE_SETTINGS, DefaultSettings
 from producer.manifest.template import rendered
 
-LINE_SETTINGS = tuple(
-    name for name in DefaultSettings.model_fields if name in REQUEST_FIELDS and name != "seed"
-)
-"""An image's settings that a manifest may give for all its lines and a line for itself."""
 _NONE: Mapping[str, Any] = {}
 
 

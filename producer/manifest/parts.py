@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
-from typing import Annotated, Any, Self
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import (
     BaseModel,
@@ -12,23 +12,17 @@ from pydantic import (
     JsonValue,
     ValidationInfo,
     WithJsonSchema,
+    create_model,
     field_validator,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
+from jobs.bounds import COUNTS, SEEDS, Values, Whole, WholeList, one_each
+from jobs.bounds import Text as AnyText
 from jobs.columns import MAX_DEPTH, column_trouble, deeper_than
-from producer.manifest.fields import (
-    Count,
-    Guidance,
-    LatentsFile,
-    PathText,
-    SchedulerName,
-    Seed,
-    Side,
-    Steps,
-    Text,
-)
+from jobs.request import IMAGE_SETTINGS, Place, Setting, settings_in
+from producer.manifest.fields import Count, LatentsFile, PathText, Seed, Text
 from producer.manifest.template import template_trouble
 
 
@@ -38,25 +32,56 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
 
 
-class DefaultSettings(Strict):
+def _model(place: Place, field_of: Callable[[Setting], tuple[Any, Any]]) -> type[Strict]:
+    """A model with a field for each setting that may be given there.
+
+    Not for one whose file is named: the request holds its hash, and PromptLine has a field of its own.
+    """
+    here = [
+        setting for setting in IMAGE_SETTINGS.values() if place in setting.places and not setting.from_file
+    ]
+    fields: dict[str, Any] = {setting.name: field_of(setting) for setting in here}
+    return create_model(f"{place}_settings", __base__=Strict, **fields)
+
+
+def _defaulted(setting: Setting) -> tuple[Any, Any]:
+    return setting.values.annotation, Field(setting.default, description=setting.meaning)
+
+
+def _open(setting: Setting) -> tuple[Any, Any]:
+    return setting.values.annotation | None, Field(None, description=setting.meaning)
+
+
+def _listed(setting: Setting) -> tuple[Any, Any]:
+    described = f"The values to try. {setting.meaning}"
+    return one_each(setting.values) | None, Field(None, description=described)
+
+
+if TYPE_CHECKING:
+    _Defaults = Strict
+    _Own = Strict
+    _Swept = Strict
+else:
+    _Defaults = _model("settings", _defaulted)
+    _Own = _model("prompt", _open)
+    _Swept = _model("sweep", _listed)
+
+
+LINE_SETTINGS = tuple(name for name in settings_in("settings") if name != "seed")
+"""An image's settings that a manifest may give for all its lines and a line for itself."""
+
+
+class DefaultSettings(_Defaults):
     """What every prompt has that does not say otherwise."""
 
-    negative_prompt: Text = ""
-    """What the pictures should not show."""
-    height: Side = 512
-    """Pixels, a multiple of 8."""
-    width: Side = 512
-    """Pixels, a multiple of 8."""
-    num_inference_steps: Steps = 50
-    """Denoising steps."""
-    guidance_scale: Guidance = 7.5
-    """Classifier-free guidance; 1 switches it off."""
-    scheduler: SchedulerName = "LMS"
-    """The sampler: A1111's, kohya's or diffusers' name, in any case."""
     seed: Seed | None = None
     """The seed of every prompt; null derives one for each picture from its settings."""
     images_per_prompt: Count = 1
     """Pictures of each prompt. With a seed they take seed, seed+1, …"""
+
+    def of_images(self) -> dict[str, Any]:
+        """Its LINE_SETTINGS."""
+        return {name: getattr(self, name) for name in LINE_SETTINGS}
 
 
 def _without_null(described: dict[str, Any]) -> None:
@@ -98,7 +123,7 @@ def first_twice(values: Iterable[Hashable]) -> Hashable | None:
     return None
 
 
-Values = Annotated[
+Variable = Annotated[
     tuple[Text, ...],
     Field(min_length=1, strict=False),
     WithJsonSchema(
@@ -113,25 +138,13 @@ Values = Annotated[
 """What a variable stands for. A file's name is replaced by its lines before this is asked."""
 
 
-class PromptLine(Strict):
+class PromptLine(_Own):
     """One prompt with settings of its own; a key left out (None) is as in `settings`."""
 
     model_config = ConfigDict(json_schema_extra=_leave_out_or_give)
 
     prompt: Text
     """The text to draw; "" is unconditional."""
-    negative_prompt: Text | None = None
-    """What the picture should not show."""
-    height: Side | None = None
-    """Pixels, a multiple of 8."""
-    width: Side | None = None
-    """Pixels, a multiple of 8."""
-    num_inference_steps: Steps | None = None
-    """Denoising steps."""
-    guidance_scale: Guidance | None = None
-    """Classifier-free guidance; 1 switches it off."""
-    scheduler: SchedulerName | None = None
-    """The sampler."""
     seed: Seed | None = None
     """The seed of the first picture; null derives one, whatever `settings` says."""
     images_per_prompt: Count | None = None
@@ -148,7 +161,7 @@ class PromptLine(Strict):
     """So many of the combinations of `variables`, drawn at random; all when left out."""
     sample_seed: Seed | None = None
     """Decides which combinations `sample` draws; 0 when left out."""
-    variables: dict[str, Values] | None = None
+    variables: dict[str, Variable] | None = None
     """What {name} in the prompt stands for: a list of texts, or a file with one a line, relative to the
     manifest. Every combination is a prompt; {{ and }} are braces."""
 
@@ -191,6 +204,11 @@ class PromptLine(Strict):
                 raise PydanticCustomError("template", "{what}", {"what": trouble.what, "at": trouble.at})
         return variables
 
+    def own_settings(self) -> dict[str, Any]:
+        """Those of LINE_SETTINGS that it gives."""
+        given = {name: getattr(self, name) for name in LINE_SETTINGS}
+        return {name: value for name, value in given.items() if value is not None}
+
     @model_validator(mode="after")
     def _only_variables_are_sampled(self) -> Self:
         for key, needs in (("sample", "variables"), ("sample_seed", "sample")):
@@ -200,33 +218,20 @@ class PromptLine(Strict):
         return self
 
 
-ROW_FIELDS = tuple(
-    name
-    for name in PromptLine.model_fields
-    if name not in ("columns", "init_latents", "sample", "sample_seed", "variables")
-)
-"""What a row of a prompt file may say."""
+ROW_VALUES: Mapping[str, Values] = {
+    **{name: IMAGE_SETTINGS[name].values for name in settings_in("row")},
+    "images_per_prompt": Whole(COUNTS),
+    "seeds": WholeList(SEEDS),
+    "id": AnyText(),
+}
+"""What a row of a prompt file may say, and the values of each."""
+ROW_FIELDS = tuple(ROW_VALUES)
 
 
-class Sweep(Strict):
+class Sweep(_Swept):
     """The values that a sweep tries of each setting."""
 
     model_config = ConfigDict(json_schema_extra=_leave_out)
-
-    negative_prompt: Annotated[tuple[Text, ...], Field(min_length=1, strict=False)] | None = None
-    """Negative prompts."""
-    height: Annotated[tuple[Side, ...], Field(min_length=1, strict=False)] | None = None
-    """Heights in pixels."""
-    width: Annotated[tuple[Side, ...], Field(min_length=1, strict=False)] | None = None
-    """Widths in pixels."""
-    num_inference_steps: Annotated[tuple[Steps, ...], Field(min_length=1, strict=False)] | None = None
-    """Numbers of denoising steps."""
-    guidance_scale: Annotated[tuple[Guidance, ...], Field(min_length=1, strict=False)] | None = None
-    """Guidance scales."""
-    scheduler: Annotated[tuple[SchedulerName, ...], Field(min_length=1, strict=False)] | None = None
-    """Samplers."""
-    seed: Annotated[tuple[Seed, ...], Field(min_length=1, strict=False)] | None = None
-    """First seeds: with `images_per_prompt` each is counted up from."""
 
     @field_validator("*")
     @classmethod
@@ -235,6 +240,11 @@ class Sweep(Strict):
         if twice is not None:
             raise PydanticCustomError("twice", "holds {value} twice: remove one", {"value": str(twice)})
         return values
+
+    def swept(self) -> dict[str, tuple[Any, ...]]:
+        """The settings that are swept, in the order of combinations -> the values to try."""
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        return {name: tried for name, tried in values.items() if tried is not None}
 
 
 class PromptSource(Strict):

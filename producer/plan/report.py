@@ -227,4 +227,4 @@ def to_json(plan: Plan) -> dict[str, Any]:
 
 def _as_json(one: Listed) -> dict[str, Any]:
     listed = {"image_id": one.image_id, "held": one.held, "id": one.entry.id}
-    return listed | asdict(one.entry.request) | {"columns": dict(one.entry.columns)}
+    return listed | one.entry.request.to_mapping() | {"columns": dict(one.entry.columns)}

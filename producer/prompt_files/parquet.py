@@ -11,10 +11,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jobs.bounds import Column, WholeList
 from jobs.errors import ManifestError, OutputError
 from jobs.output.arrow_columns import check_pyarrow
 from jobs.wording import printable, shortened
-from producer.manifest.parts import first_twice
+from producer.manifest.parts import ROW_VALUES, first_twice
 from producer.manifest.text_lines import Record
 
 if TYPE_CHECKING:
@@ -24,8 +25,10 @@ _ROWS = 4096
 """Rows held at a time."""
 _BUFFER = 1 << 20
 """Bytes read at a time: without it pyarrow holds a whole column of a row group, often all of the file."""
-_TEXTS = ("prompt", "negative_prompt", "scheduler", "id")
-_WHOLE = ("height", "width", "num_inference_steps", "seed", "images_per_prompt")
+_COLUMNS: Mapping[str, Column] = {
+    name: values.column for name, values in ROW_VALUES.items() if not isinstance(values, WholeList)
+}
+"""The fields that hold one value -> the type of their column."""
 _EXACT = {16: 11, 32: 24, 64: 53}
 """Bits of a float -> the power of two below which it holds every whole number."""
 
@@ -85,11 +88,14 @@ def _fits(field: str | None, kind: DataType) -> bool:
     """Whether no value of a column of this type is of another type than the field's."""
     from pyarrow import types
 
-    if field in _TEXTS:
-        return bool(types.is_string(kind) or types.is_large_string(kind))
-    if field in _WHOLE:
-        return bool(types.is_integer(kind))
-    return field != "guidance_scale" or bool(types.is_integer(kind) or types.is_floating(kind))
+    match None if field is None else _COLUMNS.get(field):
+        case "string":
+            return bool(types.is_string(kind) or types.is_large_string(kind))
+        case "int64":
+            return bool(types.is_integer(kind))
+        case "float64":
+            return bool(types.is_integer(kind) or types.is_floating(kind))
+    return True
 
 
 def _converted(field: str, value: Any, kind: DataType) -> object | ManifestError:
@@ -101,9 +107,9 @@ def _converted(field: str, value: Any, kind: DataType) -> object | ManifestError
     if field == "id" and type(value) is float:
         # As text it would be 7.0.
         return ManifestError(_cast("must be text or a whole number", kind, "int64"))
-    if field in _TEXTS:
+    if _COLUMNS[field] == "string":
         return value if type(value) is str else ManifestError(_cast("must be text", kind, "string"))
-    if field == "guidance_scale":
+    if _COLUMNS[field] == "float64":
         return value if type(value) is float else ManifestError(_cast("must be a number", kind, "double"))
     if type(value) is not float:
         return ManifestError(_cast("must be a whole number", kind, "int64"))

@@ -6,26 +6,26 @@ times as fast; of any other pydantic has the last word, and the words for what i
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from jobs.bounds import PLAIN, plain_text
+from jobs.bounds import plain_text
 from jobs.columns import plain_cell
 from jobs.errors import ManifestError
 from jobs.wording import shortened
 from producer.manifest.line import Line, line_of
-from producer.manifest.parts import DefaultSettings, PromptLine, PromptSource, Sweep
+from producer.manifest.parts import ROW_VALUES, DefaultSettings, PromptLine, PromptSource, Sweep
 from producer.manifest.problems import Problems
 from producer.manifest.relations import ColumnKinds, last_seed_trouble
 from producer.manifest.wrong_values import unknown_key
 
-_WHOLE = re.compile(r"[-+]?[0-9]{1,40}")
-_DECIMAL = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
+_PLAIN: Mapping[str, Callable[[Any], Any]] = {name: values.plain for name, values in ROW_VALUES.items()}
+"""For each field a function from a value that is right beyond doubt to what PromptLine makes of it; None for
+any other value."""
 
 
 class RowReader:
@@ -46,10 +46,10 @@ class RowReader:
         one is none."""
         self._file = file
         self._names, self._defaults, self._kinds = names, defaults, kinds
-        self._swept, self._swept_seeds = sweep.model_fields_set, sweep.seed
+        self._swept = sweep.swept()
         self._renamed = source.fields.values()
         self._columns, self._ignore_others, self._texts = source.columns, source.ignore_others, texts
-        self._seeds_given = defaults.seed is not None or sweep.seed is not None
+        self._seeds_given = defaults.seed is not None or "seed" in self._swept
 
     def names_trouble(self, names: Collection[str]) -> str | None:
         """Why no row with these columns can be read, with the remedy; None when rows can."""
@@ -83,15 +83,15 @@ class RowReader:
                 if field in self._swept or (field == "seeds" and "seed" in self._swept):
                     return ManifestError(f"{name}: the manifest's `sweep` gives it too: remove one of them")
                 if self._texts:
-                    cell = typed(field, value)
-                    if isinstance(cell, ManifestError):
-                        return ManifestError(f"{name} = {shortened(value)}: {cell}")
-                    values[field] = cell
+                    try:
+                        values[field] = ROW_VALUES[field].of_text(value)
+                    except ManifestError as error:
+                        return ManifestError(f"{name} = {shortened(value)}: {error}")
                     continue
             values[field] = value
         doubtful = False
         for field, value in values.items():
-            plain = PLAIN[field](value)
+            plain = _PLAIN[field](value)
             if plain is None:
                 doubtful = True
             else:
@@ -112,9 +112,9 @@ class RowReader:
                 return ManifestError(self._told(error, row))
             values = {name: getattr(asked, name) for name in asked.model_fields_set}
         line = line_of(values, self._defaults)
-        first = max(self._swept_seeds) if self._swept_seeds else None
-        if isinstance(line.seeds, range):
-            first = line.seeds[0]
+        first = line.seeds[0] if isinstance(line.seeds, range) else None
+        if "seed" in self._swept:
+            first = max(self._swept["seed"])
         if first is not None and (trouble := last_seed_trouble(first, line.images)) is not None:
             return ManifestError(trouble)
         for name, value in line.columns.items():
@@ -140,17 +140,3 @@ class RowReader:
             path = rest if field == "columns" else (theirs[str(field)], *rest)
             told.append(replace(problem, path=tuple(path)).text)
         return "; ".join(told)
-
-
-def typed(field: str, text: str) -> object:
-    """What a text means as a value of `field`; ManifestError for what is no number where one is needed."""
-    if field == "guidance_scale":
-        return float(text) if _DECIMAL.fullmatch(text) else ManifestError("must be a number")
-    if field == "seeds":
-        parts = [part.strip() for part in text.split(",")]
-        if all(_WHOLE.fullmatch(part) for part in parts):
-            return [int(part) for part in parts]
-        return ManifestError("must be whole numbers with commas between")
-    if field in ("negative_prompt", "scheduler", "id"):
-        return text
-    return int(text) if _WHOLE.fullmatch(text) else ManifestError("must be a whole number, without a point")

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import islice, product
-from typing import Any
 
 from jobs.errors import LatentsError
 from jobs.models import ModelRef
 from jobs.output.compact_counter import CompactCounter
-from jobs.request import Entry, ImageRequest, quoted
-from producer.manifest.line import LINE_SETTINGS, Line
+from jobs.request import Entry, ImageRequest, quoted, settings_in
+from producer.manifest.line import Line
 from producer.manifest.manifest import Manifest
-from producer.manifest.parts import Sweep
 from producer.prompt_files.sources import Reading, lines
 from producer.requests.identity import RequestTemplate
 
@@ -23,8 +21,10 @@ Identified = tuple[str, Entry]
 """An entry after its image_id, which costs more than all the rest."""
 
 _GIVEN, _DERIVED, _BITS = 1, 2, 2
-_MOULDS = 1024
+_TEMPLATES = 1024
 """Combinations of settings that are kept: a file may have other ones on each of its rows."""
+
+_OF_JOB = tuple(name for name in settings_in("manifest") if name not in ("model", "revision"))
 
 
 def base_request(manifest: Manifest, model: ModelRef) -> ImageRequest:
@@ -34,10 +34,8 @@ def base_request(manifest: Manifest, model: ModelRef) -> ImageRequest:
         seed=0,
         model=model.label,
         revision=model.revision,
-        precision=manifest.precision,
-        image_format=manifest.image_format,
-        image_quality=manifest.image_quality,
-        **{name: getattr(manifest.settings, name) for name in LINE_SETTINGS},
+        **{name: getattr(manifest, name) for name in _OF_JOB},
+        **manifest.settings.of_images(),
     )
 
 
@@ -62,25 +60,25 @@ def identify(
     does.
     """
     hashes = {} if latents is None else latents
-    base, swept = base_request(manifest, model), _swept(manifest)
+    base, swept = base_request(manifest, model), manifest.sweep.swept()
     combinations = [dict(zip(swept, values, strict=True)) for values in product(*swept.values())]
-    # For each way in which lines are set, a mould a combination, with the first of its seeds if it has them.
-    moulds: dict[tuple[object, ...], list[tuple[RequestTemplate, int | None]]] = {}
+    # For each way in which lines are set, a template for each combination, with its first seed if it has one.
+    templates: dict[tuple[object, ...], list[tuple[RequestTemplate, int | None]]] = {}
     seen = _Seen(on_duplicate)
     for line in lines(manifest, reading):
         key = (line.init_latents, *line.settings.items()) if line.settings or line.init_latents else ()
-        made = moulds.get(key)
+        made = templates.get(key)
         if made is None:
-            if len(moulds) == _MOULDS:
-                moulds.clear()
+            if len(templates) == _TEMPLATES:
+                templates.clear()
             own = replace(base, init_latents=_hash(manifest, line, hashes), **line.settings)
-            made = moulds[key] = [
+            made = templates[key] = [
                 (RequestTemplate(manifest.name, replace(own, **settings)), settings.get("seed"))
                 for settings in combinations
             ]
-        for mould, first_seed in made:
+        for template, first_seed in made:
             seeds = line.seeds if first_seed is None else range(first_seed, first_seed + line.images)
-            yield from seen.derived(line, mould) if seeds is None else seen.given(line, mould, seeds)
+            yield from seen.derived(line, template) if seeds is None else seen.given(line, template, seeds)
 
 
 class _Seen:
@@ -92,26 +90,26 @@ class _Seen:
         # seed, above those two bits, how many numbers among equals are taken.
         self._tally = CompactCounter()
 
-    def given(self, line: Line, mould: RequestTemplate, seeds: Iterable[int]) -> Iterator[Identified]:
+    def given(self, line: Line, template: RequestTemplate, seeds: Iterable[int]) -> Iterator[Identified]:
         """One image for each seed."""
         prompt = quoted(line.prompt)
         for seed in seeds:
-            image_id = mould.image_id(prompt, seed)
+            image_id = template.image_id(prompt, seed)
             before = self._tally.mark(int(image_id, 16), _GIVEN)
-            entry = mould.entry(prompt, seed, line.id, line.columns, None)
+            entry = template.entry(prompt, seed, line.id, line.columns, None)
             if before == 0:
                 yield image_id, entry
             elif self._on_duplicate is not None:
                 self._on_duplicate(entry)
 
-    def derived(self, line: Line, mould: RequestTemplate) -> Iterator[Identified]:
+    def derived(self, line: Line, template: RequestTemplate) -> Iterator[Identified]:
         """As many images as the line asks for, with the next seeds that its equals have left."""
         tally, ordinal, first, prompt = self._tally, 0, None, quoted(line.prompt)
         for _ in range(line.images):
             # Derived seeds have 32 bits: among many equals two can meet, and then the next one is taken.
             while True:
-                seed = mould.derived_seed(prompt, ordinal)
-                image_id = mould.image_id(prompt, seed)
+                seed = template.derived_seed(prompt, ordinal)
+                image_id = template.image_id(prompt, seed)
                 key = int(image_id, 16)
                 before = tally.mark(key, _DERIVED)
                 ordinal += 1
@@ -120,7 +118,7 @@ class _Seen:
                     ordinal = max(ordinal, before >> _BITS)
                 if not before & _DERIVED:
                     break
-            entry = mould.entry(prompt, seed, line.id, line.columns, ordinal - 1)
+            entry = template.entry(prompt, seed, line.id, line.columns, ordinal - 1)
             if not before & _GIVEN:
                 yield image_id, entry
             elif self._on_duplicate is not None:
@@ -128,12 +126,6 @@ class _Seen:
         # The next of its equals goes on from here, and need not count them through.
         if first is not None and ordinal > 1:
             tally.set(first, tally.get(first) & (_GIVEN | _DERIVED) | ordinal << _BITS)
-
-
-def _swept(manifest: Manifest) -> dict[str, Sequence[Any]]:
-    return {
-        name: values for name in Sweep.model_fields if (values := getattr(manifest.sweep, name)) is not None
-    }
 
 
 def _hash(manifest: Manifest, line: Line, hashes: Mapping[str, str]) -> str | None:

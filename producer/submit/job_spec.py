@@ -19,7 +19,7 @@ def job_spec(prepared: Prepared) -> JobSpec:
     manifest, model = prepared.manifest, prepared.model
     return JobSpec(
         manifest={key: value for key, value in written(prepared).items() if key != "prompts"},
-        base=asdict(base_request(manifest, model)),
+        base=base_request(manifest, model).to_mapping(),
         name=manifest.name,
         output=str(prepared.output.path),
         model=model.model,

@@ -207,7 +207,9 @@ def entries(draw: st.DrawFn) -> list[Entry]:
         if ordinal is not None:
             request = ImageRequest(**values | {"seed": derived_seed(JOB, request, ordinal)})
         columns = draw(_COLUMNS)
-        made.append(Entry(request=request, id=draw(st.none() | TEXTS), columns=columns, seed_ordinal=ordinal))
+        made.append(
+            Entry.of(request=request, id=draw(st.none() | TEXTS), columns=columns, seed_ordinal=ordinal)
+        )
     return made
 
 

@@ -39,7 +39,7 @@ from jobs.ledger import redis_keys
 from jobs.ledger.broker import celery_app, wake
 from jobs.ledger.job import JobStatus
 from jobs.ledger.shard import decode_shard, encode_shard
-from jobs.request import ImageRequest
+from jobs.request import Entry, ImageRequest
 from producer.embedded_redis import find_binary
 from tests.farm import BIN, Farm
 from tests.ports import free_port
@@ -594,7 +594,7 @@ def test_latents_by_another_name_than_a_hash_are_never_opened(farm: Farm, finish
     shard = decode_shard(farm.client.hget(shards, "0"), base, "cats")
     names = ("../../../secret", "/etc/passwd")
     turned = [
-        replace(entry, request=replace(entry.request, init_latents=name), seed_ordinal=None)
+        Entry.of(replace(entry.request, init_latents=name))
         for entry, name in zip(shard.entries, names, strict=True)
     ]
     farm.client.hset(shards, "0", encode_shard(replace(shard, entries=turned), base))

@@ -70,7 +70,7 @@ def write(output: Output, shard: int, entries: list[Entry], failed: tuple[int, .
 def output(tmp_path: Path) -> Output:
     output = Output(tmp_path / "out")
     output.prepare()
-    lines = [Entry(request=request(n), id=f"no {n}", columns={"n": n}) for n in range(len(CAPTIONS))]
+    lines = [Entry.of(request=request(n), id=f"no {n}", columns={"n": n}) for n in range(len(CAPTIONS))]
     write(output, 0, lines[:6], failed=(FAILED,))
     write(output, 1, lines[6:])
     return output
@@ -132,7 +132,10 @@ def test_pyarrow_reads_every_setting_and_the_failures(output: Output) -> None:
 
 
 def test_parquets_of_a_job_are_read_as_one(output: Output) -> None:
-    lines = [Entry(request=request(0), columns={"n": None}), Entry(request=request(1), columns={"n": None})]
+    lines = [
+        Entry.of(request=request(0), columns={"n": None}),
+        Entry.of(request=request(1), columns={"n": None}),
+    ]
     write(output, 2, lines, failed=(0, 1))
     files = [str(output.path / f"0000{shard}.parquet") for shard in (2, 1, 0)]
     for order in (files, files[::-1]):
@@ -166,7 +169,7 @@ def test_every_way_of_rendering_has_a_column_of_fixed_type(output: Output) -> No
 def test_a_users_column_has_the_type_of_its_values_or_is_text(
     output: Output, values: list[Any], told: list[Any]
 ) -> None:
-    lines = [Entry(request=request(n), columns={"mine": value}) for n, value in enumerate(values)]
+    lines = [Entry.of(request=request(n), columns={"mine": value}) for n, value in enumerate(values)]
     write(output, 2, lines, failed=(1,))
     assert pq.read_table(output.path / "00002.parquet")["mine"].to_pylist() == told
     assert [record["mine"] for record in output.records(2)] == values[:1]
@@ -175,7 +178,7 @@ def test_a_users_column_has_the_type_of_its_values_or_is_text(
 
 def test_a_users_column_of_img2datasets_names_is_there_under_another(output: Output) -> None:
     columns = {"key": "k", "status": "s", "column_key": "c", "other": "o"}
-    lines = [Entry(request=request(n), columns=columns) for n in (0, 1)]
+    lines = [Entry.of(request=request(n), columns=columns) for n in (0, 1)]
     write(output, 2, lines, failed=(1,))
     for line in pq.read_table(output.path / "00002.parquet").to_pylist():
         assert line["key"].startswith("00002000")
@@ -185,7 +188,7 @@ def test_a_users_column_of_img2datasets_names_is_there_under_another(output: Out
 
 @pytest.mark.parametrize(("image_format", "ending"), [("jpeg", "jpg"), ("webp", "webp")])
 def test_jpeg_and_webp_are_samples_too(output: Output, image_format: str, ending: str) -> None:
-    write(output, 2, [Entry(request=request(0, image_format=image_format))])
+    write(output, 2, [Entry.of(request=request(0, image_format=image_format))])
     (sample,) = webdataset.WebDataset(str(output.path / "00002.tar"), shardshuffle=False)
     assert sample.keys() >= {ending, "txt", "json"}
     assert Image.open(io.BytesIO(sample[ending])).size == (8, 16)

@@ -67,7 +67,7 @@ class Worker:
         blobs, start = [], 0
         for number, count in enumerate(shards):
             entries = [
-                Entry(request=dataclasses.replace(base, prompt=f"{name} {i}", seed=i))
+                Entry.of(request=dataclasses.replace(base, prompt=f"{name} {i}", seed=i))
                 for i in range(start, start + count)
             ]
             blobs.append((number, count, encode_shard(Shard(range(start, start + count), entries), base)))
@@ -471,7 +471,7 @@ def test_the_store_of_a_late_attempt_does_not_change_a_finished_job(hire: Hire) 
     worker.serve()
     worker.serve()
     before = sorted(path.name for path in (worker.folder / "cats" / "00000").iterdir())
-    entry = Entry(request=dataclasses.replace(BASE, prompt="cats 0"))
+    entry = Entry.of(request=dataclasses.replace(BASE, prompt="cats 0"))
     late = ShardStore(
         Output(worker.folder / "cats"), 0, "late", [entry], job_id=job_id, column_names=[], adopt_below=0
     )

@@ -15,7 +15,7 @@ def entry(prompt: str, ordinal: int | None = 0, seed: int = 0, **settings: objec
     request = dataclasses.replace(BASE, prompt=prompt, seed=seed, **settings)  # type: ignore[arg-type]
     if ordinal is not None:
         request = dataclasses.replace(request, seed=derived_seed("cats", request, ordinal))
-    return Entry(request=request, seed_ordinal=ordinal)
+    return Entry.of(request=request, seed_ordinal=ordinal)
 
 
 def test_a_shard_comes_back_as_it_was_packed() -> None:
@@ -23,9 +23,7 @@ def test_a_shard_comes_back_as_it_was_packed() -> None:
         entry("a fox"),
         entry("a fox", 1),
         entry("", None, 0, guidance_scale=1.0),
-        dataclasses.replace(
-            entry("emoji 🦊\n,\"'", width=128), id="x", columns={"split": "train", "n": [1, None]}
-        ),
+        entry("emoji 🦊\n,\"'", width=128)._replace(id="x", columns={"split": "train", "n": [1, None]}),
     ]
     shard = Shard([7, 8, 9, 10], entries)
     assert decode_shard(encode_shard(shard, BASE), BASE, "cats") == shard
@@ -36,7 +34,7 @@ def test_a_shard_is_json_without_what_can_be_derived() -> None:
         entry('a "fox"\n🦊'),
         entry("a fox", 2, guidance_scale=1.5, negative_prompt="blurry, \\"),
         entry("", None, 7, guidance_scale=1.5, negative_prompt="blurry, \\"),
-        dataclasses.replace(entry("a fox"), id='"x"', columns={"a,b": [1, 0.5, None, {"ü": True}]}),
+        entry("a fox")._replace(id='"x"', columns={"a,b": [1, 0.5, None, {"ü": True}]}),
         entry(""),
     ]
     rows = [

@@ -35,7 +35,7 @@ def output(tmp_path: Path) -> Output:
 
 def line(text: str, seed: int, columns: dict[str, Any] | None = None, **settings: Any) -> Entry:
     told = {"model": "shapes", "revision": "v1", "height": 16, "width": 16, **settings}
-    return Entry(request=ImageRequest(prompt=text, seed=seed, **told), columns=columns or {})
+    return Entry.of(request=ImageRequest(prompt=text, seed=seed, **told), columns=columns or {})
 
 
 def put(output: Output, shard: int, lines: list[Entry], layout: LayoutName = "files") -> None:

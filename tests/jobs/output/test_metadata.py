@@ -55,7 +55,7 @@ def test_parameter_values_with_commas_colons_or_newlines_are_quoted():
 
 
 def test_a_record_has_the_caption_first_and_gives_the_request_back():
-    record = a_record(Entry(request=REQUEST, id="fox-1"), flagged="one flat colour")
+    record = a_record(Entry.of(request=REQUEST, id="fox-1"), flagged="one flat colour")
     assert list(record)[:4] == ["file_name", "text", "image_id", "negative_prompt"]
     assert record["text"] == "a red fox"
     assert record["rendered_precision"] == "fp32"
@@ -69,8 +69,8 @@ def test_a_record_has_the_caption_first_and_gives_the_request_back():
 
 def test_records_have_equal_keys_in_equal_order_whatever_columns_a_line_has():
     names = ["split", "tags"]
-    one = a_record(Entry(request=REQUEST, columns={"tags": ["a"]}), column_names=names)
-    other = a_record(Entry(request=REQUEST, id="x", columns={"split": "test"}), column_names=names)
+    one = a_record(Entry.of(request=REQUEST, columns={"tags": ["a"]}), column_names=names)
+    other = a_record(Entry.of(request=REQUEST, id="x", columns={"split": "test"}), column_names=names)
     assert list(one) == list(other)
     assert one["tags"] == ["a"]
     assert other["tags"] is None
@@ -82,7 +82,7 @@ def test_records_have_equal_keys_in_equal_order_whatever_columns_a_line_has():
 def test_a_column_that_means_something_else_is_refused(name):
     assert name in column_problem(name)
     with pytest.raises(ValueError, match=name):
-        a_record(Entry(request=REQUEST, columns={name: 1}), column_names=[name])
+        a_record(Entry.of(request=REQUEST, columns={name: 1}), column_names=[name])
 
 
 def test_a_column_of_the_users_own_is_no_problem():
@@ -91,11 +91,11 @@ def test_a_column_of_the_users_own_is_no_problem():
 
 def test_a_column_that_the_job_does_not_name_is_never_dropped():
     with pytest.raises(ValueError, match="'tags' is not among the columns"):
-        a_record(Entry(request=REQUEST, columns={"tags": 1}))
+        a_record(Entry.of(request=REQUEST, columns={"tags": 1}))
 
 
 def test_a_failure_survives_its_line_of_json():
-    entry = Entry(request=REQUEST, id="fox-1", columns={"split": "test"})
+    entry = Entry.of(request=REQUEST, id="fox-1", columns={"split": "test"})
     failure = Failure(shard=3, position=7, entry=entry, reason="black", job_id="foxes-1", command="render it")
     record = json.loads(failure.to_json())
     assert Failure.from_mapping(record) == failure

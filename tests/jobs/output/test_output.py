@@ -33,7 +33,7 @@ def put_shard(output, shard, seeds=(), failed_seeds=()):
         Failure(
             shard=shard,
             position=len(records) + i,
-            entry=Entry(request=a_request(seed)),
+            entry=Entry.of(request=a_request(seed)),
             reason="?",
             job_id="j-1",
             command="render it",

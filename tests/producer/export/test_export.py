@@ -47,7 +47,7 @@ def fill(folder: Path, layout: LayoutName = "files") -> Output:
     output = Output(folder)
     output.prepare()
     lines = [
-        Entry(
+        Entry.of(
             request=ImageRequest(
                 prompt=text, seed=seed, model="shapes", revision="v1", height=16, width=16,
                 image_format="jpeg" if seed == 6 else "png",

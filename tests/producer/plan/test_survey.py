@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from itertools import count
 
 import pytest
 
 from jobs.ledger.job import SlotsKey
 from jobs.models import BUILT_IN
-from jobs.request import ImageRequest
+from jobs.request import Entry
 from jobs.schedulers import SCHEDULERS, row_evaluations
 from producer.manifest.manifest import Manifest
 from producer.plan.survey import Group, Holding, Survey, device_times, survey
@@ -130,17 +129,16 @@ def test_no_request_is_kept_but_the_ends() -> None:
     alive: set[int] = set()
     most = 0
 
-    class Noted(ImageRequest):
+    class Noted(Entry):
         def __del__(self) -> None:
             alive.discard(self.seed)
 
     def stream() -> Iterator[Identified]:
         nonlocal most
-        settings = {name: getattr(entry.request, name) for name in ImageRequest.__slots__}
         for seed in range(5000):
             alive.add(seed)
             most = max(most, len(alive))
-            yield image_id, replace(entry, request=Noted(**settings | {"seed": seed}))
+            yield image_id, Noted(*entry._replace(seed=seed))
 
     found = survey(stream(), Holding())
     assert found.images == 5000

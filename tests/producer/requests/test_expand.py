@@ -40,7 +40,7 @@ def test_a_line_takes_the_manifests_settings_and_its_own_before_them() -> None:
     }
     defaults = {"negative_prompt": "blur", "height": 128, "scheduler": "ddim", "seed": 7}
     first, second = _entries(["a", line], settings=defaults, precision="fp32", image_format="webp")
-    assert first == Entry(
+    assert first == Entry.of(
         request=ImageRequest(
             prompt="a",
             negative_prompt="blur",

@@ -20,7 +20,7 @@ def entries(*sizes: tuple[int, int]) -> Iterator[Identified]:
         request = ImageRequest(
             prompt="", seed=number, height=height, width=width, model="instant", revision="instant-1"
         )
-        yield str(number), Entry(request=request)
+        yield str(number), Entry.of(request=request)
 
 
 def numbers(part: Part[str]) -> list[int]:
@@ -67,9 +67,9 @@ def test_a_shard_of_long_prompts_or_columns_is_full_before_it_has_all_its_entrie
 ) -> None:
     monkeypatch.setattr("producer.requests.grouping.MOST_TEXT", 1000)
     told = [
-        (key, replace(entry, **({"columns": {"note": "x" * 1500}} if key == "4" else {})))
+        (key, entry._replace(columns={"note": "x" * 1500}) if key == "4" else entry)
         for key, entry in entries(*[SMALL] * 8)
     ]
-    long = [(key, replace(one, request=replace(one.request, prompt="x" * 400))) for key, one in told[:4]]
+    long = [(key, Entry.of(replace(one.request, prompt="x" * 400))) for key, one in told[:4]]
     made = list(parts(iter([*long, *told[4:]]), set(), 4))
     assert [numbers(part) for part in made] == [[0, 1, 2], [3, 4], [5, 6, 7], []]

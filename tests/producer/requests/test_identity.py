@@ -40,7 +40,7 @@ def test_ids_seeds_and_entries_are_those_of_the_request(
     assert mould.image_id(quoted(request.prompt), request.seed) == request.image_id
     assert mould.derived_seed(quoted(request.prompt), ordinal) == derived_seed(name, request, ordinal)
     made = mould.entry(quoted(request.prompt), request.seed, "fox", {"split": "test"}, ordinal)
-    expected = Entry(request=request, id="fox", columns={"split": "test"}, seed_ordinal=ordinal)
+    expected = Entry.of(request=request, id="fox", columns={"split": "test"}, seed_ordinal=ordinal)
     assert made == expected
     assert (made.quoted, made.seed, made.settings, made.size) == (
         expected.quoted,
@@ -55,7 +55,7 @@ def test_ids_seeds_and_entries_are_those_of_the_request(
 def test_an_entry_out_of_a_mould_is_changed_like_any_other(request: ImageRequest) -> None:
     made = RequestTemplate("cats", request).entry(quoted(request.prompt), request.seed, "fox", {}, 3)
     other = replace(request, prompt="another")
-    changed = replace(made, request=other)
-    assert changed == Entry(request=other, id="fox", columns={}, seed_ordinal=3)
+    changed = Entry.of(other, id=made.id, columns=made.columns, seed_ordinal=made.seed_ordinal)
+    assert changed == Entry.of(request=other, id="fox", columns={}, seed_ordinal=3)
     assert changed.quoted == '"another"'
     assert made.request == request

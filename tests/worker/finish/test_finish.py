@@ -61,7 +61,7 @@ def colour_of(seed):
 def a_line(seed, text="a fox", *, record_id=None, **settings):
     columns = settings.pop("columns", {})
     options = {"model": "shapes", "revision": "sha256:" + "ab" * 32, "height": 16, "width": 16, **settings}
-    return Entry(request=ImageRequest(prompt=text, seed=seed, **options), id=record_id, columns=columns)
+    return Entry.of(request=ImageRequest(prompt=text, seed=seed, **options), id=record_id, columns=columns)
 
 
 def put(output, shard, lines, *, failed=(), flagged=None, column_names=(), job_id="foxes-1", layout="files"):

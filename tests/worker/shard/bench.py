@@ -137,7 +137,7 @@ def pixels(seed: int) -> np.ndarray:
 def lines(count: int, **changes: dict[str, object]) -> list[Entry]:
     """`count` entries of seeds 1, 2, …; `changes` by position, `p3={"prompt": …}`."""
     return [
-        Entry(request=dataclasses.replace(BASE, seed=i + 1, **changes.get(f"p{i}", {})))  # type: ignore[arg-type]
+        Entry.of(request=dataclasses.replace(BASE, seed=i + 1, **changes.get(f"p{i}", {})))  # type: ignore[arg-type]
         for i in range(count)
     ]
 

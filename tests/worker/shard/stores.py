@@ -25,7 +25,7 @@ def entries(count, first_seed=0, **columns):
         ImageRequest(prompt=f"scene {i}", seed=first_seed + i, model="m", revision="r", height=8, width=8)
         for i in range(count)
     ]
-    return [Entry(request=request, id=f"line {i}", columns=columns) for i, request in enumerate(requests)]
+    return [Entry.of(request=request, id=f"line {i}", columns=columns) for i, request in enumerate(requests)]
 
 
 def pixels(position):
