@@ -166,6 +166,27 @@ def _remember(cached: Path, digest: str) -> None:
         return  # Without a cache (a read-only home) the hashes are right, but take longer.
 
 
+def default_size(folder: Path) -> tuple[int, int] | None:
+    """Height and width in pixels of a pipeline that is asked for neither, by diffusers' own rule: the UNet's
+    `sample_size` times the VAE's scale. None where the configs do not say or are not there.
+
+    Source: diffusers' StableDiffusionPipeline, which takes a size below 64 from before 0.9.0 for 64.
+    """
+    try:
+        unet = _read_json(folder / "unet" / "config.json")
+        _channels, scale = latent_form(folder)
+        size, version = unet["sample_size"], unet.get("_diffusers_version")
+        before_0_9 = version is not None and tuple(map(int, version.split(".")[:2])) < (0, 9)
+        if type(size) is int:
+            size = [max(size, 64) if before_0_9 else size] * 2
+        height, width = size
+        if scale is None or type(height) is not int or type(width) is not int:
+            return None
+        return height * scale, width * scale
+    except (OSError, KeyError, TypeError, ValueError, AttributeError):
+        return None
+
+
 def latent_form(folder: Path) -> tuple[int | None, int | None]:
     """Channels and scale of a pipeline's latents, from the configs of its UNet and VAE if it has both."""
     try:

@@ -9,13 +9,33 @@ from pathlib import Path
 from typing import Final
 
 from jobs.errors import ModelError
-from jobs.model_folder import check_harmless, folder_revision, latent_form
+from jobs.model_folder import check_harmless, default_size, folder_revision, latent_form
+from jobs.request import IMAGE_SETTINGS
 
 HUB_TIMEOUT: Final = 5.0
 """Seconds to wait for the Hugging Face hub."""
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDefaults:
+    """What a manifest gets for the settings that it leaves open; by default Stable Diffusion 1.x's."""
+
+    height: int = IMAGE_SETTINGS["height"].default
+    width: int = IMAGE_SETTINGS["width"].default
+    num_inference_steps: int = IMAGE_SETTINGS["num_inference_steps"].default
+    guidance_scale: float = IMAGE_SETTINGS["guidance_scale"].default
+    scheduler: str = IMAGE_SETTINGS["scheduler"].default
+
+    @classmethod
+    def of_folder(cls, folder: Path) -> ModelDefaults:
+        """Of a pipeline folder: its own size, where its configs name one that an image may have."""
+        size = default_size(folder)
+        if size is None or not all(IMAGE_SETTINGS["height"].is_right(side) for side in size):
+            return cls()
+        return cls(height=size[0], width=size[1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +53,8 @@ class ModelRef:
     """Pixels per latent, each way; None (and channels None) where the configs are not at hand."""
     remark: str = ""
     """What people should know before they look at its pictures."""
+    defaults: ModelDefaults = ModelDefaults()
+    """What a manifest gets for the settings that it leaves open."""
 
 
 BUILT_IN: Final = {
@@ -43,6 +65,8 @@ BUILT_IN: Final = {
         "sha256:f53d86a7435e0696aa4fbe8f95870f9a1b1f18de8f2d3080d55e3b4fcd6bc0bc",
         8,
         8,
+        # How it was trained: larger pictures, other guidance or samplers show less.
+        defaults=ModelDefaults(64, 64, 20, 3.0, "DDIM"),
     ),
     "shapes-random": ModelRef(
         "shapes-random",
@@ -90,11 +114,15 @@ def resolve_model(model: str, revision: str | None = None) -> ModelRef:
         folder = Path(os.path.expanduser(model)).resolve()  # noqa: PTH111 - raises nothing for an unknown user
         check_harmless(folder)
         channels, scale = latent_form(folder)
-        found = ModelRef(str(folder), folder.name, folder_revision(folder), channels, scale)
+        defaults = ModelDefaults.of_folder(folder)
+        found = ModelRef(
+            str(folder), folder.name, folder_revision(folder), channels, scale, defaults=defaults
+        )
     else:
         commit = revision if revision and _COMMIT.fullmatch(revision) else _hub_commit(model, revision)
         snapshot = _cached_repository(model) / "snapshots" / commit
-        return ModelRef(model, model, commit, *latent_form(snapshot))
+        defaults = ModelDefaults.of_folder(snapshot)
+        return ModelRef(model, model, commit, *latent_form(snapshot), defaults=defaults)
     if revision is not None and revision != found.revision:
         raise ModelError(
             f"model = {model}: holds revision {found.revision}, not {revision}:"

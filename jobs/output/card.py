@@ -13,8 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import yaml
-
 from jobs.columns import RENDERED_PREFIX
 from jobs.output.column_kinds import Kind, kind_of, merged
 from jobs.output.output import Output
@@ -108,6 +106,8 @@ def dataset_card(
     `layout`: where all images are now, whatever they were in; `failures`: how many could not be rendered;
     `preview`: a contact sheet lies beside the card.
     """
+    import yaml  # only who finishes a job writes a card: a worker starts without it
+
     endings = found.endings if layout is None else {layout: found.formats}
     front = {
         "pretty_name": found.name,

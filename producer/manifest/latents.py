@@ -19,7 +19,7 @@ def gather_latents(manifest: Manifest, model: ModelRef, folder: Path | None = No
     `folder`.
     """
     uses: dict[str, dict[tuple[int, int], int]] = {}
-    usual, swept = manifest.settings.of_images(), manifest.sweep.swept()
+    usual, swept = manifest.settings.of_images(model.defaults), manifest.sweep.swept()
     for index, line in enumerate(manifest.prompts):
         if isinstance(line, PromptLine) and line.init_latents is not None:
             own = usual | line.own_settings()

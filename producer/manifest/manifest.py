@@ -63,9 +63,10 @@ class Manifest(WrittenManifest):
             place = self.place(field).removesuffix(field)
             raise ModelError(f"{place}{error}") from None
 
-    def at_revision(self, revision: str) -> Manifest:
-        """The manifest with the revision that its model was resolved to."""
-        return self.model_copy(update={"revision": revision})
+    def pinned(self, model: ModelRef) -> Manifest:
+        """The same with the revision of its model, and with the model's defaults for what it leaves open."""
+        settings = self.settings.settled(model.defaults)
+        return self.model_copy(update={"revision": model.revision, "settings": settings})
 
     def column_names(self) -> tuple[str, ...]:
         """The user's own columns in the order in which they first appear."""

@@ -10,10 +10,12 @@ from pydantic import (
     ConfigDict,
     Field,
     JsonValue,
+    SerializerFunctionWrapHandler,
     ValidationInfo,
     WithJsonSchema,
     create_model,
     field_validator,
+    model_serializer,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -21,6 +23,7 @@ from pydantic_core import PydanticCustomError
 from jobs.bounds import COUNTS, SEEDS, Values, Whole, WholeList, one_each
 from jobs.bounds import Text as AnyText
 from jobs.columns import MAX_DEPTH, column_trouble, deeper_than
+from jobs.models import ModelDefaults
 from jobs.request import IMAGE_SETTINGS, Place, Setting, settings_in
 from producer.manifest.fields import Count, LatentsFile, PathText, Seed, Text
 from producer.manifest.template import template_trouble
@@ -45,6 +48,9 @@ def _model(place: Place, field_of: Callable[[Setting], tuple[Any, Any]]) -> type
 
 
 def _defaulted(setting: Setting) -> tuple[Any, Any]:
+    if setting.by_model:
+        described = f"{setting.meaning} The model's own when left out."
+        return setting.values.annotation | None, Field(None, description=described)
     return setting.values.annotation, Field(setting.default, description=setting.meaning)
 
 
@@ -67,29 +73,59 @@ else:
     _Swept = _model("sweep", _listed)
 
 
-LINE_SETTINGS = tuple(name for name in settings_in("settings") if name != "seed")
-"""An image's settings that a manifest may give for all its lines and a line for itself."""
-
-
-class DefaultSettings(_Defaults):
-    """What every prompt has that does not say otherwise."""
-
-    seed: Seed | None = None
-    """The seed of every prompt; null derives one for each picture from its settings."""
-    images_per_prompt: Count = 1
-    """Pictures of each prompt. With a seed they take seed, seed+1, …"""
-
-    def of_images(self) -> dict[str, Any]:
-        """Its LINE_SETTINGS."""
-        return {name: getattr(self, name) for name in LINE_SETTINGS}
-
-
 def _without_null(described: dict[str, Any]) -> None:
     """Describe a key as what may be left out but not null."""
     if {"type": "null"} in described.get("anyOf", ()):
         choices = [choice for choice in described["anyOf"] if choice != {"type": "null"}]
         del described["anyOf"]
         described.update(choices[0] if len(choices) == 1 else {"anyOf": choices})
+
+
+def _open_without_null(schema: dict[str, Any]) -> None:
+    """Describe the settings that a model has defaults for as what may be left out but not null."""
+    for name in _BY_MODEL:
+        schema["properties"][name].pop("default", None)
+        _without_null(schema["properties"][name])
+
+
+_BY_MODEL = tuple(name for name in settings_in("settings") if IMAGE_SETTINGS[name].by_model)
+LINE_SETTINGS = tuple(name for name in settings_in("settings") if name != "seed")
+"""An image's settings that a manifest may give for all its lines and a line for itself."""
+
+
+class DefaultSettings(_Defaults):
+    """What every prompt has that does not say otherwise; a setting of the model's own left open is None."""
+
+    model_config = ConfigDict(json_schema_extra=_open_without_null)
+
+    seed: Seed | None = None
+    """The seed of every prompt; null derives one for each picture from its settings."""
+    images_per_prompt: Count = 1
+    """Pictures of each prompt. With a seed they take seed, seed+1, …"""
+
+    @field_validator(*_BY_MODEL, mode="before")
+    @classmethod
+    def _leave_out_or_give(cls, value: object) -> object:
+        if value is None:
+            raise PydanticCustomError("null", "has no value: remove the key, and the model's default counts")
+        return value
+
+    @model_serializer(mode="wrap")
+    def _without_open_ones(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        told: dict[str, Any] = handler(self)
+        return {name: value for name, value in told.items() if value is not None or name not in _BY_MODEL}
+
+    def of_images(self, defaults: ModelDefaults) -> dict[str, Any]:
+        """LINE_SETTINGS; those left open are the model's."""
+        given = {name: getattr(self, name) for name in LINE_SETTINGS}
+        return {
+            name: getattr(defaults, name) if value is None and name in _BY_MODEL else value
+            for name, value in given.items()
+        }
+
+    def settled(self, defaults: ModelDefaults) -> DefaultSettings:
+        """The same with nothing left open."""
+        return self.model_copy(update=self.of_images(defaults))
 
 
 def _leave_out_or_give(schema: dict[str, Any]) -> None:

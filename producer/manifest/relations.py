@@ -54,8 +54,6 @@ def find_conflicts(raw: Mapping[str, Any], problems: Problems, line_keys: Contai
     for key, values in swept.items():
         if values is None:
             problems.add(("sweep", key), "has no value: remove the key")
-        if key in defaults:
-            problems.add(("settings", key), "stands in `sweep` too: remove one of them", of_key=True)
     combinations = prod(len(values) for values in swept.values() if isinstance(values, list))
     if combinations > _MOST_COMBINATIONS:
         what = f"gives each prompt {combinations:,} combinations, and {_MOST_COMBINATIONS:,} is the most"
@@ -73,7 +71,7 @@ def find_conflicts(raw: Mapping[str, Any], problems: Problems, line_keys: Contai
                 problems.add(path, "has no value: remove the key, and `settings` counts")
             elif key in swept or (key == "seeds" and "seed" in swept):
                 problems.add(path, "stands in `sweep` too: remove one of them", of_key=True)
-        seed = line.get("seed", defaults.get("seed", highest))
+        seed = line.get("seed", defaults.get("seed") if highest is None else highest)
         count = line.get("images_per_prompt", defaults.get("images_per_prompt", 1))
         if "seeds" not in line and type(seed) is int and type(count) is int:
             trouble = last_seed_trouble(seed, count)

@@ -35,7 +35,7 @@ def base_request(manifest: Manifest, model: ModelRef) -> ImageRequest:
         model=model.label,
         revision=model.revision,
         **{name: getattr(manifest, name) for name in _OF_JOB},
-        **manifest.settings.of_images(),
+        **manifest.settings.of_images(model.defaults),
     )
 
 

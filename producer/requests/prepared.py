@@ -29,6 +29,12 @@ class Prepared:
     sample: int | None
 
     @property
+    def pinned(self) -> Manifest:
+        """The manifest with the revision that its model has now, and with the model's defaults for what it
+        leaves open: as it is kept and compared."""
+        return self.manifest.pinned(self.model)
+
+    @property
     def narrowed(self) -> str:
         """The option that narrows the submission, as it was given; empty without one."""
         if self.limit is not None:

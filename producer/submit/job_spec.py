@@ -37,8 +37,8 @@ def job_spec(prepared: Prepared) -> JobSpec:
 
 
 def written(prepared: Prepared) -> dict[str, Any]:
-    """The manifest as JSON, with the revision that its model has now."""
-    return prepared.manifest.to_json() | {"revision": prepared.model.revision}
+    """The manifest as JSON, with the revision and the defaults that its model has now."""
+    return prepared.pinned.to_json()
 
 
 def file_hashes(prepared: Prepared, reading: Reading) -> dict[str, str]:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from jobs.errors import JobError, ManifestError, OutputError
 from jobs.ledger.job import Bits, Recovery
 from jobs.ledger.ledger import Ledger
+from jobs.models import ModelDefaults
 from jobs.output.metadata import Failure
 from jobs.output.output import Output
 from jobs.request import Entry
@@ -75,7 +76,7 @@ def recover_job(file: Path, settings: Settings, queue: JobQueue, reporter: Repor
     output, name = prepared.output, prepared.manifest.name
     job_id = f"{name}-{output.next_job_number(name) - 1}"
     prepared, kept = _as_submitted(prepared, file, job_id)
-    asked = SubmittedManifest(prepared.manifest.at_revision(prepared.model.revision), kept.narrowed)
+    asked = SubmittedManifest(prepared.pinned, kept.narrowed)
     _refuse_changes(file, job_id, kept.changes(asked))
     _refuse_unless_lost(job_id, output, ledger)
     with output.locked(patience=0), write_errors(output):
@@ -202,7 +203,7 @@ def _settled(output: Output, job_id: str) -> tuple[dict[str, _Settled], set[str]
 
 
 def _as_submitted(prepared: Prepared, file: Path, job_id: str) -> tuple[Prepared, SubmittedManifest]:
-    """The manifest, narrowed as it was for the job, and the copy that was kept of it then."""
+    """The manifest, narrowed and with the model's defaults as for the job, and the copy kept of it then."""
     place = prepared.output.job_manifest(job_id)
     try:
         kept = SubmittedManifest.parse(place.read_bytes())
@@ -216,7 +217,11 @@ def _as_submitted(prepared: Prepared, file: Path, job_id: str) -> tuple[Prepared
             f"{place}: not a record of a submission ({str(error).splitlines()[0]}): "
             f"`imagemill submit {file}` renders what the output lacks as a new job"
         ) from None
-    return replace(prepared, limit=kept.limit, sample=kept.sample), kept
+    # What the manifest leaves open is as it was then, whatever the model's defaults are now.
+    then = kept.manifest.settings.of_images(ModelDefaults())
+    defaults = ModelDefaults(**{name: then[name] for name in asdict(prepared.model.defaults)})
+    model = replace(prepared.model, defaults=defaults)
+    return replace(prepared, model=model, limit=kept.limit, sample=kept.sample), kept
 
 
 def _refuse_changes(file: Path, job_id: str, changes: Sequence[Change]) -> None:

@@ -79,7 +79,7 @@ def store(packed: Packed, queue: JobQueue, reporter: Reporter = QUIET) -> Submit
     with write_errors(output), ExitStack() as stack:
         keep_inputs(prepared)
         spec, files = job_spec(prepared), file_hashes(prepared, packed.reading)
-        kept = SubmittedManifest(manifest.at_revision(prepared.model.revision), prepared.narrowed, files)
+        kept = SubmittedManifest(prepared.pinned, prepared.narrowed, files)
         try:
             job_id, created = ledger.create(
                 spec, digest(prepared, spec, files), output.next_job_number(manifest.name)

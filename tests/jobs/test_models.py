@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import huggingface_hub
@@ -13,7 +14,8 @@ from huggingface_hub.errors import OfflineModeIsEnabled
 import jobs.model_folder
 from jobs.errors import ModelError
 from jobs.model_folder import folder_revision
-from jobs.models import HUB_TIMEOUT, ModelRef, resolve_model
+from jobs.models import BUILT_IN, HUB_TIMEOUT, ModelDefaults, ModelRef, resolve_model
+from jobs.request import IMAGE_SETTINGS
 
 COMMIT = "133a221b8aa7292a167afc5127cb63fb5005638b"
 
@@ -282,3 +284,48 @@ def test_pickles_beside_safetensors_and_of_what_is_not_loaded_do_no_harm(tmp_pat
     for place in ("unet", "safety_checker"):
         (folder / place / "pytorch_model.bin").write_bytes(b"a pickle")
     assert resolve_model(str(folder)).revision.startswith("sha256:")
+
+
+def test_a_model_has_defaults_for_the_settings_that_say_so_and_those_are_stable_diffusions() -> None:
+    by_model = {name: setting for name, setting in IMAGE_SETTINGS.items() if setting.by_model}
+    assert asdict(ModelDefaults()) == {name: setting.default for name, setting in by_model.items()}
+    assert ModelDefaults() == ModelDefaults(512, 512, 50, 7.5, "LMS")
+    assert BUILT_IN["shapes"].defaults == ModelDefaults(64, 64, 20, 3.0, "DDIM")
+    assert {BUILT_IN[name].defaults for name in ("instant", "shapes-random")} == {ModelDefaults()}
+    for one in BUILT_IN.values():
+        given = asdict(one.defaults)
+        assert all(by_model[name].is_right(value) for name, value in given.items())
+
+
+@pytest.mark.parametrize(
+    ("unet", "size"),
+    [
+        ({"sample_size": 96}, (768, 768)),
+        ({"sample_size": [64, 96]}, (512, 768)),
+        ({"sample_size": 32}, (256, 256)),
+        # diffusers takes these for a mistake of their day.
+        ({"sample_size": 32, "_diffusers_version": "0.2.2"}, (512, 512)),
+        ({"sample_size": 32, "_diffusers_version": "0.10.0.dev0"}, (256, 256)),
+        ({}, (512, 512)),
+        ({"sample_size": None}, (512, 512)),
+        ({"sample_size": "64"}, (512, 512)),
+        ({"sample_size": 0}, (512, 512)),
+        ({"sample_size": 2000}, (512, 512)),
+    ],
+)
+def test_a_folders_default_size_is_its_pipelines_own(
+    tmp_path: Path, unet: dict[str, object], size: tuple[int, int]
+) -> None:
+    folder = _pipeline(tmp_path / "sd")
+    (folder / "unet" / "config.json").write_text(json.dumps({"in_channels": 4} | unet))
+    height, width = size
+    assert resolve_model(str(folder)).defaults == ModelDefaults(height=height, width=width)
+
+
+def test_a_cached_snapshot_has_its_own_default_size_and_an_unknown_one_stable_diffusions(
+    tmp_path: Path,
+) -> None:
+    assert resolve_model("org/name", COMMIT).defaults == ModelDefaults()
+    folder = _pipeline(tmp_path / "hub" / "models--org--name" / "snapshots" / COMMIT)
+    (folder / "unet" / "config.json").write_text('{"in_channels": 4, "sample_size": 96}')
+    assert resolve_model("org/name", COMMIT).defaults == ModelDefaults(height=768, width=768)

@@ -57,6 +57,22 @@ def test_the_newest_submission_of_a_manifest_counts(rendered: Rendered) -> None:
     assert "'a hare'" in what
 
 
+def test_an_output_of_before_models_had_defaults_lacks_nothing(rendered: Rendered) -> None:
+    """Then Stable Diffusion's were written out, whatever the model; `shapes` has others of its own now."""
+    open_then = {
+        "height": 64,
+        "width": 64,
+        "num_inference_steps": 50,
+        "guidance_scale": 7.5,
+        "scheduler": "LMS",
+    }
+    output = rendered(4, settings=open_then)
+    assert check_output(output).missing == {}
+    told = submit_again(output, 2, prompts=[f"fox {n}, été 🦊" for n in range(5)])
+    assert told["settings"].items() >= open_then.items()  # type: ignore[attr-defined]
+    assert check_output(output).missing == {"foxes-2": 1}
+
+
 def test_manifests_of_every_name_count(rendered: Rendered) -> None:
     output = rendered(4)
     hares = json.loads((output.jobs / "foxes-1.json").read_text()) | {"name": "hares"}

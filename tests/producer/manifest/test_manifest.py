@@ -46,16 +46,8 @@ def test_a_short_manifest_gets_the_documented_defaults(tmp_path: Path) -> None:
         "mode": "exact",
         "shard_size": 64,
         "priority": 5,
-        "settings": {
-            "negative_prompt": "",
-            "height": 512,
-            "width": 512,
-            "num_inference_steps": 50,
-            "guidance_scale": 7.5,
-            "scheduler": "LMS",
-            "seed": None,
-            "images_per_prompt": 1,
-        },
+        # The model's own: height, width, num_inference_steps, guidance_scale and scheduler.
+        "settings": {"negative_prompt": "", "seed": None, "images_per_prompt": 1},
         "max_failures": None,
         "retention": 604800,
         "on_bad_row": "stop",
@@ -237,12 +229,13 @@ def test_beyond_twenty_errors_only_their_number_is_told(tmp_path: Path) -> None:
     ("more", "error"),
     [
         ("sweep: {guidance: [3]}", "2:9: sweep.guidance: no such key: did you mean guidance_scale?"),
+        ("settings: {width: }", "2:19: settings.width = (nothing): has no value: remove the key"),
         ("sweep: {guidance_scale: 3}", "2:25: sweep.guidance_scale = 3: must be a list"),
         ("sweep: {width: [9]}", "2:17: sweep.width[0] = 9: must be a multiple of 8 (8 or 16)"),
         ("sweep: {width: []}", "2:16: sweep.width = a list of 0: must not be empty"),
         ("sweep: {width: }", "2:16: sweep.width: has no value: remove the key"),
         ("sweep: {guidance_scale: [3, 3.0]}", "2:25: sweep.guidance_scale = a list of 2: holds 3.0 twice"),
-        ("sweep: {seed: [1]}\nsettings: {seed: 1}", "3:12: settings.seed: stands in `sweep` too: remove one"),
+        ("sweep: {seed: [1]}\nprompts: [{prompt: a, seed: 1}]", "3:23: prompts[0].seed: stands in `sweep`"),
         (
             f"sweep: {{seed: [1, {2**63 - 1}]}}\nsettings: {{images_per_prompt: 2}}",
             "2:19: sweep.seed[1] = 9223",
@@ -380,7 +373,12 @@ def test_the_schema_is_valid_and_describes_every_key_and_default() -> None:
         for name, described in part["properties"].items():
             assert described.get("description"), name
     assert schema["properties"]["shard_size"]["default"] == 64
-    assert schema["$defs"]["DefaultSettings"]["properties"]["guidance_scale"]["default"] == 7.5
+    settings = schema["$defs"]["DefaultSettings"]["properties"]
+    assert settings["images_per_prompt"]["default"] == 1
+    guidance = "Classifier-free guidance; 1 switches it off. The model's own when left out."
+    assert settings["guidance_scale"] == {
+        "type": "number", "minimum": 1, "maximum": 100, "description": guidance, "title": "Guidance Scale",
+    }  # fmt: skip
     assert all("default" not in described for described in parts[2]["properties"].values())
 
 

@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 
 from jobs.errors import ManifestError
+from jobs.models import BUILT_IN, ModelDefaults, ModelRef, resolve_model
 from producer.manifest.manifest import Manifest
 from producer.manifest.submitted import Change, SubmittedManifest
+from producer.requests.expand import identify
 
 TOLD = {
     "name": "foxes", "model": "instant", "revision": "instant-1", "shard_size": 8,
@@ -94,3 +96,32 @@ def test_an_equal_submission_has_no_changes_and_files_that_nobody_gives_are_not_
 
 def test_files_that_an_early_version_did_not_keep_count_as_none() -> None:
     assert SubmittedManifest(MANIFEST).changed_files(FILES) == [Change("/a/p.csv", "came", is_file=True)]
+
+
+def test_what_was_kept_before_models_had_defaults_asks_for_the_images_of_then() -> None:
+    """Then every manifest had Stable Diffusion's, written out; the ids are of that version."""
+    then = {
+        "negative_prompt": "", "height": 512, "width": 512, "num_inference_steps": 50, "guidance_scale": 7.5,
+        "scheduler": "LMS", "seed": None, "images_per_prompt": 1,
+    }  # fmt: skip
+    told = {"name": "cats", "model": "shapes", "prompts": ["a red circle", {"prompt": "b", "seed": 3}]}
+    kept = SubmittedManifest.from_json(told | {"settings": then})
+    ids = [image_id for image_id, _entry in identify(kept.manifest, resolve_model("shapes"))]
+    assert ids == ["0d57a4ffcf7485a1", "06e61e404e683d8e"]
+    assert kept.to_json()["settings"] == then
+    # The doctor knows a kept model by its revision alone; what a manifest leaves open is Stable Diffusion's.
+    revision = BUILT_IN["shapes"].revision
+    alone = ModelRef("shapes", "shapes", revision, None, None)
+    assert [one for one, _entry in identify(SubmittedManifest.from_json(told).manifest, alone)] == ids
+
+
+def test_what_a_manifest_leaves_open_is_kept_as_the_model_had_it() -> None:
+    manifest = Manifest.from_json({"name": "cats", "model": "shapes", "prompts": ["a"]})
+    defaults = ModelDefaults(64, 64, 20, 3.0, "DDIM")
+    settled = manifest.model_copy(update={"settings": manifest.settings.settled(defaults)})
+    assert SubmittedManifest(settled).to_json()["settings"] == {
+        "negative_prompt": "", "height": 64, "width": 64, "num_inference_steps": 20, "guidance_scale": 3.0,
+        "scheduler": "DDIM", "seed": None, "images_per_prompt": 1,
+    }  # fmt: skip
+    assert "height" not in manifest.to_json()["settings"]
+    assert Manifest.from_json(manifest.to_json()) == manifest

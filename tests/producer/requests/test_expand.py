@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.models import ModelRef, resolve_model
+from jobs.models import ModelDefaults, ModelRef, resolve_model
 from jobs.request import Entry, ImageRequest, derived_seed
 from producer.manifest.manifest import Manifest
 from producer.requests.expand import identify, sample
@@ -150,6 +151,30 @@ def test_derived_seeds_that_meet_make_way_so_that_no_picture_is_lost(monkeypatch
     monkeypatch.setattr(RequestTemplate, "derived_seed", lambda _mould, _prompt, ordinal: ordinal // 2)
     entries = _entries([{"prompt": "a", "images_per_prompt": 3}])
     assert [(entry.request.seed, entry.seed_ordinal) for entry in entries] == [(0, 0), (1, 2), (2, 4)]
+
+
+def test_a_sweep_comes_before_settings_which_come_before_the_models_defaults() -> None:
+    model = replace(MODEL, defaults=ModelDefaults(64, 72, 20, 3.0, "DDIM"))
+
+    def asked(prompts: list[Any], **others: Any) -> list[tuple[object, ...]]:
+        requests = [entry.request for entry in expand(_manifest(prompts, **others), model)]
+        names = ("height", "width", "num_inference_steps", "guidance_scale", "scheduler")
+        return [tuple(getattr(request, name) for name in names) for request in requests]
+
+    assert asked(["a"]) == [(64, 72, 20, 3.0, "DDIM")]
+    given = {"width": 512, "guidance_scale": 7.5, "scheduler": "LMS"}
+    assert asked(["a"], settings=given) == [(64, 512, 20, 7.5, "LMS")]
+    own = {"prompt": "a", "width": 128, "num_inference_steps": 50}
+    assert asked([own], settings=given) == [(64, 128, 50, 7.5, "LMS")]
+    sweep = {"guidance_scale": [1, 2], "scheduler": ["Euler"]}
+    swept = [(64, 128, 50, 1.0, "Euler"), (64, 128, 50, 2.0, "Euler")]
+    assert asked([own], settings=given, sweep=sweep) == swept
+
+
+def test_swept_seeds_come_before_those_of_settings() -> None:
+    assert _seeds(["a"], settings={"seed": 7}, sweep={"seed": [1, 2]}) == [1, 2]
+    two = _seeds(["a"], settings={"seed": 7, "images_per_prompt": 2}, sweep={"seed": [1, 5]})
+    assert two == [1, 2, 5, 6]
 
 
 def test_a_sweep_gives_every_prompt_every_combination_the_last_setting_fastest() -> None:

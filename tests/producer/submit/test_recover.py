@@ -16,6 +16,7 @@ from jobs.ledger import redis_keys
 from jobs.ledger.job import Claim, JobStatus
 from jobs.ledger.ledger import Ledger
 from jobs.ledger.shard import Shard, decode_shard
+from jobs.models import BUILT_IN, ModelDefaults
 from jobs.output.metadata import Failure, metadata_record
 from jobs.output.output import Output
 from jobs.output.stored_shard import LayoutName, image_key
@@ -530,4 +531,26 @@ def test_a_kept_manifest_that_is_damaged_is_named(desk: Desk, kept: str) -> None
     desk.lose()
     (desk.output.jobs / "cats-1.json").write_text(kept)
     with pytest.raises(OutputError, match=r"cats-1\.json: not a record of a submission"):
+        desk.recover()
+
+
+def test_a_job_of_before_models_had_defaults_is_put_back_with_the_settings_of_then(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = {"model": "shapes", "settings": {"images_per_prompt": 2}}
+    with monkeypatch.context() as before:
+        before.setitem(BUILT_IN, "shapes", replace(BUILT_IN["shapes"], defaults=ModelDefaults()))
+        job_id = desk.submit(3, **keys)
+        asked = desk.entries(job_id)
+    assert {entry.size for entry in asked.values()} == {(512, 512)}
+    desk.render()
+    desk.lose()
+    assert (desk.recover().done, desk.entries(job_id)) == (4, asked)
+    # A new submission asks for the model's own, which are other images.
+    prepared = prepare(desk.file, Settings())
+    sizes = {entry.size for _image_id, entry in prepared.entries()}
+    assert (sizes, prepared.pinned.settings.num_inference_steps) == ({(64, 64)}, 20)  # type: ignore[attr-defined]
+    desk.write(3, **keys | {"settings": {"images_per_prompt": 2, "height": 64}})
+    desk.lose()
+    with pytest.raises(JobError, match="settings: not as when cats-1 was submitted"):
         desk.recover()
