@@ -49,7 +49,8 @@ def _model(place: Place, field_of: Callable[[Setting], tuple[Any, Any]]) -> type
 
 def _defaulted(setting: Setting) -> tuple[Any, Any]:
     if setting.by_model:
-        described = f"{setting.meaning} The model's own when left out."
+        usual = f"{setting.default} for Stable Diffusion 1.x"
+        described = f"{setting.meaning} When left out, the model's own: {usual}."
         return setting.values.annotation | None, Field(None, description=described)
     return setting.values.annotation, Field(setting.default, description=setting.meaning)
 
@@ -122,6 +123,10 @@ class DefaultSettings(_Defaults):
             name: getattr(defaults, name) if value is None and name in _BY_MODEL else value
             for name, value in given.items()
         }
+
+    def left_open(self) -> set[str]:
+        """The settings that are the model's."""
+        return {name for name in _BY_MODEL if getattr(self, name) is None}
 
     def settled(self, defaults: ModelDefaults) -> DefaultSettings:
         """The same with nothing left open."""

@@ -61,8 +61,8 @@ def report(plan: Plan) -> None:
         f"{prepared.manifest.name}: {counted(found.images, 'image')}{narrowed} by {prepared.model.label}, "
         f"{prepared.manifest.image_format}, into {prepared.output.path}"
     )
-    if prepared.model.remark:
-        click.echo(f"  {prepared.model.remark}")
+    if prepared.remark:
+        click.echo(f"  {prepared.remark}")
     _print_groups(plan)
     click.echo()
     for head, lines in (

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from jobs.errors import OutputError
 from jobs.models import ModelRef
 from jobs.output.output import Output
 from jobs.request import Entry
@@ -27,6 +29,8 @@ class Prepared:
     output: Output
     limit: int | None
     sample: int | None
+    remark: str = ""
+    """What people should know before they look at the pictures; empty when there is nothing."""
 
     @property
     def pinned(self) -> Manifest:
@@ -62,4 +66,29 @@ def prepare(
     output = Output(Path(manifest.output))
     if settings.output_root is not None:
         output.check_within(settings.output_root)
-    return Prepared(manifest, model, latents, output, limit, sample)
+    remarks = [model.remark, other_defaults(manifest, model, output)]
+    remark = "; ".join(remark for remark in remarks if remark)
+    return Prepared(manifest, model, latents, output, limit, sample, remark)
+
+
+def other_defaults(manifest: Manifest, model: ModelRef, output: Output) -> str:
+    """Which settings the manifest leaves open and its last submission to the output had otherwise, with the
+    remedy; empty when there are none. Without it, pictures would be rendered again in silence."""
+    try:
+        job_id = f"{manifest.name}-{output.next_job_number(manifest.name) - 1}"
+        kept = json.loads(output.job_manifest(job_id).read_bytes())
+        then = kept["settings"] if kept["model"] == manifest.model else {}
+        left_open = manifest.settings.left_open() - manifest.sweep.swept().keys()
+        changed = [
+            f"{name} = {now} (was {then[name]})"
+            for name, now in manifest.settings.of_images(model.defaults).items()
+            if name in left_open and name in then and then[name] != now
+        ]
+    except (OSError, OutputError, ValueError, KeyError, TypeError, RecursionError):
+        return ""
+    if not changed:
+        return ""
+    return (
+        f"the model's own settings differ from those of {job_id}: {', '.join(changed)}; give the former ones"
+        " in `settings` to keep its pictures"
+    )

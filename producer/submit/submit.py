@@ -114,7 +114,7 @@ def store(packed: Packed, queue: JobQueue, reporter: Reporter = QUIET) -> Submit
             skipped_file=str(output.skipped_rows(job_id)) if reading.skipped else None,
             duplicates=packed.duplicates,
             output=str(output.path),
-            remark=prepared.model.remark,
+            remark=prepared.remark,
         )
 
 

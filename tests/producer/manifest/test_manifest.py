@@ -375,7 +375,8 @@ def test_the_schema_is_valid_and_describes_every_key_and_default() -> None:
     assert schema["properties"]["shard_size"]["default"] == 64
     settings = schema["$defs"]["DefaultSettings"]["properties"]
     assert settings["images_per_prompt"]["default"] == 1
-    guidance = "Classifier-free guidance; 1 switches it off. The model's own when left out."
+    guidance = "Classifier-free guidance; 1 switches it off. When left out, the model's own: 7.5 for Stable"
+    guidance += " Diffusion 1.x."
     assert settings["guidance_scale"] == {
         "type": "number", "minimum": 1, "maximum": 100, "description": guidance, "title": "Guidance Scale",
     }  # fmt: skip

@@ -549,7 +549,19 @@ def test_a_job_of_before_models_had_defaults_is_put_back_with_the_settings_of_th
     # A new submission asks for the model's own, which are other images.
     prepared = prepare(desk.file, Settings())
     sizes = {entry.size for _image_id, entry in prepared.entries()}
-    assert (sizes, prepared.pinned.settings.num_inference_steps) == ({(64, 64)}, 20)  # type: ignore[attr-defined]
+    assert (sizes, prepared.pinned.to_json()["settings"]["num_inference_steps"]) == ({(64, 64)}, 20)
+    assert prepared.remark == (
+        "the model's own settings differ from those of cats-1: height = 64 (was 512), width = 64 (was 512),"
+        " num_inference_steps = 20 (was 50), guidance_scale = 3.0 (was 7.5), scheduler = DDIM (was LMS); give"
+        " the former ones in `settings` to keep its pictures"
+    )
+    swept = {
+        "settings": {"height": 512, "width": 512, "guidance_scale": 7.5},
+        "sweep": {"scheduler": ["LMS"]},
+    }
+    desk.write(3, **keys | swept)
+    assert "num_inference_steps = 20 (was 50); give" in prepare(desk.file, Settings()).remark
+    assert "scheduler" not in prepare(desk.file, Settings()).remark
     desk.write(3, **keys | {"settings": {"images_per_prompt": 2, "height": 64}})
     desk.lose()
     with pytest.raises(JobError, match="settings: not as when cats-1 was submitted"):
