@@ -29,6 +29,9 @@ _WHOLE = re.compile(r"[-+]?[0-9]{1,40}")
 _DECIMAL = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
 _SHA256 = re.compile("[0-9a-f]{64}")
 
+Precision = Literal["auto", "bf16", "fp16", "amp", "fp32"]
+ImageFormat = Literal["png", "jpeg", "webp"]
+
 Column = Literal["string", "int64", "float64"]
 """The type of a setting's column in tables."""
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields, replace
 from json.encoder import encode_basestring
 from operator import attrgetter
-from typing import Annotated, Any, Literal, NamedTuple, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_type_hints
 
 from jobs.bounds import (
     LEAST_GUIDANCE,
@@ -23,6 +23,8 @@ from jobs.bounds import (
     STEPS,
     Choice,
     Decimal,
+    ImageFormat,
+    Precision,
     SchedulerName,
     Sha256,
     Text,
@@ -119,7 +121,9 @@ class ImageRequest:
             by_model=True,
         ),
     ] = "LMS"
-    seed: Annotated[int, Setting(Whole(SEEDS), "The seed of the picture's noise, for a CPU generator.")]
+    seed: Annotated[
+        int, Setting(Whole(SEEDS), "The seed of the noise; with `images_per_prompt` the first of several.")
+    ]
     model: Annotated[
         str,
         Setting(
@@ -141,14 +145,14 @@ class ImageRequest:
     precision: Annotated[
         str,
         Setting(
-            Choice(("auto", "bf16", "fp16", "amp", "fp32")),
+            Choice(get_args(Precision)),
             "auto is bf16 on CUDA and fp32 on CPU; amp is autocast.",
             frozenset({"manifest"}),
         ),
     ] = "auto"
     image_format: Annotated[
         str,
-        Setting(Choice(("png", "jpeg", "webp")), "The pictures' file format.", frozenset({"manifest"})),
+        Setting(Choice(get_args(ImageFormat)), "The pictures' file format.", frozenset({"manifest"})),
     ] = "png"
     image_quality: Annotated[
         int,

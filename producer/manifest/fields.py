@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
@@ -43,8 +43,6 @@ LatentsFile = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]*$"), AfterVa
 Text = Annotated[str, Field(pattern=r"^[^\x00]*$")]
 PathText = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]*$")]
 Revision = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]*$")]
-Precision = Literal["auto", "bf16", "fp16", "amp", "fp32"]
-ImageFormat = Literal["png", "jpeg", "webp"]
 Quality = Annotated[int, Field(ge=QUALITIES[0], le=QUALITIES[-1])]
 Seed = Annotated[int, Field(ge=SEEDS[0], le=SEEDS[-1])]
 Count = Annotated[int, Field(ge=COUNTS[0], le=COUNTS[-1])]

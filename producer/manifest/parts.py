@@ -35,6 +35,11 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
 
 
+def as_listed(name: str) -> Any:
+    """A field with the default and the meaning of a setting."""
+    return Field(IMAGE_SETTINGS[name].default, description=IMAGE_SETTINGS[name].meaning)
+
+
 def _model(place: Place, field_of: Callable[[Setting], tuple[Any, Any]]) -> type[Strict]:
     """A model with a field for each setting that may be given there.
 
@@ -48,11 +53,14 @@ def _model(place: Place, field_of: Callable[[Setting], tuple[Any, Any]]) -> type
 
 
 def _defaulted(setting: Setting) -> tuple[Any, Any]:
+    annotation = setting.values.annotation
     if setting.by_model:
         usual = f"{setting.default} for Stable Diffusion 1.x"
         described = f"{setting.meaning} When left out, the model's own: {usual}."
-        return setting.values.annotation | None, Field(None, description=described)
-    return setting.values.annotation, Field(setting.default, description=setting.meaning)
+        return annotation | None, Field(None, description=described)
+    if setting.default is None:
+        annotation |= None
+    return annotation, Field(setting.default, description=setting.meaning)
 
 
 def _open(setting: Setting) -> tuple[Any, Any]:
@@ -95,7 +103,9 @@ LINE_SETTINGS = tuple(name for name in settings_in("settings") if name != "seed"
 
 
 class DefaultSettings(_Defaults):
-    """What every prompt has that does not say otherwise; a setting of the model's own left open is None."""
+    """What every prompt has that does not say otherwise."""
+
+    # A setting with a default of the model's own is None while it is left open.
 
     model_config = ConfigDict(json_schema_extra=_open_without_null)
 

@@ -7,18 +7,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
+from jobs.bounds import ImageFormat, Precision
 from jobs.output.stored_shard import LayoutName
-from producer.manifest.fields import (
-    ImageFormat,
-    ModelName,
-    PathText,
-    Precision,
-    Quality,
-    Retention,
-    Revision,
-    Text,
-)
-from producer.manifest.parts import DefaultSettings, PromptLine, PromptSource, Strict, Sweep
+from producer.manifest.fields import ModelName, PathText, Quality, Retention, Revision, Text
+from producer.manifest.parts import DefaultSettings, PromptLine, PromptSource, Strict, Sweep, as_listed
 
 
 def _text_or_mapping(value: object) -> str:
@@ -57,12 +49,9 @@ class WrittenManifest(Strict):
     layout: LayoutName = "files"
     """How the output is laid out: `files` is a Hugging Face imagefolder, `webdataset` a tar and a parquet for
     each shard."""
-    image_format: ImageFormat = "png"
-    """The pictures' file format."""
-    image_quality: Quality = 95
-    """Of jpeg and webp; 100 makes webp lossless. png ignores it."""
-    precision: Precision = "auto"
-    """auto is bf16 on CUDA and fp32 on CPU; amp is autocast."""
+    image_format: ImageFormat = as_listed("image_format")
+    image_quality: Quality = as_listed("image_quality")
+    precision: Precision = as_listed("precision")
     mode: Literal["exact", "fast"] = "exact"
     """exact gives each picture the same bytes whatever is rendered with it; fast gives that up for a faster
     end of the job."""
