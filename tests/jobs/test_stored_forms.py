@@ -121,11 +121,12 @@ def test_the_manifest_that_an_output_keeps() -> None:
     settings = {"negative_prompt": "dull", "height": 64, "width": 72, "num_inference_steps": 20,
                 "guidance_scale": 3.0, "scheduler": "DDIM"}  # fmt: skip
     line = {"prompt": "a", "width": 80, "seed": 1, "id": "x", "columns": {"n": 1}, "init_latents": "/a.npy"}
-    manifest = Manifest.model_validate(
+    manifest = Manifest.from_json(
         {
             "name": "cats",
             "model": "shapes",
             "revision": "sha256:0",
+            "output": "/out",
             "settings": settings,
             "prompts": ["a", line],
             "sweep": {"seed": [1, 2], "scheduler": ["LMS"]},
@@ -133,7 +134,7 @@ def test_the_manifest_that_an_output_keeps() -> None:
     )
     assert json.dumps(manifest.to_json()) == json.dumps(
         {
-            "name": "cats", "model": "shapes", "revision": "sha256:0", "output": None, "layout": "files",
+            "name": "cats", "model": "shapes", "revision": "sha256:0", "output": "/out", "layout": "files",
             "image_format": "png", "image_quality": 95, "precision": "auto", "mode": "exact",
             "shard_size": 64, "priority": 5, "settings": settings | {"seed": None, "images_per_prompt": 1},
             "max_failures": None, "retention": 604800, "on_bad_row": "stop",
