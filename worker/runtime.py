@@ -56,7 +56,7 @@ class Runtime:
         self._busy = 0
         self._loaded = ""
         self._last_busy = time.monotonic()
-        # By incarnation too: a job that is made anew after a wipe has its old id.
+        # By incarnation too: a job that is submitted again after a wipe has its old id.
         self._spec = lru_cache(64)(lambda job_id, _incarnation: self._ledger.spec(job_id))
 
     def start(self) -> None:
@@ -69,7 +69,7 @@ class Runtime:
         self._heartbeat.start()
 
     def stop(self) -> None:
-        """Tells every task to give its shard back, and the engine to leave after the step it is in."""
+        """Makes every task give its shard back, and the engine stop after its current step."""
         self._stop.set()
         self._engine.stop()
 

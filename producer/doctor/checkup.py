@@ -58,15 +58,15 @@ def check_output(
     known: Collection[ShardFindings] = (),
     reporter: Reporter = QUIET,
 ) -> Checkup:
-    """Read an output to its last byte and tell everything that is wrong in it.
+    """Read an output to its last byte and return everything that is wrong in it.
 
     `known` are shards that need no second look. `reporter` counts the shards. Raises
-    OutputError where there is no output of imagemill; what is wrong in one is told, not raised.
+    OutputError where there is no output of imagemill; what is wrong in one is returned, not raised.
     """
     committed, elsewhere = _entries(output)
     findings = {shard.shard: shard for shard in known}
     open_shards = [shard for shard in committed if shard not in findings]
-    # Hashes and checksums of large files let go of the interpreter, and so do reads.
+    # Hashing large files releases the interpreter's lock, and so do reads.
     with ThreadPoolExecutor(_THREADS) as pool:
         examined = pool.map(lambda shard: _examine(output, shard), open_shards)
         for done, found in enumerate(examined, 1):
@@ -96,7 +96,7 @@ def _examine(output: Output, shard: int) -> ShardFindings:
 
 
 def _entries(output: Output) -> tuple[list[int], list[Problem]]:
-    """The committed shards, ascending, and what lies beside them and should not."""
+    """The committed shards, ascending, and what else is there and should not be."""
     try:
         names = sorted(file.name for file in output.path.iterdir())
     except OSError as error:
@@ -157,7 +157,7 @@ def _read_as_data(path: Path) -> bool:
 
 
 def _doubled(found: ShardFindings, held: dict[str, str]) -> Iterator[Problem]:
-    """The shard's images that the output holds already; `held` learns the others."""
+    """The shard's images that the output holds already; the others are added to `held`."""
     for image in found.images:
         file = f"{found.place}/{image.file_name}"
         first = held.setdefault(image.image_id, file)
@@ -174,7 +174,7 @@ def _doubled(found: ShardFindings, held: dict[str, str]) -> Iterator[Problem]:
 
 
 def _leftovers(output: Output, *, explains: bool) -> Iterator[str]:
-    """What lies in the private folder and waits for somebody. `explains`: the quarantine tells of shards that
+    """What is in the private folder and waits for a person. `explains`: the quarantine holds shards that
     job.json counts."""
     waiting = [file.parents[2].name for file in output.spool.glob("*/*/metadata/*.json")]
     if waiting:

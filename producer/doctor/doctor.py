@@ -90,7 +90,7 @@ def diagnose(output: Output, settings: Settings, *, repair: bool) -> Diagnosis:
 
 
 def _refuse_while_written(output: Output, settings: Settings) -> None:
-    """The lock tells of an `imagemill run`; of workers elsewhere only the ledger knows."""
+    """The lock shows an `imagemill run`; only the ledger knows of workers elsewhere."""
     if settings.redis_url is None and not live_connections(settings):
         return
     then = "repair; without --repair the output may be examined now"

@@ -61,7 +61,7 @@ class _Examination:
         """The places in the shard that something accounts for."""
 
     def findings(self) -> ShardFindings:
-        """Examine and tell."""
+        """Examine the shard and return what was found."""
         try:
             names = sorted(file.name for file in self._folder.iterdir())
             metadata = self._lines_of(METADATA) if METADATA in names else []
@@ -87,7 +87,7 @@ class _Examination:
         return self._found
 
     def _sound_lines(self, lines: list[bytes]) -> Iterator[_Line]:
-        """The records that say what they should; the others are told."""
+        """The sound records; what is wrong with the others is added to the problems."""
         for number, text in enumerate(lines, 1):
             record = json_object(text)
             if record is None:
@@ -143,7 +143,7 @@ class _Examination:
         self._tell("picture", name, wrong, RENDER_AGAIN, image_id=image_id, cut=cut)
 
     def _name_strays(self, names: Iterable[str]) -> set[int]:
-        """Tells of files that no line names; returns the places that they would have."""
+        """Add the files that no line names to the problems; return the places that they would have."""
         positions = set()
         for name in names:
             position = position_of(name, self._shard)
@@ -164,7 +164,7 @@ class _Examination:
         return positions
 
     def _name_gaps(self, strays: set[int]) -> None:
-        """Tells of places below the last one that are filled with neither picture nor failure."""
+        """Add the places below the last one that have neither picture nor failure to the problems."""
         gaps = gaps_between(self._filled, strays)
         if gaps is not None:
             self._tell("gap", "", gaps.what, FILL_GAP, cut=Cut(positions=gaps.places))

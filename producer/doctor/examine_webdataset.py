@@ -31,7 +31,7 @@ from producer.doctor.soundness import (
     request_in,
 )
 
-MAKE_ANEW = "`--repair` makes it anew from the tar"
+MAKE_ANEW = "`--repair` writes it again from the tar"
 
 _PICTURES = frozenset({"png", "jpg", "webp"})
 _NAMED = 3
@@ -68,7 +68,7 @@ class _Examination:
         """The places in the shard that something accounts for."""
 
     def findings(self) -> ShardFindings:
-        """Examine and tell."""
+        """Examine the shard and return what was found."""
         records: list[dict[str, Any]] = []
         try:
             with self._stored.path.open("rb") as file:
@@ -90,7 +90,7 @@ class _Examination:
         return self._found
 
     def _read_members(self, tar: TarReader) -> None:
-        """Sort the members by sample; what belongs to none is told."""
+        """Sort the members by sample; those of no sample are problems."""
         try:
             for number, member in enumerate(tar.members(), 1):
                 self._take(number, member)
@@ -117,7 +117,7 @@ class _Examination:
             self._tell("doubled", member.name, what, TAKE_OUT, cut=Cut(lines=(number,)))
 
     def _sound_record(self, tar: TarReader, sample: _Sample) -> dict[str, Any] | None:
-        """The sample's record; None when something is wrong with the sample, which is told."""
+        """The sample's record; None when something is wrong with the sample, which is then a problem."""
         key, members = sample.key, sample.members
         pictures = sorted(_PICTURES & members.keys())
         lacking = [f"{key}.{ending}" for ending in ("txt", "json") if ending not in members]
@@ -173,8 +173,8 @@ class _Examination:
         return lines_of(tar.read(self._hidden[name])) if name in self._hidden else []
 
     def _examine_parquet(self, records: Sequence[dict[str, Any]], failures: Sequence[Failure]) -> None:
-        """Whether the parquet says what the tar says. Beside a tar that is damaged there is no telling: a
-        repair makes it anew in any case."""
+        """Whether the parquet says what the tar says. With a damaged tar this cannot be known: a repair
+        writes the parquet again in any case."""
         name = self._stored.parquet.name
         try:
             data = read_plain(self._stored.parquet)
@@ -210,7 +210,7 @@ class _Examination:
 def _table_trouble(
     data: bytes, shard: int, records: Sequence[dict[str, Any]], failures: Sequence[Failure]
 ) -> str | None:
-    """What a parquet says otherwise than these records and failures; None when nothing."""
+    """What a parquet says differently from these records and failures; None when nothing."""
     wanted = shard_table(shard, records, failures)
     anew = parquet_bytes(wanted)
     if data == anew:

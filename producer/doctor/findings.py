@@ -1,4 +1,4 @@
-"""What an examination of an output finds: problems with their remedies, and what may be taken for sound."""
+"""What an examination of an output finds: problems with their remedies, and what is sound."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Kind = Literal[
 image_id twice; gap: a place in a shard with neither picture nor failure; folder: not a shard that imagemill
 committed; report: job.json or a kept manifest; unreadable: the system refuses it; missing: asked for by a
 manifest and not there; tar: cut off or changed between its members; table: a parquet that is missing, or says
-other things than its tar; lost: a shard that was there and is gone."""
+something else than its tar; lost: a shard that was there and is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,4 +83,4 @@ class ShardFindings:
     """The image_ids of its failures."""
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    """Harmless, but told."""
+    """Harmless, but worth saying."""

@@ -1,8 +1,9 @@
 """Shards that were there and are gone: by what job.json counts, and in an export by their numbers.
 
-Numbers alone tell nothing of what jobs wrote: one that was cancelled leaves some unused, below those that the
-next one takes. But a job that finishes counts all the output's shards, whichever job they are of, and nothing
-but a repair takes one of them away.
+Numbers alone do not show what jobs wrote: a cancelled job leaves some unused, below those that the next one
+takes. But a job that finishes counts all the output's shards, of every job, and only a repair removes one.
+
+An export has no job.json. Its shards are numbered without a gap, which is the only sign of a lost one.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from producer.doctor.quarantine import QUARANTINE
 from producer.doctor.soundness import file_problem, read_plain
 
 _NAMED = 10
-"""Ranges of numbers that are named."""
+"""Ranges of numbers that a message names."""
 _CARD = "README.md"
 
 
@@ -39,7 +40,7 @@ class _Report:
 
 @dataclass(slots=True)
 class Lost:
-    """What is told of shards that are not there."""
+    """What is known of shards that are not there."""
 
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -53,7 +54,7 @@ def lost_shards(output: Output) -> Lost:
     # Before the shards are listed: a job may finish meanwhile, and count some more.
     report = _read_report(output)
     committed = output.shards()
-    # What stands in a shard's place and is none is told by itself.
+    # Something else in a shard's place is a problem of its own.
     there = {*committed, *_remains(output.path)}
     if isinstance(report, Problem):
         lost.problems.append(report)
@@ -119,7 +120,7 @@ def _count(output: Output, committed: int, there: Collection[int], report: _Repo
         told += f"; {_none_called(gaps)}"
     elif known:
         told += f"; those after {shard_name(max(known))} are gone"
-    remedy = "restore it from a copy, or submit the manifest again: that renders what is lacking anew"
+    remedy = "restore it from a copy, or submit the manifest again, which renders what is lacking"
     lost.problems.append(Problem(kind="lost", file="job.json", what=told, remedy=remedy))
 
 

@@ -39,8 +39,8 @@ class Missing:
 def missing_images(output: Output, held: Collection[str], failed: Collection[str]) -> Missing:
     """What the newest submission of each manifest asked for and is not there.
 
-    `held` and `failed` are image_ids. A manifest whose files are not as they were asked for other images than
-    it would now: of that one nothing is told but this.
+    `held` and `failed` are image_ids. A manifest whose files changed since asked for other images than it
+    would now: what it lacks cannot be known, and a note says so.
     """
     found = Missing()
     files = _kept_manifests(output)
@@ -96,8 +96,8 @@ def _compare(
     failed: Collection[str],
     found: Missing,
 ) -> None:
-    """Tells `found` what the submission asked for and is not there. Raises ImagemillError and OSError where a
-    file that it names is gone or wrong, and nobody knows how it was."""
+    """Add to `found` what the submission asked for and is not there. Raises ImagemillError and OSError
+    where a file that it names is gone or wrong: its contents at that time are not known."""
     reading = Reading()
     changed = list(_changed(kept))
     asked = lost = tried = 0
@@ -118,7 +118,7 @@ def _compare(
         found.notes.append(
             f"{name}: what is missing cannot be told: since {job_id} was submitted, {told}; "
             "`imagemill submit FILE` renders the difference "
-            "(`imagemill plan FILE` tells it)"
+            "(`imagemill plan FILE` shows it)"
         )
         return
     if tried:

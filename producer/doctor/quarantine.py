@@ -1,4 +1,4 @@
-"""What is wrong in committed shards, set aside: the one thing that ever takes something out of a shard.
+"""What is wrong in committed shards is set aside here: nothing else ever takes anything out of a shard.
 
     OUT/.imagemill/quarantine/1/problems.json           why
     OUT/.imagemill/quarantine/1/00003/metadata.jsonl    the shard's lines as they were
@@ -7,9 +7,9 @@
 
 What stays in a shard keeps its every byte, and a submission of the manifest renders the rest into new shards.
 A crash at any point loses nothing and leaves what the next repair finds: lines are copied before they are
-cut, and cut before the picture that they name is moved. A tar is written anew without what is wrong in it and
-takes the old one's place by one rename, once that has a second name in quarantine; its parquet follows from
-it.
+cut, and cut before the picture that they name is moved. A tar is written again without what is wrong in it.
+One rename puts it in the place of the old one, once the old one has a second name in quarantine. Its parquet
+follows.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Repair:
 def set_aside(output: Output, problems: Sequence[Problem]) -> Repair | None:
     """Move what is wrong with shards into a new quarantine folder; None: nothing to mend.
 
-    Whoever calls has seen to it that nobody else writes in the output. Raises OutputError when the system
+    The caller makes sure that nothing else writes in the output. Raises OutputError when the system
     refuses a step (what was done until then stays done), and, having done nothing, when a tar is to be mended
     and its parquet cannot be written here.
     """
@@ -143,11 +143,11 @@ class _Lines:
 
 
 def _mend_tar(output: Output, shard: int, quarantine: Path, problems: Sequence[Problem]) -> None:
-    """Write one shard's tar anew without the problems' cuts, and its parquet from it; move both away when
-    nothing would be left."""
+    """Write one shard's tar again without the problems' cuts, and its parquet from it; move both away
+    when nothing would be left."""
     stored, cuts = TarShard(output.path, shard), [one.cut for one in problems if one.cut is not None]
     if any(cut.whole for cut in cuts) or not (kept := _sound_members(stored.path, cuts)):
-        # The parquet first: it follows from the tar, and a crash in between leaves what is found again.
+        # The parquet first: it follows from the tar, and a next repair finds what a crash in between leaves.
         for file in (stored.parquet, stored.path):
             if os.path.lexists(file):
                 file.rename(quarantine / file.name)
@@ -179,8 +179,8 @@ def _sound_members(file: Path, cuts: Sequence[Cut]) -> list[Member]:
 
 
 def _write_sound(file: Path, kept: Sequence[Member], cuts: Sequence[Cut], told: str) -> None:
-    """Put these members of the tar in its place, with the failures that the cuts leave and what is told of
-    the places that they emptied."""
+    """Put these members of the tar in its place, with the failures that the cuts leave and the lines
+    on the places that they emptied."""
     with file.open("rb") as opened, written_atomically(file) as sink:
         tar, writer = TarReader(opened), TarWriter(sink)
         hidden = {member.name: tar.read(member) for member in kept if member.name.startswith(".")}

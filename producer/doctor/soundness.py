@@ -1,4 +1,4 @@
-"""What makes a record, a picture and a failure sound, whatever the layout, and how it is told when not."""
+"""What makes a record, a picture and a failure sound in any layout, and what is said when they are not."""
 
 from __future__ import annotations
 

@@ -58,15 +58,15 @@ def finish_output(
     check: Callable[[], None] = lambda: None,
     preview: bool = True,
 ) -> None:
-    """Write failures.jsonl, preview.jpg (`preview`), README.md and, last, job.json; then take the spool away.
+    """Write failures.jsonl, preview.jpg (`preview`), README.md and, last, job.json; then remove the spool.
 
     First, shards get what a crash right after their commit kept from them (`StoredShard.complete`). What
-    killed writers left goes; nobody else writes there by then.
-    Safe to run again, also after a crash in its middle: the same output and report give the same files.
-    failures.jsonl exists only when something failed that the output does not hold. The spool of a job that
-    left images neither done nor failed (it was cancelled) stays: the next submission adopts from it. A
-    README.md without our mark is somebody's own and stays as it is, which the log says. `check` is called
-    before anything is touched that may be a newer job's by then; it raises to end that.
+    killed writers left is removed: no other process writes there at that point.
+    Safe to run again, also after a crash: the same output and report give the same files. failures.jsonl
+    exists only when something failed that the output does not hold. The spool of a job that left images
+    neither done nor failed (a cancelled one) stays: the next submission adopts from it. A README.md without
+    our mark stays as it is, and the log says so. `check` is called before each change that could hit a newer
+    job's files; it raises to prevent it.
     Raises OutputError where a shard's metadata cannot be read, LeaseLost when a newer job has begun.
     """
     own = output.spool / "finish" / attempt
@@ -98,10 +98,10 @@ def finish_output(
 def _describe(
     output: Output, found: Contents, failures: Sequence[Failure], own: Path, *, preview: bool
 ) -> None:
-    """Write failures.jsonl, preview.jpg and README.md through `own`, or take away what would tell of nothing.
+    """Write failures.jsonl, preview.jpg and README.md through `own`, or remove those that have no content.
 
-    Who begins a job takes `own` away (`Output.close_attempts`): whoever slept until then, and be it right
-    before a rename, changes nothing of a newer job's.
+    A new job removes `own` (`Output.close_attempts`), so a paused finisher changes nothing, even just before
+    its rename.
     """
     lines = "".join(f"{failure.to_json()}\n" for failure in failures).encode()
     sheet = _preview(output, found) if found.total and preview else b""
@@ -116,7 +116,7 @@ def _describe(
 
 
 def _attempts(output: Output) -> list[Path]:
-    """What lies in the spool's folders. What a link leads to is not this output's."""
+    """The entries of the spool's folders. A link's target does not belong to this output."""
     if output.spool.is_symlink():
         return []
     folders = [folder for folder in output.spool.glob("*") if folder.is_dir() and not folder.is_symlink()]
@@ -124,14 +124,14 @@ def _attempts(output: Output) -> list[Path]:
 
 
 def _remove_from_spool(output: Output, left: Sequence[Path]) -> None:
-    """Take away what attempts left, and nothing of a newer job's, however long this process slept before."""
+    """Remove what attempts left, and nothing of a newer job's, however long this process was paused."""
     for one in left:
         if one.is_dir() and not one.is_symlink():
             shutil.rmtree(one, ignore_errors=True)
         else:
             one.unlink(missing_ok=True)
     for folder in (*output.spool.glob("*"), output.spool):
-        with suppress(OSError):  # somebody writes there
+        with suppress(OSError):  # another process writes there
             folder.rmdir()
 
 

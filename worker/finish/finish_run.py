@@ -26,7 +26,7 @@ class FinishRun:
         self._lease, self._spec, self._root, self._space = lease, spec, root, space
 
     def run(self) -> str:
-        """Writes what describes the output as a whole and ends the job; "finished"."""
+        """Writes what describes the output as a whole, ends the job and returns "finished"."""
         claim, ledger = self._lease.claim, self._lease.ledger
         output = Output(Path(self._spec.output))
         output.check_within(self._root)

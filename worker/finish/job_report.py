@@ -35,7 +35,7 @@ def job_report(ledger: LedgerView, job_id: str, output: Output, spec: JobSpec) -
 
 
 def _manifest(output: Output, job_id: str, spec: JobSpec) -> Mapping[str, Any]:
-    """The manifest as the submitter left it in the output; without its prompts when that is gone."""
+    """The manifest as the submitter left it in the output; without its prompts when that file is gone."""
     try:
         return dict(json.loads(output.job_manifest(job_id).read_bytes()))
     except (OSError, ValueError, OutputError):

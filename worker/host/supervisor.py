@@ -17,7 +17,7 @@ from worker.host import gpus
 _log = logging.getLogger(__name__)
 
 REFUSED = 2
-"""The exit status of a worker process whose settings, model or Redis are wrong: starting it again is vain."""
+"""The exit status of a worker process whose settings, model or Redis are wrong: a restart does not help."""
 _REFUSALS = 5
 _POLL = 0.1
 
@@ -35,7 +35,7 @@ class Pace:
     grace: float = 120.0
     """From SIGTERM to SIGKILL: more than one micro-batch, after which a worker has handed back its work."""
     orphan_grace: float = 10.0
-    """The same once the process that started the supervisor is gone: nobody is left to wait for it."""
+    """The same once the process that started the supervisor is gone, and no one waits for it."""
 
 
 class Stop:

@@ -16,7 +16,7 @@ Result = TypeVar("Result")
 log = logging.getLogger(__name__)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _LOOK_AGAIN = 1.0
-"""Seconds between two looks at a full disk."""
+"""Seconds between two checks of a full disk."""
 
 
 def free_bytes(output: Output) -> int:
@@ -39,9 +39,9 @@ class DiskSpace:
         *,
         watermark: bool = True,
     ) -> Result:
-        """Makes a write once there is space (above the `watermark`, if it counts), and again after ENOSPC.
+        """Write once there is space (with `watermark`, above the low-watermark), and again after ENOSPC.
 
-        `check` is called while it waits, and may raise to end that. Raises Stopped if told to stop.
+        `check` is called while it waits, and may raise to end the wait. Raises Stopped when the worker stops.
         """
         try:
             return self._write(output, write, check, self._min_free if watermark else 0)

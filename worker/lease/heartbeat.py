@@ -1,4 +1,4 @@
-"""The thread that keeps leases: renews them, reaps others' dead ones, beats the heart, tops up wake-ups."""
+"""The thread that renews leases, reaps the dead ones of others, sends the heartbeat and tops up wake-ups."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from jobs.ledger.ledger import Ledger
 
 log = logging.getLogger(__name__)
 _LAST_CALL = 2.0
-"""Seconds for the call to Redis that the thread may be in when it is told to end."""
+"""Seconds for the call to Redis that the thread may be in when it must end."""
 _BETWEEN = 0.1
 """Seconds between two renewals, however often images enter the slots."""
 
 
 class Heartbeat:
-    """Renews what this process has claimed, each second or third of a lease, and keeps the ledger's house.
+    """Renews this process's claims, every second or third of a lease, and keeps the ledger in order.
 
-    `facts` gives the heartbeat's facts; `top_up` is called with the number of claims that wait whenever no
-    wake-up is left in the queue, so that a lost message costs a second and never a job.
+    `facts` gives the facts that the heartbeat carries. `top_up` is called with the number of waiting claims
+    whenever no wake-up is left in the queue: a lost message costs a second and never a job.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Heartbeat:
         self._ended = threading.Event()
         self._entered = threading.Event()
         self._failing: set[str] = set()
-        """Duties that fail for now, which was said."""
+        """Duties that fail at present, and that were logged."""
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     def start(self) -> None:
@@ -52,7 +52,7 @@ class Heartbeat:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends the thread and takes the worker off the list."""
+        """Ends the thread and removes the worker from the list."""
         self._ended.set()
         self._entered.set()
         if self._thread.is_alive():
@@ -68,22 +68,22 @@ class Heartbeat:
             self._states[claim] = "held"
 
     def drop(self, claim: Claim) -> None:
-        """Renews a claim no more."""
+        """Stops renewing a claim."""
         with self._lock:
             del self._states[claim]
             self._listings.pop(claim, None)
 
     def list_in_flight(self, claim: Claim, listing: Callable[[], Sequence[int]]) -> None:
-        """Has each renewal of a claim say which images a death of this process would cost."""
+        """Makes each renewal of a claim report which images the death of this process would cost."""
         with self._lock:
             self._listings[claim] = listing
 
     def images_entered(self) -> None:
-        """Renews soon, for other images are in flight now."""
+        """Renews soon, since other images are in flight now."""
         self._entered.set()
 
     def state(self, claim: Claim) -> LeaseState:
-        """What the last renewal said of a claim; lost when it is not held here any more."""
+        """What the last renewal said of a claim; lost when this process holds it no longer."""
         with self._lock:
             return self._states.get(claim, "lost")
 
@@ -114,11 +114,11 @@ class Heartbeat:
             self._failing.discard(name)
         except LedgerUnavailable as error:
             if name not in self._failing:
-                log.warning("%s; trying on", error)
+                log.warning("%s; trying again", error)
             self._failing.add(name)
         except Exception:
-            # A heartbeat that dies would let every lease run out: say it and try again.
-            log.exception("keeping the leases failed; trying on")
+            # A heartbeat that dies would let every lease run out: log the error and try again.
+            log.exception("keeping the leases failed; trying again")
 
     def _keep_house(self) -> None:
         self.renew()

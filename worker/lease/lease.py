@@ -1,4 +1,4 @@
-"""Work under a lease: whatever way it ends, the ledger is told."""
+"""Work under a lease: however it ends, the ledger learns it."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class Work(Protocol):
     """A shard to render, or a job to finish."""
 
     def run(self) -> str:
-        """Does it and returns how it ended, in a word or two; every other end is raised."""
+        """Do it and return how it ended, in a word or two; every other end is raised."""
 
     def report(self, ended: str) -> dict[str, Any]:
         """What was done, as the task's result shows it."""
 
 
 class Lease:
-    """A claim that this process holds, and the two things to ask of it while working."""
+    """A claim that this process holds, and what to ask of it while working."""
 
     def __init__(
         self, claim: Claim, *, ledger: Ledger, heartbeat: Heartbeat, worker: str, stop: threading.Event
@@ -48,23 +48,23 @@ class Lease:
         """Raises LeaseLost when another attempt holds the claim, GiveBack when the work should end early."""
         state = self._heartbeat.state(self.claim)
         if state == "lost":
-            raise LeaseLost(f"{self.claim.job_id}: {self.claim.shard} is another attempt's by now")
+            raise LeaseLost(f"{self.claim.job_id}: {self.claim.shard} is now another attempt's")
         if state == "ending":
             raise GiveBack("cancelled")
         if self._stop.is_set():
             raise GiveBack("released")
 
     def confirm(self) -> None:
-        """The same, by what the ledger says now: this process may have slept since it was asked last."""
+        """The same, by what the ledger says now: this process may have been paused since it last asked."""
         self.patiently(self._heartbeat.renew)
         self.check()
 
     def list_in_flight(self, listing: Callable[[], Sequence[int]]) -> None:
-        """From now on each renewal says which images of the job a death of this process would cost."""
+        """From now on each renewal reports which images of the job the death of this process would cost."""
         self._heartbeat.list_in_flight(self.claim, listing)
 
     def patiently(self, call: Callable[[], Result]) -> Result:
-        """Makes a ledger call until Redis answers; raises GiveBack when told to stop meanwhile."""
+        """Repeats a ledger call until Redis answers; raises GiveBack when the worker stops meanwhile."""
         while True:
             try:
                 return call()
@@ -74,7 +74,7 @@ class Lease:
                     raise GiveBack("released") from None
 
     def carry_out(self, work: Work) -> dict[str, Any]:
-        """Does the work and tells the ledger how it ended: done, given back, lost, or refused here."""
+        """Does the work and reports to the ledger how it ended: done, given back, lost, or refused here."""
         return work.report(self._end(work))
 
     def _end(self, work: Work) -> str:
@@ -98,7 +98,7 @@ class Lease:
             reason = str(error)
             log.error("this worker does not take %s: %s", self.claim.job_id, reason)
         except Exception as error:
-            # Without a refusal a defect here would be met again at every lease, and nobody would know.
+            # Without a refusal a defect here would recur at every lease, unseen.
             reason = f"{type(error).__name__}: {error}"
             log.exception("unforeseen; this worker does not take %s", self.claim.job_id)
         self._tell(lambda: self.ledger.refuse(self.claim, self._worker, reason))

@@ -1,10 +1,10 @@
-"""A shard's images on their way to disk: each durable on its own, then all of them visible in one step.
+"""A shard's images on their way to disk: each is durable by itself, then all become visible in one step.
 
     .imagemill/spool/00003/000002-5f3a9c1e/images/000030000.png   000002-5f3a9c1e names the attempt
     .imagemill/spool/00003/000002-5f3a9c1e/metadata/IMAGE_ID.json this file's rename makes it done on disk
 
-The commit is the layout's (`jobs.output`): one step that the system refuses when the shard is there. An
-attempt writes only into a folder that it made itself, so a late or frozen one can spoil nothing. Metadata
+The layout commits (`jobs.output`): one step that the system refuses when the shard is there. An attempt
+writes only into a folder that it made itself, so a late or paused one can damage nothing. Metadata
 files are named by image_id so that a later attempt, even of another job, finds what it can adopt by listing
 names.
 """
@@ -40,7 +40,7 @@ _PICTURE = re.compile("[0-9]{9,}[.][a-z]+")
 
 @dataclass(frozen=True, slots=True)
 class _Saved:
-    """One image in the spool, as its metadata file says it."""
+    """One image in the spool, by its metadata file."""
 
     image_id: str
     file_name: str
@@ -56,7 +56,7 @@ class Committed:
     image_ids: Sequence[str]
     """In the shard's order."""
     flagged: Sequence[str]
-    """Those of them that are doubted."""
+    """Those of them that are doubtful."""
     failures: Sequence[Failure]
 
 
@@ -75,7 +75,7 @@ class ShardStore:
 
     Order of use: `adopt`, then `save` from any number of threads, then, when all have returned, `commit`.
 
-    Every method raises LeaseLost when another attempt committed the shard and took the spool away. OSErrors
+    Every method raises LeaseLost when another attempt committed the shard and removed the spool. OSErrors
     pass as the system gives them and leave no half file: after ENOSPC or EDQUOT the same call may be made
     again once there is space.
     """
@@ -108,7 +108,7 @@ class ShardStore:
             try:
                 self._images.mkdir(parents=True)
             except FileExistsError:
-                # Attempts never share a folder, whoever named them.
+                # Attempts never share a folder, even under the same name.
                 self.folder = self.folder.with_name(f"{attempt}-{secrets.token_hex(4)}")
                 self._images.mkdir(parents=True)
             self._metadata.mkdir()
@@ -126,7 +126,7 @@ class ShardStore:
 
         Looked for in the shard's other spool folders and in those of shards below `adopt_below`. An image is
         taken when its image_id is that of a position here and its file has the SHA-256 that its metadata
-        says; whatever else lies there is left aside.
+        says. Everything else there is ignored.
         """
         wanted = {entry.request.image_id: position for position, entry in enumerate(self._entries)}
         for source in self._earlier_attempts():
@@ -154,12 +154,12 @@ class ShardStore:
         self._record(position, saved)
 
     def flagged(self) -> set[int]:
-        """The positions of images that are done but doubted."""
+        """The positions of images that are done but doubtful."""
         with self._lock:
             return {position for position, saved in self._saved.items() if saved.flagged is not None}
 
     def commit(self, failures: Sequence[Failure]) -> bool:
-        """Make the shard appear in the output, whole, and take its spool away.
+        """Make the shard appear in the output, whole, and remove its spool.
 
         False when it is there already: then another attempt committed it and nothing here was used (see
         `committed_shard`). A failure of an image that is done is left out. Raises ValueError when a position
@@ -200,7 +200,7 @@ class ShardStore:
         for shard_folder in (own, *below):
             for attempt in sorted(_listing(shard_folder)):
                 source = shard_folder / attempt
-                # What a link leads to is not this output's: nobody checked where that is.
+                # A link's target does not belong to this output, and was not checked.
                 links = (shard_folder, source, source / "images", source / "metadata")
                 if source != self.folder and not any(folder.is_symlink() for folder in links):
                     yield source
@@ -220,7 +220,7 @@ class ShardStore:
                 return
             except OSError:
                 write_atomically(own, file.read_bytes())  # a file system without hard links
-            # Only now, on what is ours: the earlier attempt may be alive and writing.
+            # Checked only now, on our own file: the earlier attempt may still be writing.
             if hashlib.sha256(own.read_bytes()).hexdigest() != saved.sha256:
                 own.unlink()
                 return
@@ -250,7 +250,7 @@ class ShardStore:
         return image_key(self._shard, position) + SUFFIXES[self._entries[position].request.image_format]
 
     def _remove_strays(self) -> None:
-        """What a save left behind that never got as far as its metadata file."""
+        """Remove the pictures of saves that ended before their metadata file was written."""
         expected = {saved.file_name for saved in self._saved.values()}
         for file in self._images.iterdir():
             if file.name not in expected:
@@ -265,13 +265,13 @@ class ShardStore:
         try:
             yield
         except OSError as error:
-            # Of a spool that is being taken away, the folder of images may still be there.
+            # While a spool is being removed, the folder of images may still be there.
             gone = not self._images.exists() or self._output.committed(self._shard)
             if error.errno not in {errno.ENOENT, errno.ESTALE} or not gone:
                 raise
             raise LeaseLost(
-                f"shard {self._shard} of {self._output.path}: another attempt committed it and took "
-                f"{self.folder} away; its images are in the output"
+                f"shard {self._shard} of {self._output.path}: another attempt committed it and "
+                f"removed {self.folder}; its images are in the output"
             ) from None
 
 

@@ -19,7 +19,7 @@ from producer.doctor.quarantine import Repair, set_aside
 
 Rendered = Callable[..., Output]
 
-REMEDY = "restore it from a copy, or submit the manifest again: that renders what is lacking anew"
+REMEDY = "restore it from a copy, or submit the manifest again, which renders what is lacking"
 
 
 def lose(output: Output, *shards: int) -> None:

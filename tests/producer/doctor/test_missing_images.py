@@ -173,7 +173,7 @@ def asked(rendered: Rendered, tmp_path: Path) -> Asked:
 def not_told(*changes: str) -> list[str]:
     return [
         ".imagemill/jobs/foxes-2.json: what is missing cannot be told: since foxes-2 was submitted, "
-        f"{', '.join(changes)}; `imagemill submit FILE` renders the difference (`imagemill plan FILE` tells "
+        f"{', '.join(changes)}; `imagemill submit FILE` renders the difference (`imagemill plan FILE` shows "
         "it)"
     ]
 

@@ -238,5 +238,5 @@ def test_it_outlives_an_outage_and_even_a_defect_and_says_each_once(
     wait_until(ledger.workers, "it goes on after five rounds")
     assert heartbeat.state(held) == "held"
     assert ledger.status(job_id).shards_leased == 1
-    assert caplog.text.count("Redis does not answer; trying on") == 1
+    assert caplog.text.count("Redis does not answer; trying again") == 1
     assert caplog.text.count("ZeroDivisionError: a defect") == 1
