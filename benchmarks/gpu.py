@@ -60,6 +60,7 @@ from jobs.errors import ImagemillError
 from jobs.request import ImageRequest
 from worker.diffusion.build_scheduler import build_scheduler
 from worker.diffusion.diffusion_renderer import DiffusionRenderer
+from worker.diffusion.sampling_settings import Sampling
 from worker.diffusion.shapes_random import build as build_toy
 from worker.encode import encode
 from worker.engine.renderer import Bucket, OutOfMemory, Pipeline
@@ -273,18 +274,8 @@ def filled_denoiser(model: ImageDiffusionModel, size: int, slots: int, scheduler
     denoiser = model.denoiser(size, size, slots)
     [embeds] = model.get_text_embeds("")
     for seed, scheduler in zip(range(slots), itertools.cycle(schedulers), strict=False):
-        image = model.latent_image(
-            None,
-            embeds,
-            None,
-            guidance_scale=1.0,
-            num_inference_steps=50,
-            scheduler=scheduler,
-            seed=seed,
-            height=size,
-            width=size,
-        )
-        denoiser.enter(image)
+        sampling = Sampling(size, size, 50, guidance_scale=1.0, scheduler=scheduler, seed=seed)
+        denoiser.enter(model.latent_image(None, embeds, None, sampling))
     return denoiser
 
 

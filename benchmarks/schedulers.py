@@ -31,6 +31,7 @@ from jobs.schedulers import SCHEDULERS
 from worker.diffusion.build_scheduler import build_scheduler
 from worker.diffusion.pipelines import load_model
 from worker.diffusion.sampling import sample
+from worker.diffusion.sampling_settings import Sampling
 from worker.engine.admission_queue import line_of
 from worker.image_diffusion_model import ImageDiffusionModel
 
@@ -53,12 +54,7 @@ def mixed(model: ImageDiffusionModel, samplers: int) -> dict[Case, np.ndarray]:
             (name, guidance, steps),
             prompt,
             negative if guidance > 1 else None,
-            guidance_scale=guidance,
-            num_inference_steps=steps,
-            scheduler=name,
-            seed=seed,
-            height=SIZE,
-            width=SIZE,
+            Sampling(SIZE, SIZE, steps, guidance_scale=guidance, scheduler=name, seed=seed),
         )
         for seed, (name, guidance, steps) in enumerate(cases(samplers))
     ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import logging
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -17,18 +16,17 @@ from tqdm import tqdm
 from jobs.errors import LatentsError, ModelError, RenderError
 from jobs.schedulers import find_scheduler
 from worker.diffusion.build_scheduler import build_scheduler, correct_scheduler
+from worker.diffusion.compiled_schedulers import CompiledSchedulers
 from worker.diffusion.denoiser import Denoiser, LatentImage
 from worker.diffusion.precision import Precision, resolve_device, resolve_precision
 from worker.diffusion.sampling import sample
-from worker.diffusion.scheduler_table import SchedulerTable, compile_scheduler
+from worker.diffusion.sampling_settings import Sampling
+from worker.diffusion.scheduler_table import SchedulerTable
 from worker.diffusion.text_embeds import TextEmbeds
 from worker.engine.admission_queue import line_of
 
-log = logging.getLogger(__name__)
-
 Latents = torch.Tensor | np.ndarray
 
-_KEPT_TABLES = 256
 _MOST_SLOTS = 32
 """Slots of a forward when a call names none: what more images bring is little, what they hold is memory."""
 _DECODED_TOGETHER = 4
@@ -83,9 +81,7 @@ class ImageDiffusionModel:
         self._memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.unet.to(memory_format=self._memory_format)
         self._forward = compile_by_shape(self.unet) if compiled else self.unet
-        # Not compile_scheduler's cache alone: to ask that, a scheduler has to be built, for up to a
-        # millisecond, and every image asks twice.
-        self._tables: dict[tuple[str, int], SchedulerTable | str] = {}
+        self._compiled = CompiledSchedulers(self._scheduler)
         self._convert(self.precision)
 
     def get_text_embeds(
@@ -143,13 +139,8 @@ class ImageDiffusionModel:
                 index,
                 prompt[index],
                 negative[index] if scales[index] > 1.0 else None,
-                guidance_scale=scales[index],
-                num_inference_steps=num_inference_steps,
-                scheduler=names[index],
-                seed=seeds[index],
-                height=height,
-                width=width,
-                latents=starts[index],
+                Sampling(height, width, num_inference_steps, scales[index], names[index], seeds[index]),
+                starts[index],
             )
             for index in range(count)
         ]
@@ -190,13 +181,7 @@ class ImageDiffusionModel:
         key: Any,
         prompt_embeds: torch.Tensor,
         negative_embeds: torch.Tensor | None,
-        *,
-        guidance_scale: float,
-        num_inference_steps: int,
-        scheduler: str,
-        seed: int,
-        height: int,
-        width: int,
+        sampling: Sampling,
         latents: Latents | None = None,
     ) -> LatentImage:
         """One image as the denoiser takes it: its noise drawn, its scheduler compiled.
@@ -204,46 +189,25 @@ class ImageDiffusionModel:
         prompt_embeds, negative_embeds: [L,D]; no negative_embeds: unguided. latents: [C,h,w], or None for the
         seed's own. Raises as `get_img_latents`.
         """
-        if num_inference_steps < 1:
-            raise RenderError(f"num_inference_steps = {num_inference_steps}: must be at least 1")
-        table = self.scheduler_table(scheduler, num_inference_steps)
+        steps, height, width = sampling.num_inference_steps, sampling.height, sampling.width
+        if steps < 1:
+            raise RenderError(f"num_inference_steps = {steps}: must be at least 1")
+        table = self.scheduler_table(sampling.scheduler, steps)
         stepper = None
         if table.coefficients is None:
-            stepper = self._scheduler(scheduler)
-            stepper.set_timesteps(num_inference_steps, device=self.device)
-        generator = torch.Generator().manual_seed(seed)
+            stepper = self._scheduler(sampling.scheduler)
+            stepper.set_timesteps(steps, device=self.device)
+        generator = torch.Generator().manual_seed(sampling.seed)
         [own] = self._latents_of(None if latents is None else [latents], 1, height, width)
         start = torch.randn(self._latents_shape(height, width), generator=generator) if own is None else own
         return LatentImage(
-            key, start, prompt_embeds, negative_embeds, guidance_scale, table, stepper, generator
+            key, start, prompt_embeds, negative_embeds, sampling.guidance_scale, table, stepper, generator
         )
 
     def scheduler_table(self, scheduler: str, num_inference_steps: int) -> SchedulerTable:
-        """The sampler of this name on the model's noise schedule, compiled for so many steps.
-
-        Raises RenderError when diffusers' scheduler cannot take that number. Warns, once, of one that has no
-        coefficients and steps by itself.
-        """
-        key = find_scheduler(scheduler).name, num_inference_steps
-        if key not in self._tables:
-            if len(self._tables) == _KEPT_TABLES:
-                del self._tables[next(iter(self._tables))]
-            self._tables[key] = self._table_or_reason(*key)
-        found = self._tables[key]
-        if isinstance(found, str):
-            raise RenderError(found)
-        return found
-
-    def _table_or_reason(self, name: str, num_inference_steps: int) -> SchedulerTable | str:
-        """The table, or why there is none."""
-        try:
-            table = compile_scheduler(self._scheduler(name), num_inference_steps)
-        except Exception as error:  # whatever a scheduler happens to raise, ValueError or IndexError
-            return f"num_inference_steps = {num_inference_steps}: {name} cannot run so many: {error}"
-        if table.coefficients is None:
-            told = "%s at %d steps has no table (%s): it steps by itself, image by image"
-            log.warning(told, name, num_inference_steps, table.reason)
-        return table
+        """The sampler of this name on the model's noise schedule, compiled for so many steps; see
+        `CompiledSchedulers.table`."""
+        return self._compiled.table(scheduler, num_inference_steps)
 
     @torch.no_grad()
     def decode_img_latents(self, img_latents: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import contextlib
 import copy
 import logging
 from collections.abc import Callable, Iterator
@@ -17,7 +16,6 @@ from PIL import Image
 
 from jobs.errors import LatentsError, ManifestError, ModelError, RenderError, SettingsError
 from jobs.schedulers import SCHEDULERS
-from worker import image_diffusion_model
 from worker.diffusion.build_scheduler import build_scheduler
 from worker.diffusion.precision import resolve_device
 from worker.diffusion.shapes_random import build
@@ -164,7 +162,7 @@ def test_every_sampler_in_one_mixed_call_equals_diffusers_pipeline_with_it_alone
         [scale for _sampler, scale in images],
         seeds=range(len(images)),
         scheduler=[sampler.name for sampler, _scale in images],
-        slots=16,
+        batch_size=16,
     )
     differences: dict[str, float] = {}
     for seed, (sampler, scale) in enumerate(images):
@@ -228,33 +226,15 @@ def test_a_scheduler_without_a_table_is_warned_of_once_and_says_why(
         for steps in (2, 2, 3):
             model.prompt_to_img(["a cat", "a dog"], 16, 16, steps, scheduler="DDIM", progress=False)
         model.prompt_to_img("a cat", 16, 16, 2, scheduler="LMS", progress=False)
-    told = [record.getMessage() for record in caplog.records if record.name == "worker.image_diffusion_model"]
+    told = [
+        record.getMessage()
+        for record in caplog.records
+        if record.name == "worker.diffusion.compiled_schedulers"
+    ]
     assert told == [
         f"DDIM at {steps} steps has no table (thresholding): it steps by itself, image by image"
         for steps in (2, 3)
     ]
-
-
-def test_what_a_scheduler_cannot_run_is_found_out_once(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = model_of(pipe)
-    asked: list[int] = []
-    compile_scheduler = image_diffusion_model.compile_scheduler
-
-    def counted(scheduler: Any, steps: int) -> Any:
-        asked.append(steps)
-        return compile_scheduler(scheduler, steps)
-
-    monkeypatch.setattr(image_diffusion_model, "compile_scheduler", counted)
-    for _ in range(2):
-        with pytest.raises(RenderError, match="1500: DDIM cannot run so many"):
-            model.scheduler_table("ddim", 1500)
-        assert model.scheduler_table("DDIM", 3).forwards == 3
-    assert asked == [1500, 3]
-    monkeypatch.setattr(image_diffusion_model, "_KEPT_TABLES", 2)
-    for steps in (4, 3, 1500):  # the oldest is forgotten
-        with contextlib.suppress(RenderError):
-            model.scheduler_table("DDIM", steps)
-    assert asked == [1500, 3, 4, 1500]
 
 
 def test_each_shape_is_compiled_to_a_graph_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,7 +261,7 @@ def unet_slots(model: ImageDiffusionModel, act: Callable[[], object]) -> list[in
 
 
 @pytest.mark.parametrize(
-    ("count", "scales", "rows", "expected"),
+    ("count", "scales", "slots", "expected"),
     [
         (1, 1.0, None, [1, 1]),
         (1, 7.5, None, [2, 2]),
@@ -300,7 +280,8 @@ def test_a_call_has_the_slots_that_its_images_need(
     slots: int | None,
     expected: list[int],
 ) -> None:
-    settings: dict[str, Any] = {"guidance_scale": scales, "rows": slots, "seeds": 1, "scheduler": "DDIM"}
+    settings: dict[str, Any] = {"guidance_scale": scales, "seeds": 1, "scheduler": "DDIM"}
+    settings["batch_size"] = slots
     prompts = ["a cat"] * count
     assert unet_slots(model, lambda: model.prompt_to_img(prompts, 16, 16, 2, progress=False, **settings)) == (
         expected
@@ -310,7 +291,7 @@ def test_a_call_has_the_slots_that_its_images_need(
 def test_long_schedules_enter_first_so_that_no_slot_stands_empty_for_them(model: ImageDiffusionModel) -> None:
     """Heun takes three forwards for two steps: in the order given, two slots would need five."""
     names = ["DDIM", "DDIM", "Heun", "Heun", "DDIM"]
-    settings: dict[str, Any] = {"guidance_scale": 1.0, "rows": 2, "seeds": 1, "scheduler": names}
+    settings: dict[str, Any] = {"guidance_scale": 1.0, "batch_size": 2, "seeds": 1, "scheduler": names}
     assert unet_slots(
         model, lambda: model.prompt_to_img(["a cat"] * 5, 16, 16, 2, progress=False, **settings)
     ) == ([2] * 6 + [2])
@@ -318,7 +299,7 @@ def test_long_schedules_enter_first_so_that_no_slot_stands_empty_for_them(model:
 
 def test_each_prompt_has_its_own_settings_and_keeps_its_place(model: ImageDiffusionModel) -> None:
     """In as many slots, it is the same to the bit alone as among others."""
-    settings: dict[str, Any] = {"height": 16, "width": 16, "num_inference_steps": 3, "rows": 4}
+    settings: dict[str, Any] = {"height": 16, "width": 16, "num_inference_steps": 3, "batch_size": 4}
     seeds, names, scales = [5, 6, 7, 8], ["LMS", "DDIM", "k_euler_a", "Heun"], [7.5, 3.0, 1.0, 2.0]
     start = torch.randn(4, 4, 4, generator=torch.Generator().manual_seed(9))
     starts = [None, start, None, start.numpy()]
@@ -403,12 +384,12 @@ def test_defaults_are_those_of_the_class_everyone_knows(
 
     def stub(self: Any, embeds: torch.Tensor, *values: Any, **named: Any) -> torch.Tensor:
         seen["values"], seen["scheduler"] = values, named["scheduler"]
-        seen["rows"] = named["rows"]
+        seen["batch_size"] = named["batch_size"]
         return torch.zeros(1, 4, 2, 2)
 
     monkeypatch.setattr(ImageDiffusionModel, "get_img_latents", stub)
     model.prompt_to_img("a cat", progress=False)
-    assert seen == {"values": (512, 512, 50, 7.5, None), "scheduler": "LMS", "rows": None}
+    assert seen == {"values": (512, 512, 50, 7.5, None), "scheduler": "LMS", "batch_size": None}
 
 
 @pytest.mark.parametrize(

@@ -22,12 +22,14 @@ from jobs.output.metadata import imagemill_version
 from jobs.request import ImageRequest
 from worker.diffusion.denoiser import Denoiser, LatentImage
 from worker.diffusion.sampling import sample
+from worker.diffusion.sampling_settings import Sampling
 from worker.engine.renderer import (
     Asked,
     AskedT,
     BrokenDevice,
     Bucket,
     OutOfMemory,
+    Painted,
     Picture,
     Source,
     Stopped,
@@ -35,8 +37,6 @@ from worker.engine.renderer import (
 )
 from worker.engine.slot_count import fewest_cheap_slots
 from worker.image_diffusion_model import ImageDiffusionModel, to_pixels
-
-Outcome = tuple[AskedT, Picture | ImagemillError]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,18 +106,18 @@ class DiffusionRenderer:
 
     def render(
         self, bucket: Bucket, source: Source[AskedT], stop: Callable[[], bool]
-    ) -> Iterator[list[Outcome[AskedT]]]:
+    ) -> Iterator[list[Painted[AskedT]]]:
         """Paint until the source gives no more; see `Renderer.render`."""
         with _device_errors():
             yield from self._render(bucket, source, stop)
 
     def _render(
         self, bucket: Bucket, source: Source[AskedT], stop: Callable[[], bool]
-    ) -> Iterator[list[Outcome[AskedT]]]:
+    ) -> Iterator[list[Painted[AskedT]]]:
         exact = bucket.mode == "exact"
         denoiser = self._model.denoiser(bucket.height, bucket.width, bucket.slots, padded=exact)
         together = max(1, bucket.slots // 4)
-        outcomes: list[Outcome[AskedT]] = []
+        painted: list[Painted[AskedT]] = []
         undecoded: list[tuple[LatentImage, torch.Tensor]] = []
         copying: list[_Decoded] = []
         stopped = False
@@ -127,7 +127,7 @@ class DiffusionRenderer:
             while asked := source.take(free_slots - sum(image.slots for image in entering)):
                 images, failed = self._prepare(asked, source, bucket.slots)
                 entering += images
-                outcomes.extend(failed)
+                painted.extend(failed)
             return entering
 
         for finished in sample(denoiser, take):
@@ -139,13 +139,13 @@ class DiffusionRenderer:
             if stopped:  # what is finished is still handed over
                 break
             while copying and copying[0].here():
-                outcomes += copying.pop(0).pictures()  # type: ignore[arg-type]
-            ready = outcomes.copy()
-            outcomes.clear()
+                painted += copying.pop(0).pictures()  # type: ignore[arg-type]
+            ready = painted.copy()
+            painted.clear()
             yield ready
         for decoded in copying:
-            outcomes += decoded.pictures()  # type: ignore[arg-type]
-        yield outcomes
+            painted += decoded.pictures()  # type: ignore[arg-type]
+        yield painted
         if stopped:
             raise Stopped
 
@@ -162,16 +162,16 @@ class DiffusionRenderer:
                     return self._decode([(image, latents)], 1).pictures()[0][1]
                 if stop():
                     raise Stopped
-        raise AssertionError("sampling ends with a picture")
+        raise RuntimeError("sampling ended without a picture")
 
     def _prepare(
         self, asked: Sequence[AskedT], source: Source[AskedT], slots: int
-    ) -> tuple[list[LatentImage], list[Outcome[AskedT]]]:
+    ) -> tuple[list[LatentImage], list[Painted[AskedT]]]:
         """The images as the denoiser takes them; of those that cannot be, the error."""
         upcoming = [order.request for order in source.upcoming(slots)]
         embeds = self._embeds([order.request for order in asked], upcoming, slots)
         images: list[LatentImage] = []
-        failed: list[Outcome[AskedT]] = []
+        failed: list[Painted[AskedT]] = []
         for order in asked:
             try:
                 images.append(self._latent_image(order, embeds))
@@ -188,18 +188,9 @@ class DiffusionRenderer:
 
     def _latent_image(self, asked: Asked, embeds: dict[str, torch.Tensor]) -> LatentImage:
         request = asked.request
-        return self._model.latent_image(
-            asked,
-            embeds[request.prompt],
-            embeds[request.negative_prompt] if request.guided else None,
-            guidance_scale=request.guidance_scale,
-            num_inference_steps=request.num_inference_steps,
-            scheduler=request.scheduler,
-            seed=request.seed,
-            height=request.height,
-            width=request.width,
-            latents=asked.init_latents,
-        )
+        negative = embeds[request.negative_prompt] if request.guided else None
+        sampling = Sampling.of(request)
+        return self._model.latent_image(asked, embeds[request.prompt], negative, sampling, asked.init_latents)
 
     @torch.inference_mode()
     def _decode(self, finished: Sequence[tuple[LatentImage, torch.Tensor]], batch: int) -> _Decoded:
@@ -225,19 +216,8 @@ class DiffusionRenderer:
         denoiser = self._model.denoiser(height, width, slots)
         embeds = self._model.get_text_embeds([""], batch=1)[0]
         for seed in range(slots):
-            denoiser.enter(
-                self._model.latent_image(
-                    None,
-                    embeds,
-                    None,
-                    guidance_scale=1.0,
-                    num_inference_steps=50,
-                    scheduler="DDIM",
-                    seed=seed,
-                    height=height,
-                    width=width,
-                )
-            )
+            sampling = Sampling(height, width, 50, guidance_scale=1.0, scheduler="DDIM", seed=seed)
+            denoiser.enter(self._model.latent_image(None, embeds, None, sampling))
         return denoiser
 
     def _seconds_of_forward(self, denoiser: Denoiser) -> float:

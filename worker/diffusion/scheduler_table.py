@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import json
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -29,8 +26,6 @@ CHECK_TOLERANCE = 1e-4
 """Largest difference from the scheduler's own step, which rounds to float32, as a part of the largest state.
 1.2e-5 is the most that was seen (two steps of DPM2 a, which divide what 14.6 has rounded by a sigma of 0.03)
 and 1e-6 is common; a step's main coefficient that is wrong by a hundredth gives 4e-4 and more."""
-
-_CACHED = 256
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,32 +62,9 @@ class SchedulerTable:
 def compile_scheduler(scheduler: Any, num_inference_steps: int) -> SchedulerTable:
     """The table of a diffusers scheduler, which is left as it is.
 
-    Tables are kept by class, configuration, noise schedule and steps, so asking again costs nothing; threads
-    may ask at the same time. What step() raises (it would raise in diffusers' pipeline, too) is raised here.
+    Takes a tenth of a second or so: `CompiledSchedulers` keeps tables. What step() raises (it would raise in
+    diffusers' pipeline, too) is raised here.
     """
-    # diffusers' own to_json_string() writes into the configuration.
-    settings = {name: value for name, value in scheduler.config.items() if not name.startswith("_")}
-    noise_schedule = getattr(scheduler, "alphas_cumprod", None)
-    key = (
-        type(scheduler),
-        json.dumps(settings, sort_keys=True, default=np.ndarray.tolist),
-        None if noise_schedule is None else noise_schedule.cpu().numpy().tobytes(),
-        num_inference_steps,
-    )
-    with _lock:
-        if key not in _tables:
-            _tables[key] = _compile(scheduler, num_inference_steps)
-            if len(_tables) > _CACHED:
-                _tables.popitem(last=False)
-        _tables.move_to_end(key)
-        return _tables[key]
-
-
-_tables: OrderedDict[tuple[Any, ...], SchedulerTable] = OrderedDict()
-_lock = threading.Lock()
-
-
-def _compile(scheduler: Any, num_inference_steps: int) -> SchedulerTable:
     table, states, drawn = _run_on_basis(scheduler, num_inference_steps)
     for setting in ("thresholding", "clip_sample"):
         if scheduler.config.get(setting):

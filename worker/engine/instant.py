@@ -10,10 +10,9 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from jobs.errors import ImagemillError
 from jobs.output.metadata import imagemill_version
 from jobs.request import ImageRequest
-from worker.engine.renderer import AskedT, Bucket, Picture, Source, Stopped
+from worker.engine.renderer import AskedT, Bucket, Painted, Picture, Source, Stopped
 
 _SLOTS = 16
 _BLOCKS = 8
@@ -43,7 +42,7 @@ class InstantRenderer:
 
     def render(
         self, bucket: Bucket, source: Source[AskedT], stop: Callable[[], bool]
-    ) -> Iterator[list[tuple[AskedT, Picture | ImagemillError]]]:
+    ) -> Iterator[list[Painted[AskedT]]]:
         """The pictures of one micro-batch after another; the latents are not looked at."""
         while asked := source.take(bucket.slots):
             self._wait(stop)

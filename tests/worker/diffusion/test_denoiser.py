@@ -12,6 +12,7 @@ from diffusers import DDIMScheduler
 from worker.diffusion.denoiser import Denoiser, LatentImage
 from worker.diffusion.pipelines import load_model
 from worker.diffusion.sampling import sample
+from worker.diffusion.sampling_settings import Sampling
 from worker.image_diffusion_model import ImageDiffusionModel
 
 SIZE = 16
@@ -44,9 +45,8 @@ def image_of(model: ImageDiffusionModel, seed: int, **changes: object) -> Latent
     settings = {**SETTINGS[seed % len(SETTINGS)], **changes}
     guided = settings["guidance_scale"] > 1.0  # type: ignore[operator]
     negative, prompt = model.get_text_embeds(["blurry", f"a star {seed}"], batch=2)
-    return model.latent_image(
-        seed, prompt, negative if guided else None, seed=seed, height=SIZE, width=SIZE, **settings
-    )  # type: ignore[arg-type]
+    sampling = Sampling(SIZE, SIZE, seed=seed, **settings)  # type: ignore[arg-type]
+    return model.latent_image(seed, prompt, negative if guided else None, sampling)
 
 
 def slots_of(model: ImageDiffusionModel, slots: int = SLOTS, *, padded: bool = True) -> Denoiser:

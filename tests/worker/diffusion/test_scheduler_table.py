@@ -219,15 +219,7 @@ def test_the_scheduler_given_is_left_as_it_was(name: str) -> None:
     assert pickle.dumps(vars(scheduler)) == before
 
 
-def test_an_equal_scheduler_gets_the_table_that_was_made() -> None:
-    table = compile_scheduler(scheduler_of("DPM++ 2M"), 10)
-    assert compile_scheduler(scheduler_of("DPM++ 2M"), 10) is table
-    assert compile_scheduler(scheduler_of("DPM++ 2M"), 11) is not table
-    assert compile_scheduler(scheduler_of("DPM++ 2M Karras"), 10) is not table
-    assert compile_scheduler(scheduler_of("DPM++ 2M", "v_prediction"), 10) is not table
-
-
-def test_a_noise_schedule_that_was_changed_by_hand_gets_a_table_of_its_own() -> None:
+def test_a_noise_schedule_that_was_changed_by_hand_has_another_table() -> None:
     scheduler = scheduler_of("DDIM")
     table = compile_scheduler(scheduler, 10)
     scheduler.alphas_cumprod = scheduler.alphas_cumprod**2
@@ -237,21 +229,10 @@ def test_a_noise_schedule_that_was_changed_by_hand_gets_a_table_of_its_own() -> 
     assert not np.allclose(changed.coefficients, table.coefficients)
 
 
-def test_threads_that_ask_together_get_one_table() -> None:
-    found: list[SchedulerTable] = []
-    start = threading.Barrier(4)
-
-    def ask() -> None:
-        start.wait()
-        found.append(compile_scheduler(scheduler_of("DEIS"), 17))
-
-    threads = [threading.Thread(target=ask) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(found) == 4
-    assert all(table is found[0] for table in found)
+def test_a_table_without_coefficients_has_nothing_to_be_checked() -> None:
+    scheduler = DDIMScheduler(**BETAS, thresholding=True)
+    with pytest.raises(ValueError, match="no coefficients: thresholding"):
+        difference_from_scheduler(compile_scheduler(scheduler, 3), scheduler, 3)
 
 
 drawn_meanwhile: list[torch.Tensor] = []
