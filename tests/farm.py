@@ -21,6 +21,7 @@ from producer.job_queue import JobQueue
 from producer.requests.prepared import prepare
 from producer.submit.submit import submit_manifest
 from tests.waiting import LONGEST, wait_until
+from tests.warm_python import COMMAND, warm_imagemill
 
 BIN = Path(sys.executable).parent
 LEASE = 3.0
@@ -129,14 +130,8 @@ class Farm:
         self, environment: Mapping[str, str], *arguments: str | Path
     ) -> subprocess.CompletedProcess[str]:
         """Runs `imagemill ARGUMENTS` to its end in an environment of the caller's."""
-        return subprocess.run(
-            [BIN / "imagemill", *arguments],
-            env=environment,
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            timeout=2 * LONGEST,
-            check=False,
+        return warm_imagemill().run(
+            COMMAND, *arguments, cwd=self.folder, env=environment, timeout=2 * LONGEST
         )
 
     def records(self) -> list[dict[str, object]]:

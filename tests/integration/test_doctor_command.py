@@ -11,6 +11,7 @@ import pytest
 
 from jobs.output.output import Output
 from tests.waiting import LONGEST
+from tests.warm_python import COMMAND, warm_imagemill
 
 BIN = Path(sys.executable).parent
 
@@ -32,10 +33,9 @@ class Mill:
         """`imagemill ARGUMENTS`, to its end."""
         settings = {"MIN_FREE_DISK": "0", "RUNTIME_DIR": str(self.folder / "runtime"), "TORCH_THREADS": "1"}
         given = {f"IMAGEMILL_{name}": value for name, value in settings.items()}
-        return subprocess.run(
-            [BIN / "imagemill", *arguments], env={**os.environ, **given}, cwd=self.folder, text=True,
-            capture_output=True, timeout=2 * LONGEST, check=False,
-        )  # fmt: skip
+        environment = {**os.environ, **given}
+        warm = warm_imagemill()
+        return warm.run(COMMAND, *arguments, cwd=self.folder, env=environment, timeout=2 * LONGEST)
 
     def run(self) -> int:
         return self.call("run", self.manifest, "--gpus", "none").returncode

@@ -14,6 +14,7 @@ import pytest
 
 from jobs.output.output import Output
 from tests.waiting import LONGEST
+from tests.warm_python import COMMAND, warm_imagemill
 
 BIN = Path(sys.executable).parent
 TEXTS = [
@@ -54,16 +55,9 @@ class Mill:
 
     def call(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
         """`imagemill ARGUMENTS`, to its end."""
-        command, environment = self.command(*arguments)
-        return subprocess.run(
-            command,
-            env=environment,
-            cwd=self.folder,
-            text=True,
-            capture_output=True,
-            timeout=2 * LONGEST,
-            check=False,
-        )
+        _, environment = self.command(*arguments)
+        warm = warm_imagemill()
+        return warm.run(COMMAND, *arguments, cwd=self.folder, env=environment, timeout=2 * LONGEST)
 
     def export(self, target: str, *options: str | Path, source: str = "out") -> dict[str, object]:
         """What `imagemill export SOURCE TARGET OPTIONS` says of itself."""
@@ -243,14 +237,14 @@ def test_a_broken_picture_stops_every_form_and_leaves_nothing(tmp_path: Path, mi
 
 
 def many(folder: Path, one: Path) -> None:
-    """An output of 20,000 images, all with the file `one`, so that to export it takes a while."""
+    """An output of 4,000 images, all with the file `one`, so that to export it takes a while."""
     row = json.loads((one.parent / "metadata.jsonl").read_text().splitlines()[0])
     for shard in range(20):
         here = folder / f"{shard:05d}"
         here.mkdir(parents=True)
         rows = []
-        for place in range(1000):
-            name, image_id = f"{shard:05d}{place:04d}.png", f"{shard * 1000 + place:016x}"
+        for place in range(200):
+            name, image_id = f"{shard:05d}{place:04d}.png", f"{shard * 200 + place:016x}"
             os.link(one, here / name)
             rows.append(json.dumps({**row, "file_name": name, "image_id": image_id}) + "\n")
         (here / "metadata.jsonl").write_text("".join(rows))
@@ -265,16 +259,26 @@ def large(mill: Mill, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def begun(mill: Mill, source: Path, target: Path, to: str) -> subprocess.Popen[str]:
-    """An export that has begun to write."""
+    """An export that has begun to write, and stands still."""
     command, environment = mill.command("export", source, target, "--to", to)
     before = {*target.parent.iterdir()}
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + LONGEST
     while not any(entry for entry in target.parent.iterdir() if entry not in before and any(entry.iterdir())):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.002)
+    process.send_signal(signal.SIGSTOP)
+    assert not target.exists(), "it was over before it could be stopped"
     return process
+
+
+def end(process: subprocess.Popen[str], number: signal.Signals) -> str:
+    """Sends a signal to what stands still, and lets it go on to its end; returns what it said."""
+    process.send_signal(number)
+    process.send_signal(signal.SIGCONT)
+    _, told = process.communicate(timeout=LONGEST)
+    return told
 
 
 @pytest.mark.parametrize(
@@ -291,8 +295,7 @@ def test_a_stop_leaves_nothing_and_says_so(
 ) -> None:
     before = sorted(tmp_path.iterdir())
     with begun(mill, large, tmp_path / "new", to) as process:
-        process.send_signal(number)
-        _, told = process.communicate(timeout=LONGEST)
+        told = end(process, number)
     assert process.returncode == 130
     assert told == f"error: {tmp_path / 'new'}: stopped before the end; nothing was left there\n"
     assert sorted(tmp_path.iterdir()) == before
@@ -305,8 +308,7 @@ def test_a_stop_while_a_parquet_is_read_leaves_nothing_and_says_so(
     assert made.returncode == 0, made.stderr
     before = sorted(tmp_path.iterdir())
     with begun(mill, tmp_path / "large.parquet", tmp_path / "new", "files") as process:
-        process.send_signal(signal.SIGINT)
-        _, told = process.communicate(timeout=LONGEST)
+        told = end(process, signal.SIGINT)
     assert process.returncode == 130
     assert told == f"error: {tmp_path / 'new'}: stopped before the end; nothing was left there\n"
     assert sorted(tmp_path.iterdir()) == before
@@ -330,8 +332,7 @@ def test_what_a_killed_export_left_goes_with_the_next_but_not_what_one_is_writin
         other = mill.call("export", mill.output.path, target, "--to", to)
         assert other.returncode == 0, other.stderr
         assert mine.exists()
-        process.terminate()
-        process.communicate(timeout=LONGEST)
+        end(process, signal.SIGTERM)
     assert [*tmp_path.glob(".new*")] == [stranger]
     assert target.exists()
 

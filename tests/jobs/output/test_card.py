@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,8 @@ from jobs.output.card import MARK, Contents, contents, dataset_card, is_ours
 from jobs.output.output import Output
 from jobs.output.stored_shard import LayoutName
 from jobs.request import Entry, ImageRequest
+from tests.waiting import LONGEST
+from tests.warm_python import WarmPython
 from worker.engine.renderer import RenderedBy
 from worker.shard.store import ShardStore
 
@@ -55,17 +55,24 @@ def write_card(output: Output, **told: Any) -> str:
     return card
 
 
-def run_code(output: Output, card: str, cache: Path) -> list[str]:
-    """What each block of Python in the card prints, run where the card lies, without a network."""
-    offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": str(cache)}
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> WarmPython:
+    """A Python with `datasets`, without a network."""
+    home = str(tmp_path_factory.mktemp("hf"))
+    return WarmPython("datasets", HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", HF_HOME=home)
+
+
+def run_code(output: Output, card: str, reader: WarmPython) -> list[str]:
+    """What each block of Python in the card prints, run where the card lies."""
+    own_cache = (
+        f"import datasets\ndatasets.config.HF_DATASETS_CACHE = {str(output.path.with_name('cache'))!r}\n"
+    )
     blocks = re.findall(r"^```python\n(.*?)^```$", card, re.DOTALL | re.MULTILINE)
-    return [
-        subprocess.run(
-            [sys.executable, "-c", code], cwd=output.path, env={**os.environ, **offline},
-            stdout=subprocess.PIPE, text=True, check=True, timeout=120,
-        ).stdout
-        for code in blocks
-    ]  # fmt: skip
+    ended = [
+        reader.run(own_cache + code, cwd=output.path, env=os.environ, timeout=LONGEST) for code in blocks
+    ]
+    assert [one.returncode for one in ended] == [0] * len(blocks), [one.stderr for one in ended]
+    return [one.stdout for one in ended]
 
 
 @pytest.fixture
@@ -82,28 +89,28 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Output], 
     return records
 
 
-def test_the_cards_code_runs_as_it_stands_and_finds_the_pictures(output: Output, tmp_path: Path) -> None:
+def test_the_cards_code_runs_as_it_stands_and_finds_the_pictures(output: Output, reader: WarmPython) -> None:
     put(output, 0, [line(text, seed) for seed, text in enumerate(TEXTS)])
-    (told,) = run_code(output, write_card(output), tmp_path / "hf")
+    (told,) = run_code(output, write_card(output), reader)
     assert told.startswith("7 <PIL.")
     assert "size=16x16" in told
     assert told.endswith(" a red fox\n")
 
 
 @pytest.mark.parametrize("image_format", ["png", "jpeg", "webp"])
-def test_the_cards_code_runs_on_tars_too(output: Output, tmp_path: Path, image_format: str) -> None:
+def test_the_cards_code_runs_on_tars_too(output: Output, reader: WarmPython, image_format: str) -> None:
     lines = [line(text, seed, image_format=image_format) for seed, text in enumerate(TEXTS)]
     put(output, 0, lines, "webdataset")
-    (told,) = run_code(output, write_card(output), tmp_path / "hf")
+    (told,) = run_code(output, write_card(output), reader)
     assert "size=16x16" in told
     assert "a red fox" in told
     assert "'seed': 0" in told
 
 
-def test_the_card_of_an_output_of_both_layouts_loads_each(output: Output, tmp_path: Path) -> None:
+def test_the_card_of_an_output_of_both_layouts_loads_each(output: Output, reader: WarmPython) -> None:
     put(output, 0, [line("in a folder", 1)])
     put(output, 1, [line("in a tar", 2)], "webdataset")
-    folder, tar = run_code(output, write_card(output), tmp_path / "hf")
+    folder, tar = run_code(output, write_card(output), reader)
     assert folder.startswith("1 <PIL.")
     assert folder.endswith(" in a folder\n")
     assert "in a tar" in tar
