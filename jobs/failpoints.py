@@ -35,9 +35,14 @@ def _pass(name: Failpoint, path: Path | None) -> None:
 _hook: list[Hook] = [_pass]
 
 
-def arm(hook: Hook) -> None:
-    """Calls `hook` at every failpoint of this process from now on; its exceptions are raised there."""
-    _hook[:] = [hook]
+def arm(hook: Hook) -> Hook:
+    """Calls `hook` at every failpoint of this process from now on; its exceptions are raised there.
+
+    Returns the hook before it.
+    """
+    before = _hook[0]
+    _hook[0] = hook
+    return before
 
 
 def failpoint(name: Failpoint, path: Path | None = None) -> None:

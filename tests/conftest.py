@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs.failpoints import Hook, arm
 from jobs.ledger.job import JobSpec, JobStatus
 from jobs.ledger.ledger import Ledger
 from producer.embedded_redis import EmbeddedRedis
@@ -131,6 +132,15 @@ def job_status() -> Callable[..., JobStatus]:
 def _wait_until() -> WaitUntil:
     """`tests.waiting.wait_until`."""
     return wait_until
+
+
+@pytest.fixture
+def arm_failpoints() -> Iterator[Callable[[Hook], None]]:
+    """Arms the failpoints of this process until the test ends."""
+    before: list[Hook] = []
+    yield lambda hook: before.append(arm(hook))
+    if before:
+        arm(before[0])
 
 
 @pytest.fixture(autouse=True)

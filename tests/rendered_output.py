@@ -13,7 +13,7 @@ from jobs.output.metadata import Failure
 from jobs.output.output import Output
 from producer.manifest.manifest import Manifest
 from tests.expanded import expand
-from worker.engine.instant import _draw
+from tests.stand_ins import drawn
 from worker.engine.renderer import RenderedBy
 from worker.shard.store import ShardStore
 
@@ -50,7 +50,7 @@ def rendered(tmp_path: Path) -> Callable[..., Output]:
                         )
                     )  # fmt: skip
                 else:
-                    store.save(position, _draw(entry.request).pixels, RENDERED_BY)
+                    store.save(position, drawn(entry.request), RENDERED_BY)
             assert store.commit(failures)
         report = {"job_id": "foxes-1", "output": {"images": images, "shards": (images + 3) // 4}}
         (output.path / "job.json").write_text(json.dumps(report | {"manifest": manifest.to_json()}))

@@ -116,10 +116,15 @@ def test_a_toy_runs_from_a_plain_checkout_with_five_packages_and_ends_in_json(tm
     assert list(folder.rglob("*.png")) == []
 
 
-def test_without_cuda_it_refuses_what_would_take_hours(tmp_path: Path) -> None:
-    ran = run(folder=tmp_path, hidden=set())
-    assert ran.returncode == 2
-    assert "say --toy for a tiny model, or --device cpu" in ran.stderr
+def test_without_cuda_it_refuses_what_would_take_hours(
+    gpu: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", [str(GPU)])
+    with pytest.raises(SystemExit) as ended:
+        gpu.main()
+    assert ended.value.code == 2
+    assert "say --toy for a tiny model, or --device cpu" in capsys.readouterr().err
 
 
 def test_the_networks_are_those_of_stable_diffusion_1_4(gpu: ModuleType) -> None:

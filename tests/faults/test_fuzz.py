@@ -53,7 +53,7 @@ from producer.requests.prepared import Prepared, prepare
 from producer.submit.packed import Packed, pack
 from tests.faults import strategies as make
 from tests.faults.bounds import bounded
-from worker.engine.instant import _draw
+from tests.stand_ins import drawn
 from worker.engine.renderer import RenderedBy
 from worker.render import parse_request, reproduction_of
 from worker.shard.store import ShardStore
@@ -389,7 +389,7 @@ def render_all(packed: Packed, prepared: Prepared, failed: Callable[[int, int], 
                 told = {"reason": "black", "job_id": "cats-1", "command": "render it"}
                 failures.append(Failure(shard=number, position=position, entry=entry, **told))
             else:
-                store.save(position, _draw(entry.request).pixels, RENDERED_BY)
+                store.save(position, drawn(entry.request), RENDERED_BY)
         assert store.commit(failures)
         rendered += shard.entries
     return rendered
@@ -648,7 +648,7 @@ def test_only_the_very_picture_is_adopted(data: st.DataObject, tmp_path: Path) -
 
         first = store("1-a")
         for position, entry in enumerate(entries):
-            first.save(position, _draw(entry.request).pixels, RENDERED_BY)
+            first.save(position, drawn(entry.request), RENDERED_BY)
         for file in sorted(first.folder.glob("*/*")):
             if data.draw(st.booleans()):
                 whole = file.suffix == ".json"
@@ -659,7 +659,7 @@ def test_only_the_very_picture_is_adopted(data: st.DataObject, tmp_path: Path) -
         with bounded(output.path, unread=(outside,)):
             adopted = second.adopt()
             for position in set(range(len(entries))) - set(adopted):
-                second.save(position, _draw(entries[position].request).pixels, RENDERED_BY)
+                second.save(position, drawn(entries[position].request), RENDERED_BY)
             assert second.commit([])
         held = list(pictures(output, [0], lambda image_id: True))
         assert [one.row["image_id"] for one in held] == [entry.request.image_id for entry in entries]

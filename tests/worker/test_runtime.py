@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from jobs.errors import LedgerUnavailable, OutputError
+from jobs.failpoints import Hook
 from jobs.ledger import redis_keys
 from jobs.ledger.job import Claim, JobSpec, JobStatus
 from jobs.ledger.ledger import Ledger
@@ -271,7 +272,7 @@ def test_a_finishing_whose_lease_was_lost_while_it_slept_writes_no_report(
 
 
 def test_who_sleeps_before_its_reports_rename_writes_none_once_another_job_has_begun(
-    hire: Hire, monkeypatch: pytest.MonkeyPatch
+    hire: Hire, arm_failpoints: Callable[[Hook], None]
 ) -> None:
     worker = hire()
     job_id = worker.submit([1])
@@ -281,7 +282,7 @@ def test_who_sleeps_before_its_reports_rename_writes_none_once_another_job_has_b
         if name == "before rename" and path is not None and path.name == "job.json":
             Output(worker.folder / "cats").close_attempts()
 
-    monkeypatch.setattr("jobs.failpoints._hook", [asleep])
+    arm_failpoints(asleep)
     assert worker.serve() == {"job": job_id, "ended": "lost"}
     assert not (worker.folder / "cats" / "job.json").exists()
 

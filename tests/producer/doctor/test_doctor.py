@@ -26,7 +26,7 @@ from producer.manifest.manifest import Manifest
 from producer.requests.prepared import prepare
 from producer.submit.submit import submit_manifest
 from tests.expanded import expand
-from worker.engine.instant import _draw
+from tests.stand_ins import drawn
 from worker.engine.renderer import RenderedBy
 from worker.shard.store import ShardStore
 
@@ -49,7 +49,7 @@ def output(tmp_path: Path) -> Output:
     store = ShardStore(output, 0, "1-a", entries, job_id="foxes-1", column_names=(), adopt_below=0)
     rendered_by = RenderedBy(precision="fp32", rows=16, device="cpu", versions={})
     for position, entry in enumerate(entries):
-        store.save(position, _draw(entry.request).pixels, rendered_by)
+        store.save(position, drawn(entry.request), rendered_by)
     assert store.commit([])
     (output.path / "job.json").write_text('{"job_id": "foxes-1", "output": {"images": 3, "shards": 1}}')
     return output
@@ -226,7 +226,7 @@ class Desk:
                     told = {"reason": "black", "job_id": claim.job_id, "command": ""}
                     failures.append(Failure(shard=number, position=position, entry=entry, **told))
                     continue
-                store.save(position, _draw(entry.request).pixels, RENDERED_BY)
+                store.save(position, drawn(entry.request), RENDERED_BY)
                 done.append(index)
             assert store.commit(failures)
             left = {*shard.indices} - {*done}

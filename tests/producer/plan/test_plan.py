@@ -21,7 +21,7 @@ from producer.plan.plan import MOST_ORPHANS, Plan, plan_submission
 from producer.plan.report import listing, report, to_json
 from producer.requests.prepared import prepare
 from tests.expanded import expand
-from worker.engine.instant import _draw
+from tests.stand_ins import drawn
 from worker.engine.renderer import RenderedBy
 from worker.shard.store import ShardStore
 
@@ -55,7 +55,7 @@ class Desk:
                 layout=layout,
             )  # fmt: skip
             for position, entry in enumerate(here):
-                store.save(position, _draw(entry.request).pixels, RENDERED_BY)
+                store.save(position, drawn(entry.request), RENDERED_BY)
             assert store.commit([])
 
     def plan(self, redis_url: str | None = None, **narrowing: int) -> Plan:

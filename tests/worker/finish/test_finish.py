@@ -313,7 +313,7 @@ def test_what_killed_writers_left_is_taken_away_and_nothing_else(output):
     assert [name for name in left + others if (output.path / name).exists()] == others
 
 
-def test_who_slept_before_its_rename_puts_no_old_report_over_a_newer_jobs(output, monkeypatch):
+def test_who_slept_before_its_rename_puts_no_old_report_over_a_newer_jobs(output, arm_failpoints):
     put(output, 0, [a_line(1)])
     newer = Output(output.path)
 
@@ -324,7 +324,7 @@ def test_who_slept_before_its_rename_puts_no_old_report_over_a_newer_jobs(output
             finish_output(newer, a_report(job_id="foxes-2", images=1, done=1), attempt="000002-b")
 
     slept = []
-    monkeypatch.setattr("jobs.failpoints._hook", [asleep])
+    arm_failpoints(asleep)
     with pytest.raises(LeaseLost, match="another job has begun there"):
         finish_output(output, a_report(images=1, done=1), attempt="000001-a")
     assert json.loads((output.path / "job.json").read_text())["job_id"] == "foxes-2"
@@ -352,7 +352,7 @@ def test_who_slept_before_it_takes_the_spool_away_takes_nothing_of_a_newer_job_a
 
 
 @pytest.mark.parametrize("name", ["failures.jsonl", "preview.jpg", "README.md"])
-def test_who_slept_changes_nothing_that_describes_a_newer_job(output, monkeypatch, name):
+def test_who_slept_changes_nothing_that_describes_a_newer_job(output, arm_failpoints, name):
     put(output, 0, [a_line(1), a_line(2)], failed=[1])
     finish_output(output, a_report(images=2, done=1, failed=1))
     (output.path / name).write_bytes(b"newer")
@@ -364,7 +364,7 @@ def test_who_slept_changes_nothing_that_describes_a_newer_job(output, monkeypatc
         if at == "before rename" and path.name == name:
             output.close_attempts()
 
-    monkeypatch.setattr("jobs.failpoints._hook", [asleep])
+    arm_failpoints(asleep)
     with pytest.raises(LeaseLost, match="another job has begun there"):
         finish_output(output, a_report(images=2, done=1, failed=1))
     assert (output.path / name).read_bytes() == before

@@ -1,0 +1,13 @@
+"""What stands in tests for something larger."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from jobs.request import ImageRequest
+from worker.engine.instant import InstantRenderer
+
+
+def drawn(request: ImageRequest) -> np.ndarray:
+    """The pixels that the model `instant` gives a request: height x width x 3, uint8."""
+    return InstantRenderer(0.0).render_alone(request, None, lambda: False).pixels
