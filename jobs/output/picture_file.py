@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 import xml.etree.ElementTree as ET
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -67,12 +68,17 @@ def read_picture(data: bytes) -> PictureFile:
 def _parts(data: bytes) -> Iterator[tuple[str, bytes, bytes]]:
     """The format, kind and content of each chunk or segment, up to the pixels where the format allows it.
 
-    Raises struct.error where a header should be and is not.
+    Raises struct.error where a header should be and is not, or a PNG's checksum is wrong.
     """
     if data.startswith(_PNG):
         at, kind = len(_PNG), b""
         while kind != b"IDAT":
             length, kind = struct.unpack_from(">I4s", data, at)
+            # A request with a damaged byte would pass for another picture's.
+            if struct.unpack_from(">I", data, at + 8 + length)[0] != zlib.crc32(
+                data[at + 4 : at + 8 + length]
+            ):
+                raise struct.error(f"chunk at byte {at}: wrong checksum")
             yield "png", kind, data[at + 8 : at + 8 + length]
             at += 12 + length
     elif data.startswith(b"\xff\xd8"):
