@@ -3,7 +3,7 @@
     python benchmarks/long_run.py [--model shapes] [--toy | --full]
 
 One real worker renders one job after another: files and tars, PNG and JPEG, pictures of two sizes, four
-samplers, with columns and without; by the model `instant` every fiftieth fails. Each second the Celery
+samplers, with columns and without; by the model `instant` every fiftieth JPEG fails. Each second the Celery
 process is asked for its memory (RSS, and USS: what it alone holds), descriptors and threads, Redis for its
 used_memory and keys. The first fifth of the images is the warm-up. Each job leaves Redis seconds after it
 has finished; at the end no key of a job may be there, and no key without a TTL but those that `redis_keys`
@@ -49,6 +49,8 @@ KINDS: tuple[dict[str, Any], ...] = (
 )
 SCHEDULERS = ("DDIM", "Euler", "DPM++ 2M", "Euler a")
 FAILS_EACH = 50
+TOO_LONG = "\U0001f98a" * 9000
+"""Twice this has no room in a JPEG file, so such an image fails."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +73,16 @@ def look(here: Farm, process: psutil.Process, images: int) -> Sample:
     return Sample(images, memory.rss, memory.uss, process.num_fds(), process.num_threads(), used, keys)
 
 
-def prompts(model: str, number: int, images: int, columns: bool) -> list[dict[str, object]]:
+def prompts(failing: bool, number: int, images: int, columns: bool) -> list[dict[str, object]]:
     """A job's prompts, a quarter of them of another size; none occurs in another job."""
     colours, shapes = ("red", "green", "blue", "yellow"), ("circle", "star", "square", "heart")
     lines: list[dict[str, object]] = []
     for n in range(images):
-        fails = model == "instant" and n % FAILS_EACH == 0
+        fails = failing and n % FAILS_EACH == 0
         text = f"a {colours[n % 4]} {shapes[n // 4 % 4]}, number {n} of job {number}"
-        line: dict[str, object] = {"prompt": f"!raise {text}" if fails else text}
+        line: dict[str, object] = {"prompt": text}
+        if fails:
+            line |= {"prompt": f"{text} {TOO_LONG}", "negative_prompt": TOO_LONG}
         if n % 4 == 0:
             line |= {"height": 96}
         if columns:
@@ -95,7 +99,8 @@ def render(here: Farm, options: argparse.Namespace) -> list[Sample]:
         task = bar.add_task("images", total=size * options.jobs)
         for number in range(options.jobs):
             kind = dict(KINDS[number % len(KINDS)])
-            lines = prompts(options.model, number, size, kind.pop("columns", False))
+            failing = options.model == "instant" and kind["image_format"] == "jpeg"
+            lines = prompts(failing, number, size, kind.pop("columns", False))
             settings = {
                 "height": 64,
                 "width": 64,
@@ -110,7 +115,7 @@ def render(here: Farm, options: argparse.Namespace) -> list[Sample]:
                 samples.append(look(here, process, before + status.done + status.failed))
                 bar.update(task, completed=samples[-1].images)
                 time.sleep(1)
-            failed = sum(str(line["prompt"]).startswith("!raise") for line in lines)
+            failed = sum("negative_prompt" in line for line in lines)
             here.check_exact(job_id, size - failed, failed)
             before += size
     return samples

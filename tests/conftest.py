@@ -15,6 +15,7 @@ from jobs.ledger.ledger import Ledger
 from producer.embedded_redis import EmbeddedRedis
 from tests.lent_redis import LentRedis
 from tests.rendered_output import rendered
+from tests.trouble import TROUBLED
 from tests.waiting import WaitUntil, wait_until
 
 __all__ = ["rendered"]
@@ -50,6 +51,13 @@ def redis_server(_lent_redis: LentRedis) -> EmbeddedRedis:
     A machine without a Redis fails the test.
     """
     return _lent_redis.lend()
+
+
+@pytest.fixture
+def troubled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gives the workers that the test starts a model that has trouble with some prompts (`tests.trouble`)."""
+    for name, value in TROUBLED.items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture

@@ -35,6 +35,7 @@ def failures(farm: Farm) -> list[dict[str, object]]:
     return [json.loads(line) for line in (farm.output / "failures.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.usefixtures("troubled")
 @pytest.mark.parametrize(
     "seconds", [pytest.param(0.2, id="in the rows for a while"), pytest.param(0.0, id="dies at once")]
 )
@@ -51,6 +52,7 @@ def test_an_image_that_kills_every_worker_fails_alone_and_the_job_ends(farm: Far
     assert {row["text"] for row in farm.records()} == {str(prompt) for prompt in prompts if prompt != "!die"}
 
 
+@pytest.mark.usefixtures("troubled")
 def test_two_that_kill_in_one_shard_are_both_found(farm: Farm) -> None:
     start_workers(farm, "w1", "w2", "w3", "w4", seconds=0.1)
     job_id = farm.submit(["!die a", *[f"picture {n}" for n in range(6)], "!die b"])

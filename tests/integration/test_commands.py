@@ -46,6 +46,7 @@ def stored_prompts(farm, job_id: str) -> list[str]:
     return [found[index] for index in sorted(found)]
 
 
+@pytest.mark.usefixtures("troubled")
 def test_submit_and_status_speak_json(farm, finished: Finish) -> None:
     manifest = farm.manifest(["one", "two", {"prompt": "three", "seeds": [1, 1]}, "!raise"])
     told = farm.command("submit", manifest, "--json")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from jobs.output.output import Output
+from tests.trouble import TROUBLED
 from tests.waiting import LONGEST
 from tests.warm_python import COMMAND, warm_imagemill
 
@@ -33,7 +34,7 @@ class Mill:
         """`imagemill ARGUMENTS`, to its end."""
         settings = {"MIN_FREE_DISK": "0", "RUNTIME_DIR": str(self.folder / "runtime"), "TORCH_THREADS": "1"}
         given = {f"IMAGEMILL_{name}": value for name, value in settings.items()}
-        environment = {**os.environ, **given}
+        environment = {**os.environ, **given, **TROUBLED}
         warm = warm_imagemill()
         return warm.run(COMMAND, *arguments, cwd=self.folder, env=environment, timeout=2 * LONGEST)
 

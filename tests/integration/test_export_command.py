@@ -13,6 +13,7 @@ import pyarrow.parquet
 import pytest
 
 from jobs.output.output import Output
+from tests.trouble import TROUBLED
 from tests.waiting import LONGEST
 from tests.warm_python import COMMAND, warm_imagemill
 
@@ -51,7 +52,7 @@ class Mill:
         """`imagemill ARGUMENTS` and its environment."""
         settings = {"MIN_FREE_DISK": "0", "RUNTIME_DIR": str(self.folder / "runtime"), "TORCH_THREADS": "1"}
         given = {f"IMAGEMILL_{name}": value for name, value in settings.items()}
-        return [BIN / "imagemill", *arguments], {**os.environ, **given}
+        return [BIN / "imagemill", *arguments], {**os.environ, **given, **TROUBLED}
 
     def call(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
         """`imagemill ARGUMENTS`, to its end."""

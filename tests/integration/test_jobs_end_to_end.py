@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 
 import psutil
+import pytest
 
 from jobs.ledger.job import JobStatus
 from tests.waiting import WaitUntil
@@ -57,6 +58,7 @@ def test_submitting_again_renders_only_what_is_new_also_after_redis_was_wiped(
     assert (finished(fourth).total, len(farm.records())) == (0, 5)
 
 
+@pytest.mark.usefixtures("troubled")
 def test_one_bad_prompt_never_stops_a_job_and_is_told_with_its_reason(
     farm, finished: Callable[..., JobStatus]
 ) -> None:
@@ -73,6 +75,7 @@ def test_one_bad_prompt_never_stops_a_job_and_is_told_with_its_reason(
     assert farm.command("watch", job_id).returncode == 1
 
 
+@pytest.mark.usefixtures("troubled")
 def test_retry_sends_the_failures_back_as_a_new_run(farm, finished: Callable[..., JobStatus]) -> None:
     farm.start_worker()
     job_id = farm.submit(["good", "!raise"])
@@ -85,6 +88,7 @@ def test_retry_sends_the_failures_back_as_a_new_run(farm, finished: Callable[...
     assert len(farm.records()) == 1
 
 
+@pytest.mark.usefixtures("troubled")
 def test_max_failures_stops_a_job(farm, finished: Callable[..., JobStatus]) -> None:
     farm.start_worker()
     job_id = farm.submit([f"!raise {n}" for n in range(64)], max_failures=3, shard_size=2)

@@ -88,6 +88,7 @@ def test_a_job_lost_half_way_goes_on_under_its_id_and_renders_nothing_twice(
     assert not spool.exists()
 
 
+@pytest.mark.usefixtures("troubled")
 def test_failures_and_doubts_are_put_back_and_retried(
     farm: Any, finished: Finish, wait_until: WaitUntil
 ) -> None:

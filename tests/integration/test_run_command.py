@@ -192,6 +192,7 @@ def test_another_terminal_finds_a_live_run(mill: Run, wait_until: WaitUntil) -> 
     assert "imagemill run FILE" in again.stderr
 
 
+@pytest.mark.usefixtures("troubled")
 def test_run_tells_failures_by_its_exit_status_and_its_last_line(mill: Run) -> None:
     told = mill.call("run", mill.manifest(["a fox", "!raise", "a hen"]), "--gpus", "none")
     assert (told.returncode, told.stderr) == (1, "")

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pyarrow.parquet as pq
+import pytest
 
 from jobs.ledger.job import JobStatus
 from jobs.output.output import Output
@@ -24,6 +25,7 @@ def statuses(output: Output) -> list[tuple[str, str]]:
     return [(line["caption"], line["status"]) for file in files for line in pq.read_table(file).to_pylist()]
 
 
+@pytest.mark.usefixtures("troubled")
 def test_failures_of_a_job_of_tars_are_listed_and_retried_into_new_ones(
     farm: Any, finished: Finished
 ) -> None:

@@ -14,6 +14,7 @@ from jobs.errors import ImagemillError, LatentsError, OutputError, RenderError
 from jobs.latents import write_input
 from jobs.request import ImageRequest
 from jobs.settings import Settings
+from tests.trouble import Troubled
 from worker.cli import command
 from worker.encode import SUFFIXES, encode, read_request
 from worker.engine.instant import InstantRenderer
@@ -171,7 +172,9 @@ def test_latents_are_looked_up_by_their_hash(tmp_path: Path) -> None:
         render(again, None, tmp_path / "elsewhere", Settings())
 
 
-def test_a_picture_that_is_none_is_an_error() -> None:
+def test_a_picture_that_is_none_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    load = worker.render.load_renderer
+    monkeypatch.setattr(worker.render, "load_renderer", lambda *given: Troubled(load(*given)))
     request = ImageRequest(prompt="!nan", seed=0, model="instant", revision="instant-1", height=64, width=64)
     with pytest.raises(RenderError, match="non-finite"):
         render(reproduction_as_asked(request, 8), None, None, Settings())

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import signal
 import time
 from collections.abc import Callable, Iterator
 
@@ -20,12 +18,7 @@ _NAP = 0.02
 
 
 class InstantRenderer:
-    """Draws colour blocks that follow from the image_id, after `seconds` a micro-batch.
-
-    Prompts that begin with "!raise" raise RuntimeError, with "!black" give one flat colour, with "!nan" give
-    a picture that is not finite, alone as among others, with "!die" kill the process: a test's way to a bad
-    image.
-    """
+    """Draws colour blocks that follow from the image_id, after `seconds` a micro-batch."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -51,7 +44,7 @@ class InstantRenderer:
     def render_alone(
         self, request: ImageRequest, init_latents: np.ndarray | None, stop: Callable[[], bool]
     ) -> Picture:
-        """The same picture as among others, and the same misfortune."""
+        """The same picture as among others."""
         self._wait(stop)
         return _draw(request)
 
@@ -67,15 +60,8 @@ class InstantRenderer:
 
 
 def _draw(request: ImageRequest) -> Picture:
-    if request.prompt.startswith("!die"):
-        os.kill(os.getpid(), signal.SIGKILL)
-    if request.prompt.startswith("!raise"):
-        raise RuntimeError(f"the stand-in model was asked to fail: {request.prompt!r}")
-    shape = (request.height, request.width, 3)
-    if request.prompt.startswith("!black"):
-        return Picture(np.zeros(shape, np.uint8), finite=True)
     digest = hashlib.shake_128(request.image_id.encode()).digest(_BLOCKS * _BLOCKS * 3)
     blocks = np.frombuffer(digest, np.uint8).reshape(_BLOCKS, _BLOCKS, 3)
     # Sizes are multiples of 8, so 8 x 8 blocks fill a picture evenly.
     pixels = blocks.repeat(request.height // _BLOCKS, 0).repeat(request.width // _BLOCKS, 1)
-    return Picture(pixels, finite=not request.prompt.startswith("!nan"))
+    return Picture(pixels, finite=True)

@@ -43,10 +43,11 @@ def model() -> Iterator[ImageDiffusionModel]:
 def image_of(model: ImageDiffusionModel, seed: int, **changes: object) -> LatentImage:
     """The image of a seed: guidance, steps and scheduler follow from it, the initial latents are noise."""
     settings = {**SETTINGS[seed % len(SETTINGS)], **changes}
+    latents = settings.pop("latents", None)
     guided = settings["guidance_scale"] > 1.0  # type: ignore[operator]
     negative, prompt = model.get_text_embeds(["blurry", f"a star {seed}"], batch=2)
     sampling = Sampling(SIZE, SIZE, seed=seed, **settings)  # type: ignore[arg-type]
-    return model.latent_image(seed, prompt, negative if guided else None, sampling)
+    return model.latent_image(seed, prompt, negative if guided else None, sampling, latents)  # type: ignore[arg-type]
 
 
 def slots_of(model: ImageDiffusionModel, slots: int = SLOTS, *, padded: bool = True) -> Denoiser:
