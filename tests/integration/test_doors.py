@@ -295,7 +295,7 @@ def tls_door(folder: Path, inside: int) -> Iterator[int]:
     thread = threading.Thread(target=asyncio.run, args=(stand_open(),))
     thread.start()
     try:
-        yield port.result(10)
+        yield port.result(LONGEST)
     finally:
         closed.set()
         thread.join()

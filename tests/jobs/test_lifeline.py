@@ -14,6 +14,7 @@ import pytest
 
 from jobs.errors import SettingsError
 from jobs.lifeline import LIFELINE_FD, end_with_parent, start_tied, start_tied_program, watch
+from tests.waiting import LONGEST
 
 ROOT = Path(__file__).parents[2]
 WaitUntil = Callable[..., None]
@@ -57,7 +58,7 @@ class Parent:
         self.process.wait()
 
     def wait_for_the_end_of(self, family: list[psutil.Process]) -> None:
-        self._wait_until(lambda: not [p for p in family if _runs(p)], f"the end of {family}", seconds=10)
+        self._wait_until(lambda: not [p for p in family if _runs(p)], f"the end of {family}")
 
 
 def _runs(process: psutil.Process) -> bool:
@@ -147,8 +148,8 @@ def test_a_terminals_ctrl_c_does_not_reach_tied_children() -> None:
 
 
 def test_the_shell_hands_on_sigterm_and_the_programs_exit_status(wait_until: WaitUntil) -> None:
-    assert start_tied_program(["sh", "-c", "exit 7"]).wait(10) == 7
-    assert start_tied_program(["sh", "-c", "kill -KILL $$"]).wait(10) == 128 + signal.SIGKILL
+    assert start_tied_program(["sh", "-c", "exit 7"]).wait(LONGEST) == 7
+    assert start_tied_program(["sh", "-c", "kill -KILL $$"]).wait(LONGEST) == 128 + signal.SIGKILL
 
     orderly = start_tied_program(
         ["sh", "-c", "trap 'exit 5' TERM; echo ready; while :; do sleep 0.05; done"], stdout=subprocess.PIPE
@@ -158,12 +159,12 @@ def test_the_shell_hands_on_sigterm_and_the_programs_exit_status(wait_until: Wai
         assert lines.readline() == b"ready\n"
     group = psutil.Process(orderly.pid).children(recursive=True)
     orderly.terminate()
-    assert orderly.wait(10) == 5
+    assert orderly.wait(LONGEST) == 5
     wait_until(lambda: not [p for p in group if _runs(p)], "the watcher's end")
 
 
 def test_leftovers_stay_while_the_parent_lives(tmp_path: Path) -> None:
-    start_tied_program(["true"], leftovers=tmp_path).wait(10)
+    start_tied_program(["true"], leftovers=tmp_path).wait(LONGEST)
     assert tmp_path.is_dir()
 
 
@@ -178,7 +179,7 @@ def test_a_program_inherits_no_lifeline_but_its_shells(monkeypatch: pytest.Monke
         stdout=subprocess.PIPE,
     )
     # 0, 1, 2, and the descriptor that lists them.
-    assert shell.communicate(timeout=10)[0] == b"None ['0', '1', '2', '3']\n"
+    assert shell.communicate(timeout=LONGEST)[0] == b"None ['0', '1', '2', '3']\n"
 
 
 def test_what_is_no_pipe_is_refused_as_a_lifeline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

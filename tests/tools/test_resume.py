@@ -66,7 +66,7 @@ def test_a_training_killed_and_then_short_of_room_for_a_checkpoint_ends_in_the_s
     run = {"folder": stopped, "steps": 12}
     process = multiprocessing.get_context("forkserver").Process(target=train, kwargs=run)
     process.start()
-    wait_until(checkpoint.exists, "its first checkpoint", seconds=60)
+    wait_until(checkpoint.exists, "its first checkpoint")
     process.kill()
     process.join()
     assert process.exitcode == -signal.SIGKILL, "it was to be killed, and had ended"

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from producer.embedded_redis import EmbeddedRedis
+from tests.waiting import LONGEST
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,7 +30,7 @@ class Consumer:
     event_dispatcher = None
 signals.worker_ready.send(sender=Consumer())
 ledger = Ledger(sys.argv[1])
-deadline = time.monotonic() + 10
+deadline = time.monotonic() + 120
 while "gpu0@test" not in ledger.workers() and time.monotonic() < deadline:
     time.sleep(0.02)
 assert list(ledger.workers()) == ["gpu0@test"], ledger.workers()
@@ -53,7 +54,7 @@ print("all is well")
         },
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=LONGEST,
         check=False,
     )
     assert ended.stdout == "all is well\n", ended.stderr
@@ -70,7 +71,7 @@ def test_a_redis_that_strangers_could_use_is_refused_by_whatever_loads_the_appli
         },
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=LONGEST,
         check=False,
     )
     assert loaded.returncode == 1

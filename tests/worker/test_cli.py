@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from jobs.settings import Settings
+from tests.waiting import LONGEST
 from worker.cli import command
 
 ROOT = Path(__file__).parents[2]
@@ -22,7 +23,7 @@ def _worker(*options: str, **variables: str) -> subprocess.CompletedProcess[str]
         env={**os.environ, "PYTHONPATH": str(ROOT), **variables},
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=LONGEST,
         check=False,
     )
 

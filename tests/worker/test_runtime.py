@@ -24,6 +24,7 @@ from jobs.output.output import Output
 from jobs.request import Entry, ImageRequest
 from jobs.settings import Settings
 from producer.embedded_redis import EmbeddedRedis
+from tests.waiting import LONGEST
 from worker.engine.instant import InstantRenderer
 from worker.engine.renderer import Pipeline
 from worker.finish import finish_run
@@ -183,7 +184,7 @@ def test_two_task_threads_render_two_shards_at_a_time(hire: Hire, wait_until: Wa
     wait_until(lambda: worker.status(job_id).shards_leased == 2, "both are claimed")
     wait_until(lambda: worker.runtime._facts()["busy"] == 2, "the heartbeat would say so")
     for thread in threads:
-        thread.join(10)
+        thread.join(LONGEST)
     status = worker.status(job_id)
     assert (status.done, status.state) == (8, "finishing")
     facts = worker.runtime._facts()
@@ -395,7 +396,7 @@ def test_stopped_while_the_disk_is_too_full_to_finish_it_gives_the_finishing_bac
     thread.start()
     wait_until(lambda: worker.runtime._facts()["notice"], "it waits for space")
     worker.runtime.stop()
-    thread.join(10)
+    thread.join(LONGEST)
     assert ends == [{"job": job_id, "ended": "released"}]
     status = worker.status(job_id)
     assert (status.state, status.shards_leased, status.refusals) == ("finishing", 0, {})
@@ -409,7 +410,7 @@ def test_sigterms_stop_keeps_what_is_finished_and_closes_everything(hire: Hire, 
     thread.start()
     wait_until(lambda: worker.status(job_id).done >= 4, "a micro-batch is done")
     worker.runtime.stop()
-    thread.join(3)
+    thread.join(LONGEST)
     assert not thread.is_alive()
     assert ends[0] is not None and ends[0]["ended"] == "released"
     worker.runtime.close()

@@ -30,6 +30,7 @@ from producer.submit.retry import retry_job
 from producer.submit.submit import Submitted, packed_for, store, submit_manifest
 from tests.expanded import expand
 from tests.reported import Reported
+from tests.waiting import LONGEST
 
 Place = Callable[..., Submitted]
 
@@ -614,7 +615,7 @@ def test_a_redis_that_is_full_in_the_middle_is_waited_for_and_said_once(
     assert (desk.ledger.status("cats-1").state, desk.ledger.status("cats-1").total) == ("open", 4)
     monkeypatch.setattr("producer.submit.submit.failpoint", lambda name: None)
     desk.client.config_set("maxmemory", 0)
-    thread.join(20)
+    thread.join(LONGEST)
     assert (ends[0].job_id, ends[0].images) == ("cats-1", 10)
     assert len(reported.lines) <= 2, "once for each thing that waits"
     assert desk.ledger.status("cats-1").state == "sealed"

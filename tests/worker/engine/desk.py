@@ -11,6 +11,7 @@ import numpy as np
 
 from jobs.errors import ImagemillError, RenderError
 from jobs.request import ImageRequest
+from tests.waiting import LONGEST
 from worker.engine.engine import Engine
 from worker.engine.renderer import (
     Bucket,
@@ -152,7 +153,7 @@ def slow_orders(gate: threading.Event, delivered: list[int], count: int) -> list
 
     def order(seed: int) -> Order:
         def deliver(_outcome: Outcome) -> None:
-            gate.wait(20)
+            gate.wait(LONGEST)
             delivered.append(seed)
 
         return replace(Desk().order(seed), deliver=deliver)

@@ -6,6 +6,7 @@ import threading
 import time
 from dataclasses import replace
 
+from tests.waiting import LONGEST
 from tests.worker.engine.desk import Desk, Painter, Start, Wait, slow_orders
 from worker.engine.engine import Engine
 
@@ -17,7 +18,7 @@ def test_withdrawn_orders_are_not_rendered_and_those_in_the_slots_are_delivered(
     painter = Painter(gate)
     orders = [desk.order(seed) for seed in range(10)]
     engine = start(painter, orders)
-    assert painter.entered.wait(10)
+    assert painter.entered.wait(LONGEST)
     engine.submit([desk.order(50)])
     assert engine.withdraw(orders) == 6
     assert engine.withdraw(orders) == 0
@@ -42,7 +43,7 @@ def test_slow_writers_hold_the_engine_at_twice_the_slots(start: Start, wait_unti
     finally:
         gate.set()  # or nobody could end the engine
     wait_until(lambda: len(delivered) == 40, "all are written")
-    engine.flush(timeout=10)
+    engine.flush(timeout=LONGEST)
     assert sorted(delivered) == list(range(40))
 
 
@@ -68,7 +69,7 @@ def test_stopped_in_a_forward_it_delivers_nothing_of_it_and_nothing_twice(
     painter.gate = threading.Event()
     painter.entered.clear()
     engine.submit([desk.order(seed) for seed in range(4, 12)])
-    assert painter.entered.wait(10)
+    assert painter.entered.wait(LONGEST)
     engine.close()
     assert len(painter.steps) == 2
     assert sorted(desk.deliveries) == [0, 1, 2, 3]
@@ -78,13 +79,13 @@ def test_what_is_in_the_slots_or_unwritten_is_in_flight(desk: Desk, start: Start
     gate, entered = threading.Event(), []
     painter, may_write = Painter(gate), threading.Event()
     order = desk.order(1)
-    slow = replace(order, deliver=lambda outcome: (may_write.wait(5), order.deliver(outcome)))
+    slow = replace(order, deliver=lambda outcome: (may_write.wait(LONGEST), order.deliver(outcome)))
     engine = Engine(lambda _pipeline: painter, on_taken=lambda: entered.append(engine.in_flight()))
     try:
         engine.submit([slow])
         assert engine.in_flight() == []
         engine.start()
-        assert painter.entered.wait(5)
+        assert painter.entered.wait(LONGEST)
         assert entered == [[slow]]
         gate.set()
         wait_until(lambda: engine.images == 1, "it is painted")
@@ -99,7 +100,7 @@ def test_what_is_in_the_slots_or_unwritten_is_in_flight(desk: Desk, start: Start
 def test_an_order_is_alone_only_when_all_before_it_is_written(desk: Desk, wait_until: Wait) -> None:
     may_write, began = threading.Event(), threading.Event()
     first = desk.order(1)
-    slow = replace(first, deliver=lambda outcome: (may_write.wait(5), first.deliver(outcome)))
+    slow = replace(first, deliver=lambda outcome: (may_write.wait(LONGEST), first.deliver(outcome)))
     engine = Engine(lambda _pipeline: Painter())
     try:
         engine.submit([slow])
@@ -120,7 +121,7 @@ def test_nothing_enters_the_slots_until_what_was_alone_there_is_written(desk: De
     painter, may_write = Painter(), threading.Event()
     alone = desk.order(1)
     slow = replace(
-        alone, deliver=lambda outcome: (may_write.wait(5), alone.deliver(outcome)), alone=lambda: None
+        alone, deliver=lambda outcome: (may_write.wait(LONGEST), alone.deliver(outcome)), alone=lambda: None
     )
     engine = Engine(lambda _pipeline: painter)
     try:

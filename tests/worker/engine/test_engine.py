@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from jobs.errors import LeaseLost, ModelError, SettingsError
+from tests.waiting import LONGEST
 from tests.worker.engine.desk import BUCKET, CATS, DOGS, Desk, Painter, Start, Wait
 from worker.engine import request_queue as orders_module
 from worker.engine.engine import Engine
@@ -50,7 +51,7 @@ def test_images_of_another_shard_enter_the_slots_of_the_first(start: Start, wait
     first, second, gate = Desk(), Desk(), threading.Event()
     painter = Painter(gate)
     engine = start(painter, [first.order(1, steps=2), first.order(2, steps=2)])
-    assert painter.entered.wait(10)
+    assert painter.entered.wait(LONGEST)
     engine.submit([second.order(3), second.order(4)])
     gate.set()
     wait_until(lambda: len(first.outcomes) + len(second.outcomes) == 4, "both shards are delivered")
@@ -102,7 +103,7 @@ def test_another_bucket_gets_its_turn_however_much_comes_for_the_first(
     gate = threading.Event()
     painter, dog = Painter(gate), Painter()
     engine = start(lambda pipeline: painter if pipeline == CATS else dog, [desk.order(0, steps=3)])
-    assert painter.entered.wait(10)
+    assert painter.entered.wait(LONGEST)
     engine.submit([desk.order(seed, steps=3) for seed in range(1, 9)])
     engine.submit([desk.order(9, bucket=replace(BUCKET, pipeline=DOGS))])
     gate.wait(0.4)  # the forward takes longer than the dog waits
@@ -116,14 +117,14 @@ def test_questions_are_answered_between_forwards(desk: Desk, start: Start, wait_
     gate, painter = threading.Event(), Painter()
     engine = start(painter)
     asked_idle = engine.ask(CATS, lambda renderer: (renderer.device, threading.current_thread().name))
-    assert asked_idle.result(10) == ("cpu", "engine")
+    assert asked_idle.result(LONGEST) == ("cpu", "engine")
     painter.gate = gate
     engine.submit([desk.order(1, steps=3)])
-    assert painter.entered.wait(10)
+    assert painter.entered.wait(LONGEST)
     asked_busy = engine.ask(CATS, lambda _renderer: len(painter.steps))
     assert not asked_busy.done()
     gate.set()
-    assert asked_busy.result(10) == 1
+    assert asked_busy.result(LONGEST) == 1
     wait_until(lambda: 1 in desk.outcomes, "the image is delivered")
 
 
@@ -137,10 +138,10 @@ def test_what_a_question_raises_reaches_whoever_asked(start: Start) -> None:
         raise KeyError("x")
 
     with pytest.raises(ModelError, match="cats does not fit this device: OutOfMemory: tried to allocate"):
-        engine.ask(CATS, no_room).result(10)
+        engine.ask(CATS, no_room).result(LONGEST)
     with pytest.raises(KeyError):
-        engine.ask(CATS, broken).result(10)
-    assert engine.ask(CATS, lambda renderer: renderer.precision).result(10) == "bf16"
+        engine.ask(CATS, broken).result(LONGEST)
+    assert engine.ask(CATS, lambda renderer: renderer.precision).result(LONGEST) == "bf16"
 
 
 @pytest.mark.parametrize(
@@ -167,7 +168,7 @@ def test_a_pipeline_that_cannot_be_loaded_refuses_orders_and_questions_and_other
     engine = start(load, [order(seed) for seed in range(9)])
     answer = engine.ask(CATS, lambda renderer: renderer.device)
     with pytest.raises(ModelError) as caught:
-        answer.result(10)
+        answer.result(LONGEST)
     assert str(caught.value) == told
     wait_until(lambda: len(desk.outcomes) == 9, "all are delivered")
     for seed in range(0, 9, 2):
@@ -247,8 +248,8 @@ def test_whoever_was_answered_may_order_before_another_model_is_loaded(
     dogs = replace(BUCKET, pipeline=DOGS)
     answer = engine.ask(CATS, lambda renderer: renderer.device)
     engine.submit([desk.order(1, bucket=dogs)])
-    assert answer.result(10) == "cpu"
-    assert engine.ask(CATS, lambda renderer: renderer.measure_slots(8, 8)).result(10) == 4
+    assert answer.result(LONGEST) == "cpu"
+    assert engine.ask(CATS, lambda renderer: renderer.measure_slots(8, 8)).result(LONGEST) == 4
     time.sleep(0.2)  # what a call to the ledger takes
     engine.submit([desk.order(2)])
     wait_until(lambda: len(desk.outcomes) == 2, "both are delivered")
@@ -260,7 +261,7 @@ def test_a_question_that_nobody_waits_for_loads_nothing(desk: Desk, start: Start
     gate = threading.Event()
     painter = Painter(gate)
     engine = start(lambda pipeline: loads.append(pipeline) or painter, [desk.order(1)])
-    assert painter.entered.wait(10)
+    assert painter.entered.wait(LONGEST)
     mine, others = engine.ask(CATS, lambda _r: 1), engine.ask(DOGS, lambda _r: 1)
     assert mine.cancel()
     assert others.cancel()
@@ -281,7 +282,7 @@ def test_out_of_memory_begins_nothing_anew_that_was_withdrawn(
     engine = start(painter)
     painter.gate = gate = threading.Event()
     engine.submit(orders)
-    assert painter.entered.wait(10)
+    assert painter.entered.wait(LONGEST)
     engine.withdraw(orders[:2])
     gate.set()
     wait_until(lambda: {2, 3} <= set(desk.outcomes), "the others are delivered")
@@ -294,7 +295,7 @@ def test_an_order_that_is_to_be_alone_gets_all_slots_once_they_are_empty(
     gate, told = threading.Event(), []
     painter = Painter(gate)
     engine = start(painter, [desk.order(seed, steps=seed) for seed in (1, 2, 3)])
-    assert painter.entered.wait(5)
+    assert painter.entered.wait(LONGEST)
     for seed in (7, 8):
         began = partial(lambda seed: told.append((seed, len(painter.steps), desk.deliveries.copy())), seed)
         engine.submit([replace(desk.order(seed), alone=began)])
@@ -324,7 +325,7 @@ def test_an_order_to_be_alone_can_be_withdrawn_and_refused(
     gate = threading.Event()
     painter = Painter(gate)
     engine = start(painter, [desk.order(1)])
-    assert painter.entered.wait(5)
+    assert painter.entered.wait(LONGEST)
     withdrawn = replace(desk.order(2), alone=lambda: None)
     engine.submit([withdrawn])
     assert engine.withdraw([withdrawn]) == 1
@@ -367,7 +368,7 @@ order = Order(Bucket(pipeline, 8, 8, slots=4), request, None, print)
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=LONGEST,
         check=False,
     )
 
@@ -382,7 +383,7 @@ class Broken:
 engine = Engine(lambda pipeline: Broken())
 engine.submit([order])
 engine.start()
-threading.Event().wait(20)
+threading.Event().wait(120.0)
 """)
     assert done.returncode == 70
     assert "the engine's thread died" in done.stderr
@@ -395,13 +396,13 @@ loading, closed = threading.Event(), threading.Event()
 
 def load(pipeline):
     loading.set()
-    closed.wait(20)
+    closed.wait(120.0)
     raise OSError("the mount went away")
 
 engine = Engine(load)
 engine.submit([order])
 engine.start()
-loading.wait(20)
+loading.wait(120.0)
 engine.close()
 closed.set()
 while engine.running:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from jobs.errors import RenderError
+from tests.waiting import LONGEST
 from tests.worker.engine.desk import Desk, Start, Wait
 from worker.diffusion.diffusion_renderer import DiffusionRenderer
 from worker.diffusion.pipelines import load_model
@@ -67,8 +68,8 @@ def undisturbed(model: ImageDiffusionModel, wait_until: Wait) -> Undisturbed:
             engine.submit(real_orders(desk, replace(REAL, slots=slots)))
             done = engine.ask(SHAPES, lambda _renderer: None)
             engine.start()
-            done.result(60)
-            wait_until(lambda desk=desk: len(desk.outcomes) == 10, "all are delivered", 60)
+            done.result(LONGEST)
+            wait_until(lambda desk=desk: len(desk.outcomes) == 10, "all are delivered")
             engine.close()
             known[slots] = pixels_of(desk, range(10))
         return known[slots]
@@ -89,7 +90,7 @@ def test_memory_that_runs_out_in_a_forward_costs_slots_and_no_picture(
     by_slots = {slots: undisturbed(slots) for slots in (8, 4)}
     hook = model.unet.register_forward_pre_hook(run_out)
     engine = start(DiffusionRenderer(model), real_orders(desk))
-    wait_until(lambda: len(desk.outcomes) == 10, "all are delivered", 60)
+    wait_until(lambda: len(desk.outcomes) == 10, "all are delivered")
     hook.remove()
     assert sorted(desk.deliveries) == list(range(10))
     slots = {seed: desk.finished(seed).rendered_by.rows for seed in range(10)}
@@ -117,7 +118,7 @@ def test_bad_images_in_a_real_forward_fail_and_their_neighbours_keep_their_bytes
     orders[6:6] = [bad(21, 1e8)]
     hook = model.unet.register_forward_pre_hook(raise_at)
     start(DiffusionRenderer(model), orders)
-    wait_until(lambda: len(desk.outcomes) == 12, "all are delivered", 60)
+    wait_until(lambda: len(desk.outcomes) == 12, "all are delivered")
     hook.remove()
     assert sorted(desk.deliveries) == [*range(10), 20, 21]
     for seed, told in {
@@ -135,7 +136,7 @@ def test_a_number_of_steps_that_a_scheduler_cannot_take_fails_its_image_alone(
 ) -> None:
     orders = [*real_orders(desk), desk.order(20, bucket=REAL, steps=1500, scheduler="DDIM")]
     start(DiffusionRenderer(model), orders)
-    wait_until(lambda: len(desk.outcomes) == 11, "all are delivered", 60)
+    wait_until(lambda: len(desk.outcomes) == 11, "all are delivered")
     assert isinstance(desk.outcomes[20], RenderError)
     assert "num_inference_steps = 1500: DDIM cannot run so many" in str(desk.outcomes[20])
     assert pixels_of(desk, range(10)) == undisturbed(8)

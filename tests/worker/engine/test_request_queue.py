@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from jobs.request import ImageRequest
+from tests.waiting import LONGEST
 from worker.engine import request_queue as orders_module
 from worker.engine.renderer import Bucket, Pipeline
 from worker.engine.request_queue import Order, RequestQueue
@@ -201,7 +202,7 @@ def test_whoever_waits_for_work_hears_of_it_and_of_the_end(orders: RequestQueue,
     wait_until(lambda: heard == [DOGS], "the order is heard of")
     stopped.set()
     orders.wake()
-    thread.join(10)
+    thread.join(LONGEST)
     assert heard == [DOGS, None]
 
 

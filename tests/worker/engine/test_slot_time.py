@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from jobs.request import ImageRequest
+from tests.waiting import LONGEST
 from worker.engine.engine import Engine
 from worker.engine.instant import InstantRenderer
 from worker.engine.renderer import Bucket, Pipeline
@@ -86,7 +87,7 @@ def rendered(engine: Engine, orders: int, **settings: Any) -> float:
     began = time.monotonic()
     engine.submit([order(seed, lambda outcome: done.release(), **settings) for seed in range(orders)])
     for _ in range(orders):
-        assert done.acquire(timeout=20)
+        assert done.acquire(timeout=LONGEST)
     return time.monotonic() - began
 
 
@@ -117,7 +118,7 @@ def test_questions_answered_between_two_forwards_count_for_nothing(engine: Engin
     began = time.monotonic()
     engine.submit([order(seed, deliver) for seed in range(32)])
     for _ in range(32):
-        assert done.acquire(timeout=20)
+        assert done.acquire(timeout=LONGEST)
     work = engine.take_slot_use(BUCKET)
     assert work.row_evaluations == 32 * 20
     assert time.monotonic() - began >= work.seconds + 0.5

@@ -19,6 +19,7 @@ import pytest
 from jobs.lifeline import start_tied_program
 from jobs.settings import load_settings
 from producer.embedded_redis import EmbeddedRedis, find_binary
+from tests.waiting import LONGEST
 from worker.host import gpus
 from worker.host.imagemill_worker import celery_argv
 
@@ -117,7 +118,7 @@ class Host:
                 return []
             return [json.loads(line) for line in self.starts_file.read_text().splitlines()]
 
-        self.wait_until(lambda: len(read()) >= count, f"{count} starts; the log:\n{self.log}", seconds=15)
+        self.wait_until(lambda: len(read()) >= count, f"{count} starts; the log:\n{self.log}")
         self.look()
         return read()
 
@@ -139,7 +140,7 @@ class Host:
 
     def wait(self) -> int:
         assert self.process is not None
-        return self.process.wait(20)
+        return self.process.wait(LONGEST)
 
     def wait_for_the_end_of_all(self) -> None:
         self.wait_until(lambda: not [p for p in self.family if _runs(p)], f"the end of {self.family}")
@@ -357,7 +358,7 @@ def test_a_redis_that_is_late_is_waited_for(host: Host, tmp_path: Path) -> None:
         assert host.wait() == 0
     finally:
         late.terminate()
-        late.wait(10)
+        late.wait(LONGEST)
 
 
 def test_a_signal_ends_the_wait_for_redis(host: Host) -> None:

@@ -15,6 +15,7 @@ from jobs.ledger import redis_keys
 from jobs.ledger.job import Claim, LeaseState
 from jobs.ledger.ledger import Ledger
 from producer.embedded_redis import EmbeddedRedis
+from tests.waiting import LONGEST
 from worker.lease.heartbeat import Heartbeat
 
 Submit = Callable[..., str]
@@ -147,7 +148,7 @@ def test_a_top_up_that_hangs_holds_no_renewal_up_and_is_not_sent_twice(
 
     def hang(waiting: int) -> None:
         sent.append(waiting)
-        go_on.wait(20)
+        go_on.wait(LONGEST)
 
     try:
         heartbeat = begin(ledger, hang)

@@ -20,6 +20,7 @@ from jobs.ledger.shard import Shard, encode_shard
 from jobs.output.output import Output
 from jobs.request import Entry, ImageRequest
 from jobs.settings import Settings
+from tests.waiting import LONGEST
 from worker.encode import read_request
 from worker.engine.engine import Engine
 from worker.engine.renderer import AskedT, Bucket, OutOfMemory, Picture, Pipeline, RenderedBy, Source, Stopped
@@ -305,7 +306,7 @@ class Running:
 
     def report(self) -> Report:
         """How it ended; a run that hangs or raises fails the test."""
-        return self._ended.result(15)
+        return self._ended.result(LONGEST)
 
 
 def failing(number: int) -> Callable[..., Any]:

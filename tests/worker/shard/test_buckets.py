@@ -15,6 +15,7 @@ from jobs.ledger.ledger import Ledger
 from jobs.output.output import Output
 from jobs.request import ImageRequest
 from jobs.settings import Settings
+from tests.waiting import LONGEST
 from worker.engine.engine import Engine
 from worker.engine.instant import InstantRenderer
 from worker.engine.renderer import AskedT, Bucket, OutOfMemory, Pipeline, Source
@@ -69,7 +70,7 @@ class Machine:
         self._workplace = Workplace(self.engine, Path("/"), space, chosen)
 
     def _load(self, _pipeline: Pipeline) -> Card:
-        self.loading.wait(10)
+        self.loading.wait(LONGEST)
         return self.card
 
     def claim(self) -> Claim:
@@ -94,7 +95,7 @@ class Machine:
             came.set()
 
         self.engine.submit([Order(bucket, SQUARE, None, deliver)])
-        assert came.wait(10)
+        assert came.wait(LONGEST)
         return delivered[0]
 
 

@@ -18,6 +18,7 @@ from jobs.ledger import redis_keys
 from jobs.output.metadata import Failure
 from jobs.output.output import Output
 from jobs.output.stored_shard import LayoutName
+from tests.waiting import LONGEST
 from tests.worker.shard.bench import (
     SLOTS,
     Bench,
@@ -111,14 +112,14 @@ def test_a_worker_that_stops_waits_for_the_pictures_that_are_being_written(
 
     def slow(*arguments: Any) -> None:
         writing.set()
-        gate.wait(10)
+        gate.wait(LONGEST)
         save(*arguments)
 
     monkeypatch.setattr(ShardStore, "save", slow)
     bench.submit(lines(8))
     bench.painter.hold_after(1)
     running = bench.begin()
-    assert writing.wait(10)
+    assert writing.wait(LONGEST)
     bench.stop_engine()
     threading.Timer(0.5, gate.set).start()
     report = running.report()
