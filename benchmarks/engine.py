@@ -41,12 +41,12 @@ from sizes import parse_sized
 from jobs.models import BUILT_IN
 from jobs.request import ImageRequest
 from worker.diffusion.build_scheduler import build_scheduler
-from worker.diffusion.diffusion_renderer import DiffusionRenderer
-from worker.diffusion.pipelines import load_model
 from worker.engine.engine import Engine
 from worker.engine.renderer import Bucket, Pipeline, slots_alone
 from worker.engine.request_queue import Finished, Order, Outcome
 from worker.image_diffusion_model import ImageDiffusionModel
+from worker.renderers.diffusion_renderer import DiffusionRenderer
+from worker.renderers.pipelines import load_model
 
 SLOTS, GROUP = 16, 8
 STEPS, GUIDANCE, SCHEDULERS = (10, 20, 30, 40), (1.0, 3.0, 5.0, 7.5), ("LMS", "DDIM", "Euler", "DPM++ 2M")

@@ -38,8 +38,8 @@ from tools.shapes.checker import Reading, read
 from tools.shapes.draw import SIZE
 from tools.shapes.grammar import KINDS, Scene, bare, loosened, pairs, prompt_of
 from tools.shapes.score import Score, fresh_scenes, score_readings, wilson
-from worker.diffusion.pipelines import load_model
 from worker.image_diffusion_model import ImageDiffusionModel
+from worker.renderers.pipelines import load_model
 
 BATCH: Final = 16
 MODEL: Final = Path(__file__).resolve().parents[1] / "worker" / "models" / "shapes"

@@ -59,13 +59,13 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from jobs.errors import ImagemillError
 from jobs.request import ImageRequest
 from worker.diffusion.build_scheduler import build_scheduler
-from worker.diffusion.diffusion_renderer import DiffusionRenderer
 from worker.diffusion.sampling_settings import Sampling
-from worker.diffusion.shapes_random import build as build_toy
 from worker.encode import encode
 from worker.engine.renderer import Bucket, OutOfMemory, Pipeline
 from worker.engine.slot_count import fewest_cheap_slots
 from worker.image_diffusion_model import ImageDiffusionModel
+from worker.renderers.diffusion_renderer import DiffusionRenderer
+from worker.renderers.shapes_random import build as build_toy
 
 GOAL: Final = 0.6
 """Share of the ceiling at the first of `--steps`."""

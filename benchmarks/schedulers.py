@@ -29,11 +29,11 @@ from sizes import parse_sized
 from jobs.models import BUILT_IN
 from jobs.schedulers import SCHEDULERS
 from worker.diffusion.build_scheduler import build_scheduler
-from worker.diffusion.pipelines import load_model
 from worker.diffusion.sampling import sample
 from worker.diffusion.sampling_settings import Sampling
 from worker.engine.admission_queue import line_of
 from worker.image_diffusion_model import ImageDiffusionModel
+from worker.renderers.pipelines import load_model
 
 SLOTS, SIZE, GOAL = 16, 64, 1e-5
 GUIDANCE, STEPS = (1.0, 7.5), (10, 25)

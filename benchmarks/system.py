@@ -37,12 +37,12 @@ from producer.job_queue import JobQueue
 from producer.requests.prepared import prepare
 from producer.submit.submit import submit_manifest
 from worker.diffusion.build_scheduler import build_scheduler
-from worker.diffusion.diffusion_renderer import DiffusionRenderer
-from worker.diffusion.pipelines import load_model
-from worker.diffusion.shapes_random import build
 from worker.engine.engine import Engine
 from worker.engine.renderer import Bucket, Pipeline
 from worker.engine.request_queue import Order
+from worker.renderers.diffusion_renderer import DiffusionRenderer
+from worker.renderers.pipelines import load_model
+from worker.renderers.shapes_random import build
 
 SLOTS, SIZE, GUIDANCE, SCHEDULER = 16, 64, 7.5, "DDIM"
 PER_BATCH = SLOTS // 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from jobs.request import ImageRequest
-from worker.engine.instant import InstantRenderer
+from worker.renderers.instant import InstantRenderer
 
 
 def drawn(request: ImageRequest) -> np.ndarray:

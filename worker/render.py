@@ -22,7 +22,7 @@ from jobs.settings import Settings
 from jobs.wording import printable, shortened
 from worker.encode import encode, read_request
 from worker.engine.renderer import BrokenDevice, Bucket, OutOfMemory, Picture, Pipeline, Renderer, slots_alone
-from worker.load_renderer import load_renderer
+from worker.renderers.load_renderer import load_renderer
 
 _SLOTS = range(1, 1024 + 1)
 """Of a forward: what --batch-size takes, and one for an image alone."""

@@ -21,8 +21,8 @@ from worker.finish.finish_run import FinishRun
 from worker.lease.disk_space import DiskSpace
 from worker.lease.heartbeat import Heartbeat
 from worker.lease.lease import Lease, Work
-from worker.load_renderer import load_renderer
 from worker.logs import bound
+from worker.renderers.load_renderer import load_renderer
 from worker.shard.shard_run import ShardRun
 from worker.shard.workplace import Workplace
 

@@ -19,7 +19,7 @@ _time = time.time
 # Before anything else asks for the time.
 time.time = lambda: _time() + _OFF
 
-import worker.load_renderer  # noqa: E402
+import worker.renderers.load_renderer  # noqa: E402
 from jobs.failpoints import arm  # noqa: E402
 from jobs.ledger.ledger import Ledger  # noqa: E402
 from worker.engine.renderer import BrokenDevice, Bucket, OutOfMemory, Source, Stopped  # noqa: E402
@@ -77,7 +77,7 @@ class _Noted:
             time.sleep(min(left, 0.02))
 
 
-_load_renderer, _renew = worker.load_renderer.load_renderer, Ledger.renew
+_load_renderer, _renew = worker.renderers.load_renderer.load_renderer, Ledger.renew
 
 
 def _renewing(self: Ledger, *arguments: Any) -> Any:
@@ -85,7 +85,7 @@ def _renewing(self: Ledger, *arguments: Any) -> Any:
     return _renew(self, *arguments)
 
 
-worker.load_renderer.load_renderer = lambda *arguments: Noting(_load_renderer(*arguments))  # type: ignore[assignment]
+worker.renderers.load_renderer.load_renderer = lambda *arguments: Noting(_load_renderer(*arguments))  # type: ignore[assignment]
 Ledger.renew = _renewing  # type: ignore[method-assign]
 arm(_armed)
 

@@ -5,8 +5,8 @@ Workers are started as a user starts them, with `tests.trouble.TROUBLED` in thei
 
 from __future__ import annotations
 
-import worker.load_renderer
+import worker.renderers.load_renderer
 from tests.trouble import Troubled
 
-_load = worker.load_renderer.load_renderer
-worker.load_renderer.load_renderer = lambda *given: Troubled(_load(*given))
+_load = worker.renderers.load_renderer.load_renderer
+worker.renderers.load_renderer.load_renderer = lambda *given: Troubled(_load(*given))

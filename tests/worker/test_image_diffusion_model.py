@@ -18,8 +18,8 @@ from jobs.errors import LatentsError, ManifestError, ModelError, RenderError, Se
 from jobs.schedulers import SCHEDULERS
 from worker.diffusion.build_scheduler import build_scheduler
 from worker.diffusion.precision import resolve_device
-from worker.diffusion.shapes_random import build
 from worker.image_diffusion_model import ImageDiffusionModel, compile_by_shape
+from worker.renderers.shapes_random import build
 
 pytestmark = pytest.mark.filterwarnings("ignore:The configuration file of this scheduler:FutureWarning")
 

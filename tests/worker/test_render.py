@@ -17,9 +17,7 @@ from jobs.settings import Settings
 from tests.trouble import Troubled
 from worker.cli import command
 from worker.encode import SUFFIXES, encode, read_request
-from worker.engine.instant import InstantRenderer
 from worker.engine.renderer import OutOfMemory, Pipeline
-from worker.load_renderer import load_renderer
 from worker.render import (
     Reproduction,
     parse_request,
@@ -28,6 +26,8 @@ from worker.render import (
     reproduction_as_asked,
     reproduction_of,
 )
+from worker.renderers.instant import InstantRenderer
+from worker.renderers.load_renderer import load_renderer
 
 REQUEST = ImageRequest(
     prompt='it\'s $HOME `ls` "x"\n狐', seed=0, model="instant", revision="instant-1", height=64, width=64

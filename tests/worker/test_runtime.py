@@ -25,10 +25,10 @@ from jobs.request import Entry, ImageRequest
 from jobs.settings import Settings
 from producer.embedded_redis import EmbeddedRedis
 from tests.waiting import LONGEST
-from worker.engine.instant import InstantRenderer
 from worker.engine.renderer import Pipeline
 from worker.finish import finish_run
-from worker.load_renderer import load_renderer
+from worker.renderers.instant import InstantRenderer
+from worker.renderers.load_renderer import load_renderer
 from worker.runtime import Runtime
 from worker.shard.store import ShardStore
 

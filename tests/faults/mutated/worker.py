@@ -9,7 +9,7 @@ ENGINE_PY = "worker/engine/engine.py"
 FINISH_PY = "worker/finish/finish.py"
 HEARTBEAT_PY = "worker/lease/heartbeat.py"
 LEASE_PY = "worker/lease/lease.py"
-PIPELINES_PY = "worker/diffusion/pipelines.py"
+PIPELINES_PY = "worker/renderers/pipelines.py"
 RUNTIME_PY = "worker/runtime.py"
 SHARD_RUN_PY = "worker/shard/shard_run.py"
 STORE_PY = "worker/shard/store.py"
@@ -25,7 +25,7 @@ FINISH = "tests/worker/finish/test_finish.py::"
 KEEPER = "tests/worker/lease/test_heartbeat.py::"
 LEASE = "tests/worker/lease/test_lease.py::"
 LOGS = "tests/worker/test_logs.py::"
-PIPELINES = "tests/worker/diffusion/test_pipelines.py::"
+PIPELINES = "tests/worker/renderers/test_pipelines.py::"
 RUNTIME = "tests/worker/test_runtime.py::"
 SHARD_ENDS = "tests/worker/shard/test_shard_ends.py::"
 SHARD_RUN = "tests/worker/shard/test_shard_run.py::"
@@ -249,7 +249,7 @@ CHECKS = [
     Mutation("a hub model is loaded by its commit", "any revision", PIPELINES_PY,
         "if not _COMMIT.fullmatch(revision):", "if False:",
         PIPELINES + "test_a_hub_id_is_asked_for_at_a_commit_only"),
-    Mutation("a worker for some models loads no other", "not looked at", "worker/load_renderer.py",
+    Mutation("a worker for some models loads no other", "not looked at", "worker/renderers/load_renderer.py",
         "if settings.models and pipeline.model not in settings.models:", "if False:",
         AT_THE_DOORS + "test_a_worker_with_a_list_of_models_takes_no_other_also_when_the_jobs_parts_"
         "disagree"),

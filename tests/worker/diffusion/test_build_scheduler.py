@@ -13,7 +13,7 @@ from diffusers import (
 from jobs.errors import ManifestError
 from jobs.schedulers import SCHEDULERS, Scheduler
 from worker.diffusion.build_scheduler import build_scheduler, correct_scheduler
-from worker.diffusion.shapes_random import build
+from worker.renderers.shapes_random import build
 
 pytestmark = pytest.mark.filterwarnings("ignore:The configuration file of this scheduler:FutureWarning")
 

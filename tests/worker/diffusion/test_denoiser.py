@@ -10,10 +10,10 @@ import torch
 from diffusers import DDIMScheduler
 
 from worker.diffusion.denoiser import Denoiser, LatentImage
-from worker.diffusion.pipelines import load_model
 from worker.diffusion.sampling import sample
 from worker.diffusion.sampling_settings import Sampling
 from worker.image_diffusion_model import ImageDiffusionModel
+from worker.renderers.pipelines import load_model
 
 SIZE = 16
 """Pixels: latents of 4 x 4, small for speed."""

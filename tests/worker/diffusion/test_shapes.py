@@ -14,8 +14,8 @@ from jobs.models import BUILT_IN
 from tools.shapes.checker import Reading, read, shows
 from tools.shapes.grammar import COUNTS, KINDS, Scene, Thing, bare, loosened, pairs, prompt_of
 from tools.shapes.score import fresh_scenes, score
-from worker.diffusion.pipelines import load_model
 from worker.image_diffusion_model import ImageDiffusionModel
+from worker.renderers.pipelines import load_model
 
 FOLDER = Path(worker.__file__).parent / "models" / "shapes"
 SEEN, HELD_OUT = pairs(held_out=False), pairs(held_out=True)

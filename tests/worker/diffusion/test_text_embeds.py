@@ -10,8 +10,8 @@ import torch
 
 from worker.diffusion import text_embeds
 from worker.diffusion.precision import resolve_precision
-from worker.diffusion.shapes_random import build
 from worker.diffusion.text_embeds import TextEmbeds
+from worker.renderers.shapes_random import build
 
 CPU = torch.device("cpu")
 FP32, BF16 = resolve_precision("fp32", CPU), resolve_precision("bf16", CPU)

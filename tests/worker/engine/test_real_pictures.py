@@ -12,8 +12,6 @@ import torch
 from jobs.errors import RenderError
 from tests.waiting import LONGEST
 from tests.worker.engine.desk import Desk, Start, Wait
-from worker.diffusion.diffusion_renderer import DiffusionRenderer
-from worker.diffusion.pipelines import load_model
 from worker.engine.engine import Engine
 from worker.engine.renderer import (
     Bucket,
@@ -21,6 +19,8 @@ from worker.engine.renderer import (
 )
 from worker.engine.request_queue import Order
 from worker.image_diffusion_model import ImageDiffusionModel
+from worker.renderers.diffusion_renderer import DiffusionRenderer
+from worker.renderers.pipelines import load_model
 
 SHAPES = Pipeline("shapes-random", "shapes-random-1", "fp32")
 REAL = Bucket(SHAPES, 16, 16, slots=8)

@@ -12,10 +12,10 @@ import pytest
 from jobs.request import ImageRequest
 from tests.waiting import LONGEST
 from worker.engine.engine import Engine
-from worker.engine.instant import InstantRenderer
 from worker.engine.renderer import Bucket, Pipeline
 from worker.engine.request_queue import Order
 from worker.engine.slot_time import SlotTime, SlotUse
+from worker.renderers.instant import InstantRenderer
 
 PIPELINE = Pipeline("instant", "1", "auto")
 BUCKET = Bucket(PIPELINE, 64, 64, slots=16)

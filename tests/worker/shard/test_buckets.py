@@ -17,12 +17,12 @@ from jobs.request import ImageRequest
 from jobs.settings import Settings
 from tests.waiting import LONGEST
 from worker.engine.engine import Engine
-from worker.engine.instant import InstantRenderer
 from worker.engine.renderer import AskedT, Bucket, OutOfMemory, Pipeline, Source
 from worker.engine.request_queue import Order, Outcome
 from worker.lease.disk_space import DiskSpace
 from worker.lease.heartbeat import Heartbeat
 from worker.lease.lease import GiveBack, Lease
+from worker.renderers.instant import InstantRenderer
 from worker.shard.buckets import Buckets
 from worker.shard.workplace import Workplace
 

@@ -55,7 +55,7 @@ def load_model(
     if model in BUILT_IN and revision != BUILT_IN[model].revision:
         raise _other_revision(model, revision, BUILT_IN[model].revision)
     if model == "shapes-random":
-        from worker.diffusion.shapes_random import build
+        from worker.renderers.shapes_random import build
 
         pipeline = build()
     else:

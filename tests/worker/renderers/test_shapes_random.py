@@ -7,7 +7,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from worker.diffusion.shapes_random import build
+from worker.renderers.shapes_random import build
 
 SUMS = [91405.08481717385, 16323.77389273958, 12726.279945198887]
 """Of absolute weights: UNet, VAE, text encoder. If they change, so must the revision."""

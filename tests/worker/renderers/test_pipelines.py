@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 
 from jobs.errors import ModelError
 from jobs.model_folder import folder_revision
-from worker.diffusion import pipelines
-from worker.diffusion.pipelines import load_model
-from worker.diffusion.shapes_random import build
+from worker.renderers import pipelines
+from worker.renderers.pipelines import load_model
+from worker.renderers.shapes_random import build
 
 SIZE = {"height": 64, "width": 64}
 

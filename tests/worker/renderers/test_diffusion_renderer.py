@@ -13,11 +13,11 @@ import torch
 
 from jobs.errors import ImagemillError, LatentsError, RenderError
 from jobs.request import ImageRequest
-from worker.diffusion.diffusion_renderer import DiffusionRenderer
-from worker.diffusion.pipelines import load_model
 from worker.engine import slot_count
 from worker.engine.renderer import BrokenDevice, Bucket, OutOfMemory, Picture, Pipeline, Stopped
 from worker.image_diffusion_model import ImageDiffusionModel
+from worker.renderers.diffusion_renderer import DiffusionRenderer
+from worker.renderers.pipelines import load_model
 
 MODEL = ("shapes-random", "shapes-random-1")
 BUCKET = Bucket(Pipeline(*MODEL, "fp32"), 32, 32, slots=16)

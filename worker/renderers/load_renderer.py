@@ -21,15 +21,15 @@ def load_renderer(pipeline: Pipeline, settings: Settings) -> Renderer:
             "IMAGEMILL_MODELS)"
         )
     if pipeline.model == "instant":
-        from worker.engine.instant import InstantRenderer
+        from worker.renderers.instant import InstantRenderer
 
         return InstantRenderer(settings.instant_seconds)
     # cuBLAS reads it when CUDA starts: with workspaces of a fixed size its sums are cut the same every time.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     import torch
 
-    from worker.diffusion.diffusion_renderer import DiffusionRenderer
-    from worker.diffusion.pipelines import load_model
+    from worker.renderers.diffusion_renderer import DiffusionRenderer
+    from worker.renderers.pipelines import load_model
 
     # Convolutions chosen by timing would differ from run to run.
     torch.backends.cudnn.benchmark = False

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from jobs.request import ImageRequest
-from worker.engine.instant import InstantRenderer
 from worker.engine.renderer import Bucket, Picture, Pipeline, Stopped
+from worker.renderers.instant import InstantRenderer
 
 ONE = ImageRequest(prompt="a cat", seed=1, height=64, width=32, model="instant", revision="instant-1")
 BUCKET = Bucket(Pipeline("instant", "instant-1", "auto"), 64, 32, slots=8)
@@ -94,6 +94,6 @@ def test_a_forward_takes_its_time_and_stops_when_told() -> None:
 
 
 def test_it_loads_no_torch() -> None:
-    code = "import sys, worker.engine.instant; print({'torch', 'diffusers', 'PIL'} & set(sys.modules))"
+    code = "import sys, worker.renderers.instant; print({'torch', 'diffusers', 'PIL'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
