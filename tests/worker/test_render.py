@@ -254,7 +254,7 @@ def test_a_file_of_mode_fast_is_rendered_again_with_a_note(tmp_path: Path) -> No
 
 def test_a_file_that_imagemill_did_not_write_is_one_message(tmp_path: Path) -> None:
     (tmp_path / "x.png").write_bytes(b"no picture")
-    with pytest.raises(OutputError, match=r"x\.png: holds no imagemill request .*: name a file"):
+    with pytest.raises(OutputError, match=r"x\.png: is no PNG, JPEG or WebP: name a file"):
         invoke("render", "--from", tmp_path / "x.png")
     strange = replace(REQUEST, height=8, num_inference_steps=0)
     with pytest.raises(
