@@ -121,8 +121,15 @@ def resolve_model(model: str, revision: str | None = None) -> ModelRef:
     else:
         commit = revision if revision and _COMMIT.fullmatch(revision) else _hub_commit(model, revision)
         snapshot = _cached_repository(model) / "snapshots" / commit
-        defaults = ModelDefaults.of_folder(snapshot)
-        return ModelRef(model, model, commit, *latent_form(snapshot), defaults=defaults)
+        own, remark = ModelDefaults.of_folder(snapshot), ""
+        if own != ModelDefaults():
+            remark = (
+                f"{model} was trained for {own.height}x{own.width}: a manifest that leaves the size open gets "
+                f"{ModelDefaults().height}x{ModelDefaults().width}"
+            )
+        # Not the size in the cached configs: what a manifest asks for would depend on what this machine has
+        # downloaded, and so would its image_ids.
+        return ModelRef(model, model, commit, *latent_form(snapshot), remark)
     if revision is not None and revision != found.revision:
         raise ModelError(
             f"model = {model}: holds revision {found.revision}, not {revision}:"

@@ -322,10 +322,12 @@ def test_a_folders_default_size_is_its_pipelines_own(
     assert resolve_model(str(folder)).defaults == ModelDefaults(height=height, width=width)
 
 
-def test_a_cached_snapshot_has_its_own_default_size_and_an_unknown_one_stable_diffusions(
+def test_a_hub_models_default_size_does_not_depend_on_the_cache_which_only_adds_a_remark(
     tmp_path: Path,
 ) -> None:
     assert resolve_model("org/name", COMMIT).defaults == ModelDefaults()
     folder = _pipeline(tmp_path / "hub" / "models--org--name" / "snapshots" / COMMIT)
     (folder / "unet" / "config.json").write_text('{"in_channels": 4, "sample_size": 96}')
-    assert resolve_model("org/name", COMMIT).defaults == ModelDefaults(height=768, width=768)
+    known = resolve_model("org/name", COMMIT)
+    assert known.defaults == ModelDefaults()
+    assert known.remark.startswith("org/name was trained for 768x768: a manifest that leaves the size open")
