@@ -124,8 +124,8 @@ def resolve_model(model: str, revision: str | None = None) -> ModelRef:
         own, remark = ModelDefaults.of_folder(snapshot), ""
         if own != ModelDefaults():
             remark = (
-                f"{model} was trained for {own.height}x{own.width}: a manifest that leaves the size open gets "
-                f"{ModelDefaults().height}x{ModelDefaults().width}"
+                f"{model} was trained for {own.height}x{own.width}: a manifest that leaves the size open "
+                f"gets {ModelDefaults().height}x{ModelDefaults().width}"
             )
         # Not the size in the cached configs: what a manifest asks for would depend on what this machine has
         # downloaded, and so would its image_ids.
