@@ -103,7 +103,7 @@ class Farm:
             "prompts": prompts,
         } | keys
         file = self.folder / f"{name}.yaml"
-        file.write_text(json.dumps(manifest))
+        file.write_text(json.dumps(manifest, ensure_ascii=False))
         return submit_manifest(prepare(file, Settings()), JobQueue.at(self.url)).job_id
 
     def leases(self, job_id: str) -> dict[str, Lease]:

@@ -585,7 +585,7 @@ def main() -> None:
         "model": "toy" if options.toy else "sd1.4, random weights",
         "precision": model.precision.name,
         "size": size,
-        "rows": slots,
+        "slots": slots,
         "channels_last": options.channels_last,
         "versions": versions,
         "ceiling_tflops": top / 1e12,

@@ -1,7 +1,8 @@
 """The values that an image's settings may have: a class for each kind of value, and the bounds of each.
 
 A kind checks a value read as JSON, reads a text, describes itself to people and to pydantic, and names the
-type of its column in tables.
+type of its column in tables. pydantic is imported only by what describes a kind to it: a worker's engine runs
+without it.
 """
 
 from __future__ import annotations
@@ -9,9 +10,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Final, Literal, Protocol
-
-from pydantic import AfterValidator, Field, WithJsonSchema
-from pydantic_core import PydanticCustomError
 
 from jobs.errors import ManifestError
 from jobs.schedulers import SCHEDULERS, find_scheduler
@@ -84,6 +82,8 @@ class Text:
 
     @property
     def annotation(self) -> Any:
+        from pydantic import Field
+
         return Annotated[str, Field(min_length=None if self.empty else 1, pattern=r"^[^\x00]*$")]
 
     def plain(self, value: Any) -> str | None:
@@ -108,6 +108,8 @@ class Whole:
 
     @property
     def annotation(self) -> Any:
+        from pydantic import Field
+
         numbers = self.numbers
         step = numbers.step if numbers.step > 1 else None
         return Annotated[int, Field(ge=numbers[0], le=numbers[-1], multiple_of=step)]
@@ -162,6 +164,8 @@ class Decimal:
 
     @property
     def annotation(self) -> Any:
+        from pydantic import Field
+
         return Annotated[float, Field(ge=self.least, le=self.most, allow_inf_nan=False)]
 
     def plain(self, value: Any) -> float | None:
@@ -209,6 +213,8 @@ class SchedulerName:
 
     @property
     def annotation(self) -> Any:
+        from pydantic import AfterValidator, WithJsonSchema
+
         names = [scheduler.name for scheduler in SCHEDULERS]
         schema = {"anyOf": [{"enum": names}, {"type": "string"}]}
         return Annotated[str, AfterValidator(_canonical_scheduler), WithJsonSchema(schema)]
@@ -229,7 +235,12 @@ class Sha256:
 
     column: ClassVar[Column] = "string"
     words: ClassVar[str] = "the SHA-256 of a file's contents, 64 hex digits"
-    annotation: ClassVar[Any] = Annotated[str, Field(pattern=f"^{_SHA256.pattern}$")]
+
+    @property
+    def annotation(self) -> Any:
+        from pydantic import Field
+
+        return Annotated[str, Field(pattern=f"^{_SHA256.pattern}$")]
 
     def plain(self, value: Any) -> str | None:
         return value if type(value) is str and _SHA256.fullmatch(value) is not None else None
@@ -239,6 +250,8 @@ class Sha256:
 
 
 def _canonical_scheduler(name: str) -> str:
+    from pydantic_core import PydanticCustomError
+
     try:
         return find_scheduler(name).name
     except ManifestError as error:
@@ -247,5 +260,7 @@ def _canonical_scheduler(name: str) -> str:
 
 def one_each(values: Values) -> Any:
     """The type of a list of such values, for a strict pydantic model."""
+    from pydantic import Field
+
     one = values.annotation
     return Annotated[tuple[one, ...], Field(min_length=1, strict=False)]  # type: ignore[valid-type]

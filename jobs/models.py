@@ -55,6 +55,8 @@ class ModelRef:
     """What people should know before they look at its pictures."""
     defaults: ModelDefaults = ModelDefaults()
     """What a manifest gets for the settings that it leaves open."""
+    trained_size: tuple[int, int] | None = None
+    """Height and width that the configs name where `defaults` has others; None where they agree."""
 
 
 BUILT_IN: Final = {
@@ -121,15 +123,11 @@ def resolve_model(model: str, revision: str | None = None) -> ModelRef:
     else:
         commit = revision if revision and _COMMIT.fullmatch(revision) else _hub_commit(model, revision)
         snapshot = _cached_repository(model) / "snapshots" / commit
-        own, remark = ModelDefaults.of_folder(snapshot), ""
-        if own != ModelDefaults():
-            remark = (
-                f"{model} was trained for {own.height}x{own.width}: a manifest that leaves the size open "
-                f"gets {ModelDefaults().height}x{ModelDefaults().width}"
-            )
-        # Not the size in the cached configs: what a manifest asks for would depend on what this machine has
-        # downloaded, and so would its image_ids.
-        return ModelRef(model, model, commit, *latent_form(snapshot), remark)
+        # Its default size is not the one in the cached configs: what a manifest asks for would depend on what
+        # this machine has downloaded, and so would its image_ids.
+        own = ModelDefaults.of_folder(snapshot)
+        trained = None if own == ModelDefaults() else (own.height, own.width)
+        return ModelRef(model, model, commit, *latent_form(snapshot), trained_size=trained)
     if revision is not None and revision != found.revision:
         raise ModelError(
             f"model = {model}: holds revision {found.revision}, not {revision}:"

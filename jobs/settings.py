@@ -13,7 +13,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from jobs.errors import SettingsError
 
 PREFIX = "IMAGEMILL_"
-_FORMER_NAMES = {"rows": "batch_size", "task_slots": "concurrency"}
+FORMER_NAMES = {"rows": "batch_size", "task_slots": "concurrency"}
 """What a setting was called before; its variable is still read."""
 
 
@@ -122,7 +122,7 @@ def _former_variables(given: Collection[str]) -> dict[str, tuple[str, object]]:
     for variable in sorted(os.environ):
         if variable.upper() in known or not variable.upper().startswith(PREFIX):
             continue
-        field = _FORMER_NAMES.get(variable.upper().removeprefix(PREFIX).lower())
+        field = FORMER_NAMES.get(variable.upper().removeprefix(PREFIX).lower())
         if field is None:
             raise SettingsError(f"{variable}: no such setting; there are {', '.join(sorted(known))}")
         if field in given:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from jobs.errors import ImagemillError
+from jobs.errors import ImagemillError, SettingsError
 from jobs.lifeline import LIFELINE_FD
 
 if TYPE_CHECKING:
@@ -81,6 +81,9 @@ def command(
     from jobs.settings import load_settings
     from worker.host.imagemill_worker import run_worker
 
+    for model in models:
+        if "," in model:  # its processes read the models from a variable that separates them with commas
+            raise SettingsError(f"--model {model}: a worker's model may not have a comma in its name")
     settings = load_settings(
         models=models or None,
         batch_size=batch_size,

@@ -72,7 +72,9 @@ def read_request(path: Path) -> ImageRequest:
     """
     try:
         request = read_picture(path.read_bytes()).request
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError as error:
         raise OutputError(f"{path}: {error}: {_NAME_ANOTHER}") from None
     if request is None:
         raise OutputError(f"{path}: holds no imagemill request: {_NAME_ANOTHER}")

@@ -19,6 +19,7 @@ from jobs.latents import read_input
 from jobs.output.files import METADATA
 from jobs.request import IMAGE_SETTINGS, ImageRequest
 from jobs.settings import Settings
+from jobs.strict_json import strict_json
 from jobs.wording import printable, shortened
 from worker.encode import encode, read_request
 from worker.engine.renderer import BrokenDevice, Bucket, OutOfMemory, Picture, Pipeline, Renderer, slots_alone
@@ -44,7 +45,7 @@ def parse_request(text: str, where: str = "--request") -> ImageRequest:
     Raises RenderError that names `where` and each field that is wrong, its value and the remedy.
     """
     try:
-        values = json.loads(text)
+        values = strict_json(text)
     except (ValueError, RecursionError) as error:
         raise RenderError(
             f"{where}: is not JSON ({error}): give an object as failures.jsonl holds it, in single quotes"
@@ -200,7 +201,7 @@ def _rendered(file: Path, image_id: str) -> dict[str, Any] | None:
     """How the image was rendered, by the metadata beside it; None when that does not tell."""
     try:
         with (file.parent / METADATA).open(encoding="utf-8") as lines:
-            record = next(record for record in map(json.loads, lines) if record["image_id"] == image_id)
+            record = next(record for record in map(strict_json, lines) if record["image_id"] == image_id)
         rendered = {
             name.removeprefix(RENDERED_PREFIX): value
             for name, value in record.items()

@@ -1,6 +1,6 @@
 """Every Redis key of imagemill: its name, type, writer, reader and lifetime. Keys are built only here.
 
-`jobs.ledger.scripts` gives the names in capitals to the Lua scripts.
+`jobs.ledger.lua_functions` gives the names in capitals to the Lua scripts.
 
 key                       type    written by               read by         lifetime
 imagemill:numbers         hash    create, recover          create          none: numbers are never used again

@@ -28,7 +28,11 @@ _NUMBERS = range(2**32)
 """Of the bits at one key of Redis."""
 _PLAIN: dict[str, Callable[[Any], Any]] = {
     "id": plain_text,
-    **{name: setting.values.plain for name, setting in IMAGE_SETTINGS.items() if "prompt" in setting.places},
+    **{
+        name: setting.values.plain
+        for name, setting in IMAGE_SETTINGS.items()
+        if setting.places - {"manifest"}
+    },
 }
 """What a row may say, and what gives None for a value that no manifest has; the rest is the job's own."""
 _json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode

@@ -146,6 +146,15 @@ class Failure:
     def image_id(self) -> str:
         return self.entry.request.image_id
 
+    def in_ledger(self) -> dict[str, object]:
+        """What the ledger keeps of it."""
+        return {
+            "shard": self.shard,
+            "position": self.position,
+            "image_id": self.image_id,
+            "reason": self.reason,
+        }
+
     def to_json(self) -> str:
         """One line of a failures file, without the newline."""
         record = {

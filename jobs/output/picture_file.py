@@ -61,6 +61,8 @@ def read_picture(data: bytes) -> PictureFile:
     except struct.error:
         width = 0
     if width == 0:
+        if form:
+            raise ValueError(f"is a damaged {form.upper()}")
         raise ValueError("is no PNG, JPEG or WebP" if data else "is empty")
     return PictureFile(form, width, height, _request(text))
 

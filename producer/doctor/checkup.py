@@ -1,7 +1,7 @@
 """An output examined as a whole: its shards one by one, no image twice, nothing foreign, nothing missing.
 
-What a shard holds is its layout's to tell (`shard_folder.py`, `shard_tar.py`); everything here is the same
-for all layouts. What should be there and is not, `lost_shards.py` and `missing_images.py` tell.
+A shard is examined by its layout (`examine_files.py`, `examine_webdataset.py`); everything here is the same for
+all layouts. `lost_shards.py` and `missing_images.py` find what should be there and is not.
 """
 
 from __future__ import annotations

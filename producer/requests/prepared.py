@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from jobs.models import ModelRef
 from jobs.output.output import Output
 from jobs.request import Entry
 from jobs.settings import Settings
+from jobs.strict_json import strict_json
 from producer.manifest.latents import gather_latents
 from producer.manifest.manifest import Manifest, load_manifest
 from producer.prompt_files.sources import Reading
@@ -66,9 +66,21 @@ def prepare(
     output = Output(Path(manifest.output))
     if settings.output_root is not None:
         output.check_within(settings.output_root)
-    remarks = [model.remark, other_defaults(manifest, model, output)]
+    remarks = [model.remark, other_size(manifest, model), other_defaults(manifest, model, output)]
     remark = "; ".join(remark for remark in remarks if remark)
     return Prepared(manifest, model, latents, output, limit, sample, remark)
+
+
+def other_size(manifest: Manifest, model: ModelRef) -> str:
+    """That the model was trained for another size than the one that the manifest leaves to it; else empty."""
+    left_open = {"height", "width"} & (manifest.settings.left_open() - manifest.sweep.swept().keys())
+    if model.trained_size is None or not left_open:
+        return ""
+    height, width = model.trained_size
+    return (
+        f"{model.label} was trained for {height}x{width}, and gets {model.defaults.height}x"
+        f"{model.defaults.width}: give height and width in `settings`"
+    )
 
 
 def other_defaults(manifest: Manifest, model: ModelRef, output: Output) -> str:
@@ -76,7 +88,7 @@ def other_defaults(manifest: Manifest, model: ModelRef, output: Output) -> str:
     remedy; empty when there are none. Without it, pictures would be rendered again in silence."""
     try:
         job_id = f"{manifest.name}-{output.next_job_number(manifest.name) - 1}"
-        kept = json.loads(output.job_manifest(job_id).read_bytes())
+        kept = strict_json(output.job_manifest(job_id).read_bytes())
         then = kept["settings"] if kept["model"] == manifest.model else {}
         left_open = manifest.settings.left_open() - manifest.sweep.swept().keys()
         changed = [

@@ -158,12 +158,7 @@ class _Rebuild:
         if failure is None:
             self._done.turn(index)
         else:
-            self._failures[index] = {
-                "shard": failure.shard,
-                "position": failure.position,
-                "image_id": failure.image_id,
-                "reason": failure.reason,
-            }
+            self._failures[index] = failure.in_ledger()
         if settled.flagged:
             self._flagged.turn(index)
         shard.append((index, entry))

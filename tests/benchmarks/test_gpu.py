@@ -108,7 +108,7 @@ def test_a_toy_runs_from_a_plain_checkout_with_five_packages_and_ends_in_json(tm
     assert all(rate > 0 for rate in result["images_per_s"].values())
     assert list(result["slot_curve"]) == ["1", "2", "4"]
     assert result["identical"] == 1.0
-    assert (result["rows"], result["precision"], result["goal"]) == (4, "fp32", None)
+    assert (result["slots"], result["precision"], result["goal"]) == (4, "fp32", None)
     expected = result["tflop_per_image"]["3"] * result["images_per_s"]["engine, 3 steps"]
     assert result["share_of_ceiling"] == pytest.approx(expected / result["ceiling_tflops"])
     assert result["device"].startswith("cpu")

@@ -7,6 +7,8 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
+import pytest
+
 from tests.faults.mutated.mutation import Mutation
 from tests.faults.mutated_checks import PARTS
 from tests.faults.mutations import ROOT, survivors, table
@@ -56,7 +58,9 @@ def test_the_page_on_faults_shows_the_list() -> None:
     assert shown == table(), "print the table anew, by its mark's command"
 
 
-def test_only_a_mutation_that_its_test_sees_is_no_survivor(tmp_path: Path) -> None:
+def test_only_a_mutation_that_its_test_sees_is_no_survivor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "jobs").mkdir()
     for room in ("producer", "worker"):
         (tmp_path / f"{room}.py").touch()
@@ -79,6 +83,8 @@ def test_only_a_mutation_that_its_test_sees_is_no_survivor(tmp_path: Path) -> No
         taken_out("red already", "test_red.py::test_red"),
         taken_out("no Python", "test_limit.py::test_small", new="("),
     ]
+    # Its tests need no plugin, and each takes a second to load.
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     said: list[str] = []
     left = survivors(tmp_path, mutations, 1, said.append)
     assert [mutation.check for mutation in left] == ["not seen", "not there", "red already", "no Python"]

@@ -304,7 +304,7 @@ def test_an_output_that_breaks_while_it_is_submitted_is_told_and_gone_on_with(fa
     check_told_once(
         # Below this root no link leads out of it.
         farm.command("submit", manifest, output_root="/"),
-        f"output {farm.output} cannot be written",
+        f"output {farm.output}: cannot be written",
         "run the same command",
     )
     jobs.unlink()

@@ -27,7 +27,7 @@ import psutil
 import pytest
 import yaml
 
-from jobs.settings import PREFIX, Settings
+from jobs.settings import FORMER_NAMES, PREFIX, Settings
 from producer.embedded_redis import find_binary
 from tests.ports import free_port
 from tests.waiting import LONGEST, WaitUntil
@@ -319,7 +319,7 @@ def test_each_service_comes_to_redis_as_its_own_user_and_knows_no_other_password
 
 
 def test_every_setting_that_a_service_is_given_is_one_that_imagemill_knows() -> None:
-    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    known = {PREFIX + name.upper() for name in (*Settings.model_fields, *FORMER_NAMES)}
     for name, service in services().items():
         given = {variable for variable in service["environment"] if variable.startswith(PREFIX)}
         assert given <= known, name

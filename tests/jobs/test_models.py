@@ -322,7 +322,7 @@ def test_a_folders_default_size_is_its_pipelines_own(
     assert resolve_model(str(folder)).defaults == ModelDefaults(height=height, width=width)
 
 
-def test_a_hub_models_default_size_does_not_depend_on_the_cache_which_only_adds_a_remark(
+def test_a_hub_models_default_size_does_not_depend_on_the_cache_which_only_knows_another(
     tmp_path: Path,
 ) -> None:
     assert resolve_model("org/name", COMMIT).defaults == ModelDefaults()
@@ -330,4 +330,4 @@ def test_a_hub_models_default_size_does_not_depend_on_the_cache_which_only_adds_
     (folder / "unet" / "config.json").write_text('{"in_channels": 4, "sample_size": 96}')
     known = resolve_model("org/name", COMMIT)
     assert known.defaults == ModelDefaults()
-    assert known.remark.startswith("org/name was trained for 768x768: a manifest that leaves the size open")
+    assert known.trained_size == (768, 768)

@@ -414,7 +414,7 @@ def test_wrong_settings_are_refused_with_name_value_and_remedy(pipe: Any, model:
     with pytest.raises(RenderError, match="seeds: 3 values for 1 images"):
         model.prompt_to_img("a cat", seeds=[1, 2, 3], progress=False, **SIZE)
     for guidance, slots, least in ((7.5, 1, 2), (1.0, 0, 1)):
-        with pytest.raises(RenderError, match=f"slots = {slots}: must be at least {least}"):
+        with pytest.raises(RenderError, match=f"batch_size = {slots}: must be at least {least}"):
             model.prompt_to_img("a cat", guidance_scale=guidance, batch_size=slots, progress=False, **SIZE)
     for steps in (1000, 1500):  # diffusers' DDIM raises IndexError at one and ValueError at the other
         with pytest.raises(RenderError, match=f"num_inference_steps = {steps}: DDIM cannot run so many"):

@@ -197,8 +197,8 @@ def difference_from_scheduler(table: SchedulerTable, scheduler: Any, num_inferen
     outputs: list[torch.Tensor] = []
     largest_difference = 0.0
     for step, timestep in enumerate(scheduler.timesteps):
-        slot = scheduler.scale_model_input(states[-1], timestep)
-        outputs.append(torch.tanh(slot) + torch.randn(shape, generator=model))
+        model_input = scheduler.scale_model_input(states[-1], timestep)
+        outputs.append(torch.tanh(model_input) + torch.randn(shape, generator=model))
         state = scheduler.step(outputs[-1], timestep, states[-1], return_dict=False, **options)[0]
         noise = torch.randn(shape, generator=ours) if table.draws[step] else torch.zeros(shape)
         past_states, past_outputs = states[: -X_TERMS - 1 : -1], outputs[: -OUTPUT_TERMS - 1 : -1]
@@ -211,7 +211,7 @@ def difference_from_scheduler(table: SchedulerTable, scheduler: Any, num_inferen
             found = found + coefficient * term.double()
         largest = max(float(each.abs().max()) for each in (state, *past_states))
         scaled = states[-1].double() * table.input_scales[step]
-        for expected, got in ((state, found), (slot, scaled)):
+        for expected, got in ((state, found), (model_input, scaled)):
             largest_difference = max(largest_difference, float((got - expected).abs().max()) / largest)
         states.append(state)
     return largest_difference

@@ -61,18 +61,18 @@ class TextEmbeds:
             coming = (text for text in others if (precision.name, size, text) not in self._kept)
             missing += list(islice(coming, -len(missing) % size))
         for start in range(0, len(missing), size):
-            slots = missing[start : start + size]
+            together = missing[start : start + size]
             try:
-                encoded = self._encode(slots, size, precision, device)
+                encoded = self._encode(together, size, precision, device)
             except Exception as error:
-                if start + len(slots) <= lacking:
+                if start + len(together) <= lacking:
                     raise
                 # It may be one of those ahead that is to blame, and those asked for are innocent.
                 log.info("%s: encoding once more, without texts ahead (%s)", type(error).__name__, error)
-                slots = missing[start:lacking]
-                encoded = self._encode(slots, size, precision, device)
-            for text, embeds in zip(slots, encoded, strict=False):
-                # A copy, or one kept slot would keep its whole batch in memory.
+                together = missing[start:lacking]
+                encoded = self._encode(together, size, precision, device)
+            for text, embeds in zip(together, encoded, strict=False):
+                # A copy, or one kept text would keep its whole batch in memory.
                 kept = embeds.to(precision.weights, copy=True)
                 result[precision.name, size, text] = self._kept[precision.name, size, text] = kept
         for key in keys:
@@ -84,11 +84,11 @@ class TextEmbeds:
 
     @torch.no_grad()
     def _encode(
-        self, slots: Sequence[str], size: int, precision: Precision, device: torch.device
+        self, batch: Sequence[str], size: int, precision: Precision, device: torch.device
     ) -> torch.Tensor:
-        """[size,L,D]: the slots' embeddings, and the last slot's again where they are fewer than `size`."""
+        """[size,L,D]: the texts' embeddings, and the last text's again where they are fewer than `size`."""
         window = self._window
-        texts = [*slots, *[slots[-1]] * (size - len(slots))]
+        texts = [*batch, *[batch[-1]] * (size - len(batch))]
         whole = self._tokenizer(texts, verbose=False).input_ids
         for text, ids in dict(zip(texts, whole, strict=True)).items():
             if len(ids) > window:

@@ -192,7 +192,7 @@ def _preview(output: Output, found: Contents) -> bytes:
             record["width"],
             record["height"],
             prompt=str(record.get("text", "")),
-            id=record.get("id"),
+            id=None if record.get("id") is None else str(record["id"]),
         )
         for records in chosen.values()
         for record in records

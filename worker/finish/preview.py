@@ -115,10 +115,10 @@ def _grid(cells: Sequence[Cell]) -> _Grid:
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    """Pillow's own font, laid out alike wherever Pillow is built."""
+    """Pillow's own font, laid out alike wherever Pillow is built with FreeType, as its wheels are."""
     font = ImageFont.load_default(size)
     if not isinstance(font, ImageFont.FreeTypeFont):
-        raise RuntimeError("this Pillow was built without FreeType: install the wheel from PyPI")
+        raise ImportError("this Pillow was built without FreeType: install the wheel from PyPI")
     return font.font_variant(layout_engine=ImageFont.Layout.BASIC)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from huggingface_hub import hf_hub_download
 from jobs.errors import ModelError
 from jobs.model_folder import check_harmless, folder_revision
 from jobs.models import BUILT_IN
+from jobs.strict_json import strict_json
 from worker.diffusion.build_scheduler import build_scheduler
 from worker.diffusion.precision import resolve_device, resolve_precision
 from worker.image_diffusion_model import ImageDiffusionModel
@@ -100,7 +100,7 @@ def _from_files(model: str, revision: str, dtype: Any) -> Any:
         except Exception as error:
             raise _not_there(model, revision, error) from error
     try:
-        kind = json.loads(index.read_text(encoding="utf-8")).get("_class_name")
+        kind = strict_json(index.read_bytes()).get("_class_name")
     except (OSError, ValueError, AttributeError) as error:
         raise ModelError(f"{index}: cannot be read as JSON ({error}); fetch the model again") from error
     if kind != "StableDiffusionPipeline":

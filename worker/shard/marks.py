@@ -31,13 +31,7 @@ class Marks:
     def in_job(self, shard: Shard) -> tuple[list[int], dict[int, dict[str, object]], set[int]]:
         """The same by index in the job, as the ledger takes it: done, failed, flagged."""
         failed: dict[int, dict[str, object]] = {
-            shard.indices[position]: {
-                "shard": failure.shard,
-                "position": position,
-                "image_id": failure.image_id,
-                "reason": failure.reason,
-            }
-            for position, failure in self.failed.items()
+            shard.indices[position]: failure.in_ledger() for position, failure in self.failed.items()
         }
         flagged = {shard.indices[position] for position in self.flagged}
         return [shard.indices[position] for position in self.done], failed, flagged

@@ -32,6 +32,7 @@ from jobs.output.metadata import Failure, metadata_record
 from jobs.output.output import Output
 from jobs.output.stored_shard import LayoutName, image_key, shard_number
 from jobs.request import Entry
+from jobs.strict_json import strict_json
 from worker.encode import SUFFIXES, Pixels, encode
 from worker.engine.renderer import RenderedBy
 
@@ -280,7 +281,7 @@ def _read_saved(file: Path) -> _Saved | None:
     if file.is_symlink() or not file.is_file():
         return None
     try:
-        saved = _Saved(**json.loads(file.read_bytes()))
+        saved = _Saved(**strict_json(file.read_bytes()))
         RenderedBy(**saved.rendered)
         json.dumps(asdict(saved), ensure_ascii=False).encode()
     except (OSError, ValueError, TypeError, RecursionError):

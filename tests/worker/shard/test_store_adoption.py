@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-from dataclasses import replace
 
 import pytest
 
@@ -53,7 +52,7 @@ def test_leftovers_of_an_ended_job_are_adopted_under_new_keys_and_columns(output
     old = entries(4, colour="old")
     leftover = a_store(output, old, shard=1, job_id="scenes-1", column_names=["colour"])
     save(leftover, 1, 3)
-    new = [replace(old[position], columns={"colour": "new"}) for position in (3, 2, 1)]
+    new = [old[position]._replace(columns={"colour": "new"}) for position in (3, 2, 1)]
     store = a_store(output, new, shard=5, job_id="scenes-2", adopt_below=5, column_names=["colour"])
     assert store.adopt() == [0, 2]
     save(store, 1)
