@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 SCHEMES = ("redis://", "rediss://")
 _VERIFYING = {"ssl_cert_reqs": ("required", "CERT_REQUIRED"), "ssl_check_hostname": ("true", "True", "1")}
-"""What a TLS URL may say of the server's certificate: no more than what holds without a word."""
-_LET_PASS = "where nobody else is on the network, --insecure (IMAGEMILL_INSECURE=1) lets it pass"
+"""What a TLS URL may say about the server's certificate: only what is the default anyway."""
+_LET_PASS = "if the network is yours alone, --insecure (IMAGEMILL_INSECURE=1) allows it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +83,10 @@ def redis_url(settings: Settings, say: Callable[[str], None] | None = None) -> s
 
 
 def _trouble(url: str, insecure: bool) -> str | None:
-    """What is wrong with a URL of Redis', with the remedy: its form, or that strangers could use or play it.
+    """What is wrong with a Redis URL, with the remedy: its form, or that strangers could use or fake Redis.
 
-    Who writes to Redis makes workers render; who plays it makes producers and workers believe what they like.
+    Anyone who writes to Redis can make workers render. Anyone who fakes it can make producers and workers
+    believe anything.
     """
     try:
         parts = urlsplit(url)
@@ -215,7 +216,7 @@ def runtime_folder(settings: Settings) -> Path:
         ) from None
     if not _is_private(folder):
         raise SettingsError(
-            f"{folder}: must be a folder of yours with mode 0700, for it holds passwords: "
+            f"{folder}: must be a folder of yours with mode 0700, because it holds passwords: "
             "remove it, or set IMAGEMILL_RUNTIME_DIR to another"
         )
     return folder

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class FileState(NamedTuple):
-    """What no change of a file leaves as it is."""
+    """What shows a change of a file: every change alters at least one of these."""
 
     inode: int
     size: int

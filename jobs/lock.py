@@ -9,7 +9,7 @@ import fcntl
 
 
 def try_lock(descriptor: int, *, shared: bool = False) -> bool:
-    """Lock the open file or folder; False when another process holds it against that.
+    """Lock the open file or folder; False when another process's lock prevents it.
 
     An exclusive lock (the default) keeps every other one out, a `shared` one keeps exclusive ones out. A
     process that inherits the descriptor holds the lock, too. Raises OSError where the file system has none.

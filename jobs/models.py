@@ -31,7 +31,7 @@ class ModelDefaults:
 
     @classmethod
     def of_folder(cls, folder: Path) -> ModelDefaults:
-        """Of a pipeline folder: its own size, where its configs name one that an image may have."""
+        """The defaults of a pipeline folder: its own size, if its configs name one that an image may have."""
         size = default_size(folder)
         if size is None or not all(IMAGE_SETTINGS["height"].is_right(side) for side in size):
             return cls()

@@ -221,19 +221,19 @@ class ImageRequest:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> ImageRequest:
-        """The request that `to_json` wrote; other keys are left aside. TypeError when one is missing."""
+        """The request that `to_json` wrote; other keys are ignored. TypeError when one is missing."""
         return cls(**{name: values[name] for name in IMAGE_SETTINGS if name in values})
 
 
 def image_settings(request: type[Any]) -> dict[str, Setting]:
     """The settings of a request's class by their names, in the order of its fields."""
     hints = get_type_hints(request, include_extras=True)
-    told = {}
+    found = {}
     for field in fields(request):
         [setting] = hints[field.name].__metadata__
         default = ... if field.default is MISSING else field.default
-        told[field.name] = replace(setting, name=field.name, default=default)
-    return told
+        found[field.name] = replace(setting, name=field.name, default=default)
+    return found
 
 
 class IdentityParts(NamedTuple):
@@ -245,11 +245,11 @@ class IdentityParts(NamedTuple):
 
     @property
     def between(self) -> str:
-        """All between the two values."""
+        """The text between the two values."""
         return f'{self.before_seed},"seed":'
 
     def of(self, quoted_prompt: str, seed: int) -> str:
-        """The whole; the prompt comes as JSON."""
+        """The whole JSON; `quoted_prompt` is the prompt as JSON."""
         return f"{self.before_prompt}{quoted_prompt}{self.between}{seed}{self.after_seed}"
 
 
@@ -269,7 +269,7 @@ def settings_in(place: Place) -> tuple[str, ...]:
 
 # A named tuple is made in a third of the time of a frozen dataclass, and a job has millions.
 class Entry(NamedTuple):
-    """One line of a job: the request, and what its author wrote beside it.
+    """One line of a job: the request, and what its author added to it.
 
     The request is kept in the form in which most of it is shared: lines with equal settings share one tuple,
     and the prompt is JSON already, as identity and wire need it.

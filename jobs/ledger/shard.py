@@ -34,7 +34,8 @@ _PLAIN: dict[str, Callable[[Any], Any]] = {
         if setting.places - {"manifest"}
     },
 }
-"""What a row may say, and what gives None for a value that no manifest has; the rest is the job's own."""
+"""What a row may say, and a function that gives None for a value that no manifest has. The rest is the job's
+own."""
 _json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
@@ -82,7 +83,7 @@ def decode_shard(blob: bytes, base: ImageRequest, job_name: str) -> Shard:
     Raises BrokenShard for what no version can read, LedgerError for another wire version.
     """
     try:
-        if zstandard.frame_content_size(blob) > _MAX_BYTES:  # max_output_size counts where no size is told
+        if zstandard.frame_content_size(blob) > _MAX_BYTES:  # max_output_size counts where no size is stated
             raise ValueError(f"it would unpack to more than {_MAX_BYTES >> 20} MiB")
         head = json.loads(zstandard.ZstdDecompressor().decompress(blob, max_output_size=_MAX_BYTES))
         if head["v"] != WIRE_VERSION:

@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 
 
 _FLOAT64_INTEGERS = 2**53
-"""Up to this one, and down to its negative, every integer is a float64; pyarrow takes no other for one."""
+"""float64 holds every integer up to this one, and down to its negative; pyarrow converts no others."""
 
 
 def check_pyarrow(what: str, instead: str) -> None:
-    """Raises OutputError where `what` needs pyarrow and it is not installed. Imports nothing."""
+    """Raises OutputError where `what` needs pyarrow and it is not installed. Does not import it."""
     if importlib.util.find_spec("pyarrow") is None:
         raise OutputError(f"{what}: needs pyarrow: pip install 'imagemill[parquet]', or {instead}")
 
 
 def arrow_type(kind: Kind) -> pyarrow.DataType:
-    """The column's type; an object that never has a field, which parquet does not know, is text."""
+    """The column's type. An object that never has a field is text, because parquet cannot hold it."""
     import pyarrow
 
     if not kind:
@@ -39,7 +39,7 @@ def arrow_type(kind: Kind) -> pyarrow.DataType:
 
 
 def kind_of_type(type: pyarrow.DataType) -> Kind:
-    """The kind whose columns have this type; text for those that have it for want of another.
+    """The kind whose columns have this type; text for the kinds that have no type of their own.
 
     Raises ValueError for a type that no kind has.
     """
@@ -56,9 +56,9 @@ def kind_of_type(type: pyarrow.DataType) -> Kind:
 
 
 def fitted(value: Any, kind: Kind) -> Any:
-    """The JSON value as such a column gives it back: as JSON from one of text, where it is no text itself.
+    """The JSON value as a column of this kind returns it: a column of text returns JSON for other values.
 
-    What a column of this kind cannot hold stays as it is.
+    A value that the column cannot hold stays as it is.
     """
     if value is None or isinstance(value, str):
         return value

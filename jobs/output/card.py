@@ -1,6 +1,6 @@
 """The dataset card: README.md of a dataset, by which `datasets.load_dataset` reads pictures and captions.
 
-Its front matter names the shards (so that nothing beside them counts as data) and the type of every column.
+Its front matter names the shards (so that nothing else counts as data) and the type of every column.
 Without the types, `datasets` takes them from whichever shard it opens first, and fails when a column is null
 throughout that one and text in another. Source: https://huggingface.co/docs/hub/datasets-cards
 """
@@ -94,7 +94,7 @@ def contents(output: Output) -> Contents:
 
 
 def is_ours(readme: str) -> bool:
-    """Whether a README.md is a card that may be written anew, and no text of somebody's own."""
+    """Whether a README.md is a card that may be overwritten, and not a user's own text."""
     return MARK in readme.splitlines()
 
 
@@ -103,10 +103,10 @@ def dataset_card(
 ) -> str:
     """The card's text: front matter in the Hugging Face form, then a page for people.
 
-    `layout`: where all images are now, whatever they were in; `failures`: how many could not be rendered;
-    `preview`: a contact sheet lies beside the card.
+    `layout`: the one layout that all images have now, if they were in another before; `failures`: how many
+    could not be rendered; `preview`: there is a contact sheet next to the card.
     """
-    import yaml  # only who finishes a job writes a card: a worker starts without it
+    import yaml  # only a finishing writes a card: a worker starts without it
 
     endings = found.endings if layout is None else {layout: found.formats}
     front = {
@@ -147,10 +147,11 @@ def _ending(record: dict[str, Any]) -> str:
 
 
 def _reading(endings: Endings, columns: dict[str, Kind]) -> dict[str, Any]:
-    """The front matter that tells `datasets` which files to read, and the types of what is in them.
+    """The front matter: which files `datasets` should read, and the types of their columns.
 
-    It takes the types of folders from the configuration alone, those of tars from `dataset_info` alone, and
-    reads one format by all configurations of a card, so that tars beside folders go without.
+    `datasets` takes the types of folders only from the configuration, and those of tars only from
+    `dataset_info`. It reads one format for all configurations of a card, so tars next to folders get no
+    types.
     """
     kinds: dict[str, Kind]
     if "files" in endings:
@@ -171,10 +172,10 @@ def _config(files: str) -> dict[str, Any]:
 
 def _loading(endings: Endings) -> str:
     """Python that loads what there is, when it runs in the dataset's folder."""
-    told = []
+    text = []
     # load_dataset(".") fails: it takes the dataset's name from the path.
     if "files" in endings:
-        told.append("""Numbered folders hold pictures and a `metadata.jsonl` with a line for each:
+        text.append("""Numbered folders hold pictures and a `metadata.jsonl` with a line for each:
 
 ```python
 import os
@@ -188,7 +189,7 @@ print(dataset.num_rows, dataset[0]["image"], dataset[0]["text"])
         before, where = "import os\n", "os.getcwd()"
         if "files" in endings:
             before, where = "", '"webdataset", data_files="[0-9]*.tar"'
-        told.append(f"""Numbered tars hold pictures, each with its prompt (`.txt`) and its metadata (`.json`);
+        text.append(f"""Numbered tars hold pictures, each with its prompt (`.txt`) and its metadata (`.json`);
 the parquets list the same as tables:
 
 ```python
@@ -199,7 +200,7 @@ sample = next(iter(dataset))
 print(sample["{min(endings["webdataset"])}"], sample["txt"], sample["json"])
 ```
 """)
-    return "\n".join(told)
+    return "\n".join(text)
 
 
 def _table(found: Contents) -> str:

@@ -1,4 +1,4 @@
-"""What a metadata column holds, over all records: the type that a reader must be told beforehand."""
+"""What a metadata column holds, over all records: the type that a reader must know beforehand."""
 
 from __future__ import annotations
 

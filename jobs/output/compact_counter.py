@@ -7,15 +7,15 @@ from collections.abc import Iterator
 _BITS = 15
 _MASK = (1 << _BITS) - 1
 _KEY, _EACH = 7, 11
-"""Bytes: of a key, what its bucket does not tell; of that and the key's number."""
+"""Bytes of the part of a key that its bucket does not give; bytes of that part and the key's number."""
 
 
 class CompactCounter:
     """Keys that are spread evenly, as hashes are, to numbers below 2**32; 0 for a key that is not there.
 
     A dict of a million ints takes 100 MB and more, this 15: the last bits of a key choose a bucket, a bytes
-    object of keys and numbers that is searched from its beginning, so nothing grows by leaps. A million keys
-    are 30 in a bucket.
+    object of keys and numbers that is searched from its beginning, so memory never grows by leaps. A million
+    keys are 30 in a bucket.
     """
 
     def __init__(self) -> None:

@@ -30,11 +30,10 @@ def fsync_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def written_atomically(path: Path, through: Path | None = None) -> Iterator[BinaryIO]:
-    """A file to write: in the end it is at `path`, whole and durable; when something is raised, not at all.
+    """Yields a file to write. At the end it is at `path`, whole and durable, or nothing has changed.
 
-    Replaces what is there. `through`: the folder where it is written first, of the same file system; whoever
-    takes that away fences the writer off. Raises OSError as the system gives it (ENOSPC: nothing is left
-    behind).
+    Replaces what is there. `through`: the folder where it is written first, on the same file system; removing
+    that folder stops the writer. Raises OSError as the system gives it (ENOSPC: nothing is left behind).
     """
     folder = path.parent if through is None else through
     temporary = folder / f".{path.name}.{secrets.token_hex(6)}.tmp"

@@ -1,11 +1,11 @@
 """`layout: files`, a Hugging Face imagefolder: a shard is a folder of pictures and one metadata.jsonl.
 
     OUT/00003/000030000.png … metadata.jsonl     it appears by one rename, and never changes
-    OUT/00003/.failures.jsonl                    what failed in it; hidden, so dataset readers pass it by
+    OUT/00003/.failures.jsonl                    what failed in it; hidden, so dataset readers skip it
     OUT/00003/.repaired.jsonl                    which places a repair emptied
 
-Failures lie inside the folder so that one rename commits pictures, metadata and failures together: beside it,
-a late attempt could leave its own list next to another attempt's pictures.
+Failures are inside the folder so that one rename commits pictures, metadata and failures together. If they
+were outside, a late attempt could leave its own list next to another attempt's pictures.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from jobs.output.stored_shard import FAILURES, damaged, shard_name, shard_number
 from jobs.strict_json import strict_json
 
 METADATA = "metadata.jsonl"
-"""Of a shard, beside its pictures: what Hugging Face's imagefolder reads."""
+"""The file next to a shard's pictures that Hugging Face's imagefolder reads."""
 
 
 @dataclass(frozen=True, slots=True)

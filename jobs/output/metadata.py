@@ -49,7 +49,7 @@ def metadata_record(
 
     The prompt is `text`, as imagefolder calls a caption. `column_names` are the columns of the whole job, so
     that every record has the same keys (null where a line lacks one). `rendered` (JSON values) becomes
-    `rendered_…` columns, beside the settings asked for; `flagged` says what is odd about the picture.
+    `rendered_…` columns, next to the requested settings; `flagged` says what is odd about the picture.
     Raises ValueError for a column name that `column_problem` refuses or that `column_names` lacks.
     """
     problems = [problem for name in column_names if (problem := column_problem(name)) is not None]
@@ -72,7 +72,7 @@ def metadata_record(
 
 
 def setting_trouble(values: Mapping[str, Any]) -> str | None:
-    """Which of a request's fields in `values` no imagemill wrote so; None when all may be."""
+    """The field in `values` that no imagemill would have written so; None when all are possible."""
     for name, kind in _TYPES.items():
         if name in values and (not isinstance(values[name], kind) or isinstance(values[name], bool)):
             return f"{name} is of another type"
@@ -80,7 +80,7 @@ def setting_trouble(values: Mapping[str, Any]) -> str | None:
 
 
 def request_of_record(record: Mapping[str, Any]) -> ImageRequest:
-    """The request of a metadata record. Raises KeyError or TypeError for what is none."""
+    """The request of a metadata record. Raises KeyError or TypeError for anything else."""
     return _request({**record, "prompt": record["text"]})
 
 

@@ -11,8 +11,8 @@
     OUT/.imagemill/quarantine/1/                 what a repair set aside, as it was
     OUT/.imagemill/lock                          held by the `imagemill run` that renders here, and its worker
 
-What a shard looks like is its layout's to say (`jobs.output`). An output may hold shards of both, for a
-manifest's layout may change: whatever is read here is read from what stands on disk.
+The layout defines what a shard looks like (`jobs.output`). An output may hold shards of both layouts, because
+a manifest's layout may change: everything here is read from what is on disk.
 """
 
 from __future__ import annotations
@@ -163,12 +163,14 @@ class Output:
     def locked(self, patience: float = 15.0) -> Iterator[int]:
         """Keeps every other `imagemill run` out of the folder, which exists; yields the lock's descriptor.
 
-        A process that inherits the descriptor holds the lock too, until it ends. Waits `patience` seconds for
-        who holds it, then raises JobError with that process's id. A file system without locks locks nothing.
+        A process that inherits the descriptor holds the lock too, until it ends. Waits up to `patience`
+        seconds for the process that holds it, then raises JobError with that process's id. On a file system
+        without locks, nothing is locked.
         """
         descriptor = open_plain(self.private / "lock", os.O_RDWR)
-        # Closed and never unlocked: unlocking would take the lock from who inherited it. The file stays: were
-        # it removed, one process could lock the old one and another a new one.
+        # The descriptor is closed and never unlocked: unlocking would take the lock from a process that
+        # inherited it. The file stays: if it were removed, one process could lock the old one and another a
+        # new one.
         try:
             self._lock(descriptor, patience)
             os.ftruncate(descriptor, 0)

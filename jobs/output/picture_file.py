@@ -21,7 +21,7 @@ _XMP_MARK = b"http://ns.adobe.com/xap/1.0/\0"
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_KEY = PNG_TEXT.encode() + b"\0"
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-"""SOF0 … SOF15: of the numbers between them three are no frames (DHT, JPG, DAC)."""
+"""SOF0 … SOF15; three numbers between them are not frames (DHT, JPG, DAC)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ def _xmp_property(packet: bytes) -> str | None:
     """The property `imagemill:request` of an XMP packet."""
     try:
         elements = ET.fromstring(packet).iter()
-    except (ET.ParseError, LookupError, ValueError):  # LookupError: of an encoding that there is not
+    except (ET.ParseError, LookupError, ValueError):  # LookupError: the encoding does not exist
         return None
     return next((e.attrib[_XMP_REQUEST] for e in elements if _XMP_REQUEST in e.attrib), None)
 

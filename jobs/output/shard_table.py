@@ -41,7 +41,7 @@ _LAST: dict[str, Kind] = {
 _CALLED_OTHERWISE = frozenset({"file_name", "text"})
 """Of a metadata record: `key` and `caption` say the same."""
 _NOT_IN_RECORDS = frozenset({"key", "caption", "status", "error_message", "command"})
-"""Names of ours that a user's column of the metadata may have too."""
+"""Our names that a user's metadata column may have too."""
 
 
 def check_parquet() -> None:

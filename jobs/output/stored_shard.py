@@ -15,9 +15,9 @@ SHARD_LIMIT = 10_000
 """Images in one shard at most: a key has four digits for the place in it."""
 
 FAILURES = ".failures.jsonl"
-"""Of a shard, beside its pictures: what failed in it. Hidden, so dataset readers pass it by."""
+"""The file next to a shard's pictures that lists what failed. It is hidden, so dataset readers skip it."""
 REPAIRED = ".repaired.jsonl"
-"""Likewise: the places that a repair emptied, and why."""
+"""The same for the places that a repair emptied, and why."""
 
 _SHARD_NAME = re.compile(r"[0-9]{5,}")
 _IMAGE_ID = re.compile(r"[0-9a-f]{16}")
@@ -75,7 +75,7 @@ class StoredShard(Protocol):
     def commit(self, images: Path, records: Sequence[Mapping[str, Any]], failures: Sequence[Failure]) -> None:
         """Make the shard appear whole in one step; the pictures lie in the spool's folder `images`.
 
-        What else must be written lies beside them. Raises FileExistsError, having changed nothing in the
+        What else must be written is next to them. Raises FileExistsError, having changed nothing in the
         output, when the shard's place is taken, and OSError as the system gives it: then the same call may
         be made again.
         """
@@ -92,7 +92,7 @@ def sound_record(place: str, record: object) -> dict[str, Any]:
         raise damaged(place, "a record without file_name and image_id")
     if not _IMAGE_ID.fullmatch(record["image_id"]):
         raise damaged(place, "a record whose image_id is no 16 hex digits")
-    # It is opened: no way may lead out of the shard.
+    # The file is opened, so its name must not lead out of the shard.
     if not _FILE_NAME.fullmatch(record["file_name"]):
         raise damaged(place, "a record whose file_name names no picture")
     trouble = setting_trouble(record)

@@ -1,8 +1,7 @@
 """A tar as imagemill writes one: plain USTAR members, equal contents giving equal bytes.
 
-It is read header by header: Python's own tarfile takes four times as long to pass by a member, and takes a
-tar that was cut off between two members for one that ends there. Source: POSIX.1-2024, pax, "ustar
-Interchange Format".
+It is read header by header: Python's own tarfile takes four times as long to skip a member, and accepts a tar
+that was cut off between two members as complete. Source: POSIX.1-2024, pax, "ustar Interchange Format".
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ class Member(NamedTuple):
 
     name: str
     start: int
-    """Of its contents, in bytes from the tar's beginning."""
+    """Where its contents begin, in bytes from the start of the tar."""
     size: int
 
 
 class DamagedTar(ValueError):
-    """What is no tar of ours; says where."""
+    """The tar is not as imagemill writes one; the message says where."""
 
 
 class TarWriter:
@@ -55,7 +54,7 @@ class TarReader:
         self.size = os.fstat(self._file).st_size
 
     def check_padding(self) -> None:
-        """Read what is no member's: behind contents and behind the tar's end there are zeros."""
+        """Read the padding: there are zeros after each member's contents and after the tar's end."""
         end = 0
         for member in self.members():
             stop = member.start + member.size
@@ -94,15 +93,15 @@ class TarReader:
         if len(block) < _BLOCK:
             raise DamagedTar(f"is cut off: its {self.size:,} bytes end between two members")
         try:
-            told = int(block[148:156].rstrip(b"\0 "), 8)
+            stated = int(block[148:156].rstrip(b"\0 "), 8)
             size = int(block[124:136].rstrip(b"\0 "), 8)
             name = block[:100].rstrip(b"\0").decode()
         except ValueError:
-            told, size, name = -1, 0, ""
-        if size < 0:  # int() reads a sign, and one would lead back for ever
-            told = -1
+            stated, size, name = -1, 0, ""
+        if size < 0:  # int() accepts a sign, and a negative size would lead to an endless loop
+            stated = -1
         # The checksum is of the header with spaces in the checksum's own place.
-        if sum(block) - sum(block[148:156]) + 8 * ord(" ") != told:
+        if sum(block) - sum(block[148:156]) + 8 * ord(" ") != stated:
             raise DamagedTar(f"bytes were changed: no member begins at byte {at}")
         return block[156:157], name, size
 

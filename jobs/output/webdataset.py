@@ -3,15 +3,15 @@
     OUT/00003.tar       000030000.png 000030000.txt 000030000.json …     it appears by one link
     OUT/00003.parquet   what the tar says, as a table: `shard_table`
 
-The tar is the shard: KEY.txt is the prompt, KEY.json the metadata record. What failed stands in its first
+The tar is the shard: KEY.txt is the prompt, KEY.json the metadata record. What failed is listed in its first
 member, `.failures.jsonl`, what a repair emptied in `.repaired.jsonl`, as in `layout: files`: a hidden name
-has no key, so readers of samples pass it by. The parquet says nothing that the tar does not. Two files cannot
+has no key, so readers of samples skip it. The parquet holds nothing that is not in the tar. Two files cannot
 appear in one step, so one of them must decide:
 
 - Both are written and synced in the attempt's own spool folder. Linking the tar to OUT/00003.tar commits; a
-  link never overwrites, so of several attempts one wins, whoever sleeps or dies meanwhile.
-- Only who won links its parquet, again never overwriting. So no parquet appears before its tar, and one that
-  does is that tar's own: a late attempt touches neither.
+  link never overwrites, so at most one attempt wins, even if others sleep or die meanwhile.
+- Only the winner links its parquet, again never overwriting. So no parquet appears before its tar, and a
+  parquet that appears is that tar's own: a late attempt touches neither.
 - Killed between the two links, the winner leaves a committed tar without parquet. `complete` makes it from
   the tar, which a job's finishing does for every shard; a winner that only slept would link the same.
 
@@ -142,7 +142,7 @@ class TarShard:
         except FileExistsError:
             pass  # made by `complete`, of this very tar
         except FileNotFoundError:
-            self.complete()  # who came second has taken the spool away
+            self.complete()  # the attempt that came second has removed the spool
         fsync_folder(self.output)
 
     def complete(self) -> None:
