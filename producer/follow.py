@@ -77,7 +77,7 @@ def _check_refusals(status: JobStatus, workers: Collection[str]) -> None:
     if workers and set(workers) <= set(status.refusals):
         reasons = sorted({status.refusals[name] for name in workers})
         raise JobError(
-            f"{status.job_id}: no worker takes it: {'; '.join(reasons)}\nMend that, then "
+            f"{status.job_id}: no worker takes it: {'; '.join(reasons)}\nFix that, then "
             f"`imagemill resume {status.job_id}` (or cancel it); nothing that was rendered is lost"
         )
 

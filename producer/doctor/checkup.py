@@ -1,7 +1,7 @@
 """An output examined as a whole: its shards one by one, no image twice, nothing foreign, nothing missing.
 
-A shard is examined by its layout (`examine_files.py`, `examine_webdataset.py`); everything here is the same for
-all layouts. `lost_shards.py` and `missing_images.py` find what should be there and is not.
+Shards are examined by their layout (`examine_files.py`, `examine_webdataset.py`); everything here is the same
+for all layouts. `lost_shards.py` and `missing_images.py` find what should be there and is not.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class Checkup:
 
     shards: list[ShardFindings]
     problems: list[Problem] = field(default_factory=list)
-    """All, the shards' own among them, in the order of the output."""
+    """All problems, those of the shards included, in the order of the output."""
     notes: list[str] = field(default_factory=list)
-    """Harmless, but told."""
+    """Harmless, but worth saying."""
     missing: dict[str, int] = field(default_factory=dict)
     """The newest job of each manifest's name -> images it asked for that are neither there nor failed."""
     failed: int = 0
@@ -118,7 +118,7 @@ def _entries(output: Output) -> tuple[list[int], list[Problem]]:
             )
         elif number is not None and ending == "tar":
             if number in committed:
-                what = f"stands beside the folder {stem}, and one of them is shard {number}"
+                what = f"is next to the folder {stem}, and one of them is shard {number}"
                 problems.append(Problem(kind="folder", file=name, what=what, remedy="move one of them out"))
             elif TarShard(output.path, number).committed():
                 committed.append(number)

@@ -60,7 +60,7 @@ class Diagnosis:
 
     @property
     def notes(self) -> list[str]:
-        """Harmless, but told."""
+        """Harmless, but worth saying."""
         return [*self.sent_back.notes, *self.checkup.notes]
 
 
@@ -81,7 +81,7 @@ def diagnose(output: Output, settings: Settings, *, repair: bool) -> Diagnosis:
             done = set_aside(output, found.problems) if repair else None
             if done is None:
                 return Diagnosis(output, found)
-            left = f"stopped when all that is broken lay in {done.folder}: submit the manifest again"
+            left = f"stopped after all that is broken was moved to {done.folder}: submit the manifest again"
             known = [shard for shard in found.shards if shard_name(shard.shard) not in done.shards]
             after = check_output(output, known=known)
             return Diagnosis(output, after, done, _send_back(output, done, settings))
@@ -100,7 +100,7 @@ def _refuse_while_written(output: Output, settings: Settings) -> None:
 def _send_back(output: Output, repair: Repair, settings: Settings) -> SentBack:
     """Begin the next runs of the jobs that rendered what was set aside, where Redis holds them.
 
-    Raises nothing of ours: the repair is done, and whatever Redis says must not keep its report back.
+    Raises no ImagemillError: the repair is done, and an error of Redis must not hold back its report.
     """
     sent: dict[str, int] = {}
     notes: list[str] = []
@@ -120,9 +120,9 @@ def _send_back(output: Output, repair: Repair, settings: Settings) -> SentBack:
         try:
             status = ledger.status(job_id)
             if status.output != str(output.path):
-                continue  # of another output; this one's is from before Redis was wiped
+                continue  # it writes to another output: Redis was wiped since, and gave its id to another job
             if status.outcome in {"cancelled", "stopped"}:
-                # Its next run would render what somebody, or its bound of failures, put an end to as well.
+                # Its next run would also render what a person, or its bound of failures, had stopped.
                 notes.append(
                     f"{job_id} was {status.outcome}: `imagemill retry {job_id}` sends back what was set "
                     "aside, and all else that it left"
@@ -137,7 +137,8 @@ def _send_back(output: Output, repair: Repair, settings: Settings) -> SentBack:
 
 
 def _jobs_of(output: Output, repair: Repair) -> set[str]:
-    """The jobs of the shards that the repair took pictures out of, by what is left there and what was cut."""
+    """The jobs of the shards that the repair took pictures out of, as named by what is left there and what
+    was cut."""
     names = {one.file.partition("/")[0].partition(".")[0] for one in repair.problems if _costs_pictures(one)}
     found = {
         _job_of(shard)
@@ -149,7 +150,7 @@ def _jobs_of(output: Output, repair: Repair) -> set[str]:
 
 
 def _costs_pictures(problem: Problem) -> bool:
-    """Whether the output lacks something for the problem that it may have had."""
+    """Whether the output may lack an image because of the problem."""
     cut = problem.cut
     if cut is None or problem.kind == "doubled":
         return False
@@ -157,7 +158,7 @@ def _costs_pictures(problem: Problem) -> bool:
 
 
 def _job_of(shard: StoredShard) -> object:
-    """What the first record or failure that can be read calls its job; None without any."""
+    """The job that the first readable record or failure names; None without one."""
     with suppress(OutputError):
         for record in shard.records():
             return record.get("job_id")

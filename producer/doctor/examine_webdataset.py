@@ -54,7 +54,7 @@ class _Sample:
     position: int
     members: dict[str, Member] = field(default_factory=dict)
     number: int = 0
-    """Of its KEY.json among the tar's members, from 1."""
+    """The number, from 1, of its KEY.json among the tar's members."""
 
 
 class _Examination:
@@ -129,7 +129,7 @@ class _Examination:
             return None
         name = f"{key}.{pictures[0]}"
         if len(pictures) > 1:
-            self._tell_sample("doubled", sample, name, f"has {key}.{pictures[1]} beside it")
+            self._tell_sample("doubled", sample, name, f"has {key}.{pictures[1]} next to it")
             return None
         record = json_object(tar.read(members["json"]))
         if record is None:
@@ -210,10 +210,10 @@ class _Examination:
 def _table_trouble(
     data: bytes, shard: int, records: Sequence[dict[str, Any]], failures: Sequence[Failure]
 ) -> str | None:
-    """What a parquet says differently from these records and failures; None when nothing."""
+    """How a parquet differs from these records and failures; None when it does not."""
     wanted = shard_table(shard, records, failures)
-    anew = parquet_bytes(wanted)
-    if data == anew:
+    again = parquet_bytes(wanted)
+    if data == again:
         return None
     try:
         table = read_table(data)
@@ -221,19 +221,19 @@ def _table_trouble(
         return str(error)
     if table.equals(wanted):
         # Another version of pyarrow writes the same in other bytes.
-        return "bytes were changed" if written_by(data) == written_by(anew) else None
+        return "bytes were changed" if written_by(data) == written_by(again) else None
     if table.schema != wanted.schema:
         names = sorted({*table.schema.names} ^ {*wanted.schema.names})
         return f"has other columns than its tar gives{f': {names}' if names else ''}"
-    told, should = ({line["key"]: line for line in one.to_pylist()} for one in (table, wanted))
+    held, should = ({line["key"]: line for line in one.to_pylist()} for one in (table, wanted))
     wrong = []
-    for key in sorted({*told, *should}, key=str):
-        if key not in told:
+    for key in sorted({*held, *should}, key=str):
+        if key not in held:
             wrong.append(f"has no line of {key}")
         elif key not in should:
             wrong.append(f"has a line of {key}, which its tar has not")
-        elif told[key] != should[key]:
-            names = [name for name, value in should[key].items() if told[key][name] != value]
+        elif held[key] != should[key]:
+            names = [name for name, value in should[key].items() if held[key][name] != value]
             wrong.append(f"says other things of {key} than its tar: {', '.join(names)}")
     more = f"; and of {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
     return "; ".join(wrong[:_NAMED]) + more if wrong else "has its lines in another order or twice"

@@ -31,11 +31,11 @@ class Cut:
     """What a repair takes out of a shard for one problem."""
 
     names: tuple[str, ...] = ()
-    """Of files in the shard's folder; of a tar's, the whole sample goes."""
+    """Files in the shard's folder, or in the tar, where the whole sample is removed."""
     lines: tuple[int, ...] = ()
-    """Of metadata.jsonl, from 1; of a tar, its members."""
+    """Numbers from 1 of lines in metadata.jsonl, or of members in the tar."""
     failure_lines: tuple[int, ...] = ()
-    """Of .failures.jsonl, from 1."""
+    """Numbers from 1 of lines in .failures.jsonl."""
     positions: tuple[int, ...] = ()
     """Places in the shard that are empty afterwards."""
     whole: bool = False
@@ -72,7 +72,7 @@ class Held(NamedTuple):
 
 @dataclass(slots=True)
 class ShardFindings:
-    """What one shard holds, whatever the layout."""
+    """What one shard holds, in any layout."""
 
     shard: int
     place: str

@@ -49,7 +49,7 @@ class Lost:
 
 
 def lost_shards(output: Output) -> Lost:
-    """Which of its shards the output has lost, and whether job.json, by which that is told, is one."""
+    """Which of its shards the output has lost, and whether job.json, which shows that, is a report."""
     lost = Lost()
     # Before the shards are listed: a job may finish meanwhile, and count some more.
     report = _read_report(output)
@@ -72,7 +72,7 @@ def lost_shards(output: Output) -> Lost:
             )
         )
     else:
-        lost.notes.append(f"{_CARD}: is an export's: whether shards are gone after the last cannot be told")
+        lost.notes.append(f"{_CARD}: is an export's: whether shards are gone after the last cannot be known")
     return lost
 
 
@@ -102,26 +102,26 @@ def _finished(report: dict[str, object]) -> float:
 
 
 def _count(output: Output, committed: int, there: Collection[int], report: _Report, lost: Lost) -> None:
-    """Tells `lost` of the shards that the report counts beyond those of which something is `there`."""
+    """Adds to `lost` the shards that the report counts and of which nothing is `there`."""
     if report.shards <= len(there):
         return
     set_aside = {n: repair for n, repair in _set_aside(output, report.finished) if n not in there}
-    told = f"counts {counted(report.shards, 'shard')}, {committed} {'is' if committed == 1 else 'are'} there"
+    what = f"counts {counted(report.shards, 'shard')}, {committed} {'is' if committed == 1 else 'are'} there"
     if set_aside:
         lost.explained = True
         repairs = sorted({*set_aside.values()}, key=int)
         names = _names([(n, n) for n in sorted(set_aside)])
-        told += f", and in .imagemill/{QUARANTINE}/{', '.join(repairs)} what a repair set aside: {names}"
+        what += f", and in .imagemill/{QUARANTINE}/{', '.join(repairs)} what a repair set aside: {names}"
     known = {*there, *set_aside}
     if report.shards <= len(known):
-        lost.notes.append(f"job.json: {told}")
+        lost.notes.append(f"job.json: {what}")
         return
     if gaps := _gaps(known):
-        told += f"; {_none_called(gaps)}"
+        what += f"; {_none_called(gaps)}"
     elif known:
-        told += f"; those after {shard_name(max(known))} are gone"
+        what += f"; those after {shard_name(max(known))} are gone"
     remedy = "restore it from a copy, or submit the manifest again, which renders what is lacking"
-    lost.problems.append(Problem(kind="lost", file="job.json", what=told, remedy=remedy))
+    lost.problems.append(Problem(kind="lost", file="job.json", what=what, remedy=remedy))
 
 
 def _remains(folder: Path) -> set[int]:
@@ -177,5 +177,5 @@ def _none_called(gaps: Collection[tuple[int, int]]) -> str:
 
 def _names(ranges: Collection[tuple[int, int]]) -> str:
     """`00001, 00003–00005`; of many ranges the first."""
-    told = [shard_name(a) if a == b else f"{shard_name(a)}–{shard_name(b)}" for a, b in ranges]
-    return ", ".join([*told[:_NAMED], *(["…"] if len(told) > _NAMED else [])])
+    names = [shard_name(a) if a == b else f"{shard_name(a)}–{shard_name(b)}" for a, b in ranges]
+    return ", ".join([*names[:_NAMED], *(["…"] if len(names) > _NAMED else [])])

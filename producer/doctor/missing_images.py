@@ -45,7 +45,7 @@ def missing_images(output: Output, held: Collection[str], failed: Collection[str
     found = Missing()
     files = _kept_manifests(output)
     if not files:
-        found.notes.append("no manifest is kept in .imagemill/jobs: what is missing cannot be told")
+        found.notes.append("no manifest is kept in .imagemill/jobs: what is missing cannot be known")
     for file in files:
         name = str(file.relative_to(output.path))
         try:
@@ -114,9 +114,9 @@ def _compare(
         # What was not read just now counts as it was.
         changed += kept.changed_files({**kept.files, **reading.sha256})
     if changed:
-        told = some([str(change) for change in changed], _NAMED)
+        listed = some([str(change) for change in changed], _NAMED)
         found.notes.append(
-            f"{name}: what is missing cannot be told: since {job_id} was submitted, {told}; "
+            f"{name}: what is missing cannot be known: since {job_id} was submitted, {listed}; "
             "`imagemill submit FILE` renders the difference "
             "(`imagemill plan FILE` shows it)"
         )
@@ -138,7 +138,7 @@ def _entries(kept: SubmittedManifest, reading: Reading) -> Iterable[Identified]:
     for source in manifest.prompts_from:
         if (trouble := source_trouble(source)) is not None:
             raise ManifestError(f"prompts_from = {source.file}: {trouble}")
-    # The revision was settled when it was submitted; image_id hangs on nothing else of the model.
+    # The revision was settled when it was submitted; image_id depends on nothing else of the model.
     model = ModelRef(manifest.model, manifest.model, manifest.revision or "", None, None)
     entries = identify(manifest, model, latents=gather_latents(manifest, model), reading=reading)
     return narrowed(iter(entries), kept.limit, kept.sample, manifest.name)
@@ -162,13 +162,13 @@ def _changed(kept: SubmittedManifest) -> Iterator[Change]:
 
 
 def _sha256(path: Path) -> str:
-    """Of the file. Raises OSError, also for what is no plain file."""
+    """The SHA-256 of the file. Raises OSError, also for what is not a plain file."""
     _check_plain(path)
     return file_sha256(path)
 
 
 def _latents_sha256(path: Path) -> str:
-    """Likewise, of what a file of initial latents means. Raises LatentsError for what is none."""
+    """The SHA-256 of the initial latents in a file, as `_sha256`. Raises LatentsError when there are none."""
     from jobs.latents import latents_sha256, read_latents
 
     _check_plain(path)

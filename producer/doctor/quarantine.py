@@ -5,7 +5,7 @@
     OUT/.imagemill/quarantine/1/00003/000030001.png     a broken picture
     OUT/.imagemill/quarantine/1/00004.tar               a tar as it was, and its parquet
 
-What stays in a shard keeps its every byte, and a submission of the manifest renders the rest into new shards.
+What stays in a shard keeps every byte, and a submission of the manifest renders the rest into new shards.
 A crash at any point loses nothing and leaves what the next repair finds: lines are copied before they are
 cut, and cut before the picture that they name is moved. A tar is written again without what is wrong in it.
 One rename puts it in the place of the old one, once the old one has a second name in quarantine. Its parquet
@@ -56,7 +56,7 @@ def set_aside(output: Output, problems: Sequence[Problem]) -> Repair | None:
     """Move what is wrong with shards into a new quarantine folder; None: nothing to mend.
 
     The caller makes sure that nothing else writes in the output. Raises OutputError when the system
-    refuses a step (what was done until then stays done), and, having done nothing, when a tar is to be mended
+    refuses a step (what was done before stays done), and, having done nothing, when a tar is to be mended
     and its parquet cannot be written here.
     """
     mended = [problem for problem in problems if problem.cut is not None]
@@ -66,8 +66,8 @@ def set_aside(output: Output, problems: Sequence[Problem]) -> Repair | None:
         check_parquet()
     try:
         folder = _new_folder(output)
-        told = json.dumps([as_json(problem) for problem in mended], ensure_ascii=False, indent=2)
-        write_atomically(folder / "problems.json", f"{told}\n".encode())
+        report = json.dumps([as_json(problem) for problem in mended], ensure_ascii=False, indent=2)
+        write_atomically(folder / "problems.json", f"{report}\n".encode())
         for name, in_tar in sorted({(_shard_of(problem), _in_tar(problem)) for problem in mended}):
             of_it = [one for one in mended if (_shard_of(one), _in_tar(one)) == (name, in_tar)]
             (_mend_tar if in_tar else _mend)(output, int(name), folder, of_it)
@@ -117,9 +117,9 @@ def _mend(output: Output, shard: int, quarantine: Path, problems: Sequence[Probl
     for lines in (failures, metadata):
         if lines.kept != lines.before:
             write_atomically(aside / lines.file.name, lines.before)
-    if told := _told_places(quarantine, problems):
+    if emptied := _told_places(quarantine, problems):
         noted = _Lines(folder / REPAIRED, ())
-        write_atomically(noted.file, noted.before + told.encode())
+        write_atomically(noted.file, noted.before + emptied.encode())
     for lines in (failures, metadata):
         if not lines.kept:
             lines.file.unlink(missing_ok=True)
@@ -178,7 +178,7 @@ def _sound_members(file: Path, cuts: Sequence[Cut]) -> list[Member]:
     return kept if any(member.name != REPAIRED for member in kept) else []
 
 
-def _write_sound(file: Path, kept: Sequence[Member], cuts: Sequence[Cut], told: str) -> None:
+def _write_sound(file: Path, kept: Sequence[Member], cuts: Sequence[Cut], emptied: str) -> None:
     """Put these members of the tar in its place, with the failures that the cuts leave and the lines
     on the places that they emptied."""
     with file.open("rb") as opened, written_atomically(file) as sink:
@@ -186,7 +186,7 @@ def _write_sound(file: Path, kept: Sequence[Member], cuts: Sequence[Cut], told: 
         hidden = {member.name: tar.read(member) for member in kept if member.name.startswith(".")}
         if FAILURES in hidden:
             writer.add(FAILURES, _left_of(hidden[FAILURES], cuts))
-        if repaired := hidden.get(REPAIRED, b"") + told.encode():
+        if repaired := hidden.get(REPAIRED, b"") + emptied.encode():
             writer.add(REPAIRED, repaired)
         for member in kept:
             if member.name not in hidden:
@@ -209,10 +209,10 @@ def _keep_as_it_is(file: Path, quarantine: Path) -> None:
 
 
 def _told_places(quarantine: Path, problems: Sequence[Problem]) -> str:
-    """Lines that tell the next examination why these places in the shard are empty."""
+    """Lines that show the next examination why these places in the shard are empty."""
     places = {position: one for one in problems if one.cut is not None for position in one.cut.positions}
-    told = [
+    notes = [
         {"position": position, "reason": f"{one.place}: {one.what}", "quarantine": quarantine.name}
         for position, one in sorted(places.items())
     ]
-    return "".join(f"{json.dumps(one, ensure_ascii=False)}\n" for one in told)
+    return "".join(f"{json.dumps(one, ensure_ascii=False)}\n" for one in notes)

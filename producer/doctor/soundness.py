@@ -37,7 +37,7 @@ def file_problem(path: Path, file: str, error: OSError) -> Problem:
         kind="unreadable",
         file=file,
         what=f"cannot be read ({error.strerror})",
-        remedy=f"make it readable for this user, or look after the disk: {path}",
+        remedy=f"make it readable for this user, or check the disk: {path}",
     )
 
 
@@ -100,9 +100,9 @@ def repaired_places(lines: Iterable[bytes]) -> Iterator[int]:
             yield record["position"]
 
 
-def gaps_between(filled: Collection[int], told: Collection[int] = ()) -> Gaps | None:
-    """The places below the last one that are neither filled nor `told` of already; None without any."""
-    gaps = sorted(set(range(max(filled, default=-1))) - set(filled) - set(told))
+def gaps_between(filled: Collection[int], reported: Collection[int] = ()) -> Gaps | None:
+    """The places below the last one that are neither filled nor `reported` already; None without any."""
+    gaps = sorted(set(range(max(filled, default=-1))) - set(filled) - set(reported))
     if not gaps:
         return None
     noun, verb = ("place", "is") if len(gaps) == 1 else ("places", "are")
@@ -142,14 +142,14 @@ def picture_trouble(data: bytes, wanted: ImageRequest, sha256: str) -> str | Non
         return _CHANGED
     if held is None:
         return "holds no request: another program wrote it"
-    told, asked = (
+    found, asked = (
         f"{form} of {width}x{height}"
         for form, width, height in (
             (picture.image_format, picture.width, picture.height),
             (wanted.image_format, wanted.width, wanted.height),
         )
     )
-    return None if told == asked else f"is a {told}, its line says {asked}"
+    return None if found == asked else f"is a {found}, its line says {asked}"
 
 
 def _ranges(numbers: Sequence[int]) -> str:

@@ -39,13 +39,13 @@ def row_column(rows: Iterable[Row], columns: Mapping[str, Kind]) -> str | None:
     return name
 
 
-def restored(told: Row, text: str | None, columns: Mapping[str, Kind]) -> Row:
-    """The row whose columns hold `told` and whose column of JSON holds `text`.
+def restored(values: Row, text: str | None, columns: Mapping[str, Kind]) -> Row:
+    """The row whose columns hold `values` and whose column of JSON holds `text`.
 
     Raises ValueError when they are not of one row: one of them was changed.
     """
     if text is None:
-        return told
+        return values
     try:
         row = strict_json(text)
     except ValueError as error:
@@ -55,7 +55,7 @@ def restored(told: Row, text: str | None, columns: Mapping[str, Kind]) -> Row:
     for name in row.keys() - columns.keys():
         raise ValueError(f"has {name}, which is no column")
     for name, value in in_columns(row, columns).items():
-        if _json(value) != _json(told[name]):
+        if _json(value) != _json(values[name]):
             raise ValueError(f"has another {name} than the column of that name")
     return row
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 _OURS = ("file_name", "text", "image_id", "sha256")
-"""Without these no row is one of a picture."""
+"""A row without one of these is not a picture's."""
 _PICTURES, _ROWS = 16, 1024
 """Rows held at a time, with pictures and without."""
 _BUFFER = 1 << 20
@@ -47,7 +47,7 @@ class ParquetSource:
     row_column: str | None
     """That of JSON (`producer.export.exact_rows`)."""
     state: FileState
-    """Of the file when it was opened: it is read more than once, and must be the same each time."""
+    """The file's state when it was opened: it is read more than once, and must be the same each time."""
 
     def records(self) -> Iterator[Row]:
         return (line.row for line in self._lines(with_pictures=False))
@@ -92,7 +92,7 @@ class ParquetSource:
         try:
             sound_record("", row)
         except OutputError as error:
-            # What to do with a shard is no remedy for a parquet.
+            # The remedy for a shard does not suit a parquet.
             what = str(error).removeprefix(": ").partition("; ")[0]
             raise self.broken(f"{self.path}: row {number}: {what}") from None
         return row
@@ -113,7 +113,7 @@ class ParquetSource:
                         batch.validate(full=True)
                         yield number, batch
                         number += batch.num_rows
-                    # A page that is not known for one is passed over without a word.
+                    # pyarrow skips a page that it does not recognize, without an error.
                     if number <= table.metadata.num_rows:
                         raise ValueError(f"of {table.metadata.num_rows:,} rows no more are there")
                 self._check_same(file)
@@ -127,7 +127,7 @@ class ParquetSource:
 
 
 def open_parquet(path: Path) -> ParquetSource:
-    """The parquet as a source. Raises OutputError for one of which rows and pictures do not come back."""
+    """The parquet as a source. Raises OutputError for one that cannot give back its rows and pictures."""
     check_pyarrow(str(path), "export the output that it was made of")
     import pyarrow
     from pyarrow.parquet import ParquetFile
@@ -171,8 +171,8 @@ def open_parquet(path: Path) -> ParquetSource:
 def _row_column(path: Path, mark: bytes) -> str | None:
     """The name of the column of JSON. Raises OutputError for what is no mark of this version."""
     try:
-        told = strict_json(mark)
-        rows, column = told["rows"], told["column"]
+        stated = strict_json(mark)
+        rows, column = stated["rows"], stated["column"]
     except (ValueError, KeyError, TypeError):
         rows, column = None, None
     if rows != ROWS or not isinstance(column, str | None):

@@ -17,7 +17,7 @@ class OutputSource:
 
     output: Output
     shards: tuple[int, ...]
-    """Those that are read: what is committed meanwhile is no part of it."""
+    """Those that are read; shards that are committed meanwhile are not."""
 
     @property
     def path(self) -> Path:
@@ -40,8 +40,8 @@ class OutputSource:
 def pictures(output: Output, shards: Iterable[int], takes: Callable[[str], bool]) -> Iterator[Picture]:
     """The pictures of these shards that are taken, by image_id, in order, read as they are asked for.
 
-    Raises OutputError naming the first whose file is missing, has another row too, or has not the SHA-256 of
-    its row.
+    Raises OutputError naming the first whose file is missing, has a second row, or does not have the SHA-256
+    of its row.
     """
     for shard in shards:
         stored = output.stored(shard)

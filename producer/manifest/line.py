@@ -1,4 +1,4 @@
-"""One prompt as its author wrote it, whatever it was read from."""
+"""One prompt as its author wrote it, in a manifest or in a prompt file."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _NONE: Mapping[str, Any] = {}
 
 # A named tuple is made in a third of the time of a frozen dataclass, and there are millions.
 class Line(NamedTuple):
-    """A prompt and what it says of itself; a setting left out is the manifest's."""
+    """A prompt and its own settings; the manifest gives those that are left out."""
 
     prompt: str
     settings: Mapping[str, Any]
-    """Its own of LINE_SETTINGS."""
+    """The LINE_SETTINGS that it has of its own."""
     images: int
     seeds: Sequence[int] | None
     """The given seeds, one an image; None derives them."""

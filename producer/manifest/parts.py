@@ -103,7 +103,7 @@ LINE_SETTINGS = tuple(name for name in settings_in("settings") if name != "seed"
 
 
 class DefaultSettings(_Defaults):
-    """What every prompt has that does not say otherwise."""
+    """What every prompt gets that has no value of its own."""
 
     # A setting with a default of the model's own is None while it is left open.
 
@@ -123,8 +123,8 @@ class DefaultSettings(_Defaults):
 
     @model_serializer(mode="wrap")
     def _without_open_ones(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        told: dict[str, Any] = handler(self)
-        return {name: value for name, value in told.items() if value is not None or name not in _BY_MODEL}
+        dumped: dict[str, Any] = handler(self)
+        return {name: value for name, value in dumped.items() if value is not None or name not in _BY_MODEL}
 
     def of_images(self, defaults: ModelDefaults) -> dict[str, Any]:
         """LINE_SETTINGS; those left open are the model's."""
@@ -197,11 +197,11 @@ class PromptLine(_Own):
     prompt: Text
     """The text to draw; "" is unconditional."""
     seed: Seed | None = None
-    """The seed of the first picture; null derives one, whatever `settings` says."""
+    """The seed of the first picture; null derives one, even if `settings` has a seed."""
     images_per_prompt: Count | None = None
     """Pictures of this prompt. With a seed they take seed, seed+1, …"""
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1, strict=False)] | None = None
-    """One picture for each of these seeds; excludes `seed` and `images_per_prompt` beside it."""
+    """One picture for each of these seeds; excludes `seed` and `images_per_prompt`."""
     id: Text | None = None
     """Your own name for the line; goes to the metadata."""
     columns: dict[str, JsonValue] | None = None
@@ -264,7 +264,7 @@ class PromptLine(_Own):
     def _only_variables_are_sampled(self) -> Self:
         for key, needs in (("sample", "variables"), ("sample_seed", "sample")):
             if getattr(self, key) is not None and getattr(self, needs) is None:
-                what = f"has no {needs} beside it: add it, or remove this"
+                what = f"needs {needs}: add it, or remove this"
                 raise PydanticCustomError("column", "{what}", {"what": what, "below": key})
         return self
 
@@ -309,7 +309,7 @@ class PromptSource(Strict):
     columns: Annotated[tuple[Text, ...], Field(strict=False)] = ()
     """Columns of the file that are kept in the metadata."""
     ignore_others: bool = False
-    """true leaves aside columns that are neither a field nor kept; false calls them a mistake."""
+    """true ignores columns that are neither a field nor kept; false reports them as a mistake."""
 
     @field_validator("fields")
     @classmethod

@@ -70,7 +70,7 @@ def find_conflicts(raw: Mapping[str, Any], problems: Problems, line_keys: Contai
             if value is None and key in line_keys and key not in ("prompt", "seed"):
                 problems.add(path, "has no value: remove the key, and `settings` counts")
             elif key in swept or (key == "seeds" and "seed" in swept):
-                problems.add(path, "stands in `sweep` too: remove one of them", of_key=True)
+                problems.add(path, "is in `sweep` too: remove one of them", of_key=True)
         seed = line.get("seed", defaults.get("seed") if highest is None else highest)
         count = line.get("images_per_prompt", defaults.get("images_per_prompt", 1))
         if "seeds" not in line and type(seed) is int and type(count) is int:

@@ -44,7 +44,7 @@ class SubmittedManifest:
     """The option that narrowed it, "--limit 10"; empty when none did."""
     files: Mapping[str, str] | None = None
     """Each file that was read for it -> the SHA-256 of its contents (of initial latents, as `jobs.latents`
-    tells it). None when they were not kept, as by early versions."""
+    computes it). None when they were not kept: early versions did not keep them."""
 
     @property
     def limit(self) -> int | None:
@@ -78,11 +78,11 @@ class SubmittedManifest:
         return self.manifest.to_json() | {"narrowed": self.narrowed} | files
 
     @classmethod
-    def from_json(cls, told: object) -> SubmittedManifest:
+    def from_json(cls, stored: object) -> SubmittedManifest:
         """What `to_json` gave. Raises ManifestError for anything else."""
-        if not isinstance(told, dict):
+        if not isinstance(stored, dict):
             raise ManifestError("not a mapping")
-        keys = dict(told)
+        keys = dict(stored)
         narrowed, files = keys.pop("narrowed", ""), keys.pop("files", None)
         if not isinstance(narrowed, str) or _NARROWED.fullmatch(narrowed) is None:
             raise ManifestError("narrowed: neither --limit N nor --sample N")
@@ -94,10 +94,10 @@ class SubmittedManifest:
     def parse(cls, text: bytes) -> SubmittedManifest:
         """The same from a file's contents. Raises ManifestError."""
         try:
-            told = strict_json(text)
+            stored = strict_json(text)
         except ValueError as error:
             raise ManifestError(f"not JSON ({error})") from None
-        return cls.from_json(told)
+        return cls.from_json(stored)
 
 
 def _differences(before: Mapping[str, object], now: Mapping[str, object]) -> Iterator[tuple[str, str]]:

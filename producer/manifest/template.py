@@ -74,7 +74,7 @@ def _parsed(prompt: str) -> list[tuple[Literal["text", "name"], str]]:
 def _drawn(count: int, sample: int, seed: int) -> list[int]:
     """`sample` different numbers below `count`, in order; the same ones on every machine.
 
-    Floyd's algorithm (Bentley, "A sample of brilliance", 1987): memory and time hang on `sample` alone.
+    Floyd's algorithm (Bentley, "A sample of brilliance", 1987): memory and time depend on `sample` alone.
     """
     chosen: set[int] = set()
     for last in range(count - sample, count):

@@ -53,8 +53,8 @@ class WrittenManifest(Strict):
     image_quality: Quality = as_listed("image_quality")
     precision: Precision = as_listed("precision")
     mode: Literal["exact", "fast"] = "exact"
-    """exact gives each picture the same bytes whatever is rendered with it; fast gives that up for a faster
-    end of the job."""
+    """exact gives each picture the same bytes, no matter what is rendered with it; fast gives that up to end
+    the job sooner."""
     shard_size: Annotated[int, Field(ge=1, le=10_000)] = 64
     """Pictures in one task, and in one folder of the output."""
     priority: Annotated[int, Field(ge=0, le=9)] = 5

@@ -40,7 +40,7 @@ _OTHER_WORDS: Final = {
 
 
 def what_is_wrong(kind: str, path: Location, value: Any, context: Mapping[str, Any]) -> str | None:
-    """What is wrong and the remedy, for one of pydantic's kinds of errors; None for our own kinds."""
+    """What is wrong and the remedy, for one of pydantic's kinds of error; None for our own kinds."""
     match kind:
         case "missing":
             return "is missing: add it"

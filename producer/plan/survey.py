@@ -53,7 +53,8 @@ class Listed(NamedTuple):
 
 
 class Holding:
-    """What an output holds, and which of it was asked for: 11 bytes an image, and 11 an id of the user's."""
+    """What an output holds, and which of it was asked for: 11 bytes for each image, and 11 for each of the
+    user's ids."""
 
     def __init__(self) -> None:
         self._images, self._named = CompactCounter(), CompactCounter()
@@ -90,7 +91,7 @@ class Holding:
         return orphaned
 
     def replaced(self, user_id: str | None) -> bool:
-        """Whether a new image of the same user's id stands for an orphan; each new image does for one."""
+        """Whether a new image with the same user's id replaces an orphan; each replaces only one."""
         if user_id is None or (count := self._named.get(_hash(user_id))) < 2:
             return False
         self._named.set(_hash(user_id), count - 1)
@@ -172,7 +173,7 @@ class DeviceTime(NamedTuple):
     precision: str
     seconds: float
     images: int
-    """That it is for; of the others' sizes no rate is known there."""
+    """Those that the time is for; no rate of this device is known for the sizes of the others."""
 
 
 def device_times(

@@ -15,7 +15,7 @@ _Item = TypeVar("_Item")
 
 
 def read_ahead(items: Callable[[_Argument], Iterator[_Item]], argument: _Argument) -> Iterator[_Item]:
-    """What `items(argument)` yields, made by another process; a pipe's length is read ahead.
+    """What `items(argument)` yields, made by another process, which reads ahead as much as a pipe holds.
 
     `items` is a function of a module, and no item is None. The process ends with the iteration, and with this
     process. Raises ManifestError as `items` does, and when the process dies.

@@ -12,7 +12,7 @@ from producer.manifest.text_lines import Record, text_lines
 
 
 def records(file: Path) -> Iterator[Record]:
-    """Each line's object; blank lines are left aside."""
+    """Each line's object; blank lines are ignored."""
     decoder = json.JSONDecoder(object_pairs_hook=_object)
     for number, text in text_lines(file):
         if isinstance(text, ManifestError):
@@ -43,5 +43,5 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(values) < len(pairs):
         seen = [name for name, _ in pairs]
         twice = next(name for name in seen if seen.count(name) > 1)
-        raise ManifestError(f"{twice}: the key stands twice: remove one")
+        raise ManifestError(f"{twice}: the key occurs twice: remove one")
     return values

@@ -59,7 +59,7 @@ def records(
             twice = first_twice(schema.names)
             if twice is not None:
                 what = shortened(str(twice)) or "a column without a name"
-                raise ManifestError(f"{file}: {what} stands twice: rename one")
+                raise ManifestError(f"{file}: {what} occurs twice: rename one")
             columns = [name for name in schema.names if wanted is None or name in wanted]
             trouble = names_trouble(columns)
             if trouble is not None:
@@ -117,7 +117,7 @@ def _converted(field: str, value: Any, kind: DataType) -> object | ManifestError
         return ManifestError(_cast("must be a whole number, or null: round it", kind, "int64"))
     if abs(value) >= 2 ** _EXACT[kind.bit_width]:
         what = f"may have been another number: from 2**{_EXACT[kind.bit_width]} on {kind} is not exact"
-        return ManifestError(f"{what}: make the file anew with the column as int64")
+        return ManifestError(f"{what}: write the file again with the column as int64")
     return int(value)
 
 

@@ -2,7 +2,7 @@
 
 kohya: `a fox --n blurry --w 512 --h 640 --s 30 --l 7.5 --d 1,2 --ss k_euler_a`. A1111: `--prompt "a fox"
 --negative_prompt blurry --steps 30 --cfg_scale 7 --seed 1 --sampler_name "Euler a" --width 512 --height 512
---n_iter 2`. Blank lines and lines that begin with # are left aside, as kohya does.
+--n_iter 2`. Blank lines and lines that begin with # are ignored, as kohya does.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def _put(values: dict[str, str], flag: str, value: str, flags: dict[str, str]) -
         what = "no such flag" if flag.startswith("--") else "no flag"
         raise ManifestError(f"{flag}: {what}: use {', '.join(flags)}, or write the prompt in .jsonl")
     if flag in values:
-        raise ManifestError(f"{flag}: stands twice: remove one")
+        raise ManifestError(f"{flag}: occurs twice: remove one")
     if value == "" and flag not in ("--n", "--prompt", "--negative_prompt"):
         raise ManifestError(f"{flag}: has no value: give one, or remove it")
     values[flag] = value

@@ -1,7 +1,7 @@
 """What a row of a prompt file may say: exactly what a prompt in the manifest may.
 
 The rules are those of `PromptLine`. A row that is plainly right is let through without pydantic, which is ten
-times as fast; of any other pydantic has the last word, and the words for what is wrong.
+times as fast; pydantic checks every other row, and its errors say what is wrong.
 """
 
 from __future__ import annotations
@@ -134,9 +134,9 @@ class RowReader:
         theirs = {"prompt": "prompt"} | {self._names[name]: name for name in row if name in self._names}
         problems = Problems(str(self._file))
         problems.add_errors(error, PromptLine)
-        told = []
+        texts = []
         for problem in problems:
             field, *rest = problem.path
             path = rest if field == "columns" else (theirs[str(field)], *rest)
-            told.append(replace(problem, path=tuple(path)).text)
-        return "; ".join(told)
+            texts.append(replace(problem, path=tuple(path)).text)
+        return "; ".join(texts)

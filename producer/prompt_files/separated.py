@@ -1,7 +1,7 @@
 """Prompts in .csv and .tsv: a header, then a prompt a row; cells in quotes may hold newlines.
 
-A row that is wrong on its one line is a mistake of that row. One that is wrong on several may be thousands of
-rows behind a stray quote, and nobody can tell where the next one begins: that is a mistake of the file.
+A mistake in a row of one line is a mistake of that row. A wrong row of several lines may be thousands of rows
+after a stray quote, and the next row may begin anywhere: that is a mistake of the file.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from producer.manifest.parts import first_twice
 from producer.manifest.text_lines import Record, bounded_lines, not_utf8
 
 _LINE_END = re.compile(r"\r\n|\r|\n")
-_TORN = "a quote opened on line {} is {}: close it where its cell ends, or mend the row"
+_TORN = "a quote opened on line {} is {}: close it where its cell ends, or fix the row"
 
 
 def records(file: Path, names_trouble: Callable[[Collection[str]], str | None]) -> Iterator[Record]:
-    """Each row by the header's names, at the number of its first line; blank lines are left aside.
+    """Each row by the header's names, at the number of its first line; blank lines are ignored.
 
     `names_trouble` says why no row can be read by the header's names, or None. Raises ManifestError for such
     a header, and for a row that is wrong and does not end on its line.
@@ -103,7 +103,7 @@ def _header(
     twice = first_twice(header)
     if twice is not None:
         what = shortened(str(twice)) or "a column without a name"
-        return ManifestError(f"{what} stands twice: rename one")
+        return ManifestError(f"{what} occurs twice: rename one")
     trouble = names_trouble(header)
     return header if trouble is None else ManifestError(printable(trouble))
 
@@ -116,7 +116,7 @@ def _on_one_line(
     Raises ManifestError when the row has several lines, and when a quote is open at its end.
     """
     # A quote opens a cell at its beginning alone; elsewhere it is a character like any other. What follows a
-    # mistake counts too: the reader goes on with the next line, be it in the midst of a cell.
+    # mistake counts too: the reader continues with the next line, even in the middle of a cell.
     quoted = re.compile(f'(?:\\A|{separator})"([^"]*(?:""[^"]*)*)("?)')
     row = "".join(lines)
     quotes = [quote for quote in quoted.finditer(row) if not quote[2] or _LINE_END.search(quote[1])]

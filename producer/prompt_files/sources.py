@@ -29,7 +29,7 @@ _LARGE = 8 << 20
 
 @dataclass(slots=True)
 class Reading:
-    """What one pass over the prompt files of a manifest came upon; whole when the pass is."""
+    """What one pass over the prompt files of a manifest found; complete when the pass is."""
 
     sha256: dict[str, str] = field(default_factory=dict)
     """Of every file that was begun, by its path."""
@@ -38,7 +38,7 @@ class Reading:
     skipped_rows: list[str] = field(default_factory=list)
     """The first of those: `FILE:LINE: what`."""
     on_skipped: Callable[[str], None] = field(default=lambda row: None, compare=False)
-    """Is told each of them."""
+    """Called with each of them."""
 
 
 Row = str | Line | ManifestError
@@ -58,7 +58,7 @@ def lines(manifest: Manifest, reading: Reading | None = None) -> Iterator[Line]:
     """Every line of `manifest`: those that stand in it, then those of its prompt files, in order.
 
     Files are streamed, never held whole; large ones are read by a process of their own, so that two cores
-    work. `reading` is told what they held. Raises ManifestError for a file that cannot be read or that
+    work. `reading` records what they held. Raises ManifestError for a file that cannot be read or that
     changes while it is, and, with `on_bad_row: stop`, for rows that are wrong, the first of them together.
     """
     yield from written_lines(manifest)
@@ -70,7 +70,7 @@ def lines(manifest: Manifest, reading: Reading | None = None) -> Iterator[Line]:
         reading.sha256[path] = sha256
         for row in rows:
             if not isinstance(row, ManifestError):
-                # After a row that stops everything, the others are only looked through.
+                # After a row that stops the submission, the others are only checked.
                 if reading.skipped == 0 or manifest.on_bad_row == "skip":
                     yield Line._make((row, *unsaid)) if isinstance(row, str) else row
                 continue
@@ -133,7 +133,7 @@ def _files(manifest: Manifest) -> Iterator[tuple[PromptSource, Path]]:
             raise ManifestError(f"prompts_from = {source.file}: {trouble}")
         for path in files_of(source):
             if path in seen:
-                raise ManifestError(f"prompts_from: {path} is meant twice: leave it out once")
+                raise ManifestError(f"prompts_from: {path} is named twice: remove one")
             seen.add(path)
             yield source, path
 

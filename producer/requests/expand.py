@@ -1,4 +1,4 @@
-"""A manifest's lines into image requests, in order, each with its seed. No clock and no chance."""
+"""A manifest's lines into image requests, in order, each with its seed; no clock or chance is involved."""
 
 from __future__ import annotations
 
@@ -47,16 +47,16 @@ def identify(
     latents: Mapping[str, str] | None = None,
     reading: Reading | None = None,
 ) -> Iterator[Identified]:
-    """Every image request of `manifest` with its image_id; an image_id twice is yielded once and told.
+    """Every image request of `manifest` with its image_id, each once; `on_duplicate` gets the others.
 
     The order: the prompts of the manifest, then its files row by row; of each prompt the combinations of its
     variables (the last in the prompt fastest), of those the combinations of the sweep (the last setting of
-    `Sweep` fastest), of those the seeds. The order of keys in YAML counts nowhere.
+    `Sweep` fastest), of those the seeds. The order of keys in YAML does not count.
 
-    A line without a seed gets derived ones: they hang on the manifest's name, the line's settings and its
+    A line without a seed gets derived ones: they depend on the manifest's name, the line's settings and its
     number among equals, so inserting a line changes no other picture. `latents` gives the SHA-256 of each
     file of initial latents, as `producer.manifest.latents` returns it; a manifest that names such files
-    needs it (LatentsError). `reading` is told what the prompt files held. Raises ManifestError as `lines`
+    needs it (LatentsError). `reading` records what the prompt files held. Raises ManifestError as `lines`
     does.
     """
     hashes = {} if latents is None else latents
@@ -82,7 +82,7 @@ def identify(
 
 
 class _Seen:
-    """What a job has asked for so far: 11 bytes an image, whatever its prompt."""
+    """What a job has asked for so far: 11 bytes an image, with a prompt of any length."""
 
     def __init__(self, on_duplicate: Callable[[Entry], None] | None) -> None:
         self._on_duplicate = on_duplicate
@@ -123,7 +123,7 @@ class _Seen:
                 yield image_id, entry
             elif self._on_duplicate is not None:
                 self._on_duplicate(entry)
-        # The next of its equals goes on from here, and need not count them through.
+        # The next of its equals continues from here, and need not count all of them.
         if first is not None and ordinal > 1:
             tally.set(first, tally.get(first) & (_GIVEN | _DERIVED) | ordinal << _BITS)
 
@@ -149,7 +149,7 @@ def narrowed(
 def sample(entries: Iterable[Identified], count: int, name: str) -> list[Identified]:
     """`count` entries drawn at random, in their order; the same ones each time for the same `name`.
 
-    The draw hangs on each image's own id, so a manifest that grows keeps most of its sample.
+    The draw depends on each image's own id, so a manifest that grows keeps most of its sample.
     """
 
     def lot(numbered: tuple[int, Identified]) -> bytes:

@@ -12,7 +12,7 @@ _Key = TypeVar("_Key")
 MOST_OPEN = 64
 """Shards that are being filled at a time; a manifest of more sizes than that gets smaller shards."""
 MOST_TEXT = 8 << 20
-"""Characters of texts and columns after which a shard is full: whoever renders it holds it whole."""
+"""Characters of texts and columns after which a shard is full: its worker holds it whole."""
 _NEGATIVE = SETTINGS.index("negative_prompt")
 
 
@@ -44,7 +44,7 @@ def parts(
 
     A shard ends when it holds `shard_size` entries, or MOST_TEXT; when `most_open` others are open, the one
     that was begun first ends early; those left come last, in the order in which they were begun, and after
-    them an empty one that tells how far the whole stream went. Entries whose key is among `held` are left
+    them an empty one that shows how far the whole stream went. Entries whose key is among `held` are left
     out. The same entries, of which the same are held, give the same parts.
     """
     open_shards: dict[tuple[int, int], list[tuple[_Key, Entry]]] = {}

@@ -84,8 +84,8 @@ def other_size(manifest: Manifest, model: ModelRef) -> str:
 
 
 def other_defaults(manifest: Manifest, model: ModelRef, output: Output) -> str:
-    """Which settings the manifest leaves open and its last submission to the output had otherwise, with the
-    remedy; empty when there are none. Without it, pictures would be rendered again in silence."""
+    """Which settings the manifest leaves open and its last submission to the output had with other values,
+    with the remedy; empty when there are none. Without this, pictures would be rendered again silently."""
     try:
         job_id = f"{manifest.name}-{output.next_job_number(manifest.name) - 1}"
         kept = strict_json(output.job_manifest(job_id).read_bytes())

@@ -1,4 +1,4 @@
-"""All shards of a job, ready to be stored: every prompt is read and checked before the first is."""
+"""All shards of a job, ready to be stored: all prompts are read and checked before any is stored."""
 
 from __future__ import annotations
 

@@ -212,7 +212,7 @@ def _as_submitted(prepared: Prepared, file: Path, job_id: str) -> tuple[Prepared
             f"{place}: not a record of a submission ({str(error).splitlines()[0]}): "
             f"`imagemill submit {file}` renders what the output lacks as a new job"
         ) from None
-    # What the manifest leaves open is as it was then, whatever the model's defaults are now.
+    # What the manifest leaves open is as it was then, even if the model's defaults have changed.
     then = kept.manifest.settings.of_images(ModelDefaults())
     defaults = ModelDefaults(**{name: then[name] for name in asdict(prepared.model.defaults)})
     model = replace(prepared.model, defaults=defaults)

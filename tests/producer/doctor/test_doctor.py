@@ -443,5 +443,5 @@ def test_ctrl_c_after_the_repair_says_where_it_lies(
 
     (output.shard_folder(0) / "cat.jpg").touch()
     monkeypatch.setattr(doctor, "_send_back", interrupted)
-    with pytest.raises(Interrupted, match=r"lay in .*/quarantine/1: submit the manifest again"):
+    with pytest.raises(Interrupted, match=r"was moved to .*/quarantine/1: submit the manifest again"):
         call(output.path, "--repair")

@@ -217,7 +217,7 @@ def test_a_parquet_without_its_tar_is_named_and_set_aside(output: Output) -> Non
 def test_a_tar_beside_a_folder_of_its_number_is_named(output: Output) -> None:
     (output.path / "00001").mkdir()
     (output.path / "00001/metadata.jsonl").touch()
-    assert ("00001.tar", "stands beside the folder 00001, and one of them is shard 1") in told(output)
+    assert ("00001.tar", "is next to the folder 00001, and one of them is shard 1") in told(output)
 
 
 def test_an_image_that_another_tar_has_already_is_named(output: Output) -> None:

@@ -237,8 +237,8 @@ def test_a_gap_in_an_exports_numbers_is_a_loss(rendered: Rendered) -> None:
     checkup = check_output(output)
     assert checkup.problems == []
     assert checkup.notes == [
-        "README.md: is an export's: whether shards are gone after the last cannot be told",
-        "no manifest is kept in .imagemill/jobs: what is missing cannot be told",
+        "README.md: is an export's: whether shards are gone after the last cannot be known",
+        "no manifest is kept in .imagemill/jobs: what is missing cannot be known",
     ]
     lose(output, 0, 2, 3)
     (problem,) = check_output(output).problems

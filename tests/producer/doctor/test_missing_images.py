@@ -101,7 +101,7 @@ def test_job_json_serves_where_no_manifest_is_kept(rendered: Rendered) -> None:
     assert checkup.problems == []
     assert checkup.notes == [
         "job.json: not there: no job has finished here",
-        "no manifest is kept in .imagemill/jobs: what is missing cannot be told",
+        "no manifest is kept in .imagemill/jobs: what is missing cannot be known",
     ]
 
 
@@ -172,7 +172,7 @@ def asked(rendered: Rendered, tmp_path: Path) -> Asked:
 
 def not_told(*changes: str) -> list[str]:
     return [
-        ".imagemill/jobs/foxes-2.json: what is missing cannot be told: since foxes-2 was submitted, "
+        ".imagemill/jobs/foxes-2.json: what is missing cannot be known: since foxes-2 was submitted, "
         f"{', '.join(changes)}; `imagemill submit FILE` renders the difference (`imagemill plan FILE` shows "
         "it)"
     ]

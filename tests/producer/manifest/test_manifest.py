@@ -235,14 +235,14 @@ def test_beyond_twenty_errors_only_their_number_is_told(tmp_path: Path) -> None:
         ("sweep: {width: []}", "2:16: sweep.width = a list of 0: must not be empty"),
         ("sweep: {width: }", "2:16: sweep.width: has no value: remove the key"),
         ("sweep: {guidance_scale: [3, 3.0]}", "2:25: sweep.guidance_scale = a list of 2: holds 3.0 twice"),
-        ("sweep: {seed: [1]}\nprompts: [{prompt: a, seed: 1}]", "3:23: prompts[0].seed: stands in `sweep`"),
+        ("sweep: {seed: [1]}\nprompts: [{prompt: a, seed: 1}]", "3:23: prompts[0].seed: is in `sweep`"),
         (
             f"sweep: {{seed: [1, {2**63 - 1}]}}\nsettings: {{images_per_prompt: 2}}",
             "2:19: sweep.seed[1] = 9223",
         ),
         (
             "sweep: {seed: [1]}\nprompts: [{prompt: a, seeds: [1]}]",
-            "3:23: prompts[0].seeds: stands in `sweep`",
+            "3:23: prompts[0].seeds: is in `sweep`",
         ),
         (f"sweep: {{seed: [{2**63 - 1}]}}\nprompts: [{{prompt: a, images_per_prompt: 2}}]", "3:"),
         ("prompts_from: none.csv", "2:15: prompts_from = "),

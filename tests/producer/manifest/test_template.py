@@ -92,10 +92,10 @@ def test_a_few_of_very_many_combinations_are_drawn_at_once() -> None:
             '{prompt: "{a}", sample: 3, variables: {a: [x, y]}}',
             "4:29: prompts[0].sample = 3: there are only 2",
         ),
-        ("{prompt: a, sample: 3}", "4:17: prompts[0].sample: has no variables beside it"),
+        ("{prompt: a, sample: 3}", "4:17: prompts[0].sample: needs variables"),
         (
             "{prompt: '{a}', variables: {a: [x]}, sample_seed: 3}",
-            "4:42: prompts[0].sample_seed: has no sample",
+            "4:42: prompts[0].sample_seed: needs sample",
         ),
     ],
 )

@@ -125,7 +125,7 @@ def test_a_name_that_stands_twice_is_refused(tmp_path: Path, rows: int, ignore_o
     parquet.write_table(pyarrow.table(columns, ["prompt", "n", "n"]), file)
     with pytest.raises(ManifestError) as caught:
         _given(file, ignore_others=ignore_others)
-    assert str(caught.value) == f"{file}: n stands twice: rename one"
+    assert str(caught.value) == f"{file}: n occurs twice: rename one"
 
 
 @pytest.mark.parametrize("rows", [0, 1])

@@ -16,7 +16,7 @@ from producer.manifest.manifest import Manifest
 from producer.prompt_files.separated import records
 from producer.prompt_files.sources import Reading, lines
 
-TORN = ": close it where its cell ends, or mend the row: "
+TORN = ": close it where its cell ends, or fix the row: "
 MANY = "".join(f"a fox,{n}\n" for n in range(5000))
 LONG = "x" * (csv.field_size_limit() + 1)
 

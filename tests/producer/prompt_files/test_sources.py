@@ -101,7 +101,7 @@ def test_wrong_rows_can_be_left_out_and_are_counted(tmp_path: Path) -> None:
 def test_a_file_that_is_meant_twice_is_refused(tmp_path: Path) -> None:
     _manifest(tmp_path)
     (tmp_path / "m.yaml").write_text("name: cats\nmodel: instant\nprompts_from: [p.jsonl, '*.jsonl']\n")
-    with pytest.raises(ManifestError, match=r"p\.jsonl is meant twice"):
+    with pytest.raises(ManifestError, match=r"p\.jsonl is named twice"):
         list(lines(load_manifest(tmp_path / "m.yaml")))
 
 
