@@ -22,7 +22,7 @@ app.conf.imports = ("worker.tasks",)
 
 @signals.setup_logging.connect  # type: ignore[untyped-decorator]
 def _leave_the_logs_alone(**_: Any) -> None:
-    """A receiver is what keeps Celery from setting up its own; ours are set up in `_prepare`."""
+    """A receiver keeps Celery from setting up handlers of its own; `_prepare` sets up ours."""
 
 
 @signals.celeryd_init.connect  # type: ignore[untyped-decorator]

@@ -73,8 +73,9 @@ def command(
 ) -> None:
     """Render the jobs of a Redis queue on this host: one process per claimed GPU, started again if it dies.
 
-    Redis is IMAGEMILL_REDIS_URL, else that of a running `imagemill run`. SIGTERM or Ctrl-C ends in good
-    order (finished images are kept, the rest goes back to the queue, 120 s at most); a second one at once.
+    Redis is IMAGEMILL_REDIS_URL, else that of a running `imagemill run`. SIGTERM or Ctrl-C stops in good
+    order (finished images are kept, the rest goes back to the queue, 120 s at most); a second one stops at
+    once.
     """
     if context.invoked_subcommand is not None:
         return
@@ -102,7 +103,7 @@ def command(
     "file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="An image that imagemill wrote: the same again, from the request in it and the metadata beside it.",
+    help="An image that imagemill wrote: render it again, by the request in it and the metadata next to it.",
 )
 @click.option("--model", metavar="FOLDER", help="The model's folder, when it is one.")
 @click.option(
@@ -147,7 +148,7 @@ def render(
         raise click.UsageError("give --request JSON or --from FILE, one of the two")
     asked = again.request
     target = Path(asked.image_id + SUFFIXES[asked.image_format]) if out is None else out
-    # Before the model is loaded: that takes its time.
+    # Checked before the model is loaded, which takes a while.
     if not target.parent.is_dir():
         raise OutputError(
             f"--out {target}: there is no folder {target.parent}: make it, or name another file"

@@ -40,7 +40,7 @@ class ImageDiffusionModel:
     place. `device` None is CUDA where there is one, else the CPU. `compiled` runs the UNet through
     torch.compile, `channels_last` keeps its images in that memory format. Both schedulers get the two
     settings that the pipeline forces on its own (`correct_scheduler`); they are compiled to tables, so a call
-    leaves no state behind. Not thread-safe, as no diffusers model is. Raises ModelError for a UNet that is
+    leaves no state in them. Not thread-safe, as no diffusers model is. Raises ModelError for a UNet that is
     not made for plain text to image.
     """
 
@@ -240,8 +240,8 @@ class ImageDiffusionModel:
         """Paint each prompt: PIL images in the prompts' order, equal to StableDiffusionPipeline's.
 
         Guidance scale, negative prompt, seed and scheduler are one for all, or one a prompt; all are sampled
-        together, whatever their settings. The rest is as in `get_img_latents`. progress shows a tqdm bar of
-        forwards on stderr.
+        together, even if their settings differ. The rest is as in `get_img_latents`. progress shows a tqdm
+        bar of forwards on stderr.
         """
         texts = [prompts] if isinstance(prompts, str) else list(prompts)
         if not texts:
@@ -266,7 +266,7 @@ class ImageDiffusionModel:
     def in_fp32(self) -> Iterator[None]:
         """Everything inside runs in float32. Half-precision weights go up and come back bit for bit."""
         before, forward = self.precision, self._forward
-        self._forward = self.unet  # a compiled one would be compiled anew, and again for the way back
+        self._forward = self.unet  # a compiled one would be compiled again, and once more for the way back
         try:
             # Memory may run out with half of the weights converted: that is taken back too.
             self._convert(resolve_precision("fp32", self.device))

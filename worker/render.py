@@ -87,7 +87,7 @@ class Reproduction:
     made_by: Mapping[str, Any] = field(default_factory=dict)
     """Device and versions that rendered it, where that is known."""
     remarks: tuple[str, ...] = ()
-    """Why the bytes may be others than those of its job."""
+    """Why the bytes may differ from those of its job."""
 
 
 def reproduction_as_asked(request: ImageRequest, slots: int | None) -> Reproduction:
@@ -102,7 +102,7 @@ def reproduction_as_asked(request: ImageRequest, slots: int | None) -> Reproduct
 
 
 def reproduction_of(file: Path, slots: int | None) -> Reproduction:
-    """The image of a file that imagemill wrote, as the metadata beside it says that it was rendered.
+    """The image of a file that imagemill wrote, rendered as the metadata next to it says.
 
     Raises OutputError for a file that is none, RenderError for a request in it that is wrong.
     """
@@ -111,7 +111,7 @@ def reproduction_of(file: Path, slots: int | None) -> Reproduction:
     if rendered is None:
         asked = reproduction_as_asked(request, slots)
         return replace(
-            asked, remarks=(f"no {METADATA} beside {file} tells how it was rendered", *asked.remarks)
+            asked, remarks=(f"no {METADATA} next to {file} says how it was rendered", *asked.remarks)
         )
     its_slots, precision, mode = rendered["rows"], rendered["precision"], rendered["mode"]
     remarks = []
@@ -140,8 +140,8 @@ def render(
 ) -> bytes:
     """The image file of a request; as its job wrote it where slots, precision, device and versions are equal.
 
-    `model` is the folder when the request's model is one; `inputs` holds its initial latents. `say` hears why
-    the bytes may be others.
+    `model` is the folder when the request's model is one; `inputs` holds its initial latents. `say` gets a
+    line for each reason why the bytes may differ.
     Raises ModelError, LatentsError, or RenderError when the picture is no picture.
     """
     request, latents = again.request, None
@@ -198,7 +198,7 @@ class _One:
 
 
 def _rendered(file: Path, image_id: str) -> dict[str, Any] | None:
-    """How the image was rendered, by the metadata beside it; None when that does not tell."""
+    """How the image was rendered, by the metadata next to it; None when that does not say."""
     try:
         with (file.parent / METADATA).open(encoding="utf-8") as lines:
             record = next(record for record in map(strict_json, lines) if record["image_id"] == image_id)

@@ -243,7 +243,7 @@ def test_without_metadata_the_request_alone_counts_and_a_note_says_so(
     again = reproduction_of(file, None)
     assert (again.request, again.slots, again.precision) == (REQUEST, 2, "auto")
     told = invoke("render", "--from", file, "--out", tmp_path / "x.png")
-    assert f"note: no metadata.jsonl beside {file} tells how it was rendered" in told
+    assert f"note: no metadata.jsonl next to {file} says how it was rendered" in told
     assert "note: no --batch-size" in told
 
 

@@ -41,7 +41,7 @@ class CompiledSchedulers:
         """The table, or why there is none."""
         try:
             table = compile_scheduler(self._build(name), num_inference_steps)
-        except Exception as error:  # whatever a scheduler happens to raise, ValueError or IndexError
+        except Exception as error:  # schedulers raise various errors, such as ValueError and IndexError
             return f"num_inference_steps = {num_inference_steps}: {name} cannot run so many: {error}"
         if table.coefficients is None:
             no_table = "%s at %d steps has no table (%s): it steps by itself, image by image"

@@ -46,7 +46,7 @@ def resolve_precision(name: str, device: torch.device) -> Precision:
             return Precision(name, torch.float32, torch.float32, torch.float16 if cuda else torch.bfloat16)
         case "fp32":
             return Precision(name, torch.float32, torch.float32)
-    raise RenderError(f"precision = {name!r}: there is none of this name: use auto, bf16, fp16, amp or fp32")
+    raise RenderError(f"precision = {name!r}: there is no such precision: use auto, bf16, fp16, amp or fp32")
 
 
 def resolve_device(name: str | torch.device | None) -> torch.device:

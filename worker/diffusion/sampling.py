@@ -15,8 +15,8 @@ def sample(
     """Denoise what `take` gives until it gives no more, as StableDiffusionPipeline denoises each alone.
 
     take(free_slots): the images that enter before the next forward, at most so many slots of them. Yields
-    after every forward the images that it finished, with their latents [C,h,w] float32: often none. Whoever
-    leaves the loop, leaves between two steps.
+    after every forward the images that it finished, with their latents [C,h,w] float32: often none. A caller
+    that leaves the loop does so between two steps.
     """
     while True:
         for image in take(denoiser.free_slots):

@@ -41,7 +41,7 @@ class SchedulerTable:
     """
 
     timesteps: np.ndarray
-    """[K] float64: what the UNet is told; Heun and others take more forwards than inference steps."""
+    """[K] float64: what the UNet is given; Heun and others take more forwards than inference steps."""
     input_scales: np.ndarray
     """[K] float64."""
     init_noise_sigma: float
@@ -89,7 +89,7 @@ class _BasisNoise(TorchFunctionMode):
     """Gives step() the noise it is meant to see, and keeps it in float64.
 
     Euler's and SDE's step() casts the sample to float32, which would round the coefficients to 1e-7. The mode
-    holds for its own thread alone; replacing diffusers' functions would hold for everybody's.
+    holds for its own thread alone; replacing diffusers' functions would change them for every thread.
     """
 
     def __init__(self, noise: torch.Tensor) -> None:

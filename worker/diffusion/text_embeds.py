@@ -16,16 +16,16 @@ log = logging.getLogger(__name__)
 
 _KEPT = 128
 """Embeddings in the cache: 30 MB at Stable Diffusion's 77 x 768 in float32. Four batches where those are
-more: what was encoded ahead has to be there still when it is asked for."""
+more: what was encoded ahead must still be there when it is asked for."""
 
 
 class TextEmbeds:
-    """A tokenizer, its text encoder, and a cache of what they last said."""
+    """A tokenizer, its text encoder, and a cache of their last results."""
 
     def __init__(self, tokenizer: Any, text_encoder: Any) -> None:
         self._tokenizer = tokenizer
         self._text_encoder = text_encoder
-        # A tokenizer whose files do not tell its window answers 10**30.
+        # A tokenizer whose files do not name its window answers 10**30.
         self._window = int(min(tokenizer.model_max_length, text_encoder.config.max_position_embeddings))
         self._kept: OrderedDict[tuple[str, int, str], torch.Tensor] = OrderedDict()
 
@@ -67,7 +67,7 @@ class TextEmbeds:
             except Exception as error:
                 if start + len(together) <= lacking:
                     raise
-                # It may be one of those ahead that is to blame, and those asked for are innocent.
+                # One of the texts ahead may be to blame, and none of those asked for.
                 log.info("%s: encoding once more, without texts ahead (%s)", type(error).__name__, error)
                 together = missing[start:lacking]
                 encoded = self._encode(together, size, precision, device)

@@ -18,7 +18,7 @@ class Delivery:
     """
 
     def __init__(self, writers: int, stop: Callable[[], bool]) -> None:
-        """writers: threads. stop: whether the engine was told to stop, which ends its waiting."""
+        """writers: threads. stop: whether the engine has to stop, which ends its waiting."""
         self._writers = ThreadPoolExecutor(writers, thread_name_prefix="writer")
         self._stop = stop
         self._unwritten: set[Order] = set()
@@ -35,7 +35,7 @@ class Delivery:
         self._writers.submit(self._deliver, order, outcome)
 
     def wait(self, *, at_most: int) -> None:
-        """Waits until at most so many orders are not written yet; raises Stopped when told to stop."""
+        """Waits until at most so many orders are not written yet; raises Stopped when it has to stop."""
         with self._written:
             while not self._written.wait_for(lambda: len(self._unwritten) <= at_most, 0.2):
                 if self._stop():

@@ -40,7 +40,7 @@ class Doubts:
     def __init__(self, delivery: Delivery, stop: Callable[[], bool]) -> None:
         self._delivery, self._stop = delivery, stop
         self.postponed: list[tuple[Order, str]] = []
-        """Images for which memory had no room beside the slots, and what is doubtful about them."""
+        """Images that did not fit into memory while slots were held, and what is doubtful about them."""
         self.seconds = 0.0
         """Spent on images alone so far, while the slots stood still."""
 
@@ -62,11 +62,11 @@ class Doubts:
                 render(Batch.of(batch.bucket, half))
 
     def render_alone(self, renderer: Renderer, order: Order, doubt: str) -> None:
-        """Renders a doubtful image once more; when memory runs out beside the slots, it is postponed."""
+        """Renders a doubtful image once more; when memory runs out while slots are held, it is postponed."""
         try:
             self._render_alone(renderer, order, doubt)
         except OutOfMemory:
-            self.postponed.append((order, f"{doubt}, and no memory beside the others"))
+            self.postponed.append((order, f"{doubt}, and it did not fit into memory next to the others"))
 
     def render_postponed(self, renderer: Renderer) -> None:
         """Renders what was postponed, in the memory that no slots need now."""

@@ -244,7 +244,7 @@ class Engine:
         """The pipeline's renderer, loaded unless it is; None: it cannot be loaded, and is refused."""
         if self._renderer is not None and pipeline == self._pipeline:
             return self._renderer
-        # The old one goes first, and nobody else holds it: two may not fit the device.
+        # The old one goes first, and nothing else may hold it: two may not fit on the device.
         self._renderer = self._pipeline = None
         gc.collect()
         began = time.monotonic()
@@ -254,7 +254,7 @@ class Engine:
         except Exception as error:
             if self._stop.is_set():  # no order is left to answer, and no writer
                 raise Stopped from error
-            # A device without memory, a broken file: whatever it is, this worker cannot render it.
+            # A device without memory, a broken file or anything else: this worker cannot render the model.
             unforeseen = f"{pipeline.model} cannot be loaded: {first_line(error)}"
             reason = str(error) if isinstance(error, ImagemillError) else unforeseen
             self._refuse(pipeline, ModelError(reason))

@@ -1,4 +1,4 @@
-"""What the engine asks of whatever paints: the protocol, its pictures, who painted them. No torch here."""
+"""What the engine needs from a renderer: its protocol, its pictures, what rendered them. Imports no torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jobs.request import ImageRequest
 
 
 class Stopped(Exception):
-    """The caller's `stop` said so: rendering was left between two steps."""
+    """The caller's `stop` became true: rendering ended between two steps."""
 
 
 class OutOfMemory(Exception):

@@ -62,7 +62,7 @@ class Order:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Question:
-    """Something that only a pipeline's renderer can tell."""
+    """A question that only a pipeline's renderer can answer."""
 
     pipeline: Pipeline
     ask: Callable[[Renderer], Any]
@@ -85,7 +85,7 @@ class RequestQueue:
         self._changed = threading.Condition()
 
     def submit(self, orders: Sequence[Order]) -> None:
-        """Puts orders in line, in front of nobody."""
+        """Adds orders to those that wait."""
         with self._changed:
             for order in orders:
                 if order.alone is not None:
@@ -125,9 +125,9 @@ class RequestQueue:
             self._changed.notify()
 
     def next_pipeline(self, loaded: Pipeline | None, stop: Callable[[], bool]) -> Pipeline | None:
-        """Waits for work; `loaded` while it has some and nobody else waited too long. None: stopped.
+        """Waits for work; `loaded` while it has some and no other has waited too long. None: stopped.
 
-        Who was just answered is about to order: until then no other pipeline is loaded.
+        A caller that was just answered is about to order: until then no other pipeline is loaded.
         """
         with self._changed:
             while not stop():
@@ -210,7 +210,7 @@ class RequestQueue:
             return [] if waiting is None else waiting.upcoming(count)
 
     def empty(self, pipeline: Pipeline) -> tuple[list[Order], list[Question]]:
-        """Takes out all that waits for a pipeline, to be refused: nobody is about to order."""
+        """Takes out all that waits for a pipeline, to be refused; no orders are expected any more."""
         with self._changed:
             buckets = [bucket for bucket in self._came if bucket.pipeline == pipeline]
             orders = [order for bucket in buckets for order in self._arrived.pop(bucket, [])]
@@ -227,7 +227,7 @@ class RequestQueue:
         return taken
 
     def _others_waited_too_long(self, bucket: Bucket) -> bool:
-        # Who waits for all slots held up its shard for three leases already.
+        # An order that waits for all slots has held up its shard for three leases already.
         if any(order.bucket.pipeline == bucket.pipeline for _came, order in self._alone):
             return True
         others = [came for other, came in self._came.items() if other != bucket]

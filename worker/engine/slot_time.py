@@ -1,4 +1,4 @@
-"""The engine's time, shared out among the images in its slots: what an image costs beside any others."""
+"""The engine's time, shared out among the images in its slots: what an image costs among any others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from worker.engine.request_queue import Order
 class SlotTime:
     """Gives each slot its share of the time that a bucket's forwards take, and of all that goes with them.
 
-    Free slots of a padded forward keep their share: a short job tells as well as a long one what an image
+    Free slots of a padded forward keep their share: a short job shows as well as a long one what an image
     costs when the slots are full.
     """
 

@@ -86,9 +86,7 @@ def finish_output(
     except FileNotFoundError:
         if own.exists():
             raise
-        raise LeaseLost(
-            f"{output.path}: another job has begun there; what describes it is that one's"
-        ) from None
+        raise LeaseLost(f"{output.path}: another job has begun there, and describes it from now on") from None
     whole = report.done + report.failed >= report.images
     left = _attempts(output) if whole else [own]
     check()

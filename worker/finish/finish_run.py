@@ -41,7 +41,7 @@ class FinishRun:
             preview=not claim.all_suspect,
         )
         if claim.all_suspect:
-            log.warning("workers died over the end of %s: no preview.jpg is made of it", claim.job_id)
+            log.warning("workers died while they finished %s: no preview.jpg is made of it", claim.job_id)
         try:
             self._space.write(output, write, self._lease.check, watermark=False)
         except OSError as error:

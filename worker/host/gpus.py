@@ -34,7 +34,7 @@ _POLL = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One GPU: its number in nvidia-smi's order, and the UUID that names it whatever the order."""
+    """One GPU: its number in nvidia-smi's order, and the UUID that names it in any order."""
 
     index: int
     uuid: str

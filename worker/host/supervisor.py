@@ -35,7 +35,7 @@ class Pace:
     grace: float = 120.0
     """From SIGTERM to SIGKILL: more than one micro-batch, after which a worker has handed back its work."""
     orphan_grace: float = 10.0
-    """The same once the process that started the supervisor is gone, and no one waits for it."""
+    """The same once the process that started the supervisor is gone, so that nothing waits for it."""
 
 
 class Stop:

@@ -100,7 +100,7 @@ class Lease:
         except Exception as error:
             # Without a refusal a defect here would recur at every lease, unseen.
             reason = f"{type(error).__name__}: {error}"
-            log.exception("unforeseen; this worker does not take %s", self.claim.job_id)
+            log.exception("unexpected error; this worker does not take %s", self.claim.job_id)
         self._tell(lambda: self.ledger.refuse(self.claim, self._worker, reason))
         return "refused"
 

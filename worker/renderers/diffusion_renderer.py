@@ -241,7 +241,7 @@ def _texts(requests: Sequence[ImageRequest]) -> list[str]:
 
 
 def _kind_of(model: ImageDiffusionModel) -> str:
-    """What bytes depend on beside versions."""
+    """What bytes depend on besides versions."""
     kind = torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else _kind_of_cpu()
     return ", ".join([kind, *model.options])
 
@@ -256,7 +256,7 @@ def _kind_of_cpu() -> str:
 
 
 def _cpu_model() -> str:
-    """Without its clock: "Intel(R) Xeon(R) Platinum 8370C CPU"; where nothing tells it, the architecture."""
+    """Without its clock: "Intel(R) Xeon(R) Platinum 8370C CPU"; where it is not known, the architecture."""
     known = Path("/proc/cpuinfo")
     for line in known.read_text().splitlines() if known.exists() else []:
         name, _, value = line.partition(":")
@@ -278,19 +278,19 @@ _BROKEN_DEVICE = ("CUBLAS_STATUS_EXECUTION_FAILED", "CUDNN_STATUS_EXECUTION_FAIL
 
 @contextmanager
 def _device_errors() -> Iterator[None]:
-    """Tells errors of the device from those of a request."""
+    """Distinguishes errors of the device from those of a request."""
     try:
         yield
     except RuntimeError as error:
-        told = str(error)
+        message = str(error)
         # torch's two classes are not all: the CPU's allocator, cuBLAS, cuDNN and Triton only say it.
         of_device = isinstance(error, torch.AcceleratorError)
         if (
             isinstance(error, torch.OutOfMemoryError)
-            or any(words in told for words in _OUT_OF_MEMORY)
-            or (of_device and "out of memory" in told)
+            or any(words in message for words in _OUT_OF_MEMORY)
+            or (of_device and "out of memory" in message)
         ):
-            raise OutOfMemory(told) from error
-        if of_device or any(words in told for words in _BROKEN_DEVICE):
-            raise BrokenDevice(told) from error
+            raise OutOfMemory(message) from error
+        if of_device or any(words in message for words in _BROKEN_DEVICE):
+            raise BrokenDevice(message) from error
         raise

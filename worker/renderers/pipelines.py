@@ -39,8 +39,8 @@ def load_model(
     compiled, channels_last: as for `ImageDiffusionModel`.
 
     Weights come from safetensors alone (a pickle runs code), and no code of the model's is run. The safety
-    checker is left out: it paints pictures black without a word in their metadata, which a data set cannot
-    use; who shows pictures to strangers must judge them there.
+    checker is left out: it paints pictures black without a note in their metadata, and a data set cannot use
+    such pictures. Anyone who shows pictures to strangers must check them there.
 
     Raises ModelError when the model is not there, is no StableDiffusionPipeline, or is at another revision;
     SettingsError for a device that is not there.
@@ -77,7 +77,7 @@ def load_model(
 
 
 def _from_files(model: str, revision: str, dtype: Any) -> Any:
-    """StableDiffusionPipeline of a folder or a hub id, its weights in `dtype`, whatever the files hold."""
+    """StableDiffusionPipeline of a folder or a hub id, its weights converted to `dtype`."""
     # The safety checker is not loaded, so it need not be fetched.
     harmless: dict[str, Any] = {"use_safetensors": True, "trust_remote_code": False, "safety_checker": None}
     if Path(model).is_absolute():
@@ -115,7 +115,7 @@ def _from_files(model: str, revision: str, dtype: Any) -> Any:
     except ModelError:
         raise
     except Exception as error:
-        # Files that are missing, cut or of another layout raise whatever the libraries fell over.
+        # For files that are missing, cut off or laid out otherwise, the libraries raise various errors.
         raise _not_there(model, revision, error) from error
 
 

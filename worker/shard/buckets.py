@@ -55,9 +55,9 @@ class Buckets:
         return self._buckets[size]
 
     def tell_caps(self) -> None:
-        """Tells the ledger which numbers of slots the device's memory had no room for; raises nothing.
+        """Reports to the ledger which numbers of slots did not fit into the device's memory; raises nothing.
 
-        Whom it does not reach finds out alone.
+        A worker that this does not reach finds out by itself.
         """
         for bucket, key in self._keys.items():
             fitting = self._engine.fitting(bucket)
@@ -65,17 +65,17 @@ class Buckets:
                 try:
                     self._lease.ledger.cap_slots(self._lease.claim, key, fitting.slots)
                 except ImagemillError as error:
-                    log.warning("that only %d slots fit is not told: %s", fitting.slots, error)
+                    log.warning("could not report that only %d slots fit: %s", fitting.slots, error)
 
     def tell_work(self) -> None:
-        """Tells the ledger how fast pictures of each size were rendered here; raises nothing."""
+        """Reports to the ledger how fast pictures of each size were rendered here; raises nothing."""
         for bucket, key in self._keys.items():
             use = self._engine.take_slot_use(bucket)
             if use.row_evaluations:
                 try:
                     self._lease.ledger.add_work(key, use.row_evaluations, use.seconds)
                 except ImagemillError as error:
-                    log.warning("how fast pictures are rendered is not told: %s", error)
+                    log.warning("could not report how fast pictures are rendered: %s", error)
 
     def _key(self, height: int, width: int) -> SlotsKey:
         if self._pipeline not in self._known.kinds:
@@ -85,11 +85,11 @@ class Buckets:
         return SlotsKey(*self._known.kinds[self._pipeline], self._spec.revision, height, width)
 
     def _slots(self, key: SlotsKey) -> int:
-        """What was asked for, else what the output was begun with, else what was measured; but first of all
-        what the job has settled."""
+        """What the job has settled; else what was asked for, else what the output was begun with, else what
+        is measured now."""
         own, begun = self._settings.batch_size, settled_slots(self._output, key)
-        told = begun if own is None else own
-        slots = self._settle(key, slots=0 if told is None else told, measured=told is None)
+        proposed = begun if own is None else own
+        slots = self._settle(key, slots=0 if proposed is None else proposed, measured=proposed is None)
         if slots == 0:
             measured = self._ask(lambda renderer: renderer.measure_slots(key.height, key.width))
             log.info("%d slots suit %dx%d pictures here", measured, key.width, key.height)
@@ -99,19 +99,19 @@ class Buckets:
         if own is None or self._settings.mixed_hardware:
             return slots if own is None else own
         if own != slots:
-            told_slots = (
+            warning = (
                 "--batch-size %d is not taken: %s has %d slots already, and other slots give other bytes"
             )
-            self._warn_once(key, told_slots, own, self._spec.name, slots)
+            self._warn_once(key, warning, own, self._spec.name, slots)
         elif begun not in (None, own):
-            told_slots = "--batch-size %d is taken, though %s was begun with %d slots: their bytes differ"
-            self._warn_once(key, told_slots, own, self._output.path, begun)
+            warning = "--batch-size %d is taken, though %s was begun with %d slots: their bytes differ"
+            self._warn_once(key, warning, own, self._output.path, begun)
         return slots
 
     def _warn_once(self, key: SlotsKey, text: str, *figures: object) -> None:
         """Warns at the first of a job's shards."""
-        if (told := (self._lease.claim.incarnation, key)) not in self._known.warned:
-            self._known.warned.add(told)
+        if (warning := (self._lease.claim.incarnation, key)) not in self._known.warned:
+            self._known.warned.add(warning)
             log.warning(text, *figures)
 
     def _settle(self, key: SlotsKey, *, slots: int, measured: bool) -> int:
@@ -129,4 +129,4 @@ class Buckets:
                 except StillWaiting:
                     self._lease.check()
         finally:
-            answer.cancel()  # a model is not loaded for whoever left
+            answer.cancel()  # no model is loaded for a caller that has left

@@ -1,6 +1,6 @@
-"""With how many slots an output's pictures are rendered: `OUT/.imagemill/rows.json`, which outlives Redis.
+"""How many slots an output's pictures are rendered with: `OUT/.imagemill/rows.json`, which outlives Redis.
 
-A job that goes on with an output after its Redis is gone then renders with the same slots, and so the same
+So a job that continues an output after its Redis is gone renders with the same slots, and gives the same
 bytes. The first number of a kind of device, a model and a size stays.
 """
 
@@ -14,7 +14,6 @@ from jobs.errors import OutputError
 from jobs.ledger.job import SlotsKey
 from jobs.output.durable import write_atomically
 from jobs.output.output import Output
-from jobs.strict_json import strict_json
 
 
 def settled_slots(output: Output, key: SlotsKey) -> int | None:
@@ -26,7 +25,7 @@ def settled_slots(output: Output, key: SlotsKey) -> int | None:
 
 
 def keep_slots(output: Output, key: SlotsKey, slots: int) -> None:
-    """Writes down with how many slots the output's pictures of this kind are rendered, unless it is there.
+    """Writes down how many slots the output's pictures of this kind are rendered with, unless it is there.
 
     Of two numbers written at once one may be lost: each shard writes down again what it misses. Raises
     OSError as the system gives it, and what `settled_slots` raises.
@@ -44,7 +43,7 @@ def _file(output: Output) -> Path:
 def _read(file: Path) -> dict[SlotsKey, int]:
     settled: dict[SlotsKey, int] = {}
     try:
-        for record in strict_json(file.read_bytes()):
+        for record in json.loads(file.read_bytes()):
             slots = record.pop("rows")
             if not isinstance(slots, int) or slots < 1:
                 raise ValueError(f"{slots} slots")
@@ -55,7 +54,7 @@ def _read(file: Path) -> dict[SlotsKey, int]:
         raise OutputError(f"{file}: {error.strerror}: make it readable for this user") from None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise OutputError(
-            f"{file}: not what imagemill wrote ({error}): restore it, or remove it and have slots measured "
-            "again"
+            f"{file}: not what imagemill wrote ({error}): restore it, or remove it: slots are "
+            "then measured again"
         ) from None
     return settled

@@ -1,7 +1,7 @@
 """One claimed shard, from its requests to its commit: adopt, order, record, commit, complete.
 
-Runs on a task thread; the engine renders, the engine's writers save. Nothing here is lost by dying at any
-line: what is saved is found by the next attempt, what is committed is only recorded by it.
+Runs on a task thread; the engine renders, the engine's writers save. A death at any line loses nothing: the
+next attempt finds what is saved, and only records what is committed.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class ShardRun:
         return store
 
     def _with_space(self, write: Callable[[], Result]) -> Result:
-        """Writes once the disk has space; gives the shard back when told to stop meanwhile."""
+        """Writes once the disk has space; gives the shard back when the worker has to stop meanwhile."""
         try:
             return self._space.write(self._output, write, self._lease.check)
         except Stopped:
@@ -182,7 +182,7 @@ class ShardRun:
         return order
 
     def _begin_alone(self, index: int) -> None:
-        """Tells the ledger what to blame should this process die now; on the engine's thread."""
+        """Reports to the ledger what to blame if this process dies now; on the engine's thread."""
         try:
             self._lease.patiently(lambda: self._ledger.begin_alone(self._claim, index))
         except GiveBack:
@@ -237,7 +237,7 @@ class ShardRun:
         """Records what was saved by now, before the shard goes back."""
         self._engine.flush(timeout=2.0)
         try:
-            with suppress(GiveBack):  # of other writers that waited for space
+            with suppress(GiveBack):  # from other writers that waited for space
                 self._take_in(arrivals.collect())
             self._ledger.record(self._claim, *self._marks.in_job(self._shard))
         except (ImagemillError, OSError) as error:
