@@ -9,7 +9,7 @@ settings; and the worker's engine with 16 slots, every picture handed over as pi
 the host, nothing is saved. UNet calls and the slots of each are counted; time is the process's CPU time on
 one thread, and a ratio is the median over rounds.
 
-Three regimes, and what a slot costs alone and among others is measured beside them. Overhead-bound: the
+Three regimes, and the cost of a slot alone and among others is measured as well. Overhead-bound: the
 built-in model at 64x64. Compute-bound: a random UNet of more channels at 128x128. Flat: one whose slot costs
 nearly the same in any batch, at 256x256, where batching can gain next to nothing and padding can only lose.
 

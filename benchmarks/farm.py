@@ -63,7 +63,7 @@ class Farm:
     """Any number of workers and the jobs that they render; logs and outputs lie in the folder."""
 
     def __init__(self, folder: Path, server: EmbeddedRedis, **settings: object) -> None:
-        """`settings` are the workers' beside the farm's own, as `jobs.settings` names them."""
+        """`settings` are the workers', besides those of the farm, as `jobs.settings` names them."""
         own = {"redis_url": server.url, "output_root": folder, "runtime_dir": folder, "torch_threads": 1}
         variables = {f"IMAGEMILL_{name.upper()}": str(value) for name, value in (own | settings).items()}
         self._environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}

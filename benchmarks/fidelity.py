@@ -106,7 +106,7 @@ def paint(
 
 
 def shuffled(arm: Arm) -> Arm:
-    """Each picture beside the prompt of the next."""
+    """Each picture with the prompt of the next one."""
     return replace(arm, scenes=[*arm.scenes[1:], arm.scenes[0]])
 
 

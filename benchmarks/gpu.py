@@ -42,7 +42,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-# cuBLAS reads it when it starts, and may else choose other algorithms from call to call.
+# cuBLAS reads it when it starts, and may otherwise choose other algorithms from call to call.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 # A script's own folder is on the path, the repository's is not.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -128,7 +128,7 @@ class Line:
         self._ends = time.perf_counter() + seconds
 
     def take(self, free_slots: int) -> list[Asked]:
-        """The first that fit, and nobody overtakes: where an image stands follows from the order alone."""
+        """The first that fit; none overtakes another, so an image's place follows from the order alone."""
         if time.perf_counter() > self._ends:
             return []
         slots = itertools.accumulate(2 if asked.request.guided else 1 for asked in self._asked)
@@ -345,7 +345,7 @@ def latents_shape(model: ImageDiffusionModel, size: int) -> tuple[int, int, int]
 
 
 def requests_of(count: int, size: int, steps: int) -> list[ImageRequest]:
-    """Guided images with a prompt each, so that nobody's cache of texts helps."""
+    """Guided images, each with a prompt of its own, so that no cache of texts helps."""
     return [
         ImageRequest(
             prompt=f"a picture of number {n}, drawn in colour",
@@ -468,7 +468,7 @@ def share_identical(engine: Callable[[], ImageDiffusionModel], slots: int, size:
         painted = itertools.chain.from_iterable(by_engine(model, slots, group) for group in groups)
         return {request.image_id: pixels.tobytes() for pixels, request in painted}
 
-    # More than the slots hold: some of the subjects enter beside images that are half done.
+    # More than the slots hold: some of the subjects enter among images that are half done.
     everybody = mixed_requests(SUBJECTS + slots, size)
     subjects = everybody[:SUBJECTS]
     random.Random(0).shuffle(everybody)
@@ -517,7 +517,7 @@ def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Prints tables and, last, JSON."""
     options = parse_options()
-    torch.backends.cudnn.benchmark = False  # it would choose algorithms anew in every run
+    torch.backends.cudnn.benchmark = False  # it would choose algorithms again in every run
     torch.backends.cudnn.deterministic = True
     diffusers.utils.logging.set_verbosity_error()
     transformers.utils.logging.set_verbosity_error()

@@ -3,10 +3,9 @@
     python benchmarks/machinery.py [--toy | --full]
 
 Workers paint 64x64 pictures with the stand-in model `instant`, and everything else is real: submitting,
-claims, PNG, metadata, fsync, commits, the finishing. Flower runs beside them and its API is asked every
-second. Counted at the end: what the ledger says, the files, the different image_ids of their metadata.
-Redis' memory is used_memory, the most over the least while 10 to 90 % of the images are done. The last line
-is JSON.
+claims, PNG, metadata, fsync, commits, the finishing. Flower runs as well, and its API is asked every second.
+Counted at the end: what the ledger says, the files, the different image_ids of their metadata. Redis' memory
+is used_memory, the most over the least while 10 to 90 % of the images are done. The last line is JSON.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ their own. In each try
 - outage: Redis is killed while two workers render, and started again on its files 1 s to
   --longest-outage later; seconds from its first answer until an image is recorded, and until each worker has
   claimed another shard. No worker's process ends of it;
-- sigterm: a worker in the middle of a shard is told to leave while another is idle; seconds until
+- sigterm: a worker in the middle of a shard gets SIGTERM while another is idle; seconds until
   `imagemill-worker` has ended, and until the other has claimed the shard. No image is rendered twice.
 
 Ledger and output of each job are compared when it has finished. The last line is JSON; the exit status is 1
@@ -92,7 +92,7 @@ def start_job(here: Farm, name: str, shards: int, shard_size: int) -> str:
 def relay(here: Farm, name: str, count: int) -> Iterator[tuple[str, Callable[[], bool]]]:
     """Each time: a worker in the middle of a job's only shard, and whether another attempt has claimed that.
 
-    A second worker is idle. Whoever asks makes the first one leave; then the job is checked at its end, and
+    A second worker is idle. The caller makes the first one leave; then the job is checked at its end, and
     a new worker takes the place of the one that left.
     """
     here.start_worker()
@@ -123,7 +123,7 @@ def takeover(folder: Path, count: int, lease: float) -> list[Measured]:
 
 
 def sigterm(folder: Path, count: int, lease: float) -> list[Measured]:
-    """A worker is told to leave in mid-shard."""
+    """A worker gets SIGTERM in mid-shard."""
     exits, moves = [], []
     with farm(folder, lease=lease, instant_seconds=BATCH_SECONDS, batch_size=2 * BATCH) as here:
         for worker, have_moved in relay(here, "sigterm", count):

@@ -1,6 +1,6 @@
 """Three sizes of a benchmark: `--toy` for the tests, the usual one of at most three minutes, `--full`.
 
-docs/performance.md shows what `--full` printed. A script finds this beside itself, as `sizes`.
+docs/performance.md shows what `--full` printed. A script finds this in its own folder, as `sizes`.
 """
 
 from __future__ import annotations

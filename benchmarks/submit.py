@@ -6,8 +6,8 @@
 from its start to its end, against a Redis of its own without workers: .jsonl, .csv, .txt and .parquet in
 turn, .jsonl at a tenth of the prompts too, so that one sees whether memory stays flat, and once with an id
 on every prompt. Prompts are runs of 4 to 20 words of Python's own documentation: about as long as people's,
-and they compress as prose does. Memory is the most that the process and its child held together. Beside it
-Celery's `delay()`, a task a prompt, on a share of them. Bytes are Redis' used_memory_dataset, before and
+and they compress as prose does. Memory is the most that the process and its child held together. Celery's
+`delay()`, a task a prompt, is timed on a share of them. Bytes are Redis' used_memory_dataset, before and
 after. The last line is JSON: .jsonl's figures, the other formats' beneath `formats`.
 """
 
@@ -101,12 +101,12 @@ def submitted(folder: Path, form: str, count: int) -> dict[str, Any]:
     manifest.write_text(f"name: million\nmodel: instant\noutput: out\nprompts_from: prompts{suffix}\n")
     with EmbeddedRedis() as server:
         client = redis.Redis.from_url(server.url)
-        plan_seconds, _, told = timed("plan", manifest, server.url)
-        planned = json.loads(told)
+        plan_seconds, _, printed = timed("plan", manifest, server.url)
+        planned = json.loads(printed)
         before = used_memory(client)
-        seconds, peak, told = timed("submit", manifest, server.url)
+        seconds, peak, printed = timed("submit", manifest, server.url)
         after = used_memory(client)
-    [done] = json.loads(told)
+    [done] = json.loads(printed)
     # The same words twice are one prompt, rendered once.
     if planned["images"] != done["images"] or done["images"] + done["duplicates"] != count:
         raise SystemExit(f"{done['images']} + {done['duplicates']} images of {count} prompts")
@@ -130,10 +130,10 @@ def timed(command: str, manifest: Path, url: str) -> tuple[float, int, str]:
     )
     peak = peak_memory(process)
     seconds = time.monotonic() - began
-    told, _ = process.communicate()
+    printed, _ = process.communicate()
     if process.returncode != 0:
         raise SystemExit(f"{command} failed with {process.returncode}")
-    return seconds, peak, told
+    return seconds, peak, printed
 
 
 def used_memory(client: Any) -> int:

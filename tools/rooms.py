@@ -47,7 +47,7 @@ def sources(revision: str | None) -> dict[str, str]:
 
 
 def imports(texts: Mapping[str, str]) -> Imports:
-    """What each module imports of ours, also inside functions and for types alone."""
+    """Which of our modules each module imports, also inside functions and for types alone."""
     names = {_module(file): file for file in texts}
     return {
         module: frozenset(_imported(ast.parse(texts[file]), names)) - {module}

@@ -35,12 +35,12 @@ def test_latents_are_kept_and_made_anew_for_another_vae_or_other_scenes(
     other = make_lessons(vae_of(1), tmp_path, 6, 2)
     assert other.scenes == first.scenes
     assert not torch.allclose(other.latents, first.latents)
-    assert capsys.readouterr().out == f"latents: anew: {path} is of another VAE\n"
+    assert capsys.readouterr().out == f"latents: made again: {path} is of another VAE\n"
     as_many = make_lessons(vae_of(1), tmp_path, 7, 1)
     assert len(as_many.scenes) == len(as_many.latents) == len(other.latents)
     assert not torch.equal(as_many.latents[6], other.latents[6])
     assert torch.equal(as_many.latents[:6], other.latents[:6])
-    assert capsys.readouterr().out == f"latents: anew: {path} is of another set of scenes\n"
+    assert capsys.readouterr().out == f"latents: made again: {path} is of another set of scenes\n"
 
 
 def test_a_unet_of_another_vae_scenes_or_tokenizer_is_refused_and_left_alone(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_a_unet_of_another_vae_scenes_or_tokenizer_is_refused_and_left_alone(tmp
     train_unet(vae, tokenizer, lessons, tmp_path, steps=1, device=CPU, batch=2)
     path = tmp_path / "unet.pt"
     before = path.read_bytes()
-    remedy = "bring that back, or remove the file to begin anew"
+    remedy = "bring that back, or remove the file to start again"
     others = make_lessons(vae_of(1), tmp_path, 6, 2)
     with pytest.raises(SystemExit) as refusal:
         train_unet(vae, tokenizer, others, tmp_path, steps=2, device=CPU, batch=2)

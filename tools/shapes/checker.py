@@ -1,4 +1,4 @@
-"""Reads what a picture of the small world shows, by colours, outlines and middles; it learned nothing."""
+"""Reads what a picture of the small world shows, by colours, outlines and middles; it is not trained."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scores an exported model by the fidelity benchmark, and keeps the scores beside its weights."""
+"""Scores an exported model by the fidelity benchmark, and keeps the scores next to its weights."""
 
 from __future__ import annotations
 

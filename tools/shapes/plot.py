@@ -14,7 +14,7 @@ _INKS: Final = ("#c92a2a", "#1971c2", "#2f9e44", "#9c36b5", "#e8590c", "#343a40"
 
 
 def plot(folder: Path) -> None:
-    """Write curves.png beside the logs in `folder`: the UNet's loss above, what it paints right below."""
+    """Write curves.png next to the logs in `folder`: the UNet's loss above, what it paints right below."""
     losses = {"loss": [(line["samples"], line["loss"]) for line in read_log(folder, "unet")]}
     looks = read_log(folder, "look")
     shares = {

@@ -64,7 +64,7 @@ def digest(*parts: str | torch.Tensor) -> str:
 
 
 def changed(state: dict[str, Any], made_from: dict[str, str]) -> str:
-    """What a state was made from and is another now, such as "another VAE"; empty when all is the same."""
+    """What differs now from what a state was made from, such as "another VAE"; empty when all is the same."""
     return " and ".join(
         f"another {name}" for name in made_from if state["made_from"][name] != made_from[name]
     )

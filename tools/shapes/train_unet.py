@@ -62,7 +62,7 @@ class Lessons:
 def make_lessons(vae: AutoencoderKL, folder: Path, mixed: int, hard: int) -> Lessons:
     """`mixed` scenes of all kinds, `hard` more of the hard one, and latents of them from the gated VAE.
 
-    The folder's latents.pt keeps the latents; with another VAE or other scenes they are made anew.
+    The folder's latents.pt keeps the latents; with another VAE or other scenes they are made again.
     """
     rng, path = random.Random("scenes"), folder / "latents.pt"
     things = pairs(held_out=False)
@@ -73,7 +73,9 @@ def make_lessons(vae: AutoencoderKL, folder: Path, mixed: int, hard: int) -> Les
     if kept is not None and not (another := changed(kept, made_from)):
         say("latents", f"{path} is there: skipped")
     else:
-        say("latents", f"of {len(scenes)} drawings" if kept is None else f"anew: {path} is of {another}")
+        say(
+            "latents", f"of {len(scenes)} drawings" if kept is None else f"made again: {path} is of {another}"
+        )
         kept = {"latents": encode(vae, scenes, seed=1) * vae.config.scaling_factor, "made_from": made_from}
         save_checkpoint(path, kept)
     return Lessons(kept["latents"], scenes, mixed, made_from)
@@ -101,7 +103,7 @@ def train_unet(
     state = load_checkpoint(path)
     if state is not None and (another := changed(state, made_from)):
         raise SystemExit(
-            f"{path}: was trained with {another}: bring that back, or remove the file to begin anew"
+            f"{path}: was trained with {another}: bring that back, or remove the file to start again"
         )
     first = 0 if state is None else state["step"]
     if first >= steps:
