@@ -25,7 +25,7 @@ _Shown = TypeVar("_Shown")
 
 
 class Session:
-    """One command's settings, and its queue, which is connected for the first that asks for it."""
+    """One command's settings, and its queue, which is connected at its first use."""
 
     @cached_property
     def settings(self) -> Settings:
@@ -43,7 +43,7 @@ class Session:
 
     @property
     def ledger(self) -> Ledger:
-        """That of the queue."""
+        """The ledger of the queue."""
         return self.queue.ledger
 
     def follow(self, job_id: str, *, quiet: bool = False) -> JobStatus:

@@ -1,6 +1,6 @@
 """Pixels to the bytes of an image file that says how it was made, and back to the request.
 
-A file holds nothing of when, where or by whom it was made: equal pixels and requests give equal bytes.
+A file does not say when, where or by whom it was made: equal pixels and requests give equal bytes.
 PNG: text chunks `parameters` (A1111's form) and `imagemill` (the request as JSON). JPEG and WebP: the first
 as EXIF UserComment, the second in XMP, property `imagemill:request`.
 """

@@ -119,7 +119,7 @@ def reproduction_of(file: Path, slots: int | None) -> Reproduction:
         remarks.append("it was rendered in mode fast: bytes may differ")
     if slots is not None and slots != its_slots:
         remarks.append(f"it was rendered with {its_slots} slots: with {slots}, bytes may differ")
-    # Alone, weights of half precision were raised to fp32: those of a model loaded in fp32 are others.
+    # For an image alone, half-precision weights become fp32; a model loaded in fp32 has other weights.
     alone = precision == "fp32" and slots in (None, its_slots) and its_slots == slots_alone(request)
     return Reproduction(
         request=request,

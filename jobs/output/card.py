@@ -46,7 +46,7 @@ class Contents:
     formats: set[str] = field(default_factory=set)
     """What their files' names end with, `png`."""
     endings: Endings = field(default_factory=dict)
-    """The same by the layout they lie in; those that were added alone lie in none."""
+    """The same for each layout; images that were added one by one belong to none."""
     columns: dict[str, Kind] = field(default_factory=dict)
     counts: dict[str, Counter[object]] = field(default_factory=lambda: {n: Counter() for n in _COUNTED})
     """Model, size, scheduler and steps -> images by value."""

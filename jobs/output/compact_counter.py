@@ -57,7 +57,7 @@ class CompactCounter:
         """The bucket of `key`, its place there (-1: none), and what stands there for it."""
         bucket, rest = self._buckets[key & _MASK], (key >> _BITS).to_bytes(_KEY, "little")
         place = bucket.find(rest)
-        # What looks like the key may be the end of another with its number.
+        # Bytes that look like the key may belong to another key and its number.
         while place > 0 and place % _EACH:
             place = bucket.find(rest, place + 1)
         return bucket, place, rest

@@ -271,7 +271,7 @@ class Output:
         """Rename the spool folder of every attempt, so that none of them can commit any more.
 
         For a job that begins: a worker of an earlier one, frozen until now, must not add shards to what this
-        one writes. What they finished is adopted from there all the same.
+        one writes. What they finished is still adopted from there.
         """
         for shard in _entries(self.spool):
             if shard.is_symlink():

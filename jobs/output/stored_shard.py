@@ -46,8 +46,8 @@ def image_key(shard: int, position: int) -> str:
 
 
 class StoredShard(Protocol):
-    """One shard's place in an output, in one layout. Whatever reads raises OutputError naming file and place
-    where the shard was changed by something else."""
+    """One shard's place in an output, in one layout. Every method that reads raises OutputError, naming file
+    and place, if something else changed the shard."""
 
     @property
     def path(self) -> Path:

@@ -30,7 +30,7 @@ class SentBack:
     images: Mapping[str, int] = field(default_factory=dict)
     """Jobs that go on -> images that they lacked, and that wait in the ledger now."""
     notes: Sequence[str] = ()
-    """Why others do not."""
+    """Why other jobs do not."""
 
 
 @dataclass(frozen=True, slots=True)

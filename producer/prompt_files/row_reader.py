@@ -24,8 +24,8 @@ from producer.manifest.relations import ColumnKinds, last_seed_trouble
 from producer.manifest.wrong_values import unknown_key
 
 _PLAIN: Mapping[str, Callable[[Any], Any]] = {name: values.plain for name, values in ROW_VALUES.items()}
-"""For each field a function from a value that is right beyond doubt to what PromptLine makes of it; None for
-any other value."""
+"""For each field, a function that turns a value that is surely right into what PromptLine makes of it, and
+any other value into None."""
 
 
 class RowReader:

@@ -165,7 +165,7 @@ def _fit(states: np.ndarray, step: int) -> tuple[np.ndarray, float]:
         terms = np.column_stack([*(states[step - age] for age in range(count)), known])
         norms = np.linalg.norm(terms, axis=0)
         parts = np.linalg.lstsq(terms / norms, target)[0]
-        # What is left of a term that is not there is rounding: one that counts for nothing has to say 0.
+        # Rounding leaves a small value for a term that is not there; such a term must be 0.
         parts[np.abs(parts) < FIT_TOLERANCE * np.linalg.norm(target)] = 0.0
         found = parts / norms
         residual = float(np.linalg.norm(terms @ found - target) / np.linalg.norm(target))

@@ -109,11 +109,11 @@ class Engine:
         return [] if batch is None else [*batch.in_flight]
 
     def fitting(self, bucket: Bucket) -> Bucket:
-        """The bucket with as many of its slots as the device's memory was seen to have room for."""
+        """The bucket with only as many slots as were found to fit into the device's memory."""
         return replace(bucket, slots=min(bucket.slots, self._most_slots.get(bucket.kind, bucket.slots)))
 
     def take_slot_use(self, bucket: Bucket) -> SlotUse:
-        """What the pictures of a bucket's size took that were finished since this was asked last."""
+        """The time that pictures of a bucket's size took, of those finished since the last call."""
         return self._slot_uses.take(bucket)
 
     @property
@@ -226,9 +226,9 @@ class Engine:
             self._delivery.hand_over(order, Finished(result, rendered_by(renderer, bucket), None))
 
     def _render_by_itself(self, renderer: Renderer, order: Order) -> None:
-        """Renders an order in slots that are empty otherwise; its bytes are those it has among others."""
-        # A death is charged to the one that is alone: what is not written yet has to be before, and it itself
-        # before others enter the slots.
+        """Renders an order while all other slots are empty; its bytes are the same as among others."""
+        # A death is charged to the image that is alone. So the others are written before it starts, and it is
+        # written before others enter the slots.
         self._delivery.wait(at_most=0)
         try:
             order.begin_alone()

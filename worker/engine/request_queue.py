@@ -75,7 +75,7 @@ class RequestQueue:
 
     def __init__(self) -> None:
         self._came: dict[Bucket, float] = {}
-        """Since when a bucket has had something to wait for, the oldest first."""
+        """Since when something has waited for a bucket, the oldest first."""
         self._arrived: dict[Bucket, list[Order]] = {}
         self._waiting: dict[Bucket, AdmissionQueue[Order]] = {}
         self._alone: list[tuple[float, Order]] = []

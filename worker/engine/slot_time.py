@@ -26,7 +26,7 @@ class SlotTime:
         self._entered: dict[Order, float] = {}
 
     def share_out(self, inside: Sequence[Order]) -> None:
-        """The time since the last call goes to these, which were inside."""
+        """Shares the time since the last call among these images, which were in the slots."""
         now, slots = self._clock(), 0
         for order in inside:
             slots += slots_alone(order.request)

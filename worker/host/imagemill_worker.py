@@ -40,7 +40,7 @@ def run_worker(
     """Run the worker processes of this host until a stop is requested; returns the exit status.
 
     gpu_choice: see `gpus.claim`. name: the host's name when None. Waits for a Redis that is away. Raises
-    SettingsError or LedgerError for what waiting cannot mend.
+    SettingsError or LedgerError for what waiting does not fix.
     """
     host = socket.gethostname() if name is None else name
     pace = Pace() if pace is None else pace

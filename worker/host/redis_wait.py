@@ -19,7 +19,7 @@ _REMEDY = "correct IMAGEMILL_REDIS_URL (redis://:PASSWORD@HOST:6379/0)"
 def wait_for_redis(url: str, stop: Stop) -> None:
     """Return once Redis answers at `url`, or a stop is requested; say so while it does not.
 
-    Raises LedgerError when the URL, the password or the certificate is wrong, which no waiting mends.
+    Raises LedgerError when the URL, the password or the certificate is wrong: waiting does not fix that.
     """
     try:
         client = redis_client(url)

@@ -12,8 +12,8 @@ from worker.engine.renderer import Pipeline, Renderer
 def load_renderer(pipeline: Pipeline, settings: Settings) -> Renderer:
     """Loads what renders a pipeline; torch is imported only here, and only for real models.
 
-    Raises ModelError for a model that this worker does not take: the ledger offers none, but for a job whose
-    parts in Redis name two.
+    Raises ModelError for a model that this worker does not take: the ledger offers no such model, unless a
+    job's parts in Redis name two.
     """
     if settings.models and pipeline.model not in settings.models:
         raise ModelError(

@@ -50,7 +50,7 @@ class Arrivals:
             self._arrived.put(Arrival(position, flagged=flagged is not None))
 
     def fail(self, position: int, error: Exception) -> None:
-        """Says that an image has no picture, and why."""
+        """Records that an image has no picture, and why."""
         self._arrived.put(Arrival(position, error=error))
 
     def collect(self) -> list[Arrival]:
