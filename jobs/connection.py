@@ -237,7 +237,7 @@ def safe_url(url: str) -> str:
     scheme, separator, rest = url.partition("://")
     if not separator:
         return "***"
-    # The last @, since a password may hold one; a password may also stand in the query.
+    # The last @, since a password may hold one; a password may also be in the query.
     credentials, at, place = rest.rpartition("@")
     rest = f"***@{place}" if credentials or at else rest
     return f"{scheme}://" + re.sub(r"((?:password|username)=)[^&\s]*", r"\1***", rest)

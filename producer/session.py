@@ -29,7 +29,7 @@ class Session:
 
     @cached_property
     def settings(self) -> Settings:
-        """From the environment. Raises SettingsError."""
+        """The settings from the environment. Raises SettingsError."""
         from jobs.settings import load_settings
 
         return load_settings()

@@ -26,7 +26,7 @@ from worker.engine.renderer import BrokenDevice, Bucket, OutOfMemory, Picture, P
 from worker.renderers.load_renderer import load_renderer
 
 _SLOTS = range(1, 1024 + 1)
-"""Of a forward: what --batch-size takes, and one for an image alone."""
+"""The slots that a forward may have: what --batch-size takes, and 1 for an image alone."""
 
 
 def reproducing_command(request: ImageRequest, model: str, inputs: Path, slots: int) -> str:

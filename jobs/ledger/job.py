@@ -62,7 +62,7 @@ class SlotsKey:
     precision: str
     """Never auto."""
     revision: str
-    """Of the model."""
+    """The model's revision."""
     height: int
     width: int
 

@@ -25,7 +25,7 @@ WIRE_VERSION = 1
 _MAX_BYTES = 256 << 20
 """What a blob may unpack to: far above 10,000 prompts of 10,000 characters."""
 _NUMBERS = range(2**32)
-"""Of the bits at one key of Redis."""
+"""The numbers of the bits at one key of Redis."""
 _PLAIN: dict[str, Callable[[Any], Any]] = {
     "id": plain_text,
     **{

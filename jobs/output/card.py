@@ -53,7 +53,7 @@ class Contents:
     shared: dict[str, Any] = field(default_factory=dict)
     """The settings that all records have in common, and how they were rendered."""
     name: str = ""
-    """Of the job that rendered the first of them."""
+    """The name of the job that rendered the first image."""
 
     def add(self, record: dict[str, Any]) -> None:
         """Take one more record in."""

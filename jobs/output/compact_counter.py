@@ -54,7 +54,7 @@ class CompactCounter:
                 yield int.from_bytes(bucket[place : place + _KEY], "little") << _BITS | at
 
     def _find(self, key: int) -> tuple[bytes, int, bytes]:
-        """The bucket of `key`, its place there (-1: none), and what stands there for it."""
+        """The bucket of `key`, its place there (-1: none), and what is stored there for it."""
         bucket, rest = self._buckets[key & _MASK], (key >> _BITS).to_bytes(_KEY, "little")
         place = bucket.find(rest)
         # Bytes that look like the key may belong to another key and its number.

@@ -112,7 +112,7 @@ class Output:
         return next((place for place in places if place.committed()), places[0])
 
     def shard_folder(self, shard: int) -> Path:
-        """Of a shard in `layout: files`; so are the next two."""
+        """The folder of a shard in `layout: files`; the next two give files in it."""
         return FolderShard(self.path, shard).path
 
     def metadata_file(self, shard: int) -> Path:

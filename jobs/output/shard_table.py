@@ -39,7 +39,7 @@ _LAST: dict[str, Kind] = {
     "rendered_versions": "string", "rendered_mode": "string", "flagged": "string", "command": "string",
 }  # fmt: skip
 _CALLED_OTHERWISE = frozenset({"file_name", "text"})
-"""Of a metadata record: `key` and `caption` say the same."""
+"""Names in a metadata record that the table leaves out: `key` and `caption` say the same."""
 _NOT_IN_RECORDS = frozenset({"key", "caption", "status", "error_message", "command"})
 """Our names that a user's metadata column may have too."""
 

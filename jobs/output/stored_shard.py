@@ -51,7 +51,7 @@ class StoredShard(Protocol):
 
     @property
     def path(self) -> Path:
-        """What stands in the output once the shard is committed."""
+        """What is in the output once the shard is committed."""
 
     def committed(self) -> bool:
         """Whether the shard is there."""

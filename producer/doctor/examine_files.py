@@ -81,8 +81,8 @@ class _Examination:
         self._filled.update(repaired_places(repaired))
         for line in lines:
             self._examine_picture(line)
-        beside = [name for name in names if name not in {METADATA, self._failures_name, REPAIRED}]
-        strays = self._name_strays([name for name in beside if name not in self._claimed])
+        others = [name for name in names if name not in {METADATA, self._failures_name, REPAIRED}]
+        strays = self._name_strays([name for name in others if name not in self._claimed])
         self._name_gaps(strays)
         return self._found
 

@@ -39,7 +39,7 @@ class Cut:
     positions: tuple[int, ...] = ()
     """Places in the shard that are empty afterwards."""
     whole: bool = False
-    """All of it: the folder itself, or the tar and its parquet, are moved."""
+    """The whole shard is moved: its folder, or its tar and its parquet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -44,7 +44,7 @@ class Repair:
     folder: Path
     """Where everything that was cut lies now."""
     problems: Sequence[Problem]
-    """Those that were mended."""
+    """The problems that were mended."""
 
     @property
     def shards(self) -> set[str]:

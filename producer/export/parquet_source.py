@@ -31,7 +31,7 @@ _BUFFER = 1 << 20
 
 class _Line(NamedTuple):
     number: int
-    """From 1."""
+    """The row's number, from 1."""
     row: Row
     image: pyarrow.StructScalar | None
     """None where pictures are not read."""
@@ -43,9 +43,9 @@ class ParquetSource:
 
     path: Path
     columns: Mapping[str, Kind]
-    """Of metadata, in their order."""
+    """The columns of metadata, in their order."""
     row_column: str | None
-    """That of JSON (`producer.export.exact_rows`)."""
+    """The name of the column of JSON (`producer.export.exact_rows`)."""
     state: FileState
     """The file's state when it was opened: it is read more than once, and must be the same each time."""
 

@@ -17,7 +17,7 @@ class OutputSource:
 
     output: Output
     shards: tuple[int, ...]
-    """Those that are read; shards that are committed meanwhile are not."""
+    """The shards that are read; shards that are committed meanwhile are not."""
 
     @property
     def path(self) -> Path:

@@ -41,7 +41,7 @@ class Problem:
     """One thing wrong with one value."""
 
     line: int
-    """From 1; 0 for a value that stands in no file."""
+    """From 1; 0 for a value that is in no file."""
     column: int
     path: Location
     what: str

@@ -53,7 +53,7 @@ def line_of(values: Mapping[str, Any], defaults: DefaultSettings) -> Line:
 
 
 def written_lines(manifest: Manifest) -> Iterator[Line]:
-    """The lines that stand in the manifest itself, templates filled in."""
+    """The lines that are in the manifest itself, templates filled in."""
     for written in manifest.prompts:
         if isinstance(written, str):
             yield line_of({"prompt": written}, manifest.settings)

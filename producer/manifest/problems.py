@@ -17,10 +17,10 @@ MAX_REPORTED: Final = 20
 
 
 class Problems:
-    """What is wrong in one file, or in values that stand in none."""
+    """What is wrong in one file, or in values that are in none."""
 
     def __init__(self, name: str, document: Document | None = None) -> None:
-        """`name` begins every line of the report. `document` is the file, None for values that stand in none;
+        """`name` begins every line of the report. `document` is the file, None for values that are in none;
         its own problems come first."""
         self.name = name
         self._document = document
@@ -78,11 +78,11 @@ class Problems:
         return path
 
     def line(self, path: Location) -> int:
-        """The line, from 1, of the value at `path`; 0 where it stands in no file."""
+        """The line, from 1, of the value at `path`; 0 where it is in no file."""
         return 0 if self._document is None else self._document.place(path)[0]
 
     def place(self, path: Location) -> str:
-        """`FILE:LINE:COLUMN` of the value at `path`; the name alone where it stands in no file."""
+        """`FILE:LINE:COLUMN` of the value at `path`; the name alone where it is in no file."""
         if self._document is None:
             return self.name
         line, column = self._document.place(path)

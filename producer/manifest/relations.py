@@ -12,7 +12,7 @@ from producer.manifest.document import REFUSED
 from producer.manifest.problems import Problems
 
 _MOST_COMBINATIONS: Final = 100_000
-"""Of a sweep's values: what all of them have in common is held while images are made."""
+"""The most combinations of a sweep's values: one template for each is held while images are made."""
 
 
 class ColumnKinds:

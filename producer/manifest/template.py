@@ -14,7 +14,7 @@ _PIECE = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_]*)\}|[{}]")
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """What is wrong with a template, and which key of the prompt it stands in."""
+    """What is wrong with a template, and which key of the prompt it is in."""
 
     at: tuple[str, ...]
     what: str

@@ -49,7 +49,7 @@ class Files:
     """Bytes of pictures and their metadata on disk, measured on those that the output holds."""
 
     weighed: dict[Size, tuple[int, int, int]] = field(default_factory=dict)
-    """Of each size: shards, images, bytes."""
+    """Shards, images and bytes of each size."""
 
     def of(self, groups: Sequence[Group]) -> tuple[int, int]:
         """Bytes of the images to render, and how many images that covers: those of sizes seen before."""
@@ -100,7 +100,7 @@ class Plan:
 
     @property
     def row_evaluations(self) -> int:
-        """Of all images to render."""
+        """Slot evaluations of all images to render."""
         return sum(group.row_evaluations for group in self.survey.groups)
 
 

@@ -41,7 +41,7 @@ class Group(NamedTuple):
     images: int
     to_render: int
     row_evaluations: int
-    """Of those to render."""
+    """Slot evaluations of the images to render."""
 
 
 class Listed(NamedTuple):
@@ -103,10 +103,10 @@ class Survey:
     """What one pass over the requests found."""
 
     groups: list[Group]
-    """Those of the largest pictures first."""
+    """The groups of the largest pictures come first."""
     images: int
     held: int
-    """Of those, what the output holds: unchanged."""
+    """Images among them that the output holds: they are unchanged."""
     first: list[Listed]
     last: list[Listed]
     """The last `ENDS`, without those among the first."""
@@ -173,7 +173,7 @@ class DeviceTime(NamedTuple):
     precision: str
     seconds: float
     images: int
-    """Those that the time is for; no rate of this device is known for the sizes of the others."""
+    """Images that the time is for; no rate of this device is known for the sizes of the others."""
 
 
 def device_times(

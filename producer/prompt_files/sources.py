@@ -32,7 +32,7 @@ class Reading:
     """What one pass over the prompt files of a manifest found; complete when the pass is."""
 
     sha256: dict[str, str] = field(default_factory=dict)
-    """Of every file that was begun, by its path."""
+    """The SHA-256 of every file that was begun, by its path."""
     skipped: int = 0
     """Rows left out because something is wrong with them."""
     skipped_rows: list[str] = field(default_factory=list)
@@ -55,7 +55,7 @@ class Rows(NamedTuple):
 
 
 def lines(manifest: Manifest, reading: Reading | None = None) -> Iterator[Line]:
-    """Every line of `manifest`: those that stand in it, then those of its prompt files, in order.
+    """Every line of `manifest`: those in it, then those of its prompt files, in order.
 
     Files are streamed, never held whole; large ones are read by a process of their own, so that two cores
     work. `reading` records what they held. Raises ManifestError for a file that cannot be read or that

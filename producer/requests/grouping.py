@@ -23,7 +23,7 @@ class Part(NamedTuple, Generic[_Key]):
     taken: int
     """Requests read until then."""
     held: int
-    """Of those, the ones that the output held already and that are in no shard."""
+    """Requests among them that the output held already, and that are in no shard."""
 
 
 def _text(entry: Entry) -> int:

@@ -31,7 +31,7 @@ class PackedShard(NamedTuple):
     taken: int
     """Requests of the manifest until then."""
     held: int
-    """Those of them that the output held already."""
+    """Requests among them that the output held already."""
     start: int
     size: int
     """Bytes."""

@@ -30,7 +30,7 @@ class Staging:
         self._chunk.add((number, blob), len(blob))
 
     def staged(self, first_waiting: int, waiting: int) -> Staged:
-        """All of them, once all are there."""
+        """All staged shards, once all are there."""
         self._send()
         return Staged(self._word, self._sent, first_waiting, waiting)
 

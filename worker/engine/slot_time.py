@@ -46,7 +46,7 @@ class SlotUse:
 
     row_evaluations: int
     seconds: float
-    """Of the whole engine, all slots full."""
+    """Seconds of the whole engine with all slots full."""
 
 
 class SlotUses:

@@ -84,7 +84,7 @@ class _Grid:
     rows: int
     width: int
     height: int
-    """Of a cell, without its caption."""
+    """The height of a cell, without its caption."""
     caption: int
     """The height of a caption."""
     font: ImageFont.FreeTypeFont

@@ -57,7 +57,7 @@ class Committed:
     image_ids: Sequence[str]
     """In the shard's order."""
     flagged: Sequence[str]
-    """Those of them that are doubtful."""
+    """The image_ids of doubtful images among them."""
     failures: Sequence[Failure]
 
 
