@@ -248,8 +248,8 @@ def main() -> None:
     )
     options = parse_sized(
         parser,
-        small=(3, 24, 60),
-        large=(4, 40, 240),
+        small=(2, 24, 60),
+        large=(3, 40, 240),
         uniform=(2, 24, 96),
         compute=(1, 6, 60),
         flat=(1, 1, 30),

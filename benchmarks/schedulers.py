@@ -89,7 +89,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", choices=["shapes", "shapes-random"], default="shapes")
-    options = parse_sized(parser, samplers=(2, len(SCHEDULERS), len(SCHEDULERS)))
+    options = parse_sized(parser, samplers=(1, len(SCHEDULERS), len(SCHEDULERS)))
     torch.set_num_threads(1)
     model = load_model(options.model, BUILT_IN[options.model].revision, "fp32", "cpu")
     pipe = StableDiffusionPipeline(
