@@ -299,7 +299,7 @@ def slot_time(model: ImageDiffusionModel, size: int, slots: int) -> SlotTime:
 
 def slot_curve(model: ImageDiffusionModel, size: int, numbers: Sequence[int]) -> dict[int, SlotTime]:
     """Times by slots, as far as memory reaches."""
-    print(f"\n{'rows':>6} {'forward s':>10} {'a slot s':>10} {'engine step s':>14}")
+    print(f"\n{'slots':>6} {'forward s':>10} {'a slot s':>10} {'engine step s':>14}")
     curve: dict[int, SlotTime] = {}
     for slots in numbers:
         try:
@@ -507,7 +507,7 @@ def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         if not torch.cuda.is_available() and not options.toy:
             parser.error("there is no CUDA device: say --toy for a tiny model, or --device cpu for hours")
         options.device = "cuda" if torch.cuda.is_available() else "cpu"
-    if options.batch_size is not None and options.slots < 2:
+    if options.batch_size is not None and options.batch_size < 2:
         parser.error(f"--batch-size {options.batch_size}: a guided image takes 2")
     if options.images is not None and options.images < 1:
         parser.error(f"--images {options.images}: at least 1")
@@ -552,7 +552,7 @@ def main() -> None:
     print(f"ceiling: {top / 1e12:.4g} TFLOP/s, products of {scale.matrix}x{scale.matrix}", flush=True)
 
     curve = slot_curve(model, size, scale.slots)
-    slots: int = slots_by(curve) if options.batch_size is None else options.slots
+    slots: int = slots_by(curve) if options.batch_size is None else options.batch_size
     waits = waits_in_a_step(model, size, slots)
     print(f"{slots} slots; the host waits in 3 steps: {'not on CUDA' if waits is None else waits or 'never'}")
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import isfinite
-from typing import Final
-
-from pydantic import JsonValue
+from typing import TYPE_CHECKING, Final
 
 from jobs.bounds import plain_text
 from jobs.request import REQUEST_FIELDS
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
 
 RENDERED_PREFIX = "rendered_"
 _OWN_NAMES = frozenset(

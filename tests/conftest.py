@@ -25,7 +25,7 @@ __all__ = ["rendered"]
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-_FIRST = ("faults", "integration", "worker", "benchmarks", "tools")
+_FIRST = ("benchmarks", "faults", "integration", "worker", "tools")
 """Folders whose files take long: one that came last would be waited for alone."""
 
 
