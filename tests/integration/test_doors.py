@@ -43,7 +43,7 @@ from jobs.request import Entry, ImageRequest
 from producer.embedded_redis import find_binary
 from tests.farm import BIN, Farm
 from tests.ports import free_port
-from tests.waiting import LONGEST, WaitUntil
+from tests.waiting import LONGEST, Overdue, WaitUntil
 from worker.engine.renderer import RenderedBy
 
 ROOT = Path(__file__).parents[2]
@@ -489,9 +489,14 @@ def test_celery_flower_and_the_logs_never_see_a_prompt_or_a_password(
         wait_until(lambda: farm.status(job_id).done >= 4, "it renders")
         seen += bytes_of_celery(farm.client)
         finished(job_id)
-        wait_until(
-            lambda: b"'ended': 'finished'" in (flower.ask("/api/tasks") or b""), "Flower shows the end"
-        )
+        # Events are not kept: on a busy machine Flower may miss the end of a job, and sees the next.
+        for attempt in range(3):
+            with suppress(Overdue):
+                wait_until(lambda: b"'ended': 'finished'" in (flower.ask("/api/tasks") or b""), "an end", 30)
+                break
+            finished(farm.submit([line | {"seeds": [100 + attempt]}]))
+        else:
+            pytest.fail("Flower showed the end of none of three jobs")
         for path in ("/api/tasks", "/api/workers?refresh=true", "/tasks", "/workers", "/broker"):
             answer = flower.ask(path)
             assert isinstance(answer, bytes), path
