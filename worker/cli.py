@@ -139,24 +139,24 @@ def render(
     batch_size = _batch_size(context)
     settings = load_settings()
     if request is not None and file is None:
-        again = reproduction_as_asked(
+        reproduction = reproduction_as_asked(
             parse_request(request), settings.batch_size if batch_size is None else batch_size
         )
     elif file is not None and request is None:
-        again = reproduction_of(file, batch_size)
+        reproduction = reproduction_of(file, batch_size)
     else:
         raise click.UsageError("give --request JSON or --from FILE, one of the two")
-    asked = again.request
+    asked = reproduction.request
     target = Path(asked.image_id + SUFFIXES[asked.image_format]) if out is None else out
     # Checked before the model is loaded, which takes a while.
     if not target.parent.is_dir():
         raise OutputError(
             f"--out {target}: there is no folder {target.parent}: make it, or name another file"
         )
-    for remark in again.remarks:
+    for remark in reproduction.remarks:
         click.echo(f"note: {remark}", err=True)
     picture = render_one(
-        again, model, inputs, settings, lambda remark: click.echo(f"note: {remark}", err=True)
+        reproduction, model, inputs, settings, lambda remark: click.echo(f"note: {remark}", err=True)
     )
     try:
         write_atomically(target, picture)

@@ -132,7 +132,7 @@ def reproduction_of(file: Path, slots: int | None) -> Reproduction:
 
 
 def render(
-    again: Reproduction,
+    reproduction: Reproduction,
     model: str | None,
     inputs: Path | None,
     settings: Settings,
@@ -144,19 +144,19 @@ def render(
     line for each reason why the bytes may differ.
     Raises ModelError, LatentsError, or RenderError when the picture is no picture.
     """
-    request, latents = again.request, None
+    request, latents = reproduction.request, None
     if request.init_latents is not None:
         if inputs is None:
             raise RenderError("the request has initial latents: say with --inputs where they are kept")
         latents = read_input(inputs, request.init_latents)
-    pipeline = Pipeline(request.model if model is None else model, request.revision, again.precision)
+    pipeline = Pipeline(request.model if model is None else model, request.revision, reproduction.precision)
     renderer = load_renderer(pipeline, settings)
     here = {"device": renderer.device, "versions": renderer.versions}
-    for name, then in again.made_by.items():
+    for name, then in reproduction.made_by.items():
         if then != here[name]:
             say(f"its {name}: {then}; here: {here[name]}: bytes may differ")
     try:
-        picture = _painted(again, renderer, pipeline, latents)
+        picture = _painted(reproduction, renderer, pipeline, latents)
     except (OutOfMemory, BrokenDevice) as error:
         raise RenderError(f"the device cannot render it: {error}") from error
     if not picture.finite:
@@ -165,12 +165,12 @@ def render(
 
 
 def _painted(
-    again: Reproduction, renderer: Renderer, pipeline: Pipeline, latents: np.ndarray | None
+    reproduction: Reproduction, renderer: Renderer, pipeline: Pipeline, latents: np.ndarray | None
 ) -> Picture:
-    request = again.request
-    if again.alone:
+    request = reproduction.request
+    if reproduction.alone:
         return renderer.render_alone(request, latents, lambda: False)
-    bucket = Bucket(pipeline, request.height, request.width, max(again.slots, slots_alone(request)))
+    bucket = Bucket(pipeline, request.height, request.width, max(reproduction.slots, slots_alone(request)))
     steps = renderer.render(bucket, _One([_Wanted(request, latents)]), lambda: False)
     [(_wanted, outcome)] = chain.from_iterable(steps)
     if isinstance(outcome, ImagemillError):

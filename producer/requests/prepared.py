@@ -96,7 +96,7 @@ def other_defaults(manifest: Manifest, model: ModelRef, output: Output) -> str:
             for name, now in manifest.settings.of_images(model.defaults).items()
             if name in left_open and name in then and then[name] != now
         ]
-    except (OSError, OutputError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, OutputError, ValueError, KeyError, TypeError):
         return ""
     if not changed:
         return ""

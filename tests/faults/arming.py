@@ -2,7 +2,7 @@
 
 An order is a file in a folder that both know, `N.json`. The process that carries it out first makes
 `N.met`, which no second one can, so an order given to several kills one; and the test sees that the fault
-really happened, and that a process started anew does not die of it again.
+really happened, and that a process that is started again does not die of it twice.
 """
 
 from __future__ import annotations

@@ -314,7 +314,7 @@ def _push(field: Field, message: bytes) -> None:
 
 
 def submit_killed(field: Field) -> Verdict:
-    """A submission dies between two chunks, and is gone on with."""
+    """A submission dies between two chunks, and is resumed."""
     with field.side(80, shard_size=1) as leg:
         producer = field.armed_submit(leg.name)
         field.order(Order("chunk stored", "kill", name="producer"))

@@ -212,7 +212,7 @@ class Field(Farm):
             self.patiently(lambda: self.ledger.control(job_id, "resume"))
 
     def submit_again(self, leg: Leg) -> None:
-        """Submits a job's manifest, as whoever lost sight of it would."""
+        """Submits a job's manifest once more, as a person does who lost sight of it."""
         prepared = prepare(self.folder / f"{leg.name}.yaml", Settings())
         queue = JobQueue.at(self.server.url)
         leg.job_id = self.patiently(lambda: submit_manifest(prepared, queue)).job_id

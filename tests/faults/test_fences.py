@@ -56,7 +56,7 @@ def test_an_expired_lease_of_a_job_that_is_gone_is_only_dropped(
     for key in ledger.client.scan_iter(f"{job_key(job_id)}*"):
         ledger.client.delete(key)
     assert ledger.reap() == 1
-    assert list(ledger.client.scan_iter(f"{job_key(job_id)}*")) == [], "the job was half made anew"
+    assert list(ledger.client.scan_iter(f"{job_key(job_id)}*")) == [], "half of the job was made again"
     assert ledger.client.zcard("imagemill:leases") == 0
 
 

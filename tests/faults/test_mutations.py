@@ -55,7 +55,7 @@ def test_the_page_on_faults_shows_the_list() -> None:
     page = (ROOT / "docs" / "faults.md").read_text("utf-8")
     begin, end = MARKS
     shown = page.partition(begin)[2].partition(end)[0]
-    assert shown == table(), "print the table anew, by its mark's command"
+    assert shown == table(), "print the table again, with the command in its mark"
 
 
 def test_only_a_mutation_that_its_test_sees_is_no_survivor(
