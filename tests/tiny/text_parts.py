@@ -22,6 +22,8 @@ from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
     LlamaTokenizer,
+    Mistral3Config,
+    Mistral3ForConditionalGeneration,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2Tokenizer,
@@ -140,6 +142,25 @@ def qwen_vl_encoder(tokenizer: Qwen2Tokenizer, width: int = 32) -> Qwen2_5_VLFor
         vision_end_token_id=number("<|vision_end|>"),
     )
     return Qwen2_5_VLForConditionalGeneration(config).eval()
+
+
+def mistral_encoder(tokenizer: Qwen2Tokenizer, width: int = 32) -> Mistral3ForConditionalGeneration:
+    """Mistral 3 with its eyes shut: hidden states [B, L, width], and a smallest vision tower."""
+    config = Mistral3Config(
+        text_config={**_decoder_sizes(tokenizer, width, 2), "model_type": "mistral", "head_dim": 16},
+        vision_config={
+            "model_type": "pixtral",
+            "hidden_size": 16,
+            "intermediate_size": 16,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "head_dim": 8,
+            "image_size": 28,
+            "patch_size": 14,
+        },
+        image_token_index=tokenizer.convert_tokens_to_ids("<|image_pad|>"),
+    )
+    return Mistral3ForConditionalGeneration(config).eval()
 
 
 def gemma_tokenizer(length: int = 512) -> GemmaTokenizer:
