@@ -40,9 +40,10 @@ from sizes import parse_sized
 
 from jobs.models import BUILT_IN
 from jobs.request import ImageRequest
+from jobs.schedulers import row_evaluations
 from worker.diffusion.build_scheduler import build_scheduler
 from worker.engine.engine import Engine
-from worker.engine.renderer import Bucket, Pipeline, slots_alone
+from worker.engine.renderer import Bucket, Pipeline
 from worker.engine.request_queue import Finished, Order, Outcome
 from worker.image_diffusion_model import ImageDiffusionModel
 from worker.renderers.diffusion_renderer import DiffusionRenderer
@@ -181,7 +182,7 @@ def render(engine: Engine, requests: Sequence[ImageRequest]) -> None:
 
 def least_slots(requests: Sequence[ImageRequest]) -> int:
     """Slot evaluations that the images need."""
-    return sum(each.num_inference_steps * slots_alone(each) for each in requests)
+    return sum(row_evaluations(each.scheduler, each.num_inference_steps, each.guided) for each in requests)
 
 
 def around(shapes: ImageDiffusionModel, channels: tuple[int, int]) -> ImageDiffusionModel:

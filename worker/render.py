@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from jobs.settings import Settings
 from jobs.strict_json import strict_json
 from jobs.wording import printable, shortened
 from worker.encode import encode, read_request
-from worker.engine.renderer import BrokenDevice, Bucket, OutOfMemory, Picture, Pipeline, Renderer, slots_alone
+from worker.engine.renderer import BrokenDevice, Bucket, OutOfMemory, Picture, Pipeline, Renderer
 from worker.renderers.load_renderer import load_renderer
 
 _SLOTS = range(1, 1024 + 1)
@@ -79,11 +79,13 @@ class Reproduction:
     """An image to render, and how it was or will be."""
 
     request: ImageRequest
-    slots: int
+    slots: int | None
+    """Of its forwards; None: as few as the image takes, which the loaded model knows."""
     precision: str
-    """What the model is loaded in; may be auto."""
-    alone: bool = False
-    """Whether it was one of those that are rendered once more, alone and in fp32."""
+    """What it is rendered in; may be auto."""
+    perhaps_alone: bool = False
+    """Whether it may be one of those that are rendered once more, alone and in fp32: it is if it had as few
+    slots as it takes."""
     made_by: Mapping[str, Any] = field(default_factory=dict)
     """Device and versions that rendered it, where that is known."""
     remarks: tuple[str, ...] = ()
@@ -95,7 +97,7 @@ def reproduction_as_asked(request: ImageRequest, slots: int | None) -> Reproduct
     remark = "no --batch-size: in a job, which has more slots, bytes may differ"
     return Reproduction(
         request=request,
-        slots=slots_alone(request) if slots is None else slots,
+        slots=slots,
         precision=request.precision,
         remarks=(remark,) if slots is None else (),
     )
@@ -117,15 +119,16 @@ def reproduction_of(file: Path, slots: int | None) -> Reproduction:
     remarks = []
     if mode == "fast":
         remarks.append("it was rendered in mode fast: bytes may differ")
-    if slots is not None and slots != its_slots:
+    if slots is not None and mode == "alone":
+        remarks.append(f"it was rendered with one image a forward: --batch-size {slots} has no effect")
+        slots = its_slots
+    elif slots is not None and slots != its_slots:
         remarks.append(f"it was rendered with {its_slots} slots: with {slots}, bytes may differ")
-    # For an image alone, half-precision weights become fp32; a model loaded in fp32 has other weights.
-    alone = precision == "fp32" and slots in (None, its_slots) and its_slots == slots_alone(request)
     return Reproduction(
         request=request,
         slots=its_slots if slots is None else slots,
-        precision=request.precision if alone else precision,
-        alone=alone,
+        precision=precision,
+        perhaps_alone=precision == "fp32" and slots in (None, its_slots),
         made_by={name: rendered[name] for name in ("device", "versions") if name in rendered},
         remarks=tuple(remarks),
     )
@@ -150,13 +153,19 @@ def render(
             raise RenderError("the request has initial latents: say with --inputs where they are kept")
         latents = read_input(inputs, request.init_latents)
     pipeline = Pipeline(request.model if model is None else model, request.revision, reproduction.precision)
-    renderer = load_renderer(pipeline, settings)
+    renderer, alone = _loaded(reproduction, pipeline, settings)
     here = {"device": renderer.device, "versions": renderer.versions}
     for name, then in reproduction.made_by.items():
         if then != here[name]:
             say(f"its {name}: {then}; here: {here[name]}: bytes may differ")
+    if renderer.batching == "fast":
+        say(f"pictures of {pipeline.model} depend on what is rendered with them: bytes may differ")
+    asked = _Wanted(request, latents)
     try:
-        picture = _painted(reproduction, renderer, pipeline, latents)
+        if alone:
+            picture = renderer.render_alone(request, latents, lambda: False)
+        else:
+            picture = _painted(renderer, _bucket(reproduction, renderer, pipeline), asked)
     except (OutOfMemory, BrokenDevice) as error:
         raise RenderError(f"the device cannot render it: {error}") from error
     if not picture.finite:
@@ -164,14 +173,31 @@ def render(
     return encode(picture.pixels, request)
 
 
-def _painted(
-    reproduction: Reproduction, renderer: Renderer, pipeline: Pipeline, latents: np.ndarray | None
-) -> Picture:
-    request = reproduction.request
-    if reproduction.alone:
-        return renderer.render_alone(request, latents, lambda: False)
-    bucket = Bucket(pipeline, request.height, request.width, max(reproduction.slots, slots_alone(request)))
-    steps = renderer.render(bucket, _One([_Wanted(request, latents)]), lambda: False)
+def _loaded(reproduction: Reproduction, pipeline: Pipeline, settings: Settings) -> tuple[Renderer, bool]:
+    """What renders it, and whether it is rendered alone in fp32."""
+    if reproduction.perhaps_alone:
+        request = reproduction.request
+        # For an image alone, half-precision weights become fp32; a model loaded in fp32 has other weights.
+        renderer = load_renderer(replace(pipeline, precision=request.precision), settings)
+        in_fp32 = renderer.precision == "fp32"
+        if reproduction.slots == renderer.slots(request):
+            return renderer, not (in_fp32 and renderer.batching == "alone")
+        if in_fp32:
+            return renderer, False
+        del renderer  # two may not fit on the device
+    return load_renderer(pipeline, settings), False
+
+
+def _bucket(reproduction: Reproduction, renderer: Renderer, pipeline: Pipeline) -> Bucket:
+    """What it is rendered in: by itself, in slots as in its job."""
+    request, fewest = reproduction.request, renderer.slots(reproduction.request)
+    slots = fewest if reproduction.slots is None else max(reproduction.slots, fewest)
+    mode: Literal["exact", "fast"] = "fast" if renderer.batching == "fast" else "exact"
+    return Bucket(pipeline, request.height, request.width, slots, mode)
+
+
+def _painted(renderer: Renderer, bucket: Bucket, wanted: _Wanted) -> Picture:
+    steps = renderer.render(bucket, _One([wanted]), lambda: False)
     [(_wanted, outcome)] = chain.from_iterable(steps)
     if isinstance(outcome, ImagemillError):
         raise outcome

@@ -10,8 +10,8 @@ from typing import Generic, TypeVar
 Item = TypeVar("Item")
 
 _PASSED_OVER = 100
-"""Forwards by which an unguided image may be behind a guided one that finds a single slot free, and still go
-first: then that slot stays empty until there are two, or unguided images could follow each other for ever."""
+"""Forwards by which a small image may be behind a big one that finds too few slots free, and still go first:
+then those slots stay empty until there are enough, or small images could follow each other for ever."""
 
 
 @dataclass(order=True, frozen=True, slots=True)
@@ -25,22 +25,22 @@ class AdmissionQueue(Generic[Item]):
     """A line in which the longest goes first, so that no long image is left over to run in empty slots.
 
     A forward of waiting counts as much as a forward of length: what is short is passed over for a while,
-    never for good. Equals go in the order in which they came. Guided and unguided images stand in lines of
-    their own, because a single free slot suits only the unguided.
+    never for good. Equals go in the order in which they came. Images that take as many slots stand in a line
+    of their own, because what is free may suit only the small ones.
     """
 
     def __init__(self) -> None:
-        self._lines: dict[int, list[_Ticket[Item]]] = {2: [], 1: []}
+        self._lines: dict[int, list[_Ticket[Item]]] = {}
         self._came = 0
 
     def __len__(self) -> int:
         return sum(map(len, self._lines.values()))
 
     def add(self, item: Item, *, slots: int, forwards: int, now: int) -> None:
-        """Puts an item in line. slots: 1 or 2. forwards: its length; now: forwards run so far."""
+        """Puts an item in line. slots: 1 or more. forwards: its length; now: forwards run so far."""
         self._came += 1
         # Longest first with its waiting counted in: length + (later - now) ranks as length - now does.
-        heapq.heappush(self._lines[slots], _Ticket(now - forwards, self._came, item))
+        heapq.heappush(self._lines.setdefault(slots, []), _Ticket(now - forwards, self._came, item))
 
     def take(self, free_slots: int) -> list[Item]:
         """The next items that fit into `free_slots` slots together, out of the line."""

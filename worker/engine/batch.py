@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from worker.engine.renderer import Bucket, slots_alone
+from worker.engine.renderer import Bucket, Renderer
 from worker.engine.request_queue import Order
 
 
@@ -28,15 +28,16 @@ class Batch:
         self.in_flight: list[Order] = []
 
     @classmethod
-    def of(cls, bucket: Bucket, orders: Sequence[Order]) -> Batch:
+    def of(cls, renderer: Renderer, bucket: Bucket, orders: Sequence[Order]) -> Batch:
         """These orders and no others; all of them are in flight from the start."""
         left = list(orders)
 
-        def schedule(_batch: Batch, free_slots: int) -> list[Order]:
+        def schedule(batch: Batch, free_slots: int) -> list[Order]:
+            left[:] = [order for order in left if order in batch.in_flight]  # some may be turned away
             fitting: list[Order] = []
-            while left and slots_alone(left[0].request) <= free_slots:
+            while left and (slots := renderer.slots(left[0].request)) <= free_slots:
                 fitting.append(left.pop(0))
-                free_slots -= slots_alone(fitting[-1].request)
+                free_slots -= slots
             return fitting
 
         batch = cls(bucket, schedule, lambda count: left[:count], fixed=True)

@@ -19,7 +19,6 @@ from worker.engine.renderer import (
     Stopped,
     first_line,
     rendered_by,
-    slots_alone,
 )
 from worker.engine.request_queue import Finished, Order
 from worker.logs import bound
@@ -59,7 +58,7 @@ class Doubts:
         middle = len(suspects) // 2
         for half in (suspects[:middle], suspects[middle:]):
             if half:
-                render(Batch.of(batch.bucket, half))
+                render(Batch.of(renderer, batch.bucket, half))
 
     def render_alone(self, renderer: Renderer, order: Order, doubt: str) -> None:
         """Renders a doubtful image once more; when memory runs out while slots are held, it is postponed."""
@@ -95,8 +94,8 @@ class Doubts:
         if not picture.finite:
             self._fail(order, "the model gave non-finite values")
             return
-        alone = replace(order.bucket, slots=slots_alone(order.request), mode="exact")
-        by = replace(rendered_by(renderer, alone), precision="fp32")
+        alone = replace(order.bucket, slots=renderer.slots(order.request), mode="exact")
+        by = replace(rendered_by(renderer, alone, order.request), precision="fp32")
         self._delivery.hand_over(order, Finished(picture, by, flagged=doubt_of(picture)))
 
     def _fail(self, order: Order, reason: str) -> None:

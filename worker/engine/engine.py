@@ -19,6 +19,7 @@ from functools import partial
 
 from jobs.errors import ImagemillError, ModelError, RenderError
 from jobs.failpoints import failpoint
+from jobs.request import ImageRequest
 from worker.engine.batch import Batch
 from worker.engine.delivery import Delivery
 from worker.engine.doubts import Doubts, doubt_of
@@ -181,7 +182,10 @@ class Engine:
     def _render(self, renderer: Renderer, batch: Batch) -> None:
         """Schedule, run, retire: a step of the renderer takes from the batch and gives what it finished."""
         bucket = self.fitting(batch.bucket)
-        slot_time = SlotTime(bucket, self._clock)
+        self._turn_away(batch, partial(_why_not, renderer, bucket))
+        if not _keeps_mode(renderer, bucket):
+            return
+        slot_time = SlotTime(renderer, bucket, self._clock)
         try:
             for finished in renderer.render(bucket, batch, self._stop.is_set):
                 failpoint("rendered")
@@ -189,13 +193,13 @@ class Engine:
                 slot_time.share_out(batch.in_flight)
                 for order, result in finished:
                     if isinstance(result, Picture):
-                        self._slot_uses.add(bucket, order, slot_time.seconds(order))
+                        self._slot_uses.add(bucket, slot_time.use(order))
                     self._retire(renderer, bucket, order, result)
                     batch.left(order)
         except (Stopped, BrokenDevice):
             raise
         except OutOfMemory as error:
-            self._halve_slots(bucket, batch, error)
+            self._halve_slots(renderer, bucket, batch, error)
         except Exception as error:
             if not batch.in_flight:
                 cannot = f"{bucket.pipeline.model} cannot render here: {first_line(error)}"
@@ -203,12 +207,21 @@ class Engine:
                 return
             self._doubts.isolate(renderer, batch, error, partial(self._render, renderer))
 
+    def _turn_away(self, batch: Batch, why_not: Callable[[ImageRequest], ModelError | None]) -> None:
+        """Ends the orders of a batch, and those in line for it, that the renderer cannot render."""
+        waiting = self._queue.remove(batch.bucket, lambda order: why_not(order.request) is not None)
+        for order in [*batch.in_flight, *waiting]:
+            if (error := why_not(order.request)) is not None:
+                self._delivery.hand_over(order, error)
+                if order in batch.in_flight:
+                    batch.left(order)
+
     def _schedule(self, renderer: Renderer, batch: Batch, free_slots: int) -> list[Order]:
         """The orders that enter a batch's free slots now; before them, questions are answered."""
         self._answer(renderer, batch.bucket.pipeline)
         if self._doubts.postponed:  # they wait for the slots' memory
             return []
-        orders = self._queue.take(batch.bucket, free_slots, renderer.forwards, self._steps)
+        orders = self._queue.take(batch.bucket, free_slots, renderer, self._steps)
         batch.entered(orders)
         if orders:
             self._on_taken()
@@ -223,7 +236,8 @@ class Engine:
         elif (doubt := doubt_of(result)) is not None:
             self._doubts.render_alone(renderer, order, doubt)
         else:
-            self._delivery.hand_over(order, Finished(result, rendered_by(renderer, bucket), None))
+            by = rendered_by(renderer, bucket, order.request)
+            self._delivery.hand_over(order, Finished(result, by, None))
 
     def _render_by_itself(self, renderer: Renderer, order: Order) -> None:
         """Renders an order while all other slots are empty; its bytes are the same as among others."""
@@ -235,7 +249,7 @@ class Engine:
         except ImagemillError as error:
             self._delivery.hand_over(order, error)
             return
-        self._drain(renderer, Batch.of(order.bucket, [order]))
+        self._drain(renderer, Batch.of(renderer, order.bucket, [order]))
         self._delivery.wait(at_most=0)
 
     # What else happens on it.
@@ -264,6 +278,8 @@ class Engine:
         self._pipeline = pipeline
         self.load_seconds = time.monotonic() - began
         log.info("loaded %s in %.1f s", pipeline.model, self.load_seconds)
+        if self._renderer.batching == "alone":
+            log.warning("%s cannot be batched: each forward is of one image", pipeline.model)
         return self._renderer
 
     def _answer(self, renderer: Renderer, pipeline: Pipeline) -> None:
@@ -281,10 +297,10 @@ class Engine:
                 question.answer.set_exception(error)
         self._answering += time.monotonic() - began
 
-    def _halve_slots(self, bucket: Bucket, batch: Batch, error: OutOfMemory) -> None:
+    def _halve_slots(self, renderer: Renderer, bucket: Bucket, batch: Batch, error: OutOfMemory) -> None:
         """Puts back in line what was in flight, to be rendered in half of the bucket's slots."""
         self._queue.submit([order for order in batch.in_flight if order not in self._unwanted])
-        if bucket.slots <= FEWEST:
+        if bucket.slots <= FEWEST or renderer.batching == "alone":
             self._refuse(bucket.pipeline, _does_not_fit(bucket.pipeline, error))
             return
         most = max(FEWEST, bucket.slots // 2)
@@ -303,6 +319,26 @@ class Engine:
     def _clock(self) -> float:
         """Seconds, without those in which a bucket's slots stood still for something else."""
         return time.monotonic() - self._answering - self._doubts.seconds
+
+
+def _keeps_mode(renderer: Renderer, bucket: Bucket) -> bool:
+    return bucket.mode == "fast" or renderer.batching != "fast"
+
+
+def _why_not(renderer: Renderer, bucket: Bucket, request: ImageRequest) -> ModelError | None:
+    """Why a renderer cannot render a request in a bucket; None: it can."""
+    model = bucket.pipeline.model
+    if not _keeps_mode(renderer, bucket):
+        return ModelError(
+            f"{model} gives a picture other bytes beside other images, so its job cannot be of mode: exact: "
+            "submit it with `mode: fast`"
+        )
+    if (slots := renderer.slots(request)) > bucket.slots:
+        return ModelError(
+            f"an image of {model} takes {slots} slots of a forward, which has {bucket.slots} here: submit it "
+            f"to another output, with --batch-size {slots} or more for its workers"
+        )
+    return None
 
 
 def _does_not_fit(pipeline: Pipeline, error: OutOfMemory) -> ModelError:

@@ -11,6 +11,13 @@ import numpy as np
 from jobs.errors import ImagemillError
 from jobs.request import ImageRequest
 
+Batching = Literal["exact", "fast", "alone"]
+"""How a renderer's images share forwards: the strictest mode in which they can.
+
+exact: an image's bytes follow from its request, whatever shares its forwards; fast: they follow from the
+others too, so only jobs of `mode: fast` are rendered; alone: they cannot, so every forward is of one image.
+"""
+
 
 class Stopped(Exception):
     """The caller's `stop` became true: rendering ended between two steps."""
@@ -73,7 +80,8 @@ class RenderedBy:
     versions: Mapping[str, str]
     """Packages and their versions: torch, diffusers, transformers, pillow, imagemill."""
     mode: str = "exact"
-    """fast: pictures may differ in a bit, by what happened to be rendered with them."""
+    """fast: pictures may differ in a bit, by what happened to be rendered with them. alone: nothing was, in
+    whichever mode the job was; `rows` are the slots that the picture takes."""
 
 
 class Asked(Protocol):
@@ -98,7 +106,7 @@ class Source(Protocol[Given_co]):
     """Where a renderer gets the images of one bucket from."""
 
     def take(self, free_slots: int) -> Sequence[Given_co]:
-        """The images that enter now, at most so many slots of them; a guided one takes two."""
+        """The images that enter now, at most so many slots of them, by `Renderer.slots`."""
 
     def upcoming(self, count: int) -> Sequence[Given_co]:
         """About the next `count` that will be taken."""
@@ -119,6 +127,13 @@ class Renderer(Protocol):
     def versions(self) -> Mapping[str, str]:
         """Packages and their versions."""
 
+    @property
+    def batching(self) -> Batching:
+        """How its images share forwards."""
+
+    def slots(self, request: ImageRequest) -> int:
+        """The slots of a forward that the image takes, 1 or more; what `Source.take` counts by."""
+
     def forwards(self, request: ImageRequest) -> int:
         """How many forwards the image stays in its slots; what `Source.take` goes by."""
 
@@ -130,30 +145,27 @@ class Renderer(Protocol):
     ) -> Iterator[Sequence[Painted[AskedT]]]:
         """Paint until the source gives no more; yields after each step what it finished, often nothing.
 
-        An image's bytes do not depend on the others, unless bucket.mode is fast. Raises Stopped once stop()
-        is true and what was finished by then was yielded, OutOfMemory, BrokenDevice; the cause of anything
-        else that it raises may be one of the images that were taken and not yet yielded.
+        An image's bytes do not depend on the others, unless bucket.mode is fast; exact is asked for only
+        where `batching` allows it. An image's own error stands in its picture's place. Raises Stopped once
+        stop() is true and what was finished by then was yielded, OutOfMemory, BrokenDevice; the cause of
+        anything else that it raises may be one of the images that were taken and not yet yielded.
         """
 
     def render_alone(
         self, request: ImageRequest, init_latents: np.ndarray | None, stop: Callable[[], bool]
     ) -> Picture:
-        """The picture by itself, in `slots_alone` slots and fp32: for one that came out bad among others."""
+        """The picture by itself, in as few slots as it takes and fp32: for one that was bad among others."""
 
 
-def slots_alone(request: ImageRequest) -> int:
-    """The slots that the image takes; a guided one takes two."""
-    return 2 if request.guided else 1
-
-
-def rendered_by(renderer: Renderer, bucket: Bucket) -> RenderedBy:
-    """What the bytes of a bucket's pictures depend on besides their requests."""
+def rendered_by(renderer: Renderer, bucket: Bucket, request: ImageRequest) -> RenderedBy:
+    """What the bytes of a picture that was rendered in a bucket depend on besides its request."""
+    alone = renderer.batching == "alone"
     return RenderedBy(
         precision=renderer.precision,
-        rows=bucket.slots,
+        rows=renderer.slots(request) if alone else bucket.slots,
         device=renderer.device,
         versions=renderer.versions,
-        mode=bucket.mode,
+        mode="alone" if alone else bucket.mode,
     )
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from jobs.errors import ImagemillError
 from jobs.request import ImageRequest
 from worker.engine.admission_queue import AdmissionQueue
-from worker.engine.renderer import Bucket, Picture, Pipeline, RenderedBy, Renderer, slots_alone
+from worker.engine.renderer import Bucket, Picture, Pipeline, RenderedBy, Renderer
 
 Answer = TypeVar("Answer")
 
@@ -175,24 +175,36 @@ class RequestQueue:
                 self._answered = time.monotonic()
         return taken
 
-    def take(
-        self, bucket: Bucket, free_slots: int, forwards: Callable[[ImageRequest], int], now: int
-    ) -> list[Order]:
+    def remove(self, bucket: Bucket, unwanted: Callable[[Order], bool]) -> list[Order]:
+        """Takes every unwanted order of a bucket out of the line."""
+        with self._changed:
+            arrived, waiting = self._arrived.get(bucket, []), self._waiting.get(bucket)
+            removed = [order for order in arrived if unwanted(order)]
+            if removed:
+                self._arrived[bucket] = [order for order in arrived if not unwanted(order)]
+            if waiting is not None:
+                removed += waiting.remove(unwanted)
+            self._forget_empty()
+        return removed
+
+    def take(self, bucket: Bucket, free_slots: int, renderer: Renderer, now: int) -> list[Order]:
         """The orders that enter a bucket's slots now: the longest first, none once others waited too long.
 
-        forwards(request): how long an order stays in its slots. now: forwards that were run so far.
+        renderer: knows how many slots an order takes, and for how long. now: forwards that were run so far.
         """
         with self._changed:
             arrived = self._arrived.get(bucket, []).copy()
         # Compiles schedulers, so not under the lock; meanwhile orders may come and be withdrawn.
-        lengths = {order: forwards(order.request) for order in arrived}
+        asked = [(order, order.request) for order in arrived]
+        costs = {order: (renderer.slots(request), renderer.forwards(request)) for order, request in asked}
         with self._changed:
             waiting = self._waiting.setdefault(bucket, AdmissionQueue())
             arrived = self._arrived.pop(bucket, [])
             for order in arrived:
-                if order in lengths:
-                    waiting.add(order, slots=slots_alone(order.request), forwards=lengths[order], now=now)
-            self._arrived[bucket] = [order for order in arrived if order not in lengths]
+                if order in costs:
+                    slots, forwards = costs[order]
+                    waiting.add(order, slots=slots, forwards=forwards, now=now)
+            self._arrived[bucket] = [order for order in arrived if order not in costs]
             if not self._others_waited_too_long(bucket):
                 taken = waiting.take(free_slots)
             else:

@@ -6,8 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from jobs.schedulers import row_evaluations
-from worker.engine.renderer import Bucket, Pipeline, slots_alone
+from worker.engine.renderer import Bucket, Pipeline, Renderer
 from worker.engine.request_queue import Order
 
 
@@ -18,8 +17,10 @@ class SlotTime:
     costs when the slots are full.
     """
 
-    def __init__(self, bucket: Bucket, clock: Callable[[], float]) -> None:
-        self._at_least = bucket.slots if bucket.mode == "exact" else 1
+    def __init__(self, renderer: Renderer, bucket: Bucket, clock: Callable[[], float]) -> None:
+        self._renderer = renderer
+        padded = bucket.mode == "exact" and renderer.batching != "alone"
+        self._at_least = bucket.slots if padded else 1
         self._clock, self._last = clock, clock()
         self._of_a_slot = 0.0
         """Seconds that a slot was given so far."""
@@ -29,15 +30,17 @@ class SlotTime:
         """Shares the time since the last call among these images, which were in the slots."""
         now, slots = self._clock(), 0
         for order in inside:
-            slots += slots_alone(order.request)
+            slots += self._renderer.slots(order.request)
             self._entered.setdefault(order, self._of_a_slot)
         # Pictures that wait to be decoded are more than the slots hold.
         self._of_a_slot += (now - self._last) / max(slots, self._at_least)
         self._last = now
 
-    def seconds(self, order: Order) -> float:
-        """What an image that leaves was given."""
-        return slots_alone(order.request) * (self._of_a_slot - self._entered.pop(order))
+    def use(self, order: Order) -> SlotUse:
+        """What an image that leaves took, and was given."""
+        slots = self._renderer.slots(order.request)
+        seconds = slots * (self._of_a_slot - self._entered.pop(order))
+        return SlotUse(slots * self._renderer.forwards(order.request), seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,7 @@ class SlotUse:
     """What pictures took of the slots they shared."""
 
     row_evaluations: int
+    """Forwards times slots: what `plan` counts an image as."""
     seconds: float
     """Seconds of the whole engine with all slots full."""
 
@@ -56,13 +60,13 @@ class SlotUses:
         self._uses: dict[tuple[Pipeline, int, int], SlotUse] = {}
         self._lock = threading.Lock()
 
-    def add(self, bucket: Bucket, order: Order, seconds: float) -> None:
-        """Counts a picture that was given so many seconds."""
-        request = order.request
-        evaluations = row_evaluations(request.scheduler, request.num_inference_steps, request.guided)
+    def add(self, bucket: Bucket, use: SlotUse) -> None:
+        """Adds what a picture took."""
         with self._lock:
             before = self._uses.get(bucket.kind, SlotUse(0, 0.0))
-            self._uses[bucket.kind] = SlotUse(before.row_evaluations + evaluations, before.seconds + seconds)
+            self._uses[bucket.kind] = SlotUse(
+                before.row_evaluations + use.row_evaluations, before.seconds + use.seconds
+            )
 
     def take(self, bucket: Bucket) -> SlotUse:
         """The sum since it was taken last."""

@@ -26,6 +26,7 @@ from worker.diffusion.sampling_settings import Sampling
 from worker.engine.renderer import (
     Asked,
     AskedT,
+    Batching,
     BrokenDevice,
     Bucket,
     OutOfMemory,
@@ -33,7 +34,6 @@ from worker.engine.renderer import (
     Picture,
     Source,
     Stopped,
-    slots_alone,
 )
 from worker.engine.slot_count import fewest_cheap_slots
 from worker.image_diffusion_model import ImageDiffusionModel, to_pixels
@@ -68,6 +68,8 @@ class DiffusionRenderer:
     them. What fills no batch is padded, so that an image's bytes follow from its request alone.
     """
 
+    batching: Batching = "exact"
+
     def __init__(self, model: ImageDiffusionModel) -> None:
         self._model = model
         self.precision = model.precision.name
@@ -80,6 +82,10 @@ class DiffusionRenderer:
             "imagemill": imagemill_version(),
         }
         self._measured: dict[tuple[int, int], int] = {}
+
+    def slots(self, request: ImageRequest) -> int:
+        """Two for a guided image, whose UNet sees both texts; else one."""
+        return 2 if request.guided else 1
 
     def forwards(self, request: ImageRequest) -> int:
         """How many forwards the image stays in its slots."""
@@ -154,8 +160,8 @@ class DiffusionRenderer:
     ) -> Picture:
         """The picture by itself and in fp32; see `Renderer.render_alone`."""
         with _device_errors(), self._model.in_fp32():
-            denoiser = self._model.denoiser(request.height, request.width, slots_alone(request))
-            embeds = self._embeds([request], [], slots_alone(request))
+            denoiser = self._model.denoiser(request.height, request.width, self.slots(request))
+            embeds = self._embeds([request], [], self.slots(request))
             waiting = [self._latent_image(_Alone(request, init_latents), embeds)]
             for finished in sample(denoiser, lambda _free: [waiting.pop()] if waiting else []):
                 for image, latents in finished:

@@ -10,7 +10,8 @@ import numpy as np
 
 from jobs.output.metadata import imagemill_version
 from jobs.request import ImageRequest
-from worker.engine.renderer import AskedT, Bucket, Painted, Picture, Source, Stopped
+from jobs.schedulers import row_evaluations
+from worker.engine.renderer import AskedT, Batching, Bucket, Painted, Picture, Source, Stopped
 
 _SLOTS = 16
 _BLOCKS = 8
@@ -20,14 +21,20 @@ _NAP = 0.02
 class InstantRenderer:
     """Draws colour blocks that follow from the image_id, after `seconds` a micro-batch."""
 
+    batching: Batching = "exact"
+
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self.device, self.precision = "cpu", "fp32"
         self.versions = {"imagemill": imagemill_version()}
 
+    def slots(self, request: ImageRequest) -> int:
+        """Two for a guided image, as in Stable Diffusion."""
+        return 2 if request.guided else 1
+
     def forwards(self, request: ImageRequest) -> int:
-        """One for every image."""
-        return 1
+        """What Stable Diffusion takes, as `plan` counts it; the image leaves after one micro-batch."""
+        return row_evaluations(request.scheduler, request.num_inference_steps, guided=False)
 
     def measure_slots(self, height: int, width: int) -> int:
         """Always the same: there is nothing to measure."""

@@ -14,13 +14,13 @@ from jobs.request import ImageRequest
 from tests.waiting import LONGEST
 from worker.engine.engine import Engine
 from worker.engine.renderer import (
+    Batching,
     Bucket,
     OutOfMemory,
     Picture,
     Pipeline,
     Source,
     Stopped,
-    slots_alone,
 )
 from worker.engine.request_queue import Finished, Order, Outcome
 
@@ -36,14 +36,26 @@ class Painter:
     device, precision = "cpu", "bf16"
     versions: Mapping[str, str] = {}
 
-    def __init__(self, gate: threading.Event | None = None, fits: int = 1024) -> None:
+    def __init__(
+        self,
+        gate: threading.Event | None = None,
+        fits: int = 1024,
+        *,
+        batching: Batching = "exact",
+        guided: int = 2,
+    ) -> None:
+        """fits: slots that the memory has room for. guided: slots of a guided image."""
         self.gate, self.fits = gate, fits
+        self.batching, self.guided = batching, guided
         self.entered = threading.Event()
         self.steps: list[list[int]] = []
         """The seeds in the slots of each forward."""
         self.buckets: list[Bucket] = []
         """Of each call of render."""
         self.alone: list[int] = []
+
+    def slots(self, request: ImageRequest) -> int:
+        return self.guided if request.guided else 1
 
     def forwards(self, request: ImageRequest) -> int:
         return request.num_inference_steps
@@ -57,11 +69,11 @@ class Painter:
         self.buckets.append(bucket)
         left: dict[Order, int] = {}
         while True:
-            free = bucket.slots - sum(slots_alone(order.request) for order in left)
+            free = bucket.slots - sum(self.slots(order.request) for order in left)
             left |= {order: order.request.num_inference_steps for order in source.take(free)}
             if not left:
                 return
-            assert sum(slots_alone(order.request) for order in left) <= bucket.slots
+            assert sum(self.slots(order.request) for order in left) <= bucket.slots
             assert all(replace(order.bucket, slots=bucket.slots) == bucket for order in left)
             self.steps.append([order.request.seed for order in left])
             self.entered.set()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pytest
+
 from worker.engine.admission_queue import AdmissionQueue, line_of
 
 
@@ -22,6 +24,15 @@ def test_no_more_slots_are_taken_than_are_free_and_a_single_one_goes_to_an_ungui
     assert waiting.take(2) == ["guided too"]
 
 
+def test_what_is_free_goes_to_the_longest_of_those_that_it_suits_however_many_slots_they_take() -> None:
+    waiting = line_of([("four", 4, 50), ("one", 1, 10), ("three", 3, 40), ("two", 2, 30)])
+    assert waiting.take(3) == ["three"]
+    assert waiting.take(3) == ["two", "one"]
+    assert waiting.take(3) == []
+    assert waiting.upcoming(9) == ["four"]
+    assert waiting.take(4) == ["four"]
+
+
 def test_a_short_one_is_not_passed_over_for_good() -> None:
     waiting: AdmissionQueue[str] = AdmissionQueue()
     waiting.add("short", slots=1, forwards=5, now=0)
@@ -36,15 +47,16 @@ def test_a_short_one_is_not_passed_over_for_good() -> None:
     assert taken[:2] == ["long 0", "long 1"]
 
 
-def test_a_guided_one_is_not_passed_over_for_good_by_unguided_ones_that_leave_one_at_a_time() -> None:
+@pytest.mark.parametrize("slots", [2, 3, 4])
+def test_a_big_one_is_not_passed_over_for_good_by_small_ones_that_leave_one_at_a_time(slots: int) -> None:
     waiting: AdmissionQueue[str] = AdmissionQueue()
-    waiting.add("guided", slots=2, forwards=50, now=0)
+    waiting.add("big", slots=slots, forwards=50, now=0)
     leaves = [3, 5, 8, 10]  # when each of four slots is free again
     for now in range(500):
-        waiting.add("unguided", slots=1, forwards=10, now=now)
+        waiting.add("small", slots=1, forwards=10, now=now)
         leaves = [at for at in leaves if at > now]
         for item in waiting.take(4 - len(leaves)):
-            if item == "guided":
+            if item == "big":
                 assert 100 < now < 200
                 return
             leaves.append(now + 10)

@@ -358,6 +358,7 @@ from jobs.request import ImageRequest
 from worker.engine.engine import Engine
 from worker.engine.request_queue import Order
 from worker.engine.renderer import BrokenDevice, Bucket, Pipeline
+from worker.renderers.instant import InstantRenderer
 
 pipeline = Pipeline("m", "1", "auto")
 request = ImageRequest(prompt="", seed=0, model="m", revision="1")
@@ -376,11 +377,11 @@ order = Order(Bucket(pipeline, 8, 8, slots=4), request, None, print)
 def test_a_broken_device_ends_the_process() -> None:
     """A worker without its engine would keep its leases alive and render nothing."""
     done = ended("""
-class Broken:
+class Broken(InstantRenderer):
     def render(self, bucket, source, stop):
         raise BrokenDevice("an illegal memory access was encountered")
 
-engine = Engine(lambda pipeline: Broken())
+engine = Engine(lambda pipeline: Broken(0.0))
 engine.submit([order])
 engine.start()
 threading.Event().wait(120.0)

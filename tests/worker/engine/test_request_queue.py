@@ -10,6 +10,7 @@ import pytest
 
 from jobs.request import ImageRequest
 from tests.waiting import LONGEST
+from tests.worker.engine.desk import Painter
 from worker.engine import request_queue as orders_module
 from worker.engine.renderer import Bucket, Pipeline
 from worker.engine.request_queue import Order, RequestQueue
@@ -28,12 +29,19 @@ def order(seed: int, bucket: Bucket = SMALL, steps: int = 10, guidance: float = 
     return Order(bucket, request, None, lambda _outcome: None)
 
 
-def steps_of(request: ImageRequest) -> int:
-    return request.num_inference_steps
+class Lengths(Painter):
+    """A renderer whose images are as long as a function says."""
+
+    def __init__(self, forwards: Callable[[ImageRequest], int]) -> None:
+        super().__init__()
+        self._forwards = forwards
+
+    def forwards(self, request: ImageRequest) -> int:
+        return self._forwards(request)
 
 
 def take(orders: RequestQueue, free_slots: int, bucket: Bucket = SMALL, now: int = 0) -> list[int]:
-    return [order.request.seed for order in orders.take(bucket, free_slots, steps_of, now)]
+    return [order.request.seed for order in orders.take(bucket, free_slots, Painter(), now)]
 
 
 def never() -> bool:
@@ -87,6 +95,18 @@ def test_what_was_not_taken_can_be_withdrawn_wherever_it_waits(orders: RequestQu
     assert orders.next_bucket(CATS) is None
 
 
+def test_what_is_removed_from_one_bucket_is_gone_wherever_it_waits(orders: RequestQueue) -> None:
+    orders.submit([*(order(seed, steps=90 - seed) for seed in range(4)), order(9, LARGE)])
+    assert take(orders, 0) == []
+    orders.submit([order(seed) for seed in range(4, 8)])
+    removed = orders.remove(SMALL, lambda one: one.request.seed % 2 == 1)
+    assert sorted(one.request.seed for one in removed) == [1, 3, 5, 7]
+    assert take(orders, 9) == [0, 2, 4, 6]
+    assert [one.request.seed for one in orders.remove(LARGE, lambda _one: True)] == [9]
+    assert orders.remove(LARGE, lambda _one: True) == []
+    assert orders.next_bucket(CATS) is None
+
+
 def test_orders_may_come_and_be_withdrawn_while_schedulers_are_compiled(orders: RequestQueue) -> None:
     first, second, late = order(1, steps=30), order(2, steps=20), order(3, steps=10)
     orders.submit([first, second])
@@ -98,7 +118,7 @@ def test_orders_may_come_and_be_withdrawn_while_schedulers_are_compiled(orders: 
             orders.submit([late])
         return request.num_inference_steps
 
-    assert [one.request.seed for one in orders.take(SMALL, 0, compile_slowly, 0)] == []
+    assert [one.request.seed for one in orders.take(SMALL, 0, Lengths(compile_slowly), 0)] == []
     assert withdrawn == [1]
     assert orders.next_bucket(CATS) == SMALL
     assert take(orders, 9) == [1, 3]
@@ -107,7 +127,7 @@ def test_orders_may_come_and_be_withdrawn_while_schedulers_are_compiled(orders: 
 def test_a_bucket_whose_orders_are_all_withdrawn_meanwhile_is_still_found_later(orders: RequestQueue) -> None:
     first = order(1)
     orders.submit([first])
-    assert orders.take(SMALL, 9, lambda _request: orders.withdraw([first]), 0) == []
+    assert orders.take(SMALL, 9, Lengths(lambda _request: orders.withdraw([first])), 0) == []
     assert orders.next_bucket(CATS) is None
     orders.submit([first])
     assert orders.next_bucket(CATS) == SMALL
@@ -120,7 +140,7 @@ def test_what_raises_about_an_order_loses_none(orders: RequestQueue) -> None:
 
     orders.submit([order(1), order(2)])
     with pytest.raises(IndexError):
-        orders.take(SMALL, 9, broken, 0)
+        orders.take(SMALL, 9, Lengths(broken), 0)
     assert take(orders, 9) == [1, 2]
 
 

@@ -38,39 +38,39 @@ class Clock:
 
 def test_a_guided_image_alone_is_charged_two_of_the_slots() -> None:
     clock, one = Clock(), order()
-    times = SlotTime(BUCKET, clock)
+    times = SlotTime(InstantRenderer(0.0), BUCKET, clock)
     for _ in range(10):
         clock.now += 4.0
         times.share_out([one])
-    assert times.seconds(one) == pytest.approx(40.0 * 2 / 16)
+    assert times.use(one).seconds == pytest.approx(40.0 * 2 / 16)
 
 
 def test_free_slots_are_charged_to_nobody_unless_they_are_left_out_of_the_forward() -> None:
     clock, one, other = Clock(), order(), order(guidance_scale=1.0)
-    times = SlotTime(Bucket(PIPELINE, 64, 64, slots=16, mode="fast"), clock)
+    times = SlotTime(InstantRenderer(0.0), Bucket(PIPELINE, 64, 64, slots=16, mode="fast"), clock)
     clock.now += 6.0
     times.share_out([one, other])
-    assert (times.seconds(one), times.seconds(other)) == (4.0, 2.0)
+    assert (times.use(one).seconds, times.use(other).seconds) == (4.0, 2.0)
 
 
 def test_images_that_come_and_go_share_all_the_time_that_passes_with_full_slots() -> None:
     clock = Clock()
-    times = SlotTime(BUCKET, clock)
+    times = SlotTime(InstantRenderer(0.0), BUCKET, clock)
     inside, charged = [order(seed) for seed in range(8)], 0.0
     for step in range(20):
         clock.now += 1.0 + step % 3
         times.share_out(inside)
-        charged += times.seconds(inside.pop(0))
+        charged += times.use(inside.pop(0)).seconds
         inside.append(order(100 + step))
-    assert charged + sum(map(times.seconds, inside[:-1])) == pytest.approx(clock.now - 100.0)
+    assert charged + sum(times.use(one).seconds for one in inside[:-1]) == pytest.approx(clock.now - 100.0)
 
 
 def test_pictures_that_wait_to_be_decoded_do_not_make_time_out_of_nothing() -> None:
     clock, inside = Clock(), [order(seed) for seed in range(12)]
-    times = SlotTime(BUCKET, clock)
+    times = SlotTime(InstantRenderer(0.0), BUCKET, clock)
     clock.now += 6.0
     times.share_out(inside)
-    assert sum(map(times.seconds, inside)) == pytest.approx(6.0)
+    assert sum(times.use(one).seconds for one in inside) == pytest.approx(6.0)
 
 
 @pytest.fixture

@@ -23,7 +23,17 @@ from jobs.settings import Settings
 from tests.waiting import LONGEST
 from worker.encode import read_request
 from worker.engine.engine import Engine
-from worker.engine.renderer import AskedT, Bucket, OutOfMemory, Picture, Pipeline, RenderedBy, Source, Stopped
+from worker.engine.renderer import (
+    AskedT,
+    Batching,
+    Bucket,
+    OutOfMemory,
+    Picture,
+    Pipeline,
+    RenderedBy,
+    Source,
+    Stopped,
+)
 from worker.lease.disk_space import DiskSpace
 from worker.lease.heartbeat import Heartbeat
 from worker.lease.lease import Lease
@@ -50,6 +60,10 @@ class Painter:
         self.allowed = threading.Semaphore(1000)
         self.measured: list[tuple[int, int]] = []
         self.most_slots = 1000
+        self.batching: Batching = "exact"
+
+    def slots(self, request: ImageRequest) -> int:
+        return 1
 
     def forwards(self, request: ImageRequest) -> int:
         return 1
