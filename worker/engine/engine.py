@@ -331,7 +331,7 @@ def _why_not(renderer: Renderer, bucket: Bucket, request: ImageRequest) -> Model
     if not _keeps_mode(renderer, bucket):
         return ModelError(
             f"{model} gives a picture other bytes beside other images, so its job cannot be of mode: exact: "
-            "submit it with `mode: fast`"
+            "cancel the job, and submit it with `mode: fast`"
         )
     if (slots := renderer.slots(request)) > bucket.slots:
         return ModelError(

@@ -13,10 +13,12 @@ import torch
 
 from jobs.errors import ImagemillError, LatentsError, RenderError
 from jobs.request import ImageRequest
+from jobs.schedulers import SCHEDULERS, row_evaluations
 from worker.engine import slot_count
 from worker.engine.renderer import BrokenDevice, Bucket, OutOfMemory, Picture, Pipeline, Stopped
 from worker.image_diffusion_model import ImageDiffusionModel
 from worker.renderers.diffusion_renderer import DiffusionRenderer
+from worker.renderers.instant import InstantRenderer
 from worker.renderers.pipelines import load_model
 
 MODEL = ("shapes-random", "shapes-random-1")
@@ -282,6 +284,20 @@ def test_a_request_that_cannot_be_rendered_gets_its_error_and_the_others_their_p
 def test_forwards_are_those_the_image_stays(renderer: DiffusionRenderer) -> None:
     for scheduler, forwards in (("LMS", 3), ("Heun", 5), ("PNDM", 4)):
         assert renderer.forwards(wanted(0, scheduler=scheduler).request) == forwards
+
+
+@pytest.mark.parametrize("scheduler", [scheduler.name for scheduler in SCHEDULERS])
+@pytest.mark.parametrize("steps", [1, 2, 7])
+def test_an_image_takes_the_slot_evaluations_that_plan_counts(
+    renderer: DiffusionRenderer, scheduler: str, steps: int
+) -> None:
+    """Or the rates that workers measure would mean something else than what `plan` divides by them."""
+    for guidance_scale in (1.0, 7.5):
+        settings = {"num_inference_steps": steps, "guidance_scale": guidance_scale}
+        request = wanted(0, scheduler=scheduler, **settings).request
+        for one in (renderer, InstantRenderer(0.0)):
+            work = one.forwards(request) * one.slots(request)
+            assert work == row_evaluations(scheduler, steps, request.guided)
 
 
 def test_what_is_not_finite_is_said_and_its_neighbours_are_unharmed(

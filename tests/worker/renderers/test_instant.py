@@ -67,7 +67,8 @@ def test_it_paints_all_that_the_source_gives_a_forward_at_a_time() -> None:
     ]
     assert steps == [[0, 1, 2, 3], [4, 5, 6, 7], [8]]
     assert set(source.free_slots) == {8}
-    assert {renderer.forwards(ONE), renderer.forwards(replace(ONE, num_inference_steps=9))} == {1}
+    assert (renderer.slots(ONE), renderer.slots(replace(ONE, guidance_scale=1.0))) == (2, 1)
+    assert (renderer.forwards(ONE), renderer.forwards(replace(ONE, scheduler="Heun"))) == (50, 99)
     assert renderer.measure_slots(64, 64) == renderer.measure_slots(512, 512) == 16
 
 

@@ -153,6 +153,23 @@ def test_a_model_that_cannot_be_loaded_is_refused_with_the_reason(bench: Bench) 
     assert bench.ledger.claim("w1", lease=1, loaded="", idle=9, load_time=0, models=()) is None
 
 
+def test_a_job_of_mode_exact_is_refused_where_bytes_follow_the_neighbours_and_fast_is_rendered(
+    bench: Bench,
+) -> None:
+    bench.painter.batching = "fast"
+    bench.submit(lines(5))
+    assert bench.run().ended == "refused"
+    status = bench.status()
+    assert list(status.refusals) == ["w1"]
+    assert "m gives a picture other bytes beside other images" in status.refusals["w1"]
+    assert status.refusals["w1"].endswith("cancel the job, and submit it with `mode: fast`")
+    assert (status.shards_ready, status.failed, bench.painter.seen) == (1, 0, [])
+    bench.spec = dataclasses.replace(bench.spec, mode="fast")
+    assert bench.run(bench.claim("w2")).ended == "committed"
+    bench.check_committed(5)
+    assert {record["rendered_mode"] for record in bench.output.records(0)} == {"fast"}
+
+
 def test_an_output_outside_the_workers_root_is_refused_and_untouched(bench: Bench, tmp_path: Path) -> None:
     bench.submit(lines(2))
     bench.root = tmp_path / "elsewhere"
