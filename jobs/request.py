@@ -203,7 +203,7 @@ class ImageRequest:
 
     @property
     def guided(self) -> bool:
-        """Whether the image takes two slots of a forward."""
+        """Whether classifier-free guidance is on."""
         return self.guidance_scale > 1.0
 
     def to_mapping(self) -> dict[str, Any]:

@@ -158,7 +158,7 @@ def render(
     for name, then in reproduction.made_by.items():
         if then != here[name]:
             say(f"its {name}: {then}; here: {here[name]}: bytes may differ")
-    if renderer.batching == "fast":
+    if renderer.batching == "fast" and not alone:
         say(f"pictures of {pipeline.model} depend on what is rendered with them: bytes may differ")
     asked = _Wanted(request, latents)
     try:

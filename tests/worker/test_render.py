@@ -2,6 +2,7 @@ import json
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from jobs.settings import Settings
 from tests.trouble import Troubled
 from worker.cli import command
 from worker.encode import SUFFIXES, encode, read_request
-from worker.engine.renderer import OutOfMemory, Pipeline
+from worker.engine.renderer import AskedT, Batching, Bucket, OutOfMemory, Painted, Picture, Pipeline, Source
 from worker.render import (
     Reproduction,
     parse_request,
@@ -141,7 +142,7 @@ def test_a_picture_that_cannot_be_written_is_told_before_it_is_rendered(
 def test_the_slots_before_render_are_its_slots_and_other_options_there_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slots: list[int] = []
+    slots: list[int | None] = []
 
     def seen(again: Reproduction, *_: object) -> bytes:
         slots.append(again.slots)
@@ -154,9 +155,9 @@ def test_the_slots_before_render_are_its_slots_and_other_options_there_are_refus
     invoke(*asked)
     monkeypatch.delenv("IMAGEMILL_BATCH_SIZE")
     assert "note: no --batch-size: in a job, which has more slots, bytes may differ" in invoke(*asked)
-    assert slots == [3, 5, 2]
+    assert slots == [3, 5, None]
     assert "--concurrency has no effect on `render`" in invoke("--concurrency", 3, *asked)
-    assert slots == [3, 5, 2]
+    assert slots == [3, 5, None]
 
 
 def test_latents_are_looked_up_by_their_hash(tmp_path: Path) -> None:
@@ -241,7 +242,7 @@ def test_without_metadata_the_request_alone_counts_and_a_note_says_so(
         own = json.dumps({"image_id": REQUEST.image_id, "file_name": file.name})
         (tmp_path / "metadata.jsonl").write_text(own if metadata.startswith("own") else metadata)
     again = reproduction_of(file, None)
-    assert (again.request, again.slots, again.precision) == (REQUEST, 2, "auto")
+    assert (again.request, again.slots, again.precision) == (REQUEST, None, "auto")
     told = invoke("render", "--from", file, "--out", tmp_path / "x.png")
     assert f"note: no metadata.jsonl next to {file} says how it was rendered" in told
     assert "note: no --batch-size" in told
@@ -283,6 +284,105 @@ def test_a_picture_that_was_rendered_alone_in_fp32_gets_its_bytes_from_raised_we
     picture = renderer.render_alone(request, None, lambda: False)
     file = written(tmp_path, request, picture.pixels, rows=slots, precision="fp32", mode="exact")
     assert render(reproduction_of(file, None), None, None, settings) == file.read_bytes()
+
+
+class Loads:
+    """Stands for `load_renderer`: its renderers batch as is said, and take `auto` for a precision."""
+
+    def __init__(self, batching: Batching, auto: str = "fp32") -> None:
+        self.batching, self.auto = batching, auto
+        self.loaded: list[str] = []
+        """What each renderer was asked for."""
+        self.rendered: list[tuple[int, str] | str] = []
+        """Slots and mode of each bucket, or "alone"."""
+
+    def __call__(self, pipeline: Pipeline, _settings: Settings) -> InstantRenderer:
+        self.loaded.append(pipeline.precision)
+        return Told(self, self.auto if pipeline.precision == "auto" else pipeline.precision)
+
+
+class Told(InstantRenderer):
+    """A stand-in that notes how it is asked."""
+
+    def __init__(self, told: Loads, precision: str) -> None:
+        super().__init__(0.0)
+        self._told, self.batching, self.precision = told, told.batching, precision
+
+    def render(
+        self, bucket: Bucket, source: Source[AskedT], stop: Callable[[], bool]
+    ) -> Iterator[list[Painted[AskedT]]]:
+        self._told.rendered.append((bucket.slots, bucket.mode))
+        yield from super().render(bucket, source, stop)
+
+    def render_alone(
+        self, request: ImageRequest, init_latents: np.ndarray | None, stop: Callable[[], bool]
+    ) -> Picture:
+        self._told.rendered.append("alone")
+        return super().render_alone(request, init_latents, stop)
+
+
+@pytest.mark.parametrize(
+    ("batching", "auto", "how", "loaded", "rendered"),
+    [
+        ("exact", "bf16", {"rows": 16, "precision": "bf16"}, ["bf16"], (16, "exact")),
+        ("exact", "bf16", {"rows": 2, "precision": "fp32"}, ["auto"], "alone"),
+        ("exact", "fp32", {"rows": 2, "precision": "fp32"}, ["auto"], "alone"),
+        ("exact", "fp32", {"rows": 16, "precision": "fp32"}, ["auto"], (16, "exact")),
+        ("exact", "bf16", {"rows": 16, "precision": "fp32"}, ["auto", "fp32"], (16, "exact")),
+        ("fast", "bf16", {"rows": 16, "precision": "bf16", "mode": "fast"}, ["bf16"], (16, "fast")),
+        ("fast", "bf16", {"rows": 2, "precision": "fp32"}, ["auto"], "alone"),
+        ("alone", "bf16", {"rows": 2, "precision": "bf16", "mode": "alone"}, ["bf16"], (2, "exact")),
+        ("alone", "bf16", {"rows": 2, "precision": "fp32", "mode": "alone"}, ["auto"], "alone"),
+        ("alone", "fp32", {"rows": 2, "precision": "fp32", "mode": "alone"}, ["auto"], (2, "exact")),
+    ],
+)
+def test_a_file_is_rendered_again_in_its_slots_and_the_way_that_it_was(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    batching: Batching,
+    auto: str,
+    how: dict[str, object],
+    loaded: list[str],
+    rendered: object,
+) -> None:
+    """An image that was alone in fp32 is told from others by its slots, which only its loaded model knows."""
+    loads = Loads(batching, auto)
+    monkeypatch.setattr(worker.render, "load_renderer", loads)
+    pixels = InstantRenderer(0.0).render_alone(REQUEST, None, bool).pixels
+    file = written(tmp_path, REQUEST, pixels, **HOW | how)
+    assert render(reproduction_of(file, None), None, None, Settings()) == file.read_bytes()
+    assert (loads.loaded, loads.rendered) == (loaded, [rendered])
+
+
+@pytest.mark.parametrize(("guidance_scale", "slots"), [(7.5, 2), (1.0, 1)])
+def test_a_request_gets_as_few_slots_as_it_takes_and_never_fewer(
+    monkeypatch: pytest.MonkeyPatch, guidance_scale: float, slots: int
+) -> None:
+    loads = Loads("exact")
+    monkeypatch.setattr(worker.render, "load_renderer", loads)
+    request = replace(REQUEST, guidance_scale=guidance_scale)
+    for asked in (None, 1, 5):
+        render(reproduction_as_asked(request, asked), None, None, Settings())
+    assert loads.rendered == [(slots, "exact"), (slots, "exact"), (5, "exact")]
+
+
+def test_a_model_whose_bytes_follow_the_neighbours_is_said_to_be_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker.render, "load_renderer", Loads("fast"))
+    asked = ("--out", tmp_path / "x.png")
+    told = invoke("render", "--request", REQUEST.to_json(), *asked)
+    assert "note: pictures of instant depend on what is rendered with them: bytes may differ" in told
+    alone = written(tmp_path, REQUEST, **HOW | {"rows": 2, "precision": "fp32"})
+    assert "note" not in invoke("render", "--from", alone, *asked)
+
+
+def test_other_slots_do_nothing_to_a_picture_that_had_its_forwards_to_itself(tmp_path: Path) -> None:
+    file = written(tmp_path, REQUEST, **HOW | {"rows": 2, "mode": "alone"})
+    again = reproduction_of(file, 16)
+    assert again.slots == 2
+    assert again.remarks == ("it was rendered with one image a forward: --batch-size 16 has no effect",)
+    assert reproduction_of(file, None).remarks == ()
 
 
 def test_another_device_or_version_than_the_pictures_own_is_said(tmp_path: Path) -> None:

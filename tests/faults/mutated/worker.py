@@ -18,6 +18,7 @@ COSTS = "tests/faults/test_costs.py::"
 AT_THE_DOORS = "tests/integration/test_doors.py::"
 FAILPOINTS = "tests/jobs/test_failpoints.py::"
 CELERY_APP = "tests/worker/test_celery_app.py::"
+BATCHING = "tests/worker/engine/test_batching.py::"
 DELIVERY = "tests/worker/engine/test_delivery.py::"
 DOUBTS = "tests/worker/engine/test_doubts.py::"
 ENGINE = "tests/worker/engine/test_engine.py::"
@@ -114,13 +115,20 @@ CHECKS = [
         "if error.errno not in _FULL:", "if True:",
         SHARD_WAITS + "test_a_disk_that_is_full_for_a_while_fails_no_image"),
     Mutation("out of memory halves the slots", "the pipeline is refused", ENGINE_PY,
-        "if bucket.slots <= FEWEST:", "if True:",
+        'if bucket.slots <= FEWEST or renderer.batching == "alone":', "if True:",
         ENGINE + "test_out_of_memory_halves_the_slots_and_loses_no_image"),
     Mutation("an image that raises is found among its neighbours", "the pipeline is refused",
         ENGINE_PY,
         "self._doubts.isolate(renderer, batch, error, partial(self._render, renderer))",
         "self._refuse(bucket.pipeline, ModelError(first_line(error)))",
         DOUBTS + "test_one_image_that_raises_is_isolated_by_halves_and_the_rest_goes_on"),
+    Mutation("mode exact is refused where bytes follow the neighbours", "rendered all the same", ENGINE_PY,
+        'return bucket.mode == "fast" or renderer.batching != "fast"', "return True",
+        BATCHING + "test_a_renderer_whose_bytes_follow_the_neighbours_renders_mode_fast_and_refuses_exact"),
+    Mutation("an image that is bigger than a forward is refused", "it waits without end", ENGINE_PY,
+        "if (slots := renderer.slots(request)) > bucket.slots:",
+        "if (slots := renderer.slots(request)) > 1024:",
+        BATCHING + "test_an_image_that_is_bigger_than_a_forward_is_told_and_the_others_are_rendered"),
     Mutation("a broken device ends the process", "the engine's thread just ends", ENGINE_PY,
         "os._exit(70)", "return",
         ENGINE + "test_a_broken_device_ends_the_process"),
