@@ -44,7 +44,7 @@ class Runtime:
             worker,
             lease=settings.lease,
             models=settings.models,
-            facts=self._facts,
+            facts=self.facts,
             top_up=lambda waiting: wake(min(waiting, self._free_slots())),
         )
         self._engine = Engine(
@@ -117,6 +117,18 @@ class Runtime:
                 self._last_busy = time.monotonic()
             self._wake_if_more()
 
+    def facts(self) -> dict[str, str | int | float]:
+        """What the heartbeat carries: `imagemill workers` shows it."""
+        with self._lock:
+            return {
+                "pid": os.getpid(),
+                "slots": self._settings.concurrency,
+                "busy": self._busy,
+                "pipeline": self._loaded,
+                "images": self._engine.images,
+                "notice": self._space.notice,
+            }
+
     def _work(self, lease: Lease, spec: JobSpec) -> Work:
         if lease.claim.kind == "finish":
             return FinishRun(lease, spec, root=self._root, space=self._space)
@@ -160,17 +172,6 @@ class Runtime:
     def _free_slots(self) -> int:
         with self._lock:
             return max(0, self._settings.concurrency - self._busy)
-
-    def _facts(self) -> dict[str, str | int | float]:
-        with self._lock:
-            return {
-                "pid": os.getpid(),
-                "slots": self._settings.concurrency,
-                "busy": self._busy,
-                "pipeline": self._loaded,
-                "images": self._engine.images,
-                "notice": self._space.notice,
-            }
 
 
 def _in_words(report: dict[str, Any]) -> str:

@@ -55,7 +55,7 @@ def lost_shards(output: Output) -> Lost:
     report = _read_report(output)
     committed = output.shards()
     # Something else in a shard's place is a problem of its own.
-    there = {*committed, *_remains(output.path)}
+    there = {*committed, *remains(output.path)}
     if isinstance(report, Problem):
         lost.problems.append(report)
     elif report is not None:
@@ -124,7 +124,7 @@ def _count(output: Output, committed: int, there: Collection[int], report: _Repo
     lost.problems.append(Problem(kind="lost", file="job.json", what=what, remedy=remedy))
 
 
-def _remains(folder: Path) -> set[int]:
+def remains(folder: Path) -> set[int]:
     """The shards of which there is anything in the folder."""
     found = set()
     with contextlib.suppress(OSError):
@@ -150,7 +150,7 @@ def _set_aside(output: Output, since: float) -> Iterator[tuple[int, str]]:
     """
     for folder in sorted((output.private / QUARANTINE).glob("*")):
         if folder.name.isdecimal() and folder.is_dir() and folder.stat().st_mtime >= since:
-            for number in _remains(folder):
+            for number in remains(folder):
                 yield number, folder.name
 
 

@@ -23,7 +23,7 @@ from producer.prompt_files.ahead import read_ahead
 from producer.prompt_files.row_reader import RowReader
 
 _ROWS = 512
-_LARGE = 8 << 20
+LARGE = 8 << 20
 """Bytes of prompt files, about 80,000 prompts, that one process reads in half a second."""
 
 
@@ -163,7 +163,7 @@ def _names(source: PromptSource) -> dict[str, str]:
 
 def _large(manifest: Manifest) -> bool:
     """Whether reading takes longer than starting a process for it."""
-    return sum(_state(path).size for _source, path in _files(manifest)) >= _LARGE
+    return sum(_state(path).size for _source, path in _files(manifest)) >= LARGE
 
 
 def _state(path: Path) -> FileState:

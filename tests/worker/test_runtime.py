@@ -27,12 +27,15 @@ from producer.embedded_redis import EmbeddedRedis
 from tests.waiting import LONGEST
 from worker.engine.renderer import Pipeline
 from worker.finish import finish_run
+from worker.lease import heartbeat
 from worker.renderers.instant import InstantRenderer
 from worker.renderers.load_renderer import load_renderer
 from worker.runtime import Runtime
 from worker.shard.store import ShardStore
 
 Wait = Callable[..., None]
+LEASE = 3600.0
+"""Seconds: longer than any test."""
 BASE = ImageRequest(
     prompt="", seed=0, height=8, width=8, guidance_scale=1.0, model="instant", revision="instant-1"
 )
@@ -46,7 +49,8 @@ class Worker:
         self.wakes: list[int] = []
         self.announced: list[tuple[str, str]] = []
         given = {"output_root": folder, "min_free_disk": 0, "lease": 10.0, "batch_size": 4} | settings
-        self.runtime = Runtime(Settings(**given), url, "w1", self.wake)  # type: ignore[arg-type]
+        # By its name at each call: a test may put another in its place.
+        self.runtime = Runtime(Settings(**given), url, "w1", lambda count: self.wake(count))  # type: ignore[arg-type]  # noqa: PLW0108
         self.runtime.start()
 
     def wake(self, count: int) -> None:
@@ -163,7 +167,7 @@ def test_a_wake_up_that_cannot_be_sent_costs_the_shard_nothing(
     def away(_count: int) -> None:
         raise LedgerUnavailable("Redis does not answer")
 
-    monkeypatch.setattr(worker.runtime, "_wake", away)
+    monkeypatch.setattr(worker, "wake", away)
     done = worker.serve()
     assert done is not None and done["ended"] == "committed"
     assert worker.status(job_id).done == 1
@@ -182,12 +186,12 @@ def test_two_task_threads_render_two_shards_at_a_time(hire: Hire, wait_until: Wa
     for thread in threads:
         thread.start()
     wait_until(lambda: worker.status(job_id).shards_leased == 2, "both are claimed")
-    wait_until(lambda: worker.runtime._facts()["busy"] == 2, "the heartbeat would say so")
+    wait_until(lambda: worker.runtime.facts()["busy"] == 2, "the heartbeat would say so")
     for thread in threads:
         thread.join(LONGEST)
     status = worker.status(job_id)
     assert (status.done, status.state) == (8, "finishing")
-    facts = worker.runtime._facts()
+    facts = worker.runtime.facts()
     assert (facts["busy"], facts["slots"], facts["images"], facts["notice"]) == (0, 2, 8, "")
     assert json.loads(str(facts["pipeline"])) == ["instant", "instant-1", "auto"]
 
@@ -254,11 +258,11 @@ def test_a_job_turned_to_another_output_when_all_is_rendered_is_not_finished_the
 def test_a_finishing_whose_lease_was_lost_while_it_slept_writes_no_report(
     hire: Hire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    worker = hire(lease=60.0)
+    # What its heartbeat knows is from before its sleep.
+    monkeypatch.setattr(heartbeat, "ROUND", LEASE)
+    worker = hire(lease=LEASE)
     job_id = worker.submit([1])
     worker.serve()
-    # What its heartbeat knows is from before its sleep.
-    monkeypatch.setattr(worker.runtime._heartbeat, "_keep_house", lambda: None)
     finish = finish_run.finish_output
 
     def asleep(*arguments: Any, **options: Any) -> None:
@@ -332,19 +336,20 @@ def test_a_job_that_another_version_submitted_is_refused_with_the_reason(hire: H
 def test_what_enters_the_slots_is_told_to_the_ledger_before_the_keepers_next_round(
     hire: Hire, monkeypatch: pytest.MonkeyPatch, wait_until: Wait
 ) -> None:
-    worker = hire(instant_seconds=0.5, lease=60.0)
-    # Its rounds renew nothing from now on.
-    monkeypatch.setattr(worker.runtime._heartbeat, "_keep_house", lambda: None)
+    # After the first round, which has nothing to renew, none comes while the test runs.
+    monkeypatch.setattr(heartbeat, "ROUND", LEASE)
+    worker = hire(instant_seconds=0.5, lease=LEASE)
+    wait_until(worker.ledger.workers, "the first round is over")
     job_id = worker.submit([4])
-    told = threading.Thread(target=worker.serve)
-    told.start()
+    rendering = threading.Thread(target=worker.serve)
+    rendering.start()
 
     def in_slots() -> list[int]:
         lease = worker.ledger.client.hget(redis_keys.job(job_id, "leased"), "0")
         return sorted(json.loads(lease).get("rows", [])) if lease else []
 
     wait_until(lambda: in_slots() == [0, 1, 2, 3], "the lease lists what is in the slots")
-    told.join()
+    rendering.join()
 
 
 def test_job_json_tells_of_a_shard_that_was_set_aside(hire: Hire) -> None:
@@ -369,9 +374,9 @@ def test_a_full_disk_delays_the_finish_and_refuses_nothing(
 
     def full_at_first(*arguments: Any, **options: Any) -> None:
         if not met:
-            met.append(worker.runtime._facts())
+            met.append(worker.runtime.facts())
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        met.append(worker.runtime._facts())
+        met.append(worker.runtime.facts())
         finish(*arguments, **options)
 
     monkeypatch.setattr(finish_run, "finish_output", full_at_first)
@@ -394,7 +399,7 @@ def test_stopped_while_the_disk_is_too_full_to_finish_it_gives_the_finishing_bac
     ends: list[dict[str, Any] | None] = []
     thread = threading.Thread(target=lambda: ends.append(worker.serve()))
     thread.start()
-    wait_until(lambda: worker.runtime._facts()["notice"], "it waits for space")
+    wait_until(lambda: worker.runtime.facts()["notice"], "it waits for space")
     worker.runtime.stop()
     thread.join(LONGEST)
     assert ends == [{"job": job_id, "ended": "released"}]
@@ -422,9 +427,11 @@ def test_sigterms_stop_keeps_what_is_finished_and_closes_everything(hire: Hire, 
 
 
 def test_the_stand_in_is_loaded_with_the_settings_pause() -> None:
-    renderer = load_renderer(Pipeline("instant", "instant-1", "auto"), Settings(instant_seconds=0.5))
+    renderer = load_renderer(Pipeline("instant", "instant-1", "auto"), Settings(instant_seconds=0.2))
     assert isinstance(renderer, InstantRenderer)
-    assert renderer._seconds == 0.5
+    began = time.monotonic()
+    renderer.render_alone(BASE, None, lambda: False)
+    assert time.monotonic() - began >= 0.2
 
 
 @pytest.mark.parametrize("slots", [4, None])

@@ -14,7 +14,7 @@ from worker.diffusion.precision import Precision
 
 log = logging.getLogger(__name__)
 
-_KEPT = 128
+KEPT = 128
 """Embeddings in the cache: 30 MB at Stable Diffusion's 77 x 768 in float32. Four batches where those are
 more: what was encoded ahead must still be there when it is asked for."""
 
@@ -77,7 +77,7 @@ class TextEmbeds:
                 result[precision.name, size, text] = self._kept[precision.name, size, text] = kept
         for key in keys:
             self._kept.move_to_end(key)
-        most = _KEPT if batch is None else max(_KEPT, 4 * batch)
+        most = KEPT if batch is None else max(KEPT, 4 * batch)
         while len(self._kept) > most:
             self._kept.popitem(last=False)
         return torch.stack([result[key] for key in keys])

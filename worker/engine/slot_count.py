@@ -7,7 +7,7 @@ from collections.abc import Callable
 from worker.engine.renderer import OutOfMemory
 
 FEWEST, MOST = 2, 64
-_GAIN = 0.1
+GAIN = 0.1
 """What a doubling must gain to count as one."""
 _CHEAP = 1.15
 """Times the best cost: noise moves the least times by some percent, and most curves are flat there."""
@@ -42,7 +42,7 @@ def fewest_cheap_slots(seconds: Callable[[int], float]) -> int:
                 break
             spent += taken
             costs[slots] = min(costs.get(slots, float("inf")), taken / slots)
-            if costs[slots] < dearer * (1 - _GAIN):
+            if costs[slots] < dearer * (1 - GAIN):
                 dearer, vain = costs[slots], 0
             else:
                 vain += 1

@@ -12,6 +12,8 @@ from jobs.ledger.job import Claim, LeaseState
 from jobs.ledger.ledger import Ledger
 
 log = logging.getLogger(__name__)
+ROUND = 1.0
+"""Seconds from one round of all duties to the next, or a third of the lease if that is less."""
 _LAST_CALL = 2.0
 """Seconds for the call to Redis that the thread may be in when it must end."""
 _BETWEEN = 0.1
@@ -99,7 +101,7 @@ class Heartbeat:
 
     def _run(self) -> None:
         while not self._ended.is_set():
-            round_ends = time.monotonic() + min(1.0, self._lease / 3)
+            round_ends = time.monotonic() + min(ROUND, self._lease / 3)
             self._try("leases", self._keep_house)
             while (left := round_ends - time.monotonic()) > 0 and self._entered.wait(left):
                 if self._ended.is_set():

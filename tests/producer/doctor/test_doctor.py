@@ -438,10 +438,16 @@ def test_a_redis_that_goes_away_after_the_repair_hides_nothing_of_it(
 def test_ctrl_c_after_the_repair_says_where_it_lies(
     call: Call, output: Output, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(*_arguments: object) -> None:
+    def interrupted(*_arguments: object, **_options: object) -> None:
         raise KeyboardInterrupt
 
+    def set_aside_then_stopped(*arguments: object) -> object:
+        done = mend(*arguments)
+        monkeypatch.setattr(doctor, "check_output", interrupted)
+        return done
+
     (output.shard_folder(0) / "cat.jpg").touch()
-    monkeypatch.setattr(doctor, "_send_back", interrupted)
+    mend = doctor.set_aside
+    monkeypatch.setattr(doctor, "set_aside", set_aside_then_stopped)
     with pytest.raises(Interrupted, match=r"was moved to .*/quarantine/1: submit the manifest again"):
         call(output.path, "--repair")

@@ -123,7 +123,7 @@ def test_a_job_that_finishes_while_the_output_is_examined_loses_nothing(
     aside = output.path.parent / "aside"
     output.shard_folder(2).rename(aside)
     counts(output, 2)
-    listed = producer.doctor.lost_shards._remains
+    listed = producer.doctor.lost_shards.remains
 
     def finishes(folder: Path) -> set[int]:
         found = listed(folder)
@@ -132,7 +132,7 @@ def test_a_job_that_finishes_while_the_output_is_examined_loses_nothing(
         counts(output, 3)
         return found
 
-    monkeypatch.setattr(producer.doctor.lost_shards, "_remains", finishes)
+    monkeypatch.setattr(producer.doctor.lost_shards, "remains", finishes)
     assert lost_shards(output).problems == []
 
 

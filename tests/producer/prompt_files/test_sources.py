@@ -43,7 +43,7 @@ def test_a_reading_tells_what_each_file_held(tmp_path: Path) -> None:
 def test_a_file_without_rows_was_read_too(
     tmp_path: Path, name: str, large: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("producer.prompt_files.sources._LARGE", large)
+    monkeypatch.setattr("producer.prompt_files.sources.LARGE", large)
     file, reading = tmp_path / name, Reading()
     file.write_text("prompt\n" if name in ("p.csv", "p.tsv") else "")
     if name == "p.parquet":
@@ -138,7 +138,7 @@ def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path, change:
 @pytest.fixture
 def always_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     """However small the files, they are read by a process of their own."""
-    monkeypatch.setattr("producer.prompt_files.sources._LARGE", 0)
+    monkeypatch.setattr("producer.prompt_files.sources.LARGE", 0)
 
 
 @pytest.mark.usefixtures("always_ahead")

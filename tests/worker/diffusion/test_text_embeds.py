@@ -87,24 +87,26 @@ def test_what_a_text_becomes_depends_on_batch_and_precision_and_so_does_what_is_
 def test_the_last_texts_are_kept_and_no_more(
     texts: TextEmbeds, encoded: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(text_embeds, "_KEPT", 3)
+    monkeypatch.setattr(text_embeds, "KEPT", 3)
     for word in ("a cat", "a dog", "a fox", "a cat", "a sea"):
         texts.get([word], FP32, CPU)
-    assert len(texts._kept) == 3
     del encoded[:]
     texts.get(["a cat"], FP32, CPU)
     assert encoded == [], "it was asked for later than the dog"
     texts.get(["a dog"], FP32, CPU)
     assert encoded == [["a dog"]]
-    five = texts.get(["one", "two", "three", "large", "small"], FP32, CPU)
+    words = ["one", "two", "three", "large", "small"]
+    five = texts.get(words, FP32, CPU)
     assert five.shape == (5, 77, 96)
-    assert len(texts._kept) == 3
+    del encoded[:]
+    texts.get(words, FP32, CPU)
+    assert encoded == [["one", "two", "two", "two", "two"]]
 
 
 def test_four_batches_are_kept_so_that_what_is_encoded_ahead_is_there_when_asked_for(
     texts: TextEmbeds, encoded: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(text_embeds, "_KEPT", 3)
+    monkeypatch.setattr(text_embeds, "KEPT", 3)
     ahead = ["one", "two", "three", "large"]
     texts.get(["small"], FP32, CPU, batch=5, ahead=ahead)
     texts.get(["a cat", "a dog", "a fox", "a sea", "a sky"], FP32, CPU, batch=5)

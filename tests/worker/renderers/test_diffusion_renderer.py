@@ -392,7 +392,7 @@ def out_of_memory_from(slots: int) -> Callable[[object, tuple[torch.Tensor]], No
 def test_memory_that_runs_out_while_slots_are_measured_bounds_them(
     renderer: DiffusionRenderer, model: ImageDiffusionModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slot_count, "_GAIN", -100.0)  # more slots are never too dear
+    monkeypatch.setattr(slot_count, "GAIN", -100.0)  # more slots are never too dear
     hook = model.unet.register_forward_pre_hook(out_of_memory_from(5))
     slots = renderer.measure_slots(16, 16)
     hook.remove()

@@ -358,8 +358,9 @@ def test_where_nothing_ran_out_no_cap_is_told(machine: Start, submit_job: Submit
 def test_a_lost_lease_settles_nothing(machine: Start, ledger: Ledger, submit_job: Submit) -> None:
     submit_job(1)
     late = machine(best=8)
-    buckets = late.buckets()
-    ledger.release(next(iter(late.heartbeat._states)))
+    claim = late.claim()
+    buckets = late.buckets(claim)
+    ledger.release(claim)
     with pytest.raises(LeaseLost):
         buckets.of(SQUARE)
     assert machine(best=32).buckets().of(SQUARE).slots == 32

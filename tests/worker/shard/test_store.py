@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -131,8 +132,9 @@ def test_a_late_commit_that_slipped_past_the_check_still_overwrites_nothing(outp
 
     def rename_when_the_other_has(source, target):
         monkeypatch.setattr(os, "rename", rename)
-        monkeypatch.setattr(winner, "_remove_spool", lambda: None)
-        assert winner.commit([])
+        with monkeypatch.context() as patch:
+            patch.setattr(shutil, "rmtree", lambda *_folder, **_options: None)
+            assert winner.commit([])
         rename(source, target)
 
     monkeypatch.setattr(os, "rename", rename_when_the_other_has)
