@@ -19,6 +19,6 @@ def expand(
     latents: Mapping[str, str] | None = None,
     reading: Reading | None = None,
 ) -> Iterator[Entry]:
-    """Every image request of the manifest: what `identify` tells, without the ids."""
+    """Every image request of the manifest: what `identify` gives, without the ids."""
     for _, entry in identify(manifest, model, on_duplicate, latents=latents, reading=reading):
         yield entry

@@ -27,11 +27,11 @@ def rendered(tmp_path: Path) -> Callable[..., Output]:
     def render(images: int = 12, failed: tuple[int, ...] = (), **keys: object) -> Output:
         output = Output(tmp_path / "out")
         output.prepare()
-        told = {
+        given = {
             "name": "foxes", "model": "instant", "revision": "instant-1", "output": str(output.path),
             "settings": {"height": 64, "width": 64}, "prompts": [f"fox {n}, été 🦊" for n in range(images)],
         } | keys  # fmt: skip
-        manifest = Manifest.from_json(told)
+        manifest = Manifest.from_json(given)
         output.write_job_manifest("foxes-1", manifest.to_json())
         entries = list(expand(manifest, BUILT_IN["instant"]))
         for shard in range((images + 3) // 4):

@@ -54,8 +54,8 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         env=os.environ | {"PYTHONPATH": str(copy)},
     )
     assert done.returncode == 0, done.stderr
-    told: dict[str, Any] = json.loads(done.stdout)
-    return told
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
 
 
 def test_it_is_taken_from_settings_prompts_every_kind_of_row_and_a_sweep(seen: dict[str, Any]) -> None:

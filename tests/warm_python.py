@@ -71,7 +71,7 @@ def warm_imagemill() -> WarmPython:
 
 
 def _serve() -> dict[str, object]:
-    """Forks for each line of standard input and tells the child's exit status; returns in the children."""
+    """Forks for each line of standard input and gives the child's exit status; returns in the children."""
     for module in sys.argv[1:]:
         importlib.import_module(module)
     gc.freeze()  # else a collection in a child would copy all that was imported

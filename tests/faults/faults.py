@@ -205,8 +205,8 @@ def redis_full(field: Field) -> None:
 
 def _refused_for_memory(field: Field) -> int:
     """Commands that Redis answered with OOM."""
-    told = field.client.info("errorstats").get("errorstat_OOM", {"count": 0})
-    return int(told["count"])
+    found = field.client.info("errorstats").get("errorstat_OOM", {"count": 0})
+    return int(found["count"])
 
 
 def redis_wiped(field: Field) -> None:
@@ -355,13 +355,13 @@ def cancelled_and_retried(field: Field) -> Verdict:
         field.hit()
         field.ledger.control(leg.job_id, "cancel")
         field.wait(lambda: field.ledger.status(leg.job_id).state == "finished", "it ended")
-        told: list[int] = []
+        found: list[int] = []
 
         def send_back() -> None:
             try:
-                told.append(retry_job(leg.job_id, JobQueue.at(field.server.url)))
+                found.append(retry_job(leg.job_id, JobQueue.at(field.server.url)))
             except JobError:
-                told.append(0)
+                found.append(0)
 
         assert field.ledger.status(leg.job_id).left > 0, "all was done already"
         people = [threading.Thread(target=send_back) for _ in range(2)]
@@ -369,7 +369,7 @@ def cancelled_and_retried(field: Field) -> Verdict:
             one.start()
         for one in people:
             one.join()
-        assert sorted(map(bool, told)) == [False, True], told
+        assert sorted(map(bool, found)) == [False, True], found
         return field.finish(leg)
 
 
@@ -387,7 +387,7 @@ def frozen_while_finishing(field: Field, at: str) -> Verdict:
         field.submit_again(leg)
         met = field.order(Order(at, "freeze", matching=_report(leg, at)))
         name = next(name for name in field.names if field.pid(name) == met.pid)
-        told = field.log(name).count("leaving it")
+        found = field.log(name).count("leaving it")
         with field.frozen(met.pid):
             field.taken_from(name)
             first = field.finish(leg)
@@ -397,7 +397,7 @@ def frozen_while_finishing(field: Field, at: str) -> Verdict:
             field.submit_again(leg)
             leg.asked += asked
             field.finish(leg)
-        field.wait(lambda: field.log(name).count("leaving it") > told, "who slept has seen that it lost")
+        field.wait(lambda: field.log(name).count("leaving it") > found, "who slept has seen that it lost")
         return field.finish(leg)
 
 

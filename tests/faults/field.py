@@ -105,10 +105,10 @@ class Field(Farm):
 
     def ready(self) -> bool:
         """Every worker has a process that told Redis so."""
-        told = self.ledger.workers()
+        found = self.ledger.workers()
         pids = {name: self.pid(name) for name in self.names}
         return all(
-            pid is not None and told.get(f"cpu0@{name}", {}).get("pid") == str(pid)
+            pid is not None and found.get(f"cpu0@{name}", {}).get("pid") == str(pid)
             for name, pid in pids.items()
         )
 
@@ -120,10 +120,10 @@ class Field(Farm):
     def attempts(self, name: str) -> dict[tuple[str, str], str]:
         """What a worker holds: (job, shard) -> attempt."""
         members = [member.decode().rpartition("/") for member in self.client.zrange(redis_keys.LEASES, 0, -1)]
-        told = {
+        found = {
             (job, shard): self.client.hget(redis_keys.job(job, "leased"), shard) for job, _, shard in members
         }
-        leases = {place: json.loads(lease) for place, lease in told.items() if lease is not None}
+        leases = {place: json.loads(lease) for place, lease in found.items() if lease is not None}
         return {place: lease["a"] for place, lease in leases.items() if lease["w"] == f"cpu0@{name}"}
 
     def taken_from(self, name: str) -> None:
@@ -278,14 +278,14 @@ class Field(Farm):
 
     def logs(self) -> str:
         """The ends of the workers' logs, and how Redis sees things."""
-        told = [f"{name}: {self.log(name)[-1500:]}" for name in self.names]
+        found = [f"{name}: {self.log(name)[-1500:]}" for name in self.names]
         with contextlib.suppress(redis.RedisError, LedgerUnavailable):
             queued = self.client.lrange(redis_keys.QUEUE, 0, 9)
-            told += [f"{self.client.llen(redis_keys.QUEUE)} messages, the first {queued}"]
-            told += [f"workers: {self.ledger.workers()}; ready: {self.ready()}"]
-            told += [f"leases: {self.client.zrange(redis_keys.LEASES, 0, -1, withscores=True)}"]
-            told += [f"{self.ledger.status(job_id)}" for job_id in self.ledger.job_ids()[-2:]]
-        return "\n".join(told)
+            found += [f"{self.client.llen(redis_keys.QUEUE)} messages, the first {queued}"]
+            found += [f"workers: {self.ledger.workers()}; ready: {self.ready()}"]
+            found += [f"leases: {self.client.zrange(redis_keys.LEASES, 0, -1, withscores=True)}"]
+            found += [f"{self.ledger.status(job_id)}" for job_id in self.ledger.job_ids()[-2:]]
+        return "\n".join(found)
 
     # Waiting.
 

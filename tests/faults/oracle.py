@@ -144,18 +144,18 @@ def _judge_redis(client: redis.Redis, output: Path, job_id: str, verdict: Verdic
         say(f"{job_id}: {job['total']} in all, {done} done, {job['failed']} failed, {job['left']} left")
     if not verdict.images == verdict.files == verdict.bits == verdict.counted:
         say(f"{verdict.images} images, {verdict.files} files, {verdict.bits} bits, {verdict.counted} counted")
-    runs_told = [
+    runs_reported = [
         int(event[b"run"])
         for _id, event in client.xrange("imagemill:events")
         if event[b"job"].decode() == job_id
     ]
-    verdict.finish_events = len(runs_told)
-    if sorted(runs_told) != list(range(1, runs + 1)):
-        say(f"{job_id}: {runs} runs, finish events of {sorted(runs_told)}")
+    verdict.finish_events = len(runs_reported)
+    if sorted(runs_reported) != list(range(1, runs + 1)):
+        say(f"{job_id}: {runs} runs, finish events of {sorted(runs_reported)}")
     report = json.loads((output / "job.json").read_text())
     if (report["job_id"], report["outcome"], report["images"]["done"]) != (job_id, "complete", done):
-        told = f"{report['job_id']}, {report['outcome']}, {report['images']}"
-        say(f"job.json tells of {told}; Redis of {done} done")
+        message = f"{report['job_id']}, {report['outcome']}, {report['images']}"
+        say(f"job.json says {message}; Redis of {done} done")
     _judge_keys(client, job_id, say)
 
 

@@ -181,14 +181,14 @@ def main() -> None:
     names = ("images", "files", "bits", "counted", "lost", "doubled", "finish_events", "regenerated")
     asked = options.images + (SHAPES if options.shapes else 0)
     exact = verdict.exact and verdict.images == asked and field.hits >= len(faults)
-    told = {name: getattr(verdict, name) for name in names} | {
+    found = {name: getattr(verdict, name) for name in names} | {
         "faults": len(faults),
         "runs": verdict.runs,
         "exact": exact,
         "seconds": round(time.monotonic() - began, 1),
         "kinds": dict(sorted(Counter(fault.name for fault in faults).items())),
     }
-    say(json.dumps(told))
+    say(json.dumps(found))
     sys.exit(0 if exact else 1)
 
 

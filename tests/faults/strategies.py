@@ -182,10 +182,14 @@ _YAML_TRICKS = [
 @st.composite
 def manifest_texts(draw: st.DrawFn) -> bytes:
     """YAML near a manifest: its values, its text or its bytes are off."""
-    told = draw(manifests())
+    manifest = draw(manifests())
     if draw(st.booleans()):
-        told = draw(twisted(told))
-    text = yaml.safe_dump(told, allow_unicode=True) if draw(st.booleans()) else json.dumps(told, indent=1)
+        manifest = draw(twisted(manifest))
+    text = (
+        yaml.safe_dump(manifest, allow_unicode=True)
+        if draw(st.booleans())
+        else json.dumps(manifest, indent=1)
+    )
     lines = text.splitlines(keepends=True)
     for _ in range(draw(st.integers(0, 2))):
         lines.insert(draw(st.integers(0, len(lines))), draw(st.sampled_from(_YAML_TRICKS)))

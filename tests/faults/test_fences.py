@@ -63,7 +63,7 @@ def test_an_expired_lease_of_a_job_that_is_gone_is_only_dropped(
 def test_a_job_begins_to_finish_only_when_its_last_lease_has_ended(
     ledger: Ledger, submit_job: Callable[..., str]
 ) -> None:
-    """What is leased may still fail, and the outcome would be told too early."""
+    """What is leased may still fail, and the outcome would be reported too early."""
     job_id = submit_job(2)
     first, second = claim(ledger), claim(ledger, "w2")
     ledger.complete(first, [0, 1, 2, 3], {})

@@ -87,21 +87,21 @@ def fuzz(cases: int, **strategies: st.SearchStrategy[Any]) -> Callable[[Test], T
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _the_seed_is_told(pytestconfig: pytest.Config) -> None:
+def _the_seed_is_shown(pytestconfig: pytest.Config) -> None:
     capture = pytestconfig.pluginmanager.getplugin("capturemanager")
     if CASES > SLICE and capture is not None:
         with capture.global_and_fixture_disabled():
             print(f"\nFUZZ_CASES={CASES} FUZZ_SEED={SEED}")  # noqa: T201
 
 
-def told_clearly(error: ImagemillError, place: str) -> None:
+def check_message(error: ImagemillError, place: str) -> None:
     """The message is a line for each problem, each of which begins with its place and shows on a terminal."""
-    told = str(error)
-    assert told, error
-    for line in told.split("\n"):
-        assert line.startswith(place), told
-        assert line.isprintable(), ascii(told)
-        assert len(line) < 2000, told
+    message = str(error)
+    assert message, error
+    for line in message.split("\n"):
+        assert line.startswith(place), message
+        assert line.isprintable(), ascii(message)
+        assert len(line) < 2000, message
 
 
 def images_asked(manifest: Mapping[str, Any]) -> int:
@@ -135,28 +135,28 @@ def test_a_manifest_is_read_whole_or_refused_by_its_place(text: bytes, tmp_path:
         try:
             manifest = load_manifest(file)
         except ManifestError as error:
-            told_clearly(error, f"{file}:")
+            check_message(error, f"{file}:")
             return
     assert Manifest.from_json(manifest.to_json()) == manifest
     with bounded(tmp_path / "nothing"):
         try:
             check_all_is_there(manifest)
         except ImagemillError as error:
-            told_clearly(error, f"{file}:")
+            check_message(error, f"{file}:")
 
 
-@fuzz(40, told=make.manifests())
-def test_a_right_manifest_gives_every_image_it_asks_for(told: dict[str, Any], tmp_path: Path) -> None:
+@fuzz(40, written=make.manifests())
+def test_a_right_manifest_gives_every_image_it_asks_for(written: dict[str, Any], tmp_path: Path) -> None:
     file = tmp_path / "cats.yaml"
-    file.write_text(yaml.safe_dump(told, allow_unicode=True), encoding="utf-8")
+    file.write_text(yaml.safe_dump(written, allow_unicode=True), encoding="utf-8")
     try:
         manifest = load_manifest(file)
     except ManifestError as error:
-        told_clearly(error, f"{file}:")
+        check_message(error, f"{file}:")
         assert "2**63-1" in str(error), error
         return
     check_all_is_there(manifest)
-    whole = {**{"settings": {}, "prompts": []}, **told}
+    whole = {**{"settings": {}, "prompts": []}, **written}
     whole["settings"] = {"images_per_prompt": 1, **whole["settings"]}
     assert images_asked(manifest.to_json()) == images_asked(whole)
 
@@ -170,13 +170,13 @@ def _json_prompt(row: bytes) -> Row:
 
 
 def _table_prompt(separator: str) -> Callable[[bytes], Row]:
-    def told(row: bytes) -> Row:
+    def row_prompt(row: bytes) -> Row:
         (cells,) = csv.reader(io.StringIO(row.decode(), newline=""), delimiter=separator)
         whole = len(cells) == 3 and re.fullmatch("[-+]?[0-9]{1,40}", cells[1])
         right = len(cells) == 3 and (cells[1] == "" or (whole and int(cells[1]) in range(8, 8200, 8)))
         return row, cells[0] if right else None
 
-    return told
+    return row_prompt
 
 
 def _bad(row: bytes) -> Row:
@@ -204,12 +204,12 @@ def source_manifest(file: Path, on_bad_row: str) -> Manifest:
     source: dict[str, Any] = {"file": str(file)}
     if file.suffix != ".txt":
         source |= {"columns": ["split"], "ignore_others": file.suffix == ".parquet"}
-    told = {"name": "cats", "model": "instant", "prompts_from": [source], "on_bad_row": on_bad_row}
-    return Manifest.from_json(told)
+    written = {"name": "cats", "model": "instant", "prompts_from": [source], "on_bad_row": on_bad_row}
+    return Manifest.from_json(written)
 
 
 @fuzz(120, file=_FILES)
-def test_every_row_of_a_prompt_file_is_given_or_told(
+def test_every_row_of_a_prompt_file_is_given_or_reported(
     file: tuple[str, list[Row], bytes, bool], tmp_path: Path
 ) -> None:
     suffix, rows, newline, marked = file
@@ -230,13 +230,13 @@ def test_every_row_of_a_prompt_file_is_given_or_told(
     bad = [start for start, prompt in meant if prompt is None]
     if suffix != ".txt":  # of a .txt's, some flags are right
         assert given == [prompt for _, prompt in meant if prompt is not None]
-        places = [told.removeprefix(f"{path}:").partition(":")[0] for told in reading.skipped_rows]
+        places = [one.removeprefix(f"{path}:").partition(":")[0] for one in reading.skipped_rows]
         assert list(map(int, places)) == bad[:20]
     with bounded(tmp_path / "nothing"):
         try:
             assert [line.prompt for line in lines(source_manifest(path, "stop"))] == given
         except ManifestError as error:
-            told_clearly(error, f"{path}:")
+            check_message(error, f"{path}:")
             assert reading.skipped
         else:
             assert not reading.skipped
@@ -284,7 +284,7 @@ def _column(kind: pa.DataType, cells: list[bytes]) -> pa.Array:
 
 
 @fuzz(20, table=_TABLES, noise=st.none() | st.integers(0, 2**31))
-def test_every_row_of_a_parquet_is_given_or_told(
+def test_every_row_of_a_parquet_is_given_or_reported(
     table: dict[str, tuple[pa.DataType, list[bytes]]], noise: int | None, tmp_path: Path
 ) -> None:
     path = tmp_path / "prompts.parquet"
@@ -302,7 +302,7 @@ def test_every_row_of_a_parquet_is_given_or_told(
         try:
             given = list(lines(source_manifest(path, "skip"), reading))
         except ManifestError as error:
-            told_clearly(error, f"{path}:")
+            check_message(error, f"{path}:")
             assert noise is not None or "cannot be read as parquet" in str(error)
             return
     assert noise is not None or len(given) + reading.skipped == made.num_rows
@@ -386,8 +386,8 @@ def render_all(packed: Packed, prepared: Prepared, failed: Callable[[int, int], 
         failures = []
         for position, entry in enumerate(shard.entries):
             if failed(number, position):
-                told = {"reason": "black", "job_id": "cats-1", "command": "render it"}
-                failures.append(Failure(shard=number, position=position, entry=entry, **told))
+                failure = {"reason": "black", "job_id": "cats-1", "command": "render it"}
+                failures.append(Failure(shard=number, position=position, entry=entry, **failure))
             else:
                 store.save(position, drawn(entry.request), RENDERED_BY)
         assert store.commit(failures)
@@ -395,21 +395,21 @@ def render_all(packed: Packed, prepared: Prepared, failed: Callable[[int, int], 
     return rendered
 
 
-@fuzz(20, told=make.manifests())
-def test_a_manifest_becomes_the_pictures_it_asks_for(told: dict[str, Any], tmp_path: Path) -> None:
-    assume(images_asked({**told, "settings": {"images_per_prompt": 3}}) < 60)
+@fuzz(20, written=make.manifests())
+def test_a_manifest_becomes_the_pictures_it_asks_for(written: dict[str, Any], tmp_path: Path) -> None:
+    assume(images_asked({**written, "settings": {"images_per_prompt": 3}}) < 60)
     with TemporaryDirectory(dir=tmp_path) as folder:
         file, root = Path(folder) / "cats.yaml", Path(folder) / "root"
-        settings_usual = {"height": 8, "width": 8} | told.get("settings", {})
-        settings_usual = {n: v for n, v in settings_usual.items() if n not in told.get("sweep", {})}
-        told = told | {"output": str(root / "cats"), "settings": settings_usual}
-        file.write_text(yaml.safe_dump(told, allow_unicode=True), encoding="utf-8")
+        settings_usual = {"height": 8, "width": 8} | written.get("settings", {})
+        settings_usual = {n: v for n, v in settings_usual.items() if n not in written.get("sweep", {})}
+        written = written | {"output": str(root / "cats"), "settings": settings_usual}
+        file.write_text(yaml.safe_dump(written, allow_unicode=True), encoding="utf-8")
         root.mkdir()
         with bounded(root):
             try:
                 prepared = prepare(file, Settings(output_root=root))
             except ManifestError as error:
-                told_clearly(error, f"{file}:")
+                check_message(error, f"{file}:")
                 return
             prepared.output.check_within(root)
             with pack(prepared) as packed:
@@ -434,18 +434,18 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> dict[LayoutName, Path]:
     made: dict[LayoutName, Path] = {}
     for layout in ("files", "webdataset"):
         prompts = [{"prompt": f"fox {n}", "columns": {"split": "a"}, "id": str(n)} for n in range(4)]
-        told = {
+        written = {
             "name": "cats",
             "model": "instant",
             "revision": "instant-1",
             "layout": layout,
             "shard_size": 3,
         }
-        told |= {"settings": {"height": 8, "width": 8}, "prompts": prompts, "output": str(folder / layout)}
-        told |= {"prompts_from": [{"file": "more.jsonl", "columns": ["split"]}]}
+        written |= {"settings": {"height": 8, "width": 8}, "prompts": prompts, "output": str(folder / layout)}
+        written |= {"prompts_from": [{"file": "more.jsonl", "columns": ["split"]}]}
         (folder / "more.jsonl").write_text('{"prompt": "fox 4", "split": "b"}\n')
         file = folder / f"{layout}.yaml"
-        file.write_text(yaml.safe_dump(told), encoding="utf-8")
+        file.write_text(yaml.safe_dump(written), encoding="utf-8")
         prepared = prepare(file, Settings(output_root=folder))
         with pack(prepared) as packed:
             render_all(packed, prepared, lambda shard, position: (shard, position) == (0, 1))
@@ -484,11 +484,11 @@ def _resealed(draw: st.DrawFn, row: dict[str, Any]) -> bytes:
     """A row that was changed by who knows how an image_id is made."""
     changed = draw(make.twisted(row))
     inner = changed.get("request") if isinstance(changed, dict) else None
-    told = inner if isinstance(inner, dict) else changed
-    if isinstance(told, dict) and isinstance(changed, dict):
+    request = inner if isinstance(inner, dict) else changed
+    if isinstance(request, dict) and isinstance(changed, dict):
         names = [name for name in make.BASE.__slots__ if name not in ("model", "image_quality", "prompt")]
-        kept = {name: told[name] for name in names if name in told}
-        kept["prompt"] = told.get("prompt", told.get("text"))
+        kept = {name: request[name] for name in names if name in request}
+        kept["prompt"] = request.get("prompt", request.get("text"))
         text = json.dumps(kept, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         changed["image_id"] = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
     return json.dumps(changed).encode() + b"\n"
@@ -547,7 +547,7 @@ _PLACES: dict[LayoutName, list[str]] = {
 
 
 @fuzz(40, data=st.data(), layout=st.sampled_from(["files", "webdataset"]))
-def test_an_output_that_was_changed_is_told_and_mended_and_nothing_else_touched(
+def test_an_output_that_was_changed_is_reported_and_mended_and_nothing_else_touched(
     data: st.DataObject, layout: LayoutName, outputs: dict[LayoutName, Path], tmp_path: Path
 ) -> None:
     with TemporaryDirectory(dir=tmp_path) as folder:
@@ -614,10 +614,10 @@ _SOURCES = st.sampled_from(["/", "/dev", "..", "a" * 300 + ".txt", "/etc/hostnam
 @fuzz(
     15,
     kept=make.twisted(_KEPT)
-    | _NARROWED.map(lambda told: {**_KEPT, "narrowed": told})
+    | _NARROWED.map(lambda narrowed: {**_KEPT, "narrowed": narrowed})
     | _SOURCES.map(lambda file: {**_KEPT, "prompts_from": [{"file": file}]}),
 )
-def test_a_kept_manifest_that_was_changed_is_told(kept: Any, tmp_path: Path) -> None:
+def test_a_kept_manifest_that_was_changed_is_reported(kept: Any, tmp_path: Path) -> None:
     output = Output(tmp_path / "out")
     output.jobs.mkdir(parents=True, exist_ok=True)
     (output.jobs / "cats-1.json").write_text(json.dumps(kept))

@@ -89,7 +89,7 @@ SPOILT: dict[str, tuple[Spoil, str]] = {
         lambda _f, leg: (leg.output / "00000" / ".a.png.1.tmp").write_bytes(b""), "left behind"
     ),
     "a report of something else": (
-        edit("job.json", lambda data: data.replace(b'"complete"', b'"cancelled"')), "job.json tells"
+        edit("job.json", lambda data: data.replace(b'"complete"', b'"cancelled"')), "job.json says"
     ),
     "a picture that no metadata names": (
         lambda _f, leg: (leg.output / "cat.png").write_bytes(b"no picture"), "doctor"
@@ -104,7 +104,7 @@ def test_the_oracle_names_what_is_wrong(finished: tuple[Field, Leg], tmp_path: P
     copy = tmp_path / leg.name
     shutil.copytree(leg.output, copy)
     spoilt = Leg(leg.name, leg.job_id, leg.images, copy, leg.asked)
-    spoil, told = SPOILT[what]
+    spoil, message = SPOILT[what]
     spoil(field, spoilt)
     try:
         problems = judge(copy, field.client, leg.job_id, leg.asked).problems
@@ -112,7 +112,7 @@ def test_the_oracle_names_what_is_wrong(finished: tuple[Field, Leg], tmp_path: P
         field.client.flushall()
         for key, (value, ttl) in kept.items():
             field.client.restore(key, max(ttl, 0), value)
-    assert any(told in problem for problem in problems), problems
+    assert any(message in problem for problem in problems), problems
 
 
 def test_the_oracle_finds_nothing_wrong_with_what_is_right(finished: tuple[Field, Leg]) -> None:

@@ -1,4 +1,4 @@
-"""What is wrong is told once, with its remedy, before anything is written; and nothing is lost."""
+"""What is wrong is reported once, with its remedy, before anything is written; and nothing is lost."""
 
 import json
 import os
@@ -21,16 +21,16 @@ Finish = Callable[..., JobStatus]
 Told = subprocess.CompletedProcess[str]
 
 
-def check_told_once(told: Told, *parts: str) -> None:
+def check_reported_once(message: Told, *parts: str) -> None:
     """Exit status 2 and one message on standard error that has every part; no traceback."""
-    assert told.returncode == 2, told
-    assert told.stdout == ""
-    assert told.stderr.startswith("error: "), told.stderr
-    assert told.stderr.count("error: ") == 1, told.stderr
-    assert "Traceback" not in told.stderr
-    assert len(told.stderr.splitlines()) <= 4, told.stderr
+    assert message.returncode == 2, message
+    assert message.stdout == ""
+    assert message.stderr.startswith("error: "), message.stderr
+    assert message.stderr.count("error: ") == 1, message.stderr
+    assert "Traceback" not in message.stderr
+    assert len(message.stderr.splitlines()) <= 4, message.stderr
     for part in parts:
-        assert part in told.stderr, (part, told.stderr)
+        assert part in message.stderr, (part, message.stderr)
 
 
 def check_nothing_written(farm) -> None:
@@ -41,17 +41,17 @@ def check_nothing_written(farm) -> None:
 
 
 @pytest.mark.parametrize("command", ["submit", "run"])
-def test_a_wrong_manifest_is_told_by_line_and_column(farm, command: str) -> None:
+def test_a_wrong_manifest_is_reported_by_line_and_column(farm, command: str) -> None:
     file = farm.folder / "wrong.yaml"
     file.write_text(
         "name: wrong\nmodel: instant\noutput: out\nsettings:\n  width: 500\nprompts:\n"
         "  - a fox\n  - {prompt: a hen, seeed: 3}\n"
     )
-    told = farm.command(command, "wrong.yaml")
-    check_told_once(
-        told, "wrong.yaml:5:10: settings.width = 500: must be a multiple of 8 (496 or 504)", "wrong.yaml:8:"
+    done = farm.command(command, "wrong.yaml")
+    check_reported_once(
+        done, "wrong.yaml:5:10: settings.width = 500: must be a multiple of 8 (496 or 504)", "wrong.yaml:8:"
     )
-    assert "prompts[1].seeed" in told.stderr
+    assert "prompts[1].seeed" in done.stderr
     check_nothing_written(farm)
 
 
@@ -66,13 +66,13 @@ def test_a_wrong_manifest_is_told_by_line_and_column(farm, command: str) -> None
 )
 def test_what_is_no_manifest_is_refused(farm, contents: bytes, part: str) -> None:
     (farm.folder / "wrong.yaml").write_bytes(contents)
-    check_told_once(farm.command("submit", "wrong.yaml"), part)
+    check_reported_once(farm.command("submit", "wrong.yaml"), part)
     check_nothing_written(farm)
 
 
 def test_a_missing_file_is_named_and_the_good_one_beside_it_is_not_stored(farm) -> None:
     good = farm.manifest(4)
-    check_told_once(farm.command("submit", good, "absent.yaml"), "absent.yaml: there is no such file")
+    check_reported_once(farm.command("submit", good, "absent.yaml"), "absent.yaml: there is no such file")
     check_nothing_written(farm)
 
 
@@ -85,47 +85,47 @@ def test_a_missing_file_is_named_and_the_good_one_beside_it_is_not_stored(farm) 
         ("acme/none", ["model = acme/none", "the hub cannot be asked", "give `revision: <commit>`"]),
     ],
 )
-def test_a_model_that_is_not_there_is_told_with_what_there_is(
+def test_a_model_that_is_not_there_is_reported_with_what_there_is(
     farm, monkeypatch: pytest.MonkeyPatch, model: str, parts: list[str]
 ) -> None:
     monkeypatch.setenv("HF_HOME", str(farm.folder / "hub"))
     monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{free_port()}")
     monkeypatch.delenv("HF_HUB_CACHE", raising=False)
-    check_told_once(farm.command("submit", farm.manifest(4, model=model)), *parts)
+    check_reported_once(farm.command("submit", farm.manifest(4, model=model)), *parts)
     check_nothing_written(farm)
 
 
 @pytest.mark.parametrize("command", [["submit", "cats.yaml"], ["status"], ["run", "cats.yaml"]])
-def test_a_redis_that_is_away_is_told(farm, command: list[str]) -> None:
+def test_a_redis_that_is_away_is_reported(farm, command: list[str]) -> None:
     farm.manifest(4)
-    told = farm.command(*command, redis_url=f"redis://:secret@127.0.0.1:{free_port()}/0")
-    check_told_once(told, "Redis does not answer", "Connection refused", "IMAGEMILL_REDIS_URL")
-    assert "secret" not in told.stderr
+    done = farm.command(*command, redis_url=f"redis://:secret@127.0.0.1:{free_port()}/0")
+    check_reported_once(done, "Redis does not answer", "Connection refused", "IMAGEMILL_REDIS_URL")
+    assert "secret" not in done.stderr
     check_nothing_written(farm)
 
 
 @pytest.mark.parametrize("command", [["submit", "cats.yaml"], ["status"]])
-def test_a_wrong_password_is_told(farm, command: list[str]) -> None:
+def test_a_wrong_password_is_reported(farm, command: list[str]) -> None:
     farm.manifest(4)
     _credentials, place = farm.server.url.rsplit("@", 1)
-    told = farm.command(*command, redis_url=f"redis://:wrong@{place}")
-    check_told_once(told, "Redis refuses the password", "check IMAGEMILL_REDIS_URL")
+    done = farm.command(*command, redis_url=f"redis://:wrong@{place}")
+    check_reported_once(done, "Redis refuses the password", "check IMAGEMILL_REDIS_URL")
     check_nothing_written(farm)
 
 
-def test_a_url_that_is_not_redis_is_told_without_its_password(farm) -> None:
-    told = farm.command("status", redis_url="http://user:secret@example.org/0")
-    check_told_once(told, "IMAGEMILL_REDIS_URL", "must look like redis://")
-    assert "secret" not in told.stderr
+def test_a_url_that_is_not_redis_is_reported_without_its_password(farm) -> None:
+    done = farm.command("status", redis_url="http://user:secret@example.org/0")
+    check_reported_once(done, "IMAGEMILL_REDIS_URL", "must look like redis://")
+    assert "secret" not in done.stderr
 
 
-def test_a_full_redis_is_told_and_the_same_command_goes_through_once_it_has_room(
+def test_a_full_redis_is_reported_and_the_same_command_goes_through_once_it_has_room(
     farm, finished: Finish
 ) -> None:
     manifest = farm.manifest(4)
     farm.client.config_set("maxmemory", 1)
-    told = farm.command("submit", manifest)
-    check_told_once(told, "Redis is full", "maxmemory")
+    done = farm.command("submit", manifest)
+    check_reported_once(done, "Redis is full", "maxmemory")
     check_nothing_written(farm)
     farm.client.config_set("maxmemory", 0)
     assert farm.command("submit", manifest).returncode == 0
@@ -152,10 +152,10 @@ def test_a_redis_that_fills_up_in_the_middle_of_a_job_delays_it(
 
 @pytest.mark.parametrize("place", ["in-the-way", "in-the-way/below/it", "/proc/imagemill"])
 @pytest.mark.parametrize("command", ["submit", "run"])
-def test_an_output_that_cannot_be_written_is_told(farm, command: str, place: str) -> None:
+def test_an_output_that_cannot_be_written_is_reported(farm, command: str, place: str) -> None:
     (farm.folder / "in-the-way").write_text("mine")
-    told = farm.command(command, farm.manifest(4, output=place), output_root="/")
-    check_told_once(told, f"output {(farm.folder / place)} cannot be written", "name another output")
+    done = farm.command(command, farm.manifest(4, output=place), output_root="/")
+    check_reported_once(done, f"output {(farm.folder / place)} cannot be written", "name another output")
     assert (farm.folder / "in-the-way").read_text() == "mine"
     check_nothing_written(farm)
 
@@ -169,19 +169,19 @@ def test_an_output_that_cannot_be_written_is_told(farm, command: str, place: str
         (lambda file: file.mkdir(), "cannot be read"),
     ],
 )
-def test_wrong_latents_are_told_by_the_line_that_names_them(
+def test_wrong_latents_are_reported_by_the_line_that_names_them(
     farm, make: Callable[[Path], object], part: str
 ) -> None:
     make(farm.folder / "start.npy")
     prompts: list[object] = ["a fox", {"prompt": "a hen", "init_latents": "start.npy"}]
-    told = farm.command("submit", farm.manifest(prompts, model="shapes-random"))
-    check_told_once(told, "cats.yaml:1:", "prompts[1].init_latents", "start.npy", part)
+    done = farm.command("submit", farm.manifest(prompts, model="shapes-random"))
+    check_reported_once(done, "cats.yaml:1:", "prompts[1].init_latents", "start.npy", part)
     check_nothing_written(farm)
 
 
 def test_an_output_outside_the_root_is_refused_where_it_is_submitted(farm) -> None:
-    told = farm.command("submit", farm.manifest(4), output_root=farm.folder / "allowed")
-    check_told_once(told, f"output {farm.output}", "lies outside IMAGEMILL_OUTPUT_ROOT")
+    done = farm.command("submit", farm.manifest(4), output_root=farm.folder / "allowed")
+    check_reported_once(done, f"output {farm.output}", "lies outside IMAGEMILL_OUTPUT_ROOT")
     check_nothing_written(farm)
 
 
@@ -190,7 +190,7 @@ def test_with_neither_a_url_nor_a_run_it_says_what_to_start(farm, command: list[
     farm.manifest(4)
     environment = farm.environment()
     del environment["IMAGEMILL_REDIS_URL"]
-    told = subprocess.run(
+    done = subprocess.run(
         [BIN / "imagemill", *command],
         env=environment,
         cwd=farm.folder,
@@ -198,22 +198,24 @@ def test_with_neither_a_url_nor_a_run_it_says_what_to_start(farm, command: list[
         text=True,
         check=False,
     )
-    check_told_once(told, "no Redis to connect to", "`imagemill run FILE`", "IMAGEMILL_REDIS_URL=redis://")
+    check_reported_once(
+        done, "no Redis to connect to", "`imagemill run FILE`", "IMAGEMILL_REDIS_URL=redis://"
+    )
     check_nothing_written(farm)
 
 
 @pytest.mark.parametrize("command", ["imagemill", "imagemill-worker"])
-def test_an_unknown_or_wrong_variable_is_told(farm, command: str) -> None:
+def test_an_unknown_or_wrong_variable_is_reported(farm, command: str) -> None:
     arguments = [BIN / command, "status"] if command == "imagemill" else [BIN / command]
     for variable, value, part in (
         ("IMAGEMILL_LEASES", "30", "IMAGEMILL_LEASES: no such setting; there are IMAGEMILL_BATCH_SIZE"),
         ("IMAGEMILL_LEASE", "soon", "IMAGEMILL_LEASE = 'soon': "),
     ):
-        told = subprocess.run(
+        done = subprocess.run(
             arguments, env=farm.environment() | {variable: value}, cwd=farm.folder, capture_output=True,
             text=True, check=False,
         )  # fmt: skip
-        check_told_once(told, part)
+        check_reported_once(done, part)
 
 
 def test_a_worker_that_holds_another_revision_refuses_and_the_waiter_is_told_why(
@@ -233,12 +235,12 @@ def test_a_worker_that_holds_another_revision_refuses_and_the_waiter_is_told_why
     revision = farm.ledger.spec(submitted["job_id"]).revision
     (model / "unet" / "config.json").write_text('{"in_channels": 4, "sample_size": 8}')
     farm.start_worker()
-    told = farm.command("watch", submitted["job_id"])
-    assert told.returncode == 2
-    assert told.stderr.count("error: ") == 1
-    assert f"the job asks for revision {revision}, this worker holds sha256:" in told.stderr
-    assert "`imagemill resume cats-1`" in told.stderr
-    assert "Traceback" not in told.stderr + farm.log("w1")
+    done = farm.command("watch", submitted["job_id"])
+    assert done.returncode == 2
+    assert done.stderr.count("error: ") == 1
+    assert f"the job asks for revision {revision}, this worker holds sha256:" in done.stderr
+    assert "`imagemill resume cats-1`" in done.stderr
+    assert "Traceback" not in done.stderr + farm.log("w1")
     status = farm.status("cats-1")
     assert (status.left, status.failed, status.shards_ready) == (4, 0, 1)
     assert farm.celery_pid("w1") is not None
@@ -252,10 +254,10 @@ def test_a_spool_that_cannot_be_written_makes_the_worker_refuse_and_loses_nothin
     spool.rmdir()
     spool.write_text("in the way")
     farm.start_worker()
-    told = farm.command("watch", job_id)
-    assert told.returncode == 2
-    assert str(spool) in told.stderr
-    assert "Traceback" not in told.stderr + farm.log("w1")
+    done = farm.command("watch", job_id)
+    assert done.returncode == 2
+    assert str(spool) in done.stderr
+    assert "Traceback" not in done.stderr + farm.log("w1")
     assert (farm.status(job_id).left, farm.status(job_id).failed) == (16, 0)
     spool.unlink()
     assert farm.command("resume", job_id).returncode == 0
@@ -263,15 +265,15 @@ def test_a_spool_that_cannot_be_written_makes_the_worker_refuse_and_loses_nothin
     farm.check_exact(job_id, 16)
 
 
-def test_something_else_in_a_shards_place_is_told_and_left_as_it_is(farm, finished: Finish) -> None:
+def test_something_else_in_a_shards_place_is_reported_and_left_as_it_is(farm, finished: Finish) -> None:
     job_id = farm.submit(16)
     stranger = farm.output / "00001"
     stranger.mkdir()
     (stranger / "notes.txt").write_text("mine")
     farm.start_worker()
-    told = farm.command("watch", job_id)
-    assert told.returncode == 2
-    assert f"{stranger} is in the way" in told.stderr
+    done = farm.command("watch", job_id)
+    assert done.returncode == 2
+    assert f"{stranger} is in the way" in done.stderr
     assert (stranger / "notes.txt").read_text() == "mine"
     stranger.rename(farm.output / "notes")
     assert farm.command("resume", job_id).returncode == 0
@@ -284,33 +286,33 @@ def test_a_job_whose_report_cannot_be_written_is_finished_once_it_can(farm, fini
     in_the_way = farm.output / "job.json"
     in_the_way.mkdir()
     farm.start_worker()
-    told = farm.command("watch", job_id)
-    assert told.returncode == 2
-    assert str(in_the_way) in told.stderr
-    assert f"`imagemill resume {job_id}`" in told.stderr
+    done = farm.command("watch", job_id)
+    assert done.returncode == 2
+    assert str(in_the_way) in done.stderr
+    assert f"`imagemill resume {job_id}`" in done.stderr
     again = farm.command("submit", farm.manifest(16, name="dogs"))
-    check_told_once(again, f"{in_the_way}:1: ", "restore the file")
+    check_reported_once(again, f"{in_the_way}:1: ", "restore the file")
     in_the_way.rmdir()
     assert farm.command("resume", job_id).returncode == 0
     finished(job_id)
     farm.check_exact(job_id, 16)
 
 
-def test_an_output_that_breaks_while_it_is_submitted_is_told_and_gone_on_with(farm, finished: Finish) -> None:
+def test_an_output_that_breaks_while_it_is_submitted_is_reported_and_resumed(farm, finished: Finish) -> None:
     jobs = farm.output / ".imagemill" / "jobs"
     jobs.parent.mkdir(parents=True)
     jobs.symlink_to("/proc")
     manifest = farm.manifest(4)
-    check_told_once(
+    check_reported_once(
         # Below this root no link leads out of it.
         farm.command("submit", manifest, output_root="/"),
         f"output {farm.output}: cannot be written",
         "run the same command",
     )
     jobs.unlink()
-    told = farm.command("submit", manifest)
-    assert told.returncode == 0
-    assert told.stdout.startswith("cats-1: 4 images to render")
+    done = farm.command("submit", manifest)
+    assert done.returncode == 0
+    assert done.stdout.startswith("cats-1: 4 images to render")
     farm.start_worker()
     finished("cats-1")
     farm.check_exact("cats-1", 4)

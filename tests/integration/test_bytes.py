@@ -155,8 +155,8 @@ def test_the_next_run_goes_on_with_the_outputs_slots_though_each_has_its_own_red
     assert [record["rendered_rows"] for record in farm.records()] == [6] * 5, "never what is measured"
 
 
-def test_mode_fast_finishes_and_is_told_in_the_metadata(mill: Mill) -> None:
+def test_mode_fast_finishes_and_is_reported_in_the_metadata(mill: Mill) -> None:
     status = mill.wait(mill.start("fast", LINES[:6], mode="fast"))
     assert (status.outcome, status.done) == ("complete", 6)
-    told = [(record["rendered_mode"], record["rendered_rows"]) for _, record in mill.records("fast")]
-    assert told == [("fast", SLOTS)] * 6
+    found = [(record["rendered_mode"], record["rendered_rows"]) for _, record in mill.records("fast")]
+    assert found == [("fast", SLOTS)] * 6

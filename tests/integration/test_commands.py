@@ -49,9 +49,9 @@ def stored_prompts(farm, job_id: str) -> list[str]:
 @pytest.mark.usefixtures("troubled")
 def test_submit_and_status_speak_json(farm, finished: Finish) -> None:
     manifest = farm.manifest(["one", "two", {"prompt": "three", "seeds": [1, 1]}, "!raise"])
-    told = farm.command("submit", manifest, "--json")
-    assert (told.returncode, told.stderr) == (0, "")
-    assert json.loads(told.stdout) == [
+    done = farm.command("submit", manifest, "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout) == [
         {
             "job_id": "cats-1", "attached": False, "images": 4, "held": 0, "duplicates": 1,
             "output": str(farm.output), "remark": "a stand-in: its pictures are blocks of colour",
@@ -101,8 +101,8 @@ def test_status_and_watch_are_plain_lines_where_no_terminal_is(farm, finished: F
 
 
 def test_the_schema_is_one_and_takes_what_the_loader_takes(farm) -> None:
-    told = farm.command("schema")
-    schema = json.loads(told.stdout)
+    done = farm.command("schema")
+    schema = json.loads(done.stdout)
     jsonschema.Draft202012Validator.check_schema(schema)
     check = jsonschema.Draft202012Validator(schema)
     check.validate(json.loads(farm.manifest(["one", {"prompt": "two", "seeds": [3]}]).read_text()))
@@ -111,9 +111,9 @@ def test_the_schema_is_one_and_takes_what_the_loader_takes(farm) -> None:
 
 @pytest.mark.parametrize("action", ["cancel", "pause", "resume", "retry", "watch", "status"])
 def test_an_unknown_job_is_one_message(farm, action: str) -> None:
-    told = farm.command(action, "dogs-7")
-    assert (told.returncode, told.stdout) == (2, "")
-    assert told.stderr == "error: there is no job 'dogs-7' in this Redis; the latest: none\n"
+    done = farm.command(action, "dogs-7")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: there is no job 'dogs-7' in this Redis; the latest: none\n"
 
 
 def test_a_finished_job_cannot_be_steered_and_an_unfinished_one_not_retried(farm, finished: Finish) -> None:
@@ -124,9 +124,9 @@ def test_a_finished_job_cannot_be_steered_and_an_unfinished_one_not_retried(farm
     farm.start_worker()
     finished(job_id)
     for action in ("cancel", "pause", "resume"):
-        told = farm.command(action, job_id)
-        assert (told.returncode, told.stdout) == (2, "")
-        assert told.stderr == f"error: {job_id} is finished already: there is nothing to {action}\n"
+        done = farm.command(action, job_id)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr == f"error: {job_id} is finished already: there is nothing to {action}\n"
     nothing = farm.command("retry", job_id)
     assert (nothing.returncode, nothing.stdout) == (0, f"{job_id}: nothing is missing\n")
     farm.check_exact(job_id, 4)
@@ -163,10 +163,10 @@ def test_commands_that_only_look_load_neither_torch_nor_celery(farm, arguments: 
         "except SystemExit as end:\n    assert not end.code, end.code\n"
         "print(*sorted({name.partition('.')[0] for name in sys.modules}), file=sys.stderr)\n"
     )
-    told = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", code], env=farm.environment(), capture_output=True, text=True, check=True
     )
-    loaded = set(told.stderr.split())
+    loaded = set(done.stderr.split())
     assert "producer" in loaded
     assert not loaded & {"torch", "diffusers", "transformers", "celery", "kombu", "PIL", "worker"}
 
@@ -178,8 +178,8 @@ def test_no_module_of_the_producer_loads_torch_or_the_worker(farm) -> None:
     modules = sorted(f"producer.{file.stem}" for file in folder.glob("*.py") if file.stem != "__init__")
     assert len(modules) >= 5
     code = f"import sys, {', '.join(modules)}\nprint(*sys.modules)"
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    loaded = {name.partition(".")[0] for name in told.stdout.split()}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
     assert not loaded & {"torch", "diffusers", "transformers", "PIL", "worker"}
 
 
@@ -203,10 +203,10 @@ def test_two_submits_of_one_manifest_at_once_make_one_job(farm, finished: Finish
     farm.start_worker()
     manifest = farm.manifest(800, shard_size=4)
     submits = [start(farm, "submit", manifest) for _ in range(3)]
-    told = [submit.communicate(timeout=LONGEST) for submit in submits]
-    assert [submit.returncode for submit in submits] == [0, 0, 0], told
+    found = [submit.communicate(timeout=LONGEST) for submit in submits]
+    assert [submit.returncode for submit in submits] == [0, 0, 0], found
     assert farm.ledger.job_ids() == ["cats-1"]
-    assert sum("it was submitted before and continues" in out for out, _err in told) == 2
+    assert sum("it was submitted before and continues" in out for out, _err in found) == 2
     finished("cats-1")
     farm.check_exact("cats-1", 800)
 
@@ -223,9 +223,9 @@ def test_a_submit_killed_in_the_middle_is_gone_on_with(farm, wait_until: WaitUnt
     at = farm.ledger.submission("cats-1")
     assert at.state == "open"
     assert 0 < at.cursor < images
-    told = farm.command("submit", manifest)
-    assert (told.returncode, told.stderr) == (0, "")
-    assert f"cats-1: {images:,} images to render" in told.stdout
-    assert "it was submitted before and continues" in told.stdout
+    done = farm.command("submit", manifest)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"cats-1: {images:,} images to render" in done.stdout
+    assert "it was submitted before and continues" in done.stdout
     assert farm.status("cats-1").state == "sealed"
     assert stored_prompts(farm, "cats-1") == [f"picture {n}" for n in range(images)]

@@ -266,11 +266,11 @@ def test_the_file_of_the_users_is_closed_to_all_but_the_server(stack: Stack, wai
 
 def test_a_redis_password_that_would_break_the_url_is_refused_by_the_server(stack: Stack) -> None:
     environment = stack.environment("redis") | {"REDIS_WORKER_PASSWORD": "p@ss:word"}
-    told = subprocess.run(
+    done = subprocess.run(
         stack.argv("redis"), env=environment, text=True, capture_output=True, timeout=LONGEST, check=False
     )
-    assert told.returncode == 2
-    assert "REDIS_WORKER_PASSWORD: letters, digits" in told.stderr
+    assert done.returncode == 2
+    assert "REDIS_WORKER_PASSWORD: letters, digits" in done.stderr
 
 
 def test_without_a_redis_the_workers_healthcheck_fails(stack: Stack) -> None:

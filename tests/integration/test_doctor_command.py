@@ -23,12 +23,12 @@ class Mill:
     def __init__(self, folder: Path) -> None:
         self.folder, self.output = folder, Output((folder / "out").resolve())
         self.manifest = folder / "foxes.yaml"
-        told = {
+        given = {
             "name": "foxes", "model": "instant", "output": str(self.output.path), "shard_size": 8,
             "settings": {"height": 64, "width": 64},
             "prompts": [*(f"fox {n}" for n in range(39)), "!raise"],
         }  # fmt: skip
-        self.manifest.write_text(json.dumps(told))
+        self.manifest.write_text(json.dumps(given))
 
     def call(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
         """`imagemill ARGUMENTS`, to its end."""
@@ -42,14 +42,14 @@ class Mill:
         return self.call("run", self.manifest, "--gpus", "none").returncode
 
     def doctor(self, *options: str) -> tuple[int, dict[str, object]]:
-        told = self.call("doctor", self.output.path, "--json", *options)
-        assert told.stderr == ""
-        return told.returncode, json.loads(told.stdout)
+        done = self.call("doctor", self.output.path, "--json", *options)
+        assert done.stderr == ""
+        return done.returncode, json.loads(done.stdout)
 
     def named(self) -> dict[str, str]:
         """File -> what is wrong with it."""
-        _status, told = self.doctor()
-        problems = told["problems"]
+        _status, found = self.doctor()
+        problems = found["problems"]
         assert isinstance(problems, list)
         return {problem["file"]: problem["what"] for problem in problems}
 
@@ -62,8 +62,8 @@ def mill(tmp_path_factory: pytest.TempPathFactory) -> Mill:
 
 
 def test_damage_to_a_real_output_is_named_repaired_and_rendered_again(mill: Mill) -> None:
-    status, told = mill.doctor()
-    assert (status, told["images"], told["failed"], told["problems"]) == (0, 39, 1, [])
+    status, report = mill.doctor()
+    assert (status, report["images"], report["failed"], report["problems"]) == (0, 39, 1, [])
     out = mill.output.path
     pictures = {file.name: file.read_bytes() for file in out.glob("0*/*.png")}
 
@@ -100,12 +100,12 @@ def test_damage_to_a_real_output_is_named_repaired_and_rendered_again(mill: Mill
     assert named["job.json"] == "counts 5 shards, 4 are there; those after 00003 are gone"
     assert named[".imagemill/jobs/foxes-1.json"].startswith("12 of 40 images are not there")
 
-    status, told = mill.doctor("--repair")
-    assert (status, told["missing"]) == (1, {"foxes-1": 12})
-    assert [problem["kind"] for problem in told["problems"]] == ["lost", "missing"]
+    status, report = mill.doctor("--repair")
+    assert (status, report["missing"]) == (1, {"foxes-1": 12})
+    assert [problem["kind"] for problem in report["problems"]] == ["lost", "missing"]
     assert mill.run() == 1
-    status, told = mill.doctor()
-    assert (status, told["images"], told["failed"], told["problems"]) == (0, 39, 1, [])
+    status, report = mill.doctor()
+    assert (status, report["images"], report["failed"], report["problems"]) == (0, 39, 1, [])
     again = {file.name: file.read_bytes() for file in out.glob("0*/*.png")}
     assert set(again.values()) == set(pictures.values())
 
@@ -118,36 +118,36 @@ def test_the_doctor_loads_neither_torch_nor_celery(mill: Mill) -> None:
         "except SystemExit as end:\n    assert not end.code, end.code\n"
         "print(*sorted({name.partition('.')[0] for name in sys.modules}), file=sys.stderr)\n"
     )
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "producer" in told.stderr.split()
-    assert not set(told.stderr.split()) & {"torch", "diffusers", "celery", "PIL", "numpy", "worker"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "producer" in done.stderr.split()
+    assert not set(done.stderr.split()) & {"torch", "diffusers", "celery", "PIL", "numpy", "worker"}
 
 
 def test_what_a_limit_left_out_is_not_missing(tmp_path: Path) -> None:
     mill = Mill(tmp_path)
     assert mill.call("run", mill.manifest, "--gpus", "none", "--limit", "5").returncode == 0
-    status, told = mill.doctor()
-    assert (status, told["problems"]) == (0, [])
+    status, report = mill.doctor()
+    assert (status, report["problems"]) == (0, [])
 
 
 def test_a_prompt_file_that_grew_leaves_a_sound_output_sound(tmp_path: Path) -> None:
     mill, prompts = Mill(tmp_path), tmp_path / "prompts.txt"
     prompts.write_text("a fox\ntwo foxes\n")
-    told = json.loads(mill.manifest.read_text())
-    mill.manifest.write_text(json.dumps(told | {"prompts": ["no fox"], "prompts_from": "prompts.txt"}))
+    report = json.loads(mill.manifest.read_text())
+    mill.manifest.write_text(json.dumps(report | {"prompts": ["no fox"], "prompts_from": "prompts.txt"}))
     assert mill.run() == 0
-    status, told = mill.doctor()
-    assert (status, told["images"], told["notes"]) == (0, 3, [])
+    status, report = mill.doctor()
+    assert (status, report["images"], report["notes"]) == (0, 3, [])
     with prompts.open("a") as file:
         file.write("three foxes\n")
-    status, told = mill.doctor()
-    (note,) = told["notes"]
-    assert (status, told["problems"], told["missing"]) == (0, [], {})
+    status, report = mill.doctor()
+    (note,) = report["notes"]
+    assert (status, report["problems"], report["missing"]) == (0, [], {})
     assert f"since foxes-1 was submitted, {prompts} changed; `imagemill submit FILE`" in note
     assert json.loads(mill.call("plan", mill.manifest, "--json").stdout)["new"] == 1
     assert mill.run() == 0
-    status, told = mill.doctor()
-    assert (status, told["images"], told["notes"]) == (0, 4, [])
+    status, report = mill.doctor()
+    assert (status, report["images"], report["notes"]) == (0, 4, [])
 
 
 def test_an_export_that_lost_a_shard_is_not_sound(mill: Mill) -> None:
@@ -156,6 +156,6 @@ def test_an_export_that_lost_a_shard_is_not_sound(mill: Mill) -> None:
     assert exported.returncode == 0, exported.stderr
     assert mill.call("doctor", target).returncode == 0
     shutil.rmtree(target / "00001")
-    told = mill.call("doctor", target)
-    assert told.returncode == 1
-    assert "numbered without a gap: no shard is called 00001" in told.stdout
+    done = mill.call("doctor", target)
+    assert done.returncode == 1
+    assert "numbered without a gap: no shard is called 00001" in done.stdout

@@ -160,26 +160,26 @@ def test_the_users_of_the_acl_file_can_do_all_that_is_theirs(
     try:
         manifest = farm.manifest(64)
 
-        def told(*arguments: str | Path, status: int = 0) -> str:
+        def shown(*arguments: str | Path, status: int = 0) -> str:
             done = farm.command(*arguments, redis_url=guarded.url_of("producer"))
             assert done.returncode == status, done
             return done.stdout
 
-        told("submit", manifest)
-        told("pause", "cats-1")
-        assert "paused" in told("status", "cats-1")
-        told("resume", "cats-1")
-        told("cancel", "cats-1")
+        shown("submit", manifest)
+        shown("pause", "cats-1")
+        assert "paused" in shown("status", "cats-1")
+        shown("resume", "cats-1")
+        shown("cancel", "cats-1")
         farm.start_worker(redis_url=guarded.url_of("worker"))
         wait_until(lambda: flower.sees("cpu0@w1"), "Flower sees the worker")
-        told("watch", "cats-1", status=1)
-        told("retry", "cats-1", "--wait")
-        told("plan", manifest)
-        told("doctor", "out")
+        shown("watch", "cats-1", status=1)
+        shown("retry", "cats-1", "--wait")
+        shown("plan", manifest)
+        shown("doctor", "out")
         with guarded.client("admin") as admin:
             admin.delete(*admin.keys("imagemill:*"))
-        told("recover", manifest)
-        assert "64 of 64" in told("status", "cats-1")
+        shown("recover", manifest)
+        assert "64 of 64" in shown("status", "cats-1")
         assert len(farm.records()) == 64
         assert farm.command("status", "--json", redis_url=guarded.url_of("worker")).returncode == 0
         wait_until(
@@ -255,9 +255,9 @@ def test_nobody_comes_in_without_a_password_and_a_job_belongs_to_worker_but_for_
 @pytest.mark.parametrize("password", ["", "p@ss:word"])
 def test_the_acl_script_refuses_a_password_that_would_break_a_url(user: str, password: str) -> None:
     variable = f"REDIS_{user.upper()}_PASSWORD"
-    told = print_users(**{variable: password})
-    assert (told.returncode, told.stdout) == (2, "")
-    assert f"{variable}: letters, digits" in told.stderr
+    done = print_users(**{variable: password})
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{variable}: letters, digits" in done.stderr
 
 
 def openssl(folder: Path, *arguments: str) -> None:
@@ -348,18 +348,18 @@ def test_a_certificate_that_cannot_be_trusted_is_refused_by_all_who_connect(
         "another host": tls.url.replace("127.0.0.1", "localhost"),
     }[wrong]
     farm = Farm(tmp_path, tls)
-    told = farm.command("status", redis_url=url)
-    assert told.returncode == 2
-    assert told.stderr.startswith("error: Redis' certificate cannot be trusted"), told.stderr
-    assert "?ssl_ca_certs=FILE" in told.stderr
-    assert "Traceback" not in told.stderr
+    done = farm.command("status", redis_url=url)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: Redis' certificate cannot be trusted"), done.stderr
+    assert "?ssl_ca_certs=FILE" in done.stderr
+    assert "Traceback" not in done.stderr
     try:
         worker = farm.start_worker(redis_url=url)
         assert worker.wait(timeout=LONGEST) == 2
     finally:
         farm.stop()
     assert "Redis' certificate cannot be trusted" in farm.log("w1")
-    assert "tls-secret" not in told.stderr + farm.log("w1")
+    assert "tls-secret" not in done.stderr + farm.log("w1")
     with pytest.raises(LedgerError, match="certificate cannot be trusted"):
         wake(celery_app(url), 1)
 
@@ -540,7 +540,7 @@ def everything_in(folder: Path) -> list[tuple[str, bytes]]:
 
 
 @pytest.mark.parametrize(
-    ("output", "told"),
+    ("output", "message"),
     [
         ("{outside}/new", "outside IMAGEMILL_OUTPUT_ROOT"),
         ("{root}/../outside/new", "outside IMAGEMILL_OUTPUT_ROOT"),
@@ -563,7 +563,7 @@ def everything_in(folder: Path) -> list[tuple[str, bytes]]:
     ],
 )
 def test_a_job_that_was_turned_to_another_output_writes_nothing_there(
-    farm: Farm, wait_until: WaitUntil, output: str, told: str
+    farm: Farm, wait_until: WaitUntil, output: str, message: str
 ) -> None:
     root, outside = farm.folder / "root", farm.folder / "outside"
     root.mkdir()
@@ -574,10 +574,10 @@ def test_a_job_that_was_turned_to_another_output_writes_nothing_there(
     tamper(farm, job_id, output=output.format(root=root, outside=outside))
     before = everything_in(outside)
     farm.start_worker(output_root=root)
-    wait_until(lambda: told in farm.log("w1"), f"the worker says why; {farm.log('w1')}")
-    told_too = farm.command("watch", job_id)
-    assert told_too.returncode == 2
-    assert told in told_too.stderr
+    wait_until(lambda: message in farm.log("w1"), f"the worker says why; {farm.log('w1')}")
+    watched = farm.command("watch", job_id)
+    assert watched.returncode == 2
+    assert message in watched.stderr
     assert everything_in(outside) == before
     assert not list(root.glob("*/[0-9]*"))
     assert farm.status(job_id).left == 8
@@ -651,8 +651,8 @@ def test_a_worker_with_a_list_of_models_takes_no_other_also_when_the_jobs_parts_
     job_id = farm.submit(2, model="shapes-random")
     tamper(farm, job_id)
     farm.client.hset(redis_keys.job(job_id), "model", "instant")
-    told = farm.command("watch", job_id)
-    assert told.returncode == 2
-    assert "model = shapes-random: this worker takes instant alone" in told.stderr
+    done = farm.command("watch", job_id)
+    assert done.returncode == 2
+    assert "model = shapes-random: this worker takes instant alone" in done.stderr
     assert "loaded shapes-random" not in farm.log("w1")
     wait_until(lambda: farm.status(job_id).shards_leased == 0, "the shard went back")

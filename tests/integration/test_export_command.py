@@ -36,7 +36,7 @@ class Mill:
 
     def manifest(self, texts: list[str], *, failing: bool = True) -> Path:
         """The manifest with these prompts, in place of the one before; `failing`: and one that fails."""
-        told = {
+        given = {
             "name": "foxes", "model": "instant", "output": str(self.output.path), "shard_size": 8,
             "settings": {"height": 64, "width": 64},
             "prompts": [
@@ -45,7 +45,7 @@ class Mill:
             ],
         }  # fmt: skip
         file = self.folder / "foxes.yaml"
-        file.write_text(json.dumps(told, ensure_ascii=False), encoding="utf-8")
+        file.write_text(json.dumps(given, ensure_ascii=False), encoding="utf-8")
         return file
 
     def command(self, *arguments: str | Path) -> tuple[list[str | Path], dict[str, str]]:
@@ -62,9 +62,9 @@ class Mill:
 
     def export(self, target: str, *options: str | Path, source: str = "out") -> dict[str, object]:
         """What `imagemill export SOURCE TARGET OPTIONS` says of itself."""
-        told = self.call("export", source, target, *options, "--json")
-        assert (told.returncode, told.stderr) == (0, "")
-        found = json.loads(told.stdout)
+        done = self.call("export", source, target, *options, "--json")
+        assert (done.returncode, done.stderr) == (0, "")
+        found = json.loads(done.stdout)
         assert isinstance(found, dict)
         return found
 
@@ -92,15 +92,15 @@ def test_every_form_holds_every_picture_and_equal_exports_are_equal_bytes(mill: 
     }  # fmt: skip
     for to, shards in (("files", 4), ("webdataset", 4)):
         target = mill.folder / to
-        told = mill.export(to, "--to", to, "--shard-size", "5")
-        assert told == {**known, "to": to, "target": str(target), "shards": shards}
+        report = mill.export(to, "--to", to, "--shard-size", "5")
+        assert report == {**known, "to": to, "target": str(target), "shards": shards}
         assert texts_of(Output(target)) == texts_of(mill.output)
         mill.export(f"{to}-2", "--to", to, "--shard-size", "5")
         assert mill.files(f"{to}-2") == mill.files(to)
         diagnosis = mill.call("doctor", target)
         assert diagnosis.returncode == 0, diagnosis.stdout
-    told = mill.export("foxes.parquet", "--to", "parquet")
-    assert told == {**known, "to": "parquet", "target": str(mill.folder / "foxes.parquet"), "shards": None}
+    report = mill.export("foxes.parquet", "--to", "parquet")
+    assert report == {**known, "to": "parquet", "target": str(mill.folder / "foxes.parquet"), "shards": None}
     table = pyarrow.parquet.read_table(mill.folder / "foxes.parquet")
     assert table["text"].to_pylist() == texts_of(mill.output)
     pictures = {file.read_bytes() for file in mill.output.path.glob("0*/*.png")}
@@ -117,8 +117,8 @@ def test_only_current_leaves_out_what_the_manifest_no_longer_asks_for(mill: Mill
     manifest = mill.manifest([*TEXTS[:10], "a new fox"])
     for to in ("files", "webdataset", "parquet"):
         target = f"current-{to}.parquet" if to == "parquet" else f"current-{to}"
-        told = mill.export(target, "--to", to, "--only-current", manifest)
-        assert [told[name] for name in ("images", "orphans", "missing", "failed")] == [10, 9, 1, 1]
+        report = mill.export(target, "--to", to, "--only-current", manifest)
+        assert [report[name] for name in ("images", "orphans", "missing", "failed")] == [10, 9, 1, 1]
         if to == "parquet":
             table = pyarrow.parquet.read_table(mill.folder / target)
             assert table["text"].to_pylist() == TEXTS[:10]
@@ -129,8 +129,8 @@ def test_only_current_leaves_out_what_the_manifest_no_longer_asks_for(mill: Mill
     lacking = "1 image of the manifest missing"
     assert said.stdout == f"{mill.folder / 'said'}: 10 images in 1 shard; {left_out}; {lacking}; 1 failed\n"
     manifest = mill.manifest(TEXTS[:10], failing=False)
-    told = mill.export("whole", "--to", "files", "--only-current", manifest)
-    assert [told[name] for name in ("images", "orphans", "missing", "failed")] == [10, 9, 0, 0]
+    report = mill.export("whole", "--to", "files", "--only-current", manifest)
+    assert [report[name] for name in ("images", "orphans", "missing", "failed")] == [10, 9, 0, 0]
     nothing = mill.call("export", "out", "none", "--to", "files", "--only-current", mill.manifest(["other"]))
     assert (nothing.returncode, (mill.folder / "none").exists()) == (2, False)
     assert "holds no picture that" in nothing.stderr
@@ -144,13 +144,13 @@ def test_a_parquet_goes_back_into_every_form_with_every_byte(mill: Mill) -> None
     }  # fmt: skip
     for to in ("files", "webdataset"):
         mill.export(f"straight-{to}", "--to", to, "--shard-size", "5")
-        told = mill.export(f"back-{to}", "--to", to, "--shard-size", "5", source="back.parquet")
-        assert told == {**known, "to": to, "target": str(mill.folder / f"back-{to}"), "shards": 4}
+        report = mill.export(f"back-{to}", "--to", to, "--shard-size", "5", source="back.parquet")
+        assert report == {**known, "to": to, "target": str(mill.folder / f"back-{to}"), "shards": 4}
         assert mill.files(f"back-{to}") == mill.files(f"straight-{to}")
         diagnosis = mill.call("doctor", f"back-{to}")
         assert diagnosis.returncode == 0, diagnosis.stdout
-    told = mill.export("again.parquet", "--to", "parquet", source="back.parquet")
-    assert told == {**known, "to": "parquet", "target": str(mill.folder / "again.parquet"), "shards": None}
+    report = mill.export("again.parquet", "--to", "parquet", source="back.parquet")
+    assert report == {**known, "to": "parquet", "target": str(mill.folder / "again.parquet"), "shards": None}
     mill.export("through.parquet", "--to", "parquet", source="back-webdataset")
     mill.export("bare.parquet", "--to", "parquet", "--no-pictures", source="back.parquet")
     mill.export("straight-bare.parquet", "--to", "parquet", "--no-pictures")
@@ -167,9 +167,9 @@ def test_only_current_leaves_out_of_a_parquet_what_it_leaves_out_of_an_output(mi
     manifest = mill.manifest([*TEXTS[:10], "a new fox"])
     mill.export("all.parquet", "--to", "parquet")
     options = ("--to", "files", "--only-current", manifest)
-    told = mill.export("parquet-now", *options, source="all.parquet")
+    report = mill.export("parquet-now", *options, source="all.parquet")
     # A parquet holds no failures: what failed counts as missing.
-    assert [told[name] for name in ("images", "orphans", "missing", "failed")] == [10, 9, 2, 0]
+    assert [report[name] for name in ("images", "orphans", "missing", "failed")] == [10, 9, 2, 0]
     mill.export("output-now", *options)
     assert mill.files("parquet-now") == mill.files("output-now")
     other = mill.manifest(["other"])
@@ -196,11 +196,11 @@ def test_a_parquet_that_does_not_come_back_is_refused_and_leaves_nothing(mill: M
         ("doubled.parquet", f"doubled.parquet: image {table['image_id'][3]} is there twice; nothing was"),
         ("empty.parquet", "empty.parquet: holds no picture to export"),
     ]:
-        told = mill.call("export", source, "new", "--to", "files")
-        assert (told.returncode, told.stdout) == (2, "")
-        assert told.stderr.startswith(f"error: {mill.folder}/")
-        assert wrong in told.stderr
-        assert "doctor" not in told.stderr
+        done = mill.call("export", source, "new", "--to", "files")
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith(f"error: {mill.folder}/")
+        assert wrong in done.stderr
+        assert "doctor" not in done.stderr
     itself = mill.call("export", "whole.parquet", "whole.parquet", "--to", "parquet")
     assert (itself.returncode, "is the export's own source" in itself.stderr) == (2, True)
     assert sorted(mill.folder.iterdir()) == before
@@ -217,10 +217,10 @@ def test_what_cannot_be_done_is_refused_and_leaves_nothing(mill: Mill) -> None:
         (["runtime", "new", "--to", "files"], "holds no picture to export"),
         (["out", "new", "--to", "files", "--only-current", "none.yaml"], "none.yaml"),
     ]:
-        told = mill.call("export", *arguments)
-        assert (told.returncode, told.stdout) == (2, "")
-        assert told.stderr.startswith("error: ")
-        assert wrong in told.stderr
+        done = mill.call("export", *arguments)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith("error: ")
+        assert wrong in done.stderr
     assert sorted(mill.folder.iterdir()) == before
 
 
@@ -230,10 +230,10 @@ def test_a_broken_picture_stops_every_form_and_leaves_nothing(tmp_path: Path, mi
     picture.write_bytes(picture.read_bytes()[:-1])
     before = sorted(tmp_path.iterdir())
     for to, target in (("files", "new"), ("webdataset", "new"), ("parquet", "new.parquet")):
-        told = mill.call("export", tmp_path / "out", tmp_path / target, "--to", to)
-        assert told.returncode == 2
-        assert picture.name in told.stderr
-        assert f"`imagemill doctor {tmp_path / 'out'}`" in told.stderr
+        done = mill.call("export", tmp_path / "out", tmp_path / target, "--to", to)
+        assert done.returncode == 2
+        assert picture.name in done.stderr
+        assert f"`imagemill doctor {tmp_path / 'out'}`" in done.stderr
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -278,8 +278,8 @@ def end(process: subprocess.Popen[str], number: signal.Signals) -> str:
     """Sends a signal to what stands still, and lets it go on to its end; returns what it said."""
     process.send_signal(number)
     process.send_signal(signal.SIGCONT)
-    _, told = process.communicate(timeout=LONGEST)
-    return told
+    _, found = process.communicate(timeout=LONGEST)
+    return found
 
 
 @pytest.mark.parametrize(
@@ -296,9 +296,9 @@ def test_a_stop_leaves_nothing_and_says_so(
 ) -> None:
     before = sorted(tmp_path.iterdir())
     with begun(mill, large, tmp_path / "new", to) as process:
-        told = end(process, number)
+        found = end(process, number)
     assert process.returncode == 130
-    assert told == f"error: {tmp_path / 'new'}: stopped before the end; nothing was left there\n"
+    assert found == f"error: {tmp_path / 'new'}: stopped before the end; nothing was left there\n"
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -309,9 +309,9 @@ def test_a_stop_while_a_parquet_is_read_leaves_nothing_and_says_so(
     assert made.returncode == 0, made.stderr
     before = sorted(tmp_path.iterdir())
     with begun(mill, tmp_path / "large.parquet", tmp_path / "new", "files") as process:
-        told = end(process, signal.SIGINT)
+        found = end(process, signal.SIGINT)
     assert process.returncode == 130
-    assert told == f"error: {tmp_path / 'new'}: stopped before the end; nothing was left there\n"
+    assert found == f"error: {tmp_path / 'new'}: stopped before the end; nothing was left there\n"
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -338,20 +338,20 @@ def test_what_a_killed_export_left_goes_with_the_next_but_not_what_one_is_writin
     assert target.exists()
 
 
-def test_rows_that_a_manifest_skips_are_told(mill: Mill) -> None:
+def test_rows_that_a_manifest_skips_are_reported(mill: Mill) -> None:
     (mill.folder / "rows.csv").write_text("prompt,width\nfox 1,64\nfox 2,65\nfox 3,64\n")
     manifest = mill.folder / "rows.yaml"
-    told = {
+    given = {
         "name": "foxes", "model": "instant", "output": str(mill.output.path), "prompts_from": "rows.csv",
         "on_bad_row": "skip", "settings": {"height": 64, "width": 64},
     }  # fmt: skip
-    manifest.write_text(json.dumps(told))
+    manifest.write_text(json.dumps(given))
     row = f"{mill.folder / 'rows.csv'}:3: width = 65: must be a multiple of 8 (64 or 72)"
     said = mill.call("export", "out", "skipped", "--to", "files", "--only-current", manifest)
     assert said.stdout.endswith("; 1 row of the manifest skipped\n")
     assert said.stderr == f"skipped: {row}\n"
-    json_told = mill.export("skipped-2", "--to", "files", "--only-current", manifest)
-    assert (json_told["images"], json_told["skipped"], json_told["skipped_rows"]) == (2, 1, [row])
+    as_json = mill.export("skipped-2", "--to", "files", "--only-current", manifest)
+    assert (as_json["images"], as_json["skipped"], as_json["skipped_rows"]) == (2, 1, [row])
 
 
 def test_an_image_that_is_there_twice_is_named(tmp_path: Path, mill: Mill) -> None:
@@ -359,11 +359,11 @@ def test_an_image_that_is_there_twice_is_named(tmp_path: Path, mill: Mill) -> No
     lines = (tmp_path / "out/00000/metadata.jsonl").read_text().splitlines(keepends=True)
     with (tmp_path / "out/00001/metadata.jsonl").open("a") as file:
         file.write(lines[3])
-    told = mill.call("export", tmp_path / "out", tmp_path / "new", "--to", "files")
+    done = mill.call("export", tmp_path / "out", tmp_path / "new", "--to", "files")
     image_id = json.loads(lines[3])["image_id"]
-    assert told.returncode == 2
-    assert f"image {image_id} is there twice" in told.stderr
-    assert "imagemill doctor" in told.stderr
+    assert done.returncode == 2
+    assert f"image {image_id} is there twice" in done.stderr
+    assert "imagemill doctor" in done.stderr
 
 
 def test_exporting_loads_neither_torch_nor_celery_and_files_need_no_pyarrow(
@@ -376,12 +376,12 @@ def test_exporting_loads_neither_torch_nor_celery_and_files_need_no_pyarrow(
         "finally:\n    print(*sorted({name.partition('.')[0] for name in sys.modules}))\n"
     )
     call = [sys.executable, "-c", code, "export", mill.output.path, tmp_path / "new", "--to"]
-    told = subprocess.run([*call, "files"], capture_output=True, text=True, check=True)
-    assert "producer" in told.stdout.split()
-    assert not set(told.stdout.split()) & {"torch", "diffusers", "celery", "PIL", "numpy", "worker"}
+    done = subprocess.run([*call, "files"], capture_output=True, text=True, check=True)
+    assert "producer" in done.stdout.split()
+    assert not set(done.stdout.split()) & {"torch", "diffusers", "celery", "PIL", "numpy", "worker"}
     (tmp_path / "foxes.parquet").touch()
     from_parquet = [*call[:4], tmp_path / "foxes.parquet", tmp_path / "newer", "--to", "files"]
     for refused in ([*call, "parquet"], from_parquet):
-        told = subprocess.run(refused, capture_output=True, text=True, check=False)
-        assert told.returncode == 2
-        assert "pip install 'imagemill[parquet]'" in told.stderr
+        done = subprocess.run(refused, capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert "pip install 'imagemill[parquet]'" in done.stderr

@@ -59,16 +59,16 @@ def test_submitting_again_renders_only_what_is_new_also_after_redis_was_wiped(
 
 
 @pytest.mark.usefixtures("troubled")
-def test_one_bad_prompt_never_stops_a_job_and_is_told_with_its_reason(
+def test_one_bad_prompt_never_stops_a_job_and_is_reported_with_its_reason(
     farm, finished: Callable[..., JobStatus]
 ) -> None:
     farm.start_worker()
     job_id = farm.submit(["good 1", "!raise", "good 2", "!nan", "!black", "good 3"])
     status = finished(job_id)
     assert (status.outcome, status.done, status.failed, status.left) == ("failures", 4, 2, 0)
-    told = [json.loads(line) for line in (farm.output / "failures.jsonl").read_text().splitlines()]
-    assert {failure["request"]["prompt"] for failure in told} == {"!raise", "!nan"}
-    assert all(failure["reason"] and failure["command"] for failure in told)
+    found = [json.loads(line) for line in (farm.output / "failures.jsonl").read_text().splitlines()]
+    assert {failure["request"]["prompt"] for failure in found} == {"!raise", "!nan"}
+    assert all(failure["reason"] and failure["command"] for failure in found)
     flagged = {row["text"]: row["flagged"] for row in farm.records()}
     assert flagged["!black"] == "one flat colour"
     assert flagged["good 1"] is None
@@ -136,7 +136,7 @@ def test_pause_cancel_and_priority_act_at_the_next_claim(
 
 def test_a_worker_that_may_not_write_there_refuses_and_the_waiter_is_told(farm) -> None:
     farm.start_worker(output_root=farm.folder / "elsewhere")
-    told = farm.command("submit", farm.manifest(4), "--wait")
-    assert told.returncode == 2
-    assert "IMAGEMILL_OUTPUT_ROOT" in told.stderr
-    assert "Traceback" not in told.stderr
+    done = farm.command("submit", farm.manifest(4), "--wait")
+    assert done.returncode == 2
+    assert "IMAGEMILL_OUTPUT_ROOT" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -217,8 +217,8 @@ def test_a_wiped_redis_costs_no_image_once_the_manifest_is_submitted_again(
     farm.client.flushall()
     before = {file: file.stat().st_ino for file in farm.output.glob("[0-9]*/*")}
     assert before
-    told = farm.command("submit", farm.folder / "cats.yaml", "--json")
-    (submitted,) = json.loads(told.stdout)
+    done = farm.command("submit", farm.folder / "cats.yaml", "--json")
+    (submitted,) = json.loads(done.stdout)
     assert (submitted["job_id"], submitted["attached"]) == ("cats-2", False)
     status = finished("cats-2")
     records = farm.records()

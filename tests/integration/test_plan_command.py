@@ -21,9 +21,9 @@ SHAPES = {
 
 
 def plan(farm, manifest: Path, *options: str, **settings: object) -> dict[str, object]:
-    told = farm.command("plan", manifest, "--json", *options, **settings)
-    assert (told.returncode, told.stderr) == (0, "")
-    return json.loads(told.stdout)
+    done = farm.command("plan", manifest, "--json", *options, **settings)
+    assert (done.returncode, done.stderr) == (0, "")
+    return json.loads(done.stdout)
 
 
 def traces(farm) -> list[object]:
@@ -34,23 +34,23 @@ def traces(farm) -> list[object]:
         if "redis" not in file.parts and file.suffix != ".log"
     ]
     client = farm.client
-    told = redis_keys.REAPED.encode()
-    keys = [key for key in sorted(client.keys("imagemill:*")) if b":worker" not in key and key != told]
+    found = redis_keys.REAPED.encode()
+    keys = [key for key in sorted(client.keys("imagemill:*")) if b":worker" not in key and key != found]
     return [files, [(key, client.dump(key)) for key in keys]]
 
 
-def figures(told: dict[str, object]) -> tuple[object, ...]:
-    return told["new"], told["changed"], told["unchanged"], told["orphaned"]
+def figures(message: dict[str, object]) -> tuple[object, ...]:
+    return message["new"], message["changed"], message["unchanged"], message["orphaned"]
 
 
-def test_a_plan_agrees_with_what_submitting_does_and_tells_the_time_from_what_workers_did(
+def test_a_plan_agrees_with_what_submitting_does_and_shows_the_time_from_what_workers_did(
     farm, finished: Finish
 ) -> None:
     manifest = farm.manifest(PROMPTS, **SHAPES)
-    told = plan(farm, manifest)
-    assert figures(told) == (20, 0, 0, 0)
-    assert (told["times"], told["times_unknown"], told["workers"]) == ([], "", 0)
-    assert told["groups"] == [
+    planned = plan(farm, manifest)
+    assert figures(planned) == (20, 0, 0, 0)
+    assert (planned["times"], planned["times_unknown"], planned["workers"]) == ([], "", 0)
+    assert planned["groups"] == [
         {"height": 64, "width": 64, "num_inference_steps": 4, "guided": True, "images": 20, "to_render": 20,
          "row_evaluations": 20 * 4 * 2}
     ]  # fmt: skip
@@ -63,19 +63,19 @@ def test_a_plan_agrees_with_what_submitting_does_and_tells_the_time_from_what_wo
     edited = [{"prompt": "a blue square", "id": "c0"}, *PROMPTS[2:], "a green star", "a pink star"]
     manifest = farm.manifest(edited, **SHAPES)
     before = traces(farm)
-    told = plan(farm, manifest)
-    assert figures(told) == (2, 1, 18, 2)
-    assert [(one["id"], one["replaced"]) for one in told["orphans"]] == [("c0", True), ("c1", False)]
-    assert told["row_evaluations"] == 3 * 4 * 2
-    [time] = told["times"]
+    planned = plan(farm, manifest)
+    assert figures(planned) == (2, 1, 18, 2)
+    assert [(one["id"], one["replaced"]) for one in planned["orphans"]] == [("c0", True), ("c1", False)]
+    assert planned["row_evaluations"] == 3 * 4 * 2
+    [time] = planned["times"]
     [(size, rate)] = farm.ledger.rates().items()
     assert (time["device"], time["precision"], time["images"]) == (size.device, "fp32", 3)
     assert time["seconds"] * rate == pytest.approx(3 * 4 * 2)
     # The whole job, loading and measuring with it, took longer than what its pictures were charged.
     assert 0 < 20 * 4 * 2 / rate < first.finished - first.started
     disk = sum(file.stat().st_size for file in farm.output.glob("0*/*"))
-    assert told["disk_bytes"] == round(3 * disk / 20)
-    assert len(told["first"]) == len(told["last"]) == 3
+    assert planned["disk_bytes"] == round(3 * disk / 20)
+    assert len(planned["first"]) == len(planned["last"]) == 3
 
     with_text = farm.command("plan", manifest)
     assert with_text.returncode == 0
@@ -88,27 +88,27 @@ def test_a_plan_agrees_with_what_submitting_does_and_tells_the_time_from_what_wo
 
 def test_bytes_in_redis_are_about_those_that_a_submission_of_prose_takes(farm) -> None:
     asked = list(prompts(3000))
-    told = plan(farm, farm.manifest(asked, shard_size=64))
+    planned = plan(farm, farm.manifest(asked, shard_size=64))
     job_id = farm.submit(asked, shard_size=64)
     taken = farm.client.memory_usage(redis_keys.job(job_id, "shards"), samples=0)
-    assert taken * 0.8 < told["redis_bytes"] < taken * 1.25
+    assert taken * 0.8 < planned["redis_bytes"] < taken * 1.25
 
 
-def test_without_redis_a_plan_tells_the_rest_and_makes_no_folder(farm) -> None:
+def test_without_redis_a_plan_shows_the_rest_and_makes_no_folder(farm) -> None:
     manifest = farm.manifest(PROMPTS, **SHAPES)
     environment = {name: value for name, value in farm.environment().items() if name != "IMAGEMILL_REDIS_URL"}
     before = sorted(map(str, farm.folder.rglob("*")))
-    told = farm.run_in(environment, "plan", manifest, "--limit", "5")
-    assert (told.returncode, told.stderr) == (0, "")
-    assert "  time       unknown: no Redis\n" in told.stdout
+    done = farm.run_in(environment, "plan", manifest, "--limit", "5")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "  time       unknown: no Redis\n" in done.stdout
     assert sorted(map(str, farm.folder.rglob("*"))) == before
 
 
 def test_a_wrong_row_of_a_prompt_file_is_named_and_the_status_is_2(farm) -> None:
     (farm.folder / "cats.csv").write_text("prompt,width\na cat,64\na cat,65\n")
-    told = farm.command("plan", farm.manifest(["a dog"], prompts_from="cats.csv"))
-    assert (told.returncode, told.stdout) == (2, "")
-    assert "cats.csv:3: width" in told.stderr
+    done = farm.command("plan", farm.manifest(["a dog"], prompts_from="cats.csv"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "cats.csv:3: width" in done.stderr
 
 
 def test_a_plan_loads_neither_torch_nor_celery(farm) -> None:
@@ -118,8 +118,8 @@ def test_a_plan_loads_neither_torch_nor_celery(farm) -> None:
         "command(standalone_mode=False)\n"
         "print(*sorted({name.partition('.')[0] for name in sys.modules}), file=sys.stderr)\n"
     )
-    told = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", code], env=farm.environment(), capture_output=True, text=True, check=True
     )  # fmt: skip
-    assert "producer" in told.stderr.split()
-    assert not set(told.stderr.split()) & {"torch", "diffusers", "celery", "PIL", "numpy", "worker"}
+    assert "producer" in done.stderr.split()
+    assert not set(done.stderr.split()) & {"torch", "diffusers", "celery", "PIL", "numpy", "worker"}

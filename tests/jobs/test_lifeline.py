@@ -192,11 +192,11 @@ def test_what_is_no_pipe_is_refused_as_a_lifeline(monkeypatch: pytest.MonkeyPatc
         end_with_parent()
 
 
-def test_a_watcher_is_told_once_the_other_end_is_closed(wait_until: WaitUntil) -> None:
+def test_a_watcher_is_reported_once_the_other_end_is_closed(wait_until: WaitUntil) -> None:
     read_end, write_end = os.pipe()
-    told: list[bool] = []
-    watch(read_end, lambda: told.append(True))
-    assert not told
+    found: list[bool] = []
+    watch(read_end, lambda: found.append(True))
+    assert not found
     os.close(write_end)
-    wait_until(lambda: told == [True], "the call of on_gone")
+    wait_until(lambda: found == [True], "the call of on_gone")
     os.close(read_end)

@@ -203,7 +203,7 @@ def test_a_commit_is_taken_without_the_network(monkeypatch: pytest.MonkeyPatch) 
     assert resolve_model("org/name", COMMIT) == ModelRef("org/name", "org/name", COMMIT, None, None)
 
 
-def test_a_cached_snapshot_tells_the_latents_form(tmp_path: Path) -> None:
+def test_a_cached_snapshot_shows_the_latents_form(tmp_path: Path) -> None:
     _pipeline(tmp_path / "hub" / "models--org--name" / "snapshots" / COMMIT)
     assert resolve_model("org/name", COMMIT) == ModelRef("org/name", "org/name", COMMIT, 4, 8)
 
@@ -243,7 +243,9 @@ def test_a_branch_whose_name_leads_out_of_the_cache_is_not_read(
         resolve_model("org/name", "../../elsewhere")
 
 
-def test_a_server_that_refuses_connections_is_told_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_refuses_connections_is_reported_with_the_remedy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     api = huggingface_hub.HfApi(endpoint="http://127.0.0.1:9")
     monkeypatch.setattr(huggingface_hub, "HfApi", lambda: api)
@@ -269,10 +271,10 @@ def test_a_model_whose_loading_could_run_its_code_is_refused_with_the_file(tmp_p
     auto_map = json.dumps({"in_channels": 4, "auto_map": {"AutoModel": "mine.Model"}})
     assert "unet: its weights are pickles" in spoilt("pickles", pickled)
     assert "vae is of 'subprocess'" in spoilt("library", of_another_library)
-    told = spoilt("map", lambda folder: (folder / "unet" / "config.json").write_text(auto_map))
-    assert "unet/config.json: is or names code" in told
-    told = spoilt("code", lambda folder: (folder / "vae" / "diffusers.py").write_text("print('ran')"))
-    assert "vae/diffusers.py: is or names code" in told
+    message = spoilt("map", lambda folder: (folder / "unet" / "config.json").write_text(auto_map))
+    assert "unet/config.json: is or names code" in message
+    message = spoilt("code", lambda folder: (folder / "vae" / "diffusers.py").write_text("print('ran')"))
+    assert "vae/diffusers.py: is or names code" in message
 
 
 def test_pickles_beside_safetensors_and_of_what_is_not_loaded_do_no_harm(tmp_path: Path) -> None:

@@ -29,13 +29,13 @@ OTHER = {
 
 
 def test_the_id_is_sixteen_digits_of_the_hash_of_the_canonical_json() -> None:
-    told = (
+    message = (
         '{"guidance_scale":7.5,"height":512,"image_format":"png","init_latents":null,"negative_prompt":"",'
         '"num_inference_steps":50,"precision":"auto","prompt":"a red fox","revision":"abc123",'
         '"scheduler":"LMS","seed":42,"width":512}'
     )
-    assert FOX.identity() == told
-    assert FOX.image_id == hashlib.sha256(told.encode()).hexdigest()[:16]
+    assert FOX.identity() == message
+    assert FOX.image_id == hashlib.sha256(message.encode()).hexdigest()[:16]
     # Outputs hold these ids: another value would render every data set anew.
     assert FOX.image_id == "9eac6214031a4331"
 

@@ -52,7 +52,7 @@ def test_a_schedule_type_is_named_at_the_end_of_the_name(scheduler: Scheduler) -
     assert scheduler.name.endswith(scheduler.schedule_type)
 
 
-def test_an_unknown_name_is_told_with_all_there_are() -> None:
+def test_an_unknown_name_is_reported_with_all_there_are() -> None:
     with pytest.raises(ManifestError) as caught:
         find_scheduler("Eular a")
     assert "'Eular a'" in str(caught.value)

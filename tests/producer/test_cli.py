@@ -47,7 +47,7 @@ def call(ledger: Ledger) -> Call:
 
 
 def manifest(folder: Path, name: str = "cats", prompts: int = 3, **keys: object) -> Path:
-    told = {
+    given = {
         "name": name,
         "model": "instant",
         "output": str(folder / name),
@@ -55,7 +55,7 @@ def manifest(folder: Path, name: str = "cats", prompts: int = 3, **keys: object)
         "prompts": [f"picture {n}" for n in range(prompts)],
     } | keys
     file = folder / f"{name}.yaml"
-    file.write_text(json.dumps(told))
+    file.write_text(json.dumps(given))
     return file
 
 
@@ -129,8 +129,8 @@ def test_all_manifests_are_checked_before_the_first_is_stored(
 
 
 def test_submit_with_json_prints_json_alone(call: Call, tmp_path: Path) -> None:
-    told = json.loads(call("submit", manifest(tmp_path), "--limit", 2, "--json").output)
-    assert [(one["job_id"], one["images"]) for one in told] == [("cats-1", 2)]
+    report = json.loads(call("submit", manifest(tmp_path), "--limit", 2, "--json").output)
+    assert [(one["job_id"], one["images"]) for one in report] == [("cats-1", 2)]
 
 
 def test_limit_and_sample_exclude_each_other(call: Call, ledger: Ledger, tmp_path: Path) -> None:
@@ -191,14 +191,16 @@ def test_a_job_is_paused_resumed_cancelled_and_retried(call: Call, ledger: Ledge
 
 
 @pytest.mark.parametrize("name", ["status", "watch", "cancel", "pause", "resume", "retry"])
-def test_a_job_that_is_not_there_is_told_with_those_there_are(call: Call, tmp_path: Path, name: str) -> None:
+def test_a_job_that_is_not_there_is_reported_with_those_there_are(
+    call: Call, tmp_path: Path, name: str
+) -> None:
     call("submit", manifest(tmp_path))
     with pytest.raises(JobError, match=r"no job 'cats-9'.*cats-1"):
         call(name, "cats-9")
 
 
 @pytest.mark.parametrize("name", ["status", "watch", "cancel", "pause", "resume", "retry"])
-def test_a_redis_that_is_not_there_is_told_by_every_command(
+def test_a_redis_that_is_not_there_is_reported_by_every_command(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """`watch` goes on through an outage, but not when Redis was away from the start."""
@@ -226,7 +228,7 @@ def test_an_error_of_ours_is_one_message_and_its_exit_status(
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "told"),
+    ("number", "code", "message"),
     [(signal.SIGINT, 130, "stopped"), (signal.SIGTERM, 130, "stopped"), (None, 2, "No such option")],
     ids=["Ctrl-C", "SIGTERM", "a wrong option"],
 )
@@ -236,7 +238,7 @@ def test_wherever_a_command_is_stopped_its_exit_status_says_so(
     capsys: pytest.CaptureFixture[str],
     number: signal.Signals | None,
     code: int,
-    told: str,
+    message: str,
 ) -> None:
     def connect(*_: object) -> None:
         assert number is not None
@@ -249,7 +251,7 @@ def test_wherever_a_command_is_stopped_its_exit_status_says_so(
     assert ended.value.code == code
     out, err = capsys.readouterr()
     assert out == ""
-    assert told in err
+    assert message in err
     assert "Traceback" not in err
 
 

@@ -58,14 +58,14 @@ def test_it_yields_until_the_job_is_finished_and_its_last_word_is_the_end(
     assert [status.state for status in statuses] == ["finished"]
 
 
-def test_a_finished_job_is_told_at_once(ledger: Ledger, submit_job: Submit) -> None:
+def test_a_finished_job_is_reported_at_once(ledger: Ledger, submit_job: Submit) -> None:
     job_id = submit_job()
     end(ledger)
     assert [status.outcome for status in follow_job(ledger, job_id)] == ["complete"]
 
 
 @pytest.mark.parametrize(("failed", "code"), [(False, 0), (True, 1)])
-def test_the_exit_code_tells_whether_every_image_is_there(
+def test_the_exit_code_shows_whether_every_image_is_there(
     ledger: Ledger, failed: bool, code: int, submit_job: Submit
 ) -> None:
     job_id = submit_job()
@@ -189,7 +189,7 @@ def test_a_job_that_waits_for_something_else_says_nothing_of_workers(
     assert reported.lines == []
 
 
-def test_a_job_that_nobody_submits_any_more_is_told_once(
+def test_a_job_that_nobody_submits_any_more_is_reported_once(
     ledger: Ledger, submit_job: Submit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(follow_module, "STALLED", 0.05)

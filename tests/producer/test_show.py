@@ -64,10 +64,10 @@ def test_one_line_says_job_state_counts_rate_time_left_and_what_is_waited_for(jo
 
 
 def test_a_job_as_json_has_every_field_and_the_time_left(job_status: MakeStatus) -> None:
-    told = json.loads(json.dumps(show.as_json(job_status())))
-    assert set(told) == {field.name for field in dataclasses.fields(JobStatus)} | {"eta_seconds"}
-    assert (told["job_id"], told["done"], told["eta_seconds"]) == ("cats-1", 38, 30.0)
-    assert told["refusals"] == {"gpu1@b": "m: not there"}
+    report = json.loads(json.dumps(show.as_json(job_status())))
+    assert set(report) == {field.name for field in dataclasses.fields(JobStatus)} | {"eta_seconds"}
+    assert (report["job_id"], report["done"], report["eta_seconds"]) == ("cats-1", 38, 30.0)
+    assert report["refusals"] == {"gpu1@b": "m: not there"}
     assert json.loads(json.dumps(show.as_json(job_status(images_per_second=0.0))))["eta_seconds"] is None
 
 
@@ -91,7 +91,7 @@ def test_one_job_in_full(capsys: pytest.CaptureFixture[str], job_status: MakeSta
     assert "2 more" in lines[-1] and "failures.jsonl" in lines[-1]
 
 
-def test_a_shard_that_was_set_aside_is_told_by_status_and_at_the_end(
+def test_a_shard_that_was_set_aside_is_reported_by_status_and_at_the_end(
     capsys: pytest.CaptureFixture[str], job_status: MakeStatus
 ) -> None:
     ended = job_status(state="finished", outcome="failures", left=4, broken={3: "cannot be read"})
@@ -189,7 +189,7 @@ def test_the_last_line_says_how_many_images_where_and_how_fast(
     assert capsys.readouterr().out == line + "\n"
 
 
-def test_flagged_pictures_are_told_while_the_job_runs(
+def test_flagged_pictures_are_reported_while_the_job_runs(
     capsys: pytest.CaptureFixture[str], job_status: MakeStatus
 ) -> None:
     doubted = job_status(flagged=3)

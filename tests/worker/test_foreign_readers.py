@@ -38,8 +38,8 @@ FAILED = 3
 
 
 def request(number: int, **settings: Any) -> ImageRequest:
-    told = {"prompt": CAPTIONS[number], "height": 16, "width": 8, "model": "m", "revision": "r"} | settings
-    return ImageRequest(seed=2**62 + number, **told)
+    given = {"prompt": CAPTIONS[number], "height": 16, "width": 8, "model": "m", "revision": "r"} | settings
+    return ImageRequest(seed=2**62 + number, **given)
 
 
 def pixels(number: int) -> np.ndarray:
@@ -150,7 +150,7 @@ def test_every_way_of_rendering_has_a_column_of_fixed_type(output: Output) -> No
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "message"),
     [
         ([1, None], [1, None]),
         ([1, 2.5], [1.0, 2.5]),
@@ -167,11 +167,11 @@ def test_every_way_of_rendering_has_a_column_of_fixed_type(output: Output) -> No
     ids=str,
 )
 def test_a_users_column_has_the_type_of_its_values_or_is_text(
-    output: Output, values: list[Any], told: list[Any]
+    output: Output, values: list[Any], message: list[Any]
 ) -> None:
     lines = [Entry.of(request=request(n), columns={"mine": value}) for n, value in enumerate(values)]
     write(output, 2, lines, failed=(1,))
-    assert pq.read_table(output.path / "00002.parquet")["mine"].to_pylist() == told
+    assert pq.read_table(output.path / "00002.parquet")["mine"].to_pylist() == message
     assert [record["mine"] for record in output.records(2)] == values[:1]
     assert [failure.entry.columns["mine"] for failure in output.shard_failures(2)] == values[1:]
 

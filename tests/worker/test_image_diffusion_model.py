@@ -226,12 +226,12 @@ def test_a_scheduler_without_a_table_is_warned_of_once_and_says_why(
         for steps in (2, 2, 3):
             model.prompt_to_img(["a cat", "a dog"], 16, 16, steps, scheduler="DDIM", progress=False)
         model.prompt_to_img("a cat", 16, 16, 2, scheduler="LMS", progress=False)
-    told = [
+    found = [
         record.getMessage()
         for record in caplog.records
         if record.name == "worker.diffusion.compiled_schedulers"
     ]
-    assert told == [
+    assert found == [
         f"DDIM at {steps} steps has no table (thresholding): it steps by itself, image by image"
         for steps in (2, 3)
     ]

@@ -36,9 +36,9 @@ REQUEST = ImageRequest(
 
 
 def test_the_command_of_a_failure_is_one_shell_command_that_holds_the_request(tmp_path: Path) -> None:
-    told = reproducing_command(REQUEST, "instant", tmp_path, 8)
+    command = reproducing_command(REQUEST, "instant", tmp_path, 8)
     echoed = subprocess.run(
-        ["sh", "-c", told.replace("imagemill-worker --batch-size 8 render --request", "printf %s", 1)],
+        ["sh", "-c", command.replace("imagemill-worker --batch-size 8 render --request", "printf %s", 1)],
         capture_output=True,
         check=True,
     )
@@ -62,7 +62,7 @@ def test_the_command_of_a_failure_writes_the_image(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"height": "64"}, 'height = "64": must be a whole number, 8 to 8192, a multiple of 8'),
         ({"height": 70}, "height = 70: must be a whole number, 8 to 8192, a multiple of 8"),
@@ -83,13 +83,13 @@ def test_the_command_of_a_failure_writes_the_image(tmp_path: Path) -> None:
         ({"guidance": 7}, "guidance: no such setting: use guidance_scale"),
     ],
 )
-def test_a_request_that_is_wrong_is_told_by_field_value_and_remedy(
-    changes: dict[str, object], told: str
+def test_a_request_that_is_wrong_is_reported_by_field_value_and_remedy(
+    changes: dict[str, object], message: str
 ) -> None:
     with pytest.raises(RenderError) as caught:
         parse_request(json.dumps(json.loads(REQUEST.to_json()) | changes))
     assert str(caught.value).startswith("--request: ")
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def invoke(*arguments: object) -> str:
     return done.output
 
 
-def test_a_picture_that_cannot_be_written_is_told_before_it_is_rendered(
+def test_a_picture_that_cannot_be_written_is_reported_before_it_is_rendered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker.render, "render", lambda *_: b"picture")
@@ -243,9 +243,9 @@ def test_without_metadata_the_request_alone_counts_and_a_note_says_so(
         (tmp_path / "metadata.jsonl").write_text(own if metadata.startswith("own") else metadata)
     again = reproduction_of(file, None)
     assert (again.request, again.slots, again.precision) == (REQUEST, None, "auto")
-    told = invoke("render", "--from", file, "--out", tmp_path / "x.png")
-    assert f"note: no metadata.jsonl next to {file} says how it was rendered" in told
-    assert "note: no --batch-size" in told
+    done = invoke("render", "--from", file, "--out", tmp_path / "x.png")
+    assert f"note: no metadata.jsonl next to {file} says how it was rendered" in done
+    assert "note: no --batch-size" in done
 
 
 def test_a_file_of_mode_fast_is_rendered_again_with_a_note(tmp_path: Path) -> None:

@@ -333,7 +333,7 @@ def test_a_job_that_another_version_submitted_is_refused_with_the_reason(hire: H
     assert "colour" in status.refusals["w1"]
 
 
-def test_what_enters_the_slots_is_told_to_the_ledger_before_the_keepers_next_round(
+def test_what_enters_the_slots_is_reported_to_the_ledger_before_the_keepers_next_round(
     hire: Hire, monkeypatch: pytest.MonkeyPatch, wait_until: Wait
 ) -> None:
     # After the first round, which has nothing to renew, none comes while the test runs.
@@ -352,7 +352,7 @@ def test_what_enters_the_slots_is_told_to_the_ledger_before_the_keepers_next_rou
     rendering.join()
 
 
-def test_job_json_tells_of_a_shard_that_was_set_aside(hire: Hire) -> None:
+def test_job_json_names_a_shard_that_was_set_aside(hire: Hire) -> None:
     worker = hire()
     job_id = worker.submit([2, 2])
     worker.ledger.client.hset(redis_keys.job(job_id, "shards"), "0", b"torn")
@@ -440,11 +440,11 @@ def test_pictures_have_the_settings_slots_or_those_that_were_measured(hire: Hire
     worker.submit([3])
     worker.serve()
     measured = InstantRenderer(0).measure_slots(8, 8)
-    told = {
+    found = {
         (record["rendered_rows"], record["rendered_mode"])
         for record in Output(worker.folder / "cats").records(0)
     }
-    assert told == {(measured if slots is None else slots, "exact")}
+    assert found == {(measured if slots is None else slots, "exact")}
 
 
 def test_a_job_begun_on_another_kind_of_device_is_refused_until_hardware_may_be_mixed(

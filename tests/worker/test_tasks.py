@@ -1,4 +1,4 @@
-"""The one task asks the runtime for work, and tells Flower which job and shard it got."""
+"""The one task asks the runtime for work, and shows Flower which job and shard it got."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ CHECKS = [
         "if not verdict.images == verdict.files == verdict.bits == verdict.counted:", "if False:",
         ORACLE + "test_the_oracle_names_what_is_wrong[a bit is missing]"),
     Mutation("the oracle: finish events", "not compared", ORACLE_PY,
-        "if sorted(runs_told) != list(range(1, runs + 1)):", "if False:",
+        "if sorted(runs_reported) != list(range(1, runs + 1)):", "if False:",
         ORACLE + "test_the_oracle_names_what_is_wrong[a second finish event]"),
     Mutation("ACL: no user without a password", "on, without a password", REDIS_ACL_FILE,
         "echo 'user default off resetpass resetkeys resetchannels -@all'",

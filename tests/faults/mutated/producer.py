@@ -27,7 +27,7 @@ CHECKS = [
         RECOVER + "test_a_frozen_attempt_of_the_lost_job_can_commit_no_more"),
     Mutation("set aside: shown by status", "left out", "producer/show.py",
         '        click.echo(f"  set aside shard {shard}: {reason}")', "        pass",
-        SHOW + "test_a_shard_that_was_set_aside_is_told_by_status_and_at_the_end"),
+        SHOW + "test_a_shard_that_was_set_aside_is_reported_by_status_and_at_the_end"),
     Mutation("the embedded Redis listens on loopback", "everywhere", EMBEDDED_REDIS_PY,
         r'f"bind 127.0.0.1\nport {port}', r'f"bind 0.0.0.0\nport {port}',
         EMBEDDED + "test_it_is_configured_for_a_ledger"),

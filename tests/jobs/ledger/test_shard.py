@@ -44,8 +44,8 @@ def test_a_shard_is_json_without_what_can_be_derived() -> None:
         {"prompt": "a fox", "id": '"x"', "columns": {"a,b": [1, 0.5, None, {"ü": True}]}},
         {},
     ]
-    for indices, told in ((range(7, 12), 7), ([3, 900, 17, 4, 5], [3, 900, 17, 4, 5])):
-        wire = {"v": 1, "indices": told, "rows": rows}
+    for indices, written in ((range(7, 12), 7), ([3, 900, 17, 4, 5], [3, 900, 17, 4, 5])):
+        wire = {"v": 1, "indices": written, "rows": rows}
         text = zstandard.decompress(encode_shard(Shard(indices, entries), BASE)).decode()
         assert text == json.dumps(wire, ensure_ascii=False, separators=(",", ":"))
 

@@ -34,8 +34,8 @@ def output(tmp_path: Path) -> Output:
 
 
 def line(text: str, seed: int, columns: dict[str, Any] | None = None, **settings: Any) -> Entry:
-    told = {"model": "shapes", "revision": "v1", "height": 16, "width": 16, **settings}
-    return Entry.of(request=ImageRequest(prompt=text, seed=seed, **told), columns=columns or {})
+    given = {"model": "shapes", "revision": "v1", "height": 16, "width": 16, **settings}
+    return Entry.of(request=ImageRequest(prompt=text, seed=seed, **given), columns=columns or {})
 
 
 def put(output: Output, shard: int, lines: list[Entry], layout: LayoutName = "files") -> None:
@@ -49,8 +49,8 @@ def put(output: Output, shard: int, lines: list[Entry], layout: LayoutName = "fi
     assert store.commit([])
 
 
-def write_card(output: Output, **told: Any) -> str:
-    card = dataset_card(contents(output), **told)
+def write_card(output: Output, **given: Any) -> str:
+    card = dataset_card(contents(output), **given)
     (output.path / "README.md").write_bytes(card.encode())
     return card
 
@@ -91,20 +91,20 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Output], 
 
 def test_the_cards_code_runs_as_it_stands_and_finds_the_pictures(output: Output, reader: WarmPython) -> None:
     put(output, 0, [line(text, seed) for seed, text in enumerate(TEXTS)])
-    (told,) = run_code(output, write_card(output), reader)
-    assert told.startswith("7 <PIL.")
-    assert "size=16x16" in told
-    assert told.endswith(" a red fox\n")
+    (found,) = run_code(output, write_card(output), reader)
+    assert found.startswith("7 <PIL.")
+    assert "size=16x16" in found
+    assert found.endswith(" a red fox\n")
 
 
 @pytest.mark.parametrize("image_format", ["png", "jpeg", "webp"])
 def test_the_cards_code_runs_on_tars_too(output: Output, reader: WarmPython, image_format: str) -> None:
     lines = [line(text, seed, image_format=image_format) for seed, text in enumerate(TEXTS)]
     put(output, 0, lines, "webdataset")
-    (told,) = run_code(output, write_card(output), reader)
-    assert "size=16x16" in told
-    assert "a red fox" in told
-    assert "'seed': 0" in told
+    (found,) = run_code(output, write_card(output), reader)
+    assert "size=16x16" in found
+    assert "a red fox" in found
+    assert "'seed': 0" in found
 
 
 def test_the_card_of_an_output_of_both_layouts_loads_each(output: Output, reader: WarmPython) -> None:
@@ -133,12 +133,12 @@ def test_every_text_and_column_in_tars_reaches_a_reader_whatever_the_first_tar_l
     assert [record["png"].getpixel((0, 0))[0] for record in records[:7]] == list(range(7))
 
 
-def test_the_card_counts_what_differs_and_tells_what_is_shared(output: Output) -> None:
+def test_the_card_counts_what_differs_and_shows_what_is_shared(output: Output) -> None:
     put(output, 0, [line("a", 1, scheduler="DDIM"), line("b", 2, width=24)])
     put(output, 1, [line("c", 3, num_inference_steps=20, negative_prompt="a | b\n```\n")])
     card = write_card(output, failures=2)
-    told = [record.strip("| ").split(" | ") for record in card.splitlines() if record.startswith("| ")]
-    assert told[2:] == [
+    found = [record.strip("| ").split(" | ") for record in card.splitlines() if record.startswith("| ")]
+    assert found[2:] == [
         ["model", "shapes", "3"],
         ["size", "16x16", "2"], ["size", "24x16", "1"],
         ["scheduler", "LMS", "2"], ["scheduler", "DDIM", "1"],

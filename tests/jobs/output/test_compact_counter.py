@@ -10,7 +10,7 @@ from jobs.output.compact_counter import CompactCounter
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from([0, 1, 1024, 2048, 3072, 2**64 - 1]), st.integers(1, 2**32 - 1))))
-def test_it_tells_what_a_dict_would(pairs: list[tuple[int, int]]) -> None:
+def test_it_counts_what_a_dict_would(pairs: list[tuple[int, int]]) -> None:
     tally, expected = CompactCounter(), dict[int, int]()
     for key, number in pairs:
         assert tally.get(key) == expected.get(key, 0)
@@ -26,7 +26,7 @@ def test_it_tells_what_a_dict_would(pairs: list[tuple[int, int]]) -> None:
 def test_a_key_that_stands_across_two_others_is_not_found_there() -> None:
     # In a bucket: seven bytes of the key, four of its number, then the next key's.
     bucket, tally = 7, CompactCounter()
-    first, second = (int.from_bytes(told, "little") << 15 | bucket for told in (b"1234567", b"ABCDEFG"))
+    first, second = (int.from_bytes(one, "little") << 15 | bucket for one in (b"1234567", b"ABCDEFG"))
     tally.set(first, int.from_bytes(b"wxyz", "little"))
     tally.set(second, 5)
     across = int.from_bytes(b"xyzABCD", "little") << 15 | bucket

@@ -350,7 +350,7 @@ def test_a_link_in_the_place_of_the_lock_is_not_followed(tmp_path):
     assert (tmp_path / "mine").read_text() == "precious"
 
 
-def test_a_locked_output_tells_the_next_run_who_holds_it_and_is_free_afterwards(tmp_path):
+def test_a_locked_output_shows_the_next_run_who_holds_it_and_is_free_afterwards(tmp_path):
     output = Output(tmp_path)
     output.prepare()
     with output.locked():  # noqa: SIM117 - the inner one fails while the outer one holds

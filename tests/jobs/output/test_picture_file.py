@@ -28,7 +28,7 @@ def a_file(form="png", **request):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_file_tells_its_format_size_and_request(form):
+def test_a_file_shows_its_format_size_and_request(form):
     picture = read_picture(a_file(form))
     assert (picture.image_format, picture.width, picture.height) == (form.rpartition(" ")[2], 72, 48)
     assert picture.request == a_request(form)
@@ -55,7 +55,7 @@ def test_a_file_cut_off_anywhere_gives_its_request_none_or_an_error(form):
 def test_a_picture_that_another_program_saved_holds_no_request(form):
     buffer = io.BytesIO()
     name = a_request(form).image_format
-    # EXIF makes a WebP tell its size in the header, as ours do.
+    # EXIF makes a WebP state its size in the header, as ours do.
     with Image.open(io.BytesIO(a_file(form))) as image:
         image.save(
             buffer, name, exif=image.getexif(), **({"pnginfo": None} if name == "png" else {"xmp": b""})
@@ -77,7 +77,7 @@ def test_a_request_that_is_no_request_is_none():
     assert read_picture(changed).request is None
 
 
-def test_what_is_no_picture_is_told():
+def test_what_is_no_picture_is_reported():
     with pytest.raises(ValueError, match="is empty"):
         read_picture(b"")
     with pytest.raises(ValueError, match="is no PNG, JPEG or WebP"):

@@ -15,7 +15,7 @@ from tests.reported import Reported
 Rendered = Callable[..., Output]
 
 
-def told(output: Output) -> list[tuple[str, str, str]]:
+def problems_of(output: Output) -> list[tuple[str, str, str]]:
     """Kind, place and words of every problem."""
     return [(problem.kind, problem.place, problem.what) for problem in check_output(output).problems]
 
@@ -31,11 +31,11 @@ def test_an_output_that_workers_wrote_is_proved(rendered: Rendered) -> None:
     assert (checkup.images, len(checkup.shards), checkup.failed, checkup.missing) == (9, 3, 1, {})
 
 
-def test_every_shards_problems_are_told_in_order(rendered: Rendered) -> None:
+def test_every_shards_problems_are_reported_in_order(rendered: Rendered) -> None:
     output = rendered(12)
     for shard in (2, 0):
         (output.shard_folder(shard) / "stray.txt").touch()
-    assert told(output) == [
+    assert problems_of(output) == [
         ("stray", "00000/stray.txt", "does not belong to the shard"),
         ("stray", "00002/stray.txt", "does not belong to the shard"),
     ]
@@ -49,13 +49,13 @@ def test_an_image_in_two_shards_is_named_where_it_came_later(rendered: Rendered)
     shutil.copy(output.shard_folder(0) / "000000002.png", folder / "000020000.png")
     output.metadata_file(2).write_text(json.dumps(record | {"file_name": "000020000.png"}) + "\n")
     what = f"is image {record['image_id']}, which 00000/000000002.png is already"
-    assert told(output) == [("doubled", "00002/000020000.png", what)]
+    assert problems_of(output) == [("doubled", "00002/000020000.png", what)]
 
 
 def test_a_copy_of_a_shard_is_named_image_by_image(rendered: Rendered) -> None:
     output = rendered(8)
     shutil.copytree(output.shard_folder(1), output.shard_folder(7))
-    kinds = {(kind, place.partition("/")[0]) for kind, place, _what in told(output)}
+    kinds = {(kind, place.partition("/")[0]) for kind, place, _what in problems_of(output)}
     assert kinds == {("line", "00007"), ("stray", "00007")}
 
 
@@ -66,7 +66,7 @@ def test_a_broken_picture_that_was_rendered_again_is_no_image_twice(rendered: Re
     folder.mkdir()
     (output.shard_folder(0) / "000000002.png").rename(folder / "000020000.png")
     output.metadata_file(2).write_text(json.dumps(record | {"file_name": "000020000.png"}) + "\n")
-    assert [kind for kind, _place, _what in told(output)] == ["picture"]
+    assert [kind for kind, _place, _what in problems_of(output)] == ["picture"]
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"name": "foxes"}', "null"])
@@ -74,7 +74,7 @@ def test_a_damaged_manifest_or_report_is_named(rendered: Rendered, text: str) ->
     output = rendered(4)
     (output.jobs / "foxes-1.json").write_text(text)
     (output.path / "job.json").write_text(text)
-    problems = told(output)
+    problems = problems_of(output)
     assert [(kind, place) for kind, place, _what in problems] == [
         ("report", "job.json"), ("report", ".imagemill/jobs/foxes-1.json")
     ]  # fmt: skip
@@ -85,7 +85,7 @@ def test_a_folder_or_file_in_a_shards_place_is_named(rendered: Rendered) -> None
     output.shard_folder(5).mkdir()
     output.shard_folder(6).touch()
     what = "is no shard that imagemill committed: it has neither metadata.jsonl nor failures"
-    assert told(output) == [("folder", "00005", what), ("folder", "00006", what)]
+    assert problems_of(output) == [("folder", "00005", what), ("folder", "00006", what)]
 
 
 @pytest.mark.parametrize("name", ["0003/metadata.jsonl", "copies/fox.PNG", "fox.webp"])
@@ -93,7 +93,7 @@ def test_what_dataset_readers_would_take_for_data_is_named(rendered: Rendered, n
     output = rendered(4)
     (output.path / name).parent.mkdir(exist_ok=True)
     (output.path / name).touch()
-    ((kind, place, what),) = told(output)
+    ((kind, place, what),) = problems_of(output)
     assert (kind, place) == ("folder", name.partition("/")[0])
     assert "dataset readers" in what
 
@@ -109,7 +109,7 @@ def test_what_a_person_keeps_beside_the_shards_is_left_alone(rendered: Rendered)
     assert (checkup.problems, checkup.notes) == ([], [])
 
 
-def test_what_waits_in_the_private_folder_is_told(rendered: Rendered) -> None:
+def test_what_waits_in_the_private_folder_is_reported(rendered: Rendered) -> None:
     output = rendered(4)
     for shard, name in ((3, "a"), (3, "b"), (4, "c")):
         folder = output.spool_folder(shard, "1-a") / "metadata"

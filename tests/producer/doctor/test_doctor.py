@@ -39,11 +39,11 @@ def output(tmp_path: Path) -> Output:
     """Three foxes, rendered."""
     output = Output((tmp_path / "out").resolve())
     output.prepare()
-    told = {
+    given = {
         "name": "foxes", "model": "instant", "revision": "instant-1", "output": str(output.path),
         "settings": {"height": 64, "width": 64}, "prompts": ["a fox", "two foxes", "three foxes"],
     }  # fmt: skip
-    manifest = Manifest.from_json(told)
+    manifest = Manifest.from_json(given)
     output.write_job_manifest("foxes-1", manifest.to_json())
     entries = list(expand(manifest, BUILT_IN["instant"]))
     store = ShardStore(output, 0, "1-a", entries, job_id="foxes-1", column_names=(), adopt_below=0)
@@ -62,8 +62,8 @@ def call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call:
     monkeypatch.setenv("IMAGEMILL_RUNTIME_DIR", str(tmp_path / "runtime"))
 
     def run(*arguments: object) -> click.testing.Result:
-        told = ["doctor", *(str(argument) for argument in arguments)]
-        result = click.testing.CliRunner().invoke(cli.command, told)
+        words = ["doctor", *(str(argument) for argument in arguments)]
+        result = click.testing.CliRunner().invoke(cli.command, words)
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception
         return result
@@ -73,17 +73,17 @@ def call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call:
 
 def test_a_sound_output_is_one_line_and_0(call: Call, output: Output, monkeypatch) -> None:
     monkeypatch.chdir(output.path.parent)
-    told = call("out")
-    assert (told.exit_code, told.stdout) == (0, f"{output.path}: 3 images in 1 shard: nothing is wrong\n")
+    done = call("out")
+    assert (done.exit_code, done.stdout) == (0, f"{output.path}: 3 images in 1 shard: nothing is wrong\n")
 
 
 def test_every_problem_is_a_line_with_its_remedy_and_1(call: Call, output: Output) -> None:
     image_id = json.loads(output.metadata_file(0).read_text().splitlines()[1])["image_id"]
     (output.shard_folder(0) / "000000001.png").unlink()
     (output.shard_folder(0) / "cat.jpg").touch()
-    told = call(output.path)
-    assert told.exit_code == 1
-    assert told.stdout.splitlines() == [
+    done = call(output.path)
+    assert done.exit_code == 1
+    assert done.stdout.splitlines() == [
         f"00000/000000001.png: is missing: line 2 of metadata.jsonl names it; {ENDING}",
         "00000/cat.jpg: does not belong to the shard; `--repair` sets it aside",
         f".imagemill/jobs/foxes-1.json: 1 of 3 images are not there: {image_id} 'two foxes'; "
@@ -94,9 +94,9 @@ def test_every_problem_is_a_line_with_its_remedy_and_1(call: Call, output: Outpu
 
 def test_json_is_one_object_and_nothing_else(call: Call, output: Output) -> None:
     (output.shard_folder(0) / "000000001.png").unlink()
-    told = call(output.path, "--json")
-    assert (told.exit_code, told.stderr) == (1, "")
-    result = json.loads(told.stdout)
+    done = call(output.path, "--json")
+    assert (done.exit_code, done.stderr) == (1, "")
+    result = json.loads(done.stdout)
     problems, notes = result.pop("problems"), result.pop("notes")
     assert result == {
         "output": str(output.path), "images": 2, "shards": 1, "failed": 0, "missing": {"foxes-1": 1},
@@ -107,12 +107,12 @@ def test_json_is_one_object_and_nothing_else(call: Call, output: Output) -> None
     assert set(problems[0]) == {"kind", "file", "line", "what", "remedy", "image_id"}
 
 
-def test_a_repair_tells_what_it_did_and_what_is_left(call: Call, output: Output) -> None:
+def test_a_repair_shows_what_it_did_and_what_is_left(call: Call, output: Output) -> None:
     (output.shard_folder(0) / "000000001.png").write_bytes(b"")
     (output.shard_folder(0) / "cat.jpg").touch()
-    told = call(output.path, "--repair")
-    assert told.exit_code == 1
-    lines = told.stdout.splitlines()
+    done = call(output.path, "--repair")
+    assert done.exit_code == 1
+    lines = done.stdout.splitlines()
     assert lines[:3] == [
         "00000/000000001.png: is empty; set aside",
         "00000/cat.jpg: does not belong to the shard; set aside",
@@ -126,9 +126,9 @@ def test_a_repair_tells_what_it_did_and_what_is_left(call: Call, output: Output)
 
 def test_a_repair_that_leaves_nothing_wrong_exits_with_0(call: Call, output: Output) -> None:
     (output.shard_folder(0) / "cat.jpg").touch()
-    told = call(output.path, "--repair", "--json")
-    result = json.loads(told.stdout)
-    assert (told.exit_code, result["problems"]) == (0, [])
+    done = call(output.path, "--repair", "--json")
+    result = json.loads(done.stdout)
+    assert (done.exit_code, result["problems"]) == (0, [])
     assert [problem["file"] for problem in result["set_aside"]] == ["00000/cat.jpg"]
     assert result["quarantine"] == str(output.private / "quarantine" / "1")
 
@@ -195,12 +195,12 @@ class Desk:
         self.output = Output((folder / "out").resolve())
 
     def submit(self, prompts: Sequence[str], name: str = "foxes", **keys: object) -> str:
-        told = {
+        given = {
             "name": name, "model": "instant", "output": str(self.output.path), "layout": self.layout,
             "shard_size": 4, "settings": {"height": 64, "width": 64}, "prompts": list(prompts),
         } | keys  # fmt: skip
         file = self.folder / f"{name}.yaml"
-        file.write_text(json.dumps(told))
+        file.write_text(json.dumps(given))
         return submit_manifest(prepare(file, Settings()), JobQueue.at(self.url)).job_id
 
     def render(self, shards: int = 99) -> int:
@@ -223,8 +223,8 @@ class Desk:
             done, failures = [], []
             for position, (index, entry) in enumerate(zip(shard.indices, shard.entries, strict=True)):
                 if entry.request.prompt == "!":
-                    told = {"reason": "black", "job_id": claim.job_id, "command": ""}
-                    failures.append(Failure(shard=number, position=position, entry=entry, **told))
+                    given = {"reason": "black", "job_id": claim.job_id, "command": ""}
+                    failures.append(Failure(shard=number, position=position, entry=entry, **given))
                     continue
                 store.save(position, drawn(entry.request), RENDERED_BY)
                 done.append(index)
@@ -268,9 +268,9 @@ def repaired(
     monkeypatch.setenv("IMAGEMILL_REDIS_URL", redis_server.url)  # `call` knows of none
 
     def run() -> dict[str, object]:
-        told = json.loads(call(desk.output.path, "--repair", "--json").stdout)
-        assert isinstance(told, dict)
-        return told
+        report = json.loads(call(desk.output.path, "--repair", "--json").stdout)
+        assert isinstance(report, dict)
+        return report
 
     return run
 
@@ -284,11 +284,11 @@ def test_what_is_set_aside_is_sent_back_to_its_job_and_rendered(desk: Desk, repa
     assert desk.render() == 10
     desk.spoil(0)
     desk.spoil(2)
-    told = repaired()
-    assert (told["sent_back"], told["missing"]) == ({job_id: 2}, {job_id: 2})
-    (problem,) = [one for one in told["problems"] if one["kind"] == "missing"]
+    report = repaired()
+    assert (report["sent_back"], report["missing"]) == ({job_id: 2}, {job_id: 2})
+    (problem,) = [one for one in report["problems"] if one["kind"] == "missing"]
     assert problem["remedy"] == f"`imagemill watch {job_id}` follows what was sent back"
-    assert not [note for note in told["notes"] if "sen" in note]
+    assert not [note for note in report["notes"] if "sen" in note]
     assert desk.ledger.status(job_id).left == 2
     assert desk.render() == 2
     assert desk.ledger.status(job_id).outcome == "complete"
@@ -325,9 +325,9 @@ def test_a_line_that_says_nothing_any_more_is_sent_back(desk: Desk, repaired: Re
     lines = file.read_bytes().splitlines(keepends=True)
     file.write_bytes(b"".join(lines[:3]) + b"{}\n")
     (desk.output.shard_folder(0) / "000000003.png").unlink()
-    told = repaired()
-    assert [problem["kind"] for problem in told["set_aside"]] == ["line"]
-    assert told["sent_back"] == {job_id: 1}
+    report = repaired()
+    assert [problem["kind"] for problem in report["set_aside"]] == ["line"]
+    assert report["sent_back"] == {job_id: 1}
 
 
 @pytest.mark.parametrize("desk", ["webdataset"], indirect=True)
@@ -338,9 +338,9 @@ def test_what_a_cut_off_tar_no_longer_holds_is_sent_back(desk: Desk, repaired: R
     data = tar.read_bytes()
     ((_name, last),) = desk.output.stored(0).pictures(["000000003.png"])
     tar.write_bytes(data[: data.index(last) - 512])
-    told = repaired()
-    assert [problem["kind"] for problem in told["set_aside"]] == ["tar"]
-    assert told["sent_back"] == {job_id: 1}
+    report = repaired()
+    assert [problem["kind"] for problem in report["set_aside"]] == ["tar"]
+    assert report["sent_back"] == {job_id: 1}
 
 
 @pytest.mark.parametrize("what", ["stray", "doubled"])
@@ -358,9 +358,9 @@ def test_what_costs_the_output_no_picture_sends_nothing_back(
         (folder / "000000004.png").write_bytes((desk.output.shard_folder(1) / "000010000.png").read_bytes())
         with desk.output.metadata_file(0).open("a") as file:
             file.write(json.dumps(record | {"file_name": "000000004.png"}) + "\n")
-    told = repaired()
-    assert [problem["kind"] for problem in told["set_aside"]] == [what]
-    assert told["sent_back"] == {}
+    report = repaired()
+    assert [problem["kind"] for problem in report["set_aside"]] == [what]
+    assert report["sent_back"] == {}
     assert desk.ledger.status("foxes-1").state == "finished"
 
 
@@ -373,9 +373,9 @@ def test_of_two_jobs_the_second_is_sent_back_when_the_first_has_finished(
     desk.render()
     desk.spoil(0)
     desk.spoil(1)
-    told = repaired()
-    assert told["sent_back"] == {"foxes-1": 1}
-    (note,) = [one for one in told["notes"] if "foxes-2" in one]
+    report = repaired()
+    assert report["sent_back"] == {"foxes-1": 1}
+    (note,) = [one for one in report["notes"] if "foxes-2" in one]
     assert note.startswith("sending back what foxes-2 lacks: ")
     assert note.endswith("then retry foxes-2")
 
@@ -386,9 +386,9 @@ def test_a_job_that_somebody_ended_is_not_gone_on_with(desk: Desk, repaired: Rep
     desk.ledger.control(job_id, "cancel")
     desk.render()
     desk.spoil(0)
-    told = repaired()
-    assert told["sent_back"] == {}
-    assert [note for note in told["notes"] if "retry" in note] == [
+    report = repaired()
+    assert report["sent_back"] == {}
+    assert [note for note in report["notes"] if "retry" in note] == [
         "foxes-1 was cancelled: `imagemill retry foxes-1` sends back what was set aside, and all else that "
         "it left"
     ]
@@ -408,9 +408,9 @@ def test_a_job_that_this_redis_does_not_hold_is_left_to_a_submission(
         assert other.submit([*FOXES, "!"]) == "foxes-1"
         other.render()
     desk.spoil(0)
-    told = repaired()
-    assert (told["sent_back"], told["quarantine"]) == ({}, str(desk.output.private / "quarantine" / "1"))
-    (problem,) = [one for one in told["problems"] if one["kind"] == "missing"]
+    report = repaired()
+    assert (report["sent_back"], report["quarantine"]) == ({}, str(desk.output.private / "quarantine" / "1"))
+    (problem,) = [one for one in report["problems"] if one["kind"] == "missing"]
     assert problem["remedy"] == "if its job has ended, submit it again, or `imagemill retry foxes-1`"
 
 
@@ -428,10 +428,10 @@ def test_a_redis_that_goes_away_after_the_repair_hides_nothing_of_it(
         return done
 
     monkeypatch.setattr(doctor, "set_aside", goes_away)
-    told = repaired()
-    assert [problem["kind"] for problem in told["set_aside"]] == ["picture"]
-    assert told["sent_back"] == {}
-    (note,) = [one for one in told["notes"] if "sent back" in one]
+    report = repaired()
+    assert [problem["kind"] for problem in report["set_aside"]] == ["picture"]
+    assert report["sent_back"] == {}
+    (note,) = [one for one in report["notes"] if "sent back" in one]
     assert note.startswith("what was set aside was not sent back: Redis does not answer")
 
 

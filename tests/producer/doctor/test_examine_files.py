@@ -19,7 +19,7 @@ from worker.encode import encode
 Rendered = Callable[..., Output]
 
 
-def told(output: Output, shard: int = 0) -> list[tuple[str, str]]:
+def problems_of(output: Output, shard: int = 0) -> list[tuple[str, str]]:
     """Place and words of every problem."""
     return [(problem.place, problem.what) for problem in examine_shard(output, shard).problems]
 
@@ -40,9 +40,9 @@ def picture(output: Output, position: int, shard: int = 0):
 def as_jpeg(pixels: np.ndarray, request: ImageRequest) -> bytes:
     """A JPEG that holds the request of a PNG."""
     data = encode(pixels, replace(request, image_format="jpeg"))
-    told, put = b'"image_format": "jpeg"', b'"image_format": "png" '
-    assert told in data
-    return data.replace(told, put)
+    old, new = b'"image_format": "jpeg"', b'"image_format": "png" '
+    assert old in data
+    return data.replace(old, new)
 
 
 @pytest.mark.parametrize("form", ["png", "jpeg", "webp"])
@@ -67,7 +67,7 @@ def test_a_truncated_picture_is_named(rendered: Rendered, form: str) -> None:
     output = rendered(4, image_format=form)
     file = output.shard_folder(0) / str(records(output)[2]["file_name"])
     file.write_bytes(file.read_bytes()[:-40])
-    ((place, what),) = told(output)
+    ((place, what),) = problems_of(output)
     assert place == f"00000/{file.name}"
     assert what == "bytes were changed: its SHA-256 is not that of its line"
     assert len(examine_shard(output, 0).images) == 3
@@ -80,13 +80,13 @@ def test_a_flipped_byte_anywhere_is_named(rendered: Rendered, form: str) -> None
     whole = file.read_bytes()
     for at in range(0, len(whole), 101):
         file.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
-        assert [place for place, _what in told(output)] == [f"00000/{file.name}"], at
+        assert [place for place, _what in problems_of(output)] == [f"00000/{file.name}"], at
 
 
 def test_a_missing_picture_is_named_with_its_line(rendered: Rendered) -> None:
     output = rendered(4)
     picture(output, 3).unlink()
-    assert told(output) == [("00000/000000003.png", "is missing: line 4 of metadata.jsonl names it")]
+    assert problems_of(output) == [("00000/000000003.png", "is missing: line 4 of metadata.jsonl names it")]
 
 
 def test_two_pictures_that_changed_places_are_named(rendered: Rendered) -> None:
@@ -96,7 +96,7 @@ def test_two_pictures_that_changed_places_are_named(rendered: Rendered) -> None:
     one.write_bytes(contents[1])
     two.write_bytes(contents[0])
     ids = [record["image_id"] for record in records(output)]
-    assert told(output) == [
+    assert problems_of(output) == [
         ("00000/000000000.png", f"is another picture: it holds {ids[1]}, its line names {ids[0]}"),
         ("00000/000000001.png", f"is another picture: it holds {ids[0]}, its line names {ids[1]}"),
     ]
@@ -107,7 +107,7 @@ def test_a_whole_picture_of_other_bytes_is_named(rendered: Rendered) -> None:
     all_records = records(output)
     all_records[2]["sha256"] = "0" * 64
     write_records(output, all_records)
-    assert told(output) == [
+    assert problems_of(output) == [
         ("00000/000000002.png", "bytes were changed: its SHA-256 is not that of its line")
     ]
 
@@ -118,7 +118,7 @@ def test_what_is_no_picture_is_named_although_its_line_has_its_hash(rendered: Re
     all_records = records(output)
     all_records[2]["sha256"] = hashlib.sha256(b"GIF89a, say").hexdigest()
     write_records(output, all_records)
-    assert told(output) == [("00000/000000002.png", "is no PNG, JPEG or WebP")]
+    assert problems_of(output) == [("00000/000000002.png", "is no PNG, JPEG or WebP")]
 
 
 @pytest.mark.parametrize(("form", "side"), [("png", 32), ("jpeg", 64)])
@@ -132,7 +132,7 @@ def test_a_picture_of_another_size_or_format_is_named(rendered: Rendered, form: 
     all_records[1]["sha256"] = hashlib.sha256(data).hexdigest()
     write_records(output, all_records)
     what = f"is a {form} of {side}x{side}, its line says png of 64x64"
-    assert told(output) == [("00000/000000001.png", what)]
+    assert problems_of(output) == [("00000/000000001.png", what)]
 
 
 def test_a_file_without_its_request_is_named(rendered: Rendered) -> None:
@@ -147,7 +147,7 @@ def test_a_file_without_its_request_is_named(rendered: Rendered) -> None:
     all_records = records(output)
     all_records[0]["sha256"] = hashlib.sha256(without).hexdigest()
     write_records(output, all_records)
-    assert told(output) == [("00000/000000000.png", "holds no request: another program wrote it")]
+    assert problems_of(output) == [("00000/000000000.png", "holds no request: another program wrote it")]
 
 
 @pytest.mark.parametrize("name", ["cat.png", "000010000.png", "notes.txt", "000000000.png.bak", "a\nb"])
@@ -155,16 +155,16 @@ def test_a_stray_file_is_named(rendered: Rendered, name: str) -> None:
     output = rendered(4)
     (output.shard_folder(0) / name).write_bytes(b"?")
     shown = name.replace("\n", "\\n")
-    assert told(output) == [(f"00000/{shown}", "does not belong to the shard")]
+    assert problems_of(output) == [(f"00000/{shown}", "does not belong to the shard")]
 
 
 def test_a_stray_folder_is_named(rendered: Rendered) -> None:
     output = rendered(4)
     (output.shard_folder(0) / "more").mkdir()
-    assert told(output) == [("00000/more", "does not belong to the shard")]
+    assert problems_of(output) == [("00000/more", "does not belong to the shard")]
 
 
-def test_hidden_files_of_others_are_only_told(rendered: Rendered) -> None:
+def test_hidden_files_of_others_are_only_reported(rendered: Rendered) -> None:
     output = rendered(4)
     (output.shard_folder(0) / ".DS_Store").write_bytes(b"?")
     found = examine_shard(output, 0)
@@ -177,7 +177,7 @@ def test_cut_metadata_is_named_with_the_pictures_that_lost_their_lines(rendered:
     ids = [record["image_id"] for record in records(output)]
     lines = output.metadata_file(0).read_bytes().splitlines(keepends=True)
     output.metadata_file(0).write_bytes(b"".join(lines[:2]) + lines[2][:-30])
-    assert told(output) == [
+    assert problems_of(output) == [
         ("00000/metadata.jsonl:3", "is not a JSON object"),
         ("00000/000000002.png", f"no line of metadata.jsonl names it; it holds {ids[2]}"),
         ("00000/000000003.png", f"no line of metadata.jsonl names it; it holds {ids[3]}"),
@@ -189,7 +189,7 @@ def test_a_line_that_is_no_json_object_is_named(rendered: Rendered, line: bytes)
     output = rendered(4)
     with output.metadata_file(0).open("ab") as file:
         file.write(line + b"\n")
-    assert told(output) == [("00000/metadata.jsonl:5", "is not a JSON object")]
+    assert problems_of(output) == [("00000/metadata.jsonl:5", "is not a JSON object")]
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_a_changed_line_is_named(rendered: Rendered, changed: dict[str, object],
     all_records = records(output)
     all_records[1] |= changed
     output.metadata_file(0).write_text("".join(json.dumps(record) + "\n" for record in all_records))
-    ((place, what),) = told(output)
+    ((place, what),) = problems_of(output)
     assert place == "00000/metadata.jsonl:2"
     assert what.startswith("000000001.png: ")
     assert words in what
@@ -218,7 +218,7 @@ def test_a_line_without_a_setting_is_named(rendered: Rendered) -> None:
     all_records = records(output)
     del all_records[0]["text"]
     write_records(output, all_records)
-    assert told(output) == [
+    assert problems_of(output) == [
         ("00000/metadata.jsonl:1", "000000000.png: its settings make no request ('text')")
     ]
 
@@ -231,30 +231,30 @@ def test_a_line_that_names_no_picture_of_the_shard_is_named_and_not_followed(
     all_records = records(output)
     all_records[3]["file_name"] = name
     write_records(output, all_records)
-    assert told(output)[0] == (
+    assert problems_of(output)[0] == (
         "00000/metadata.jsonl:4", f"names no picture of this shard: file_name = {name!r}"
     )  # fmt: skip
-    assert [place for place, _ in told(output)] == ["00000/metadata.jsonl:4", "00000/000000003.png"]
+    assert [place for place, _ in problems_of(output)] == ["00000/metadata.jsonl:4", "00000/000000003.png"]
 
 
 def test_a_line_twice_is_named(rendered: Rendered) -> None:
     output = rendered(4)
     all_records = records(output)
     write_records(output, [*all_records, all_records[0]])
-    assert told(output) == [("00000/metadata.jsonl:5", "names 000000000.png, as line 1 does")]
+    assert problems_of(output) == [("00000/metadata.jsonl:5", "names 000000000.png, as line 1 does")]
     assert len(examine_shard(output, 0).images) == 4
 
 
 def test_gaps_are_explained_by_failures_and_by_nothing_else(rendered: Rendered) -> None:
     output = rendered(10, failed=(1, 9))
     for shard in range(3):
-        assert told(output, shard) == []
+        assert problems_of(output, shard) == []
     write_records(output, records(output, 1)[3:], 1)
     for position in range(3):
         picture(output, position, 1).unlink()
-    assert told(output, 1) == [("00001", "places 0–2 are neither a picture nor a failure")]
+    assert problems_of(output, 1) == [("00001", "places 0–2 are neither a picture nor a failure")]
     output.failures_file(0).unlink()
-    assert told(output, 0) == [("00000", "place 1 is neither a picture nor a failure")]
+    assert problems_of(output, 0) == [("00000", "place 1 is neither a picture nor a failure")]
 
 
 @pytest.mark.parametrize(
@@ -272,7 +272,7 @@ def test_a_wrong_failure_is_named(rendered: Rendered, changed: dict[str, object]
     output = rendered(4, failed=(1,))
     failure = json.loads(output.failures_file(0).read_text())
     output.failures_file(0).write_text(json.dumps(failure | changed) + "\n")
-    (first, gap) = told(output)
+    (first, gap) = problems_of(output)
     assert first[0] == "00000/.failures.jsonl:1"
     assert words in first[1]
     assert gap == ("00000", "place 1 is neither a picture nor a failure")
@@ -281,17 +281,17 @@ def test_a_wrong_failure_is_named(rendered: Rendered, changed: dict[str, object]
 def test_a_shard_with_nothing_in_it_is_named(rendered: Rendered) -> None:
     output = rendered(4)
     output.metadata_file(0).write_bytes(b"")
-    assert told(output) == [("00000", "holds no line of metadata and no failure")]
+    assert problems_of(output) == [("00000", "holds no line of metadata and no failure")]
 
 
-def test_what_is_no_plain_file_is_told_and_not_waited_for(rendered: Rendered) -> None:
+def test_what_is_no_plain_file_is_reported_and_not_waited_for(rendered: Rendered) -> None:
     output = rendered(4)
     picture(output, 0).unlink()
     os.mkfifo(picture(output, 0))
-    assert told(output) == [("00000/000000000.png", "cannot be read (not a plain file)")]
+    assert problems_of(output) == [("00000/000000000.png", "cannot be read (not a plain file)")]
     output.metadata_file(0).unlink()
     os.mkfifo(output.metadata_file(0))
-    assert told(output) == [("00000/metadata.jsonl", "cannot be read (not a plain file)")]
+    assert problems_of(output) == [("00000/metadata.jsonl", "cannot be read (not a plain file)")]
 
 
 def test_a_picture_that_was_replaced_by_a_link_to_it_is_sound(rendered: Rendered) -> None:
@@ -299,7 +299,7 @@ def test_a_picture_that_was_replaced_by_a_link_to_it_is_sound(rendered: Rendered
     kept = output.path / ".kept.png"
     picture(output, 0).rename(kept)
     picture(output, 0).symlink_to(kept)
-    assert told(output) == []
+    assert problems_of(output) == []
     kept.unlink()
-    ((place, what),) = told(output)
+    ((place, what),) = problems_of(output)
     assert (place, what.startswith("is missing")) == ("00000/000000000.png", True)

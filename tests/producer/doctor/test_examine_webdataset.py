@@ -50,11 +50,11 @@ def write_members(file: Path, members: Members) -> None:
 
 def change_member(output: Output, name: str, change: Callable[[bytes], bytes | None]) -> None:
     """Write the first tar with another member of this name, or without it."""
-    told = [(n, change(data) if n == name else data) for n, data in members_of(output.path / TAR)]
-    write_members(output.path / TAR, [(n, data) for n, data in told if data is not None])
+    members = [(n, change(data) if n == name else data) for n, data in members_of(output.path / TAR)]
+    write_members(output.path / TAR, [(n, data) for n, data in members if data is not None])
 
 
-def told(output: Output) -> list[tuple[str, str]]:
+def problems_of(output: Output) -> list[tuple[str, str]]:
     found = check_output(output)
     return [(problem.place, problem.what) for problem in found.problems if problem.kind != "missing"]
 
@@ -90,13 +90,13 @@ def test_a_tar_that_was_cut_off_is_named(output: Output, part: float) -> None:
     file = output.path / TAR
     data = file.read_bytes()
     file.write_bytes(data[: int(part if isinstance(part, int) else len(data) * part)])
-    assert any(place == TAR and "is cut off" in what for place, what in told(output))
+    assert any(place == TAR and "is cut off" in what for place, what in problems_of(output))
 
 
 def test_a_tar_without_its_end_is_named(output: Output) -> None:
     file = output.path / TAR
     file.write_bytes(file.read_bytes().rstrip(b"\0").ljust(512 * 200, b"\0")[: file.stat().st_size - 10240])
-    assert any("is cut off" in what for _, what in told(output))
+    assert any("is cut off" in what for _, what in problems_of(output))
 
 
 def test_a_flipped_byte_in_a_png_is_named_by_its_member(output: Output) -> None:
@@ -110,14 +110,14 @@ def test_a_flipped_byte_in_a_png_is_named_by_its_member(output: Output) -> None:
 @pytest.mark.parametrize("ending", ["png", "txt", "json"])
 def test_a_member_that_is_missing_is_named(output: Output, ending: str) -> None:
     change_member(output, f"000000001.{ending}", lambda _: None)
-    assert told(output)[0][0] == f"{TAR}/000000001.{ending}"
-    assert "is missing" in told(output)[0][1]
+    assert problems_of(output)[0][0] == f"{TAR}/000000001.{ending}"
+    assert "is missing" in problems_of(output)[0][1]
 
 
 def test_a_sample_that_is_missing_is_a_gap(output: Output) -> None:
     members = [(n, data) for n, data in members_of(output.path / TAR) if not n.startswith("000000001")]
     write_members(output.path / TAR, members)
-    assert told(output) == [(TAR, "place 1 is neither a picture nor a failure")]
+    assert problems_of(output) == [(TAR, "place 1 is neither a picture nor a failure")]
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_a_sample_that_is_missing_is_a_gap(output: Output) -> None:
 )
 def test_a_member_that_does_not_belong_is_named(output: Output, name: str) -> None:
     write_members(output.path / TAR, [*members_of(output.path / TAR), (name, b"?")])
-    ((place, what),) = told(output)
+    ((place, what),) = problems_of(output)
     assert place == f"{TAR}/{name}"
     assert "does not belong to the shard" in what
 
@@ -133,7 +133,7 @@ def test_a_member_that_does_not_belong_is_named(output: Output, name: str) -> No
 def test_a_member_that_is_there_twice_is_named(output: Output) -> None:
     members = members_of(output.path / TAR)
     write_members(output.path / TAR, [*members, members[1]])
-    assert told(output) == [(f"{TAR}/000000000.png", "is there twice: member 11 has its name")]
+    assert problems_of(output) == [(f"{TAR}/000000000.png", "is there twice: member 11 has its name")]
 
 
 def changed_record(**fields: Any) -> Callable[[bytes], bytes]:
@@ -156,22 +156,22 @@ def test_members_that_disagree_are_named(
     output: Output, name: str, change: Callable[[bytes], bytes], what: str
 ) -> None:
     change_member(output, name, change)
-    assert any(place.startswith(f"{TAR}/{name}") and what in wrong for place, wrong in told(output))
+    assert any(place.startswith(f"{TAR}/{name}") and what in wrong for place, wrong in problems_of(output))
 
 
 def test_another_picture_under_the_name_is_named(output: Output) -> None:
     other = dict(members_of(output.path / TAR))["000000001.png"]
     change_member(output, "000000000.png", lambda _: other)
-    assert [place for place, _ in told(output)] == [f"{TAR}/000000000.png"]
+    assert [place for place, _ in problems_of(output)] == [f"{TAR}/000000000.png"]
 
 
 def test_a_parquet_that_is_missing_is_named_and_made_anew(output: Output) -> None:
     before = (output.path / PARQUET).read_bytes()
     (output.path / PARQUET).unlink()
-    assert told(output) == [(PARQUET, f"is missing: {TAR} is there without it")]
+    assert problems_of(output) == [(PARQUET, f"is missing: {TAR} is there without it")]
     tar = (output.path / TAR).stat()
     assert repair(output)
-    assert told(output) == []
+    assert problems_of(output) == []
     assert (output.path / PARQUET).read_bytes() == before
     assert (output.path / TAR).stat().st_ino == tar.st_ino
 
@@ -194,30 +194,30 @@ def test_a_parquet_that_disagrees_with_its_tar_is_named_and_made_anew(output: Ou
     file = output.path / PARQUET
     table, what = list(columns_changed(pq.read_table(file)))[number]
     pq.write_table(table, file)
-    ((place, wrong),) = told(output)
+    ((place, wrong),) = problems_of(output)
     assert place == PARQUET
     assert what in wrong
     assert repair(output)
-    assert told(output) == []
+    assert problems_of(output) == []
 
 
 def test_what_is_no_parquet_is_named(output: Output) -> None:
     (output.path / PARQUET).write_bytes(b"PAR1")
-    assert "is no parquet" in told(output)[0][1]
+    assert "is no parquet" in problems_of(output)[0][1]
 
 
 def test_a_parquet_without_its_tar_is_named_and_set_aside(output: Output) -> None:
     (output.path / TAR).unlink()
-    assert told(output) == [(PARQUET, f"is there without {TAR}, whose pictures it lists")]
+    assert problems_of(output) == [(PARQUET, f"is there without {TAR}, whose pictures it lists")]
     assert (done := repair(output))
     assert (done.folder / PARQUET).is_file()
-    assert told(output) == []
+    assert problems_of(output) == []
 
 
 def test_a_tar_beside_a_folder_of_its_number_is_named(output: Output) -> None:
     (output.path / "00001").mkdir()
     (output.path / "00001/metadata.jsonl").touch()
-    assert ("00001.tar", "is next to the folder 00001, and one of them is shard 1") in told(output)
+    assert ("00001.tar", "is next to the folder 00001, and one of them is shard 1") in problems_of(output)
 
 
 def test_an_image_that_another_tar_has_already_is_named(output: Output) -> None:
@@ -230,11 +230,11 @@ def test_an_image_that_another_tar_has_already_is_named(output: Output) -> None:
     write_members(output.path / "00001.tar", [*members_of(output.path / "00001.tar"), *sample])
     (output.path / "00001.parquet").unlink()
     output.stored(1).complete()
-    ((place, what),) = told(output)
+    ((place, what),) = problems_of(output)
     assert place == "00001.tar/000010004.png"
     assert "which 00000.tar/000000000.png is already" in what
     assert repair(output)
-    assert told(output) == []
+    assert problems_of(output) == []
     assert len(members_of(output.path / "00001.tar")) == 13
 
 
@@ -252,7 +252,7 @@ def test_a_repair_keeps_every_sound_sample_to_the_byte(output: Output) -> None:
     assert (note["position"], note["quarantine"]) == (1, "1")
     assert after == {name: data for name, data in before.items() if not name.startswith("000000001")}
     assert output.shard_failures(0) == failures
-    assert told(output) == []
+    assert problems_of(output) == []
     assert len(output.held_image_ids()) == 6
     keys = pq.read_table(output.path / PARQUET)["key"].to_pylist()
     assert keys == ["000000000", "000000002", "000000003"]
@@ -262,7 +262,7 @@ def test_a_second_repair_adds_to_what_the_first_noted(output: Output) -> None:
     for key in ("000000001", "000000000"):
         change_member(output, f"{key}.png", lambda data: data[:-1])
         assert repair(output)
-        assert told(output) == []
+        assert problems_of(output) == []
     notes = dict(members_of(output.path / TAR))[".repaired.jsonl"].splitlines()
     assert [json.loads(note)["position"] for note in notes] == [1, 0]
 
@@ -275,7 +275,7 @@ def test_what_a_cut_off_tar_still_holds_is_kept(output: Output) -> None:
         at = tar.getmember("000010002.txt").offset
     file.write_bytes(data[: at + 100])
     assert repair(output)
-    assert told(output) == []
+    assert problems_of(output) == []
     assert [record["file_name"] for record in output.records(1)] == ["000010000.png", "000010001.png"]
     after = dict(members_of(file))
     assert after.pop(".repaired.jsonl")
@@ -311,7 +311,7 @@ def test_a_repair_that_is_killed_loses_nothing_and_the_next_one_ends_it(
         with pytest.raises(Crash):
             repair(output)
     repair(output)
-    assert told(output) == []
+    assert problems_of(output) == []
     assert damaged in [file.read_bytes() for file in output.private.glob("quarantine/*/00000.tar")]
     kept = [(name, data) for name, data in members_of(output.path / TAR) if name[0] != "."]
     sound = [(name, data) for name, data in before if name[0] != "." and not name.startswith("000000001")]
@@ -329,7 +329,7 @@ def test_a_tar_of_which_nothing_is_sound_goes_whole(output: Output, spoil: Calla
     assert not file.exists()
     assert not (output.path / PARQUET).exists()
     assert (done.folder / TAR).read_bytes() == damaged
-    assert told(output) == []
+    assert problems_of(output) == []
     assert output.shards() == [1]
 
 
@@ -374,9 +374,9 @@ def test_whatever_is_done_to_a_shard_is_noticed_and_a_repair_leaves_nothing_wron
         if data == whole[name]:
             continue
         (output.path / name).write_bytes(data)
-        assert told(output)
+        assert problems_of(output)
         repair(output)
-        assert told(output) == []
+        assert problems_of(output) == []
         for each, sound in whole.items():
             (output.path / each).write_bytes(sound)
 
@@ -387,7 +387,7 @@ def test_a_record_of_any_types_is_examined_without_falling_over(output: Output, 
     record = next(data for name, data in members if name == "000000000.json")
     for column in json.loads(record):
         change_member(output, "000000000.json", changed_record(**{column: value}))
-        assert told(output) or json.loads(record)[column] == value, column
+        assert problems_of(output) or json.loads(record)[column] == value, column
         write_members(output.path / TAR, members)
 
 

@@ -1,4 +1,4 @@
-"""Shards that were there and are gone are told, and nothing else is taken for one."""
+"""Shards that were there and are gone are reported, and nothing else is."""
 
 import json
 import os
@@ -55,7 +55,7 @@ def what_is_lost(output: Output) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(
-    ("gone", "told"),
+    ("gone", "message"),
     [
         ((1,), "counts 6 shards, 5 are there; no shard is called 00001"),
         ((0,), "counts 6 shards, 5 are there; no shard is called 00000"),
@@ -65,16 +65,16 @@ def what_is_lost(output: Output) -> list[tuple[str, str]]:
         ((0, 1, 2, 3, 4, 5), "counts 6 shards, 0 are there"),
     ],
 )
-def test_shards_that_were_counted_and_are_gone_are_told_by_their_numbers(
-    rendered: Rendered, gone: tuple[int, ...], told: str
+def test_shards_that_were_counted_and_are_gone_are_reported_by_their_numbers(
+    rendered: Rendered, gone: tuple[int, ...], message: str
 ) -> None:
     output = rendered(24)
     lose(output, *gone)
     (problem,) = lost(check_output(output))
-    assert (problem.place, problem.what, problem.remedy) == ("job.json", told, REMEDY)
+    assert (problem.place, problem.what, problem.remedy) == ("job.json", message, REMEDY)
 
 
-def test_a_lost_shard_is_told_where_no_manifest_can_be_compared(rendered: Rendered) -> None:
+def test_a_lost_shard_is_reported_where_no_manifest_can_be_compared(rendered: Rendered) -> None:
     output = rendered(12)
     shutil.rmtree(output.private)
     report = json.loads((output.path / "job.json").read_text())
@@ -87,7 +87,7 @@ def test_a_lost_shard_is_told_where_no_manifest_can_be_compared(rendered: Render
     assert any("cannot be compared" in note for note in checkup.notes)
 
 
-def test_a_tar_that_was_counted_and_is_gone_is_told(rendered: Rendered) -> None:
+def test_a_tar_that_was_counted_and_is_gone_is_reported(rendered: Rendered) -> None:
     output = rendered(12, layout="webdataset")
     for ending in ("tar", "parquet"):
         (output.path / f"00001.{ending}").unlink()
@@ -161,7 +161,7 @@ def test_a_tar_that_a_repair_set_aside_whole_is_not_lost(rendered: Rendered) -> 
     assert lost(check_output(output)) == []
 
 
-def test_what_is_lost_beside_what_a_repair_set_aside_is_told(rendered: Rendered) -> None:
+def test_what_is_lost_beside_what_a_repair_set_aside_is_reported(rendered: Rendered) -> None:
     output = rendered(24)
     spoil(output, 1)
     assert repair(output) is not None
@@ -198,7 +198,7 @@ def test_a_repair_after_the_last_job_explains_what_it_set_aside(rendered: Render
     assert what_is_lost(output) == []
 
 
-def test_a_shard_that_is_told_as_damaged_is_not_told_as_lost_too(rendered: Rendered) -> None:
+def test_a_shard_that_is_reported_as_damaged_is_not_reported_as_lost_too(rendered: Rendered) -> None:
     output = rendered(12)
     output.metadata_file(1).unlink()
     assert [problem.kind for problem in check_output(output).problems] == ["folder", "missing"]

@@ -17,7 +17,7 @@ from producer.doctor.checkup import Checkup, check_output
 Rendered = Callable[..., Output]
 
 
-def told(output: Output) -> list[tuple[str, str, str]]:
+def problems_of(output: Output) -> list[tuple[str, str, str]]:
     """Kind, place and words of every problem."""
     return [(problem.kind, problem.place, problem.what) for problem in check_output(output).problems]
 
@@ -28,12 +28,12 @@ def records(output: Output, shard: int) -> list[dict[str, object]]:
 
 def submit_again(output: Output, number: int, **changes: object) -> dict[str, object]:
     """Keeps the manifest's next submission, changed; returns it."""
-    told = json.loads((output.jobs / "foxes-1.json").read_text()) | changes
-    output.write_job_manifest(f"foxes-{number}", told)
-    return told
+    manifest = json.loads((output.jobs / "foxes-1.json").read_text()) | changes
+    output.write_job_manifest(f"foxes-{number}", manifest)
+    return manifest
 
 
-def test_a_missing_shard_is_told_by_what_the_manifest_lacks(rendered: Rendered) -> None:
+def test_a_missing_shard_is_reported_by_what_the_manifest_lacks(rendered: Rendered) -> None:
     output = rendered(12)
     lost = [f"{record['image_id']} {record['text']!r}" for record in records(output, 1)]
     shutil.rmtree(output.shard_folder(1))
@@ -49,9 +49,9 @@ def test_the_newest_submission_of_a_manifest_counts(rendered: Rendered) -> None:
     output = rendered(4)
     prompts = [f"fox {n}, été 🦊" for n in range(4)]
     submit_again(output, 9, prompts=prompts[:3])
-    assert told(output) == []
+    assert problems_of(output) == []
     submit_again(output, 10, prompts=[*prompts, "a hare"])
-    ((kind, place, what),) = told(output)
+    ((kind, place, what),) = problems_of(output)
     assert (kind, place) == ("missing", ".imagemill/jobs/foxes-10.json")
     assert "1 of 5 images are not there" in what
     assert "'a hare'" in what
@@ -68,8 +68,8 @@ def test_an_output_of_before_models_had_defaults_lacks_nothing(rendered: Rendere
     }
     output = rendered(4, settings=open_then)
     assert check_output(output).missing == {}
-    told = submit_again(output, 2, prompts=[f"fox {n}, été 🦊" for n in range(5)])
-    assert told["settings"].items() >= open_then.items()  # type: ignore[attr-defined]
+    manifest = submit_again(output, 2, prompts=[f"fox {n}, été 🦊" for n in range(5)])
+    assert manifest["settings"].items() >= open_then.items()  # type: ignore[attr-defined]
     assert check_output(output).missing == {"foxes-2": 1}
 
 
@@ -77,7 +77,7 @@ def test_manifests_of_every_name_count(rendered: Rendered) -> None:
     output = rendered(4)
     hares = json.loads((output.jobs / "foxes-1.json").read_text()) | {"name": "hares"}
     output.write_job_manifest("hares-1", hares | {"prompts": ["a hare"]})
-    assert [place for _kind, place, _what in told(output)] == [".imagemill/jobs/hares-1.json"]
+    assert [place for _kind, place, _what in problems_of(output)] == [".imagemill/jobs/hares-1.json"]
 
 
 @pytest.mark.parametrize(("option", "missing"), [("--limit 6", 2), ("--sample 6", 6), ("", 40)])
@@ -93,7 +93,7 @@ def test_job_json_serves_where_no_manifest_is_kept(rendered: Rendered) -> None:
     shutil.rmtree(output.private)
     shutil.rmtree(output.shard_folder(0))
     assert check_output(output).missing == {"foxes-1": 4}
-    lost, (kind, place, what) = told(output)
+    lost, (kind, place, what) = problems_of(output)
     assert (lost[0], kind, place) == ("lost", "missing", "job.json")
     assert what.startswith("4 of 8 images are not there")
     (output.path / "job.json").unlink()
@@ -105,7 +105,7 @@ def test_job_json_serves_where_no_manifest_is_kept(rendered: Rendered) -> None:
     ]
 
 
-def test_initial_latents_are_compared_and_told_when_they_are_gone(rendered: Rendered, tmp_path) -> None:
+def test_initial_latents_are_compared_and_reported_when_they_are_gone(rendered: Rendered, tmp_path) -> None:
     output = rendered(4)
     file = tmp_path / "latents.npy"
     np.save(file, np.zeros((4, 8, 8), np.float32))
@@ -151,11 +151,11 @@ class Asked:
 
     def submit(self, *files: Path, source: str | None = None, **keys: object) -> None:
         """Keeps foxes-2, which was read from these files as they are now."""
-        told = json.loads((self.output.jobs / "foxes-1.json").read_text())
-        told |= {"prompts_from": [{"file": str(self.file) if source is None else source}]}
+        manifest = json.loads((self.output.jobs / "foxes-1.json").read_text())
+        manifest |= {"prompts_from": [{"file": str(self.file) if source is None else source}]}
         hashes = {str(file): sha256(file) for file in files or (self.file,)}
-        del told["prompts"]
-        self.output.write_job_manifest("foxes-2", told | {"narrowed": "", "files": hashes} | keys)
+        del manifest["prompts"]
+        self.output.write_job_manifest("foxes-2", manifest | {"narrowed": "", "files": hashes} | keys)
 
     def examine(self) -> Checkup:
         return check_output(self.output)
@@ -170,7 +170,7 @@ def asked(rendered: Rendered, tmp_path: Path) -> Asked:
     return Asked(rendered, tmp_path)
 
 
-def not_told(*changes: str) -> list[str]:
+def not_compared(*changes: str) -> list[str]:
     return [
         ".imagemill/jobs/foxes-2.json: what is missing cannot be known: since foxes-2 was submitted, "
         f"{', '.join(changes)}; `imagemill submit FILE` renders the difference (`imagemill plan FILE` shows "
@@ -190,34 +190,34 @@ def test_records_that_came_after_the_submission_are_not_missing(asked: Asked) ->
         file.write("a hare\n")
     checkup = asked.examine()
     assert (checkup.problems, checkup.missing) == ([], {})
-    assert checkup.notes == not_told(f"{asked.file} changed")
+    assert checkup.notes == not_compared(f"{asked.file} changed")
     asked.submit()
     assert asked.examine().missing == {"foxes-2": 1}
 
 
-def test_a_changed_file_that_cannot_even_be_read_is_told_by_its_name(asked: Asked) -> None:
+def test_a_changed_file_that_cannot_even_be_read_is_reported_by_its_name(asked: Asked) -> None:
     asked.file.write_bytes(b"\xff\xfe\n")
-    assert asked.examine().notes == not_told(f"{asked.file} changed")
+    assert asked.examine().notes == not_compared(f"{asked.file} changed")
 
 
 @pytest.mark.parametrize("stands", [None, "folder", "pipe"])
-def test_a_prompt_file_that_is_gone_is_told_by_its_name(asked: Asked, stands: str | None) -> None:
+def test_a_prompt_file_that_is_gone_is_reported_by_its_name(asked: Asked, stands: str | None) -> None:
     asked.file.unlink()
     how = "is gone"
     if stands is not None:
         (asked.file.mkdir if stands == "folder" else lambda: os.mkfifo(asked.file))()
         how = "cannot be read any more (not a plain file)"
     checkup = asked.examine()
-    assert (checkup.problems, checkup.notes) == ([], not_told(f"{asked.file} {how}"))
+    assert (checkup.problems, checkup.notes) == ([], not_compared(f"{asked.file} {how}"))
 
 
-def test_a_file_that_came_to_a_pattern_is_told_by_its_name(asked: Asked, tmp_path: Path) -> None:
+def test_a_file_that_came_to_a_pattern_is_reported_by_its_name(asked: Asked, tmp_path: Path) -> None:
     asked.submit(source=str(tmp_path / "*.txt"))
     assert asked.examine().notes == []
     new = tmp_path / "a_new_one.txt"
     new.write_text("a hare\n")
     checkup = asked.examine()
-    assert (checkup.problems, checkup.notes) == ([], not_told(f"{new} came"))
+    assert (checkup.problems, checkup.notes) == ([], not_compared(f"{new} came"))
 
 
 def test_a_file_that_a_limit_left_out_may_change(asked: Asked, tmp_path: Path) -> None:
@@ -235,10 +235,10 @@ def test_of_many_changed_files_some_are_named(asked: Asked, tmp_path: Path) -> N
     asked.submit(*files, source=str(tmp_path / "[0-9].txt"))
     for file in files:
         file.unlink()
-    assert asked.examine().notes == not_told(*(f"{file} is gone" for file in files[:3]), "…")
+    assert asked.examine().notes == not_compared(*(f"{file} is gone" for file in files[:3]), "…")
 
 
-def test_initial_latents_that_changed_are_told_by_their_name(rendered: Rendered, tmp_path: Path) -> None:
+def test_initial_latents_that_changed_are_reported_by_their_name(rendered: Rendered, tmp_path: Path) -> None:
     output = rendered(4)
     file, latents = tmp_path / "latents.npy", np.zeros((4, 8, 8), np.float32)
     np.save(file, latents)
@@ -253,13 +253,13 @@ def test_initial_latents_that_changed_are_told_by_their_name(rendered: Rendered,
         else:
             np.save(file, contents)
         checkup = check_output(output)
-        assert (checkup.problems, checkup.notes) == ([], not_told(f"{file} {how}"))
+        assert (checkup.problems, checkup.notes) == ([], not_compared(f"{file} {how}"))
 
 
 @pytest.mark.parametrize("files", [[], "p.txt", {"p.txt": 7}, {"p.txt": None}])
 def test_hashes_that_nobody_keeps_are_named(rendered: Rendered, files: object) -> None:
     output = rendered(4)
     submit_again(output, 2, files=files)
-    ((kind, place, what),) = told(output)
+    ((kind, place, what),) = problems_of(output)
     assert (kind, place) == ("report", ".imagemill/jobs/foxes-2.json")
     assert what == "is not a manifest as it was submitted (files: not a mapping of files to their SHA-256)"

@@ -75,7 +75,7 @@ def taken(output: Output) -> list[Picture]:
     return list(pictures(output, output.shards(), every))
 
 
-def told(one: Picture) -> dict[str, Any]:
+def metadata(one: Picture) -> dict[str, Any]:
     """Its metadata, but for the name of its file."""
     return {name: value for name, value in one.row.items() if name != "file_name"}
 
@@ -112,7 +112,7 @@ def test_shards_of_another_size_and_layout_hold_the_same(
     assert target.shards() == list(range(shards)) == list(range(-(-7 // shard_size)))
     after = taken(target)
     assert [one.data for one in after] == [one.data for one in before]
-    assert [told(one) for one in after] == [told(one) for one in before]
+    assert [metadata(one) for one in after] == [metadata(one) for one in before]
     names = [one.row["file_name"] for one in after]
     assert names == [
         f"{seed // shard_size:05d}{seed % shard_size:04d}.{'jpg' if seed == 6 else 'png'}"
@@ -224,8 +224,8 @@ def test_a_number_beyond_64_bits_is_kept_as_text(tmp_path: Path) -> None:
 def one_of(number: int, **columns: Any) -> Picture:
     """A picture of these columns."""
     data = bytes([number]) * (number + 1)
-    told = {"file_name": f"{number:09d}.png", "text": "a fox", "image_id": f"{number:016x}"}
-    return Picture({**told, **columns, "sha256": hashlib.sha256(data).hexdigest()}, data)
+    record = {"file_name": f"{number:09d}.png", "text": "a fox", "image_id": f"{number:016x}"}
+    return Picture({**record, **columns, "sha256": hashlib.sha256(data).hexdigest()}, data)
 
 
 def as_written(found: list[Picture]) -> list[tuple[str, bytes]]:
@@ -276,7 +276,7 @@ def test_whatever_json_a_row_holds_comes_back_to_the_letter(
     assert [json.dumps(row) for row in source.records()] == [json.dumps(one.row) for one in before]
 
 
-def test_only_rows_that_the_columns_do_not_tell_are_kept_as_json_too(tmp_path: Path) -> None:
+def test_only_rows_that_the_columns_do_not_hold_are_kept_as_json_too(tmp_path: Path) -> None:
     plain = put(tmp_path / "plain.parquet", [one_of(0, a=1, b={"c": [0.5]}), one_of(1, a=None, b=None)])
     assert plain.row_column is None
     assert pyarrow.parquet.read_schema(plain.path).names[-3:] == ["a", "b", "sha256"]
@@ -329,7 +329,7 @@ def with_column(table: pyarrow.Table, name: str, values: list[Any]) -> pyarrow.T
     return table.set_column(place, table.field(place), pyarrow.array(values, table.field(place).type))
 
 
-def told_by(table: pyarrow.Table, mark: str | None) -> pyarrow.Table:
+def marked(table: pyarrow.Table, mark: str | None) -> pyarrow.Table:
     """The table with another mark of ours in its schema."""
     others = {b"huggingface": table.schema.metadata[b"huggingface"]}
     return table.replace_schema_metadata(others if mark is None else {**others, b"imagemill": mark})
@@ -350,9 +350,9 @@ ODD = [one_of(0, a=1), one_of(1, a="1"), one_of(2)]
     [
         (lambda table: table.drop_columns(["image"]), "holds no pictures in a column 'image'"),
         (with_plain_images, "holds no pictures in a column 'image'"),
-        (lambda table: told_by(table, None), "another program or an older imagemill wrote it"),
-        (lambda table: told_by(table, '{"rows": 2, "column": null}'), "a newer one wrote it"),
-        (lambda table: told_by(table, "{"), "a newer one wrote it"),
+        (lambda table: marked(table, None), "another program or an older imagemill wrote it"),
+        (lambda table: marked(table, '{"rows": 2, "column": null}'), "a newer one wrote it"),
+        (lambda table: marked(table, "{"), "a newer one wrote it"),
         (
             lambda table: table.drop_columns(["imagemill_row"]),
             "has no column 'imagemill_row' of text any more",
@@ -439,10 +439,10 @@ def test_a_parquet_that_changed_between_two_looks_at_it_is_refused(tmp_path: Pat
         list(source.pictures(every))
 
 
-def test_a_changed_byte_of_a_parquet_is_told_or_changes_nothing(tmp_path: Path) -> None:
+def test_a_changed_byte_of_a_parquet_is_reported_or_changes_nothing(tmp_path: Path) -> None:
     found = [one_of(number, note="vulpes", box={"x": [number]}) for number in range(5)]
     source = put(tmp_path / "foxes.parquet", [*found, one_of(5)])
-    data, told = source.path.read_bytes(), 0
+    data, refused = source.path.read_bytes(), 0
     for place in range(0, len(data), 23):
         changed = bytearray(data)
         changed[place] ^= 1 << place % 8
@@ -452,10 +452,10 @@ def test_a_changed_byte_of_a_parquet_is_told_or_changes_nothing(tmp_path: Path) 
         except OutputError as error:
             assert str(error).startswith(f"{source.path}: ")
             assert str(error).isprintable()
-            told += 1
+            refused += 1
         else:
             assert after == as_written([*found, one_of(5)])
-    assert told > len(data) // 23 // 2
+    assert refused > len(data) // 23 // 2
 
 
 def test_a_row_that_not_every_form_holds_is_refused_by_its_image(tmp_path: Path) -> None:
@@ -494,7 +494,7 @@ def test_a_target_appears_at_the_end_also_where_an_empty_folder_stands(tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("error", "raised", "told"),
+    ("error", "raised", "message"),
     [
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), OutputError, "No space left.*free some space"),
         (OSError(errno.EACCES, os.strerror(errno.EACCES)), OutputError, "Permission denied.*another place"),
@@ -503,11 +503,11 @@ def test_a_target_appears_at_the_end_also_where_an_empty_folder_stands(tmp_path:
 )
 @pytest.mark.parametrize("folder", [True, False])
 def test_nothing_is_left_of_a_target_that_was_not_finished(
-    tmp_path: Path, error: BaseException, raised: type[BaseException], told: str | None, folder: bool
+    tmp_path: Path, error: BaseException, raised: type[BaseException], message: str | None, folder: bool
 ) -> None:
     place = tmp_path / "place"
     place.mkdir()
-    with pytest.raises(raised, match=told), appearing(place / "new") as hidden:
+    with pytest.raises(raised, match=message), appearing(place / "new") as hidden:
         if folder:
             hidden.mkdir()
             (hidden / "one").write_text("1")

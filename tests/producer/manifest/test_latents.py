@@ -32,7 +32,7 @@ def test_latents_are_checked_at_the_size_of_every_line_and_the_line_is_named(tmp
     assert not (tmp_path / "inputs").exists()
 
 
-def test_a_missing_file_of_latents_is_told_with_the_manifests_line(tmp_path: Path) -> None:
+def test_a_missing_file_of_latents_is_reported_with_the_manifests_line(tmp_path: Path) -> None:
     text = "name: x\nmodel: shapes-random\nprompts:\n  - {prompt: a, init_latents: none.npy}\n"
     (tmp_path / "m.yaml").write_text(text)
     with pytest.raises(LatentsError, match=r"m.yaml:4:31: prompts\[0\].init_latents = .*no such file"):

@@ -134,11 +134,11 @@ prompts:
         ('id: "a\\0b"', '4:9: prompts[0].id = "a\\u0000b": holds the character NUL: remove it'),
     ],
 )
-def test_a_wrong_line_is_told_with_place_field_value_and_remedy(
+def test_a_wrong_line_is_reported_with_place_field_value_and_remedy(
     tmp_path: Path, line: str, error: str
 ) -> None:
-    (told,) = _errors(tmp_path, HEAD + f"prompts:\n  - {line}\n    prompt: a cat\n")
-    assert told.startswith(error)
+    (found,) = _errors(tmp_path, HEAD + f"prompts:\n  - {line}\n    prompt: a cat\n")
+    assert found.startswith(error)
 
 
 @pytest.mark.parametrize(
@@ -168,11 +168,11 @@ def test_a_wrong_line_is_told_with_place_field_value_and_remedy(
         ("prompts: a cat", "1:10: prompts = a cat: must be a list"),
     ],
 )
-def test_a_wrong_top_level_key_is_told_likewise(tmp_path: Path, line: str, error: str) -> None:
+def test_a_wrong_top_level_key_is_reported_likewise(tmp_path: Path, line: str, error: str) -> None:
     rest = {"name": "name: cats", "model": "model: shapes-random", "prompts": "prompts: [a cat]"}
     rest.pop(line.partition(":")[0], None)
-    (told,) = _errors(tmp_path, "\n".join([line, *rest.values()]))
-    assert told.startswith(error)
+    (found,) = _errors(tmp_path, "\n".join([line, *rest.values()]))
+    assert found.startswith(error)
 
 
 def test_a_webdataset_is_refused_where_its_parquet_could_not_be_written(
@@ -181,9 +181,9 @@ def test_a_webdataset_is_refused_where_its_parquet_could_not_be_written(
     text = HEAD + "layout: webdataset\nprompts: [a cat]\n"
     assert _load(tmp_path, text).layout == "webdataset"
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    (told,) = _errors(tmp_path, text)
-    assert told.startswith("3:9: layout = webdataset: needs pyarrow")
-    assert "pip install 'imagemill[parquet]'" in told
+    (found,) = _errors(tmp_path, text)
+    assert found.startswith("3:9: layout = webdataset: needs pyarrow")
+    assert "pip install 'imagemill[parquet]'" in found
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_a_prompt_that_is_no_text_is_refused(tmp_path: Path, prompt: str, error:
     assert _errors(tmp_path, HEAD + f"prompts: [{prompt}]\n") == [error]
 
 
-def test_all_that_is_wrong_is_told_together_in_the_order_of_the_file(tmp_path: Path) -> None:
+def test_all_that_is_wrong_is_reported_together_in_the_order_of_the_file(tmp_path: Path) -> None:
     text = (
         "name: Cats\nmodel: shapes-random\nname: x\nprompts:\n  - no\n  - {prompt: a, width: 12, seed: x}\n"
     )
@@ -219,7 +219,7 @@ def test_all_that_is_wrong_is_told_together_in_the_order_of_the_file(tmp_path: P
     ]
 
 
-def test_beyond_twenty_errors_only_their_number_is_told(tmp_path: Path) -> None:
+def test_beyond_twenty_errors_only_their_number_is_reported(tmp_path: Path) -> None:
     errors = _errors(tmp_path, HEAD + "prompts:\n" + "  - {prompt: a, width: 3}\n" * 50)
     assert len(errors) == 21
     assert errors[-1].endswith(" and 30 more")
@@ -260,13 +260,13 @@ def test_beyond_twenty_errors_only_their_number_is_told(tmp_path: Path) -> None:
         ("prompts_from: {file: p.txt, fields: {promt: a}}", "2:38: prompts_from.fields.promt: no such field"),
     ],
 )
-def test_a_wrong_sweep_or_file_is_told_with_its_place(tmp_path: Path, more: str, error: str) -> None:
+def test_a_wrong_sweep_or_file_is_reported_with_its_place(tmp_path: Path, more: str, error: str) -> None:
     (tmp_path / "p.txt").write_text("a\n")
     rest = "" if "prompts" in more else "\nprompts: [a]"
     assert _errors(tmp_path, f"name: cats\n{more}{rest}\nmodel: instant\n")[0].startswith(error)
 
 
-def test_a_manifest_without_prompts_is_told_what_to_add(tmp_path: Path) -> None:
+def test_a_manifest_without_prompts_is_refused_with_what_to_add(tmp_path: Path) -> None:
     assert _errors(tmp_path, HEAD) == ["1:1: prompts: is missing: add it, or prompts_from"]
 
 
@@ -314,7 +314,7 @@ def test_a_hub_id_and_a_built_in_name_are_no_paths(tmp_path: Path) -> None:
     assert _load(tmp_path, text).model == "CompVis/stable-diffusion-v1-4"
 
 
-def test_a_model_that_is_not_there_is_told_with_the_manifests_line(tmp_path: Path) -> None:
+def test_a_model_that_is_not_there_is_reported_with_the_manifests_line(tmp_path: Path) -> None:
     manifest = _load(tmp_path, "name: cats\nmodel: ./none\nprompts: [a]\n")
     with pytest.raises(ModelError) as caught:
         manifest.resolve_model()
@@ -425,7 +425,7 @@ def test_an_output_has_one_name_however_it_is_spelled(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "place", "told"),
+    ("text", "place", "message"),
     [
         ('prompts: [a]\n"un\\nkn\\e[31m": 1\n', "4:1: un\\nkn\\x1b[31m: ", "no such key"),
         (f'prompts: [a]\n"{"x" * 300}": 1\n', "4:1: " + "x" * 59 + "…: ", "no such key"),
@@ -433,12 +433,12 @@ def test_an_output_has_one_name_however_it_is_spelled(tmp_path: Path) -> None:
         (f"prompts_from: {'a' * 300}.txt\n", "3:15: ", "cannot be read: File name too long"),
     ],
 )
-def test_what_no_terminal_and_no_disk_can_hold_is_told_on_one_line(
-    tmp_path: Path, text: str, place: str, told: str
+def test_what_no_terminal_and_no_disk_can_hold_is_reported_on_one_line(
+    tmp_path: Path, text: str, place: str, message: str
 ) -> None:
     (error,) = _errors(tmp_path, HEAD + text)
     assert error.startswith(place)
-    assert told in error
+    assert message in error
     assert error.isprintable()
 
 

@@ -26,7 +26,7 @@ def test_a_problem_stands_where_its_value_or_its_key_stands_in_the_file() -> Non
     assert str(problems.error()) == problems.report()
 
 
-def test_the_files_own_problems_are_among_them_and_equal_ones_are_told_once() -> None:
+def test_the_files_own_problems_are_among_them_and_equal_ones_are_reported_once() -> None:
     problems = _problems()
     problems.add(("name",), "is taken", value="cats")
     problems.add(("name",), "is taken", value="cats")

@@ -21,7 +21,7 @@ FILES = {"/a/p.csv": "5f" * 32}
 
 @pytest.mark.parametrize("files", [None, {}, FILES])
 @pytest.mark.parametrize("narrowed", ["", "--limit 10", "--sample 3"])
-def test_what_is_told_as_json_is_read_back_as_it_was(narrowed: str, files: dict[str, str] | None) -> None:
+def test_what_is_reported_as_json_is_read_back_as_it_was(narrowed: str, files: dict[str, str] | None) -> None:
     kept = SubmittedManifest(MANIFEST, narrowed, files)
     text = json.dumps(kept.to_json()).encode()
     assert SubmittedManifest.parse(text) == kept
@@ -29,8 +29,8 @@ def test_what_is_told_as_json_is_read_back_as_it_was(narrowed: str, files: dict[
 
 
 def test_it_is_the_manifest_with_two_more_keys_behind() -> None:
-    told = SubmittedManifest(MANIFEST, "--limit 2", FILES).to_json()
-    assert list(told.items()) == [*MANIFEST.to_json().items(), ("narrowed", "--limit 2"), ("files", FILES)]
+    found = SubmittedManifest(MANIFEST, "--limit 2", FILES).to_json()
+    assert list(found.items()) == [*MANIFEST.to_json().items(), ("narrowed", "--limit 2"), ("files", FILES)]
 
 
 def test_what_an_early_version_kept_without_them_is_read() -> None:
@@ -104,15 +104,15 @@ def test_what_was_kept_before_models_had_defaults_asks_for_the_images_of_then() 
         "negative_prompt": "", "height": 512, "width": 512, "num_inference_steps": 50, "guidance_scale": 7.5,
         "scheduler": "LMS", "seed": None, "images_per_prompt": 1,
     }  # fmt: skip
-    told = {"name": "cats", "model": "shapes", "prompts": ["a red circle", {"prompt": "b", "seed": 3}]}
-    kept = SubmittedManifest.from_json(told | {"settings": then})
+    given = {"name": "cats", "model": "shapes", "prompts": ["a red circle", {"prompt": "b", "seed": 3}]}
+    kept = SubmittedManifest.from_json(given | {"settings": then})
     ids = [image_id for image_id, _entry in identify(kept.manifest, resolve_model("shapes"))]
     assert ids == ["0d57a4ffcf7485a1", "06e61e404e683d8e"]
     assert kept.to_json()["settings"] == then
     # The doctor knows a kept model by its revision alone; what a manifest leaves open is Stable Diffusion's.
     revision = BUILT_IN["shapes"].revision
     alone = ModelRef("shapes", "shapes", revision, None, None)
-    assert [one for one, _entry in identify(SubmittedManifest.from_json(told).manifest, alone)] == ids
+    assert [one for one, _entry in identify(SubmittedManifest.from_json(given).manifest, alone)] == ids
 
 
 def test_what_a_manifest_leaves_open_is_kept_as_the_model_had_it() -> None:

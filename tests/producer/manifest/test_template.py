@@ -99,7 +99,7 @@ def test_a_few_of_very_many_combinations_are_drawn_at_once() -> None:
         ),
     ],
 )
-def test_what_does_not_fit_is_told_with_its_place(tmp_path: Path, line: str, error: str) -> None:
+def test_what_does_not_fit_is_reported_with_its_place(tmp_path: Path, line: str, error: str) -> None:
     with pytest.raises(ManifestError) as caught:
         _load(tmp_path, line)
     assert str(caught.value).startswith(f"{tmp_path / 'm.yaml'}:{error}")

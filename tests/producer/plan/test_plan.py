@@ -1,4 +1,4 @@
-"""A plan tells what a submission would do, by what is really on disk and in Redis, and writes nothing."""
+"""A plan shows what a submission would do, by what is really on disk and in Redis, and writes nothing."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ class Desk:
 
     def write(self, prompts: Sequence[object] | int, **keys: object) -> None:
         lines = [f"fox {n}" for n in range(prompts)] if isinstance(prompts, int) else prompts
-        told = {
+        manifest = {
             "name": "foxes", "model": "instant", "output": str(self.output.path), "shard_size": 4,
             "settings": {"height": 64, "width": 64, "num_inference_steps": 10}, "prompts": lines,
         } | keys  # fmt: skip
-        self.file.write_text(json.dumps(told, ensure_ascii=False))
+        self.file.write_text(json.dumps(manifest, ensure_ascii=False))
 
     def render(self, layout: LayoutName = "files") -> None:
         """Renders all that the manifest asks for, in new shards."""
@@ -69,11 +69,11 @@ def desk(tmp_path: Path) -> Desk:
     return Desk(tmp_path)
 
 
-Told = Callable[[Plan], list[str]]
+Shown = Callable[[Plan], list[str]]
 
 
 @pytest.fixture
-def told(capsys: pytest.CaptureFixture[str]) -> Told:
+def shown(capsys: pytest.CaptureFixture[str]) -> Shown:
     """The lines that a person is shown."""
 
     def lines(planned: Plan) -> list[str]:
@@ -87,11 +87,11 @@ def figures(planned: Plan) -> tuple[int, int | None, int, int | None]:
     return planned.new, planned.changed, planned.survey.held, planned.orphaned
 
 
-def test_with_neither_an_output_nor_redis_it_says_what_is_unknown(desk: Desk, told: Told) -> None:
+def test_with_neither_an_output_nor_redis_it_says_what_is_unknown(desk: Desk, shown: Shown) -> None:
     desk.write([f"fox {n}" for n in range(5)] + [{"prompt": "fox 0"}, "a wolf"])
     planned = desk.plan()
     assert figures(planned) == (7, 0, 0, 0)
-    assert told(planned) == [
+    assert shown(planned) == [
         f"foxes: 7 images by instant, png, into {desk.output.path}",
         "  a stand-in: its pictures are blocks of colour",
         "  height x width  steps  guided  images  to render  slots",
@@ -104,12 +104,12 @@ def test_with_neither_an_output_nor_redis_it_says_what_is_unknown(desk: Desk, to
         "  time       unknown: no Redis",
         "  disk       unknown: the output holds no picture of these sizes in this format",
         "  Redis      about 280 bytes: 40 bytes an image, measured over prompts of 4 to 20 words",
-        *told(planned)[-6:],
+        *shown(planned)[-6:],
     ]
     assert not desk.output.path.exists()
 
 
-def test_new_changed_unchanged_and_orphaned_are_told_apart(desk: Desk, told: Told) -> None:
+def test_new_changed_unchanged_and_orphaned_are_told_apart(desk: Desk, shown: Shown) -> None:
     desk.write([{"prompt": f"fox {n}", "id": f"f{n}"} for n in range(6)])
     desk.render()
     edited = [{"prompt": f"fox {n}", "id": f"f{n}"} for n in range(4)] + [{"prompt": "red fox", "id": "f4"}]
@@ -120,7 +120,7 @@ def test_new_changed_unchanged_and_orphaned_are_told_apart(desk: Desk, told: Tol
         (f"00001/{image_key(1, 0)}.png", "f4", "fox 4", True),
         (f"00001/{image_key(1, 1)}.png", "f5", "fox 5", False),
     ]
-    lines = told(planned)
+    lines = shown(planned)
     assert "  changed    1: the output has their ids, with other settings" in lines
     assert "  orphaned   2: in the output, and not asked for, 1 of them changed" in lines
     assert '             00001/000010001.png id f5 "fox 5"' in lines
@@ -133,12 +133,12 @@ def test_a_picture_that_was_deleted_is_to_be_rendered_again(desk: Desk) -> None:
     assert figures(desk.plan()) == (1, 0, 5, 0)
 
 
-def test_a_narrowed_plan_tells_no_orphans(desk: Desk, told: Told) -> None:
+def test_a_narrowed_plan_names_no_orphans(desk: Desk, shown: Shown) -> None:
     desk.write(6)
     desk.render()
     planned = desk.plan(limit=2)
     assert figures(planned) == (0, None, 2, None)
-    assert "  orphaned   unknown: --limit 2 asks for a part of the images" in told(planned)
+    assert "  orphaned   unknown: --limit 2 asks for a part of the images" in shown(planned)
     assert figures(desk.plan(sample=3)) == (0, None, 3, None)
 
 
@@ -161,7 +161,7 @@ def test_what_is_there_counts_in_every_layout(desk: Desk, layout: LayoutName) ->
     assert planned.orphans[0].file == f"{shard}/{image_key(1, 2)}.png"
 
 
-def test_bytes_on_disk_are_those_of_pictures_of_the_same_size_and_format(desk: Desk, told: Told) -> None:
+def test_bytes_on_disk_are_those_of_pictures_of_the_same_size_and_format(desk: Desk, shown: Shown) -> None:
     desk.write(8)
     desk.render()
     files = [file for shard in (0, 1) for file in desk.output.shard_folder(shard).iterdir()]
@@ -170,18 +170,18 @@ def test_bytes_on_disk_are_those_of_pictures_of_the_same_size_and_format(desk: D
     planned = desk.plan()
     assert (planned.disk_bytes, planned.disk_images) == (round(100 * each), 100)
     assert to_json(planned)["disk_bytes"] is None
-    [line] = [line for line in told(planned) if line.startswith("  disk")]
+    [line] = [line for line in shown(planned) if line.startswith("  disk")]
     assert line.endswith(" an image, measured on those in the output; unknown for 1 image of other sizes")
     desk.write(9, image_format="jpeg")
     assert desk.plan().disk_images == 0
 
 
-def test_time_follows_from_the_speed_that_workers_told(
-    desk: Desk, told: Told, redis_server: EmbeddedRedis, job_spec: Callable[..., JobSpec]
+def test_time_follows_from_the_speed_that_workers_measured(
+    desk: Desk, shown: Shown, redis_server: EmbeddedRedis, job_spec: Callable[..., JobSpec]
 ) -> None:
     ledger = Ledger(redis_server.url)
     desk.write([*(f"fox {n}" for n in range(99)), {"prompt": "a wide one", "width": 128}])
-    unknown = [line for line in told(desk.plan(redis_server.url)) if line.startswith("  time   ")]
+    unknown = [line for line in shown(desk.plan(redis_server.url)) if line.startswith("  time   ")]
     assert unknown == [
         "  time       unknown: no worker has rendered this model at these sizes in the last 30 days"
     ]
@@ -191,7 +191,7 @@ def test_time_follows_from_the_speed_that_workers_told(
     ledger.create(job_spec(output=str(desk.output.path)), "digest", 1)
     planned = desk.plan(redis_server.url)
     assert planned.times == [("a card", "bf16", 99 * 20 / 10, 99)]
-    lines = told(planned)
+    lines = shown(planned)
     assert (
         "  time       3m 18s on a card in bf16, without loading the model; 1m 39s if all 2 workers share it; "
         "unknown for 1 image of other sizes"
@@ -199,20 +199,20 @@ def test_time_follows_from_the_speed_that_workers_told(
     assert "  now        cats-1 is writing there: what it has not committed counts as to render" in lines
 
 
-def test_a_redis_that_does_not_answer_leaves_the_rest_told(desk: Desk, told: Told) -> None:
+def test_a_redis_that_does_not_answer_leaves_the_rest_shown(desk: Desk, shown: Shown) -> None:
     desk.write(3)
     planned = desk.plan("redis://127.0.0.1:1/0")
     assert planned.deployment.unknown
-    assert any(line.startswith("  time       unknown: ") and "127.0.0.1:1" in line for line in told(planned))
+    assert any(line.startswith("  time       unknown: ") and "127.0.0.1:1" in line for line in shown(planned))
     assert to_json(planned)["workers"] is None
 
 
-def test_what_is_left_out_is_counted(desk: Desk, told: Told) -> None:
+def test_what_is_left_out_is_counted(desk: Desk, shown: Shown) -> None:
     (desk.folder / "foxes.csv").write_text("prompt,seed\na fox,1\na fox,1\na wolf,zwei\n")
     desk.write(["a cow"], prompts_from="foxes.csv", on_bad_row="skip")
     planned = desk.plan()
     assert (planned.survey.images, planned.duplicates, planned.reading.skipped) == (2, 1, 1)
-    lines = told(planned)
+    lines = shown(planned)
     at = lines.index("  left out   1 line asking for an image that another line also asks for")
     assert lines[at + 1].startswith(
         f"             1 row with something wrong: {desk.folder}/foxes.csv:4: seed"
@@ -231,13 +231,13 @@ def test_json_lists_a_thousand_orphans_and_counts_them_all_and_a_file_lists_all(
     [slot] = map(json.loads, metadata.read_text().splitlines())
     slots = [slot | {"image_id": f"{n * 7919:016x}"} for n in range(1, MOST_ORPHANS + 101)]
     metadata.write_text("".join(json.dumps(one) + "\n" for one in slots))
-    told = json.loads(json.dumps(to_json(desk.plan())))
-    assert (told["new"], told["orphaned"], len(told["orphans"])) == (1, 1100, 1000)
+    written = json.loads(json.dumps(to_json(desk.plan())))
+    assert (written["new"], written["orphaned"], len(written["orphans"])) == (1, 1100, 1000)
     with listing(tmp_path / "orphans.jsonl") as on_orphan:
         plan_submission(prepare(desk.folder / "foxes.yaml", Settings()), Settings(), on_orphan=on_orphan)
     lines = (tmp_path / "orphans.jsonl").read_text().splitlines()
     assert len(lines) == 1100
-    assert [json.loads(line) for line in lines[:1000]] == told["orphans"]
+    assert [json.loads(line) for line in lines[:1000]] == written["orphans"]
     with pytest.raises(OutputError, match=r"nowhere.*cannot be written"), listing(tmp_path / "nowhere" / "o"):
         pass
 
@@ -253,9 +253,9 @@ def test_a_slot_that_imagemill_did_not_write_is_named(desk: Desk) -> None:
         desk.plan()
 
 
-def test_prompts_stay_on_their_line(desk: Desk, told: Told) -> None:
+def test_prompts_stay_on_their_line(desk: Desk, shown: Shown) -> None:
     desk.write(["two\nlines", "", "été 🦊 " * 20])
-    lines = told(desk.plan())[-3:]
+    lines = shown(desk.plan())[-3:]
     assert lines[0].endswith("'two\\nlines'")
     assert lines[1].endswith(' ""')
     assert lines[2].endswith('…"')

@@ -145,7 +145,7 @@ def test_no_request_is_kept_but_the_ends() -> None:
     assert most < 20
 
 
-def test_time_is_told_for_each_kind_of_device_that_was_measured_with_the_model() -> None:
+def test_time_is_reported_for_each_kind_of_device_that_was_measured_with_the_model() -> None:
     small, large = Group(64, 64, 10, True, 3, 2, 400), Group(512, 512, 10, True, 1, 1, 100)
     rates = {
         SlotsKey("card", "bf16", "r", 64, 64): 100.0,

@@ -1,4 +1,4 @@
-"""A prompt is the same whatever kind of file it was read from, and what is wrong is told by file and line."""
+"""A prompt is the same whatever kind of file it was read from, and what is wrong names file and line."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ ODD = [
 
 def _manifest(folder: Path, source: object, **others: object) -> Manifest:
     file = folder / "m.yaml"
-    told = {"name": "cats", "model": "shapes-random", "prompts_from": source, **others}
-    file.write_text(json.dumps(told), "utf-8")
+    given = {"name": "cats", "model": "shapes-random", "prompts_from": source, **others}
+    file.write_text(json.dumps(given), "utf-8")
     return load_manifest(file)
 
 
@@ -115,8 +115,8 @@ def test_a_manifest_takes_its_own_prompts_then_its_files_in_order_and_a_pattern_
     (tmp_path / "deep" / "er").mkdir(parents=True)
     (tmp_path / "deep" / "er" / "c.txt").write_text("deep\n")
     entries = _entries(tmp_path, ["b*.txt", "a.txt", {"file": "**/c.txt"}], prompts=["first"])
-    told = [entry.request.prompt for entry in entries]
-    assert told == ["first", "of b10.txt", "of b2.txt", "of a.txt", "deep"]
+    found = [entry.request.prompt for entry in entries]
+    assert found == ["first", "of b10.txt", "of b2.txt", "of a.txt", "deep"]
 
 
 def test_equal_prompts_of_different_sources_are_different_pictures(tmp_path: Path) -> None:
@@ -170,10 +170,10 @@ def test_a_text_file_takes_kohyas_and_a1111s_flags(tmp_path: Path) -> None:
         ("a\0b", 'prompt = "a\\u0000b": holds the character NUL: remove it'),
     ],
 )
-def test_a_wrong_line_of_text_is_told(tmp_path: Path, line: str, error: str) -> None:
+def test_a_wrong_line_of_text_is_reported(tmp_path: Path, line: str, error: str) -> None:
     (tmp_path / "p.txt").write_text(f"right\n{line}\n")
-    (told,) = _errors(tmp_path, "p.txt")
-    assert told.startswith(f"p.txt:2: {error}")
+    (found,) = _errors(tmp_path, "p.txt")
+    assert found.startswith(f"p.txt:2: {error}")
 
 
 @pytest.mark.parametrize(
@@ -207,14 +207,16 @@ def test_a_wrong_line_of_text_is_told(tmp_path: Path, line: str, error: str) -> 
         ('{"prompt": "a", "score": {"b": 9e999}}', "score: must be finite"),
     ],
 )
-def test_a_wrong_row_is_told_as_a_wrong_prompt_of_the_manifest(tmp_path: Path, line: str, error: str) -> None:
+def test_a_wrong_row_is_reported_as_a_wrong_prompt_of_the_manifest(
+    tmp_path: Path, line: str, error: str
+) -> None:
     (tmp_path / "p.jsonl").write_text(f'\n{{"prompt": "right"}}\n{line}\n')
     source = {"file": "p.jsonl", "columns": ["score"]}
-    (told,) = _errors(tmp_path, source, settings={"images_per_prompt": 2})
-    assert told.startswith(f"p.jsonl:3: {error}")
+    (found,) = _errors(tmp_path, source, settings={"images_per_prompt": 2})
+    assert found.startswith(f"p.jsonl:3: {error}")
 
 
-def test_a_wrong_row_is_told_under_the_files_own_names(tmp_path: Path) -> None:
+def test_a_wrong_row_is_reported_under_the_files_own_names(tmp_path: Path) -> None:
     (tmp_path / "p.csv").write_text('caption,w\n"two\nlines",64\nb,65\n')
     source = {"file": "p.csv", "fields": {"prompt": "caption", "width": "w"}}
     assert _errors(tmp_path, source) == ["p.csv:4: w = 65: must be a multiple of 8 (64 or 72)"]
@@ -250,7 +252,7 @@ def test_a_wrong_row_is_told_under_the_files_own_names(tmp_path: Path) -> None:
         ("p.parquet", "no parquet", "p.parquet: cannot be read as parquet: "),
     ],
 )
-def test_a_file_that_cannot_be_read_is_told(tmp_path: Path, name: str, contents: str, error: str) -> None:
+def test_a_file_that_cannot_be_read_is_reported(tmp_path: Path, name: str, contents: str, error: str) -> None:
     (tmp_path / name).write_text(contents, newline="")
     assert _errors(tmp_path, name)[0].startswith(error)
     if ": has " not in error and ": not a row" not in error:
@@ -299,38 +301,38 @@ def test_a_source_without_a_file_is_refused_by_its_name_with_the_remedy(tmp_path
     for name, what in [("c/*.csv", "matches no file"), ("c.csv", "there is no such file")]:
         with pytest.raises(ManifestError) as caught:
             _manifest(tmp_path, name)
-        told = (
+        message = (
             f"prompts_from = {tmp_path}/{name}: {what}: correct it (it is relative to the manifest), or put"
         )
-        assert told in str(caught.value)
+        assert message in str(caught.value)
 
 
 def test_a_column_has_one_kind_in_all_files_and_the_manifest(tmp_path: Path) -> None:
     (tmp_path / "p.jsonl").write_text('{"prompt": "a", "score": 1}\n{"prompt": "b", "score": 0.5}\n')
     source = {"file": "p.jsonl", "columns": ["score"]}
-    told = "p.jsonl:2: score: is a decimal number, but a whole number in p.jsonl:1: write 1.0 for 1"
-    assert [line.replace(f"{tmp_path}/", "") for line in _errors(tmp_path, source)] == [told]
+    message = "p.jsonl:2: score: is a decimal number, but a whole number in p.jsonl:1: write 1.0 for 1"
+    assert [line.replace(f"{tmp_path}/", "") for line in _errors(tmp_path, source)] == [message]
     lines = [{"prompt": "x", "columns": {"score": "text"}}]
     assert "but text in the manifest" in _errors(tmp_path, source, prompts=lines)[0]
 
 
 def test_a_setting_that_the_sweep_gives_is_refused_in_a_row(tmp_path: Path) -> None:
     (tmp_path / "p.jsonl").write_text('{"prompt": "a", "seeds": [1]}\n')
-    (told,) = _errors(tmp_path, "p.jsonl", sweep={"seed": [1]})
-    assert told == "p.jsonl:1: seeds: the manifest's `sweep` gives it too: remove one of them"
+    (found,) = _errors(tmp_path, "p.jsonl", sweep={"seed": [1]})
+    assert found == "p.jsonl:1: seeds: the manifest's `sweep` gives it too: remove one of them"
 
 
 def test_a_table_has_every_column_that_the_manifest_names(tmp_path: Path) -> None:
     (tmp_path / "p.csv").write_text("prompt,key\na,b\n")
     for source in ({"fields": {"id": "kex"}}, {"columns": ["kex"]}):
-        told = _errors(tmp_path, {"file": "p.csv", "ignore_others": True, **source})
-        assert told == ["p.csv:1: kex: there is no such column"]
+        found = _errors(tmp_path, {"file": "p.csv", "ignore_others": True, **source})
+        assert found == ["p.csv:1: kex: there is no such column"]
 
 
 def test_a_row_cannot_run_a_swept_seed_past_the_largest(tmp_path: Path) -> None:
     (tmp_path / "p.jsonl").write_text('{"prompt": "a"}\n{"prompt": "a", "images_per_prompt": 2}\n')
-    told = _errors(tmp_path, "p.jsonl", sweep={"seed": [2**63 - 1, 0]})
-    assert told == ["p.jsonl:2: the last of 2 seeds is above 2**63-1: start lower"]
+    found = _errors(tmp_path, "p.jsonl", sweep={"seed": [2**63 - 1, 0]})
+    assert found == ["p.jsonl:2: the last of 2 seeds is above 2**63-1: start lower"]
 
 
 def test_without_pyarrow_parquet_says_what_to_install(tmp_path: Path) -> None:

@@ -16,10 +16,10 @@ from producer.prompt_files.sources import Reading, lines
 
 
 def _given(file: Path, on_bad_row: str = "stop", **source: Any) -> tuple[list[Line], list[str]]:
-    """The lines and what is told of the rows that are skipped."""
-    told = {"name": "cats", "model": "instant", "prompts_from": [{"file": str(file)} | source]}
+    """The lines and what is said of the rows that are skipped."""
+    found = {"name": "cats", "model": "instant", "prompts_from": [{"file": str(file)} | source]}
     reading = Reading()
-    given = list(lines(Manifest.from_json(told | {"on_bad_row": on_bad_row}), reading))
+    given = list(lines(Manifest.from_json(found | {"on_bad_row": on_bad_row}), reading))
     return given, [row.removeprefix(f"{file}:") for row in reading.skipped_rows]
 
 
@@ -85,23 +85,23 @@ def test_what_pandas_makes_of_whole_numbers_is_taken(tmp_path: Path) -> None:
         ("scheduler", "binary", b"LMS", "\"b'LMS'\": must be text: cast the column from binary to string"),
     ],
 )
-def test_a_value_of_another_type_is_told_with_what_mends_it(
+def test_a_value_of_another_type_is_reported_with_what_mends_it(
     tmp_path: Path, name: str, kind: str, value: object, error: str
 ) -> None:
     file = tmp_path / "p.parquet"
     column = pyarrow.array([None, value], pyarrow.type_for_alias(kind))
     parquet.write_table(pyarrow.table({"prompt": ["a", "b"], name: column}), file)
-    given, told = _given(file, "skip")
+    given, found = _given(file, "skip")
     assert [line.prompt for line in given] == ["a"]
-    assert told[0].startswith(f"2: {name} = {error}")
+    assert found[0].startswith(f"2: {name} = {error}")
 
 
-def test_all_that_is_wrong_with_a_rows_types_is_told(tmp_path: Path) -> None:
+def test_all_that_is_wrong_with_a_rows_types_is_reported(tmp_path: Path) -> None:
     file = tmp_path / "p.parquet"
     parquet.write_table(pyarrow.table({"prompt": ["a"], "seed": [0.5], "width": ["x" * 99]}), file)
-    _, (told,) = _given(file, "skip")
+    _, (found,) = _given(file, "skip")
     shown = "x" * 58
-    assert told == (
+    assert found == (
         "1: seed = 0.5: must be a whole number, or null: round it: cast the column from double to int64; "
         f'width = "{shown}…: must be a whole number: cast the column from string to int64'
     )

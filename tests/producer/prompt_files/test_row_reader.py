@@ -84,12 +84,12 @@ def test_common_values_need_no_pydantic(field: str, value: object) -> None:
 @settings(max_examples=600, deadline=None)
 @given(st.fixed_dictionaries({}, optional=dict.fromkeys([*ROW_FIELDS, "score"], _ANY)))
 def test_a_row_is_taken_and_refused_as_a_prompt_of_the_manifest_is(row: Mapping[str, Any]) -> None:
-    told = {name: value for name, value in row.items() if value is not None or name == "prompt"}
-    score = told.pop("score", None)
+    found = {name: value for name, value in row.items() if value is not None or name == "prompt"}
+    score = found.pop("score", None)
     columns = {} if score is None else {"score": score}
     line = _rows(("score",)).line(row, 1)
     try:
-        asked = PromptLine.model_validate(told | {"columns": columns})
+        asked = PromptLine.model_validate(found | {"columns": columns})
     except ValidationError:
         assert isinstance(line, ManifestError)
         assert str(line)
@@ -119,14 +119,14 @@ def test_a_seed_for_all_rows_is_checked_with_each_of_them() -> None:
     assert "the last of 2 seeds" in str(reader.line({"prompt": "a"}, 1))
 
 
-def test_all_that_is_wrong_with_a_row_is_told() -> None:
-    told = _rows().line({"prompt": "a", "width": 9, "height": 9}, 1)
+def test_all_that_is_wrong_with_a_row_is_reported() -> None:
+    found = _rows().line({"prompt": "a", "width": 9, "height": 9}, 1)
     assert (
-        str(told)
+        str(found)
         == "height = 9: must be a multiple of 8 (8 or 16); width = 9: must be a multiple of 8 (8 or 16)"
     )
 
 
 def test_a_column_that_is_no_json_is_refused() -> None:
-    told = _rows(("when",)).line({"prompt": "a", "when": object()}, 1)
-    assert str(told).startswith("when")
+    found = _rows(("when",)).line({"prompt": "a", "when": object()}, 1)
+    assert str(found).startswith("when")

@@ -1,4 +1,4 @@
-"""A row of a .csv is given, told, or stops its file; none vanishes behind a quote."""
+"""A row of a .csv is given, reported, or stops its file; none vanishes behind a quote."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ LONG = "x" * (csv.field_size_limit() + 1)
 
 
 def _given(file: Path, contents: str | bytes, **source: Any) -> tuple[list[str], list[str]]:
-    """The prompts and what is told of the rows that are skipped."""
+    """The prompts and what is said of the rows that are skipped."""
     file.write_bytes(contents if isinstance(contents, bytes) else contents.encode())
-    told = {"file": str(file), "ignore_others": True} | source
-    manifest = {"name": "cats", "model": "instant", "prompts_from": [told], "on_bad_row": "skip"}
+    found = {"file": str(file), "ignore_others": True} | source
+    manifest = {"name": "cats", "model": "instant", "prompts_from": [found], "on_bad_row": "skip"}
     reading = Reading()
     prompts = [line.prompt for line in lines(Manifest.from_json(manifest), reading)]
     assert reading.skipped == len(reading.skipped_rows)
@@ -74,33 +74,33 @@ def test_a_wrong_row_of_several_lines_stops_its_file_even_where_wrong_rows_are_s
     file = tmp_path / "p.csv"
     with pytest.raises(ManifestError) as caught:
         _given(file, f"prompt,width\n{rows}".replace("\n", newline).encode("latin-1"))
-    told = str(caught.value)
-    assert told.startswith(f"{file}:{place}: a quote opened on line {quote}{TORN}{what}")
-    assert told.isprintable()
-    assert len(told) < 500
+    message = str(caught.value)
+    assert message.startswith(f"{file}:{place}: a quote opened on line {quote}{TORN}{what}")
+    assert message.isprintable()
+    assert len(message) < 500
 
 
 def test_a_wrong_row_of_one_line_costs_itself_alone(tmp_path: Path) -> None:
     rows = f'a,8\n"b"b,8\nc,8,8\n{LONG},8\n"{LONG}",8\n"d\ne",8\n"f ""g""",9\nh,8\n'
-    prompts, told = _given(tmp_path / "p.csv", f"prompt,width\n{rows}")
+    prompts, found = _given(tmp_path / "p.csv", f"prompt,width\n{rows}")
     assert prompts == ["a", "d\ne", "h"]
-    assert [re.split("[:=] ", row)[:2] for row in told] == [
+    assert [re.split("[:=] ", row)[:2] for row in found] == [
         ["3", "not a row"],
         ["4", "has 3 cells, and the header 2"],
         ["5", "not a row"],
         ["6", "not a row"],
         ["9", "width "],
     ]
-    assert told[0].endswith(
+    assert found[0].endswith(
         'each quote in it twice (""), and a cell of more than 131072 characters in .jsonl'
     )
 
 
 def test_a_wrong_value_in_a_row_of_several_lines_is_that_rows_mistake(tmp_path: Path) -> None:
     rows = 'prompt,width,seeds\n"a\r\n""b""\nc",9,\n"d\ne",8,"1,\n2"\n'
-    prompts, told = _given(tmp_path / "p.csv", rows)
+    prompts, found = _given(tmp_path / "p.csv", rows)
     assert prompts == ["d\ne"]
-    assert told == ["2: width = 9: must be a multiple of 8 (8 or 16) (the row ends on line 4)"]
+    assert found == ["2: width = 9: must be a multiple of 8 (8 or 16) (the row ends on line 4)"]
 
 
 def test_a_header_of_several_lines_is_one_where_its_names_are_right(tmp_path: Path) -> None:
@@ -130,11 +130,11 @@ def test_no_line_is_lost_whatever_the_quotes(
     file.write_bytes(text.encode())
     starts = _lines_that_begin_a_row(text, separator)
     try:
-        told = list(records(file, lambda names: None))
+        found = list(records(file, lambda names: None))
     except ManifestError as error:
         assert "a quote opened on line" in str(error)
         return
-    assert [number for number, _ in told] == starts[1:]
+    assert [number for number, _ in found] == starts[1:]
 
 
 def _lines_that_begin_a_row(text: str, separator: str) -> list[int]:

@@ -1,4 +1,4 @@
-"""Prompt files are one stream of lines; what is wrong with their rows is told together."""
+"""Prompt files are one stream of lines; what is wrong with their rows is reported together."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _manifest(folder: Path, more: str = "", contents: str = '{"prompt": "a"}\n{"
     return load_manifest(file)
 
 
-def test_a_reading_tells_what_each_file_held(tmp_path: Path) -> None:
+def test_a_reading_keeps_what_each_file_held(tmp_path: Path) -> None:
     manifest = _manifest(
         tmp_path, "prompts: [x, {prompt: y, seeds: [1, 2]}]\nsweep: {guidance_scale: [1, 3]}\n"
     )
@@ -69,7 +69,7 @@ def test_a_file_that_went_away_after_the_manifest_was_loaded_is_missed(tmp_path:
         list(lines(manifest))
 
 
-def test_wrong_rows_are_told_together_and_stop_the_submission(tmp_path: Path) -> None:
+def test_wrong_rows_are_reported_together_and_stop_the_submission(tmp_path: Path) -> None:
     prompts = []
     with pytest.raises(ManifestError) as caught:
         prompts += [line.prompt for line in lines(_manifest(tmp_path, contents=BAD))]
@@ -185,7 +185,7 @@ def test_no_process_that_reads_ahead_outlives_a_stream_that_is_let_go(tmp_path: 
 
 
 @pytest.mark.usefixtures("always_ahead")
-def test_a_reader_that_dies_is_told(tmp_path: Path) -> None:
+def test_a_reader_that_dies_is_reported(tmp_path: Path) -> None:
     stream = lines(_manifest(tmp_path, contents='{"prompt": "a"}\n' * 100_000))
     next(stream)
     (process,) = multiprocessing.active_children()

@@ -129,22 +129,22 @@ def test_inserting_a_line_changes_no_other_picture(prompts: list[Any], data: st.
     assert len(after) == len(before) + 1
 
 
-def test_an_image_twice_is_rendered_once_and_told() -> None:
-    told: list[Entry] = []
+def test_an_image_twice_is_rendered_once_and_reported() -> None:
+    found: list[Entry] = []
     prompts = [{"prompt": "a", "seed": 1}, {"prompt": "a", "seeds": [2, 1], "id": "again"}]
-    entries = list(expand(_manifest(prompts), MODEL, told.append))
+    entries = list(expand(_manifest(prompts), MODEL, found.append))
     assert [entry.request.seed for entry in entries] == [1, 2]
-    assert [(entry.request.seed, entry.id) for entry in told] == [(1, "again")]
+    assert [(entry.request.seed, entry.id) for entry in found] == [(1, "again")]
 
 
 @pytest.mark.parametrize("given_first", [True, False])
 def test_a_given_seed_that_meets_a_derived_one_is_one_image_and_moves_nothing(given_first: bool) -> None:
     derived = _entries(["a"])[0].request
     lines: list[Any] = [{"prompt": "a", "seed": derived.seed}, "a"]
-    told: list[Entry] = []
-    entries = list(expand(_manifest(lines if given_first else lines[::-1]), MODEL, told.append))
+    found: list[Entry] = []
+    entries = list(expand(_manifest(lines if given_first else lines[::-1]), MODEL, found.append))
     assert [entry.request for entry in entries] == [derived]
-    assert [entry.request for entry in told] == [derived]
+    assert [entry.request for entry in found] == [derived]
 
 
 def test_derived_seeds_that_meet_make_way_so_that_no_picture_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,10 +184,10 @@ def test_a_sweep_gives_every_prompt_every_combination_the_last_setting_fastest()
     requests = [entry.request for entry in entries]
     combinations = [(1.0, "LMS"), (1.0, "DDIM"), (3.0, "LMS"), (3.0, "DDIM")]
     assert [(request.guidance_scale, request.scheduler) for request in requests[:4]] == combinations
-    told = [
+    found = [
         (request.prompt, request.guidance_scale, request.scheduler, request.seed) for request in requests[4:]
     ]
-    assert told == [
+    assert found == [
         (prompt, *combination, seed)
         for prompt in ("b 1", "b 2")
         for combination in combinations
@@ -203,8 +203,8 @@ def test_a_sweep_gives_every_prompt_every_combination_the_last_setting_fastest()
 def test_a_swept_seed_is_where_the_pictures_of_a_prompt_begin() -> None:
     sweep = {"seed": [0, 10], "width": [64, 72]}
     entries = _entries(["a"], settings={"images_per_prompt": 2}, sweep=sweep)
-    told = [(entry.request.seed, entry.request.width) for entry in entries]
-    assert told == [(0, 64), (1, 64), (10, 64), (11, 64), (0, 72), (1, 72), (10, 72), (11, 72)]
+    found = [(entry.request.seed, entry.request.width) for entry in entries]
+    assert found == [(0, 64), (1, 64), (10, 64), (11, 64), (0, 72), (1, 72), (10, 72), (11, 72)]
     assert all(entry.seed_ordinal is None for entry in entries)
 
 

@@ -66,10 +66,10 @@ def test_a_shard_of_long_prompts_or_columns_is_full_before_it_has_all_its_entrie
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("producer.requests.grouping.MOST_TEXT", 1000)
-    told = [
+    found = [
         (key, entry._replace(columns={"note": "x" * 1500}) if key == "4" else entry)
         for key, entry in entries(*[SMALL] * 8)
     ]
-    long = [(key, Entry.of(replace(one.request, prompt="x" * 400))) for key, one in told[:4]]
-    made = list(parts(iter([*long, *told[4:]]), set(), 4))
+    long = [(key, Entry.of(replace(one.request, prompt="x" * 400))) for key, one in found[:4]]
+    made = list(parts(iter([*long, *found[4:]]), set(), 4))
     assert [numbers(part) for part in made] == [[0, 1, 2], [3, 4], [5, 6, 7], []]

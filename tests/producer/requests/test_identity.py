@@ -1,4 +1,4 @@
-"""What a mould tells of an image is what the request tells of itself, to the last bit."""
+"""What a template gives of an image is what the request gives of itself, to the last bit."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ class Desk:
         return decode_shard(blob, ImageRequest.from_mapping(spec.base), spec.name)
 
     def render(self, failed: Collection[int] = (), flagged: Collection[int] = ()) -> list[int]:
-        """Commits the next shard and tells the ledger; returns the indices it was about."""
+        """Commits the next shard and records it in the ledger; returns the indices it was about."""
         claim = self.claim()
         assert claim.kind == "shard"
         shard, number = self.decoded(claim.job_id, claim.blob), int(claim.shard)
@@ -95,12 +95,12 @@ class Desk:
             names = {"file_name": name, "sha256": "", "job_id": claim.job_id, "flagged": doubt}
             rows.append(metadata_record(entry, **names, rendered={}, column_names=()))
         self.output.stored(number, self.layout).commit(images, rows, list(failures.values()))
-        told = {
+        found = {
             index: {"shard": number, "position": one.position, "image_id": one.image_id, "reason": one.reason}
             for index, one in failures.items()
         }
         done = [index for index in shard.indices if index not in failed]
-        self.ledger.complete(claim, done, told, set(flagged) & set(done))
+        self.ledger.complete(claim, done, found, set(flagged) & set(done))
         return list(shard.indices)
 
     def finish(self) -> None:

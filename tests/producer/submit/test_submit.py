@@ -358,7 +358,7 @@ def test_initial_latents_are_kept_in_the_output_by_their_hash(desk: Desk) -> Non
     assert [file.name for file in desk.output.inputs.iterdir()] == [f"{sha}.npy"]
 
 
-def test_latents_that_changed_after_they_were_checked_are_told(desk: Desk) -> None:
+def test_latents_that_changed_after_they_were_checked_are_reported(desk: Desk) -> None:
     np.save(desk.folder / "start.npy", np.ones((4, 8, 8), np.float32))
     prepared = prepare(desk.write([{"prompt": "x", "init_latents": "start.npy"}]), Settings())
     np.save(desk.folder / "start.npy", np.zeros((4, 8, 8), np.float32))
@@ -367,7 +367,7 @@ def test_latents_that_changed_after_they_were_checked_are_told(desk: Desk) -> No
     assert desk.ledger.job_ids() == []
 
 
-def test_prompt_files_are_submitted_and_what_was_skipped_is_told(
+def test_prompt_files_are_submitted_and_what_was_skipped_is_reported(
     desk: Desk, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (desk.folder / "p.csv").write_text("prompt,width,split\na,64,x\nb,65,y\nc,,z\n")
@@ -464,7 +464,7 @@ def test_what_another_job_rendered_while_this_one_was_packed_is_not_rendered_aga
     assert (done.job_id, done.images, done.held) == ("cats-3", 0, 5)
 
 
-def test_a_full_folder_for_temporary_files_is_told(
+def test_a_full_folder_for_temporary_files_is_reported(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("producer.submit.packed.IN_MEMORY", 1)

@@ -38,7 +38,7 @@ def answer(slot: torch.Tensor, step: int) -> torch.Tensor:
 
 
 def run_scheduler(scheduler: Any, steps: int) -> tuple[torch.Tensor, list[float], torch.Tensor]:
-    """What diffusers' loop ends with, the timesteps it told, and the next number of its generator."""
+    """What diffusers' loop ends with, the timesteps it gave, and the next number of its generator."""
     scheduler = copy.deepcopy(scheduler)
     generator = torch.Generator().manual_seed(7)
     scheduler.set_timesteps(steps)
@@ -76,8 +76,8 @@ def test_every_sampler_is_compiled_and_its_table_paints_what_it_paints(
         table = compile_scheduler(scheduler, steps)
         assert (table.reason, table.coefficients is None) == ("", False), steps
         expected, timesteps, next_number = run_scheduler(scheduler, steps)
-        latents, told, ours = run_table(table)
-        assert told == timesteps
+        latents, found, ours = run_table(table)
+        assert found == timesteps
         difference = float((latents - expected).abs().max())
         # float32 rounds the start, up to 60, by its own size. In two or three steps Heun and DPM2 a multiply
         # that by a sigma of 14.6 over one of 0.03, whoever runs them.

@@ -31,7 +31,7 @@ Start = Callable[..., Engine]
 
 
 class Painter:
-    """A renderer whose pixels tell the seed; the prompt says what goes wrong."""
+    """A renderer whose pixels show the seed; the prompt says what goes wrong."""
 
     device, precision = "cpu", "bf16"
     versions: Mapping[str, str] = {}

@@ -83,7 +83,7 @@ def test_an_error_before_any_image_was_taken_refuses_the_pipeline(
             raise ValueError("no such layer")
 
     start(Misbuilt(), [desk.order(1)])
-    wait_until(lambda: 1 in desk.outcomes, "it is told")
+    wait_until(lambda: 1 in desk.outcomes, "it is delivered")
     outcome = desk.outcomes[1]
     assert isinstance(outcome, ModelError)
     assert str(outcome) == "cats cannot render here: ValueError: no such layer"

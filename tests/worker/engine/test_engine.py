@@ -145,7 +145,7 @@ def test_what_a_question_raises_reaches_whoever_asked(start: Start) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "message"),
     [
         (ModelError("cats: not there"), "cats: not there"),
         (SettingsError("device = 'cuda': no GPU here"), "device = 'cuda': no GPU here"),
@@ -154,7 +154,7 @@ def test_what_a_question_raises_reaches_whoever_asked(start: Start) -> None:
     ids=["no model", "no device", "anything else"],
 )
 def test_a_pipeline_that_cannot_be_loaded_refuses_orders_and_questions_and_others_go_on(
-    desk: Desk, start: Start, wait_until: Wait, error: Exception, told: str
+    desk: Desk, start: Start, wait_until: Wait, error: Exception, message: str
 ) -> None:
     def load(pipeline: Pipeline) -> Painter:
         if pipeline == CATS:
@@ -169,12 +169,12 @@ def test_a_pipeline_that_cannot_be_loaded_refuses_orders_and_questions_and_other
     answer = engine.ask(CATS, lambda renderer: renderer.device)
     with pytest.raises(ModelError) as caught:
         answer.result(LONGEST)
-    assert str(caught.value) == told
+    assert str(caught.value) == message
     wait_until(lambda: len(desk.outcomes) == 9, "all are delivered")
     for seed in range(0, 9, 2):
         refusal = desk.outcomes[seed]
         assert isinstance(refusal, ModelError)
-        assert str(refusal) == told
+        assert str(refusal) == message
     assert [desk.seed_painted(seed) for seed in range(1, 9, 2)] == [1, 3, 5, 7]
     engine.submit([order(20), order(21)])
     wait_until(lambda: len(desk.outcomes) == 11, "later orders end the same way")
@@ -292,18 +292,18 @@ def test_out_of_memory_begins_nothing_anew_that_was_withdrawn(
 def test_an_order_that_is_to_be_alone_gets_all_slots_once_they_are_empty(
     desk: Desk, start: Start, wait_until: Wait
 ) -> None:
-    gate, told = threading.Event(), []
+    gate, found = threading.Event(), []
     painter = Painter(gate)
     engine = start(painter, [desk.order(seed, steps=seed) for seed in (1, 2, 3)])
     assert painter.entered.wait(LONGEST)
     for seed in (7, 8):
-        began = partial(lambda seed: told.append((seed, len(painter.steps), desk.deliveries.copy())), seed)
+        began = partial(lambda seed: found.append((seed, len(painter.steps), desk.deliveries.copy())), seed)
         engine.submit([replace(desk.order(seed), alone=began)])
     engine.submit([desk.order(9)])
     gate.set()
     wait_until(lambda: len(desk.outcomes) == 6, "all are delivered")
     assert painter.steps == [[3, 2, 1], [3, 2], [3], [7], [8], [9]]
-    assert [(seed, steps) for seed, steps, _ in told] == [(7, 3), (8, 4)]
+    assert [(seed, steps) for seed, steps, _ in found] == [(7, 3), (8, 4)]
     assert desk.finished(7).rendered_by.rows == BUCKET.slots
 
 

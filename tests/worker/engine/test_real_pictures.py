@@ -121,13 +121,13 @@ def test_bad_images_in_a_real_forward_fail_and_their_neighbours_keep_their_bytes
     wait_until(lambda: len(desk.outcomes) == 12, "all are delivered")
     hook.remove()
     assert sorted(desk.deliveries) == [*range(10), 20, 21]
-    for seed, told in {
+    for seed, message in {
         20: "the model gave non-finite values, alone in fp32 too",
         21: "raised RuntimeError: index out of range, alone in fp32 too",
     }.items():
         failure = desk.outcomes[seed]
         assert isinstance(failure, RenderError)
-        assert str(failure) == told
+        assert str(failure) == message
     assert pixels_of(desk, range(10)) == expected
 
 

@@ -91,7 +91,7 @@ def rendered(engine: Engine, orders: int, **settings: Any) -> float:
     return time.monotonic() - began
 
 
-def test_an_engine_tells_once_what_its_pictures_took(engine: Engine) -> None:
+def test_an_engine_shows_once_what_its_pictures_took(engine: Engine) -> None:
     taken = rendered(engine, 24)
     work = engine.take_slot_use(BUCKET)
     assert work.row_evaluations == 24 * 20
@@ -99,7 +99,7 @@ def test_an_engine_tells_once_what_its_pictures_took(engine: Engine) -> None:
     assert engine.take_slot_use(BUCKET) == SlotUse(0, 0.0)
 
 
-def test_a_short_job_tells_the_same_rate_as_a_long_one(engine: Engine) -> None:
+def test_a_short_job_shows_the_same_rate_as_a_long_one(engine: Engine) -> None:
     rendered(engine, 2)
     alone = engine.take_slot_use(BUCKET)
     assert alone.row_evaluations == 40

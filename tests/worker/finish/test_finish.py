@@ -277,7 +277,7 @@ def test_an_output_in_which_everything_failed_is_described_without_pictures(outp
     assert names == {".imagemill", "00000", "failures.jsonl", "job.json"}
 
 
-def test_the_card_is_valid_and_somebodys_own_readme_is_kept_and_told(output, caplog):
+def test_the_card_is_valid_and_somebodys_own_readme_is_kept_and_reported(output, caplog):
     put(output, 0, [a_line(0), a_line(1)])
     finish_output(output, a_report())
     readme = output.path / "README.md"

@@ -40,18 +40,18 @@ def test_a_job_with_everything_rendered_is_complete(
 ) -> None:
     job_id = submit_job()
     ledger.complete(claim(ledger), [0, 1, 2, 3], {})
-    told = report(job_id)
-    assert (told.job_id, told.manifest, told.outcome, told.reason) == (
+    written = report(job_id)
+    assert (written.job_id, written.manifest, written.outcome, written.reason) == (
         "cats-1",
         {"name": "cats"},
         "complete",
         None,
     )
-    assert (told.images, told.done, told.failed, told.workers) == (4, 4, 0, ["w1"])
-    assert told.started_at is not None
+    assert (written.images, written.done, written.failed, written.workers) == (4, 4, 0, ["w1"])
+    assert written.started_at is not None
     times = [
         datetime.strptime(text, "%Y-%m-%dT%H:%M:%S%z")
-        for text in (told.submitted_at, told.started_at, told.finished_at)
+        for text in (written.submitted_at, written.started_at, written.finished_at)
     ]
     assert times == sorted(times)
     status = ledger.status(job_id)
@@ -62,8 +62,8 @@ def test_a_job_with_everything_rendered_is_complete(
 def test_a_job_with_failures_says_so(ledger: Ledger, submit_job: Submit, report: Report) -> None:
     job_id = submit_job()
     ledger.complete(claim(ledger), [0, 1, 3], failure(2))
-    told = report(job_id)
-    assert (told.outcome, told.done, told.failed) == ("failures", 3, 1)
+    written = report(job_id)
+    assert (written.outcome, written.done, written.failed) == ("failures", 3, 1)
 
 
 def test_a_job_cancelled_before_anybody_claimed_it_says_why_and_has_no_start(
@@ -71,13 +71,13 @@ def test_a_job_cancelled_before_anybody_claimed_it_says_why_and_has_no_start(
 ) -> None:
     job_id = submit_job()
     ledger.control(job_id, "cancel", "a typo in every prompt")
-    told = report(job_id)
-    assert (told.outcome, told.reason, told.started_at) == (
+    written = report(job_id)
+    assert (written.outcome, written.reason, written.started_at) == (
         "cancelled",
         "a typo in every prompt",
         None,
     )
-    assert (told.images, told.done) == (4, 0)
+    assert (written.images, written.done) == (4, 0)
 
 
 def test_the_manifest_is_the_one_that_was_submitted_with_its_prompts(

@@ -113,6 +113,6 @@ def test_other_troubles_pass(output: Output) -> None:
     assert space.notice == ""
 
 
-def test_an_output_that_is_gone_is_told_as_such(tmp_path: Path) -> None:
+def test_an_output_that_is_gone_is_reported_as_such(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         DiskSpace(0, Looks()).write(Output(tmp_path / "gone"), raising(), go_on)

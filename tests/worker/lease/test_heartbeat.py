@@ -1,4 +1,4 @@
-"""The heartbeat renews what is held, tells what became of it, and does the ledger's housekeeping."""
+"""The heartbeat renews what is held, knows what became of it, and does the ledger's housekeeping."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_what_is_held_outlives_its_lease_and_what_is_dropped_does_not(
     assert heartbeat.state(held) == "lost"
 
 
-def test_a_claim_of_another_attempt_is_told_as_lost(
+def test_a_claim_of_another_attempt_is_reported_as_lost(
     ledger: Ledger, begin: Begin, wait_until: Wait, submit_job: Submit
 ) -> None:
     submit_job()
@@ -90,7 +90,7 @@ def test_a_claim_of_another_attempt_is_told_as_lost(
     assert ledger.renew({taken: []}, 30) == ["held"]
 
 
-def test_a_claim_of_a_cancelled_job_is_told_as_ending(
+def test_a_claim_of_a_cancelled_job_is_reported_as_ending(
     ledger: Ledger, begin: Begin, wait_until: Wait, submit_job: Submit
 ) -> None:
     job_id = submit_job()
@@ -174,7 +174,7 @@ def test_it_tops_up_nothing_while_there_is_nothing_to_claim(
     assert topped == []
 
 
-def test_what_enters_the_slots_is_told_at_once_and_not_at_the_next_round(
+def test_what_enters_the_slots_is_reported_at_once_and_not_at_the_next_round(
     redis_server: EmbeddedRedis, begin: Begin, wait_until: Wait, submit_job: Submit
 ) -> None:
     ledger = Counting(redis_server.url)
@@ -189,7 +189,7 @@ def test_what_enters_the_slots_is_told_at_once_and_not_at_the_next_round(
         ledger.houses = 0
         heartbeat.images_entered()
         wait_until(
-            lambda expected=expected: slots_of(ledger, job_id) == expected, f"{expected} is told", 0.15
+            lambda expected=expected: slots_of(ledger, job_id) == expected, f"{expected} is reported", 0.15
         )
         assert ledger.houses <= 1
 

@@ -1,4 +1,4 @@
-"""Whatever way work under a lease ends, the ledger is told."""
+"""Whatever way work under a lease ends, the ledger learns of it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from worker.lease.lease import GiveBack, Lease
 CLAIM = Claim("shard", "cats-1", "incarnation", "3", "000001-aa", b"")
 
 
-class Told:
-    """A ledger and a heartbeat that write down what they are told."""
+class Recorder:
+    """A ledger and a heartbeat that write down every call."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, ...]] = []
@@ -54,13 +54,13 @@ class Doing:
 
 
 @pytest.fixture
-def told() -> Told:
-    return Told()
+def recorder() -> Recorder:
+    return Recorder()
 
 
-def a_lease(told: Told, stop: threading.Event | None = None) -> Lease:
+def a_lease(recorder: Recorder, stop: threading.Event | None = None) -> Lease:
     event = threading.Event() if stop is None else stop
-    return Lease(CLAIM, ledger=told, heartbeat=told, worker="w1", stop=event)  # type: ignore[arg-type]
+    return Lease(CLAIM, ledger=recorder, heartbeat=recorder, worker="w1", stop=event)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -76,31 +76,31 @@ def a_lease(told: Told, stop: threading.Event | None = None) -> Lease:
         (KeyError("x"), "refused", [("refuse", "w1", "KeyError: 'x'")]),
     ],
 )
-def test_each_end_is_told_to_the_ledger(
-    told: Told, end: BaseException | str, ended: str, calls: list[tuple[str, ...]]
+def test_each_end_is_reported_to_the_ledger(
+    recorder: Recorder, end: BaseException | str, ended: str, calls: list[tuple[str, ...]]
 ) -> None:
-    assert a_lease(told).carry_out(Doing(end)) == {"ended": ended}
-    assert told.calls == calls
+    assert a_lease(recorder).carry_out(Doing(end)) == {"ended": ended}
+    assert recorder.calls == calls
 
 
 @pytest.mark.parametrize("end", [Stopped(), OutputError("read-only")])
-def test_a_redis_that_is_away_leaves_it_to_the_lease(told: Told, end: Exception) -> None:
-    told.away = True
-    a_lease(told).carry_out(Doing(end))
-    assert len(told.calls) == 1
+def test_a_redis_that_is_away_leaves_it_to_the_lease(recorder: Recorder, end: Exception) -> None:
+    recorder.away = True
+    a_lease(recorder).carry_out(Doing(end))
+    assert len(recorder.calls) == 1
 
 
-def test_a_check_raises_what_should_end_the_work(told: Told) -> None:
+def test_a_check_raises_what_should_end_the_work(recorder: Recorder) -> None:
     stop = threading.Event()
-    lease = a_lease(told, stop)
+    lease = a_lease(recorder, stop)
     lease.check()
-    told.now = "ending"
+    recorder.now = "ending"
     with pytest.raises(GiveBack, match="cancelled"):
         lease.check()
-    told.now = "lost"
+    recorder.now = "lost"
     with pytest.raises(LeaseLost):
         lease.check()
-    told.now = "held"
+    recorder.now = "held"
     stop.set()
     with pytest.raises(GiveBack, match="released"):
         lease.check()

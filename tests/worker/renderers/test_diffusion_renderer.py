@@ -351,8 +351,8 @@ def test_alone_is_one_image_in_fp32_and_the_model_comes_back_unchanged() -> None
 def test_it_says_what_the_bytes_depend_on(
     renderer: DiffusionRenderer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = Path("/proc/cpuinfo").read_text().splitlines()
-    name = next(line for line in told if line.startswith("model name")).split(": ")[1].split(" @")[0]
+    found = Path("/proc/cpuinfo").read_text().splitlines()
+    name = next(line for line in found if line.startswith("model name")).split(": ")[1].split(" @")[0]
     kind = f"cpu {name} {torch.backends.cpu.get_cpu_capability()}"
     assert (renderer.precision, renderer.device) == ("fp32", f"{kind}, 1 thread")
     assert renderer.versions == {
@@ -404,7 +404,7 @@ def test_memory_that_runs_out_while_slots_are_measured_bounds_them(
 
 
 @pytest.mark.parametrize(
-    ("raised", "told"),
+    ("raised", "message"),
     [
         (torch.OutOfMemoryError("CUDA out of memory"), OutOfMemory),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9"), OutOfMemory),
@@ -422,16 +422,16 @@ def test_memory_that_runs_out_while_slots_are_measured_bounds_them(
     ids=str,
 )
 def test_errors_of_the_device_are_told_from_those_of_a_request(
-    renderer: DiffusionRenderer, model: ImageDiffusionModel, raised: Exception, told: type[Exception]
+    renderer: DiffusionRenderer, model: ImageDiffusionModel, raised: Exception, message: type[Exception]
 ) -> None:
     def fail(_module: object, _args: object) -> None:
         raise raised
 
     for part in (model.unet, model.vae.decoder):
         hook = part.register_forward_pre_hook(fail)
-        with pytest.raises(told) as among_others:
+        with pytest.raises(message) as among_others:
             paint(renderer, [MIX[0]])
-        with pytest.raises(told) as by_itself:
+        with pytest.raises(message) as by_itself:
             renderer.render_alone(MIX[0].request, None, bool)
         hook.remove()
-        assert {among_others.type, by_itself.type} == {told}
+        assert {among_others.type, by_itself.type} == {message}

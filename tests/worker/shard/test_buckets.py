@@ -190,9 +190,9 @@ def test_slots_that_are_asked_for_yield_to_those_of_the_job_with_one_warning(
     asking = machine(batch_size=10)
     for _shard in range(2):
         assert asking.buckets().of(SQUARE).slots == 6
-    [told] = warnings(caplog)
-    assert "--batch-size 10 is not taken" in told
-    assert "6 slots" in told
+    [found] = warnings(caplog)
+    assert "--batch-size 10 is not taken" in found
+    assert "6 slots" in found
 
 
 def test_with_mixed_hardware_slots_that_are_asked_for_are_taken_whatever_the_job_has(
@@ -256,16 +256,16 @@ def test_slots_that_are_asked_for_override_an_outputs_with_a_warning_and_change_
     ledger.client.flushall()
     submit_job(1)
     assert machine(batch_size=4).buckets().of(SQUARE).slots == 4
-    [told] = warnings(caplog)
-    assert "--batch-size 4 is taken" in told
-    assert "8 slots" in told
+    [found] = warnings(caplog)
+    assert "--batch-size 4 is taken" in found
+    assert "8 slots" in found
     ledger.client.flushall()
     submit_job(1)
     assert machine(best=32).buckets().of(SQUARE).slots == 8
 
 
 @pytest.mark.parametrize("written", ["{", "[1]", '[{"rows": 0}]', '[{"rows": 4}]'])
-def test_slots_of_an_output_that_cannot_be_read_are_told_with_the_file_and_the_remedy(
+def test_slots_of_an_output_that_cannot_be_read_are_reported_with_the_file_and_the_remedy(
     machine: Start, submit_job: Submit, tmp_path: Path, written: str
 ) -> None:
     submit_job(1)
@@ -298,8 +298,8 @@ def test_another_kind_of_device_is_refused_by_name_with_the_remedy_and_measures_
     other = machine("card B", batch_size=4)
     with pytest.raises(OtherHardware) as caught:
         other.buckets().of(SQUARE)
-    told = str(caught.value)
-    assert all(word in told for word in (job_id, "card A in fp32", "card B in fp32", "--mixed-hardware"))
+    message = str(caught.value)
+    assert all(word in message for word in (job_id, "card A in fp32", "card B in fp32", "--mixed-hardware"))
     assert other.card.measured == []
 
 
@@ -346,7 +346,7 @@ def test_a_cap_that_does_not_reach_the_ledger_hides_nothing(
     assert "only 4 slots fit" in warnings(caplog)[-1]
 
 
-def test_where_nothing_ran_out_no_cap_is_told(machine: Start, submit_job: Submit) -> None:
+def test_where_nothing_ran_out_no_cap_is_reported(machine: Start, submit_job: Submit) -> None:
     submit_job(2)
     one = machine(best=16)
     buckets = one.buckets()

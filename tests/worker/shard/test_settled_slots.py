@@ -38,7 +38,7 @@ def test_what_bytes_and_speed_depend_on_has_slots_of_its_own(output: Output, oth
     assert (settled_slots(output, SIZE), settled_slots(output, another)) == (8, 32)
 
 
-def test_a_file_that_may_not_be_read_is_told_with_the_remedy(output: Output) -> None:
+def test_a_file_that_may_not_be_read_is_reported_with_the_remedy(output: Output) -> None:
     (output.private / "rows.json").mkdir()
     with pytest.raises(OutputError, match=r"rows\.json: .*readable"):
         settled_slots(output, SIZE)

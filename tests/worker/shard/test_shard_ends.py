@@ -251,7 +251,7 @@ def test_a_job_that_is_gone_from_redis_is_left_without_a_word_to_anybody(bench: 
 
 
 @pytest.mark.parametrize("end", ["cancel", "stop", "lose", "raise"])
-def test_slots_that_do_not_fit_are_told_however_the_shard_ends(bench: Bench, end: str) -> None:
+def test_slots_that_do_not_fit_are_reported_however_the_shard_ends(bench: Bench, end: str) -> None:
     bench.submit(lines(6))
     bench.painter.most_slots = 2
     claim = bench.claim()

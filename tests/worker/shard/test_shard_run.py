@@ -69,7 +69,9 @@ def test_initial_latents_reach_the_renderer_and_missing_ones_fail_their_image_al
     assert [failure.position for failure in bench.output.shard_failures(0)] == [2]
 
 
-def test_an_image_that_fails_is_told_with_its_reason_and_stands_beside_its_neighbours(bench: Bench) -> None:
+def test_an_image_that_fails_is_reported_with_its_reason_and_stands_beside_its_neighbours(
+    bench: Bench,
+) -> None:
     bench.submit(lines(5, p2={"prompt": "raise"}))
     report = bench.run()
     assert (report.ended, report.rendered, report.failed) == ("committed", 4, 1)
@@ -90,7 +92,7 @@ def test_a_job_of_tars_is_committed_and_recorded_as_one_of_folders(tar_bench: Be
     assert (tar_bench.status().done, tar_bench.status().failed) == (4, 1)
 
 
-def test_slots_that_do_not_fit_are_halved_for_the_job_and_told_in_the_metadata(bench: Bench) -> None:
+def test_slots_that_do_not_fit_are_halved_for_the_job_and_reported_in_the_metadata(bench: Bench) -> None:
     bench.submit(lines(6))
     bench.painter.most_slots = 2
     assert bench.run().ended == "committed"

@@ -1,4 +1,4 @@
-"""Images that kill their workers are found: they are told to the ledger, rendered one by one, and failed."""
+"""Images that kill their workers are found: the ledger knows them, they are rendered alone, and failed."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_an_image_that_two_workers_died_of_alone_fails_and_its_neighbours_do_not
     assert (bench.status().outcome, bench.status().left) == ("failures", 0)
 
 
-def test_the_renewals_tell_what_is_in_the_slots(bench: Bench) -> None:
+def test_the_renewals_report_what_is_in_the_slots(bench: Bench) -> None:
     bench.submit(lines(6))
     bench.painter.hold_after(0)
     running = bench.begin()
@@ -92,6 +92,6 @@ def test_the_renewals_tell_what_is_in_the_slots(bench: Bench) -> None:
         lease = bench.client.hget(redis_keys.job(bench.job_id, "leased"), "0")
         return sorted(json.loads(lease).get("rows", [])) if lease else []
 
-    bench.wait_until(lambda: in_flight() == [100, 101, 102, 103], "four slots are told")
+    bench.wait_until(lambda: in_flight() == [100, 101, 102, 103], "four slots are reported")
     bench.painter.allowed.release(100)
     running.report()

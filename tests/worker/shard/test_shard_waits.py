@@ -176,7 +176,7 @@ def test_the_slots_of_an_output_wait_for_space_like_its_pictures(
     keep, full = buckets.keep_slots, threading.Event()
     full.set()
     monkeypatch.setattr(
-        buckets, "keep_slots", lambda *told: failing(errno.ENOSPC)() if full.is_set() else keep(*told)
+        buckets, "keep_slots", lambda *given: failing(errno.ENOSPC)() if full.is_set() else keep(*given)
     )
     bench.submit(lines(2))
     running = bench.begin()

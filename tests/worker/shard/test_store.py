@@ -109,7 +109,7 @@ def test_an_attempt_named_twice_gives_two_folders(output):
     check_whole(output, lines, 3)
 
 
-def test_a_late_attempt_is_told_that_it_lost(output):
+def test_a_late_attempt_learns_that_it_lost(output):
     lines = entries(2)
     late, winner = a_store(output, lines), a_store(output, lines, attempt="2")
     save(late, 0)

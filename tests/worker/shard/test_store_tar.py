@@ -141,8 +141,8 @@ def test_members_belong_to_nobody_and_have_no_date(output):
     save(store, 0)
     store.commit([a_failure(entries(2), 1)])
     with tarfile.open(output.path / "00003.tar") as tar:
-        told = {(m.type, m.mode, m.uid, m.gid, m.uname, m.gname, m.mtime) for m in tar}
-    assert told == {(tarfile.REGTYPE, 0o644, 0, 0, "", "", 0)}
+        found = {(m.type, m.mode, m.uid, m.gid, m.uname, m.gname, m.mtime) for m in tar}
+    assert found == {(tarfile.REGTYPE, 0o644, 0, 0, "", "", 0)}
 
 
 @WEBDATASET
