@@ -34,7 +34,7 @@ _PLAIN: dict[str, Callable[[Any], Any]] = {
         if setting.places - {"manifest"}
     },
 }
-"""What a row may say, and a function that gives None for a value that no manifest has. The rest is the job's
+"""What a line may say, and a function that gives None for a value that no manifest has. The rest is the job's
 own."""
 _json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
@@ -50,30 +50,30 @@ class Shard:
 def encode_shard(shard: Shard, base: ImageRequest) -> bytes:
     """The shard as a blob; `base` holds the job's own settings."""
     usual = settings_of(base)
-    last, own, rows, usual_prompt = usual, "", list[str](), quoted(base.prompt)
+    last, own, lines, usual_prompt = usual, "", list[str](), quoted(base.prompt)
     for entry in shard.entries:
-        # The JSON is put together here, from prompts that are JSON already: a dict a row would take longer.
+        # The JSON is put together here, from prompts that are JSON already: a dict a line would take longer.
         settings, ordinal = entry.settings, entry.seed_ordinal
         if settings is not last and settings != last:
             last = settings
             pairs = zip(SETTINGS, settings, usual, strict=True)
             own = "".join(f',"{name}":{_json(value)}' for name, value, default in pairs if value != default)
-        row = own
+        line = own
         if entry.quoted != usual_prompt:
-            row += f',"prompt":{entry.quoted}'
+            line += f',"prompt":{entry.quoted}'
         if ordinal is None:
-            row += f',"seed":{entry.seed}'
+            line += f',"seed":{entry.seed}'
         elif ordinal > 0:
-            row += f',"seed_ordinal":{ordinal}'
+            line += f',"seed_ordinal":{ordinal}'
         if entry.id is not None:
-            row += f',"id":{quoted(entry.id)}'
+            line += f',"id":{quoted(entry.id)}'
         if entry.columns:
-            row += f',"columns":{_json(entry.columns)}'
-        rows.append(f"{{{row[1:]}}}")
+            line += f',"columns":{_json(entry.columns)}'
+        lines.append(f"{{{line[1:]}}}")
     first = shard.indices[0]
     consecutive = list(shard.indices) == list(range(first, first + len(shard.indices)))
     indices = _json(first if consecutive else list(shard.indices))
-    text = f'{{"v":{WIRE_VERSION},"indices":{indices},"rows":[{",".join(rows)}]}}'
+    text = f'{{"v":{WIRE_VERSION},"indices":{indices},"rows":[{",".join(lines)}]}}'
     return zstandard.ZstdCompressor(level=3).compress(text.encode())
 
 
@@ -91,11 +91,11 @@ def decode_shard(blob: bytes, base: ImageRequest, job_name: str) -> Shard:
                 f"a shard is of wire version {shortened(repr(head['v']))}, and this imagemill reads"
                 f" {WIRE_VERSION}: submit with the version that the workers run"
             )
-        entries = [_entry(row, base, job_name) for row in head["rows"]]
+        entries = [_entry(line, base, job_name) for line in head["rows"]]
         first = head["indices"]
         indices = list(range(first, first + len(entries))) if type(first) is int else first
         if not 0 < len(entries) == len(indices) == len(set(indices)) <= SHARD_LIMIT:
-            raise ValueError("each of its rows needs an index of its own")
+            raise ValueError("each of its lines needs an index of its own")
         if not all(type(index) is int and index in _NUMBERS for index in indices):
             raise ValueError("an index is no bit that Redis has")
     except (
@@ -111,20 +111,20 @@ def _names_a_column(name: str) -> bool:
     return column_trouble(name, None) is None
 
 
-def _entry(row: dict[str, Any], base: ImageRequest, job_name: str) -> Entry:
-    columns = row.pop("columns", {})
-    ordinal = None if "seed" in row else row.pop("seed_ordinal", 0)
+def _entry(line: dict[str, Any], base: ImageRequest, job_name: str) -> Entry:
+    columns = line.pop("columns", {})
+    ordinal = None if "seed" in line else line.pop("seed_ordinal", 0)
     if ordinal is not None and (type(ordinal) is not int or ordinal not in _NUMBERS):
         raise ValueError(f"seed_ordinal = {shortened(repr(ordinal))}")
-    for name, value in row.items():
+    for name, value in line.items():
         if _PLAIN[name](value) is None:
             raise ValueError(f"{name} = {shortened(repr(value))}")
     for name, value in columns.items():
         odd = plain_cell(value) is None and (deeper_than(MAX_DEPTH, value) or column_trouble(name, value))
         if odd or not _names_a_column(name):
             raise ValueError(f"column {shortened(name)} = {shortened(str(value)[:100])}")
-    identifier = row.pop("id", None)
-    request = replace(base, **row)
+    identifier = line.pop("id", None)
+    request = replace(base, **line)
     if ordinal is not None:
         request = replace(request, seed=derived_seed(job_name, request, ordinal))
     return Entry.of(request, id=identifier, columns=columns, seed_ordinal=ordinal)

@@ -74,7 +74,7 @@ class _Examination:
             return self._found
         if not metadata and not failures:
             what = "holds no line of metadata and no failure"
-            self._tell("folder", "", what, RENDER_AGAIN, cut=Cut(whole=True))
+            self._add("folder", "", what, RENDER_AGAIN, cut=Cut(whole=True))
             return self._found
         lines = list(self._sound_lines(metadata))
         self._read_failures(failures, {line.position for line in lines})
@@ -91,23 +91,23 @@ class _Examination:
         for number, text in enumerate(lines, 1):
             record = json_object(text)
             if record is None:
-                self._tell_line(number, "is not a JSON object")
+                self._add_line(number, "is not a JSON object")
                 continue
             name = record.get("file_name")
             position = position_of(name, self._shard)
             if position is None or not isinstance(name, str):
-                self._tell_line(number, f"names no picture of this shard: file_name = {name!r}")
+                self._add_line(number, f"names no picture of this shard: file_name = {name!r}")
                 continue
             earlier = self._claimed.setdefault(name, number)
             if earlier != number:
                 what = f"names {name}, as line {earlier} does"
-                self._tell_line(number, what, kind="doubled", remedy=TAKE_OUT)
+                self._add_line(number, what, kind="doubled", remedy=TAKE_OUT)
                 continue
             self._filled.add(position)
             request = request_in(record)
             if isinstance(request, str):
                 names = (name,) if os.path.lexists(self._folder / name) else ()
-                self._tell_line(number, f"{name}: {request}", names=names, positions=(position,))
+                self._add_line(number, f"{name}: {request}", names=names, positions=(position,))
                 continue
             yield _Line(number, position, record, request)
 
@@ -116,7 +116,7 @@ class _Examination:
             failure = failure_in(text, self._shard, rendered)
             if isinstance(failure, str):
                 cut = Cut(failure_lines=(number,))
-                self._tell("line", self._failures_name, failure, RENDER_AGAIN, line=number, cut=cut)
+                self._add("line", self._failures_name, failure, RENDER_AGAIN, line=number, cut=cut)
             else:
                 self._filled.add(failure.position)
                 self._found.failed.append(failure.image_id)
@@ -140,7 +140,7 @@ class _Examination:
             self._found.images.append(Held(image_id, line.number, name))
             return
         cut = Cut(names=names, lines=(line.number,), positions=(line.position,))
-        self._tell("picture", name, wrong, RENDER_AGAIN, image_id=image_id, cut=cut)
+        self._add("picture", name, wrong, RENDER_AGAIN, image_id=image_id, cut=cut)
 
     def _name_strays(self, names: Iterable[str]) -> set[int]:
         """Add the files that no line names to the problems; return the places that they would have."""
@@ -153,21 +153,21 @@ class _Examination:
                 )
             elif position is None:
                 cut = Cut(names=(name,))
-                self._tell("stray", name, "does not belong to the shard", TAKE_OUT, cut=cut)
+                self._add("stray", name, "does not belong to the shard", TAKE_OUT, cut=cut)
             else:
                 positions.add(position)
                 image_id = self._image_id_in(name)
                 holds = "" if image_id is None else f"; it holds {image_id}"
                 what = f"no line of {METADATA} names it{holds}"
                 cut = Cut(names=(name,), positions=(position,))
-                self._tell("stray", name, what, RENDER_AGAIN, image_id=image_id, cut=cut)
+                self._add("stray", name, what, RENDER_AGAIN, image_id=image_id, cut=cut)
         return positions
 
     def _name_gaps(self, strays: set[int]) -> None:
         """Add the places below the last one that have neither picture nor failure to the problems."""
         gaps = gaps_between(self._filled, strays)
         if gaps is not None:
-            self._tell("gap", "", gaps.what, FILL_GAP, cut=Cut(positions=gaps.places))
+            self._add("gap", "", gaps.what, FILL_GAP, cut=Cut(positions=gaps.places))
 
     def _image_id_in(self, name: str) -> str | None:
         try:
@@ -185,12 +185,12 @@ class _Examination:
             raise OSError(error.errno or 0, error.strerror, str(path)) from None
         return lines_of(data)
 
-    def _tell_line(
+    def _add_line(
         self, number: int, what: str, *, kind: Kind = "line", remedy: str = RENDER_AGAIN, **cut: Any
     ) -> None:
         """A line of metadata is wrong; `cut`: what goes with it."""
-        self._tell(kind, METADATA, what, remedy, line=number, cut=Cut(lines=(number,), **cut))
+        self._add(kind, METADATA, what, remedy, line=number, cut=Cut(lines=(number,), **cut))
 
-    def _tell(self, kind: Kind, name: str, what: str, remedy: str, **more: Any) -> None:
+    def _add(self, kind: Kind, name: str, what: str, remedy: str, **more: Any) -> None:
         file = f"{shard_name(self._shard)}/{shown(name)}" if name else shard_name(self._shard)
         self._found.problems.append(Problem(kind=kind, file=file, what=what, remedy=remedy, **more))

@@ -85,7 +85,7 @@ class _Examination:
             return self._found
         gaps = gaps_between(self._filled)
         if gaps is not None:
-            self._tell("gap", "", gaps.what, FILL_GAP, cut=Cut(positions=gaps.places))
+            self._add("gap", "", gaps.what, FILL_GAP, cut=Cut(positions=gaps.places))
         self._examine_parquet(records, failures)
         return self._found
 
@@ -96,7 +96,7 @@ class _Examination:
                 self._take(number, member)
             tar.check_padding()
         except DamagedTar as error:
-            self._tell("tar", "", str(error), RENDER_AGAIN, cut=Cut())
+            self._add("tar", "", str(error), RENDER_AGAIN, cut=Cut())
 
     def _take(self, number: int, member: Member) -> None:
         key, _, ending = member.name.partition(".")
@@ -105,7 +105,7 @@ class _Examination:
             twice = self._hidden.setdefault(member.name, member) is not member
         elif position is None or ending not in {"json", "txt", *_PICTURES}:
             what = f"member {number} does not belong to the shard"
-            self._tell("stray", member.name, what, TAKE_OUT, cut=Cut(lines=(number,)))
+            self._add("stray", member.name, what, TAKE_OUT, cut=Cut(lines=(number,)))
             return
         else:
             sample = self._samples.setdefault(key, _Sample(key, position))
@@ -114,7 +114,7 @@ class _Examination:
                 sample.number = number
         if twice:
             what = f"is there twice: member {number} has its name"
-            self._tell("doubled", member.name, what, TAKE_OUT, cut=Cut(lines=(number,)))
+            self._add("doubled", member.name, what, TAKE_OUT, cut=Cut(lines=(number,)))
 
     def _sound_record(self, tar: TarReader, sample: _Sample) -> dict[str, Any] | None:
         """The sample's record; None when something is wrong with the sample, which is then a problem."""
@@ -125,28 +125,28 @@ class _Examination:
             lacking.append(f"{key}.png" if lacking else self._picture_name(tar, sample))
         if lacking:
             rest = ", ".join(member.name for member in members.values())
-            self._tell_sample("picture", sample, lacking[0], f"is missing: the tar has only {rest} of it")
+            self._add_sample("picture", sample, lacking[0], f"is missing: the tar has only {rest} of it")
             return None
         name = f"{key}.{pictures[0]}"
         if len(pictures) > 1:
-            self._tell_sample("doubled", sample, name, f"has {key}.{pictures[1]} next to it")
+            self._add_sample("doubled", sample, name, f"has {key}.{pictures[1]} next to it")
             return None
         record = json_object(tar.read(members["json"]))
         if record is None:
-            self._tell_sample("line", sample, f"{key}.json", "is not a JSON object")
+            self._add_sample("line", sample, f"{key}.json", "is not a JSON object")
             return None
         request = request_in(record)
         if record.get("file_name") != name:
             what = f"is of another sample: file_name = {record.get('file_name')!r}, not {name}"
-            self._tell_sample("line", sample, f"{key}.json", what)
+            self._add_sample("line", sample, f"{key}.json", what)
         elif isinstance(request, str):
-            self._tell_sample("line", sample, f"{key}.json", request)
+            self._add_sample("line", sample, f"{key}.json", request)
         elif tar.read(members["txt"]) != request.prompt.encode():
-            self._tell_sample("line", sample, f"{key}.txt", f"is not the text that {key}.json has")
+            self._add_sample("line", sample, f"{key}.txt", f"is not the text that {key}.json has")
         elif (
             wrong := picture_trouble(tar.read(members[pictures[0]]), request, record["sha256"])
         ) is not None:
-            self._tell_sample("picture", sample, name, wrong, image_id=request.image_id)
+            self._add_sample("picture", sample, name, wrong, image_id=request.image_id)
         else:
             self._found.images.append(Held(request.image_id, sample.number, name))
             return record
@@ -163,7 +163,7 @@ class _Examination:
             failure = failure_in(text, self._shard, rendered)
             if isinstance(failure, str):
                 cut = Cut(failure_lines=(number,))
-                self._tell("line", FAILURES, failure, RENDER_AGAIN, line=number, cut=cut)
+                self._add("line", FAILURES, failure, RENDER_AGAIN, line=number, cut=cut)
             else:
                 self._filled.add(failure.position)
                 self._found.failed.append(failure.image_id)
@@ -196,13 +196,13 @@ class _Examination:
             problem = Problem(kind="table", file=name, what=shown(wrong), remedy=MAKE_ANEW, cut=Cut())
             self._found.problems.append(problem)
 
-    def _tell_sample(self, kind: Kind, sample: _Sample, name: str, what: str, **more: Any) -> None:
+    def _add_sample(self, kind: Kind, sample: _Sample, name: str, what: str, **more: Any) -> None:
         """Something is wrong with a sample: all of it goes."""
         names = tuple(member.name for member in sample.members.values())
         cut = Cut(names=names, positions=(sample.position,))
-        self._tell(kind, name, what, RENDER_AGAIN, cut=cut, **more)
+        self._add(kind, name, what, RENDER_AGAIN, cut=cut, **more)
 
-    def _tell(self, kind: Kind, name: str, what: str, remedy: str, **more: Any) -> None:
+    def _add(self, kind: Kind, name: str, what: str, remedy: str, **more: Any) -> None:
         file = f"{self._tar_name}/{shown(name)}" if name else self._tar_name
         self._found.problems.append(Problem(kind=kind, file=file, what=what, remedy=remedy, **more))
 

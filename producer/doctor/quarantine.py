@@ -117,7 +117,7 @@ def _mend(output: Output, shard: int, quarantine: Path, problems: Sequence[Probl
     for lines in (failures, metadata):
         if lines.kept != lines.before:
             write_atomically(aside / lines.file.name, lines.before)
-    if emptied := _told_places(quarantine, problems):
+    if emptied := _notes_on_places(quarantine, problems):
         noted = _Lines(folder / REPAIRED, ())
         write_atomically(noted.file, noted.before + emptied.encode())
     for lines in (failures, metadata):
@@ -155,7 +155,7 @@ def _mend_tar(output: Output, shard: int, quarantine: Path, problems: Sequence[P
         return
     if any(one.file != stored.parquet.name for one in problems):
         _keep_as_it_is(stored.path, quarantine)
-        _write_sound(stored.path, kept, cuts, _told_places(quarantine, problems))
+        _write_sound(stored.path, kept, cuts, _notes_on_places(quarantine, problems))
     if os.path.lexists(stored.parquet):
         stored.parquet.rename(quarantine / stored.parquet.name)
         fsync_folder(quarantine)
@@ -208,7 +208,7 @@ def _keep_as_it_is(file: Path, quarantine: Path) -> None:
     fsync_folder(quarantine)
 
 
-def _told_places(quarantine: Path, problems: Sequence[Problem]) -> str:
+def _notes_on_places(quarantine: Path, problems: Sequence[Problem]) -> str:
     """Lines that show the next examination why these places in the shard are empty."""
     places = {position: one for one in problems if one.cut is not None for position in one.cut.positions}
     notes = [

@@ -16,12 +16,12 @@ from jobs.output.compact_counter import CompactCounter
 from jobs.output.output import Output
 from jobs.settings import Settings
 from jobs.wording import counted
-from producer.export.exact_rows import row_column
-from producer.export.parquet import write_pictures, write_rows
+from producer.export.exact_records import json_column
+from producer.export.parquet import write_pictures, write_records
 from producer.export.parquet_source import open_parquet
 from producer.export.pictures import OutputSource
 from producer.export.shards import write_shards
-from producer.export.source import PictureSource, Row, check_exportable
+from producer.export.source import PictureSource, Record, check_exportable
 from producer.export.target import appearing, check_free
 from producer.progress import counting
 from producer.prompt_files.sources import Reading
@@ -118,10 +118,10 @@ def write_export(
             asked = prepare(only_current, settings).entries(reading=reading)
         choice = _Choice(source, asked)
         found, orphans = Contents(), 0
-        for row in source.records():
-            if choice.takes_once(row["image_id"]):
-                check_exportable(source, row)
-                found.add(row)
+        for record in source.records():
+            if choice.takes_once(record["image_id"]):
+                check_exportable(source, record)
+                found.add(record)
             else:
                 orphans += 1
         if not found.total:
@@ -135,10 +135,10 @@ def write_export(
                 shards = write_shards(Output(hidden), to, taken, size)
                 (hidden / "README.md").write_bytes(dataset_card(found, layout=to).encode())
             elif with_pictures:
-                column = row_column(_rows(source, choice), found.columns)
+                column = json_column(_records(source, choice), found.columns)
                 write_pictures(hidden, taken, found.columns, column)
             else:
-                write_rows(hidden, _counted(_rows(source, choice), reporter), found.columns)
+                write_records(hidden, _counted(_records(source, choice), reporter), found.columns)
         return Exported(
             output=str(path),
             target=str(target),
@@ -160,9 +160,9 @@ def _source(path: Path) -> PictureSource:
     return OutputSource(output, tuple(output.shards()))
 
 
-def _rows(source: PictureSource, choice: _Choice) -> Iterator[Row]:
+def _records(source: PictureSource, choice: _Choice) -> Iterator[Record]:
     """The metadata of what is exported."""
-    return (row for row in source.records() if choice.takes(row["image_id"]))
+    return (record for record in source.records() if choice.takes(record["image_id"]))
 
 
 def report(exported: Exported) -> None:

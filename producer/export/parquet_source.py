@@ -14,9 +14,9 @@ from jobs.output.column_kinds import Kind
 from jobs.output.stored_shard import sound_record
 from jobs.strict_json import strict_json
 from jobs.wording import printable
-from producer.export.exact_rows import restored
+from producer.export.exact_records import restored
 from producer.export.parquet import IMAGE, MARK, ROWS
-from producer.export.source import Picture, Row
+from producer.export.source import Picture, Record
 
 if TYPE_CHECKING:
     import pyarrow
@@ -32,7 +32,7 @@ _BUFFER = 1 << 20
 class _Line(NamedTuple):
     number: int
     """The row's number, from 1."""
-    row: Row
+    record: Record
     image: pyarrow.StructScalar | None
     """None where pictures are not read."""
 
@@ -44,24 +44,24 @@ class ParquetSource:
     path: Path
     columns: Mapping[str, Kind]
     """The columns of metadata, in their order."""
-    row_column: str | None
-    """The name of the column of JSON (`producer.export.exact_rows`)."""
+    json_column: str | None
+    """The name of the column of JSON (`producer.export.exact_records`)."""
     state: FileState
     """The file's state when it was opened: it is read more than once, and must be the same each time."""
 
-    def records(self) -> Iterator[Row]:
-        return (line.row for line in self._lines(with_pictures=False))
+    def records(self) -> Iterator[Record]:
+        return (line.record for line in self._lines(with_pictures=False))
 
     def pictures(self, takes: Callable[[str], bool]) -> Iterator[Picture]:
         for line in self._lines(with_pictures=True):
-            if not takes(line.row["image_id"]):
+            if not takes(line.record["image_id"]):
                 continue
             image = None if line.image is None else line.image.as_py()
             if image is None or image["bytes"] is None:
                 raise self.broken(f"{self.path}: row {line.number}: its picture is missing")
-            picture = Picture(line.row, image["bytes"])
+            picture = Picture(line.record, image["bytes"])
             if not picture.is_whole():
-                name = line.row["file_name"]
+                name = line.record["file_name"]
                 raise self.broken(
                     f"{self.path}: row {line.number}: {name} is not the picture that was written (SHA-256)"
                 )
@@ -76,26 +76,26 @@ class ParquetSource:
         )
 
     def _lines(self, *, with_pictures: bool) -> Iterator[_Line]:
-        names = [*self.columns] if self.row_column is None else [*self.columns, self.row_column]
+        names = [*self.columns] if self.json_column is None else [*self.columns, self.json_column]
         for start, batch in self._batches([IMAGE, *names] if with_pictures else names):
             for place, values in enumerate(batch.select(names).to_pylist()):
-                row = self._row(start + place, values)
-                yield _Line(start + place, row, batch.column(IMAGE)[place] if with_pictures else None)
+                record = self._record(start + place, values)
+                yield _Line(start + place, record, batch.column(IMAGE)[place] if with_pictures else None)
 
-    def _row(self, number: int, values: Row) -> Row:
-        text = None if self.row_column is None else values.pop(self.row_column)
+    def _record(self, number: int, values: Record) -> Record:
+        text = None if self.json_column is None else values.pop(self.json_column)
         try:
-            row = restored(values, text, self.columns)
+            record = restored(values, text, self.columns)
         except ValueError as error:
             what = printable(str(error))
-            raise self.broken(f"{self.path}: row {number}: its {self.row_column} {what}") from None
+            raise self.broken(f"{self.path}: row {number}: its {self.json_column} {what}") from None
         try:
-            sound_record("", row)
+            sound_record("", record)
         except OutputError as error:
             # The remedy for a shard does not suit a parquet.
             what = str(error).removeprefix(": ").partition("; ")[0]
             raise self.broken(f"{self.path}: row {number}: {what}") from None
-        return row
+        return record
 
     def _batches(self, names: list[str]) -> Iterator[tuple[int, pyarrow.RecordBatch]]:
         """Some rows at a time with these columns, and the number of the first of them."""
@@ -127,7 +127,7 @@ class ParquetSource:
 
 
 def open_parquet(path: Path) -> ParquetSource:
-    """The parquet as a source. Raises OutputError for one that cannot give back its rows and pictures."""
+    """The parquet as a source. Raises OutputError for one that cannot give back its records and pictures."""
     check_pyarrow(str(path), "export the output that it was made of")
     import pyarrow
     from pyarrow.parquet import ParquetFile
@@ -149,15 +149,15 @@ def open_parquet(path: Path) -> ParquetSource:
         raise _refused(
             path, "has no mark that its rows are exact: another program or an older imagemill wrote it"
         )
-    row_column = _row_column(path, metadata[MARK])
-    if row_column is not None and types.pop(row_column, None) != pyarrow.string():
+    json_column = _json_column(path, metadata[MARK])
+    if json_column is not None and types.pop(json_column, None) != pyarrow.string():
         raise _refused(
-            path, f"has no column {row_column!r} of text any more, though its schema's metadata names it"
+            path, f"has no column {json_column!r} of text any more, though its schema's metadata names it"
         )
     for name in _OURS:
         if name not in types:
             raise _refused(path, f"has no column {name!r}")
-    if len(types) + 1 + (row_column is not None) != len(fields):
+    if len(types) + 1 + (json_column is not None) != len(fields):
         raise _refused(path, "has two columns of one name")
     columns: dict[str, Kind] = {}
     for name, type in types.items():
@@ -165,10 +165,10 @@ def open_parquet(path: Path) -> ParquetSource:
             columns[name] = kind_of_type(type)
         except ValueError as error:
             raise _refused(path, f"its column {name!r} {error}, which is no JSON") from None
-    return ParquetSource(path, columns, row_column, state)
+    return ParquetSource(path, columns, json_column, state)
 
 
-def _row_column(path: Path, mark: bytes) -> str | None:
+def _json_column(path: Path, mark: bytes) -> str | None:
     """The name of the column of JSON. Raises OutputError for what is no mark of this version."""
     try:
         stated = strict_json(mark)

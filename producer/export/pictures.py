@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jobs.errors import OutputError
 from jobs.output.output import Output
-from producer.export.source import Picture, Row
+from producer.export.source import Picture, Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class OutputSource:
     def path(self) -> Path:
         return self.output.path
 
-    def records(self) -> Iterator[Row]:
+    def records(self) -> Iterator[Record]:
         for shard in self.shards:
             yield from self.output.records(shard)
 
@@ -40,22 +40,22 @@ class OutputSource:
 def pictures(output: Output, shards: Iterable[int], takes: Callable[[str], bool]) -> Iterator[Picture]:
     """The pictures of these shards that are taken, by image_id, in order, read as they are asked for.
 
-    Raises OutputError naming the first whose file is missing, has a second row, or does not have the SHA-256
-    of its row.
+    Raises OutputError naming the first whose file is missing, has a second record, or does not have the
+    SHA-256 of its record.
     """
     for shard in shards:
         stored = output.stored(shard)
-        rows: dict[str, Row] = {}
-        for row in stored.records():
-            if takes(row["image_id"]) and rows.setdefault(row["file_name"], row) is not row:
-                raise _broken(output, f"{stored.path}: two rows are of {row['file_name']}")
-        for name, data in stored.pictures(rows.keys()):
-            picture = Picture(rows.pop(name), data)
+        records: dict[str, Record] = {}
+        for record in stored.records():
+            if takes(record["image_id"]) and records.setdefault(record["file_name"], record) is not record:
+                raise _broken(output, f"{stored.path}: two records are of {record['file_name']}")
+        for name, data in stored.pictures(records.keys()):
+            picture = Picture(records.pop(name), data)
             if not picture.is_whole():
                 raise _broken(output, f"{stored.path}: {name} is not the picture that was written (SHA-256)")
             yield picture
-        if rows:
-            raise _broken(output, f"{stored.path}: {next(iter(rows))} is missing or cannot be read")
+        if records:
+            raise _broken(output, f"{stored.path}: {next(iter(records))} is missing or cannot be read")
 
 
 def _broken(output: Output, what: str) -> OutputError:

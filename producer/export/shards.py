@@ -21,13 +21,13 @@ def write_shards(target: Output, layout: LayoutName, pictures: Iterator[Picture]
     number = 0
     while (first := next(pictures, None)) is not None:
         spool = target.path / f".{number}"
-        images, rows = spool / "images", []
+        images, records = spool / "images", []
         images.mkdir(parents=True)
         for position, picture in enumerate(chain([first], islice(pictures, shard_size - 1))):
             name = f"{image_key(number, position)}{picture.suffix}"
             (images / name).write_bytes(picture.data)
-            rows.append({**picture.row, "file_name": name})
-        target.stored(number, layout).commit(images, rows, [])
+            records.append({**picture.record, "file_name": name})
+        target.stored(number, layout).commit(images, records, [])
         shutil.rmtree(spool)
         number += 1
     return number

@@ -1,4 +1,4 @@
-"""What an export is made of: pictures with their rows of metadata, from an output or a parquet."""
+"""What an export is made of: pictures with their records, from an output or a parquet."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any, Protocol
 
 from jobs.errors import OutputError
 
-Row = dict[str, Any]
-"""One of metadata: JSON values by name, in their order."""
+Record = dict[str, Any]
+"""Metadata of one image: JSON values by name, in their order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
     """One image of a source."""
 
-    row: Row
+    record: Record
     """Its metadata."""
     data: bytes
     """Its file, as it is."""
@@ -27,11 +27,11 @@ class Picture:
     @property
     def suffix(self) -> str:
         """`.png`"""
-        return Path(self.row["file_name"]).suffix
+        return Path(self.record["file_name"]).suffix
 
     def is_whole(self) -> bool:
-        """Whether the file has the SHA-256 of its row."""
-        return hashlib.sha256(self.data).hexdigest() == self.row.get("sha256")
+        """Whether the file has the SHA-256 of its record."""
+        return hashlib.sha256(self.data).hexdigest() == self.record.get("sha256")
 
 
 class PictureSource(Protocol):
@@ -44,7 +44,7 @@ class PictureSource(Protocol):
     def path(self) -> Path:
         """What a person calls it."""
 
-    def records(self) -> Iterator[Row]:
+    def records(self) -> Iterator[Record]:
         """The metadata of every picture."""
 
     def pictures(self, takes: Callable[[str], bool]) -> Iterator[Picture]:
@@ -57,14 +57,14 @@ class PictureSource(Protocol):
         """The error that something is not as it should be, with the remedy."""
 
 
-def check_exportable(source: PictureSource, row: Row) -> None:
-    """Raises OutputError for a sound row that not every form of an export can hold."""
-    place = f"{source.path}: image {row['image_id']}"
-    if "text" not in row:
-        raise source.broken(f"{place}: its row of metadata has no text")
+def check_exportable(source: PictureSource, record: Record) -> None:
+    """Raises OutputError for a sound record that not every form of an export can hold."""
+    place = f"{source.path}: image {record['image_id']}"
+    if "text" not in record:
+        raise source.broken(f"{place}: its metadata has no text")
     try:
-        json.dumps(row, ensure_ascii=False).encode()
+        json.dumps(record, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         raise OutputError(
-            f"{place}: its row of metadata has half a surrogate pair, which is not Unicode: remove it there"
+            f"{place}: its metadata has half a surrogate pair, which is not Unicode: remove it there"
         ) from None

@@ -109,7 +109,7 @@ class RowReader:
             try:
                 asked = PromptLine.model_validate(values)
             except ValidationError as error:
-                return ManifestError(self._told(error, row))
+                return ManifestError(self._in_words(error, row))
             values = {name: getattr(asked, name) for name in asked.model_fields_set}
         line = line_of(values, self._defaults)
         first = line.seeds[0] if isinstance(line.seeds, range) else None
@@ -129,7 +129,7 @@ class RowReader:
         what = unknown_key(name, {known: known for known in self._names})
         return f"{shortened(name)}: {what} (or list it in `columns`, or set `ignore_others: true`)"
 
-    def _told(self, error: ValidationError, row: Mapping[str, Any]) -> str:
+    def _in_words(self, error: ValidationError, row: Mapping[str, Any]) -> str:
         """The problems, under the file's own names."""
         theirs = {"prompt": "prompt"} | {self._names[name]: name for name in row if name in self._names}
         problems = Problems(str(self._file))

@@ -106,7 +106,7 @@ def _judge_files(output: Path, asked: set[str], verdict: Verdict) -> None:
     if strange := held.keys() - asked:
         say(f"nobody asked for {sorted(strange)[:3]}")
     if verdict.files != held.total():
-        say(f"{verdict.files} files, {held.total()} rows of metadata")
+        say(f"{verdict.files} files, {held.total()} records")
     if (output / ".imagemill" / "spool").exists():
         say("the spool is still there")
     left = [file for file in output.rglob(".*") if file.name.endswith(".tmp")]
@@ -115,7 +115,7 @@ def _judge_files(output: Path, asked: set[str], verdict: Verdict) -> None:
 
 
 def _committed(output: Path) -> Iterator[tuple[str, dict[str, Any], bytes | None]]:
-    """Shard, metadata row and picture (None: there is none) of every committed image, in either layout."""
+    """Shard, record and picture (None: there is none) of every committed image, in either layout."""
     for file in sorted(output.glob("[0-9]*/metadata.jsonl")):
         for line in file.read_text().splitlines():
             row = json.loads(line)

@@ -416,13 +416,15 @@ def test_a_manifest_becomes_the_pictures_it_asks_for(written: dict[str, Any], tm
                 rendered = render_all(packed, prepared, lambda shard, position: False)
             assert packed.images + packed.duplicates == images_asked(prepared.manifest.to_json())
         output = prepared.output
-        rows = [row for shard in output.shards() for row in output.records(shard)]
-        assert [row["image_id"] for row in rows] == [entry.request.image_id for entry in rendered]
-        assert len({row["image_id"] for row in rows}) == packed.images
+        records = [record for shard in output.shards() for record in output.records(shard)]
+        assert [record["image_id"] for record in records] == [entry.request.image_id for entry in rendered]
+        assert len({record["image_id"] for record in records}) == packed.images
         requests = {entry.request.image_id: entry.request for entry in rendered}
-        for row, picture in zip(rows, pictures(output, output.shards(), lambda image_id: True), strict=True):
-            assert picture.row == row
-            assert read_picture(picture.data).request == requests[row["image_id"]]
+        for record, picture in zip(
+            records, pictures(output, output.shards(), lambda image_id: True), strict=True
+        ):
+            assert picture.record == record
+            assert read_picture(picture.data).request == requests[record["image_id"]]
         assert check_output(output).problems == []
         assert contents(output).total == packed.images
 

@@ -81,10 +81,10 @@ class Lease:
         try:
             return work.run()
         except GiveBack as end:
-            self._tell(lambda: self.ledger.release(self.claim))
+            self._report(lambda: self.ledger.release(self.claim))
             return end.ended
         except Stopped:
-            self._tell(lambda: self.ledger.release(self.claim))
+            self._report(lambda: self.ledger.release(self.claim))
             return "released"
         except (LeaseLost, JobError, LedgerUnavailable) as error:
             log.warning("%s; leaving it", error)
@@ -92,7 +92,7 @@ class Lease:
         except BrokenShard as error:
             reason = str(error)
             log.error("%s: shard %s is set aside: %s", self.claim.job_id, self.claim.shard, reason)
-            self._tell(lambda: self.ledger.set_aside(self.claim, reason))
+            self._report(lambda: self.ledger.set_aside(self.claim, reason))
             return "set aside"
         except (ImagemillError, OSError) as error:
             reason = str(error)
@@ -101,10 +101,10 @@ class Lease:
             # Without a refusal a defect here would recur at every lease, unseen.
             reason = f"{type(error).__name__}: {error}"
             log.exception("unexpected error; this worker does not take %s", self.claim.job_id)
-        self._tell(lambda: self.ledger.refuse(self.claim, self._worker, reason))
+        self._report(lambda: self.ledger.refuse(self.claim, self._worker, reason))
         return "refused"
 
-    def _tell(self, call: Callable[[], None]) -> None:
+    def _report(self, call: Callable[[], None]) -> None:
         try:
             call()
         except LedgerUnavailable as error:

@@ -54,7 +54,7 @@ class Buckets:
             self._keys[bucket] = key
         return self._buckets[size]
 
-    def tell_caps(self) -> None:
+    def report_caps(self) -> None:
         """Reports to the ledger which numbers of slots did not fit into the device's memory; raises nothing.
 
         A worker that this does not reach finds out by itself.
@@ -67,7 +67,7 @@ class Buckets:
                 except ImagemillError as error:
                     log.warning("could not report that only %d slots fit: %s", fitting.slots, error)
 
-    def tell_work(self) -> None:
+    def report_work(self) -> None:
         """Reports to the ledger how fast pictures of each size were rendered here; raises nothing."""
         for bucket, key in self._keys.items():
             use = self._engine.take_slot_use(bucket)

@@ -74,7 +74,7 @@ class ShardRun:
             self._keep_finished(arrivals)
             raise
         self._complete()
-        self._buckets.tell_work()
+        self._buckets.report_work()
         return "committed"
 
     def report(self, ended: str) -> dict[str, Any]:
@@ -162,7 +162,7 @@ class ShardRun:
             if outstanding:
                 # What is in the slots now is delivered and saved: the next attempt adopts it.
                 self._engine.withdraw(orders)
-            self._buckets.tell_caps()
+            self._buckets.report_caps()
 
     def _order(self, position: int, alone: bool, arrivals: Arrivals) -> Order | None:
         """The order of an image; None where its initial latents cannot be read, which fails it."""

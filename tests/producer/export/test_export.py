@@ -23,12 +23,12 @@ from jobs.output.column_kinds import kind_of
 from jobs.output.output import Output
 from jobs.output.stored_shard import LayoutName
 from jobs.request import Entry, ImageRequest
-from producer.export.exact_rows import row_column
-from producer.export.parquet import write_pictures, write_rows
+from producer.export.exact_records import json_column
+from producer.export.parquet import write_pictures, write_records
 from producer.export.parquet_source import ParquetSource, open_parquet
 from producer.export.pictures import OutputSource, pictures
 from producer.export.shards import write_shards
-from producer.export.source import Picture, PictureSource, Row, check_exportable
+from producer.export.source import Picture, PictureSource, Record, check_exportable
 from producer.export.target import appearing, check_free
 from worker.engine.renderer import RenderedBy
 from worker.shard.store import ShardStore
@@ -77,7 +77,7 @@ def taken(output: Output) -> list[Picture]:
 
 def metadata(one: Picture) -> dict[str, Any]:
     """Its metadata, but for the name of its file."""
-    return {name: value for name, value in one.row.items() if name != "file_name"}
+    return {name: value for name, value in one.record.items() if name != "file_name"}
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -87,17 +87,17 @@ def files_of(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_an_outputs_pictures_come_in_order_with_their_metadata(tmp_path: Path, layout: LayoutName) -> None:
     found = taken(fill(tmp_path / "out", layout))
-    assert [one.row["text"] for one in found] == TEXTS
+    assert [one.record["text"] for one in found] == TEXTS
     assert [one.suffix for one in found] == [".png"] * 6 + [".jpg"]
-    assert all(hashlib.sha256(one.data).hexdigest() == one.row["sha256"] for one in found)
+    assert all(hashlib.sha256(one.data).hexdigest() == one.record["sha256"] for one in found)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_only_the_pictures_that_are_asked_for_are_read(tmp_path: Path, layout: LayoutName) -> None:
     output = fill(tmp_path / "out", layout)
-    wanted = {one.row["image_id"] for one in taken(output) if one.row["seed"] in {1, 4, 6}}
+    wanted = {one.record["image_id"] for one in taken(output) if one.record["seed"] in {1, 4, 6}}
     found = pictures(output, output.shards(), wanted.__contains__)
-    assert [one.row["seed"] for one in found] == [1, 4, 6]
+    assert [one.record["seed"] for one in found] == [1, 4, 6]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -113,7 +113,7 @@ def test_shards_of_another_size_and_layout_hold_the_same(
     after = taken(target)
     assert [one.data for one in after] == [one.data for one in before]
     assert [metadata(one) for one in after] == [metadata(one) for one in before]
-    names = [one.row["file_name"] for one in after]
+    names = [one.record["file_name"] for one in after]
     assert names == [
         f"{seed // shard_size:05d}{seed % shard_size:04d}.{'jpg' if seed == 6 else 'png'}"
         for seed in range(7)
@@ -150,8 +150,8 @@ def put(file: Path, found: list[Picture]) -> ParquetSource:
     """A parquet of the pictures, opened."""
     held = Contents()
     for one in found:
-        held.add(one.row)
-    write_pictures(file, found, held.columns, row_column((one.row for one in found), held.columns))
+        held.add(one.record)
+    write_pictures(file, found, held.columns, json_column((one.record for one in found), held.columns))
     return open_parquet(file)
 
 
@@ -167,17 +167,17 @@ def test_datasets_reads_pictures_and_every_column_from_the_parquet(
 
     datasets.disable_progress_bars()
     file = parquet_of(fill(tmp_path / "out"), tmp_path / "foxes.parquet")
-    rows = list(
+    records = list(
         datasets.load_dataset("parquet", data_files=str(file), split="train", cache_dir=str(tmp_path / "hf"))
     )
-    assert [row["text"] for row in rows] == TEXTS
-    assert [row["image"].size for row in rows] == [(16, 16)] * 7
-    assert [row["image"].getpixel((0, 0))[0] for row in rows[:6]] == list(range(6))
-    assert [row["weight"] for row in rows] == [1.0, 0.5] + [None] * 5
-    assert [row["tags"] for row in rows[:2]] == [["a", "b"], []]
-    assert [row["box"] for row in rows[:2]] == [{"x": 1, "y": [2.5]}, None]
-    assert [row["mixed"] for row in rows[:2]] == ["text", '{"a": [1]}']
-    assert [row["empty"] for row in rows[:3]] == ["{}", "{}", None]
+    assert [record["text"] for record in records] == TEXTS
+    assert [record["image"].size for record in records] == [(16, 16)] * 7
+    assert [record["image"].getpixel((0, 0))[0] for record in records[:6]] == list(range(6))
+    assert [record["weight"] for record in records] == [1.0, 0.5] + [None] * 5
+    assert [record["tags"] for record in records[:2]] == [["a", "b"], []]
+    assert [record["box"] for record in records[:2]] == [{"x": 1, "y": [2.5]}, None]
+    assert [record["mixed"] for record in records[:2]] == ["text", '{"a": [1]}']
+    assert [record["empty"] for record in records[:3]] == ["{}", "{}", None]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -186,19 +186,19 @@ def test_pyarrow_reads_the_files_own_bytes_and_the_metadata(tmp_path: Path, layo
     table = pyarrow.parquet.read_table(parquet_of(output, tmp_path / "foxes.parquet"))
     before = taken(output)
     assert [one["bytes"] for one in table["image"].to_pylist()] == [one.data for one in before]
-    assert [one["path"] for one in table["image"].to_pylist()] == [one.row["file_name"] for one in before]
+    assert [one["path"] for one in table["image"].to_pylist()] == [one.record["file_name"] for one in before]
     changed = {"image", "weight", "tags", "box", "mixed", "empty", "imagemill_row"}
-    plain = [{n: v for n, v in row.items() if n not in changed} for row in table.to_pylist()]
-    assert plain == [{n: v for n, v in one.row.items() if n not in changed} for one in before]
+    plain = [{n: v for n, v in record.items() if n not in changed} for record in table.to_pylist()]
+    assert plain == [{n: v for n, v in one.record.items() if n not in changed} for one in before]
 
 
 def test_a_parquet_without_pictures_has_all_but_them(tmp_path: Path) -> None:
     output = fill(tmp_path / "out")
-    rows = [one.row for one in taken(output)]
-    write_rows(tmp_path / "foxes.parquet", rows, contents(output).columns)
+    records = [one.record for one in taken(output)]
+    write_records(tmp_path / "foxes.parquet", records, contents(output).columns)
     table = pyarrow.parquet.read_table(tmp_path / "foxes.parquet")
     assert table.column_names == [*contents(output).columns]
-    assert table["file_name"].to_pylist() == [row["file_name"] for row in rows]
+    assert table["file_name"].to_pylist() == [record["file_name"] for record in records]
 
 
 def test_equal_outputs_give_equal_parquets_of_bounded_row_groups(
@@ -211,13 +211,13 @@ def test_equal_outputs_give_equal_parquets_of_bounded_row_groups(
 
 
 def test_a_parquet_that_cannot_hold_a_number_unchanged_is_refused(tmp_path: Path) -> None:
-    rows = [{"n": 2**53 + 1}, {"n": 0.5}]
+    records = [{"n": 2**53 + 1}, {"n": 0.5}]
     with pytest.raises(OutputError, match=r"9007199254740993.*export --to files"):
-        write_rows(tmp_path / "foxes.parquet", rows, {"n": "float64"})
+        write_records(tmp_path / "foxes.parquet", records, {"n": "float64"})
 
 
 def test_a_number_beyond_64_bits_is_kept_as_text(tmp_path: Path) -> None:
-    write_rows(tmp_path / "n.parquet", [{"n": 2**64}], {"n": kind_of(2**64)})
+    write_records(tmp_path / "n.parquet", [{"n": 2**64}], {"n": kind_of(2**64)})
     assert pyarrow.parquet.read_table(tmp_path / "n.parquet")["n"].to_pylist() == [str(2**64)]
 
 
@@ -229,8 +229,8 @@ def one_of(number: int, **columns: Any) -> Picture:
 
 
 def as_written(found: list[Picture]) -> list[tuple[str, bytes]]:
-    """The pictures, their rows to the letter."""
-    return [(json.dumps(one.row), one.data) for one in found]
+    """The pictures, their records to the letter."""
+    return [(json.dumps(one.record), one.data) for one in found]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -246,7 +246,9 @@ def test_through_a_parquet_and_back_every_file_has_its_bytes(
     assert files_of(back.path) == files_of(straight.path)
     again = put(tmp_path / "again.parquet", list(source.pictures(every)))
     assert again.path.read_bytes() == source.path.read_bytes()
-    assert [json.dumps(row) for row in source.records()] == [json.dumps(one.row) for one in taken(output)]
+    assert [json.dumps(record) for record in source.records()] == [
+        json.dumps(one.record) for one in taken(output)
+    ]
 
 
 _VALUES = st.recursive(
@@ -259,12 +261,12 @@ _NAMES = st.text(max_size=2) | st.sampled_from(["imagemill_row", "a.b", "a", "im
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.dictionaries(_NAMES, _VALUES, max_size=4), min_size=1, max_size=4))
-def test_whatever_json_a_row_holds_comes_back_to_the_letter(
+def test_whatever_json_a_record_holds_comes_back_to_the_letter(
     tmp_path_factory: pytest.TempPathFactory, columns: list[dict[str, Any]]
 ) -> None:
     before = [
-        Picture({**one.row, **row}, one.data)
-        for number, row in enumerate(columns)
+        Picture({**one.record, **record}, one.data)
+        for number, record in enumerate(columns)
         for one in [one_of(number)]
     ]
     try:
@@ -273,24 +275,24 @@ def test_whatever_json_a_row_holds_comes_back_to_the_letter(
         assert "cannot hold all its values unchanged" in str(error)
         return
     assert as_written(list(source.pictures(every))) == as_written(before)
-    assert [json.dumps(row) for row in source.records()] == [json.dumps(one.row) for one in before]
+    assert [json.dumps(record) for record in source.records()] == [json.dumps(one.record) for one in before]
 
 
-def test_only_rows_that_the_columns_do_not_hold_are_kept_as_json_too(tmp_path: Path) -> None:
+def test_only_records_that_the_columns_do_not_hold_are_kept_as_json_too(tmp_path: Path) -> None:
     plain = put(tmp_path / "plain.parquet", [one_of(0, a=1, b={"c": [0.5]}), one_of(1, a=None, b=None)])
-    assert plain.row_column is None
+    assert plain.json_column is None
     assert pyarrow.parquet.read_schema(plain.path).names[-3:] == ["a", "b", "sha256"]
-    rows = [
+    records = [
         one_of(0, a=1, b={"c": [0.5]}),
         one_of(1, a=2),
         one_of(2, b={"c": [1]}, a=3),
         one_of(3, a=4, b={}),
     ]
-    odd = put(tmp_path / "odd.parquet", rows)
-    assert odd.row_column == "imagemill_row"
+    odd = put(tmp_path / "odd.parquet", records)
+    assert odd.json_column == "imagemill_row"
     texts = pyarrow.parquet.read_table(odd.path)["imagemill_row"].to_pylist()
-    assert texts == [None, *(json.dumps(one.row) for one in rows[1:])]
-    assert as_written(list(odd.pictures(every))) == as_written(rows)
+    assert texts == [None, *(json.dumps(one.record) for one in records[1:])]
+    assert as_written(list(odd.pictures(every))) == as_written(records)
 
 
 def test_only_the_pictures_that_are_asked_for_come_out_of_a_parquet(tmp_path: Path) -> None:
@@ -307,14 +309,14 @@ def test_a_parquet_of_one_row_group_is_read_some_pictures_at_a_time(
     size = 1 << 20
     monkeypatch.setattr("producer.export.parquet.GROUP_BYTES", 64 * size)
     data = np.random.default_rng(0).bytes(size)
-    one = Picture({**one_of(0).row, "sha256": hashlib.sha256(data).hexdigest()}, data)
+    one = Picture({**one_of(0).record, "sha256": hashlib.sha256(data).hexdigest()}, data)
     source = put(tmp_path / "large.parquet", [one] * 64)
     assert pyarrow.parquet.ParquetFile(source.path).num_row_groups == 1
     before = pyarrow.total_allocated_bytes()
     held = [pyarrow.total_allocated_bytes() - before for _picture in source.pictures(every)]
     assert len(held) == 64
     assert max(held) < 40 * size
-    held = [pyarrow.total_allocated_bytes() - before for _row in source.records()]
+    held = [pyarrow.total_allocated_bytes() - before for _record in source.records()]
     assert max(held) < 4 * size
 
 
@@ -342,7 +344,7 @@ def with_plain_images(table: pyarrow.Table) -> pyarrow.Table:
 
 
 ODD = [one_of(0, a=1), one_of(1, a="1"), one_of(2)]
-"""Rows of which the last two and the first are kept as JSON too."""
+"""Records of which the last two and the first are kept as JSON too."""
 
 
 @pytest.mark.parametrize(
@@ -365,7 +367,7 @@ ODD = [one_of(0, a=1), one_of(1, a="1"), one_of(2)]
         ),
     ],
 )
-def test_a_parquet_of_which_rows_do_not_come_back_is_refused(
+def test_a_parquet_of_which_records_do_not_come_back_is_refused(
     tmp_path: Path, change: Callable[[pyarrow.Table], pyarrow.Table], wrong: str
 ) -> None:
     source = put(tmp_path / "foxes.parquet", ODD)
@@ -426,7 +428,7 @@ def test_columns_and_json_that_do_not_agree_are_refused(
         list(open_parquet(source.path).records())
 
 
-def test_rows_that_another_tool_chose_and_ordered_anew_come_back_exactly(tmp_path: Path) -> None:
+def test_records_that_another_tool_chose_and_ordered_anew_come_back_exactly(tmp_path: Path) -> None:
     source = put(tmp_path / "foxes.parquet", ODD)
     rewritten(source, pyarrow.parquet.read_table(source.path).take([2, 0]))
     assert as_written(list(open_parquet(source.path).pictures(every))) == as_written([ODD[2], ODD[0]])
@@ -458,11 +460,11 @@ def test_a_changed_byte_of_a_parquet_is_reported_or_changes_nothing(tmp_path: Pa
     assert refused > len(data) // 23 // 2
 
 
-def test_a_row_that_not_every_form_holds_is_refused_by_its_image(tmp_path: Path) -> None:
+def test_a_record_that_not_every_form_holds_is_refused_by_its_image(tmp_path: Path) -> None:
     source: PictureSource = OutputSource(fill(tmp_path / "out"), (0, 1, 2))
-    for row in source.records():
-        check_exportable(source, row)
-    lacking: Row = {"file_name": "0.png", "image_id": "0" * 16}
+    for record in source.records():
+        check_exportable(source, record)
+    lacking: Record = {"file_name": "0.png", "image_id": "0" * 16}
     with pytest.raises(OutputError, match=f"out: image {'0' * 16}: .*no text; .*imagemill doctor"):
         check_exportable(source, lacking)
     with pytest.raises(OutputError, match=f"out: image {'0' * 16}: .*half a surrogate pair.*remove it there"):
@@ -470,7 +472,7 @@ def test_a_row_that_not_every_form_holds_is_refused_by_its_image(tmp_path: Path)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_two_rows_of_one_file_are_refused(tmp_path: Path, layout: LayoutName) -> None:
+def test_two_records_of_one_file_are_refused(tmp_path: Path, layout: LayoutName) -> None:
     target = Output(tmp_path / "new")
     write_shards(target, layout, iter([one_of(0), one_of(1)]), 9)
     if layout == "files":
@@ -479,7 +481,7 @@ def test_two_rows_of_one_file_are_refused(tmp_path: Path, layout: LayoutName) ->
     else:
         file = target.path / "00000.tar"
         file.write_bytes(file.read_bytes().replace(b'"000000001.png"', b'"000000000.png"'))
-    with pytest.raises(OutputError, match=r"two rows are of 000000000\.png"):
+    with pytest.raises(OutputError, match=r"two records are of 000000000\.png"):
         taken(target)
 
 
@@ -554,8 +556,14 @@ def test_a_target_in_the_way_or_nowhere_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_text_with_unicodes_own_line_ends_stays_one_line(tmp_path: Path) -> None:
-    row = {"file_name": "0.png", "text": "a\u2028b\x85c", "image_id": "0" * 16, "sha256": "", "job_id": "f-1"}
+    record = {
+        "file_name": "0.png",
+        "text": "a\u2028b\x85c",
+        "image_id": "0" * 16,
+        "sha256": "",
+        "job_id": "f-1",
+    }
     target = Output(tmp_path / "new")
-    write_shards(target, "files", iter([Picture(row, b"1")]), 9)
+    write_shards(target, "files", iter([Picture(record, b"1")]), 9)
     (line,) = (target.path / "00000/metadata.jsonl").read_bytes().split(b"\n")[:-1]
-    assert json.loads(line) == {**row, "file_name": "000000000.png"}
+    assert json.loads(line) == {**record, "file_name": "000000000.png"}

@@ -324,7 +324,7 @@ def test_slots_the_memory_has_no_room_for_are_capped_in_the_job_and_nowhere_else
     bucket = buckets.of(SQUARE)
     outcome = small.render(bucket)
     assert outcome.rendered_by.rows == 4  # type: ignore[union-attr]
-    buckets.tell_caps()
+    buckets.report_caps()
     assert large.buckets().of(SQUARE).slots == 4
     submit_job(1, output="b", name="b")
     assert large.buckets().of(SQUARE).slots == 16
@@ -342,7 +342,7 @@ def test_a_cap_that_does_not_reach_the_ledger_hides_nothing(
     buckets = one.buckets()
     one.render(buckets.of(SQUARE))
     ledger.client.flushall()
-    buckets.tell_caps()
+    buckets.report_caps()
     assert "only 4 slots fit" in warnings(caplog)[-1]
 
 
@@ -351,7 +351,7 @@ def test_where_nothing_ran_out_no_cap_is_reported(machine: Start, submit_job: Su
     one = machine(best=16)
     buckets = one.buckets()
     one.render(buckets.of(SQUARE))
-    buckets.tell_caps()
+    buckets.report_caps()
     assert one.buckets().of(SQUARE).slots == 16
 
 
