@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from tests.tiny.auraflow import AURA_FLOW
+from tests.tiny.cogview import COGVIEW
 from tests.tiny.family import Family
 from tests.tiny.flux import FLUX
+from tests.tiny.hunyuan import HUNYUAN
+from tests.tiny.lumina import LUMINA
+from tests.tiny.pixart import PIXART
 from tests.tiny.qwen import QWEN
+from tests.tiny.sana import SANA
 from tests.tiny.stable_diffusion import STABLE_DIFFUSION
 
 FAMILIES: dict[str, Family] = {
     **{family.class_name: family for family in (*STABLE_DIFFUSION, *QWEN)},
     **FLUX,
+    **{family.class_name: family for family in (*PIXART, *SANA, *LUMINA, *HUNYUAN, *COGVIEW, *AURA_FLOW)},
 }
