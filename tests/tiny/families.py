@@ -7,8 +7,10 @@ from tests.tiny.cogview import COGVIEW
 from tests.tiny.family import Family
 from tests.tiny.flux import FLUX
 from tests.tiny.hunyuan import HUNYUAN
+from tests.tiny.kolors import KOLORS
 from tests.tiny.lumina import LUMINA
 from tests.tiny.pixart import PIXART
+from tests.tiny.prx import PRX
 from tests.tiny.qwen import QWEN
 from tests.tiny.sana import SANA
 from tests.tiny.stable_diffusion import STABLE_DIFFUSION
@@ -16,5 +18,6 @@ from tests.tiny.stable_diffusion import STABLE_DIFFUSION
 FAMILIES: dict[str, Family] = {
     **{family.class_name: family for family in (*STABLE_DIFFUSION, *QWEN)},
     **FLUX,
-    **{family.class_name: family for family in (*PIXART, *SANA, *LUMINA, *HUNYUAN, *COGVIEW, *AURA_FLOW)},
+    **{family.class_name: family for family in (*PIXART, *SANA, *LUMINA, *HUNYUAN)},
+    **{family.class_name: family for family in (*COGVIEW, *AURA_FLOW, *KOLORS, *PRX)},
 }
