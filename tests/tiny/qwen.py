@@ -1,4 +1,4 @@
-"""Families that read their texts with Qwen: Qwen-Image, Z-Image, Ovis-Image, LongCat-Image; random weights."""
+"""Families that read their texts with Qwen: Qwen-Image, Z-Image, Ovis-Image and others; random weights."""
 
 from __future__ import annotations
 

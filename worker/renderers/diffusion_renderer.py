@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import diffusers
 import numpy as np
-import PIL
 import torch
-import transformers
 
 from jobs.errors import ImagemillError, RenderError
-from jobs.output.metadata import imagemill_version
 from jobs.request import ImageRequest
 from worker.diffusion.denoiser import Denoiser, LatentImage
 from worker.diffusion.sampling import sample
@@ -27,9 +19,7 @@ from worker.engine.renderer import (
     Asked,
     AskedT,
     Batching,
-    BrokenDevice,
     Bucket,
-    OutOfMemory,
     Painted,
     Picture,
     Source,
@@ -37,6 +27,7 @@ from worker.engine.renderer import (
 )
 from worker.engine.slot_count import fewest_cheap_slots
 from worker.image_diffusion_model import ImageDiffusionModel, to_pixels
+from worker.renderers.device import device_errors, kind_of_device, versions
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,14 +64,8 @@ class DiffusionRenderer:
     def __init__(self, model: ImageDiffusionModel) -> None:
         self._model = model
         self.precision = model.precision.name
-        self.device = _kind_of(model)
-        self.versions = {
-            "torch": str(torch.__version__),
-            "diffusers": str(diffusers.__version__),
-            "transformers": str(transformers.__version__),
-            "pillow": str(PIL.__version__),
-            "imagemill": imagemill_version(),
-        }
+        self.device = kind_of_device(model.device, model.options)
+        self.versions = versions()
         self._measured: dict[tuple[int, int], int] = {}
 
     def slots(self, request: ImageRequest) -> int:
@@ -100,7 +85,7 @@ class DiffusionRenderer:
             denoisers: dict[int, Denoiser] = {}
 
             def seconds(slots: int) -> float:
-                with _device_errors():
+                with device_errors():
                     if slots not in denoisers:
                         denoisers[slots] = self._full_denoiser(height, width, slots)
                         # Not timed: the first compiles the UNet, or chooses the GPU's kernels.
@@ -114,7 +99,7 @@ class DiffusionRenderer:
         self, bucket: Bucket, source: Source[AskedT], stop: Callable[[], bool]
     ) -> Iterator[list[Painted[AskedT]]]:
         """Paint until the source gives no more; see `Renderer.render`."""
-        with _device_errors():
+        with device_errors():
             yield from self._render(bucket, source, stop)
 
     def _render(
@@ -159,7 +144,7 @@ class DiffusionRenderer:
         self, request: ImageRequest, init_latents: np.ndarray | None, stop: Callable[[], bool]
     ) -> Picture:
         """The picture by itself and in fp32; see `Renderer.render_alone`."""
-        with _device_errors(), self._model.in_fp32():
+        with device_errors(), self._model.in_fp32():
             denoiser = self._model.denoiser(request.height, request.width, self.slots(request))
             embeds = self._embeds([request], [], self.slots(request))
             waiting = [self._latent_image(_Alone(request, init_latents), embeds)]
@@ -244,59 +229,3 @@ def _texts(requests: Sequence[ImageRequest]) -> list[str]:
     """Every text of the requests once: what guides away first, because many share it."""
     negatives = [request.negative_prompt for request in requests if request.guided]
     return list(dict.fromkeys([*negatives, *(request.prompt for request in requests)]))
-
-
-def _kind_of(model: ImageDiffusionModel) -> str:
-    """What bytes depend on besides versions."""
-    kind = torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else _kind_of_cpu()
-    return ", ".join([kind, *model.options])
-
-
-def _kind_of_cpu() -> str:
-    """Model, instructions and threads: oneDNN and MKL choose kernels by the first two, threads cut sums."""
-    kind = f"cpu {_cpu_model()} {torch.backends.cpu.get_cpu_capability()}"
-    onednn = os.environ.get("ONEDNN_MAX_CPU_ISA")
-    limit = [] if onednn is None else [f"oneDNN {onednn}"]
-    threads = torch.get_num_threads()
-    return ", ".join([kind, *limit, f"{threads} thread{'s'[: threads > 1]}"])
-
-
-def _cpu_model() -> str:
-    """Without its clock: "Intel(R) Xeon(R) Platinum 8370C CPU"; where it is not known, the architecture."""
-    known = Path("/proc/cpuinfo")
-    for line in known.read_text().splitlines() if known.exists() else []:
-        name, _, value = line.partition(":")
-        if name.strip() == "model name":
-            return " ".join(value.partition("@")[0].split())
-    return platform.processor() or platform.machine()
-
-
-_OUT_OF_MEMORY = (
-    "can't allocate memory",
-    "CUDA out of memory",
-    "CUDA driver error: out of memory",
-    "Triton Error [CUDA]: out of memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_ALLOC_FAILED",
-)
-_BROKEN_DEVICE = ("CUBLAS_STATUS_EXECUTION_FAILED", "CUDNN_STATUS_EXECUTION_FAILED")
-
-
-@contextmanager
-def _device_errors() -> Iterator[None]:
-    """Distinguishes errors of the device from those of a request."""
-    try:
-        yield
-    except RuntimeError as error:
-        message = str(error)
-        # torch's two classes are not all: the CPU's allocator, cuBLAS, cuDNN and Triton only say it.
-        of_device = isinstance(error, torch.AcceleratorError)
-        if (
-            isinstance(error, torch.OutOfMemoryError)
-            or any(words in message for words in _OUT_OF_MEMORY)
-            or (of_device and "out of memory" in message)
-        ):
-            raise OutOfMemory(message) from error
-        if of_device or any(words in message for words in _BROKEN_DEVICE):
-            raise BrokenDevice(message) from error
-        raise

@@ -1,0 +1,188 @@
+"""Images of a pipeline share forwards, and each is the picture that the pipeline paints of it alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import lru_cache, partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from jobs.request import ImageRequest
+from tests.tiny.families import FAMILIES
+from worker.diffusion.interception import Hub
+from worker.diffusion.painter import Painter, Painting
+from worker.diffusion.pipeline_copy import fork
+from worker.diffusion.stand_ins import Denoiser, Refused
+from worker.renderers.learning import Learned, learn_and_prove
+
+CAT = ImageRequest(
+    prompt="a cat", height=64, width=64, num_inference_steps=3, guidance_scale=4.0, scheduler="default",
+    seed=1, model="tiny", revision="1",
+)  # fmt: skip
+MIX = [
+    CAT,
+    replace(CAT, prompt="two dogs on the moon, oil painting", num_inference_steps=5, seed=2),
+    replace(CAT, prompt="x", guidance_scale=1.0, seed=3),
+    replace(CAT, prompt="a red house", negative_prompt="blurry", num_inference_steps=2, seed=4),
+]
+
+
+@lru_cache
+def painter() -> Painter:
+    family = FAMILIES["StableDiffusionXLPipeline"]
+    return Painter(family.build(), family.guidance)
+
+
+@lru_cache
+def learned() -> Learned:
+    return learn_and_prove(painter(), CAT, nullcontext)
+
+
+def new_hub(slots: int = 8, **options: Any) -> Hub[ImageRequest]:
+    return Hub(learned().rules, slots, **options)
+
+
+def finish(hub: Hub[ImageRequest], requests: Sequence[ImageRequest]) -> dict[ImageRequest, Any]:
+    """What came of requests that all enter at once."""
+    for request in requests:
+        hub.start(request, partial(painter().paint, request, None))
+    results = dict(hub.finished())
+    while hub.running:
+        hub.forward()
+        results |= dict(hub.finished())
+    return results
+
+
+def test_each_image_is_as_the_pipeline_paints_it_in_fewer_forwards() -> None:
+    hub = new_hub()
+    results = finish(hub, MIX)
+    with torch.no_grad():
+        for request in MIX:
+            plain = painter().paint(request)
+            assert np.abs(results[request].values - plain.values).max() <= 1e-5
+    assert hub.forwards == 5, "as many as the longest has"
+    assert hub.slots_used == 2 * 3 + 2 * 5 + 3 + 2 * 2
+
+
+def test_bytes_follow_from_the_request_in_any_order_and_alone() -> None:
+    together, turned = finish(new_hub(), MIX), finish(new_hub(), MIX[::-1])
+    for request in MIX:
+        [alone] = finish(new_hub(), [request]).values()
+        assert np.array_equal(alone.values, together[request].values)
+        assert np.array_equal(alone.values, turned[request].values)
+
+
+def test_every_forward_has_all_slots_unless_it_is_not_padded() -> None:
+    seen: list[int] = []
+
+    def look(_module: Any, _args: Any, kwargs: dict[str, Any]) -> None:
+        seen.append(len(kwargs["sample"]))
+
+    hook = painter().denoisers["unet"].register_forward_pre_hook(look, with_kwargs=True)
+    finish(new_hub(), [CAT])
+    finish(new_hub(padded=False), [CAT])
+    hook.remove()
+    assert seen == [8] * 3 + [2] * 3
+
+
+def test_more_images_than_slots_take_turns() -> None:
+    hub = new_hub(slots=4)
+    assert hub.free_slots == 4
+    results = finish(hub, MIX)
+    assert all(isinstance(result, Painting) for result in results.values())
+    assert results.keys() == set(MIX)
+
+
+def test_images_of_another_size_wait_for_a_forward_of_their_own_and_never_for_ever() -> None:
+    hub = new_hub(slots=2)
+    small = replace(CAT, height=32, width=32, seed=9)
+    for request in (CAT, small):
+        hub.start(request, partial(painter().paint, request, None))
+    waited = 0
+    while not (ended := dict(hub.finished())) or small not in ended:
+        # An endless stream of the other size.
+        if hub.running < 2:
+            other = replace(CAT, seed=100 + waited)
+            hub.start(other, partial(painter().paint, other, None))
+        hub.forward()
+        waited += 1
+        assert waited < 60
+    hub.close()
+
+
+def test_an_image_that_raises_ends_alone() -> None:
+    wrong = replace(CAT, num_inference_steps=0, seed=7)
+    results = finish(new_hub(), [wrong, *MIX])
+    assert isinstance(results[wrong], Exception)
+    assert all(isinstance(results[request], Painting) for request in MIX)
+
+
+def test_images_stay_parked_when_a_forward_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = new_hub()
+    hub.start(CAT, partial(painter().paint, CAT, None))
+
+    def fail(*_args: Any, **_kwargs: Any) -> None:
+        raise RuntimeError("no memory")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(type(painter().denoisers["unet"]), "forward", fail)
+        with pytest.raises(RuntimeError, match="no memory"):
+            hub.forward()
+    assert hub.running == 1
+    while hub.running:
+        hub.forward()
+    [(_request, painting)] = hub.finished()
+    [other] = finish(new_hub(), [CAT]).values()
+    assert np.array_equal(painting.values, other.values)
+
+
+def test_closing_ends_what_is_parked_and_delivers_nothing() -> None:
+    hub = new_hub()
+    hub.start(CAT, partial(painter().paint, CAT, None))
+    hub.close()
+    assert (hub.running, hub.finished()) == (0, [])
+
+
+def test_a_non_finite_image_leaves_its_neighbours_bytes_alone() -> None:
+    broken = replace(CAT, seed=5)
+    side = 64 // painter().pipeline.vae_scale_factor
+    latents = np.full((4, side, side), np.nan, dtype="float32")
+    hub = new_hub()
+    hub.start(broken, partial(painter().paint, broken, latents))
+    for request in MIX:
+        hub.start(request, partial(painter().paint, request, None))
+    results: dict[ImageRequest, Any] = {}
+    while hub.running:
+        hub.forward()
+        results |= dict(hub.finished())
+    assert not results[broken].finite
+    calm = finish(new_hub(), MIX)
+    for request in MIX:
+        assert results[request].finite
+        assert np.array_equal(results[request].values, calm[request].values)
+
+
+def test_grad_mode_is_what_it_was_after_images_came_and_went() -> None:
+    assert torch.is_grad_enabled()
+    finish(new_hub(), MIX)
+    hub = new_hub()
+    hub.start(CAT, partial(painter().paint, CAT, None))
+    hub.close()
+    assert torch.is_grad_enabled()
+
+
+def test_a_pipeline_that_changes_what_images_share_is_refused() -> None:
+    own = fork(
+        painter().pipeline,
+        lambda name, part: Denoiser(name, part, lambda *_: None) if name == "unet" else None,
+    )
+    with pytest.raises(Refused, match="attention of unet"):
+        own.unet.set_attn_processor(None)
+    with pytest.raises(Refused, match=r"sets unet\.training"):
+        own.unet.training = True
+    assert isinstance(own.unet, type(painter().denoisers["unet"]))

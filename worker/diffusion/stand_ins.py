@@ -1,0 +1,153 @@
+"""What stands in for a module in an image's copy of a pipeline: it looks like the module and does more, or
+less, when it is called.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from typing import Any
+
+import torch
+
+from worker.diffusion.call_rules import Digests, content_of
+
+CallDenoiser = Callable[[str, Any, dict[str, Any]], Any]
+"""Takes a denoiser's name, its module and the call's arguments by name; gives the output."""
+
+_REMEMBERED = 512 << 20
+
+
+class Refused(Exception):
+    """The pipeline changes something that the images of a forward share."""
+
+
+class StandIn:
+    """Passes everything to a module except what a subclass defines."""
+
+    def __init__(self, name: str, module: Any) -> None:
+        self.__dict__.update(_name=name, _module=module)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise Refused(f"the pipeline sets {self._name}.{name}, which its images share")
+
+    @property  # type: ignore[misc]  # pipelines ask isinstance(self.unet, UNet2DConditionModel)
+    def __class__(self) -> type:
+        return type(self._module)
+
+
+class Denoiser(StandIn):
+    """A denoiser whose calls go to `call`."""
+
+    def __init__(self, name: str, module: Any, call: CallDenoiser) -> None:
+        super().__init__(name, module)
+        self.__dict__["_call"] = call
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        names = _arguments(self._module.forward.__func__) if args else ()
+        return self._call(self._name, self._module, {**dict(zip(names, args, strict=False)), **kwargs})
+
+    def set_attn_processor(self, *_args: Any, **_kwargs: Any) -> None:
+        raise Refused(f"the pipeline replaces the attention of {self._name}, which its images share")
+
+    def cache_context(self, _name: str) -> AbstractContextManager[None]:
+        """Does nothing: a cache between steps would be the state of a module that images share."""
+        return nullcontext()
+
+    def _reset_stateful_cache(self, *_args: Any, **_kwargs: Any) -> None:
+        """Does nothing, for the same reason."""
+
+
+class WatchedDecoder(StandIn):
+    """An autoencoder that notes in `finite` whether what it decodes, and what comes of it, is finite."""
+
+    def __init__(self, name: str, module: Any, finite: list[torch.Tensor]) -> None:
+        super().__init__(name, module)
+        self.__dict__["_finite"] = finite
+
+    def decode(self, latents: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        decoded = self._module.decode(latents, *args, **kwargs)
+        picture = decoded[0] if isinstance(decoded, tuple) else decoded.sample
+        self._finite.extend([latents.isfinite().all(), picture.isfinite().all()])
+        return decoded
+
+
+class RememberedTexts:
+    """Outputs of text encoders by what they were given, so that a job's negative prompt is encoded once."""
+
+    def __init__(self, most: int = _REMEMBERED) -> None:
+        """most: bytes of outputs that are kept; the longest unused goes first."""
+        self._most, self._size = most, 0
+        self._outputs: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
+        self._digests = Digests()
+
+    def encoder(self, name: str, module: Any) -> RememberedEncoder:
+        """What stands in for a text encoder."""
+        return RememberedEncoder(name, module, self)
+
+    def output(self, name: str, module: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """The encoder's output of a call; a copy, which the pipeline may write into."""
+        key = (name, content_of({"args": args, **kwargs}, self._digests))
+        if key in self._outputs:
+            self._outputs.move_to_end(key)
+            return _copied(self._outputs[key][0])
+        output = module(*args, **kwargs)
+        size = _bytes(output)
+        if size <= self._most:
+            self._outputs[key] = (_copied(output), size)
+            self._size += size
+            while self._size > self._most:
+                self._size -= self._outputs.popitem(last=False)[1][1]
+        return output
+
+    def forget(self) -> None:
+        """Drops every output."""
+        self._outputs.clear()
+        self._size = 0
+
+
+class RememberedEncoder(StandIn):
+    """A text encoder that encodes a text once."""
+
+    def __init__(self, name: str, module: Any, texts: RememberedTexts) -> None:
+        super().__init__(name, module)
+        self.__dict__["_texts"] = texts
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._texts.output(self._name, self._module, args, kwargs)
+
+
+@cache
+def _arguments(forward: Callable[..., Any]) -> tuple[str, ...]:
+    """The names of a method's arguments, without `self`."""
+    return tuple(inspect.signature(forward).parameters)[1:]
+
+
+def _copied(value: Any) -> Any:
+    match value:
+        case torch.Tensor():
+            return value.clone()
+        case Mapping():
+            return type(value)(**{name: _copied(part) for name, part in value.items()})
+        case list() | tuple():
+            return type(value)(map(_copied, value))
+        case _:
+            return value
+
+
+def _bytes(value: Any) -> int:
+    match value:
+        case torch.Tensor():
+            return value.nbytes
+        case Mapping():
+            return sum(map(_bytes, value.values()))
+        case list() | tuple():
+            return sum(map(_bytes, value))
+        case _:
+            return 0

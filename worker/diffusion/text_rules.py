@@ -1,0 +1,143 @@
+"""How texts of different lengths share a forward, for the few denoisers whose texts are not padded.
+
+Most pipelines pad every text to one length. Where one does not, images of different lengths would not meet,
+or worse: the denoiser pads or trims to the longest text of the batch, and an image's bytes follow from its
+neighbours. Each rule makes the lengths of a forward follow from the call alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch.nn.functional import pad
+
+_MULTIPLE = 64
+"""Tokens: texts meet whose lengths round up to the same multiple."""
+
+
+class TextRule(Protocol):
+    """What is done to a denoiser's calls for the sake of their texts."""
+
+    @property
+    def spare_slots(self) -> int:
+        """Slots of every forward that hold no image."""
+
+    @property
+    def any_form(self) -> frozenset[str]:
+        """Arguments whose items may differ in shape within one forward."""
+
+    def prepare(self, call: Mapping[str, Any]) -> dict[str, Any]:
+        """The call as it shares a forward."""
+
+    def fill_spare(self, collated: dict[str, Any]) -> dict[str, Any]:
+        """The joined call, its last `spare_slots` slots filled."""
+
+
+@dataclass(frozen=True, slots=True)
+class AsTheyAre:
+    """Texts have one length already, or meet only those of their own."""
+
+    spare_slots: int = 0
+    any_form: frozenset[str] = frozenset()
+
+    def prepare(self, call: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(call)
+
+    def fill_spare(self, collated: dict[str, Any]) -> dict[str, Any]:
+        return collated
+
+
+@dataclass(frozen=True, slots=True)
+class Padded:
+    """Texts are padded to a multiple of 64 tokens, and their mask is always given.
+
+    A pipeline leaves out a mask that masks nothing, which would be another call.
+    """
+
+    embeds: str
+    """The argument [slots, tokens, D]."""
+    mask: str
+    """The argument [slots, tokens], true where a token counts."""
+    spare_slots: int = 0
+    any_form: frozenset[str] = frozenset()
+
+    def prepare(self, call: Mapping[str, Any]) -> dict[str, Any]:
+        embeds, mask = call[self.embeds], call.get(self.mask)
+        if mask is None:
+            mask = torch.ones(embeds.shape[:2], dtype=torch.bool, device=embeds.device)
+        more = -embeds.shape[1] % _MULTIPLE
+        return {**call, self.embeds: pad(embeds, (0, 0, 0, more)), self.mask: pad(mask, (0, more))}
+
+    def fill_spare(self, collated: dict[str, Any]) -> dict[str, Any]:
+        return collated
+
+
+@dataclass(frozen=True, slots=True)
+class TrimmedToLongest:
+    """The denoiser trims texts to the longest of the batch: a spare slot holds one longer than any.
+
+    Every forward then is as long, and always masked, whatever its images' texts are.
+    """
+
+    embeds: str
+    mask: str
+    spare_slots: int = 1
+    any_form: frozenset[str] = frozenset()
+
+    def prepare(self, call: Mapping[str, Any]) -> dict[str, Any]:
+        # One more than the longest there can be, so that none is as long as the spare slot's.
+        return {
+            **call,
+            self.embeds: pad(call[self.embeds], (0, 0, 0, 1)),
+            self.mask: pad(call[self.mask], (0, 1)),
+        }
+
+    def fill_spare(self, collated: dict[str, Any]) -> dict[str, Any]:
+        mask = collated[self.mask].clone()
+        mask[-1] = 1
+        return {**collated, self.mask: mask}
+
+
+@dataclass(frozen=True, slots=True)
+class ListPaddedToLongest:
+    """Texts are a list of tensors, padded to the longest by the denoiser: a spare slot holds a longer one."""
+
+    texts: str
+    """The argument, a list of [tokens, D]."""
+    own_multiple: int
+    """Tokens to a multiple of which the denoiser pads each text first."""
+    spare_slots: int = 1
+
+    @property
+    def any_form(self) -> frozenset[str]:
+        return frozenset({self.texts})
+
+    def prepare(self, call: Mapping[str, Any]) -> dict[str, Any]:
+        longest = max(len(text) for text in call[self.texts])
+        # A constant of the call: it meets those of the same length in the spare slot.
+        return {**call, _LENGTH: longest + -longest % _MULTIPLE + self.own_multiple}
+
+    def fill_spare(self, collated: dict[str, Any]) -> dict[str, Any]:
+        length = collated.pop(_LENGTH)
+        texts = list(collated[self.texts])
+        texts[-1] = texts[-1].new_zeros(length, texts[-1].shape[1])
+        return {**collated, self.texts: texts}
+
+
+_LENGTH = "tokens of the spare slot"
+
+_AS_THEY_ARE = AsTheyAre()
+_RULES: Mapping[str, TextRule] = {
+    "QwenImageTransformer2DModel": Padded("encoder_hidden_states", "encoder_hidden_states_mask"),
+    "Kandinsky3UNet": Padded("encoder_hidden_states", "encoder_attention_mask"),
+    "Lumina2Transformer2DModel": TrimmedToLongest("encoder_hidden_states", "encoder_attention_mask"),
+    "ZImageTransformer2DModel": ListPaddedToLongest("cap_feats", own_multiple=32),
+}
+
+
+def text_rule_of(denoiser: object) -> TextRule:
+    """The rule of a denoiser, by its class."""
+    return _RULES.get(type(denoiser).__name__, _AS_THEY_ARE)

@@ -1,0 +1,39 @@
+"""What was learned of a pipeline, kept in the user's cache for the next worker that loads the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from jobs.strict_json import strict_json
+from jobs.user_cache import cache_folder, remember
+from worker.diffusion.call_rules import from_json, to_json
+from worker.renderers.learning import Learned
+
+
+class LearnedCache:
+    """The entry of one pipeline: by all that its calls, and their bytes, depend on."""
+
+    def __init__(self, circumstances: Mapping[str, Any]) -> None:
+        """circumstances, as JSON values: class, revision, precision, device, versions."""
+        key = json.dumps(circumstances, sort_keys=True)
+        self._file = cache_folder("batching") / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
+
+    def load(self) -> Learned | None:
+        """What was kept; None where there is nothing that can be read."""
+        try:
+            kept = strict_json(self._file.read_bytes())
+            rules = {name: from_json(of_one) for name, of_one in kept["rules"].items()}
+            if kept["batching"] not in ("exact", "fast", "alone"):
+                return None
+            return Learned(kept["batching"], rules, str(kept["reason"]))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+
+    def keep(self, learned: Learned) -> None:
+        """Keeps it; where the cache cannot be written, it is learned again the next time."""
+        rules = {name: to_json(of_one) for name, of_one in learned.rules.items()}
+        kept = {"batching": learned.batching, "reason": learned.reason, "rules": rules}
+        remember(self._file, json.dumps(kept))
