@@ -128,7 +128,7 @@ CHECKS = [
     Mutation("an image that is bigger than a forward is refused", "it waits without end", ENGINE_PY,
         "if (slots := renderer.slots(request)) > bucket.slots:",
         "if (slots := renderer.slots(request)) > 1024:",
-        BATCHING + "test_an_image_that_is_bigger_than_a_forward_is_told_and_the_others_are_rendered"),
+        BATCHING + "test_an_image_that_is_bigger_than_a_forward_is_told_and_the_others_are_rendered[False]"),
     Mutation("a broken device ends the process", "the engine's thread just ends", ENGINE_PY,
         "os._exit(70)", "return",
         ENGINE + "test_a_broken_device_ends_the_process"),

@@ -53,6 +53,17 @@ def test_free_slots_are_charged_to_nobody_unless_they_are_left_out_of_the_forwar
     assert (times.use(one).seconds, times.use(other).seconds) == (4.0, 2.0)
 
 
+def test_a_renderer_that_cannot_batch_has_no_free_slots_to_charge_for() -> None:
+    clock, one, other = Clock(), order(), order(guidance_scale=1.0)
+    renderer = InstantRenderer(0.0)
+    renderer.batching = "alone"
+    times = SlotTime(renderer, BUCKET, clock)
+    for image in (one, other):
+        clock.now += 6.0
+        times.share_out([image])
+        assert times.use(image).seconds == pytest.approx(6.0)
+
+
 def test_images_that_come_and_go_share_all_the_time_that_passes_with_full_slots() -> None:
     clock = Clock()
     times = SlotTime(InstantRenderer(0.0), BUCKET, clock)
