@@ -36,7 +36,7 @@ class Settings(BaseSettings):
     lease: float = Field(30.0, ge=1.0, le=3600.0)
     """Seconds until the shard of a silent worker goes to another one. Use the same value on all workers."""
     batch_size: int | None = Field(None, ge=2, le=1024)
-    """Slots of one forward; a guided image takes two. Without it, measured once for each job."""
+    """Slots of one forward; a guided image mostly takes two. Without it, measured once for each job."""
     mixed_hardware: bool = False
     """`1` lets a worker join jobs that began on another kind of device. Bytes may differ between devices."""
     torch_compile: bool = False

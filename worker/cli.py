@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     "--rows",
     type=click.IntRange(2, 1024),
     metavar="N",
-    help="Slots of one forward; a guided image takes two. Default: IMAGEMILL_BATCH_SIZE, else measured, once "
-    "for a job and its workers.",
+    help="Slots of one forward; a guided image mostly takes two. Default: IMAGEMILL_BATCH_SIZE, else "
+    "measured, once for a job and its workers.",
 )
 @click.option(
     "--mixed-hardware",
