@@ -17,6 +17,7 @@ from diffusers import (
 
 from tests.tiny.family import Family, random_weights
 from tests.tiny.image_parts import SIDE, autoencoder, flow_scheduler
+from tests.tiny.strengthened import strengthened
 from tests.tiny.text_parts import (
     clip_text_encoder,
     clip_tokenizer,
@@ -137,17 +138,20 @@ def _flux_2_autoencoder() -> AutoencoderKLFlux2:
 
 
 def _flux_2_transformer(*, guided: bool) -> Flux2Transformer2DModel:
-    return Flux2Transformer2DModel(
-        in_channels=16,
-        num_layers=1,
-        num_single_layers=1,
-        attention_head_dim=16,
-        num_attention_heads=2,
-        joint_attention_dim=3 * 32,
-        timestep_guidance_channels=16,
-        axes_dims_rope=(4, 4, 4, 4),
-        guidance_embeds=guided,
-    ).eval()
+    return strengthened(
+        Flux2Transformer2DModel(
+            in_channels=16,
+            num_layers=1,
+            num_single_layers=1,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=3 * 32,
+            timestep_guidance_channels=16,
+            axes_dims_rope=(4, 4, 4, 4),
+            guidance_embeds=guided,
+        ),
+        1.5,
+    )
 
 
 _SHORT = {"max_sequence_length": 32}

@@ -27,10 +27,10 @@ from worker.renderers import shapes_random
 
 _BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 _LINEAR_SCHEDULERS = (
-    "DDIMScheduler",
     "DPMSolverMultistepScheduler",
     "EulerDiscreteScheduler",
     "EulerAncestralDiscreteScheduler",
+    "HeunDiscreteScheduler",
     "LMSDiscreteScheduler",
     "UniPCMultistepScheduler",
 )
@@ -127,12 +127,9 @@ def deepfloyd_if() -> IFPipeline:
                 addition_embed_type_num_heads=2,
                 resnet_time_scale_shift="scale_shift",
             ),
+            # IF's own cosine betas divide by almost nothing at first, and would grow rounding by as much.
             scheduler=DDPMScheduler(
-                beta_schedule="squaredcos_cap_v2",
-                variance_type="learned_range",
-                thresholding=True,
-                dynamic_thresholding_ratio=0.95,
-                sample_max_value=1.5,
+                **_BETAS, variance_type="learned_range", thresholding=True, sample_max_value=1.5
             ),
             safety_checker=None,
             feature_extractor=None,
@@ -158,7 +155,14 @@ def _unet(text_width: int, **others: object) -> UNet2DConditionModel:
 STABLE_DIFFUSION = (
     Family("StableDiffusionPipeline", stable_diffusion, SIDE, SIDE, schedulers=_LINEAR_SCHEDULERS),
     Family("StableDiffusionXLPipeline", stable_diffusion_xl, SIDE, SIDE, schedulers=_LINEAR_SCHEDULERS),
-    Family("StableDiffusion3Pipeline", stable_diffusion_3, SIDE, SIDE, arguments={"max_sequence_length": 32}),
+    Family(
+        "StableDiffusion3Pipeline",
+        stable_diffusion_3,
+        SIDE,
+        SIDE,
+        arguments={"max_sequence_length": 32},
+        schedulers=("FlowMatchHeunDiscreteScheduler",),
+    ),
     Family("LatentConsistencyModelPipeline", latent_consistency, SIDE, SIDE, negative_prompt=False),
     Family(
         "IFPipeline",
@@ -167,7 +171,6 @@ STABLE_DIFFUSION = (
         32,
         # Cleaning captions needs bs4 and ftfy.
         arguments={"clean_caption": False},
-        amplifies="DDPM divides by small numbers at its first steps",
     ),
 )
 """The families of this file."""

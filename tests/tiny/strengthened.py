@@ -10,15 +10,17 @@ from torch import nn
 _Module = TypeVar("_Module", bound=nn.Module)
 
 
-def strengthened(module: _Module, factor: float = 2.0) -> _Module:
-    """Multiplies the weights of all linear layers by `factor`, and returns `module`, ready to infer.
+def strengthened(
+    module: _Module, factor: float = 2.0, *, kinds: tuple[type[nn.Module], ...] = (nn.Linear,)
+) -> _Module:
+    """Multiplies the weights of all layers of `kinds` by `factor`, and returns `module`, ready to infer.
 
     torch's own random weights make what they are given smaller, so a few layers on nothing is left of a text.
     A layer of zeros, as gates of untrained blocks are, gets torch's random weights first.
     """
     with torch.no_grad():
         for part in module.modules():
-            if isinstance(part, nn.Linear):
+            if isinstance(part, kinds):
                 if not part.weight.any():
                     part.reset_parameters()
                 part.weight.mul_(factor)

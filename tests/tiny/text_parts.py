@@ -29,6 +29,8 @@ from transformers import (
     Qwen2Tokenizer,
     Qwen3Config,
     Qwen3ForCausalLM,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
     T5Config,
     T5EncoderModel,
     T5Tokenizer,
@@ -41,12 +43,14 @@ a an the of on in at with and by over under beside left right top bottom center 
 red green blue yellow orange purple black white gray circle square triangle star ring cross picture photo
 beautiful sunset mountains lake reflection forest sea sky cat dog fox house blurry low quality
 system user assistant Describe image detailing color shape size texture quantity text spatial relationships
-objects background
+objects background You are AI that reasons about descriptions give structured responses focusing object
+attribution actions without speculation
 """
 CLIP_WINDOW = 77
 """Tokens of CLIP's window, those of the ends included."""
 _SPREAD = 0.2
 """Standard deviation of weights: at these widths a layer then changes what it is given, so words meet."""
+_MROPE = {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 10_000.0}
 _CHAT = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n"
     "{% if message.content is string %}{{ message.content }}"
@@ -124,24 +128,20 @@ def qwen3_encoder(tokenizer: Qwen2Tokenizer, width: int = 32, layers: int = 2) -
 
 def qwen_vl_encoder(tokenizer: Qwen2Tokenizer, width: int = 32) -> Qwen2_5_VLForConditionalGeneration:
     """Qwen 2.5 VL with its eyes shut: hidden states [B, L, width], and a smallest vision tower."""
-    rope = {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 10_000.0}
-    number = tokenizer.convert_tokens_to_ids
     config = Qwen2_5_VLConfig(
-        text_config={**_decoder_sizes(tokenizer, width, 2), "rope_parameters": rope},
-        vision_config={
-            "depth": 1,
-            "hidden_size": 16,
-            "intermediate_size": 16,
-            "num_heads": 2,
-            "out_hidden_size": width,
-            "fullatt_block_indexes": [0],
-        },
-        image_token_id=number("<|image_pad|>"),
-        video_token_id=number("<|video_pad|>"),
-        vision_start_token_id=number("<|vision_start|>"),
-        vision_end_token_id=number("<|vision_end|>"),
+        text_config={**_decoder_sizes(tokenizer, width, 2), "rope_parameters": _MROPE},
+        vision_config={**_vision_sizes(width), "fullatt_block_indexes": [0]},
+        **_vision_marks(tokenizer),
     )
     return Qwen2_5_VLForConditionalGeneration(config).eval()
+
+
+def qwen3_vl_encoder(tokenizer: Qwen2Tokenizer, width: int = 32) -> Qwen3VLForConditionalGeneration:
+    """Qwen 3 VL, as `qwen_vl_encoder`."""
+    sizes = {**_decoder_sizes(tokenizer, width, 2), "head_dim": 16, "rope_parameters": _MROPE}
+    vision = {**_vision_sizes(width), "deepstack_visual_indexes": [0], "num_position_embeddings": 16}
+    config = Qwen3VLConfig(text_config=sizes, vision_config=vision, **_vision_marks(tokenizer))
+    return Qwen3VLForConditionalGeneration(config).eval()
 
 
 def mistral_encoder(tokenizer: Qwen2Tokenizer, width: int = 32) -> Mistral3ForConditionalGeneration:
@@ -251,6 +251,20 @@ def _t5_sizes(tokenizer: T5Tokenizer, width: int) -> dict[str, int]:
         "relative_attention_num_buckets": 8,
         "relative_attention_max_distance": 64,
     }
+
+
+def _vision_sizes(width: int) -> dict[str, int]:
+    return {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": width}
+
+
+def _vision_marks(tokenizer: Qwen2Tokenizer) -> dict[str, int]:
+    marks = {
+        "image": "image_pad",
+        "video": "video_pad",
+        "vision_start": "vision_start",
+        "vision_end": "vision_end",
+    }
+    return {f"{key}_token_id": tokenizer.convert_tokens_to_ids(f"<|{mark}|>") for key, mark in marks.items()}
 
 
 def _decoder_sizes(
