@@ -14,7 +14,7 @@ from jobs.output.picture_file import read_picture
 from jobs.output.stored_shard import REPAIRED, shard_name
 from jobs.request import ImageRequest
 from jobs.wording import shown
-from producer.doctor.findings import Cut, Held, Kind, Problem, ShardFindings
+from producer.doctor.findings import Cut, Held, Problem, ProblemKind, ShardFindings
 from producer.doctor.soundness import (
     FILL_GAP,
     RENDER_AGAIN,
@@ -186,11 +186,11 @@ class _Examination:
         return lines_of(data)
 
     def _add_line(
-        self, number: int, what: str, *, kind: Kind = "line", remedy: str = RENDER_AGAIN, **cut: Any
+        self, number: int, what: str, *, kind: ProblemKind = "line", remedy: str = RENDER_AGAIN, **cut: Any
     ) -> None:
         """A line of metadata is wrong; `cut`: what goes with it."""
         self._add(kind, METADATA, what, remedy, line=number, cut=Cut(lines=(number,), **cut))
 
-    def _add(self, kind: Kind, name: str, what: str, remedy: str, **more: Any) -> None:
+    def _add(self, kind: ProblemKind, name: str, what: str, remedy: str, **more: Any) -> None:
         file = f"{shard_name(self._shard)}/{shown(name)}" if name else shard_name(self._shard)
         self._found.problems.append(Problem(kind=kind, file=file, what=what, remedy=remedy, **more))

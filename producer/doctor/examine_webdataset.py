@@ -14,7 +14,7 @@ from jobs.output.stored_shard import FAILURES, REPAIRED
 from jobs.output.tar_file import DamagedTar, Member, TarReader
 from jobs.output.webdataset import TarShard
 from jobs.wording import shown
-from producer.doctor.findings import Cut, Held, Kind, Problem, ShardFindings
+from producer.doctor.findings import Cut, Held, Problem, ProblemKind, ShardFindings
 from producer.doctor.soundness import (
     FILL_GAP,
     RENDER_AGAIN,
@@ -196,13 +196,13 @@ class _Examination:
             problem = Problem(kind="table", file=name, what=shown(wrong), remedy=MAKE_ANEW, cut=Cut())
             self._found.problems.append(problem)
 
-    def _add_sample(self, kind: Kind, sample: _Sample, name: str, what: str, **more: Any) -> None:
+    def _add_sample(self, kind: ProblemKind, sample: _Sample, name: str, what: str, **more: Any) -> None:
         """Something is wrong with a sample: all of it goes."""
         names = tuple(member.name for member in sample.members.values())
         cut = Cut(names=names, positions=(sample.position,))
         self._add(kind, name, what, RENDER_AGAIN, cut=cut, **more)
 
-    def _add(self, kind: Kind, name: str, what: str, remedy: str, **more: Any) -> None:
+    def _add(self, kind: ProblemKind, name: str, what: str, remedy: str, **more: Any) -> None:
         file = f"{self._tar_name}/{shown(name)}" if name else self._tar_name
         self._found.problems.append(Problem(kind=kind, file=file, what=what, remedy=remedy, **more))
 

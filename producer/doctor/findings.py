@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-Kind = Literal[
+ProblemKind = Literal[
     "picture",
     "line",
     "stray",
@@ -46,7 +46,7 @@ class Cut:
 class Problem:
     """One thing that is wrong in an output."""
 
-    kind: Kind
+    kind: ProblemKind
     file: str
     """Relative to the output, as `shown`."""
     line: int | None = None

@@ -8,12 +8,13 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+from jobs.bounds import Text
 from jobs.errors import ManifestError
 from jobs.file_hash import FileState, file_sha256, file_state
 from jobs.wording import printable
 from producer.manifest.line import Line, line_of, written_lines
 from producer.manifest.manifest import Manifest
-from producer.manifest.parts import ROW_FIELDS, PromptLine, PromptSource
+from producer.manifest.parts import ROW_FIELDS, ROW_VALUES, PromptLine, PromptSource
 from producer.manifest.problems import MAX_REPORTED
 from producer.manifest.relations import ColumnKinds
 from producer.manifest.source_files import TEXTS, files_of, source_trouble
@@ -108,7 +109,7 @@ def _rows(manifest: Manifest, source: PromptSource, path: Path, kinds: ColumnKin
     table = RowReader(
         path, source, names, manifest.settings, manifest.sweep, kinds, texts=path.suffix in TEXTS
     )
-    one_line = {name for name, field in names.items() if field not in ("prompt", "negative_prompt", "id")}
+    one_line = {name for name, field in names.items() if not isinstance(ROW_VALUES[field], Text)}
     for number, row in _records(path, source, names, table):
         line: Line | ManifestError
         if isinstance(row, ManifestError):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Iterator
 from typing import Generic, NamedTuple, TypeVar
 
-from jobs.request import SETTINGS, Entry
+from jobs.bounds import Text
+from jobs.request import IMAGE_SETTINGS, SETTINGS, Entry, settings_in
 
 _Key = TypeVar("_Key")
 
@@ -13,7 +14,10 @@ MOST_OPEN = 64
 """Shards that are being filled at a time; a manifest of more sizes than that gets smaller shards."""
 MOST_TEXT = 8 << 20
 """Characters of texts and columns after which a shard is full: its worker holds it whole."""
-_NEGATIVE = SETTINGS.index("negative_prompt")
+_TEXTS = [
+    SETTINGS.index(name) for name in settings_in("settings") if isinstance(IMAGE_SETTINGS[name].values, Text)
+]
+"""Where an entry's settings hold a text of any length."""
 
 
 class Part(NamedTuple, Generic[_Key]):
@@ -28,7 +32,9 @@ class Part(NamedTuple, Generic[_Key]):
 
 def _text(entry: Entry) -> int:
     """Characters, about."""
-    own = len(entry.quoted) + len(entry.settings[_NEGATIVE])
+    own = len(entry.quoted)
+    for place in _TEXTS:
+        own += len(entry.settings[place])
     if entry.id is not None:
         own += len(entry.id)
     return own + len(str(entry.columns)) if entry.columns else own

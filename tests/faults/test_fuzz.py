@@ -664,7 +664,7 @@ def test_only_the_very_picture_is_adopted(data: st.DataObject, tmp_path: Path) -
                 second.save(position, drawn(entries[position].request), RENDERED_BY)
             assert second.commit([])
         held = list(pictures(output, [0], lambda image_id: True))
-        assert [one.row["image_id"] for one in held] == [entry.request.image_id for entry in entries]
+        assert [one.record["image_id"] for one in held] == [entry.request.image_id for entry in entries]
         for one, entry in zip(held, entries, strict=True):
             assert read_picture(one.data).request == entry.request
         assert [one.what for one in check_output(output).problems] == []

@@ -28,7 +28,7 @@ from worker.lease.lease import GiveBack, Lease
 from worker.render import reproducing_command
 from worker.shard.arrivals import Arrival, Arrivals
 from worker.shard.buckets import Buckets
-from worker.shard.marks import Marks
+from worker.shard.results import ShardResults
 from worker.shard.store import ShardStore, committed_shard
 from worker.shard.workplace import Workplace
 
@@ -46,7 +46,7 @@ class ShardRun:
         self._claim, self._ledger = lease.claim, lease.ledger
         self._number = int(lease.claim.shard)
         self._output = Output(Path(spec.output))
-        self._marks = Marks()
+        self._results = ShardResults()
         self._ordered: dict[Order, int] = {}
         """Every order's index in the job."""
         self._adopted = 0
@@ -65,10 +65,10 @@ class ShardRun:
         self._adopt(store)
         self._lease.list_in_flight(self._in_flight)
         try:
-            self._record(self._marks)
+            self._record(self._results)
             for positions, alone in self._missing():
                 self._render(positions, alone, arrivals)
-            if not self._with_space(lambda: store.commit(list(self._marks.failed.values()))):
+            if not self._with_space(lambda: store.commit(list(self._results.failed.values()))):
                 return self._found_committed()
         except GiveBack:
             self._keep_finished(arrivals)
@@ -83,9 +83,9 @@ class ShardRun:
             "job": self._claim.job_id,
             "shard": self._number,
             "ended": ended,
-            "rendered": max(0, len(self._marks.done) - self._adopted),
+            "rendered": max(0, len(self._results.done) - self._adopted),
             "adopted": self._adopted,
-            "failed": len(self._marks.failed),
+            "failed": len(self._results.failed),
             "seconds": round(time.monotonic() - self._began, 2),
         }
 
@@ -122,10 +122,10 @@ class ShardRun:
 
     def _adopt(self, store: ShardStore) -> None:
         """Takes over what earlier attempts finished, and fails what they died of."""
-        self._marks.done = self._with_space(store.adopt)
-        self._marks.flagged = store.flagged()
-        self._adopted = len(self._marks.done)
-        self._marks.failed = self._condemned()
+        self._results.done = self._with_space(store.adopt)
+        self._results.flagged = store.flagged()
+        self._adopted = len(self._results.done)
+        self._results.failed = self._condemned()
 
     def _condemned(self) -> dict[int, Failure]:
         """What is not rendered again: each worker that rendered it, alone, died."""
@@ -133,14 +133,14 @@ class ShardRun:
         return {
             position: self._failure(position, reason)
             for position, index in enumerate(self._shard.indices)
-            if index in self._claim.condemned and position not in self._marks.done
+            if index in self._claim.condemned and position not in self._results.done
         }
 
     # Order, and record what arrives.
 
     def _missing(self) -> Sequence[tuple[set[int], bool]]:
         """Positions to render, and whether one by one: first what may have killed a worker."""
-        missing = set(range(len(self._shard.entries))) - self._marks.ended
+        missing = set(range(len(self._shard.entries))) - self._results.ended
         indices = self._shard.indices
         suspects = {p for p in missing if self._claim.all_suspect or indices[p] in self._claim.suspects}
         if suspects:
@@ -194,12 +194,12 @@ class ShardRun:
             index for order in self._engine.in_flight() if (index := self._ordered.get(order)) is not None
         ]
 
-    def _take_in(self, arrived: Sequence[Arrival]) -> Marks:
-        """Adds what arrived to the shard's marks and returns it as marks of its own.
+    def _take_in(self, arrived: Sequence[Arrival]) -> ShardResults:
+        """Adds what arrived to the shard's results and returns it as results of its own.
 
         Raises what ends the run, once everything else was taken in.
         """
-        new, ends = Marks(), list[Exception]()
+        new, ends = ShardResults(), list[Exception]()
         for one in arrived:
             if isinstance(one.error, RenderError):
                 new.failed[one.position] = self._failure(one.position, str(one.error))
@@ -208,7 +208,7 @@ class ShardRun:
             else:
                 new.done.append(one.position)
                 new.flagged |= {one.position} if one.flagged else set()
-        self._marks.add(new)
+        self._results.add(new)
         if ends:
             raise ends[0]
         return new
@@ -226,9 +226,9 @@ class ShardRun:
             command=reproducing_command(entry.request, self._spec.model, self._output.inputs, slots),
         )
 
-    def _record(self, marks: Marks) -> None:
-        if marks.ended:
-            in_job = marks.in_job(self._shard)
+    def _record(self, results: ShardResults) -> None:
+        if results.ended:
+            in_job = results.in_job(self._shard)
             self._lease.patiently(lambda: self._ledger.record(self._claim, *in_job))
 
     # Commit and complete, or give back.
@@ -239,7 +239,7 @@ class ShardRun:
         try:
             with suppress(GiveBack):  # from other writers that waited for space
                 self._take_in(arrivals.collect())
-            self._ledger.record(self._claim, *self._marks.in_job(self._shard))
+            self._ledger.record(self._claim, *self._results.in_job(self._shard))
         except (ImagemillError, OSError) as error:
             log.warning("what is finished could not be recorded (%s): the next attempt finds it", error)
 
@@ -253,16 +253,16 @@ class ShardRun:
                 f"{self._output.stored(self._number).path} holds other images than shard {self._number} of "
                 f"{self._claim.job_id}: was it written by another job, or changed by hand? Move it elsewhere"
             )
-        self._marks = Marks(
+        self._results = ShardResults(
             [positions[image_id] for image_id in committed.image_ids],
             {positions[failure.image_id]: failure for failure in committed.failures},
             {positions[image_id] for image_id in committed.flagged},
         )
-        self._adopted = len(self._marks.done)
+        self._adopted = len(self._results.done)
         self._complete()
         return "found committed"
 
     def _complete(self) -> None:
         failpoint("before complete")
-        in_job = self._marks.in_job(self._shard)
+        in_job = self._results.in_job(self._shard)
         self._lease.patiently(lambda: self._ledger.complete(self._claim, *in_job))

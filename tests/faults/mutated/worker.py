@@ -190,7 +190,7 @@ CHECKS = [
         "            return\n        self._drain(", "        self._drain(",
         ENGINE + "test_what_its_beginning_raises_is_an_order_s_end"),
     Mutation("a condemned image is a failure", "rendered again", SHARD_RUN_PY,
-        "self._marks.failed = self._condemned()", "self._marks.failed = {}",
+        "self._results.failed = self._condemned()", "self._results.failed = {}",
         SHARD_SUSPECTS + "test_an_image_that_two_workers_died_of_alone_fails_and_its_neighbours_do_not"),
     Mutation("a bad blob is set aside", "refused", LEASE_PY,
         "except BrokenShard as error:", "except ZeroDivisionError as error:",

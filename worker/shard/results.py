@@ -9,7 +9,7 @@ from jobs.output.metadata import Failure
 
 
 @dataclass(slots=True)
-class Marks:
+class ShardResults:
     """Results by position in the shard."""
 
     done: list[int] = field(default_factory=list)
@@ -22,7 +22,7 @@ class Marks:
         """The positions that are done or failed."""
         return {*self.done, *self.failed}
 
-    def add(self, more: Marks) -> None:
+    def add(self, more: ShardResults) -> None:
         """Takes in the results of other images."""
         self.done += more.done
         self.failed |= more.failed
