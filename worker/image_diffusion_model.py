@@ -23,7 +23,7 @@ from worker.diffusion.sampling import sample
 from worker.diffusion.sampling_settings import Sampling
 from worker.diffusion.scheduler_table import SchedulerTable
 from worker.diffusion.text_embeds import TextEmbeds
-from worker.engine.admission_queue import line_of
+from worker.engine.admission_queue import queue_of
 
 Latents = torch.Tensor | np.ndarray
 
@@ -144,7 +144,7 @@ class ImageDiffusionModel:
             )
             for index in range(count)
         ]
-        waiting = line_of((image, image.slots, image.table.forwards) for image in images)
+        waiting = queue_of((image, image.slots, image.table.forwards) for image in images)
         needed = sum(image.slots for image in images)
         most = max((image.slots for image in images), default=1)
         if batch_size is not None and batch_size < most:

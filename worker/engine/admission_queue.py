@@ -69,7 +69,7 @@ class AdmissionQueue(Generic[Item]):
         return removed
 
 
-def line_of(items: Iterable[tuple[Item, int, int]]) -> AdmissionQueue[Item]:
+def queue_of(items: Iterable[tuple[Item, int, int]]) -> AdmissionQueue[Item]:
     """A line of (item, slots, forwards) that came together."""
     waiting: AdmissionQueue[Item] = AdmissionQueue()
     for item, slots, forwards in items:

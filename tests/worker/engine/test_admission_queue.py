@@ -2,22 +2,22 @@ from __future__ import annotations
 
 import pytest
 
-from worker.engine.admission_queue import AdmissionQueue, line_of
+from worker.engine.admission_queue import AdmissionQueue, queue_of
 
 
 def test_the_longest_goes_first_and_equals_as_they_came() -> None:
-    waiting = line_of([("short", 1, 5), ("long", 1, 50), ("middle", 1, 20), ("also long", 1, 50)])
+    waiting = queue_of([("short", 1, 5), ("long", 1, 50), ("middle", 1, 20), ("also long", 1, 50)])
     assert waiting.take(4) == ["long", "also long", "middle", "short"]
     assert len(waiting) == 0
 
 
 def test_guided_and_unguided_are_one_line_by_length_while_there_is_room_for_both() -> None:
-    waiting = line_of([("c", 1, 30), ("a", 2, 50), ("d", 2, 20), ("b", 1, 40)])
+    waiting = queue_of([("c", 1, 30), ("a", 2, 50), ("d", 2, 20), ("b", 1, 40)])
     assert waiting.take(6) == ["a", "b", "c", "d"]
 
 
 def test_no_more_slots_are_taken_than_are_free_and_a_single_one_goes_to_an_unguided() -> None:
-    waiting = line_of([("guided", 2, 50), ("unguided", 1, 10), ("guided too", 2, 40)])
+    waiting = queue_of([("guided", 2, 50), ("unguided", 1, 10), ("guided too", 2, 40)])
     assert waiting.take(0) == []
     assert waiting.take(3) == ["guided", "unguided"]
     assert waiting.take(1) == []
@@ -25,7 +25,7 @@ def test_no_more_slots_are_taken_than_are_free_and_a_single_one_goes_to_an_ungui
 
 
 def test_what_is_free_goes_to_the_longest_of_those_that_it_suits_however_many_slots_they_take() -> None:
-    waiting = line_of([("four", 4, 50), ("one", 1, 10), ("three", 3, 40), ("two", 2, 30)])
+    waiting = queue_of([("four", 4, 50), ("one", 1, 10), ("three", 3, 40), ("two", 2, 30)])
     assert waiting.take(3) == ["three"]
     assert waiting.take(3) == ["two", "one"]
     assert waiting.take(3) == []
@@ -64,7 +64,7 @@ def test_a_big_one_is_not_passed_over_for_good_by_small_ones_that_leave_one_at_a
 
 
 def test_what_comes_next_can_be_seen_without_taking_it() -> None:
-    waiting = line_of(
+    waiting = queue_of(
         [(f"{slots} {forwards}", slots, forwards) for slots in (1, 2) for forwards in range(1, 7)]
     )
     assert waiting.upcoming(2) == ["1 6", "2 6"]
@@ -73,7 +73,7 @@ def test_what_comes_next_can_be_seen_without_taking_it() -> None:
 
 
 def test_what_is_removed_is_not_taken_and_the_rest_keeps_its_order() -> None:
-    waiting = line_of([(forwards, 1 + forwards % 2, forwards) for forwards in range(40)])
+    waiting = queue_of([(forwards, 1 + forwards % 2, forwards) for forwards in range(40)])
     removed = waiting.remove(lambda item: item % 3 == 0)
     assert sorted(removed) == list(range(0, 40, 3))
     assert waiting.take(100) == [item for item in range(39, -1, -1) if item % 3]
