@@ -258,6 +258,21 @@ def _canonical_scheduler(name: str) -> str:
         raise PydanticCustomError("scheduler", "{what}", {"what": str(error)}) from None
 
 
+def step_trouble(values: Values, value: object) -> str | None:
+    """What is wrong with a whole number within the bounds that misses the step; None for any other value."""
+    if not isinstance(values, Whole) or type(value) is not int or value in values.numbers:
+        return None
+    numbers = values.numbers
+    return must_be_multiple(value, numbers.step) if numbers[0] <= value <= numbers[-1] else None
+
+
+def must_be_multiple(value: int, step: int) -> str:
+    """`must be a multiple of 8 (496 or 504)`: with the positive ones next to the value."""
+    lower = value // step * step
+    near = f"{lower} or {lower + step}" if lower > 0 else str(step)
+    return f"must be a multiple of {step} ({near})"
+
+
 def one_each(values: Values) -> Any:
     """The type of a list of such values, for a strict pydantic model."""
     from pydantic import Field

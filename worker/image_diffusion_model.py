@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from jobs.bounds import must_be_multiple
 from jobs.errors import LatentsError, ModelError, RenderError
 from jobs.schedulers import find_scheduler
 from worker.diffusion.build_scheduler import build_scheduler, correct_scheduler
@@ -340,8 +341,7 @@ def _float32(latents: Latents) -> torch.Tensor:
 
 def _check_size(name: str, pixels: int) -> None:
     if pixels < 8 or pixels % 8:
-        low = max(8, pixels // 8 * 8)
-        raise RenderError(f"{name} = {pixels}: must be a multiple of 8 ({low} or {low + 8})")
+        raise RenderError(f"{name} = {pixels}: {must_be_multiple(pixels, 8)}")
 
 
 def _per_image(name: str, value: Any, count: int) -> list[Any]:

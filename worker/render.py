@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from jobs.bounds import step_trouble
 from jobs.columns import RENDERED_PREFIX
 from jobs.errors import ImagemillError, RenderError
 from jobs.latents import read_input
@@ -68,7 +69,9 @@ def _troubles(values: Mapping[str, Any]) -> Iterator[str]:
             close = difflib.get_close_matches(name, IMAGE_SETTINGS, 1) or list(IMAGE_SETTINGS)
             yield f"{shortened(name)}: no such setting: use {', '.join(close)}"
         elif not setting.is_right(value):
-            yield f"{name} = {shortened(json.dumps(value))}: must be {setting.words}"
+            trouble = step_trouble(setting.values, value)
+            must = f"must be {setting.words}" if trouble is None else trouble
+            yield f"{name} = {shortened(json.dumps(value))}: {must}"
     for name, setting in sorted(IMAGE_SETTINGS.items()):
         if setting.required and name not in values:
             yield f"{name}: is missing: add it"

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
+from jobs.bounds import must_be_multiple
 from producer.manifest.document import Location
 
 _OTHER_WORDS: Final = {
@@ -72,7 +73,7 @@ def what_is_wrong(kind: str, path: Location, value: Any, context: Mapping[str, A
         case "less_than_equal":
             return f"must be at most {_plain(context['le'])}"
         case "multiple_of":
-            return _multiple_of(value, context["multiple_of"])
+            return must_be_multiple(value, context["multiple_of"])
         case "literal_error":
             return f"must be {context['expected'].replace(chr(39), '')}"
         case "too_short" | "string_too_short":
@@ -88,12 +89,6 @@ def _plain(number: float) -> str:
     if number == 2**63 - 1:
         return "2**63-1"
     return f"{number:g}" if isinstance(number, float) else str(number)
-
-
-def _multiple_of(value: int, step: int) -> str:
-    lower = value // step * step
-    near = f"{lower} or {lower + step}" if lower > 0 else str(step)
-    return f"must be a multiple of {step} ({near})"
 
 
 def keys_around(path: Location, model: type[BaseModel]) -> dict[str, str]:

@@ -65,7 +65,8 @@ def test_the_command_of_a_failure_writes_the_image(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"height": "64"}, 'height = "64": must be a whole number, 8 to 8192, a multiple of 8'),
-        ({"height": 70}, "height = 70: must be a whole number, 8 to 8192, a multiple of 8"),
+        ({"height": 70}, "height = 70: must be a multiple of 8 (64 or 72)"),
+        ({"height": 4}, "height = 4: must be a whole number, 8 to 8192, a multiple of 8"),
         ({"width": 8200}, "width = 8200: must be a whole number, 8 to 8192"),
         ({"seed": -1}, "seed = -1: must be a whole number, 0 to 2**63-1"),
         ({"seed": True}, "seed = true: must be a whole number"),
