@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from farm import Farm, farm, seconds_until
 from rich.console import Console
 from rich.progress import Progress
 from sizes import parse_sized
+from timed_farm import TimedFarm, seconds_until, timed_farm
 
 from jobs.ledger import redis_keys
 
@@ -66,7 +66,7 @@ class Sample:
     keys: int
 
 
-def look(here: Farm, process: psutil.Process, images: int) -> Sample:
+def look(here: TimedFarm, process: psutil.Process, images: int) -> Sample:
     """Asks both now."""
     memory = process.memory_full_info()
     used, keys = here.client.info("memory")["used_memory"], here.client.dbsize()
@@ -91,7 +91,7 @@ def prompts(failing: bool, number: int, images: int, columns: bool) -> list[dict
     return lines
 
 
-def render(here: Farm, options: argparse.Namespace) -> list[Sample]:
+def render(here: TimedFarm, options: argparse.Namespace) -> list[Sample]:
     """Renders the jobs one after another and samples meanwhile; each is checked when it has finished."""
     process = here.celery(here.start_worker())
     samples, before, size = [], 0, options.images // options.jobs
@@ -121,7 +121,7 @@ def render(here: Farm, options: argparse.Namespace) -> list[Sample]:
     return samples
 
 
-def stay(here: Farm) -> dict[str, str]:
+def stay(here: TimedFarm) -> dict[str, str]:
     """Keys without a TTL once the jobs have left, and why: key -> what `redis_keys` says, or ""."""
     reasons = {
         line.split()[0]: line.partition("none: ")[2]
@@ -142,7 +142,7 @@ def main() -> None:
     options = parse_sized(parser, images=(200, 1_000, 5_000), jobs=(4, 8, 20))
     if options.images % options.jobs:
         parser.error(f"--images {options.images}: must be a multiple of --jobs, {options.jobs}")
-    with tempfile.TemporaryDirectory() as name, farm(Path(name), batch_size=16) as here:
+    with tempfile.TemporaryDirectory() as name, timed_farm(Path(name), batch_size=16) as here:
         samples = render(here, options)
         staying = stay(here)
     tenths = [

@@ -36,9 +36,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from farm import Farm, Lease, farm, seconds_until
 from rich.progress import track
 from sizes import parse_sized
+from timed_farm import Lease, TimedFarm, seconds_until, timed_farm
 
 from jobs.errors import LedgerUnavailable
 from jobs.lifeline import start_tied_program
@@ -83,13 +83,13 @@ def tries(count: int, what: str) -> Iterable[int]:
     return track(range(count), what, disable=not sys.stderr.isatty())
 
 
-def start_job(here: Farm, name: str, shards: int, shard_size: int) -> str:
+def start_job(here: TimedFarm, name: str, shards: int, shard_size: int) -> str:
     """Submits so many full shards; returns the job's id."""
     prompts = [f"picture {n} of {name}" for n in range(shards * shard_size)]
     return here.submit(name, prompts, model="instant", shard_size=shard_size)
 
 
-def relay(here: Farm, name: str, count: int) -> Iterator[tuple[str, Callable[[], bool]]]:
+def relay(here: TimedFarm, name: str, count: int) -> Iterator[tuple[str, Callable[[], bool]]]:
     """Each time: a worker in the middle of a job's only shard, and whether another attempt has claimed that.
 
     A second worker is idle. The caller makes the first one leave; then the job is checked at its end, and
@@ -107,7 +107,7 @@ def relay(here: Farm, name: str, count: int) -> Iterator[tuple[str, Callable[[],
         here.stop_worker(held.worker)
 
 
-def moved(here: Farm, job_id: str, held: Lease) -> bool:
+def moved(here: TimedFarm, job_id: str, held: Lease) -> bool:
     """Whether another attempt holds the only shard now."""
     return any(lease.attempt != held.attempt for lease in here.leases(job_id).values())
 
@@ -115,7 +115,7 @@ def moved(here: Farm, job_id: str, held: Lease) -> bool:
 def takeover(folder: Path, count: int, lease: float) -> list[Measured]:
     """A Celery process is killed in mid-shard."""
     seconds = []
-    with farm(folder, lease=lease, instant_seconds=BATCH_SECONDS, batch_size=2 * BATCH) as here:
+    with timed_farm(folder, lease=lease, instant_seconds=BATCH_SECONDS, batch_size=2 * BATCH) as here:
         for worker, have_moved in relay(here, "takeover", count):
             here.celery(worker).kill()
             seconds += seconds_until(have_moved)
@@ -125,7 +125,7 @@ def takeover(folder: Path, count: int, lease: float) -> list[Measured]:
 def sigterm(folder: Path, count: int, lease: float) -> list[Measured]:
     """A worker gets SIGTERM in mid-shard."""
     exits, moves = [], []
-    with farm(folder, lease=lease, instant_seconds=BATCH_SECONDS, batch_size=2 * BATCH) as here:
+    with timed_farm(folder, lease=lease, instant_seconds=BATCH_SECONDS, batch_size=2 * BATCH) as here:
         for worker, have_moved in relay(here, "sigterm", count):
             process = here.workers[worker]
             process.terminate()
@@ -149,7 +149,7 @@ def outage(folder: Path, count: int, lease: float, longest: float) -> list[Measu
     shards = max(10, round(2 * longest))
     with (
         ExitStack() as started,
-        farm(folder, lease=lease, instant_seconds=BATCH_SECONDS, batch_size=2 * BATCH) as here,
+        timed_farm(folder, lease=lease, instant_seconds=BATCH_SECONDS, batch_size=2 * BATCH) as here,
     ):
         workers = {here.start_worker(), here.start_worker()}
         processes = {here.celery(worker).pid for worker in workers}
@@ -168,7 +168,7 @@ def outage(folder: Path, count: int, lease: float, longest: float) -> list[Measu
     return [Measured("redis_to_image", images, "max", 30.0), Measured("redis_to_claims", claims, "max", 30.0)]
 
 
-def until_back(here: Farm, job_id: str, workers: set[str]) -> list[float]:
+def until_back(here: TimedFarm, job_id: str, workers: set[str]) -> list[float]:
     """Seconds from now until an image is recorded, and until each worker holds a shard claimed since."""
     now, done = time.time(), here.ledger.status(job_id).done
 
@@ -180,7 +180,7 @@ def until_back(here: Farm, job_id: str, workers: set[str]) -> list[float]:
 
 
 @contextmanager
-def redis_again(here: Farm) -> Iterator[None]:
+def redis_again(here: TimedFarm) -> Iterator[None]:
     """Starts the killed Redis on its folder, with its port and password, and waits until it answers."""
     with (here.folder / "redis-again.log").open("ab") as log:
         command = [str(find_binary()), "redis.conf"]

@@ -1,4 +1,8 @@
-"""Real workers, started as a user starts them, on a Redis that the test gives."""
+"""Real workers, started as a user starts them, on a Redis that the test gives.
+
+`benchmarks/timed_farm.py` is the benchmarks'. This one waits for progress, not for a number of seconds; it
+runs the commands too, and its checks are assertions.
+"""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from tests.ports import free_port
 from tests.warm_python import WarmPython
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
-NO_SCRIPTS = {"farm.py", "sizes.py"}
+NO_SCRIPTS = {"sizes.py", "timed_farm.py"}
 """What benchmarks share."""
 ELSEWHERE = {"gpu.py"}
 """test_gpu.py runs it."""

@@ -1,4 +1,9 @@
-"""A folder, a Redis and real workers, for the benchmarks that break them or watch them for long."""
+"""A folder, a Redis and real workers, for the benchmarks that break them or watch them for long.
+
+`tests/farm.py` is the tests' own. This one measures: a wait returns its seconds and ends by a deadline, a
+check ends the benchmark with a sentence, every job has an output of its own, and workers end with the
+benchmark.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +64,7 @@ class Lease:
     """When, in seconds since 1970 by Redis' clock."""
 
 
-class Farm:
+class TimedFarm:
     """Any number of workers and the jobs that they render; logs and outputs lie in the folder."""
 
     def __init__(self, folder: Path, server: EmbeddedRedis, **settings: object) -> None:
@@ -138,10 +143,10 @@ class Farm:
 
 
 @contextmanager
-def farm(folder: Path, **settings: Any) -> Iterator[Farm]:
+def timed_farm(folder: Path, **settings: Any) -> Iterator[TimedFarm]:
     """A farm without workers yet; ends all that it started."""
     with EmbeddedRedis(folder / "redis") as server:
-        made = Farm(folder, server, **settings)
+        made = TimedFarm(folder, server, **settings)
         try:
             yield made
         finally:
