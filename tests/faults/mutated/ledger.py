@@ -16,6 +16,7 @@ SHARD_PY = "jobs/ledger/shard.py"
 FENCES = "tests/faults/test_fences.py::"
 FUZZ = "tests/faults/test_fuzz.py::"
 AT_THE_DOORS = "tests/integration/test_doors.py::"
+TAMPERED = "tests/integration/test_tampered_jobs.py::"
 BROKER = "tests/jobs/ledger/test_broker.py::"
 CLAIM = "tests/jobs/ledger/test_claim.py::"
 DEATHS = "tests/jobs/ledger/test_deaths.py::"
@@ -234,7 +235,7 @@ CHECKS = [
     Mutation("latents are named by a hash in a shard, too", "any text", "jobs/bounds.py",
         "return value if type(value) is str and _SHA256.fullmatch(value) is not None else None",
         "return value",
-        AT_THE_DOORS + "test_latents_by_another_name_than_a_hash_are_never_opened"),
+        TAMPERED + "test_latents_by_another_name_than_a_hash_are_never_opened"),
     Mutation("a worker for some models is offered no other", "not checked", PRELUDE_LUA,
         "(#models == 0 or allowed[model]) and ", "",
         CLAIM + "test_a_worker_takes_only_the_models_it_was_started_for"),

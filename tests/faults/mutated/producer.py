@@ -13,6 +13,7 @@ EMBEDDED = "tests/producer/test_embedded_redis.py::"
 RECOVER = "tests/producer/submit/test_recover.py::"
 SHOW = "tests/producer/test_show.py::"
 SUBMIT = "tests/producer/submit/test_submit.py::"
+RETRY = "tests/producer/submit/test_retry.py::"
 
 CHECKS = [
     Mutation("a submission closes attempts", "not called", "producer/submit/submit.py",
@@ -20,7 +21,7 @@ CHECKS = [
         SUBMIT + "test_an_attempt_that_was_frozen_before_a_wipe_can_commit_no_more_once_a_job_begins_there"),
     Mutation("a retry closes attempts", "not called", "producer/submit/retry.py",
         "output.close_attempts()", "pass",
-        SUBMIT + "test_an_attempt_that_was_frozen_before_its_job_was_cancelled_can_commit_no_more_"
+        RETRY + "test_an_attempt_that_was_frozen_before_its_job_was_cancelled_can_commit_no_more_"
         "once_it_is_retried"),
     Mutation("a recovery closes attempts", "not called", "producer/submit/recover.py",
         "        output.close_attempts()\n", "",

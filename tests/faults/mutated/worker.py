@@ -16,6 +16,7 @@ STORE_PY = "worker/shard/store.py"
 
 COSTS = "tests/faults/test_costs.py::"
 AT_THE_DOORS = "tests/integration/test_doors.py::"
+TAMPERED = "tests/integration/test_tampered_jobs.py::"
 FAILPOINTS = "tests/jobs/test_failpoints.py::"
 CELERY_APP = "tests/worker/test_celery_app.py::"
 BATCHING = "tests/worker/engine/test_batching.py::"
@@ -233,7 +234,7 @@ CHECKS = [
         RUNTIME + "test_without_an_output_root_it_writes_below_the_folder_where_it_was_started_alone"),
     Mutation("a spooled picture has a plain name", "any name", STORE_PY,
         " and _PICTURE.fullmatch(saved.file_name)", "",
-        AT_THE_DOORS + "test_a_file_name_in_spooled_metadata_leads_nowhere_else"),
+        TAMPERED + "test_a_file_name_in_spooled_metadata_leads_nowhere_else"),
     Mutation("a spooled picture is no link", "followed", STORE_PY,
         "        if file.is_symlink() or not file.is_file():\n            return\n        own",
         "        if not file.is_file():\n            return\n        own",
@@ -259,6 +260,6 @@ CHECKS = [
         PIPELINES + "test_a_hub_id_is_asked_for_at_a_commit_only"),
     Mutation("a worker for some models loads no other", "not looked at", "worker/renderers/load_renderer.py",
         "if settings.models and pipeline.model not in settings.models:", "if False:",
-        AT_THE_DOORS + "test_a_worker_with_a_list_of_models_takes_no_other_also_when_the_jobs_parts_"
+        TAMPERED + "test_a_worker_with_a_list_of_models_takes_no_other_also_when_the_jobs_parts_"
         "disagree"),
 ]  # fmt: skip

@@ -4,137 +4,28 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import redis
 
 from jobs.errors import JobError, LatentsError, LedgerUnavailable, ManifestError, OutputError
-from jobs.ledger import redis_keys
-from jobs.ledger.job import Claim
 from jobs.ledger.ledger import Ledger
 from jobs.ledger.shard import decode_shard
-from jobs.output.output import Output
-from jobs.request import Entry, ImageRequest
+from jobs.request import ImageRequest
 from jobs.settings import Settings
 from producer.embedded_redis import EmbeddedRedis
-from producer.job_queue import JobQueue
-from producer.manifest.manifest import load_manifest
 from producer.requests.prepared import prepare
 from producer.submit.report import print_submitted
 from producer.submit.retry import retry_job
 from producer.submit.submit import Submitted, packed_for, store, submit_manifest
-from tests.expanded import expand
+from tests.producer.submit.desk import Desk
 from tests.reported import Reported
 from tests.waiting import LONGEST
 
 Place = Callable[..., Submitted]
-
-
-class Desk:
-    """A folder with manifests, and the ledger that they are submitted to."""
-
-    def __init__(self, url: str, folder: Path) -> None:
-        self.url, self.folder = url, folder
-        self.queue = JobQueue.at(url)
-        self.ledger = self.queue.ledger
-        self.client: Any = redis.Redis.from_url(url)
-        self.output = Output(folder / "out")
-
-    def write(self, prompts: Sequence[object] | int, **keys: object) -> Path:
-        lines = [f"picture {n}" for n in range(prompts)] if isinstance(prompts, int) else list(prompts)
-        manifest = {
-            "name": "cats",
-            "model": "instant",
-            "output": str(self.output.path),
-            "shard_size": 2,
-            "settings": {"height": 64, "width": 64},
-            "prompts": lines,
-        } | keys
-        file = self.folder / "cats.yaml"
-        file.write_text(json.dumps(manifest))  # JSON is YAML
-        return file
-
-    def submit(
-        self,
-        prompts: Sequence[object] | int,
-        *,
-        ledger: Ledger | None = None,
-        limit: int | None = None,
-        sample: int | None = None,
-        **keys: object,
-    ) -> Submitted:
-        prepared = prepare(self.write(prompts, **keys), Settings(), limit=limit, sample=sample)
-        return submit_manifest(prepared, self.queue if ledger is None else replace(self.queue, ledger=ledger))
-
-    def asked(self) -> list[Entry]:
-        """Every entry of the manifest as it stands, in order."""
-        manifest = load_manifest(self.folder / "cats.yaml")
-        return list(expand(manifest, manifest.resolve_model()))
-
-    def stored(self, job_id: str) -> dict[int, Entry]:
-        """Every entry in the job's shards by its index; one that stands twice fails the test."""
-        spec = self.ledger.spec(job_id)
-        found: dict[int, Entry] = {}
-        for blob in self.ledger.shard_blobs(job_id):
-            shard = decode_shard(blob, ImageRequest.from_mapping(spec.base), spec.name)
-            assert 1 <= len(shard.entries) <= spec.shard_size
-            for index, entry in zip(shard.indices, shard.entries, strict=True):
-                assert index not in found
-                found[index] = entry
-        return found
-
-    def shard_numbers(self, job_id: str) -> list[int]:
-        return sorted(int(number) for number in self.client.hkeys(redis_keys.job(job_id, "shards")))
-
-    def queued(self) -> int:
-        return int(self.client.llen(redis_keys.QUEUE))
-
-    def put_in_output(self, shard: int, entries: Iterable[Entry]) -> None:
-        """A committed shard that holds these images."""
-        folder = self.output.shard_folder(shard)
-        folder.mkdir(parents=True)
-        rows = []
-        for position, entry in enumerate(entries):
-            name = f"{position}.png"
-            (folder / name).write_bytes(b"a picture")
-            rows.append(json.dumps({"file_name": name, "image_id": entry.request.image_id}) + "\n")
-        (folder / "metadata.jsonl").write_text("".join(rows))
-
-    def claim(self) -> Claim:
-        claim = self.ledger.claim("w1", lease=30, loaded="", idle=9, load_time=0, models=())
-        assert claim is not None
-        return claim
-
-    def render(self, failed: Sequence[int] = ()) -> list[int]:
-        """Plays a worker that completes the next shard; returns the indices it was about."""
-        claim = self.claim()
-        assert claim.kind == "shard"
-        spec = self.ledger.spec(claim.job_id)
-        shard = decode_shard(claim.blob, ImageRequest.from_mapping(spec.base), spec.name)
-        failures: dict[int, dict[str, object]] = {
-            i: {"shard": int(claim.shard), "position": 0, "image_id": "0" * 16, "reason": "black"}
-            for i in shard.indices
-            if i in failed
-        }
-        done = [(i, entry) for i, entry in zip(shard.indices, shard.entries, strict=True) if i not in failed]
-        self.put_in_output(int(claim.shard), [entry for _, entry in done])
-        self.ledger.complete(claim, [i for i, _ in done], failures)
-        return list(shard.indices)
-
-    def finish(self) -> None:
-        claim = self.claim()
-        assert claim.kind == "finish"
-        self.ledger.finish(claim)
-
-
-@pytest.fixture
-def desk(redis_server: EmbeddedRedis, tmp_path: Path) -> Desk:
-    return Desk(redis_server.url, tmp_path)
 
 
 class Interrupted(Ledger):
@@ -491,88 +382,6 @@ def test_sizes_do_not_share_a_shard_nor_do_they_when_sent_back(desk: Desk) -> No
     assert [len(widths) for widths in sizes()] == [1] * 6, "the cancelled ones are kept too"
 
 
-def test_retry_gives_back_what_failed_and_what_was_never_rendered_and_nothing_else(desk: Desk) -> None:
-    desk.submit(11, shard_size=4)
-    assert desk.render(failed=[2]) == [0, 1, 2, 3]
-    asked = desk.stored("cats-1")
-    desk.ledger.control("cats-1", "cancel")
-    desk.finish()
-    before = desk.queued()
-    assert retry_job("cats-1", desk.queue) == 8
-    assert desk.queued() > before
-    status = desk.ledger.status("cats-1")
-    assert (status.state, status.run, status.left, status.failed, status.done) == ("sealed", 2, 8, 0, 3)
-    assert [desk.render(), desk.render(failed=[9])] == [[2, 4, 5, 6], [7, 8, 9, 10]]
-    desk.finish()
-    assert desk.ledger.status("cats-1").outcome == "failures"
-    # Image 9 lies in two shards by now.
-    assert retry_job("cats-1", desk.queue) == 1
-    claim = desk.claim()
-    spec = desk.ledger.spec("cats-1")
-    shard = decode_shard(claim.blob, ImageRequest.from_mapping(spec.base), spec.name)
-    assert (list(shard.indices), list(shard.entries)) == ([9], [asked[9]])
-    desk.put_in_output(int(claim.shard), shard.entries)
-    desk.ledger.complete(claim, [9], {})
-    desk.finish()
-    status = desk.ledger.status("cats-1")
-    assert (status.outcome, status.run, status.done, status.left) == ("complete", 3, 11, 0)
-    assert retry_job("cats-1", desk.queue) == 0
-    assert desk.ledger.status("cats-1").state == "finished"
-
-
-def test_a_retrys_shards_have_numbers_that_the_output_does_not_use(desk: Desk) -> None:
-    desk.submit(4)
-    desk.render(failed=[0])
-    desk.render(failed=[3])
-    desk.finish()
-    desk.put_in_output(6, [])
-    retry_job("cats-1", desk.queue)
-    assert desk.shard_numbers("cats-1") == [0, 1, 7]
-
-
-def test_what_a_later_job_rendered_is_not_sent_back(desk: Desk) -> None:
-    desk.submit(4)
-    asked = desk.asked()
-    desk.ledger.control("cats-1", "cancel")
-    desk.finish()
-    desk.put_in_output(0, asked[:3])
-    assert retry_job("cats-1", desk.queue) == 1
-    assert desk.render() == [3]
-    desk.finish()
-    assert desk.ledger.status("cats-1").outcome == "complete"
-    assert retry_job("cats-1", desk.queue) == 0
-
-
-def test_what_was_counted_but_never_reached_the_output_is_sent_back(desk: Desk) -> None:
-    desk.submit(4, shard_size=4)
-    claim = desk.claim()
-    desk.ledger.record(claim, [0, 1], {})
-    desk.ledger.control("cats-1", "cancel")
-    desk.ledger.release(claim)
-    desk.finish()
-    assert retry_job("cats-1", desk.queue) == 4
-    status = desk.ledger.status("cats-1")
-    assert (status.done, status.left) == (0, 4)
-    assert desk.render() == [0, 1, 2, 3]
-    desk.finish()
-    assert desk.ledger.status("cats-1").outcome == "complete"
-
-
-def test_a_retry_leaves_alone_what_another_job_is_writing(desk: Desk) -> None:
-    desk.submit(4)
-    desk.render(failed=[0])
-    desk.render()
-    desk.finish()
-    desk.submit(6)
-    attempt = desk.output.spool_folder(2, desk.claim().attempt)
-    attempt.mkdir(parents=True)
-    before = desk.ledger.status("cats-1")
-    with pytest.raises(JobError, match=r"cats-2 is writing there: .*, then retry cats-1"):
-        retry_job("cats-1", desk.queue)
-    assert attempt.exists()
-    assert desk.ledger.status("cats-1") == before
-
-
 def test_an_attempt_that_was_frozen_before_a_wipe_can_commit_no_more_once_a_job_begins_there(
     desk: Desk,
 ) -> None:
@@ -581,20 +390,6 @@ def test_an_attempt_that_was_frozen_before_a_wipe_can_commit_no_more_once_a_job_
     frozen.mkdir(parents=True)
     desk.client.flushall()
     desk.submit(4)
-    assert not frozen.exists()
-
-
-def test_an_attempt_that_was_frozen_before_its_job_was_cancelled_can_commit_no_more_once_it_is_retried(
-    desk: Desk,
-) -> None:
-    desk.submit(4)
-    claim = desk.claim()
-    frozen = desk.output.spool_folder(0, claim.attempt)
-    frozen.mkdir(parents=True)
-    desk.ledger.control("cats-1", "cancel")
-    desk.ledger.release(claim)
-    desk.finish()
-    assert retry_job("cats-1", desk.queue) == 4
     assert not frozen.exists()
 
 
@@ -629,11 +424,3 @@ def test_chunks_end_by_their_bytes_too(desk: Desk, monkeypatch: pytest.MonkeyPat
     )
     desk.submit(10)
     assert stored == [1, 2, 3, 4, 5]
-
-
-def test_an_unfinished_job_is_not_retried(desk: Desk) -> None:
-    desk.submit(4)
-    with pytest.raises(JobError, match="cats-1 is sealed"):
-        retry_job("cats-1", desk.queue)
-    with pytest.raises(JobError, match="no job 'cats-7'"):
-        retry_job("cats-7", desk.queue)
