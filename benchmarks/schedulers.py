@@ -31,7 +31,7 @@ from jobs.schedulers import SCHEDULERS
 from worker.diffusion.build_scheduler import build_scheduler
 from worker.diffusion.sampling import sample
 from worker.diffusion.sampling_settings import Sampling
-from worker.engine.admission_queue import line_of
+from worker.engine.admission_queue import queue_of
 from worker.image_diffusion_model import ImageDiffusionModel
 from worker.renderers.pipelines import load_model
 
@@ -58,7 +58,7 @@ def mixed(model: ImageDiffusionModel, samplers: int) -> dict[Case, np.ndarray]:
         )
         for seed, (name, guidance, steps) in enumerate(cases(samplers))
     ]
-    waiting = line_of((image, image.slots, image.table.forwards) for image in images)
+    waiting = queue_of((image, image.slots, image.table.forwards) for image in images)
     pictures: dict[Case, np.ndarray] = {}
     for finished in sample(model.denoiser(SIZE, SIZE, SLOTS), waiting.take):
         for image, latents in finished:
