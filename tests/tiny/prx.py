@@ -1,14 +1,20 @@
-"""PRX: T5Gemma's encoder, and a transformer whose attention sees the text beside the picture."""
+"""PRX, with T5Gemma's encoder, and PRX Pixel, which has Qwen 3's and denoises pixels themselves."""
 
 from __future__ import annotations
 
-from diffusers import FlowMatchEulerDiscreteScheduler, PRXPipeline, PRXTransformer2DModel
+import torch
+from diffusers import (
+    FlowMatchEulerDiscreteScheduler,
+    PRXPipeline,
+    PRXPixelPipeline,
+    PRXTransformer2DModel,
+)
 
 from tests.tiny.family import Family, random_weights
 from tests.tiny.kl_autoencoder import kl_autoencoder
 from tests.tiny.more_text_parts import t5gemma_encoder
 from tests.tiny.strengthened import strengthened
-from tests.tiny.text_parts import gemma_tokenizer
+from tests.tiny.text_parts import gemma_tokenizer, qwen3_encoder, qwen_tokenizer
 
 _WIDTH = 16
 
@@ -35,6 +41,33 @@ def _prx() -> PRXPipeline:
         )
 
 
+def _pixel() -> PRXPixelPipeline:
+    with random_weights():
+        tokenizer = qwen_tokenizer()
+        transformer = strengthened(
+            PRXTransformer2DModel(
+                in_channels=3,
+                context_in_dim=_WIDTH,
+                hidden_size=_WIDTH,
+                mlp_ratio=2.0,
+                num_heads=2,
+                depth=2,
+                axes_dim=[4, 4],
+                bottleneck_size=8,
+                resolution_embeds=True,
+            )
+        )
+        with torch.no_grad():
+            transformer.final_layer.linear.weight.mul_(0.3)  # it paints the picture: a pixel is in -1..1
+        return PRXPixelPipeline(
+            tokenizer=tokenizer,
+            text_encoder=qwen3_encoder(tokenizer, _WIDTH).model,
+            transformer=transformer,
+            scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+            prompt_max_tokens=48,
+        )
+
+
 PRX = (
     Family(
         "PRXPipeline",
@@ -47,5 +80,6 @@ PRX = (
             "tokenizer_max_length": 48,
         },
     ),
+    Family("PRXPixelPipeline", _pixel, 16, 16, arguments={"use_resolution_binning": False}),
 )
 """The families of this file."""
