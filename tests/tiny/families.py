@@ -6,6 +6,7 @@ from tests.tiny.auraflow import AURA_FLOW
 from tests.tiny.cogview import COGVIEW
 from tests.tiny.family import Family
 from tests.tiny.flux import FLUX
+from tests.tiny.glm_image import GLM_IMAGE
 from tests.tiny.hunyuan import HUNYUAN
 from tests.tiny.kolors import KOLORS
 from tests.tiny.lumina import LUMINA
@@ -21,3 +22,6 @@ FAMILIES: dict[str, Family] = {
     **{family.class_name: family for family in (*PIXART, *SANA, *LUMINA, *HUNYUAN)},
     **{family.class_name: family for family in (*COGVIEW, *AURA_FLOW, *KOLORS, *PRX)},
 }
+
+SLOW_FAMILIES: dict[str, Family] = {family.class_name: family for family in GLM_IMAGE}
+"""Those that take a second and more for a picture, however tiny they are."""
