@@ -82,8 +82,8 @@ def _image() -> HunyuanImagePipeline:
                 HunyuanImageTransformer2DModel(
                     in_channels=4,
                     out_channels=4,
-                    num_attention_heads=2,
-                    attention_head_dim=_WIDTH // 2,
+                    num_attention_heads=1,
+                    attention_head_dim=8,
                     num_layers=1,
                     num_single_layers=1,
                     num_refiner_layers=1,

@@ -63,7 +63,7 @@ def _chat_glm(tokenizer: ChatGLMTokenizer) -> ChatGLMModel:
         ffn_hidden_size=2 * _WIDTH,
         kv_channels=_WIDTH // 2,
         num_attention_heads=2,
-        seq_length=64,
+        seq_length=256,  # the pipeline pads to so many tokens, whatever max_sequence_length it is given
         multi_query_attention=True,
         multi_query_group_num=1,
         add_qkv_bias=True,
@@ -102,7 +102,6 @@ KOLORS = (
         _kolors,
         16,
         16,
-        arguments={"max_sequence_length": 64},
         schedulers=("DPMSolverMultistepScheduler",),
     ),
 )
