@@ -97,7 +97,8 @@ def test_the_cards_code_runs_as_it_stands_and_finds_the_pictures(output: Output,
     assert found.endswith(" a red fox\n")
 
 
-@pytest.mark.parametrize("image_format", ["png", "jpeg", "webp"])
+# The card of both layouts, below, has PNGs in its tar.
+@pytest.mark.parametrize("image_format", ["jpeg", "webp"])
 def test_the_cards_code_runs_on_tars_too(output: Output, reader: WarmPython, image_format: str) -> None:
     lines = [line(text, seed, image_format=image_format) for seed, text in enumerate(TEXTS)]
     put(output, 0, lines, "webdataset")

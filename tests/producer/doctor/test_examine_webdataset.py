@@ -368,7 +368,7 @@ def mangled(data: bytes, random: Random) -> bytes:
 
 def test_whatever_is_done_to_a_shard_is_noticed_and_a_repair_leaves_nothing_wrong(output: Output) -> None:
     random, whole = Random(1), {name: (output.path / name).read_bytes() for name in (TAR, PARQUET)}
-    for _ in range(150):
+    for _ in range(60):
         name = random.choices((TAR, PARQUET), (5, 1))[0]
         data = mangled(whole[name], random)
         if data == whole[name]:

@@ -259,7 +259,7 @@ _VALUES = st.recursive(
 _NAMES = st.text(max_size=2) | st.sampled_from(["imagemill_row", "a.b", "a", "image.bytes"])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.lists(st.dictionaries(_NAMES, _VALUES, max_size=4), min_size=1, max_size=4))
 def test_whatever_json_a_record_holds_comes_back_to_the_letter(
     tmp_path_factory: pytest.TempPathFactory, columns: list[dict[str, Any]]

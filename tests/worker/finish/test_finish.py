@@ -196,14 +196,14 @@ def test_failures_are_merged_and_go_when_a_later_job_rendered_them(output):
 )
 def test_the_contact_sheet_shows_the_outputs_pictures(output, layouts):
     for shard, layout in enumerate(layouts):
-        put(output, shard, [a_line(60 * shard + i) for i in range(60)], layout=layout)
+        put(output, shard, [a_line(40 * shard + i) for i in range(40)], layout=layout)
     finish_output(output, a_report())
     with Image.open(output.path / "preview.jpg") as sheet:
         assert sheet.format == "JPEG"
-        # 100 of 180, the 45th of them is number 81.
+        # 100 of 120, the 45th of them is number 54.
         x, y = 45 % 11, 45 // 11
         seen = sheet.getpixel((int((x + 0.5) * sheet.width / 11), int((y + 0.4) * sheet.height / 10)))
-    assert np.abs(np.subtract(seen, colour_of(45 * 180 // 100))).max() < 12
+    assert np.abs(np.subtract(seen, colour_of(45 * 120 // 100))).max() < 12
 
 
 def test_a_job_of_tars_ends_with_the_same_files(output):
