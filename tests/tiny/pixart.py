@@ -1,4 +1,4 @@
-"""PixArt: T5 beside cross-attention, with a mask; Alpha's transformer is told the picture's size besides."""
+"""PixArt: T5 beside cross-attention, with a mask; Alpha's transformer is given the picture's size besides."""
 
 from __future__ import annotations
 

@@ -299,26 +299,26 @@ class Loads:
 
     def __call__(self, pipeline: Pipeline, _settings: Settings) -> InstantRenderer:
         self.loaded.append(pipeline.precision)
-        return Told(self, self.auto if pipeline.precision == "auto" else pipeline.precision)
+        return NotingRenderer(self, self.auto if pipeline.precision == "auto" else pipeline.precision)
 
 
-class Told(InstantRenderer):
+class NotingRenderer(InstantRenderer):
     """A stand-in that notes how it is asked."""
 
-    def __init__(self, told: Loads, precision: str) -> None:
+    def __init__(self, loads: Loads, precision: str) -> None:
         super().__init__(0.0)
-        self._told, self.batching, self.precision = told, told.batching, precision
+        self._loads, self.batching, self.precision = loads, loads.batching, precision
 
     def render(
         self, bucket: Bucket, source: Source[AskedT], stop: Callable[[], bool]
     ) -> Iterator[list[Painted[AskedT]]]:
-        self._told.rendered.append((bucket.slots, bucket.mode))
+        self._loads.rendered.append((bucket.slots, bucket.mode))
         yield from super().render(bucket, source, stop)
 
     def render_alone(
         self, request: ImageRequest, init_latents: np.ndarray | None, stop: Callable[[], bool]
     ) -> Picture:
-        self._told.rendered.append("alone")
+        self._loads.rendered.append("alone")
         return super().render_alone(request, init_latents, stop)
 
 
@@ -372,8 +372,8 @@ def test_a_model_whose_bytes_follow_the_neighbours_is_said_to_be_one(
 ) -> None:
     monkeypatch.setattr(worker.render, "load_renderer", Loads("fast"))
     asked = ("--out", tmp_path / "x.png")
-    told = invoke("render", "--request", REQUEST.to_json(), *asked)
-    assert "note: pictures of instant depend on what is rendered with them: bytes may differ" in told
+    done = invoke("render", "--request", REQUEST.to_json(), *asked)
+    assert "note: pictures of instant depend on what is rendered with them: bytes may differ" in done
     alone = written(tmp_path, REQUEST, **HOW | {"rows": 2, "precision": "fp32"})
     assert "note" not in invoke("render", "--from", alone, *asked)
 

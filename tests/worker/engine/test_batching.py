@@ -62,8 +62,8 @@ def test_a_renderer_that_cannot_batch_records_the_slots_of_each_image_and_mode_a
     made_by = [desk.finished(seed).rendered_by for seed in range(5)]
     assert [by.rows for by in made_by] == [1, 1, 3, 3, 1]
     assert {by.mode for by in made_by} == {"alone"}
-    told = [record.getMessage() for record in caplog.records]
-    assert told == ["cats cannot be batched: each forward is of one image"]
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages == ["cats cannot be batched: each forward is of one image"]
 
 
 def test_its_doubtful_picture_is_recorded_as_alone_and_in_fp32(
