@@ -11,8 +11,9 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Final, Literal, Protocol
 
+from jobs.arguments import arguments_text
 from jobs.errors import ManifestError
-from jobs.schedulers import SCHEDULERS, find_scheduler
+from jobs.schedulers import SCHEDULER_NAMES, find_scheduler
 
 MAX_SEED: Final = 2**63 - 1
 SIDES: Final = range(8, 8192 + 8, 8)
@@ -20,7 +21,8 @@ STEPS: Final = range(1, 1000 + 1)
 SEEDS: Final = range(MAX_SEED + 1)
 COUNTS: Final = range(1, 1_000_000 + 1)
 QUALITIES: Final = range(1, 100 + 1)
-LEAST_GUIDANCE: Final = 1.0
+LEAST_GUIDANCE: Final = 0.0
+"""Of any pipeline; `jobs.pipelines` knows each one's own."""
 MOST_GUIDANCE: Final = 100.0
 
 _WHOLE = re.compile(r"[-+]?[0-9]{1,40}")
@@ -209,14 +211,13 @@ class SchedulerName:
 
     @property
     def words(self) -> str:
-        return f"one of {', '.join(scheduler.name for scheduler in SCHEDULERS)}, or diffusers' class name"
+        return f"one of {', '.join(SCHEDULER_NAMES)}, or diffusers' class name"
 
     @property
     def annotation(self) -> Any:
         from pydantic import AfterValidator, WithJsonSchema
 
-        names = [scheduler.name for scheduler in SCHEDULERS]
-        schema = {"anyOf": [{"enum": names}, {"type": "string"}]}
+        schema = {"anyOf": [{"enum": list(SCHEDULER_NAMES)}, {"type": "string"}]}
         return Annotated[str, AfterValidator(_canonical_scheduler), WithJsonSchema(schema)]
 
     def plain(self, value: Any) -> str | None:
@@ -227,6 +228,40 @@ class SchedulerName:
 
     def of_text(self, text: str) -> str:
         return text
+
+
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """Mappings of a pipeline's further arguments; a right one means its canonical text.
+
+    Which arguments there are, and their types, depends on the pipeline: `jobs.pipelines`.
+    """
+
+    column: ClassVar[Column] = "string"
+    words: ClassVar[str] = "a mapping of the pipeline's arguments to their values"
+
+    @property
+    def annotation(self) -> Any:
+        from pydantic import BeforeValidator, WithJsonSchema
+
+        one = {"type": ["string", "number", "boolean", "null"]}
+        values = {"anyOf": [one, {"type": "array", "items": one}]}
+        schema = {"type": "object", "additionalProperties": values}
+        return Annotated[str, BeforeValidator(_canonical_arguments), WithJsonSchema(schema)]
+
+    def plain(self, value: Any) -> str | None:
+        if type(value) not in (str, dict):
+            return None
+        try:
+            return arguments_text(value)
+        except ValueError:
+            return None
+
+    def of_text(self, text: str) -> str:
+        try:
+            return arguments_text(text)
+        except ValueError as error:
+            raise ManifestError(str(error)) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,6 +306,15 @@ def must_be_multiple(value: int, step: int) -> str:
     lower = value // step * step
     near = f"{lower} or {lower + step}" if lower > 0 else str(step)
     return f"must be a multiple of {step} ({near})"
+
+
+def _canonical_arguments(value: object) -> str:
+    from pydantic_core import PydanticCustomError
+
+    try:
+        return arguments_text(value)
+    except ValueError as error:
+        raise PydanticCustomError("arguments", "{what}", {"what": str(error)}) from None
 
 
 def one_each(values: Values) -> Any:

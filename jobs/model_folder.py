@@ -166,6 +166,16 @@ def _remember(cached: Path, digest: str) -> None:
         return  # Without a cache (a read-only home) the hashes are right, but take longer.
 
 
+def pipeline_class(folder: Path) -> str | None:
+    """diffusers' class of a pipeline, as its model_index.json names it; None where that is not at hand."""
+    try:
+        index = _read_json(folder / "model_index.json")
+    except (OSError, ModelError):
+        return None
+    name = index.get("_class_name") if isinstance(index, dict) else None
+    return name if isinstance(name, str) else None
+
+
 def default_size(folder: Path) -> tuple[int, int] | None:
     """Height and width in pixels of a pipeline that is asked for neither, by diffusers' own rule: the UNet's
     `sample_size` times the VAE's scale. None where the configs do not say or are not there.

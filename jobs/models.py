@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from jobs.errors import ModelError
-from jobs.model_folder import check_harmless, default_size, folder_revision, latent_form
+from jobs.hub import HubFiles, cached_repository, hub_commit, is_commit
+from jobs.model_folder import check_harmless, default_size, folder_revision, latent_form, pipeline_class
+from jobs.pipeline_folder import folder_of, painted_multiple, read_in
+from jobs.pipelines import NOT_AT_HAND, STABLE_DIFFUSION, Folder, PipelineClass, find_pipeline, refusal
 from jobs.request import IMAGE_SETTINGS
 
-HUB_TIMEOUT: Final = 5.0
-"""Seconds to wait for the Hugging Face hub."""
-
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +35,13 @@ class ModelDefaults:
         if size is None or not all(IMAGE_SETTINGS["height"].is_right(side) for side in size):
             return cls()
         return cls(height=size[0], width=size[1])
+
+    @classmethod
+    def of_class(cls, pipeline: PipelineClass, size: tuple[int, int] | None) -> ModelDefaults:
+        """The defaults of a class other than StableDiffusionPipeline, whose folder says `size`."""
+        steps, scale, scheduler = pipeline.num_inference_steps, pipeline.guidance_scale, pipeline.scheduler
+        unsized = cls(num_inference_steps=steps, guidance_scale=scale, scheduler=scheduler)
+        return unsized if size is None else replace(unsized, height=size[0], width=size[1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +63,17 @@ class ModelRef:
     """What a manifest gets for the settings that it leaves open."""
     trained_size: tuple[int, int] | None = None
     """Height and width that the configs name where `defaults` has others; None where they agree."""
+    pipeline: str | None = None
+    """diffusers' class; None where model_index.json is not at hand, and only a worker finds out."""
+    folder: Folder = NOT_AT_HAND
+    """What its configurations say."""
+    unsized: bool = False
+    """Whether the configurations name no size that a picture may have: a manifest has to."""
+
+    @property
+    def pipeline_class(self) -> PipelineClass | None:
+        """What is known of its class; None where the class is not known."""
+        return None if self.pipeline is None else find_pipeline(self.pipeline)
 
 
 BUILT_IN: Final = {
@@ -69,6 +86,7 @@ BUILT_IN: Final = {
         8,
         # How it was trained: larger pictures, other guidance or samplers show less.
         defaults=ModelDefaults(64, 64, 20, 3.0, "DDIM"),
+        pipeline=STABLE_DIFFUSION,
     ),
     "shapes-random": ModelRef(
         "shapes-random",
@@ -77,9 +95,16 @@ BUILT_IN: Final = {
         4,
         4,
         "its weights are random: the pictures are noise",
+        pipeline=STABLE_DIFFUSION,
     ),
     "instant": ModelRef(
-        "instant", "instant", "instant-1", None, None, "a stand-in: its pictures are blocks of colour"
+        "instant",
+        "instant",
+        "instant-1",
+        None,
+        None,
+        "a stand-in: its pictures are blocks of colour",
+        pipeline=STABLE_DIFFUSION,
     ),
 }
 
@@ -113,21 +138,13 @@ def resolve_model(model: str, revision: str | None = None) -> ModelRef:
     if model in BUILT_IN:
         found = BUILT_IN[model]
     elif is_folder_name(model):
-        folder = Path(os.path.expanduser(model)).resolve()  # noqa: PTH111 - raises nothing for an unknown user
+        # Path.expanduser raises for an unknown user.
+        folder = Path(os.path.expanduser(model)).resolve()  # noqa: PTH111
         check_harmless(folder)
-        channels, scale = latent_form(folder)
-        defaults = ModelDefaults.of_folder(folder)
-        found = ModelRef(
-            str(folder), folder.name, folder_revision(folder), channels, scale, defaults=defaults
-        )
+        found = _in_folder(model, folder)
     else:
-        commit = revision if revision and _COMMIT.fullmatch(revision) else _hub_commit(model, revision)
-        snapshot = _cached_repository(model) / "snapshots" / commit
-        # Its default size is not the one in the cached configs: what a manifest asks for would depend on what
-        # this machine has downloaded, and so would its image_ids.
-        own = ModelDefaults.of_folder(snapshot)
-        trained = None if own == ModelDefaults() else (own.height, own.width)
-        return ModelRef(model, model, commit, *latent_form(snapshot), trained_size=trained)
+        commit = revision if revision is not None and is_commit(revision) else hub_commit(model, revision)
+        return _on_the_hub(model, commit)
     if revision is not None and revision != found.revision:
         raise ModelError(
             f"model = {model}: holds revision {found.revision}, not {revision}:"
@@ -136,56 +153,71 @@ def resolve_model(model: str, revision: str | None = None) -> ModelRef:
     return found
 
 
-def _cached_repository(model: str) -> Path:
-    from huggingface_hub.constants import HF_HUB_CACHE
+def _in_folder(model: str, folder: Path) -> ModelRef:
+    name = _admitted(model, pipeline_class(folder))
+    revision = folder_revision(folder)
+    if name == STABLE_DIFFUSION:
+        channels, scale = latent_form(folder)
+        return ModelRef(
+            str(folder),
+            folder.name,
+            revision,
+            channels,
+            scale,
+            defaults=ModelDefaults.of_folder(folder),
+            pipeline=name,
+        )
+    return _of_class(str(folder), folder.name, revision, find_pipeline(name), read_in(folder))
 
-    return Path(HF_HUB_CACHE) / ("models--" + model.replace("/", "--"))
 
-
-def _hub_commit(model: str, revision: str | None) -> str:
-    """The commit that a branch or tag of a hub repository stands at."""
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
+def _on_the_hub(model: str, commit: str) -> ModelRef:
+    """A hub repository at a commit. Its class is that of its model_index.json, in the cache or on the hub."""
+    snapshot = cached_repository(model) / "snapshots" / commit
+    files = HubFiles(model, commit)
+    try:
+        name = files("model_index.json")["_class_name"]
+    except (KeyError, TypeError):
+        name = None
+    if name is not None and _admitted(model, name) != STABLE_DIFFUSION:
+        return _of_class(model, model, commit, find_pipeline(name), files)
+    # Its default size is not the one in the cached configs: what a manifest asks for would depend on what
+    # this machine has downloaded, and so would its image_ids.
+    own = ModelDefaults.of_folder(snapshot)
+    trained = None if own == ModelDefaults() else (own.height, own.width)
+    remark = f"what {model} is, a worker finds out: its model_index.json is not at hand ({files.why})"
+    return ModelRef(
+        model,
+        model,
+        commit,
+        *latent_form(snapshot),
+        "" if name is not None else remark,
+        trained_size=trained,
+        pipeline=name,
     )
 
-    named = "main" if revision is None else revision
-    try:
-        commit = HfApi().model_info(model, revision=revision, timeout=HUB_TIMEOUT).sha
-    except GatedRepoError:
-        raise ModelError(
-            f"model = {model}: is gated: accept its terms on huggingface.co and set HF_TOKEN"
-        ) from None
-    except RepositoryNotFoundError:
-        raise ModelError(
-            f"model = {model}: the hub knows no such repository: check the name, or set HF_TOKEN"
-            " if it is private"
-        ) from None
-    except RevisionNotFoundError:
-        raise ModelError(f"revision = {revision}: {model} has none of that name on the hub") from None
-    except Exception as error:
-        # Each release of the hub's client raises its HTTP library's own errors (requests', httpx', …).
-        if not isinstance(error, (HfHubHTTPError, OSError)) and "http" not in type(error).__module__:
-            raise
-        return _cached_commit(model, named, error)
-    if commit is None:
-        raise ModelError(f"model = {model}: the hub names no commit: give `revision: <commit>`")
-    return str(commit)
+
+def _admitted(model: str, name: object) -> str:
+    """The name of a class that is rendered. Raises ModelError."""
+    if not isinstance(name, str):
+        raise ModelError(f"model = {model}: its model_index.json names no _class_name: save the model again")
+    why = refusal(name)
+    if why is not None:
+        raise ModelError(f"model = {model}: {why}")
+    return name
 
 
-def _cached_commit(model: str, named: str, error: Exception) -> str:
-    """The commit that the local hub cache last saw at `named`, because the hub could not be asked."""
-    refs = _cached_repository(model) / "refs"
-    ref = refs / named
-    if ref.resolve().is_relative_to(refs.resolve()) and ref.is_file():
-        commit = ref.read_text("utf-8").strip()
-        if _COMMIT.fullmatch(commit):
-            return commit
-    why = str(error).splitlines()[0] if str(error) else type(error).__name__
-    raise ModelError(
-        f"model = {model}: the hub cannot be asked which commit {named} is ({why}) and the local cache"
-        " does not know: give `revision: <commit>` (40 hex digits), or name a folder"
+def _of_class(model: str, label: str, revision: str, pipeline: PipelineClass, read: Any) -> ModelRef:
+    """A model of a class other than StableDiffusionPipeline."""
+    folder = folder_of(pipeline, read)
+    size = painted_multiple(pipeline, folder)
+    return ModelRef(
+        model,
+        label,
+        revision,
+        None,
+        None,
+        defaults=ModelDefaults.of_class(pipeline, size),
+        pipeline=pipeline.name,
+        folder=folder,
+        unsized=size is None,
     )

@@ -14,6 +14,7 @@ from json.encoder import encode_basestring
 from operator import attrgetter
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_type_hints
 
+from jobs.arguments import NO_ARGUMENTS
 from jobs.bounds import (
     LEAST_GUIDANCE,
     MOST_GUIDANCE,
@@ -21,6 +22,7 @@ from jobs.bounds import (
     SEEDS,
     SIDES,
     STEPS,
+    Arguments,
     Choice,
     Decimal,
     ImageFormat,
@@ -109,7 +111,7 @@ class ImageRequest:
         float,
         Setting(
             Decimal(LEAST_GUIDANCE, MOST_GUIDANCE),
-            "Classifier-free guidance; 1 switches it off.",
+            "Guidance; 1 switches it off (0 for some pipelines).",
             by_model=True,
         ),
     ] = 7.5
@@ -171,6 +173,14 @@ class ImageRequest:
             from_file=True,
         ),
     ] = None
+    arguments: Annotated[
+        str,
+        Setting(
+            Arguments(),
+            "Further arguments of the pipeline's call; what is given here replaces the whole mapping.",
+            added_later=True,
+        ),
+    ] = NO_ARGUMENTS
 
     def identity(self) -> str:
         """The canonical JSON that `image_id` hashes: sorted keys, no spaces, UTF-8, without `model`.

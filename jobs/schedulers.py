@@ -25,7 +25,8 @@ class Scheduler:
 
 
 _KARRAS = {"use_karras_sigmas": True}
-_TWICE = frozenset({"Heun", "DPM2", "DPM2 a"})
+_FLOW = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
+_TWICE = frozenset({"Heun", "DPM2", "DPM2 a", "Flow Heun"})
 
 SCHEDULERS: tuple[Scheduler, ...] = (
     Scheduler("LMS", "LMSDiscreteScheduler", aliases=("k_lms",)),
@@ -54,12 +55,32 @@ SCHEDULERS: tuple[Scheduler, ...] = (
     Scheduler("UniPC", "UniPCMultistepScheduler"),
 )
 
+FLOW_SCHEDULERS: tuple[Scheduler, ...] = (
+    Scheduler("Flow Euler", "FlowMatchEulerDiscreteScheduler"),
+    Scheduler("Flow Heun", "FlowMatchHeunDiscreteScheduler"),
+    Scheduler("Flow UniPC", "UniPCMultistepScheduler", _FLOW),
+    Scheduler("Flow DPM++ 2M", "DPMSolverMultistepScheduler", _FLOW),
+)
+"""Those of flow matching. A model has learned one kind of noise, and paints rubbish from the other."""
+
+OWN_SCHEDULER = Scheduler("default", "")
+"""The scheduler that the pipeline was saved with."""
+
+NO_DYNAMIC_SHIFT = frozenset({"Flow Heun"})
+"""Flow schedulers that cannot shift noise levels by a picture's size, as some models' configurations ask."""
+
 _BY_NAME: dict[str, Scheduler] = {}
-for _scheduler in SCHEDULERS:
+for _scheduler in (*SCHEDULERS, *FLOW_SCHEDULERS, OWN_SCHEDULER):
     for _name in (_scheduler.name, *_scheduler.aliases):
         _BY_NAME[_name.casefold()] = _scheduler
-    if not _scheduler.options:
+    if _scheduler.class_name and not _scheduler.options:
         _BY_NAME[_scheduler.class_name.casefold()] = _scheduler
+
+
+SCHEDULER_NAMES: tuple[str, ...] = tuple(
+    scheduler.name for scheduler in (*SCHEDULERS, *FLOW_SCHEDULERS, OWN_SCHEDULER)
+)
+"""Every canonical name. A pipeline takes some of them: `jobs.pipelines`."""
 
 
 def find_scheduler(name: str) -> Scheduler:
@@ -69,15 +90,20 @@ def find_scheduler(name: str) -> Scheduler:
     """
     found = _BY_NAME.get(name.casefold())
     if found is None:
-        names = ", ".join(scheduler.name for scheduler in SCHEDULERS)
+        names = ", ".join(SCHEDULER_NAMES)
         raise ManifestError(f"no scheduler is called {name!r}: use one of {names}, or diffusers' class name")
     return found
 
 
-def row_evaluations(scheduler: str, steps: int, guided: bool) -> int:
-    """How many slots of forwards an image takes: one per forward, two if it is guided.
+def forwards(scheduler: str, steps: int) -> int:
+    """How often a denoiser is called for one image without guidance.
 
-    Heun and DPM2 take two forwards in each step but the last; PNDM takes its second step twice.
+    Heun and DPM2 take two forwards in each step but the last; PNDM takes its second step twice. A pipeline's
+    own scheduler, "default", is taken for one of one forward a step.
     """
-    forwards = 2 * steps - 1 if scheduler in _TWICE else steps + (scheduler == "PNDM" and steps > 1)
-    return 2 * forwards if guided else forwards
+    return 2 * steps - 1 if scheduler in _TWICE else steps + (scheduler == "PNDM" and steps > 1)
+
+
+def row_evaluations(scheduler: str, steps: int, guided: bool) -> int:
+    """How many slots of forwards an image of StableDiffusionPipeline takes: two in each if it is guided."""
+    return (2 if guided else 1) * forwards(scheduler, steps)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from pydantic import PrivateAttr, ValidationError
+from pydantic import BaseModel, PrivateAttr, ValidationError
 
+from jobs.arguments import arguments_of
 from jobs.errors import ManifestError, ModelError, OutputError
 from jobs.models import ModelRef, resolve_model
 from jobs.output.shard_table import check_parquet
+from jobs.request import settings_in
 from producer.manifest.document import Location, dotted
 from producer.manifest.fields import PathText
 from producer.manifest.parts import PromptLine
@@ -19,6 +21,11 @@ from producer.manifest.problems import Problems
 from producer.manifest.relations import find_conflicts
 from producer.manifest.written import WrittenManifest
 from producer.manifest.yaml_marks import MAX_BYTES, read_yaml
+
+_CHECKED_LATER: Final = frozenset(
+    {"init_latents", *(name for name in settings_in("settings") if name != "seed")}
+)
+"""What a model or a file has a say in."""
 
 
 class Manifest(WrittenManifest):
@@ -35,7 +42,7 @@ class Manifest(WrittenManifest):
     ) -> Manifest:
         """`written` with the fields of `absolute` in the place of its own.
 
-        `places` has `FILE:LINE:COLUMN` of the values that are checked later: model, revision, latents.
+        `places` has `FILE:LINE:COLUMN` of the values that are checked later: the model and what it takes.
         """
         fields = {name: getattr(written, name) for name in WrittenManifest.model_fields}
         # The fields were validated as the written manifest's; 100,000 prompts need not be a second time.
@@ -144,10 +151,26 @@ def _check_parquet(problems: Problems) -> None:
 def _places(written: WrittenManifest, problems: Problems) -> dict[Location, str]:
     """Where the values stand that are checked after the file was read."""
     paths: list[Location] = [("model",), ("revision",)]
+    paths += _below(("settings",), written.settings)
+    for name, values in written.sweep.swept().items():
+        for index, value in enumerate(values):
+            paths += _with_arguments(("sweep", name, index), name, value)
     for index, line in enumerate(written.prompts):
-        if isinstance(line, PromptLine) and line.init_latents is not None:
-            paths.append(("prompts", index, "init_latents"))
+        if isinstance(line, PromptLine):
+            paths += _below(("prompts", index), line)
     return {path: problems.place(path) for path in paths}
+
+
+def _below(path: Location, part: BaseModel) -> Iterator[Location]:
+    """The paths of what a part gives of an image."""
+    for name in part.model_fields_set & _CHECKED_LATER:
+        yield from _with_arguments((*path, name), name, getattr(part, name))
+
+
+def _with_arguments(path: Location, name: str, value: Any) -> Iterator[Location]:
+    yield path
+    if name == "arguments" and value is not None:
+        yield from ((*path, argument) for argument in arguments_of(value))
 
 
 def json_schema() -> dict[str, Any]:

@@ -124,7 +124,13 @@ class DefaultSettings(_Defaults):
     @model_serializer(mode="wrap")
     def _without_open_ones(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         dumped: dict[str, Any] = handler(self)
-        return {name: value for name, value in dumped.items() if value is not None or name not in _BY_MODEL}
+        return {
+            name: value
+            for name, value in dumped.items()
+            if (value is not None or name not in _BY_MODEL)
+            # A manifest that was kept before a setting existed says the same as one that leaves it alone.
+            and not (name in IMAGE_SETTINGS and IMAGE_SETTINGS[name].left_out(value))
+        }
 
     def of_images(self, defaults: ModelDefaults) -> dict[str, Any]:
         """LINE_SETTINGS; those left open are the model's."""

@@ -123,7 +123,7 @@ def plan_submission(
         duplicates += 1
 
     holding, files = _held(prepared)
-    found = survey(prepared.entries(count, reading), holding, reporter)
+    found = survey(prepared.entries(count, reading), holding, reporter, model.pipeline)
     changed = orphaned = None
     orphans: list[Orphan] = []
     if not prepared.narrowed:

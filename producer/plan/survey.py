@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from operator import itemgetter
 from typing import Any, NamedTuple
 
 from jobs.ledger.job import SlotsKey
 from jobs.output.compact_counter import CompactCounter
+from jobs.pipelines import STABLE_DIFFUSION, find_pipeline
 from jobs.request import SETTINGS, Entry
-from jobs.schedulers import row_evaluations
 from producer.reporter import QUIET, Reporter
 from producer.requests.expand import Identified
 
@@ -25,10 +26,19 @@ REDIS_BYTES = 40
 (docs/performance.md). Longer prompts and smaller shards take more."""
 _SAY_EVERY = 10_000
 _HELD, _ASKED = 1, 2
-_counted_by = itemgetter(
-    *(SETTINGS.index(name) for name in ("height", "width", "num_inference_steps", "scheduler"))
+_size_of = itemgetter(*(SETTINGS.index(name) for name in ("height", "width")))
+_cost_of = itemgetter(
+    *map(SETTINGS.index, ("scheduler", "num_inference_steps", "guidance_scale", "arguments"))
 )
-_GUIDANCE = SETTINGS.index("guidance_scale")
+
+
+class _Cost(NamedTuple):
+    """What of a request decides how many forwards it takes."""
+
+    scheduler: str
+    num_inference_steps: int
+    guidance_scale: float
+    arguments: str
 
 
 class Group(NamedTuple):
@@ -121,20 +131,28 @@ def survey(
     entries: Iterable[Identified],
     holding: Holding,
     reporter: Reporter = QUIET,
+    pipeline: str | None = None,
 ) -> Survey:
     """Counts every request, and asks `holding` for it.
 
-    `reporter` counts them.
+    `reporter` counts them; `pipeline` is diffusers' class of the model, None where it is not known.
     """
+    known = find_pipeline(STABLE_DIFFUSION if pipeline is None else pipeline)
+
+    @lru_cache(maxsize=10_000)
+    def cost(*asked: Any) -> tuple[int, bool, int]:
+        image = _Cost(*asked)
+        return image.num_inference_steps, known.guided(image), known.slot_evaluations(image)
+
     # Each way in which images cost: those to render, those held.
-    counts: dict[tuple[Any, bool], list[int]] = {}
+    counts: dict[tuple[Any, ...], list[int]] = {}
     first, last = list[tuple[str, Entry, bool]](), deque[tuple[str, Entry, bool]](maxlen=ENDS)
     images, anything_held, held = 0, holding.images > 0, False
     for image_id, entry in entries:
         settings = entry.settings
         if anything_held:
             held = holding.ask(image_id, entry.id)
-        key = (_counted_by(settings), settings[_GUIDANCE] > 1.0)
+        key = (*_size_of(settings), *cost(*_cost_of(settings)))
         count = counts.get(key)
         if count is None:
             count = counts[key] = [0, 0]
@@ -153,15 +171,15 @@ def survey(
     )
 
 
-def _groups(counts: Mapping[tuple[Any, bool], Sequence[int]]) -> list[Group]:
+def _groups(counts: Mapping[tuple[Any, ...], Sequence[int]]) -> list[Group]:
     groups: dict[tuple[int, int, int, bool], Group] = {}
-    for ((height, width, steps, scheduler), guided), (to_render, there) in counts.items():
+    for (height, width, steps, guided, evaluations), (to_render, there) in counts.items():
         key = (height, width, steps, guided)
         known = groups.get(key, Group(*key, 0, 0, 0))
         groups[key] = known._replace(
             images=known.images + to_render + there,
             to_render=known.to_render + to_render,
-            row_evaluations=known.row_evaluations + to_render * row_evaluations(scheduler, steps, guided),
+            row_evaluations=known.row_evaluations + to_render * evaluations,
         )
     return sorted(groups.values(), key=lambda group: (group.height * group.width, *group), reverse=True)
 

@@ -19,6 +19,7 @@ from jobs.errors import ManifestError
 from jobs.wording import shortened
 from producer.manifest.line import Line, line_of
 from producer.manifest.parts import ROW_VALUES, DefaultSettings, PromptLine, PromptSource, Sweep
+from producer.manifest.pipeline_check import PipelineCheck, shown_value
 from producer.manifest.problems import Problems
 from producer.manifest.relations import ColumnKinds, last_seed_trouble
 from producer.manifest.wrong_values import unknown_key
@@ -26,6 +27,8 @@ from producer.manifest.wrong_values import unknown_key
 _PLAIN: Mapping[str, Callable[[Any], Any]] = {name: values.plain for name, values in ROW_VALUES.items()}
 """For each field, a function that turns a value that is surely right into what PromptLine makes of it, and
 any other value into None."""
+_MOST_TAKEN = 10_000
+"""Combinations of settings that are remembered as right."""
 
 
 class RowReader:
@@ -41,14 +44,17 @@ class RowReader:
         kinds: ColumnKinds,
         *,
         texts: bool,
+        check: PipelineCheck | None = None,
     ) -> None:
         """`names`: what the file calls our fields -> the fields. `texts`: every value is a text, and an empty
-        one is none."""
+        one is none. `check` says what the model's class does not take."""
         self._file = file
         self._names, self._defaults, self._kinds = names, defaults, kinds
         self._swept = sweep.swept()
         self._renamed = source.fields.values()
         self._columns, self._ignore_others, self._texts = source.columns, source.ignore_others, texts
+        self._check = check
+        self._taken: set[tuple[Any, ...]] = set()
         self._seeds_given = defaults.seed is not None or "seed" in self._swept
 
     def names_trouble(self, names: Collection[str]) -> str | None:
@@ -117,10 +123,29 @@ class RowReader:
             first = max(self._swept["seed"])
         if first is not None and (trouble := last_seed_trouble(first, line.images)) is not None:
             return ManifestError(trouble)
+        if line.settings and (refused := self._refused(line.settings, row)) is not None:
+            return ManifestError(refused)
         for name, value in line.columns.items():
             if (trouble := self._kinds.trouble(name, value, f"in {self._file}:{number}")) is not None:
                 return ManifestError(f"{name}: {trouble}")
         return line
+
+    def _refused(self, settings: Mapping[str, Any], row: Mapping[str, Any]) -> str | None:
+        """What the model's class does not take of a row's settings; None when it takes them."""
+        key = tuple(settings.items())
+        if self._check is None or key in self._taken:
+            return None
+        theirs = {self._names[name]: name for name in row if name in self._names}
+        troubles = [
+            f"{'.'.join((theirs.get(trouble.path[0], trouble.path[0]), *trouble.path[1:]))} = "
+            f"{shown_value(trouble.value)}: {trouble.what}"
+            for trouble in self._check.troubles(settings)
+        ]
+        if troubles:
+            return "; ".join(troubles)
+        if len(self._taken) < _MOST_TAKEN:
+            self._taken.add(key)
+        return None
 
     def _has_use(self, name: str) -> bool:
         return name in self._names or name in self._columns or self._ignore_others

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from jobs.wording import printable
 from producer.manifest.line import Line, line_of, written_lines
 from producer.manifest.manifest import Manifest
 from producer.manifest.parts import ROW_FIELDS, ROW_VALUES, PromptLine, PromptSource
+from producer.manifest.pipeline_check import PipelineCheck
 from producer.manifest.problems import MAX_REPORTED
 from producer.manifest.relations import ColumnKinds
 from producer.manifest.source_files import TEXTS, files_of, source_trouble
@@ -55,18 +57,23 @@ class Rows(NamedTuple):
     rows: list[Row]
 
 
-def lines(manifest: Manifest, reading: Reading | None = None) -> Iterator[Line]:
+def lines(
+    manifest: Manifest, reading: Reading | None = None, check: PipelineCheck | None = None
+) -> Iterator[Line]:
     """Every line of `manifest`: those in it, then those of its prompt files, in order.
 
     Files are streamed, never held whole; large ones are read by a process of their own, so that two cores
-    work. `reading` records what they held. Raises ManifestError for a file that cannot be read or that
-    changes while it is, and, with `on_bad_row: stop`, for rows that are wrong, the first of them together.
+    work. `reading` records what they held; `check` finds rows that the model's class does not take. Raises
+    ManifestError for a file that cannot be read or that changes while it is, and, with `on_bad_row: stop`,
+    for rows that are wrong, the first of them together.
     """
     yield from written_lines(manifest)
     reading = Reading() if reading is None else reading
     _, *unsaid = line_of({"prompt": ""}, manifest.settings)
     for path, sha256, rows in (
-        read_ahead(source_rows, manifest) if _large(manifest) else source_rows(manifest)
+        read_ahead(partial(source_rows, check=check), manifest)
+        if _large(manifest)
+        else source_rows(manifest, check)
     ):
         reading.sha256[path] = sha256
         for row in rows:
@@ -85,7 +92,7 @@ def lines(manifest: Manifest, reading: Reading | None = None) -> Iterator[Line]:
         raise ManifestError("\n".join(reading.skipped_rows))
 
 
-def source_rows(manifest: Manifest) -> Iterator[Rows]:
+def source_rows(manifest: Manifest, check: PipelineCheck | None = None) -> Iterator[Rows]:
     """The rows of every prompt file of `manifest`, some hundreds at a time. Raises ManifestError."""
     kinds = ColumnKinds()
     for written in manifest.prompts:
@@ -95,7 +102,7 @@ def source_rows(manifest: Manifest) -> Iterator[Rows]:
     for source, path in _files(manifest):
         state = _state(path)
         sha256 = _sha256(path)
-        rows = _rows(manifest, source, path, kinds)
+        rows = _rows(manifest, source, path, kinds, check)
         # A file without rows is one that was read.
         while len(some := list(islice(rows, _ROWS))) == _ROWS:
             yield Rows(str(path), sha256, some)
@@ -104,10 +111,12 @@ def source_rows(manifest: Manifest) -> Iterator[Rows]:
             raise ManifestError(f"{path}: changed while it was being read: run the same command again")
 
 
-def _rows(manifest: Manifest, source: PromptSource, path: Path, kinds: ColumnKinds) -> Iterator[Row]:
+def _rows(
+    manifest: Manifest, source: PromptSource, path: Path, kinds: ColumnKinds, check: PipelineCheck | None
+) -> Iterator[Row]:
     names = plain.FLAGS if path.suffix == ".txt" else _names(source)
     table = RowReader(
-        path, source, names, manifest.settings, manifest.sweep, kinds, texts=path.suffix in TEXTS
+        path, source, names, manifest.settings, manifest.sweep, kinds, texts=path.suffix in TEXTS, check=check
     )
     one_line = {name for name, field in names.items() if not isinstance(ROW_VALUES[field], Text)}
     for number, row in _records(path, source, names, table):

@@ -14,6 +14,7 @@ from jobs.output.compact_counter import CompactCounter
 from jobs.request import Entry, ImageRequest, quoted, settings_in
 from producer.manifest.line import Line
 from producer.manifest.manifest import Manifest
+from producer.manifest.pipeline_check import PipelineCheck
 from producer.prompt_files.sources import Reading, lines
 from producer.requests.identity import RequestTemplate
 
@@ -65,7 +66,7 @@ def identify(
     # For each way in which lines are set, a template for each combination, with its first seed if it has one.
     templates: dict[tuple[object, ...], list[tuple[RequestTemplate, int | None]]] = {}
     seen = _Seen(on_duplicate)
-    for line in lines(manifest, reading):
+    for line in lines(manifest, reading, PipelineCheck.of(manifest, model)):
         key = (line.init_latents, *line.settings.items()) if line.settings or line.init_latents else ()
         made = templates.get(key)
         if made is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Iterator
 from typing import Generic, NamedTuple, TypeVar
 
-from jobs.bounds import Text
+from jobs.bounds import Arguments, Text
 from jobs.request import IMAGE_SETTINGS, SETTINGS, Entry, settings_in
 
 _Key = TypeVar("_Key")
@@ -15,7 +15,9 @@ MOST_OPEN = 64
 MOST_TEXT = 8 << 20
 """Characters of texts and columns after which a shard is full: its worker holds it whole."""
 _TEXTS = [
-    SETTINGS.index(name) for name in settings_in("settings") if isinstance(IMAGE_SETTINGS[name].values, Text)
+    SETTINGS.index(name)
+    for name in settings_in("settings")
+    if isinstance(IMAGE_SETTINGS[name].values, Text | Arguments)
 ]
 """Where an entry's settings hold a text of any length."""
 

@@ -14,6 +14,7 @@ from jobs.settings import Settings
 from jobs.strict_json import strict_json
 from producer.manifest.latents import gather_latents
 from producer.manifest.manifest import Manifest, load_manifest
+from producer.manifest.pipeline_check import check_pipeline
 from producer.prompt_files.sources import Reading
 from producer.requests.expand import Identified, identify, narrowed
 
@@ -62,6 +63,7 @@ def prepare(
     """Reads and checks a manifest, its model and its latents; writes nothing. Raises ImagemillError."""
     manifest = load_manifest(path)
     model = manifest.resolve_model()
+    check_pipeline(manifest, model)
     latents = gather_latents(manifest, model)
     output = Output(Path(manifest.output))
     if settings.output_root is not None:

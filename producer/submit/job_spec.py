@@ -19,7 +19,7 @@ def job_spec(prepared: Prepared) -> JobSpec:
     manifest, model = prepared.manifest, prepared.model
     return JobSpec(
         manifest={key: value for key, value in written(prepared).items() if key != "prompts"},
-        base=base_request(manifest, model).to_mapping(),
+        base=json.loads(base_request(manifest, model).to_json()),
         name=manifest.name,
         output=str(prepared.output.path),
         model=model.model,

@@ -13,8 +13,9 @@ from huggingface_hub.errors import OfflineModeIsEnabled
 
 import jobs.model_folder
 from jobs.errors import ModelError
+from jobs.hub import HUB_TIMEOUT
 from jobs.model_folder import folder_revision
-from jobs.models import BUILT_IN, HUB_TIMEOUT, ModelDefaults, ModelRef, resolve_model
+from jobs.models import BUILT_IN, ModelDefaults, ModelRef, resolve_model
 from jobs.request import IMAGE_SETTINGS
 
 COMMIT = "133a221b8aa7292a167afc5127cb63fb5005638b"
@@ -24,6 +25,7 @@ COMMIT = "133a221b8aa7292a167afc5127cb63fb5005638b"
 def _own_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
 
 def _no_network(*_: object, **__: object) -> object:
@@ -94,7 +96,9 @@ def test_a_folder_is_resolved_to_its_contents_and_its_latents_form(tmp_path: Pat
     folder = _pipeline(tmp_path / "sd")
     (tmp_path / "link").symlink_to(folder)
     ref = resolve_model(str(tmp_path / "link"))
-    assert ref == ModelRef(str(folder), "sd", folder_revision(folder), 4, 8)
+    assert ref == ModelRef(
+        str(folder), "sd", folder_revision(folder), 4, 8, pipeline="StableDiffusionPipeline"
+    )
     assert ref.revision.startswith("sha256:")
 
 
@@ -200,12 +204,23 @@ def test_a_folder_that_is_no_pipeline_is_refused(
 
 def test_a_commit_is_taken_without_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", _no_network)
-    assert resolve_model("org/name", COMMIT) == ModelRef("org/name", "org/name", COMMIT, None, None)
+    ref = resolve_model("org/name", COMMIT)
+    assert (ref.model, ref.revision, ref.pipeline, ref.defaults) == (
+        "org/name",
+        COMMIT,
+        None,
+        ModelDefaults(),
+    )
+    assert ref.remark.startswith(
+        "what org/name is, a worker finds out: its model_index.json is not at hand ("
+    )
 
 
 def test_a_cached_snapshot_shows_the_latents_form(tmp_path: Path) -> None:
     _pipeline(tmp_path / "hub" / "models--org--name" / "snapshots" / COMMIT)
-    assert resolve_model("org/name", COMMIT) == ModelRef("org/name", "org/name", COMMIT, 4, 8)
+    assert resolve_model("org/name", COMMIT) == ModelRef(
+        "org/name", "org/name", COMMIT, 4, 8, pipeline="StableDiffusionPipeline"
+    )
 
 
 @pytest.mark.parametrize("revision", [None, "fp16"])

@@ -25,6 +25,7 @@ OTHER = {
     "precision": "fp32",
     "image_format": "webp",
     "init_latents": "0" * 64,
+    "arguments": '{"max_sequence_length":256}',
 }
 
 

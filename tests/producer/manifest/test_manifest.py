@@ -108,7 +108,10 @@ prompts:
         ("height: 512.0", "4:13: prompts[0].height = 512.0: must be a whole number, without a point"),
         ("height: true", "4:13: prompts[0].height = true: must be a whole number, without a point"),
         ("num_inference_steps: 0", "4:26: prompts[0].num_inference_steps = 0: must be at least 1"),
-        ("guidance_scale: 0.5", "4:21: prompts[0].guidance_scale = 0.5: must be at least 1"),
+        ("guidance_scale: -0.5", "4:21: prompts[0].guidance_scale = -0.5: must be at least 0"),
+        ("arguments: [1]", "4:16: prompts[0].arguments = a list of 1: must be a mapping of the pipeline's"),
+        ("arguments: {eta: .inf}", "4:16: prompts[0].arguments = a mapping: eta: must be finite"),
+        ("arguments: '{'", '4:16: prompts[0].arguments = "{": must be a mapping, as YAML or as JSON'),
         ("guidance_scale: .nan", "4:21: prompts[0].guidance_scale = .nan: must be finite"),
         ("guidance_scale: true", "4:21: prompts[0].guidance_scale = true: must be a number, without quotes"),
         ("seed: -1", "4:11: prompts[0].seed = -1: must be at least 0"),
@@ -375,10 +378,10 @@ def test_the_schema_is_valid_and_describes_every_key_and_default() -> None:
     assert schema["properties"]["shard_size"]["default"] == 64
     settings = schema["$defs"]["DefaultSettings"]["properties"]
     assert settings["images_per_prompt"]["default"] == 1
-    guidance = "Classifier-free guidance; 1 switches it off. When left out, the model's own: 7.5 for Stable"
-    guidance += " Diffusion 1.x."
+    guidance = "Guidance; 1 switches it off (0 for some pipelines). When left out, the model's own: 7.5 for"
+    guidance += " Stable Diffusion 1.x."
     assert settings["guidance_scale"] == {
-        "type": "number", "minimum": 1, "maximum": 100, "description": guidance, "title": "Guidance Scale",
+        "type": "number", "minimum": 0, "maximum": 100, "description": guidance, "title": "Guidance Scale",
     }  # fmt: skip
     assert all("default" not in described for described in parts[2]["properties"].values())
 

@@ -1,0 +1,133 @@
+"""Whether a model's class of pipelines takes what a manifest asks for, before anything is queued."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain, product
+from typing import Any, Final
+
+from jobs.errors import ManifestError
+from jobs.models import ModelRef
+from jobs.pipelines import Trouble
+from jobs.wording import printable, shortened
+from producer.manifest.manifest import Manifest
+from producer.manifest.parts import PromptLine
+from producer.manifest.problems import MAX_REPORTED
+
+_TOGETHER: Final = ("height", "width", "num_inference_steps", "arguments")
+"""Settings of which one can be right or wrong by another."""
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineCheck:
+    """Checks the settings of lines against a model's class."""
+
+    model: ModelRef
+    settings: Mapping[str, Any]
+    """What a line gets that has nothing of its own; the model's defaults where the manifest is silent."""
+    swept: Mapping[str, tuple[Any, ...]]
+    unsized: frozenset[str]
+    """Sides that neither the manifest gives nor the model's configurations."""
+
+    @classmethod
+    def of(cls, manifest: Manifest, model: ModelRef) -> PipelineCheck:
+        """The check for the lines of a manifest."""
+        swept = {name: values for name, values in manifest.sweep.swept().items() if name != "seed"}
+        open_sides = {"height", "width"} & (manifest.settings.left_open() - swept.keys())
+        return cls(
+            model,
+            manifest.settings.of_images(model.defaults),
+            swept,
+            frozenset(open_sides if model.unsized else ()),
+        )
+
+    def troubles(self, own: Mapping[str, Any]) -> list[Trouble]:
+        """What is wrong with the a line's settings, its `own` and all that is swept; each once."""
+        pipeline = self.model.pipeline_class
+        if pipeline is None:
+            return []
+        unsized = sorted(self.unsized - own.keys())
+        if unsized:
+            what = (
+                f"{self.model.label} names no size of its own that is at hand: give height and width, each a "
+                f"multiple of {pipeline.multiple(self.model.folder)}"
+            )
+            return [Trouble((unsized[0],), None, what)]
+        found: dict[str, Trouble] = {}
+        for values in self._combinations({**self.settings, **own}):
+            for trouble in pipeline.troubles(values, self.model.folder):
+                found.setdefault(str(trouble), trouble)
+        return list(found.values())
+
+    def _combinations(self, values: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """The settings with every value of the sweep: together where one depends on another, else once."""
+        together = {name: tried for name, tried in self.swept.items() if name in _TOGETHER}
+        first = {**values, **{name: tried[0] for name, tried in self.swept.items()}}
+        for chosen in product(*together.values()):
+            yield {**first, **dict(zip(together, chosen, strict=True))}
+        for name, tried in self.swept.items():
+            if name not in together:
+                yield from ({**first, name: one} for one in tried[1:])
+
+
+def check_pipeline(manifest: Manifest, model: ModelRef) -> None:
+    """Raises ManifestError that names every place, up to 20, where the manifest gives what the model's class
+    does not take. Rows of prompt files are checked where they are read.
+
+    Does nothing where the class is not known: then a worker checks.
+    """
+    check = PipelineCheck.of(manifest, model)
+    found: dict[str, None] = {}
+    lines: Iterator[tuple[int | None, Mapping[str, Any]]] = enumerate(map(_own, manifest.prompts))
+    everywhere: list[tuple[int | None, Mapping[str, Any]]] = [(None, {})] if manifest.prompts_from else []
+    known: dict[tuple[Any, ...], list[Trouble]] = {}
+    for index, own in chain(everywhere, lines):
+        key = tuple(own.items())
+        if key not in known:
+            known[key] = check.troubles(own)
+        for trouble in known[key]:
+            found[_told(manifest, check, trouble, index, own)] = None
+            if len(found) > MAX_REPORTED:
+                raise ManifestError("\n".join([*list(found)[:MAX_REPORTED], "and more"]))
+    if found:
+        raise ManifestError("\n".join(found))
+
+
+def _own(line: str | PromptLine) -> Mapping[str, Any]:
+    return {} if isinstance(line, str) else line.own_settings()
+
+
+def _told(
+    manifest: Manifest, check: PipelineCheck, trouble: Trouble, index: int | None, own: Mapping[str, Any]
+) -> str:
+    """A trouble at its place: in the prompt of this index if it gives the setting, `sweep` or `settings`."""
+    name = trouble.path[0]
+    if name in own and index is not None:
+        place = manifest.place("prompts", index, *trouble.path)
+    elif name in check.swept:
+        tried = check.swept[name]
+        at = next((n for n, one in enumerate(tried) if _says(one, trouble)), 0)
+        place = manifest.place("sweep", name, at, *trouble.path[1:])
+    else:
+        place = manifest.place("settings", *trouble.path)
+    if trouble.value is None and len(trouble.path) == 1:
+        return f"{place}: {trouble.what}"
+    return f"{place} = {shown_value(trouble.value)}: {trouble.what}"
+
+
+def _says(tried: Any, trouble: Trouble) -> bool:
+    """Whether one value of a sweep is what a trouble is about."""
+    if len(trouble.path) == 1:
+        return bool(tried == trouble.value)
+    return bool(json.loads(tried).get(trouble.path[1], ...) == trouble.value)
+
+
+def shown_value(value: Any) -> str:
+    """A value as a manifest writes it, on one line."""
+    if isinstance(value, str):
+        return shortened(value) if value else '""'
+    if isinstance(value, float):
+        return f"{value:g}"
+    return printable(shortened(json.dumps(value, ensure_ascii=False)))

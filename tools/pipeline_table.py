@@ -1,0 +1,241 @@
+"""What no signature of diffusers' pipelines says: which are admitted, how they guide, which sizes they round.
+
+One line for each class; all else is read from the class by tools/pipelines.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+ALWAYS: Final = "always"
+_SAMPLED: Final = (
+    "it writes the prompt anew by chance that no seed decides, and equal requests would give other pictures"
+)
+_TABLES: Final = "this version's own sampler of StableDiffusionPipeline does not know it"
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One run of a denoiser through its steps."""
+
+    steps: str = "num_inference_steps"
+    """The argument that counts its steps."""
+    switch: str | None = "guidance_scale"
+    """The argument that switches classifier-free guidance on; None for a stage without, "always" for one that
+    takes the cost of guidance at any value."""
+    above: float = 1.0
+    """The value above which guidance is on."""
+    guided: tuple[int, int] = (2, 1)
+    """Slots of a call and calls of a guided step."""
+    more: tuple[str, float] | None = None
+    """An argument that adds a slot to each call while it is above a value, and that value."""
+
+    def described(self) -> dict[str, Any]:
+        """As JSON."""
+        slots, calls = self.guided
+        entry: dict[str, Any] = {"steps": self.steps, "guided": {"slots": slots, "calls": calls}}
+        if self.switch == ALWAYS:
+            return entry | {"unguided": entry["guided"]}
+        entry["unguided"] = {"slots": 1, "calls": 1}
+        if self.switch is not None:
+            entry["switch"] = {"argument": self.switch, "above": self.above}
+        if self.more is not None:
+            entry["more"] = {"argument": self.more[0], "above": self.more[1]}
+        return entry
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """One admitted class."""
+
+    schedulers: str
+    """"diffusion" takes all of Stable Diffusion's, "own" only the saved one. Any other text says what a flow
+    pipeline gives its scheduler: "steps", "sigmas", "sigmas, mu", "timesteps, sigmas, mu"."""
+    multiple: Mapping[str, int]
+    """What height and width must be a multiple of: {"pixels": 16}, or {"latents": 2}."""
+    guidance: str | None = "guidance_scale"
+    """The argument that a manifest's `guidance_scale` is; None for a class that has none."""
+    switch: str | None = "guidance_scale"
+    above: float = 1.0
+    guided: tuple[int, int] = (2, 1)
+    more: tuple[str, float] | None = None
+    """As in `Stage`, of a class of one stage."""
+    least: float = 1.0
+    """The least guidance that means something to it."""
+    guides: float | None = None
+    """The default of guidance where the signature has none."""
+    several: tuple[Stage, ...] = ()
+    """The stages of a class that has more than one."""
+    scale: int | None = None
+    """Pixels of a latent, where the class says it in a way of its own."""
+    default: Mapping[str, Any] | None = None
+    """The default size, where the class says it in a way of its own."""
+    sizes: Callable[[Any], Any] | None = None
+    """From the class's module the only sizes that it does not round: (height, width)."""
+    unless: str | None = None
+    """An argument that, at false, lifts `sizes`."""
+    area: bool = False
+    """It scales every size to the area of its default one."""
+    fixed: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
+    """Arguments that are always given, each with its value and why no manifest may choose another."""
+    left_out: frozenset[str] = frozenset()
+    """Arguments that do nothing without a picture."""
+
+    def stages(self) -> tuple[Stage, ...]:
+        """What its denoisers do, in order."""
+        if self.several:
+            return self.several
+        return (Stage("num_inference_steps", self.switch, self.above, self.guided, self.more),)
+
+
+_8: Final = {"pixels": 8}
+_16: Final = {"pixels": 16}
+_32: Final = {"pixels": 32}
+_64: Final = {"pixels": 64}
+_128: Final = {"pixels": 128}
+_PACKED: Final = {"latents": 2}
+"""Two latents, each way, are one token."""
+_TWO_CALLS: Final = (1, 2)
+_PAG: Final = ("pag_scale", 0.0)
+_PRIOR: Final = Stage("prior_num_inference_steps", "prior_guidance_scale")
+_CASCADE: Final = (_PRIOR, Stage(switch="decoder_guidance_scale"))
+
+
+def _kandinsky_5(module: Any) -> Any:
+    # The class's constructor holds them.
+    del module
+    widths = ((1024, 1024), (640, 1408), (1408, 640), (768, 1280), (1280, 768), (896, 1152), (1152, 896))
+    return [(height, width) for width, height in widths]
+
+
+def _hunyuan_dit(module: Any) -> Any:
+    # Width comes first there.
+    return [(height, width) for width, height in module.SUPPORTED_SHAPE]
+
+
+ADMITTED: Final[Mapping[str, Known]] = {
+    "AuraFlowPipeline": Known("steps", _PACKED),
+    "BriaFibo2Pipeline": Known("sigmas, mu", _PACKED, guided=_TWO_CALLS),
+    "BriaFiboPipeline": Known("sigmas, mu", _16, scale=16),
+    # It asks whether its scheduler is Flow Euler, and makes others' noise levels from their training.
+    "BriaPipeline": Known("own", _PACKED),
+    "ChromaPipeline": Known("sigmas, mu", _PACKED, guided=_TWO_CALLS),
+    "CogView3PlusPipeline": Known("own", _16),
+    "CogView4Pipeline": Known("timesteps, sigmas, mu", _16, guided=_TWO_CALLS),
+    "DreamLiteMobilePipeline": Known(
+        "sigmas, mu", {"latents": 1}, None, None, left_out=frozenset({"guidance_scale"})
+    ),
+    "DreamLitePipeline": Known("sigmas, mu", {"latents": 1}, switch=ALWAYS, least=0.0),
+    "ErnieImagePipeline": Known("sigmas", {"latents": 1}, fixed={"use_pe": (False, _SAMPLED)}),
+    "Flux2KleinPipeline": Known("sigmas, mu", _PACKED, guided=_TWO_CALLS),
+    "Flux2Pipeline": Known(
+        "sigmas, mu",
+        _PACKED,
+        switch=None,
+        least=0.0,
+        fixed={"caption_upsample_temperature": (None, _SAMPLED)},
+    ),
+    "FluxPipeline": Known("sigmas, mu", _PACKED, switch="true_cfg_scale", guided=_TWO_CALLS, least=0.0),
+    "HiDreamImagePipeline": Known("own", _PACKED, area=True),
+    "HunyuanDiTPAGPipeline": Known(
+        "diffusion", _16, more=_PAG, sizes=_hunyuan_dit, unless="use_resolution_binning"
+    ),
+    "HunyuanDiTPipeline": Known("diffusion", _16, sizes=_hunyuan_dit, unless="use_resolution_binning"),
+    # Its guidance is a component that the folder configures.
+    "HunyuanImagePipeline": Known("sigmas", _PACKED, None, ALWAYS, guided=_TWO_CALLS),
+    "IFPipeline": Known("own", _8, scale=1),
+    # Its call takes a scale or a scale for each step, and by default the latter, which only 48 steps fit.
+    "Ideogram4Pipeline": Known(
+        "own",
+        _PACKED,
+        switch=ALWAYS,
+        guided=_TWO_CALLS,
+        least=0.0,
+        guides=7.0,
+        fixed={
+            "guidance_schedule": (None, "guidance_scale holds for every step"),
+            "prompt_upsampling": (False, _SAMPLED),
+        },
+        left_out=frozenset({"prompt_upsampling_temperature"}),
+    ),
+    "Kandinsky3Pipeline": Known("own", _64, scale=8),
+    "Kandinsky5T2IPipeline": Known("steps", _16, guided=_TWO_CALLS, scale=8, sizes=_kandinsky_5),
+    "KandinskyCombinedPipeline": Known("own", _64, several=(_PRIOR, Stage()), scale=8),
+    "KandinskyV22CombinedPipeline": Known("own", _64, several=(_PRIOR, Stage()), scale=8),
+    "KolorsPAGPipeline": Known("diffusion", _8, more=_PAG),
+    "KolorsPipeline": Known("diffusion", _8),
+    "Krea2Pipeline": Known("sigmas, mu", _PACKED, above=0.0, guided=_TWO_CALLS, least=0.0),
+    "LDMTextToImagePipeline": Known("own", _8),
+    "LatentConsistencyModelPipeline": Known("own", _8, switch=None),
+    "LongCatImagePipeline": Known(
+        "sigmas, mu", _PACKED, guided=_TWO_CALLS, fixed={"enable_prompt_rewrite": (False, _SAMPLED)}
+    ),
+    "Lumina2Pipeline": Known("sigmas, mu", _16, guided=_TWO_CALLS, scale=8),
+    "LuminaPipeline": Known("steps", _16, scale=8),
+    "NucleusMoEImagePipeline": Known("sigmas, mu", _PACKED, guided=_TWO_CALLS),
+    # Its scheduler counts time from 0 to 1.
+    "OmniGenPipeline": Known("own", _PACKED, switch=ALWAYS),
+    "OvisImagePipeline": Known("sigmas, mu", _PACKED, guided=_TWO_CALLS),
+    "PRXPipeline": Known("steps", _PACKED, default={"index": "default_sample_size", "else": 512}, scale=8),
+    "PRXPixelPipeline": Known("steps", _16, default={"index": "default_sample_size", "else": 1024}, scale=1),
+    "PixArtAlphaPipeline": Known("diffusion", _PACKED),
+    "PixArtSigmaPAGPipeline": Known("diffusion", _PACKED, more=_PAG),
+    "PixArtSigmaPipeline": Known("diffusion", _PACKED),
+    "QwenImage21Pipeline": Known(
+        "sigmas, mu",
+        _32,
+        guidance="true_cfg_scale",
+        switch="true_cfg_scale",
+        guided=_TWO_CALLS,
+        scale=16,
+        default={"pixels": [1024, 1024]},
+        left_out=frozenset({"output_resolution"}),
+    ),
+    "QwenImagePipeline": Known(
+        "sigmas, mu", _PACKED, guidance="true_cfg_scale", switch="true_cfg_scale", guided=_TWO_CALLS
+    ),
+    "SanaPAGPipeline": Known("steps", _32, more=_PAG),
+    "SanaPipeline": Known("steps", _32),
+    "SanaSprintPipeline": Known("own", _32, switch=None, least=0.0),
+    "StableCascadeCombinedPipeline": Known(
+        "own", _128, guidance="prior_guidance_scale", several=_CASCADE, scale=8
+    ),
+    "StableDiffusion3PAGPipeline": Known("steps", _PACKED, more=_PAG),
+    "StableDiffusion3Pipeline": Known("steps", _PACKED),
+    "StableDiffusionPAGPipeline": Known("diffusion", _8, more=_PAG),
+    # Its steps are the engine's own tables, which know none of these.
+    "StableDiffusionPipeline": Known(
+        "diffusion",
+        _8,
+        fixed={
+            "timesteps": (None, _TABLES),
+            "sigmas": (None, _TABLES),
+            "eta": (0.0, _TABLES),
+            "guidance_rescale": (0.0, _TABLES),
+            "clip_skip": (None, _TABLES),
+        },
+    ),
+    "StableDiffusionXLPAGPipeline": Known("diffusion", _8, more=_PAG),
+    "StableDiffusionXLPipeline": Known("diffusion", _8),
+    "StableUnCLIPPipeline": Known("diffusion", _8, several=(_PRIOR, Stage())),
+    "WuerstchenCombinedPipeline": Known(
+        "own", _128, guidance="prior_guidance_scale", several=_CASCADE, scale=8
+    ),
+    "ZImageOmniPipeline": Known(
+        "sigmas, mu", _PACKED, above=0.0, least=0.0, default={"pixels": [1024, 1024]}
+    ),
+    "ZImagePipeline": Known("sigmas, mu", _PACKED, above=0.0, least=0.0, default={"pixels": [1024, 1024]}),
+}
+
+REFUSED: Final[Mapping[str, str]] = {
+    "Cosmos2TextToImagePipeline": "it needs the package cosmos_guardrail, which imagemill does not install",
+    "DiffusionGemmaPipeline": "it writes text, not pictures",
+    "GlmImagePipeline": "a language model paints first, from random numbers that all images share",
+    "KandinskyPriorPipeline": "it makes no picture, but what KandinskyCombinedPipeline begins with",
+    "KandinskyV22PriorPipeline": "it makes no picture, but what KandinskyV22CombinedPipeline begins with",
+    "LLaDA2Pipeline": "it writes text, not pictures",
+    "ShapEPipeline": "it makes shapes in three dimensions",
+    "StableAudio3Pipeline": "it does not make pictures, but videos or sound",
+}
