@@ -263,7 +263,7 @@ KANDINSKY = (
     Family("KandinskyCombinedPipeline", kandinsky_2_1, 32, 32, arguments={"prior_num_inference_steps": 2}),
     Family("KandinskyV22CombinedPipeline", kandinsky_2_2, 32, 32, arguments={"prior_num_inference_steps": 2}),
     Family("Kandinsky3Pipeline", kandinsky_3, 64, 64),
-    # Its sizes are a fixed list; the picture has an eighth of the sides named here.
-    Family("Kandinsky5T2IPipeline", kandinsky_5, 1408, 640),
+    # It paints 1408 x 640, which a fixed list has for these sides; the picture's sides are an eighth of that.
+    Family("Kandinsky5T2IPipeline", kandinsky_5, 176, 80),
 )
 """The families of this file."""

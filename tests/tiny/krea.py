@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from diffusers import (
     AutoencoderKLFlux2,
     AutoencoderKLQwenImage,
     AutoencoderTiny,
+    DreamLiteMobilePipeline,
     DreamLitePipeline,
     DreamLiteUNetModel,
     FlowMatchEulerDiscreteScheduler,
@@ -17,6 +19,7 @@ from diffusers import (
     NucleusMoEImageTransformer2DModel,
 )
 from diffusers.pipelines.ideogram4.pipeline_ideogram4 import QWEN3_VL_ACTIVATION_LAYERS
+from torch import nn
 
 from tests.tiny.family import Family, random_weights
 from tests.tiny.image_parts import SIDE, flow_scheduler
@@ -31,7 +34,7 @@ _HALF = SIDE // 2
 
 
 def krea_2() -> Krea2Pipeline:
-    """Two layers of every token's hidden states; the same number of tokens in every text."""
+    """Three layers of every token's hidden states; the same number of tokens in every text."""
     tokenizer = qwen_tokenizer()
     with random_weights():
         transformer = Krea2Transformer2DModel(
@@ -43,7 +46,7 @@ def krea_2() -> Krea2Pipeline:
             intermediate_size=32,
             timestep_embed_dim=16,
             text_hidden_dim=_WIDTH,
-            num_text_layers=2,
+            num_text_layers=3,
             text_num_attention_heads=2,
             text_num_key_value_heads=1,
             text_intermediate_size=32,
@@ -57,7 +60,7 @@ def krea_2() -> Krea2Pipeline:
             text_encoder=qwen3_vl_encoder(tokenizer, _WIDTH).model,
             tokenizer=tokenizer,
             transformer=redrawn(transformer),
-            text_encoder_select_layers=(1, 2),
+            text_encoder_select_layers=(0, 1, 2),
         )
 
 
@@ -117,14 +120,20 @@ def dream_lite() -> DreamLitePipeline:
             num_decoder_blocks=(1, 1),
             scaling_factor=2.0,
         )
+        _grey(redrawn(vae).decoder.layers[-1])
         return DreamLitePipeline(
             text_encoder=qwen3_vl_encoder(tokenizer, _WIDTH),
             tokenizer=tokenizer,
             processor=tokenizer,
-            vae=redrawn(vae),
+            vae=vae,
             unet=redrawn(unet),
             scheduler=flow_scheduler(),
         )
+
+
+def dream_lite_mobile() -> DreamLiteMobilePipeline:
+    """DreamLite's parts without guidance."""
+    return DreamLiteMobilePipeline(**dream_lite().components)
 
 
 def ideogram_4() -> Ideogram4Pipeline:
@@ -161,6 +170,13 @@ def ideogram_4() -> Ideogram4Pipeline:
         )
 
 
+@torch.no_grad()
+def _grey(last: nn.Conv2d) -> None:
+    """Let pictures of a decoder whose values are pixels from 0 to 1 lie around grey."""
+    last.weight.mul_(0.3)
+    last.bias.fill_(0.5)
+
+
 def _qwen_image_autoencoder() -> AutoencoderKLQwenImage:
     """Qwen-Image's autoencoder with two levels."""
     return redrawn(
@@ -180,6 +196,7 @@ KREA = (
     Family("Krea2Pipeline", krea_2, _HALF, _HALF, arguments={"max_sequence_length": 64}),
     Family("NucleusMoEImagePipeline", nucleus_image, _HALF, _HALF, arguments={"return_index": -1}),
     Family("DreamLitePipeline", dream_lite, _HALF, _HALF),
+    Family("DreamLiteMobilePipeline", dream_lite_mobile, _HALF, _HALF, guidance=None, negative_prompt=False),
     Family(
         "Ideogram4Pipeline",
         ideogram_4,

@@ -11,7 +11,7 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 
-from tests.tiny.families import FAMILIES
+from tests.tiny.families import FAMILIES, UNLOADABLE_FAMILIES
 from tests.tiny.family import Family
 
 VISIBLE = 1 / 255
@@ -42,7 +42,8 @@ class Tiny:
         self.pipe.set_progress_bar_config(disable=True)
         generator = torch.Generator().manual_seed(seed)
         result = self.pipe(generator=generator, output_type="np", **{**given, **others})
-        return np.asarray(result.images[0])
+        # By place: Kandinsky 5 calls its pictures `image`, the others `images`.
+        return np.asarray(result[0][0])
 
 
 def largest_difference(one: np.ndarray, other: np.ndarray) -> float:
@@ -103,6 +104,16 @@ def test_a_saved_pipeline_paints_the_same_bytes_and_is_made_of_library_parts_alo
     }
     # Neither code nor pickled weights.
     assert not {file.suffix for file in tmp_path.rglob("*")} & {".bin", ".ckpt", ".pkl", ".pt", ".py"}
+
+
+@pytest.mark.parametrize("name", UNLOADABLE_FAMILIES)
+def test_a_family_said_to_be_unloadable_paints_and_cannot_be_loaded(name: str, tmp_path: Path) -> None:
+    tiny = Tiny(UNLOADABLE_FAMILIES[name], UNLOADABLE_FAMILIES[name].build())
+    assert tiny.paint().std() > 0.05
+    assert largest_difference(tiny.paint(), tiny.paint("a cat")) > VISIBLE
+    tiny.pipe.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="`diffusers` has no class"):
+        type(tiny.pipe).from_pretrained(tmp_path)
 
 
 def test_a_family_built_again_paints_the_same_bytes_and_leaves_torchs_random_state(tiny: Tiny) -> None:
