@@ -8,7 +8,7 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,21 @@ from jobs.errors import ModelError
 from jobs.strict_json import strict_json
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_LIBRARIES = ("diffusers", "transformers", "stable_diffusion")
-"""Libraries whose classes a pipeline may use (diffusers lists its safety checker under the last)."""
-_PICKLES = frozenset({".bin", ".ckpt", ".pkl", ".pt", ".pth"})
+PARTS_OF_DIFFUSERS = frozenset(
+    {
+        "bria_fibo2", "deepfloyd_if", "flux", "flux2", "ideogram4", "joyimage", "kandinsky", "kolors",
+        "latent_diffusion", "marigold", "stable_diffusion", "visualcloze",
+    }
+)  # fmt: skip
+"""Modules of diffusers.pipelines that define components: an index names them in the place of a library."""
+_LIBRARIES = PARTS_OF_DIFFUSERS | {"diffusers", "transformers"}
+"""Libraries whose classes a pipeline may use."""
+PICKLES = frozenset({".bin", ".ckpt", ".pkl", ".pt", ".pth"})
+_INDEX = "model_index.json"
 _NOT_LOADED = "safety_checker"
-_LOADED_SUFFIXES = frozenset({".json", ".txt", ".safetensors", ".bin", ".model"})
+_FIRST_CLASS = "StableDiffusionPipeline"
+"""The class that was rendered before all others: the revisions of its folders follow the first rule."""
+_FIRST_SUFFIXES = frozenset({".json", ".txt", ".safetensors", ".bin", ".model"})
 _CACHE_FROM = 1 << 20
 _SETTLED_NS = 2_000_000_000
 
@@ -29,23 +39,31 @@ def check_harmless(folder: Path) -> None:
     """Raise ModelError if loading the pipeline folder could run code that came with it.
 
     That is the case for weights that are only pickles, for Python files and configurations that name them
-    (`auto_map`), and for components of libraries other than diffusers and transformers.
+    (`auto_map`), also in folders within a component's, and for components of libraries other than diffusers
+    and transformers. A component without a folder is refused too: its files would be those of the pipeline's.
     """
     try:
-        for component, library in _components(folder):
+        deep = _is_deep(folder)
+        for component, library in components(folder):
             if library not in _LIBRARIES:
                 raise ModelError(
-                    f"{folder / 'model_index.json'}: {component} is of {library!r}: code that comes with a "
+                    f"{folder / _INDEX}: {component} is of {library!r}: code that comes with a "
                     "model is not run; name a pipeline of diffusers' and transformers' own classes"
                 )
-            for file in _listed(folder / component):
+            if deep and component != _NOT_LOADED and not (folder / component).is_dir():
+                raise ModelError(
+                    f"{folder / component}: is missing: a pipeline has a folder for each component, as "
+                    "save_pretrained() writes it"
+                )
+            files = _files(folder / component, deep)
+            for file in files:
                 if file.suffix == ".py" or (file.name.endswith("config.json") and _names_code(file)):
                     raise ModelError(
                         f"{file}: is or names code that comes with the model, which is not run: remove it if "
                         "the model loads without it, or name another model"
                     )
-            suffixes = {file.suffix for file in _listed(folder / component)}
-            if suffixes & _PICKLES and ".safetensors" not in suffixes and component != _NOT_LOADED:
+            suffixes = {file.suffix for file in files}
+            if suffixes & PICKLES and ".safetensors" not in suffixes and component != _NOT_LOADED:
                 raise ModelError(
                     f"{folder / component}: its weights are pickles, which run code when they are loaded: "
                     "save the model as .safetensors (save_pretrained does), or name one that has them"
@@ -54,17 +72,20 @@ def check_harmless(folder: Path) -> None:
         raise _unreadable(folder, error) from None
 
 
-def folder_revision(path: Path) -> str:
+def folder_revision(path: Path, hashed: Callable[[int], None] = lambda _size: None) -> str:
     """The hash, as "sha256:…", of the files that loading a pipeline folder reads: their names and contents.
 
-    These are model_index.json and the configs, vocabularies and weights in the folders of its components.
-    Hashes of large files are cached in the user's cache folder by (real path, size, times, inode).
+    These are model_index.json and what lies in the folders of its components: all that is not hidden and no
+    .md. Of a StableDiffusionPipeline they are its configs, vocabularies and weights alone, by their suffixes.
+    `hashed` is called with the size of each file once it is read. Hashes of large files are cached in the
+    user's cache folder by (real path, size, times, inode).
     Raises ModelError if the folder is not a pipeline or cannot be read.
     """
     total = hashlib.sha256()
     try:
-        for name, file in _pipeline_files(path):
+        for name, file in pipeline_files(path):
             total.update(f"{name}\0{_file_hash(file)}\n".encode())
+            hashed(file.stat().st_size)
     except OSError as error:
         raise _unreadable(path, error) from None
     return "sha256:" + total.hexdigest()
@@ -74,39 +95,69 @@ def _unreadable(folder: Path, error: OSError) -> ModelError:
     return ModelError(f"model = {folder}: cannot be read: {error.strerror}: {error.filename}")
 
 
-def _pipeline_files(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Relative name and path of each file that counts, sorted by name."""
-    found = {"model_index.json": folder / "model_index.json"}
-    for component, _library in _components(folder):
-        for file in _listed(folder / component):
-            if file.suffix in _LOADED_SUFFIXES and file.is_file():
-                found[f"{component}/{file.name}"] = file
-    yield from sorted(found.items())
+def pipeline_files(folder: Path) -> list[tuple[str, Path]]:
+    """Relative name and path of each file that a folder's revision counts, sorted by name. Raises OSError."""
+    found = {_INDEX: folder / _INDEX}
+    deep = _is_deep(folder)
+    for component, _library in components(folder):
+        if deep and component == _NOT_LOADED:
+            continue
+        for file in _files(folder / component, deep):
+            if deep or (file.suffix in _FIRST_SUFFIXES and file.is_file()):
+                found[file.relative_to(folder).as_posix()] = file
+    return sorted(found.items())
 
 
-def _components(folder: Path) -> Iterator[tuple[str, object]]:
+def _is_deep(folder: Path) -> bool:
+    """Whether all files below a component's folder count, whatever their suffix.
+
+    They do not for the first class: an output keeps its image_ids only while its model keeps its revision.
+    """
+    return bool(_index(folder).get("_class_name") != _FIRST_CLASS)
+
+
+def components(folder: Path) -> Iterator[tuple[str, object]]:
     """Name and library of each component that model_index.json lists."""
+    for component, loader in _index(folder).items():
+        if not (isinstance(loader, list) and len(loader) == 2 and loader[1] is not None):
+            continue
+        if "/" in component or component in (".", ".."):
+            raise ModelError(f"{folder / _INDEX}: {component!r} is not the name of a component")
+        yield component, loader[0]
+
+
+def _index(folder: Path) -> dict[str, Any]:
+    """What model_index.json holds."""
     if not folder.is_dir():
         raise ModelError(f"model = {folder}: there is no such folder")
-    index = folder / "model_index.json"
-    if not index.is_file():
+    file = folder / _INDEX
+    if not file.is_file():
         raise ModelError(
             f"model = {folder}: holds no model_index.json: name a diffusers pipeline folder,"
             " as save_pretrained() writes it"
         )
-    pipeline = _read_json(index)
-    if not isinstance(pipeline, dict):
-        raise ModelError(f"{index}: must hold a JSON object, as save_pretrained() writes it")
-    for component, loader in pipeline.items():
-        if not (isinstance(loader, list) and len(loader) == 2 and loader[1] is not None):
-            continue
-        if "/" in component or component in (".", ".."):
-            raise ModelError(f"{index}: {component!r} is not the name of a component")
-        yield component, loader[0]
+    index = _read_json(file)
+    if not isinstance(index, dict):
+        raise ModelError(f"{file}: must hold a JSON object, as save_pretrained() writes it")
+    return index
 
 
 def _listed(folder: Path) -> list[Path]:
     return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _files(folder: Path, deep: bool) -> list[Path]:
+    """The files of a component that loading may read; if `deep`, those in folders below it too."""
+    if not deep:
+        return _listed(folder)
+    found = []
+    for path in _listed(folder):
+        if path.name.startswith(".") or path.suffix == ".md":
+            continue
+        if path.is_symlink() and path.is_dir():
+            raise ModelError(f"{path}: is a link to a folder: put the folder itself there")
+        found += _files(path, deep) if path.is_dir() else [path]
+    return found
 
 
 def _names_code(file: Path) -> bool:

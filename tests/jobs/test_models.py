@@ -137,6 +137,76 @@ def test_what_is_never_loaded_does_not_count(tmp_path: Path) -> None:
     assert folder_revision(folder) == before
 
 
+def test_a_stable_diffusion_folder_keeps_the_revision_that_outputs_were_rendered_with(tmp_path: Path) -> None:
+    folder = _pipeline(tmp_path / "sd")
+    pinned = "sha256:6c62d252e1f7fad2b7fb827646951d0a203cf9bce56def316266c83fe24aa7b0"
+    assert folder_revision(folder) == pinned
+    (folder / "tokenizer" / "chat_template.jinja").write_text("another suffix")
+    (folder / "tokenizer" / "nested").mkdir()
+    (folder / "tokenizer" / "nested" / "vocab.json").write_text("{}")
+    assert folder_revision(folder) == pinned
+
+
+def _of_another_class(folder: Path) -> Path:
+    """The same files, of a pipeline with a safety checker."""
+    index = json.loads((_pipeline(folder) / "model_index.json").read_text())
+    index |= {"_class_name": "FluxPipeline", "safety_checker": ["stable_diffusion", "X"]}
+    (folder / "model_index.json").write_text(json.dumps(index))
+    for component in ("scheduler", "safety_checker"):
+        (folder / component).mkdir()
+    return folder
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "tokenizer/chat_template.jinja",
+        "tokenizer/additional_chat_templates/tool.jinja",
+        "tokenizer/qwen.tiktoken",
+        "tokenizer/source.spm",
+        "tokenizer/LICENSE",
+        "unet/diffusion_pytorch_model.safetensors.index.json",
+        "unet/diffusion_pytorch_model.fp16-00001-of-00002.safetensors",
+    ],
+)
+def test_every_file_of_a_component_counts_in_other_classes(tmp_path: Path, file: str) -> None:
+    folder = _of_another_class(tmp_path / "flux")
+    before = folder_revision(folder)
+    (folder / file).parent.mkdir(exist_ok=True)
+    (folder / file).write_text("one")
+    changed = folder_revision(folder)
+    (folder / file).write_text("two")
+    assert len({before, changed, folder_revision(folder)}) == 3
+
+
+@pytest.mark.parametrize(
+    "file",
+    ["README.md", "flux1-dev.safetensors", "unet/.lock", "unet/README.md", "safety_checker/config.json"],
+)
+def test_what_other_classes_never_load_does_not_count(tmp_path: Path, file: str) -> None:
+    folder = _of_another_class(tmp_path / "flux")
+    before = folder_revision(folder)
+    (folder / file).write_text("{}")
+    assert folder_revision(folder) == before
+    resolve_model(str(folder))
+
+
+def test_a_link_to_a_folder_within_a_component_is_refused(tmp_path: Path) -> None:
+    """It could lead anywhere, and round in a circle."""
+    folder = _of_another_class(tmp_path / "flux")
+    (folder / "tokenizer" / "more").symlink_to(folder)
+    with pytest.raises(ModelError, match="tokenizer/more: is a link to a folder"):
+        folder_revision(folder)
+
+
+def test_the_size_of_each_file_is_told_once_it_is_hashed(tmp_path: Path) -> None:
+    folder = _pipeline(tmp_path / "sd")
+    sizes: list[int] = []
+    folder_revision(folder, sizes.append)
+    files = [folder / "model_index.json", *folder.glob("*/*")]
+    assert sorted(sizes) == sorted(file.stat().st_size for file in files)
+
+
 def test_large_files_are_hashed_once_and_again_when_they_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

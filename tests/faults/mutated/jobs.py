@@ -107,7 +107,7 @@ CHECKS = [
         'if not _FILE_NAME.fullmatch(record["file_name"]):', "if False:",
         OUTPUT + "test_a_record_that_imagemill_cannot_have_written_is_named"),
     Mutation("no pickles in the place of weights", "not looked for", MODEL_FOLDER_PY,
-        'if suffixes & _PICKLES and ".safetensors" not in suffixes and component != _NOT_LOADED:',
+        'if suffixes & PICKLES and ".safetensors" not in suffixes and component != _NOT_LOADED:',
         "if False:",
         MODELS + "test_a_model_whose_loading_could_run_its_code_is_refused_with_the_file"),
     Mutation("no Python files", "not looked for", MODEL_FOLDER_PY,
