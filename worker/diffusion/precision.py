@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -47,6 +48,40 @@ def resolve_precision(name: str, device: torch.device) -> Precision:
         case "fp32":
             return Precision(name, torch.float32, torch.float32)
     raise RenderError(f"precision = {name!r}: there is no such precision: use auto, bf16, fp16, amp or fp32")
+
+
+_OVERFLOWING = {
+    "T5EncoderModel": "T5",
+    "UMT5EncoderModel": "UMT5",
+    "Gemma2Model": "Gemma 2",
+    "Gemma2ForCausalLM": "Gemma 2",
+    "Gemma3Model": "Gemma 3",
+    "FluxTransformer2DModel": "FLUX",
+    "Flux2Transformer2DModel": "FLUX.2",
+    "ChromaTransformer2DModel": "Chroma",
+    "BriaTransformer2DModel": "Bria",
+    "CogView3PlusTransformer2DModel": "CogView3",
+    "CogView4Transformer2DModel": "CogView4",
+    "LongCatImageTransformer2DModel": "LongCat",
+    "QwenImageTransformer2DModel": "Qwen-Image",
+    "ZImageTransformer2DModel": "Z-Image",
+    "Kandinsky5Transformer3DModel": "Kandinsky 5",
+    "HiDreamImageTransformer2DModel": "HiDream",
+}
+"""Classes of components that were trained in bfloat16, and whose values leave float16's range."""
+
+
+def overflow_warning(precision: Precision, parts: Iterable[str]) -> str:
+    """What to say of float16 for a pipeline of components of these classes; empty when there is nothing."""
+    if torch.float16 not in (precision.weights, precision.autocast):
+        return ""
+    names = sorted({_OVERFLOWING[part] for part in parts if part in _OVERFLOWING})
+    if not names:
+        return ""
+    return (
+        f"precision = {precision.name}: {' and '.join(names)} {'was' if len(names) == 1 else 'were'} trained "
+        "in bfloat16 and can overflow in float16, which paints black or noise: use bf16 if that happens"
+    )
 
 
 def resolve_device(name: str | torch.device | None) -> torch.device:

@@ -7,13 +7,14 @@ import os
 from jobs.errors import ModelError
 from jobs.settings import Settings
 from worker.engine.renderer import Pipeline, Renderer
+from worker.renderers.loading import Loading
 
 
-def load_renderer(pipeline: Pipeline, settings: Settings) -> Renderer:
+def load_renderer(pipeline: Pipeline, settings: Settings, loading: Loading | None = None) -> Renderer:
     """Loads what renders a pipeline; torch is imported only here, and only for real models.
 
-    Raises ModelError for a model that this worker does not take: the ledger offers no such model, unless a
-    job's parts in Redis name two.
+    `loading` is told how far it has come. Raises ModelError for a model that this worker does not take: the
+    ledger offers no such model, unless a job's parts in Redis name two.
     """
     if settings.models and pipeline.model not in settings.models:
         raise ModelError(
@@ -26,10 +27,14 @@ def load_renderer(pipeline: Pipeline, settings: Settings) -> Renderer:
         return InstantRenderer(settings.instant_seconds)
     # cuBLAS reads it when CUDA starts: with workspaces of a fixed size its sums are cut the same every time.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    import torch
+    progress = Loading() if loading is None else loading
+    with progress.stage("starting torch for", pipeline.model):
+        import torch
+        from diffusers import StableDiffusionPipeline
 
-    from worker.renderers.diffusion_renderer import DiffusionRenderer
-    from worker.renderers.pipelines import load_model
+        from worker.diffusion.precision import resolve_device, resolve_precision
+        from worker.renderers.diffusion_renderer import DiffusionRenderer
+        from worker.renderers.pipelines import image_diffusion_model, load_pipeline
 
     # Convolutions chosen by timing would differ from run to run.
     torch.backends.cudnn.benchmark = False
@@ -38,12 +43,29 @@ def load_renderer(pipeline: Pipeline, settings: Settings) -> Renderer:
         torch.set_num_threads(settings.torch_threads)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()  # what the pipeline before this one held
-    model = load_model(
-        pipeline.model,
-        pipeline.revision,
-        pipeline.precision,
-        settings.device,
-        compiled=settings.torch_compile,
-        channels_last=settings.channels_last,
+    loaded = load_pipeline(
+        pipeline.model, pipeline.revision, pipeline.precision, settings.device, loading=progress
     )
-    return DiffusionRenderer(model)
+    with progress.stage("preparing", pipeline.model):
+        if type(loaded) is StableDiffusionPipeline:
+            model = image_diffusion_model(
+                loaded,
+                pipeline.precision,
+                settings.device,
+                compiled=settings.torch_compile,
+                channels_last=settings.channels_last,
+            )
+            return DiffusionRenderer(model)
+        from worker.renderers.pipeline_renderer import (  # type: ignore[import-not-found, import-untyped, unused-ignore]
+            PipelineRenderer,
+        )
+
+        device = resolve_device(settings.device)
+        renderer: Renderer = PipelineRenderer(
+            loaded,
+            precision=resolve_precision(pipeline.precision, device),
+            device=device,
+            model=pipeline.model,
+            revision=pipeline.revision,
+        )
+        return renderer

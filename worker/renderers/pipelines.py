@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
-import re
+import inspect
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import diffusers
+import torch
 import transformers
-from huggingface_hub import hf_hub_download
 
 from jobs.errors import ModelError
-from jobs.model_folder import check_harmless, folder_revision
+from jobs.model_folder import check_harmless
 from jobs.models import BUILT_IN
 from jobs.strict_json import strict_json
 from worker.diffusion.build_scheduler import build_scheduler
-from worker.diffusion.precision import resolve_device, resolve_precision
+from worker.diffusion.precision import Precision, overflow_warning, resolve_device, resolve_precision
 from worker.image_diffusion_model import ImageDiffusionModel
+from worker.renderers.loading import Loading
+from worker.renderers.memory import check_fits, free_memory, weight_bytes
+from worker.renderers.model_files import checked_folder, fetch, hub_index, local_weights, other_revision
+from worker.renderers.weight_files import WeightFiles
 
+log = logging.getLogger(__name__)
 _SHAPES = Path(__file__).parents[1] / "models" / "shapes"
-_COMMIT = re.compile(r"[0-9a-f]{40}")
+_TABLES = "StableDiffusionPipeline"
+"""The class that `ImageDiffusionModel` samples with tables."""
+
+Free = Callable[[torch.device], int | None]
+"""Gives the bytes that are free on a device."""
 
 
 def load_model(
@@ -31,19 +43,68 @@ def load_model(
     compiled: bool = False,
     channels_last: bool = False,
 ) -> ImageDiffusionModel:
-    """The model of this name and revision, on `device`, ready to paint.
+    """The StableDiffusionPipeline of this name and revision, on `device`, ready to paint.
+
+    Arguments and errors are those of `load_pipeline`; ModelError for another class too.
+    compiled, channels_last: as for `ImageDiffusionModel`.
+    """
+    pipeline = load_pipeline(model, revision, precision, device)
+    if type(pipeline) is not diffusers.StableDiffusionPipeline:
+        raise ModelError(
+            f"model = {model}: it is a {type(pipeline).__name__}; only {_TABLES} has an ImageDiffusionModel"
+        )
+    return image_diffusion_model(pipeline, precision, device, compiled=compiled, channels_last=channels_last)
+
+
+def image_diffusion_model(
+    pipeline: diffusers.StableDiffusionPipeline,
+    precision: str,
+    device: str,
+    *,
+    compiled: bool = False,
+    channels_last: bool = False,
+) -> ImageDiffusionModel:
+    """A loaded pipeline's parts as an ImageDiffusionModel, with both schedulers that this takes."""
+    config = pipeline.scheduler.config
+    return ImageDiffusionModel(
+        vae=pipeline.vae,
+        tokenizer=pipeline.tokenizer,
+        text_encoder=pipeline.text_encoder,
+        unet=pipeline.unet,
+        scheduler_LMS=build_scheduler("LMS", config),
+        scheduler_DDIM=build_scheduler("DDIM", config),
+        device=resolve_device(device),
+        precision=precision,
+        compiled=compiled,
+        channels_last=channels_last,
+    )
+
+
+def load_pipeline(
+    model: str,
+    revision: str,
+    precision: str,
+    device: str,
+    *,
+    loading: Loading | None = None,
+    free: Free = free_memory,
+) -> diffusers.DiffusionPipeline:
+    """diffusers' pipeline of this name and revision; on `device`, unless it is a StableDiffusionPipeline.
 
     model: "shapes", "shapes-random", a folder in diffusers' layout (absolute), or a Hugging Face id.
     revision: the built-in's own, "sha256:…" of a folder, a commit's 40 digits of an id.
     precision: auto, bf16, fp16, amp, fp32. device: auto (CUDA where there is one), cpu, cuda, cuda:1 …
-    compiled, channels_last: as for `ImageDiffusionModel`.
+    loading: counts what is done. free: how much memory a device has left for weights.
 
-    Weights come from safetensors alone (a pickle runs code), and no code of the model's is run. The safety
-    checker is left out: it paints pictures black without a note in their metadata, and a data set cannot use
-    such pictures. Anyone who shows pictures to strangers must check them there.
+    Weights come from safetensors alone (a pickle runs code), and no code of the model's is run. They are in
+    the precision's format, except for those that diffusers and transformers keep in float32. Weights of the
+    variant that has the precision's name are taken where they are whole. The safety checker is left out: it
+    paints pictures black without a note in their metadata, and a data set cannot use such pictures. Anyone
+    who shows pictures to strangers must check them there. So is SDXL's watermark, which is painted only where
+    a certain package is installed.
 
-    Raises ModelError when the model is not there, is no StableDiffusionPipeline, or is at another revision;
-    SettingsError for a device that is not there.
+    Raises ModelError when the model is not there, is of no class of diffusers', is at another revision, or
+    has no room on the device; SettingsError for a device that is not there.
     """
     if model == "instant":
         raise ModelError("model = instant: the stand-in has no weights to load; use shapes")
@@ -53,77 +114,97 @@ def load_model(
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     if model in BUILT_IN and revision != BUILT_IN[model].revision:
-        raise _other_revision(model, revision, BUILT_IN[model].revision)
+        raise other_revision(model, revision, BUILT_IN[model].revision)
     if model == "shapes-random":
         from worker.renderers.shapes_random import build
 
-        pipeline = build()
-    else:
-        files = str(_SHAPES) if model == "shapes" else model
-        pipeline = _from_files(files, revision, resolve_precision(precision, target).weights)
-    config = pipeline.scheduler.config
-    return ImageDiffusionModel(
-        vae=pipeline.vae,
-        tokenizer=pipeline.tokenizer,
-        text_encoder=pipeline.text_encoder,
-        unet=pipeline.unet,
-        scheduler_LMS=build_scheduler("LMS", config),
-        scheduler_DDIM=build_scheduler("DDIM", config),
-        device=target,
-        precision=precision,
-        compiled=compiled,
-        channels_last=channels_last,
-    )
-
-
-def _from_files(model: str, revision: str, dtype: Any) -> Any:
-    """StableDiffusionPipeline of a folder or a hub id, its weights converted to `dtype`."""
-    # The safety checker is not loaded, so it need not be fetched.
-    harmless: dict[str, Any] = {"use_safetensors": True, "trust_remote_code": False, "safety_checker": None}
-    if Path(model).is_absolute():
-        index = Path(model, "model_index.json")
-        if not index.is_file():
-            raise ModelError(
-                f"model = {model}: this worker finds no model_index.json there: name a folder in diffusers' "
-                "layout, under the same path on every worker"
-            )
-        found = folder_revision(Path(model))
-        if found != revision:
-            raise _other_revision(model, revision, found)
-    else:
-        if not _COMMIT.fullmatch(revision):
-            raise ModelError(
-                f"model = {model}: revision = {revision!r} is no commit; submit the manifest again"
-            )
-        try:
-            index = Path(hf_hub_download(model, "model_index.json", revision=revision))
-        except Exception as error:
-            raise _not_there(model, revision, error) from error
+        return build()
+    files = str(_SHAPES) if model == "shapes" else model
+    chosen = resolve_precision(precision, target)
+    progress = Loading() if loading is None else loading
     try:
-        kind = strict_json(index.read_bytes()).get("_class_name")
-    except (OSError, ValueError, AttributeError) as error:
-        raise ModelError(f"{index}: cannot be read as JSON ({error}); fetch the model again") from error
-    if kind != "StableDiffusionPipeline":
-        raise ModelError(f"model = {model}: it is a {kind}; only StableDiffusionPipeline can be rendered")
-    try:
-        if not Path(model).is_absolute():
-            diffusers.StableDiffusionPipeline.download(model, revision=revision, **harmless)
-        check_harmless(index.parent)
-        return diffusers.StableDiffusionPipeline.from_pretrained(
-            index.parent, dtype=dtype, requires_safety_checker=False, **harmless
-        )
+        found = _find(files, revision, chosen, progress)
+        needed = weight_bytes((found.folder / name for name in found.weights.tensors), chosen.weights)
+        check_fits(model, needed, free(target), dtype=chosen.weights, device=target)
+        with progress.stage("loading", model, size=needed):
+            pipeline = _load(found, chosen)
+            if found.kind.__name__ != _TABLES:
+                # Never torch's own `to`: it would convert what the model keeps in float32.
+                pipeline.to(target)
+            return pipeline
     except ModelError:
         raise
     except Exception as error:
         # For files that are missing, cut off or laid out otherwise, the libraries raise various errors.
-        raise _not_there(model, revision, error) from error
+        raise _not_there(files, revision, error) from error
 
 
-def _other_revision(model: str, wanted: str, found: str) -> ModelError:
-    return ModelError(
-        f"model = {model}: the job asks for revision {wanted}, this worker holds {found}; "
-        "give every worker the same files, or submit the manifest again"
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A model's files on this machine, whole and checked."""
+
+    folder: Path
+    kind: type[diffusers.DiffusionPipeline]
+    weights: WeightFiles
+
+
+def _find(model: str, revision: str, precision: Precision, loading: Loading) -> _Found:
+    """The files of a folder or of a hub id, downloaded where they are missing."""
+    is_folder = Path(model).is_absolute()
+    folder = (
+        checked_folder(Path(model), revision, loading) if is_folder else hub_index(model, revision, loading)
     )
+    kind, parts = _read_index(model, folder / "model_index.json")
+    # The first class has always had the plain weights: others would give other bytes to equal requests.
+    variant = None if kind.__name__ == _TABLES else precision.name
+    if is_folder:
+        weights = local_weights(folder, variant)
+    else:
+        weights = fetch(model, revision, folder, variant=variant, loading=loading)
+    check_harmless(folder)
+    if getattr(kind, "_load_connected_pipes", False) and (folder / "README.md").is_file():
+        raise ModelError(
+            f"{folder / 'README.md'}: diffusers would load the pipelines that it names, at no commit: remove "
+            "it, in a folder that holds every component (save_pretrained writes such a folder)"
+        )
+    for remark in (weights.remark, overflow_warning(precision, parts)):
+        if remark:
+            log.warning("model = %s: %s", model, remark)
+    return _Found(folder, kind, weights)
+
+
+def _read_index(model: str, index: Path) -> tuple[type[diffusers.DiffusionPipeline], list[str]]:
+    """The pipeline's class that model_index.json names, and the classes of its components."""
+    try:
+        named = strict_json(index.read_bytes())
+        name = named.get("_class_name")
+        parts = [part[1] for part in named.values() if isinstance(part, list) and len(part) == 2]
+    except (OSError, ValueError, AttributeError) as error:
+        raise ModelError(f"{index}: cannot be read as JSON ({error}); fetch the model again") from error
+    base = diffusers.DiffusionPipeline
+    kind = getattr(diffusers, name, base) if isinstance(name, str) and name.isidentifier() else base
+    if not (isinstance(kind, type) and issubclass(kind, base)) or kind is base:
+        raise ModelError(
+            f"model = {model}: it is a {name}, and diffusers {diffusers.__version__}, which is here, "
+            "has no such pipeline: name a model of one that it has, or install a diffusers that has it"
+        )
+    return kind, [part for part in parts if isinstance(part, str)]
+
+
+def _load(found: _Found, precision: Precision) -> diffusers.DiffusionPipeline:
+    """The pipeline of checked files, on the CPU, its weights in the precision's format."""
+    harmless: dict[str, Any] = {"use_safetensors": True, "trust_remote_code": False}
+    left_out = {"safety_checker": None, "requires_safety_checker": False, "add_watermarker": False}
+    taken = inspect.signature(found.kind.__init__).parameters
+    pipeline = found.kind.from_pretrained(
+        found.folder,
+        dtype=precision.weights,
+        variant=found.weights.variant,
+        **harmless,
+        **{name: value for name, value in left_out.items() if name in taken},
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
 
 
 def _not_there(model: str, revision: str, error: Exception) -> ModelError:

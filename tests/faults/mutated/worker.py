@@ -9,6 +9,7 @@ ENGINE_PY = "worker/engine/engine.py"
 FINISH_PY = "worker/finish/finish.py"
 HEARTBEAT_PY = "worker/lease/heartbeat.py"
 LEASE_PY = "worker/lease/lease.py"
+MODEL_FILES_PY = "worker/renderers/model_files.py"
 PIPELINES_PY = "worker/renderers/pipelines.py"
 RUNTIME_PY = "worker/runtime.py"
 SHARD_RUN_PY = "worker/shard/shard_run.py"
@@ -244,7 +245,7 @@ CHECKS = [
         "if source != self.folder:",
         ADOPTION + "test_what_a_link_leads_to_is_not_adopted"),
     Mutation("the worker looks for a model's code", "not called", PIPELINES_PY,
-        "check_harmless(index.parent)", "pass",
+        "check_harmless(folder)", "pass",
         PIPELINES + "test_a_pickle_in_the_place_of_weights_is_refused_and_not_opened"),
     Mutation("weights from safetensors alone", "pickles as a fallback", PIPELINES_PY,
         '"use_safetensors": True', '"use_safetensors": None',
@@ -252,11 +253,11 @@ CHECKS = [
     Mutation("no remote code", "trusted", PIPELINES_PY,
         '"trust_remote_code": False', '"trust_remote_code": True',
         PIPELINES + "test_code_in_a_model_is_not_run_also_where_nobody_looked_for_it"),
-    Mutation("a folder holds what the job was submitted with", "not compared", PIPELINES_PY,
+    Mutation("a folder holds what the job was submitted with", "not compared", MODEL_FILES_PY,
         "if found != revision:", "if False:",
         PIPELINES + "test_another_revision_is_refused_with_both_named"),
-    Mutation("a hub model is loaded by its commit", "any revision", PIPELINES_PY,
-        "if not _COMMIT.fullmatch(revision):", "if False:",
+    Mutation("a hub model is loaded by its commit", "any revision", MODEL_FILES_PY,
+        "if not _COMMIT.fullmatch(commit):", "if False:",
         PIPELINES + "test_a_hub_id_is_asked_for_at_a_commit_only"),
     Mutation("a worker for some models loads no other", "not looked at", "worker/renderers/load_renderer.py",
         "if settings.models and pipeline.model not in settings.models:", "if False:",

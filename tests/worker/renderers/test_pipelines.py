@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from jobs.errors import ModelError
 from jobs.model_folder import folder_revision
 from worker.renderers import pipelines
-from worker.renderers.pipelines import load_model
+from worker.renderers.pipelines import load_model, load_pipeline
 from worker.renderers.shapes_random import build
 
 SIZE = {"height": 64, "width": 64}
@@ -94,10 +94,13 @@ def test_a_hub_model_that_cannot_be_fetched_is_one_clear_message() -> None:
     assert "HF_TOKEN" in str(caught.value)
 
 
-def test_another_kind_of_pipeline_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionXLPipeline"}))
-    with pytest.raises(ModelError, match="StableDiffusionXLPipeline; only"):
-        load_model(str(tmp_path), folder_revision(tmp_path), "auto", "cpu")
+@pytest.mark.parametrize(
+    "name", ["NoSuchPipeline", "UNet2DConditionModel", "DiffusionPipeline", "not a name", 7]
+)
+def test_what_is_no_pipeline_of_diffusers_is_refused(tmp_path: Path, name: object) -> None:
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": name}))
+    with pytest.raises(ModelError, match=f"it is a {name}, and diffusers .* has no such pipeline"):
+        load_pipeline(str(tmp_path), folder_revision(tmp_path), "auto", "cpu")
 
 
 def test_weights_that_are_missing_or_no_safetensors_are_refused(folder: Path, tmp_path: Path) -> None:
@@ -182,6 +185,6 @@ def test_code_in_a_model_is_refused_and_not_run(folder: Path, tmp_path: Path) ->
     with pytest.raises(ModelError, match="unet is of 'mine'"):
         load_model(str(copy), folder_revision(copy), "auto", "cpu")
     (copy / "model_index.json").write_text(json.dumps(index | {"_class_name": ["mine", "Mine"]}))
-    with pytest.raises(ModelError, match="only StableDiffusionPipeline"):
+    with pytest.raises(ModelError, match="has no such pipeline"):
         load_model(str(copy), folder_revision(copy), "auto", "cpu")
     assert not ran.exists()
