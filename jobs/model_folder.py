@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 from jobs.errors import ModelError
 from jobs.strict_json import strict_json
+from jobs.user_cache import cache_folder, remember
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 PARTS_OF_DIFFUSERS = frozenset(
@@ -179,7 +179,7 @@ def _file_hash(path: Path) -> str:
     if before.st_size < _CACHE_FROM:
         return hashlib.sha256(real.read_bytes()).hexdigest()
     key = json.dumps([str(real), before.st_size, before.st_mtime_ns, before.st_ctime_ns, before.st_ino])
-    cached = _cache_folder() / hashlib.sha256(key.encode()).hexdigest()
+    cached = cache_folder("hashes") / hashlib.sha256(key.encode()).hexdigest()
     try:
         known = cached.read_text("ascii")
     except (OSError, UnicodeDecodeError):
@@ -192,29 +192,8 @@ def _file_hash(path: Path) -> str:
     # A file that was just written may change again within the clock's resolution and look the same.
     settled = time.time_ns() - max(after.st_mtime_ns, after.st_ctime_ns) > _SETTLED_NS
     if settled and (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns):
-        _remember(cached, digest)
+        remember(cached, digest)  # without a cache (a read-only home), hashes take longer
     return digest
-
-
-def _cache_folder() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME")
-    if base is not None and Path(base).is_absolute():
-        return Path(base) / "imagemill" / "hashes"
-    return Path(os.path.expanduser("~")) / ".cache" / "imagemill" / "hashes"  # noqa: PTH111 - as above
-
-
-def _remember(cached: Path, digest: str) -> None:
-    try:
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=cached.parent)
-        try:
-            with os.fdopen(handle, "w") as file:
-                file.write(digest)
-            Path(temporary).replace(cached)
-        except OSError:
-            Path(temporary).unlink(missing_ok=True)
-    except OSError:
-        return  # Without a cache (a read-only home) the hashes are right, but take longer.
 
 
 def pipeline_class(folder: Path) -> str | None:
