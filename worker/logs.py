@@ -47,8 +47,9 @@ def configure(format: Format, level: str, worker: str = "") -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    # huggingface_hub's client logs every request at INFO.
-    logging.getLogger("httpx").setLevel(max(logging.WARNING, root.level))
+    # huggingface_hub's client, which is one or the other, logs every request at INFO.
+    for client in ("httpx", "httpx2"):
+        logging.getLogger(client).setLevel(max(logging.WARNING, root.level))
     # In a container root is the only user there is, and four lines at each start hide what matters.
     warnings.filterwarnings("ignore", "You're running the worker with superuser privileges")
     logging.captureWarnings(True)

@@ -106,6 +106,14 @@ def test_configuring_twice_doubles_no_line_and_celerys_loggers_pass_on(
     assert capsys.readouterr().err.count("\n") == 1
 
 
+@pytest.mark.parametrize("client", ["httpx", "httpx2"])
+def test_the_hubs_requests_are_not_logged(client: str, capsys: pytest.CaptureFixture[str]) -> None:
+    configure("plain", "INFO", "w")
+    logging.getLogger(client).info('HTTP Request: GET https://huggingface.co "HTTP/1.1 200 OK"')
+    log.info("message")
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 def test_a_worker_without_a_name_leaves_no_gap(capsys: pytest.CaptureFixture[str]) -> None:
     configure("plain", "INFO")
     log.info("message")
