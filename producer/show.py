@@ -76,6 +76,8 @@ def print_job(job: JobStatus, workers: Workers, failures: Mapping[int, Mapping[s
     click.echo(f"  workers   {', '.join(job.workers) or '–'} on it, of {', '.join(workers) or 'none alive'}")
     for name, notice in job.notices.items():
         click.echo(f"  waiting   {name}: {notice}")
+    for name, doing in job.loading.items():
+        click.echo(f"  loading   {name}: {doing}")
     for name, reason in job.refusals.items():
         click.echo(f"  refused   by {name}: {reason}")
     for shard, reason in job.broken.items():
@@ -133,8 +135,9 @@ def doubts(job: JobStatus) -> str:
 
 
 def waits(job: JobStatus) -> str:
-    """What the job's workers wait for; empty when they wait for nothing."""
-    return "".join(f"; {name} waits: {notice}" for name, notice in job.notices.items())
+    """What the job's workers wait for, and what they load; empty when they do neither."""
+    notices = "".join(f"; {name} waits: {notice}" for name, notice in job.notices.items())
+    return notices + "".join(f"; {name}: {doing}" for name, doing in job.loading.items())
 
 
 def is_terminal() -> bool:

@@ -131,6 +131,7 @@ def job_status() -> Callable[..., JobStatus]:
         refusals={"gpu1@b": "m: not there"},
         workers=["gpu0@a"],
         notices={"gpu0@a": "no space left at /data"},
+        loading={},
         broken={},
     )
     return lambda **changes: replace(status, **changes)

@@ -23,6 +23,7 @@ from worker.lease.heartbeat import Heartbeat
 from worker.lease.lease import Lease, Work
 from worker.logs import bound
 from worker.renderers.load_renderer import load_renderer
+from worker.renderers.loading import Loading
 from worker.shard.shard_run import ShardRun
 from worker.shard.workplace import Workplace
 
@@ -39,6 +40,7 @@ class Runtime:
         self._root = (settings.output_root if settings.output_root is not None else Path.cwd()).resolve()
         self._stop = threading.Event()
         self._space = DiskSpace(int(settings.min_free_disk), self._stop)
+        self._loading = Loading()
         self._heartbeat = Heartbeat(
             self._ledger,
             worker,
@@ -48,7 +50,8 @@ class Runtime:
             top_up=lambda waiting: wake(min(waiting, self._free_slots())),
         )
         self._engine = Engine(
-            lambda pipeline: load_renderer(pipeline, settings), on_taken=self._heartbeat.images_entered
+            lambda pipeline: load_renderer(pipeline, settings, self._loading),
+            on_taken=self._heartbeat.images_entered,
         )
         self._workplace = Workplace(self._engine, self._root, self._space, settings)
         self._lock = threading.Lock()
@@ -127,6 +130,7 @@ class Runtime:
                 "pipeline": self._loaded,
                 "images": self._engine.images,
                 "notice": self._space.notice,
+                "loading": self._loading.text,
             }
 
     def _work(self, lease: Lease, spec: JobSpec) -> Work:

@@ -64,6 +64,7 @@ class LedgerView:
         workers = sorted({json.loads(lease)["w"] for lease in leased.values()})
         figures: dict[str, Any] = {name: int(job[name]) for name in _COUNTS}
         figures |= {name: int(job[name]) / 1000 for name in _TIMES}
+        said = {name: self._facts(name, ("notice", "loading")) for name in workers}
         return JobStatus(
             job_id=job_id,
             state=cast(Any, job["state"]),
@@ -78,7 +79,8 @@ class LedgerView:
             model=job["model"],
             refusals=_standing(refusals, now),
             workers=workers,
-            notices=self._notices(workers),
+            notices={name: notice for name, (notice, _loading) in said.items() if notice},
+            loading={name: loading for name, (_notice, loading) in said.items() if loading},
             broken={int(shard): reason.decode() for shard, reason in sorted(broken.items())},
             **figures,
         )
@@ -170,10 +172,11 @@ class LedgerView:
         works = {SlotsKey(*json.loads(size)): json.loads(work) for size, work in raw.items()}
         return {size: slots / seconds for size, (slots, seconds) in works.items() if seconds > 0}
 
-    def _notices(self, workers: Sequence[str]) -> dict[str, str]:
+    def _facts(self, worker: str, names: Sequence[str]) -> list[str]:
+        """Facts of a worker's heartbeat; empty where it gives none."""
         with as_ledger_errors():
-            said = {name: self.client.hget(redis_keys.worker(name), "notice") for name in workers}
-        return {name: notice.decode() for name, notice in said.items() if notice}
+            values = cast(Any, self.client.hmget(redis_keys.worker(worker), list(names)))
+        return ["" if value is None else value.decode() for value in values]
 
     def _fields(self, job_id: str, names: Sequence[str]) -> list[str]:
         with as_ledger_errors():

@@ -59,6 +59,11 @@ def test_one_line_says_job_state_counts_rate_time_left_and_what_is_waited_for(jo
         "cats-1: running, 38/100 images, 2 failed, 2.0 images/s, 30s left"
         "; gpu0@a waits: no space left at /data"
     )
+    loading = {"gpu0@a": "downloading org/sd: 3 of 12 files, 4.1 of 23.8 GB, 41 s"}
+    assert show.progress_line(job_status(notices={}, loading=loading)) == (
+        "cats-1: running, 38/100 images, 2 failed, 2.0 images/s, 30s left"
+        "; gpu0@a: downloading org/sd: 3 of 12 files, 4.1 of 23.8 GB, 41 s"
+    )
     quiet = job_status(failed=0, images_per_second=0.0, notices={})
     assert show.progress_line(quiet) == "cats-1: running, 38/100 images, – images/s, – left"
 
@@ -73,9 +78,9 @@ def test_a_job_as_json_has_every_field_and_the_time_left(job_status: MakeStatus)
 
 def test_one_job_in_full(capsys: pytest.CaptureFixture[str], job_status: MakeStatus) -> None:
     failures = {n: {"image_id": f"{n:016x}", "reason": f"black {n}"} for n in range(12)}
-    show.print_job(job_status(), WORKERS, failures)
+    show.print_job(job_status(loading={"gpu1@b": "loading org/sd: 41 s"}), WORKERS, failures)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[:9] == [
+    assert lines[:10] == [
         "cats-1: running",
         "  output    /data/cats",
         "  images    38 of 100 done, 2 failed, 60 left, 7 were already there",
@@ -84,10 +89,11 @@ def test_one_job_in_full(capsys: pytest.CaptureFixture[str], job_status: MakeSta
         "  model     org/sd, priority 5, run 1",
         "  workers   gpu0@a on it, of gpu0@a, gpu1@b",
         "  waiting   gpu0@a: no space left at /data",
+        "  loading   gpu1@b: loading org/sd: 41 s",
         "  refused   by gpu1@b: m: not there",
     ]
-    assert lines[9] == "  failure   image 0 (0000000000000000): black 0"
-    assert len(lines) == 9 + 10 + 1
+    assert lines[10] == "  failure   image 0 (0000000000000000): black 0"
+    assert len(lines) == 10 + 10 + 1
     assert "2 more" in lines[-1] and "failures.jsonl" in lines[-1]
 
 

@@ -30,6 +30,7 @@ from worker.finish import finish_run
 from worker.lease import heartbeat
 from worker.renderers.instant import InstantRenderer
 from worker.renderers.load_renderer import load_renderer
+from worker.renderers.loading import Loading
 from worker.runtime import Runtime
 from worker.shard.store import ShardStore
 
@@ -468,7 +469,31 @@ def test_a_job_begun_on_another_kind_of_device_is_refused_until_hardware_may_be_
     assert devices == {"cpu", "elsewhere"}
 
 
-def _elsewhere(pipeline: Pipeline, settings: Settings) -> InstantRenderer:
+def test_what_is_loaded_is_told_by_the_ledger_as_long_as_it_lasts(
+    hire: Hire, monkeypatch: pytest.MonkeyPatch, wait_until: Wait
+) -> None:
+    loaded = threading.Event()
+
+    def slowly(pipeline: Pipeline, _settings: Settings, loading: Loading) -> InstantRenderer:
+        with loading.stage("downloading", pipeline.model, files=12, size=23_800_000_000):
+            loading.advance(files=3, size=4_100_000_000)
+            loaded.wait(LONGEST)
+            return InstantRenderer(0)
+
+    monkeypatch.setattr("worker.runtime.load_renderer", slowly)
+    worker = hire()
+    job_id = worker.submit([1])
+    serving = threading.Thread(target=worker.serve)
+    serving.start()
+    wait_until(lambda: worker.status(job_id).loading, "it is told")
+    told = worker.status(job_id).loading["w1"]
+    loaded.set()
+    serving.join()
+    assert told.startswith("downloading instant: 3 of 12 files, 4.1 of 23.8 GB, ")
+    wait_until(lambda: worker.ledger.workers()["w1"]["loading"] == "", "nothing is loaded any more")
+
+
+def _elsewhere(pipeline: Pipeline, settings: Settings, loading: Loading) -> InstantRenderer:
     renderer = InstantRenderer(0)
     renderer.device = "elsewhere"
     return renderer

@@ -151,7 +151,7 @@ CHECKS = [
         "self._on_taken()", "pass",
         DELIVERY + "test_what_is_in_the_slots_or_unwritten_is_in_flight"),
     Mutation("the worker process passes that on", "not wired", RUNTIME_PY,
-        ", on_taken=self._heartbeat.images_entered", "",
+        "            on_taken=self._heartbeat.images_entered,\n", "",
         RUNTIME + "test_what_enters_the_slots_is_reported_to_the_ledger_before_the_keepers_next_round"),
     Mutation("the heartbeat reports at once what enters the slots", "at its next round", HEARTBEAT_PY,
         '"""Renews soon, since other images are in flight now."""\n        self._entered.set()',

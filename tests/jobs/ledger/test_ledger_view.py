@@ -61,13 +61,14 @@ def test_a_status_names_the_workers_of_the_job_and_what_they_wait_for(
     view: LedgerView, ledger: Ledger, submit_job: Submit
 ) -> None:
     job_id = submit_job(3)
-    ledger.heartbeat("w1", {"notice": ""})
+    ledger.heartbeat("w1", {"notice": "", "loading": "loading org/m: 41 s"})
     ledger.heartbeat("w2", {"notice": "no space left"})
     must_claim(ledger, "w2")
     must_claim(ledger, "w1")
     ledger.release(must_claim(ledger, "w3"))
     status = view.status(job_id)
     assert (status.workers, status.notices) == (["w1", "w2"], {"w2": "no space left"})
+    assert status.loading == {"w1": "loading org/m: 41 s"}
     assert (status.shards_ready, status.shards_leased) == (1, 2)
     assert view.workers_of(job_id) == ["w1", "w2", "w3"]
 
