@@ -22,6 +22,7 @@ from worker.diffusion.precision import Precision, overflow_warning, resolve_devi
 from worker.image_diffusion_model import ImageDiffusionModel
 from worker.renderers.loading import Loading
 from worker.renderers.memory import check_fits, free_memory, weight_bytes
+from worker.renderers.missing_weights import missing_weights, without_values
 from worker.renderers.model_files import checked_folder, fetch, hub_index, local_weights, other_revision
 from worker.renderers.weight_files import WeightFiles
 
@@ -196,13 +197,20 @@ def _load(found: _Found, precision: Precision) -> diffusers.DiffusionPipeline:
     harmless: dict[str, Any] = {"use_safetensors": True, "trust_remote_code": False}
     left_out = {"safety_checker": None, "requires_safety_checker": False, "add_watermarker": False}
     taken = inspect.signature(found.kind.__init__).parameters
-    pipeline = found.kind.from_pretrained(
-        found.folder,
-        dtype=precision.weights,
-        variant=found.weights.variant,
-        **harmless,
-        **{name: value for name, value in left_out.items() if name in taken},
-    )
+    with missing_weights() as missing:
+        pipeline = found.kind.from_pretrained(
+            found.folder,
+            dtype=precision.weights,
+            variant=found.weights.variant,
+            **harmless,
+            **{name: value for name, value in left_out.items() if name in taken},
+        )
+    lacking = missing + without_values(pipeline)
+    if lacking:
+        raise ModelError(
+            f"model = {found.folder}: its files lack {len(lacking)} of its weights, {lacking[0]} among them: "
+            "fetch the model again, or save it whole"
+        )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

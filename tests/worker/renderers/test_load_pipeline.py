@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import DiffusionPipeline, pipelines
+from safetensors.torch import load_file, save_file
 
 from jobs.errors import ModelError
 from jobs.model_folder import PARTS_OF_DIFFUSERS, folder_revision
@@ -172,6 +173,19 @@ def test_a_shard_that_is_missing_is_refused(tmp_path: Path) -> None:
     next((tmp_path / "unet").glob("*-00002-of-*.safetensors")).unlink()
     with pytest.raises(ModelError, match="cannot be loaded"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize("component", ["unet", "vae", "text_encoder", "text_encoder_2"])
+def test_weights_that_the_files_lack_are_no_random_ones(xl: Path, tmp_path: Path, component: str) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(xl, copy)
+    (file,) = (copy / component).glob("*.safetensors")
+    weights = load_file(file)
+    lacking = sorted(weights)[len(weights) // 2]
+    del weights[lacking]
+    save_file(weights, file, {"format": "pt"})
+    with pytest.raises(ModelError, match=rf"lack 1 of its weights, ({component}\.)?{lacking} among them"):
+        load(copy)
 
 
 def test_pipelines_that_a_readme_names_are_not_loaded(
