@@ -14,7 +14,7 @@ import torch
 import transformers
 
 from jobs.errors import ModelError
-from jobs.model_folder import check_harmless
+from jobs.model_folder import check_harmless, components
 from jobs.models import BUILT_IN
 from jobs.strict_json import strict_json
 from worker.diffusion.build_scheduler import build_scheduler
@@ -168,10 +168,23 @@ def _find(model: str, revision: str, precision: Precision, loading: Loading) -> 
             f"{folder / 'README.md'}: diffusers would load the pipelines that it names, at no commit: remove "
             "it, in a folder that holds every component (save_pretrained writes such a folder)"
         )
+    if weights.variant is not None:
+        _refuse_undotted(folder, weights.variant)
     for remark in (weights.remark, overflow_warning(precision, parts)):
         if remark:
             log.warning("model = %s: %s", model, remark)
     return _Found(folder, kind, weights)
+
+
+def _refuse_undotted(folder: Path, variant: str) -> None:
+    """Raises ModelError for a name in a component's folder at which diffusers' search for a variant ends."""
+    for component, _library in components(folder):
+        for path in sorted((folder / component).glob("*")):
+            if "." not in path.name:
+                raise ModelError(
+                    f"{path}: diffusers finds no variant beside a name without a dot, and the weights of "
+                    f"variant {variant} are wanted: remove it, or use another precision"
+                )
 
 
 def _read_index(model: str, index: Path) -> tuple[type[diffusers.DiffusionPipeline], list[str]]:

@@ -115,6 +115,18 @@ def test_a_variant_alone_is_converted_and_told(tmp_path: Path, caplog: pytest.Lo
     assert "only weights of variant fp16 are there, which are converted" in caplog.text
 
 
+def test_a_name_without_a_dot_is_refused_beside_a_variant_alone(tmp_path: Path) -> None:
+    """diffusers raises an IndexError there."""
+    saved(XL, tmp_path)
+    (tmp_path / "tokenizer" / "LICENSE").write_text("yours")
+    load(tmp_path)
+    load(tmp_path, "fp16")
+    FAMILIES[XL].build().to(torch.float16).save_pretrained(tmp_path, variant="fp16")
+    load(tmp_path)
+    with pytest.raises(ModelError, match="tokenizer/LICENSE: diffusers finds no variant beside a name"):
+        load(tmp_path, "fp16")
+
+
 def test_what_does_not_fit_is_refused_with_both_figures_before_it_is_loaded(xl: Path) -> None:
     needed = sum(file.stat().st_size for file in xl.glob("*/*.safetensors"))
     with pytest.raises(ModelError) as caught:
