@@ -18,8 +18,8 @@ from jobs.user_cache import cache_folder, remember
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 PARTS_OF_DIFFUSERS = frozenset(
     {
-        "bria_fibo2", "deepfloyd_if", "flux", "flux2", "ideogram4", "joyimage", "kandinsky", "kolors",
-        "latent_diffusion", "marigold", "stable_diffusion", "visualcloze",
+        "bria_fibo2", "deepfloyd_if", "flux", "flux2", "glm_image", "ideogram4", "joyimage", "kandinsky",
+        "kolors", "latent_diffusion", "marigold", "stable_diffusion", "visualcloze",
     }
 )  # fmt: skip
 """Modules of diffusers.pipelines that define components: an index names them in the place of a library."""
@@ -120,6 +120,8 @@ def components(folder: Path) -> Iterator[tuple[str, object]]:
     """Name and library of each component that model_index.json lists."""
     for component, loader in _index(folder).items():
         if not (isinstance(loader, list) and len(loader) == 2 and loader[1] is not None):
+            continue
+        if not any(isinstance(word, str) for word in loader):  # two numbers are a setting of the pipeline's
             continue
         if "/" in component or component in (".", ".."):
             raise ModelError(f"{folder / _INDEX}: {component!r} is not the name of a component")

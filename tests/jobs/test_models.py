@@ -191,6 +191,16 @@ def test_what_other_classes_never_load_does_not_count(tmp_path: Path, file: str)
     resolve_model(str(folder))
 
 
+def test_a_setting_of_two_numbers_is_no_component(tmp_path: Path) -> None:
+    folder = _of_another_class(tmp_path / "krea")
+    index = json.loads((folder / "model_index.json").read_text()) | {"text_encoder_select_layers": [1, 2]}
+    (folder / "model_index.json").write_text(json.dumps(index))
+    resolve_model(str(folder))
+    (folder / "model_index.json").write_text(json.dumps(index | {"text_encoder_select_layers": [1, "Mine"]}))
+    with pytest.raises(ModelError, match="text_encoder_select_layers is of 1: code"):
+        resolve_model(str(folder))
+
+
 def test_a_link_to_a_folder_within_a_component_is_refused(tmp_path: Path) -> None:
     """It could lead anywhere, and round in a circle."""
     folder = _of_another_class(tmp_path / "flux")
