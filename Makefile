@@ -6,7 +6,7 @@ BIN := .venv/bin
 # index holds other versions of what torch needs than constraints.txt pins.
 TORCH_INDEX_URL ?=
 
-.PHONY: demo test soak check clean
+.PHONY: demo test families soak check clean
 
 demo: .venv/.made
 	$(BIN)/imagemill run jobs/examples/demo.yaml
@@ -18,6 +18,10 @@ TEST_PROCESSES ?= 4
 
 test: .venv/.made
 	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --durations 15
+
+# A few minutes: a tiny pipeline of every family, one by one and together; docs/families.md.
+families: .venv/.made
+	$(BIN)/python -W ignore -m tools.families
 
 # Two hours on two cores: each check taken out in turn (about half an hour), every fault once and some again,
 # 10,000 odd inputs, and 1,000 faults over 100,000 images (an hour); docs/faults.md.

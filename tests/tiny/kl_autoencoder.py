@@ -7,7 +7,7 @@ from diffusers import AutoencoderKL
 
 
 def kl_autoencoder(
-    latent_channels: int, factor: int, contrast: float = 2.0, **config: float
+    latent_channels: int, factor: int, contrast: float = 2.0, **config: float | list[float]
 ) -> AutoencoderKL:
     """An autoencoder with `factor` (2, 4, 8) pixels a latent and side, whose pictures have a spread.
 

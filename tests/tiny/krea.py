@@ -174,7 +174,8 @@ def ideogram_4() -> Ideogram4Pipeline:
 def _grey(last: nn.Conv2d) -> None:
     """Let pictures of a decoder whose values are pixels from 0 to 1 lie around grey."""
     last.weight.mul_(0.3)
-    last.bias.fill_(0.5)
+    if last.bias is not None:
+        last.bias.fill_(0.5)
 
 
 def _qwen_image_autoencoder() -> AutoencoderKLQwenImage:

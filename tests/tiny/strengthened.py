@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -21,7 +21,8 @@ def strengthened(
     with torch.no_grad():
         for part in module.modules():
             if isinstance(part, kinds):
-                if not part.weight.any():
-                    part.reset_parameters()
-                part.weight.mul_(factor)
+                layer: Any = part
+                if not layer.weight.any():
+                    layer.reset_parameters()
+                layer.weight.mul_(factor)
     return module.eval()

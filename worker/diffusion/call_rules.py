@@ -141,7 +141,8 @@ def _of_tensor(one: torch.Tensor, two: torch.Tensor, path: Path) -> Rule:
             raise Unlearnable(f"{_written(path)} is {shapes}")
         return SlotAxis(axis, one.shape[axis])
     # A tensor of one number may be a table as well; of the arguments so called it is known.
-    return OneTimestep() if one.ndim == 0 or (one.numel() == 1 and path[0] in _TIMESTEPS) else Shared()
+    named = path[:1] and path[0] in _TIMESTEPS
+    return OneTimestep() if one.ndim == 0 or (one.numel() == 1 and named) else Shared()
 
 
 def _joined(parts: Iterator[dict[Path, Rule]]) -> dict[Path, Rule]:

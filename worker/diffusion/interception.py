@@ -21,7 +21,7 @@ from worker.diffusion.call_rules import Call, CallRules, Digests, UnknownCall, c
 from worker.diffusion.stand_ins import CallDenoiser
 from worker.diffusion.text_rules import text_rule_of
 
-Image = TypeVar("Image", bound=Hashable)
+Image = TypeVar("Image")
 
 _PATIENCE = 8
 """Forwards in which a parked call may be passed over by other keys; then its key goes first."""

@@ -13,6 +13,7 @@ from diffusers import DiffusionPipeline, ModelMixin
 from transformers import PreTrainedModel
 
 from jobs.errors import LatentsError, RenderError
+from jobs.pipelines import find_pipeline
 from jobs.request import ImageRequest
 from worker.diffusion.build_scheduler import build_scheduler
 from worker.diffusion.pipeline_copy import denoisers, fork
@@ -41,10 +42,11 @@ class Painter:
     Text encoders remember what they were given, so that images that share a prompt encode it once.
     """
 
-    def __init__(self, pipeline: DiffusionPipeline, guidance: str | None) -> None:
-        """guidance: the argument of the call that takes the guidance scale; None: it takes none."""
+    def __init__(self, pipeline: DiffusionPipeline) -> None:
+        """Raises ModelError for a pipeline of a class that is not rendered."""
         self.pipeline = pipeline
-        self._guidance = guidance
+        self.kind = find_pipeline(type(pipeline).__name__)
+        """What is known of the pipeline's class."""
         self._parameters = inspect.signature(type(pipeline).__call__).parameters
         self.denoisers: Mapping[str, Any] = denoisers(pipeline)
         """The modules that are called in each step, by name."""
@@ -59,20 +61,19 @@ class Painter:
         request: ImageRequest,
         init_latents: np.ndarray | None = None,
         call: CallDenoiser | None = None,
-        **others: Any,
     ) -> Painting:
         """The picture of a request.
 
         init_latents: [C,h,w], standard normal. call: what denoisers' calls go to; None: to the modules.
-        others: further arguments of the pipeline's call. Raises what the pipeline raises, and RenderError for
-        a picture of another size than was asked for.
+        Raises what the pipeline raises, LatentsError for latents that it does not take, and RenderError for a
+        picture of another size than was asked for.
         """
         finite: list[torch.Tensor] = []
         own = self._copy(call, finite)
-        if request.scheduler != "default":
-            own.scheduler = build_scheduler(request.scheduler, own.scheduler.config)
-        given = self.arguments(own, request, init_latents)
-        [values] = own(**{**given, **others, "output_type": "np"}).images
+        given = self._arguments(own, request)
+        if init_latents is not None:
+            given["latents"] = self._initial_latents(own, init_latents)
+        [values] = own(**given, output_type="np").images
         size = values.shape[:2]
         if size != (request.height, request.width):
             raise RenderError(
@@ -85,7 +86,7 @@ class Painter:
     def calls(self, request: ImageRequest, images: int, call: CallDenoiser) -> None:
         """Makes the denoisers' calls for several images of one request; the pictures are not decoded."""
         own = self._copy(call, [])
-        given = self.arguments(own, request, None)
+        given = self._arguments(own, request)
         count = next((name for name in _COUNTS if name in self._parameters), None)
         if count is not None:
             given[count] = images
@@ -95,30 +96,18 @@ class Painter:
         given["generator"] = [torch.Generator().manual_seed(seed) for seed in range(images)]
         own(**given, output_type="latent")
 
-    def arguments(
-        self, pipeline: DiffusionPipeline, request: ImageRequest, init_latents: np.ndarray | None
-    ) -> dict[str, Any]:
-        """The arguments of the pipeline's call for a request. Raises LatentsError if it takes no latents."""
-        given: dict[str, Any] = {
-            "prompt": request.prompt,
-            "height": request.height,
-            "width": request.width,
-            "num_inference_steps": request.num_inference_steps,
-            "generator": torch.Generator().manual_seed(request.seed),
-        }
-        if self._guidance is not None:
-            given[self._guidance] = request.guidance_scale
-        # An empty one is left out: SDXL then guides away from zeros, as in anyone's call of it. Where
-        # `true_cfg_scale` guides, it is given, or the scale would be ignored.
-        if request.negative_prompt or "true_cfg_scale" in given:
-            given["negative_prompt"] = request.negative_prompt
-        if init_latents is not None:
-            given["latents"] = self._latents(pipeline, init_latents)
-        return given
-
     def forget_texts(self) -> None:
         """Encodes every text anew from now on: the encoders' weights have changed."""
         self._texts.forget()
+
+    def _arguments(self, own: DiffusionPipeline, request: ImageRequest) -> dict[str, Any]:
+        """The arguments of a copy's call; the copy gets the scheduler that the request names."""
+        if request.scheduler != "default":
+            own.scheduler = build_scheduler(request.scheduler, own.scheduler.config)
+        return {
+            **self.kind.call_arguments(request),
+            "generator": torch.Generator().manual_seed(request.seed),
+        }
 
     def _copy(self, call: CallDenoiser | None, finite: list[torch.Tensor]) -> DiffusionPipeline:
         """A copy of the pipeline for one image."""
@@ -134,13 +123,37 @@ class Painter:
 
         return fork(self.pipeline, replace)
 
-    def _latents(self, pipeline: DiffusionPipeline, init_latents: np.ndarray) -> torch.Tensor:
-        """Initial latents as the call takes them: [1,C,h,w], or packed into a sequence of patches."""
-        if "latents" not in self._parameters:
-            raise LatentsError(f"init_latents: {type(pipeline).__name__} takes none: remove them")
+    def _initial_latents(self, own: DiffusionPipeline, init_latents: np.ndarray) -> torch.Tensor:
+        """Initial latents as the call takes them: [1,C,h,w], or packed into a sequence of patches.
+
+        Makes the copy compare them with the noise that it would draw: its call raises LatentsError where the
+        shapes differ.
+        """
+        if "latents" not in self._parameters or not hasattr(own, "prepare_latents"):
+            raise LatentsError(f"init_latents: {self.kind.name} takes none: remove them")
         latents = torch.from_numpy(np.asarray(init_latents, dtype="float32"))[None]
-        pack: Callable[..., torch.Tensor] | None = getattr(pipeline, "_pack_latents", None)
-        return latents if pack is None else pack(latents, *latents.shape)
+        pack: Callable[..., torch.Tensor] | None = getattr(own, "_pack_latents", None)
+        given = latents if pack is None else pack(latents, *latents.shape)
+        prepare = own.prepare_latents
+        signature = inspect.signature(prepare)
+
+        def compared(*args: Any, **kwargs: Any) -> Any:
+            drawing = signature.bind(*args, **kwargs)
+            drawing.arguments["latents"] = None
+            state = drawing.arguments["generator"].get_state()
+            drawn = prepare(*drawing.args, **drawing.kwargs)
+            drawing.arguments["generator"].set_state(state)
+            noise = drawn[0] if isinstance(drawn, tuple) else drawn
+            if noise.shape != given.shape:
+                raise LatentsError(
+                    f"init_latents: of shape {init_latents.shape} they are {tuple(given.shape)} to "
+                    f"the pipeline, which takes {tuple(noise.shape)} at this size"
+                )
+            return prepare(*args, **kwargs)
+
+        own.prepare_latents = compared
+        return given
 
 
 _COUNTS = ("num_images_per_prompt", "num_videos_per_prompt")
+"""What the argument is called that says how many pictures of a prompt are painted."""

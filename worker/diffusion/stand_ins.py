@@ -50,7 +50,7 @@ class Denoiser(StandIn):
         self.__dict__["_call"] = call
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        names = _arguments(self._module.forward.__func__) if args else ()
+        names = _arguments(type(self._module).forward) if args else ()
         return self._call(self._name, self._module, {**dict(zip(names, args, strict=False)), **kwargs})
 
     def set_attn_processor(self, *_args: Any, **_kwargs: Any) -> None:

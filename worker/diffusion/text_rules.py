@@ -132,6 +132,7 @@ _LENGTH = "tokens of the spare slot"
 _AS_THEY_ARE = AsTheyAre()
 _RULES: Mapping[str, TextRule] = {
     "QwenImageTransformer2DModel": Padded("encoder_hidden_states", "encoder_hidden_states_mask"),
+    "NucleusMoEImageTransformer2DModel": Padded("encoder_hidden_states", "encoder_hidden_states_mask"),
     "Kandinsky3UNet": Padded("encoder_hidden_states", "encoder_attention_mask"),
     "Lumina2Transformer2DModel": TrimmedToLongest("encoder_hidden_states", "encoder_attention_mask"),
     "ZImageTransformer2DModel": ListPaddedToLongest("cap_feats", own_multiple=32),

@@ -28,12 +28,18 @@ class LearnedCache:
             rules = {name: from_json(of_one) for name, of_one in kept["rules"].items()}
             if kept["batching"] not in ("exact", "fast", "alone"):
                 return None
-            return Learned(kept["batching"], rules, str(kept["reason"]))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            unguided, guided = (range(1, 65)[count - 1] for count in kept["slots"])
+            return Learned(kept["batching"], rules, (unguided, guided), str(kept["reason"]))
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
             return None
 
     def keep(self, learned: Learned) -> None:
         """Keeps it; where the cache cannot be written, it is learned again the next time."""
         rules = {name: to_json(of_one) for name, of_one in learned.rules.items()}
-        kept = {"batching": learned.batching, "reason": learned.reason, "rules": rules}
+        kept = {
+            "batching": learned.batching,
+            "rules": rules,
+            "slots": learned.slots,
+            "reason": learned.reason,
+        }
         remember(self._file, json.dumps(kept))

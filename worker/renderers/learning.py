@@ -7,9 +7,9 @@ model; other bytes refuse `mode: exact`; where nothing can be learned, images ar
 
 from __future__ import annotations
 
-import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -17,19 +17,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from jobs.errors import ModelError
+from jobs.arguments import arguments_of, arguments_text
+from jobs.errors import ModelError, RenderError
+from jobs.pipelines import Folder, PipelineClass
 from jobs.request import ImageRequest
-from worker.diffusion.call_rules import Call, CallRules, UnknownCall, Unlearnable, learn
+from worker.diffusion.call_rules import Call, CallRules, Digests, UnknownCall, Unlearnable, keyed, learn
 from worker.diffusion.interception import Hub
 from worker.diffusion.painter import Painter, Painting
 from worker.diffusion.stand_ins import Refused
 from worker.diffusion.text_rules import text_rule_of
-from worker.engine.renderer import Batching
-
-log = logging.getLogger(__name__)
+from worker.engine.renderer import Batching, first_line
 
 Computing = Callable[[], AbstractContextManager[object]]
 
+_SIDES = (64, 16, 256)
+"""Pixels of the pictures from which is learned, the first that can be painted: rules follow from no size."""
 _SLOTS = 4
 """Slots of the proof's forwards; a text rule's spare one is more."""
 _PROMPTS = (
@@ -50,47 +52,93 @@ class Learned:
     batching: Batching
     rules: Mapping[str, CallRules]
     """Of each denoiser, by its name; empty where images are rendered alone."""
+    slots: tuple[int, int] = (1, 1)
+    """Slots of a call, at most: of an unguided image, of a guided one."""
     reason: str = ""
     """Why it is not exact."""
 
 
-def learn_and_prove(painter: Painter, sample: ImageRequest, computing: Computing) -> Learned:
-    """How the painter's images share forwards. sample: a small request, guided where the pipeline guides.
+def sample_of(painter: Painter) -> ImageRequest:
+    """A small request that the painter's pipeline paints. Raises what it raises, when it paints none."""
+    errors: list[Exception] = []
+    for side in _SIDES:
+        sample = _sample(painter, side)
+        try:
+            with torch.no_grad():
+                painter.paint(sample)
+            return sample
+        except (torch.OutOfMemoryError, torch.AcceleratorError):
+            raise
+        # Some models know only positions of pictures as large as theirs, or no smaller ones.
+        except (RuntimeError, IndexError, ValueError, RenderError) as error:
+            errors.append(error)
+    raise errors[0]
+
+
+def _sample(painter: Painter, side: int) -> ImageRequest:
+    """A request of about that height and width."""
+    kind, scale = painter.kind, getattr(painter.pipeline, "vae_scale_factor", None)
+    # Or the size would be rounded to one of those that the model was trained on, which are large.
+    arguments = {name: False for name in ("use_resolution_binning",) if name in kind.arguments}
+    if "sizes" in kind.size and not arguments:
+        height, width = min(kind.size["sizes"], key=math.prod)
+    else:
+        step = kind.multiple(Folder(scale=scale if isinstance(scale, int) else None))
+        height = width = step * math.ceil(side / step)
+    return ImageRequest(
+        prompt="a",
+        height=height,
+        width=width,
+        num_inference_steps=2,
+        guidance_scale=kind.guidance_scale,
+        scheduler="default",
+        seed=0,
+        model=kind.name,
+        revision="",
+        arguments=arguments_text(arguments),
+    )
+
+
+def learn_and_prove(painter: Painter, sample: ImageRequest, computing: Computing = nullcontext) -> Learned:
+    """How the painter's images share forwards. sample: a small request that the pipeline paints.
 
     Raises ModelError when images that share forwards are other pictures than diffusers paints.
     """
     with torch.no_grad(), computing():
         try:
-            rules = _rules(painter, sample)
-        except (Unlearnable, Refused) as error:
-            return Learned("alone", {}, str(error))
-    return _proved(painter, _samples(sample), rules, computing)
+            learned = _learned(painter, sample)
+        except (Unlearnable, UnknownCall, Refused) as error:
+            return Learned("alone", {}, reason=str(error))
+    return _proved(painter, _proof(painter.kind, sample), learned, computing)
 
 
-def _rules(painter: Painter, sample: ImageRequest) -> dict[str, CallRules]:
-    """The rules of each denoiser that is called."""
+# Learning.
+
+
+def _learned(painter: Painter, sample: ImageRequest) -> Learned:
+    """The rules of each denoiser that is called, to be proved."""
     pairs: dict[str, list[tuple[tuple[Call, Any], tuple[Call, Any]]]] = {}
-    guided = replace(sample, num_inference_steps=2)
-    unlearned: list[Exception] = []
-    for request in (guided, replace(guided, guidance_scale=1.0, negative_prompt="")):
+    unguided, guided = (
+        _calls(painter, request, 1) for request in (_off(painter.kind, sample), _on(painter.kind, sample))
+    )
+    failed = ""
+    for request, one in ((_off(painter.kind, sample), unguided), (_on(painter.kind, sample), guided)):
         try:
-            one, two = (_calls(painter, request, images) for images in (1, 2))
+            two = _calls(painter, request, 2)
         except Refused:
             raise
         except Exception as error:  # PRX, for one, cannot paint two guided images
-            unlearned.append(error)
+            failed = f"its call for two images fails: {first_line(error)}"
             continue
         for name in one:
             if len(one[name]) != len(two[name]):
-                raise Unlearnable(
-                    f"{name} is called {len(one[name])} times for one image, {len(two[name])} for two"
-                )
+                counts = f"{len(one[name])} times for one image, {len(two[name])} for two"
+                raise Unlearnable(f"{name} is called {counts}")
             pairs.setdefault(name, []).extend(zip(one[name], two[name], strict=True))
     if not pairs:
-        raise Unlearnable(
-            f"its call for two images fails: {unlearned[0]}" if unlearned else "no denoiser is called"
-        )
-    return {name: learn(of_one) for name, of_one in pairs.items()}
+        raise Unlearnable(failed if failed else "it calls no denoiser")
+    rules = {name: learn(of_one) for name, of_one in pairs.items()}
+    return Learned("alone", rules, slots=(_most_slots(rules, unguided), _most_slots(rules, guided)))
 
 
 def _calls(painter: Painter, request: ImageRequest, images: int) -> dict[str, list[tuple[Call, Any]]]:
@@ -98,78 +146,120 @@ def _calls(painter: Painter, request: ImageRequest, images: int) -> dict[str, li
     calls: dict[str, list[tuple[Call, Any]]] = {}
 
     def keep(name: str, module: Any, call: dict[str, Any]) -> Any:
-        prepared = text_rule_of(module).prepare(call)
         output = module(**call)
-        calls.setdefault(name, []).append((prepared, output))
+        calls.setdefault(name, []).append((text_rule_of(module).prepare(call), output))
         return output
 
     painter.calls(request, images, keep)
     return calls
 
 
-def _samples(sample: ImageRequest) -> list[ImageRequest]:
+def _most_slots(rules: Mapping[str, CallRules], calls: Mapping[str, Sequence[tuple[Call, Any]]]) -> int:
+    return max(
+        keyed(rules[name], call, Digests()).slots
+        for name, of_one in calls.items()
+        for call, _output in of_one
+    )
+
+
+def _off(kind: PipelineClass, sample: ImageRequest) -> ImageRequest:
+    """The sample with all guidance off, in two steps."""
+    return switched(kind, replace(sample, num_inference_steps=2), 0.0)
+
+
+def _on(kind: PipelineClass, sample: ImageRequest) -> ImageRequest:
+    """The sample with all guidance on, in two steps."""
+    negative = "blurry" if kind.negative_prompt else ""
+    return switched(kind, replace(sample, num_inference_steps=2, negative_prompt=negative), 3.0)
+
+
+def switched(kind: PipelineClass, request: ImageRequest, more: float) -> ImageRequest:
+    """The request with every switch of guidance so much above the value above which it is on."""
+    arguments = arguments_of(request.arguments)
+    scale = request.guidance_scale
+    for stage in kind.stages:
+        if stage.switch is not None:
+            name, above = stage.switch
+            if name == kind.guidance:
+                scale = above + more
+            else:
+                arguments[name] = above + more
+    return replace(request, guidance_scale=scale, arguments=arguments_text(arguments))
+
+
+# The proof.
+
+
+def _proof(kind: PipelineClass, sample: ImageRequest) -> list[ImageRequest]:
     """Three images that differ in all that may differ within a forward."""
     first, second, third = _PROMPTS
     return [
-        replace(sample, prompt=first, num_inference_steps=2, seed=1),
-        replace(
-            sample, prompt=second, num_inference_steps=4, seed=2, guidance_scale=sample.guidance_scale * 1.5
-        ),
-        replace(sample, prompt=third, num_inference_steps=3, seed=3, guidance_scale=1.0),
+        replace(_on(kind, sample), prompt=first, num_inference_steps=2, seed=1),
+        replace(_on(kind, sample), prompt=second, negative_prompt="", num_inference_steps=4, seed=2),
+        replace(_off(kind, sample), prompt=third, num_inference_steps=3, seed=3),
     ]
 
 
 def _proved(
-    painter: Painter, samples: Sequence[ImageRequest], rules: dict[str, CallRules], computing: Computing
+    painter: Painter, requests: Sequence[ImageRequest], learned: Learned, computing: Computing
 ) -> Learned:
+    """What was learned, with how the images of the proof came out."""
     with torch.no_grad(), computing():
-        plain = [painter.paint(request) for request in samples]
+        plain = [painter.paint(request) for request in requests]
+    together = partial(paint_together, painter, learned.rules, computing=computing)
     try:
-        alone = [paint_together(painter, rules, [request], computing)[0] for request in samples]
-        together = paint_together(painter, rules, samples, computing)
-        reversed_ = paint_together(painter, rules, samples[::-1], computing)[::-1]
-    except (Unlearnable, UnknownCall, Refused) as error:
-        return Learned("alone", {}, str(error))
+        alone = [together([request])[0][0] for request in requests]
+        mixed, _forwards = together(requests)
+        turned = together(requests[::-1])[0][::-1]
+    except (UnknownCall, Refused) as error:
+        return replace(learned, rules={}, reason=str(error))
     half = any(module.dtype != torch.float32 for module in painter.denoisers.values())
-    for each in (alone, together):
-        differences = [_difference(*pair, mean=half) for pair in zip(plain, each, strict=True)]
-        most = _MOST_MEAN_DIFFERENCE if half else _MOST_DIFFERENCE
-        if max(differences) > most:
+    for ours in (alone, mixed):
+        difference = max(_difference(*pair, mean=half) for pair in zip(plain, ours, strict=True))
+        if difference > (_MOST_MEAN_DIFFERENCE if half else _MOST_DIFFERENCE):
             raise ModelError(
-                f"{type(painter.pipeline).__name__}: its images come out different when they share forwards "
-                f"(by {max(differences):.3f} of 1): this version cannot render it; please report the model"
+                f"{painter.kind.name}: images that share forwards come out different (by {difference:.3f} "
+                "of 1) from diffusers' own: this version cannot render the model; please report it"
             )
     same = all(
         np.array_equal(one.values, other.values)
-        for each in (together, reversed_)
-        for one, other in zip(alone, each, strict=True)
+        for ours in (mixed, turned)
+        for one, other in zip(alone, ours, strict=True)
     )
-    if not same:
-        return Learned("fast", rules, "bytes depend on the images that share a forward")
-    return Learned("exact", rules)
+    if same:
+        return replace(learned, batching="exact")
+    return replace(learned, batching="fast", reason="bytes depend on the images that share a forward")
 
 
 def paint_together(
-    painter: Painter, rules: Mapping[str, CallRules], requests: Sequence[ImageRequest], computing: Computing
-) -> list[Painting]:
-    """The pictures of requests that enter together, in their order. Raises what one of them raised."""
-    hub: Hub[int] = Hub(rules, _SLOTS, spare=painter.spare_slots, computing=computing)
+    painter: Painter,
+    rules: Mapping[str, CallRules],
+    requests: Sequence[ImageRequest],
+    *,
+    slots: int = _SLOTS,
+    computing: Computing = nullcontext,
+) -> tuple[list[Painting], int]:
+    """The pictures of requests that enter together, in their order, and the number of forwards.
+
+    Raises what one of them raised.
+    """
+    hub: Hub[int] = Hub(rules, slots, spare=painter.spare_slots, computing=computing)
     waiting = list(enumerate(requests))
     paintings: dict[int, Painting] = {}
     try:
-        while True:
+        while len(paintings) < len(requests):
             while waiting and hub.free_slots:
                 index, request = waiting.pop(0)
                 hub.start(index, partial(painter.paint, request, None))
+            if hub.running:
+                hub.forward()
             for index, painting in hub.finished():
                 if isinstance(painting, Exception):
                     raise painting
                 paintings[index] = painting
-            if not hub.running:
-                return [paintings[index] for index in range(len(requests))]
-            hub.forward()
     finally:
         hub.close()
+    return [paintings[index] for index in range(len(requests))], hub.forwards
 
 
 def _difference(one: Painting, other: Painting, *, mean: bool) -> float:

@@ -56,16 +56,13 @@ def load_renderer(pipeline: Pipeline, settings: Settings, loading: Loading | Non
                 channels_last=settings.channels_last,
             )
             return DiffusionRenderer(model)
-        from worker.renderers.pipeline_renderer import (  # type: ignore[import-not-found, import-untyped, unused-ignore]
-            PipelineRenderer,
-        )
+        from worker.renderers.pipeline_renderer import PipelineRenderer
 
         device = resolve_device(settings.device)
-        renderer: Renderer = PipelineRenderer(
+        return PipelineRenderer(
             loaded,
             precision=resolve_precision(pipeline.precision, device),
             device=device,
             model=pipeline.model,
             revision=pipeline.revision,
         )
-        return renderer

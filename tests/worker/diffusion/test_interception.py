@@ -34,8 +34,7 @@ MIX = [
 
 @lru_cache
 def painter() -> Painter:
-    family = FAMILIES["StableDiffusionXLPipeline"]
-    return Painter(family.build(), family.guidance)
+    return Painter(FAMILIES["StableDiffusionXLPipeline"].build())
 
 
 @lru_cache

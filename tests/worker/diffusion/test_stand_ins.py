@@ -1,0 +1,112 @@
+"""What stands in for a module looks like it, remembers texts, and notes what is not finite."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+import torch
+from transformers.modeling_outputs import BaseModelOutput
+
+from worker.diffusion.stand_ins import Denoiser, Refused, RememberedTexts, WatchedDecoder
+
+
+class Encoder(torch.nn.Module):
+    """Counts its calls; its output follows from the ids."""
+
+    config = "its own"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: Counter[tuple[int, ...]] = Counter()
+
+    def forward(self, ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> BaseModelOutput:
+        self.seen[tuple(ids.flatten().tolist())] += 1
+        state = ids.float()[..., None] * (1 if attention_mask is None else attention_mask[..., None])
+        return BaseModelOutput(last_hidden_state=state, hidden_states=(state, state * 2))
+
+
+def ids(*numbers: int) -> torch.Tensor:
+    return torch.tensor([numbers])
+
+
+def test_a_text_is_encoded_once_and_every_image_gets_a_copy() -> None:
+    encoder, texts = Encoder(), RememberedTexts()
+    stand_in = texts.encoder("text_encoder", encoder)
+    first = stand_in(ids(1, 2))
+    first.last_hidden_state.zero_()
+    again = stand_in(ids(1, 2))
+    assert again.last_hidden_state.flatten().tolist() == [1, 2]
+    assert again.hidden_states[1].flatten().tolist() == [2, 4]
+    assert encoder.seen == {(1, 2): 1}
+    again.last_hidden_state.zero_()
+    assert stand_in(ids(1, 2))[0].flatten().tolist() == [1, 2]
+
+
+def test_other_ids_another_mask_or_another_encoder_are_other_texts() -> None:
+    encoder, texts = Encoder(), RememberedTexts()
+    stand_in, second = texts.encoder("text_encoder", encoder), texts.encoder("text_encoder_2", encoder)
+    stand_in(ids(1, 2))
+    stand_in(ids(1, 3))
+    stand_in(ids(1, 2), attention_mask=torch.tensor([[1, 0]]))
+    stand_in(ids(1, 2), torch.tensor([[1, 1]]))
+    second(ids(1, 2))
+    assert encoder.seen == {(1, 2): 4, (1, 3): 1}
+
+
+def test_the_longest_unused_is_forgotten_first_and_all_when_weights_change() -> None:
+    encoder = Encoder()
+    two_texts = 2 * 3 * 4 * 2  # three tensors of two float32 each
+    texts = RememberedTexts(most=two_texts)
+    stand_in = texts.encoder("text_encoder", encoder)
+    for text in (1, 2, 1, 3, 1, 2):
+        stand_in(ids(text, text))
+    assert encoder.seen == {(1, 1): 1, (2, 2): 2, (3, 3): 1}
+    texts.forget()
+    stand_in(ids(1, 1))
+    assert encoder.seen[1, 1] == 2
+
+
+def test_what_is_larger_than_all_that_is_kept_is_encoded_each_time() -> None:
+    encoder = Encoder()
+    stand_in = RememberedTexts(most=8).encoder("text_encoder", encoder)
+    for _ in range(2):
+        assert stand_in(ids(4, 5))[0].flatten().tolist() == [4, 5]
+    assert encoder.seen == {(4, 5): 2}
+
+
+def test_it_looks_like_the_module_and_lets_none_of_it_be_changed() -> None:
+    encoder = Encoder()
+    stand_in = RememberedTexts().encoder("text_encoder", encoder)
+    assert isinstance(stand_in, Encoder)
+    assert stand_in.config == "its own"
+    with pytest.raises(Refused, match=r"sets text_encoder\.config"):
+        stand_in.config = "another"
+
+
+def test_a_denoiser_s_arguments_are_bound_to_their_names() -> None:
+    calls: list[tuple[str, Any, dict[str, Any]]] = []
+    encoder = Encoder()
+    denoiser = Denoiser("unet", encoder, lambda *call: calls.append(call))
+    denoiser(ids(1), attention_mask=None)
+    assert calls == [("unet", encoder, {"ids": ids(1), "attention_mask": None})]
+
+
+@pytest.mark.parametrize(
+    ("latents", "picture", "finite"),
+    [(1.0, 1.0, True), (float("nan"), 1.0, False), (1.0, float("inf"), False)],
+)
+@pytest.mark.parametrize("as_tuple", [True, False])
+def test_what_is_not_finite_before_or_after_decoding_is_noted(
+    latents: float, picture: float, finite: bool, as_tuple: bool
+) -> None:
+    class Decoder:
+        def decode(self, _latents: torch.Tensor, return_dict: bool = True) -> Any:
+            decoded = torch.full((1, 3, 4, 4), picture)
+            return type("Output", (), {"sample": decoded})() if return_dict else (decoded,)
+
+    noted: list[torch.Tensor] = []
+    watched = WatchedDecoder("vae", Decoder(), noted)
+    watched.decode(torch.full((1, 4, 2, 2), latents), return_dict=not as_tuple)
+    assert all(noted) is finite

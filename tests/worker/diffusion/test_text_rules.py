@@ -1,0 +1,52 @@
+"""Texts of different lengths share a forward, whose lengths follow from none of its images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from worker.diffusion.text_rules import ListPaddedToLongest, Padded, TrimmedToLongest, text_rule_of
+
+
+def test_padded_texts_are_as_long_as_the_next_multiple_of_64_and_always_masked() -> None:
+    rule = Padded("embeds", "mask")
+    short = rule.prepare({"embeds": torch.ones(1, 5, 3), "mask": None, "other": 1})
+    long = rule.prepare({"embeds": torch.ones(1, 64, 3), "mask": torch.ones(1, 64, dtype=torch.bool)})
+    assert short["embeds"].shape == long["embeds"].shape == (1, 64, 3)
+    assert short["mask"].sum() == 5
+    assert short["mask"].dtype == long["mask"].dtype == torch.bool
+    assert long["mask"].all()
+    assert short["other"] == 1
+    assert rule.prepare({"embeds": torch.ones(1, 65, 3)})["embeds"].shape == (1, 128, 3)
+
+
+def test_a_spare_slot_is_longer_than_any_text_that_is_trimmed() -> None:
+    rule = TrimmedToLongest("embeds", "mask")
+    calls = [
+        rule.prepare({"embeds": torch.ones(1, 8, 3), "mask": torch.ones(1, 8)}),
+        rule.prepare({"embeds": torch.ones(1, 8, 3), "mask": torch.tensor([[1.0] * 3 + [0.0] * 5])}),
+    ]
+    together = {name: torch.cat([call[name] for call in (*calls, calls[1])]) for name in ("embeds", "mask")}
+    filled = rule.fill_spare(together)
+    assert filled["mask"].sum(1).tolist() == [8, 3, 9]
+    assert together["mask"].sum(1).tolist() == [8, 3, 3], "the images' own masks are not written into"
+
+
+@pytest.mark.parametrize(("length", "spare"), [(1, 96), (63, 96), (64, 96), (65, 160)])
+def test_a_spare_text_is_longer_than_any_that_the_list_is_padded_to(length: int, spare: int) -> None:
+    rule = ListPaddedToLongest("texts", own_multiple=32)
+    call: dict[str, Any] = rule.prepare({"texts": [torch.ones(length, 3), torch.ones(1, 3)]})
+    call["texts"] = [*call["texts"], torch.ones(1, 3)]
+    filled = rule.fill_spare(call)
+    assert [len(text) for text in filled["texts"]] == [length, 1, spare]
+    assert filled.keys() == {"texts"}, "the denoiser gets its own arguments alone"
+    padded = length + -length % 32
+    assert spare > padded
+
+
+def test_most_denoisers_take_their_texts_as_they_are() -> None:
+    call = {"texts": [1]}
+    rule = text_rule_of(torch.nn.Linear(1, 1))
+    assert (rule.prepare(call), rule.fill_spare(call), rule.spare_slots) == (call, call, 0)

@@ -1,0 +1,336 @@
+"""Requests in, pictures out, by a pipeline's own call: the same bytes whatever shares the forwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from jobs.errors import ImagemillError, LatentsError, ModelError, RenderError
+from jobs.request import ImageRequest
+from tests.tiny.families import FAMILIES
+from worker.diffusion.painter import Painter
+from worker.diffusion.precision import resolve_precision
+from worker.engine.renderer import Bucket, OutOfMemory, Picture, Pipeline, Stopped
+from worker.renderers import pipeline_renderer
+from worker.renderers.pipeline_renderer import PipelineRenderer
+
+CPU = torch.device("cpu")
+BUCKET = Bucket(Pipeline("tiny", "1", "fp32"), 64, 64, slots=8)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Wanted:
+    request: ImageRequest
+    init_latents: np.ndarray | None = None
+
+
+def wanted(seed: int, **settings: Any) -> Wanted:
+    asked = {
+        "prompt": f"a star {seed}",
+        "seed": seed,
+        "height": 64,
+        "width": 64,
+        "num_inference_steps": 2,
+        "guidance_scale": 5.0,
+        "scheduler": "default",
+        "model": "tiny",
+        "revision": "1",
+        **settings,
+    }
+    return Wanted(ImageRequest(**asked))
+
+
+MIX = [
+    wanted(0, num_inference_steps=4),
+    wanted(1, scheduler="DDIM", guidance_scale=1.0),
+    wanted(2, scheduler="Euler a", num_inference_steps=3),
+    wanted(3, negative_prompt="blurry, ugly"),
+    wanted(4, scheduler="DPM++ 2M", guidance_scale=1.0, num_inference_steps=5),
+    wanted(5, guidance_scale=2.0),
+]
+
+
+class Source:
+    """Gives images in their order, as many as fit."""
+
+    def __init__(self, renderer: PipelineRenderer, images: Sequence[Wanted]) -> None:
+        self.renderer, self.left = renderer, list(images)
+
+    def take(self, free_slots: int) -> list[Wanted]:
+        taken: list[Wanted] = []
+        while self.left and (slots := self.renderer.slots(self.left[0].request)) <= free_slots:
+            taken.append(self.left.pop(0))
+            free_slots -= slots
+        return taken
+
+    def upcoming(self, count: int) -> list[Wanted]:
+        return self.left[:count]
+
+
+Found = dict[int, Picture | ImagemillError]
+
+
+def render(
+    renderer: PipelineRenderer,
+    images: Sequence[Wanted],
+    bucket: Bucket = BUCKET,
+    stop: Callable[[], bool] = bool,
+) -> Found:
+    found: Found = {}
+    for outcomes in renderer.render(bucket, Source(renderer, images), stop):
+        for asked, result in outcomes:
+            assert asked.request.seed not in found, "delivered twice"
+            found[asked.request.seed] = result
+    return found
+
+
+def paint(renderer: PipelineRenderer, images: Sequence[Wanted], bucket: Bucket = BUCKET) -> dict[int, bytes]:
+    found = render(renderer, images, bucket)
+    assert all(isinstance(picture, Picture) and picture.finite for picture in found.values()), found
+    return {seed: picture.pixels.tobytes() for seed, picture in found.items()}  # type: ignore[union-attr]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread_and_a_cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+    torch.set_num_threads(before)
+
+
+def new_renderer(
+    family: str = "StableDiffusionXLPipeline",
+    *,
+    precision: str = "fp32",
+    revision: str = "1",
+    change: Any = None,
+) -> PipelineRenderer:
+    pipeline = FAMILIES[family].build()
+    if precision == "bf16":
+        pipeline.to(torch.bfloat16)
+    if change is not None:
+        change(pipeline)
+    return PipelineRenderer(
+        pipeline,
+        precision=resolve_precision(precision, CPU),
+        device=CPU,
+        model="tiny",
+        revision=revision,
+    )
+
+
+@pytest.fixture(scope="module")
+def renderer(_one_thread_and_a_cache_of_its_own: None) -> PipelineRenderer:
+    return new_renderer()
+
+
+def test_pictures_are_the_pipeline_s_own_to_one_step_of_256(renderer: PipelineRenderer) -> None:
+    found = render(renderer, MIX)
+    painter = Painter(FAMILIES["StableDiffusionXLPipeline"].build())
+    for one in MIX:
+        with torch.no_grad():
+            plain = painter.paint(one.request).pixels.astype(int)
+        picture = found[one.request.seed]
+        assert isinstance(picture, Picture)
+        assert np.abs(picture.pixels.astype(int) - plain).max() <= 1
+
+
+def test_bytes_follow_from_the_request_alone(renderer: PipelineRenderer) -> None:
+    together = paint(renderer, MIX)
+    assert paint(renderer, MIX[::-1]) == together
+    for one in MIX:
+        assert paint(renderer, [one]) == {one.request.seed: together[one.request.seed]}
+
+
+def test_a_pipeline_loaded_again_paints_the_same_bytes(renderer: PipelineRenderer) -> None:
+    assert paint(new_renderer(), MIX) == paint(renderer, MIX)
+
+
+def test_an_image_takes_as_many_slots_as_its_calls_have(renderer: PipelineRenderer) -> None:
+    guided, unguided = MIX[0].request, MIX[1].request
+    assert (renderer.slots(guided), renderer.slots(unguided)) == (2, 1)
+    assert (renderer.forwards(guided), renderer.forwards(unguided)) == (4, 2)
+
+
+def test_guidance_by_two_calls_takes_one_slot_in_twice_the_forwards() -> None:
+    renderer = new_renderer("QwenImagePipeline")
+    guided = wanted(1, guidance_scale=4.0).request
+    assert (renderer.slots(guided), renderer.forwards(guided)) == (1, 4)
+
+
+def test_an_image_that_the_pipeline_refuses_fails_alone(renderer: PipelineRenderer) -> None:
+    wrong = wanted(9, arguments='{"original_size":"no pair"}')
+    found = render(renderer, [wrong, *MIX])
+    assert isinstance(found.pop(9), RenderError)
+    calm = paint(renderer, MIX)
+    assert {seed: picture.pixels.tobytes() for seed, picture in found.items()} == calm  # type: ignore[union-attr]
+
+
+def test_latents_of_another_shape_fail_their_image_alone(renderer: PipelineRenderer) -> None:
+    wrong = Wanted(wanted(9).request, np.zeros((3, 5, 5), "float32"))
+    found = render(renderer, [wrong, MIX[0]])
+    assert isinstance(found[9], LatentsError)
+    assert isinstance(found[0], Picture)
+
+
+def test_initial_latents_are_painted_as_given(renderer: PipelineRenderer) -> None:
+    side = 64 // renderer.pipeline.vae_scale_factor
+    latents = np.random.default_rng(1).standard_normal((4, side, side), dtype="float32")
+    own = Wanted(wanted(7).request, latents)
+    assert paint(renderer, [own]) != paint(renderer, [wanted(7)])
+    assert paint(renderer, [own, *MIX])[7] == paint(renderer, [own])[7]
+
+
+def test_a_non_finite_image_is_marked_and_its_neighbours_keep_their_bytes(renderer: PipelineRenderer) -> None:
+    side = 64 // renderer.pipeline.vae_scale_factor
+    broken = Wanted(wanted(9).request, np.full((4, side, side), np.nan, "float32"))
+    found = render(renderer, [broken, *MIX])
+    picture = found.pop(9)
+    assert isinstance(picture, Picture)
+    assert not picture.finite
+    assert {seed: one.pixels.tobytes() for seed, one in found.items()} == paint(renderer, MIX)  # type: ignore[union-attr]
+
+
+def test_it_stops_between_two_forwards_and_delivers_what_was_finished(renderer: PipelineRenderer) -> None:
+    asked = iter([False, False, True])
+    found: Found = {}
+    with pytest.raises(Stopped):
+        for outcomes in renderer.render(BUCKET, Source(renderer, MIX), lambda: next(asked)):
+            found |= {one.request.seed: result for one, result in outcomes}
+    assert found
+    assert len(found) < len(MIX)
+    assert paint(renderer, MIX).keys() == {one.request.seed for one in MIX}, "it goes on as before"
+
+
+@pytest.mark.parametrize("slots", [2, 3, 4])
+def test_any_number_of_slots_paints_every_image(renderer: PipelineRenderer, slots: int) -> None:
+    assert len(paint(renderer, MIX, replace(BUCKET, slots=slots))) == len(MIX)
+
+
+def test_mode_fast_paints_the_same_pictures(renderer: PipelineRenderer) -> None:
+    fast = render(renderer, MIX, replace(BUCKET, mode="fast"))
+    exact = render(renderer, MIX)
+    for seed, picture in fast.items():
+        other = exact[seed]
+        assert isinstance(picture, Picture)
+        assert isinstance(other, Picture)
+        assert np.abs(picture.pixels.astype(int) - other.pixels.astype(int)).max() <= 1
+
+
+def test_out_of_memory_in_a_forward_or_in_an_image_s_own_work_is_told_from_errors() -> None:
+    def no_memory(*_args: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    renderer = new_renderer(revision="1")
+    for part in ("unet", "text_encoder"):
+        hook = getattr(renderer.pipeline, part).register_forward_pre_hook(no_memory)
+        with pytest.raises(OutOfMemory):
+            render(renderer, [wanted(77, prompt=f"never seen by {part}")])
+        hook.remove()
+    assert paint(renderer, MIX)
+
+
+def test_an_error_in_a_shared_forward_is_raised_for_the_engine_to_isolate(renderer: PipelineRenderer) -> None:
+    def fail(*_args: Any) -> None:
+        raise RuntimeError("mat1 and mat2")
+
+    hook = renderer.pipeline.unet.register_forward_pre_hook(fail)
+    with pytest.raises(RuntimeError, match="mat1"):
+        render(renderer, MIX)
+    hook.remove()
+
+
+def test_alone_and_in_float32_a_picture_is_float32_s_and_the_weights_come_back() -> None:
+    half = new_renderer(precision="bf16")
+    before = paint(half, MIX[:2])
+    alone = half.render_alone(MIX[0].request, None, bool)
+    exact = new_renderer().render_alone(MIX[0].request, None, bool)
+    # Weights that were rounded to bf16 paint another picture, but not far from it.
+    assert np.abs(alone.pixels.astype(int) - exact.pixels.astype(int)).mean() < 8
+    assert half.pipeline.unet.dtype == torch.bfloat16
+    assert paint(half, MIX[:2]) == before
+
+
+def test_bytes_are_equal_in_bf16_too() -> None:
+    half = new_renderer(precision="bf16")
+    assert half.batching == "exact"
+    assert paint(half, MIX) == paint(half, MIX[::-1])
+
+
+def test_slots_are_measured_once_and_are_at_least_those_of_an_image(
+    renderer: PipelineRenderer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed: list[int] = []
+
+    def fewest(seconds: Callable[[int], float]) -> int:
+        timed.append(16)
+        assert seconds(16) > 0
+        return 2
+
+    monkeypatch.setattr(pipeline_renderer, "fewest_cheap_slots", fewest)
+    sizes = [renderer.measure_slots(64, 64), renderer.measure_slots(64, 64), renderer.measure_slots(32, 64)]
+    assert sizes == [2, 2, 2]
+    assert len(timed) == 2
+
+
+# What is learned when it is loaded.
+
+
+def test_a_denoiser_that_looks_at_its_neighbours_renders_in_mode_fast_alone() -> None:
+    def mingle(pipeline: Any) -> None:
+        def lean(_module: Any, _args: Any, output: Any) -> Any:
+            return (output[0] + 1e-6 * output[0].mean(), *output[1:])
+
+        pipeline.unet.register_forward_hook(lean)
+
+    renderer = new_renderer(revision="mingles", change=mingle)
+    assert renderer.batching == "fast"
+
+
+def test_a_denoiser_that_mixes_its_neighbours_is_refused() -> None:
+    def mingle(pipeline: Any) -> None:
+        def mix(_module: Any, _args: Any, output: Any) -> Any:
+            return (output[0] * 0.5 + 0.5 * output[0].mean(0, keepdim=True), *output[1:])
+
+        pipeline.unet.register_forward_hook(mix)
+
+    with pytest.raises(ModelError, match="come out different"):
+        new_renderer(revision="mixes", change=mingle)
+
+
+def test_what_cannot_be_batched_is_rendered_one_image_a_forward_and_said_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    renderer = new_renderer("StableDiffusionPAGPipeline")
+    assert renderer.batching == "alone"
+    assert [record.message for record in caplog.records if "one image a forward" in record.message]
+    images = [wanted(1), wanted(2, guidance_scale=1.0), wanted(3, num_inference_steps=0)]
+    found = render(renderer, images, replace(BUCKET, slots=2))
+    assert isinstance(found[3], ImagemillError)
+    assert found[1].pixels.tobytes() == paint(renderer, images[:1])[1]  # type: ignore[union-attr]
+    with pytest.raises(Stopped):
+        render(renderer, images, stop=lambda: True)
+
+
+def test_what_was_learned_is_kept_for_the_next_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    caplog.set_level("INFO")
+    first = paint(new_renderer(revision="kept"), MIX[:2])
+    assert "learned in" in caplog.text
+    [kept] = (tmp_path / "imagemill" / "batching").iterdir()
+    caplog.clear()
+    assert paint(new_renderer(revision="kept"), MIX[:2]) == first
+    assert "learned in" not in caplog.text
+    kept.write_text('{"batching": "exact"}')
+    assert paint(new_renderer(revision="kept"), MIX[:2]) == first
+    assert "learned in" in caplog.text, "a file that cannot be read is learned again"

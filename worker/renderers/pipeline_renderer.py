@@ -1,0 +1,290 @@
+"""The renderer of any diffusers pipeline: each image runs its own call, and the calls share forwards."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline
+
+from jobs.errors import ImagemillError, RenderError
+from jobs.request import ImageRequest
+from worker.diffusion.call_rules import Call, Digests, collate, keyed
+from worker.diffusion.interception import Hub
+from worker.diffusion.painter import Painter, Painting
+from worker.diffusion.precision import Precision
+from worker.diffusion.text_rules import text_rule_of
+from worker.engine.renderer import (
+    AskedT,
+    Batching,
+    BrokenDevice,
+    Bucket,
+    OutOfMemory,
+    Painted,
+    Picture,
+    Source,
+    Stopped,
+    first_line,
+)
+from worker.engine.slot_count import FEWEST, fewest_cheap_slots
+from worker.renderers.device import device_errors, kind_of_device, versions
+from worker.renderers.learned_cache import LearnedCache
+from worker.renderers.learning import Learned, learn_and_prove, sample_of
+
+log = logging.getLogger(__name__)
+
+_ALONE_TOGETHER = 8
+"""Images that are taken at a time where each is rendered alone."""
+
+
+class _Grabbed(BaseException):
+    """Ends a pipeline's call once the denoiser's arguments are known."""
+
+
+class PipelineRenderer:
+    """Paints with `pipeline`, which is on its device and in its precision; see `learning` for how.
+
+    Texts are encoded and pictures decoded image by image, as in a call of the pipeline by itself.
+    """
+
+    def __init__(
+        self,
+        pipeline: DiffusionPipeline,
+        *,
+        precision: Precision,
+        device: torch.device,
+        model: str,
+        revision: str,
+    ) -> None:
+        """Learns how the pipeline's images share forwards, unless a worker of this user has before.
+
+        Raises ModelError when they come out as other pictures than diffusers paints.
+        """
+        self.pipeline = pipeline
+        self._device, self._precision = device, precision
+        self._painter = Painter(pipeline)
+        self.precision = precision.name
+        self.device = kind_of_device(device)
+        self.versions = versions()
+        self._learned = self._learn(model, revision)
+        self._measured: dict[tuple[int, int], int] = {}
+
+    @property
+    def batching(self) -> Batching:
+        """How the pipeline's images share forwards."""
+        return self._learned.batching
+
+    def slots(self, request: ImageRequest) -> int:
+        """The most slots that a call of a denoiser takes for this image."""
+        return self._learned.slots[self._painter.kind.guided(request)]
+
+    def forwards(self, request: ImageRequest) -> int:
+        """About how many calls of denoisers the image makes."""
+        return math.ceil(self._painter.kind.slot_evaluations(request) / self.slots(request))
+
+    def measure_slots(self, height: int, width: int) -> int:
+        """The slots that suit pictures of this size on this device; measured once."""
+        if self.batching == "alone":
+            return max(FEWEST, *self._learned.slots)
+        if (height, width) not in self._measured:
+            with device_errors(), torch.no_grad(), self._computing():
+                name, module, call = self._grabbed(height, width)
+                taken = keyed(self._learned.rules[name], call, Digests()).slots
+
+                def seconds(slots: int) -> float:
+                    collated = collate(self._learned.rules[name], [(call, taken)], max(slots, taken))
+                    collated = text_rule_of(module).fill_spare(collated)
+                    began = time.perf_counter()
+                    module(**collated)
+                    if self._device.type == "cuda":
+                        torch.cuda.synchronize(self._device)
+                    return time.perf_counter() - began
+
+                cheap = fewest_cheap_slots(seconds)
+            self._measured[height, width] = max(cheap, max(self._learned.slots) + self._painter.spare_slots)
+        return self._measured[height, width]
+
+    def render(
+        self, bucket: Bucket, source: Source[AskedT], stop: Callable[[], bool]
+    ) -> Iterator[Sequence[Painted[AskedT]]]:
+        """Paint until the source gives no more; see `Renderer.render`."""
+        if self.batching == "alone":
+            yield from self._one_by_one(bucket, source, stop)
+            return
+        hub: Hub[AskedT] = self._hub(bucket.slots, padded=bucket.mode == "exact")
+        try:
+            while True:
+                while hub.free_slots and (asked := source.take(hub.free_slots)):
+                    for one in asked:
+                        hub.start(one, partial(self._painter.paint, one.request, one.init_latents))
+                running = hub.running > 0
+                if running:
+                    with device_errors():
+                        hub.forward()
+                stopped = stop()
+                yield [(one, _outcome(painting)) for one, painting in hub.finished()]
+                if stopped:
+                    raise Stopped
+                if not running:
+                    return
+        finally:
+            hub.close()
+
+    def render_alone(
+        self, request: ImageRequest, init_latents: np.ndarray | None, stop: Callable[[], bool]
+    ) -> Picture:
+        """The picture by itself and in fp32; see `Renderer.render_alone`."""
+        with device_errors(), self._in_fp32():
+            if self.batching == "alone":
+                return _picture(self._paint_alone(request, init_latents, stop))
+            hub: Hub[ImageRequest] = self._hub(self.slots(request), padded=True)
+            try:
+                hub.start(request, partial(self._painter.paint, request, init_latents))
+                while hub.running:
+                    hub.forward()
+                    if stop():
+                        raise Stopped
+                [(_request, painting)] = hub.finished()
+            finally:
+                hub.close()
+            if isinstance(painting, Exception):
+                raise painting
+            return _picture(painting)
+
+    def _hub(self, slots: int, *, padded: bool) -> Hub[Any]:
+        return Hub(
+            self._learned.rules,
+            slots,
+            spare=self._painter.spare_slots,
+            padded=padded,
+            computing=self._computing,
+        )
+
+    def _computing(self) -> AbstractContextManager[object]:
+        return self._precision.computing(self._device)
+
+    # Images that cannot share forwards.
+
+    def _one_by_one(
+        self, bucket: Bucket, source: Source[AskedT], stop: Callable[[], bool]
+    ) -> Iterator[Sequence[Painted[AskedT]]]:
+        while asked := source.take(max(bucket.slots, _ALONE_TOGETHER)):
+            for one in asked:
+                try:
+                    with device_errors():
+                        painting: Painting | Exception = self._paint_alone(
+                            one.request, one.init_latents, stop
+                        )
+                except (Stopped, OutOfMemory, BrokenDevice):
+                    raise
+                except Exception as error:
+                    painting = error
+                yield [(one, _outcome(painting))]
+
+    def _paint_alone(
+        self, request: ImageRequest, init_latents: np.ndarray | None, stop: Callable[[], bool]
+    ) -> Painting:
+        """The pipeline's own call, on its own modules. Raises Stopped between two forwards."""
+
+        def look(_module: Any, _args: Any) -> None:
+            if stop():
+                raise Stopped
+
+        hooks = [module.register_forward_pre_hook(look) for module in self._painter.denoisers.values()]
+        try:
+            with torch.no_grad(), self._computing():
+                return self._painter.paint(request, init_latents)
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    # What is done once, or rarely.
+
+    def _learn(self, model: str, revision: str) -> Learned:
+        name = self._painter.kind.name
+        circumstances = {
+            "class": name,
+            "revision": revision,
+            "precision": self.precision,
+            "device": self.device,
+            "versions": self.versions,
+        }
+        cache = LearnedCache(circumstances)
+        learned = cache.load()
+        if learned is None:
+            began = time.monotonic()
+            with device_errors():
+                learned = learn_and_prove(self._painter, sample_of(self._painter), self._computing)
+            log.info("learned in %.1f s how images of %s share forwards", time.monotonic() - began, model)
+            cache.keep(learned)
+        if learned.batching == "alone":
+            log.warning("%s is a %s: one image a forward (%s)", model, name, learned.reason)
+        return learned
+
+    def _grabbed(self, height: int, width: int) -> tuple[str, Any, Call]:
+        """The first call, of one slot, of the largest denoiser for a picture of this size."""
+        largest = max(self._learned.rules, key=lambda name: _weights(self._painter.denoisers[name]))
+        found: list[tuple[str, Any, Call]] = []
+
+        def grab(name: str, module: Any, call: dict[str, Any]) -> Any:
+            if name != largest:
+                return module(**call)
+            found.append((name, module, text_rule_of(module).prepare(call)))
+            raise _Grabbed
+
+        with suppress(_Grabbed):
+            self._painter.paint(replace(sample_of(self._painter), height=height, width=width), call=grab)
+        return found[0]
+
+    @contextmanager
+    def _in_fp32(self) -> Iterator[None]:
+        """Everything inside computes in float32; the weights come back bit for bit."""
+        components = self.pipeline.components.values()
+        modules = [part for part in components if isinstance(part, torch.nn.Module)]
+        tensors = {id(one): one for module in modules for one in [*module.parameters(), *module.buffers()]}
+        half = [(one, one.dtype) for one in tensors.values() if one.dtype in (torch.float16, torch.bfloat16)]
+        before = self._precision
+        self._precision = replace(before, autocast=None)
+        self._painter.forget_texts()
+        try:
+            for one, _dtype in half:
+                one.data = one.data.float()
+            yield
+        finally:
+            for one, dtype in half:
+                one.data = one.data.to(dtype)
+            self._precision = before
+            self._painter.forget_texts()
+
+
+def _outcome(painting: Painting | Exception) -> Picture | ImagemillError:
+    """What came of an image: its picture, or its own error. Raises what is the device's."""
+    if isinstance(painting, Painting):
+        return _picture(painting)
+    if isinstance(painting, ImagemillError | Stopped | OutOfMemory | BrokenDevice):
+        if isinstance(painting, ImagemillError):
+            return painting
+        raise painting
+    try:
+        with device_errors():
+            raise painting
+    except (OutOfMemory, BrokenDevice):
+        raise
+    except Exception as error:
+        return RenderError(first_line(error))
+
+
+def _picture(painting: Painting) -> Picture:
+    return Picture(painting.pixels, painting.finite)
+
+
+def _weights(module: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
