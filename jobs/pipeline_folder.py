@@ -48,7 +48,8 @@ def _scale(pipeline: PipelineClass, read: Read) -> int | None:
     if "component" not in rule:
         return int(rule["usual"])
     try:
-        value = read(f"{rule['component']}/config.json")[rule["key"]]
+        config = read(f"{rule['component']}/config.json")
+        value = config[rule["key"]] if rule["key"] in config else config[rule["or"]]
         return int(2 ** (len(value) - rule["less"]) if "less" in rule else value)
     except (KeyError, TypeError, ValueError):
         return None

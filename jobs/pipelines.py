@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 from jobs.arguments import arguments_of
 from jobs.bounds import must_be_multiple
 from jobs.errors import ModelError
-from jobs.schedulers import NO_DYNAMIC_SHIFT, forwards
+from jobs.schedulers import NO_DYNAMIC_SHIFT, NO_LIST_OF_SIGMAS, forwards
 
 STABLE_DIFFUSION: Final = "StableDiffusionPipeline"
 NO_GUIDANCE: Final = 1.0
@@ -206,6 +206,9 @@ class PipelineClass:
             trouble = self._argument_trouble(name, value, values["num_inference_steps"])
             if trouble is not None:
                 yield Trouble(("arguments", name), value, trouble)
+        if arguments.get("sigmas") is not None and values["scheduler"] in NO_LIST_OF_SIGMAS:
+            what = f"{values['scheduler']} takes no list of sigmas: name another scheduler, or remove them"
+            yield Trouble(("arguments", "sigmas"), arguments["sigmas"], what)
         if arguments.get("timesteps") is not None and arguments.get("sigmas") is not None:
             yield Trouble(
                 ("arguments", "sigmas"), arguments["sigmas"], "excludes timesteps: remove one of them"

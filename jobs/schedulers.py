@@ -68,6 +68,8 @@ OWN_SCHEDULER = Scheduler("default", "")
 
 NO_DYNAMIC_SHIFT = frozenset({"Flow Heun"})
 """Flow schedulers that cannot shift noise levels by a picture's size, as some models' configurations ask."""
+NO_LIST_OF_SIGMAS = frozenset({"Flow Heun", "Flow UniPC", "Flow DPM++ 2M"})
+"""Flow schedulers whose `set_timesteps` takes no list of noise levels (UniPC takes numpy's arrays alone)."""
 
 _BY_NAME: dict[str, Scheduler] = {}
 for _scheduler in (*SCHEDULERS, *FLOW_SCHEDULERS, OWN_SCHEDULER):

@@ -52,7 +52,7 @@ class Known:
 
     schedulers: str
     """"diffusion" takes all of Stable Diffusion's, "own" only the saved one. Any other text says what a flow
-    pipeline gives its scheduler: "steps", "sigmas", "sigmas, mu", "timesteps, sigmas, mu"."""
+    pipeline gives its scheduler: "steps", "sigmas, mu" (numpy's), "list of sigmas, mu", "tensor of…"."""
     multiple: Mapping[str, int]
     """What height and width must be a multiple of: {"pixels": 16}, or {"latents": 2}."""
     guidance: str | None = "guidance_scale"
@@ -68,8 +68,8 @@ class Known:
     """The default of guidance where the signature has none."""
     several: tuple[Stage, ...] = ()
     """The stages of a class that has more than one."""
-    scale: int | None = None
-    """Pixels of a latent, where the class says it in a way of its own."""
+    scale: int | Mapping[str, Any] | None = None
+    """Pixels of a latent, or where a folder says them, where the class does so in a way of its own."""
     default: Mapping[str, Any] | None = None
     """The default size, where the class says it in a way of its own."""
     sizes: Callable[[Any], Any] | None = None
@@ -128,7 +128,7 @@ ADMITTED: Final[Mapping[str, Known]] = {
         "sigmas, mu", {"latents": 1}, None, None, left_out=frozenset({"guidance_scale"})
     ),
     "DreamLitePipeline": Known("sigmas, mu", {"latents": 1}, switch=ALWAYS, least=0.0),
-    "ErnieImagePipeline": Known("sigmas", {"latents": 1}, fixed={"use_pe": (False, _SAMPLED)}),
+    "ErnieImagePipeline": Known("tensor of sigmas", {"latents": 1}, fixed={"use_pe": (False, _SAMPLED)}),
     "Flux2KleinPipeline": Known("sigmas, mu", _PACKED, guided=_TWO_CALLS),
     "Flux2Pipeline": Known(
         "sigmas, mu",
@@ -178,7 +178,18 @@ ADMITTED: Final[Mapping[str, Known]] = {
     # Its scheduler counts time from 0 to 1.
     "OmniGenPipeline": Known("own", _PACKED, switch=ALWAYS),
     "OvisImagePipeline": Known("sigmas, mu", _PACKED, guided=_TWO_CALLS),
-    "PRXPipeline": Known("steps", _PACKED, default={"index": "default_sample_size", "else": 512}, scale=8),
+    "PRXPipeline": Known(
+        "steps",
+        _PACKED,
+        default={"index": "default_sample_size", "else": 512},
+        scale={
+            "component": "vae",
+            "key": "encoder_block_out_channels",
+            "or": "block_out_channels",
+            "less": 1,
+            "usual": 8,
+        },
+    ),
     "PRXPixelPipeline": Known("steps", _16, default={"index": "default_sample_size", "else": 1024}, scale=1),
     "PixArtAlphaPipeline": Known("diffusion", _PACKED),
     "PixArtSigmaPAGPipeline": Known("diffusion", _PACKED, more=_PAG),
@@ -224,9 +235,11 @@ ADMITTED: Final[Mapping[str, Known]] = {
         "own", _128, guidance="prior_guidance_scale", several=_CASCADE, scale=8
     ),
     "ZImageOmniPipeline": Known(
-        "sigmas, mu", _PACKED, above=0.0, least=0.0, default={"pixels": [1024, 1024]}
+        "list of sigmas, mu", _PACKED, above=0.0, least=0.0, default={"pixels": [1024, 1024]}
     ),
-    "ZImagePipeline": Known("sigmas, mu", _PACKED, above=0.0, least=0.0, default={"pixels": [1024, 1024]}),
+    "ZImagePipeline": Known(
+        "list of sigmas, mu", _PACKED, above=0.0, least=0.0, default={"pixels": [1024, 1024]}
+    ),
 }
 
 REFUSED: Final[Mapping[str, str]] = {
