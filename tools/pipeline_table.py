@@ -138,6 +138,7 @@ ADMITTED: Final[Mapping[str, Known]] = {
         fixed={"caption_upsample_temperature": (None, _SAMPLED)},
     ),
     "FluxPipeline": Known("sigmas, mu", _PACKED, switch="true_cfg_scale", guided=_TWO_CALLS, least=0.0),
+    "GlmImagePipeline": Known("timesteps, sigmas, mu", _32, guided=_TWO_CALLS),
     "HiDreamImagePipeline": Known("own", _PACKED, area=True),
     "HunyuanDiTPAGPipeline": Known(
         "diffusion", _16, more=_PAG, sizes=_hunyuan_dit, unless="use_resolution_binning"
@@ -245,7 +246,6 @@ ADMITTED: Final[Mapping[str, Known]] = {
 REFUSED: Final[Mapping[str, str]] = {
     "Cosmos2TextToImagePipeline": "it needs the package cosmos_guardrail, which imagemill does not install",
     "DiffusionGemmaPipeline": "it writes text, not pictures",
-    "GlmImagePipeline": "a language model paints first, from random numbers that all images share",
     "KandinskyPriorPipeline": "it makes no picture, but what KandinskyCombinedPipeline begins with",
     "KandinskyV22PriorPipeline": "it makes no picture, but what KandinskyV22CombinedPipeline begins with",
     "LLaDA2Pipeline": "it writes text, not pictures",

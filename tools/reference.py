@@ -16,7 +16,8 @@ from typing import Any, Final
 
 import click
 
-from jobs.schedulers import SCHEDULERS
+from jobs.pipelines import NOT_AT_HAND, PipelineClass, admitted, find_pipeline
+from jobs.schedulers import FLOW_SCHEDULERS, SCHEDULERS
 from jobs.settings import PREFIX, Settings
 from producer.cli import command as imagemill
 from producer.manifest.manifest import json_schema
@@ -80,9 +81,57 @@ def _schedulers() -> str:
                 ", ".join(f"`{alias}`" for alias in one.aliases),
                 f"`{one.class_name}`" + "".join(f", `{key}={value!r}`" for key, value in one.options.items()),
             )
-            for one in SCHEDULERS
+            for one in (*SCHEDULERS, *FLOW_SCHEDULERS)
         ),
     )
+
+
+def _pipelines() -> str:
+    """Every class that is rendered: what a manifest gets that leaves settings open, and which samplers."""
+    return _table(
+        ("class", "height x width", "steps", "guidance", "samplers", "arguments"),
+        (
+            (
+                f"`{name}`",
+                _own_size(pipeline),
+                f"{pipeline.num_inference_steps}",
+                "none" if pipeline.guidance is None else _own_guidance(pipeline),
+                _samplers(pipeline),
+                ", ".join(f"`{argument}`" for argument in pipeline.arguments),
+            )
+            for name, pipeline in ((name, find_pipeline(name)) for name in admitted())
+        ),
+    )
+
+
+def _own_size(pipeline: PipelineClass) -> str:
+    """The usual size, and what a size must be a multiple of."""
+    default, usual = pipeline.size["default"], pipeline.size["scale"]["usual"]
+    if "pixels" in default:
+        height, width = default["pixels"]
+    else:
+        height = width = default["latents"] * usual if "latents" in default else default.get("else", 0)
+        if "config" in default:
+            height = width = height * usual
+    own = f"{height}x{width}" if height else "the model's"
+    return f"{own}; multiples of {pipeline.multiple(NOT_AT_HAND)}"
+
+
+def _own_guidance(pipeline: PipelineClass) -> str:
+    """The default, and the argument that it is where that has another name."""
+    named = "" if pipeline.guidance == "guidance_scale" else f" (`{pipeline.guidance}`)"
+    return f"{pipeline.guidance_scale:g}{named}"
+
+
+def _samplers(pipeline: PipelineClass) -> str:
+    """The names that it takes, shortly."""
+    if {one.name for one in SCHEDULERS} <= {*pipeline.schedulers}:
+        return (
+            "all but the flow ones"
+            if "default" not in pipeline.schedulers
+            else "`default`, all but the flow ones"
+        )
+    return ", ".join(f"`{name}`" for name in pipeline.schedulers)
 
 
 def _environment() -> str:
@@ -242,6 +291,7 @@ _SECTIONS: Final[Mapping[str, Callable[[], str]]] = {
     "sweep": _swept,
     "prompts-from": _source,
     "schedulers": _schedulers,
+    "pipelines": _pipelines,
     "imagemill": _group("imagemill", imagemill),
     "imagemill-worker": _group("imagemill-worker", imagemill_worker),
     "environment": _environment,

@@ -169,7 +169,7 @@ def test_every_wrong_line_and_row_is_told() -> None:
     lines = "prompts:\n- {prompt: a, guidance_scale: 1, width: 520}\n- a\n- {prompt: b, width: 520}\n"
     assert refusal(head + lines) == [
         "m.yaml:4:41: prompts[0].width = 520: must be a multiple of 16 (512 or 528)",
-        "m.yaml:6:23: prompts[2].width = 520: must be a multiple of 16 (512 or 528)",
+        "m.yaml:6:22: prompts[2].width = 520: must be a multiple of 16 (512 or 528)",
     ]
     rows = refusal(head + "prompts_from: rows.jsonl\n")
     assert [line.split("rows.jsonl:")[1][:60] for line in rows] == [
