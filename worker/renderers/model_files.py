@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import re
 from collections.abc import Iterable, Set
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,11 @@ from huggingface_hub.errors import CachedRepoTreeNotFoundError
 from huggingface_hub.utils import tqdm
 
 from jobs.errors import ModelError
+from jobs.hub import is_commit
 from jobs.model_folder import PICKLES, components, folder_revision, pipeline_files
 from worker.renderers.loading import Loading
 from worker.renderers.weight_files import WeightFiles, choose_weights
 
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 _INDEX = "model_index.json"
 _SETTINGS = frozenset({".json", ".txt", ".model", ".jinja", ".tiktoken", ".spm", ".bpe", ".vocab"})
 """What configs, vocabularies and chat templates end in; other files of a repository are not fetched."""
@@ -40,7 +39,7 @@ def checked_folder(folder: Path, revision: str, loading: Loading) -> Path:
 
 def hub_index(model: str, commit: str, loading: Loading) -> Path:
     """The cached folder of a hub model's commit, with its model_index.json, fetched unless it is there."""
-    if not _COMMIT.fullmatch(commit):
+    if not is_commit(commit):
         raise ModelError(f"model = {model}: revision = {commit!r} is no commit; submit the manifest again")
     with loading.stage("asking the hub for", model):
         return Path(

@@ -16,6 +16,7 @@ import transformers
 from jobs.errors import ModelError
 from jobs.model_folder import check_harmless, components
 from jobs.models import BUILT_IN
+from jobs.pipelines import STABLE_DIFFUSION, refusal
 from jobs.strict_json import strict_json
 from worker.diffusion.build_scheduler import build_scheduler
 from worker.diffusion.precision import Precision, overflow_warning, resolve_device, resolve_precision
@@ -28,8 +29,6 @@ from worker.renderers.weight_files import WeightFiles
 
 log = logging.getLogger(__name__)
 _SHAPES = Path(__file__).parents[1] / "models" / "shapes"
-_TABLES = "StableDiffusionPipeline"
-"""The class that `ImageDiffusionModel` samples with tables."""
 
 Free = Callable[[torch.device], int | None]
 """Gives the bytes that are free on a device."""
@@ -52,7 +51,8 @@ def load_model(
     pipeline = load_pipeline(model, revision, precision, device)
     if type(pipeline) is not diffusers.StableDiffusionPipeline:
         raise ModelError(
-            f"model = {model}: it is a {type(pipeline).__name__}; only {_TABLES} has an ImageDiffusionModel"
+            f"model = {model}: it is a {type(pipeline).__name__}; only {STABLE_DIFFUSION} has an "
+            "ImageDiffusionModel"
         )
     return image_diffusion_model(pipeline, precision, device, compiled=compiled, channels_last=channels_last)
 
@@ -129,7 +129,7 @@ def load_pipeline(
         check_fits(model, needed, free(target), dtype=chosen.weights, device=target)
         with progress.stage("loading", model, size=needed):
             pipeline = _load(found, chosen)
-            if found.kind.__name__ != _TABLES:
+            if found.kind.__name__ != STABLE_DIFFUSION:
                 # Never torch's own `to`: it would convert what the model keeps in float32.
                 pipeline.to(target)
             return pipeline
@@ -157,7 +157,7 @@ def _find(model: str, revision: str, precision: Precision, loading: Loading) -> 
     )
     kind, parts = _read_index(model, folder / "model_index.json")
     # The first class has always had the plain weights: others would give other bytes to equal requests.
-    variant = None if kind.__name__ == _TABLES else precision.name
+    variant = None if kind.__name__ == STABLE_DIFFUSION else precision.name
     if is_folder:
         weights = local_weights(folder, variant)
     else:
@@ -195,12 +195,16 @@ def _read_index(model: str, index: Path) -> tuple[type[diffusers.DiffusionPipeli
         parts = [part[1] for part in named.values() if isinstance(part, list) and len(part) == 2]
     except (OSError, ValueError, AttributeError) as error:
         raise ModelError(f"{index}: cannot be read as JSON ({error}); fetch the model again") from error
-    base = diffusers.DiffusionPipeline
-    kind = getattr(diffusers, name, base) if isinstance(name, str) and name.isidentifier() else base
-    if not (isinstance(kind, type) and issubclass(kind, base)) or kind is base:
+    if not isinstance(name, str):
+        raise ModelError(f"{index}: names no _class_name, but {name!r}: fetch the model again")
+    why = refusal(name)
+    if why is not None:
+        raise ModelError(f"model = {model}: {why}")
+    kind = getattr(diffusers, name, None)
+    if not (isinstance(kind, type) and issubclass(kind, diffusers.DiffusionPipeline)):
         raise ModelError(
-            f"model = {model}: it is a {name}, and diffusers {diffusers.__version__}, which is here, "
-            "has no such pipeline: name a model of one that it has, or install a diffusers that has it"
+            f"model = {model}: diffusers {diffusers.__version__}, which is here, has no {name}, or lacks a "
+            "package for it: install imagemill[worker] again"
         )
     return kind, [part for part in parts if isinstance(part, str)]
 

@@ -134,6 +134,6 @@ def test_another_class_than_diffusers_has_is_refused_before_anything_is_download
     hub.folder = tmp_path / "other"
     hub.folder.mkdir()
     (hub.folder / "model_index.json").write_text('{"_class_name": "NextYearsPipeline"}')
-    with pytest.raises(ModelError, match=f"{MODEL}: it is a NextYearsPipeline, and diffusers"):
+    with pytest.raises(ModelError, match=f"{MODEL}: is a NextYearsPipeline, which is not rendered"):
         load_pipeline(MODEL, COMMIT, "fp32", "cpu")
     assert hub.asked == ["model_index.json"]
