@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import logging
 from collections.abc import Iterable, Set
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from jobs.model_folder import PICKLES, components, folder_revision, pipeline_fil
 from worker.renderers.loading import Loading
 from worker.renderers.weight_files import WeightFiles, choose_weights
 
+log = logging.getLogger(__name__)
 _INDEX = "model_index.json"
 _SETTINGS = frozenset({".json", ".txt", ".model", ".jinja", ".tiktoken", ".spm", ".bpe", ".vocab"})
 """What configs, vocabularies and chat templates end in; other files of a repository are not fetched."""
@@ -93,6 +95,11 @@ def _sizes(model: str, commit: str, folder: Path) -> dict[str, int]:
     try:
         return {file.path: file.size for file in get_cached_repo_tree(model, revision=commit)}
     except CachedRepoTreeNotFoundError:
+        log.warning(
+            "model = %s: the cache does not say which files the hub has, and the hub is out of reach: what "
+            "is in the cache is loaded, and a worker that has the list may load weights of another variant",
+            model,
+        )
         files = [path for path in folder.rglob("*") if path.is_file()]
         return {file.relative_to(folder).as_posix(): file.stat().st_size for file in files}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -103,6 +104,19 @@ def test_nothing_is_asked_of_the_hub_when_all_is_there(hub: Hub, monkeypatch: py
     load_pipeline(MODEL, COMMIT, "bf16", "cpu", loading=loading)
     assert hub.asked == []
     assert not any("downloading" in text for text in loading.texts)
+
+
+def test_a_cache_that_does_not_know_the_hubs_files_is_loaded_with_a_warning(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Older versions of the hub's client kept no list."""
+    load_pipeline(MODEL, COMMIT, "fp32", "cpu")
+    shutil.copytree(tmp_path / "hub", tmp_path / "old", symlinks=True, ignore=lambda *_given: ["trees"])
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "old"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert "the cache does not say" not in caplog.text
+    load_pipeline(MODEL, COMMIT, "fp32", "cpu")
+    assert f"model = {MODEL}: the cache does not say which files the hub has" in caplog.text
 
 
 def test_half_precision_downloads_the_variant_and_full_precision_the_plain_weights(hub: Hub) -> None:
