@@ -72,7 +72,7 @@ def test_the_command_of_a_failure_writes_the_image(tmp_path: Path) -> None:
         ({"seed": True}, "seed = true: must be a whole number"),
         ({"seed": None}, "seed = null: must be a whole number"),
         ({"num_inference_steps": 0}, "num_inference_steps = 0: must be a whole number, 1 to 1000"),
-        ({"guidance_scale": float("nan")}, "guidance_scale = NaN: must be a number, 1 to 100"),
+        ({"guidance_scale": float("nan")}, "guidance_scale = NaN: must be a number, 0 to 100"),
         ({"image_format": "gif"}, 'image_format = "gif": must be png, jpeg or webp'),
         ({"image_quality": 0}, "image_quality = 0: must be a whole number, 1 to 100"),
         ({"precision": "fp8"}, 'precision = "fp8": must be auto, bf16, fp16, amp or fp32'),
