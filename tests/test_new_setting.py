@@ -77,10 +77,10 @@ def test_it_goes_through_the_command_line_the_metadata_the_table_and_the_card(se
     values = [1, 2, 3, 1, 4, 5, 0, 6, 0]
     assert seen["--request"] == values
     assert seen["--request without"] == 0
-    assert seen["metadata"] == values
+    assert seen["metadata"] == [value if value != 0 else "left out" for value in values]
     assert seen["metadata gives the request back"]
     columns = seen["metadata columns"]
-    assert columns[columns.index("clip_skip") - 1 :][:3] == ["arguments", "clip_skip", "id"]
+    assert columns[columns.index("clip_skip") - 1 :][:3] == ["init_latents", "clip_skip", "id"]
     assert seen["parquet"] == ["int64", values]
     assert seen["card"] == 1
 

@@ -47,8 +47,9 @@ def metadata_record(
     """One line of metadata.jsonl, in a fixed order: what it is, every setting, the user's own columns, how
     it was rendered.
 
-    The prompt is `text`, as imagefolder calls a caption. `column_names` are the columns of the whole job, so
-    that every record has the same keys (null where a line lacks one). `rendered` (JSON values) becomes
+    The prompt is `text`, as imagefolder calls a caption. A setting that was added later is left out while it
+    is at its default, so that an output which was begun before keeps its columns. `column_names` are the
+    columns of the whole job: null where a line lacks one. `rendered` (JSON values) becomes
     `rendered_…` columns, next to the requested settings; `flagged` says what is odd about the picture.
     Raises ValueError for a column name that `column_problem` refuses or that `column_names` lacks.
     """
@@ -61,7 +62,7 @@ def metadata_record(
         "file_name": file_name,
         "text": entry.request.prompt,
         "image_id": entry.request.image_id,
-        **{name: request[name] for name in _SETTINGS},
+        **{name: request[name] for name in _SETTINGS if not IMAGE_SETTINGS[name].left_out(request[name])},
         "id": entry.id,
         **{name: entry.columns.get(name) for name in column_names},
         "job_id": job_id,

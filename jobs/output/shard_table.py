@@ -4,7 +4,8 @@
     image_id negative_prompt … id COLUMN … job_id rendered_… flagged command
 
 `status` is success or failed_to_render; a failure has `error_message` and `command`, which renders it again.
-Every file of a dataset should have the same types, so ours are fixed. A user's column has the type that
+Every file of a dataset should have the same types, so ours are fixed. A setting that was added later has a
+column where an image of the shard is not at its default. A user's column has the type that
 holds the shard's values, text (JSON for what is no text) when none does, and is called `column_NAME` where
 img2dataset has such a name. The tar's KEY.json are the metadata to the letter; this is for tools that read
 tables.
@@ -34,6 +35,8 @@ _FIRST: dict[str, Kind] = {
     **{name: setting.values.column for name, setting in IMAGE_SETTINGS.items() if name != "prompt"},
     "id": "string",
 }  # fmt: skip
+_ADDED_LATER = {name: setting.default for name, setting in IMAGE_SETTINGS.items() if setting.added_later}
+"""The defaults of settings that have no column while all images are at them."""
 _LAST: dict[str, Kind] = {
     "job_id": "string", "rendered_precision": "string", "rendered_rows": "int64", "rendered_device": "string",
     "rendered_versions": "string", "rendered_mode": "string", "flagged": "string", "command": "string",
@@ -57,13 +60,17 @@ def shard_table(
 
     lines = [_done(record) for record in records] + [_failed(shard, failure) for failure in failures]
     lines.sort(key=lambda line: line["key"])
-    kinds: dict[str, Kind] = dict(_FIRST)
+    used = {name for line in lines for name in line}
+    kinds = {name: kind for name, kind in _FIRST.items() if name not in _ADDED_LATER or name in used}
     for line in lines:
         for name, value in line.items():
             if name not in _FIRST and name not in _LAST:
                 kinds[name] = merged(kinds.get(name), kind_of(value))
     kinds |= _LAST
-    columns = {name: _column([line.get(name) for line in lines], kind) for name, kind in kinds.items()}
+    columns = {
+        name: _column([line.get(name, _ADDED_LATER.get(name)) for line in lines], kind)
+        for name, kind in kinds.items()
+    }
     return pa.table(columns)
 
 
@@ -109,7 +116,8 @@ def _done(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _failed(shard: int, failure: Failure) -> dict[str, Any]:
-    request = failure.entry.request.to_mapping()
+    settings = failure.entry.request.to_mapping().items()
+    request = {name: value for name, value in settings if not IMAGE_SETTINGS[name].left_out(value)}
     return {
         "key": image_key(shard, failure.position),
         "caption": request.pop("prompt"),

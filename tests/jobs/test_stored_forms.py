@@ -37,8 +37,7 @@ RECORD = {
     "negative_prompt": "dull", "height": 512, "width": 512, "num_inference_steps": 50,
     "guidance_scale": 7.5, "scheduler": "LMS", "seed": 42, "model": "shapes", "revision": "sha256:0",
     "precision": "auto", "image_format": "png", "image_quality": 95, "init_latents": None,
-    "arguments": "{}", "id": 'no "1"', "split": "test", "job_id": "cats-1", "rendered_rows": 8,
-    "flagged": None, "sha256": "ab",
+    "id": 'no "1"', "split": "test", "job_id": "cats-1", "rendered_rows": 8, "flagged": None, "sha256": "ab",
 }  # fmt: skip
 
 
@@ -102,8 +101,7 @@ def test_the_columns_of_a_parquet() -> None:
         ("negative_prompt", "string"), ("num_inference_steps", "int64"), ("guidance_scale", "double"),
         ("scheduler", "string"), ("seed", "int64"), ("model", "string"), ("revision", "string"),
         ("precision", "string"), ("image_format", "string"), ("image_quality", "int64"),
-        ("init_latents", "string"), ("arguments", "string"), ("id", "string"), ("split", "string"),
-        ("job_id", "string"),
+        ("init_latents", "string"), ("id", "string"), ("split", "string"), ("job_id", "string"),
         ("rendered_precision", "string"), ("rendered_rows", "int64"), ("rendered_device", "string"),
         ("rendered_versions", "string"), ("rendered_mode", "string"), ("flagged", "string"),
         ("command", "string"),
@@ -115,8 +113,7 @@ def test_what_a_card_says_that_all_share() -> None:
     contents.add(record())
     assert list(contents.shared) == [
         "model", "revision", "negative_prompt", "height", "width", "num_inference_steps", "guidance_scale",
-        "scheduler", "precision", "image_format", "image_quality", "init_latents", "arguments",
-        "rendered_rows",
+        "scheduler", "precision", "image_format", "image_quality", "init_latents", "rendered_rows",
     ]  # fmt: skip
 
 
