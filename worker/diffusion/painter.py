@@ -73,7 +73,8 @@ class Painter:
         given = self._arguments(own, request)
         if init_latents is not None:
             given["latents"] = self._initial_latents(own, init_latents)
-        [values] = own(**given, output_type="np").images
+        [values] = own(**given, output_type="np")[0]
+        values = _opaque(np.asarray(values))
         size = values.shape[:2]
         if size != (request.height, request.width):
             raise RenderError(
@@ -84,7 +85,7 @@ class Painter:
         return Painting(np.asarray(values, dtype="float32"), ended_well)
 
     def calls(self, request: ImageRequest, images: int, call: CallDenoiser) -> None:
-        """Makes the denoisers' calls for several images of one request; the pictures are not decoded."""
+        """Makes the denoisers' calls for several images of one request; the pictures are not looked at."""
         own = self._copy(call, [])
         given = self._arguments(own, request)
         count = next((name for name in _COUNTS if name in self._parameters), None)
@@ -94,7 +95,7 @@ class Painter:
             for name in ("prompt", "negative_prompt"):
                 given |= {name: [given[name]] * images} if name in given else {}
         given["generator"] = [torch.Generator().manual_seed(seed) for seed in range(images)]
-        own(**given, output_type="latent")
+        own(**given, output_type="np")
 
     def forget_texts(self) -> None:
         """Encodes every text anew from now on: the encoders' weights have changed."""
@@ -153,6 +154,17 @@ class Painter:
 
         own.prepare_latents = compared
         return given
+
+
+def _opaque(values: np.ndarray) -> np.ndarray:
+    """The colours [H,W,3] of a picture without transparency. Raises RenderError for one that has some."""
+    if values.shape[-1] == 4:
+        if values[..., 3].min() < 1 - 0.5 / 255:
+            raise RenderError(
+                "the picture has transparent parts, which no format here keeps: use another model"
+            )
+        return values[..., :3]
+    return values
 
 
 _COUNTS = ("num_images_per_prompt", "num_videos_per_prompt")
