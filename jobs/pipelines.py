@@ -195,7 +195,7 @@ class PipelineClass:
         if "pixels" in multiple:
             return int(multiple["pixels"])
         scale = folder.scale if folder.scale is not None else int(self.size["scale"]["usual"])
-        return math.lcm(8, int(multiple["latents"]) * scale)
+        return math.lcm(8, scale**2 if "squared" in multiple else int(multiple["latents"]) * scale)
 
     def troubles(self, values: Mapping[str, Any], folder: Folder) -> Iterator[Trouble]:
         """What is wrong with an image's settings for this class; `values` are those of `ImageRequest`."""
@@ -256,20 +256,27 @@ class PipelineClass:
                 what += f", or arguments: {{{self.size['unless']}: false}}"
             yield Trouble(("height",), height, what)
         if self.size.get("area"):
-            nearest = self._of_its_area(height, width, folder)
+            nearest = self._of_its_area(height, width, arguments, folder)
             if nearest != (height, width):
                 what = f"{self.name} would paint {nearest[0]}x{nearest[1]} (height x width): give that size"
                 yield Trouble(("height",), height, what)
 
-    def _of_its_area(self, height: int, width: int, folder: Folder) -> tuple[int, int]:
-        """The size of about its default area that the class makes of another.
+    def _of_its_area(
+        self, height: int, width: int, arguments: Mapping[str, Any], folder: Folder
+    ) -> tuple[int, int]:
+        """The size of about its own area that the class makes of another.
 
-        Source: diffusers' HiDreamImagePipeline.__call__.
+        Source: diffusers' HiDreamImagePipeline.__call__, and FluxKontextPipeline's, which has an argument.
         """
         scale = folder.scale if folder.scale is not None else int(self.size["scale"]["usual"])
         side, division = int(self.size["default"]["latents"]) * scale, scale * 2
-        factor = math.sqrt(side**2 / (width * height))
-        return int(height * factor // division * division), int(width * factor // division * division)
+        named = self.size["area"]
+        if named is True:
+            factor = math.sqrt(side**2 / (width * height))
+            return int(height * factor // division * division), int(width * factor // division * division)
+        area, aspect = arguments.get(named, self.arguments[named].default), width / height
+        high, wide = round((area / aspect) ** 0.5), round((area * aspect) ** 0.5)
+        return high // division * division, wide // division * division
 
     def _argument_trouble(self, name: str, value: Any, steps: int) -> str | None:
         if name in self.fixed:

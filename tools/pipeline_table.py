@@ -54,7 +54,7 @@ class Known:
     """"diffusion" takes all of Stable Diffusion's, "own" only the saved one. Any other text says what a flow
     pipeline gives its scheduler: "steps", "sigmas, mu" (numpy's), "list of sigmas, mu", "tensor of…"."""
     multiple: Mapping[str, int]
-    """What height and width must be a multiple of: {"pixels": 16}, or {"latents": 2}."""
+    """What height and width must be a multiple of: {"pixels": 16}, {"latents": 2} or {"squared": 1}."""
     guidance: str | None = "guidance_scale"
     """The argument that a manifest's `guidance_scale` is; None for a class that has none."""
     switch: str | None = "guidance_scale"
@@ -76,8 +76,8 @@ class Known:
     """From the class's module the only sizes that it does not round: (height, width)."""
     unless: str | None = None
     """An argument that, at false, lifts `sizes`."""
-    area: bool = False
-    """It scales every size to the area of its default one."""
+    area: bool | str = False
+    """It scales every size to the area of its default one, or to that of the argument of this name."""
     fixed: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
     """Arguments that are always given, each with its value and why no manifest may choose another."""
     left_out: frozenset[str] = frozenset()
@@ -94,6 +94,9 @@ _8: Final = {"pixels": 8}
 _16: Final = {"pixels": 16}
 _32: Final = {"pixels": 32}
 _64: Final = {"pixels": 64}
+_SQUARED: Final = {"squared": 1}
+"""The scale of the latents, squared: Kandinsky's decoder paints latents of latents."""
+_MOVQ: Final = {"component": "movq", "key": "block_out_channels", "less": 1, "usual": 8}
 _128: Final = {"pixels": 128}
 _PACKED: Final = {"latents": 2}
 """Two latents, each way, are one token."""
@@ -137,6 +140,14 @@ ADMITTED: Final[Mapping[str, Known]] = {
         least=0.0,
         fixed={"caption_upsample_temperature": (None, _SAMPLED)},
     ),
+    "FluxKontextPipeline": Known(
+        "sigmas, mu",
+        _PACKED,
+        switch="true_cfg_scale",
+        guided=_TWO_CALLS,
+        least=0.0,
+        area="max_area",
+    ),
     "FluxPipeline": Known("sigmas, mu", _PACKED, switch="true_cfg_scale", guided=_TWO_CALLS, least=0.0),
     "GlmImagePipeline": Known("timesteps, sigmas, mu", _32, guided=_TWO_CALLS),
     "HiDreamImagePipeline": Known("own", _PACKED, area=True),
@@ -163,8 +174,8 @@ ADMITTED: Final[Mapping[str, Known]] = {
     ),
     "Kandinsky3Pipeline": Known("own", _64, scale=8),
     "Kandinsky5T2IPipeline": Known("steps", _16, guided=_TWO_CALLS, scale=8, sizes=_kandinsky_5),
-    "KandinskyCombinedPipeline": Known("own", _64, several=(_PRIOR, Stage()), scale=8),
-    "KandinskyV22CombinedPipeline": Known("own", _64, several=(_PRIOR, Stage()), scale=8),
+    "KandinskyCombinedPipeline": Known("own", _SQUARED, several=(_PRIOR, Stage()), scale=_MOVQ),
+    "KandinskyV22CombinedPipeline": Known("own", _SQUARED, several=(_PRIOR, Stage()), scale=_MOVQ),
     "KolorsPAGPipeline": Known("diffusion", _8, more=_PAG),
     "KolorsPipeline": Known("diffusion", _8),
     "Krea2Pipeline": Known("sigmas, mu", _PACKED, above=0.0, guided=_TWO_CALLS, least=0.0),

@@ -159,7 +159,7 @@ def _size(pipeline: Any, known: Known) -> dict[str, Any]:
     if known.unless is not None:
         size["unless"] = known.unless
     if known.area:
-        size["area"] = True
+        size["area"] = known.area
     return size
 
 

@@ -105,6 +105,11 @@ def test_every_class_takes_its_own_defaults(name: str) -> None:
             {"height": 512, "width": 512},
             "height = 512: HiDreamImagePipeline would paint 1024x1024 (height x width): give that size",
         ),
+        (
+            "FluxKontextPipeline",
+            {"height": 512, "width": 512},
+            "height = 512: FluxKontextPipeline would paint 1024x1024 (height x width): give that size",
+        ),
         ("SanaPipeline", {"height": 1008}, "height = 1008: must be a multiple of 32 (992 or 1024)"),
         (
             "ErnieImagePipeline",
@@ -121,6 +126,7 @@ def test_what_a_class_does_not_take_is_told_with_what_is_possible(
 
 
 def test_a_class_takes_what_lifts_its_own_sizes() -> None:
+    assert troubles("FluxKontextPipeline", height=512, width=512, arguments='{"max_area":262144}') == []
     assert troubles("HunyuanDiTPipeline", height=512, arguments='{"use_resolution_binning":false}') == []
 
 
