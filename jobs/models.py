@@ -11,8 +11,9 @@ from typing import Any, Final
 from jobs.errors import ModelError
 from jobs.hub import HubFiles, cached_repository, hub_commit, is_commit
 from jobs.model_folder import check_harmless, default_size, folder_revision, latent_form, pipeline_class
+from jobs.pipeline_class import NOT_AT_HAND, STABLE_DIFFUSION, Folder, PipelineClass
 from jobs.pipeline_folder import folder_of, painted_multiple, read_in
-from jobs.pipelines import NOT_AT_HAND, STABLE_DIFFUSION, Folder, PipelineClass, find_pipeline, refusal
+from jobs.pipelines import find_pipeline, refusal
 from jobs.request import IMAGE_SETTINGS
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jobs.pipelines import Folder, PipelineClass
+from jobs.pipeline_class import Folder, PipelineClass
 from jobs.strict_json import strict_json
 
 Read = Callable[[str], Any]

@@ -24,7 +24,8 @@ import torch
 import transformers
 
 from jobs.arguments import arguments_of, arguments_text
-from jobs.pipelines import PipelineClass, admitted
+from jobs.pipeline_class import PipelineClass
+from jobs.pipelines import admitted
 from jobs.request import ImageRequest
 from tests.tiny.families import FAMILIES, SLOW_FAMILIES
 from tests.tiny.family import Family

@@ -16,7 +16,8 @@ from typing import Any, Final
 
 import click
 
-from jobs.pipelines import NOT_AT_HAND, PipelineClass, admitted, find_pipeline
+from jobs.pipeline_class import NOT_AT_HAND, PipelineClass
+from jobs.pipelines import admitted, find_pipeline
 from jobs.schedulers import FLOW_SCHEDULERS, SCHEDULERS
 from jobs.settings import PREFIX, Settings
 from producer.cli import command as imagemill

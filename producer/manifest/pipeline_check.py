@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from jobs.errors import ManifestError
 from jobs.models import ModelRef
-from jobs.pipelines import Trouble
+from jobs.pipeline_class import Trouble
 from jobs.wording import printable, shortened
 from producer.manifest.manifest import Manifest
 from producer.manifest.parts import PromptLine

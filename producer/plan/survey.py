@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 from jobs.ledger.job import SlotsKey
 from jobs.output.compact_counter import CompactCounter
-from jobs.pipelines import STABLE_DIFFUSION, find_pipeline
+from jobs.pipeline_class import STABLE_DIFFUSION
+from jobs.pipelines import find_pipeline
 from jobs.request import SETTINGS, Entry
 from producer.reporter import QUIET, Reporter
 from producer.requests.expand import Identified

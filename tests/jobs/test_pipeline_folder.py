@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from jobs.pipeline_class import Folder
 from jobs.pipeline_folder import folder_of, painted_multiple, wanted_files
-from jobs.pipelines import Folder, find_pipeline
+from jobs.pipelines import find_pipeline
 
 
 def reader(files: dict[str, Any]) -> Callable[[str], Any]:

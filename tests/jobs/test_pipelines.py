@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from jobs.errors import ModelError
-from jobs.pipelines import NOT_AT_HAND, Folder, admitted, find_pipeline, refusal, slot_evaluations
+from jobs.pipeline_class import NOT_AT_HAND, Folder
+from jobs.pipelines import admitted, find_pipeline, refusal, slot_evaluations
 from jobs.request import ImageRequest
 from jobs.schedulers import FLOW_SCHEDULERS, SCHEDULERS, row_evaluations
 

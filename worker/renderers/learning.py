@@ -19,7 +19,7 @@ import torch
 
 from jobs.arguments import arguments_of, arguments_text
 from jobs.errors import ModelError, RenderError
-from jobs.pipelines import Folder, PipelineClass
+from jobs.pipeline_class import Folder, PipelineClass
 from jobs.request import ImageRequest
 from worker.diffusion.call_rules import Call, CallRules, Digests, UnknownCall, Unlearnable, keyed, learn
 from worker.diffusion.interception import Hub

@@ -16,7 +16,8 @@ import transformers
 from jobs.errors import ModelError
 from jobs.model_folder import check_harmless, components
 from jobs.models import BUILT_IN
-from jobs.pipelines import STABLE_DIFFUSION, refusal
+from jobs.pipeline_class import STABLE_DIFFUSION
+from jobs.pipelines import refusal
 from jobs.strict_json import strict_json
 from worker.diffusion.build_scheduler import build_scheduler
 from worker.diffusion.precision import Precision, overflow_warning, resolve_device, resolve_precision
