@@ -97,13 +97,11 @@ _64: Final = {"pixels": 64}
 _SQUARED: Final = {"squared": 1}
 """The scale of the latents, squared: Kandinsky's decoder paints latents of latents."""
 _MOVQ: Final = {"component": "movq", "key": "block_out_channels", "less": 1, "usual": 8}
-_128: Final = {"pixels": 128}
 _PACKED: Final = {"latents": 2}
 """Two latents, each way, are one token."""
 _TWO_CALLS: Final = (1, 2)
 _PAG: Final = ("pag_scale", 0.0)
 _PRIOR: Final = Stage("prior_num_inference_steps", "prior_guidance_scale")
-_CASCADE: Final = (_PRIOR, Stage(switch="decoder_guidance_scale"))
 
 
 def _kandinsky_5(module: Any) -> Any:
@@ -120,8 +118,9 @@ def _hunyuan_dit(module: Any) -> Any:
 
 ADMITTED: Final[Mapping[str, Known]] = {
     "AuraFlowPipeline": Known("steps", _PACKED),
-    "BriaFibo2Pipeline": Known("sigmas, mu", _PACKED, guided=_TWO_CALLS),
-    "BriaFiboPipeline": Known("sigmas, mu", _16, scale=16),
+    # They read the shift's parameters from the scheduler's configuration, where only Flow Euler's has them.
+    "BriaFibo2Pipeline": Known("own", _PACKED, guided=_TWO_CALLS),
+    "BriaFiboPipeline": Known("own", _16, scale=16),
     # It asks whether its scheduler is Flow Euler, and makes others' noise levels from their training.
     "BriaPipeline": Known("own", _PACKED),
     "ChromaPipeline": Known("sigmas, mu", _PACKED, guided=_TWO_CALLS),
@@ -206,25 +205,12 @@ ADMITTED: Final[Mapping[str, Known]] = {
     "PixArtAlphaPipeline": Known("diffusion", _PACKED),
     "PixArtSigmaPAGPipeline": Known("diffusion", _PACKED, more=_PAG),
     "PixArtSigmaPipeline": Known("diffusion", _PACKED),
-    "QwenImage21Pipeline": Known(
-        "sigmas, mu",
-        _32,
-        guidance="true_cfg_scale",
-        switch="true_cfg_scale",
-        guided=_TWO_CALLS,
-        scale=16,
-        default={"pixels": [1024, 1024]},
-        left_out=frozenset({"output_resolution"}),
-    ),
     "QwenImagePipeline": Known(
         "sigmas, mu", _PACKED, guidance="true_cfg_scale", switch="true_cfg_scale", guided=_TWO_CALLS
     ),
     "SanaPAGPipeline": Known("steps", _32, more=_PAG),
     "SanaPipeline": Known("steps", _32),
     "SanaSprintPipeline": Known("own", _32, switch=None, least=0.0),
-    "StableCascadeCombinedPipeline": Known(
-        "own", _128, guidance="prior_guidance_scale", several=_CASCADE, scale=8
-    ),
     "StableDiffusion3PAGPipeline": Known("steps", _PACKED, more=_PAG),
     "StableDiffusion3Pipeline": Known("steps", _PACKED),
     "StableDiffusionPAGPipeline": Known("diffusion", _8, more=_PAG),
@@ -243,9 +229,6 @@ ADMITTED: Final[Mapping[str, Known]] = {
     "StableDiffusionXLPAGPipeline": Known("diffusion", _8, more=_PAG),
     "StableDiffusionXLPipeline": Known("diffusion", _8),
     "StableUnCLIPPipeline": Known("diffusion", _8, several=(_PRIOR, Stage())),
-    "WuerstchenCombinedPipeline": Known(
-        "own", _128, guidance="prior_guidance_scale", several=_CASCADE, scale=8
-    ),
     "ZImageOmniPipeline": Known(
         "list of sigmas, mu", _PACKED, above=0.0, least=0.0, default={"pixels": [1024, 1024]}
     ),
@@ -260,6 +243,9 @@ REFUSED: Final[Mapping[str, str]] = {
     "KandinskyPriorPipeline": "it makes no picture, but what KandinskyCombinedPipeline begins with",
     "KandinskyV22PriorPipeline": "it makes no picture, but what KandinskyV22CombinedPipeline begins with",
     "LLaDA2Pipeline": "it writes text, not pictures",
+    "QwenImage21Pipeline": "its pictures have transparency, which no format here keeps",
     "ShapEPipeline": "it makes shapes in three dimensions",
+    "StableCascadeCombinedPipeline": "diffusers saves it and cannot load what it saved (PaellaVQModel)",
+    "WuerstchenCombinedPipeline": "diffusers saves it and cannot load what it saved (PaellaVQModel)",
     "StableAudio3Pipeline": "it does not make pictures, but videos or sound",
 }

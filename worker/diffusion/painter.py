@@ -13,9 +13,10 @@ from diffusers import DiffusionPipeline, ModelMixin
 from transformers import PreTrainedModel
 
 from jobs.errors import LatentsError, RenderError
+from jobs.pipeline_class import Folder
 from jobs.pipelines import find_pipeline
 from jobs.request import ImageRequest
-from worker.diffusion.build_scheduler import build_scheduler
+from worker.diffusion.build_scheduler import scheduler_like
 from worker.diffusion.pipeline_copy import denoisers, fork
 from worker.diffusion.stand_ins import CallDenoiser, Denoiser, RememberedTexts, WatchedDecoder
 from worker.diffusion.text_rules import text_rule_of
@@ -48,6 +49,8 @@ class Painter:
         self.kind = find_pipeline(type(pipeline).__name__)
         """What is known of the pipeline's class."""
         self._parameters = inspect.signature(type(pipeline).__call__).parameters
+        scale = getattr(pipeline, "vae_scale_factor", None)
+        self._folder = Folder(scale=scale if isinstance(scale, int) else None)
         self.denoisers: Mapping[str, Any] = denoisers(pipeline)
         """The modules that are called in each step, by name."""
         self.spare_slots = max(
@@ -62,12 +65,15 @@ class Painter:
         init_latents: np.ndarray | None = None,
         call: CallDenoiser | None = None,
     ) -> Painting:
-        """The picture of a request.
+        """The picture of a request; raises RenderError for settings that the pipeline's class does not take.
 
         init_latents: [C,h,w], standard normal. call: what denoisers' calls go to; None: to the modules.
         Raises what the pipeline raises, LatentsError for latents that it does not take, and RenderError for a
         picture of another size than was asked for.
         """
+        trouble = next(self.kind.troubles(request.to_mapping(), self._folder), None)
+        if trouble is not None:
+            raise RenderError(str(trouble))
         finite: list[torch.Tensor] = []
         own = self._copy(call, finite)
         given = self._arguments(own, request)
@@ -104,7 +110,7 @@ class Painter:
     def _arguments(self, own: DiffusionPipeline, request: ImageRequest) -> dict[str, Any]:
         """The arguments of a copy's call; the copy gets the scheduler that the request names."""
         if request.scheduler != "default":
-            own.scheduler = build_scheduler(request.scheduler, own.scheduler.config)
+            own.scheduler = scheduler_like(request.scheduler, own.scheduler)
         return {
             **self.kind.call_arguments(request),
             "generator": torch.Generator().manual_seed(request.seed),

@@ -116,12 +116,16 @@ class ListPaddedToLongest:
         return frozenset({self.texts})
 
     def prepare(self, call: Mapping[str, Any]) -> dict[str, Any]:
+        if not all(isinstance(text, torch.Tensor) for text in call[self.texts]):  # several parts a text
+            return dict(call)
         longest = max(len(text) for text in call[self.texts])
         # A constant of the call: it meets those of the same length in the spare slot.
         return {**call, _LENGTH: longest + -longest % _MULTIPLE + self.own_multiple}
 
     def fill_spare(self, collated: dict[str, Any]) -> dict[str, Any]:
-        length = collated.pop(_LENGTH)
+        length = collated.pop(_LENGTH, None)
+        if length is None:
+            return collated
         texts = list(collated[self.texts])
         texts[-1] = texts[-1].new_zeros(length, texts[-1].shape[1])
         return {**collated, self.texts: texts}
@@ -133,7 +137,6 @@ _AS_THEY_ARE = AsTheyAre()
 _RULES: Mapping[str, TextRule] = {
     "QwenImageTransformer2DModel": Padded("encoder_hidden_states", "encoder_hidden_states_mask"),
     "NucleusMoEImageTransformer2DModel": Padded("encoder_hidden_states", "encoder_hidden_states_mask"),
-    "Kandinsky3UNet": Padded("encoder_hidden_states", "encoder_attention_mask"),
     "Lumina2Transformer2DModel": TrimmedToLongest("encoder_hidden_states", "encoder_attention_mask"),
     "ZImageTransformer2DModel": ListPaddedToLongest("cap_feats", own_multiple=32),
 }
