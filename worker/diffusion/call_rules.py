@@ -23,6 +23,8 @@ Path = tuple[str | int, ...]
 """Where a value stands in a call or an output: argument, then keys and indices."""
 
 _TIMESTEPS = frozenset({"timestep", "timesteps", "t"})
+_PLAIN = frozenset({type(None), str, bool, int, float})
+"""Types of constants that are compared by their values; others are by what `repr` says of them."""
 
 
 class Unlearnable(Exception):
@@ -175,33 +177,37 @@ def keyed(rules: CallRules, call: Call, digests: Digests, any_form: frozenset[st
 
     Raises UnknownCall for a tensor or a list that no learned call had, and for arguments of different slots.
     """
+    # Of what a call holds alone, in its order: with the names and lengths below, that says where each stands.
     parts: list[Hashable] = []
     counts: dict[Path, int] = {}
     numbers: dict[Path, int] = {}
+    rule_of = rules.inputs.get
 
+    # Every call of every step comes here: what is most frequent is asked first.
     def look(value: Any, path: Path) -> None:
-        rule = rules.inputs.get(path)
-        match rule:
-            case SlotAxis() | SlotList():
+        match rule_of(path):
+            case None if type(value) in _PLAIN:
+                parts.append((type(value), value))
+            case SlotAxis() | SlotList() as rule:
                 counts[path] = _slots_of(rule, value, path)
-                parts.append((path, *(() if path[0] in any_form else _form(rule, value, path))))
+                parts.append(None if path[0] in any_form else _form(rule, value, path))
             case OneTimestep():
                 numbers[path] = value.numel()
-                parts.append((path, "timestep"))
+                parts.append(None)
             case Shared():
-                parts.append((path, digests.of(value)))
-            case None if isinstance(value, Mapping):
-                parts.append((path, tuple(value)))
-                for name, part in value.items():
-                    look(part, (*path, name))
-            case None if isinstance(value, list | tuple):
-                parts.append((path, len(value)))
-                for index, part in enumerate(value):
-                    look(part, (*path, index))
+                parts.append(digests.of(value))
             case None if isinstance(value, torch.Tensor):
                 raise UnknownCall(f"{_written(path)} was not given when the pipeline was learned")
+            case None if isinstance(value, list | tuple):
+                parts.append(len(value))
+                for index, part in enumerate(value):
+                    look(part, (*path, index))
+            case None if isinstance(value, Mapping):
+                parts.append(tuple(value))
+                for name, part in value.items():
+                    look(part, (*path, name))
             case None:
-                parts.append((path, _constant(value)))
+                parts.append(_constant(value))
 
     look(call, ())
     if len(set(counts.values())) != 1:
@@ -239,7 +245,7 @@ def _slots_of(rule: SlotAxis | SlotList, value: Any, path: Path) -> int:
     fits = isinstance(value, torch.Tensor if isinstance(rule, SlotAxis) else list | tuple)
     entries = 0
     if fits:
-        entries = value.shape[rule.axis] if isinstance(rule, SlotAxis) else len(value)
+        entries = value.size(rule.axis) if isinstance(rule, SlotAxis) else len(value)
     if not fits or entries % rule.each or entries == 0:
         raise UnknownCall(f"{_written(path)} is not as it was when the pipeline was learned")
     return entries // rule.each
@@ -248,8 +254,9 @@ def _slots_of(rule: SlotAxis | SlotList, value: Any, path: Path) -> int:
 def _form(rule: SlotAxis | SlotList, value: Any, path: Path) -> tuple[Hashable, ...]:
     """What slots must have in common to stand in one tensor, or one list."""
     if isinstance(rule, SlotAxis):
-        shape = (*value.shape[: rule.axis], *value.shape[rule.axis + 1 :])
-        return shape, _timesteps_dtype(path, value)
+        shape = list(value.shape)
+        del shape[rule.axis]
+        return (*shape, _timesteps_dtype(path, value))
     # A model may pad its items to the longest: those that meet are of the same forms.
     forms = tuple(
         (tuple(item.shape), item.dtype) if isinstance(item, torch.Tensor) else _constant(item)
@@ -260,8 +267,7 @@ def _form(rule: SlotAxis | SlotList, value: Any, path: Path) -> tuple[Hashable, 
 
 def _constant(value: Any) -> Hashable:
     """Equal for equal constants: 1, 1.0 and True are told apart."""
-    plain = value is None or isinstance(value, str | bool | int | float)
-    return (type(value), value) if plain else repr(value)
+    return (type(value), value) if type(value) in _PLAIN else repr(value)
 
 
 def _timesteps_dtype(path: Path, value: torch.Tensor) -> torch.dtype:
