@@ -115,7 +115,8 @@ class Hub(Generic[Image]):
             outputs = split(rules, module(**texts.fill_spare(together)), counts)
         self.forwards += 1
         self.slots_used += sum(counts)
-        self._parked = [one for one in self._parked if one not in chosen]
+        leaving = set(chosen)
+        self._parked = [one for one in self._parked if one not in leaving]
         for one, output in zip(chosen, outputs, strict=True):
             self._resume(one.coroutine, output)
 

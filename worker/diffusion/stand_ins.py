@@ -19,6 +19,7 @@ CallDenoiser = Callable[[str, Any, dict[str, Any]], Any]
 """Takes a denoiser's name, its module and the call's arguments by name; gives the output."""
 
 _REMEMBERED = 512 << 20
+_NOTHING = object()
 
 
 class Refused(Exception):
@@ -50,8 +51,12 @@ class Denoiser(StandIn):
         self.__dict__["_call"] = call
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        names = _arguments(type(self._module).forward) if args else ()
-        return self._call(self._name, self._module, {**dict(zip(names, args, strict=False)), **kwargs})
+        # Of the class, because an offload hook puts something else in the module's own place.
+        names, defaults = _arguments(type(self._module).forward)
+        given = {**dict(zip(names, args, strict=False)), **kwargs}
+        # What a pipeline gives in one call and leaves out in the next would be two keys.
+        call = {name: value for name, value in given.items() if value is not defaults.get(name, _NOTHING)}
+        return self._call(self._name, self._module, call)
 
     def set_attn_processor(self, *_args: Any, **_kwargs: Any) -> None:
         raise Refused(f"the pipeline replaces the attention of {self._name}, which its images share")
@@ -124,9 +129,13 @@ class RememberedEncoder(StandIn):
 
 
 @cache
-def _arguments(forward: Callable[..., Any]) -> tuple[str, ...]:
-    """The names of a method's arguments, without `self`."""
-    return tuple(inspect.signature(forward).parameters)[1:]
+def _arguments(forward: Callable[..., Any]) -> tuple[tuple[str, ...], Mapping[str, Any]]:
+    """The names of a method's arguments, without `self`, and the defaults of those that have one."""
+    parameters = inspect.signature(forward).parameters
+    defaults = {name: parameter.default for name, parameter in parameters.items()}
+    return tuple(parameters)[1:], {
+        name: default for name, default in defaults.items() if default is not inspect.Parameter.empty
+    }
 
 
 def _copied(value: Any) -> Any:

@@ -89,8 +89,17 @@ def test_a_denoiser_s_arguments_are_bound_to_their_names() -> None:
     calls: list[tuple[str, Any, dict[str, Any]]] = []
     encoder = Encoder()
     denoiser = Denoiser("unet", encoder, lambda *call: calls.append(call))
+    denoiser(ids(1), attention_mask=ids(0))
+    assert calls == [("unet", encoder, {"ids": ids(1), "attention_mask": ids(0)})]
+
+
+def test_an_argument_at_its_default_is_as_one_that_is_left_out() -> None:
+    calls: list[dict[str, Any]] = []
+    denoiser = Denoiser("unet", Encoder(), lambda _name, _module, call: calls.append(call))
+    denoiser(ids(1), None)
     denoiser(ids(1), attention_mask=None)
-    assert calls == [("unet", encoder, {"ids": ids(1), "attention_mask": None})]
+    denoiser(ids(1))
+    assert calls == [{"ids": ids(1)}] * 3
 
 
 @pytest.mark.parametrize(
