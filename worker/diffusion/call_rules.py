@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.utils.weak import WeakTensorKeyDictionary
+
+from worker.diffusion.per_tensor import PerTensor
 
 Call = Mapping[str, Any]
 """A denoiser's arguments by name."""
@@ -158,18 +159,17 @@ class Digests:
     """Digests of shared tensors, each computed once for a tensor object and forgotten with it."""
 
     def __init__(self) -> None:
-        self._known: Any = WeakTensorKeyDictionary()
+        self._digests: PerTensor[Hashable] = PerTensor()
 
     def of(self, tensor: torch.Tensor) -> Hashable:
         """What the contents are recognised by: shape, dtype and SHA-256 of the bytes."""
-        version = tensor._version if not tensor.is_inference() else 0
-        known = self._known.get(tensor)
-        if known is None or known[0] != version:
-            contents = torch.view_as_real(tensor) if tensor.is_complex() else tensor
-            data = contents.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
-            digest = hashlib.sha256(data).hexdigest()
-            known = self._known[tensor] = (version, (tuple(tensor.shape), tensor.dtype, digest))
-        return known[1]  # type: ignore[no-any-return]
+        return self._digests.of(tensor, _digest)
+
+
+def _digest(tensor: torch.Tensor) -> Hashable:
+    contents = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+    data = contents.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+    return tuple(tensor.shape), tensor.dtype, hashlib.sha256(data).hexdigest()
 
 
 def keyed(rules: CallRules, call: Call, digests: Digests, any_form: frozenset[str] = frozenset()) -> Keyed:

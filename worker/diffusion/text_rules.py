@@ -14,6 +14,8 @@ from typing import Any, Protocol
 import torch
 from torch.nn.functional import pad
 
+from worker.diffusion.per_tensor import PerTensor
+
 _MULTIPLE = 64
 """Tokens: texts meet whose lengths round up to the same multiple."""
 
@@ -66,13 +68,31 @@ class Padded:
 
     def prepare(self, call: Mapping[str, Any]) -> dict[str, Any]:
         embeds, mask = call[self.embeds], call.get(self.mask)
-        if mask is None:
-            mask = torch.ones(embeds.shape[:2], dtype=torch.bool, device=embeds.device)
-        more = -embeds.shape[1] % _MULTIPLE
-        return {**call, self.embeds: pad(embeds, (0, 0, 0, more)), self.mask: pad(mask, (0, more))}
+        longer = _WHOLE_MASKS.of(embeds, _whole_mask) if mask is None else _MASKS.of(mask, _padded_mask)
+        return {**call, self.embeds: _EMBEDS.of(embeds, _padded_embeds), self.mask: longer}
 
     def fill_spare(self, collated: dict[str, Any]) -> dict[str, Any]:
         return collated
+
+
+def _padded_embeds(embeds: torch.Tensor) -> torch.Tensor:
+    return pad(embeds, (0, 0, 0, -embeds.shape[1] % _MULTIPLE))
+
+
+def _padded_mask(mask: torch.Tensor) -> torch.Tensor:
+    return pad(mask, (0, -mask.shape[1] % _MULTIPLE))
+
+
+def _whole_mask(embeds: torch.Tensor) -> torch.Tensor:
+    return _padded_mask(torch.ones(embeds.shape[:2], dtype=torch.bool, device=embeds.device))
+
+
+_EMBEDS, _MASKS, _WHOLE_MASKS = (
+    PerTensor[torch.Tensor](),
+    PerTensor[torch.Tensor](),
+    PerTensor[torch.Tensor](),
+)
+"""A pipeline passes the same tensors in every step: they are padded once for all of them."""
 
 
 @dataclass(frozen=True, slots=True)
