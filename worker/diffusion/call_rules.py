@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -315,26 +316,40 @@ def collate(rules: CallRules, calls: Sequence[tuple[Call, int]], slots: int) -> 
 
 def split(rules: CallRules, output: Any, counts: Sequence[int]) -> list[Any]:
     """The output of each call of a forward, in their order; spare slots are left out."""
-    starts = [sum(counts[:index]) for index in range(len(counts))]
-    return [_cut(rules, output, start, count, ()) for start, count in zip(starts, counts, strict=True)]
+
+    def cut(value: Any, path: Path) -> list[Any]:
+        match rules.outputs.get(path):
+            case SlotAxis(axis, each):
+                return _copies(value, axis, [count * each for count in counts])
+            case SlotList(each):
+                ends = accumulate(count * each for count in counts)
+                return [
+                    type(value)(value[end - count * each : end])
+                    for count, end in zip(counts, ends, strict=True)
+                ]
+            case None if isinstance(value, Mapping):
+                cuts = [cut(part, (*path, name)) for name, part in value.items()]
+                below = zip(*cuts, strict=True) if cuts else [() for _ in counts]
+                return [_same_mapping(value, dict(zip(value, parts, strict=True))) for parts in below]
+            case None if isinstance(value, list | tuple):
+                cuts = [cut(part, (*path, index)) for index, part in enumerate(value)]
+                below = zip(*cuts, strict=True) if cuts else [() for _ in counts]
+                return [type(value)(parts) for parts in below]
+            case _:
+                return [value for _ in counts]
+
+    return cut(output, ())
 
 
-def _cut(rules: CallRules, value: Any, start: int, count: int, path: Path) -> Any:
-    match rules.outputs.get(path):
-        case SlotAxis(axis, each):
-            # A copy: the pipeline may write into it, and it must not hold the whole forward's memory.
-            return value.narrow(axis, start * each, count * each).clone()
-        case SlotList(each):
-            return type(value)(value[start * each : (start + count) * each])
-        case None if isinstance(value, Mapping):
-            parts = {name: _cut(rules, part, start, count, (*path, name)) for name, part in value.items()}
-            return _same_mapping(value, parts)
-        case None if isinstance(value, list | tuple):
-            return type(value)(
-                _cut(rules, part, start, count, (*path, index)) for index, part in enumerate(value)
-            )
-        case _:
-            return value
+def _copies(tensor: torch.Tensor, axis: int, sizes: Sequence[int]) -> list[torch.Tensor]:
+    """Pieces of a tensor along an axis; a GPU makes all of them in one launch.
+
+    Copies: the pipeline may write into its piece, which must not hold the whole forward's memory.
+    """
+    shapes = [(*tensor.shape[:axis], size, *tensor.shape[axis + 1 :]) for size in sizes]
+    pieces = [tensor.new_empty(shape) for shape in shapes]
+    torch.split_with_sizes_copy(tensor.narrow(axis, 0, sum(sizes)), sizes, axis, out=pieces)
+    return pieces
 
 
 def _same_mapping(like: Mapping[str, Any], values: dict[str, Any]) -> Mapping[str, Any]:
