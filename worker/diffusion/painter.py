@@ -17,6 +17,7 @@ from jobs.pipeline_class import Folder
 from jobs.pipelines import find_pipeline
 from jobs.request import ImageRequest
 from worker.diffusion.build_scheduler import scheduler_like
+from worker.diffusion.lms_coefficients import LmsCoefficients
 from worker.diffusion.pipeline_copy import denoisers, fork
 from worker.diffusion.stand_ins import CallDenoiser, Denoiser, RememberedTexts, WatchedDecoder
 from worker.diffusion.text_rules import text_rule_of
@@ -58,6 +59,7 @@ class Painter:
         )
         """Slots of every forward that hold no image."""
         self._texts = RememberedTexts()
+        self._coefficients = LmsCoefficients()
 
     def paint(
         self,
@@ -111,6 +113,7 @@ class Painter:
         """The arguments of a copy's call; the copy gets the scheduler that the request names."""
         if request.scheduler != "default":
             own.scheduler = scheduler_like(request.scheduler, own.scheduler)
+        self._coefficients.remembered_by(getattr(own, "scheduler", None))
         return {
             **self.kind.call_arguments(request),
             "generator": torch.Generator().manual_seed(request.seed),
