@@ -17,8 +17,9 @@ from SD 1.4's configurations. In turn:
 5. FLOPs of an image, counted on the meta device, times images a second: the share of the ceiling.
 
 Files go to the system's temporary folder (TMPDIR). Random pictures are noise: as PNG they are larger and
-slower than photos. On an H200 it takes a few minutes. The last line is JSON; `goal` is the share of the
-ceiling to reach, null for the toy.
+slower than photos. On an H200 it takes a few minutes. benchmarks/gpu_pipelines.py does as much for Stable
+Diffusion XL and 3 and FLUX.1, which are rendered by interception. The last line is JSON; `goal` is the share
+of the ceiling to reach, null for the toy.
 """
 
 from __future__ import annotations

@@ -1,0 +1,51 @@
+"""The GPU benchmark of SDXL, SD3 and FLUX runs with tiny pipelines, and knows the published sizes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import gpu_pipelines
+import pytest
+import torch
+
+SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu_pipelines.py"
+
+
+def test_a_toy_of_each_pipeline_ends_in_its_figures(tmp_path: Path) -> None:
+    ran = subprocess.run(
+        [sys.executable, str(SCRIPT), "--toy", "--device", "cpu", "--slots", "4", "--steps", "2"],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    models = json.loads(ran.stdout.splitlines()[-1])["models"]
+    assert list(models) == ["sdxl", "sd3", "flux"]
+    for figures in models.values():
+        assert (figures["identical"], figures["batching"], figures["slots"]) == (1.0, "exact", 4)
+        assert set(figures["images_per_s"]) == {"interception", "diffusers, one by one"}
+        rate = figures["share_of_ceiling"] * figures["images_per_s_ceiling"]
+        assert rate == pytest.approx(figures["images_per_s"]["interception"])
+
+
+@pytest.mark.parametrize(
+    ("name", "denoiser", "weights"),
+    [
+        ("sdxl", "unet", 2_567_463_684),
+        ("sd3", "transformer", 2_028_328_000),
+        ("flux", "transformer", 11_901_408_320),
+    ],
+)
+def test_the_denoisers_are_as_large_as_the_published_ones(name: str, denoiser: str, weights: int) -> None:
+    pipeline = gpu_pipelines.build(gpu_pipelines.MODELS[name], torch.device("meta"), torch.bfloat16)
+    parameters = list(getattr(pipeline, denoiser).parameters())
+    assert sum(each.numel() for each in parameters) == weights
+    assert {each.dtype for each in parameters} == {torch.bfloat16}
+    assert pipeline.scheduler.sigmas.dtype == torch.float32, "noise levels stay precise"
