@@ -27,7 +27,7 @@ import statistics
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -43,7 +43,7 @@ from jobs.request import ImageRequest
 from jobs.schedulers import row_evaluations
 from worker.diffusion.build_scheduler import build_scheduler
 from worker.engine.engine import Engine
-from worker.engine.renderer import Bucket, Pipeline
+from worker.engine.renderer import Bucket, Pipeline, Renderer
 from worker.engine.request_queue import Finished, Order, Outcome
 from worker.image_diffusion_model import ImageDiffusionModel
 from worker.renderers.diffusion_renderer import DiffusionRenderer
@@ -95,23 +95,13 @@ class Arms:
 
     def __init__(self, model: ImageDiffusionModel) -> None:
         self._model = model
-        self._pipe = StableDiffusionPipeline(
-            vae=model.vae,
-            text_encoder=model.text_encoder,
-            tokenizer=model.tokenizer,
-            unet=model.unet,
-            scheduler=copy.deepcopy(model.scheduler_DDIM),
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-        )
-        self._pipe.set_progress_bar_config(disable=True)
+        self._pipe = diffusers_pipeline(model)
         self._calls = self._slots = 0
-        model.unet.register_forward_pre_hook(self._count)
+        model.unet.register_forward_pre_hook(self._count, with_kwargs=True)
 
-    def _count(self, _unet: Any, arguments: Sequence[Any]) -> None:
+    def _count(self, _unet: Any, arguments: Sequence[Any], named: Mapping[str, Any]) -> None:
         self._calls += 1
-        self._slots += len(arguments[0])
+        self._slots += len(arguments[0] if arguments else named["sample"])
 
     def one_by_one(self, requests: Sequence[ImageRequest]) -> Run:
         """diffusers' pipeline, called for each image."""
@@ -128,7 +118,11 @@ class Arms:
 
     def engine(self, requests: Sequence[ImageRequest]) -> Run:
         """The worker's engine, with its schedulers compiled before, as in a worker that has run a while."""
-        with engine_of(self._model) as engine:
+        return self.rendered(DiffusionRenderer(self._model), requests)
+
+    def rendered(self, renderer: Renderer, requests: Sequence[ImageRequest]) -> Run:
+        """The worker's engine around any renderer of this model."""
+        with engine_of(renderer) as engine:
             return self._measure(lambda: render(engine, requests))
 
     def _call(self, requests: Sequence[ImageRequest]) -> None:
@@ -150,10 +144,25 @@ class Arms:
         return Run(time.process_time() - began, self._calls, self._slots)
 
 
+def diffusers_pipeline(model: ImageDiffusionModel) -> StableDiffusionPipeline:
+    """diffusers' pipeline over the model's own parts."""
+    pipeline = StableDiffusionPipeline(
+        vae=model.vae,
+        text_encoder=model.text_encoder,
+        tokenizer=model.tokenizer,
+        unet=model.unet,
+        scheduler=copy.deepcopy(model.scheduler_DDIM),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
 @contextmanager
-def engine_of(model: ImageDiffusionModel) -> Iterator[Engine]:
-    """A started engine around a loaded model."""
-    renderer = DiffusionRenderer(model)
+def engine_of(renderer: Renderer) -> Iterator[Engine]:
+    """A started engine around a renderer."""
     engine = Engine(lambda _pipeline: renderer)
     engine.start()
     try:
@@ -162,7 +171,7 @@ def engine_of(model: ImageDiffusionModel) -> Iterator[Engine]:
         engine.close()
 
 
-def render(engine: Engine, requests: Sequence[ImageRequest]) -> None:
+def render(engine: Engine, requests: Sequence[ImageRequest], slots: int = SLOTS) -> None:
     """Renders the images and throws the pixels away."""
     arrived = threading.Semaphore(0)
     failures: list[Outcome] = []
@@ -172,7 +181,7 @@ def render(engine: Engine, requests: Sequence[ImageRequest]) -> None:
             failures.append(outcome)
         arrived.release()
 
-    bucket = Bucket(PIPELINE, requests[0].height, requests[0].width, SLOTS)
+    bucket = Bucket(PIPELINE, requests[0].height, requests[0].width, slots)
     engine.submit([Order(bucket, each, None, deliver) for each in requests])
     for _ in requests:
         arrived.acquire()

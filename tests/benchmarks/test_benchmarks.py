@@ -16,11 +16,15 @@ from tests.warm_python import WarmPython
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 NO_SCRIPTS = {"sizes.py", "timed_farm.py"}
 """What benchmarks share."""
-ELSEWHERE = {"gpu.py"}
-"""test_gpu.py runs it."""
+ELSEWHERE = {"gpu.py", "gpu_pipelines.py"}
+"""test_gpu.py and test_gpu_pipelines.py run them."""
 TOYS: dict[str, tuple[list[str], set[str]]] = {
     "engine.py": ([], {"calls_ratio", "slots_ratio", "speed_vs_grouped", "speed_vs_one", "uniform"}),
     "fidelity.py": ([], {"one_all", "two_all", "count_all", "images_per_s", "lms"}),
+    "interception.py": (
+        [],
+        {"ms_per_image_step", "launches_per_image_step", "forwards_vs_tables", "speed_vs_one"},
+    ),
     "long_run.py": (["--model", "instant"], {"rss_ratio", "fds_first", "fds_last", "keys_left_without_ttl"}),
     "machinery.py": ([], {"images_per_s", "exact", "flower_answered", "plan_seconds"}),
     "recovery.py": ([], {"kill_to_claim", "sigterm_to_exit", "redis_to_image"}),
@@ -29,7 +33,7 @@ TOYS: dict[str, tuple[list[str], set[str]]] = {
     "system.py": ([], {"ratio", "bare_vs_diffusers", "images_per_s"}),
 }
 
-PAINTING = {"engine.py", "fidelity.py", "schedulers.py", "system.py"}
+PAINTING = {"engine.py", "fidelity.py", "interception.py", "schedulers.py", "system.py"}
 """They import torch and diffusers, which takes longer than a toy."""
 AS_A_SCRIPT = "import runpy, sys; sys.argv = sys.argv[1:]; sys.path.insert(0, sys.argv.pop(0))"
 AS_A_SCRIPT += "; runpy.run_path(sys.argv[0], run_name='__main__')"
