@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import UniPCMultistepScheduler
 
 from jobs.errors import LatentsError, ModelError, RenderError
 from jobs.request import ImageRequest
@@ -55,6 +56,20 @@ def test_guidance_and_arguments_go_by_the_names_of_the_pipeline() -> None:
         "QwenImagePipeline", true_cfg_scale=4.0, negative_prompt="ugly", max_sequence_length=16
     )
     assert np.array_equal(paint(request, "QwenImagePipeline"), expected)
+
+
+def test_a_named_sampler_shifts_noise_levels_as_the_model_needs_it() -> None:
+    pipeline = FAMILIES["FluxPipeline"].build()
+    pipeline.set_progress_bar_config(disable=True)
+    flow = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
+    pipeline.scheduler = UniPCMultistepScheduler.from_config(pipeline.scheduler.config, **flow)
+    assert pipeline.scheduler.config.use_dynamic_shifting
+    with torch.no_grad():
+        [expected] = pipeline(
+            prompt=CAT.prompt, height=64, width=64, num_inference_steps=2, guidance_scale=4.0,
+            generator=torch.Generator().manual_seed(CAT.seed), output_type="np",
+        ).images  # fmt: skip
+    assert np.array_equal(paint(replace(CAT, scheduler="Flow UniPC"), "FluxPipeline"), expected)
 
 
 def test_the_pipeline_itself_keeps_its_state() -> None:
