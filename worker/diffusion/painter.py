@@ -34,8 +34,9 @@ class Painting:
 
     @property
     def pixels(self) -> np.ndarray:
-        """uint8 [H,W,3], rounded as diffusers rounds."""
-        return np.asarray((self.values * 255).round(), dtype="uint8")
+        """uint8 [H,W,3], rounded as diffusers rounds; what is not finite is black or white."""
+        values = self.values if self.finite else np.nan_to_num(self.values, posinf=1.0, neginf=0.0).clip(0, 1)
+        return np.asarray((values * 255).round(), dtype="uint8")
 
 
 class Painter:
