@@ -49,6 +49,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from jobs.arguments import arguments_text
 from jobs.models import BUILT_IN
+from jobs.request import ImageRequest
 from tests.tiny.families import FAMILIES
 from worker.diffusion.interception import Hub
 from worker.diffusion.painter import Painter
@@ -210,18 +211,23 @@ def shapes_in_turn(options: argparse.Namespace) -> dict[str, list[Run]]:
     arms = Arms(model)
     by_call = intercepted(diffusers_pipeline(model), model.device)
     tables = DiffusionRenderer(model)
-    requests = mix(options.images, 0, options.shorten)
-    named: dict[str, Callable[[], Run]] = {
-        "one by one": lambda: arms.one_by_one(requests),
-        "tables": lambda: arms.rendered(tables, requests),
-        "interception": lambda: arms.rendered(by_call, requests),
+    named: dict[str, Callable[[Sequence[ImageRequest]], Run]] = {
+        "one by one": arms.one_by_one,
+        "tables": partial(arms.rendered, tables),
+        "interception": partial(arms.rendered, by_call),
     }
     arms.rendered(tables, mix(SLOTS, 0, options.shorten))  # schedulers are compiled
     runs: dict[str, list[Run]] = {name: [] for name in named}
-    for _ in range(options.rounds):
+    for number in range(options.rounds):
         for name, arm in named.items():
-            runs[name].append(arm())
+            runs[name].append(arm(new_texts(options, number)))
     return runs
+
+
+def new_texts(options: argparse.Namespace, number: int) -> list[ImageRequest]:
+    """The mix with prompts of this round alone: renderers remember the texts that they encoded."""
+    requests = mix(options.images, 0, options.shorten)
+    return [replace(each, prompt=f"{each.prompt}, round {number}") for each in requests]
 
 
 def faster(runs: dict[str, list[Run]], arm: str, than: str) -> float:
@@ -262,8 +268,8 @@ def parts_of(networks: Any, renderer: Renderer, slots: int, options: argparse.Na
         if (network := getattr(networks, name, None)) is not None:
             network.forward = timed(network.forward)
     found = []
-    requests = mix(options.images, 0, options.shorten)
-    for _ in range(1 + options.rounds):
+    for number in range(1 + options.rounds):
+        requests = new_texts(options, number)
         with engine_of(renderer) as engine:
             inside[0], began = 0.0, time.process_time()
             render(engine, requests, slots)
