@@ -41,7 +41,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import diffusers
 import torch
 import transformers
-from engine import SLOTS, Arms, Run, diffusers_pipeline, engine_of, mix, render, request
+from engine import SLOTS, Arms, Run, diffusers_pipeline, engine_of, mix, render
 from rich.console import Console
 from rich.table import Table
 from sizes import parse_sized
@@ -159,7 +159,8 @@ def step_costs(name: str, steps: int, rounds: int) -> tuple[Step, Step]:
     learned = learn_and_prove(painter, sample_of(painter))
     kind = painter.kind
     one = replace(
-        request(0, steps, 4.0, "default"),
+        sample_of(painter),
+        num_inference_steps=steps,
         height=family.height,
         width=family.width,
         negative_prompt="blurry" if kind.negative_prompt else "",

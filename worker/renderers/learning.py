@@ -91,7 +91,7 @@ def _sample(painter: Painter, side: int) -> ImageRequest:
         width=width,
         num_inference_steps=2,
         guidance_scale=kind.guidance_scale,
-        scheduler="default",
+        scheduler="default" if "default" in kind.schedulers else kind.schedulers[0],
         seed=0,
         model=kind.name,
         revision="",
