@@ -256,8 +256,9 @@ def _arguments(parameters: Mapping[str, Any], known: Known) -> Iterator[tuple[st
             continue
         default = parameter.default
         entry: dict[str, Any] = {"type": kind}
-        # Sana's instruction is a list by default, and none at None.
-        if default is None or isinstance(default, list) or NoneType in get_args(parameter.annotation):
+        # Sana's instruction is a list by default, and none at None; so with the timesteps of its sprint.
+        lifted = isinstance(default, list) or name == "intermediate_timesteps"
+        if default is None or lifted or NoneType in get_args(parameter.annotation):
             entry["null"] = True
         entry["default"] = list(default) if isinstance(default, tuple) else default
         yield name, entry
