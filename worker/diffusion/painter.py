@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,7 +83,8 @@ class Painter:
         given = self._arguments(own, request)
         if init_latents is not None:
             given["latents"] = self._initial_latents(own, init_latents)
-        [values] = own(**given, output_type="np")[0]
+        with _attention_kept(self.denoisers.values()) if call is None else nullcontext():
+            [values] = own(**given, output_type="np")[0]
         values = _opaque(np.asarray(values))
         size = values.shape[:2]
         if size != (request.height, request.width):
@@ -164,6 +166,19 @@ class Painter:
 
         own.prepare_latents = compared
         return given
+
+
+@contextmanager
+def _attention_kept(modules: Iterable[Any]) -> Iterator[None]:
+    """Puts the attention of modules back: a call that replaces it does so only where it ends well."""
+    # Some denoisers have no such processors.
+    before = [(module, module.attn_processors) for module in modules if hasattr(module, "attn_processors")]
+    try:
+        yield
+    finally:
+        for module, processors in before:
+            if module.attn_processors != processors:
+                module.set_attn_processor(processors)
 
 
 def _opaque(values: np.ndarray) -> np.ndarray:

@@ -58,6 +58,11 @@ class Denoiser(StandIn):
         call = {name: value for name, value in given.items() if value is not defaults.get(name, _NOTHING)}
         return self._call(self._name, self._module, call)
 
+    @property
+    def attn_processors(self) -> Mapping[str, Any]:
+        """Refused: whoever asks for them is about to replace some, layer by layer, and to put them back."""
+        raise Refused(f"the pipeline replaces the attention of {self._name}, which its images share")
+
     def set_attn_processor(self, *_args: Any, **_kwargs: Any) -> None:
         raise Refused(f"the pipeline replaces the attention of {self._name}, which its images share")
 

@@ -320,6 +320,26 @@ def test_what_cannot_be_batched_is_rendered_one_image_a_forward_and_said_once(
         render(renderer, images, stop=lambda: True)
 
 
+def test_a_pipeline_that_replaces_the_attention_leaves_it_as_it_was_whatever_happens() -> None:
+    with_it, without = wanted(1), wanted(2, arguments='{"pag_scale":0}')
+    painter = Painter(FAMILIES["StableDiffusionPAGPipeline"].build())
+    with torch.no_grad():
+        plain = painter.paint(without.request).pixels.tobytes()
+    renderer = new_renderer("StableDiffusionPAGPipeline", revision="replaces")
+    assert paint(renderer, [without]) == {2: plain}, "learning replaced nothing"
+    forwards: list[int] = []
+
+    def fail_in_the_second(*_args: Any) -> None:
+        forwards.append(1)
+        if len(forwards) == 2:
+            raise RuntimeError("in the middle")
+
+    hook = renderer.pipeline.unet.register_forward_pre_hook(fail_in_the_second)
+    assert isinstance(render(renderer, [with_it])[1], RenderError)
+    hook.remove()
+    assert paint(renderer, [without]) == {2: plain}, "nor did an image that failed"
+
+
 def test_what_was_learned_is_kept_for_the_next_worker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
