@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from tests.faults.mutated.mutation import Mutation
 
+CALL_RULES_PY = "worker/diffusion/call_rules.py"
 DELIVERY_PY = "worker/engine/delivery.py"
 ENGINE_PY = "worker/engine/engine.py"
 FINISH_PY = "worker/finish/finish.py"
 HEARTBEAT_PY = "worker/lease/heartbeat.py"
+INTERCEPTION_PY = "worker/diffusion/interception.py"
+LEARNING_PY = "worker/renderers/learning.py"
 LEASE_PY = "worker/lease/lease.py"
 MODEL_FILES_PY = "worker/renderers/model_files.py"
 PIPELINES_PY = "worker/renderers/pipelines.py"
 RUNTIME_PY = "worker/runtime.py"
 SHARD_RUN_PY = "worker/shard/shard_run.py"
+STAND_INS_PY = "worker/diffusion/stand_ins.py"
 STORE_PY = "worker/shard/store.py"
 
 COSTS = "tests/faults/test_costs.py::"
@@ -20,6 +24,10 @@ AT_THE_DOORS = "tests/integration/test_doors.py::"
 TAMPERED = "tests/integration/test_tampered_jobs.py::"
 FAILPOINTS = "tests/jobs/test_failpoints.py::"
 CELERY_APP = "tests/worker/test_celery_app.py::"
+CALL_RULES = "tests/worker/diffusion/test_call_rules.py::"
+HUB = "tests/worker/diffusion/test_interception.py::"
+PAINTER = "tests/worker/diffusion/test_painter.py::"
+TEXT_RULES = "tests/worker/diffusion/test_text_rules.py::"
 BATCHING = "tests/worker/engine/test_batching.py::"
 DELIVERY = "tests/worker/engine/test_delivery.py::"
 DOUBTS = "tests/worker/engine/test_doubts.py::"
@@ -27,7 +35,9 @@ ENGINE = "tests/worker/engine/test_engine.py::"
 FINISH = "tests/worker/finish/test_finish.py::"
 KEEPER = "tests/worker/lease/test_heartbeat.py::"
 LEASE = "tests/worker/lease/test_lease.py::"
+LEARNING = "tests/worker/renderers/test_learning.py::"
 LOGS = "tests/worker/test_logs.py::"
+PIPELINE_RENDERER = "tests/worker/renderers/test_pipeline_renderer.py::"
 PIPELINES = "tests/worker/renderers/test_pipelines.py::"
 RUNTIME = "tests/worker/test_runtime.py::"
 SHARD_ENDS = "tests/worker/shard/test_shard_ends.py::"
@@ -263,4 +273,64 @@ CHECKS = [
         "if settings.models and pipeline.model not in settings.models:", "if False:",
         TAMPERED + "test_a_worker_with_a_list_of_models_takes_no_other_also_when_the_jobs_parts_"
         "disagree"),
+    Mutation("every forward of an intercepted batch has all slots", "as many as it needs", INTERCEPTION_PY,
+        "slots = max(self._slots, needed) if self._padded else needed", "slots = needed",
+        HUB + "test_every_forward_has_all_slots_unless_it_is_not_padded"),
+    Mutation("a call that waits long goes first", "the key with most slots always does", INTERCEPTION_PY,
+        "if self.forwards - oldest.since >= _PATIENCE:", "if False:",
+        HUB + "test_images_of_another_size_wait_for_a_forward_of_their_own_and_never_for_ever"),
+    Mutation("closing a hub leaves no thread without gradients", "what the images put back", INTERCEPTION_PY,
+        "        with torch.no_grad(), self._computing():\n            for one in parked:",
+        "        with nullcontext():\n            for one in parked:",
+        HUB + "test_grad_mode_is_what_it_was_after_images_came_and_went"),
+    Mutation("calls meet where the contents of what they share are equal", "where its shape is",
+        CALL_RULES_PY,
+        "            case Shared():\n                parts.append(digests.of(value))",
+        "            case Shared():\n                parts.append(value.shape)",
+        CALL_RULES + "test_calls_that_differ_in_a_shape_a_constant_or_a_shared_tensor_do_not_meet"
+        "[image_rotary_emb]"),
+    Mutation("a shared tensor that was written into is another", "its first digest counts",
+        "worker/diffusion/per_tensor.py",
+        "if known is None or known[0] != version:", "if known is None:",
+        CALL_RULES + "test_a_shared_tensor_that_was_written_into_is_compared_again"),
+    Mutation("a tensor that was never learned is not shared", "a constant", CALL_RULES_PY,
+        "            case None if isinstance(value, torch.Tensor):\n                raise UnknownCall(",
+        "            case None if isinstance(value, torch.Tensor):\n                print(",
+        CALL_RULES + "test_a_call_unlike_those_that_were_learned_is_refused[a tensor never seen]"),
+    Mutation("whole timesteps join the others in float32", "in their own type", CALL_RULES_PY,
+        "whole = path[0] in _TIMESTEPS and not value.is_floating_point()", "whole = False",
+        CALL_RULES + "test_whole_numbered_timesteps_of_slots_join_those_in_float32"),
+    Mutation("each image gets a copy of its part of an output", "a view of all", CALL_RULES_PY,
+        "return _copies(value, axis, [count * each for count in counts])",
+        "return list(value.narrow(axis, 0, sum(counts) * each).split([n * each for n in counts], axis))",
+        CALL_RULES + "test_a_part_of_an_output_may_be_written_into"),
+    Mutation("a spare slot's text is longer than any", "as long as the first one's",
+        "worker/diffusion/text_rules.py",
+        "        mask[-1] = 1\n", "",
+        TEXT_RULES + "test_a_spare_slot_is_longer_than_any_text_that_is_trimmed"),
+    Mutation("no image changes the attention that others share", "it does", STAND_INS_PY,
+        'raise Refused(f"the pipeline replaces the attention of {self._name}, which its images share")',
+        "return None",
+        HUB + "test_a_pipeline_that_changes_what_images_share_is_refused"),
+    Mutation("a remembered text is a copy", "one for all", STAND_INS_PY,
+        "return _copied(self._outputs[key][0])", "return self._outputs[key][0]",
+        "tests/worker/diffusion/test_stand_ins.py::"
+        "test_a_text_is_encoded_once_and_every_image_gets_a_copy"),
+    Mutation("a model whose shared forwards paint other pictures is refused", "rendered all the same",
+        LEARNING_PY,
+        "if difference > (_MOST_MEAN_DIFFERENCE if half else _MOST_DIFFERENCE):", "if False:",
+        LEARNING + "test_images_that_come_out_different_refuse_the_model"),
+    Mutation("one whose bytes follow the neighbours is not exact", "it is", LEARNING_PY,
+        "    if same:\n", "    if True:\n",
+        PIPELINE_RENDERER + "test_a_denoiser_that_looks_at_its_neighbours_renders_in_mode_fast_alone"),
+    Mutation("a sampler is of the model's kind of noise", "of Stable Diffusion's",
+        "worker/diffusion/painter.py",
+        "own.scheduler = scheduler_like(request.scheduler, own.scheduler)",
+        "from worker.diffusion.build_scheduler import build_scheduler\n"
+        "            own.scheduler = build_scheduler(request.scheduler, own.scheduler.config)",
+        PAINTER + "test_a_named_sampler_shifts_noise_levels_as_the_model_needs_it"),
+    Mutation("latents are compared with the pipeline's own shape", "taken as they are",
+        "worker/diffusion/painter.py",
+        "if noise.shape != given.shape:", "if False:",
+        PIPELINE_RENDERER + "test_latents_of_another_shape_fail_their_image_alone"),
 ]  # fmt: skip

@@ -82,9 +82,10 @@ def test_every_forward_has_all_slots_unless_it_is_not_padded() -> None:
     def look(_module: Any, _args: Any, kwargs: dict[str, Any]) -> None:
         seen.append(len(kwargs["sample"]))
 
+    hubs = new_hub(), new_hub(padded=False)
     hook = painter().denoisers["unet"].register_forward_pre_hook(look, with_kwargs=True)
-    finish(new_hub(), [CAT])
-    finish(new_hub(padded=False), [CAT])
+    for hub in hubs:
+        finish(hub, [CAT])
     hook.remove()
     assert seen == [8] * 3 + [2] * 3
 
@@ -98,15 +99,14 @@ def test_more_images_than_slots_take_turns() -> None:
 
 
 def test_images_of_another_size_wait_for_a_forward_of_their_own_and_never_for_ever() -> None:
-    hub = new_hub(slots=2)
+    hub = new_hub(slots=4)
     small = replace(CAT, height=32, width=32, seed=9)
-    for request in (CAT, small):
-        hub.start(request, partial(painter().paint, request, None))
+    hub.start(small, partial(painter().paint, small, None))
     waited = 0
-    while not (ended := dict(hub.finished())) or small not in ended:
-        # An endless stream of the other size.
-        if hub.running < 2:
-            other = replace(CAT, seed=100 + waited)
+    while small not in dict(hub.finished()):
+        # An endless stream of the other size, which always has more slots.
+        while hub.running < 3:
+            other = replace(CAT, seed=100 + hub.forwards + hub.running)
             hub.start(other, partial(painter().paint, other, None))
         hub.forward()
         waited += 1
