@@ -57,7 +57,7 @@ SPOILT: dict[str, tuple[Spoil, str]] = {
     ),
     "a picture too many": (
         lambda _f, leg: shutil.copy(leg.output / "00000" / "000000000.png", leg.output / "00000" / "x.png"),
-        "25 files, 24 rows",
+        "25 files, 24 records",
     ),
     "a bit too many": (bit, "25 bits"),
     "a bit is missing": (
