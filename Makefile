@@ -19,9 +19,11 @@ TEST_PROCESSES ?= 4
 test: .venv/.made
 	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --durations 15
 
-# A few minutes: a tiny pipeline of every family, one by one and together; docs/families.md.
+# A few minutes: a tiny pipeline of every family, one by one and together, docs/families.md; then the tests of those
+# families that `make test` leaves out.
 families: .venv/.made
 	$(BIN)/python -W ignore -m tools.families
+	$(BIN)/python -m pytest -m families tests/tiny tests/tools/test_families.py
 
 # Two hours on two cores: each check taken out in turn (about half an hour), every fault once and some again,
 # 10,000 odd inputs, and 1,000 faults over 100,000 images (an hour); docs/faults.md.

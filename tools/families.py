@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,11 +24,11 @@ import numpy as np
 import torch
 import transformers
 
-from jobs.arguments import arguments_of, arguments_text
+from jobs.arguments import arguments_text
 from jobs.pipeline_class import PipelineClass
 from jobs.pipelines import admitted
 from jobs.request import ImageRequest
-from tests.tiny.families import FAMILIES, SLOW_FAMILIES, UNLOADABLE_FAMILIES
+from tests.tiny.families import FAMILIES
 from tests.tiny.family import Family
 from worker.diffusion.painter import Painter
 from worker.engine.renderer import Batching, first_line
@@ -35,6 +36,9 @@ from worker.renderers.learning import learn_and_prove, paint_together, switched
 
 PAGE = Path(__file__).parents[1] / "docs" / "families.md"
 MARK, END = "<!-- python -m tools.families --write -->\n", "<!-- end -->"
+LISTS = {"exact": "batched, exact", "fast": "batched", "alone": "alone"}
+"""What the page calls each way of batching, the best first."""
+NOT_TRIED = "Admitted and not tried here:"
 SLOTS = 8
 _PROMPTS = (
     "a cat",
@@ -59,58 +63,65 @@ class Measured:
     name: str
     batching: Batching
     reason: str
-    difference: float
+    difference: float = 0.0
     """The largest of the float picture, 0..1, from the plain pipeline's; 0 where images are alone."""
-    same: bool
+    same: bool = True
     """Whether bytes were equal in two orders, and alone."""
-    one_by_one: int
-    together: int
+    one_by_one: int = 0
+    together: int = 0
     """Forwards."""
     failing: tuple[str, ...] = ()
     """Schedulers that the class admits and whose pictures fail."""
     amplifies: str = ""
 
 
-def measure(name: str, family: Family) -> Measured:
-    """Paints eight images of a family in every way."""
+def measure(family: Family, *, alone: int = len(_PROMPTS)) -> Measured:
+    """Paints eight images of a family in every way; `alone` of them also alone in forwards of eight slots."""
     painter = Painter(family.build())
     requests = list(mix(painter.kind, family))
     learned = learn_and_prove(painter, requests[0])
-    failing = tuple(_failing_schedulers(painter, requests[0]))
-    forwards = [0]
-
-    def count(_name: str, module: Any, call: dict[str, Any]) -> Any:
-        forwards[0] += 1
-        return module(**call)
-
-    with torch.no_grad():
+    measured = Measured(
+        family.name,
+        learned.batching,
+        learned.reason,
+        failing=tuple(_failing_schedulers(painter, requests[0])),
+        amplifies=family.amplifies,
+    )
+    if learned.batching == "alone":
+        return measured
+    with torch.no_grad(), _counted(painter) as forwards:
         plain = [painter.paint(request) for request in requests]
-        if learned.batching == "alone":
-            return Measured(name, "alone", learned.reason, 0.0, True, 0, 0, failing, family.amplifies)
-        for request in requests:
-            painter.paint(request, call=count)
     paint = partial(paint_together, painter, learned.rules, slots=SLOTS)
     mixed, together = paint(requests)
     turned = paint(requests[::-1])[0][::-1]
-    alone = [paint([request])[0][0] for request in requests]
+    each = [paint([request])[0][0] for request in requests[:alone]]
     pairs = zip(plain, mixed, strict=True)
-    difference = max(float(np.abs(one.values - other.values).max()) for one, other in pairs)
-    same = all(
-        np.array_equal(one.values, other.values)
-        for others in (turned, alone)
-        for one, other in zip(mixed, others, strict=True)
+    return replace(
+        measured,
+        difference=max(float(np.abs(one.values - other.values).max()) for one, other in pairs),
+        same=all(
+            np.array_equal(one.values, other.values)
+            for one, other in (*zip(mixed, turned, strict=True), *zip(mixed, each, strict=False))
+        ),
+        one_by_one=len(forwards),
+        together=together,
     )
-    return Measured(
-        name,
-        learned.batching,
-        learned.reason,
-        difference,
-        same,
-        forwards[0],
-        together,
-        failing,
-        family.amplifies,
-    )
+
+
+@contextmanager
+def _counted(painter: Painter) -> Iterator[list[None]]:
+    """A list that gets an item for each forward of the painter's denoisers."""
+    forwards: list[None] = []
+    # A denoiser may have two names.
+    modules = {id(module): module for module in painter.denoisers.values()}.values()
+    hooks = [
+        module.register_forward_pre_hook(lambda _module, _args: forwards.append(None)) for module in modules
+    ]
+    try:
+        yield forwards
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 @torch.no_grad()
@@ -139,14 +150,9 @@ def mix(kind: PipelineClass, family: Family) -> Iterator[ImageRequest]:
             seed=number,
             model=kind.name,
             revision="tiny",
+            arguments=arguments_text(dict(family.arguments)),
         )
-        yield switched(kind, replace(request, arguments=_arguments(kind, family, request)), above)
-
-
-def _arguments(kind: PipelineClass, family: Family, request: ImageRequest) -> str:
-    """A request's further arguments, with those that the tiny pipeline needs."""
-    needed = {name: value for name, value in family.arguments.items() if name not in kind.fixed}
-    return arguments_text(arguments_of(request.arguments) | needed)
+        yield switched(kind, request, above)
 
 
 def table(measured: Sequence[Measured]) -> str:
@@ -155,9 +161,8 @@ def table(measured: Sequence[Measured]) -> str:
         "| class | list | largest difference | same bytes | forwards one by one | together |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    order = {"exact": 0, "fast": 1, "alone": 2}
-    for one in sorted(measured, key=lambda one: (order[one.batching], one.name)):
-        words = {"exact": "batched, exact", "fast": "batched", "alone": "alone"}[one.batching]
+    for one in sorted(measured, key=lambda one: ([*LISTS].index(one.batching), one.name)):
+        words = LISTS[one.batching]
         if one.batching == "alone":
             lines.append(f"| {one.name} | {words}: {one.reason} | | | | |")
         else:
@@ -167,9 +172,9 @@ def table(measured: Sequence[Measured]) -> str:
     for one in measured:
         if one.amplifies:
             lines.append(f"\n\\* {one.name}: {one.amplifies}")
-    not_tried = sorted(set(admitted()) - {one.name for one in measured})
+    not_tried = sorted(set(admitted()) - {FAMILIES[one.name].class_name for one in measured})
     if not_tried:
-        lines.append(f"\nAdmitted and not tried here: {', '.join(not_tried)}.")
+        lines.append(f"\n{NOT_TRIED} {', '.join(not_tried)}.")
     return "\n".join(lines) + "\n"
 
 
@@ -201,13 +206,8 @@ def main() -> None:
         library.utils.logging.disable_progress_bar()
     torch.set_num_threads(1)
     measured = []
-    families = {
-        name: family
-        for name, family in (FAMILIES | SLOW_FAMILIES | UNLOADABLE_FAMILIES).items()
-        if family.class_name in admitted()
-    }
-    for name in asked.classes or families:
-        measured.append(measure(name, families[name]))
+    for name in asked.classes or FAMILIES:
+        measured.append(measure(FAMILIES[name]))
         print(table(measured[-1:]).splitlines()[2], flush=True)
     if asked.write:
         page = PAGE.read_text("utf-8")

@@ -1,9 +1,8 @@
-"""Every family of pipelines that the tests build in code, by the name of its class."""
+"""Every family of pipelines that the tests build in code, by its name."""
 
 from __future__ import annotations
 
 from tests.tiny.auraflow import AURA_FLOW
-from tests.tiny.cascade import CASCADE
 from tests.tiny.cogview import COGVIEW
 from tests.tiny.ernie import ERNIE
 from tests.tiny.family import Family
@@ -24,17 +23,40 @@ from tests.tiny.sana import SANA
 from tests.tiny.stable_diffusion import STABLE_DIFFUSION
 from tests.tiny.variants import VARIANTS
 
-FAMILIES: dict[str, Family] = {
-    **{family.class_name: family for family in (*STABLE_DIFFUSION, *QWEN)},
-    **FLUX,
-    **{family.class_name: family for family in (*PIXART, *SANA, *LUMINA, *HUNYUAN)},
-    **{family.class_name: family for family in (*COGVIEW, *AURA_FLOW, *KOLORS, *PRX)},
-    **{family.class_name: family for family in (*KANDINSKY, *HIDREAM, *KREA, *ERNIE, *FIBO)},
-    **{family.class_name: family for family in (*OPTIONAL_PICTURES, *VARIANTS)},
-}
+_ALL = (
+    *(
+        *STABLE_DIFFUSION,
+        *QWEN,
+        *FLUX,
+        *PIXART,
+        *SANA,
+        *LUMINA,
+        *HUNYUAN,
+        *COGVIEW,
+        *AURA_FLOW,
+        *KOLORS,
+        *PRX,
+    ),
+    *(*KANDINSKY, *HIDREAM, *KREA, *ERNIE, *FIBO, *OPTIONAL_PICTURES, *VARIANTS, *GLM_IMAGE),
+)
+FAMILIES: dict[str, Family] = {family.name: family for family in _ALL}
 
-SLOW_FAMILIES: dict[str, Family] = {family.class_name: family for family in GLM_IMAGE}
-"""Those that take a second and more for a picture, however tiny they are."""
-
-UNLOADABLE_FAMILIES: dict[str, Family] = {family.class_name: family for family in CASCADE}
-"""Those that the pinned diffusers builds and saves, but cannot load from their folder."""
+CORE = (
+    "StableDiffusionPipeline",
+    "StableDiffusionXLPipeline",
+    "StableDiffusion3Pipeline",
+    "FluxPipeline",
+    "FluxPipeline-schnell",
+    "Flux2Pipeline",
+    "QwenImagePipeline",
+    "ZImagePipeline",
+    "PixArtSigmaPipeline",
+    "SanaPipeline",
+    "Lumina2Pipeline",
+    "HunyuanDiTPipeline",
+    "ChromaPipeline",
+    "AuraFlowPipeline",
+    "CogView4Pipeline",
+    "StableDiffusionPAGPipeline",
+)
+"""The names of those that every run of the tests tries; `make families` tries the others too."""

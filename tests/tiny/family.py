@@ -22,16 +22,17 @@ class Family:
     height: int
     """Pixels of its pictures; so is the width."""
     width: int
-    guidance: str | None = "guidance_scale"
-    """The argument of the call that is classifier-free guidance; None for a family without any."""
-    negative_prompt: bool = True
-    """Whether the call takes a negative prompt."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     """What the call needs besides, such as a short `max_sequence_length`."""
-    schedulers: tuple[str, ...] = ()
-    """Other schedulers that it takes, by diffusers' class names; its own is always tried."""
+    variant: str = ""
+    """What tells it from the other family of its class."""
     amplifies: str = ""
     """Why its sampler amplifies rounding, for the few families whose pictures are compared less closely."""
+
+    @property
+    def name(self) -> str:
+        """The class's name, with the variant's."""
+        return f"{self.class_name}-{self.variant}" if self.variant else self.class_name
 
 
 @contextmanager

@@ -156,19 +156,13 @@ def _flux_2_transformer(*, guided: bool) -> Flux2Transformer2DModel:
 
 _SHORT = {"max_sequence_length": 32}
 _THREE_LAYERS = {"max_sequence_length": 64, "text_encoder_out_layers": (0, 1, 2)}
-FLUX = {
+FLUX = (
     # Its guidance is the embedding; a true_cfg_scale makes the negative prompt count too.
-    "FluxPipeline": Family("FluxPipeline", flux_dev, SIDE, SIDE, arguments={**_SHORT, "true_cfg_scale": 2.0}),
-    "FluxPipeline-schnell": Family(
-        "FluxPipeline", flux_schnell, SIDE, SIDE, guidance="true_cfg_scale", arguments=_SHORT
-    ),
-    "Flux2Pipeline": Family(
-        "Flux2Pipeline", flux_2, SIDE, SIDE, negative_prompt=False, arguments=_THREE_LAYERS
-    ),
-    "Flux2KleinPipeline": Family(
-        "Flux2KleinPipeline", flux_2_klein, SIDE, SIDE, negative_prompt=False, arguments=_THREE_LAYERS
-    ),
-    "ChromaPipeline": Family("ChromaPipeline", chroma, SIDE, SIDE, arguments=_SHORT),
-    "BriaPipeline": Family("BriaPipeline", bria, SIDE, SIDE, arguments=_SHORT),
-}
-"""The families of this file, by name: FLUX.1 stands twice."""
+    Family("FluxPipeline", flux_dev, SIDE, SIDE, arguments={**_SHORT, "true_cfg_scale": 2.0}),
+    Family("FluxPipeline", flux_schnell, SIDE, SIDE, arguments=_SHORT, variant="schnell"),
+    Family("Flux2Pipeline", flux_2, SIDE, SIDE, arguments=_THREE_LAYERS),
+    Family("Flux2KleinPipeline", flux_2_klein, SIDE, SIDE, arguments=_THREE_LAYERS),
+    Family("ChromaPipeline", chroma, SIDE, SIDE, arguments=_SHORT),
+    Family("BriaPipeline", bria, SIDE, SIDE, arguments=_SHORT),
+)
+"""The families of this file."""

@@ -125,5 +125,5 @@ def _language_model(tokenizer: PreTrainedTokenizerFast) -> GlmImageForConditiona
     return GlmImageForConditionalGeneration(config).eval()
 
 
-GLM_IMAGE = (Family("GlmImagePipeline", _glm_image, 64, 64, negative_prompt=False),)
+GLM_IMAGE = (Family("GlmImagePipeline", _glm_image, 64, 64),)
 """The families of this file."""

@@ -74,7 +74,6 @@ HIDREAM = (
         _SIDE,
         _SIDE,
         arguments={"max_sequence_length": 64},
-        schedulers=("FlowMatchEulerDiscreteScheduler",),
     ),
 )
 """The families of this file."""

@@ -109,9 +109,8 @@ HUNYUAN = (
         32,
         32,
         arguments={"use_resolution_binning": False},
-        schedulers=("DDIMScheduler", "DPMSolverMultistepScheduler", "EulerDiscreteScheduler"),
     ),
     # Its guidance is the guiders' own; the call knows that of distilled models alone.
-    Family("HunyuanImagePipeline", _image, 16, 16, guidance=None),
+    Family("HunyuanImagePipeline", _image, 16, 16),
 )
 """The families of this file."""

@@ -102,7 +102,6 @@ KOLORS = (
         _kolors,
         16,
         16,
-        schedulers=("DPMSolverMultistepScheduler",),
     ),
 )
 """The families of this file."""

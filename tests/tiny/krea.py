@@ -197,14 +197,13 @@ KREA = (
     Family("Krea2Pipeline", krea_2, _HALF, _HALF, arguments={"max_sequence_length": 64}),
     Family("NucleusMoEImagePipeline", nucleus_image, _HALF, _HALF, arguments={"return_index": -1}),
     Family("DreamLitePipeline", dream_lite, _HALF, _HALF),
-    Family("DreamLiteMobilePipeline", dream_lite_mobile, _HALF, _HALF, guidance=None, negative_prompt=False),
+    Family("DreamLiteMobilePipeline", dream_lite_mobile, _HALF, _HALF),
     Family(
         "Ideogram4Pipeline",
         ideogram_4,
         _HALF,
         _HALF,
-        negative_prompt=False,
-        arguments={"max_sequence_length": 64, "guidance_schedule": None},
+        arguments={"max_sequence_length": 64},
     ),
 )
 """The families of this file."""

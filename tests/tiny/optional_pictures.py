@@ -42,7 +42,6 @@ OPTIONAL_PICTURES = (
         flux_kontext,
         SIDE,
         SIDE,
-        negative_prompt=False,
         arguments={"max_sequence_length": 32, "max_area": SIDE * SIDE},
     ),
     Family("ZImageOmniPipeline", z_image_omni, SIDE, SIDE, arguments={"max_sequence_length": 64}),

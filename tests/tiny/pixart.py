@@ -17,7 +17,6 @@ from tests.tiny.text_parts import t5_encoder, t5_tokenizer
 _WIDTH = 24
 """Of the transformer and its texts: divisible by 3, since Alpha embeds three numbers of the size."""
 _ARGUMENTS = {"clean_caption": False, "use_resolution_binning": False, "max_sequence_length": 48}
-_SCHEDULERS = ("DDIMScheduler", "DEISMultistepScheduler", "EulerDiscreteScheduler", "UniPCMultistepScheduler")
 
 
 def _alpha() -> PixArtAlphaPipeline:
@@ -62,7 +61,7 @@ def _transformer(sample_size: int) -> PixArtTransformer2DModel:
 
 
 PIXART = (
-    Family("PixArtAlphaPipeline", _alpha, 16, 16, arguments=_ARGUMENTS, schedulers=_SCHEDULERS),
-    Family("PixArtSigmaPipeline", _sigma, 16, 16, arguments=_ARGUMENTS, schedulers=_SCHEDULERS),
+    Family("PixArtAlphaPipeline", _alpha, 16, 16, arguments=_ARGUMENTS),
+    Family("PixArtSigmaPipeline", _sigma, 16, 16, arguments=_ARGUMENTS),
 )
 """The families of this file."""

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 from diffusers import (
     AutoencoderKLQwenImage,
-    AutoencoderKLQwenImage21,
     LongCatImagePipeline,
     LongCatImageTransformer2DModel,
     OvisImagePipeline,
     OvisImageTransformer2DModel,
-    QwenImage21Pipeline,
-    QwenImage21Transformer2DModel,
     QwenImagePipeline,
     QwenImageTransformer2DModel,
     ZImagePipeline,
     ZImageTransformer2DModel,
 )
 from torch import nn
-from transformers import CLIPImageProcessorPil, LlavaProcessor
 
 from tests.tiny.family import Family, random_weights
 from tests.tiny.image_parts import SIDE, autoencoder, flow_scheduler
 from tests.tiny.strengthened import strengthened
-from tests.tiny.text_parts import qwen3_encoder, qwen3_vl_encoder, qwen_tokenizer, qwen_vl_encoder
+from tests.tiny.text_parts import qwen3_encoder, qwen_tokenizer, qwen_vl_encoder
 
 _ROTARY = {"attention_head_dim": 16, "num_attention_heads": 2, "axes_dims_rope": (4, 6, 6)}
 
@@ -52,40 +48,6 @@ def qwen_image() -> QwenImagePipeline:
                     in_channels=16, out_channels=4, num_layers=2, joint_attention_dim=32, **_ROTARY
                 ),
                 1.5,
-            ),
-        )
-
-
-def qwen_image_21() -> QwenImage21Pipeline:
-    """Qwen 3 VL's texts of any length and 16 tokens of 8 channels; pictures have an alpha channel."""
-    tokenizer = qwen_tokenizer()
-    # Qwen3VLProcessor needs torchvision for its videos; any processor with a chat template reads texts alike.
-    processor = LlavaProcessor(
-        CLIPImageProcessorPil(),
-        tokenizer,
-        patch_size=14,
-        image_token="<|image_pad|>",
-        chat_template=tokenizer.chat_template,
-    )
-    with random_weights():
-        return QwenImage21Pipeline(
-            scheduler=flow_scheduler(),
-            vae=AutoencoderKLQwenImage21(
-                base_dim=4,
-                decoder_base_dim=4,
-                z_dim=8,
-                dim_mult=[1, 1, 2, 2, 2],
-                num_res_blocks=1,
-                latents_mean=[0.0] * 8,
-                latents_std=[1.0] * 8,
-            ).eval(),
-            text_encoder=qwen3_vl_encoder(tokenizer),
-            processor=processor,
-            transformer=strengthened(
-                QwenImage21Transformer2DModel(
-                    in_channels=8, out_channels=8, num_layers=2, context_in_dim=32, **_ROTARY
-                ),
-                2.0,
             ),
         )
 
@@ -162,20 +124,10 @@ QWEN = (
         qwen_image,
         SIDE,
         SIDE,
-        guidance="true_cfg_scale",
         arguments={"max_sequence_length": 64},
-    ),
-    Family(
-        "QwenImage21Pipeline",
-        qwen_image_21,
-        SIDE,
-        SIDE,
-        guidance="true_cfg_scale",
-        # With it, each image's texts are kept from the first step on as a state beside the transformer.
-        arguments={"use_kv_cache": False},
     ),
     Family("ZImagePipeline", z_image, SIDE, SIDE, arguments={"max_sequence_length": 64}),
     Family("OvisImagePipeline", ovis_image, SIDE, SIDE, arguments={"max_sequence_length": 64}),
-    Family("LongCatImagePipeline", longcat_image, SIDE, SIDE, arguments={"enable_prompt_rewrite": False}),
+    Family("LongCatImagePipeline", longcat_image, SIDE, SIDE),
 )
 """The families of this file."""

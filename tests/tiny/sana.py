@@ -99,7 +99,6 @@ SANA = (
         _sprint,
         32,
         32,
-        negative_prompt=False,
         arguments={**_ARGUMENTS, "intermediate_timesteps": None},
     ),
 )

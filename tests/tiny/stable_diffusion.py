@@ -26,14 +26,6 @@ from tests.tiny.text_parts import (
 from worker.renderers import shapes_random
 
 _BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-_LINEAR_SCHEDULERS = (
-    "DPMSolverMultistepScheduler",
-    "EulerDiscreteScheduler",
-    "EulerAncestralDiscreteScheduler",
-    "HeunDiscreteScheduler",
-    "LMSDiscreteScheduler",
-    "UniPCMultistepScheduler",
-)
 
 
 def stable_diffusion() -> StableDiffusionPipeline:
@@ -153,17 +145,16 @@ def _unet(text_width: int, **others: object) -> UNet2DConditionModel:
 
 
 STABLE_DIFFUSION = (
-    Family("StableDiffusionPipeline", stable_diffusion, SIDE, SIDE, schedulers=_LINEAR_SCHEDULERS),
-    Family("StableDiffusionXLPipeline", stable_diffusion_xl, SIDE, SIDE, schedulers=_LINEAR_SCHEDULERS),
+    Family("StableDiffusionPipeline", stable_diffusion, SIDE, SIDE),
+    Family("StableDiffusionXLPipeline", stable_diffusion_xl, SIDE, SIDE),
     Family(
         "StableDiffusion3Pipeline",
         stable_diffusion_3,
         SIDE,
         SIDE,
         arguments={"max_sequence_length": 32},
-        schedulers=("FlowMatchHeunDiscreteScheduler",),
     ),
-    Family("LatentConsistencyModelPipeline", latent_consistency, SIDE, SIDE, negative_prompt=False),
+    Family("LatentConsistencyModelPipeline", latent_consistency, SIDE, SIDE),
     Family(
         "IFPipeline",
         deepfloyd_if,

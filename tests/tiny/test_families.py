@@ -11,12 +11,21 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 
-from tests.tiny.families import FAMILIES, UNLOADABLE_FAMILIES
+from jobs.pipelines import admitted, find_pipeline
+from tests.tiny.families import CORE, FAMILIES
 from tests.tiny.family import Family
+from tests.tiny.family_params import family_params
 
 VISIBLE = 1 / 255
 """A difference that a PNG shows."""
 PROMPT = "a red circle left of a blue square"
+
+
+def guides(name: str) -> set[str]:
+    """The arguments of a family's call that guide it."""
+    kind = find_pipeline(FAMILIES[name].class_name)
+    switches = {stage.switch[0] for stage in kind.stages if stage.switch is not None}
+    return switches if kind.guidance is None else {kind.guidance, *switches}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +35,13 @@ class Tiny:
     family: Family
     pipe: DiffusionPipeline
 
-    def paint(self, prompt: str = PROMPT, *, seed: int = 0, **others: Any) -> np.ndarray:
-        given: dict[str, Any] = dict(self.family.arguments)
-        if self.family.guidance is not None:
-            given[self.family.guidance] = 4.0
-        if self.family.negative_prompt:
+    def paint(
+        self, prompt: str = PROMPT, *, seed: int = 0, guidance: float = 4.0, **others: Any
+    ) -> np.ndarray:
+        kind = find_pipeline(self.family.class_name)
+        fixed = {argument: value for argument, (value, _why) in kind.fixed.items()}
+        given = {**fixed, **self.family.arguments, **dict.fromkeys(guides(self.family.name), guidance)}
+        if kind.negative_prompt:
             given["negative_prompt"] = "blurry low quality"
         # By name: FLUX.2's first argument is an image.
         given |= {
@@ -50,10 +61,15 @@ def largest_difference(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.abs(one - other).max())
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=family_params(FAMILIES))
 def tiny(request: pytest.FixtureRequest) -> Tiny:
     family = FAMILIES[request.param]
     return Tiny(family, family.build())
+
+
+def test_families_are_of_classes_that_are_rendered_and_those_of_every_run_are_among_them() -> None:
+    assert {family.class_name for family in FAMILIES.values()} <= {*admitted()}
+    assert {*CORE} <= FAMILIES.keys()
 
 
 def test_a_family_is_of_the_class_it_is_named_after(tiny: Tiny) -> None:
@@ -75,17 +91,19 @@ def test_a_picture_follows_from_its_prompt_and_its_seed(tiny: Tiny) -> None:
     assert largest_difference(tiny.paint(seed=1), picture) > VISIBLE
 
 
-@pytest.mark.parametrize("name", [name for name, family in FAMILIES.items() if family.guidance is not None])
-def test_guidance_shows_in_the_picture(name: str) -> None:
-    tiny = Tiny(FAMILIES[name], FAMILIES[name].build())
-    assert tiny.family.guidance is not None
-    weak, strong = (tiny.paint(**{tiny.family.guidance: guidance}) for guidance in (1.5, 4.0))
-    assert largest_difference(weak, strong) > VISIBLE
+@pytest.mark.parametrize("tiny", family_params(filter(guides, FAMILIES)), indirect=True)
+def test_guidance_shows_in_the_picture(tiny: Tiny) -> None:
+    assert largest_difference(tiny.paint(guidance=1.5), tiny.paint()) > VISIBLE
 
 
-@pytest.mark.parametrize("name", [name for name, family in FAMILIES.items() if family.negative_prompt])
-def test_a_negative_prompt_shows_in_the_picture(name: str) -> None:
-    tiny = Tiny(FAMILIES[name], FAMILIES[name].build())
+@pytest.mark.parametrize(
+    "tiny",
+    family_params(
+        name for name, family in FAMILIES.items() if find_pipeline(family.class_name).negative_prompt
+    ),
+    indirect=True,
+)
+def test_a_negative_prompt_shows_in_the_picture(tiny: Tiny) -> None:
     assert largest_difference(tiny.paint(), tiny.paint(negative_prompt="a house and the sea")) > VISIBLE
 
 
@@ -106,31 +124,8 @@ def test_a_saved_pipeline_paints_the_same_bytes_and_is_made_of_library_parts_alo
     assert not {file.suffix for file in tmp_path.rglob("*")} & {".bin", ".ckpt", ".pkl", ".pt", ".py"}
 
 
-@pytest.mark.parametrize("name", UNLOADABLE_FAMILIES)
-def test_a_family_said_to_be_unloadable_paints_and_cannot_be_loaded(name: str, tmp_path: Path) -> None:
-    tiny = Tiny(UNLOADABLE_FAMILIES[name], UNLOADABLE_FAMILIES[name].build())
-    assert tiny.paint().std() > 0.05
-    assert largest_difference(tiny.paint(), tiny.paint("a cat")) > VISIBLE
-    tiny.pipe.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="`diffusers` has no class"):
-        type(tiny.pipe).from_pretrained(tmp_path)
-
-
 def test_a_family_built_again_paints_the_same_bytes_and_leaves_torchs_random_state(tiny: Tiny) -> None:
     before = torch.get_rng_state()
     again = Tiny(tiny.family, tiny.family.build())
     assert torch.equal(torch.get_rng_state(), before)
     assert np.array_equal(again.paint(), tiny.paint())
-
-
-@pytest.mark.parametrize(
-    ("name", "scheduler"),
-    [(name, scheduler) for name, family in FAMILIES.items() for scheduler in family.schedulers],
-)
-def test_a_family_takes_the_schedulers_it_names(name: str, scheduler: str) -> None:
-    tiny = Tiny(FAMILIES[name], FAMILIES[name].build())
-    own = tiny.paint()
-    tiny.pipe.scheduler = getattr(diffusers, scheduler).from_config(tiny.pipe.scheduler.config)
-    picture = tiny.paint()
-    assert np.isfinite(picture).all()
-    assert picture.shape == own.shape

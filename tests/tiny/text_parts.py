@@ -29,8 +29,6 @@ from transformers import (
     Qwen2Tokenizer,
     Qwen3Config,
     Qwen3ForCausalLM,
-    Qwen3VLConfig,
-    Qwen3VLForConditionalGeneration,
     T5Config,
     T5EncoderModel,
     T5Tokenizer,
@@ -134,14 +132,6 @@ def qwen_vl_encoder(tokenizer: Qwen2Tokenizer, width: int = 32) -> Qwen2_5_VLFor
         **_vision_marks(tokenizer),
     )
     return Qwen2_5_VLForConditionalGeneration(config).eval()
-
-
-def qwen3_vl_encoder(tokenizer: Qwen2Tokenizer, width: int = 32) -> Qwen3VLForConditionalGeneration:
-    """Qwen 3 VL, as `qwen_vl_encoder`."""
-    sizes = {**_decoder_sizes(tokenizer, width, 2), "head_dim": 16, "rope_parameters": _MROPE}
-    vision = {**_vision_sizes(width), "deepstack_visual_indexes": [0], "num_position_embeddings": 16}
-    config = Qwen3VLConfig(text_config=sizes, vision_config=vision, **_vision_marks(tokenizer))
-    return Qwen3VLForConditionalGeneration(config).eval()
 
 
 def mistral_encoder(tokenizer: Qwen2Tokenizer, width: int = 32) -> Mistral3ForConditionalGeneration:

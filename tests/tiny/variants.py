@@ -6,25 +6,16 @@ from typing import Any
 
 import torch
 from diffusers import (
-    AmusedPipeline,
-    AmusedScheduler,
-    DDIMParallelScheduler,
     DDIMScheduler,
     DDPMScheduler,
     DiffusionPipeline,
     LDMTextToImagePipeline,
     PriorTransformer,
     StableDiffusion3PAGPipeline,
-    StableDiffusionAttendAndExcitePipeline,
     StableDiffusionPAGPipeline,
-    StableDiffusionPanoramaPipeline,
-    StableDiffusionParadigmsPipeline,
-    StableDiffusionSAGPipeline,
     StableDiffusionXLPAGPipeline,
     StableUnCLIPPipeline,
     UNet2DConditionModel,
-    UVit2DModel,
-    VQModel,
 )
 from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import LDMBertConfig, LDMBertModel
 from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
@@ -53,27 +44,6 @@ def stable_diffusion_xl_pag() -> StableDiffusionXLPAGPipeline:
 def stable_diffusion_3_pag() -> StableDiffusion3PAGPipeline:
     """Perturbed attention, in Stable Diffusion 3."""
     return StableDiffusion3PAGPipeline(**_parts(stable_diffusion_3()), pag_applied_layers="1")
-
-
-def self_attention_guidance() -> StableDiffusionSAGPipeline:
-    """Self-attention guidance: the call stores the U-Net's middle attention and runs the U-Net once more."""
-    return StableDiffusionSAGPipeline(**_stable_diffusion())
-
-
-def panorama() -> StableDiffusionPanoramaPipeline:
-    """Denoises windows of 64 x 64 latents; a picture of one window is Stable Diffusion's."""
-    return StableDiffusionPanoramaPipeline(**_stable_diffusion())
-
-
-def paradigms() -> StableDiffusionParadigmsPipeline:
-    """Denoises several timesteps of a picture in one forward."""
-    scheduler = DDIMParallelScheduler(**_BETAS, clip_sample=False, set_alpha_to_one=False, steps_offset=1)
-    return StableDiffusionParadigmsPipeline(**{**_stable_diffusion(), "scheduler": scheduler})
-
-
-def attend_and_excite() -> StableDiffusionAttendAndExcitePipeline:
-    """Follows the gradient of the U-Net's attention to the tokens named."""
-    return StableDiffusionAttendAndExcitePipeline(**_stable_diffusion())
 
 
 def latent_diffusion() -> LDMTextToImagePipeline:
@@ -130,51 +100,6 @@ def stable_unclip() -> StableUnCLIPPipeline:
         )
 
 
-def amused() -> AmusedPipeline:
-    """Fills in masked tokens of a picture; its denoiser gives a bare tensor of logits."""
-    tokenizer = clip_tokenizer()
-    with random_weights():
-        transformer = UVit2DModel(
-            hidden_size=_WIDTH,
-            cond_embed_dim=_WIDTH,
-            micro_cond_encode_dim=8,
-            micro_cond_embed_dim=40,
-            encoder_hidden_size=_WIDTH,
-            vocab_size=34,
-            codebook_size=32,
-            in_channels=_WIDTH,
-            block_out_channels=_WIDTH,
-            num_res_blocks=1,
-            block_num_heads=2,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            intermediate_size=_WIDTH,
-            sample_size=16,
-        )
-        vqvae = VQModel(
-            block_out_channels=(8, 8),
-            down_block_types=("DownEncoderBlock2D",) * 2,
-            up_block_types=("UpDecoderBlock2D",) * 2,
-            latent_channels=8,
-            num_vq_embeddings=32,
-            norm_num_groups=4,
-            lookup_from_codebook=True,
-            mid_block_add_attention=False,
-        )
-        redrawn(vqvae)
-        with torch.no_grad():
-            # Its values are pixels from 0 to 1; they lie around grey.
-            vqvae.decoder.conv_out.weight.mul_(0.3)
-            vqvae.decoder.conv_out.bias.fill_(0.5)
-        return AmusedPipeline(
-            vqvae=vqvae,
-            tokenizer=tokenizer,
-            text_encoder=clip_text_encoder(tokenizer, _WIDTH, projected=True),
-            transformer=redrawn(transformer),
-            scheduler=AmusedScheduler(mask_token_id=33),
-        )
-
-
 def _stable_diffusion() -> dict[str, Any]:
     """Stable Diffusion's parts, with attention in the middle of the U-Net."""
     tokenizer = clip_tokenizer()
@@ -220,18 +145,7 @@ VARIANTS = (
         SIDE,
         arguments={"max_sequence_length": 32},
     ),
-    Family("StableDiffusionSAGPipeline", self_attention_guidance, SIDE, SIDE),
-    Family("StableDiffusionPanoramaPipeline", panorama, SIDE, SIDE),
-    Family("StableDiffusionParadigmsPipeline", paradigms, SIDE, SIDE),
-    Family(
-        "StableDiffusionAttendAndExcitePipeline",
-        attend_and_excite,
-        SIDE,
-        SIDE,
-        arguments={"token_indices": [1], "attn_res": (4, 4)},
-    ),
-    Family("LDMTextToImagePipeline", latent_diffusion, SIDE, SIDE, negative_prompt=False),
+    Family("LDMTextToImagePipeline", latent_diffusion, SIDE, SIDE),
     Family("StableUnCLIPPipeline", stable_unclip, SIDE, SIDE, arguments={"prior_num_inference_steps": 2}),
-    Family("AmusedPipeline", amused, SIDE // 2, SIDE // 2),
 )
 """The families of this file."""
