@@ -100,7 +100,7 @@ def kandinsky_3() -> DiffusionPipeline:
 
 
 def kandinsky_5() -> DiffusionPipeline:
-    """Qwen 2.5 VL's texts of any length and CLIP's pooled text; one latent for a pixel.
+    """Qwen 2.5 VL's texts of any length and CLIP's pooled text; it paints large pictures alone.
 
     Its processor needs torchvision, which nothing else here does: the tokenizer stands in its place.
     """
@@ -119,9 +119,10 @@ def kandinsky_5() -> DiffusionPipeline:
             axes_dims=(4, 6, 6),
         )
         vae = AutoencoderKL(
-            block_out_channels=(4,),
-            down_block_types=("DownEncoderBlock2D",),
-            up_block_types=("UpDecoderBlock2D",),
+            block_out_channels=(4,) * 4,
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            layers_per_block=1,
             latent_channels=4,
             norm_num_groups=2,
             mid_block_add_attention=False,
@@ -260,10 +261,10 @@ def _multilingual_clip(tokenizer: XLMRobertaTokenizer) -> MultilingualCLIP:
 
 
 KANDINSKY = (
-    Family("KandinskyCombinedPipeline", kandinsky_2_1, 32, 32, arguments={"prior_num_inference_steps": 2}),
-    Family("KandinskyV22CombinedPipeline", kandinsky_2_2, 32, 32, arguments={"prior_num_inference_steps": 2}),
+    Family("KandinskyCombinedPipeline", kandinsky_2_1, 64, 64, arguments={"prior_num_inference_steps": 2}),
+    Family("KandinskyV22CombinedPipeline", kandinsky_2_2, 64, 64, arguments={"prior_num_inference_steps": 2}),
     Family("Kandinsky3Pipeline", kandinsky_3, 64, 64),
-    # It paints 1408 x 640, which a fixed list has for these sides; the picture's sides are an eighth of that.
-    Family("Kandinsky5T2IPipeline", kandinsky_5, 176, 80),
+    # The smallest of a fixed list.
+    Family("Kandinsky5T2IPipeline", kandinsky_5, 1408, 640),
 )
 """The families of this file."""
