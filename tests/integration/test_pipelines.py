@@ -231,7 +231,7 @@ def check_metadata(mill: Mill, family: str, name: str, mode: str = "exact") -> N
     """Every record says what the manifest's line does."""
     records = [record for _file, record in mill.pictures(name)]
     for line, record in zip(TINY[family].lines, records, strict=True):
-        arguments = json.loads(record["arguments"]) if record["arguments"] else {}
+        arguments = json.loads(record.get("arguments", "{}"))
         expected = {"negative_prompt": "", "arguments": {}} | line
         asked = record | {"prompt": record["text"], "arguments": arguments}
         assert {key: asked[key] for key in expected} == expected
