@@ -27,6 +27,8 @@ def load_renderer(pipeline: Pipeline, settings: Settings, loading: Loading | Non
         return InstantRenderer(settings.instant_seconds)
     # cuBLAS reads it when CUDA starts: with workspaces of a fixed size its sums are cut the same every time.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    # Read when transformers is imported: it remarks on torchvision, which nothing here uses.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     progress = Loading() if loading is None else loading
     with progress.stage("starting torch for", pipeline.model):
         import torch
