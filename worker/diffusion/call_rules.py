@@ -315,7 +315,10 @@ def collate(rules: CallRules, calls: Sequence[tuple[Call, int]], slots: int) -> 
 
 
 def split(rules: CallRules, output: Any, counts: Sequence[int]) -> list[Any]:
-    """The output of each call of a forward, in their order; spare slots are left out."""
+    """The output of each call of a forward, in their order; spare slots are left out.
+
+    Raises UnknownCall for a tensor that no learned output had.
+    """
 
     def cut(value: Any, path: Path) -> list[Any]:
         match rules.outputs.get(path):
@@ -335,6 +338,8 @@ def split(rules: CallRules, output: Any, counts: Sequence[int]) -> list[Any]:
                 cuts = [cut(part, (*path, index)) for index, part in enumerate(value)]
                 below = zip(*cuts, strict=True) if cuts else [() for _ in counts]
                 return [type(value)(parts) for parts in below]
+            case None if isinstance(value, torch.Tensor):
+                raise UnknownCall(f"{_written(path)} was not put out when the pipeline was learned")
             case _:
                 return [value for _ in counts]
 

@@ -188,6 +188,12 @@ def test_a_part_of_an_output_may_be_written_into() -> None:
     assert (output[0] == 2).all()
 
 
+def test_an_output_that_was_not_learned_is_no_image_s() -> None:
+    rules = CallRules({}, {(0,): SlotAxis(0, 1)})
+    with pytest.raises(UnknownCall, match="1 was not put out"):
+        split(rules, (torch.ones(2, 3), torch.ones(2, 3)), [1, 1])
+
+
 def test_whole_numbered_timesteps_of_slots_join_those_in_float32() -> None:
     one, two = ({"sample": torch.ones(n, 3), "timestep": torch.full((n,), 7)} for n in (1, 2))
     rules = learn([((one, (one["sample"],)), (two, (two["sample"],)))])
