@@ -82,7 +82,13 @@ class WatchedDecoder(StandIn):
         self.__dict__["_finite"] = finite
 
     def decode(self, latents: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        decoded = self._module.decode(latents, *args, **kwargs)
+        device = latents.device.type
+        if torch.is_autocast_enabled(device):
+            # In the weights' own float32: a VAE's activations leave float16's range.
+            with torch.autocast(device, enabled=False):
+                decoded = self._module.decode(latents.to(self._module.dtype), *args, **kwargs)
+        else:
+            decoded = self._module.decode(latents, *args, **kwargs)
         picture = decoded[0] if isinstance(decoded, tuple) else decoded.sample
         self._finite.extend([latents.isfinite().all(), picture.isfinite().all()])
         return decoded
