@@ -26,7 +26,8 @@ from worker.diffusion.interception import Hub
 from worker.diffusion.painter import Painter, Painting
 from worker.diffusion.stand_ins import Refused
 from worker.diffusion.text_rules import text_rule_of
-from worker.engine.renderer import Batching, first_line
+from worker.engine.renderer import Batching, BrokenDevice, OutOfMemory, first_line
+from worker.renderers.device import device_errors
 
 Computing = Callable[[], AbstractContextManager[object]]
 
@@ -62,21 +63,19 @@ def sample_of(painter: Painter) -> ImageRequest:
     """A small request that the painter's pipeline paints. Raises what it raises, when it paints none."""
     errors: list[Exception] = []
     for side in _SIDES:
-        sample = _sample(painter, side)
+        sample = sample_near(painter, side)
         try:
-            with torch.no_grad():
+            with device_errors(), torch.no_grad():
                 painter.paint(sample)
             return sample
-        except (torch.OutOfMemoryError, torch.AcceleratorError):
-            raise
         # Some models know only positions of pictures as large as theirs, or no smaller ones.
         except (RuntimeError, IndexError, ValueError, RenderError) as error:
             errors.append(error)
     raise errors[0]
 
 
-def _sample(painter: Painter, side: int) -> ImageRequest:
-    """A request of about that height and width."""
+def sample_near(painter: Painter, side: int) -> ImageRequest:
+    """A request of about that height and width, of which it is not known whether it can be painted."""
     kind, scale = painter.kind, getattr(painter.pipeline, "vae_scale_factor", None)
     # Or the size would be rounded to one of those that the model was trained on, which are large.
     arguments = {name: False for name in ("use_resolution_binning",) if name in kind.arguments}
@@ -124,8 +123,10 @@ def _learned(painter: Painter, sample: ImageRequest) -> Learned:
     failed = ""
     for request, one in ((_off(painter.kind, sample), unguided), (_on(painter.kind, sample), guided)):
         try:
-            two = _calls(painter, request, 2)
-        except Refused:
+            with device_errors():
+                two = _calls(painter, request, 2)
+        # A device that failed once says nothing of the pipeline, and what is learned is kept for good.
+        except (Refused, OutOfMemory, BrokenDevice):
             raise
         except Exception as error:  # PRX, for one, cannot paint two guided images
             failed = f"its call for two images fails: {first_line(error)}"
@@ -204,7 +205,9 @@ def _proved(
     painter: Painter, requests: Sequence[ImageRequest], learned: Learned, computing: Computing
 ) -> Learned:
     """What was learned, with how the images of the proof came out."""
+    half = any(module.dtype != torch.float32 for module in painter.denoisers.values())
     with torch.no_grad(), computing():
+        half |= any(torch.is_autocast_enabled(module.device.type) for module in painter.denoisers.values())
         plain = [painter.paint(request) for request in requests]
     together = partial(paint_together, painter, learned.rules, computing=computing)
     try:
@@ -213,7 +216,6 @@ def _proved(
         turned = together(requests[::-1])[0][::-1]
     except (UnknownCall, Refused) as error:
         return replace(learned, rules={}, reason=str(error))
-    half = any(module.dtype != torch.float32 for module in painter.denoisers.values())
     for ours in (alone, mixed):
         difference = max(_difference(*pair, mean=half) for pair in zip(plain, ours, strict=True))
         if difference > (_MOST_MEAN_DIFFERENCE if half else _MOST_DIFFERENCE):

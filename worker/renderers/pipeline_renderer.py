@@ -37,7 +37,7 @@ from worker.engine.renderer import (
 from worker.engine.slot_count import FEWEST, fewest_cheap_slots
 from worker.renderers.device import device_errors, kind_of_device, versions
 from worker.renderers.learned_cache import LearnedCache
-from worker.renderers.learning import Learned, learn_and_prove, sample_of
+from worker.renderers.learning import Learned, learn_and_prove, sample_near, sample_of
 
 log = logging.getLogger(__name__)
 
@@ -95,21 +95,28 @@ class PipelineRenderer:
         if self.batching == "alone":
             return max(FEWEST, *self._learned.slots)
         if (height, width) not in self._measured:
-            with device_errors(), torch.no_grad(), self._computing():
-                name, module, call = self._grabbed(height, width)
-                taken = keyed(self._learned.rules[name], call, Digests()).slots
+            with torch.no_grad(), self._computing():
+                with device_errors():
+                    name, module, call = self._grabbed(height, width)
+                    taken = keyed(self._learned.rules[name], call, Digests()).slots
 
                 def seconds(slots: int) -> float:
-                    collated = collate(self._learned.rules[name], [(call, taken)], max(slots, taken))
-                    collated = text_rule_of(module).fill_spare(collated)
-                    began = time.perf_counter()
-                    module(**collated)
-                    if self._device.type == "cuda":
-                        torch.cuda.synchronize(self._device)
-                    return time.perf_counter() - began
+                    # Here, because the measuring goes on with fewer slots where memory runs out.
+                    with device_errors():
+                        collated = collate(self._learned.rules[name], [(call, taken)], max(slots, taken))
+                        collated = text_rule_of(module).fill_spare(collated)
+                        if slots not in warm:
+                            module(**collated)  # not timed: the first one chooses the GPU's kernels
+                            warm.add(slots)
+                        began = time.perf_counter()
+                        module(**collated)
+                        if self._device.type == "cuda":
+                            torch.cuda.synchronize(self._device)
+                        return time.perf_counter() - began
 
+                warm: set[int] = set()
                 cheap = fewest_cheap_slots(seconds)
-            self._measured[height, width] = max(cheap, max(self._learned.slots) + self._painter.spare_slots)
+            self._measured[height, width] = max(cheap, self._fewest)
         return self._measured[height, width]
 
     def render(
@@ -160,13 +167,20 @@ class PipelineRenderer:
             return _picture(painting)
 
     def _hub(self, slots: int, *, padded: bool) -> Hub[Any]:
+        spare = self._painter.spare_slots
         return Hub(
             self._learned.rules,
-            slots,
-            spare=self._painter.spare_slots,
+            # Beside spare slots, an image that takes all of the others would never be let in.
+            max(slots, self._fewest) if spare else slots,
+            spare=spare,
             padded=padded,
             computing=self._computing,
         )
+
+    @property
+    def _fewest(self) -> int:
+        """Slots in which any image has room."""
+        return max(self._learned.slots) + self._painter.spare_slots
 
     def _computing(self) -> AbstractContextManager[object]:
         return self._precision.computing(self._device)
@@ -230,7 +244,7 @@ class PipelineRenderer:
         return learned
 
     def _grabbed(self, height: int, width: int) -> tuple[str, Any, Call]:
-        """The first call, of one slot, of the largest denoiser for a picture of this size."""
+        """The first call of the largest denoiser for a picture of this size."""
         largest = max(self._learned.rules, key=lambda name: _weights(self._painter.denoisers[name]))
         found: list[tuple[str, Any, Call]] = []
 
@@ -241,7 +255,8 @@ class PipelineRenderer:
             raise _Grabbed
 
         with suppress(_Grabbed):
-            self._painter.paint(replace(sample_of(self._painter), height=height, width=width), call=grab)
+            sample = sample_near(self._painter, max(height, width))
+            self._painter.paint(replace(sample, height=height, width=width), call=grab)
         return found[0]
 
     @contextmanager

@@ -11,6 +11,7 @@ from jobs.errors import ModelError
 from tests.tiny.families import FAMILIES
 from worker.diffusion.call_rules import OneTimestep, Shared, SlotAxis, SlotList
 from worker.diffusion.painter import Painter
+from worker.engine.renderer import OutOfMemory
 from worker.renderers.learning import Learned, learn_and_prove, sample_of, switched
 
 
@@ -81,6 +82,18 @@ def test_a_denoiser_whose_output_grows_otherwise_is_rendered_alone() -> None:
     found = learned("StableDiffusionXLPipeline", pool)
     assert found.batching == "alone"
     assert "items for one image" in found.reason
+
+
+def test_memory_that_runs_out_for_two_images_is_no_reason_to_render_alone() -> None:
+    def little(pipeline: Any) -> None:
+        def no_memory(_module: Any, _args: Any, call: Any) -> None:
+            if len(call["hidden_states"]) > 1:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+
+        pipeline.transformer.register_forward_pre_hook(no_memory, with_kwargs=True)
+
+    with pytest.raises(OutOfMemory):
+        learned("FluxPipeline", little)
 
 
 def test_images_that_come_out_different_refuse_the_model() -> None:

@@ -238,6 +238,35 @@ def test_out_of_memory_in_a_forward_or_in_an_image_s_own_work_is_told_from_error
     assert paint(renderer, MIX)
 
 
+def test_memory_that_runs_out_while_slots_are_measured_leaves_fewer_slots() -> None:
+    renderer = new_renderer(revision="1")
+
+    def no_memory(_module: Any, args: Any, call: Any) -> None:
+        if len(args[0] if args else call["sample"]) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    hook = renderer.pipeline.unet.register_forward_pre_hook(no_memory, with_kwargs=True)
+    assert renderer.measure_slots(64, 64) in (2, 4)
+    hook.remove()
+
+
+def test_an_image_finds_room_beside_a_spare_slot_in_the_fewest_slots() -> None:
+    renderer = new_renderer("ZImagePipeline")
+    assert renderer.slots(MIX[0].request) == 2
+    images = [wanted(1), wanted(2, guidance_scale=0.0)]
+    assert paint(renderer, images, replace(BUCKET, slots=2)).keys() == {1, 2}
+
+
+def test_amp_decodes_in_the_autoencoder_s_own_float32() -> None:
+    renderer = new_renderer(precision="amp")
+    seen: set[tuple[bool, torch.dtype]] = set()
+    renderer.pipeline.vae.decoder.register_forward_pre_hook(
+        lambda _module, args: seen.add((torch.is_autocast_enabled("cpu"), args[0].dtype))
+    )
+    assert paint(renderer, MIX[:1])
+    assert seen == {(False, torch.float32)}
+
+
 def test_an_error_in_a_shared_forward_is_raised_for_the_engine_to_isolate(renderer: PipelineRenderer) -> None:
     def fail(*_args: Any) -> None:
         raise RuntimeError("mat1 and mat2")
