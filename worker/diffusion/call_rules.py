@@ -339,7 +339,8 @@ def split(rules: CallRules, output: Any, counts: Sequence[int]) -> list[Any]:
                 below = zip(*cuts, strict=True) if cuts else [() for _ in counts]
                 return [type(value)(parts) for parts in below]
             case None if isinstance(value, torch.Tensor):
-                raise UnknownCall(f"{_written(path)} was not put out when the pipeline was learned")
+                unknown = f"{_written(path)} was not put out when the pipeline was learned"
+                raise UnknownCall(unknown)
             case _:
                 return [value for _ in counts]
 
