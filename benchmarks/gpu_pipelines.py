@@ -53,7 +53,7 @@ from jobs.arguments import arguments_of, arguments_text
 from jobs.errors import ImagemillError
 from jobs.request import ImageRequest
 from tests.tiny.families import FAMILIES
-from tests.tiny.text_parts import clip_tokenizer, t5_tokenizer
+from tests.tiny.trained_tokenizers import clip_tokenizer, t5_tokenizer
 from worker.diffusion.precision import resolve_precision
 from worker.engine.renderer import Bucket, Pipeline
 from worker.renderers.pipeline_renderer import PipelineRenderer

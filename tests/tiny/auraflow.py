@@ -7,7 +7,8 @@ from diffusers import AuraFlowPipeline, AuraFlowTransformer2DModel, FlowMatchEul
 from tests.tiny.family import Family, random_weights
 from tests.tiny.kl_autoencoder import kl_autoencoder
 from tests.tiny.strengthened import strengthened
-from tests.tiny.text_parts import t5_tokenizer, umt5_encoder
+from tests.tiny.text_encoders import umt5_encoder
+from tests.tiny.trained_tokenizers import t5_tokenizer
 
 _WIDTH = 16
 

@@ -13,9 +13,9 @@ from diffusers import (
 
 from tests.tiny.family import Family, random_weights
 from tests.tiny.kl_autoencoder import kl_autoencoder
-from tests.tiny.more_text_parts import glm_encoder, glm_tokenizer
 from tests.tiny.strengthened import strengthened
-from tests.tiny.text_parts import t5_encoder, t5_tokenizer
+from tests.tiny.text_encoders import glm_encoder, t5_encoder
+from tests.tiny.trained_tokenizers import glm_tokenizer, t5_tokenizer
 
 _WIDTH = 16
 

@@ -12,7 +12,7 @@ from transformers import LlamaTokenizer, Mistral3Config, Mistral3Model
 
 from tests.tiny.family import Family, random_weights
 from tests.tiny.redrawn import redrawn
-from tests.tiny.text_parts import llama_tokenizer
+from tests.tiny.trained_tokenizers import llama_tokenizer
 
 _WIDTH = 32
 """Numbers of a token's embedding."""

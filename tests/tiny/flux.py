@@ -18,15 +18,8 @@ from diffusers import (
 from tests.tiny.family import Family, random_weights
 from tests.tiny.image_parts import SIDE, autoencoder, flow_scheduler
 from tests.tiny.strengthened import strengthened
-from tests.tiny.text_parts import (
-    clip_text_encoder,
-    clip_tokenizer,
-    mistral_encoder,
-    qwen3_encoder,
-    qwen_tokenizer,
-    t5_encoder,
-    t5_tokenizer,
-)
+from tests.tiny.text_encoders import clip_text_encoder, mistral_encoder, qwen3_encoder, t5_encoder
+from tests.tiny.trained_tokenizers import clip_tokenizer, qwen_tokenizer, t5_tokenizer
 
 _ROTARY = {"attention_head_dim": 16, "num_attention_heads": 2, "axes_dims_rope": (4, 6, 6)}
 _LAYERS = {"num_layers": 1, "num_single_layers": 1}

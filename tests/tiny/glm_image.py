@@ -20,8 +20,9 @@ from transformers import (
 
 from tests.tiny.family import Family, random_weights
 from tests.tiny.kl_autoencoder import kl_autoencoder
-from tests.tiny.more_text_parts import byt5_encoder, byt5_tokenizer
 from tests.tiny.strengthened import strengthened
+from tests.tiny.text_encoders import byt5_encoder
+from tests.tiny.trained_tokenizers import byt5_tokenizer
 
 _WIDTH = 16
 _CODES = 16

@@ -7,14 +7,8 @@ from diffusers.models import AutoencoderKL
 
 from tests.tiny.family import Family, random_weights
 from tests.tiny.redrawn import redrawn
-from tests.tiny.text_parts import (
-    clip_text_encoder,
-    clip_tokenizer,
-    llama_encoder,
-    llama_tokenizer,
-    t5_encoder,
-    t5_tokenizer,
-)
+from tests.tiny.text_encoders import clip_text_encoder, llama_encoder, t5_encoder
+from tests.tiny.trained_tokenizers import clip_tokenizer, llama_tokenizer, t5_tokenizer
 
 _SIDE = 128
 """Pixels: the pipeline makes any size into 128 times 128 latents, here one for a pixel."""

@@ -16,9 +16,9 @@ from diffusers.guiders import AdaptiveProjectedMixGuidance
 
 from tests.tiny.family import Family, random_weights
 from tests.tiny.kl_autoencoder import kl_autoencoder
-from tests.tiny.more_text_parts import bert_encoder, bert_tokenizer, byt5_encoder, byt5_tokenizer
 from tests.tiny.strengthened import strengthened
-from tests.tiny.text_parts import qwen_tokenizer, qwen_vl_encoder, t5_encoder, t5_tokenizer
+from tests.tiny.text_encoders import bert_encoder, byt5_encoder, qwen_vl_encoder, t5_encoder
+from tests.tiny.trained_tokenizers import bert_tokenizer, byt5_tokenizer, qwen_tokenizer, t5_tokenizer
 
 _WIDTH = 16
 

@@ -31,15 +31,8 @@ from transformers import (
 
 from tests.tiny.family import Family, random_weights
 from tests.tiny.redrawn import redrawn
-from tests.tiny.text_parts import (
-    CLIP_WINDOW,
-    clip_text_encoder,
-    clip_tokenizer,
-    qwen_tokenizer,
-    qwen_vl_encoder,
-    t5_encoder,
-    t5_tokenizer,
-)
+from tests.tiny.text_encoders import clip_text_encoder, qwen_vl_encoder, t5_encoder
+from tests.tiny.trained_tokenizers import CLIP_WINDOW, clip_tokenizer, qwen_tokenizer, t5_tokenizer
 
 UNet = TypeVar("UNet", UNet2DConditionModel, Kandinsky3UNet)
 _WIDTH = 32

@@ -23,9 +23,9 @@ from torch import nn
 
 from tests.tiny.family import Family, random_weights
 from tests.tiny.image_parts import SIDE, flow_scheduler
-from tests.tiny.qwen3_vl_parts import qwen3_vl_encoder
 from tests.tiny.redrawn import redrawn
-from tests.tiny.text_parts import qwen_tokenizer
+from tests.tiny.text_encoders import qwen3_vl_encoder
+from tests.tiny.trained_tokenizers import qwen_tokenizer
 
 _WIDTH = 32
 """Numbers of a token's embedding."""

@@ -13,9 +13,9 @@ from diffusers import (
 
 from tests.tiny.family import Family, random_weights
 from tests.tiny.kl_autoencoder import kl_autoencoder
-from tests.tiny.more_text_parts import gemma_encoder
 from tests.tiny.strengthened import strengthened
-from tests.tiny.text_parts import gemma2_encoder, gemma_tokenizer
+from tests.tiny.text_encoders import gemma2_encoder, gemma_encoder
+from tests.tiny.trained_tokenizers import gemma_tokenizer
 
 _WIDTH = 32
 _FACTOR = 8

@@ -12,7 +12,8 @@ from diffusers import (
 from tests.tiny.family import Family, random_weights
 from tests.tiny.kl_autoencoder import kl_autoencoder
 from tests.tiny.strengthened import strengthened
-from tests.tiny.text_parts import t5_encoder, t5_tokenizer
+from tests.tiny.text_encoders import t5_encoder
+from tests.tiny.trained_tokenizers import t5_tokenizer
 
 _WIDTH = 24
 """Of the transformer and its texts: divisible by 3, since Alpha embeds three numbers of the size."""

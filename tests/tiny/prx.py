@@ -12,9 +12,9 @@ from diffusers import (
 
 from tests.tiny.family import Family, random_weights
 from tests.tiny.kl_autoencoder import kl_autoencoder
-from tests.tiny.more_text_parts import t5gemma_encoder
 from tests.tiny.strengthened import strengthened
-from tests.tiny.text_parts import gemma_tokenizer, qwen3_encoder, qwen_tokenizer
+from tests.tiny.text_encoders import qwen3_encoder, t5gemma_encoder
+from tests.tiny.trained_tokenizers import gemma_tokenizer, qwen_tokenizer
 
 _WIDTH = 16
 

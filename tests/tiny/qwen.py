@@ -18,7 +18,8 @@ from torch import nn
 from tests.tiny.family import Family, random_weights
 from tests.tiny.image_parts import SIDE, autoencoder, flow_scheduler
 from tests.tiny.strengthened import strengthened
-from tests.tiny.text_parts import qwen3_encoder, qwen_tokenizer, qwen_vl_encoder
+from tests.tiny.text_encoders import qwen3_encoder, qwen_vl_encoder
+from tests.tiny.trained_tokenizers import qwen_tokenizer
 
 _ROTARY = {"attention_head_dim": 16, "num_attention_heads": 2, "axes_dims_rope": (4, 6, 6)}
 

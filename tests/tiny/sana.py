@@ -14,7 +14,8 @@ from diffusers import (
 
 from tests.tiny.family import Family, random_weights
 from tests.tiny.strengthened import strengthened
-from tests.tiny.text_parts import gemma2_encoder, gemma_tokenizer
+from tests.tiny.text_encoders import gemma2_encoder
+from tests.tiny.trained_tokenizers import gemma_tokenizer
 
 _WIDTH = 16
 _CHANNELS = 4

@@ -17,12 +17,8 @@ from diffusers import (
 
 from tests.tiny.family import Family, random_weights
 from tests.tiny.image_parts import SIDE, autoencoder, flow_scheduler
-from tests.tiny.text_parts import (
-    clip_text_encoder,
-    clip_tokenizer,
-    t5_encoder,
-    t5_tokenizer,
-)
+from tests.tiny.text_encoders import clip_text_encoder, t5_encoder
+from tests.tiny.trained_tokenizers import clip_tokenizer, t5_tokenizer
 from worker.renderers import shapes_random
 
 _BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}

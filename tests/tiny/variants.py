@@ -24,7 +24,8 @@ from tests.tiny.family import Family, random_weights
 from tests.tiny.image_parts import SIDE, autoencoder
 from tests.tiny.redrawn import redrawn
 from tests.tiny.stable_diffusion import stable_diffusion_3, stable_diffusion_xl
-from tests.tiny.text_parts import CLIP_WINDOW, clip_text_encoder, clip_tokenizer
+from tests.tiny.text_encoders import clip_text_encoder
+from tests.tiny.trained_tokenizers import CLIP_WINDOW, clip_tokenizer
 
 _WIDTH = 32
 """Numbers of a token's embedding."""

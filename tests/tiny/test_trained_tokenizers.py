@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.tiny.text_parts import (
+from tests.tiny.trained_tokenizers import (
     clip_tokenizer,
     gemma_tokenizer,
     llama_tokenizer,
