@@ -129,7 +129,7 @@ def _failing_schedulers(painter: Painter, request: ImageRequest) -> Iterator[str
     """The schedulers of the painter's class that cannot paint, with the reason."""
     for scheduler in painter.kind.schedulers:
         try:
-            if not painter.paint(replace(request, scheduler=scheduler, num_inference_steps=6)).finite:
+            if not painter.paint(replace(request, scheduler=scheduler, num_inference_steps=4)).finite:
                 yield f"{scheduler}: not finite"
         except Exception as error:
             yield f"{scheduler}: {first_line(error)}"

@@ -71,7 +71,7 @@ def _image() -> HunyuanImagePipeline:
             scaling_factor=0.75,
         )
         with torch.no_grad():
-            autoencoder.decoder.conv_out.weight.mul_(2.0)
+            autoencoder.decoder.conv_out.weight.mul_(1.2)
         return HunyuanImagePipeline(
             tokenizer=tokenizer,
             text_encoder=qwen_vl_encoder(tokenizer, _WIDTH),

@@ -67,6 +67,11 @@ def tiny(request: pytest.FixtureRequest) -> Tiny:
     return Tiny(family, family.build())
 
 
+@pytest.fixture(scope="module")
+def picture(tiny: Tiny) -> np.ndarray:
+    return tiny.paint()
+
+
 def test_families_are_of_classes_that_are_rendered_and_those_of_every_run_are_among_them() -> None:
     assert {family.class_name for family in FAMILIES.values()} <= {*admitted()}
     assert {*CORE} <= FAMILIES.keys()
@@ -76,24 +81,24 @@ def test_a_family_is_of_the_class_it_is_named_after(tiny: Tiny) -> None:
     assert type(tiny.pipe).__name__ == tiny.family.class_name
 
 
-def test_a_picture_has_the_familys_size_and_is_neither_flat_nor_clipped(tiny: Tiny) -> None:
-    picture = tiny.paint()
+def test_a_picture_has_the_familys_size_and_is_neither_flat_nor_clipped(
+    tiny: Tiny, picture: np.ndarray
+) -> None:
     assert picture.shape[:2] == (tiny.family.height, tiny.family.width)
     assert np.isfinite(picture).all()
     assert picture.std() > 0.05
     assert ((picture == 0) | (picture == 1)).mean() < 0.5
 
 
-def test_a_picture_follows_from_its_prompt_and_its_seed(tiny: Tiny) -> None:
-    picture = tiny.paint()
+def test_a_picture_follows_from_its_prompt_and_its_seed(tiny: Tiny, picture: np.ndarray) -> None:
     assert np.array_equal(tiny.paint(), picture)
     assert largest_difference(tiny.paint("a cat"), picture) > VISIBLE
     assert largest_difference(tiny.paint(seed=1), picture) > VISIBLE
 
 
 @pytest.mark.parametrize("tiny", family_params(filter(guides, FAMILIES)), indirect=True)
-def test_guidance_shows_in_the_picture(tiny: Tiny) -> None:
-    assert largest_difference(tiny.paint(guidance=1.5), tiny.paint()) > VISIBLE
+def test_guidance_shows_in_the_picture(tiny: Tiny, picture: np.ndarray) -> None:
+    assert largest_difference(tiny.paint(guidance=1.5), picture) > VISIBLE
 
 
 @pytest.mark.parametrize(
@@ -103,16 +108,16 @@ def test_guidance_shows_in_the_picture(tiny: Tiny) -> None:
     ),
     indirect=True,
 )
-def test_a_negative_prompt_shows_in_the_picture(tiny: Tiny) -> None:
-    assert largest_difference(tiny.paint(), tiny.paint(negative_prompt="a house and the sea")) > VISIBLE
+def test_a_negative_prompt_shows_in_the_picture(tiny: Tiny, picture: np.ndarray) -> None:
+    assert largest_difference(tiny.paint(negative_prompt="a house and the sea"), picture) > VISIBLE
 
 
 def test_a_saved_pipeline_paints_the_same_bytes_and_is_made_of_library_parts_alone(
-    tiny: Tiny, tmp_path: Path
+    tiny: Tiny, picture: np.ndarray, tmp_path: Path
 ) -> None:
     tiny.pipe.save_pretrained(tmp_path)
     loaded = Tiny(tiny.family, type(tiny.pipe).from_pretrained(tmp_path))
-    assert np.array_equal(loaded.paint(), tiny.paint())
+    assert np.array_equal(loaded.paint(), picture)
     index = json.loads((tmp_path / "model_index.json").read_text())
     libraries = {value[0] for value in index.values() if isinstance(value, list) and len(value) == 2}
     # A part that only one of diffusers' pipelines has is named by that pipeline's module.
@@ -124,8 +129,10 @@ def test_a_saved_pipeline_paints_the_same_bytes_and_is_made_of_library_parts_alo
     assert not {file.suffix for file in tmp_path.rglob("*")} & {".bin", ".ckpt", ".pkl", ".pt", ".py"}
 
 
-def test_a_family_built_again_paints_the_same_bytes_and_leaves_torchs_random_state(tiny: Tiny) -> None:
+def test_a_family_built_again_paints_the_same_bytes_and_leaves_torchs_random_state(
+    tiny: Tiny, picture: np.ndarray
+) -> None:
     before = torch.get_rng_state()
     again = Tiny(tiny.family, tiny.family.build())
     assert torch.equal(torch.get_rng_state(), before)
-    assert np.array_equal(again.paint(), tiny.paint())
+    assert np.array_equal(again.paint(), picture)
