@@ -61,13 +61,16 @@ class Padded:
 
     embeds: str
     """The argument [slots, tokens, D]."""
-    mask: str
-    """The argument [slots, tokens], true where a token counts."""
+    mask: str | None
+    """The argument [slots, tokens], true where a token counts; None where the call gives lengths instead."""
     spare_slots: int = 0
     any_form: frozenset[str] = frozenset()
 
     def prepare(self, call: Mapping[str, Any]) -> dict[str, Any]:
-        embeds, mask = call[self.embeds], call.get(self.mask)
+        embeds = call[self.embeds]
+        if self.mask is None:
+            return {**call, self.embeds: _EMBEDS.of(embeds, _padded_embeds)}
+        mask = call.get(self.mask)
         longer = _WHOLE_MASKS.of(embeds, _whole_mask) if mask is None else _MASKS.of(mask, _padded_mask)
         return {**call, self.embeds: _EMBEDS.of(embeds, _padded_embeds), self.mask: longer}
 
@@ -156,6 +159,9 @@ _LENGTH = "tokens of the spare slot"
 _AS_THEY_ARE = AsTheyAre()
 _RULES: Mapping[str, TextRule] = {
     "QwenImageTransformer2DModel": Padded("encoder_hidden_states", "encoder_hidden_states_mask"),
+    "DreamLiteUNetModel": Padded("encoder_hidden_states", "encoder_attention_mask"),
+    "ErnieImageTransformer2DModel": Padded("text_bth", mask=None),
+    "LuminaNextDiT2DModel": Padded("encoder_hidden_states", "encoder_mask"),
     "NucleusMoEImageTransformer2DModel": Padded("encoder_hidden_states", "encoder_hidden_states_mask"),
     "Lumina2Transformer2DModel": TrimmedToLongest("encoder_hidden_states", "encoder_attention_mask"),
     "ZImageTransformer2DModel": ListPaddedToLongest("cap_feats", own_multiple=32),

@@ -299,6 +299,7 @@ class Engine:
 
     def _halve_slots(self, renderer: Renderer, bucket: Bucket, batch: Batch, error: OutOfMemory) -> None:
         """Puts back in line what was in flight, to be rendered in half of the bucket's slots."""
+        gc.collect()  # what failed may be held by its own traceback, on a device that has no room
         self._queue.submit([order for order in batch.in_flight if order not in self._unwanted])
         if bucket.slots <= FEWEST or renderer.batching == "alone":
             self._refuse(bucket.pipeline, _does_not_fit(bucket.pipeline, error))

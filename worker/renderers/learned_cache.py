@@ -13,6 +13,10 @@ from worker.diffusion.call_rules import from_json, to_json
 from worker.renderers.learning import Learned
 
 
+_COUNTS = range(1, 64 + 1)
+"""Slots that a call of one image may have."""
+
+
 class LearnedCache:
     """The entry of one pipeline: by all that its calls, and their bytes, depend on."""
 
@@ -28,7 +32,7 @@ class LearnedCache:
             rules = {name: from_json(of_one) for name, of_one in kept["rules"].items()}
             if kept["batching"] not in ("exact", "fast", "alone"):
                 return None
-            unguided, guided = (range(1, 65)[count - 1] for count in kept["slots"])
+            unguided, guided = (_COUNTS[_COUNTS.index(count)] for count in kept["slots"])
             return Learned(kept["batching"], rules, (unguided, guided), str(kept["reason"]))
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
             return None

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
 from jobs.errors import ModelError
 from jobs.settings import Settings
 from worker.engine.renderer import Pipeline, Renderer
 from worker.renderers.loading import Loading
+
+log = logging.getLogger(__name__)
 
 
 def load_renderer(pipeline: Pipeline, settings: Settings, loading: Loading | None = None) -> Renderer:
@@ -60,6 +63,13 @@ def load_renderer(pipeline: Pipeline, settings: Settings, loading: Loading | Non
             return DiffusionRenderer(model)
         from worker.renderers.pipeline_renderer import PipelineRenderer
 
+        for name in ("torch_compile", "channels_last"):
+            if getattr(settings, name):
+                log.warning(
+                    "IMAGEMILL_%s has no effect on a %s: it is for StableDiffusionPipeline",
+                    name.upper(),
+                    type(loaded).__name__,
+                )
         device = resolve_device(settings.device)
         return PipelineRenderer(
             loaded,

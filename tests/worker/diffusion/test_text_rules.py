@@ -22,6 +22,14 @@ def test_padded_texts_are_as_long_as_the_next_multiple_of_64_and_always_masked()
     assert rule.prepare({"embeds": torch.ones(1, 65, 3)})["embeds"].shape == (1, 128, 3)
 
 
+def test_texts_whose_lengths_are_given_are_padded_without_a_mask() -> None:
+    call = {"texts": torch.ones(2, 5, 3), "lengths": torch.tensor([5, 2])}
+    padded = Padded("texts", mask=None).prepare(call)
+    assert padded["texts"].shape == (2, 64, 3)
+    assert not padded["texts"][:, 5:].any()
+    assert padded.keys() == call.keys()
+
+
 def test_a_spare_slot_is_longer_than_any_text_that_is_trimmed() -> None:
     rule = TrimmedToLongest("embeds", "mask")
     calls = [
