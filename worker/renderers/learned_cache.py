@@ -12,7 +12,6 @@ from jobs.user_cache import cache_folder, remember
 from worker.diffusion.call_rules import from_json, to_json
 from worker.renderers.learning import Learned
 
-
 _COUNTS = range(1, 64 + 1)
 """Slots that a call of one image may have."""
 
