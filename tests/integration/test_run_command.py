@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from jobs.output.output import Output
+from tests.processes import runs
 from tests.waiting import LONGEST, WaitUntil
 
 BIN = Path(sys.executable).parent
@@ -92,13 +93,6 @@ class Run:
         """Images that are done on disk, in committed shards or in the spool; in both while a shard moves."""
         in_spool = {file.stem for file in self.output.glob(".imagemill/spool/*/*/metadata/*.json")}
         return len(in_spool | {row["image_id"] for row in self.records()})
-
-
-def runs(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 @pytest.fixture

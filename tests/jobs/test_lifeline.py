@@ -14,6 +14,7 @@ import pytest
 
 from jobs.errors import SettingsError
 from jobs.lifeline import LIFELINE_FD, end_with_parent, start_tied, start_tied_program, watch
+from tests.processes import runs
 from tests.waiting import LONGEST
 
 ROOT = Path(__file__).parents[2]
@@ -58,11 +59,7 @@ class Parent:
         self.process.wait()
 
     def wait_for_the_end_of(self, family: list[psutil.Process]) -> None:
-        self._wait_until(lambda: not [p for p in family if _runs(p)], f"the end of {family}")
-
-
-def _runs(process: psutil.Process) -> bool:
-    return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+        self._wait_until(lambda: not [p for p in family if runs(p)], f"the end of {family}")
 
 
 @pytest.fixture
@@ -76,7 +73,7 @@ def parent(wait_until: WaitUntil) -> Iterator[Callable[[str, int], Parent]]:
     yield start
     for started in parents:
         for process in started.family:
-            if _runs(process):
+            if runs(process):
                 process.kill()
         if started.process.poll() is None:
             started.process.kill()
@@ -134,7 +131,7 @@ def test_a_forked_copy_of_the_parent_does_not_keep_children_alive(
     assert len(tied) == 1
     front.kill()
     front.wait_for_the_end_of(tied)
-    assert [p for p in front.family if _runs(p)], "the copy itself lives on: it shares no pipe"
+    assert [p for p in front.family if runs(p)], "the copy itself lives on: it shares no pipe"
 
 
 def test_a_terminals_ctrl_c_does_not_reach_tied_children() -> None:
@@ -160,7 +157,7 @@ def test_the_shell_hands_on_sigterm_and_the_programs_exit_status(wait_until: Wai
     group = psutil.Process(orderly.pid).children(recursive=True)
     orderly.terminate()
     assert orderly.wait(LONGEST) == 5
-    wait_until(lambda: not [p for p in group if _runs(p)], "the watcher's end")
+    wait_until(lambda: not [p for p in group if runs(p)], "the watcher's end")
 
 
 def test_leftovers_stay_while_the_parent_lives(tmp_path: Path) -> None:

@@ -21,15 +21,12 @@ from redis.retry import Retry
 from jobs.errors import LedgerError
 from producer import embedded_redis
 from producer.embedded_redis import EmbeddedRedis, bundled_binary, find_binary
+from tests.processes import runs
 
 ROOT = Path(__file__).parents[2]
 SYSTEMS = find_binary()
 BUNDLED = bundled_binary()
 BINARIES = pytest.mark.parametrize("binary", [SYSTEMS, BUNDLED], ids=["system's", "bundled"])
-
-
-def _runs(process: psutil.Process) -> bool:
-    return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
 
 
 def _client(server: EmbeddedRedis) -> redis.Redis:
@@ -83,7 +80,7 @@ def test_stopping_ends_it_in_good_order_and_removes_its_folder(binary: Path) -> 
     with EmbeddedRedis(binary=binary) as server:
         folder, process = server.folder, psutil.Process(server.pid)
         assert folder.is_dir()
-    assert not _runs(process)
+    assert not runs(process)
     assert not folder.exists()
     assert not server.alive
     server.stop()
@@ -136,7 +133,7 @@ def test_killing_its_parent_with_9_leaves_no_process_and_no_folder(
     finally:
         parent.kill()
         parent.wait()
-    wait_until(lambda: not [p for p in family if _runs(p)], "the end of the server and its shell")
+    wait_until(lambda: not [p for p in family if runs(p)], "the end of the server and its shell")
     wait_until(lambda: not folder.exists(), "the removal of its folder")
 
 
@@ -145,7 +142,7 @@ def test_one_that_does_not_answer_any_more_is_killed(monkeypatch: pytest.MonkeyP
     with EmbeddedRedis() as server:
         frozen = psutil.Process(server.pid)
         frozen.suspend()
-    assert not _runs(frozen)
+    assert not runs(frozen)
 
 
 def test_the_death_of_the_server_is_seen(wait_until: Callable[..., None]) -> None:

@@ -19,6 +19,7 @@ import pytest
 from jobs.lifeline import start_tied_program
 from jobs.settings import load_settings
 from producer.embedded_redis import EmbeddedRedis, find_binary
+from tests.processes import runs
 from tests.waiting import LONGEST
 from worker.host import gpus
 from worker.host.imagemill_worker import celery_argv
@@ -143,11 +144,7 @@ class Host:
         return self.process.wait(LONGEST)
 
     def wait_for_the_end_of_all(self) -> None:
-        self.wait_until(lambda: not [p for p in self.family if _runs(p)], f"the end of {self.family}")
-
-
-def _runs(process: psutil.Process) -> bool:
-    return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+        self.wait_until(lambda: not [p for p in self.family if runs(p)], f"the end of {self.family}")
 
 
 @pytest.fixture
@@ -168,7 +165,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wait_until: Callable[.
             started.process.kill()
             started.process.wait()
         for process in started.family:
-            if _runs(process):
+            if runs(process):
                 process.kill()
 
 
@@ -255,7 +252,7 @@ def test_a_process_that_refuses_is_given_up_alone_while_others_work(host: Host, 
     starts = host.starts(6)
     host.wait_for_log("gpu0@host died: exit status 2, 5 times in a row: given up")
     worker = next(start for start in starts if start["node"] == "gpu1@host")
-    assert _runs(psutil.Process(worker["pid"]))
+    assert runs(psutil.Process(worker["pid"]))
     freed = gpus.claim("0", "other", load_settings())
     freed[0].give_up()
     host.signal(signal.SIGTERM)
