@@ -146,6 +146,8 @@ class Painter:
             raise LatentsError(f"init_latents: {self.kind.name} takes none: remove them")
         latents = torch.from_numpy(np.asarray(init_latents, dtype="float32"))[None]
         pack: Callable[..., torch.Tensor] | None = getattr(own, "_pack_latents", None)
+        if pack is not None and len(inspect.signature(pack).parameters) != 1 + latents.ndim:  # as FLUX.2's
+            raise LatentsError(f"init_latents: {self.kind.name} packs them in a way of its own: remove them")
         given = latents if pack is None else pack(latents, *latents.shape)
         prepare = own.prepare_latents
         signature = inspect.signature(prepare)

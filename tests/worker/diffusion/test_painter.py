@@ -105,6 +105,11 @@ def test_latents_of_another_shape_are_an_error_that_says_so(family: str) -> None
         paint(CAT, family, init_latents=np.zeros((4, 6, 6), "float32"))
 
 
+def test_latents_that_a_pipeline_packs_in_a_way_of_its_own_are_refused() -> None:
+    with pytest.raises(LatentsError, match="init_latents: Flux2Pipeline packs them in a way of its own"):
+        paint(CAT, "Flux2Pipeline", init_latents=np.zeros((4, 8, 8), "float32"))
+
+
 def test_a_picture_of_another_size_is_an_error() -> None:
     pipeline = FAMILIES["StableDiffusionXLPipeline"].build()
     own = Painter(pipeline)
