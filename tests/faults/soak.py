@@ -79,6 +79,8 @@ class Soak:
             self.end_job()
         if field.leg is None:
             assert self._left > 0, f"the images ran out after {self._hit} faults: give more"
+            # Before it begins: on a busy machine the workers would be through with it before the fault comes.
+            self._set_pace()
             self._begin_job(self._left if self._left < 1.5 * JOB else JOB)
         self._set_pace()
         began = time.monotonic()
@@ -121,14 +123,13 @@ class Soak:
     def _begin_job(self, images: int) -> None:
         self._jobs += 1
         layout = ("files", "webdataset")[self._jobs % 2]
-        self._field.pace(0)
         name = f"{self._keys.get('model', 'job')}{self._jobs}"
         self._field.leg = self._field.begin(name, images, layout=layout, **self._keys)
         self._left -= images
 
     def _set_pace(self) -> None:
         """So slow that the images last for the faults and three more."""
-        there = self._left + self._field.left()
+        there = self._left + (0 if self._field.leg is None else self._field.left())
         spent = (SECONDS * 10 + time.monotonic() - self._began) / (10 + self._hit)
         self._field.pace(len(self._field.names) * (self._to_come + 3) * spent / there)
 
