@@ -40,7 +40,7 @@ from sizes import parse_sized
 
 from jobs.models import BUILT_IN
 from jobs.request import ImageRequest
-from jobs.schedulers import row_evaluations
+from jobs.schedulers import forwards
 from worker.diffusion.build_scheduler import build_scheduler
 from worker.engine.engine import Engine
 from worker.engine.renderer import Bucket, Pipeline, Renderer
@@ -191,7 +191,9 @@ def render(engine: Engine, requests: Sequence[ImageRequest], slots: int = SLOTS)
 
 def least_slots(requests: Sequence[ImageRequest]) -> int:
     """Slot evaluations that the images need."""
-    return sum(row_evaluations(each.scheduler, each.num_inference_steps, each.guided) for each in requests)
+    return sum(
+        forwards(each.scheduler, each.num_inference_steps) * (2 if each.guided else 1) for each in requests
+    )
 
 
 def around(shapes: ImageDiffusionModel, channels: tuple[int, int]) -> ImageDiffusionModel:

@@ -104,8 +104,3 @@ def forwards(scheduler: str, steps: int) -> int:
     own scheduler, "default", is taken for one of one forward a step.
     """
     return 2 * steps - 1 if scheduler in _TWICE else steps + (scheduler == "PNDM" and steps > 1)
-
-
-def row_evaluations(scheduler: str, steps: int, guided: bool) -> int:
-    """How many slots of forwards an image of StableDiffusionPipeline takes: two in each if it is guided."""
-    return (2 if guided else 1) * forwards(scheduler, steps)

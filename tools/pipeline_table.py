@@ -11,7 +11,7 @@ from typing import Any, Final
 
 ALWAYS: Final = "always"
 _SAMPLED: Final = (
-    "it writes the prompt anew by chance that no seed decides, and equal requests would give other pictures"
+    "it rewrites the prompt at random, which no seed decides: equal requests would give other pictures"
 )
 _TABLES: Final = "this version's own sampler of StableDiffusionPipeline does not know it"
 

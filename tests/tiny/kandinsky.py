@@ -197,7 +197,7 @@ def _unet_sizes() -> dict[str, object]:
 
 
 def _calm(unet: UNet) -> UNet:
-    """Draw a denoiser's weights anew, with small predictions: guidance then leaves latents near by."""
+    """Draw a denoiser's weights again, with small predictions: guidance then leaves latents near by."""
     redrawn(unet)
     with torch.no_grad():
         unet.conv_out.weight.mul_(0.2)

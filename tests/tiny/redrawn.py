@@ -1,4 +1,4 @@
-"""Weights drawn anew for a tiny model, so that all that it is given shows in what it gives."""
+"""Weights drawn again for a tiny model, so that all that it is given shows in what it gives."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Module = TypeVar("Module", bound=nn.Module)
 
 @torch.no_grad()
 def redrawn(module: Module, gain: float = 1.0) -> Module:
-    """Draw every weight of `module` anew, and return it in evaluation mode.
+    """Draw every weight of `module` again, and return it in evaluation mode.
 
     A matrix keeps the size of what it is given, times `gain`; scales of norms lie around 1, biases around 0.
     Layers that begin at zero (output layers, modulations, gates) would otherwise hide the prompt.

@@ -109,7 +109,7 @@ class Painter:
         own(**given, output_type="np")
 
     def forget_texts(self) -> None:
-        """Encodes every text anew from now on: the encoders' weights have changed."""
+        """Drops what text encoders gave so far: their weights have changed."""
         self._texts.forget()
 
     def _arguments(self, own: DiffusionPipeline, request: ImageRequest) -> dict[str, Any]:

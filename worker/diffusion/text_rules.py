@@ -68,11 +68,12 @@ class Padded:
 
     def prepare(self, call: Mapping[str, Any]) -> dict[str, Any]:
         embeds = call[self.embeds]
-        if self.mask is None:
-            return {**call, self.embeds: _EMBEDS.of(embeds, _padded_embeds)}
-        mask = call.get(self.mask)
-        longer = _WHOLE_MASKS.of(embeds, _whole_mask) if mask is None else _MASKS.of(mask, _padded_mask)
-        return {**call, self.embeds: _EMBEDS.of(embeds, _padded_embeds), self.mask: longer}
+        prepared = {**call, self.embeds: _EMBEDS.of(embeds, _padded_embeds)}
+        if self.mask is not None:
+            mask = call.get(self.mask)
+            longer = _WHOLE_MASKS.of(embeds, _whole_mask) if mask is None else _MASKS.of(mask, _padded_mask)
+            prepared[self.mask] = longer
+        return prepared
 
     def fill_spare(self, collated: dict[str, Any]) -> dict[str, Any]:
         return collated

@@ -120,7 +120,7 @@ class Heartbeat:
             self._failing.add(name)
         except Exception:
             # A heartbeat that dies would let every lease run out: log the error and try again.
-            log.exception("keeping the leases failed; trying again")
+            log.exception("the heartbeat's %s failed; trying again", name)
 
     def _keep_house(self) -> None:
         self.renew()

@@ -10,7 +10,7 @@ import numpy as np
 
 from jobs.output.metadata import imagemill_version
 from jobs.request import ImageRequest
-from jobs.schedulers import row_evaluations
+from jobs.schedulers import forwards
 from worker.engine.renderer import AskedT, Batching, Bucket, Painted, Picture, Source, Stopped
 
 _SLOTS = 16
@@ -34,7 +34,7 @@ class InstantRenderer:
 
     def forwards(self, request: ImageRequest) -> int:
         """What Stable Diffusion takes, as `plan` counts it; the image leaves after one micro-batch."""
-        return row_evaluations(request.scheduler, request.num_inference_steps, guided=False)
+        return forwards(request.scheduler, request.num_inference_steps)
 
     def measure_slots(self, height: int, width: int) -> int:
         """Always the same: there is nothing to measure."""

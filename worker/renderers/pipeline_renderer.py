@@ -192,14 +192,10 @@ class PipelineRenderer:
     ) -> Iterator[Sequence[Painted[AskedT]]]:
         while asked := source.take(max(bucket.slots, _ALONE_TOGETHER)):
             for one in asked:
+                painting: Painting | Exception
                 try:
-                    with device_errors():
-                        painting: Painting | Exception = self._paint_alone(
-                            one.request, one.init_latents, stop
-                        )
-                except (Stopped, OutOfMemory, BrokenDevice):
-                    raise
-                except Exception as error:
+                    painting = self._paint_alone(one.request, one.init_latents, stop)
+                except Exception as error:  # `_outcome` raises those that are not the image's own
                     painting = error
                 yield [(one, _outcome(painting))]
 
@@ -281,17 +277,15 @@ class PipelineRenderer:
 
 
 def _outcome(painting: Painting | Exception) -> Picture | ImagemillError:
-    """What came of an image: its picture, or its own error. Raises what is the device's."""
+    """What came of an image: its picture, or its own error. Raises Stopped, and what is the device's."""
     if isinstance(painting, Painting):
         return _picture(painting)
-    if isinstance(painting, ImagemillError | Stopped | OutOfMemory | BrokenDevice):
-        if isinstance(painting, ImagemillError):
-            return painting
-        raise painting
+    if isinstance(painting, ImagemillError):
+        return painting
     try:
         with device_errors():
             raise painting
-    except (OutOfMemory, BrokenDevice):
+    except (Stopped, OutOfMemory, BrokenDevice):
         raise
     except Exception as error:
         return RenderError(first_line(error))

@@ -329,7 +329,7 @@ def test_a_name_that_the_system_does_not_take_is_refused_with_the_remedy(tmp_pat
 
 
 @pytest.mark.parametrize(
-    "job_id", ["../../../x-1", "/tmp/x-1", "", "..", "cats", "a/b-1", "cats-1\0", "cats-1\n"]
+    "job_id", ["../../../x-1", "/x-1", "", "..", "cats", "a/b-1", "cats-1\0", "cats-1\n"]
 )
 def test_a_job_id_that_would_lead_elsewhere_is_refused(tmp_path, job_id):
     output = Output(tmp_path / "a" / "b" / "out")

@@ -10,7 +10,7 @@ import pytest
 from jobs.ledger.job import SlotsKey
 from jobs.models import BUILT_IN
 from jobs.request import Entry
-from jobs.schedulers import SCHEDULERS, row_evaluations
+from jobs.schedulers import SCHEDULERS, forwards
 from producer.manifest.manifest import Manifest
 from producer.plan.survey import Group, Holding, Survey, device_times, survey
 from producer.requests.expand import Identified, identify
@@ -57,8 +57,7 @@ def left(before: Manifest, holding: Holding) -> list[tuple[str, bool]]:
 def test_an_image_costs_the_forwards_that_its_scheduler_takes(scheduler: str, steps: int) -> None:
     real = build_scheduler(scheduler, BETAS)
     real.set_timesteps(steps)
-    assert row_evaluations(scheduler, steps, guided=False) == len(real.timesteps)
-    assert row_evaluations(scheduler, steps, guided=True) == 2 * len(real.timesteps)
+    assert forwards(scheduler, steps) == len(real.timesteps)
 
 
 def test_images_are_counted_by_size_steps_and_guidance_and_schedulers_share_a_line() -> None:

@@ -13,7 +13,7 @@ import torch
 
 from jobs.errors import ImagemillError, LatentsError, RenderError
 from jobs.request import ImageRequest
-from jobs.schedulers import SCHEDULERS, row_evaluations
+from jobs.schedulers import SCHEDULERS, forwards
 from worker.engine import slot_count
 from worker.engine.renderer import BrokenDevice, Bucket, OutOfMemory, Picture, Pipeline, Stopped
 from worker.image_diffusion_model import ImageDiffusionModel
@@ -282,8 +282,8 @@ def test_a_request_that_cannot_be_rendered_gets_its_error_and_the_others_their_p
 
 
 def test_forwards_are_those_the_image_stays(renderer: DiffusionRenderer) -> None:
-    for scheduler, forwards in (("LMS", 3), ("Heun", 5), ("PNDM", 4)):
-        assert renderer.forwards(wanted(0, scheduler=scheduler).request) == forwards
+    for scheduler, expected in (("LMS", 3), ("Heun", 5), ("PNDM", 4)):
+        assert renderer.forwards(wanted(0, scheduler=scheduler).request) == expected
 
 
 @pytest.mark.parametrize("scheduler", [scheduler.name for scheduler in SCHEDULERS])
@@ -297,7 +297,7 @@ def test_an_image_takes_the_slot_evaluations_that_plan_counts(
         request = wanted(0, scheduler=scheduler, **settings).request
         for one in (renderer, InstantRenderer(0.0)):
             work = one.forwards(request) * one.slots(request)
-            assert work == row_evaluations(scheduler, steps, request.guided)
+            assert work == forwards(scheduler, steps) * (2 if request.guided else 1)
 
 
 def test_what_is_not_finite_is_said_and_its_neighbours_are_unharmed(
