@@ -7,7 +7,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +35,13 @@ _CACHE_FROM = 1 << 20
 _SETTLED_NS = 2_000_000_000
 
 
-def check_harmless(folder: Path) -> None:
+def check_harmless(folder: Path, unread: Collection[str] = ()) -> None:
     """Raise ModelError if loading the pipeline folder could run code that came with it.
 
     That is the case for weights that are only pickles, for Python files and configurations that name them
     (`auto_map`), also in folders within a component's, and for components of libraries other than diffusers
     and transformers. A component without a folder is refused too: its files would be those of the pipeline's.
+    `unread`: components whose weights are not those in the folder.
     """
     try:
         deep = _is_deep(folder)
@@ -63,7 +64,8 @@ def check_harmless(folder: Path) -> None:
                         "the model loads without it, or name another model"
                     )
             suffixes = {file.suffix for file in files}
-            if suffixes & PICKLES and ".safetensors" not in suffixes and component != _NOT_LOADED:
+            is_read = component != _NOT_LOADED and component not in unread
+            if is_read and suffixes & PICKLES and ".safetensors" not in suffixes:
                 raise ModelError(
                     f"{folder / component}: its weights are pickles, which run code when they are loaded: "
                     "save the model as .safetensors (save_pretrained does), or name one that has them"
@@ -84,7 +86,7 @@ def folder_revision(path: Path, hashed: Callable[[int], None] = lambda _size: No
     total = hashlib.sha256()
     try:
         for name, file in pipeline_files(path):
-            total.update(f"{name}\0{_file_hash(file)}\n".encode())
+            total.update(f"{name}\0{file_hash(file)}\n".encode())
             hashed(file.stat().st_size)
     except OSError as error:
         raise _unreadable(path, error) from None
@@ -162,6 +164,11 @@ def _files(folder: Path, deep: bool) -> list[Path]:
     return found
 
 
+def component_files(folder: Path, component: str) -> list[Path]:
+    """The files below a component's folder, but for hidden ones and .md, sorted."""
+    return _files(folder / component, deep=True)
+
+
 def _names_code(file: Path) -> bool:
     config = _read_json(file)
     return isinstance(config, dict) and "auto_map" in config
@@ -174,8 +181,11 @@ def _read_json(path: Path) -> Any:
         raise ModelError(f"{path}: is not JSON ({error}): save the model again") from None
 
 
-def _file_hash(path: Path) -> str:
-    """The hex SHA-256 of a file's contents, from the cache if that is safe."""
+def file_hash(path: Path) -> str:
+    """The hex SHA-256 of a file's contents; that of a large file from the user's cache if that is safe.
+
+    Raises OSError.
+    """
     real = path.resolve()
     before = real.stat()
     if before.st_size < _CACHE_FROM:

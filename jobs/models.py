@@ -10,11 +10,19 @@ from typing import Any, Final
 
 from jobs.errors import ModelError
 from jobs.hub import HubFiles, cached_repository, hub_commit, is_commit
-from jobs.model_folder import check_harmless, default_size, folder_revision, latent_form, pipeline_class
+from jobs.model_folder import (
+    PICKLES,
+    check_harmless,
+    default_size,
+    folder_revision,
+    latent_form,
+    pipeline_class,
+)
 from jobs.pipeline_class import NOT_AT_HAND, STABLE_DIFFUSION, Folder, PipelineClass
 from jobs.pipeline_folder import folder_of, painted_multiple, read_in
 from jobs.pipelines import find_pipeline, refusal
 from jobs.request import IMAGE_SETTINGS
+from jobs.single_file import SUFFIX, file_trouble, find_single_file, is_single_file
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 
@@ -50,11 +58,11 @@ class ModelRef:
     """A model and the revision of its weights."""
 
     model: str
-    """What a worker loads: a hub id, a built-in name or an absolute folder."""
+    """What a worker loads: a hub id, a built-in name, an absolute folder or an absolute single file."""
     label: str
-    """What people see: the hub id, the built-in name or the folder's own name."""
+    """What people see: the hub id, the built-in name, or the own name of the folder or the file."""
     revision: str
-    """A hub commit, "sha256:…" of a folder's contents, or a built-in's own."""
+    """A hub commit, "sha256:…" of a folder's or a single file's contents, or a built-in's own."""
     latent_channels: int | None
     latent_scale: int | None
     """Pixels per latent, each way; None (and channels None) where the configs are not at hand."""
@@ -110,25 +118,28 @@ BUILT_IN: Final = {
 }
 
 
-def is_folder_name(model: str) -> bool:
-    """Whether a manifest's `model` means a folder: it begins with /, ./, ../ or ~."""
-    return model.startswith(("/", "./", "../", "~")) or model in (".", "..")
+def is_path(model: str) -> bool:
+    """Whether a manifest's `model` means a folder or a file: it begins with /, ./, ../ or ~, or ends in
+    .safetensors."""
+    return model.startswith(("/", "./", "../", "~")) or model in (".", "..") or model.endswith(SUFFIX)
 
 
 def name_trouble(model: str) -> str | None:
     """What is wrong with the form of a manifest's `model`, with the remedy; None when it may stand."""
-    if is_folder_name(model) or model in BUILT_IN:
+    if is_path(model) or model in BUILT_IN:
         return None
+    if Path(model).suffix.lower() in PICKLES:
+        return file_trouble(Path(model))
     if _HUB_ID.fullmatch(model) and not re.search(r"--|\.\.|[.-](/|$)", model):
         return None
     return (
         f"is no model: use a built-in one ({', '.join(sorted(BUILT_IN))}), a Hugging Face id (org/name),"
-        f" or a folder, which begins with ./ ../ ~ or /"
+        f" a folder, which begins with ./ ../ ~ or /, or a single file, which ends in {SUFFIX}"
     )
 
 
 def resolve_model(model: str, revision: str | None = None) -> ModelRef:
-    """The exact weights that `model` means: a built-in's, a folder's or a hub repository's.
+    """The exact weights that `model` means: a built-in's, a folder's, a single file's or a hub repository's.
 
     A hub `revision` of 40 hex digits is taken as it is, without the network; a branch or tag (None: main) is
     asked of the hub, or of the local cache when the hub is out of reach. Raises ModelError.
@@ -138,11 +149,9 @@ def resolve_model(model: str, revision: str | None = None) -> ModelRef:
         raise ModelError(f"model = {model}: {trouble}")
     if model in BUILT_IN:
         found = BUILT_IN[model]
-    elif is_folder_name(model):
+    elif is_path(model):
         # Path.expanduser raises for an unknown user.
-        folder = Path(os.path.expanduser(model)).resolve()  # noqa: PTH111
-        check_harmless(folder)
-        found = _in_folder(model, folder)
+        found = _on_disk(model, Path(os.path.expanduser(model)))  # noqa: PTH111
     else:
         commit = revision if revision is not None and is_commit(revision) else hub_commit(model, revision)
         return _on_the_hub(model, commit)
@@ -154,21 +163,34 @@ def resolve_model(model: str, revision: str | None = None) -> ModelRef:
     return found
 
 
-def _in_folder(model: str, folder: Path) -> ModelRef:
+def _on_disk(model: str, path: Path) -> ModelRef:
+    if is_single_file(path):
+        # The configuration is found by the file's name: a link to it has its own.
+        single = find_single_file(path.parent.resolve() / path.name)
+        return _configured(model, single.file, single.folder, single.revision())
+    trouble = None if path.is_dir() else file_trouble(path)
+    if trouble is not None:
+        raise ModelError(f"model = {path}: {trouble}")
+    folder = path.resolve()
+    check_harmless(folder)
+    return _configured(model, folder, folder, folder_revision(folder))
+
+
+def _configured(model: str, path: Path, folder: Path, revision: str) -> ModelRef:
+    """The model at `path`, whose configurations are in `folder`."""
     name = _admitted(model, pipeline_class(folder))
-    revision = folder_revision(folder)
     if name == STABLE_DIFFUSION:
         channels, scale = latent_form(folder)
         return ModelRef(
-            str(folder),
-            folder.name,
+            str(path),
+            path.name,
             revision,
             channels,
             scale,
             defaults=ModelDefaults.of_folder(folder),
             pipeline=name,
         )
-    return _of_class(str(folder), folder.name, revision, find_pipeline(name), read_in(folder))
+    return _of_class(str(path), path.name, revision, find_pipeline(name), read_in(folder))
 
 
 def _on_the_hub(model: str, commit: str) -> ModelRef:

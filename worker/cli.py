@@ -105,7 +105,7 @@ def command(
     metavar="FILE",
     help="An image that imagemill wrote: render it again, by the request in it and the metadata next to it.",
 )
-@click.option("--model", metavar="FOLDER", help="The model's folder, when it is one.")
+@click.option("--model", metavar="PATH", help="The model's folder or single file, when it is one.")
 @click.option(
     "--inputs", type=click.Path(path_type=Path), metavar="FOLDER", help="Where the initial latents are kept."
 )

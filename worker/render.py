@@ -17,6 +17,7 @@ from jobs.bounds import step_trouble
 from jobs.columns import RENDERED_PREFIX
 from jobs.errors import ImagemillError, RenderError
 from jobs.latents import read_input
+from jobs.models import is_path
 from jobs.output.files import METADATA
 from jobs.request import IMAGE_SETTINGS, ImageRequest
 from jobs.settings import Settings
@@ -146,8 +147,8 @@ def render(
 ) -> bytes:
     """The image file of a request; as its job wrote it where slots, precision, device and versions are equal.
 
-    `model` is the folder when the request's model is one; `inputs` holds its initial latents. `say` gets a
-    line for each reason why the bytes may differ.
+    `model` is the folder or the single file when the request's model is one; `inputs` holds its initial
+    latents. `say` gets a line for each reason why the bytes may differ.
     Raises ModelError, LatentsError, or RenderError when the picture is no picture.
     """
     request, latents = reproduction.request, None
@@ -155,7 +156,10 @@ def render(
         if inputs is None:
             raise RenderError("the request has initial latents: say with --inputs where they are kept")
         latents = read_input(inputs, request.init_latents)
-    pipeline = Pipeline(request.model if model is None else model, request.revision, reproduction.precision)
+    named = request.model if model is None else model
+    if is_path(named):
+        named = str(Path(named).expanduser().absolute())
+    pipeline = Pipeline(named, request.revision, reproduction.precision)
     renderer, alone = _loaded(reproduction, pipeline, settings)
     here = {"device": renderer.device, "versions": renderer.versions}
     for name, then in reproduction.made_by.items():

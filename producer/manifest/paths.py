@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.errors import ManifestError
-from jobs.models import is_folder_name
+from jobs.models import is_path
 from producer.manifest.document import REFUSED, Location
 from producer.manifest.parts import PromptSource
 from producer.manifest.problems import Problems
@@ -77,7 +77,10 @@ def absolute_paths(written: WrittenManifest, folder: Path, problems: Problems) -
         except RuntimeError:
             problems.add(path, "there is no such user: write it out", value=text)
             return text
-        return str(wanted.resolve() if ".." in wanted.parts else wanted)
+        if wanted.name == "..":
+            return str(wanted.resolve())
+        # A link at the end keeps its name: a single file's configuration is found by it.
+        return str(wanted.parent.resolve() / wanted.name if ".." in wanted.parts else wanted)
 
     def found(index: int, source: PromptSource) -> PromptSource:
         path = problems.as_written(("prompts_from", index, "file"))
@@ -97,7 +100,7 @@ def absolute_paths(written: WrittenManifest, folder: Path, problems: Problems) -
     else:
         # One folder under two names (a symbolic link) would be two outputs to the ledger.
         fields["output"] = os.path.realpath(absolute(Path(), written.output, ("output",)))
-    if is_folder_name(written.model):
+    if is_path(written.model):
         fields["model"] = absolute(folder, written.model, ("model",))
     lines = list(written.prompts)
     for index, line in enumerate(lines):

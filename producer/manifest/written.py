@@ -41,9 +41,10 @@ class WrittenManifest(Strict):
     name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9_-])?$")]
     """The job's name: lower-case letters, digits, ".", "_" and "-"; jobs are called NAME-1, NAME-2, …"""
     model: ModelName
-    """A built-in model, a Hugging Face id, or a pipeline folder (begins with ./ ../ ~ or /)."""
+    """A built-in model, a Hugging Face id, a pipeline folder (begins with ./ ../ ~ or /), or a single-file
+    checkpoint (ends in .safetensors)."""
     revision: Revision | None = None
-    """The model's commit, branch or tag, or the sha256:… of a folder."""
+    """The model's commit, branch or tag, or the sha256:… of a folder or a single file."""
     output: PathText | None = None
     """The folder to write, relative to the current directory; out/NAME when left out. Links are resolved."""
     layout: LayoutName = "files"

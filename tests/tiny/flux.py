@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from diffusers import (
     AutoencoderKLFlux2,
     BriaPipeline,
@@ -117,6 +118,26 @@ def _flux(*, guided: bool) -> FluxPipeline:
                 **_ROTARY,
             ).eval(),
         )
+
+
+def flux_of_real_width() -> FluxPipeline:
+    """`flux_dev` in bfloat16 with a transformer of 3072, as published ones have: half a billion weights.
+
+    They are one run of random numbers over and over, shifted for each tensor, which takes a second.
+    """
+    with torch.device("meta"):
+        wide = FluxTransformer2DModel(
+            in_channels=64, joint_attention_dim=32, pooled_projection_dim=16, guidance_embeds=True, **_LAYERS
+        )
+    transformer = wide.to_empty(device="cpu").bfloat16().eval()
+    with random_weights(), torch.no_grad():
+        noise = 0.02 * torch.randn(1_000_003, dtype=torch.bfloat16)
+        for number, weight in enumerate(transformer.parameters()):
+            flat, shifted = weight.view(-1), noise.roll(number)
+            for begin in range(0, flat.numel(), noise.numel()):
+                piece = flat[begin : begin + noise.numel()]
+                piece.copy_(shifted[: piece.numel()])
+    return FluxPipeline(**{**flux_dev().components, "transformer": transformer})
 
 
 def _flux_2_autoencoder() -> AutoencoderKLFlux2:

@@ -43,7 +43,8 @@ def hub_index(model: str, commit: str, loading: Loading) -> Path:
     """The cached folder of a hub model's commit, with its model_index.json, fetched unless it is there."""
     if commit.startswith("sha256:"):
         raise ModelError(
-            f"model = {model}: revision = {commit!r} is that of a folder: name the folder with --model"
+            f"model = {model}: revision = {commit!r} is that of a folder or a single file: "
+            "name it with --model"
         )
     if not is_commit(commit):
         raise ModelError(f"model = {model}: revision = {commit!r} is no commit; submit the manifest again")

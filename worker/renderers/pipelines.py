@@ -1,4 +1,4 @@
-"""Loads a model by its name: built in, a folder, or a Hugging Face id at a commit."""
+"""Loads a model by its name: built in, a folder, a single file, or a Hugging Face id at a commit."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from jobs.model_folder import check_harmless, components
 from jobs.models import BUILT_IN
 from jobs.pipeline_class import STABLE_DIFFUSION
 from jobs.pipelines import refusal
+from jobs.single_file import SingleFile, is_single_file
 from jobs.strict_json import strict_json
 from worker.diffusion.build_scheduler import build_scheduler
 from worker.diffusion.precision import Precision, overflow_warning, resolve_device, resolve_precision
@@ -26,6 +27,7 @@ from worker.renderers.loading import Loading
 from worker.renderers.memory import check_fits, free_memory, weight_bytes
 from worker.renderers.missing_weights import missing_weights, without_values
 from worker.renderers.model_files import checked_folder, fetch, hub_index, local_weights, other_revision
+from worker.renderers.single_file import checked_single_file, held_bytes, weights_beside, with_checkpoint
 from worker.renderers.weight_files import WeightFiles
 
 log = logging.getLogger(__name__)
@@ -93,8 +95,9 @@ def load_pipeline(
 ) -> diffusers.DiffusionPipeline:
     """diffusers' pipeline of this name and revision; on `device`, unless it is a StableDiffusionPipeline.
 
-    model: "shapes", "shapes-random", a folder in diffusers' layout (absolute), or a Hugging Face id.
-    revision: the built-in's own, "sha256:…" of a folder, a commit's 40 digits of an id.
+    model: "shapes", "shapes-random", a folder in diffusers' layout or a single file (both absolute), or a
+    Hugging Face id.
+    revision: the built-in's own, "sha256:…" of a folder or a file, a commit's 40 digits of an id.
     precision: auto, bf16, fp16, amp, fp32. device: auto (CUDA where there is one), cpu, cuda, cuda:1 …
     loading: counts what is done. free: how much memory a device has left for weights.
 
@@ -127,6 +130,7 @@ def load_pipeline(
     try:
         found = _find(files, revision, chosen, progress)
         needed = weight_bytes((found.folder / name for name in found.weights.tensors), chosen.weights)
+        needed += 0 if found.single is None else held_bytes(found.single, chosen.weights)
         check_fits(model, needed, free(target), dtype=chosen.weights, device=target)
         with progress.stage("loading", model, size=needed):
             pipeline = _load(found, chosen)
@@ -148,22 +152,32 @@ class _Found:
     folder: Path
     kind: type[diffusers.DiffusionPipeline]
     weights: WeightFiles
+    """Those in the folder."""
+    single: SingleFile | None = None
+    """The checkpoint that has the others, if there is one: the folder is its configuration then."""
 
 
 def _find(model: str, revision: str, precision: Precision, loading: Loading) -> _Found:
-    """The files of a folder or of a hub id, downloaded where they are missing."""
-    is_folder = Path(model).is_absolute()
-    folder = (
-        checked_folder(Path(model), revision, loading) if is_folder else hub_index(model, revision, loading)
-    )
+    """The files of a folder, a single file or a hub id, which are downloaded where they are missing."""
+    single = None
+    is_local = Path(model).is_absolute()
+    if is_local and is_single_file(Path(model)):
+        single = checked_single_file(Path(model), revision, loading)
+        folder = single.folder
+    elif is_local:
+        folder = checked_folder(Path(model), revision, loading)
+    else:
+        folder = hub_index(model, revision, loading)
     kind, parts = _read_index(model, folder / "model_index.json")
     # The first class has always had the plain weights: others would give other bytes to equal requests.
     variant = None if kind.__name__ == STABLE_DIFFUSION else precision.name
-    if is_folder:
+    if single is not None:
+        weights = weights_beside(single, variant)
+    elif is_local:
         weights = local_weights(folder, variant)
     else:
         weights = fetch(model, revision, folder, variant=variant, loading=loading)
-    check_harmless(folder)
+    check_harmless(folder, frozenset() if single is None else single.held)
     if getattr(kind, "_load_connected_pipes", False) and (folder / "README.md").is_file():
         raise ModelError(
             f"{folder / 'README.md'}: diffusers would load the pipelines that it names, at no commit: remove "
@@ -174,7 +188,7 @@ def _find(model: str, revision: str, precision: Precision, loading: Loading) -> 
     for remark in (weights.remark, overflow_warning(precision, parts)):
         if remark:
             log.warning("model = %s: %s", model, remark)
-    return _Found(folder, kind, weights)
+    return _Found(folder, kind, weights, single)
 
 
 def _refuse_undotted(folder: Path, variant: str) -> None:
@@ -215,18 +229,24 @@ def _load(found: _Found, precision: Precision) -> diffusers.DiffusionPipeline:
     harmless: dict[str, Any] = {"use_safetensors": True, "trust_remote_code": False}
     left_out = {"safety_checker": None, "requires_safety_checker": False, "add_watermarker": False}
     taken = inspect.signature(found.kind.__init__).parameters
+    held: dict[str, Any] = {} if found.single is None else dict.fromkeys(found.single.held)
+    options = {name: value for name, value in left_out.items() if name in taken}
     with missing_weights() as missing:
         pipeline = found.kind.from_pretrained(
             found.folder,
             dtype=precision.weights,
             variant=found.weights.variant,
             **harmless,
-            **{name: value for name, value in left_out.items() if name in taken},
+            **options,
+            **held,
         )
+        if found.single is not None:
+            pipeline = with_checkpoint(pipeline, found.single, precision.weights, options)
     lacking = missing + without_values(pipeline)
     if lacking:
+        named = found.folder if found.single is None else found.single.file
         raise ModelError(
-            f"model = {found.folder}: its files lack {len(lacking)} of its weights, {lacking[0]} among them: "
+            f"model = {named}: its files lack {len(lacking)} of its weights, {lacking[0]} among them: "
             "fetch the model again, or save it whole"
         )
     pipeline.set_progress_bar_config(disable=True)
@@ -238,6 +258,8 @@ def _not_there(model: str, revision: str, error: Exception) -> ModelError:
     remedy = "check the name, the network and HF_TOKEN, or fetch it before; weights must be .safetensors"
     if Path(model).is_absolute():
         remedy = "check its files: a diffusers folder, whole, with .safetensors weights"
+        if is_single_file(Path(model)):
+            remedy = "check that the file is whole, and its configuration that of the same model"
         if Path(model) == _SHAPES:
             remedy = "its files came with imagemill: install it again"
     return ModelError(f"model = {model} at {revision}: cannot be loaded: {reason}\n{remedy}")

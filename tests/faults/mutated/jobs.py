@@ -7,9 +7,11 @@ from tests.faults.mutated.mutation import Mutation
 CONNECTION_PY = "jobs/connection.py"
 MODEL_FOLDER_PY = "jobs/model_folder.py"
 OUTPUT_PY = "jobs/output/output.py"
+SINGLE_FILE_PY = "jobs/single_file.py"
 
 CONNECTION = "tests/jobs/test_connection.py::"
 LATENTS = "tests/jobs/test_latents.py::"
+SINGLE_FILE = "tests/jobs/test_single_file.py::"
 MODELS = "tests/jobs/test_models.py::"
 OUTPUT = "tests/jobs/output/test_output.py::"
 SHARD_ENDS = "tests/worker/shard/test_shard_ends.py::"
@@ -107,7 +109,7 @@ CHECKS = [
         'if not _FILE_NAME.fullmatch(record["file_name"]):', "if False:",
         OUTPUT + "test_a_record_that_imagemill_cannot_have_written_is_named"),
     Mutation("no pickles in the place of weights", "not looked for", MODEL_FOLDER_PY,
-        'if suffixes & PICKLES and ".safetensors" not in suffixes and component != _NOT_LOADED:',
+        'if is_read and suffixes & PICKLES and ".safetensors" not in suffixes:',
         "if False:",
         MODELS + "test_a_model_whose_loading_could_run_its_code_is_refused_with_the_file"),
     Mutation("no Python files", "not looked for", MODEL_FOLDER_PY,
@@ -119,4 +121,13 @@ CHECKS = [
     Mutation("no other library's classes", "any", MODEL_FOLDER_PY,
         "if library not in _LIBRARIES:", "if False:",
         MODELS + "test_a_model_whose_loading_could_run_its_code_is_refused_with_the_file"),
+    Mutation("no code in a single file's configuration", "not looked for", SINGLE_FILE_PY,
+        "check_harmless(found.folder, held)", "pass",
+        SINGLE_FILE + "test_code_in_the_configuration_is_refused"),
+    Mutation("no quantised weights in a single file", "not looked for", SINGLE_FILE_PY,
+        "if scaled is not None:", "if False:",
+        SINGLE_FILE + "test_quantised_weights_are_refused"),
+    Mutation("a single file is whole", "cut off", "jobs/safetensors_header.py",
+        "if size < end:", "if False:",
+        SINGLE_FILE + "test_a_file_that_is_cut_off_or_damaged_is_refused"),
 ]  # fmt: skip

@@ -14,6 +14,7 @@ LEARNING_PY = "worker/renderers/learning.py"
 LEASE_PY = "worker/lease/lease.py"
 MODEL_FILES_PY = "worker/renderers/model_files.py"
 PIPELINES_PY = "worker/renderers/pipelines.py"
+SINGLE_FILE_PY = "worker/renderers/single_file.py"
 RUNTIME_PY = "worker/runtime.py"
 SHARD_RUN_PY = "worker/shard/shard_run.py"
 STAND_INS_PY = "worker/diffusion/stand_ins.py"
@@ -39,6 +40,7 @@ LEARNING = "tests/worker/renderers/test_learning.py::"
 LOGS = "tests/worker/test_logs.py::"
 PIPELINE_RENDERER = "tests/worker/renderers/test_pipeline_renderer.py::"
 PIPELINES = "tests/worker/renderers/test_pipelines.py::"
+SINGLE_FILE = "tests/worker/renderers/test_single_file.py::"
 RUNTIME = "tests/worker/test_runtime.py::"
 SHARD_ENDS = "tests/worker/shard/test_shard_ends.py::"
 SHARD_RUN = "tests/worker/shard/test_shard_run.py::"
@@ -255,7 +257,7 @@ CHECKS = [
         "if source != self.folder:",
         ADOPTION + "test_what_a_link_leads_to_is_not_adopted"),
     Mutation("the worker looks for a model's code", "not called", PIPELINES_PY,
-        "check_harmless(folder)", "pass",
+        "check_harmless(folder, frozenset() if single is None else single.held)", "pass",
         PIPELINES + "test_a_pickle_in_the_place_of_weights_is_refused_and_not_opened"),
     Mutation("weights from safetensors alone", "pickles as a fallback", PIPELINES_PY,
         '"use_safetensors": True', '"use_safetensors": None',
@@ -266,6 +268,12 @@ CHECKS = [
     Mutation("a folder holds what the job was submitted with", "not compared", MODEL_FILES_PY,
         "if found != revision:", "if False:",
         PIPELINES + "test_another_revision_is_refused_with_both_named"),
+    Mutation("a single file and its configuration are those of the job", "not compared", SINGLE_FILE_PY,
+        "if found != revision:", "if False:",
+        SINGLE_FILE + "test_another_revision_than_the_jobs_is_refused"),
+    Mutation("no weight of a single file is left out", "left out", SINGLE_FILE_PY,
+        "if unused:", "if False:",
+        SINGLE_FILE + "test_a_weight_that_the_configuration_has_no_place_for_is_refused"),
     Mutation("a hub model is loaded by its commit", "any revision", MODEL_FILES_PY,
         "if not is_commit(commit):", "if False:",
         PIPELINES + "test_a_hub_id_is_asked_for_at_a_commit_only"),

@@ -12,6 +12,7 @@ from jobs.errors import ManifestError, ModelError
 from jobs.request import ImageRequest
 from jobs.settings import Settings
 from producer.requests.prepared import Prepared, prepare
+from tests.checkpoint_files import XL, checkpoint, configuration
 
 CONFIGS = {
     "FluxPipeline": {
@@ -216,3 +217,30 @@ def test_a_plan_counts_slots_as_the_class_guides() -> None:
 
     assert slots("") == 28
     assert slots("settings: {arguments: {true_cfg_scale: 4}}\n") == 56
+
+
+def test_a_single_file_is_checked_as_a_folder_of_its_class_is(tmp_path: Path) -> None:
+    checkpoint(tmp_path / "models" / "juggernaut.safetensors", XL)
+    text = (
+        "name: a\nmodel: models/juggernaut.safetensors\nsettings: {scheduler: Flow Euler}\nprompts: [a cat]\n"
+    )
+    with pytest.raises(
+        ModelError, match=r"m\.yaml:2:8: model = .*juggernaut\.safetensors: is a checkpoint of St"
+    ):
+        prepared(text)
+    folder = tmp_path / "models" / "juggernaut.config"
+    configuration(folder, "StableDiffusionXLPipeline", unet={"sample_size": 128})
+    assert refusal(text)[0].startswith("m.yaml:3:23: settings.scheduler = Flow Euler: ")
+    [request] = requests(text.replace("Flow Euler", "DDIM"))
+    assert (request.model, request.height, request.width) == ("juggernaut.safetensors", 1024, 1024)
+    assert (request.guidance_scale, request.num_inference_steps) == (5.0, 50)
+
+
+def test_a_link_to_a_single_file_has_a_configuration_by_its_own_name(tmp_path: Path) -> None:
+    checkpoint(tmp_path / "cache" / "blob.safetensors", XL)
+    folder = tmp_path / "models"
+    configuration(folder / "mine.config", "StableDiffusionXLPipeline", unet={"sample_size": 128})
+    (folder / "mine.safetensors").symlink_to(tmp_path / "cache" / "blob.safetensors")
+    for model in ("models/mine.safetensors", f"../{tmp_path.name}/models/mine.safetensors"):
+        [request] = requests(f"name: a\nmodel: {model}\nprompts: [a cat]\n")
+        assert request.model == "mine.safetensors"

@@ -1,0 +1,72 @@
+"""The header of a safetensors file: its tensors' names, formats and shapes, read without torch.
+
+Source: the format's own page, https://github.com/huggingface/safetensors#format.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobs.errors import ModelError
+
+_LONGEST = 100_000_000
+"""Bytes of the longest header, as the format itself has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """What a header says of one tensor."""
+
+    dtype: str
+    """The format's own word: F32, BF16, F8_E4M3, I64, …"""
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SafetensorsHeader:
+    """What a safetensors file holds."""
+
+    tensors: Mapping[str, StoredTensor]
+    metadata: Mapping[str, str]
+    """What the program that wrote it noted."""
+
+    def has(self, prefix: str) -> bool:
+        """Whether a tensor's name begins so."""
+        return any(name.startswith(prefix) for name in self.tensors)
+
+
+def read_header(file: Path) -> SafetensorsHeader:
+    """The header of a safetensors file. Raises ModelError for a file that is none, or is cut off."""
+    try:
+        with file.open("rb") as opened:
+            length = int.from_bytes(opened.read(8), "little")
+            text = opened.read(length) if length <= _LONGEST else b""
+            size = opened.seek(0, 2)
+    except OSError as error:
+        raise ModelError(f"model = {file}: cannot be read: {error.strerror}") from None
+    if 8 < size < 8 + length <= _LONGEST:
+        raise _cut_off(file, size, 8 + length)
+    try:
+        entries = json.loads(text)
+        metadata = {str(name): str(value) for name, value in entries.pop("__metadata__", {}).items()}
+        tensors = {
+            name: StoredTensor(str(entry["dtype"]), tuple(map(int, entry["shape"])))
+            for name, entry in entries.items()
+        }
+        end = 8 + length + max((int(entry["data_offsets"][1]) for entry in entries.values()), default=0)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+        raise ModelError(
+            f"model = {file}: is no safetensors file, or is damaged: fetch it again, or name another model"
+        ) from None
+    if size < end:
+        raise _cut_off(file, size, end)
+    return SafetensorsHeader(tensors, metadata)
+
+
+def _cut_off(file: Path, size: int, wanted: int) -> ModelError:
+    return ModelError(
+        f"model = {file}: is cut off: {size:,} of {wanted:,} bytes are there, or more: fetch it again"
+    )
