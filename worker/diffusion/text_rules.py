@@ -115,14 +115,25 @@ class TrimmedToLongest:
         # One more than the longest there can be, so that none is as long as the spare slot's.
         return {
             **call,
-            self.embeds: pad(call[self.embeds], (0, 0, 0, 1)),
-            self.mask: pad(call[self.mask], (0, 1)),
+            self.embeds: _LONGER_EMBEDS.of(call[self.embeds], _longer_embeds),
+            self.mask: _LONGER_MASKS.of(call[self.mask], _longer_mask),
         }
 
     def fill_spare(self, collated: dict[str, Any]) -> dict[str, Any]:
         mask = collated[self.mask].clone()
         mask[-1] = 1
         return {**collated, self.mask: mask}
+
+
+def _longer_embeds(embeds: torch.Tensor) -> torch.Tensor:
+    return pad(embeds, (0, 0, 0, 1))
+
+
+def _longer_mask(mask: torch.Tensor) -> torch.Tensor:
+    return pad(mask, (0, 1))
+
+
+_LONGER_EMBEDS, _LONGER_MASKS = PerTensor[torch.Tensor](), PerTensor[torch.Tensor]()
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,11 +162,22 @@ class ListPaddedToLongest:
         if length is None:
             return collated
         texts = list(collated[self.texts])
-        texts[-1] = texts[-1].new_zeros(length, texts[-1].shape[1])
+        by_length = _SPARE_TEXTS.of(texts[-1], _none_yet)
+        if length not in by_length:
+            by_length[length] = texts[-1].new_zeros(length, texts[-1].shape[1])
+        texts[-1] = by_length[length]
         return {**collated, self.texts: texts}
 
 
 _LENGTH = "tokens of the spare slot"
+
+
+def _none_yet(_text: torch.Tensor) -> dict[int, torch.Tensor]:
+    return {}
+
+
+_SPARE_TEXTS: PerTensor[dict[int, torch.Tensor]] = PerTensor()
+"""Spare texts by the text whose place they take, and by their length: some images' later calls have less."""
 
 _AS_THEY_ARE = AsTheyAre()
 _RULES: Mapping[str, TextRule] = {

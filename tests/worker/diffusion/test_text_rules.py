@@ -6,8 +6,15 @@ from typing import Any
 
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
-from worker.diffusion.text_rules import ListPaddedToLongest, Padded, TrimmedToLongest, text_rule_of
+from worker.diffusion.text_rules import (
+    ListPaddedToLongest,
+    Padded,
+    TextRule,
+    TrimmedToLongest,
+    text_rule_of,
+)
 
 
 def test_padded_texts_are_as_long_as_the_next_multiple_of_64_and_always_masked() -> None:
@@ -52,6 +59,46 @@ def test_a_spare_text_is_longer_than_any_that_the_list_is_padded_to(length: int,
     assert filled.keys() == {"texts"}, "the denoiser gets its own arguments alone"
     padded = length + -length % 32
     assert spare > padded
+
+
+class Made(TorchFunctionMode):
+    """Counts the calls of torch's functions that make a text longer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func.__name__ in ("pad", "new_zeros")
+        return func(*args, **({} if kwargs is None else kwargs))
+
+
+@pytest.mark.parametrize(
+    ("rule", "call", "made"),
+    [
+        (Padded("embeds", "mask"), {"embeds": torch.ones(1, 5, 3), "mask": torch.ones(1, 5)}, 2),
+        (TrimmedToLongest("embeds", "mask"), {"embeds": torch.ones(1, 5, 3), "mask": torch.ones(1, 5)}, 2),
+        (ListPaddedToLongest("texts", 32), {"texts": [torch.ones(5, 3), torch.ones(3, 3)]}, 1),
+    ],
+)
+def test_a_text_that_is_passed_in_every_step_is_made_longer_once(
+    rule: TextRule, call: dict[str, Any], made: int
+) -> None:
+    with Made() as counted:
+        for _step in range(20):
+            filled = rule.fill_spare(rule.prepare(call))
+    assert counted.count == made
+    assert filled.keys() == call.keys()
+
+
+def test_the_spare_text_is_as_long_as_the_call_wants_it_though_its_first_text_is_the_same() -> None:
+    """Guidance may end before the last step: then the longer text is no longer in the call."""
+    rule = ListPaddedToLongest("texts", own_multiple=32)
+    text = torch.ones(5, 3)
+    lengths = []
+    for texts in ([text, torch.ones(70, 3), text], [text, text], [text, torch.ones(70, 3), text]):
+        lengths.append(len(rule.fill_spare(rule.prepare({"texts": texts}))["texts"][-1]))
+    assert lengths == [160, 96, 160]
 
 
 def test_most_denoisers_take_their_texts_as_they_are() -> None:
