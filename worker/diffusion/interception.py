@@ -3,7 +3,8 @@
 Each image's call runs in a greenlet, on a copy of the pipeline that has schedulers of its own and a stand-in
 for each denoiser. A stand-in's call parks the greenlet. The hub joins parked calls of one key into a forward
 that always has all its slots, splits the output and resumes each greenlet with its part. No family's name
-is here: `call_rules` says what belongs to a slot, `text_rules` how texts of different lengths meet.
+is here: `call_rules` says what belongs to a slot, `joined_calls` joins, `text_rules` says how texts of
+different lengths meet.
 """
 
 from __future__ import annotations
@@ -17,9 +18,13 @@ from typing import Any, Generic, TypeVar
 import torch
 from greenlet import GreenletExit, getcurrent, greenlet
 
-from worker.diffusion.call_rules import Call, CallRules, Digests, UnknownCall, collate, keyed, split
+from worker.diffusion.call_rules import Call, CallRules
+from worker.diffusion.contents import Digests
+from worker.diffusion.joined_calls import collate, keyed, split
+from worker.diffusion.sharing_errors import UnknownCall
 from worker.diffusion.stand_ins import CallDenoiser
 from worker.diffusion.text_rules import text_rule_of
+from worker.error_frames import drop_frames
 
 Image = TypeVar("Image")
 
@@ -89,15 +94,7 @@ class Hub(Generic[Image]):
 
     def start(self, image: Image, paint: Callable[[CallDenoiser], Any]) -> None:
         """Runs an image until its first call of a denoiser. paint(call): the image's whole pipeline call."""
-
-        def run() -> None:
-            try:
-                result = paint(partial(self._park, image))
-            except Exception as error:
-                result = error
-            self._finished.append((image, result))
-
-        self._resume(greenlet(run))
+        self._resume(greenlet(_run), paint, partial(self._park, image), partial(self._end, image))
 
     def forward(self) -> None:
         """Runs one forward and resumes the images that were in it until their next call, or their end.
@@ -135,11 +132,14 @@ class Hub(Generic[Image]):
                 one.coroutine.parent = getcurrent()
                 one.coroutine.throw(GreenletExit)
 
-    def _resume(self, coroutine: greenlet, *output: Any) -> None:
+    def _end(self, image: Image, result: Any) -> None:
+        self._finished.append((image, result))
+
+    def _resume(self, coroutine: greenlet, *given: Any) -> None:
         # Here, because the mode is the thread's: each pipeline's own no_grad puts back what it found.
         with torch.no_grad(), self._computing():
             coroutine.parent = getcurrent()
-            coroutine.switch(*output)
+            coroutine.switch(*given)
 
     def _park(self, image: Image, denoiser: str, module: Any, call: dict[str, Any]) -> Any:
         """Runs in an image's greenlet, which waits here for its part of a forward's output."""
@@ -176,3 +176,24 @@ class Hub(Generic[Image]):
         for one in self._parked:
             slots[one.key] = slots.get(one.key, 0) + one.slots
         return slots
+
+
+def _run(paint: Callable[[CallDenoiser], Any], call: CallDenoiser, end: Callable[[Any], None]) -> None:
+    """What an image's greenlet does."""
+    try:
+        end(paint(call))
+    except Exception as error:
+        # What the image's calls held goes at once, not when the next garbage is collected.
+        drop_frames(error)
+        end(error)
+
+
+def painted(result: Any) -> Any:
+    """What an image's `paint` returned; raises the exception that it raised."""
+    try:
+        if isinstance(result, Exception):
+            raise result
+        return result
+    finally:
+        # Or the exception would be held by this call, which it holds.
+        del result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -24,15 +25,18 @@ class LmsCoefficients:
         """Makes an LMS scheduler look up here what another one computed; does nothing to others."""
         if not isinstance(scheduler, LMSDiscreteScheduler):
             return
-        integrate: Callable[[int, int, int], float] = scheduler.get_lms_coefficient
+        # The scheduler is to hold this function and not the other way round: it would live until gc.
+        integrate = type(scheduler).get_lms_coefficient
+        calling: Callable[[], Any] = weakref.ref(scheduler)
 
         def coefficient(order: int, t: int, current_order: int) -> float:
-            levels = scheduler.sigmas[t - order + 1 : t + 2].cpu().numpy().tobytes()
+            own = calling()
+            levels = own.sigmas[t - order + 1 : t + 2].cpu().numpy().tobytes()
             key = (order, current_order, levels)
             if key not in self._known:
                 if len(self._known) >= _MOST:
                     self._known.clear()
-                self._known[key] = integrate(order, t, current_order)
+                self._known[key] = integrate(own, order, t, current_order)
             return self._known[key]
 
         scheduler.get_lms_coefficient = coefficient

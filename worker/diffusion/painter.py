@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -149,10 +151,12 @@ class Painter:
         if pack is not None and len(inspect.signature(pack).parameters) != 1 + latents.ndim:  # as FLUX.2's
             raise LatentsError(f"init_latents: {self.kind.name} packs them in a way of its own: remove them")
         given = latents if pack is None else pack(latents, *latents.shape)
-        prepare = own.prepare_latents
-        signature = inspect.signature(prepare)
+        signature = inspect.signature(own.prepare_latents)
+        # The copy is to hold `compared` and not the other way round: it would live until gc.
+        draw, calling = type(own).prepare_latents, weakref.ref(own)
 
         def compared(*args: Any, **kwargs: Any) -> Any:
+            prepare = partial(draw, calling())
             drawing = signature.bind(*args, **kwargs)
             drawing.arguments["latents"] = None
             state = drawing.arguments["generator"].get_state()

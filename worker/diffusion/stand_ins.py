@@ -4,6 +4,7 @@ less, when it is called.
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
@@ -13,17 +14,15 @@ from typing import Any
 
 import torch
 
-from worker.diffusion.call_rules import Digests, content_of
+from worker.diffusion.contents import Digests, content_of
+from worker.diffusion.sharing_errors import Refused
+from worker.diffusion.tensors_within import tensors_within
 
 CallDenoiser = Callable[[str, Any, dict[str, Any]], Any]
 """Takes a denoiser's name, its module and the call's arguments by name; gives the output."""
 
 _REMEMBERED = 512 << 20
 _NOTHING = object()
-
-
-class Refused(Exception):
-    """The pipeline changes something that the images of a forward share."""
 
 
 class StandIn:
@@ -108,15 +107,22 @@ class RememberedTexts:
         return RememberedEncoder(name, module, self)
 
     def output(self, name: str, module: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        """The encoder's output of a call; a copy, which the pipeline may write into."""
-        key = (name, content_of({"args": args, **kwargs}, self._digests))
+        """The encoder's output of a call; a copy, which the pipeline may write into.
+
+        What holds tensors that cannot be told apart, such as keys and values of texts before it, is encoded
+        each time.
+        """
+        content = content_of({"args": args, **kwargs}, self._digests)
+        if content is None:
+            return module(*args, **kwargs)
+        key = (name, content)
         if key in self._outputs:
             self._outputs.move_to_end(key)
-            return _copied(self._outputs[key][0])
+            return copy.deepcopy(self._outputs[key][0])
         output = module(*args, **kwargs)
-        size = _bytes(output)
+        size = sum(memory.nbytes() for memory in _memories(output))
         if size <= self._most:
-            self._outputs[key] = (_copied(output), size)
+            self._outputs[key] = (copy.deepcopy(output), size)
             self._size += size
             while self._size > self._most:
                 self._size -= self._outputs.popitem(last=False)[1][1]
@@ -149,25 +155,7 @@ def _arguments(forward: Callable[..., Any]) -> tuple[tuple[str, ...], Mapping[st
     }
 
 
-def _copied(value: Any) -> Any:
-    match value:
-        case torch.Tensor():
-            return value.clone()
-        case Mapping():
-            return type(value)(**{name: _copied(part) for name, part in value.items()})
-        case list() | tuple():
-            return type(value)(map(_copied, value))
-        case _:
-            return value
-
-
-def _bytes(value: Any) -> int:
-    match value:
-        case torch.Tensor():
-            return value.nbytes
-        case Mapping():
-            return sum(map(_bytes, value.values()))
-        case list() | tuple():
-            return sum(map(_bytes, value))
-        case _:
-            return 0
+def _memories(value: Any) -> list[torch.UntypedStorage]:
+    """The memory of every tensor that a value holds, once where several share it: a copy has as much."""
+    memories = [tensor.untyped_storage() for tensor in tensors_within(value)]
+    return [*{memory.data_ptr(): memory for memory in memories}.values()]

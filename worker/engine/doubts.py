@@ -21,6 +21,7 @@ from worker.engine.renderer import (
     rendered_by,
 )
 from worker.engine.request_queue import Finished, Order
+from worker.error_frames import drop_frames
 from worker.logs import bound
 
 log = logging.getLogger(__name__)
@@ -74,6 +75,7 @@ class Doubts:
             try:
                 self._render_alone(renderer, order, doubt)
             except OutOfMemory as error:
+                drop_frames(error)
                 self._fail(order, f"raised {first_line(error)}")
             del self.postponed[0]  # only now: until it was handed over, it is listed here
 
@@ -87,6 +89,7 @@ class Doubts:
         except (Stopped, BrokenDevice, OutOfMemory):
             raise
         except Exception as error:
+            drop_frames(error)  # the writers may be waited for
             self._fail(order, f"raised {first_line(error)}")
             return
         finally:

@@ -37,6 +37,7 @@ from worker.engine.renderer import (
 from worker.engine.request_queue import Answer, Finished, Order, RequestQueue
 from worker.engine.slot_count import FEWEST
 from worker.engine.slot_time import SlotTime, SlotUse, SlotUses
+from worker.error_frames import drop_frames
 
 log = logging.getLogger(__name__)
 
@@ -205,6 +206,7 @@ class Engine:
                 cannot = f"{bucket.pipeline.model} cannot render here: {first_line(error)}"
                 self._refuse(bucket.pipeline, ModelError(cannot))
                 return
+            drop_frames(error)  # the forward that failed is not held while its images are rendered again
             self._doubts.isolate(renderer, batch, error, partial(self._render, renderer))
 
     def _turn_away(self, batch: Batch, why_not: Callable[[ImageRequest], ModelError | None]) -> None:
@@ -294,12 +296,14 @@ class Engine:
             except BrokenDevice:
                 raise
             except Exception as error:
+                drop_frames(error)  # whoever asked may keep it
                 question.answer.set_exception(error)
         self._answering += time.monotonic() - began
 
     def _halve_slots(self, renderer: Renderer, bucket: Bucket, batch: Batch, error: OutOfMemory) -> None:
         """Puts back in line what was in flight, to be rendered in half of the bucket's slots."""
-        gc.collect()  # what failed may be held by its own traceback, on a device that has no room
+        drop_frames(error)  # what failed is held by its own traceback, on a device that has no room
+        gc.collect()
         self._queue.submit([order for order in batch.in_flight if order not in self._unwanted])
         if bucket.slots <= FEWEST or renderer.batching == "alone":
             self._refuse(bucket.pipeline, _does_not_fit(bucket.pipeline, error))

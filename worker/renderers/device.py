@@ -70,15 +70,25 @@ def device_errors() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        message = str(error)
-        # torch's two classes are not all: the CPU's allocator, cuBLAS, cuDNN and Triton only say it.
-        of_device = isinstance(error, torch.AcceleratorError)
-        if (
-            isinstance(error, torch.OutOfMemoryError)
-            or any(words in message for words in _OUT_OF_MEMORY)
-            or (of_device and "out of memory" in message)
-        ):
-            raise OutOfMemory(message) from error
-        if of_device or any(words in message for words in _BROKEN_DEVICE):
-            raise BrokenDevice(message) from error
-        raise
+        kind = kind_of_error(error)
+        if kind is None:
+            raise
+        raise kind(str(error)) from error
+
+
+def kind_of_error(error: Exception) -> type[OutOfMemory | BrokenDevice] | None:
+    """What an error is of the device's; None where it is not of the device."""
+    if not isinstance(error, RuntimeError):
+        return None
+    message = str(error)
+    # torch's two classes are not all: the CPU's allocator, cuBLAS, cuDNN and Triton only say it.
+    of_device = isinstance(error, torch.AcceleratorError)
+    if (
+        isinstance(error, torch.OutOfMemoryError)
+        or any(words in message for words in _OUT_OF_MEMORY)
+        or (of_device and "out of memory" in message)
+    ):
+        return OutOfMemory
+    if of_device or any(words in message for words in _BROKEN_DEVICE):
+        return BrokenDevice
+    return None

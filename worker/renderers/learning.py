@@ -21,12 +21,15 @@ from jobs.arguments import arguments_of, arguments_text
 from jobs.errors import ModelError, RenderError
 from jobs.pipeline_class import Folder, PipelineClass
 from jobs.request import ImageRequest
-from worker.diffusion.call_rules import Call, CallRules, Digests, UnknownCall, Unlearnable, keyed, learn
-from worker.diffusion.interception import Hub
+from worker.diffusion.call_rules import Call, CallRules, learn
+from worker.diffusion.contents import Digests
+from worker.diffusion.interception import Hub, painted
+from worker.diffusion.joined_calls import keyed
 from worker.diffusion.painter import Painter, Painting
-from worker.diffusion.stand_ins import Refused
+from worker.diffusion.sharing_errors import CannotShare, Refused, Unlearnable
 from worker.diffusion.text_rules import text_rule_of
 from worker.engine.renderer import Batching, BrokenDevice, OutOfMemory, first_line
+from worker.error_frames import drop_frames
 from worker.renderers.device import device_errors
 
 Computing = Callable[[], AbstractContextManager[object]]
@@ -70,8 +73,12 @@ def sample_of(painter: Painter) -> ImageRequest:
             return sample
         # Some models know only positions of pictures as large as theirs, or no smaller ones.
         except (RuntimeError, IndexError, ValueError, RenderError) as error:
+            drop_frames(error)
             errors.append(error)
-    raise errors[0]
+    try:
+        raise errors[0]
+    finally:
+        errors.clear()  # or this call would be held by an error that it holds
 
 
 def sample_near(painter: Painter, side: int) -> ImageRequest:
@@ -106,8 +113,8 @@ def learn_and_prove(painter: Painter, sample: ImageRequest, computing: Computing
     with torch.no_grad(), computing():
         try:
             learned = _learned(painter, sample)
-        except (Unlearnable, UnknownCall, Refused) as error:
-            return Learned("alone", {}, reason=str(error))
+        except CannotShare as error:
+            return Learned("alone", {}, reason=error.what)
     return _proved(painter, _proof(painter.kind, sample), learned, computing)
 
 
@@ -214,8 +221,8 @@ def _proved(
         alone = [together([request])[0][0] for request in requests]
         mixed, _forwards = together(requests)
         turned = together(requests[::-1])[0][::-1]
-    except (UnknownCall, Refused) as error:
-        return replace(learned, rules={}, reason=str(error))
+    except CannotShare as error:
+        return replace(learned, rules={}, reason=error.what)
     for ours in (alone, mixed):
         difference = max(_difference(*pair, mean=half) for pair in zip(plain, ours, strict=True))
         if difference > (_MOST_MEAN_DIFFERENCE if half else _MOST_DIFFERENCE):
@@ -255,10 +262,7 @@ def paint_together(
                 hub.start(index, partial(painter.paint, request, None))
             if hub.running:
                 hub.forward()
-            for index, painting in hub.finished():
-                if isinstance(painting, Exception):
-                    raise painting
-                paintings[index] = painting
+            paintings |= {index: painted(result) for index, result in hub.finished()}
     finally:
         hub.close()
     return [paintings[index] for index in range(len(requests))], hub.forwards

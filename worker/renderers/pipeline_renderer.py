@@ -17,10 +17,13 @@ from diffusers import DiffusionPipeline
 
 from jobs.errors import ImagemillError, RenderError
 from jobs.request import ImageRequest
-from worker.diffusion.call_rules import Call, Digests, collate, keyed
-from worker.diffusion.interception import Hub
+from worker.diffusion.call_rules import Call
+from worker.diffusion.contents import Digests
+from worker.diffusion.interception import Hub, painted
+from worker.diffusion.joined_calls import collate, keyed
 from worker.diffusion.painter import Painter, Painting
 from worker.diffusion.precision import Precision
+from worker.diffusion.sharing_errors import CannotShare
 from worker.diffusion.text_rules import text_rule_of
 from worker.engine.renderer import (
     AskedT,
@@ -35,7 +38,8 @@ from worker.engine.renderer import (
     first_line,
 )
 from worker.engine.slot_count import FEWEST, fewest_cheap_slots
-from worker.renderers.device import device_errors, kind_of_device, versions
+from worker.error_frames import drop_frames
+from worker.renderers.device import device_errors, kind_of_device, kind_of_error, versions
 from worker.renderers.learned_cache import LearnedCache
 from worker.renderers.learning import Learned, learn_and_prove, sample_near, sample_of
 
@@ -159,12 +163,9 @@ class PipelineRenderer:
                     hub.forward()
                     if stop():
                         raise Stopped
-                [(_request, painting)] = hub.finished()
+                return _picture(painted(hub.finished()[0][1]))
             finally:
                 hub.close()
-            if isinstance(painting, Exception):
-                raise painting
-            return _picture(painting)
 
     def _hub(self, slots: int, *, padded: bool) -> Hub[Any]:
         spare = self._painter.spare_slots
@@ -192,12 +193,12 @@ class PipelineRenderer:
     ) -> Iterator[Sequence[Painted[AskedT]]]:
         while asked := source.take(max(bucket.slots, _ALONE_TOGETHER)):
             for one in asked:
-                painting: Painting | Exception
+                outcome: Picture | ImagemillError
                 try:
-                    painting = self._paint_alone(one.request, one.init_latents, stop)
-                except Exception as error:  # `_outcome` raises those that are not the image's own
-                    painting = error
-                yield [(one, _outcome(painting))]
+                    outcome = _picture(self._paint_alone(one.request, one.init_latents, stop))
+                except Exception as error:  # `_failure` raises those that are not the image's own
+                    outcome = _failure(error)
+                yield [(one, outcome)]
 
     def _paint_alone(
         self, request: ImageRequest, init_latents: np.ndarray | None, stop: Callable[[], bool]
@@ -278,17 +279,22 @@ class PipelineRenderer:
 
 def _outcome(painting: Painting | Exception) -> Picture | ImagemillError:
     """What came of an image: its picture, or its own error. Raises Stopped, and what is the device's."""
-    if isinstance(painting, Painting):
-        return _picture(painting)
-    if isinstance(painting, ImagemillError):
-        return painting
-    try:
-        with device_errors():
-            raise painting
-    except (Stopped, OutOfMemory, BrokenDevice):
-        raise
-    except Exception as error:
-        return RenderError(first_line(error))
+    return _picture(painting) if isinstance(painting, Painting) else _failure(painting)
+
+
+def _failure(error: Exception) -> ImagemillError:
+    """An image's own error, without its traceback. Raises Stopped, and what is the device's."""
+    drop_frames(error)
+    if isinstance(error, ImagemillError):
+        return error
+    if isinstance(error, CannotShare):
+        return RenderError(str(error))
+    if isinstance(error, Stopped | OutOfMemory | BrokenDevice):
+        raise type(error)(*error.args) from error  # anew: an error holds the call that raises it
+    kind = kind_of_error(error)
+    if kind is not None:
+        raise kind(str(error)) from error
+    return RenderError(first_line(error))
 
 
 def _picture(painting: Painting) -> Picture:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.faults.mutated.mutation import Mutation
 
-CALL_RULES_PY = "worker/diffusion/call_rules.py"
+JOINED_CALLS_PY = "worker/diffusion/joined_calls.py"
 DELIVERY_PY = "worker/engine/delivery.py"
 ENGINE_PY = "worker/engine/engine.py"
 FINISH_PY = "worker/finish/finish.py"
@@ -25,7 +25,7 @@ AT_THE_DOORS = "tests/integration/test_doors.py::"
 TAMPERED = "tests/integration/test_tampered_jobs.py::"
 FAILPOINTS = "tests/jobs/test_failpoints.py::"
 CELERY_APP = "tests/worker/test_celery_app.py::"
-CALL_RULES = "tests/worker/diffusion/test_call_rules.py::"
+JOINED_CALLS = "tests/worker/diffusion/test_joined_calls.py::"
 HUB = "tests/worker/diffusion/test_interception.py::"
 PAINTER = "tests/worker/diffusion/test_painter.py::"
 TEXT_RULES = "tests/worker/diffusion/test_text_rules.py::"
@@ -292,26 +292,27 @@ CHECKS = [
         "        with nullcontext():\n            for one in parked:",
         HUB + "test_grad_mode_is_what_it_was_after_images_came_and_went"),
     Mutation("calls meet where the contents of what they share are equal", "where its shape is",
-        CALL_RULES_PY,
-        "            case Shared():\n                parts.append(digests.of(value))",
-        "            case Shared():\n                parts.append(value.shape)",
-        CALL_RULES + "test_calls_that_differ_in_a_shape_a_constant_or_a_shared_tensor_do_not_meet"
+        JOINED_CALLS_PY,
+        "            case Shared():\n                self.parts.append(self.digests.of(value))",
+        "            case Shared():\n                self.parts.append(value.shape)",
+        JOINED_CALLS + "test_calls_that_differ_in_a_shape_a_constant_or_a_shared_tensor_do_not_meet"
         "[image_rotary_emb]"),
     Mutation("a shared tensor that was written into is another", "its first digest counts",
         "worker/diffusion/per_tensor.py",
         "if known is None or known[0] != version:", "if known is None:",
-        CALL_RULES + "test_a_shared_tensor_that_was_written_into_is_compared_again"),
-    Mutation("a tensor that was never learned is not shared", "a constant", CALL_RULES_PY,
+        "tests/worker/diffusion/test_contents.py::"
+        "test_a_shared_tensor_that_was_written_into_is_compared_again"),
+    Mutation("a tensor that was never learned is not shared", "a constant", JOINED_CALLS_PY,
         "            case None if isinstance(value, torch.Tensor):\n                raise UnknownCall(",
         "            case None if isinstance(value, torch.Tensor):\n                print(",
-        CALL_RULES + "test_a_call_unlike_those_that_were_learned_is_refused[a tensor never seen]"),
-    Mutation("whole timesteps join the others in float32", "in their own type", CALL_RULES_PY,
-        "whole = path[0] in _TIMESTEPS and not value.is_floating_point()", "whole = False",
-        CALL_RULES + "test_whole_numbered_timesteps_of_slots_join_those_in_float32"),
-    Mutation("each image gets a copy of its part of an output", "a view of all", CALL_RULES_PY,
+        JOINED_CALLS + "test_a_call_unlike_those_that_were_learned_is_refused[a tensor never seen]"),
+    Mutation("whole timesteps join the others in float32", "in their own type", JOINED_CALLS_PY,
+        "whole = path[0] in TIMESTEPS and not value.is_floating_point()", "whole = False",
+        JOINED_CALLS + "test_whole_numbered_timesteps_of_slots_join_those_in_float32"),
+    Mutation("each image gets a copy of its part of an output", "a view of all", JOINED_CALLS_PY,
         "return _copies(value, axis, [count * each for count in counts])",
         "return list(value.narrow(axis, 0, sum(counts) * each).split([n * each for n in counts], axis))",
-        CALL_RULES + "test_a_part_of_an_output_may_be_written_into"),
+        JOINED_CALLS + "test_a_part_of_an_output_may_be_written_into"),
     Mutation("a spare slot's text is longer than any", "as long as the first one's",
         "worker/diffusion/text_rules.py",
         "        mask[-1] = 1\n", "",
@@ -321,7 +322,7 @@ CHECKS = [
         "    def set_attn_processor(self, *_args: Any, **_kwargs: Any) -> None:\n        return\n",
         HUB + "test_a_pipeline_that_changes_what_images_share_is_refused"),
     Mutation("a remembered text is a copy", "one for all", STAND_INS_PY,
-        "return _copied(self._outputs[key][0])", "return self._outputs[key][0]",
+        "return copy.deepcopy(self._outputs[key][0])", "return self._outputs[key][0]",
         "tests/worker/diffusion/test_stand_ins.py::"
         "test_a_text_is_encoded_once_and_every_image_gets_a_copy"),
     Mutation("a model whose shared forwards paint other pictures is refused", "rendered all the same",

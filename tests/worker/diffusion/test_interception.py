@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import gc
+import weakref
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -12,12 +14,14 @@ import numpy as np
 import pytest
 import torch
 
+from jobs.errors import RenderError
 from jobs.request import ImageRequest
 from tests.tiny.families import FAMILIES
-from worker.diffusion.interception import Hub
+from worker.diffusion.interception import Hub, painted
 from worker.diffusion.painter import Painter, Painting
 from worker.diffusion.pipeline_copy import fork
-from worker.diffusion.stand_ins import Denoiser, Refused
+from worker.diffusion.sharing_errors import Refused
+from worker.diffusion.stand_ins import CallDenoiser, Denoiser
 from worker.renderers.learning import Learned, learn_and_prove
 
 CAT = ImageRequest(
@@ -164,6 +168,75 @@ def test_a_non_finite_image_leaves_its_neighbours_bytes_alone() -> None:
     for request in MIX:
         assert results[request].finite
         assert np.array_equal(results[request].values, calm[request].values)
+
+
+class Watched:
+    """Paints a request, and knows which tensors of its calls are held; may raise in its third call."""
+
+    def __init__(self, request: ImageRequest, *, fails: Exception | None = None) -> None:
+        self.request, self.fails = request, fails
+        self.tensors: list[weakref.ref[torch.Tensor]] = []
+
+    def __call__(self, call: CallDenoiser) -> Painting:
+        side = 64 // painter().pipeline.vae_scale_factor
+        latents = np.ones((4, side, side), "float32")
+        return painter().paint(self.request, latents, call=partial(self.watch, call))
+
+    def watch(self, call: CallDenoiser, name: str, module: Any, arguments: dict[str, Any]) -> Any:
+        values = [*arguments.values(), *arguments["added_cond_kwargs"].values()]
+        self.tensors += [weakref.ref(value) for value in values if isinstance(value, torch.Tensor)]
+        if self.fails is not None and len(self.tensors) > 10:
+            raise self.fails
+        return call(name, module, arguments)
+
+    @property
+    def held(self) -> int:
+        return sum(one() is not None for one in self.tensors)
+
+
+@pytest.fixture
+def _uncollected() -> Iterator[None]:
+    painter(), learned()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("_uncollected")
+@pytest.mark.parametrize(
+    "fails",
+    [None, ValueError("of the image"), RenderError("its own"), torch.OutOfMemoryError("no room"), "text"],
+    ids=lambda one: type(one).__name__,
+)
+def test_an_image_that_ended_holds_no_memory_however_it_ended(fails: Any) -> None:
+    """What came of it is kept here; the garbage is not collected, as it is not while a GPU runs full."""
+    hub = new_hub()
+    request = replace(CAT, scheduler="LMS", num_inference_steps=4)
+    error = fails if isinstance(fails, Exception) else None
+    image = Watched(replace(request, height=65) if fails == "text" else request, fails=error)
+    hub.start(request, image)
+    while hub.running:
+        hub.forward()
+    [(_request, result)] = hub.finished()
+    assert isinstance(result, Painting if fails is None else Exception)
+    assert (len(image.tensors) > 10) == (fails != "text")
+    assert image.held == 0
+    if isinstance(result, Exception):
+        freed = weakref.ref(hub)
+        del hub
+        assert freed() is None, "nor does what came of it hold the other images"
+        with pytest.raises(type(result)):
+            painted(result)
+
+
+@pytest.mark.usefixtures("_uncollected")
+def test_an_image_that_is_closed_holds_no_memory() -> None:
+    hub, image = new_hub(), Watched(CAT)
+    hub.start(CAT, image)
+    hub.forward()
+    assert image.held
+    hub.close()
+    assert image.held == 0
 
 
 def test_grad_mode_is_what_it_was_after_images_came_and_went() -> None:

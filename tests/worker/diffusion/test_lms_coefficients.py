@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import torch
 from diffusers import DDIMScheduler, LMSDiscreteScheduler
@@ -46,3 +49,17 @@ def test_other_schedulers_are_left_as_they_are() -> None:
     before = dict(vars(scheduler))
     LmsCoefficients().remembered_by(scheduler)
     assert vars(scheduler) == before
+
+
+def test_a_scheduler_is_freed_with_its_image() -> None:
+    """It holds the last noise of its image, on a GPU: that is not to wait until garbage is collected."""
+    known = LmsCoefficients()
+    gc.disable()
+    try:
+        scheduler = remembering(known)
+        sampled(scheduler, 3)
+        freed = weakref.ref(scheduler)
+        del scheduler
+        assert freed() is None
+    finally:
+        gc.enable()

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from transformers.modeling_outputs import BaseModelOutput
+from transformers import DynamicCache
+from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPast
 
-from worker.diffusion.stand_ins import Denoiser, Refused, RememberedTexts, WatchedDecoder
+from worker.diffusion.sharing_errors import Refused
+from worker.diffusion.stand_ins import Denoiser, RememberedTexts, WatchedDecoder
 
 
 class Encoder(torch.nn.Module):
@@ -57,7 +59,7 @@ def test_other_ids_another_mask_or_another_encoder_are_other_texts() -> None:
 
 def test_the_longest_unused_is_forgotten_first_and_all_when_weights_change() -> None:
     encoder = Encoder()
-    two_texts = 2 * 3 * 4 * 2  # three tensors of two float32 each
+    two_texts = 2 * 2 * 4 * 2  # each two tensors of two float32; one of them is there twice
     texts = RememberedTexts(most=two_texts)
     stand_in = texts.encoder("text_encoder", encoder)
     for text in (1, 2, 1, 3, 1, 2):
@@ -66,6 +68,65 @@ def test_the_longest_unused_is_forgotten_first_and_all_when_weights_change() -> 
     texts.forget()
     stand_in(ids(1, 1))
     assert encoder.seen[1, 1] == 2
+
+
+class CachingEncoder(Encoder):
+    """Gives its keys and values too, as language models do."""
+
+    def forward(self, ids: torch.Tensor, **kwargs: Any) -> BaseModelOutputWithPast:
+        state = super().forward(ids).last_hidden_state
+        cache = DynamicCache()
+        for layer in range(2):
+            cache.update(state[:, None] + layer, state[:, None], layer)
+        return BaseModelOutputWithPast(last_hidden_state=state, past_key_values=cache)
+
+
+def test_no_two_images_share_a_cache_of_keys_and_values() -> None:
+    encoder = CachingEncoder()
+    stand_in = RememberedTexts().encoder("text_encoder", encoder)
+    outputs = [stand_in(ids(1, 2)) for _image in range(3)]
+    for output in outputs:
+        assert output.past_key_values.get_seq_length() == 2, "nobody's text was added to it"
+        output.past_key_values.update(torch.ones(1, 1, 5, 1), torch.ones(1, 1, 5, 1), 0)
+        output.past_key_values.layers[1].keys.zero_()
+    assert stand_in(ids(1, 2)).past_key_values.layers[1].keys.flatten().tolist() == [2, 3]
+    assert encoder.seen == {(1, 2): 1}
+
+
+def test_a_cache_of_keys_and_values_counts_as_memory() -> None:
+    encoder = CachingEncoder()
+    one_text = 2 * 4 * (1 + 2 * 2)  # of two tokens, float32: the state, and keys and values of two layers
+    stand_in = RememberedTexts(most=2 * one_text - 1).encoder("text_encoder", encoder)
+    for text in (1, 2, 1):
+        stand_in(ids(text, text))
+    assert encoder.seen == {(1, 1): 2, (2, 2): 1}
+    small = RememberedTexts(most=one_text - 1).encoder("text_encoder", encoder)
+    for _ in range(2):
+        small(ids(3, 3))
+    assert encoder.seen[3, 3] == 2
+
+
+def test_tensors_that_share_their_memory_count_once() -> None:
+    class Layers(Encoder):
+        def forward(self, ids: torch.Tensor, **kwargs: Any) -> BaseModelOutput:
+            state = super().forward(ids).last_hidden_state
+            return BaseModelOutput(last_hidden_state=state, hidden_states=(state, state[:1]))
+
+    encoder = Layers()
+    stand_in = RememberedTexts(most=2 * 4).encoder("text_encoder", encoder)
+    for _ in range(2):
+        stand_in(ids(3, 3))
+    assert encoder.seen == {(3, 3): 1}
+
+
+def test_a_call_with_keys_and_values_of_an_earlier_text_is_made_each_time() -> None:
+    encoder = CachingEncoder()
+    stand_in = RememberedTexts().encoder("text_encoder", encoder)
+    before = [DynamicCache(), DynamicCache()]
+    for value, cache in enumerate(before):
+        cache.update(torch.full((1, 1, 1, 1), value), torch.ones(1, 1, 1, 1), 0)
+        stand_in(ids(1, 2), past_key_values=cache)
+    assert encoder.seen == {(1, 2): 2}
 
 
 def test_what_is_larger_than_all_that_is_kept_is_encoded_each_time() -> None:

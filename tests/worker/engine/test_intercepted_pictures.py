@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -122,8 +123,13 @@ def test_bad_images_in_a_shared_forward_fail_and_their_neighbours_keep_their_byt
     """
     expected = undisturbed(4)
 
+    failed: list[weakref.ref[torch.Tensor]] = []
+    held: list[object] = []
+
     def raise_at(_module: object, _args: object, kwargs: dict[str, torch.Tensor]) -> None:
+        held.extend(one() for one in failed)
         if (kwargs["hidden_states"] > 1e6).any():
+            failed.append(weakref.ref(kwargs["hidden_states"]))
             raise RuntimeError("index out of range")
 
     def bad(seed: int, value: float) -> Order:
@@ -147,6 +153,8 @@ def test_bad_images_in_a_shared_forward_fail_and_their_neighbours_keep_their_byt
         failure = desk.outcomes[seed]
         assert isinstance(failure, RenderError)
         assert message in str(failure)
+    assert len(failed) > 1
+    assert set(held) == {None}, "no forward that failed is held while its images are rendered again"
     assert pixels_of(desk) == expected
     assert {desk.finished(seed).rendered_by.rows for seed in range(IMAGES)} == {4}
 

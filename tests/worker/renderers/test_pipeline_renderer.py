@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -236,6 +238,57 @@ def test_out_of_memory_in_a_forward_or_in_an_image_s_own_work_is_told_from_error
             render(renderer, [wanted(77, prompt=f"never seen by {part}")])
         hook.remove()
     assert paint(renderer, MIX)
+
+
+class Failing:
+    """A hook that raises in the second forward, and knows which tensors of forwards are still held."""
+
+    def __init__(self, kind: type[Exception]) -> None:
+        self.kind = kind
+        self.tensors: list[weakref.ref[torch.Tensor]] = []
+
+    def __call__(self, _module: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)]
+        self.tensors += map(weakref.ref, tensors)
+        if len(self.tensors) > len(tensors):
+            raise self.kind("CUDA out of memory")
+
+    @property
+    def held(self) -> int:
+        return sum(one() is not None for one in self.tensors)
+
+
+@pytest.fixture
+def _uncollected() -> Iterator[None]:
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("_uncollected")
+def test_a_forward_in_which_memory_ran_out_holds_none_once_the_error_is_gone(
+    renderer: PipelineRenderer,
+) -> None:
+    failing = Failing(torch.OutOfMemoryError)
+    hook = renderer.pipeline.unet.register_forward_pre_hook(failing, with_kwargs=True)
+    try:
+        render(renderer, MIX)
+    except OutOfMemory:
+        assert failing.tensors
+    hook.remove()
+    assert failing.held == 0
+
+
+@pytest.mark.usefixtures("_uncollected")
+def test_an_image_that_failed_by_itself_holds_no_memory() -> None:
+    renderer = new_renderer("StableDiffusionPAGPipeline", revision="fails")
+    failing = Failing(ValueError)
+    hook = renderer.pipeline.unet.register_forward_pre_hook(failing, with_kwargs=True)
+    found = render(renderer, [wanted(1)])
+    hook.remove()
+    assert str(found[1]) == "ValueError: CUDA out of memory"
+    assert failing.tensors
+    assert failing.held == 0
 
 
 def test_memory_that_runs_out_while_slots_are_measured_leaves_fewer_slots() -> None:
