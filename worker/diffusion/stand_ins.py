@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from worker.diffusion.contents import Digests, content_of
+from worker.diffusion.in_float32 import in_float32
 from worker.diffusion.sharing_errors import Refused
 from worker.diffusion.tensors_within import tensors_within
 
@@ -74,7 +75,11 @@ class Denoiser(StandIn):
 
 
 class WatchedDecoder(StandIn):
-    """An autoencoder that notes in `finite` whether what it decodes, and what comes of it, is finite."""
+    """An autoencoder that notes in `finite` whether what it decodes, and what comes of it, is finite.
+
+    It never decodes in float16, whose range its activations leave: the picture would be black. Some pipelines
+    see to that themselves, for configurations that say so (`force_upcast`); others do not.
+    """
 
     def __init__(self, name: str, module: Any, finite: list[torch.Tensor]) -> None:
         super().__init__(name, module)
@@ -82,9 +87,8 @@ class WatchedDecoder(StandIn):
 
     def decode(self, latents: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         device = latents.device.type
-        if torch.is_autocast_enabled(device):
-            # In the weights' own float32: a VAE's activations leave float16's range.
-            with torch.autocast(device, enabled=False):
+        if torch.is_autocast_enabled(device) or self._module.dtype == torch.float16:
+            with torch.autocast(device, enabled=False), in_float32([self._module], [torch.float16]):
                 decoded = self._module.decode(latents.to(self._module.dtype), *args, **kwargs)
         else:
             decoded = self._module.decode(latents, *args, **kwargs)

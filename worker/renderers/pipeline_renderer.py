@@ -19,6 +19,7 @@ from jobs.errors import ImagemillError, RenderError
 from jobs.request import ImageRequest
 from worker.diffusion.call_rules import Call
 from worker.diffusion.contents import Digests
+from worker.diffusion.in_float32 import in_float32
 from worker.diffusion.interception import Hub, painted
 from worker.diffusion.joined_calls import collate, keyed
 from worker.diffusion.painter import Painter, Painting
@@ -261,18 +262,13 @@ class PipelineRenderer:
         """Everything inside computes in float32; the weights come back bit for bit."""
         components = self.pipeline.components.values()
         modules = [part for part in components if isinstance(part, torch.nn.Module)]
-        tensors = {id(one): one for module in modules for one in [*module.parameters(), *module.buffers()]}
-        half = [(one, one.dtype) for one in tensors.values() if one.dtype in (torch.float16, torch.bfloat16)]
         before = self._precision
         self._precision = replace(before, autocast=None)
         self._painter.forget_texts()
         try:
-            for one, _dtype in half:
-                one.data = one.data.float()
-            yield
+            with in_float32(modules):
+                yield
         finally:
-            for one, dtype in half:
-                one.data = one.data.to(dtype)
             self._precision = before
             self._painter.forget_texts()
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from typing import Any
 
 import pytest
 import torch
+from diffusers import AutoencoderKL
 from transformers import DynamicCache
 from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPast
 
@@ -129,6 +131,30 @@ def test_a_call_with_keys_and_values_of_an_earlier_text_is_made_each_time() -> N
     assert encoder.seen == {(1, 2): 2}
 
 
+@pytest.mark.parametrize("force_upcast", [True, False])
+def test_an_autoencoder_in_float16_decodes_in_float32_whatever_its_configuration_says(
+    force_upcast: bool,
+) -> None:
+    """Its activations leave float16's range here, as those of SDXL's do."""
+    torch.manual_seed(0)
+    vae = AutoencoderKL(
+        block_out_channels=(8,), latent_channels=4, norm_num_groups=2, force_upcast=force_upcast
+    )
+    vae.decoder.conv_in.weight.data *= 1e5
+    vae.to(torch.float16)
+    latents = torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(1)).half()
+    before = {name: one.clone() for name, one in vae.state_dict().items()}
+    with torch.no_grad():
+        assert not vae.decode(latents).sample.isfinite().all()
+        noted: list[torch.Tensor] = []
+        picture = WatchedDecoder("vae", vae, noted).decode(latents).sample
+        assert all(noted)
+        expected = copy.deepcopy(vae).float().decode(latents.float()).sample
+    assert torch.equal(picture, expected)
+    assert all(torch.equal(one, before[name]) for name, one in vae.state_dict().items())
+    assert vae.dtype == torch.float16
+
+
 def test_what_is_larger_than_all_that_is_kept_is_encoded_each_time() -> None:
     encoder = Encoder()
     stand_in = RememberedTexts(most=8).encoder("text_encoder", encoder)
@@ -172,6 +198,8 @@ def test_what_is_not_finite_before_or_after_decoding_is_noted(
     latents: float, picture: float, finite: bool, as_tuple: bool
 ) -> None:
     class Decoder:
+        dtype = torch.float32
+
         def decode(self, _latents: torch.Tensor, return_dict: bool = True) -> Any:
             decoded = torch.full((1, 3, 4, 4), picture)
             return type("Output", (), {"sample": decoded})() if return_dict else (decoded,)
