@@ -306,6 +306,11 @@ class PipelineClass:
         arguments = arguments_of(asked.arguments)
         return any(self._on(stage.switch, asked, arguments) for stage in self.stages)
 
+    def more_slots(self, asked: Asked) -> int:
+        """Slots that an image's calls have besides those of guidance, at most."""
+        arguments = arguments_of(asked.arguments)
+        return max((int(self._on(stage.more, asked, arguments)) for stage in self.stages), default=0)
+
     def slot_evaluations(self, asked: Asked) -> int:
         """How many slots of forwards an image takes at most: steps x calls x slots of each of its stages.
 

@@ -280,8 +280,6 @@ class Engine:
         self._pipeline = pipeline
         self.load_seconds = time.monotonic() - began
         log.info("loaded %s in %.1f s", pipeline.model, self.load_seconds)
-        if self._renderer.batching == "alone":
-            log.warning("%s cannot be batched: each forward is of one image", pipeline.model)
         return self._renderer
 
     def _answer(self, renderer: Renderer, pipeline: Pipeline) -> None:
@@ -338,7 +336,8 @@ def _why_not(renderer: Renderer, bucket: Bucket, request: ImageRequest) -> Model
             f"{model} gives a picture other bytes beside other images, so its job cannot be of mode: exact: "
             "cancel the job, and submit it with `mode: fast`"
         )
-    if (slots := renderer.slots(request)) > bucket.slots:
+    # An image that is alone needs no room in a forward.
+    if renderer.batching != "alone" and (slots := renderer.slots(request)) > bucket.slots:
         return ModelError(
             f"an image of {model} takes {slots} slots of a forward, which has {bucket.slots} here: submit it "
             f"to another output, with --batch-size {slots} or more for its workers"

@@ -12,6 +12,8 @@ from jobs.user_cache import cache_folder, remember
 from worker.diffusion.call_rules import from_json, to_json
 from worker.renderers.learning import Learned
 
+_FORM = 2
+"""Counts how often what is kept came to mean something else."""
 _COUNTS = range(1, 64 + 1)
 """Slots that a call of one image may have."""
 
@@ -21,7 +23,7 @@ class LearnedCache:
 
     def __init__(self, circumstances: Mapping[str, Any]) -> None:
         """circumstances, as JSON values: class, revision, precision, device, versions."""
-        key = json.dumps(circumstances, sort_keys=True)
+        key = json.dumps({**circumstances, "form": _FORM}, sort_keys=True)
         self._file = cache_folder("batching") / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
 
     def load(self) -> Learned | None:

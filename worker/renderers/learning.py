@@ -57,7 +57,7 @@ class Learned:
     rules: Mapping[str, CallRules]
     """Of each denoiser, by its name; empty where images are rendered alone."""
     slots: tuple[int, int] = (1, 1)
-    """Slots of a call, at most: of an unguided image, of a guided one."""
+    """Slots of a call, at most: of an unguided image, of a guided one; what else adds some is off."""
     reason: str = ""
     """Why it is not exact."""
 
@@ -114,7 +114,7 @@ def learn_and_prove(painter: Painter, sample: ImageRequest, computing: Computing
         try:
             learned = _learned(painter, sample)
         except CannotShare as error:
-            return Learned("alone", {}, reason=error.what)
+            return Learned("alone", {}, _slots_alone(painter, sample), error.what)
     return _proved(painter, _proof(painter.kind, sample), learned, computing)
 
 
@@ -168,6 +168,29 @@ def _most_slots(rules: Mapping[str, CallRules], calls: Mapping[str, Sequence[tup
         for name, of_one in calls.items()
         for call, _output in of_one
     )
+
+
+def _slots_alone(painter: Painter, sample: ImageRequest) -> tuple[int, int]:
+    """Slots of a call, at most, of which nothing was learned: the samples that the denoisers put out."""
+    counts: list[int] = []
+
+    def count(_module: Any, _args: Any, output: Any) -> None:
+        counts.append(len(output if isinstance(output, torch.Tensor) else output[0]))
+
+    def most(request: ImageRequest) -> int:
+        counts.clear()
+        arguments = arguments_of(request.arguments)
+        more = {stage.more[0]: stage.more[1] for stage in painter.kind.stages if stage.more is not None}
+        with device_errors():
+            painter.paint(replace(request, arguments=arguments_text(arguments | more)))
+        return max(counts, default=1)
+
+    hooks = [module.register_forward_hook(count) for module in painter.denoisers.values()]
+    try:
+        return most(_off(painter.kind, sample)), most(_on(painter.kind, sample))
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _off(kind: PipelineClass, sample: ImageRequest) -> ImageRequest:

@@ -89,7 +89,8 @@ class PipelineRenderer:
 
     def slots(self, request: ImageRequest) -> int:
         """The most slots that a call of a denoiser takes for this image."""
-        return self._learned.slots[self._painter.kind.guided(request)]
+        kind = self._painter.kind
+        return self._learned.slots[kind.guided(request)] + kind.more_slots(request)
 
     def forwards(self, request: ImageRequest) -> int:
         """About how many calls of denoisers the image makes."""

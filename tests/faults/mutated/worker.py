@@ -140,7 +140,7 @@ CHECKS = [
         'return bucket.mode == "fast" or renderer.batching != "fast"', "return True",
         BATCHING + "test_a_renderer_whose_bytes_follow_the_neighbours_renders_mode_fast_and_refuses_exact"),
     Mutation("an image that is bigger than a forward is refused", "it waits without end", ENGINE_PY,
-        "if (slots := renderer.slots(request)) > bucket.slots:",
+        'if renderer.batching != "alone" and (slots := renderer.slots(request)) > bucket.slots:',
         "if (slots := renderer.slots(request)) > 1024:",
         BATCHING + "test_an_image_that_is_bigger_than_a_forward_is_told_and_the_others_are_rendered[False]"),
     Mutation("a broken device ends the process", "the engine's thread just ends", ENGINE_PY,

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from jobs.errors import ModelError, RenderError
-from tests.worker.engine.desk import BUCKET, CATS, DOGS, Desk, Painter, Start, Wait
+from jobs.errors import ImagemillError, ModelError, RenderError
+from tests.worker.engine.desk import BUCKET, CATS, DOGS, Desk, Painter, Start, Wait, paint
+from worker.engine.renderer import Bucket, Picture, Source
+from worker.engine.request_queue import Order
 
 FAST = replace(BUCKET, mode="fast")
+
+
+class AloneAtATime(Painter):
+    """Takes an image whatever slots it has."""
+
+    def render(
+        self, bucket: Bucket, source: Source[Order], stop: Callable[[], bool]
+    ) -> Iterator[list[tuple[Order, Picture | ImagemillError]]]:
+        for order in source.take(8):
+            yield [(order, paint(order.request, alone=True))]
+
+
 NOT_EXACT = (
     "cats gives a picture other bytes beside other images, so its job cannot be of mode: exact: cancel the "
     "job, and submit it with `mode: fast`"
@@ -50,20 +64,23 @@ def test_so_does_one_that_is_to_have_the_slots_to_itself(desk: Desk, start: Star
 
 
 def test_a_renderer_that_cannot_batch_records_the_slots_of_each_image_and_mode_alone(
-    desk: Desk, start: Start, wait_until: Wait, caplog: pytest.LogCaptureFixture
+    desk: Desk, start: Start, wait_until: Wait
 ) -> None:
     kinds = [(bucket, guidance) for guidance in (1.0, 2.0) for bucket in (BUCKET, FAST)]
     orders = [desk.order(seed, bucket=kind[0], guidance=kind[1]) for seed, kind in enumerate(kinds)]
-    with caplog.at_level(logging.WARNING, "worker.engine.engine"):
-        engine = start(Painter(batching="alone", guided=3), orders)
-        wait_until(lambda: len(desk.outcomes) == 4, "all are delivered")
-        engine.submit([desk.order(4)])
-        wait_until(lambda: 4 in desk.outcomes, "a later one")
-    made_by = [desk.finished(seed).rendered_by for seed in range(5)]
-    assert [by.rows for by in made_by] == [1, 1, 3, 3, 1]
+    start(Painter(batching="alone", guided=3), orders)
+    wait_until(lambda: len(desk.outcomes) == 4, "all are delivered")
+    made_by = [desk.finished(seed).rendered_by for seed in range(4)]
+    assert [by.rows for by in made_by] == [1, 1, 3, 3]
     assert {by.mode for by in made_by} == {"alone"}
-    messages = [record.getMessage() for record in caplog.records]
-    assert messages == ["cats cannot be batched: each forward is of one image"]
+
+
+def test_an_image_that_is_alone_takes_more_slots_than_a_shared_forward_would_have(
+    desk: Desk, start: Start, wait_until: Wait
+) -> None:
+    start(AloneAtATime(batching="alone", guided=5), [desk.order(1, guidance=2.0)])
+    wait_until(lambda: 1 in desk.outcomes, "it is delivered")
+    assert desk.finished(1).rendered_by.rows == 5 > BUCKET.slots
 
 
 def test_its_doubtful_picture_is_recorded_as_alone_and_in_fp32(

@@ -80,7 +80,7 @@ def test_a_denoiser_whose_output_grows_otherwise_is_rendered_alone() -> None:
         pipeline.unet.forward = without_slots
 
     found = learned("StableDiffusionXLPipeline", pool)
-    assert found.batching == "alone"
+    assert (found.batching, found.slots) == ("alone", (1, 2))
     assert "items for one image" in found.reason
 
 

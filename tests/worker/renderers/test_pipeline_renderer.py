@@ -394,6 +394,18 @@ def test_what_cannot_be_batched_is_rendered_one_image_a_forward_and_said_once(
     renderer = new_renderer("StableDiffusionPAGPipeline")
     assert renderer.batching == "alone"
     assert [record.message for record in caplog.records if "one image a forward" in record.message]
+    samples: dict[int, set[int]] = {}
+    kinds = [wanted(seed, guidance_scale=(1.0, 5.0)[seed % 2], arguments=arguments) for seed, arguments in
+             enumerate(["{}", "{}", '{"pag_scale":0}', '{"pag_scale":0}'])]  # fmt: skip
+    for one in kinds:
+        seen = samples.setdefault(one.request.seed, set())
+        hook = renderer.pipeline.unet.register_forward_hook(
+            lambda _module, _args, output, seen=seen: seen.add(len(output[0]))
+        )
+        paint(renderer, [one])
+        hook.remove()
+    assert samples == {one.request.seed: {renderer.slots(one.request)} for one in kinds}
+    assert [*samples.values()] == [{2}, {3}, {1}, {2}], "guidance and perturbed attention take one more each"
     images = [wanted(1), wanted(2, guidance_scale=1.0), wanted(3, num_inference_steps=0)]
     found = render(renderer, images, replace(BUCKET, slots=2))
     assert isinstance(found[3], ImagemillError)
