@@ -42,7 +42,10 @@ class CompiledSchedulers:
         try:
             table = compile_scheduler(self._build(name), num_inference_steps)
         except Exception as error:  # schedulers raise various errors, such as ValueError and IndexError
-            return f"num_inference_steps = {num_inference_steps}: {name} cannot run so many: {error}"
+            return (
+                f"num_inference_steps = {num_inference_steps}: {name} cannot run so many ({error}): use "
+                "another number, or another scheduler"
+            )
         if table.coefficients is None:
             no_table = "%s at %d steps has no table (%s): it steps by itself, image by image"
             log.warning(no_table, name, num_inference_steps, table.reason)

@@ -166,7 +166,8 @@ class Painter:
             if noise.shape != given.shape:
                 raise LatentsError(
                     f"init_latents: of shape {init_latents.shape} they are {tuple(given.shape)} to "
-                    f"the pipeline, which takes {tuple(noise.shape)} at this size"
+                    f"the pipeline, which takes {tuple(noise.shape)} at this size: give latents of its "
+                    "shape, or remove them"
                 )
             return prepare(*args, **kwargs)
 

@@ -55,7 +55,7 @@ def load_model(
     if type(pipeline) is not diffusers.StableDiffusionPipeline:
         raise ModelError(
             f"model = {model}: it is a {type(pipeline).__name__}; only {STABLE_DIFFUSION} has an "
-            "ImageDiffusionModel"
+            "ImageDiffusionModel: use load_pipeline"
         )
     return image_diffusion_model(pipeline, precision, device, compiled=compiled, channels_last=channels_last)
 

@@ -274,7 +274,8 @@ def test_a_request_that_cannot_be_rendered_gets_its_error_and_the_others_their_p
     assert isinstance(wrong, LatentsError)
     assert "(1, 4, 8, 8)" in str(wrong)
     assert isinstance(too_many, RenderError)
-    assert str(too_many).startswith("num_inference_steps = 1500: DDIM cannot run so many: ")
+    assert str(too_many).startswith("num_inference_steps = 1500: DDIM cannot run so many (")
+    assert str(too_many).endswith("): use another number, or another scheduler")
     for seed, picture in found.items():
         assert isinstance(picture, Picture)
         assert picture.pixels.tobytes() == alone[seed]

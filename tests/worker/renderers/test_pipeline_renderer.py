@@ -18,6 +18,7 @@ from jobs.request import ImageRequest
 from tests.tiny.families import FAMILIES
 from worker.diffusion.painter import Painter
 from worker.diffusion.precision import resolve_precision
+from worker.diffusion.sharing_errors import Refused
 from worker.engine.renderer import Bucket, OutOfMemory, Picture, Pipeline, Stopped
 from worker.renderers import pipeline_renderer
 from worker.renderers.pipeline_renderer import PipelineRenderer
@@ -174,6 +175,21 @@ def test_an_image_that_the_pipeline_refuses_fails_alone(renderer: PipelineRender
     assert isinstance(found.pop(9), RenderError)
     calm = paint(renderer, MIX)
     assert {seed: picture.pixels.tobytes() for seed, picture in found.items()} == calm  # type: ignore[union-attr]
+
+
+def test_an_image_that_cannot_share_forwards_fails_alone_and_is_told_what_to_do(
+    renderer: PipelineRenderer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_args: Any, **_kwargs: Any) -> None:
+        raise Refused("the pipeline sets unet.training, which its images share")
+
+    monkeypatch.setattr(renderer.pipeline, "prepare_latents", refuse, raising=False)
+    [(_seed, error)] = render(renderer, [wanted(1)]).items()
+    assert isinstance(error, RenderError)
+    assert str(error) == (
+        "the pipeline sets unet.training, which its images share: leave out the `arguments` that ask for it, "
+        "or report it"
+    )
 
 
 def test_latents_of_another_shape_fail_their_image_alone(renderer: PipelineRenderer) -> None:
