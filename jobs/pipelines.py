@@ -23,6 +23,12 @@ def admitted() -> tuple[str, ...]:
     return tuple(_classes())
 
 
+@cache
+def argument_names() -> frozenset[str]:
+    """The names of the further arguments of every class that is rendered."""
+    return frozenset(name for one in _classes().values() for name in one.arguments)
+
+
 def refusal(class_name: str) -> str | None:
     """Why pipelines of a class are not rendered, with what is; None for one that is."""
     if class_name in _classes():

@@ -22,7 +22,7 @@ def gather_latents(manifest: Manifest, model: ModelRef, folder: Path | None = No
     usual, swept = manifest.settings.of_images(model.defaults), manifest.sweep.swept()
     for index, line in enumerate(manifest.prompts):
         if isinstance(line, PromptLine) and line.init_latents is not None:
-            own = usual | line.own_settings()
+            own = usual | line.own_settings(manifest.settings)
             for size in product(*(swept.get(side, (own[side],)) for side in ("height", "width"))):
                 uses.setdefault(line.init_latents, {}).setdefault(size, index)
     if not uses:

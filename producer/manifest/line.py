@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from producer.manifest.manifest import Manifest
 from producer.manifest.parts import LINE_SETTINGS, DefaultSettings
+from producer.manifest.single_arguments import folded
 from producer.manifest.template import rendered
 
 _NONE: Mapping[str, Any] = {}
@@ -28,8 +29,9 @@ class Line(NamedTuple):
     """The path of a file."""
 
 
-def line_of(values: Mapping[str, Any], defaults: DefaultSettings) -> Line:
+def line_of(values: dict[str, Any], defaults: DefaultSettings) -> Line:
     """The line that says `values`, each of them as a PromptLine would hold it."""
+    values = folded(values, defaults.arguments)
     seeds = values.get("seeds")
     if seeds is not None:
         images = len(seeds)

@@ -165,6 +165,7 @@ def _below(path: Location, part: BaseModel) -> Iterator[Location]:
     """The paths of what a part gives of an image."""
     for name in part.model_fields_set & _CHECKED_LATER:
         yield from _with_arguments((*path, name), name, getattr(part, name))
+    yield from ((*path, name) for name in part.model_extra or ())
 
 
 def _with_arguments(path: Location, name: str, value: Any) -> Iterator[Location]:

@@ -26,6 +26,14 @@ from jobs.columns import MAX_DEPTH, column_trouble, deeper_than
 from jobs.models import ModelDefaults
 from jobs.request import IMAGE_SETTINGS, Place, Setting, settings_in
 from producer.manifest.fields import Count, LatentsFile, PathText, Seed, Text
+from producer.manifest.single_arguments import (
+    SingleName,
+    SingleValue,
+    SweptValues,
+    argument_named,
+    describe,
+    folded,
+)
 from producer.manifest.template import template_trouble
 
 
@@ -73,7 +81,10 @@ def _listed(setting: Setting) -> tuple[Any, Any]:
 
 
 if TYPE_CHECKING:
-    _Defaults = Strict
+
+    class _Defaults(Strict):
+        arguments: str = ""
+
     _Own = Strict
     _Swept = Strict
 else:
@@ -156,6 +167,7 @@ def _leave_out_or_give(schema: dict[str, Any]) -> None:
         described.pop("default", None)
         if name != "seed":
             _without_null(described)
+    describe(schema)
     schema["allOf"] = [
         {"not": {"required": ["seeds", "seed"]}},
         {"not": {"required": ["seeds", "images_per_prompt"]}},
@@ -165,6 +177,7 @@ def _leave_out_or_give(schema: dict[str, Any]) -> None:
 
 
 def _leave_out(schema: dict[str, Any]) -> None:
+    describe(schema)
     for described in schema["properties"].values():
         described.pop("default", None)
         _without_null(described)
@@ -198,7 +211,8 @@ Variable = Annotated[
 class PromptLine(_Own):
     """One prompt with settings of its own; a key left out (None) is as in `settings`."""
 
-    model_config = ConfigDict(json_schema_extra=_leave_out_or_give)
+    model_config = ConfigDict(extra="allow", json_schema_extra=_leave_out_or_give)
+    __pydantic_extra__: dict[SingleName, SingleValue] = Field(init=False)
 
     prompt: Text
     """The text to draw; "" is unconditional."""
@@ -261,10 +275,11 @@ class PromptLine(_Own):
                 raise PydanticCustomError("template", "{what}", {"what": trouble.what, "at": trouble.at})
         return variables
 
-    def own_settings(self) -> dict[str, Any]:
-        """Those of LINE_SETTINGS that it gives."""
+    def own_settings(self, defaults: DefaultSettings) -> dict[str, Any]:
+        """Those of LINE_SETTINGS that it gives; its single arguments join those of `defaults`."""
         given = {name: getattr(self, name) for name in LINE_SETTINGS}
-        return {name: value for name, value in given.items() if value is not None}
+        own = {name: value for name, value in given.items() if value is not None}
+        return folded(own | self.__pydantic_extra__, defaults.arguments)
 
     @model_validator(mode="after")
     def _only_variables_are_sampled(self) -> Self:
@@ -288,7 +303,8 @@ ROW_FIELDS = tuple(ROW_VALUES)
 class Sweep(_Swept):
     """The values that a sweep tries of each setting."""
 
-    model_config = ConfigDict(json_schema_extra=_leave_out)
+    model_config = ConfigDict(extra="allow", json_schema_extra=_leave_out)
+    __pydantic_extra__: dict[SingleName, SweptValues] = Field(init=False)
 
     @field_validator("*")
     @classmethod
@@ -299,9 +315,13 @@ class Sweep(_Swept):
         return values
 
     def swept(self) -> dict[str, tuple[Any, ...]]:
-        """The settings that are swept, in the order of combinations -> the values to try."""
+        """The settings that are swept, in the order of combinations -> the values to try.
+
+        Single arguments come last, by name.
+        """
         values = {name: getattr(self, name) for name in type(self).model_fields}
-        return {name: tried for name, tried in values.items() if tried is not None}
+        given = {name: tried for name, tried in values.items() if tried is not None}
+        return given | dict(sorted(self.__pydantic_extra__.items()))
 
 
 class PromptSource(Strict):
@@ -311,7 +331,7 @@ class PromptSource(Strict):
     """A .jsonl, .csv, .tsv, .txt or .parquet file, or a pattern (*, ?, [a-z], **) of such, relative to the
     manifest."""
     fields: dict[str, Text] = Field(default_factory=dict)
-    """What the file calls our fields, where it has other names: {prompt: caption, id: key}."""
+    """What the file calls our fields, where it has other names: {prompt: caption, arguments.eta: eta}."""
     columns: Annotated[tuple[Text, ...], Field(strict=False)] = ()
     """Columns of the file that are kept in the metadata."""
     ignore_others: bool = False
@@ -321,8 +341,9 @@ class PromptSource(Strict):
     @classmethod
     def _fields_are_ours(cls, names: Mapping[str, str]) -> Mapping[str, str]:
         for field, name in names.items():
-            if field not in ROW_FIELDS:
-                what = f"no such field of a prompt in a file: use one of {', '.join(ROW_FIELDS)}"
+            if field not in ROW_FIELDS and argument_named(field) is None:
+                known = f"{', '.join(ROW_FIELDS)} or arguments.NAME"
+                what = f"no such field of a prompt in a file: use one of {known}"
                 raise PydanticCustomError("column", "{what}", {"what": what, "below": field})
             if list(names.values()).count(name) > 1:
                 what = f"{name} is named for two fields: remove one"

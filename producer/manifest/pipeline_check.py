@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import chain, product
 from typing import Any, Final
 
+from jobs.arguments import arguments_of
 from jobs.errors import ManifestError
 from jobs.models import ModelRef
 from jobs.pipeline_class import Trouble
@@ -15,6 +16,7 @@ from jobs.wording import printable, shortened
 from producer.manifest.manifest import Manifest
 from producer.manifest.parts import PromptLine
 from producer.manifest.problems import MAX_REPORTED
+from producer.manifest.single_arguments import folded
 
 _TOGETHER: Final = ("height", "width", "num_inference_steps", "arguments")
 """Settings of which one can be right or wrong by another."""
@@ -56,14 +58,15 @@ class PipelineCheck:
             )
             return [Trouble((unsized[0],), None, what)]
         found: dict[str, Trouble] = {}
-        for values in self._combinations({**self.settings, **own}):
+        for chosen in self._combinations({**self.settings, **own}):
+            values = folded(chosen, chosen["arguments"])
             for trouble in pipeline.troubles(values, self.model.folder):
                 found.setdefault(str(trouble), trouble)
         return list(found.values())
 
     def _combinations(self, values: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         """The settings with every value of the sweep: together where one depends on another, else once."""
-        together = {name: tried for name, tried in self.swept.items() if name in _TOGETHER}
+        together = {name: tried for name, tried in self.swept.items() if name.partition(".")[0] in _TOGETHER}
         first = {**values, **{name: tried[0] for name, tried in self.swept.items()}}
         for chosen in product(*together.values()):
             yield {**first, **dict(zip(together, chosen, strict=True))}
@@ -80,7 +83,9 @@ def check_pipeline(manifest: Manifest, model: ModelRef) -> None:
     """
     check = PipelineCheck.of(manifest, model)
     found: dict[str, None] = {}
-    lines: Iterator[tuple[int | None, Mapping[str, Any]]] = enumerate(map(_own, manifest.prompts))
+    lines: Iterator[tuple[int | None, Mapping[str, Any]]] = (
+        (index, _own(line, manifest)) for index, line in enumerate(manifest.prompts)
+    )
     everywhere: list[tuple[int | None, Mapping[str, Any]]] = [(None, {})] if manifest.prompts_from else []
     known: dict[tuple[Any, ...], list[Trouble]] = {}
     for index, own in chain(everywhere, lines):
@@ -88,28 +93,27 @@ def check_pipeline(manifest: Manifest, model: ModelRef) -> None:
         if key not in known:
             known[key] = check.troubles(own)
         for trouble in known[key]:
-            found[_told(manifest, check, trouble, index, own)] = None
+            found[_told(manifest, check, trouble, index)] = None
             if len(found) > MAX_REPORTED:
                 raise ManifestError("\n".join([*list(found)[:MAX_REPORTED], "and more"]))
     if found:
         raise ManifestError("\n".join(found))
 
 
-def _own(line: str | PromptLine) -> Mapping[str, Any]:
-    return {} if isinstance(line, str) else line.own_settings()
+def _own(line: str | PromptLine, manifest: Manifest) -> Mapping[str, Any]:
+    return {} if isinstance(line, str) else line.own_settings(manifest.settings)
 
 
-def _told(
-    manifest: Manifest, check: PipelineCheck, trouble: Trouble, index: int | None, own: Mapping[str, Any]
-) -> str:
+def _told(manifest: Manifest, check: PipelineCheck, trouble: Trouble, index: int | None) -> str:
     """A trouble at its place: in the prompt of this index if it gives the setting, `sweep` or `settings`."""
-    name = trouble.path[0]
-    if name in own and index is not None:
-        place = manifest.place("prompts", index, *trouble.path)
-    elif name in check.swept:
-        tried = check.swept[name]
-        at = next((n for n, one in enumerate(tried) if _says(one, trouble)), 0)
-        place = manifest.place("sweep", name, at, *trouble.path[1:])
+    name, single = trouble.path[0], ".".join(trouble.path)
+    in_line = None if index is None else _in_line(manifest.prompts[index], trouble)
+    if in_line is not None:
+        place = manifest.place("prompts", index or 0, *in_line)
+    elif single in check.swept or name in check.swept:
+        key, below = (single, ()) if single in check.swept else (name, trouble.path[1:])
+        at = next((n for n, one in enumerate(check.swept[key]) if _says(one, trouble.value, below)), 0)
+        place = manifest.place("sweep", key, at, *below)
     else:
         place = manifest.place("settings", *trouble.path)
     if trouble.value is None and len(trouble.path) == 1:
@@ -117,11 +121,24 @@ def _told(
     return f"{place} = {shown_value(trouble.value)}: {trouble.what}"
 
 
-def _says(tried: Any, trouble: Trouble) -> bool:
+def _in_line(line: str | PromptLine, trouble: Trouble) -> tuple[str, ...] | None:
+    """Where a prompt gives what a trouble is about; None where it does not."""
+    if isinstance(line, str):
+        return None
+    name, *below = trouble.path
+    single = ".".join(trouble.path)
+    if single in line.model_fields_set:
+        return (single,)
+    given = getattr(line, name, None)
+    if given is None or (below and below[0] not in arguments_of(given)):
+        return None
+    return trouble.path
+
+
+def _says(tried: Any, value: object, below: tuple[str, ...]) -> bool:
     """Whether one value of a sweep is what a trouble is about."""
-    if len(trouble.path) == 1:
-        return bool(tried == trouble.value)
-    return bool(json.loads(tried).get(trouble.path[1], ...) == trouble.value)
+    said = json.loads(tried).get(below[0], ...) if below else tried
+    return type(said) is type(value) and bool(said == value)
 
 
 def shown_value(value: Any) -> str:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from jobs.errors import ManifestError
 from jobs.wording import printable, shortened
 from producer.manifest.document import REFUSED, Document, Location, Problem
-from producer.manifest.wrong_values import keys_around, unknown_key, what_is_wrong
+from producer.manifest.wrong_values import argument_form, keys_around, unknown_key, what_is_wrong
 
 MAX_REPORTED: Final = 20
 
@@ -43,7 +43,14 @@ class Problems:
 
     def add_errors(self, error: ValidationError, model: type[BaseModel]) -> None:
         """Adds each of pydantic's errors about a `model`, except those about values refused already."""
-        for one in error.errors(include_url=False):
+        errors = error.errors(include_url=False)
+        unknown = {one["loc"] for one in errors if one["type"] == "extra_forbidden"}
+        for one in errors:
+            # Where single arguments may stand, pydantic tells of an unknown key's value too.
+            if one["type"] != "extra_forbidden" and any(
+                one["loc"][:length] in unknown for length in range(1, len(one["loc"]) + 1)
+            ):
+                continue
             if one["input"] is REFUSED or (one["type"] == "too_short" and one["input"]):
                 continue  # pydantic counts valid elements only: a list of wrong elements is not short.
             kind, context = one["type"], one.get("ctx", {})
@@ -54,7 +61,7 @@ class Problems:
                 path = (*path[:-1], *context["at"])
             of_key = kind == "extra_forbidden" or "below" in context or len(context.get("at", ())) > 1
             if kind == "extra_forbidden":
-                what = unknown_key(str(path[-1]), keys_around(path, model))
+                what = unknown_key(str(path[-1]), keys_around(path, model), argument_form(path))
             else:
                 what = what_is_wrong(kind, path, one["input"], context) or one["msg"]
             bare = kind in ("missing", "extra_forbidden", "column") or of_key

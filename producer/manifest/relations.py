@@ -10,6 +10,7 @@ from typing import Any, Final
 from jobs.bounds import MAX_SEED
 from producer.manifest.document import REFUSED
 from producer.manifest.problems import Problems
+from producer.manifest.single_arguments import argument_named, given_twice
 
 _MOST_COMBINATIONS: Final = 100_000
 """The most combinations of a sweep's values: one template for each is held while images are made."""
@@ -52,8 +53,10 @@ def find_conflicts(raw: Mapping[str, Any], problems: Problems, line_keys: Contai
     """Adds all of these in a manifest as it was read to `problems`."""
     defaults, swept = _mapping(raw, "settings"), _mapping(raw, "sweep")
     for key, values in swept.items():
-        if values is None:
+        if values is None and argument_named(key) is None:
             problems.add(("sweep", key), "has no value: remove the key")
+        if "arguments" in swept and argument_named(key) is not None:
+            problems.add(("sweep", key), "is in `arguments` too: remove one of them", of_key=True)
     combinations = prod(len(values) for values in swept.values() if isinstance(values, list))
     if combinations > _MOST_COMBINATIONS:
         what = f"gives each prompt {combinations:,} combinations, and {_MOST_COMBINATIONS:,} is the most"
@@ -71,6 +74,9 @@ def find_conflicts(raw: Mapping[str, Any], problems: Problems, line_keys: Contai
                 problems.add(path, "has no value: remove the key, and `settings` counts")
             elif key in swept or (key == "seeds" and "seed" in swept):
                 problems.add(path, "is in `sweep` too: remove one of them", of_key=True)
+        for inner, other in given_twice(line, swept):
+            what = f"is in `{other}` too: remove one of them"
+            problems.add(("prompts", index, *inner), what, of_key=True)
         seed = line.get("seed", defaults.get("seed") if highest is None else highest)
         count = line.get("images_per_prompt", defaults.get("images_per_prompt", 1))
         if "seeds" not in line and type(seed) is int and type(count) is int:

@@ -9,7 +9,9 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from jobs.bounds import must_be_multiple
+from jobs.pipelines import argument_names
 from producer.manifest.document import Location
+from producer.manifest.single_arguments import argument_named
 
 _OTHER_WORDS: Final = {
     "steps": "num_inference_steps",
@@ -110,11 +112,28 @@ def keys_around(path: Location, model: type[BaseModel]) -> dict[str, str]:
             return {name: name for name in schema["$defs"]["PromptLine"]["properties"]}
 
 
-def unknown_key(key: str, known: dict[str, str]) -> str:
-    """What to say of a key that is none of `known` (key -> how to write it from there)."""
+def argument_form(path: Location) -> str:
+    """How an argument of the pipeline's call is written where an unknown key stands, with {} for its name."""
+    match path:
+        case (_,):
+            return "settings: {{arguments: {{{}: …}}}}"
+        case ("settings", *_):
+            return "arguments: {{{}: …}}"
+        case _:
+            return "arguments.{}"
+
+
+def unknown_key(key: str, known: dict[str, str], argument: str = "arguments.{}") -> str:
+    """What to say of a key that is none of `known` (key -> how to write it from there).
+
+    `argument`: how an argument of the pipeline's call is written there.
+    """
     spelled = key.lower().replace("-", "_")
     meant = _OTHER_WORDS.get(spelled)
     if meant not in known:
+        name = argument_named(key) or spelled
+        if "arguments" in known and (name != spelled or name in argument_names()):
+            return f"no such key: did you mean {argument.format(name)}?"
         close = difflib.get_close_matches(spelled, known, 1)
         meant = close[0] if close else None
     if meant is None:

@@ -36,7 +36,7 @@ _EXACT = {16: 11, 32: 24, 64: 53}
 def records(
     file: Path,
     fields: Mapping[str, str],
-    wanted: set[str] | None,
+    wanted: Callable[[str], bool] | None,
     names_trouble: Callable[[Collection[str]], str | None],
 ) -> Iterator[Record]:
     """Each row with its number from 1; of the columns only those `wanted` (None: all) are read.
@@ -60,7 +60,7 @@ def records(
             if twice is not None:
                 what = shortened(str(twice)) or "a column without a name"
                 raise ManifestError(f"{file}: {what} occurs twice: rename one")
-            columns = [name for name in schema.names if wanted is None or name in wanted]
+            columns = [name for name in schema.names if wanted is None or wanted(name)]
             trouble = names_trouble(columns)
             if trouble is not None:
                 raise ManifestError(f"{file}: {printable(trouble)}")

@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from jobs.arguments import argument_of_text, argument_value
 from jobs.bounds import plain_text
 from jobs.columns import plain_cell
 from jobs.errors import ManifestError
@@ -22,11 +23,16 @@ from producer.manifest.parts import ROW_VALUES, DefaultSettings, PromptLine, Pro
 from producer.manifest.pipeline_check import PipelineCheck, shown_value
 from producer.manifest.problems import Problems
 from producer.manifest.relations import ColumnKinds, last_seed_trouble
+from producer.manifest.single_arguments import argument_named, given_twice
 from producer.manifest.wrong_values import unknown_key
 
 _PLAIN: Mapping[str, Callable[[Any], Any]] = {name: values.plain for name, values in ROW_VALUES.items()}
 """For each field, a function that turns a value that is surely right into what PromptLine makes of it, and
 any other value into None."""
+_OF_TEXT: Mapping[str, Callable[[str], Any]] = {name: values.of_text for name, values in ROW_VALUES.items()}
+"""For each field, what a cell of text says."""
+_NO_ARGUMENTS = ROW_VALUES.keys() - {"arguments"} | {"columns"}
+"""What a row says that gives no argument of the pipeline's call."""
 _MOST_TAKEN = 10_000
 """Combinations of settings that are remembered as right."""
 
@@ -51,7 +57,7 @@ class RowReader:
         self._file = file
         self._names, self._defaults, self._kinds = names, defaults, kinds
         self._swept = sweep.swept()
-        self._renamed = source.fields.values()
+        self._renamed, self._fields = source.fields.values(), source.fields
         self._columns, self._ignore_others, self._texts = source.columns, source.ignore_others, texts
         self._check = check
         self._taken: set[tuple[Any, ...]] = set()
@@ -74,12 +80,16 @@ class RowReader:
         [(name, value)] = row.items()
         return plain_text(value) if self._names.get(name) == "prompt" else None
 
+    def wants(self, name: str) -> bool:
+        """Whether a column of this name is read where others are ignored."""
+        return self._field(name) is not None or name in self._columns
+
     def line(self, row: Mapping[str, Any], number: int) -> Line | ManifestError:
         """The row as a line, or all that is wrong with it."""
         values: dict[str, Any] = {}
         for name, value in row.items():
             field = self._names.get(name)
-            if field is None:
+            if field is None and (field := self._single(name)) is None:
                 if not self._has_use(name):
                     return ManifestError(self._unknown(name))
                 continue
@@ -90,14 +100,14 @@ class RowReader:
                     return ManifestError(f"{name}: the manifest's `sweep` gives it too: remove one of them")
                 if self._texts:
                     try:
-                        values[field] = ROW_VALUES[field].of_text(value)
-                    except ManifestError as error:
+                        values[field] = _OF_TEXT.get(field, argument_of_text)(value)
+                    except (ManifestError, ValueError) as error:
                         return ManifestError(f"{name} = {shortened(value)}: {error}")
                     continue
             values[field] = value
         doubtful = False
         for field, value in values.items():
-            plain = _PLAIN[field](value)
+            plain = _PLAIN.get(field, _plain_argument)(value)
             if plain is None:
                 doubtful = True
             else:
@@ -117,6 +127,11 @@ class RowReader:
             except ValidationError as error:
                 return ManifestError(self._in_words(error, row))
             values = {name: getattr(asked, name) for name in asked.model_fields_set}
+        if not values.keys() <= _NO_ARGUMENTS:
+            for path, other in given_twice(values, self._swept):
+                place = "the manifest's `sweep`" if other == "sweep" else f"`{other}`"
+                where = _called(path, self._theirs(row))
+                return ManifestError(f"{where}: {place} gives it too: remove one of them")
         line = line_of(values, self._defaults)
         first = line.seeds[0] if isinstance(line.seeds, range) else None
         if "seed" in self._swept:
@@ -135,10 +150,9 @@ class RowReader:
         key = tuple(settings.items())
         if self._check is None or key in self._taken:
             return None
-        theirs = {self._names[name]: name for name in row if name in self._names}
+        theirs = self._theirs(row)
         troubles = [
-            f"{'.'.join((theirs.get(trouble.path[0], trouble.path[0]), *trouble.path[1:]))} = "
-            f"{shown_value(trouble.value)}: {trouble.what}"
+            f"{_called(trouble.path, theirs)} = {shown_value(trouble.value)}: {trouble.what}"
             for trouble in self._check.troubles(settings)
         ]
         if troubles:
@@ -148,7 +162,22 @@ class RowReader:
         return None
 
     def _has_use(self, name: str) -> bool:
-        return name in self._names or name in self._columns or self._ignore_others
+        return self.wants(name) or self._ignore_others
+
+    def _field(self, name: str) -> str | None:
+        """Our field of a column of the file; None for a column that is none."""
+        field = self._names.get(name)
+        return self._single(name) if field is None else field
+
+    def _single(self, name: str) -> str | None:
+        """The name of a column that is a single argument's by itself; None for any other."""
+        if argument_named(name) is None or name in self._fields or name in self._columns:
+            return None
+        return name
+
+    def _theirs(self, row: Mapping[str, Any]) -> dict[str, str]:
+        """What the file calls the fields of a row."""
+        return {field: name for name in row if (field := self._field(name)) is not None}
 
     def _unknown(self, name: str) -> str:
         what = unknown_key(name, {known: known for known in self._names})
@@ -156,7 +185,7 @@ class RowReader:
 
     def _in_words(self, error: ValidationError, row: Mapping[str, Any]) -> str:
         """The problems, under the file's own names."""
-        theirs = {"prompt": "prompt"} | {self._names[name]: name for name in row if name in self._names}
+        theirs = {"prompt": "prompt"} | self._theirs(row)
         problems = Problems(str(self._file))
         problems.add_errors(error, PromptLine)
         texts = []
@@ -165,3 +194,17 @@ class RowReader:
             path = rest if field == "columns" else (theirs[str(field)], *rest)
             texts.append(replace(problem, path=tuple(path)).text)
         return "; ".join(texts)
+
+
+def _called(path: tuple[str, ...], theirs: Mapping[str, str]) -> str:
+    """A setting, or one argument of it, as the file calls it."""
+    single = theirs.get(".".join(path))
+    return ".".join((theirs.get(path[0], path[0]), *path[1:])) if single is None else single
+
+
+def _plain_argument(value: Any) -> Any:
+    """One argument's value that is surely right; None for any other."""
+    try:
+        return argument_value(value)
+    except ValueError:
+        return None

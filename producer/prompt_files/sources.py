@@ -118,7 +118,7 @@ def _rows(
     table = RowReader(
         path, source, names, manifest.settings, manifest.sweep, kinds, texts=path.suffix in TEXTS, check=check
     )
-    one_line = {name for name, field in names.items() if not isinstance(ROW_VALUES[field], Text)}
+    one_line = {name for name, field in names.items() if not isinstance(ROW_VALUES.get(field, Text()), Text)}
     for number, row in _records(path, source, names, table):
         line: Line | ManifestError
         if isinstance(row, ManifestError):
@@ -159,7 +159,7 @@ def _records(
         case ".txt":
             return plain.records(path)
         case ".parquet":
-            wanted = {*names, *source.columns} if source.ignore_others else None
+            wanted = table.wants if source.ignore_others else None
             return parquet.records(path, names, wanted, table.names_trouble)
     raise AssertionError(f"{path}: its format was checked with the manifest")
 

@@ -15,6 +15,7 @@ from jobs.request import Entry, ImageRequest, quoted, settings_in
 from producer.manifest.line import Line
 from producer.manifest.manifest import Manifest
 from producer.manifest.pipeline_check import PipelineCheck
+from producer.manifest.single_arguments import folded
 from producer.prompt_files.sources import Reading, lines
 from producer.requests.identity import RequestTemplate
 
@@ -74,7 +75,10 @@ def identify(
                 templates.clear()
             own = replace(base, init_latents=_hash(manifest, line, hashes), **line.settings)
             made = templates[key] = [
-                (RequestTemplate(manifest.name, replace(own, **settings)), settings.get("seed"))
+                (
+                    RequestTemplate(manifest.name, replace(own, **folded(settings, own.arguments))),
+                    settings.get("seed"),
+                )
                 for settings in combinations
             ]
         for template, first_seed in made:
