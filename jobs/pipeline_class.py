@@ -7,11 +7,13 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final, Protocol
 
 from jobs.arguments import arguments_of
 from jobs.bounds import must_be_multiple
-from jobs.schedulers import NO_DYNAMIC_SHIFT, NO_LIST_OF_SIGMAS, forwards
+from jobs.pipeline_argument import Argument
+from jobs.schedulers import NO_DYNAMIC_SHIFT, TAKES, forwards
 
 STABLE_DIFFUSION: Final = "StableDiffusionPipeline"
 NO_GUIDANCE: Final = 1.0
@@ -90,55 +92,6 @@ class Trouble:
 
 
 @dataclass(frozen=True, slots=True)
-class Argument:
-    """A further argument of a pipeline's call."""
-
-    kind: str
-    """`boolean`, `whole number`, `number`, `text`, `pair of whole numbers`, or `list of` such."""
-    null: bool
-    default: Any
-
-    @property
-    def words(self) -> str:
-        """Which values are right, for people."""
-        return f"a {self.kind}, or null" if self.null else f"a {self.kind}"
-
-    def takes(self, value: Any) -> bool:
-        """Whether a value read as JSON is right."""
-        if value is None:
-            return self.null
-        if self.kind == "pair of whole numbers":
-            return type(value) is list and len(value) == 2 and all(type(one) is int for one in value)
-        if self.kind.startswith("list of "):
-            inner = self.kind.removeprefix("list of ").removesuffix("s")
-            return type(value) is list and bool(value) and all(_is(inner, one) for one in value)
-        return _is(self.kind, value)
-
-    def meant(self, value: Any) -> Any:
-        """The value as the call takes it: 4 for a number is 4.0, a pair is a tuple."""
-        if value is None:
-            return None
-        if self.kind == "number":
-            return float(value)
-        if self.kind == "list of numbers":
-            return [float(one) for one in value]
-        return tuple(value) if self.kind == "pair of whole numbers" else value
-
-
-def _is(kind: str, value: Any) -> bool:
-    """Whether one value is of a kind without parts."""
-    match kind:
-        case "boolean":
-            return type(value) is bool
-        case "whole number":
-            return type(value) is int
-        case "number":
-            return type(value) in (int, float)
-        case _:
-            return type(value) is str
-
-
-@dataclass(frozen=True, slots=True)
 class Stage:
     """One run of a denoiser through its steps."""
 
@@ -196,12 +149,9 @@ class PipelineClass:
         yield from self._size_troubles(values, arguments, folder)
         yield from self._setting_troubles(values, folder)
         for name, value in arguments.items():
-            trouble = self._argument_trouble(name, value, values["num_inference_steps"])
+            trouble = self._argument_trouble(name, value, values, folder)
             if trouble is not None:
                 yield Trouble(("arguments", name), value, trouble)
-        if arguments.get("sigmas") is not None and values["scheduler"] in NO_LIST_OF_SIGMAS:
-            what = f"{values['scheduler']} takes no list of sigmas: name another scheduler, or remove them"
-            yield Trouble(("arguments", "sigmas"), arguments["sigmas"], what)
         if arguments.get("timesteps") is not None and arguments.get("sigmas") is not None:
             yield Trouble(
                 ("arguments", "sigmas"), arguments["sigmas"], "excludes timesteps: remove one of them"
@@ -271,7 +221,9 @@ class PipelineClass:
         high, wide = round((area / aspect) ** 0.5), round((area * aspect) ** 0.5)
         return high // division * division, wide // division * division
 
-    def _argument_trouble(self, name: str, value: Any, steps: int) -> str | None:
+    def _argument_trouble(
+        self, name: str, value: Any, values: Mapping[str, Any], folder: Folder
+    ) -> str | None:
         if name in self.fixed:
             return f"cannot be given: {self.fixed[name][1]}; remove it"
         argument = self.arguments.get(name)
@@ -279,8 +231,29 @@ class PipelineClass:
             return self._unknown(name)
         if not argument.takes(value):
             return f"must be {argument.words}"
-        if name in ("sigmas", "timesteps") and value is not None and len(value) != steps:
-            return f"has {len(value)} values, and num_inference_steps = {steps}: make them the same"
+        if value is None:
+            return None
+        steps, scheduler = values["num_inference_steps"], values["scheduler"]
+        if name in ("sigmas", "timesteps"):
+            # Of those schedulers only the Euler ones take noise levels; the last is what noise is left.
+            with_last = name == "sigmas" and "Euler" in self.schedulers
+            if len(value) != steps + with_last:
+                told = f"has {len(value)} values, and num_inference_steps = {steps}"
+                return f"{told}: {'give one more, the last 0' if with_last else 'make them the same'}"
+            if any(after >= before for before, after in pairwise(value)):
+                return "must descend: sort them, each once"
+            if with_last and value[-1] != 0:
+                return "must end with 0, or noise is left: add it, or make it the last"
+        if name in TAKES and value and scheduler in self.schedulers and scheduler not in TAKES[name]:
+            able = [one for one in self.schedulers if one in TAKES[name]]
+            does = "ignores it" if name == "eta" else "takes no such list"
+            return f"the scheduler {scheduler} {does}: use {_either(able)}, or remove it"
+        if argument.steps is not None and steps != argument.steps:
+            return f"only means something at num_inference_steps = {argument.steps}: remove it"
+        if argument.steps_within and value < steps:
+            return f"must be at least num_inference_steps = {steps}"
+        if argument.dynamic_shift and folder.dynamic_shift is False:
+            return "would be ignored: this model shifts all noise levels alike; remove it"
         return None
 
     def _unknown(self, name: str) -> str:
@@ -344,6 +317,12 @@ class PipelineClass:
         if self.guidance is not None:
             keywords[self.guidance] = request.guidance_scale
         keywords |= {name: value for name, (value, _why) in self.fixed.items()}
+        # Its default is for one number of steps, and diffusers refuses it at others.
+        keywords |= {
+            name: None
+            for name, one in self.arguments.items()
+            if one.steps is not None and one.steps != request.num_inference_steps
+        }
         return keywords | {name: self.arguments[name].meant(value) for name, value in arguments.items()}
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from jobs.errors import ModelError
-from jobs.pipeline_class import NO_GUIDANCE, STABLE_DIFFUSION, Argument, Asked, PipelineClass, Stage
+from jobs.pipeline_argument import Argument
+from jobs.pipeline_class import NO_GUIDANCE, STABLE_DIFFUSION, Asked, PipelineClass, Stage
 
 _FILE: Final = Path(__file__).with_name("pipelines.json")
 
@@ -81,12 +82,14 @@ def _class(name: str, entry: Mapping[str, Any]) -> PipelineClass:
         size=entry["size"],
         schedulers=tuple(entry["schedulers"]),
         stages=tuple(map(_stage, entry["stages"])),
-        arguments={
-            argument: Argument(one["type"], one.get("null", False), one["default"])
-            for argument, one in entry["arguments"].items()
-        },
+        arguments={argument: _argument(one) for argument, one in entry["arguments"].items()},
         fixed={argument: (one["value"], one["why"]) for argument, one in entry.get("fixed", {}).items()},
     )
+
+
+def _argument(entry: Mapping[str, Any]) -> Argument:
+    told = dict(entry)
+    return Argument(told.pop("type"), told.pop("null", False), told.pop("default"), **told)
 
 
 def _stage(entry: Mapping[str, Any]) -> Stage:

@@ -68,8 +68,15 @@ OWN_SCHEDULER = Scheduler("default", "")
 
 NO_DYNAMIC_SHIFT = frozenset({"Flow Heun"})
 """Flow schedulers that cannot shift noise levels by a picture's size, as some models' configurations ask."""
-NO_LIST_OF_SIGMAS = frozenset({"Flow Heun", "Flow UniPC", "Flow DPM++ 2M"})
-"""Flow schedulers whose `set_timesteps` takes no list of noise levels (UniPC takes numpy's arrays alone)."""
+TAKES: Mapping[str, frozenset[str]] = {
+    "timesteps": frozenset(
+        {"default", "DDPM", "Euler", "Heun", "DPM++ 2M", "DPM++ 2M SDE", "DPM++ 3M", "DPM++ 2S", "Flow Euler"}
+    ),
+    "sigmas": frozenset({"default", "Euler", "Euler Karras", "Flow Euler"}),
+    "eta": frozenset({"default", "DDIM"}),
+}
+"""Arguments of a pipeline's call that only some schedulers take: lists of steps or noise levels, which the
+others refuse (Flow UniPC takes numpy's arrays alone), and DDIM's share of new noise, which they ignore."""
 
 _BY_NAME: dict[str, Scheduler] = {}
 for _scheduler in (*SCHEDULERS, *FLOW_SCHEDULERS, OWN_SCHEDULER):

@@ -13,6 +13,9 @@ ALWAYS: Final = "always"
 _SAMPLED: Final = (
     "it rewrites the prompt at random, which no seed decides: equal requests would give other pictures"
 )
+_WITH_SIGMAS: Final = (
+    "diffusers gives its scheduler noise levels of its own besides, and that takes one of them"
+)
 _TABLES: Final = "this version's own sampler of StableDiffusionPipeline does not know it"
 
 
@@ -44,6 +47,43 @@ class Stage:
         if self.more is not None:
             entry["more"] = {"argument": self.more[0], "above": self.more[1]}
         return entry
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Which numbers an argument of a call may be."""
+
+    least: float | None = None
+    above: float | None = None
+    """The number that it must be greater than."""
+    most: float | None = None
+
+    def described(self) -> dict[str, float]:
+        """As JSON."""
+        given = {"least": self.least, "above": self.above, "most": self.most}
+        return {name: limit for name, limit in given.items() if limit is not None}
+
+
+LIMITS: Final[Mapping[str, Limits]] = {
+    "clip_skip": Limits(least=0),
+    # Outside, diffusers denoises to the end without a word.
+    "denoising_end": Limits(above=0, most=1),
+    "eta": Limits(least=0, most=1),
+    "guidance_rescale": Limits(least=0, most=1),
+    "intermediate_timesteps": Limits(above=0),
+    "max_area": Limits(least=1),
+    "max_sequence_length": Limits(least=1),
+    "max_timesteps": Limits(above=0),
+    "noise_level": Limits(least=0),
+    "original_inference_steps": Limits(least=1, most=1000),
+    "pag_adaptive_scale": Limits(least=0),
+    "pag_scale": Limits(least=0),
+    "prior_num_inference_steps": Limits(least=1, most=1000),
+    "skip_layer_guidance_start": Limits(least=0, most=1),
+    "skip_layer_guidance_stop": Limits(least=0, most=1),
+    "tokenizer_max_length": Limits(least=1),
+}
+"""What arguments of these names may be, in any class; the most tokens of a text are read from the class."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +120,9 @@ class Known:
     """It scales every size to the area of its default one, or to that of the argument of this name."""
     fixed: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
     """Arguments that are always given, each with its value and why no manifest may choose another."""
+    needs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What arguments need: {"steps": 2} is null at any other number of steps, {"steps_within": True} at least
+    as many as there are steps, {"dynamic_shift": True} a model whose noise levels follow the size."""
     left_out: frozenset[str] = frozenset()
     """Arguments that do nothing without a picture."""
 
@@ -122,7 +165,7 @@ ADMITTED: Final[Mapping[str, Known]] = {
     "BriaFibo2Pipeline": Known("own", _PACKED, guided=_TWO_CALLS),
     "BriaFiboPipeline": Known("own", _16, scale=16),
     # It asks whether its scheduler is Flow Euler, and makes others' noise levels from their training.
-    "BriaPipeline": Known("own", _PACKED),
+    "BriaPipeline": Known("own", _PACKED, fixed={"timesteps": (None, _WITH_SIGMAS)}),
     "ChromaPipeline": Known("sigmas, mu", _PACKED, guided=_TWO_CALLS),
     "CogView3PlusPipeline": Known("own", _16),
     "CogView4Pipeline": Known("timesteps, sigmas, mu", _16, guided=_TWO_CALLS),
@@ -179,7 +222,9 @@ ADMITTED: Final[Mapping[str, Known]] = {
     "KolorsPipeline": Known("diffusion", _8),
     "Krea2Pipeline": Known("sigmas, mu", _PACKED, above=0.0, guided=_TWO_CALLS, least=0.0),
     "LDMTextToImagePipeline": Known("own", _8),
-    "LatentConsistencyModelPipeline": Known("own", _8, switch=None),
+    "LatentConsistencyModelPipeline": Known(
+        "own", _8, switch=None, needs={"original_inference_steps": {"steps_within": True}}
+    ),
     "LongCatImagePipeline": Known(
         "sigmas, mu", _PACKED, guided=_TWO_CALLS, fixed={"enable_prompt_rewrite": (False, _SAMPLED)}
     ),
@@ -187,7 +232,7 @@ ADMITTED: Final[Mapping[str, Known]] = {
     "LuminaPipeline": Known("steps", _16, scale=8),
     "NucleusMoEImagePipeline": Known("sigmas, mu", _PACKED, guided=_TWO_CALLS),
     # Its scheduler counts time from 0 to 1.
-    "OmniGenPipeline": Known("own", _PACKED, switch=ALWAYS),
+    "OmniGenPipeline": Known("own", _PACKED, switch=ALWAYS, fixed={"timesteps": (None, _WITH_SIGMAS)}),
     "OvisImagePipeline": Known("sigmas, mu", _PACKED, guided=_TWO_CALLS),
     "PRXPipeline": Known(
         "steps",
@@ -210,9 +255,18 @@ ADMITTED: Final[Mapping[str, Known]] = {
     ),
     "SanaPAGPipeline": Known("steps", _32, more=_PAG),
     "SanaPipeline": Known("steps", _32),
-    "SanaSprintPipeline": Known("own", _32, switch=None, least=0.0),
+    "SanaSprintPipeline": Known(
+        "own",
+        _32,
+        switch=None,
+        least=0.0,
+        fixed={
+            "timesteps": (None, "diffusers gives them to its scheduler without their number, which fails")
+        },
+        needs={"intermediate_timesteps": {"steps": 2}},
+    ),
     "StableDiffusion3PAGPipeline": Known("steps", _PACKED, more=_PAG),
-    "StableDiffusion3Pipeline": Known("steps", _PACKED),
+    "StableDiffusion3Pipeline": Known("steps", _PACKED, needs={"mu": {"dynamic_shift": True}}),
     "StableDiffusionPAGPipeline": Known("diffusion", _8, more=_PAG),
     # Its steps are the engine's own tables, which know none of these.
     "StableDiffusionPipeline": Known(

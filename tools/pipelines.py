@@ -23,7 +23,7 @@ import numpy
 import torch
 
 from jobs.schedulers import FLOW_SCHEDULERS, OWN_SCHEDULER, SCHEDULERS
-from tools.pipeline_table import ADMITTED, REFUSED, Known
+from tools.pipeline_table import ADMITTED, LIMITS, REFUSED, Known, Limits
 from worker.diffusion.build_scheduler import build_flow_scheduler
 
 FILE: Final = Path(__file__).resolve().parent.parent / "jobs" / "pipelines.json"
@@ -118,7 +118,7 @@ def _described(pipeline: Any, known: Known) -> dict[str, Any]:
         "size": _size(pipeline, known),
         "schedulers": list(_schedulers(pipeline, known)),
         "stages": [stage.described() for stage in known.stages()],
-        "arguments": dict(_arguments(parameters, known)),
+        "arguments": dict(_arguments(pipeline, parameters, known)),
     }
     if negative is not None:
         # Where guidance is only on with a negative prompt, none must not switch it off without a word.
@@ -239,8 +239,11 @@ def _run(scheduler: Any, call: str) -> None:
         raise ValueError("gives no finite numbers")
 
 
-def _arguments(parameters: Mapping[str, Any], known: Known) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The arguments of the call that a manifest may give: their types and defaults."""
+def _arguments(
+    pipeline: Any, parameters: Mapping[str, Any], known: Known
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The arguments of the call that a manifest may give: types, defaults, limits, and what they need."""
+    source = _unparsed(pipeline)
     for name, parameter in parameters.items():
         if (
             name in _OURS | _OF_PYTHON | known.fixed.keys()
@@ -261,6 +264,11 @@ def _arguments(parameters: Mapping[str, Any], known: Known) -> Iterator[tuple[st
         if default is None or lifted or NoneType in get_args(parameter.annotation):
             entry["null"] = True
         entry["default"] = list(default) if isinstance(default, tuple) else default
+        entry |= LIMITS.get(name, Limits()).described()
+        most = re.search(rf"\b{name} > (\d+):", source)
+        if most is not None:
+            entry["most"] = int(most[1])
+        entry |= known.needs.get(name, {})
         yield name, entry
 
 

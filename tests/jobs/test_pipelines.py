@@ -117,6 +117,62 @@ def test_every_class_takes_its_own_defaults(name: str) -> None:
             {"arguments": '{"use_pe":true}'},
             "arguments.use_pe = true: cannot be given: it rewrites the prompt at random",
         ),
+        (
+            "FluxPipeline",
+            {"arguments": '{"max_sequence_length":513}'},
+            "arguments.max_sequence_length = 513: must be a whole number of at least 1 and at most 512",
+        ),
+        (
+            "Krea2Pipeline",
+            {"arguments": '{"max_sequence_length":0}'},
+            "arguments.max_sequence_length = 0: must be a whole number of at least 1",
+        ),
+        (
+            "StableDiffusionXLPipeline",
+            {"arguments": '{"denoising_end":0}'},
+            "arguments.denoising_end = 0: must be a number above 0 and at most 1, or null",
+        ),
+        (
+            "StableDiffusionXLPipeline",
+            {"arguments": '{"eta":0.5}', "scheduler": "Euler"},
+            "arguments.eta = 0.5: the scheduler Euler ignores it: use default or DDIM, or remove it",
+        ),
+        (
+            "StableDiffusionXLPipeline",
+            {"arguments": '{"sigmas":[9,1,0]}', "scheduler": "LMS", "num_inference_steps": 2},
+            "arguments.sigmas = [9, 1, 0]: the scheduler LMS takes no such list: use default, Euler or Euler"
+            " Karras, or remove it",
+        ),
+        (
+            "StableDiffusionXLPipeline",
+            {"arguments": '{"sigmas":[9,1]}', "num_inference_steps": 2},
+            "arguments.sigmas = [9, 1]: has 2 values, and num_inference_steps = 2: give one more, the last 0",
+        ),
+        (
+            "StableDiffusionXLPipeline",
+            {"arguments": '{"sigmas":[9,1,0.1]}', "num_inference_steps": 2},
+            "arguments.sigmas = [9, 1, 0.1]: must end with 0, or noise is left: add it, or make it the last",
+        ),
+        (
+            "StableDiffusionXLPipeline",
+            {"arguments": '{"timesteps":[1,900]}', "num_inference_steps": 2},
+            "arguments.timesteps = [1, 900]: must descend: sort them, each once",
+        ),
+        (
+            "SanaSprintPipeline",
+            {"arguments": '{"intermediate_timesteps":1.2}', "num_inference_steps": 4},
+            "arguments.intermediate_timesteps = 1.2: only means something at num_inference_steps = 2: remove",
+        ),
+        (
+            "SanaSprintPipeline",
+            {"arguments": '{"timesteps":[1]}'},
+            "arguments.timesteps = [1]: cannot be given: diffusers gives them to its scheduler without",
+        ),
+        (
+            "LatentConsistencyModelPipeline",
+            {"arguments": '{"original_inference_steps":4}'},
+            "arguments.original_inference_steps = 4: must be at least num_inference_steps = 10",
+        ),
     ],
 )
 def test_what_a_class_does_not_take_is_told_with_what_is_possible(
@@ -129,6 +185,28 @@ def test_what_a_class_does_not_take_is_told_with_what_is_possible(
 def test_a_class_takes_what_lifts_its_own_sizes() -> None:
     assert troubles("FluxKontextPipeline", height=512, width=512, arguments='{"max_area":262144}') == []
     assert troubles("HunyuanDiTPipeline", height=512, arguments='{"use_resolution_binning":false}') == []
+
+
+def test_a_shift_of_the_users_is_refused_where_the_model_would_ignore_it() -> None:
+    given = {"arguments": '{"mu":0.8}'}
+    assert troubles("StableDiffusion3Pipeline", **given) == []
+    assert troubles("StableDiffusion3Pipeline", Folder(dynamic_shift=True), **given) == []
+    [told] = troubles("StableDiffusion3Pipeline", Folder(dynamic_shift=False), **given)
+    assert told == "arguments.mu = 0.8: would be ignored: this model shifts all noise levels alike; remove it"
+
+
+def test_sana_sprint_takes_any_number_of_steps() -> None:
+    sprint = find_pipeline("SanaSprintPipeline")
+
+    def call(steps: int, arguments: str = "{}") -> dict[str, Any]:
+        return sprint.call_arguments(
+            asked("SanaSprintPipeline", num_inference_steps=steps, arguments=arguments)
+        )
+
+    assert troubles("SanaSprintPipeline", num_inference_steps=4) == []
+    assert call(4)["intermediate_timesteps"] is None
+    assert "intermediate_timesteps" not in call(2)
+    assert call(2, '{"intermediate_timesteps":1.1}')["intermediate_timesteps"] == 1.1
 
 
 def test_the_multiple_follows_the_models_own_latents() -> None:

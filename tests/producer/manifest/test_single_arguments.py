@@ -227,7 +227,7 @@ def test_a_wrong_argument_is_told_where_it_was_given() -> None:
         "prompts: [{prompt: b, arguments.prompt_2: 2}, {prompt: b, arguments.true_cfg_scale: 2}]\n"
         "settings: {arguments: {true_cfg_scale: a}}\n"
     ) == [
-        "m.yaml:3:43: prompts[0].arguments.prompt_2 = 2: must be a text, or null",
+        "m.yaml:3:43: prompts[0].arguments.prompt_2 = 2: must be a text: write it in quotes, or null",
         "m.yaml:4:40: settings.arguments.true_cfg_scale = a: must be a number",
     ]
 

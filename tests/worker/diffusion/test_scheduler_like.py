@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
+
+import diffusers
 import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler
+from diffusers.pipelines.flux.pipeline_flux import retrieve_timesteps
 
 from jobs.errors import ManifestError
 from jobs.pipelines import find_pipeline
+from jobs.schedulers import FLOW_SCHEDULERS, SCHEDULERS, TAKES, Scheduler
 from tests.tiny.families import FAMILIES
 from worker.diffusion.build_scheduler import build_flow_scheduler, scheduler_like
 
@@ -109,3 +114,27 @@ def test_a_flow_pipeline_paints_with_every_sampler_that_its_class_lists(
     ).images
     assert picture.shape[:2] == (family.height, family.width)
     assert picture.std() > 0
+
+
+@pytest.mark.parametrize("argument", ["timesteps", "sigmas"])
+@pytest.mark.parametrize("name", [one.name for one in (*SCHEDULERS, *FLOW_SCHEDULERS)])
+def test_a_sampler_takes_a_list_if_and_only_if_the_producer_says_so(name: str, argument: str) -> None:
+    flow = name in {one.name for one in FLOW_SCHEDULERS}
+    own = FlowMatchEulerDiscreteScheduler(shift=3.0) if flow else DDIMScheduler(beta_schedule="scaled_linear")
+    scheduler = scheduler_like(name, own)
+    last = [] if flow else [0.0]
+    given = {"timesteps": [900, 500, 1], "sigmas": [0.9, 0.5, 0.1, *last]}[argument]
+    try:
+        retrieve_timesteps(scheduler, 3, "cpu", **{argument: given})
+    except (TypeError, ValueError):
+        taken = False
+    else:
+        taken = True
+        assert len(scheduler.timesteps) >= 3
+    assert (name in TAKES[argument]) is taken
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS, ids=lambda one: one.name)
+def test_a_sampler_uses_eta_if_and_only_if_the_producer_says_so(scheduler: Scheduler) -> None:
+    step = getattr(diffusers, scheduler.class_name).step
+    assert ("eta" in inspect.signature(step).parameters) is (scheduler.name in TAKES["eta"])
