@@ -16,6 +16,7 @@ from tests.tiny.kolors import KOLORS
 from tests.tiny.krea import KREA
 from tests.tiny.lumina import LUMINA
 from tests.tiny.optional_pictures import OPTIONAL_PICTURES
+from tests.tiny.perturbed import PERTURBED
 from tests.tiny.pixart import PIXART
 from tests.tiny.prx import PRX
 from tests.tiny.qwen import QWEN
@@ -37,7 +38,7 @@ _ALL = (
         *KOLORS,
         *PRX,
     ),
-    *(*KANDINSKY, *HIDREAM, *KREA, *ERNIE, *FIBO, *OPTIONAL_PICTURES, *VARIANTS, *GLM_IMAGE),
+    *(*KANDINSKY, *HIDREAM, *KREA, *ERNIE, *FIBO, *OPTIONAL_PICTURES, *VARIANTS, *GLM_IMAGE, *PERTURBED),
 )
 FAMILIES: dict[str, Family] = {family.name: family for family in _ALL}
 
