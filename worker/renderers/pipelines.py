@@ -28,6 +28,7 @@ from worker.renderers.memory import check_fits, free_memory, weight_bytes
 from worker.renderers.missing_weights import missing_weights, without_values
 from worker.renderers.model_files import checked_folder, fetch, hub_index, local_weights, other_revision
 from worker.renderers.single_file import checked_single_file, held_bytes, weights_beside, with_checkpoint
+from worker.renderers.vision import check_vision
 from worker.renderers.weight_files import WeightFiles
 
 log = logging.getLogger(__name__)
@@ -221,7 +222,9 @@ def _read_index(model: str, index: Path) -> tuple[type[diffusers.DiffusionPipeli
             f"model = {model}: diffusers {diffusers.__version__}, which is here, has no {name}, or lacks a "
             "package for it: install imagemill[worker] again"
         )
-    return kind, [part for part in parts if isinstance(part, str)]
+    classes = [part for part in parts if isinstance(part, str)]
+    check_vision(model, name, classes)
+    return kind, classes
 
 
 def _load(found: _Found, precision: Precision) -> diffusers.DiffusionPipeline:
