@@ -112,11 +112,15 @@ def _form(rule: SlotAxis | SlotList, value: Any, path: Path) -> tuple[Hashable, 
         del shape[rule.axis]
         return (*shape, _timesteps_dtype(path, value))
     # A model may pad its items to the longest: those that meet are of the same forms.
-    forms = tuple(
-        (tuple(item.shape), item.dtype) if isinstance(item, torch.Tensor) else constant(item)
-        for item in value
-    )
+    forms = tuple(map(_item_form, value))
     return forms[: rule.each] if len(set(forms)) == 1 else forms
+
+
+def _item_form(item: Any) -> Hashable:
+    """The form of a slot's item, which may be a list of parts itself."""
+    if isinstance(item, torch.Tensor):
+        return tuple(item.shape), item.dtype
+    return tuple(map(_item_form, item)) if isinstance(item, list | tuple) else constant(item)
 
 
 def _timesteps_dtype(path: Path, value: torch.Tensor) -> torch.dtype:

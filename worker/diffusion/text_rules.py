@@ -141,7 +141,7 @@ class ListPaddedToLongest:
     """Texts are a list of tensors, padded to the longest by the denoiser: a spare slot holds a longer one."""
 
     texts: str
-    """The argument, a list of [tokens, D]."""
+    """The argument, a list of [tokens, D], or of lists of one such: texts beside no picture."""
     own_multiple: int
     """Tokens to a multiple of which the denoiser pads each text first."""
     spare_slots: int = 1
@@ -151,9 +151,10 @@ class ListPaddedToLongest:
         return frozenset({self.texts})
 
     def prepare(self, call: Mapping[str, Any]) -> dict[str, Any]:
-        if not all(isinstance(text, torch.Tensor) for text in call[self.texts]):  # several parts a text
+        parts = [_parts(text) for text in call[self.texts]]
+        if any(len(one) != 1 for one in parts):
             return dict(call)
-        longest = max(len(text) for text in call[self.texts])
+        longest = max(len(part) for [part] in parts)
         # A constant of the call: it meets those of the same length in the spare slot.
         return {**call, _LENGTH: longest + -longest % _MULTIPLE + self.own_multiple}
 
@@ -162,11 +163,17 @@ class ListPaddedToLongest:
         if length is None:
             return collated
         texts = list(collated[self.texts])
-        by_length = _SPARE_TEXTS.of(texts[-1], _none_yet)
+        [last] = _parts(texts[-1])
+        by_length = _SPARE_TEXTS.of(last, _none_yet)
         if length not in by_length:
-            by_length[length] = texts[-1].new_zeros(length, texts[-1].shape[1])
-        texts[-1] = by_length[length]
+            by_length[length] = last.new_zeros(length, last.shape[1])
+        texts[-1] = by_length[length] if last is texts[-1] else [by_length[length]]
         return {**collated, self.texts: texts}
+
+
+def _parts(text: torch.Tensor | list[torch.Tensor]) -> list[torch.Tensor]:
+    """A text's parts: Z-Image Omni has one before and after each picture."""
+    return [text] if isinstance(text, torch.Tensor) else list(text)
 
 
 _LENGTH = "tokens of the spare slot"
@@ -179,6 +186,25 @@ def _none_yet(_text: torch.Tensor) -> dict[int, torch.Tensor]:
 _SPARE_TEXTS: PerTensor[dict[int, torch.Tensor]] = PerTensor()
 """Spare texts by the text whose place they take, and by their length: some images' later calls have less."""
 
+
+@dataclass(frozen=True, slots=True)
+class WithoutIdleCache:
+    """Each image has a cache of keys and values, which only pictures that are given would fill: left out."""
+
+    cache: str
+    """The argument; its items have a `mode`, which is "write" or "read" while it is used."""
+    spare_slots: int = 0
+    any_form: frozenset[str] = frozenset()
+
+    def prepare(self, call: Mapping[str, Any]) -> dict[str, Any]:
+        cache = call.get(self.cache)
+        idle = cache is None or not any(layer.mode in ("write", "read") for layer in cache.caches)
+        return {**call, self.cache: None} if idle else dict(call)
+
+    def fill_spare(self, collated: dict[str, Any]) -> dict[str, Any]:
+        return collated
+
+
 _AS_THEY_ARE = AsTheyAre()
 _RULES: Mapping[str, TextRule] = {
     "QwenImageTransformer2DModel": Padded("encoder_hidden_states", "encoder_hidden_states_mask"),
@@ -186,6 +212,7 @@ _RULES: Mapping[str, TextRule] = {
     "ErnieImageTransformer2DModel": Padded("text_bth", mask=None),
     "LuminaNextDiT2DModel": Padded("encoder_hidden_states", "encoder_mask"),
     "NucleusMoEImageTransformer2DModel": Padded("encoder_hidden_states", "encoder_hidden_states_mask"),
+    "GlmImageTransformer2DModel": WithoutIdleCache("kv_caches"),
     "Lumina2Transformer2DModel": TrimmedToLongest("encoder_hidden_states", "encoder_attention_mask"),
     "ZImageTransformer2DModel": ListPaddedToLongest("cap_feats", own_multiple=32),
 }

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.worker.diffusion.calls import call_of, learned, output_of
-from worker.diffusion.call_rules import CallRules, SlotAxis, learn
+from worker.diffusion.call_rules import CallRules, SlotAxis, SlotList, learn
 from worker.diffusion.contents import Digests
 from worker.diffusion.joined_calls import collate, keyed, split
 from worker.diffusion.sharing_errors import UnknownCall
@@ -26,6 +26,17 @@ def _uncollected() -> Iterator[None]:
 
 def key_of(call: dict[str, Any]) -> object:
     return keyed(learned(), call, Digests()).key
+
+
+def test_items_that_are_lists_of_parts_meet_by_the_forms_of_their_parts() -> None:
+    rules = CallRules({("x",): SlotList(1)}, {})
+
+    def key(*parts: torch.Tensor | None) -> object:
+        return keyed(rules, {"x": [list(parts)]}, Digests()).key
+
+    assert key(torch.ones(2, 3)) == key(torch.zeros(2, 3))
+    others = (key(torch.ones(2, 4)), key(torch.ones(2, 3), None), key(torch.ones(2, 3).half()), key(None))
+    assert key(torch.ones(2, 3)) not in others
 
 
 def test_calls_of_equal_shapes_and_shared_contents_meet_whatever_their_slots_hold() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers.models.transformers.transformer_glm_image import GlmImageKVCache
 from torch.overrides import TorchFunctionMode
 
 from worker.diffusion.text_rules import (
@@ -13,6 +14,7 @@ from worker.diffusion.text_rules import (
     Padded,
     TextRule,
     TrimmedToLongest,
+    WithoutIdleCache,
     text_rule_of,
 )
 
@@ -99,6 +101,25 @@ def test_the_spare_text_is_as_long_as_the_call_wants_it_though_its_first_text_is
     for texts in ([text, torch.ones(70, 3), text], [text, text], [text, torch.ones(70, 3), text]):
         lengths.append(len(rule.fill_spare(rule.prepare({"texts": texts}))["texts"][-1]))
     assert lengths == [160, 96, 160]
+
+
+def test_a_text_that_is_a_list_of_one_part_gets_a_spare_of_the_same_kind() -> None:
+    rule = ListPaddedToLongest("texts", own_multiple=32)
+    call: dict[str, Any] = rule.prepare({"texts": [[torch.ones(40, 3)], [torch.ones(1, 3)]]})
+    filled = rule.fill_spare(call)
+    assert [[len(part) for part in text] for text in filled["texts"]] == [[40], [96]]
+    several = {"texts": [[torch.ones(4, 3), torch.ones(2, 3)]]}
+    assert rule.fill_spare(rule.prepare(several)) == several, "texts around pictures stay as they are"
+
+
+def test_a_cache_is_left_out_unless_something_is_written_into_it_or_read_from_it() -> None:
+    rule = WithoutIdleCache("caches")
+    cache = GlmImageKVCache(num_layers=2)
+    assert rule.prepare({"caches": cache, "other": 1}) == {"caches": None, "other": 1}
+    for mode, held in (("skip", None), ("write", cache), ("read", cache)):
+        cache.set_mode(mode)
+        assert rule.prepare({"caches": cache})["caches"] is held
+    assert rule.prepare({"caches": None}) == {"caches": None}
 
 
 def test_most_denoisers_take_their_texts_as_they_are() -> None:
