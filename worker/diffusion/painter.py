@@ -20,6 +20,7 @@ from jobs.pipeline_class import Folder
 from jobs.pipelines import find_pipeline
 from jobs.request import ImageRequest
 from worker.diffusion.build_scheduler import scheduler_like
+from worker.diffusion.host_timesteps import read_on_the_host
 from worker.diffusion.lms_coefficients import LmsCoefficients
 from worker.diffusion.pipeline_copy import denoisers, fork
 from worker.diffusion.stand_ins import CallDenoiser, Denoiser, RememberedTexts, WatchedDecoder
@@ -118,7 +119,9 @@ class Painter:
         """The arguments of a copy's call; the copy gets the scheduler that the request names."""
         if request.scheduler != "default":
             own.scheduler = scheduler_like(request.scheduler, own.scheduler)
-        self._coefficients.remembered_by(getattr(own, "scheduler", None))
+        scheduler = getattr(own, "scheduler", None)
+        self._coefficients.remembered_by(scheduler)
+        read_on_the_host(scheduler)
         return {
             **self.kind.call_arguments(request),
             "generator": torch.Generator().manual_seed(request.seed),
