@@ -40,9 +40,10 @@ class Settings(BaseSettings):
     mixed_hardware: bool = False
     """`1` lets a worker join jobs that began on another kind of device. Bytes may differ between devices."""
     torch_compile: bool = False
-    """`1` runs the UNet through torch.compile: minutes at the start, then faster forwards."""
+    """`1` runs denoisers through torch.compile: minutes at the start, then faster forwards. It needs a C++
+    compiler (g++)."""
     channels_last: bool = False
-    """`1` keeps the UNet's images in the channels-last memory format, which suits convolutions on GPUs."""
+    """`1` keeps what convolutions work on in the channels-last memory format, which suits GPUs."""
     concurrency: int = Field(2, ge=1, le=64)
     """Shards that one worker process holds at a time. Two keep the batch full from shard to shard."""
     min_free_disk: ByteSize = Field(ByteSize(1 << 30))

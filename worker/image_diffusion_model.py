@@ -18,6 +18,7 @@ from jobs.errors import LatentsError, ModelError, RenderError
 from jobs.schedulers import find_scheduler
 from worker.diffusion.build_scheduler import build_scheduler, correct_scheduler
 from worker.diffusion.compiled_schedulers import CompiledSchedulers
+from worker.diffusion.compiling import graph_for_each_shape
 from worker.diffusion.denoiser import Denoiser, LatentImage
 from worker.diffusion.precision import Precision, resolve_device, resolve_precision
 from worker.diffusion.sampling import sample
@@ -321,8 +322,7 @@ class ImageDiffusionModel:
 
 def compile_by_shape(unet: Any) -> Any:
     """The UNet with a graph for each shape: what a shape becomes does not depend on those before it."""
-    # Beyond its limit of graphs torch runs the rest uncompiled: other kernels, so other bytes.
-    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
+    graph_for_each_shape()
     return torch.compile(unet, dynamic=False)
 
 

@@ -105,17 +105,25 @@ def sample_near(painter: Painter, side: int) -> ImageRequest:
     )
 
 
-def learn_and_prove(painter: Painter, sample: ImageRequest, computing: Computing = nullcontext) -> Learned:
+def learn_and_prove(
+    painter: Painter,
+    sample: ImageRequest,
+    computing: Computing = nullcontext,
+    uncompiled: Computing = nullcontext,
+) -> Learned:
     """How the painter's images share forwards. sample: a small request that the pipeline paints.
+
+    computing: the context of all work. uncompiled: that of calls of denoisers which no images share: what is
+    proved are compiled forwards, against pictures of uncompiled ones.
 
     Raises ModelError when images that share forwards are other pictures than diffusers paints.
     """
-    with torch.no_grad(), computing():
+    with torch.no_grad(), computing(), uncompiled():
         try:
             learned = _learned(painter, sample)
         except CannotShare as error:
             return Learned("alone", {}, _slots_alone(painter, sample), error.what)
-    return _proved(painter, _proof(painter.kind, sample), learned, computing)
+    return _proved(painter, _proof(painter.kind, sample), learned, computing, uncompiled)
 
 
 # Learning.
@@ -232,11 +240,15 @@ def _proof(kind: PipelineClass, sample: ImageRequest) -> list[ImageRequest]:
 
 
 def _proved(
-    painter: Painter, requests: Sequence[ImageRequest], learned: Learned, computing: Computing
+    painter: Painter,
+    requests: Sequence[ImageRequest],
+    learned: Learned,
+    computing: Computing,
+    uncompiled: Computing,
 ) -> Learned:
     """What was learned, with how the images of the proof came out."""
     half = any(module.dtype != torch.float32 for module in painter.denoisers.values())
-    with torch.no_grad(), computing():
+    with torch.no_grad(), computing(), uncompiled():
         half |= any(torch.is_autocast_enabled(module.device.type) for module in painter.denoisers.values())
         plain = [painter.paint(request) for request in requests]
     together = partial(paint_together, painter, learned.rules, computing=computing)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import os
 
 from jobs.errors import ModelError
 from jobs.settings import Settings
 from worker.engine.renderer import Pipeline, Renderer
 from worker.renderers.loading import Loading
-
-log = logging.getLogger(__name__)
 
 
 def load_renderer(pipeline: Pipeline, settings: Settings, loading: Loading | None = None) -> Renderer:
@@ -37,10 +34,13 @@ def load_renderer(pipeline: Pipeline, settings: Settings, loading: Loading | Non
         import torch
         from diffusers import StableDiffusionPipeline
 
+        from worker.diffusion.compiling import require_compiler
         from worker.diffusion.precision import resolve_device, resolve_precision
         from worker.renderers.diffusion_renderer import DiffusionRenderer
         from worker.renderers.pipelines import image_diffusion_model, load_pipeline
 
+    if settings.torch_compile:
+        require_compiler()
     # Convolutions chosen by timing would differ from run to run.
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
@@ -63,13 +63,6 @@ def load_renderer(pipeline: Pipeline, settings: Settings, loading: Loading | Non
             return DiffusionRenderer(model)
         from worker.renderers.pipeline_renderer import PipelineRenderer
 
-        for name in ("torch_compile", "channels_last"):
-            if getattr(settings, name):
-                log.warning(
-                    "IMAGEMILL_%s has no effect on a %s: it is for StableDiffusionPipeline",
-                    name.upper(),
-                    type(loaded).__name__,
-                )
         device = resolve_device(settings.device)
         return PipelineRenderer(
             loaded,
@@ -77,4 +70,6 @@ def load_renderer(pipeline: Pipeline, settings: Settings, loading: Loading | Non
             device=device,
             model=pipeline.model,
             revision=pipeline.revision,
+            compiled=settings.torch_compile,
+            channels_last=settings.channels_last,
         )

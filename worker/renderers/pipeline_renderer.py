@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -18,6 +18,7 @@ from diffusers import DiffusionPipeline
 from jobs.errors import ImagemillError, RenderError
 from jobs.request import ImageRequest
 from worker.diffusion.call_rules import Call
+from worker.diffusion.compiling import compile_denoisers, to_channels_last, uncompiled
 from worker.diffusion.contents import Digests
 from worker.diffusion.in_float32 import in_float32
 from worker.diffusion.interception import Hub, painted
@@ -68,18 +69,30 @@ class PipelineRenderer:
         device: torch.device,
         model: str,
         revision: str,
+        compiled: bool = False,
+        channels_last: bool = False,
     ) -> None:
         """Learns how the pipeline's images share forwards, unless a worker of this user has before.
 
-        Raises ModelError when they come out as other pictures than diffusers paints.
+        compiled: forwards that images share run through torch.compile. channels_last: modules that convolve
+        do so in that memory format. Both change the pipeline's modules.
+
+        Raises ModelError when images come out as other pictures than diffusers paints.
         """
         self.pipeline = pipeline
         self._device, self._precision = device, precision
         self._painter = Painter(pipeline)
+        self._compiled = compiled
+        formats = ["channels last"] if channels_last and to_channels_last(self._picture_modules()) else []
+        if compiled:
+            compile_denoisers(self._painter.denoisers.values())
         self.precision = precision.name
-        self.device = kind_of_device(device)
+        self.device = kind_of_device(device, ["compiled", *formats] if compiled else formats)
         self.versions = versions()
         self._learned = self._learn(model, revision)
+        if compiled and self.batching == "alone":
+            log.warning("%s: torch_compile has no effect, because no images share forwards", model)
+            self.device = kind_of_device(device, formats)
         self._measured: dict[tuple[int, int], int] = {}
 
     @property
@@ -112,7 +125,7 @@ class PipelineRenderer:
                         collated = collate(self._learned.rules[name], [(call, taken)], max(slots, taken))
                         collated = text_rule_of(module).fill_spare(collated)
                         if slots not in warm:
-                            module(**collated)  # not timed: the first one chooses the GPU's kernels
+                            module(**collated)  # not timed: the first compiles, or chooses the GPU's kernels
                             warm.add(slots)
                         began = time.perf_counter()
                         module(**collated)
@@ -132,7 +145,8 @@ class PipelineRenderer:
         if self.batching == "alone":
             yield from self._one_by_one(bucket, source, stop)
             return
-        hub: Hub[AskedT] = self._hub(bucket.slots, padded=bucket.mode == "exact")
+        # Free slots are not left out of compiled forwards: compiling each number would outlast the tail.
+        hub: Hub[AskedT] = self._hub(bucket.slots, padded=bucket.mode == "exact" or self._compiled)
         try:
             while True:
                 while hub.free_slots and (asked := source.take(hub.free_slots)):
@@ -188,6 +202,18 @@ class PipelineRenderer:
     def _computing(self) -> AbstractContextManager[object]:
         return self._precision.computing(self._device)
 
+    def _uncompiled(self) -> AbstractContextManager[object]:
+        """Around calls of denoisers that are not shared forwards."""
+        return uncompiled() if self._compiled else nullcontext()
+
+    def _picture_modules(self) -> list[torch.nn.Module]:
+        """What works on pictures and latents: denoisers and autoencoders."""
+        components = self.pipeline.components.values()
+        autoencoders = [
+            part for part in components if isinstance(part, torch.nn.Module) and hasattr(part, "decode")
+        ]
+        return [*self._painter.denoisers.values(), *autoencoders]
+
     # Images that cannot share forwards.
 
     def _one_by_one(
@@ -213,7 +239,7 @@ class PipelineRenderer:
 
         hooks = [module.register_forward_pre_hook(look) for module in self._painter.denoisers.values()]
         try:
-            with torch.no_grad(), self._computing():
+            with torch.no_grad(), self._computing(), self._uncompiled():
                 return self._painter.paint(request, init_latents)
         finally:
             for hook in hooks:
@@ -235,7 +261,9 @@ class PipelineRenderer:
         if learned is None:
             began = time.monotonic()
             with device_errors():
-                learned = learn_and_prove(self._painter, sample_of(self._painter), self._computing)
+                with self._uncompiled():
+                    sample = sample_of(self._painter)
+                learned = learn_and_prove(self._painter, sample, self._computing, self._uncompiled)
             log.info("learned in %.1f s how images of %s share forwards", time.monotonic() - began, model)
             cache.keep(learned)
         if learned.batching == "alone":
@@ -253,7 +281,7 @@ class PipelineRenderer:
             found.append((name, module, text_rule_of(module).prepare(call)))
             raise _Grabbed
 
-        with suppress(_Grabbed):
+        with suppress(_Grabbed), self._uncompiled():
             sample = sample_near(self._painter, max(height, width))
             self._painter.paint(replace(sample, height=height, width=width), call=grab)
         return found[0]
@@ -267,7 +295,7 @@ class PipelineRenderer:
         self._precision = replace(before, autocast=None)
         self._painter.forget_texts()
         try:
-            with in_float32(modules):
+            with in_float32(modules), self._uncompiled():
                 yield
         finally:
             self._precision = before

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,89 +14,24 @@ import pytest
 import torch
 
 from jobs.errors import ImagemillError, LatentsError, ModelError, RenderError
-from jobs.request import ImageRequest
 from tests.tiny.families import FAMILIES
+from tests.worker.renderers.intercepted import (
+    BUCKET,
+    CPU,
+    MIX,
+    Found,
+    Source,
+    Wanted,
+    paint,
+    render,
+    wanted,
+)
 from worker.diffusion.painter import Painter
 from worker.diffusion.precision import resolve_precision
 from worker.diffusion.sharing_errors import Refused
-from worker.engine.renderer import Bucket, OutOfMemory, Picture, Pipeline, Stopped
+from worker.engine.renderer import OutOfMemory, Picture, Stopped
 from worker.renderers import pipeline_renderer
 from worker.renderers.pipeline_renderer import PipelineRenderer
-
-CPU = torch.device("cpu")
-BUCKET = Bucket(Pipeline("tiny", "1", "fp32"), 64, 64, slots=8)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Wanted:
-    request: ImageRequest
-    init_latents: np.ndarray | None = None
-
-
-def wanted(seed: int, **settings: Any) -> Wanted:
-    asked = {
-        "prompt": f"a star {seed}",
-        "seed": seed,
-        "height": 64,
-        "width": 64,
-        "num_inference_steps": 2,
-        "guidance_scale": 5.0,
-        "scheduler": "default",
-        "model": "tiny",
-        "revision": "1",
-        **settings,
-    }
-    return Wanted(ImageRequest(**asked))
-
-
-MIX = [
-    wanted(0, num_inference_steps=4),
-    wanted(1, scheduler="DDIM", guidance_scale=1.0),
-    wanted(2, scheduler="Euler a", num_inference_steps=3),
-    wanted(3, negative_prompt="blurry, ugly"),
-    wanted(4, scheduler="DPM++ 2M", guidance_scale=1.0, num_inference_steps=5),
-    wanted(5, guidance_scale=2.0),
-]
-
-
-class Source:
-    """Gives images in their order, as many as fit."""
-
-    def __init__(self, renderer: PipelineRenderer, images: Sequence[Wanted]) -> None:
-        self.renderer, self.left = renderer, list(images)
-
-    def take(self, free_slots: int) -> list[Wanted]:
-        taken: list[Wanted] = []
-        while self.left and (slots := self.renderer.slots(self.left[0].request)) <= free_slots:
-            taken.append(self.left.pop(0))
-            free_slots -= slots
-        return taken
-
-    def upcoming(self, count: int) -> list[Wanted]:
-        return self.left[:count]
-
-
-Found = dict[int, Picture | ImagemillError]
-
-
-def render(
-    renderer: PipelineRenderer,
-    images: Sequence[Wanted],
-    bucket: Bucket = BUCKET,
-    stop: Callable[[], bool] = bool,
-) -> Found:
-    found: Found = {}
-    for outcomes in renderer.render(bucket, Source(renderer, images), stop):
-        for asked, result in outcomes:
-            assert asked.request.seed not in found, "delivered twice"
-            found[asked.request.seed] = result
-    return found
-
-
-def paint(renderer: PipelineRenderer, images: Sequence[Wanted], bucket: Bucket = BUCKET) -> dict[int, bytes]:
-    found = render(renderer, images, bucket)
-    assert all(isinstance(picture, Picture) and picture.finite for picture in found.values()), found
-    return {seed: picture.pixels.tobytes() for seed, picture in found.items()}  # type: ignore[union-attr]
 
 
 @pytest.fixture(autouse=True, scope="module")
