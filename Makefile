@@ -6,7 +6,7 @@ BIN := .venv/bin
 # index holds other versions of what torch needs than constraints.txt pins.
 TORCH_INDEX_URL ?=
 
-.PHONY: demo test families soak check clean
+.PHONY: demo test families gpu soak check clean
 
 demo: .venv/.made
 	$(BIN)/imagemill run jobs/examples/demo.yaml
@@ -24,6 +24,10 @@ test: .venv/.made
 families: .venv/.made
 	$(BIN)/python -W ignore -m tools.families
 	$(BIN)/python -m pytest -m families tests/tiny tests/tools/test_families.py
+
+# Needs an NVIDIA GPU, torch's CUDA build and g++; a few minutes.
+gpu: .venv/.made
+	$(BIN)/python -m pytest -m gpu tests/gpu
 
 # Two hours on two cores: each check taken out in turn (about half an hour), every fault once and some again,
 # 10,000 odd inputs, and 1,000 faults over 100,000 images (an hour); docs/faults.md.

@@ -1,6 +1,7 @@
 """Stable Diffusion XL, 3 and FLUX.1 by interception on a GPU, with random weights, against diffusers.
 
-    python benchmarks/gpu_pipelines.py [sdxl] [sd3] [flux] [--steps N] [--slots N] [--seconds S]
+    python benchmarks/gpu_pipelines.py [sdxl] [sd3] [flux] [--steps N] [--slots N] [--seconds S] [--compile]
+                                       [--channels-last]
     python benchmarks/gpu_pipelines.py --toy      (tiny pipelines, without a GPU)
 
 As benchmarks/gpu.py does it for Stable Diffusion 1.4: the networks are built on the device in bfloat16 from
@@ -10,7 +11,8 @@ padded to the published length in any case. Of each pipeline, in turn:
 1. the ceiling: images a second if nothing but full forwards of the denoiser took time;
 2. byte identity: pictures of mixed steps and guidance alone, in order, and turned round among others;
 3. images a second until the last PNG is on disk: by interception, and by diffusers' pipeline one by one; the
-   share of the ceiling is the first divided by 1.
+   share of the ceiling is the first divided by 1;
+4. with --compile, 1 to 3 once more through torch.compile, in another renderer of the same pipeline.
 
 The last line is JSON.
 """
@@ -362,7 +364,19 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     else:
         pipeline, size, arguments = build(model, device, precision.weights), 1024, {}
     pipeline.set_progress_bar_config(disable=True)
-    renderer = PipelineRenderer(pipeline, precision=precision, device=device, model=name, revision="random")
+
+    def new_renderer(*, compiled: bool) -> PipelineRenderer:
+        return PipelineRenderer(
+            pipeline,
+            precision=precision,
+            device=device,
+            model=name,
+            revision="random",
+            compiled=compiled,
+            channels_last=options.channels_last,
+        )
+
+    renderer = new_renderer(compiled=False)
     slots: int = renderer.measure_slots(size, size) if options.slots is None else options.slots
     steps: int = model.steps if options.steps is None else options.steps
     one = ImageRequest(
@@ -388,12 +402,24 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
         "diffusers, one by one": lambda few, **limit: by_diffusers(pipeline, few, **limit),
     }
     rates = {}
-    for arm, paint in arms.items():
+
+    def time_arm(arm: str, paint: Callable[..., Painted]) -> None:
         save_all(paint([replace(each, num_inference_steps=2) for each in requests[:2]]))
         synchronize(device)
         done, seconds = save_all(paint(requests, seconds=options.seconds))
         rates[arm] = done / seconds
         print(f"{name:<6} {arm:<24} {done:5d} images {seconds:8.2f} s {rates[arm]:8.3f} images/s", flush=True)
+
+    for arm, paint in arms.items():
+        time_arm(arm, paint)
+    compiled: dict[str, Any] = {}
+    if options.compile:  # last: the modules are compiled in place
+        faster = new_renderer(compiled=True)
+        compiled = {
+            "forward_s_compiled": forward_seconds(faster, slots, requests[0]),
+            "identical_compiled": identical(faster, slots, requests),
+        }
+        time_arm("interception, compiled", lambda few, **limit: by_interception(faster, slots, few, **limit))
     return {
         "batching": renderer.batching,
         "size": size,
@@ -405,6 +431,7 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
         "share_of_ceiling": rates["interception"] / ceiling,
         "speed_vs_one": rates["interception"] / rates["diffusers, one by one"],
         "identical": same,
+        **compiled,
     }
 
 
@@ -418,6 +445,8 @@ def main() -> None:
     parser.add_argument("--device", help="cuda where there is one; cpu has to be asked for, or --toy")
     parser.add_argument("--slots", type=int, help="of a forward; else as the product's own rule says")
     parser.add_argument("--steps", type=int, help="else 30 for SDXL, 28 for SD3 and FLUX")
+    parser.add_argument("--compile", action="store_true", help="one more arm: through torch.compile")
+    parser.add_argument("--channels-last", action="store_true", help="interception in that memory format")
     parser.add_argument(
         "--seconds", type=float, default=60.0, help="after which an arm takes nothing new; 60"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -33,6 +34,24 @@ def test_a_toy_of_each_pipeline_ends_in_its_figures(tmp_path: Path) -> None:
         assert set(figures["images_per_s"]) == {"interception", "diffusers, one by one"}
         rate = figures["share_of_ceiling"] * figures["images_per_s_ceiling"]
         assert rate == pytest.approx(figures["images_per_s"]["interception"])
+
+
+def test_compiled_forwards_are_one_more_arm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    options = argparse.Namespace(
+        device="cpu", toy=True, slots=4, steps=2, seconds=60.0, compile=True, channels_last=True
+    )
+    # torch traces as ever, and makes no C++ of it.
+    with torch.compiler.set_stance("default", force_backend="eager"):
+        figures = gpu_pipelines.measure("sdxl", options)
+    torch._dynamo.reset()
+    assert set(figures["images_per_s"]) == {
+        "interception",
+        "diffusers, one by one",
+        "interception, compiled",
+    }
+    assert (figures["identical"], figures["identical_compiled"]) == (1.0, 1.0)
+    assert figures["forward_s_compiled"] > 0
 
 
 @pytest.mark.parametrize(
