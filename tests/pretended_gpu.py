@@ -27,7 +27,7 @@ from jobs.arguments import arguments_text
 from jobs.request import ImageRequest
 from tests.tiny.families import FAMILIES
 from worker.diffusion.build_scheduler import scheduler_like
-from worker.diffusion.interception import Hub
+from worker.diffusion.interception import Hub, painted
 from worker.diffusion.painter import Painter
 from worker.renderers.learning import Learned, learn_and_prove, sample_of
 
@@ -49,6 +49,8 @@ class OnGpu(torch.Tensor):
     """A tensor that says it is on the GPU; what it holds is on the CPU."""
 
     held: torch.Tensor
+    linked = False
+    """Whether torch asks for the memory that views share by its own account."""
 
     @staticmethod
     def __new__(cls, held: torch.Tensor) -> OnGpu:
@@ -62,6 +64,12 @@ class OnGpu(torch.Tensor):
         )
         made.held = held
         return made
+
+    def untyped_storage(self) -> torch.UntypedStorage:
+        return super().untyped_storage() if OnGpu.linked else self.held.untyped_storage()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> OnGpu:
+        return OnGpu(self.held.clone())
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -101,7 +109,11 @@ class PretendedGpu(TorchDispatchMode):
         result = func(*held_args, **held_named)
         if not goes_there:
             return result
-        return return_and_correct_aliasing(func, args, kwargs or {}, tree_map(_moved, result))
+        OnGpu.linked = True
+        try:
+            return return_and_correct_aliasing(func, args, kwargs or {}, tree_map(_moved, result))
+        finally:
+            OnGpu.linked = False
 
 
 def _held(value: Any) -> Any:
@@ -131,7 +143,7 @@ def together(painter: Painter, learned: Learned, request: ImageRequest) -> list[
         hub.start(seed, partial(painter.paint, replace(request, seed=seed), None))
     while hub.running:
         hub.forward()
-    return [painting.values for _seed, painting in sorted(hub.finished(), key=lambda one: one[0])]
+    return [painted(result).values for _seed, result in sorted(hub.finished(), key=lambda one: one[0])]
 
 
 def waits_of(family_name: str, sampler: str) -> dict[str, Any]:
