@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from jobs.ledger.job import JobStatus
+from jobs.wording import printable
 
 Workers = Mapping[str, Mapping[str, str]]
 
@@ -40,6 +41,11 @@ def duration(seconds: float | None) -> str:
     if whole >= 3600:
         return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
     return f"{whole // 60}m {whole % 60:02d}s" if whole >= 60 else f"{whole}s"
+
+
+def as_json_text(column: str, why: str) -> str:
+    """That a column is written as JSON text, and why, on one line."""
+    return printable(f"{column}: written as JSON text, which json.loads turns back, because {why}")
 
 
 def print_jobs(jobs: Sequence[JobStatus], workers: Workers) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from jobs.columns import RENDERED_PREFIX
 from jobs.output.column_kinds import Kind, kind_of, merged
+from jobs.output.nested_kinds import DATES, JSON_TEXT, special_text
 from jobs.output.output import Output
 from jobs.output.stored_shard import LayoutName
 from jobs.output.webdataset import TarShard
@@ -29,6 +30,8 @@ _COUNTED: dict[str, Callable[[dict[str, Any]], object]] = {
     "steps": lambda record: record.get("num_inference_steps"),
 }
 _SHARED = ("model", "revision", *(name for name in SETTINGS if name not in ("model", "revision")))
+_OWN = frozenset({*SETTINGS, "file_name", "text", "image_id", "id", "job_id", "flagged", "sha256"})
+_PLAIN = ""
 _MOST_LISTED = 20
 """Lines of one setting in the table: a sweep may have thousands of values."""
 
@@ -48,6 +51,8 @@ class Contents:
     endings: Endings = field(default_factory=dict)
     """The same for each layout; images that were added one by one belong to none."""
     columns: dict[str, Kind] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
+    """The user's columns that hold only a special kind of texts -> that kind: `JSON_TEXT`, `DATES`."""
     counts: dict[str, Counter[object]] = field(default_factory=lambda: {n: Counter() for n in _COUNTED})
     """Model, size, scheduler and steps -> images by value."""
     shared: dict[str, Any] = field(default_factory=dict)
@@ -59,6 +64,10 @@ class Contents:
         """Take one more record in."""
         columns = self.columns
         for name, value in record.items():
+            if type(value) is str and name not in _OWN and self.texts.get(name) != _PLAIN:
+                kind_of_text = special_text(value)
+                if self.texts.setdefault(name, kind_of_text) != kind_of_text:
+                    self.texts[name] = _PLAIN
             kind = kind_of(value)
             known = columns.setdefault(name, kind)
             if kind != known:
@@ -138,7 +147,7 @@ All of them have in common:
 
 The metadata of a picture: its prompt (`text`), every setting that made it, its `image_id`, and the SHA-256 of
 its file. The file carries the same settings inside.
-"""
+{_columns(found, endings)}"""
 
 
 def _ending(record: dict[str, Any]) -> str:
@@ -201,6 +210,27 @@ print(sample["{min(endings["webdataset"])}"], sample["txt"], sample["json"])
 ```
 """)
     return "\n".join(text)
+
+
+def _columns(found: Contents, endings: Endings) -> str:
+    """What a reader must know of the user's columns to get each value as it was given."""
+    told = [
+        f"`{name}` is JSON text: `json.loads` gives its value."
+        for name, kind in found.texts.items()
+        if kind == JSON_TEXT and not name.startswith(RENDERED_PREFIX)
+    ]
+    if any(
+        isinstance(kind, (list, dict))
+        for name, kind in found.columns.items()
+        if not name.startswith(RENDERED_PREFIX)
+    ):
+        told.append("An object has null for each key that only objects of other pictures have.")
+    told += [
+        f"`{name}` holds dates: `load_dataset` gives `2020-01-31` as `2020-01-31 00:00:00`, in UTC."
+        for name, kind in found.texts.items()
+        if kind == DATES and "files" in endings
+    ]
+    return "".join(f"\n{one}\n" for one in told)
 
 
 def _table(found: Contents) -> str:

@@ -24,7 +24,7 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -224,16 +224,25 @@ class Output:
         """Name and bytes of those of these pictures that the shard holds, in its order."""
         return self.stored(shard).pictures(file_names)
 
-    def held_image_ids(self, below: int | None = None) -> ImageIds:
+    def held_image_ids(
+        self, below: int | None = None, on_record: Callable[[dict[str, Any]], None] | None = None
+    ) -> ImageIds:
         """The ids of the images that the output holds: named in a committed shard's metadata, and there.
 
-        `below`: only in shards with lower numbers. Raises OutputError naming file and line when a shard's
-        metadata cannot be read.
+        `below`: only in shards with lower numbers. `on_record` gets each of their records. Raises OutputError
+        naming file and line when a shard's metadata cannot be read.
         """
         shards = [shard for shard in self.shards() if below is None or shard < below]
-        return ImageIds(
-            record["image_id"] for shard in shards for record in self.stored(shard).held_records()
-        )
+        records = (record for shard in shards for record in self.stored(shard).held_records())
+        if on_record is None:
+            return ImageIds(record["image_id"] for record in records)
+
+        def ids() -> Iterator[str]:
+            for record in records:
+                on_record(record)
+                yield record["image_id"]
+
+        return ImageIds(ids())
 
     def failures(self) -> list[Failure]:
         """Every image that failed and that the output does not hold: once each, as it failed last."""

@@ -14,6 +14,7 @@ from jobs.connection import live_connections, redis_url
 from jobs.errors import LedgerError
 from jobs.ledger.job import SlotsKey
 from jobs.ledger.ledger_view import LedgerView
+from jobs.output.nested_kinds import ColumnTypes
 from jobs.output.output import Output
 from jobs.output.stored_shard import damaged
 from jobs.request import Entry
@@ -92,6 +93,8 @@ class Plan:
     """How many of the images to render `disk_bytes` covers."""
     deployment: Deployment
     times: list[DeviceTime]
+    json_columns: Mapping[str, str]
+    """The user's columns that are written as JSON text, and why."""
 
     @property
     def new(self) -> int:
@@ -113,7 +116,8 @@ def plan_submission(
     """Reads every prompt and the output's metadata, and asks Redis if there is one.
 
     `reporter` counts the images that are read; `on_orphan` gets every orphan. Raises ManifestError for what
-    is wrong in prompt files, OutputError for an output whose records cannot be read.
+    is wrong in prompt files, OutputError for an output whose records cannot be read or whose columns no table
+    holds beside the manifest's.
     """
     manifest, model = prepared.manifest, prepared.model
     reading, duplicates = Reading(), 0
@@ -122,7 +126,8 @@ def plan_submission(
         nonlocal duplicates
         duplicates += 1
 
-    holding, files = _held(prepared)
+    there = ColumnTypes(manifest.column_names())
+    holding, files = _held(prepared, there)
     found = survey(prepared.entries(count, reading), holding, reporter, model.pipeline)
     changed = orphaned = None
     orphans: list[Orphan] = []
@@ -148,12 +153,14 @@ def plan_submission(
         disk_bytes=disk_bytes,
         disk_images=disk_images,
         deployment=deployment,
+        json_columns=reading.columns.beside(there) if found.to_render else {},
         times=device_times(found.groups, deployment.rates, model.revision, manifest.precision),
     )
 
 
-def _held(prepared: Prepared) -> tuple[Holding, Files]:
-    """What the output holds, and the bytes of its pictures in the manifest's format."""
+def _held(prepared: Prepared, columns: ColumnTypes) -> tuple[Holding, Files]:
+    """What the output holds, and the bytes of its pictures in the manifest's format; `columns` takes in the
+    user's columns."""
     output, manifest = prepared.output, prepared.manifest
     # png ignores the quality.
     form = (manifest.image_format, manifest.image_quality)[: 1 if manifest.image_format == "png" else 2]
@@ -161,6 +168,7 @@ def _held(prepared: Prepared) -> tuple[Holding, Files]:
     for shard in output.shards():
         stored, kinds, images = output.stored(shard), set[tuple[int, int, bool]](), 0
         for record in stored.held_records():
+            columns.add(record)
             try:
                 holding.add(record["image_id"], record.get("id"))
                 own = (record["image_format"], record["image_quality"])[: len(form)]

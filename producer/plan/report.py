@@ -16,7 +16,7 @@ from jobs.output.durable import written_atomically
 from jobs.wording import counted, shown
 from producer.plan.plan import Orphan, Plan
 from producer.plan.survey import REDIS_BYTES, Listed
-from producer.show import duration
+from producer.show import as_json_text, duration
 
 _FEW = 3
 """Orphans that are printed; JSON has `producer.plan.plan.MOST_ORPHANS`, and --orphans all."""
@@ -71,6 +71,7 @@ def report(plan: Plan) -> None:
         ("unchanged", [f"{found.held:,}"]),
         ("orphaned", list(_orphaned(plan))),
         ("left out", list(_left_out(plan))),
+        ("columns", [as_json_text(name, why) for name, why in plan.json_columns.items()]),
         ("now", list(_now(plan))),
         ("time", list(_times(plan))),
         ("disk", [_disk(plan)]),
@@ -210,6 +211,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
         "duplicates": plan.duplicates,
         "skipped": plan.reading.skipped,
         "skipped_rows": plan.reading.skipped_rows,
+        "json_columns": dict(plan.json_columns),
         "groups": [group._asdict() for group in found.groups],
         "row_evaluations": plan.row_evaluations,
         "times": [time._asdict() for time in plan.times],

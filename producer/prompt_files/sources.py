@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -12,6 +12,7 @@ from typing import NamedTuple
 from jobs.bounds import Text
 from jobs.errors import ManifestError
 from jobs.file_hash import FileState, file_sha256, file_state
+from jobs.output.nested_kinds import ColumnTypes, with_json
 from jobs.wording import printable
 from producer.manifest.line import Line, line_of, written_lines
 from producer.manifest.manifest import Manifest
@@ -42,6 +43,17 @@ class Reading:
     """The first of those: `FILE:LINE: what`."""
     on_skipped: Callable[[str], None] = field(default=lambda row: None, compare=False)
     """Called with each of them."""
+    json_columns: Collection[str] = ()
+    """The user's columns that lines are to have as JSON text."""
+    columns: ColumnTypes = field(default_factory=ColumnTypes, compare=False)
+    """What the user's columns hold, before any is JSON text."""
+
+    def taken(self, line: Line) -> Line:
+        """The line with its columns as they are written, once what they hold was taken in."""
+        self.columns.add(line.columns)
+        return (
+            line._replace(columns=with_json(line.columns, self.json_columns)) if self.json_columns else line
+        )
 
 
 Row = str | Line | ManifestError
@@ -67,8 +79,9 @@ def lines(
     ManifestError for a file that cannot be read or that changes while it is, and, with `on_bad_row: stop`,
     for rows that are wrong, the first of them together.
     """
-    yield from written_lines(manifest)
     reading = Reading() if reading is None else reading
+    for line in written_lines(manifest):
+        yield reading.taken(line) if line.columns else line
     _, *unsaid = line_of({"prompt": ""}, manifest.settings)
     for path, sha256, rows in (
         read_ahead(partial(source_rows, check=check), manifest)
@@ -80,7 +93,10 @@ def lines(
             if not isinstance(row, ManifestError):
                 # After a row that stops the submission, the others are only checked.
                 if reading.skipped == 0 or manifest.on_bad_row == "skip":
-                    yield Line._make((row, *unsaid)) if isinstance(row, str) else row
+                    if isinstance(row, str):
+                        yield Line._make((row, *unsaid))
+                    else:
+                        yield reading.taken(row) if row.columns else row
                 continue
             reading.skipped += 1
             reading.on_skipped(str(row))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import IO, NamedTuple
 from jobs.errors import OutputError
 from jobs.ledger.shard import Shard, encode_shard
 from jobs.output.durable import written_atomically
+from jobs.output.nested_kinds import ColumnTypes
 from jobs.request import Entry
 from producer.prompt_files.sources import Reading
 from producer.reporter import QUIET, Reporter
@@ -50,6 +51,8 @@ class Packed:
     held: int
     duplicates: int
     reading: Reading
+    json_columns: Mapping[str, str]
+    """The user's columns that are written as JSON text, and why."""
     _blobs: IO[bytes]
     _skipped: IO[bytes]
 
@@ -75,10 +78,28 @@ def pack(prepared: Prepared, *, below: int | None = None, reporter: Reporter = Q
     """Packs what the output lacks into shards, which are gone when the context ends.
 
     `below`: only shards of the output with lower numbers count as held; None: all. `reporter` counts the
-    images that are packed. Raises ManifestError for what is wrong in prompt files.
+    images that are packed. Columns that no table holds are known only at the end: then all is packed again,
+    with those as JSON text. Raises ManifestError for what is wrong in prompt files, OutputError for columns
+    that no table holds beside those of the output.
     """
-    found = prepared.output.shards()
-    held_ids = prepared.output.held_image_ids(below)
+    as_json: frozenset[str] = frozenset()
+    while True:
+        with _packed(prepared, below, reporter, as_json) as packed:
+            more = packed.json_columns.keys() - as_json
+            if not more:
+                yield packed
+                return
+            as_json |= more
+
+
+@contextmanager
+def _packed(
+    prepared: Prepared, below: int | None, reporter: Reporter, as_json: frozenset[str]
+) -> Iterator[Packed]:
+    """The same, with the columns `as_json` as JSON text."""
+    found, names = prepared.output.shards(), prepared.manifest.column_names()
+    there = ColumnTypes(names)
+    held_ids = prepared.output.held_image_ids(below, there.add if names else None)
     base = base_request(prepared.manifest, prepared.model)
     taken = duplicates = images = 0
 
@@ -95,7 +116,7 @@ def pack(prepared: Prepared, *, below: int | None = None, reporter: Reporter = Q
         def skip(row: str) -> None:
             skipped.write(f"{row}\n".encode(errors="backslashreplace"))
 
-        reading = Reading(on_skipped=skip)
+        reading = Reading(on_skipped=skip, json_columns=as_json)
         identified = prepared.entries(count, reading)
         try:
             for part in parts(identified, held_ids, prepared.manifest.shard_size):
@@ -112,4 +133,7 @@ def pack(prepared: Prepared, *, below: int | None = None, reporter: Reporter = Q
                 f"{gettempdir()}: cannot hold the packed shards ({error.strerror}): free some space "
                 "there, or set TMPDIR to another folder"
             ) from None
-        yield Packed(prepared, below, found, shards, taken, held, duplicates, reading, blobs, skipped)
+        json_columns = reading.columns.beside(there) if images else {}
+        yield Packed(
+            prepared, below, found, shards, taken, held, duplicates, reading, json_columns, blobs, skipped
+        )

@@ -7,7 +7,7 @@ the job in one step at the end, so an interrupted recovery changes nothing.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from jobs.ledger.job import Bits, Recovery
 from jobs.ledger.ledger import Ledger
 from jobs.models import ModelDefaults
 from jobs.output.metadata import Failure
+from jobs.output.nested_kinds import ColumnTypes
 from jobs.output.output import Output
 from jobs.request import Entry
 from jobs.settings import Settings
@@ -82,7 +83,8 @@ def recover_job(file: Path, settings: Settings, queue: JobQueue, reporter: Repor
     with output.locked(patience=0), write_errors(output):
         keep_inputs(prepared)
         output.close_attempts()
-        found, number, waiting, reading = output.shards(), output.next_shard(), 0, Reading()
+        found, number, waiting = output.shards(), output.next_shard(), 0
+        reading = Reading(json_columns=_json_columns(prepared))
         rebuild = _Rebuild(prepared, job_id, ledger)
         lacking = rebuild.lacking(prepared.entries(None, reading))
         for part in parts(lacking, (), prepared.manifest.shard_size):
@@ -195,6 +197,23 @@ def _settled(output: Output, job_id: str) -> tuple[dict[str, _Settled], set[str]
             # If another job rendered it later, it is done: `retry` takes it so, too.
             settled[image_id] = _Settled(failure.shard, failure=None if image_id in others else failure)
     return settled, others - settled.keys()
+
+
+def _json_columns(prepared: Prepared) -> Collection[str]:
+    """The columns that are written as JSON text: as when it was submitted, since all of its rows count."""
+    names = prepared.manifest.column_names()
+    if not names:
+        return ()
+    there, reading = ColumnTypes(names), Reading()
+    for _ in prepared.entries(None, reading):
+        pass
+    for shard in prepared.output.shards():
+        for record in prepared.output.records(shard):
+            there.add(record)
+    try:
+        return reading.columns.beside(there)
+    except OutputError:
+        return ()  # an earlier version began the job, and wrote every column as it is
 
 
 def _as_submitted(prepared: Prepared, file: Path, job_id: str) -> tuple[Prepared, SubmittedManifest]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from jobs.wording import counted
-from producer.show import print_skipped
+from producer.show import as_json_text, print_skipped
 from producer.submit.recover import Recovered
 from producer.submit.submit import Submitted
 
@@ -26,6 +26,8 @@ def print_submitted(submitted: Submitted) -> None:
     click.echo(", ".join(parts))
     if submitted.remark:
         click.echo(f"{submitted.job_id}: {submitted.remark}")
+    for name, why in submitted.json_columns.items():
+        click.echo(f"{submitted.job_id}: column {as_json_text(name, why)}")
     print_skipped(submitted.skipped, submitted.skipped_rows, submitted.skipped_file)
 
 

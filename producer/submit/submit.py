@@ -8,9 +8,9 @@ ledger knows how many of them it has.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from jobs.errors import JobError, LedgerFull, ManifestError, Overtaken
@@ -52,6 +52,8 @@ class Submitted:
     """The first of those: `FILE:LINE: what`."""
     skipped_file: str | None = None
     """Where all of them are listed."""
+    json_columns: Mapping[str, str] = field(default_factory=dict)
+    """The user's columns that are written as JSON text, and why."""
 
 
 def packed_for(
@@ -115,6 +117,7 @@ def store(packed: Packed, queue: JobQueue, reporter: Reporter = QUIET) -> Submit
             duplicates=packed.duplicates,
             output=str(output.path),
             remark=prepared.remark,
+            json_columns=packed.json_columns,
         )
 
 
