@@ -21,8 +21,9 @@ from jobs.output.card import Contents
 from jobs.output.metadata import metadata_record, request_of_record
 from jobs.output.shard_table import shard_table
 from jobs.request import Entry, ImageRequest
+from producer.manifest.base_request import base_request
 from producer.manifest.manifest import json_schema, load_manifest
-from producer.requests.expand import base_request, identify
+from producer.requests.expand import identify
 from worker.render import parse_request
 
 FILES = {

@@ -23,7 +23,7 @@ from jobs.request import IMAGE_SETTINGS, ImageRequest
 from jobs.settings import Settings
 from jobs.strict_json import strict_json
 from jobs.wording import printable, shortened
-from worker.encode import encode, read_request
+from worker.encode import encode, read_file
 from worker.engine.renderer import BrokenDevice, Bucket, OutOfMemory, Picture, Pipeline, Renderer
 from worker.renderers.load_renderer import load_renderer
 
@@ -92,6 +92,8 @@ class Reproduction:
     slots as it takes."""
     made_by: Mapping[str, Any] = field(default_factory=dict)
     """Device and versions that rendered it, where that is known."""
+    says_source: bool = True
+    """Whether its file says that an algorithm made it; an early version's does not."""
     remarks: tuple[str, ...] = ()
     """Why the bytes may differ from those of its job."""
 
@@ -112,13 +114,13 @@ def reproduction_of(file: Path, slots: int | None) -> Reproduction:
 
     Raises OutputError for a file that is none, RenderError for a request in it that is wrong.
     """
-    request = parse_request(read_request(file).to_json(), str(file))
-    rendered = _rendered(file, request.image_id)
+    picture, request = read_file(file)
+    request = parse_request(request.to_json(), str(file))
+    rendered, says_source = _rendered(file, request.image_id), picture.source_type is not None
     if rendered is None:
         asked = reproduction_as_asked(request, slots)
-        return replace(
-            asked, remarks=(f"no {METADATA} next to {file} says how it was rendered", *asked.remarks)
-        )
+        unknown = f"no {METADATA} next to {file} says how it was rendered"
+        return replace(asked, says_source=says_source, remarks=(unknown, *asked.remarks))
     its_slots, precision, mode = rendered["rows"], rendered["precision"], rendered["mode"]
     remarks = []
     if mode == "fast":
@@ -134,6 +136,7 @@ def reproduction_of(file: Path, slots: int | None) -> Reproduction:
         precision=precision,
         perhaps_alone=precision == "fp32" and slots in (None, its_slots),
         made_by={name: rendered[name] for name in ("device", "versions") if name in rendered},
+        says_source=says_source,
         remarks=tuple(remarks),
     )
 
@@ -177,7 +180,7 @@ def render(
         raise RenderError(f"the device cannot render it: {error}") from error
     if not picture.finite:
         raise RenderError("the model gave non-finite values for this request")
-    return encode(picture.pixels, request)
+    return encode(picture.pixels, request, says_source=reproduction.says_source)
 
 
 def _loaded(reproduction: Reproduction, pipeline: Pipeline, settings: Settings) -> tuple[Renderer, bool]:

@@ -1,25 +1,26 @@
 """What an image file says of itself without being decoded: its format, its size, the request that made it.
 
 PNG holds the request as the text chunk `imagemill`, JPEG and WebP as the XMP property `imagemill:request`.
+All say in XMP that an algorithm made them (`jobs.output.xmp`), unless an early version wrote them.
 """
 
 from __future__ import annotations
 
 import struct
-import xml.etree.ElementTree as ET
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from jobs.output.jpeg_text import XMP_MARK
+from jobs.output.xmp import Packet, read_packet
 from jobs.request import ImageRequest
 from jobs.strict_json import strict_json
 
 PNG_TEXT = "imagemill"
-XMP_NAMESPACE = "urn:imagemill:1"
-_XMP_REQUEST = f"{{{XMP_NAMESPACE}}}request"
-_XMP_MARK = b"http://ns.adobe.com/xap/1.0/\0"
+PNG_XMP = "XML:com.adobe.xmp"
+"""The text chunk of XMP. Source: XMP specification part 3, 1.1.5."""
 _PNG = b"\x89PNG\r\n\x1a\n"
-_PNG_KEY = PNG_TEXT.encode() + b"\0"
+_PNG_KEY, _PNG_XMP_KEY = PNG_TEXT.encode() + b"\0", PNG_XMP.encode() + b"\0"
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 """SOF0 … SOF15; three numbers between them are not frames (DHT, JPG, DAC)."""
 
@@ -34,6 +35,8 @@ class PictureFile:
     height: int
     request: ImageRequest | None
     """None when it holds none: imagemill did not write it, or another program saved it again."""
+    source_type: str | None = None
+    """IPTC's digital source type in its XMP; None where it says none."""
 
 
 def read_picture(data: bytes) -> PictureFile:
@@ -42,7 +45,7 @@ def read_picture(data: bytes) -> PictureFile:
     Raises ValueError when it is none of these, or damaged before its pixels. Sources: the PNG specification
     (chunk layout), ITU T.81 annex B, RFC 9649 (WebP).
     """
-    form, width, height, text = "", 0, 0, None
+    form, width, height, text, said = "", 0, 0, None, Packet()
     try:
         for form, part, body in _parts(data):
             match form, part:
@@ -50,21 +53,25 @@ def read_picture(data: bytes) -> PictureFile:
                     width, height = struct.unpack_from(">II", body)
                 case "png", b"tEXt" | b"iTXt" if body.startswith(_PNG_KEY):
                     text = _png_text(part, body[len(_PNG_KEY) :])
-                case "jpeg", b"\xe1" if body.startswith(_XMP_MARK):
-                    text = _xmp_property(body[len(_XMP_MARK) :])
+                case "png", b"iTXt" if body.startswith(_PNG_XMP_KEY):
+                    packet = _png_text(part, body[len(_PNG_XMP_KEY) :])
+                    said = read_packet(b"" if packet is None else packet.encode("utf-8", "replace"))
+                case "jpeg", b"\xe1" if body.startswith(XMP_MARK):
+                    said = read_packet(body[len(XMP_MARK) :])
                 case "jpeg", marker if marker[0] in _JPEG_FRAMES:
                     height, width = struct.unpack_from(">HH", body, 1)
                 case "webp", b"VP8X":
                     width, height = (1 + int.from_bytes(body[at : at + 3], "little") for at in (4, 7))
                 case "webp", b"XMP ":
-                    text = _xmp_property(body)
+                    said = read_packet(body)
     except struct.error:
         width = 0
     if width == 0:
         if form:
             raise ValueError(f"is a damaged {form.upper()}")
         raise ValueError("is no PNG, JPEG or WebP" if data else "is empty")
-    return PictureFile(form, width, height, _request(text))
+    request = text if form == "png" else said.request
+    return PictureFile(form, width, height, _request(request), said.source_type)
 
 
 def _parts(data: bytes) -> Iterator[tuple[str, bytes, bytes]]:
@@ -103,15 +110,6 @@ def _png_text(kind: bytes, value: bytes) -> str | None:
     # Compression flag, method, language, translated keyword, then the text.
     parts = value[2:].split(b"\0", 2)
     return parts[2].decode("utf-8", "replace") if value[:1] == b"\0" and len(parts) == 3 else None
-
-
-def _xmp_property(packet: bytes) -> str | None:
-    """The property `imagemill:request` of an XMP packet."""
-    try:
-        elements = ET.fromstring(packet).iter()
-    except (ET.ParseError, LookupError, ValueError):  # LookupError: the encoding does not exist
-        return None
-    return next((e.attrib[_XMP_REQUEST] for e in elements if _XMP_REQUEST in e.attrib), None)
 
 
 def _request(text: str | None) -> ImageRequest | None:

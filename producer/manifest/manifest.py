@@ -158,6 +158,8 @@ def _places(written: WrittenManifest, problems: Problems) -> dict[Location, str]
     for index, line in enumerate(written.prompts):
         if isinstance(line, PromptLine):
             paths += _below(("prompts", index), line)
+        if written.image_format == "jpeg":
+            paths.append(("prompts", index))
     return {path: problems.place(path) for path in paths}
 
 

@@ -13,6 +13,7 @@ from jobs.errors import ManifestError
 from jobs.models import ModelRef
 from jobs.pipeline_class import Trouble
 from jobs.wording import printable, shortened
+from producer.manifest.jpeg_check import JpegCheck
 from producer.manifest.manifest import Manifest
 from producer.manifest.parts import PromptLine
 from producer.manifest.problems import MAX_REPORTED
@@ -32,6 +33,8 @@ class PipelineCheck:
     swept: Mapping[str, tuple[Any, ...]]
     unsized: frozenset[str]
     """Sides that neither the manifest gives nor the model's configurations."""
+    jpeg: JpegCheck | None = None
+    """What checks the texts of lines; None where pictures are no JPEGs."""
 
     @classmethod
     def of(cls, manifest: Manifest, model: ModelRef) -> PipelineCheck:
@@ -43,6 +46,7 @@ class PipelineCheck:
             manifest.settings.of_images(model.defaults),
             swept,
             frozenset(open_sides if model.unsized else ()),
+            JpegCheck.of(manifest, model),
         )
 
     def troubles(self, own: Mapping[str, Any]) -> list[Trouble]:

@@ -60,6 +60,9 @@ class RowReader:
         self._renamed, self._fields = source.fields.values(), source.fields
         self._columns, self._ignore_others, self._texts = source.columns, source.ignore_others, texts
         self._check = check
+        self._jpeg = None if check is None else check.jpeg
+        # A prompt that may be too long for a JPEG is not plainly right.
+        self._most = None if self._jpeg is None else self._jpeg.surely
         self._taken: set[tuple[Any, ...]] = set()
         self._seeds_given = defaults.seed is not None or "seed" in self._swept
 
@@ -78,6 +81,8 @@ class RowReader:
         if len(row) != 1 or self._seeds_given:
             return None
         [(name, value)] = row.items()
+        if self._most is not None and isinstance(value, str) and len(value) > self._most:
+            return None
         return plain_text(value) if self._names.get(name) == "prompt" else None
 
     def wants(self, name: str) -> bool:
@@ -140,6 +145,8 @@ class RowReader:
             return ManifestError(trouble)
         if line.settings and (refused := self._refused(line.settings, row)) is not None:
             return ManifestError(refused)
+        if self._jpeg is not None and (trouble := self._jpeg.trouble(line)) is not None:
+            return ManifestError(trouble)
         for name, value in line.columns.items():
             if (trouble := self._kinds.trouble(name, value, f"in {self._file}:{number}")) is not None:
                 return ManifestError(f"{name}: {trouble}")

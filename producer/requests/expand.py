@@ -11,7 +11,8 @@ from itertools import islice, product
 from jobs.errors import LatentsError
 from jobs.models import ModelRef
 from jobs.output.compact_counter import CompactCounter
-from jobs.request import Entry, ImageRequest, quoted, settings_in
+from jobs.request import Entry, quoted
+from producer.manifest.base_request import base_request
 from producer.manifest.line import Line
 from producer.manifest.manifest import Manifest
 from producer.manifest.pipeline_check import PipelineCheck
@@ -25,20 +26,6 @@ Identified = tuple[str, Entry]
 _GIVEN, _DERIVED, _BITS = 1, 2, 2
 _TEMPLATES = 1024
 """Combinations of settings that are kept: a file may have other ones on each of its rows."""
-
-_OF_JOB = tuple(name for name in settings_in("manifest") if name not in ("model", "revision"))
-
-
-def base_request(manifest: Manifest, model: ModelRef) -> ImageRequest:
-    """The request that every line of `manifest` begins with: its own settings, no prompt, seed 0."""
-    return ImageRequest(
-        prompt="",
-        seed=0,
-        model=model.label,
-        revision=model.revision,
-        **{name: getattr(manifest, name) for name in _OF_JOB},
-        **manifest.settings.of_images(model.defaults),
-    )
 
 
 def identify(

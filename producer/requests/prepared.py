@@ -12,6 +12,7 @@ from jobs.output.output import Output
 from jobs.request import Entry
 from jobs.settings import Settings
 from jobs.strict_json import strict_json
+from producer.manifest.jpeg_check import check_jpegs
 from producer.manifest.latents import gather_latents
 from producer.manifest.manifest import Manifest, load_manifest
 from producer.manifest.pipeline_check import check_pipeline
@@ -64,6 +65,7 @@ def prepare(
     manifest = load_manifest(path)
     model = manifest.resolve_model()
     check_pipeline(manifest, model)
+    check_jpegs(manifest, model)
     latents = gather_latents(manifest, model)
     output = Output(Path(manifest.output))
     if settings.output_root is not None:

@@ -9,8 +9,8 @@ from dataclasses import asdict
 from typing import Any
 
 from jobs.ledger.job import JobSpec
+from producer.manifest.base_request import base_request
 from producer.prompt_files.sources import Reading
-from producer.requests.expand import base_request
 from producer.requests.prepared import Prepared
 
 

@@ -15,9 +15,9 @@ from jobs.ledger.shard import Shard, encode_shard
 from jobs.output.durable import written_atomically
 from jobs.output.nested_kinds import ColumnTypes
 from jobs.request import Entry
+from producer.manifest.base_request import base_request
 from producer.prompt_files.sources import Reading
 from producer.reporter import QUIET, Reporter
-from producer.requests.expand import base_request
 from producer.requests.grouping import parts
 from producer.requests.prepared import Prepared
 

@@ -23,10 +23,11 @@ from jobs.request import Entry
 from jobs.settings import Settings
 from jobs.wording import some
 from producer.job_queue import JobQueue
+from producer.manifest.base_request import base_request
 from producer.manifest.submitted import Change, SubmittedManifest
 from producer.prompt_files.sources import Reading
 from producer.reporter import QUIET, Reporter
-from producer.requests.expand import Identified, base_request
+from producer.requests.expand import Identified
 from producer.requests.grouping import parts
 from producer.requests.prepared import Prepared, prepare
 from producer.submit.job_spec import digest, file_hashes, job_spec

@@ -45,10 +45,11 @@ from jobs.settings import Settings
 from producer.doctor.checkup import check_output
 from producer.doctor.quarantine import set_aside
 from producer.export.pictures import pictures
+from producer.manifest.base_request import base_request
 from producer.manifest.latents import gather_latents
 from producer.manifest.manifest import Manifest, load_manifest
 from producer.prompt_files.sources import Reading, lines
-from producer.requests.expand import base_request, identify
+from producer.requests.expand import identify
 from producer.requests.prepared import Prepared, prepare
 from producer.submit.packed import Packed, pack
 from tests.faults import strategies as make

@@ -1,3 +1,4 @@
+import io
 import json
 import shlex
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 import worker.render
 from jobs.errors import ImagemillError, LatentsError, OutputError, RenderError
@@ -213,6 +215,18 @@ def test_a_file_is_rendered_again_as_its_metadata_says(tmp_path: Path, image_for
         Reproduction(request=request, slots=16, precision="amp"), None, None, Settings()
     )
     assert read_request(out) == request
+
+
+def test_a_file_of_an_early_version_is_rendered_again_to_its_very_bytes(tmp_path: Path) -> None:
+    """Its file says nothing of an algorithm, and so says the new one."""
+    picture = render(Reproduction(request=REQUEST, slots=16, precision="amp"), None, None, Settings())
+    with Image.open(io.BytesIO(picture)) as image:
+        early = encode(np.asarray(image), REQUEST, says_source=False)
+    assert early != picture
+    written(tmp_path, REQUEST, **HOW).write_bytes(early)
+    out = tmp_path / "again.png"
+    invoke("render", "--from", tmp_path / "000000007.png", "--out", out)
+    assert out.read_bytes() == early
 
 
 def test_a_files_own_slots_stand_above_the_environments_and_below_those_that_are_given(

@@ -19,9 +19,9 @@ from jobs.output.output import Output
 from jobs.output.stored_shard import LayoutName
 from jobs.settings import Settings
 from producer.export.export import write_export
+from producer.manifest.base_request import base_request
 from producer.plan.plan import plan_submission
 from producer.plan.report import report
-from producer.requests.expand import base_request
 from producer.requests.prepared import Prepared, prepare
 from producer.submit.packed import pack
 from worker.engine.renderer import RenderedBy
@@ -152,8 +152,11 @@ def uniform(draw: st.DrawFn) -> Rows:
 @pytest.mark.parametrize("layout", ["files", "webdataset"])
 @given(rows=uniform() | MIXED)
 @settings(
-    max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)  # fmt: skip
+    max_examples=25,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 def test_any_nested_values_come_back_from_each_layout_and_from_a_parquet(
     tmp_path_factory: pytest.TempPathFactory, layout: LayoutName, rows: Rows
 ) -> None:
