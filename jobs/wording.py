@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Sequence
+from typing import Final
+
+_FOLDERS: Final = re.compile(r"(?<![\w./~…])(?:~[^\s/]*)?/(?:[^\s/'\"`:,;()<>\[\]]+/)+")
+"""The folders of a path that begins at the root or at somebody's home; those of a URL are none."""
 
 
 def shortened(text: str, length: int = 60) -> str:
@@ -21,6 +27,14 @@ def printable(text: str) -> str:
 def shown(name: str) -> str:
     """A file's name for a message: characters that cannot be printed are escaped."""
     return name if name.isprintable() else ascii(name)[1:-1]
+
+
+def without_folders(text: str) -> str:
+    """`text` without the folders in it that tell whose machine it was written on: …/foxes.npy."""
+    home = os.path.expanduser("~")  # noqa: PTH111 - raises nothing
+    if home.count("/") > 1:
+        text = text.replace(f"{home}/", "~/")
+    return _FOLDERS.sub("…/", text)
 
 
 def some(names: Sequence[str], most: int = 3) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -19,6 +21,7 @@ from jobs.ledger.job import JobStatus
 from jobs.lifeline import start_tied
 from jobs.output.output import open_plain
 from jobs.settings import Settings
+from jobs.user_cache import cache_folder
 from producer.embedded_redis import EmbeddedRedis
 from producer.follow import follow_job
 from producer.job_queue import JobQueue
@@ -104,6 +107,17 @@ class _Worker:
             self._process.wait()
 
 
+def _log_of(output: Path) -> Path:
+    """Where the log of an output's workers lies: outside of it, because a log names hosts and folders."""
+    digest = hashlib.sha256(os.fsencode(output)).hexdigest()[:16]
+    folder = cache_folder("runs") / digest
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        folder = Path(tempfile.mkdtemp(prefix="imagemill-"))  # a home that cannot be written
+    return folder / "worker.log"
+
+
 @contextmanager
 def _worker(url: str, settings: Settings, output: Path, gpus: str, lock: int | None) -> Iterator[_Worker]:
     """A worker on this machine, tied to this process, writing only below this job's output.
@@ -122,7 +136,7 @@ def _worker(url: str, settings: Settings, output: Path, gpus: str, lock: int | N
     chosen: dict[str, object] = {"redis_url": SecretStr(url), "models": ()}
     if settings.output_root is None:
         chosen["output_root"] = output
-    log = output / ".imagemill" / "worker.log"
+    log = _log_of(output)
     with os.fdopen(open_plain(log, os.O_WRONLY | os.O_APPEND), "ab") as file:
         process = start_tied(
             [command, "--gpus", gpus],

@@ -19,6 +19,7 @@ from jobs.errors import ImagemillError, RenderError
 from jobs.latents import read_input
 from jobs.models import is_path
 from jobs.output.files import METADATA
+from jobs.output.output import INPUTS
 from jobs.request import IMAGE_SETTINGS, ImageRequest
 from jobs.settings import Settings
 from jobs.strict_json import strict_json
@@ -31,13 +32,20 @@ _SLOTS = range(1, 1024 + 1)
 """The slots that a forward may have: what --batch-size takes, and 1 for an image alone."""
 
 
-def reproducing_command(request: ImageRequest, model: str, inputs: Path, slots: int) -> str:
-    """The shell command that renders a request of a job again, by itself, with as many slots."""
+MODEL_FOLDER = "PATH/TO/"
+"""What stands in a command for the folder in which a model's folder lies: an output does not tell it."""
+
+
+def reproducing_command(request: ImageRequest, model: str, slots: int) -> str:
+    """The shell command that renders a request of a job again, by itself, with as many slots.
+
+    It is run in the output's folder. `model`: what the job's workers loaded.
+    """
     parts = ["imagemill-worker", "--batch-size", str(slots), "render", "--request", request.to_json()]
     if model != request.model:
-        parts += ["--model", model]
+        parts += ["--model", MODEL_FOLDER + Path(model).name]
     if request.init_latents is not None:
-        parts += ["--inputs", str(inputs)]
+        parts += ["--inputs", INPUTS]
     return shlex.join(parts)
 
 

@@ -19,7 +19,8 @@ class JobSpec:
     """What a worker must know about a job besides its shards; fixed when the job is created."""
 
     manifest: Mapping[str, Any]
-    """The manifest with absolute paths and without its prompts, which are in the shards."""
+    """The manifest without its prompts, which are in the shards; job.json has it where the output's own copy
+    is gone, so it names no folders."""
     base: Mapping[str, Any]
     """An ImageRequest with the job's own settings, as a mapping; its prompt is empty and its seed 0."""
     name: str

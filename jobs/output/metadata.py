@@ -13,6 +13,7 @@ from typing import Any
 from jobs.columns import RENDERED_PREFIX, column_problem
 from jobs.request import IMAGE_SETTINGS, Entry, ImageRequest
 from jobs.schedulers import find_scheduler
+from jobs.wording import without_folders
 
 _SETTINGS = tuple(name for name in IMAGE_SETTINGS if name != "prompt")
 _COLUMN_TYPES: dict[str, tuple[type, ...]] = {"string": (str,), "int64": (int,), "float64": (int, float)}
@@ -157,12 +158,12 @@ class Failure:
         }
 
     def to_json(self) -> str:
-        """One line of a failures file, without the newline."""
+        """One line of a failures file, without the newline; its reason names no folders."""
         record = {
             "shard": self.shard,
             "position": self.position,
             "image_id": self.image_id,
-            "reason": self.reason,
+            "reason": without_folders(self.reason),
             "job_id": self.job_id,
             "id": self.entry.id,
             "columns": dict(self.entry.columns),

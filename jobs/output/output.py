@@ -39,6 +39,8 @@ from jobs.output.stored_shard import LayoutName, StoredShard, damaged, shard_nam
 from jobs.output.webdataset import TarShard
 from jobs.strict_json import strict_json
 
+INPUTS = ".imagemill/inputs"
+"""Where initial latents are, in the output's folder."""
 _CLOSED = ".closed"
 _LAYOUTS: Mapping[LayoutName, type[FolderShard] | type[TarShard]] = {
     "files": FolderShard,
@@ -94,7 +96,7 @@ class Output:
 
     @property
     def inputs(self) -> Path:
-        return self.private / "inputs"
+        return self.path / INPUTS
 
     @property
     def jobs(self) -> Path:

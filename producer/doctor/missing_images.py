@@ -16,8 +16,9 @@ from jobs.wording import counted, shown, some
 from producer.doctor.findings import Problem
 from producer.doctor.soundness import file_problem, read_plain
 from producer.manifest.latents import gather_latents
-from producer.manifest.parts import PromptLine
-from producer.manifest.source_files import source_trouble
+from producer.manifest.parts import PromptLine, PromptSource
+from producer.manifest.path_names import ELSEWHERE, known_paths
+from producer.manifest.source_files import files_of, source_trouble
 from producer.manifest.submitted import Change, SubmittedManifest
 from producer.prompt_files.sources import Reading
 from producer.requests.expand import Identified, identify, narrowed
@@ -59,6 +60,14 @@ def missing_images(output: Output, held: Collection[str], failed: Collection[str
             found.problems.append(Problem(kind="report", file=name, what=what, remedy=remedy))
             continue
         try:
+            kept = kept.located(known_paths(output.path, kept.manifest.name))
+            if _is_elsewhere(kept):
+                found.notes.append(
+                    f"{name}: what is missing cannot be known here: an output does not tell where the files "
+                    "of a manifest lie; run `imagemill doctor` in the manifest's folder, or `imagemill plan "
+                    "FILE`"
+                )
+                continue
             _compare(job_id, name, kept, held, failed, found)
         except (ImagemillError, OSError) as error:  # OSError: a prompt file's name is too long
             found.notes.append(f"{name}: cannot be compared with the output: {error}")
@@ -76,6 +85,22 @@ def _kept_manifests(output: Output) -> list[Path]:
     if not newest and report.exists():
         return [report]
     return sorted(output.jobs / f"{name}-{number}.json" for name, number in newest.items())
+
+
+def _is_elsewhere(kept: SubmittedManifest) -> bool:
+    """Whether a file of the submission has a name here and no known place."""
+    names = [*(kept.files or {}), *(source.file for source in kept.manifest.prompts_from)]
+    names += [line.init_latents or "" for line in kept.manifest.prompts if isinstance(line, PromptLine)]
+    return any(
+        name.startswith(ELSEWHERE) or (not Path(name).is_absolute() and not _is_here(name))
+        for name in names
+        if name != ""
+    )
+
+
+def _is_here(name: str) -> bool:
+    """Whether a file or a pattern means something in the current folder."""
+    return bool(files_of(PromptSource(file=name)))
 
 
 def _read(file: Path) -> tuple[str, SubmittedManifest]:

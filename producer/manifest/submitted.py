@@ -2,7 +2,8 @@
 
     OUT/.imagemill/jobs/sunsets-1.json    {"name": "sunsets", …, "narrowed": "--limit 10", "files": {…}}
 
-The keys of the manifest and two more, so that a person may compare the file with a manifest.
+The keys of the manifest and two more, so that a person may compare the file with a manifest. Files have the
+names of `producer.manifest.path_names`; early versions kept their absolute paths.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from jobs.errors import ManifestError
 from jobs.strict_json import strict_json
 from jobs.wording import shown
 from producer.manifest.manifest import Manifest
+from producer.manifest.path_names import PathNames, with_paths
 
 _NARROWED = re.compile("(?:(--limit|--sample) ([0-9]{1,18}))?")
 
@@ -60,22 +63,41 @@ class SubmittedManifest:
         given, _, count = self.narrowed.partition(" ")
         return int(count) if given == option else None
 
-    def changes(self, now: SubmittedManifest) -> list[Change]:
+    def changes(self, now: SubmittedManifest, folder: Path | None = None) -> list[Change]:
         """What differs in `now`: the manifest's keys, the option that narrows it, then the files if `now` has
-        them."""
-        before, after = (one.manifest.to_json() | {"narrowed": one.narrowed} for one in (self, now))
-        files = [] if now.files is None else self.changed_files(now.files)
-        return [Change(key, how) for key, how in _differences(before, after)] + files
+        them.
 
-    def changed_files(self, now: Mapping[str, str]) -> list[Change]:
+        `folder`: the manifest's own now; then files are compared by the names that an output gives them.
+        """
+        before, _ = _named(self.to_json(), folder)
+        after, known = _named(now.to_json(), folder)
+        kept, files = before.pop("files", {}), after.pop("files", None)
+        changed = [] if files is None else _differences(kept, files)
+        return [
+            *(Change(key, how) for key, how in _differences(before, after)),
+            *(Change(known.get(name, name), how, is_file=True) for name, how in changed),
+        ]
+
+    def changed_files(self, now: Mapping[str, str], folder: Path | None = None) -> list[Change]:
         """The files that differ in `now`, a path -> a SHA-256; files that were not kept count as none."""
         before = {} if self.files is None else self.files
-        return [Change(name, how, is_file=True) for name, how in _differences(before, now)]
+        kept, _ = _named({"files": dict(before)}, folder)
+        files, known = _named({"files": dict(now)}, folder)
+        changed = _differences(kept["files"], files["files"])
+        return [Change(known.get(name, name), how, is_file=True) for name, how in changed]
 
     def to_json(self) -> dict[str, Any]:
         """A mapping of JSON values from which `from_json` makes an equal one."""
         files = {} if self.files is None else {"files": dict(self.files)}
         return self.manifest.to_json() | {"narrowed": self.narrowed} | files
+
+    def located(self, known: Mapping[str, str]) -> SubmittedManifest:
+        """The same with the path that each name of a file stands for, where that is known."""
+
+        def path(name: str) -> str:
+            return known.get(name, name)
+
+        return SubmittedManifest.from_json(with_paths(self.to_json(), path))
 
     @classmethod
     def from_json(cls, stored: object) -> SubmittedManifest:
@@ -98,6 +120,14 @@ class SubmittedManifest:
         except ValueError as error:
             raise ManifestError(f"not JSON ({error})") from None
         return cls.from_json(stored)
+
+
+def _named(kept: dict[str, Any], folder: Path | None) -> tuple[dict[str, Any], Mapping[str, str]]:
+    """The mapping with the names that files have in an output, and the path of each."""
+    if folder is None:
+        return kept, {}
+    names = PathNames(folder)
+    return names.of_manifest(kept), names.known
 
 
 def _differences(before: Mapping[str, object], now: Mapping[str, object]) -> Iterator[tuple[str, str]]:

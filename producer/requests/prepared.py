@@ -15,6 +15,7 @@ from jobs.strict_json import strict_json
 from producer.manifest.jpeg_check import check_jpegs
 from producer.manifest.latents import gather_latents
 from producer.manifest.manifest import Manifest, load_manifest
+from producer.manifest.path_names import PathNames
 from producer.manifest.pipeline_check import check_pipeline
 from producer.prompt_files.sources import Reading
 from producer.requests.expand import Identified, identify, narrowed
@@ -31,6 +32,8 @@ class Prepared:
     output: Output
     limit: int | None
     sample: int | None
+    folder: Path
+    """The manifest's own, absolute."""
     remark: str = ""
     """What people should know before they look at the pictures; empty when there is nothing."""
 
@@ -70,9 +73,10 @@ def prepare(
     output = Output(Path(manifest.output))
     if settings.output_root is not None:
         output.check_within(settings.output_root)
-    remarks = [model.remark, other_size(manifest, model), other_defaults(manifest, model, output)]
+    folder = path.parent.absolute()
+    remarks = [model.remark, other_size(manifest, model), other_defaults(manifest, model, output, folder)]
     remark = "; ".join(remark for remark in remarks if remark)
-    return Prepared(manifest, model, latents, output, limit, sample, remark)
+    return Prepared(manifest, model, latents, output, limit, sample, folder, remark)
 
 
 def other_size(manifest: Manifest, model: ModelRef) -> str:
@@ -87,13 +91,17 @@ def other_size(manifest: Manifest, model: ModelRef) -> str:
     )
 
 
-def other_defaults(manifest: Manifest, model: ModelRef, output: Output) -> str:
+def other_defaults(manifest: Manifest, model: ModelRef, output: Output, folder: Path) -> str:
     """Which settings the manifest leaves open and its last submission to the output had with other values,
-    with the remedy; empty when there are none. Without this, pictures would be rendered again silently."""
+    with the remedy; empty when there are none. Without this, pictures would be rendered again silently.
+
+    `folder`: the manifest's own.
+    """
     try:
         job_id = f"{manifest.name}-{output.next_job_number(manifest.name) - 1}"
         kept = strict_json(output.job_manifest(job_id).read_bytes())
-        then = kept["settings"] if kept["model"] == manifest.model else {}
+        same = kept["model"] in (manifest.model, PathNames(folder).of_model(manifest.model))
+        then = kept["settings"] if same else {}
         left_open = manifest.settings.left_open() - manifest.sweep.swept().keys()
         changed = [
             f"{name} = {now} (was {then[name]})"

@@ -10,6 +10,7 @@ from typing import Any
 
 from jobs.ledger.job import JobSpec
 from producer.manifest.base_request import base_request
+from producer.manifest.path_names import PathNames
 from producer.prompt_files.sources import Reading
 from producer.requests.prepared import Prepared
 
@@ -18,7 +19,7 @@ def job_spec(prepared: Prepared) -> JobSpec:
     """What workers need to know of a job of the manifest."""
     manifest, model = prepared.manifest, prepared.model
     return JobSpec(
-        manifest={key: value for key, value in written(prepared).items() if key != "prompts"},
+        manifest=_without_prompts(PathNames(prepared.folder).of_manifest(written(prepared))),
         base=json.loads(base_request(manifest, model).to_json()),
         name=manifest.name,
         output=str(prepared.output.path),
@@ -36,6 +37,10 @@ def job_spec(prepared: Prepared) -> JobSpec:
     )
 
 
+def _without_prompts(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in manifest.items() if key != "prompts"}
+
+
 def written(prepared: Prepared) -> dict[str, Any]:
     """The manifest as JSON, with the revision and the defaults that its model has now."""
     return prepared.pinned.to_json()
@@ -48,5 +53,7 @@ def file_hashes(prepared: Prepared, reading: Reading) -> dict[str, str]:
 
 def digest(prepared: Prepared, spec: JobSpec, files: Mapping[str, str]) -> str:
     """The SHA-256 of what makes two submissions the same: manifest, contents of its files, narrowing."""
-    text = json.dumps([asdict(spec), written(prepared), files], sort_keys=True)
+    manifest = written(prepared)
+    job = asdict(spec) | {"manifest": _without_prompts(manifest)}  # with its paths, as they were always told
+    text = json.dumps([job, manifest, files], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from jobs.output.durable import written_atomically
 from jobs.output.nested_kinds import ColumnTypes
 from jobs.request import Entry
 from producer.manifest.base_request import base_request
+from producer.manifest.path_names import PathNames
 from producer.prompt_files.sources import Reading
 from producer.reporter import QUIET, Reporter
 from producer.requests.grouping import parts
@@ -66,11 +67,14 @@ class Packed:
         self._blobs.seek(shard.start)
         return self._blobs.read(shard.size)
 
-    def write_skipped(self, file: Path) -> None:
+    def write_skipped(self, file: Path, names: PathNames) -> None:
         """Writes every row of prompt files that was skipped, a line each: `FILE:LINE: what`."""
+        named = {path.encode(errors="backslashreplace"): names(path).encode() for path in self.reading.sha256}
+        paths = re.compile(b"|".join(map(re.escape, sorted(named, key=len, reverse=True))))
         self._skipped.seek(0)
         with written_atomically(file) as lines:
-            shutil.copyfileobj(self._skipped, lines)
+            for row in self._skipped:
+                lines.write(paths.sub(lambda found: named[found[0]], row))
 
 
 @contextmanager

@@ -79,7 +79,7 @@ def recover_job(file: Path, settings: Settings, queue: JobQueue, reporter: Repor
     job_id = f"{name}-{output.next_job_number(name) - 1}"
     prepared, kept = _as_submitted(prepared, file, job_id)
     asked = SubmittedManifest(prepared.pinned, kept.narrowed)
-    _refuse_changes(file, job_id, kept.changes(asked))
+    _refuse_changes(file, job_id, kept.changes(asked, prepared.folder))
     _refuse_unless_lost(job_id, output, ledger)
     with output.locked(patience=0), write_errors(output):
         keep_inputs(prepared)
@@ -94,7 +94,7 @@ def recover_job(file: Path, settings: Settings, queue: JobQueue, reporter: Repor
                 waiting += 1
                 reporter.count(rebuild.images)
         files = file_hashes(prepared, reading)
-        _refuse_changes(file, job_id, kept.changed_files(files))
+        _refuse_changes(file, job_id, kept.changed_files(files, prepared.folder))
         if rebuild.settled:
             raise JobError(
                 f"{output.path}: holds {len(rebuild.settled)} images of {job_id} that {file} does not ask "

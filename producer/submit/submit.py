@@ -18,9 +18,9 @@ from jobs.failpoints import failpoint
 from jobs.ledger.job import Submission
 from jobs.ledger.ledger import Ledger
 from jobs.ledger.ledger_view import LedgerView
-from jobs.output.output import Output
 from jobs.wording import some
 from producer.job_queue import JobQueue
+from producer.manifest.path_names import PathNames, remember_paths
 from producer.manifest.submitted import SubmittedManifest
 from producer.reporter import QUIET, Reporter
 from producer.requests.prepared import Prepared
@@ -87,12 +87,14 @@ def store(packed: Packed, queue: JobQueue, reporter: Reporter = QUIET) -> Submit
                 spec, digest(prepared, spec, files), output.next_job_number(manifest.name)
             )
         except JobError:
-            _refuse_changed_files(output, kept, ledger)
+            _refuse_changed_files(prepared, kept, ledger)
             raise
         while (at := ledger.submission(job_id)).state == "open":
-            output.write_job_manifest(job_id, kept.to_json())
+            names = PathNames(prepared.folder)
+            output.write_job_manifest(job_id, names.of_manifest(kept.to_json()))
+            remember_paths(output.path, manifest.name, names)
             if packed.reading.skipped:
-                packed.write_skipped(output.skipped_rows(job_id))
+                packed.write_skipped(output.skipped_rows(job_id), names)
             # From here on only this job writes to the output. Since the shards were packed, another
             # submission of this job may have begun, whose images do not count as held, or another job may
             # have ended, whose images do.
@@ -128,8 +130,9 @@ def _begun_at(prepared: Prepared, ledger: LedgerView) -> int | None:
     return None if first_shard < 0 else first_shard
 
 
-def _refuse_changed_files(output: Output, asked: SubmittedManifest, ledger: Ledger) -> None:
+def _refuse_changed_files(prepared: Prepared, asked: SubmittedManifest, ledger: Ledger) -> None:
     """Raises JobError when the job that owns the output was begun with this manifest and other files."""
+    output = prepared.output
     job_id = ledger.writer(str(output.path))
     if job_id is None or ledger.status(job_id).ending:
         return
@@ -137,7 +140,7 @@ def _refuse_changed_files(output: Output, asked: SubmittedManifest, ledger: Ledg
         begun = SubmittedManifest.parse(output.job_manifest(job_id).read_bytes())
     except (FileNotFoundError, ManifestError):
         return  # nothing can be compared: the ledger's own error stands
-    changes = begun.changes(asked)
+    changes = begun.changes(asked, prepared.folder)
     if changes and all(change.is_file for change in changes):
         names = some([change.name for change in changes])
         raise JobError(

@@ -32,7 +32,8 @@ class Run:
     def environment(self, **settings: object) -> dict[str, str]:
         own = {"LEASE": 3, "MIN_FREE_DISK": 0, "INSTANT_SECONDS": 0} | settings
         given = {f"IMAGEMILL_{name.upper()}": str(value) for name, value in own.items()}
-        return {**os.environ, "TMPDIR": str(self.temporary), "PYTHONUNBUFFERED": "1", **given}
+        cache = {"XDG_CACHE_HOME": str(self.folder / "cache")}
+        return {**os.environ, "TMPDIR": str(self.temporary), "PYTHONUNBUFFERED": "1", **cache, **given}
 
     def manifest(self, prompts: list[object] | int, **keys: object) -> Path:
         lines = [f"picture {n}" for n in range(prompts)] if isinstance(prompts, int) else prompts
@@ -86,8 +87,13 @@ class Run:
 
     def rendered(self) -> int:
         """Images that the workers of all runs rendered."""
-        log = (self.output / ".imagemill" / "worker.log").read_text()
-        return sum(map(int, re.findall(r"(\d+) rendered", log)))
+        return sum(map(int, re.findall(r"(\d+) rendered", self.log.read_text())))
+
+    @property
+    def log(self) -> Path:
+        """What the workers of all runs said, outside of the output."""
+        (log,) = self.folder.glob("cache/imagemill/runs/*/worker.log")
+        return log
 
     def finished_images(self) -> int:
         """Images that are done on disk, in committed shards or in the spool; in both while a shard moves."""
@@ -300,8 +306,10 @@ def test_the_runs_own_worker_writes_below_its_output_alone(mill: Run) -> None:
 def test_a_link_in_the_place_of_the_workers_log_is_not_followed(mill: Run) -> None:
     precious = mill.folder / "precious"
     precious.write_text("mine")
-    (mill.output / ".imagemill").mkdir(parents=True)
-    (mill.output / ".imagemill" / "worker.log").symlink_to(precious)
+    mill.call("run", mill.manifest(8), "--gpus", "99")
+    log = mill.log
+    log.unlink()
+    log.symlink_to(precious)
     done = mill.call("run", mill.manifest(8), "--gpus", "none")
     assert done.returncode == 2
     assert re.match(r"error: .*worker\.log: cannot be opened", done.stderr)

@@ -18,6 +18,7 @@ from jobs.output.card import Contents, contents, dataset_card, is_ours
 from jobs.output.durable import remove_temporaries, write_atomically
 from jobs.output.metadata import Failure, imagemill_version
 from jobs.output.output import Output
+from jobs.wording import without_folders
 from worker.finish.preview import Cell, contact_sheet, spread
 
 log = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ class JobReport:
     """None when no worker ever claimed a shard of it."""
     finished_at: str
     workers: Sequence[str]
+    """Their names, of which job.json has the number: they name hosts."""
     broken: Mapping[int, str] = field(default_factory=dict)
     """Shards that could not be read, and why: their images are neither done nor failed."""
 
@@ -144,7 +146,7 @@ def _job_json(report: JobReport, found: Contents, failures: int) -> dict[str, An
     return {
         "job_id": report.job_id,
         "outcome": report.outcome,
-        "reason": report.reason,
+        "reason": None if report.reason is None else without_folders(report.reason),
         "images": {
             "asked": report.images,
             "done": report.done,
@@ -157,8 +159,8 @@ def _job_json(report: JobReport, found: Contents, failures: int) -> dict[str, An
             "started": report.started_at,
             "finished": report.finished_at,
         },
-        "workers": list(report.workers),
-        "set_aside": {str(shard): reason for shard, reason in report.broken.items()},
+        "workers": len(report.workers),
+        "set_aside": {str(shard): without_folders(reason) for shard, reason in report.broken.items()},
         "versions": {"imagemill": imagemill_version(), "python": platform.python_version(), **_versions()},
         "manifest": report.manifest,
     }

@@ -223,7 +223,7 @@ class ShardRun:
             entry=entry,
             reason=reason,
             job_id=self._claim.job_id,
-            command=reproducing_command(entry.request, self._spec.model, self._output.inputs, slots),
+            command=reproducing_command(entry.request, self._spec.model, slots),
         )
 
     def _record(self, results: ShardResults) -> None:

@@ -210,7 +210,8 @@ CHECKS = [
         "except BrokenShard as error:", "except ZeroDivisionError as error:",
         SHARD_ENDS + "test_a_shard_that_cannot_be_read_is_set_aside_and_the_job_ends"),
     Mutation("set aside: reported in job.json", "left out", FINISH_PY,
-        '        "set_aside": {str(shard): reason for shard, reason in report.broken.items()},\n', "",
+        '        "set_aside": {str(shard): without_folders(reason) for shard, reason in '
+        'report.broken.items()},\n', "",
         RUNTIME + "test_job_json_names_a_shard_that_was_set_aside"),
     Mutation("a job of another version is refused", "held until the lease ends", RUNTIME_PY,
         "self._ledger.refuse(claim, self._worker, str(error))", "pass",

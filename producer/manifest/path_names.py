@@ -1,0 +1,96 @@
+"""How an output names the files of a manifest: so that it tells nothing of who made it, and where.
+
+A file below the manifest's folder is called by its path from there, `prompts/foxes.jsonl`. Any other is
+called by its own name, `…/foxes.jsonl`; a second one of that name is `…/foxes.jsonl (2)`. Where they lie is
+remembered in the user's cache, so that `imagemill doctor` finds them again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from jobs.strict_json import strict_json
+from jobs.user_cache import cache_folder, remember
+
+ELSEWHERE: Final = "…/"
+"""Before the name of a file that does not lie below the manifest's folder."""
+
+
+class PathNames:
+    """The names of the files of one manifest; one that is a name already stays as it is."""
+
+    def __init__(self, folder: Path) -> None:
+        """`folder`: the manifest's own, absolute."""
+        self._folder = folder
+        self.known: dict[str, str] = {}
+        """Each name that was given -> the absolute path that it stands for."""
+        self._names: dict[str, str] = {}
+
+    def __call__(self, path: str) -> str:
+        """The name of an absolute path, which may be a pattern."""
+        if not Path(path).is_absolute():
+            return path
+        if path not in self._names:
+            inside = Path(path).is_relative_to(self._folder)
+            called = (
+                Path(path).relative_to(self._folder).as_posix() if inside else ELSEWHERE + Path(path).name
+            )
+            name, number = called, 1
+            while name in self.known:
+                number += 1
+                name = f"{called} ({number})"
+            self._names[path], self.known[name] = name, path
+        return self._names[path]
+
+    def of_model(self, model: str) -> str:
+        """The same for a manifest's `model`, where it is a folder."""
+        return f"./{self(model)}" if Path(model).is_absolute() else model
+
+    def of_manifest(self, mapping: Mapping[str, Any]) -> dict[str, Any]:
+        """A manifest as JSON with the names of its files, and without its output, in which it lies."""
+        named = with_paths(mapping, self)
+        named.pop("output", None)
+        return named | {"model": self.of_model(mapping["model"])} if "model" in mapping else named
+
+
+def with_paths(mapping: Mapping[str, Any], renamed: Callable[[str], str]) -> dict[str, Any]:
+    """A submitted manifest as JSON with other paths of prompt files and latents; the model stays."""
+    changed = dict(mapping)
+    if isinstance(sources := mapping.get("prompts_from"), (list, tuple)):
+        changed["prompts_from"] = [
+            {**source, "file": renamed(source["file"])} if isinstance(source, dict) else source
+            for source in sources
+        ]
+    if isinstance(lines := mapping.get("prompts"), (list, tuple)):
+        changed["prompts"] = [
+            {**line, "init_latents": renamed(line["init_latents"])}
+            if isinstance(line, dict) and isinstance(line.get("init_latents"), str)
+            else line
+            for line in lines
+        ]
+    if isinstance(files := mapping.get("files"), dict):
+        changed["files"] = {renamed(file): sha256 for file, sha256 in files.items()}
+    return changed
+
+
+def remember_paths(output: Path, name: str, names: PathNames) -> None:
+    """Remembers in the user's cache what the names in the output's manifests called `name` stand for."""
+    remember(_remembered(output, name), json.dumps(names.known))
+
+
+def known_paths(output: Path, name: str) -> Mapping[str, str]:
+    """What `remember_paths` remembered here; nothing where it did not."""
+    try:
+        known = strict_json(_remembered(output, name).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _remembered(output: Path, name: str) -> Path:
+    digest = hashlib.sha256(f"{output}\0{name}".encode(errors="surrogateescape")).hexdigest()
+    return cache_folder("manifests") / f"{digest[:32]}.json"
