@@ -27,6 +27,7 @@ from producer.progress import counting
 from producer.prompt_files.sources import Reading
 from producer.reporter import Reporter
 from producer.requests.expand import Identified
+from producer.requests.folder_entries import MOST_IN_FOLDER
 from producer.requests.prepared import prepare
 from producer.show import print_skipped
 from producer.stops import interruptible
@@ -109,6 +110,11 @@ def write_export(
     elif not with_pictures:
         raise JobError(
             f"--no-pictures: --to {to} always writes pictures: leave it out, or export --to parquet"
+        )
+    if to == "files" and shard_size is not None and shard_size > MOST_IN_FOLDER:
+        raise JobError(
+            f"--shard-size = {shard_size}: the Hugging Face hub takes 10,000 entries a folder, and "
+            f"metadata.jsonl is one: use {MOST_IN_FOLDER}"
         )
     check_free(target, path, folder=to != "parquet")
     with interruptible(f"{target}: stopped before the end; nothing was left there"):

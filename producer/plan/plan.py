@@ -22,6 +22,7 @@ from jobs.settings import Settings
 from producer.plan.survey import DeviceTime, Group, Holding, Survey, device_times, survey
 from producer.prompt_files.sources import Reading
 from producer.reporter import QUIET, Reporter
+from producer.requests.folder_entries import entries_remark
 from producer.requests.prepared import Prepared
 
 MOST_ORPHANS = 1000
@@ -93,6 +94,8 @@ class Plan:
     """How many of the images to render `disk_bytes` covers."""
     deployment: Deployment
     times: list[DeviceTime]
+    remark: str
+    """That the output's folder gets too many entries for the hub; empty when it does not."""
     json_columns: Mapping[str, str]
     """The user's columns that are written as JSON text, and why."""
 
@@ -153,6 +156,12 @@ def plan_submission(
         disk_bytes=disk_bytes,
         disk_images=disk_images,
         deployment=deployment,
+        remark=entries_remark(
+            manifest.layout,
+            len(prepared.output.shards()),
+            -(-found.to_render // manifest.shard_size),
+            found.to_render,
+        ),
         json_columns=reading.columns.beside(there) if found.to_render else {},
         times=device_times(found.groups, deployment.rates, model.revision, manifest.precision),
     )

@@ -61,8 +61,9 @@ def report(plan: Plan) -> None:
         f"{prepared.manifest.name}: {counted(found.images, 'image')}{narrowed} by {prepared.model.label}, "
         f"{prepared.manifest.image_format}, into {prepared.output.path}"
     )
-    if prepared.remark:
-        click.echo(f"  {prepared.remark}")
+    for remark in (prepared.remark, plan.remark):
+        if remark:
+            click.echo(f"  {remark}")
     _print_groups(plan)
     click.echo()
     for head, lines in (

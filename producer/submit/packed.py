@@ -19,6 +19,7 @@ from producer.manifest.base_request import base_request
 from producer.manifest.path_names import PathNames
 from producer.prompt_files.sources import Reading
 from producer.reporter import QUIET, Reporter
+from producer.requests.folder_entries import entries_remark
 from producer.requests.grouping import parts
 from producer.requests.prepared import Prepared
 
@@ -61,6 +62,12 @@ class Packed:
     def images(self) -> int:
         """In all shards."""
         return sum(shard.images for shard in self.shards)
+
+    @property
+    def remark(self) -> str:
+        """That the output's folder gets too many entries for the hub; empty when it does not."""
+        layout = self.prepared.manifest.layout
+        return entries_remark(layout, len(self.found), len(self.shards), self.images)
 
     def blob(self, shard: PackedShard) -> bytes:
         """The shard as it is stored."""

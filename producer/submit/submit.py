@@ -118,7 +118,7 @@ def store(packed: Packed, queue: JobQueue, reporter: Reporter = QUIET) -> Submit
             skipped_file=str(output.skipped_rows(job_id)) if reading.skipped else None,
             duplicates=packed.duplicates,
             output=str(output.path),
-            remark=prepared.remark,
+            remark="; ".join(one for one in (prepared.remark, packed.remark) if one),
             json_columns=packed.json_columns,
         )
 
