@@ -7,10 +7,12 @@ throughout that one and text in another. Source: https://huggingface.co/docs/hub
 
 from __future__ import annotations
 
+import glob
 import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from jobs.columns import RENDERED_PREFIX
@@ -108,12 +110,18 @@ def is_ours(readme: str) -> bool:
 
 
 def dataset_card(
-    found: Contents, *, layout: LayoutName | None = None, failures: int = 0, preview: bool = False
+    found: Contents,
+    *,
+    layout: LayoutName | None = None,
+    failures: int = 0,
+    preview: bool = False,
+    as_pattern: bool = False,
 ) -> str:
     """The card's text: front matter in the Hugging Face form, then a page for people.
 
     `layout`: the one layout that all images have now, if they were in another before; `failures`: how many
-    could not be rendered; `preview`: there is a contact sheet next to the card.
+    could not be rendered; `preview`: there is a contact sheet next to the card; `as_pattern`: the dataset's
+    path is one (`is_pattern`).
     """
     import yaml  # only a finishing writes a card: a worker starts without it
 
@@ -136,7 +144,7 @@ def dataset_card(
 
 {found.total:,} pictures from texts, made by imagemill.{failed}
 
-{sheet}{_loading(endings)}
+{sheet}{_loading_escaped(endings) if as_pattern else _loading(endings)}
 {_table(found)}
 
 All of them have in common:
@@ -210,6 +218,35 @@ print(sample["{min(endings["webdataset"])}"], sample["txt"], sample["json"])
 ```
 """)
     return "\n".join(text)
+
+
+def is_pattern(path: Path) -> bool:
+    """Whether `datasets` takes the path for a pattern, and finds nothing there or more than is there."""
+    return glob.has_magic(str(path))
+
+
+def _loading_escaped(endings: Endings) -> str:
+    """The same for a folder whose path is a pattern to `datasets`."""
+    text = """The path of this folder has one of `* ? [` in it, which `load_dataset` takes for a pattern. Rename
+the folder, or load it so, with types that `datasets` takes from the first file:
+"""
+    for layout, builder, files in (
+        ("files", "imagefolder", "[0-9]*/*"),
+        ("webdataset", "webdataset", "[0-9]*.tar"),
+    ):
+        if layout in endings:
+            text += f"""
+```python
+import glob
+import os
+from datasets import load_dataset
+
+files = os.path.join(glob.escape(os.getcwd()), "{files}")
+dataset = load_dataset("{builder}", data_files=files, split="train")
+print(dataset.num_rows, dataset[0])
+```
+"""
+    return text
 
 
 def _columns(found: Contents, endings: Endings) -> str:

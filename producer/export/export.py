@@ -11,7 +11,7 @@ import click
 
 from jobs.errors import JobError, OutputError
 from jobs.output.arrow_columns import check_pyarrow
-from jobs.output.card import Contents, dataset_card
+from jobs.output.card import Contents, dataset_card, is_pattern
 from jobs.output.compact_counter import CompactCounter
 from jobs.output.output import Output
 from jobs.settings import Settings
@@ -139,7 +139,8 @@ def write_export(
             if to != "parquet":
                 size = SHARD_SIZE if shard_size is None else shard_size
                 shards = write_shards(Output(hidden), to, taken, size)
-                (hidden / "README.md").write_bytes(dataset_card(found, layout=to).encode())
+                card = dataset_card(found, layout=to, as_pattern=is_pattern(target))
+                (hidden / "README.md").write_bytes(card.encode())
             elif with_pictures:
                 column = json_column(_records(source, choice), found.columns)
                 write_pictures(hidden, taken, found.columns, column)

@@ -7,6 +7,7 @@ remembered in the user's cache, so that `imagemill doctor` finds them again.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 from collections.abc import Callable, Mapping
@@ -35,10 +36,10 @@ class PathNames:
         if not Path(path).is_absolute():
             return path
         if path not in self._names:
-            inside = Path(path).is_relative_to(self._folder)
-            called = (
-                Path(path).relative_to(self._folder).as_posix() if inside else ELSEWHERE + Path(path).name
-            )
+            # Before a pattern, brackets in the folder's own name are escaped.
+            bases = (self._folder, Path(glob.escape(str(self._folder))))
+            below = [Path(path).relative_to(base) for base in bases if Path(path).is_relative_to(base)]
+            called = below[0].as_posix() if below else ELSEWHERE + Path(path).name
             name, number = called, 1
             while name in self.known:
                 number += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -85,7 +86,11 @@ def absolute_paths(written: WrittenManifest, folder: Path, problems: Problems) -
     def found(index: int, source: PromptSource) -> PromptSource:
         path = problems.as_written(("prompts_from", index, "file"))
         before = len(problems)
-        source = source.model_copy(update={"file": absolute(folder, source.file, path)})
+        file = absolute(folder, source.file, path)
+        if glob.has_magic(source.file) and not Path(file).exists():
+            # It is a pattern, and its folder, which may have brackets in its own name, is none.
+            file = absolute(Path(glob.escape(str(folder.absolute()))), source.file, path)
+        source = source.model_copy(update={"file": file})
         try:
             trouble = source_trouble(source) if len(problems) == before else None
         except OSError as error:

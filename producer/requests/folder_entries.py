@@ -11,7 +11,7 @@ from jobs.output.stored_shard import SHARD_LIMIT, LayoutName
 
 HUB_ENTRIES: Final = 10_000
 MOST_IN_FOLDER: Final = HUB_ENTRIES - 1
-"""Pictures in one shard of `layout: files`: its metadata.jsonl is one entry more. A tar's members are none."""
+"""Pictures in one shard of `layout: files`: metadata.jsonl is one entry more. A tar's members are none."""
 _OTHERS: Final = 6
 """README.md, job.json, failures.jsonl, preview.jpg, .imagemill, and one that may come."""
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from jobs.errors import OutputError
 from jobs.models import ModelRef
+from jobs.output.card import is_pattern
 from jobs.output.output import Output
 from jobs.request import Entry
 from jobs.settings import Settings
@@ -75,6 +76,11 @@ def prepare(
         output.check_within(settings.output_root)
     folder = path.parent.absolute()
     remarks = [model.remark, other_size(manifest, model), other_defaults(manifest, model, output, folder)]
+    if is_pattern(output.path):
+        remarks.append(
+            f"output {output.path}: `load_dataset` takes * ? [ in a path for a pattern: name a folder "
+            "without them, or load it as its card says"
+        )
     remark = "; ".join(remark for remark in remarks if remark)
     return Prepared(manifest, model, latents, output, limit, sample, folder, remark)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.errors import LeaseLost
-from jobs.output.card import Contents, contents, dataset_card, is_ours
+from jobs.output.card import Contents, contents, dataset_card, is_ours, is_pattern
 from jobs.output.durable import remove_temporaries, write_atomically
 from jobs.output.metadata import Failure, imagemill_version
 from jobs.output.output import Output
@@ -111,7 +111,9 @@ def _describe(
         elif (output.path / name).exists():
             (output.path / name).rename(own / name)
     if found.total:
-        card = dataset_card(found, failures=len(failures), preview=preview)
+        card = dataset_card(
+            found, failures=len(failures), preview=preview, as_pattern=is_pattern(output.path)
+        )
         _write_card(output.path / "README.md", card, own)
 
 

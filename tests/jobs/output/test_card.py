@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import yaml
 
-from jobs.output.card import MARK, Contents, contents, dataset_card, is_ours
+from jobs.output.card import MARK, Contents, contents, dataset_card, is_ours, is_pattern
 from jobs.output.output import Output
 from jobs.output.stored_shard import LayoutName
 from jobs.request import Entry, ImageRequest
@@ -106,6 +106,22 @@ def test_the_cards_code_runs_on_tars_too(output: Output, reader: WarmPython, ima
     assert "size=16x16" in found
     assert "a red fox" in found
     assert "'seed': 0" in found
+
+
+@pytest.mark.parametrize("name", ["[v2]", "a*b?", "[fox"])
+@pytest.mark.parametrize("layout", ["files", "webdataset"])
+def test_the_cards_code_runs_where_the_path_is_a_pattern(
+    tmp_path: Path, reader: WarmPython, name: str, layout: LayoutName
+) -> None:
+    output, neighbour = Output(tmp_path / name), Output(tmp_path / "axb-")
+    for one in (output, neighbour):
+        one.prepare()
+        put(one, 0, [line("a red fox", 1), line("a hare", 2)], layout)
+    assert is_pattern(output.path)
+    assert not is_pattern(neighbour.path)
+    (found,) = run_code(output, write_card(output, as_pattern=True), reader)
+    assert found.startswith("2 {")
+    assert "a red fox" in found
 
 
 def test_the_card_of_an_output_of_both_layouts_loads_each(output: Output, reader: WarmPython) -> None:
