@@ -59,6 +59,10 @@ class Contents:
     """Model, size, scheduler and steps -> images by value."""
     shared: dict[str, Any] = field(default_factory=dict)
     """The settings that all records have in common, and how they were rendered."""
+    models: set[tuple[str, str]] = field(default_factory=set)
+    """Each model and its revision."""
+    licences: dict[tuple[str, str], str] = field(default_factory=dict)
+    """Those of the models, where they are known."""
     name: str = ""
     """The name of the job that rendered the first image."""
 
@@ -83,6 +87,7 @@ class Contents:
         for name, value_of in _COUNTED.items():
             self.counts[name][value_of(record)] += 1
         self.formats.add(_ending(record))
+        self.models.add((str(record.get("model")), str(record.get("revision"))))
         self.total += 1
 
     def add_stored(self, shard: int, layout: LayoutName, record: dict[str, Any]) -> None:
@@ -144,6 +149,8 @@ def dataset_card(
 
 {found.total:,} pictures from texts, made by imagemill.{failed}
 
+All of them are synthetic: {_makers(found)}.
+
 {sheet}{_loading_escaped(endings) if as_pattern else _loading(endings)}
 {_table(found)}
 
@@ -156,6 +163,18 @@ All of them have in common:
 The metadata of a picture: its prompt (`text`), every setting that made it, its `image_id`, and the SHA-256 of
 its file. The file carries the same settings inside.
 {_columns(found, endings)}"""
+
+
+def _makers(found: Contents) -> str:
+    """Which models made the pictures, and under which licences."""
+    told = []
+    for model, revision in sorted(found.models):
+        licence = found.licences.get((model, revision))
+        told.append(f"`{model}`" + (f" (its licence on the hub: {licence})" if licence else ""))
+    names = list(dict.fromkeys(told))
+    more = f" and {len(names) - _MOST_LISTED:,} other models" if len(names) > _MOST_LISTED else ""
+    what = "a model made them" if len(names) == 1 else "models made them"
+    return f"{what}, {', '.join(names[:_MOST_LISTED])}{more}"
 
 
 def _ending(record: dict[str, Any]) -> str:
@@ -227,8 +246,8 @@ def is_pattern(path: Path) -> bool:
 
 def _loading_escaped(endings: Endings) -> str:
     """The same for a folder whose path is a pattern to `datasets`."""
-    text = """The path of this folder has one of `* ? [` in it, which `load_dataset` takes for a pattern. Rename
-the folder, or load it so, with types that `datasets` takes from the first file:
+    text = """The path of this folder has one of `* ? [` in it, which `load_dataset` takes for a pattern.
+Rename the folder, or load it so, with types that `datasets` takes from the first file:
 """
     for layout, builder, files in (
         ("files", "imagefolder", "[0-9]*/*"),

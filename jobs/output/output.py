@@ -5,6 +5,7 @@
     OUT/.imagemill/jobs/sunsets-1.json           the manifest of every submission
     OUT/.imagemill/jobs/sunsets-1.skipped.txt    the rows of prompt files that it left out, if it did
     OUT/.imagemill/inputs/                       initial latents, by hash
+    OUT/.imagemill/licences.json                 those of the models, as the hub tells them
     OUT/.imagemill/rows.json                     the slots of its pictures' forwards
     OUT/.imagemill/spool/00003/000002-5f3a9c1e/  finished images of a shard's second attempt
     OUT/.imagemill/spool/finish/000004-81b0d7aa/ what a finishing is writing

@@ -13,6 +13,7 @@ from jobs.errors import JobError, OutputError
 from jobs.output.arrow_columns import check_pyarrow
 from jobs.output.card import Contents, dataset_card, is_pattern
 from jobs.output.compact_counter import CompactCounter
+from jobs.output.licences import read_licences
 from jobs.output.output import Output
 from jobs.settings import Settings
 from jobs.wording import counted
@@ -133,6 +134,7 @@ def write_export(
         if not found.total:
             which = "to export" if only_current is None else f"that {only_current} asks for"
             raise OutputError(f"{path}: holds no picture {which}")
+        found.licences = read_licences(Output(path)) if path.is_dir() else {}
         failed, shards = sum(map(choice.takes, source.failed())), None
         with counting("images exported", found.total) as reporter, appearing(target) as hidden:
             taken = _counted(source.pictures(choice.takes), reporter)

@@ -16,6 +16,7 @@ from typing import Any
 from jobs.errors import LeaseLost
 from jobs.output.card import Contents, contents, dataset_card, is_ours, is_pattern
 from jobs.output.durable import remove_temporaries, write_atomically
+from jobs.output.licences import keep_licences
 from jobs.output.metadata import Failure, imagemill_version
 from jobs.output.output import Output
 from jobs.wording import without_folders
@@ -78,6 +79,7 @@ def finish_output(
         output.stored(shard).complete()
     found = contents(output)
     failures = output.failures()
+    found.licences = keep_licences(output, found.models)
     try:
         _describe(output, found, failures, own, preview=preview)
         check()

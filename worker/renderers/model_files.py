@@ -19,7 +19,7 @@ from worker.renderers.loading import Loading
 from worker.renderers.weight_files import WeightFiles, choose_weights
 
 log = logging.getLogger(__name__)
-_INDEX = "model_index.json"
+_INDEX, _CARD = "model_index.json", "README.md"
 _SETTINGS = frozenset({".json", ".txt", ".model", ".jinja", ".tiktoken", ".spm", ".bpe", ".vocab"})
 """What configs, vocabularies and chat templates end in; other files of a repository are not fetched."""
 
@@ -68,6 +68,8 @@ def fetch(model: str, commit: str, folder: Path, *, variant: str | None, loading
     wanted = [_INDEX, *weights.names, *(name for name in sizes if _is_settings(name, listed))]
     missing = [name for name in wanted if not (folder / name).is_file()]
     if missing:
+        # The model's card says its licence, which the dataset's card names.
+        missing += [name for name in (_CARD,) if name in sizes and not (folder / name).is_file()]
         with loading.stage("downloading", model, files=len(wanted), size=sum(sizes[name] for name in wanted)):
             there = [name for name in wanted if name not in missing]
             loading.advance(files=len(there), size=sum(sizes[name] for name in there))

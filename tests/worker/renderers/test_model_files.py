@@ -73,7 +73,7 @@ def test_a_hub_model_is_downloaded_without_what_is_not_loaded(hub: Hub, folder: 
     settings = {
         file.relative_to(folder).as_posix() for file in folder.glob("*/*") if file.suffix in (".json", ".txt")
     }
-    assert sorted(hub.asked) == sorted({"model_index.json"} | weights | settings)
+    assert sorted(hub.asked) == sorted({"model_index.json", "README.md"} | weights | settings)
     assert loading.files == len(hub.asked)
     assert loading.size == sum((folder / name).stat().st_size for name in hub.asked)
 
