@@ -66,7 +66,7 @@ image_format: webp
 image_quality: 100
 precision: amp
 mode: fast
-shard_size: 10000
+shard_size: 9999
 priority: 0
 max_failures: 3
 retention: 12h
