@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -324,18 +324,59 @@ class Sweep(_Swept):
         return given | dict(sorted(self.__pydantic_extra__.items()))
 
 
+_LATER_KEYS = ("quoting", "separator", "encoding", "one_per_file")
+
+
 class PromptSource(Strict):
     """Files of prompts."""
 
     file: PathText
-    """A .jsonl, .csv, .tsv, .txt or .parquet file, or a pattern (*, ?, [a-z], **) of such, relative to the
-    manifest."""
+    """A .jsonl, .json, .csv, .tsv, .txt or .parquet file, the first five packed as .gz or .zst too, or a
+    pattern (*, ?, [a-z], **) of such, or a folder; relative to the manifest."""
     fields: dict[str, Text] = Field(default_factory=dict)
     """What the file calls our fields, where it has other names: {prompt: caption, arguments.eta: eta}."""
     columns: Annotated[tuple[Text, ...], Field(strict=False)] = ()
     """Columns of the file that are kept in the metadata."""
     ignore_others: bool = False
     """true ignores columns that are neither a field nor kept; false reports them as a mistake."""
+    quoting: Literal["minimal", "none"] | None = None
+    """Of a table: minimal takes double quotes around a cell as its bounds, none as characters. When left out,
+    minimal, and a row that only none reads is refused."""
+    separator: str | None = None
+    """The character between a table's cells: a comma in .csv, a tab ("\\t") in .tsv when left out."""
+    encoding: Text | None = None
+    """The encoding of a text file, such as utf-16 or cp1252. When left out, as its byte order mark says, and
+    UTF-8 without one."""
+    one_per_file: bool = False
+    """true takes each .txt file as one prompt, whose id is the file's name; `file` may be a folder then."""
+
+    @field_validator("separator")
+    @classmethod
+    def _separator_is_a_character(cls, separator: str | None) -> str | None:
+        if separator is not None and (len(separator) != 1 or separator in '\0\r\n"'):
+            what = 'must be one character, as ";" or "\\t"'
+            raise PydanticCustomError("separator", "{what}", {"what": what})
+        return separator
+
+    @field_validator("encoding")
+    @classmethod
+    def _encoding_is_known(cls, name: str | None) -> str | None:
+        try:
+            "a".encode("utf-8" if name is None else name)
+        except (LookupError, ValueError):
+            what = "no such encoding: use one that Python knows, as utf-8, utf-16, cp1252, shift_jis, gb18030"
+            raise PydanticCustomError("encoding", "{what}", {"what": what}) from None
+        return name
+
+    @model_serializer(mode="wrap")
+    def _without_new_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # A manifest that was kept before these keys existed says the same as one that leaves them alone.
+        dumped: dict[str, Any] = handler(self)
+        return {
+            name: value
+            for name, value in dumped.items()
+            if name not in _LATER_KEYS or value != type(self).model_fields[name].default
+        }
 
     @field_validator("fields")
     @classmethod

@@ -48,16 +48,18 @@ def with_variable_files(raw: Mapping[str, Any], folder: Path, problems: Problems
 
 
 def _values(file: Path) -> list[str]:
+    """The file's lines without blanks around them; blank ones and those that begin with # are no values."""
     values: list[str] = []
-    for number, text in text_lines(file):
-        if isinstance(text, ManifestError):
-            raise ManifestError(f"{file}:{number}: {text}")
-        if text.strip():
-            values.append(text.strip())
+    for number, line in text_lines(file, keyed=False):
+        if isinstance(line, ManifestError):
+            raise ManifestError(f"{file}:{number}: {line}")
+        text = line.strip()
+        if text and not text.startswith("#"):
+            values.append(text)
         if len(values) > _MAX_VALUES:
             raise ManifestError(f"{file}: holds more than {_MAX_VALUES} lines: use a prompt file")
     if not values:
-        raise ManifestError(f"{file}: holds no line: write one value a line")
+        raise ManifestError(f"{file}: holds no value: write one a line")
     return values
 
 

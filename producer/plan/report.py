@@ -122,6 +122,7 @@ def _orphaned(plan: Plan) -> Iterator[str]:
 def _left_out(plan: Plan) -> Iterator[str]:
     if plan.duplicates:
         yield f"{counted(plan.duplicates, 'line')} asking for an image that another line also asks for"
+    yield from plan.reading.left_out()
     if plan.reading.skipped:
         yield f"{counted(plan.reading.skipped, 'row')} with something wrong: {plan.reading.skipped_rows[0]}"
 
@@ -213,6 +214,8 @@ def to_json(plan: Plan) -> dict[str, Any]:
         "skipped": plan.reading.skipped,
         "skipped_rows": plan.reading.skipped_rows,
         "json_columns": dict(plan.json_columns),
+        "comments": plan.reading.comments,
+        "dropped_flags": plan.reading.dropped_flags,
         "groups": [group._asdict() for group in found.groups],
         "row_evaluations": plan.row_evaluations,
         "times": [time._asdict() for time in plan.times],

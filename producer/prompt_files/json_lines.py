@@ -1,20 +1,21 @@
-"""Prompts in .jsonl: a JSON object a line."""
+"""Prompts in .jsonl: a JSON object a line, or a text that is a prompt."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from jobs.errors import ManifestError
+from producer.manifest.parts import PromptSource
 from producer.manifest.text_lines import Record, text_lines
 
 
-def records(file: Path) -> Iterator[Record]:
+def records(file: Path, source: PromptSource) -> Iterator[Record]:
     """Each line's object; blank lines are ignored."""
-    decoder = json.JSONDecoder(object_pairs_hook=_object)
-    for number, text in text_lines(file):
+    decoder = strict_decoder()
+    for number, text in text_lines(file, source.encoding):
         if isinstance(text, ManifestError):
             yield number, text
             continue
@@ -33,9 +34,23 @@ def records(file: Path) -> Iterator[Record]:
         except RecursionError:
             yield number, ManifestError("not JSON: lists or objects are nested too deeply")
             continue
-        if not isinstance(values, dict):
-            values = ManifestError('must be an object: {"prompt": "…"}')
-        yield number, values
+        yield number, values if isinstance(values, dict) else of_bare_value(values, source.fields)
+
+
+def strict_decoder() -> json.JSONDecoder:
+    """A decoder that raises ManifestError for an object with the same key twice."""
+    return json.JSONDecoder(object_pairs_hook=_object)
+
+
+def of_bare_value(value: object, fields: Mapping[str, str]) -> dict[str, Any] | ManifestError:
+    """The row that a value stands for which is no object: a text is a prompt."""
+    if not isinstance(value, str):
+        return ManifestError('must be an object or a text: {"prompt": "…"}')
+    if "prompt" in fields:
+        return ManifestError(
+            f"is a text, and `fields` calls the prompt {fields['prompt']}: remove it from `fields`"
+        )
+    return {"prompt": value}
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

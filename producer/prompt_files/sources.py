@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,22 +14,25 @@ from jobs.bounds import Text
 from jobs.errors import ManifestError
 from jobs.file_hash import FileState, file_sha256, file_state
 from jobs.output.nested_kinds import ColumnTypes, with_json
-from jobs.wording import printable
+from jobs.wording import counted, printable
 from producer.manifest.line import Line, line_of, written_lines
 from producer.manifest.manifest import Manifest
 from producer.manifest.parts import ROW_FIELDS, ROW_VALUES, PromptLine, PromptSource
 from producer.manifest.pipeline_check import PipelineCheck
 from producer.manifest.problems import MAX_REPORTED
 from producer.manifest.relations import ColumnKinds
-from producer.manifest.source_files import TEXTS, files_of, source_trouble
-from producer.manifest.text_lines import Record
-from producer.prompt_files import json_lines, parquet, plain, separated
+from producer.manifest.source_files import TABLES, TEXTS, files_of, format_of, id_of, source_trouble
+from producer.manifest.text_lines import Record, WrongEncoding
+from producer.manifest.unpacked import PACKED
+from producer.prompt_files import json_file, json_lines, parquet, plain, separated
 from producer.prompt_files.ahead import read_ahead
 from producer.prompt_files.row_reader import RowReader
 
 _ROWS = 512
 LARGE = 8 << 20
 """Bytes of prompt files, about 80,000 prompts, that one process reads in half a second."""
+_UNPACKED = 4
+"""How many times its size a packed file usually has."""
 
 
 @dataclass(slots=True)
@@ -48,12 +52,25 @@ class Reading:
     columns: ColumnTypes = field(default_factory=ColumnTypes, compare=False)
     """What the user's columns hold, before any is JSON text."""
 
+    comments: int = 0
+    """Lines of .txt files that begin with #."""
+    dropped_flags: dict[str, int] = field(default_factory=dict)
+    """Flags in .txt files that change no picture -> how often they occur."""
+
     def taken(self, line: Line) -> Line:
         """The line with its columns as they are written, once what they hold was taken in."""
         self.columns.add(line.columns)
         return (
             line._replace(columns=with_json(line.columns, self.json_columns)) if self.json_columns else line
         )
+
+    def left_out(self) -> Iterator[str]:
+        """What was left out of .txt files as meant, a line each kind."""
+        if self.comments:
+            yield f"{counted(self.comments, 'line')} beginning with # (comments)"
+        if self.dropped_flags:
+            flags = ", ".join(f"{flag} ({times:,})" for flag, times in sorted(self.dropped_flags.items()))
+            yield f"flags that change no picture: {flags}"
 
 
 Row = str | Line | ManifestError
@@ -67,6 +84,8 @@ class Rows(NamedTuple):
     path: str
     sha256: str
     rows: list[Row]
+    left_out: Mapping[str, int]
+    """What `plain.records` counted in a file that ends with these rows."""
 
 
 def lines(
@@ -83,12 +102,15 @@ def lines(
     for line in written_lines(manifest):
         yield reading.taken(line) if line.columns else line
     _, *unsaid = line_of({"prompt": ""}, manifest.settings)
-    for path, sha256, rows in (
+    found = Counter[str]()
+    for path, sha256, rows, left_out in (
         read_ahead(partial(source_rows, check=check), manifest)
         if _large(manifest)
         else source_rows(manifest, check)
     ):
         reading.sha256[path] = sha256
+        _count_left_out(reading, left_out)
+        found[path] += len(rows)
         for row in rows:
             if not isinstance(row, ManifestError):
                 # After a row that stops the submission, the others are only checked.
@@ -104,8 +126,30 @@ def lines(
                 reading.skipped_rows.append(str(row))
             elif manifest.on_bad_row == "stop":
                 raise ManifestError("\n".join([*reading.skipped_rows, f"{path}: and more"]))
-    if reading.skipped and manifest.on_bad_row == "stop":
-        raise ManifestError("\n".join(reading.skipped_rows))
+    wrong = reading.skipped_rows if manifest.on_bad_row == "stop" else []
+    wrong = [*wrong, *_without_prompts(found)]
+    if found and not manifest.prompts and found.total() == reading.skipped:
+        # Otherwise a job without a picture would be finished at once.
+        wrong = reading.skipped_rows or wrong
+    if wrong:
+        raise ManifestError("\n".join(wrong))
+
+
+def _count_left_out(reading: Reading, left_out: Mapping[str, int]) -> None:
+    for what, times in left_out.items():
+        if what == plain.COMMENT:
+            reading.comments += times
+        else:
+            reading.dropped_flags[what] = reading.dropped_flags.get(what, 0) + times
+
+
+def _without_prompts(found: Counter[str]) -> list[str]:
+    """A line for each of the first files that no row was found in; `found` is by path."""
+    empty = [path for path, rows in found.items() if rows == 0]
+    remedy = "write one into it, or take it out of `prompts_from`"
+    lines = [f"{path}: holds no prompt: {remedy}" for path in empty[:MAX_REPORTED]]
+    more = len(empty) - len(lines)
+    return [*lines, f"{more} more files hold no prompt"] if more else lines
 
 
 def source_rows(manifest: Manifest, check: PipelineCheck | None = None) -> Iterator[Rows]:
@@ -118,26 +162,48 @@ def source_rows(manifest: Manifest, check: PipelineCheck | None = None) -> Itera
     for source, path in _files(manifest):
         state = _state(path)
         sha256 = _sha256(path)
-        rows = _rows(manifest, source, path, kinds, check)
+        left_out = Counter[str]()
+        rows = _rows(manifest, source, path, left_out, RowChecks(kinds, check))
         # A file without rows is one that was read.
         while len(some := list(islice(rows, _ROWS))) == _ROWS:
-            yield Rows(str(path), sha256, some)
-        yield Rows(str(path), sha256, some)
+            yield Rows(str(path), sha256, some, {})
+        yield Rows(str(path), sha256, some, left_out)
         if _state(path) != state:
             raise ManifestError(f"{path}: changed while it was being read: run the same command again")
 
 
+class RowChecks(NamedTuple):
+    """What a row is asked beyond its own rules."""
+
+    kinds: ColumnKinds
+    pipeline: PipelineCheck | None
+
+
 def _rows(
-    manifest: Manifest, source: PromptSource, path: Path, kinds: ColumnKinds, check: PipelineCheck | None
+    manifest: Manifest, source: PromptSource, path: Path, left_out: Counter[str], checks: RowChecks
 ) -> Iterator[Row]:
-    names = plain.FLAGS if path.suffix == ".txt" else _names(source)
+    form = format_of(path)
+    if source.one_per_file:
+        names: Mapping[str, str] = {"prompt": "prompt", "id": "id"}
+    else:
+        names = plain.FLAGS if form == ".txt" else _names(source)
     table = RowReader(
-        path, source, names, manifest.settings, manifest.sweep, kinds, texts=path.suffix in TEXTS, check=check
+        path,
+        source,
+        names,
+        manifest.settings,
+        manifest.sweep,
+        checks.kinds,
+        texts=form in TEXTS,
+        check=checks.pipeline,
     )
     one_line = {name for name, field in names.items() if not isinstance(ROW_VALUES.get(field, Text()), Text)}
-    for number, row in _records(path, source, names, table):
+    for number, row in _records(path, source, names, table, left_out):
         line: Line | ManifestError
         if isinstance(row, ManifestError):
+            if isinstance(row, WrongEncoding) and manifest.on_bad_row == "stop":
+                # The next rows would say the same.
+                raise ManifestError(f"{path}:{number}: {row}")
             line = row
         else:
             prompt = table.prompt_alone(row)
@@ -145,7 +211,7 @@ def _rows(
                 yield prompt
                 continue
             line = table.line(row, number)
-            if isinstance(line, ManifestError) and path.suffix in (".csv", ".tsv"):
+            if isinstance(line, ManifestError) and form in TABLES:
                 line = separated.wrong_row(line, path, number, row, one_line)
         trouble = printable(str(line)) if isinstance(line, ManifestError) else None
         yield line if trouble is None else ManifestError(f"{path}:{number}: {trouble}")
@@ -165,15 +231,19 @@ def _files(manifest: Manifest) -> Iterator[tuple[PromptSource, Path]]:
 
 
 def _records(
-    path: Path, source: PromptSource, names: Mapping[str, str], table: RowReader
+    path: Path, source: PromptSource, names: Mapping[str, str], table: RowReader, left_out: Counter[str]
 ) -> Iterator[Record]:
-    match path.suffix:
+    match format_of(path):
         case ".jsonl":
-            return json_lines.records(path)
+            return json_lines.records(path, source)
+        case ".json":
+            return json_file.records(path, source)
         case ".csv" | ".tsv":
-            return separated.records(path, table.names_trouble)
+            return separated.records(path, source, table.names_trouble)
+        case ".txt" if source.one_per_file:
+            return plain.one_record(path, source, id_of(source, path))
         case ".txt":
-            return plain.records(path)
+            return plain.records(path, source, left_out)
         case ".parquet":
             wanted = table.wants if source.ignore_others else None
             return parquet.records(path, names, wanted, table.names_trouble)
@@ -189,7 +259,11 @@ def _names(source: PromptSource) -> dict[str, str]:
 
 def _large(manifest: Manifest) -> bool:
     """Whether reading takes longer than starting a process for it."""
-    return sum(_state(path).size for _source, path in _files(manifest)) >= LARGE
+    sizes = (
+        _state(path).size * (_UNPACKED if path.suffix.lower() in PACKED else 1)
+        for _source, path in _files(manifest)
+    )
+    return sum(sizes) >= LARGE
 
 
 def _state(path: Path) -> FileState:

@@ -24,6 +24,8 @@ def print_submitted(submitted: Submitted) -> None:
     if submitted.attached:
         parts.append("it was submitted before and continues")
     click.echo(", ".join(parts))
+    if submitted.left_out:
+        click.echo(f"{submitted.job_id}: left out: {'; '.join(submitted.left_out)}")
     if submitted.remark:
         click.echo(f"{submitted.job_id}: {submitted.remark}")
     for name, why in submitted.json_columns.items():

@@ -54,6 +54,8 @@ class Submitted:
     """Where all of them are listed."""
     json_columns: Mapping[str, str] = field(default_factory=dict)
     """The user's columns that are written as JSON text, and why."""
+    left_out: tuple[str, ...] = ()
+    """What was left out of prompt files as meant: comments, and flags that change no picture."""
 
 
 def packed_for(
@@ -116,6 +118,7 @@ def store(packed: Packed, queue: JobQueue, reporter: Reporter = QUIET) -> Submit
             skipped=reading.skipped,
             skipped_rows=tuple(reading.skipped_rows),
             skipped_file=str(output.skipped_rows(job_id)) if reading.skipped else None,
+            left_out=tuple(reading.left_out()),
             duplicates=packed.duplicates,
             output=str(output.path),
             remark="; ".join(one for one in (prepared.remark, packed.remark) if one),

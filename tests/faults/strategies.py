@@ -225,7 +225,7 @@ JSON_ROWS = st.builds(
 )
 BAD_JSON_ROWS = st.sampled_from(
     [
-        b"{", b"[]", b"7", b'"x"', b"{}", b"\xff\xfe", b'{"prompt": "a\xff"}', b'{"prompt": 7}',
+        b"{", b"[]", b"7", b"{}", b"\xff\xfe", b'{"prompt": "a\xff"}', b'{"prompt": 7}',
         b'{"prompt": "\\u0000"}', b'{"prompt": "\\ud800"}', b'{"prompt": "a", "prompt": "b"}',
         b'{"prompt": "a", "height": 9}',
         b'{"prompt": "a", "unknown\\n": 1}', b'{"prompt": "a", "seed": ' + b"9" * 5000 + b"}",

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,21 @@ def test_every_combination_is_a_prompt_the_last_variable_fastest(tmp_path: Path)
 def test_doubled_braces_are_braces_and_a_value_is_not_read_again(tmp_path: Path) -> None:
     line = '{prompt: "{{{x}}} {{y}}", variables: {x: ["{x}", "}{"]}}'
     assert _prompts(tmp_path, line) == ["{{x}} {y}", "{}{} {y}"]
+
+
+def test_comments_and_blank_lines_of_a_variables_file_are_no_values(tmp_path: Path) -> None:
+    for name, pack in [("colours.TXT", bytes), ("colours.txt.gz", gzip.compress)]:
+        (tmp_path / name).write_bytes(pack(b"# warm\nred\n\n  #cold\n blue \n"))
+        line = f'{{prompt: "a {{c}} fox", variables: {{c: {name}}}}}'
+        assert _prompts(tmp_path, line) == ["a red fox", "a blue fox"]
+    (tmp_path / "none.txt").write_text("# red\n\n")
+    with pytest.raises(ManifestError, match=r"none\.txt: holds no value: write one a line"):
+        _prompts(tmp_path, '{prompt: "a {c}", variables: {c: none.txt}}')
+    (tmp_path / "latin.txt").write_bytes("grün\n".encode("cp1252"))
+    with pytest.raises(
+        ManifestError, match=r"latin\.txt:1: is not UTF-8 \(byte 0xfc\): save the file as UTF-8$"
+    ):
+        _prompts(tmp_path, '{prompt: "a {c}", variables: {c: latin.txt}}')
 
 
 def test_a_prompt_without_variables_keeps_its_braces(tmp_path: Path) -> None:

@@ -222,6 +222,17 @@ def test_what_is_left_out_is_counted(desk: Desk, shown: Shown) -> None:
         desk.plan()
 
 
+def test_comments_and_flags_that_change_no_picture_are_counted(desk: Desk, shown: Shown) -> None:
+    (desk.folder / "p.txt").write_text("# one\n#two\na fox\n--prompt a hen --do_not_save_grid true\n")
+    desk.write(["a cow"], prompts_from="p.txt")
+    planned = desk.plan()
+    lines = shown(planned)
+    at = lines.index("  left out   2 lines beginning with # (comments)")
+    assert lines[at + 1] == "             flags that change no picture: --do_not_save_grid (1)"
+    as_json = to_json(planned)
+    assert (as_json["comments"], as_json["dropped_flags"]) == (2, {"--do_not_save_grid": 1})
+
+
 def test_json_lists_a_thousand_orphans_and_counts_them_all_and_a_file_lists_all(
     desk: Desk, tmp_path: Path
 ) -> None:

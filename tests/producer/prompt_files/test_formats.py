@@ -156,8 +156,10 @@ def test_a_text_file_takes_kohyas_and_a1111s_flags(tmp_path: Path) -> None:
         ("a fox --no blur", "--no: no such flag: use --n, --w,"),
         ("a -- b", "--b: no such flag"),
         ("--steps 3 --promt x", "--promt: no such flag: use --prompt, "),
-        ("--prompt a fox", "fox: no flag: use --prompt, "),
-        ('--prompt "a', "No closing quotation"),
+        ("--prompt --steps 3", "--prompt: has no value"),
+        ("--tiling", "--tiling: makes pictures that tile"),
+        ("--prompt a --steps 3 fox", "fox: no flag: use --prompt, "),
+        ('--prompt "a', "No closing quotation: put the whole prompt in double quotes"),
         ("--steps 3", "prompt: is missing"),
         ("a --w 500", "--w = 500: must be a multiple of 8 (496 or 504)"),
         ("a --w wide", "--w = wide: must be a whole number, without a point"),
@@ -166,6 +168,7 @@ def test_a_text_file_takes_kohyas_and_a1111s_flags(tmp_path: Path) -> None:
         ("a --d -1", "--d[0] = -1: must be at least 0"),
         ("a --s", "--s: has no value"),
         ("a --s 1 --s 2", "--s: occurs twice"),
+        ("a --l 1 --g 2", "--g: means the same as --l here: remove one"),
         ("a --ss eulerr", "--ss = \"eulerr\": no scheduler is called 'eulerr'"),
         ("a\0b", 'prompt = "a\\u0000b": holds the character NUL: remove it'),
     ],
@@ -201,7 +204,7 @@ def test_a_wrong_line_of_text_is_reported(tmp_path: Path, line: str, error: str)
         ('{"prompt": "a", "init_latents": "x.npy"}', "init_latents: no such key"),
         ('{"prompt": "a", "prompt": "b"}', "prompt: the key occurs twice: remove one"),
         ('{"prompt": "a"', "not JSON at column 15: Expecting ',' delimiter"),
-        ('["a"]', 'must be an object: {"prompt": "…"}'),
+        ('["a"]', 'must be an object or a text: {"prompt": "…"}'),
         ("[" * 100_000, "not JSON"),
         (f'{{"prompt": "a", "seed": {2**63 - 1}}}', "the last of 2 seeds is above 2**63-1: start lower"),
         ('{"prompt": "a", "score": {"b": 9e999}}', "score: must be finite"),
@@ -225,7 +228,7 @@ def test_a_wrong_row_is_reported_under_the_files_own_names(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("name", "contents", "error"),
     [
-        ("p.csv", "", "p.csv:1: is empty: the first line names the columns"),
+        ("p.csv", "", "p.csv: holds no prompt: write one into it"),
         ("p.csv", "prompt,prompt\na,b\n", "p.csv:1: prompt occurs twice: rename one"),
         ("p.csv", "caption\na\n", "p.csv:1: caption: no such key: did you mean prompt?"),
         ("p.csv", "prompt,id,kex\na,b,c\n", "p.csv:1: kex: no such key"),
@@ -262,13 +265,18 @@ def test_a_file_that_cannot_be_read_is_reported(tmp_path: Path, name: str, conte
 @pytest.mark.parametrize("name", ["p.jsonl", "p.csv", "p.txt"])
 def test_bytes_that_are_no_utf8_cost_their_own_row_alone(tmp_path: Path, name: str) -> None:
     rows = {
-        "p.jsonl": b'{"prompt": "a"}\n{"prompt": "\xfc"}\n',
-        "p.csv": b"prompt\na\n\xfc\n",
-        "p.txt": b"a\n\xfc\n",
+        "p.jsonl": b'{"prompt": "a"}\n{"prompt": "\xfc"}\n{"prompt": "\xfc"}\n',
+        "p.csv": b"prompt\na\n\xfc\n\xfc\n",
+        "p.txt": b"a\n\xfc\n\xfc\n",
     }
     (tmp_path / name).write_bytes(rows[name])
     number = 3 if name == "p.csv" else 2
-    assert _errors(tmp_path, name) == [f"{name}:{number}: is not UTF-8 (byte 0xfc): save the file as UTF-8"]
+    (found,) = _errors(tmp_path, name)
+    assert found == (
+        f"{name}:{number}: is not UTF-8 (byte 0xfc): save the file as UTF-8, or name its encoding; for "
+        "Western Europe's of Windows add `encoding: cp1252`, as in prompts_from: "
+        f"{{file: {name}, encoding: cp1252}}"
+    )
     assert [entry.request.prompt for entry in _entries(tmp_path, name, on_bad_row="skip")] == ["a"]
 
 

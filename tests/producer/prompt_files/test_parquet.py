@@ -98,7 +98,9 @@ def test_a_value_of_another_type_is_reported_with_what_mends_it(
 
 def test_all_that_is_wrong_with_a_rows_types_is_reported(tmp_path: Path) -> None:
     file = tmp_path / "p.parquet"
-    parquet.write_table(pyarrow.table({"prompt": ["a"], "seed": [0.5], "width": ["x" * 99]}), file)
+    parquet.write_table(
+        pyarrow.table({"prompt": ["a", "b"], "seed": [0.5, 1.0], "width": ["x" * 99, None]}), file
+    )
     _, (found,) = _given(file, "skip")
     shown = "x" * 58
     assert found == (

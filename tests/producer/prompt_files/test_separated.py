@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from jobs.errors import ManifestError
 from producer.manifest.manifest import Manifest
+from producer.manifest.parts import PromptSource
 from producer.prompt_files.separated import records
 from producer.prompt_files.sources import Reading, lines
 
@@ -24,8 +25,9 @@ LONG = "x" * (csv.field_size_limit() + 1)
 def _given(file: Path, contents: str | bytes, **source: Any) -> tuple[list[str], list[str]]:
     """The prompts and what is said of the rows that are skipped."""
     file.write_bytes(contents if isinstance(contents, bytes) else contents.encode())
-    found = {"file": str(file), "ignore_others": True} | source
-    manifest = {"name": "cats", "model": "instant", "prompts_from": [found], "on_bad_row": "skip"}
+    found = {"file": str(file), "ignore_others": True, "quoting": "minimal"} | source
+    on_bad_row = found.pop("on_bad_row", "skip")
+    manifest = {"name": "cats", "model": "instant", "prompts_from": [found], "on_bad_row": on_bad_row}
     reading = Reading()
     prompts = [line.prompt for line in lines(Manifest.from_json(manifest), reading)]
     assert reading.skipped == len(reading.skipped_rows)
@@ -96,6 +98,120 @@ def test_a_wrong_row_of_one_line_costs_itself_alone(tmp_path: Path) -> None:
     )
 
 
+PUBLISHED = (
+    'Prompt\tKind\na lantern\tx\na mug with the word "TEA" on it\tx\n'
+    '"H E L L O" in chalk\ty\n"OPEN"\ty\n5" of snow\tz\n"a boat\tz\n'
+)
+"""A table whose author never thought of quotes as anything but characters."""
+TEXTS = [
+    "a lantern",
+    'a mug with the word "TEA" on it',
+    '"H E L L O" in chalk',
+    '"OPEN"',
+    '5" of snow',
+    '"a boat',
+]
+
+
+@pytest.mark.parametrize("separator", ["\t", ",", ";"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_where_quotes_are_characters_every_row_is_read_with_them(
+    tmp_path: Path, separator: str, newline: str
+) -> None:
+    contents = PUBLISHED.replace("\t", separator).replace("\n", newline)
+    keys = {"fields": {"prompt": "Prompt"}, "columns": ["Kind"]}
+    found = _given(tmp_path / "p.csv", contents, quoting="none", separator=separator, **keys)
+    assert found == (TEXTS, [])
+    assert (
+        _given(tmp_path / "p.csv", contents + "a\n", quoting="none", separator=separator, **keys)[0] == TEXTS
+    )
+
+
+@pytest.mark.parametrize(
+    ("rows", "place"),
+    [
+        (PUBLISHED, "4"),
+        ('Prompt\tKind\na\tx\n"a" b\ty\n', "3"),
+        ('Prompt\tKind\n"a\tx\nb\ty\n', "2-3"),
+        ('Prompt\tKind\nc\tx\n"a\tb"\n', "3"),
+        ('Prompt\tKind\n"a\tx\nb"c\ty\n', "2-3"),
+    ],
+)
+@pytest.mark.parametrize("on_bad_row", ["stop", "skip"])
+def test_a_row_that_is_right_where_quotes_are_characters_is_never_skipped(
+    tmp_path: Path, rows: str, place: str, on_bad_row: str
+) -> None:
+    file = tmp_path / "p.tsv"
+    with pytest.raises(ManifestError) as caught:
+        _given(file, rows, quoting=None, fields={"prompt": "Prompt"}, on_bad_row=on_bad_row)
+    assert str(caught.value).startswith(f"{file}:{place}: ")
+    offer = (
+        "if quotes belong to the texts, add `quoting: none`, as in prompts_from: {file: p.tsv, quoting: none}"
+    )
+    assert offer in str(caught.value)
+    assert _given(file, rows, quoting="none", fields={"prompt": "Prompt"})[1] == []
+
+
+def test_lines_that_are_a_row_each_or_one_together_are_asked_about(tmp_path: Path) -> None:
+    file = tmp_path / "p.csv"
+    rows = 'prompt,id\nx,0\n"a,1\nb",2\n'
+    with pytest.raises(ManifestError) as caught:
+        _given(file, rows, quoting=None)
+    assert str(caught.value) == (
+        f"{file}:3-4: is one row if quotes enclose cells, and 2 rows if quotes belong to the texts: for one "
+        "row add `quoting: minimal`, as in prompts_from: {file: p.csv, quoting: minimal}; for several, "
+        "quoting: none"
+    )
+    assert _given(file, rows, quoting="minimal") == (["x", "a,1\nb"], [])
+    assert _given(file, rows, quoting="none") == (["x", '"a', 'b"'], [])
+    for right in ('prompt,id\n"two\nlines",1\n', 'prompt\n"two\nlines"\n', 'prompt,id\n"a ""b""",1\n'):
+        assert len(_given(file, right, quoting=None)[0]) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "contents", "said", "key"),
+    [
+        ("p.csv", "prompt;seed\na fox, red;1\n", "semicolon, and not by a comma", "';'"),
+        ("p.csv", "prompt\tseed\na fox, red\t1\n", "tab, and not by a comma", "'\\t'"),
+        ("p.tsv", "prompt,seed\na,1\n", "comma, and not by a tab", "','"),
+        ("p.tsv", "prompt|seed|id\na|1|x\n", "bar, and not by a tab", "'|'"),
+    ],
+)
+def test_the_character_that_seems_to_separate_is_named(
+    tmp_path: Path, name: str, contents: str, said: str, key: str
+) -> None:
+    for ignored in (True, False):
+        with pytest.raises(ManifestError) as caught:
+            _given(tmp_path / name, contents, ignore_others=ignored)
+        quoted = key.replace("'", '"')
+        assert str(caught.value) == (
+            f"{tmp_path / name}:1: the columns look separated by a {said}: add `separator: {quoted}`, as in "
+            f"prompts_from: {{file: {name}, separator: {quoted}}}"
+        )
+    separator = key.strip("'").replace("\\t", "\t")
+    assert len(_given(tmp_path / name, contents, separator=separator)[0]) == 1
+
+
+def test_commas_in_the_only_column_offer_another_separator(tmp_path: Path) -> None:
+    file = tmp_path / "p.csv"
+    prompts, (found,) = _given(file, "prompt\na fox\na fox, red\n")
+    assert prompts == ["a fox"]
+    assert found.endswith(
+        'since there is one column, add `separator: "\\t"`, '
+        'as in prompts_from: {file: p.csv, separator: "\\t"}'
+    )
+    assert _given(file, "prompt\na fox\na fox, red\n", separator="\t")[0] == ["a fox", "a fox, red"]
+
+
+def test_a_header_after_blank_lines_and_one_in_another_encoding_are_read(tmp_path: Path) -> None:
+    file = tmp_path / "p.csv"
+    assert _given(file, "\n\nprompt,id\na,1\n") == (["a"], [])
+    contents = "prompt,größe\nein Bär,1\n"
+    assert _given(file, contents.encode("cp1252"), encoding="cp1252") == (["ein Bär"], [])
+    with pytest.raises(ManifestError, match=r"p\.csv:1: is not UTF-8 \(byte 0xf6\)"):
+        _given(file, contents.encode("cp1252"))
+
+
 def test_a_wrong_value_in_a_row_of_several_lines_is_that_rows_mistake(tmp_path: Path) -> None:
     rows = 'prompt,width,seeds\n"a\r\n""b""\nc",9,\n"d\ne",8,"1,\n2"\n'
     prompts, found = _given(tmp_path / "p.csv", rows)
@@ -130,7 +246,7 @@ def test_no_line_is_lost_whatever_the_quotes(
     file.write_bytes(text.encode())
     starts = _lines_that_begin_a_row(text, separator)
     try:
-        found = list(records(file, lambda names: None))
+        found = list(records(file, PromptSource(file=str(file), quoting="minimal"), lambda names: None))
     except ManifestError as error:
         assert "a quote opened on line" in str(error)
         return

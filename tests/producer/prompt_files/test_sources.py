@@ -38,9 +38,9 @@ def test_a_reading_keeps_what_each_file_held(tmp_path: Path) -> None:
     assert reading == Reading({str(file): hashlib.sha256(file.read_bytes()).hexdigest()}, 0, [])
 
 
-@pytest.mark.parametrize("name", ["p.jsonl", "p.txt", "p.csv", "p.tsv", "p.parquet"])
+@pytest.mark.parametrize("name", ["p.jsonl", "p.json", "p.txt", "p.csv", "p.tsv", "p.parquet"])
 @pytest.mark.parametrize("large", [0, 1 << 30])
-def test_a_file_without_rows_was_read_too(
+def test_each_file_without_a_prompt_is_named_when_all_were_read(
     tmp_path: Path, name: str, large: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("producer.prompt_files.sources.LARGE", large)
@@ -48,9 +48,19 @@ def test_a_file_without_rows_was_read_too(
     file.write_text("prompt\n" if name in ("p.csv", "p.tsv") else "")
     if name == "p.parquet":
         pyarrow.parquet.write_table(pyarrow.table({"prompt": pyarrow.array([], pyarrow.string())}), file)
-    manifest = Manifest.from_json({"name": "cats", "model": "instant", "prompts_from": [str(file)]})
-    assert list(lines(manifest, reading)) == []
-    assert reading.sha256 == {str(file): hashlib.sha256(file.read_bytes()).hexdigest()}
+    (tmp_path / "more.txt").write_text("# remark\n\n#")
+    (tmp_path / "right.txt").write_text("a fox\n")
+    files = [str(file), f"{tmp_path}/more.txt", f"{tmp_path}/right.txt"]
+    manifest = Manifest.from_json({"name": "cats", "model": "instant", "prompts_from": files})
+    stream = lines(manifest, reading)
+    assert next(stream).prompt == "a fox"
+    with pytest.raises(ManifestError) as caught:
+        list(stream)
+    assert str(caught.value).split("\n") == [
+        f"{path}: holds no prompt: write one into it, or take it out of `prompts_from`" for path in files[:2]
+    ]
+    assert reading.sha256[str(file)] == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert reading.comments == 2
 
 
 def test_as_many_rows_as_are_handed_over_at_once_are_all_there_are(tmp_path: Path) -> None:
@@ -96,6 +106,17 @@ def test_wrong_rows_can_be_left_out_and_are_counted(tmp_path: Path) -> None:
     assert [entry.request.prompt for entry in entries] == ["a", "b", "b", "b"]
     assert (reading.skipped, len(reading.skipped_rows)) == (32, 20)
     assert reading.skipped_rows[0] == f"{tmp_path}/p.jsonl:2: prompt = 7: must be text: write it in quotes"
+
+
+def test_a_job_whose_every_row_is_left_out_is_refused_with_its_rows(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError) as caught:
+        list(lines(_manifest(tmp_path, "on_bad_row: skip\n", "7\n8\n")))
+    assert [line.partition(": ")[0] for line in str(caught.value).split("\n")] == [
+        f"{tmp_path}/p.jsonl:1",
+        f"{tmp_path}/p.jsonl:2",
+    ]
+    manifest = _manifest(tmp_path, "on_bad_row: skip\nprompts: [a]\n", "7\n8\n")
+    assert [line.prompt for line in lines(manifest)] == ["a"]
 
 
 def test_a_file_that_is_meant_twice_is_refused(tmp_path: Path) -> None:

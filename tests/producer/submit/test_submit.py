@@ -280,6 +280,20 @@ def test_prompt_files_are_submitted_and_what_was_skipped_is_reported(
     assert Path(str(done.skipped_file)).read_text() == f"{row.removeprefix(f'{desk.folder}/')}\n"
 
 
+def test_comments_are_counted_and_a_file_without_a_prompt_is_no_job(
+    desk: Desk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (desk.folder / "p.txt").write_text("# none\n\n#")
+    with pytest.raises(ManifestError, match=r"p\.txt: holds no prompt: write one into it"):
+        desk.submit(1, prompts_from="p.txt")
+    assert desk.client.keys("*") == []
+    (desk.folder / "p.txt").write_text("# one\n#\na fox\n")
+    done = desk.submit(1, prompts_from="p.txt")
+    assert done.images == 2
+    print_submitted(done)
+    assert "cats-1: left out: 2 lines beginning with # (comments)\n" in capsys.readouterr().out
+
+
 def test_every_row_that_was_skipped_is_listed_in_the_output(desk: Desk) -> None:
     (desk.folder / "p.csv").write_text("prompt,width\n" + "a,65\n" * 50 + "b,64\n")
     done = desk.submit(1, prompts_from="p.csv", on_bad_row="skip")
