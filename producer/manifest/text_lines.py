@@ -142,12 +142,12 @@ def _encoding_trouble(
 
 
 def _unmarked(head: bytes) -> str | None:
-    """Which UTF-16 the bytes look like; None when they do not. In most texts, most characters are Latin."""
+    """Which UTF-16 the bytes look like, as Latin text does; None when they do not."""
     first, second = head[0::2].count(0), head[1::2].count(0)
-    few = len(head) // 8
-    if second > few and first == 0:
+    most = 0.6 * len(head) / 2
+    if len(head) % 2 == 0 and second > most and first == 0:
         return "utf-16-le"
-    if first > few and second == 0:
+    if len(head) % 2 == 0 and first > most and second == 0:
         return "utf-16-be"
     return None
 

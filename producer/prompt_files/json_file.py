@@ -15,10 +15,9 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jobs.errors import ManifestError
 from jobs.wording import shortened, some
@@ -30,9 +29,10 @@ MOST = 256 << 20
 """Characters that are held; COCO's 600,000 captions with their images are 90 million."""
 _PIECE = 1 << 20
 _BLANK = re.compile(r"[ \t\n\r]*")
-_STEP = re.compile(r'[\[\]{}]|"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
-"""What may open or close a value, and texts, in which it does not."""
-_PLAIN_VALUE = re.compile(r"[^,\]}\s]+")
+_TEXT = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+_TO_BRACKET = re.compile(rf'[^\[\]{{}}"]*+(?:{_TEXT}[^\[\]{{}}"]*+)*+([\[\]{{}}])', re.DOTALL)
+"""Everything until the next bracket that is in no text, and the bracket."""
+_PLAIN_VALUE = re.compile(rf'{_TEXT}|[^\[\]{{}},"\s]+', re.DOTALL)
 _COCO = ("id", "image_id")
 """Numbers that COCO's annotations have beside their captions."""
 
@@ -53,8 +53,7 @@ class Place(int):
     __repr__ = __str__
 
 
-@dataclass(frozen=True, slots=True)
-class _Value:
+class _Value(NamedTuple):
     """A value in the text."""
 
     start: int
@@ -246,20 +245,27 @@ class _Reader:
     def _value(self, at: int) -> _Value:
         """The value that begins there. Its brackets are matched; what is in them is not looked at."""
         kind = self._text[at : at + 1]
-        if kind not in ('"', "[", "{"):
+        if kind not in ("[", "{"):
             plain = _PLAIN_VALUE.match(self._text, at)
             if plain is None:
-                raise self._error(at, "not JSON: Expecting value")
+                raise self._not_json(at)
             return _Value(at, plain.end(), kind)
-        depth = 0
-        for step in _STEP.finditer(self._text, at):
-            depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(step[0], 0)
+        depth, end = 0, at
+        while (step := _TO_BRACKET.match(self._text, end)) is not None:
+            depth, end = depth + (1 if step[1] in "[{" else -1), step.end()
             if depth == 0:
-                # A quote without an end is passed over, so that something behind it was found.
-                if step.start() != at and kind == '"':
-                    break
-                return _Value(at, step.end(), kind)
-        raise self._error(at, "not JSON: ends before this is closed")
+                return _Value(at, end, kind)
+        raise self._not_json(at)
+
+    def _not_json(self, at: int) -> ManifestError:
+        """What is wrong with a value that has no end."""
+        try:
+            self._decoder.raw_decode(self._text, at)
+        except json.JSONDecodeError as error:
+            return self._error(error.pos, f"not JSON: {error.msg}")
+        except (ManifestError, ValueError, RecursionError):
+            pass
+        return self._error(at, "not JSON: this has no end")
 
     def _after_blanks(self, at: int) -> int:
         blank = _BLANK.match(self._text, at)

@@ -67,6 +67,11 @@ def test_utf_16_without_a_mark_is_told(tmp_path: Path, name: str) -> None:
     )
 
 
+def test_a_nul_is_no_utf_16(tmp_path: Path) -> None:
+    for text in ("a\0b", "a\0b\n", "ab\0", "\0\0"):
+        assert _lines(tmp_path / "p.txt", text.encode()) == [text.removesuffix("\n")]
+
+
 def test_a_line_that_is_not_utf_8_offers_the_encoding_it_may_have(tmp_path: Path) -> None:
     assert _trouble(tmp_path / "p.txt", TEXT.encode("cp1252")) == (
         "is not UTF-8 (byte 0xe9): save the file as UTF-8, or name its encoding; for Western Europe's of "

@@ -298,6 +298,29 @@ def test_lines_end_as_on_windows_or_not_and_a_byte_order_mark_is_no_text(
     assert _prompts(tmp_path, name) == ["a", "b"]
 
 
+@pytest.mark.parametrize(
+    ("name", "contents"),
+    [
+        ("p.jsonl", '{"prompt": "é"}\n\n{"prompt": "b"}\n'),
+        ("p.json", '["é",\n "b"]\n'),
+        ("p.csv", "prompt\né\n\nb"),
+        ("p.tsv", 'prompt\n"é"\nb\n'),
+        ("p.txt", "é\n\nb"),
+    ],
+)
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+@pytest.mark.parametrize(
+    ("encoding", "named"),
+    [("utf-16", None), ("utf-16", "utf-16"), ("utf-16-be", "utf-16"), ("latin-1", "cp1252")],
+)
+def test_every_format_is_read_in_the_encoding_that_is_marked_or_named(
+    tmp_path: Path, name: str, contents: str, newline: str, encoding: str, named: str | None
+) -> None:
+    (tmp_path / name).write_bytes(contents.replace("\n", newline).encode(encoding))
+    source = {"file": name} | ({} if named is None else {"encoding": named})
+    assert _prompts(tmp_path, source) == ["é", "b"]
+
+
 def test_characters_that_only_look_like_the_end_of_a_line_stay_in_their_prompt(tmp_path: Path) -> None:
     prompt = "a\x0bb\x0cc\x1cd\x85e\u2028f"
     for name, header in [("p.txt", ""), ("p.csv", "prompt\n")]:

@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from jobs.errors import ManifestError
 from producer.manifest.line import Line
 from producer.manifest.manifest import Manifest
+from producer.manifest.parts import PromptSource
+from producer.prompt_files.json_file import records
 from producer.prompt_files.sources import Reading, lines
 
 COCO = {
@@ -117,7 +121,7 @@ def test_an_object_without_prompts_is_refused_with_its_keys_and_the_command(tmp_
     [
         ('"a fox"', '1:1: holds no list of prompts: write ["a fox", …]'),
         ("a fox\na hen\n", "1:1: holds no list of prompts: write"),
-        ('["a",\n "b"', "1:1: not JSON: ends before this is closed"),
+        ('["a",\n "b"', "2:5: not JSON: Expecting ',' delimiter"),
         ('["a,\n "b"]', "1:5: not JSON: Invalid control character"),
         ('["a"\n "b"]', "2:2: not JSON: Expecting ',' delimiter"),
         ('["a",\n]', "1:5: not JSON: Illegal trailing comma"),
@@ -135,6 +139,33 @@ def test_what_is_not_json_is_refused_at_its_place(tmp_path: Path, contents: str,
     assert found[0].startswith(error)
     with pytest.raises(ManifestError):
         _given(tmp_path / "p.json", contents, skip=True)
+
+
+@settings(max_examples=1000, deadline=None)
+@given(text=st.text(st.sampled_from('[]{}"":,, \n\\a1'), max_size=14).map(lambda text: f"[{text}]"))
+def test_a_list_is_read_as_python_reads_it_or_refused_as_there(
+    text: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    file = tmp_path_factory.getbasetemp() / "list.json"
+    file.write_text(text, "utf-8")
+    try:
+        meant = json.loads(text)
+    except ValueError:
+        meant = None
+    found = None
+    try:
+        found = [row for _, row in records(file, PromptSource(file=str(file)))]
+    except ManifestError as error:
+        assert meant is None
+        assert str(error).startswith(f"{file}:")
+    if meant is not None:
+        assert found is not None
+        assert len(found) == len(meant)
+        texts = [row["prompt"] for row in found if isinstance(row, dict) and row.keys() == {"prompt"}]
+        assert texts == [value for value in meant if isinstance(value, str)]
+    else:
+        # Of a wrong value, and a key twice, only Python's own reader says nothing.
+        assert found is None or any(isinstance(row, ManifestError) for row in found)
 
 
 def test_a_wrong_value_is_a_mistake_of_its_own(tmp_path: Path) -> None:
