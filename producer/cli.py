@@ -8,7 +8,7 @@ import sys
 import click
 
 from jobs.errors import ImagemillError, Interrupted
-from producer.commands import job, manifest, output
+from producer.commands import job, manifest, output, picture
 from producer.stops import stops_raise
 
 
@@ -41,6 +41,7 @@ for one in (
     manifest.recover,
     output.doctor,
     output.export,
+    picture.import_pictures,
     manifest.schema,
 ):
     command.add_command(one)

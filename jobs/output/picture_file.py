@@ -47,7 +47,7 @@ def read_picture(data: bytes) -> PictureFile:
     """
     form, width, height, text, said = "", 0, 0, None, Packet()
     try:
-        for form, part, body in _parts(data):
+        for form, part, body in parts(data):
             match form, part:
                 case "png", b"IHDR":
                     width, height = struct.unpack_from(">II", body)
@@ -74,7 +74,7 @@ def read_picture(data: bytes) -> PictureFile:
     return PictureFile(form, width, height, _request(request), said.source_type)
 
 
-def _parts(data: bytes) -> Iterator[tuple[str, bytes, bytes]]:
+def parts(data: bytes) -> Iterator[tuple[str, bytes, bytes]]:
     """The format, kind and content of each chunk or segment, up to the pixels where the format allows it.
 
     Raises struct.error where a header should be and is not, or a PNG's checksum is wrong.

@@ -1,0 +1,1 @@
+"""Manifests from pictures that imagemill or another program made."""

@@ -1,0 +1,126 @@
+"""Pictures of AUTOMATIC1111's web UI and of what writes its text: Forge, SD.Next, Civitai, imagemill.
+
+The text is the prompt, `Negative prompt: …` and a last line of `Key: value` pairs. Source: A1111's
+`infotext_utils`; `jobs.output.metadata.parameters_text` writes the same form.
+"""
+
+from __future__ import annotations
+
+import re
+from json import JSONDecoder
+from typing import Final
+
+from jobs.models import name_trouble
+from jobs.wording import shortened
+from producer.importing.recipe import NO_EQUAL, Draft, NamedModel
+
+_NEGATIVE: Final = "Negative prompt:"
+_KEY = re.compile(r'\s*+([^:,"\n]{1,60}):[ \t]*+')
+_FEWEST_PAIRS: Final = 3
+"""A last line with fewer is part of the prompt, as A1111 reads it."""
+_MOST_BROKEN: Final = 8
+"""Values that are no JSON after all: each may be searched for its end up to the end of the text."""
+_DECODER = JSONDecoder(strict=False)
+_SETTINGS: Final = {"Steps": "num_inference_steps", "CFG scale": "guidance_scale", "Seed": "seed"}
+_READ: Final = frozenset({*_SETTINGS, "Sampler", "Schedule type", "Size", "Model", "Model hash", "RNG"})
+_WITHOUT_EFFECT: Final = frozenset({"Version", "Hashes", "User"})
+_USUAL: Final = {"Clip skip": "1", "Eta": "0", "Emphasis": "Original"}
+"""Values that are A1111's defaults, and ours."""
+_NO_ENSD: Final = "imagemill adds nothing to the seed of an ancestral sampler, and the picture will differ"
+_REMEDIES: Final = {
+    "Clip skip": "imagemill takes the text encoder's last layer, and the picture will differ",
+    "Denoising strength": "a second pass or another picture is below it, which imagemill does not do",
+    "ENSD": _NO_ENSD,
+    "Eta noise seed delta": _NO_ENSD,
+    "VAE": "imagemill takes the model's own autoencoder: name a model that has this one",
+    "Lora hashes": "imagemill applies no LoRA of a prompt, and the picture will differ",
+    "TI hashes": "imagemill reads no embeddings of a prompt, and the picture will differ",
+}
+_LORA = re.compile(r"<(?:lora|lyco|hypernet):[^<>\n]{1,200}>")
+_WEIGHT = re.compile(r"(?<!\\)[(\[][^()\[\]\n]{1,400}[)\]]")
+_BREAK = re.compile(r"\bBREAK\b")
+
+
+def read_parameters(text: str) -> Draft:
+    """What A1111's text says. Raises Untold where it holds no prompt that can be written."""
+    prompt, negative_prompt, pairs = split_parameters(text)
+    own = pairs.get("Version", "").startswith("imagemill")
+    draft = Draft("imagemill" if own else "A1111")
+    draft.take_texts(prompt, negative_prompt)
+    for key, name in _SETTINGS.items():
+        draft.take(name, pairs.get(key), key)
+    draft.take_sampler(pairs.get("Sampler"), pairs.get("Schedule type"))
+    width, _, height = pairs.get("Size", "").partition("x")
+    draft.take("width", width, "Size, its width,")
+    draft.take("height", height, "Size, its height,")
+    # Only imagemill names a model as a manifest does: SwarmUI's org/name is a path.
+    name = pairs.get("Model", "")
+    usable = own and name != "" and name_trouble(name) is None
+    draft.model = NamedModel(name, pairs.get("Model hash", ""), name if usable else None)
+    for key, value in pairs.items():
+        if key not in _READ and key not in _WITHOUT_EFFECT and _USUAL.get(key) != value:
+            draft.lose(f"{key}: {shortened(value)}", _REMEDIES.get(key, NO_EQUAL))
+    if not own:
+        _lose_syntax(draft)
+        if pairs.get("RNG", "").upper() != "CPU":
+            draft.lose(
+                "noise of a GPU",
+                "A1111 draws it there unless its text says `RNG: CPU`, imagemill on the CPU: equal seeds give"
+                " other pictures",
+                of_program=True,
+            )
+    return draft
+
+
+def split_parameters(text: str) -> tuple[str, str, dict[str, str]]:
+    """The prompt, the negative prompt, and the settings by their keys."""
+    lines = text.rstrip("\r\n \0").split("\n")
+    at = len(lines) - 1
+    pairs = _pairs(lines[at])
+    if len(pairs) < _FEWEST_PAIRS:
+        # Extensions append lines of their own, a template for one.
+        steps = [number for number, line in enumerate(lines) if line.startswith("Steps: ")]
+        at = steps[-1] if steps else len(lines)
+        pairs = _pairs(lines[at]) if steps else {}
+        for line in lines[at + 1 :]:
+            key, _, value = line.partition(":")
+            pairs.setdefault(key.strip(), value.strip())
+    head = lines[:at]
+    begin = next((number for number, line in enumerate(head) if line.startswith(_NEGATIVE)), len(head))
+    negative_prompt = "\n".join(head[begin:])[len(_NEGATIVE) :]
+    return "\n".join(head[:begin]), negative_prompt.removeprefix(" "), pairs
+
+
+def _pairs(line: str) -> dict[str, str]:
+    """`Key: value, …`; a value that begins with a quote or a bracket is JSON, and may hold commas."""
+    found: dict[str, str] = {}
+    at = broken = 0
+    while at < len(line):
+        key = _KEY.match(line, at)
+        if key is not None:
+            at = key.end()
+            value, end = None, at
+            if broken < _MOST_BROKEN and line[at : at + 1] in ('"', "{", "["):
+                try:
+                    value, end = _DECODER.raw_decode(line, at)
+                except (ValueError, RecursionError):
+                    broken += 1
+        comma = line.find(",", at if key is None else end)
+        after = len(line) if comma < 0 else comma
+        if key is not None:
+            written = line[at:after].strip() if value is None else value
+            found.setdefault(key[1].strip(), written if isinstance(written, str) else line[at:end])
+        at = after + 1
+    return found
+
+
+def _lose_syntax(draft: Draft) -> None:
+    """Name the weights and LoRAs in the texts, which stay there as they are."""
+    for text in (draft.prompt, draft.settings.get("negative_prompt", "")):
+        for lora in dict.fromkeys(_LORA.findall(text)):
+            draft.lose(lora, "imagemill applies no LoRA of a prompt, and reads this as words")
+        weight, parted = _WEIGHT.search(text), _BREAK.search(text)
+        if weight is not None:
+            draft.lose(weight[0], "imagemill reads weights in brackets as words, and the picture will differ")
+        if parted is not None:
+            draft.lose("BREAK", "imagemill reads it as a word, and the picture will differ")

@@ -1,0 +1,52 @@
+"""Pictures of imagemill: the whole request is in the file, and comes back exactly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from jobs.arguments import arguments_of
+from jobs.hub import is_commit
+from jobs.models import BUILT_IN, name_trouble
+from jobs.request import IMAGE_SETTINGS, ImageRequest, settings_in
+from producer.importing.recipe import Draft, NamedModel, Untold
+
+_OF_JOB: Final = tuple(name for name in settings_in("manifest") if name not in ("model", "revision"))
+
+
+def read_request(request: ImageRequest, file: Path) -> Draft:
+    """The request as a manifest says it. Raises Untold where a value is one that no request has."""
+    values = request.to_mapping()
+    for name, setting in IMAGE_SETTINGS.items():
+        if not setting.is_right(values[name]):
+            raise Untold(f"its request says {name} = {str(values[name])[:60]!r}: must be {setting.words}")
+    draft = Draft("imagemill", request.prompt)
+    for name in settings_in("prompt"):
+        setting = IMAGE_SETTINGS[name]
+        if name not in ("prompt", "init_latents") and not setting.left_out(values[name]):
+            draft.settings[name] = arguments_of(values[name]) if name == "arguments" else values[name]
+    draft.of_job = {name: values[name] for name in _OF_JOB if values[name] != IMAGE_SETTINGS[name].default}
+    if request.init_latents is not None:
+        _take_latents(draft, request.init_latents, file)
+    draft.model = NamedModel(request.model, "", _model(request), request.revision)
+    return draft
+
+
+def _model(request: ImageRequest) -> str:
+    """What a manifest names: a hub id and a built-in model as they are, a folder by its own name."""
+    label = request.model
+    if label in BUILT_IN or (is_commit(request.revision) and name_trouble(label) is None):
+        return label
+    return f"./{Path(label).name}"
+
+
+def _take_latents(draft: Draft, sha256: str, file: Path) -> None:
+    """The initial latents, where the picture still lies in the output that holds them."""
+    for folder in file.resolve().parents[:3]:
+        for latents in sorted((folder / ".imagemill" / "inputs").glob(f"{sha256}.*")):
+            draft.settings["init_latents"] = str(latents)
+            return
+    draft.lose(
+        f"init_latents with SHA-256 {sha256}",
+        "the picture does not hold them: write `init_latents: FILE` beside the prompt",
+    )
