@@ -19,7 +19,7 @@ from producer.stops import interruptible
 @click.option("--only", metavar="NAME", help="Only pictures that name the model NAME.")
 @interruptible("stopped; nothing was written")
 def import_pictures(pictures: tuple[Path, ...], name: str, model: str | None, only: str | None) -> None:
-    """Print a manifest that asks for PICTURES again.
+    """Print a manifest that asks for pictures again.
 
     PICTURE is a PNG, JPEG or WebP file, or a folder of such. Read are pictures of imagemill, whose requests
     come back exactly, and of A1111, Forge, ComfyUI, InvokeAI, SwarmUI, Fooocus, NovelAI and Draw Things, as

@@ -65,7 +65,10 @@ def import_pictures(paths: Iterable[Path], *, model: str | None = None, only: st
         recipes = _only(recipes, only)
     if not recipes:
         if not refused:
-            raise ManifestError("there is no picture: name .png, .jpg or .webp files, or folders of them")
+            raise ManifestError(
+                "there is no picture: name .png, .jpg or .webp files, or folders of them; of tars,"
+                " `imagemill export --to files` makes folders"
+            )
         raise ManifestError("\n".join(["no picture tells how it was made:", *refused]))
     return _one_job(recipes, refused, model)
 

@@ -83,7 +83,7 @@ def test_invokeai_1(read: Read) -> None:
 SWARM = {
     "prompt": "a barn", "negativeprompt": "fog", "model": "old/barns", "seed": 4, "steps": 30,
     "cfgscale": 6.5, "aspectratio": "2:3", "width": 512, "height": 768, "sampler": "euler_ancestral",
-    "scheduler": "normal",    "swarm_version": "0.9",
+    "scheduler": "normal", "swarm_version": "0.9",
 }  # fmt: skip
 
 
