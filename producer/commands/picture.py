@@ -14,7 +14,7 @@ from producer.stops import interruptible
 @click.argument("pictures", metavar="PICTURE...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--name", default="again", show_default=True, metavar="NAME", help="The name of the job.")
 @click.option(
-    "--model", metavar="MODEL", help="The model of the manifest: a path, a hub id or a built-in one."
+    "--model", metavar="MODEL", help="The manifest's model: a folder, a file, a hub id or a built-in one."
 )
 @click.option("--only", metavar="NAME", help="Only pictures that name the model NAME.")
 @interruptible("stopped; nothing was written")

@@ -10,7 +10,7 @@ import re
 from json import JSONDecoder
 from typing import Final
 
-from jobs.models import name_trouble
+from jobs.models import is_path, name_trouble
 from jobs.wording import shortened
 from producer.importing.recipe import NO_EQUAL, Draft, NamedModel
 
@@ -55,7 +55,7 @@ def read_parameters(text: str) -> Draft:
     draft.take("height", height, "Size, its height,")
     # Only imagemill names a model as a manifest does: SwarmUI's org/name is a path.
     name = pairs.get("Model", "")
-    usable = own and name != "" and name_trouble(name) is None
+    usable = own and not is_path(name) and name_trouble(name) is None
     draft.model = NamedModel(name, pairs.get("Model hash", ""), name if usable else None)
     for key, value in pairs.items():
         if key not in _READ and key not in _WITHOUT_EFFECT and _USUAL.get(key) != value:

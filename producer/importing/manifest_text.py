@@ -71,9 +71,9 @@ def manifest_text(imported: Imported, name: str) -> str:
 def _model_lines(model: NamedModel) -> Iterator[str]:
     if model.model is None:
         yield from _comment(
-            f"The pictures name a model, {model}, and not where it is: write its path (./…) or its Hugging"
-            f" Face id (org/name) here, or give --model. Until then `{STAND_IN}` stands in, which paints"
-            " blocks of colour."
+            f"The pictures name a model, {model}, and not where it is: write its folder, its"
+            f" .safetensors file or its Hugging Face id (org/name) here, or give --model. Until then"
+            f" `{STAND_IN}` stands in, which paints blocks of colour."
         )
         yield _dumped({"model": STAND_IN})
         return

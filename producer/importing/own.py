@@ -7,7 +7,7 @@ from typing import Final
 
 from jobs.arguments import arguments_of
 from jobs.hub import is_commit
-from jobs.models import BUILT_IN, name_trouble
+from jobs.models import BUILT_IN, is_path, name_trouble
 from jobs.request import IMAGE_SETTINGS, ImageRequest, settings_in
 from producer.importing.recipe import Draft, NamedModel, Untold
 
@@ -33,9 +33,11 @@ def read_request(request: ImageRequest, file: Path) -> Draft:
 
 
 def _model(request: ImageRequest) -> str:
-    """What a manifest names: a hub id and a built-in model as they are, a folder by its own name."""
+    """What a manifest names: a hub id and a built-in model as they are, a folder or file by its own
+    name."""
     label = request.model
-    if label in BUILT_IN or (is_commit(request.revision) and name_trouble(label) is None):
+    of_hub = is_commit(request.revision) and not is_path(label) and name_trouble(label) is None
+    if label in BUILT_IN or of_hub:
         return label
     return f"./{Path(label).name}"
 

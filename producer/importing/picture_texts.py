@@ -65,18 +65,18 @@ def read_texts(file: Path) -> PictureTexts:
 
 def _read(file: Path) -> bytes:
     try:
+        found = file.stat()
         # A pipe would be waited for.
-        if not stat.S_ISREG(file.stat().st_mode):
+        if not stat.S_ISREG(found.st_mode):
             raise Untold("is no file")
+        if found.st_size > MAX_FILE:
+            raise Untold(f"is larger than {MAX_FILE >> 20} MiB, and is not read")
         with file.open("rb") as stream:
-            data = stream.read(MAX_FILE + 1)
+            return stream.read(found.st_size)
     except OSError as error:
         raise Untold(f"cannot be read: {error.strerror}") from None
     except ValueError:  # NUL in a name
         raise Untold("cannot be read: no file has such a name") from None
-    if len(data) > MAX_FILE:
-        raise Untold(f"is larger than {MAX_FILE >> 20} MiB, and is not read")
-    return data
 
 
 def _png_text(kind: bytes, body: bytes) -> dict[str, str]:

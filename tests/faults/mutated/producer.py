@@ -5,11 +5,14 @@ from __future__ import annotations
 from tests.faults.mutated.mutation import Mutation
 
 EMBEDDED_REDIS_PY = "producer/embedded_redis.py"
+MANIFEST_TEXT_PY = "producer/importing/manifest_text.py"
+PICTURE_TEXTS_PY = "producer/importing/picture_texts.py"
 RUN_PY = "producer/run.py"
 
 RUN = "tests/integration/test_run_command.py::"
 CLI = "tests/producer/test_cli.py::"
 EMBEDDED = "tests/producer/test_embedded_redis.py::"
+IMPORTING = "tests/producer/importing/"
 RECOVER = "tests/producer/submit/test_recover.py::"
 SHOW = "tests/producer/test_show.py::"
 SUBMIT = "tests/producer/submit/test_submit.py::"
@@ -67,4 +70,20 @@ CHECKS = [
     Mutation("the log of `run`'s worker is no link", "followed", RUN_PY,
         'os.fdopen(open_plain(log, os.O_WRONLY | os.O_APPEND), "ab")', 'log.open("ab")',
         RUN + "test_a_link_in_the_place_of_the_workers_log_is_not_followed"),
+    Mutation("import: a text is bounded while it is unpacked", "unpacked whole", PICTURE_TEXTS_PY,
+        "return _bounded(unpacking.decompress(value, MAX_TEXT + 1))",
+        "return unpacking.decompress(value)",
+        IMPORTING + "test_picture_texts.py::test_a_text_that_unpacks_to_gigabytes_is_refused"),
+    Mutation("import: all texts of a file are bounded", "each alone", PICTURE_TEXTS_PY,
+        "if sum(map(len, texts.values())) > MAX_TEXT:", "if False:",
+        IMPORTING + "test_picture_texts.py::test_many_texts_are_bounded_together"),
+    Mutation("import: entities of XMP are not unfolded", "unfolded", "producer/importing/json_settings.py",
+        'if "UserComment" not in xmp or "<!DOCTYPE" in xmp:', 'if "UserComment" not in xmp:',
+        IMPORTING + "test_other_programs.py::test_an_xmp_with_a_document_type_is_not_read"),
+    Mutation("import: comments hold printable characters", "as they are", MANIFEST_TEXT_PY,
+        "printable(text), _COMMENT", "text, _COMMENT",
+        IMPORTING + "test_imported.py::test_messages_obey_no_terminal"),
+    Mutation("import: ends of lines are escaped", "as they are", MANIFEST_TEXT_PY,
+        "if any(one in text for one in _ENDS_OF_LINES):", "if False:",
+        IMPORTING + "test_own.py::test_each_setting_of_a_request_comes_back[png]"),
 ]  # fmt: skip

@@ -66,6 +66,7 @@ def test_each_setting_of_a_request_comes_back(tmp_path: Path, image_format: str)
         {"precision": "fp32"}, {"image_quality": 70}, {"scheduler": "DPM++ 2M Karras"},
         {"guidance_scale": 1.0},
         {"arguments": '{"clip_skip":1,"words":["a","é"]}'}, {"prompt": "no"}, {"prompt": "- 010: {x} # y"},
+        {"prompt": "a\x85b"}, {"prompt": "a\u2028b"}, {"prompt": "a\rb"}, {"prompt": "a\n b\n\nc"},
         {"seed": 2**63 - 1}, {"negative_prompt": ""},
         {"model": "shapes", "revision": BUILT_IN["shapes"].revision},
     ):  # fmt: skip
@@ -94,6 +95,8 @@ def test_any_prompt_comes_back(tmp_path_factory: pytest.TempPathFactory, prompt:
         ("org/name", "c" * 40, "org/name"),
         ("my-model", "sha256:" + "a" * 64, "./my-model"),
         ("/etc/my-model", "sha256:" + "a" * 64, "./my-model"),
+        ("/etc/my-model", "c" * 40, "./my-model"),
+        ("barns.safetensors", "sha256:" + "a" * 64, "./barns.safetensors"),
         ("shapes", BUILT_IN["shapes"].revision, "shapes"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -40,8 +41,14 @@ def test_a_text_that_unpacks_to_gigabytes_is_refused(tmp_path: Path) -> None:
     packing = zlib.compressobj()
     bomb = b"".join(packing.compress(bytes(1 << 20)) for _ in range(200)) + packing.flush()
     for kind, head in ((b"zTXt", b"parameters\0\0"), (b"iTXt", b"parameters\0\1\0\0\0")):
-        with pytest.raises(Untold, match="more than 16 MiB of text"):
-            read_texts(with_chunks(tmp_path / "a.png", chunk(kind, head + bomb)))
+        file = with_chunks(tmp_path / "a.png", chunk(kind, head + bomb))
+        tracemalloc.start()
+        try:
+            with pytest.raises(Untold, match="more than 16 MiB of text"):
+                read_texts(file)
+            assert tracemalloc.get_traced_memory()[1] < 100 << 20
+        finally:
+            tracemalloc.stop()
 
 
 def test_many_texts_are_bounded_together(tmp_path: Path) -> None:
@@ -88,6 +95,13 @@ def test_what_is_no_picture_is_named(tmp_path: Path) -> None:
         read_texts(tmp_path / "none.png")
     with pytest.raises(Untold, match="is no file"):
         read_texts(tmp_path)
+
+
+def test_a_file_of_gigabytes_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "a.png").open("wb") as file:
+        file.truncate(8 << 30)
+    with pytest.raises(Untold, match="is larger than 256 MiB"):
+        read_texts(tmp_path / "a.png")
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
