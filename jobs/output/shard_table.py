@@ -14,6 +14,7 @@ Source: img2dataset's README ("Output format").
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -98,12 +99,14 @@ def read_table(data: bytes) -> pyarrow.Table:
         raise ValueError(f"is no parquet ({str(error).splitlines()[0]})") from None
 
 
-def written_by(data: bytes) -> str:
-    """The program and version that wrote a parquet file which `read_table` reads."""
+def by_another_pyarrow(data: bytes) -> bool:
+    """Whether a parquet file which `read_table` reads says that another version of pyarrow wrote it."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    return str(pq.read_metadata(pa.BufferReader(data)).created_by)
+    writer = str(pq.read_metadata(pa.BufferReader(data)).created_by)
+    version = re.fullmatch(r"parquet-cpp-arrow version (\d+\.\d+\.\d+)", writer)
+    return version is not None and version[1] != pa.cpp_version
 
 
 def _done(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 from jobs.errors import OutputError
 from jobs.output.metadata import Failure
 from jobs.output.output import Output
-from jobs.output.shard_table import check_parquet, parquet_bytes, read_table, shard_table, written_by
+from jobs.output.shard_table import by_another_pyarrow, check_parquet, parquet_bytes, read_table, shard_table
 from jobs.output.stored_shard import FAILURES, REPAIRED
 from jobs.output.tar_file import DamagedTar, Member, TarReader
 from jobs.output.webdataset import TarShard
@@ -221,7 +221,7 @@ def _table_trouble(
         return str(error)
     if table.equals(wanted):
         # Another version of pyarrow writes the same in other bytes.
-        return "bytes were changed" if written_by(data) == written_by(again) else None
+        return None if by_another_pyarrow(data) else "bytes were changed"
     if table.schema != wanted.schema:
         names = sorted({*table.schema.names} ^ {*wanted.schema.names})
         return f"has other columns than its tar gives{f': {names}' if names else ''}"
