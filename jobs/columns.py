@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
 RENDERED_PREFIX = "rendered_"
+INDEX = "index"
+"""The metadata's column of the order. Columns of that name exist in outputs from before there was one."""
 _OWN_NAMES = frozenset(
     {*REQUEST_FIELDS, "file_name", "file_names", "text", "image_id", "id", "job_id", "flagged", "sha256"}
 )
@@ -25,6 +27,8 @@ def column_trouble(name: str, value: JsonValue) -> str | None:
     """Why a user's column cannot be in the metadata, with the remedy; None if it can."""
     if name == "":
         return "has no name: give it one"
+    if name == INDEX:
+        return f"{name!r} is imagemill's own column, the order of the lines: choose another, as row_{name}"
     problem = column_problem(name)
     if problem is not None:
         return f"{problem}: choose another"

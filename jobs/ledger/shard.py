@@ -15,7 +15,7 @@ from typing import Any
 import zstandard
 
 from jobs.bounds import plain_text
-from jobs.columns import MAX_DEPTH, column_trouble, deeper_than, plain_cell
+from jobs.columns import INDEX, MAX_DEPTH, column_trouble, deeper_than, plain_cell
 from jobs.errors import BrokenShard, LedgerError
 from jobs.output.stored_shard import SHARD_LIMIT
 from jobs.request import IMAGE_SETTINGS, SETTINGS, Entry, ImageRequest, derived_seed, quoted, settings_of
@@ -45,6 +45,9 @@ class Shard:
 
     indices: Sequence[int]
     entries: Sequence[Entry]
+    in_order: bool = False
+    """Whether an index is the line's place in what the job asks for. Not in a job of an earlier version,
+    whose indices number the lines as they were packed."""
 
 
 def encode_shard(shard: Shard, base: ImageRequest) -> bytes:
@@ -73,7 +76,8 @@ def encode_shard(shard: Shard, base: ImageRequest) -> bytes:
     first = shard.indices[0]
     consecutive = list(shard.indices) == list(range(first, first + len(shard.indices)))
     indices = _json(first if consecutive else list(shard.indices))
-    text = f'{{"v":{WIRE_VERSION},"indices":{indices},"rows":[{",".join(lines)}]}}'
+    order = ',"in_order":true' if shard.in_order else ""
+    text = f'{{"v":{WIRE_VERSION},"indices":{indices}{order},"rows":[{",".join(lines)}]}}'
     return zstandard.ZstdCompressor(level=3).compress(text.encode())
 
 
@@ -98,17 +102,21 @@ def decode_shard(blob: bytes, base: ImageRequest, job_name: str) -> Shard:
             raise ValueError("each of its lines needs an index of its own")
         if not all(type(index) is int and index in _NUMBERS for index in indices):
             raise ValueError("an index is no bit that Redis has")
+        in_order = head.get("in_order", False)
+        if type(in_order) is not bool:
+            raise ValueError(f"in_order = {shortened(repr(in_order))}")
     except (
         zstandard.ZstdError, ValueError, KeyError, TypeError, AttributeError, RecursionError
     ) as error:  # fmt: skip
         what = shortened(str(error), 200)
         raise BrokenShard(f"a shard in Redis cannot be read ({what}): submit the manifest again") from None
-    return Shard(indices, entries)
+    return Shard(indices, entries, in_order)
 
 
 @lru_cache(1024)
 def _names_a_column(name: str) -> bool:
-    return column_trouble(name, None) is None
+    # A job from before the metadata had an index may have a column of that name.
+    return name == INDEX or column_trouble(name, None) is None
 
 
 def _entry(line: dict[str, Any], base: ImageRequest, job_name: str) -> Entry:
@@ -120,7 +128,7 @@ def _entry(line: dict[str, Any], base: ImageRequest, job_name: str) -> Entry:
         if _PLAIN[name](value) is None:
             raise ValueError(f"{name} = {shortened(repr(value))}")
     for name, value in columns.items():
-        odd = plain_cell(value) is None and (deeper_than(MAX_DEPTH, value) or column_trouble(name, value))
+        odd = plain_cell(value) is None and (deeper_than(MAX_DEPTH, value) or column_trouble("value", value))
         if odd or not _names_a_column(name):
             raise ValueError(f"column {shortened(name)} = {shortened(str(value)[:100])}")
     identifier = line.pop("id", None)

@@ -17,6 +17,9 @@ from typing import Any
 
 from jobs.columns import RENDERED_PREFIX
 from jobs.output.column_kinds import Kind, kind_of, merged
+from jobs.output.compact_counter import CompactCounter
+from jobs.output.line_order import Split
+from jobs.output.lines import numbered
 from jobs.output.nested_kinds import DATES, JSON_TEXT, special_text
 from jobs.output.output import Output
 from jobs.output.stored_shard import LayoutName
@@ -37,8 +40,8 @@ _PLAIN = ""
 _MOST_LISTED = 20
 """Lines of one setting in the table: a sweep may have thousands of values."""
 
-Endings = dict[LayoutName, set[str]]
-"""Layouts that have images -> what their files' names end with, `png`."""
+Endings = dict[LayoutName, Counter[str]]
+"""Layouts that have images -> how many there are whose files' names end with `png`."""
 
 
 @dataclass(slots=True)
@@ -48,8 +51,10 @@ class Contents:
     images: dict[int, int] = field(default_factory=dict)
     """Images by shard number; shards in which all failed have 0."""
     total: int = 0
-    formats: set[str] = field(default_factory=set)
-    """What their files' names end with, `png`."""
+    pictures: int = 0
+    """Different ones: lines that are equal but for their id and columns share one."""
+    formats: Counter[str] = field(default_factory=Counter)
+    """What their files' names end with, `png` -> how many do."""
     endings: Endings = field(default_factory=dict)
     """The same for each layout; images that were added one by one belong to none."""
     columns: dict[str, Kind] = field(default_factory=dict)
@@ -65,6 +70,7 @@ class Contents:
     """Those of the models, where they are known."""
     name: str = ""
     """The name of the job that rendered the first image."""
+    _seen: CompactCounter = field(default_factory=CompactCounter)
 
     def add(self, record: dict[str, Any]) -> None:
         """Take one more record in."""
@@ -86,26 +92,34 @@ class Contents:
             del self.shared[name]
         for name, value_of in _COUNTED.items():
             self.counts[name][value_of(record)] += 1
-        self.formats.add(_ending(record))
+        self.formats[_ending(record)] += 1
         self.models.add((str(record.get("model")), str(record.get("revision"))))
+        self.pictures += self._seen.mark(int(record["image_id"], 16), 1) == 0
         self.total += 1
 
     def add_stored(self, shard: int, layout: LayoutName, record: dict[str, Any]) -> None:
         """Take one more record of a shard in."""
         self.add(record)
-        self.endings.setdefault(layout, set()).add(_ending(record))
+        self.endings.setdefault(layout, Counter())[_ending(record)] += 1
         self.images[shard] += 1
 
 
-def contents(output: Output) -> Contents:
-    """What the committed shards hold. Raises OutputError where their metadata cannot be read."""
+def contents(output: Output, split: Split | None = None) -> Contents:
+    """What the committed shards hold; those of `layout: files` are added to `split`.
+
+    Raises OutputError where their metadata cannot be read.
+    """
     found = Contents()
     for shard in output.shards():
         found.images[shard] = 0
         stored = output.stored(shard)
         layout: LayoutName = "webdataset" if isinstance(stored, TarShard) else "files"
-        for record in stored.records():
-            found.add_stored(shard, layout, record)
+        for span, record in stored.located():
+            if split is not None and layout == "files":
+                split.add(shard, span, record)
+                found.add_stored(shard, layout, numbered(record, 0))  # as the split's table has it
+            else:
+                found.add_stored(shard, layout, record)
     return found
 
 
@@ -121,12 +135,13 @@ def dataset_card(
     failures: int = 0,
     preview: bool = False,
     as_pattern: bool = False,
+    table: str | None = None,
 ) -> str:
     """The card's text: front matter in the Hugging Face form, then a page for people.
 
     `layout`: the one layout that all images have now, if they were in another before; `failures`: how many
     could not be rendered; `preview`: there is a contact sheet next to the card; `as_pattern`: the dataset's
-    path is one (`is_pattern`).
+    path is one (`is_pattern`); `table`: the file that has the lines of all folders (`split_table`).
     """
     import yaml  # only a finishing writes a card: a worker starts without it
 
@@ -136,7 +151,7 @@ def dataset_card(
         "task_categories": ["text-to-image"],
         "size_categories": [_size_category(found.total)],
         "tags": ["synthetic", "imagemill"],
-        **_reading(endings, found.columns),
+        **_reading(endings, found.columns, table),
     }
     failed = f" {failures:,} more could not be rendered: see `failures.jsonl`." if failures else ""
     sheet = "![A contact sheet](preview.jpg)\n\n" if preview else ""
@@ -147,7 +162,7 @@ def dataset_card(
 
 # {found.name}
 
-{found.total:,} pictures from texts, made by imagemill.{failed}
+{_counted(found)} from texts, made by imagemill.{failed}
 
 All of them are synthetic: {_makers(found)}.
 
@@ -182,7 +197,13 @@ def _ending(record: dict[str, Any]) -> str:
     return ending
 
 
-def _reading(endings: Endings, columns: dict[str, Kind]) -> dict[str, Any]:
+def _counted(found: Contents) -> str:
+    if found.pictures == found.total:
+        return f"{found.total:,} pictures"
+    return f"{found.total:,} lines with {found.pictures:,} different pictures"
+
+
+def _reading(endings: Endings, columns: dict[str, Kind], table: str | None) -> dict[str, Any]:
     """The front matter: which files `datasets` should read, and the types of their columns.
 
     `datasets` takes the types of folders only from the configuration, and those of tars only from
@@ -193,7 +214,14 @@ def _reading(endings: Endings, columns: dict[str, Kind]) -> dict[str, Any]:
     if "files" in endings:
         kinds = {"image": "image", **columns}
         del kinds["file_name"]
-        return {"configs": [{**_config("[0-9]*/*"), "features": _features(kinds)}]}
+        files = ["[0-9]*/*"]
+        reading: dict[str, Any] = {}
+        if table is not None:
+            # `datasets` takes the most common ending for the kind of the data, and of two the parquet.
+            only_one_each = max(endings["files"].values()) == 1
+            files += [*(files if only_one_each else []), table]
+            reading["metadata_filenames"] = [table]
+        return {"configs": [{**_config(*files), **reading, "features": _features(kinds)}]}
     kinds = dict.fromkeys(sorted(endings["webdataset"]), "image")
     kinds |= {"txt": "string", "json": columns, "__key__": "string", "__url__": "string"}
     return {
@@ -202,8 +230,9 @@ def _reading(endings: Endings, columns: dict[str, Kind]) -> dict[str, Any]:
     }
 
 
-def _config(files: str) -> dict[str, Any]:
-    return {"config_name": "default", "data_files": [{"split": "train", "path": files}]}
+def _config(*files: str) -> dict[str, Any]:
+    path = files[0] if len(files) == 1 else [*files]
+    return {"config_name": "default", "data_files": [{"split": "train", "path": path}]}
 
 
 def _loading(endings: Endings) -> str:

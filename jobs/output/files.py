@@ -23,7 +23,15 @@ from typing import Any
 from jobs.failpoints import failpoint
 from jobs.output.durable import fsync_folder, write_atomically
 from jobs.output.metadata import Failure
-from jobs.output.stored_shard import FAILURES, damaged, shard_name, shard_number, sound_failure, sound_record
+from jobs.output.stored_shard import (
+    FAILURES,
+    Span,
+    damaged,
+    shard_name,
+    shard_number,
+    sound_failure,
+    sound_record,
+)
 from jobs.strict_json import strict_json
 
 METADATA = "metadata.jsonl"
@@ -63,15 +71,27 @@ class FolderShard:
         return self.metadata_file.is_file() or self.failures_file.is_file()
 
     def records(self) -> Iterator[dict[str, Any]]:
+        return (record for _, record in self.located())
+
+    def located(self) -> Iterator[tuple[Span, dict[str, Any]]]:
         if not self.metadata_file.exists() and self.failures_file.exists():
             return
-        for place, record in _json_lines(self.metadata_file):
-            yield sound_record(place, record)
+        for place, span, record in _json_lines(self.metadata_file):
+            yield span, sound_record(place, record)
+
+    def record_at(self, span: Span) -> dict[str, Any]:
+        place = f"{self.metadata_file}: byte {span.start}"
+        try:
+            with self.metadata_file.open("rb") as file:
+                line = os.pread(file.fileno(), span.size, span.start)
+            return sound_record(place, strict_json(line))
+        except (OSError, ValueError) as error:
+            raise damaged(place, f"not the line of JSON that was there ({error})") from None
 
     def failures(self) -> list[Failure]:
         if not self.failures_file.exists():
             return []
-        return [sound_failure(place, record) for place, record in _json_lines(self.failures_file)]
+        return [sound_failure(place, record) for place, _, record in _json_lines(self.failures_file)]
 
     def held_records(self) -> Iterator[dict[str, Any]]:
         names = {file.name for file in self.path.iterdir()}
@@ -106,8 +126,9 @@ class FolderShard:
         """The rename was all."""
 
 
-def _json_lines(file: Path) -> Iterator[tuple[str, object]]:
-    """`file:line` and the JSON value there, for each line."""
+def _json_lines(file: Path) -> Iterator[tuple[str, Span, object]]:
+    """`file:line`, where that is, and the JSON value there, for each line."""
+    start = 0
     try:
         with file.open("rb") as lines:
             if not stat.S_ISREG(os.fstat(lines.fileno()).st_mode):
@@ -118,6 +139,7 @@ def _json_lines(file: Path) -> Iterator[tuple[str, object]]:
                     record = strict_json(line)
                 except ValueError as error:
                     raise damaged(place, f"not a line of JSON ({error})") from None
-                yield place, record
+                yield place, Span(start, len(line)), record
+                start += len(line)
     except OSError as error:
         raise damaged(f"{file}:1", str(error.strerror)) from None

@@ -10,7 +10,7 @@ from functools import cache
 from types import NoneType
 from typing import Any
 
-from jobs.columns import RENDERED_PREFIX, column_problem
+from jobs.columns import INDEX, RENDERED_PREFIX, column_problem
 from jobs.request import IMAGE_SETTINGS, Entry, ImageRequest
 from jobs.schedulers import find_scheduler
 from jobs.wording import without_folders
@@ -44,13 +44,15 @@ def metadata_record(
     rendered: Mapping[str, Any],
     flagged: str | None = None,
     column_names: Sequence[str],
+    index: int | None = None,
 ) -> dict[str, Any]:
     """One line of metadata.jsonl, in a fixed order: what it is, every setting, the user's own columns, how
     it was rendered.
 
     The prompt is `text`, as imagefolder calls a caption. A setting that was added later is left out while it
     is at its default, so that an output which was begun before keeps its columns. `column_names` are the
-    columns of the whole job: null where a line lacks one. `rendered` (JSON values) becomes
+    columns of the whole job: null where a line lacks one. `index`: the line's place in what the job asks for;
+    the records of a job of an earlier version have none. `rendered` (JSON values) becomes
     `rendered_…` columns, next to the requested settings; `flagged` says what is odd about the picture.
     Raises ValueError for a column name that `column_problem` refuses or that `column_names` lacks.
     """
@@ -63,6 +65,7 @@ def metadata_record(
         "file_name": file_name,
         "text": entry.request.prompt,
         "image_id": entry.request.image_id,
+        **({} if index is None else {INDEX: index}),
         **{name: request[name] for name in _SETTINGS if not IMAGE_SETTINGS[name].left_out(request[name])},
         "id": entry.id,
         **{name: entry.columns.get(name) for name in column_names},

@@ -2,8 +2,11 @@
 
     OUT/00003/  or  OUT/00003.tar, .parquet      a committed shard: it appears whole and never changes
     OUT/job.json  failures.jsonl  preview.jpg  README.md
+    OUT/records.parquet (or .jsonl)              the lines of all folders, in one order: `split_table`
     OUT/.imagemill/jobs/sunsets-1.json           the manifest of every submission
     OUT/.imagemill/jobs/sunsets-1.skipped.txt    the rows of prompt files that it left out, if it did
+    OUT/.imagemill/jobs/sunsets-2.order          its lines in order, where the output held some before
+    OUT/.imagemill/jobs/sunsets-2.lines.jsonl    its lines that share a picture with another one
     OUT/.imagemill/inputs/                       initial latents, by hash
     OUT/.imagemill/licences.json                 those of the models, as the hub tells them
     OUT/.imagemill/rows.json                     the slots of its pictures' forwards
@@ -35,6 +38,7 @@ from jobs.lock import try_lock
 from jobs.output.durable import write_atomically
 from jobs.output.files import FolderShard
 from jobs.output.image_ids import ImageIds
+from jobs.output.lines import HeldLines
 from jobs.output.metadata import Failure
 from jobs.output.stored_shard import LayoutName, StoredShard, damaged, shard_name
 from jobs.output.webdataset import TarShard
@@ -247,6 +251,17 @@ class Output:
 
         return ImageIds(ids())
 
+    def held_lines(
+        self, below: int | None = None, on_record: Callable[[dict[str, Any]], None] = lambda record: None
+    ) -> HeldLines:
+        """The same images with their lines. `below`, `on_record` and errors as in `held_image_ids`."""
+        held = HeldLines()
+        for shard in self.shards():
+            for record in self.stored(shard).held_records() if below is None or shard < below else ():
+                on_record(record)
+                held.add(record)
+        return held
+
     def failures(self) -> list[Failure]:
         """Every image that failed and that the output does not hold: once each, as it failed last."""
         last = {
@@ -313,6 +328,15 @@ class Output:
     def skipped_rows(self, job_id: str) -> Path:
         """Where the rows of prompt files that a submission left out are listed. Raises as `job_manifest`."""
         return self.job_manifest(job_id).with_suffix(".skipped.txt")
+
+    def line_order(self, job_id: str) -> Path:
+        """Where `line_order` keeps the order of a submission's lines. Raises as `job_manifest`."""
+        return self.job_manifest(job_id).with_suffix(".order")
+
+    def equal_lines(self, job_id: str) -> Path:
+        """Where `equal_lines` keeps the lines of a submission that share a picture. Raises as
+        `job_manifest`."""
+        return self.job_manifest(job_id).with_suffix(".lines.jsonl")
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -18,8 +18,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from jobs.columns import INDEX
 from jobs.output.arrow_columns import arrow_type, check_pyarrow, fitted
 from jobs.output.column_kinds import Kind, kind_of, merged
+from jobs.output.lines import has_index
 from jobs.output.metadata import Failure
 from jobs.output.stored_shard import image_key
 from jobs.request import IMAGE_SETTINGS
@@ -32,7 +34,7 @@ SUCCESS, FAILED = "success", "failed_to_render"
 _FIRST: dict[str, Kind] = {
     "key": "string", "caption": "string", "status": "string", "error_message": "string",
     "width": "int64", "height": "int64", "sha256": "string",
-    "image_id": "string",
+    "image_id": "string", INDEX: "int64",
     **{name: setting.values.column for name, setting in IMAGE_SETTINGS.items() if name != "prompt"},
     "id": "string",
 }  # fmt: skip
@@ -63,9 +65,14 @@ def shard_table(
     lines.sort(key=lambda line: line["key"])
     used = {name for line in lines for name in line}
     kinds = {name: kind for name, kind in _FIRST.items() if name not in _ADDED_LATER or name in used}
+    fixed = {*_FIRST, *_LAST}
+    if not any(map(has_index, records)):
+        # An earlier version's shard, where a user's column may have the name.
+        del kinds[INDEX]
+        fixed.remove(INDEX)
     for line in lines:
         for name, value in line.items():
-            if name not in _FIRST and name not in _LAST:
+            if name not in fixed:
                 kinds[name] = merged(kinds.get(name), kind_of(value))
     kinds |= _LAST
     columns = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from jobs.errors import OutputError
 from jobs.output.metadata import Failure, setting_trouble
@@ -45,6 +45,13 @@ def image_key(shard: int, position: int) -> str:
     return f"{shard_name(shard)}{position:04d}"
 
 
+class Span(NamedTuple):
+    """Where a record lies in the file that holds a shard's metadata, in bytes."""
+
+    start: int
+    size: int
+
+
 class StoredShard(Protocol):
     """One shard's place in an output, in one layout. Every method that reads raises OutputError, naming file
     and place, if something else changed the shard."""
@@ -58,6 +65,12 @@ class StoredShard(Protocol):
 
     def records(self) -> Iterator[dict[str, Any]]:
         """The metadata records, in the order of the images; none when every image failed."""
+
+    def located(self) -> Iterator[tuple[Span, dict[str, Any]]]:
+        """The same, each with where it lies."""
+
+    def record_at(self, span: Span) -> dict[str, Any]:
+        """The record that lies there."""
 
     def failures(self) -> list[Failure]:
         """What failed, in the order of its positions."""

@@ -35,7 +35,15 @@ from jobs.failpoints import failpoint
 from jobs.output.durable import fsync_folder, write_atomically, written_atomically
 from jobs.output.metadata import Failure
 from jobs.output.shard_table import check_parquet, parquet_bytes, shard_table
-from jobs.output.stored_shard import FAILURES, damaged, shard_name, shard_number, sound_failure, sound_record
+from jobs.output.stored_shard import (
+    FAILURES,
+    Span,
+    damaged,
+    shard_name,
+    shard_number,
+    sound_failure,
+    sound_record,
+)
 from jobs.output.tar_file import DamagedTar, Member, TarReader, TarWriter
 from jobs.strict_json import strict_json
 
@@ -72,10 +80,17 @@ class TarShard:
         return self.path.is_file()
 
     def records(self) -> Iterator[dict[str, Any]]:
+        return (record for _, record in self.located())
+
+    def located(self) -> Iterator[tuple[Span, dict[str, Any]]]:
         with self._opened() as tar:
             for member in tar.members():
                 if member.name.endswith(".json"):
-                    yield self._record(tar, member)
+                    yield Span(member.start, member.size), self._record(tar, member)
+
+    def record_at(self, span: Span) -> dict[str, Any]:
+        with self._opened() as tar:
+            return self._record(tar, Member(f"byte {span.start}", span.start, span.size))
 
     def failures(self) -> list[Failure]:
         with self._opened() as tar:

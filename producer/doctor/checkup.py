@@ -15,6 +15,7 @@ from pathlib import Path
 from jobs.errors import OutputError
 from jobs.output.files import METADATA, FolderShard
 from jobs.output.output import Output
+from jobs.output.split_table import TABLES
 from jobs.output.stored_shard import shard_number
 from jobs.output.webdataset import TarShard
 from jobs.wording import counted, shown
@@ -22,13 +23,14 @@ from producer.doctor.examine_files import examine_shard
 from producer.doctor.examine_webdataset import examine_tar
 from producer.doctor.findings import Cut, Problem, ShardFindings
 from producer.doctor.lost_shards import lost_shards
-from producer.doctor.missing_images import missing_images
+from producer.doctor.mend_table import table_problem
+from producer.doctor.missing_images import There, missing_images
 from producer.doctor.quarantine import QUARANTINE
 from producer.doctor.soundness import RENDER_AGAIN, TAKE_OUT
 from producer.reporter import QUIET, Reporter
 
 _THREADS = min(8, os.cpu_count() or 1)
-_OWN_FILES = frozenset({"job.json", "failures.jsonl", "preview.jpg", "README.md"})
+_OWN_FILES = frozenset({"job.json", "failures.jsonl", "preview.jpg", "README.md", *TABLES})
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 
@@ -73,17 +75,19 @@ def check_output(
             findings[found.shard] = found
             reporter.count(done, len(open_shards))
     checkup = Checkup([findings[shard] for shard in committed])
-    held: dict[str, str] = {}
+    held: dict[int, str] = {}
     for found in checkup.shards:
         checkup.problems += sorted(found.problems, key=lambda problem: (problem.file, problem.line or 0))
         checkup.problems += _doubled(found, held)
         checkup.notes += found.notes
-    failed = {image_id for found in checkup.shards for image_id in found.failed} - held.keys()
+    pictures = {image.image_id for found in checkup.shards for image in found.images}
+    failed = {image_id for found in checkup.shards for image_id in found.failed} - pictures
     checkup.failed = len(failed)
     checkup.problems += elsewhere
     lost = lost_shards(output)
-    missing = missing_images(output, held.keys(), failed)
-    checkup.problems += [*lost.problems, *missing.problems]
+    missing = missing_images(output, There(pictures, failed, held))
+    table = table_problem(output)
+    checkup.problems += [*lost.problems, *missing.problems, *([] if table is None else [table])]
     checkup.notes += [*lost.notes, *missing.notes, *_leftovers(output, explains=lost.explained)]
     checkup.missing = missing.images
     return checkup
@@ -156,11 +160,14 @@ def _read_as_data(path: Path) -> bool:
     return any(name == METADATA or name.lower().endswith(_PICTURES) for name in names)
 
 
-def _doubled(found: ShardFindings, held: dict[str, str]) -> Iterator[Problem]:
-    """The shard's images that the output holds already; the others are added to `held`."""
+def _doubled(found: ShardFindings, held: dict[int, str]) -> Iterator[Problem]:
+    """The shard's lines that the output has already, by their keys; the others are added to `held`.
+
+    Lines of one picture may be several, with other ids or columns.
+    """
     for image in found.images:
         file = f"{found.place}/{image.file_name}"
-        first = held.setdefault(image.image_id, file)
+        first = held.setdefault(image.key, file)
         if first != file:
             position = int(Path(image.file_name).stem[-4:])
             yield Problem(

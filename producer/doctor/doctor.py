@@ -19,6 +19,7 @@ from jobs.settings import Settings
 from jobs.wording import counted
 from producer.doctor.checkup import Checkup, check_output
 from producer.doctor.findings import Problem
+from producer.doctor.mend_table import write_table_again
 from producer.doctor.quarantine import Repair, as_json, set_aside
 from producer.progress import counting
 
@@ -82,6 +83,7 @@ def diagnose(output: Output, settings: Settings, *, repair: bool) -> Diagnosis:
             if done is None:
                 return Diagnosis(output, found)
             left = f"stopped after all that is broken was moved to {done.folder}: submit the manifest again"
+            write_table_again(output, done.folder)
             known = [shard for shard in found.shards if shard_name(shard.shard) not in done.shards]
             after = check_output(output, known=known)
             return Diagnosis(output, after, done, _send_back(output, done, settings))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.output.files import METADATA
+from jobs.output.lines import key_of
 from jobs.output.output import Output
 from jobs.output.picture_file import read_picture
 from jobs.output.stored_shard import REPAIRED, shard_name
@@ -137,7 +138,7 @@ class _Examination:
         else:
             wrong = picture_trouble(data, line.request, line.record["sha256"])
         if wrong is None:
-            self._found.images.append(Held(image_id, line.number, name))
+            self._found.images.append(Held(image_id, line.number, name, key_of(line.record)))
             return
         cut = Cut(names=names, lines=(line.number,), positions=(line.position,))
         self._add("picture", name, wrong, RENDER_AGAIN, image_id=image_id, cut=cut)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jobs.errors import OutputError
+from jobs.output.lines import key_of
 from jobs.output.metadata import Failure
 from jobs.output.output import Output
 from jobs.output.shard_table import by_another_pyarrow, check_parquet, parquet_bytes, read_table, shard_table
@@ -148,7 +149,7 @@ class _Examination:
         ) is not None:
             self._add_sample("picture", sample, name, wrong, image_id=request.image_id)
         else:
-            self._found.images.append(Held(request.image_id, sample.number, name))
+            self._found.images.append(Held(request.image_id, sample.number, name, key_of(record)))
             return record
         return None
 

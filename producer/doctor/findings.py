@@ -68,6 +68,8 @@ class Held(NamedTuple):
     image_id: str
     line: int
     file_name: str
+    key: int
+    """The `line_key` of its record."""
 
 
 @dataclass(slots=True)

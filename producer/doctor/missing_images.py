@@ -6,10 +6,12 @@ import stat
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from jobs.errors import ImagemillError, LatentsError, ManifestError
 from jobs.file_hash import file_sha256
 from jobs.models import ModelRef
+from jobs.output.lines import line_key
 from jobs.output.output import Output
 from jobs.strict_json import strict_json
 from jobs.wording import counted, shown, some
@@ -21,7 +23,7 @@ from producer.manifest.path_names import ELSEWHERE, known_paths
 from producer.manifest.source_files import files_of, source_trouble
 from producer.manifest.submitted import Change, SubmittedManifest
 from producer.prompt_files.sources import Reading
-from producer.requests.expand import Identified, identify, narrowed
+from producer.requests.expand import EqualLine, Identified, Repeats, identify, narrowed
 
 _NAMED = 3
 """Images, and files, that are named in one line."""
@@ -37,11 +39,22 @@ class Missing:
     notes: list[str] = field(default_factory=list)
 
 
-def missing_images(output: Output, held: Collection[str], failed: Collection[str]) -> Missing:
+class There(NamedTuple):
+    """What an output has of what was asked for."""
+
+    images: Collection[str]
+    """The image_ids of its pictures."""
+    failed: Collection[str]
+    """Those of images that failed."""
+    lines: Collection[int]
+    """The keys of its lines."""
+
+
+def missing_images(output: Output, there: There) -> Missing:
     """What the newest submission of each manifest asked for and is not there.
 
-    `held` and `failed` are image_ids. A manifest whose files changed since asked for other images than it
-    would now: what it lacks cannot be known, and a note says so.
+    A manifest whose files changed since asked for other images than it would now: what it lacks cannot be
+    known, and a note says so.
     """
     found = Missing()
     files = _kept_manifests(output)
@@ -68,7 +81,7 @@ def missing_images(output: Output, held: Collection[str], failed: Collection[str
                     "FILE`"
                 )
                 continue
-            _compare(job_id, name, kept, held, failed, found)
+            _compare(job_id, name, kept, there, found)
         except (ImagemillError, OSError) as error:  # OSError: a prompt file's name is too long
             found.notes.append(f"{name}: cannot be compared with the output: {error}")
     return found
@@ -117,21 +130,25 @@ def _compare(
     job_id: str,
     name: str,
     kept: SubmittedManifest,
-    held: Collection[str],
-    failed: Collection[str],
+    there: There,
     found: Missing,
 ) -> None:
     """Add to `found` what the submission asked for and is not there. Raises ImagemillError and OSError
     where a file that it names is gone or wrong: its contents at that time are not known."""
     reading = Reading()
     changed = list(_changed(kept))
-    asked = lost = tried = 0
+    asked = lost = tried = unlisted = 0
     named: list[str] = []
-    for image_id, entry in () if changed else _entries(kept, reading):
+    for keyed in () if changed else _entries(kept, reading):
+        image_id, entry = keyed
+        if image_id in there.images and line_key(image_id, entry.id, entry.columns) not in there.lines:
+            unlisted += 1
+        if type(keyed) is EqualLine:
+            continue
         asked += 1
-        if image_id in failed:
+        if image_id in there.failed:
             tried += 1
-        elif image_id not in held:
+        elif image_id not in there.images:
             lost += 1
             if lost <= _NAMED:
                 named.append(f"{image_id} {_shortened(entry.request.prompt)!r}")
@@ -148,6 +165,11 @@ def _compare(
         return
     if tried:
         found.notes.append(f"{job_id}: {tried} of {counted(asked, 'image')} failed: see failures.jsonl")
+    if unlisted:
+        found.notes.append(
+            f"{job_id}: {counted(unlisted, 'line')} of pictures that are there with another id or other "
+            "columns: submit the manifest again, which adds them without a rendering"
+        )
     if lost:
         found.images[job_id] = lost
         more = ", …" if lost > _NAMED else ""
@@ -165,7 +187,9 @@ def _entries(kept: SubmittedManifest, reading: Reading) -> Iterable[Identified]:
             raise ManifestError(f"prompts_from = {source.file}: {trouble}")
     # The revision was settled when it was submitted; image_id depends on nothing else of the model.
     model = ModelRef(manifest.model, manifest.model, manifest.revision or "", None, None)
-    entries = identify(manifest, model, latents=gather_latents(manifest, model), reading=reading)
+    entries = identify(
+        manifest, model, latents=gather_latents(manifest, model), reading=reading, repeats=Repeats()
+    )
     return narrowed(iter(entries), kept.limit, kept.sample, manifest.name)
 
 

@@ -14,20 +14,21 @@ from jobs.output.arrow_columns import check_pyarrow
 from jobs.output.card import Contents, dataset_card, is_pattern
 from jobs.output.compact_counter import CompactCounter
 from jobs.output.licences import read_licences
+from jobs.output.lines import key_of, line_key, numbered
 from jobs.output.output import Output
 from jobs.settings import Settings
 from jobs.wording import counted
 from producer.export.exact_records import json_column
 from producer.export.parquet import write_pictures, write_records
 from producer.export.parquet_source import open_parquet
-from producer.export.pictures import OutputSource
-from producer.export.shards import write_shards
-from producer.export.source import PictureSource, Record, check_exportable
+from producer.export.pictures import open_output
+from producer.export.shards import write_shards, write_table
+from producer.export.source import Picture, PictureSource, Record, check_exportable
 from producer.export.target import appearing, check_free
 from producer.progress import counting
 from producer.prompt_files.sources import Reading
 from producer.reporter import Reporter
-from producer.requests.expand import Identified
+from producer.requests.expand import EqualLine, Identified, Repeats
 from producer.requests.folder_entries import MOST_IN_FOLDER
 from producer.requests.prepared import prepare
 from producer.show import print_skipped
@@ -64,27 +65,45 @@ class Exported:
     """The first of those: `FILE:LINE: what`."""
 
 
+_IMAGE, _LINE, _CURRENT = 1, 2, 4
+"""What a manifest asks for: an image, a line; an image that is there with one of its lines."""
+
+
 class _Choice:
-    """Which images of a source are exported, by image_id: all, or those that a manifest asks for."""
+    """Which records of a source are exported: all, or those of the images that a manifest asks for, with the
+    lines that it has for them; where the source has none of these, with those that are there."""
 
     def __init__(self, source: PictureSource, asked: Iterable[Identified] | None) -> None:
         self._source, self._all = source, asked is None
         self._asked, self._seen = CompactCounter(), CompactCounter()
         self.asked = 0
         """Images that the manifest asks for."""
-        for image_id, _entry in () if asked is None else asked:
-            self._asked.mark(int(image_id, 16), 1)
-            self.asked += 1
+        for keyed in () if asked is None else asked:
+            image_id, entry = keyed
+            self._asked.mark(line_key(image_id, entry.id, entry.columns), _LINE)
+            if type(keyed) is not EqualLine:
+                self._asked.mark(int(image_id, 16), _IMAGE)
+                self.asked += 1
+        for record in () if asked is None else source.records():
+            if self._asked.get(key_of(record)) & _LINE:
+                self._asked.mark(int(record["image_id"], 16), _CURRENT)
 
-    def takes(self, image_id: str) -> bool:
+    def asks_for(self, image_id: str) -> bool:
         """Whether the image is exported."""
-        return self._all or self._asked.get(int(image_id, 16)) > 0
+        return self._all or bool(self._asked.get(int(image_id, 16)) & _IMAGE)
 
-    def takes_once(self, image_id: str) -> bool:
+    def takes(self, record: Record) -> bool:
+        """Whether the record is exported."""
+        if self._all:
+            return True
+        image = self._asked.get(int(record["image_id"], 16))
+        return bool(image & _IMAGE) and bool(not image & _CURRENT or self._asked.get(key_of(record)) & _LINE)
+
+    def takes_once(self, record: Record) -> bool:
         """The same. Raises OutputError for one that was taken before."""
-        taken = self.takes(image_id)
-        if taken and self._seen.mark(int(image_id, 16), 1) > 0:
-            raise self._source.broken(f"{self._source.path}: image {image_id} is there twice")
+        taken = self.takes(record)
+        if taken and self._seen.mark(key_of(record), 1) > 0:
+            raise self._source.broken(f"{self._source.path}: image {record['image_id']} is there twice")
         return taken
 
 
@@ -122,26 +141,27 @@ def write_export(
         source = _source(path)
         asked, reading = None, Reading()
         if only_current is not None:
-            asked = prepare(only_current, settings).entries(reading=reading)
+            asked = prepare(only_current, settings).entries(reading=reading, repeats=Repeats())
         choice = _Choice(source, asked)
         found, orphans = Contents(), 0
         for record in source.records():
-            if choice.takes_once(record["image_id"]):
+            if choice.takes_once(record):
                 check_exportable(source, record)
-                found.add(record)
+                found.add(numbered(record, found.total))
             else:
                 orphans += 1
         if not found.total:
             which = "to export" if only_current is None else f"that {only_current} asks for"
             raise OutputError(f"{path}: holds no picture {which}")
         found.licences = read_licences(Output(path)) if path.is_dir() else {}
-        failed, shards = sum(map(choice.takes, source.failed())), None
+        failed, shards = sum(map(choice.asks_for, source.failed())), None
         with counting("images exported", found.total) as reporter, appearing(target) as hidden:
-            taken = _counted(source.pictures(choice.takes), reporter)
+            taken = _counted(_numbered(source.pictures(choice.takes)), reporter)
             if to != "parquet":
                 size = SHARD_SIZE if shard_size is None else shard_size
                 shards = write_shards(Output(hidden), to, taken, size)
-                card = dataset_card(found, layout=to, as_pattern=is_pattern(target))
+                table = write_table(Output(hidden), found) if to == "files" else None
+                card = dataset_card(found, layout=to, as_pattern=is_pattern(target), table=table)
                 (hidden / "README.md").write_bytes(card.encode())
             elif with_pictures:
                 column = json_column(_records(source, choice), found.columns)
@@ -156,7 +176,7 @@ def write_export(
             shards=shards,
             failed=failed,
             orphans=orphans,
-            missing=0 if asked is None else choice.asked - found.total - failed,
+            missing=0 if asked is None else choice.asked - found.pictures - failed,
             skipped=reading.skipped,
             skipped_rows=tuple(reading.skipped_rows),
         )
@@ -165,13 +185,18 @@ def write_export(
 def _source(path: Path) -> PictureSource:
     if not path.is_dir():
         return open_parquet(path)
-    output = Output(path)
-    return OutputSource(output, tuple(output.shards()))
+    return open_output(Output(path))
 
 
 def _records(source: PictureSource, choice: _Choice) -> Iterator[Record]:
-    """The metadata of what is exported."""
-    return (record for record in source.records() if choice.takes(record["image_id"]))
+    """The metadata of what is exported, in its new order."""
+    taken = filter(choice.takes, source.records())
+    return (numbered(record, index) for index, record in enumerate(taken))
+
+
+def _numbered(taken: Iterator[Picture]) -> Iterator[Picture]:
+    """The pictures with their new order."""
+    return (Picture(numbered(one.record, index), one.data) for index, one in enumerate(taken))
 
 
 def report(exported: Exported) -> None:

@@ -52,9 +52,9 @@ class ParquetSource:
     def records(self) -> Iterator[Record]:
         return (line.record for line in self._lines(with_pictures=False))
 
-    def pictures(self, takes: Callable[[str], bool]) -> Iterator[Picture]:
+    def pictures(self, takes: Callable[[Record], bool]) -> Iterator[Picture]:
         for line in self._lines(with_pictures=True):
-            if not takes(line.record["image_id"]):
+            if not takes(line.record):
                 continue
             image = None if line.image is None else line.image.as_py()
             if image is None or image["bytes"] is None:

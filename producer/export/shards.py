@@ -6,7 +6,10 @@ import shutil
 from collections.abc import Iterator
 from itertools import chain, islice
 
+from jobs.output.card import Contents
+from jobs.output.line_order import Places, Split
 from jobs.output.output import Output
+from jobs.output.split_table import write_split
 from jobs.output.stored_shard import LayoutName, image_key
 from producer.export.source import Picture
 
@@ -31,3 +34,14 @@ def write_shards(target: Output, layout: LayoutName, pictures: Iterator[Picture]
         shutil.rmtree(spool)
         number += 1
     return number
+
+
+def write_table(target: Output, found: Contents) -> str:
+    """Write the lines of all folders of a new output, whose contents are `found`, to one file; returns its
+    name. Raises OSError as the system gives it."""
+    split = Split(Places(target, None))
+    for shard in target.shards():
+        for span, record in target.stored(shard).located():
+            split.add(shard, span, record)
+    name, found.columns = write_split(target, split, found.columns, target.path)
+    return name

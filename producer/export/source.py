@@ -47,8 +47,8 @@ class PictureSource(Protocol):
     def records(self) -> Iterator[Record]:
         """The metadata of every picture."""
 
-    def pictures(self, takes: Callable[[str], bool]) -> Iterator[Picture]:
-        """The pictures that are taken, by image_id, each proved while it is read."""
+    def pictures(self, takes: Callable[[Record], bool]) -> Iterator[Picture]:
+        """The pictures whose records are taken, each proved while it is read."""
 
     def failed(self) -> Iterable[str]:
         """The image_ids of those that failed, as far as is known."""

@@ -14,6 +14,7 @@ from jobs.connection import live_connections, redis_url
 from jobs.errors import LedgerError
 from jobs.ledger.job import SlotsKey
 from jobs.ledger.ledger_view import LedgerView
+from jobs.output.lines import HeldLines
 from jobs.output.nested_kinds import ColumnTypes
 from jobs.output.output import Output
 from jobs.output.stored_shard import damaged
@@ -22,7 +23,9 @@ from jobs.settings import Settings
 from producer.plan.survey import DeviceTime, Group, Holding, Survey, device_times, survey
 from producer.prompt_files.sources import Reading
 from producer.reporter import QUIET, Reporter
+from producer.requests.expand import EqualLine, Identified, Repeats
 from producer.requests.folder_entries import entries_remark
+from producer.requests.line_count import Lines
 from producer.requests.prepared import Prepared
 
 MOST_ORPHANS = 1000
@@ -84,6 +87,8 @@ class Plan:
     survey: Survey
     reading: Reading
     duplicates: int
+    """Lines that are equal to an earlier one in all they say."""
+    lines: Lines
     changed: int | None
     """Images to render that replace an orphan with the same user's id; None when narrowed."""
     orphaned: int | None
@@ -123,15 +128,27 @@ def plan_submission(
     holds beside the manifest's.
     """
     manifest, model = prepared.manifest, prepared.model
-    reading, duplicates = Reading(), 0
+    reading, repeats, duplicates, equal, added = Reading(), Repeats(), 0, 0, 0
 
     def count(_entry: Entry) -> None:
         nonlocal duplicates
         duplicates += 1
 
     there = ColumnTypes(manifest.column_names())
-    holding, files = _held(prepared, there)
-    found = survey(prepared.entries(count, reading), holding, reporter, model.pipeline)
+    holding, held_lines, files = _held(prepared, there)
+
+    def pictures() -> Iterator[Identified]:
+        nonlocal equal, added
+        for keyed in prepared.entries(count, reading, repeats):
+            image_id, entry = keyed
+            repeated = type(keyed) is EqualLine
+            equal += repeated
+            if image_id in held_lines:
+                added += not held_lines.has_line(image_id, entry.id, entry.columns)
+            if not repeated:
+                yield keyed
+
+    found = survey(pictures(), holding, reporter, model.pipeline)
     changed = orphaned = None
     orphans: list[Orphan] = []
     if not prepared.narrowed:
@@ -150,6 +167,13 @@ def plan_submission(
         survey=found,
         reading=reading,
         duplicates=duplicates,
+        lines=Lines(
+            pictures=found.images,
+            equal=equal,
+            added=added,
+            reused_ids=repeats.ids,
+            first_reused_ids=repeats.first_ids,
+        ),
         changed=changed,
         orphaned=orphaned,
         orphans=orphans,
@@ -167,19 +191,20 @@ def plan_submission(
     )
 
 
-def _held(prepared: Prepared, columns: ColumnTypes) -> tuple[Holding, Files]:
-    """What the output holds, and the bytes of its pictures in the manifest's format; `columns` takes in the
-    user's columns."""
+def _held(prepared: Prepared, columns: ColumnTypes) -> tuple[Holding, HeldLines, Files]:
+    """What the output holds, its lines, and the bytes of its pictures in the manifest's format; `columns`
+    takes in the user's columns."""
     output, manifest = prepared.output, prepared.manifest
     # png ignores the quality.
     form = (manifest.image_format, manifest.image_quality)[: 1 if manifest.image_format == "png" else 2]
-    holding, files = Holding(), Files()
+    holding, held_lines, files = Holding(), HeldLines(), Files()
     for shard in output.shards():
         stored, kinds, images = output.stored(shard), set[tuple[int, int, bool]](), 0
         for record in stored.held_records():
             columns.add(record)
             try:
                 holding.add(record["image_id"], record.get("id"))
+                held_lines.add(record)
                 own = (record["image_format"], record["image_quality"])[: len(form)]
                 kinds.add((record["height"], record["width"], own == form))
             except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -191,7 +216,7 @@ def _held(prepared: Prepared, columns: ColumnTypes) -> tuple[Holding, Files]:
             if same_form and shards < _WEIGHED:
                 size += _bytes_of(stored.path)
                 files.weighed[height, width] = (shards + 1, weighed + images, size)
-    return holding, files
+    return holding, held_lines, files
 
 
 def _bytes_of(shard: Path) -> int:

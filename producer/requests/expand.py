@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from itertools import islice, product
+from typing import NamedTuple
 
 from jobs.errors import LatentsError
 from jobs.models import ModelRef
@@ -23,7 +25,38 @@ from producer.requests.identity import RequestTemplate
 Identified = tuple[str, Entry]
 """An entry after its image_id, which costs more than all the rest."""
 
-_GIVEN, _DERIVED, _BITS = 1, 2, 2
+
+class EqualLine(NamedTuple):
+    """A further line that asks for an image, with another id or other columns than those before it."""
+
+    image_id: str
+    entry: Entry
+
+
+@dataclass(slots=True)
+class Repeats:
+    """What a pass over the lines of a manifest finds said more than once."""
+
+    ids: int = 0
+    """Lines whose id another prompt has, too."""
+    first_ids: list[str] = field(default_factory=list)
+    """The first of those ids."""
+    _prompts: CompactCounter = field(default_factory=CompactCounter)
+    """Each id, by 64 bits of its hash, and 32 bits of that of its first prompt."""
+
+    def note(self, id: str, prompt: str) -> None:
+        """Takes in the id of a line."""
+        said = hash(prompt) & 0xFFFF_FFFF | 1
+        before = self._prompts.mark(hash(id) & _64_BITS, said)
+        if before not in (0, said):
+            self.ids += 1
+            if len(self.first_ids) < _NAMED and id not in self.first_ids:
+                self.first_ids.append(id)
+
+
+_GIVEN, _DERIVED, _NO_PLAIN, _BITS = 1, 2, 4, 3
+_64_BITS = 0xFFFF_FFFF_FFFF_FFFF
+_NAMED = 3
 _TEMPLATES = 1024
 """Combinations of settings that are kept: a file may have other ones on each of its rows."""
 
@@ -35,8 +68,12 @@ def identify(
     *,
     latents: Mapping[str, str] | None = None,
     reading: Reading | None = None,
+    repeats: Repeats | None = None,
 ) -> Iterator[Identified]:
     """Every image request of `manifest` with its image_id, each once; `on_duplicate` gets the others.
+
+    With `repeats`, which takes in what is said more than once, a line that asks for an image of another line
+    with another id or other columns is yielded too, as an EqualLine in its place.
 
     The order: the prompts of the manifest, then its files row by row; of each prompt the combinations of its
     variables (the last in the prompt fastest), of those the combinations of the sweep (the last setting of
@@ -53,8 +90,10 @@ def identify(
     combinations = [dict(zip(swept, values, strict=True)) for values in product(*swept.values())]
     # For each way in which lines are set, a template for each combination, with its first seed if it has one.
     templates: dict[tuple[object, ...], list[tuple[RequestTemplate, int | None]]] = {}
-    seen = _Seen(on_duplicate)
+    seen = _Seen(on_duplicate, every_line=repeats is not None)
     for line in lines(manifest, reading, PipelineCheck.of(manifest, model)):
+        if repeats is not None and line.id is not None:
+            repeats.note(line.id, line.prompt)
         key = (line.init_latents, *line.settings.items()) if line.settings or line.init_latents else ()
         made = templates.get(key)
         if made is None:
@@ -74,36 +113,48 @@ def identify(
 
 
 class _Seen:
-    """What a job has asked for so far: 11 bytes an image, with a prompt of any length."""
+    """What a job has asked for so far: 11 bytes an image, with a prompt of any length, and as many for each
+    line with an id or columns."""
 
-    def __init__(self, on_duplicate: Callable[[Entry], None] | None) -> None:
-        self._on_duplicate = on_duplicate
-        # For each image_id (its 64 bits) how its seed came about, and for the first image of a line without a
-        # seed, above those two bits, how many numbers among equals are taken.
+    def __init__(self, on_duplicate: Callable[[Entry], None] | None, *, every_line: bool) -> None:
+        self._on_duplicate, self._every_line = on_duplicate, every_line
+        # For each image_id (its 64 bits) how its seed came about, whether all its lines have an id or
+        # columns, and for the first image of a line without a seed, above those bits, how many numbers among
+        # equals are taken.
         self._tally = CompactCounter()
+        self._named = CompactCounter()
 
     def given(self, line: Line, template: RequestTemplate, seeds: Iterable[int]) -> Iterator[Identified]:
         """One image for each seed."""
-        prompt = quoted(line.prompt)
+        prompt, name = quoted(line.prompt), self._name(line)
+        bits = _GIVEN if name is None else _GIVEN | _NO_PLAIN
         for seed in seeds:
             image_id = template.image_id(prompt, seed)
-            before = self._tally.mark(int(image_id, 16), _GIVEN)
+            before = self._tally.mark(int(image_id, 16), bits)
             entry = template.entry(prompt, seed, line.id, line.columns, None)
             if before == 0:
+                if name is not None:
+                    self._first(image_id, name)
                 yield image_id, entry
+            elif self._is_new(image_id, before, name):
+                yield EqualLine(image_id, entry)
             elif self._on_duplicate is not None:
                 self._on_duplicate(entry)
 
     def derived(self, line: Line, template: RequestTemplate) -> Iterator[Identified]:
         """As many images as the line asks for, with the next seeds that its equals have left."""
         tally, ordinal, first, prompt = self._tally, 0, None, quoted(line.prompt)
+        name = self._name(line)
+        bits = _DERIVED if name is None else _DERIVED | _NO_PLAIN
         for _ in range(line.images):
             # Derived seeds have 32 bits: among many equals two can meet, and then the next one is taken.
             while True:
                 seed = template.derived_seed(prompt, ordinal)
                 image_id = template.image_id(prompt, seed)
                 key = int(image_id, 16)
-                before = tally.mark(key, _DERIVED)
+                before = tally.mark(key, bits)
+                if name is not None and before and not before & _NO_PLAIN:
+                    tally.set(key, tally.get(key) & ~_NO_PLAIN)
                 ordinal += 1
                 if first is None:
                     first = key
@@ -112,12 +163,41 @@ class _Seen:
                     break
             entry = template.entry(prompt, seed, line.id, line.columns, ordinal - 1)
             if not before & _GIVEN:
+                if name is not None:
+                    self._first(image_id, name)
                 yield image_id, entry
+            elif self._is_new(image_id, before, name):
+                yield EqualLine(image_id, entry)
             elif self._on_duplicate is not None:
                 self._on_duplicate(entry)
         # The next of its equals continues from here, and need not count all of them.
         if first is not None and ordinal > 1:
-            tally.set(first, tally.get(first) & (_GIVEN | _DERIVED) | ordinal << _BITS)
+            tally.set(first, tally.get(first) & (_GIVEN | _DERIVED | _NO_PLAIN) | ordinal << _BITS)
+
+    def _name(self, line: Line) -> int | None:
+        """What tells a line from others of its image; None without an id and columns, and where it does not
+        matter."""
+        if not self._every_line or (line.id is None and not line.columns):
+            return None
+        return hash((line.id, json.dumps(dict(line.columns), sort_keys=True) if line.columns else None))
+
+    def _first(self, image_id: str, name: int) -> None:
+        """Takes in the first line of an image, one with an id or columns."""
+        self._named.mark(hash((image_id, name)) & _64_BITS, 1)
+
+    def _is_new(self, image_id: str, before: int, name: int | None) -> bool:
+        """Whether a further line of an image differs from those before it. `before`: the image's tally."""
+        if not self._every_line:
+            return False
+        if name is not None:
+            if not before & _NO_PLAIN:
+                key = int(image_id, 16)
+                self._tally.set(key, self._tally.get(key) & ~_NO_PLAIN)
+            return self._named.mark(hash((image_id, name)) & _64_BITS, 1) == 0
+        if before & _NO_PLAIN:
+            key = int(image_id, 16)
+            self._tally.set(key, self._tally.get(key) & ~_NO_PLAIN)
+        return bool(before & _NO_PLAIN)
 
 
 def _hash(manifest: Manifest, line: Line, hashes: Mapping[str, str]) -> str | None:

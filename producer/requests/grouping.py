@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from typing import Generic, NamedTuple, TypeVar
 
 from jobs.bounds import Arguments, Text
 from jobs.request import IMAGE_SETTINGS, SETTINGS, Entry, settings_in
+from producer.requests.expand import EqualLine
 
 _Key = TypeVar("_Key")
+_Open = tuple[list[tuple[_Key, Entry]], list[int]]
+"""A shard that is being filled: its entries, and their places."""
 
 MOST_OPEN = 64
 """Shards that are being filled at a time; a manifest of more sizes than that gets smaller shards."""
@@ -26,6 +29,8 @@ class Part(NamedTuple, Generic[_Key]):
     """The entries of one shard by their keys, and how far the stream was read when it was full."""
 
     entries: list[tuple[_Key, Entry]]
+    places: list[int]
+    """The place of each entry in the stream, from 0."""
     taken: int
     """Requests read until then."""
     held: int
@@ -47,33 +52,40 @@ def parts(
     held: Container[_Key],
     shard_size: int,
     most_open: int = MOST_OPEN,
+    on_left_out: Callable[[int, tuple[_Key, Entry]], None] = lambda place, keyed: None,
 ) -> Iterator[Part[_Key]]:
     """Every shard of a job, each of one height and width: model and precision are the job's own.
 
     A shard ends when it holds `shard_size` entries, or MOST_TEXT; when `most_open` others are open, the one
     that was begun first ends early; those left come last, in the order in which they were begun, and after
     them an empty one that shows how far the whole stream went. Entries whose key is among `held` are left
-    out. The same entries, of which the same are held, give the same parts.
+    out, and so are EqualLines: `on_left_out` gets each with its place. The same entries, of which the same
+    are held, give the same parts.
     """
-    open_shards: dict[tuple[int, int], list[tuple[_Key, Entry]]] = {}
+    open_shards: dict[tuple[int, int], _Open[_Key]] = {}
     text: dict[tuple[int, int], int] = {}
     taken = left_out = 0
     for keyed in entries:
         taken += 1
+        if type(keyed) is EqualLine:
+            on_left_out(taken - 1, keyed)
+            continue
         if keyed[0] in held:
             left_out += 1
+            on_left_out(taken - 1, keyed)
             continue
         size = keyed[1].size
         part = open_shards.get(size)
         if part is None:
             if len(open_shards) == most_open:
-                yield Part(open_shards.pop(next(iter(open_shards))), taken, left_out)
-            part = open_shards[size] = []
+                yield Part(*open_shards.pop(next(iter(open_shards))), taken, left_out)
+            part = open_shards[size] = ([], [])
             text[size] = 0
-        part.append(keyed)
+        part[0].append(keyed)
+        part[1].append(taken - 1)
         text[size] += _text(keyed[1])
-        if len(part) == shard_size or text[size] >= MOST_TEXT:
-            yield Part(open_shards.pop(size), taken, left_out)
+        if len(part[0]) == shard_size or text[size] >= MOST_TEXT:
+            yield Part(*open_shards.pop(size), taken, left_out)
     for part in open_shards.values():
-        yield Part(part, taken, left_out)
-    yield Part([], taken, left_out)
+        yield Part(*part, taken, left_out)
+    yield Part([], [], taken, left_out)

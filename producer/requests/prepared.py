@@ -19,7 +19,7 @@ from producer.manifest.manifest import Manifest, load_manifest
 from producer.manifest.path_names import PathNames
 from producer.manifest.pipeline_check import check_pipeline
 from producer.prompt_files.sources import Reading
-from producer.requests.expand import Identified, identify, narrowed
+from producer.requests.expand import Identified, Repeats, identify, narrowed
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +52,18 @@ class Prepared:
         return f"--sample {self.sample}" if self.sample is not None else ""
 
     def entries(
-        self, on_duplicate: Callable[[Entry], None] | None = None, reading: Reading | None = None
+        self,
+        on_duplicate: Callable[[Entry], None] | None = None,
+        reading: Reading | None = None,
+        repeats: Repeats | None = None,
     ) -> Iterable[Identified]:
-        """The requests of the submission, in order.
+        """The requests of the submission, in order; with `repeats` its lines, as `identify` gives them.
 
         `reading` records what the prompt files held. Raises ManifestError for what is wrong in them.
         """
-        entries = identify(self.manifest, self.model, on_duplicate, latents=self.latents, reading=reading)
+        entries = identify(
+            self.manifest, self.model, on_duplicate, latents=self.latents, reading=reading, repeats=repeats
+        )
         return narrowed(entries, self.limit, self.sample, self.manifest.name)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+import shutil
+from array import array
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +15,16 @@ from typing import IO, NamedTuple
 from jobs.errors import OutputError
 from jobs.ledger.shard import Shard, encode_shard
 from jobs.output.durable import written_atomically
+from jobs.output.equal_lines import NotedLine
+from jobs.output.line_order import write_order
+from jobs.output.lines import line_key
 from jobs.output.nested_kinds import ColumnTypes
 from jobs.request import Entry
 from producer.manifest.base_request import base_request
 from producer.manifest.path_names import PathNames
 from producer.prompt_files.sources import Reading
 from producer.reporter import QUIET, Reporter
+from producer.requests.expand import EqualLine, Identified, Repeats
 from producer.requests.folder_entries import entries_remark
 from producer.requests.grouping import parts
 from producer.requests.prepared import Prepared
@@ -52,11 +58,22 @@ class Packed:
     taken: int
     held: int
     duplicates: int
+    """Lines that are equal to an earlier one in all they say."""
+    equal_lines: int
+    """Lines that share a picture with another line of the manifest."""
+    noted_lines: int
+    """Lines that the output lacks, of pictures that it has or that another line asks for."""
+    added_lines: int
+    """Those of them whose picture it has."""
+    repeats: Repeats
     reading: Reading
     json_columns: Mapping[str, str]
     """The user's columns that are written as JSON text, and why."""
+    order: array[int]
+    """The `line_key` of each line, where the output held some of them; else empty."""
     _blobs: IO[bytes]
     _skipped: IO[bytes]
+    _noted: IO[bytes]
 
     @property
     def images(self) -> int:
@@ -82,6 +99,17 @@ class Packed:
         with written_atomically(file) as lines:
             for row in self._skipped:
                 lines.write(paths.sub(lambda found: named[found[0]], row))
+
+    def write_lines(self, job_id: str) -> None:
+        """Writes to the output what its records alone do not say of the lines: their order, and those that
+        share a picture."""
+        output = self.prepared.output
+        if self.order:
+            write_order(output, job_id, self.order)
+        if self.noted_lines:
+            self._noted.seek(0)
+            with written_atomically(output.equal_lines(job_id)) as lines:
+                shutil.copyfileobj(self._noted, lines)
 
 
 @contextmanager
@@ -110,9 +138,10 @@ def _packed(
     """The same, with the columns `as_json` as JSON text."""
     found, names = prepared.output.shards(), prepared.manifest.column_names()
     there = ColumnTypes(names)
-    held_ids = prepared.output.held_image_ids(below, there.add if names else None)
+    held_lines = prepared.output.held_lines(below, there.add)
     base = base_request(prepared.manifest, prepared.model)
-    taken = duplicates = images = 0
+    taken = duplicates = images = equal_lines = noted_lines = added_lines = 0
+    order, repeats = array("Q"), Repeats()
 
     def count(_entry: Entry) -> None:
         nonlocal duplicates
@@ -122,19 +151,31 @@ def _packed(
     with (
         SpooledTemporaryFile(IN_MEMORY, prefix="imagemill-") as blobs,
         SpooledTemporaryFile(IN_MEMORY, prefix="imagemill-") as skipped,
+        SpooledTemporaryFile(IN_MEMORY, prefix="imagemill-") as noted,
     ):
 
         def skip(row: str) -> None:
             skipped.write(f"{row}\n".encode(errors="backslashreplace"))
 
+        def note(place: int, keyed: Identified) -> None:
+            nonlocal equal_lines, noted_lines, added_lines
+            image_id, entry = keyed
+            equal_lines += type(keyed) is EqualLine
+            if not held_lines.has_line(image_id, entry.id, entry.columns):
+                noted_lines += 1
+                added_lines += image_id in held_lines
+                noted.write(f"{NotedLine(image_id, place, entry.id, entry.columns).to_json()}\n".encode())
+
         reading = Reading(on_skipped=skip, json_columns=as_json)
-        identified = prepared.entries(count, reading)
+        asked = prepared.entries(count, reading, repeats)
+        # What the output lacks says its place itself.
+        identified = _in_order(asked, order) if held_lines.pictures else asked
         try:
-            for part in parts(identified, held_ids, prepared.manifest.shard_size):
+            for part in parts(identified, held_lines, prepared.manifest.shard_size, on_left_out=note):
                 taken, held = part.taken, part.held
                 if part.entries:
                     entries = [entry for _, entry in part.entries]
-                    blob = encode_shard(Shard(range(images, images + len(entries)), entries), base)
+                    blob = encode_shard(Shard(part.places, entries, in_order=True), base)
                     shards.append(PackedShard(len(entries), taken, held, blobs.tell(), len(blob)))
                     blobs.write(blob)
                     images += len(entries)
@@ -144,7 +185,29 @@ def _packed(
                 f"{gettempdir()}: cannot hold the packed shards ({error.strerror}): free some space "
                 "there, or set TMPDIR to another folder"
             ) from None
-        json_columns = reading.columns.beside(there) if images else {}
         yield Packed(
-            prepared, below, found, shards, taken, held, duplicates, reading, json_columns, blobs, skipped
+            prepared=prepared,
+            below=below,
+            found=found,
+            shards=shards,
+            taken=taken,
+            held=held,
+            duplicates=duplicates,
+            equal_lines=equal_lines,
+            noted_lines=noted_lines,
+            added_lines=added_lines,
+            repeats=repeats,
+            reading=reading,
+            json_columns=reading.columns.beside(there) if images or noted_lines else {},
+            order=order if held else array("Q"),
+            _blobs=blobs,
+            _skipped=skipped,
+            _noted=noted,
         )
+
+
+def _in_order(asked: Iterable[Identified], order: array[int]) -> Iterator[Identified]:
+    """The same; the key of each line is added to `order`."""
+    for keyed in asked:
+        order.append(line_key(keyed[0], keyed[1].id, keyed[1].columns))
+        yield keyed

@@ -27,7 +27,7 @@ from producer.manifest.base_request import base_request
 from producer.manifest.submitted import Change, SubmittedManifest
 from producer.prompt_files.sources import Reading
 from producer.reporter import QUIET, Reporter
-from producer.requests.expand import Identified
+from producer.requests.expand import EqualLine, Identified, Repeats
 from producer.requests.grouping import parts
 from producer.requests.prepared import Prepared, prepare
 from producer.submit.job_spec import digest, file_hashes, job_spec
@@ -87,7 +87,7 @@ def recover_job(file: Path, settings: Settings, queue: JobQueue, reporter: Repor
         found, number, waiting = output.shards(), output.next_shard(), 0
         reading = Reading(json_columns=_json_columns(prepared))
         rebuild = _Rebuild(prepared, job_id, ledger)
-        lacking = rebuild.lacking(prepared.entries(None, reading))
+        lacking = rebuild.lacking(prepared.entries(None, reading, Repeats()))
         for part in parts(lacking, (), prepared.manifest.shard_size):
             if part.entries:
                 rebuild.staging.add(number + waiting, part.entries)
@@ -140,11 +140,13 @@ class _Rebuild:
 
     def lacking(self, entries: Iterable[Identified]) -> Iterator[tuple[int, Entry]]:
         """Yields the entries that are to be rendered, by index; takes in the others on the way."""
-        for image_id, entry in entries:
+        for index, keyed in enumerate(entries):
+            if type(keyed) is EqualLine:
+                continue  # the finishing adds it, as the submission noted
+            image_id, entry = keyed
             if image_id in self._others:
                 self._held += 1
                 continue
-            index = self.images
             self.images += 1
             settled = self.settled.pop(image_id, None)
             if settled is None:
@@ -189,7 +191,8 @@ def _settled(output: Output, job_id: str) -> tuple[dict[str, _Settled], set[str]
             if row.get("job_id") != job_id:
                 others.add(row["image_id"])
             else:
-                settled[row["image_id"]] = done if row.get("flagged") is None else doubted
+                # The first is the one that was rendered; others are of lines that share its picture.
+                settled.setdefault(row["image_id"], done if row.get("flagged") is None else doubted)
         for failure in output.shard_failures(shard):
             if failure.job_id == job_id:
                 failures[failure.image_id] = failure

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from jobs.wording import counted
+from producer.requests.line_count import Lines
 from producer.show import as_json_text, print_skipped
 from producer.submit.recover import Recovered
 from producer.submit.submit import Submitted
@@ -26,6 +27,15 @@ def print_submitted(submitted: Submitted) -> None:
     click.echo(", ".join(parts))
     if submitted.left_out:
         click.echo(f"{submitted.job_id}: left out: {'; '.join(submitted.left_out)}")
+    asked = Lines(
+        pictures=submitted.images + submitted.held,
+        equal=submitted.equal_lines,
+        added=submitted.added_lines,
+        reused_ids=submitted.reused_ids,
+        first_reused_ids=submitted.first_reused_ids,
+    )
+    for remark in asked.remarks():
+        click.echo(f"{submitted.job_id}: {remark}")
     if submitted.remark:
         click.echo(f"{submitted.job_id}: {submitted.remark}")
     for name, why in submitted.json_columns.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 
 from jobs.errors import JobError
@@ -35,7 +36,10 @@ def retry_job(job_id: str, queue: JobQueue, reporter: Reporter = QUIET) -> int:
         output.close_attempts()
         in_output, done = output.held_image_ids(), Bits()
         first = max(output.next_shard(), ledger.first_shard(job_id) + status.shards)
-    staging, images, waiting = Staging(ledger, base), 0, 0
+    in_order = all(
+        decode_shard(blob, base, spec.name).in_order for blob in islice(ledger.shard_blobs(job_id), 1)
+    )
+    staging, images, waiting = Staging(ledger, base, in_order=in_order), 0, 0
     lacking = _lacking(ledger.shard_blobs(job_id), base, spec.name, in_output, done)
     for part in parts(lacking, (), spec.shard_size):
         if part.entries:

@@ -15,16 +15,16 @@ from producer.submit.chunk import Chunk
 class Staging:
     """Packs shards and sends them chunk by chunk; what the ledger does not take in the end expires."""
 
-    def __init__(self, ledger: Ledger, base: ImageRequest) -> None:
-        """`base`: the job's own settings."""
-        self._ledger, self._base = ledger, base
+    def __init__(self, ledger: Ledger, base: ImageRequest, *, in_order: bool = True) -> None:
+        """`base`: the job's own settings. `in_order`: whether indices are places, as in `Shard`."""
+        self._ledger, self._base, self._in_order = ledger, base, in_order
         self._word, self._sent = secrets.token_hex(8), 0
         self._chunk = Chunk[tuple[int, bytes]]()
 
     def add(self, number: int, entries: Sequence[tuple[int, Entry]]) -> None:
         """Takes one shard: its number, and its entries, one or more, by their indices in the job."""
         indices, requests = zip(*entries, strict=True)
-        blob = encode_shard(Shard(indices, requests), self._base)
+        blob = encode_shard(Shard(indices, requests, self._in_order), self._base)
         if self._chunk.full:
             self._send()
         self._chunk.add((number, blob), len(blob))

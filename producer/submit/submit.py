@@ -12,14 +12,17 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 
 from jobs.errors import JobError, LedgerFull, ManifestError, Overtaken
 from jobs.failpoints import failpoint
 from jobs.ledger.job import Submission
 from jobs.ledger.ledger import Ledger
 from jobs.ledger.ledger_view import LedgerView
+from jobs.ledger.shard import decode_shard
 from jobs.wording import some
 from producer.job_queue import JobQueue
+from producer.manifest.base_request import base_request
 from producer.manifest.path_names import PathNames, remember_paths
 from producer.manifest.submitted import SubmittedManifest
 from producer.reporter import QUIET, Reporter
@@ -42,7 +45,7 @@ class Submitted:
     held: int
     """Images that were in the output already."""
     duplicates: int
-    """Lines that ask for an image that another line asks for too."""
+    """Lines that are equal to an earlier one in all they say."""
     output: str
     remark: str
     """What to know about the model before looking at the pictures."""
@@ -56,6 +59,13 @@ class Submitted:
     """The user's columns that are written as JSON text, and why."""
     left_out: tuple[str, ...] = ()
     """What was left out of prompt files as meant: comments, and flags that change no picture."""
+    equal_lines: int = 0
+    """Lines that share a picture with another line of the manifest."""
+    added_lines: int = 0
+    """Lines that the output lacks, of pictures that it has."""
+    reused_ids: int = 0
+    """Lines whose id another prompt has, too."""
+    first_reused_ids: tuple[str, ...] = ()
 
 
 def packed_for(
@@ -105,6 +115,9 @@ def store(packed: Packed, queue: JobQueue, reporter: Reporter = QUIET) -> Submit
                 output.close_attempts()
             if packed.below != below or (below is None and packed.found != output.shards()):
                 packed = stack.enter_context(pack(prepared, below=below))
+            if at.shards:
+                _refuse_former_numbers(packed, job_id, ledger)
+            packed.write_lines(job_id)
             try:
                 _fill(packed, at, job_id, queue, reporter)
             except Overtaken:
@@ -120,6 +133,10 @@ def store(packed: Packed, queue: JobQueue, reporter: Reporter = QUIET) -> Submit
             skipped_file=str(output.skipped_rows(job_id)) if reading.skipped else None,
             left_out=tuple(reading.left_out()),
             duplicates=packed.duplicates,
+            equal_lines=packed.equal_lines,
+            added_lines=packed.added_lines,
+            reused_ids=packed.repeats.ids,
+            first_reused_ids=tuple(packed.repeats.first_ids),
             output=str(output.path),
             remark="; ".join(one for one in (prepared.remark, packed.remark) if one),
             json_columns=packed.json_columns,
@@ -150,6 +167,18 @@ def _refuse_changed_files(prepared: Prepared, asked: SubmittedManifest, ledger: 
             f"{names}: not as it was when {job_id} was begun: put it back to resume "
             f"{job_id}, or `imagemill cancel {job_id}` and submit again"
         ) from None
+
+
+def _refuse_former_numbers(packed: Packed, job_id: str, ledger: Ledger) -> None:
+    """Raises JobError for a job whose submission an imagemill began that numbered lines as it packed them."""
+    prepared = packed.prepared
+    base = base_request(prepared.manifest, prepared.model)
+    for blob in islice(ledger.shard_blobs(job_id), 1):
+        if not decode_shard(blob, base, prepared.manifest.name).in_order:
+            raise JobError(
+                f"{job_id}: an earlier version of imagemill began to submit it, and numbered its lines in "
+                f"another way: submit it with that version, or `imagemill cancel {job_id}` and submit again"
+            )
 
 
 def _fill(packed: Packed, at: Submission, job_id: str, queue: JobQueue, reporter: Reporter) -> None:

@@ -422,7 +422,9 @@ def test_a_manifest_becomes_the_pictures_it_asks_for(written: dict[str, Any], tm
             prepared.output.check_within(root)
             with pack(prepared) as packed:
                 rendered = render_all(packed, prepared, lambda shard, position: False)
-            assert packed.images + packed.duplicates == images_asked(prepared.manifest.to_json())
+            assert packed.images + packed.equal_lines + packed.duplicates == images_asked(
+                prepared.manifest.to_json()
+            )
         output = prepared.output
         records = [record for shard in output.shards() for record in output.records(shard)]
         assert [record["image_id"] for record in records] == [entry.request.image_id for entry in rendered]

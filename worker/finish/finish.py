@@ -17,9 +17,12 @@ from jobs.errors import LeaseLost
 from jobs.output.card import Contents, contents, dataset_card, is_ours, is_pattern
 from jobs.output.durable import remove_temporaries, write_atomically
 from jobs.output.licences import keep_licences
+from jobs.output.line_order import Places, Split
 from jobs.output.metadata import Failure, imagemill_version
 from jobs.output.output import Output
+from jobs.output.split_table import drop_tables, write_split
 from jobs.wording import without_folders
+from worker.finish.add_lines import LinesOf, add_lines
 from worker.finish.preview import Cell, contact_sheet, spread
 
 log = logging.getLogger(__name__)
@@ -60,8 +63,10 @@ def finish_output(
     attempt: str = "1",
     check: Callable[[], None] = lambda: None,
     preview: bool = True,
+    lines: LinesOf | None = None,
 ) -> None:
-    """Write failures.jsonl, preview.jpg (`preview`), README.md and, last, job.json; then remove the spool.
+    """Add `lines`, write records.parquet, failures.jsonl, preview.jpg (`preview`), README.md and, last,
+    job.json; then remove the spool.
 
     First, shards get what a crash right after their commit kept from them (`StoredShard.complete`). What
     killed writers left is removed: no other process writes there at that point.
@@ -77,11 +82,15 @@ def finish_output(
     check()
     for shard in output.shards():
         output.stored(shard).complete()
-    found = contents(output)
-    failures = output.failures()
-    found.licences = keep_licences(output, found.models)
     try:
-        _describe(output, found, failures, own, preview=preview)
+        if lines is not None:
+            add_lines(output, lines, own, check)
+        split = Split(Places(output, report.job_id))
+        found = contents(output, split)
+        failures = output.failures()
+        found.licences = keep_licences(output, found.models)
+        table = _write_table(output, split, found, own)
+        _describe(output, found, failures, own, table, preview=preview)
         check()
         for folder in (output.path, output.private, output.jobs):
             remove_temporaries(folder)
@@ -97,8 +106,23 @@ def finish_output(
     _remove_from_spool(output, left)
 
 
+def _write_table(output: Output, split: Split, found: Contents, own: Path) -> str | None:
+    """Write the lines of all folders in their order; returns the file's name, None without any."""
+    if not len(split):
+        drop_tables(output, own)
+        return None
+    name, found.columns = write_split(output, split, found.columns, own)
+    return name
+
+
 def _describe(
-    output: Output, found: Contents, failures: Sequence[Failure], own: Path, *, preview: bool
+    output: Output,
+    found: Contents,
+    failures: Sequence[Failure],
+    own: Path,
+    table: str | None,
+    *,
+    preview: bool,
 ) -> None:
     """Write failures.jsonl, preview.jpg and README.md through `own`, or remove those that have no content.
 
@@ -114,7 +138,11 @@ def _describe(
             (output.path / name).rename(own / name)
     if found.total:
         card = dataset_card(
-            found, failures=len(failures), preview=preview, as_pattern=is_pattern(output.path)
+            found,
+            failures=len(failures),
+            preview=preview,
+            as_pattern=is_pattern(output.path),
+            table=table,
         )
         _write_card(output.path / "README.md", card, own)
 

@@ -11,6 +11,7 @@ from jobs.errors import OutputError
 from jobs.failpoints import failpoint
 from jobs.ledger.job import JobSpec
 from jobs.output.output import Output
+from worker.finish.add_lines import LinesOf
 from worker.finish.finish import finish_output
 from worker.finish.job_report import job_report
 from worker.lease.disk_space import DiskSpace
@@ -39,6 +40,7 @@ class FinishRun:
             attempt=claim.attempt,
             check=self._lease.confirm,
             preview=not claim.all_suspect,
+            lines=LinesOf(claim.job_id, self._spec.layout, self._spec.shard_size, self._spec.column_names),
         )
         if claim.all_suspect:
             log.warning("workers died while they finished %s: no preview.jpg is made of it", claim.job_id)

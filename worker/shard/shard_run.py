@@ -105,6 +105,7 @@ class ShardRun:
             column_names=self._spec.column_names,
             adopt_below=self._lease.patiently(lambda: self._ledger.first_shard(self._claim.job_id)),
             layout=self._spec.layout,
+            places=self._shard.indices if self._shard.in_order else None,
         )
         check_within(store.folder, self._root)
         return store

@@ -92,15 +92,18 @@ class ShardStore:
         column_names: Sequence[str],
         adopt_below: int,
         layout: LayoutName = "files",
+        places: Sequence[int] | None = None,
     ) -> None:
         """`column_names`: the user's columns of the whole job. `adopt_below`: the job's first shard number;
-        what lies in the spool below it was left by jobs that ended.
+        what lies in the spool below it was left by jobs that ended. `places`: the entries' places in what
+        the job asks for; None where it does not say.
 
         Raises OutputError where this machine cannot commit in `layout`.
         """
         self._output, self._shard, self._entries = output, shard, entries
         self._stored = output.stored(shard, layout)
         self._job_id, self._columns, self._adopt_below = job_id, column_names, adopt_below
+        self._places = places
         self._saved: dict[int, _Saved] = {}
         self._lock = threading.Lock()
         self.folder = output.spool_folder(shard, attempt)
@@ -245,6 +248,7 @@ class ShardStore:
             rendered=saved.rendered,
             flagged=saved.flagged,
             column_names=self._columns,
+            index=None if self._places is None else self._places[position],
         )
 
     def _file_name(self, position: int) -> str:

@@ -58,7 +58,15 @@ def test_a_licence_stays_with_the_output_once_it_was_found(output: Output, hub: 
 def test_the_card_names_models_licences_and_that_all_is_synthetic() -> None:
     found = Contents()
     for model, revision in (MODEL, ("shapes", "sha256:00")):
-        found.add({"file_name": "x.png", "text": "a fox", "model": model, "revision": revision})
+        found.add(
+            {
+                "file_name": "x.png",
+                "text": "a fox",
+                "image_id": "0" * 16,
+                "model": model,
+                "revision": revision,
+            }
+        )
     found.licences = {MODEL: "openrail"}
     card = dataset_card(found, layout="files")
     assert (

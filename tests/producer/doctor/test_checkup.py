@@ -7,7 +7,10 @@ from collections.abc import Callable
 import pytest
 
 from jobs.errors import OutputError
+from jobs.output.card import contents, dataset_card
+from jobs.output.line_order import Places, Split
 from jobs.output.output import Output
+from jobs.output.split_table import write_split
 from producer.doctor.checkup import check_output
 from producer.doctor.examine_files import examine_shard
 from tests.reported import Reported
@@ -142,3 +145,43 @@ def test_what_is_no_output_is_refused(tmp_path) -> None:
         check_output(Output(tmp_path))
     with pytest.raises(OutputError, match="cannot be read"):
         check_output(Output(tmp_path / "none"))
+
+
+def with_another_line(output: Output) -> None:
+    """The first picture once more, in a shard of its own, for a line with an id."""
+    (record,) = records(output, 0)[:1]
+    shutil.copytree(output.shard_folder(0), output.shard_folder(9))
+    for file in output.shard_folder(9).iterdir():
+        file.unlink()
+    shutil.copy(output.shard_folder(0) / "000000000.png", output.shard_folder(9) / "000090000.png")
+    line = record | {"file_name": "000090000.png", "id": "another"}
+    output.metadata_file(9).write_text(json.dumps(line) + "\n")
+
+
+def test_a_picture_may_stand_for_lines_with_other_ids(rendered: Rendered) -> None:
+    output = rendered(8)
+    with_another_line(output)
+    assert [kind for kind, *_ in problems_of(output)] == []
+    record = records(output, 9)[0]
+    output.metadata_file(9).write_text(json.dumps(record | {"id": None}) + "\n")
+    assert [(kind, place) for kind, place, _ in problems_of(output)] == [("doubled", "00009/000090000.png")]
+
+
+def test_a_line_that_was_asked_for_and_has_only_its_picture_there_is_noted(rendered: Rendered) -> None:
+    prompts = [{"prompt": "a fox", "seed": 1, "id": id} for id in ("1", "2")]
+    output = rendered(1, prompts=prompts)
+    assert any("1 line of pictures that are there" in note for note in check_output(output).notes)
+
+
+def test_the_table_that_the_card_names_is_there_and_whole(rendered: Rendered) -> None:
+    output = rendered(8)
+    name, table = "records.parquet", output.path / "records.parquet"
+    split = Split(Places(output, "foxes-1"))
+    found = contents(output, split)
+    write_split(output, split, found.columns, output.path)
+    (output.path / "README.md").write_text(dataset_card(found, table=name))
+    assert problems_of(output) == []
+    table.write_bytes(table.read_bytes()[:-9])
+    assert [(kind, place) for kind, place, _ in problems_of(output)] == [("table", name)]
+    table.unlink()
+    assert [(kind, what[:10]) for kind, _, what in problems_of(output)] == [("table", "is missing")]

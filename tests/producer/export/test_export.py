@@ -26,7 +26,7 @@ from jobs.request import Entry, ImageRequest
 from producer.export.exact_records import json_column
 from producer.export.parquet import write_pictures, write_records
 from producer.export.parquet_source import ParquetSource, open_parquet
-from producer.export.pictures import OutputSource, pictures
+from producer.export.pictures import open_output
 from producer.export.shards import write_shards
 from producer.export.source import Picture, PictureSource, Record, check_exportable
 from producer.export.target import appearing, check_free
@@ -67,12 +67,12 @@ def fill(folder: Path, layout: LayoutName = "files") -> Output:
     return output
 
 
-def every(image_id: str) -> bool:
+def every(record: Record) -> bool:
     return True
 
 
 def taken(output: Output) -> list[Picture]:
-    return list(pictures(output, output.shards(), every))
+    return list(open_output(output).pictures(every))
 
 
 def metadata(one: Picture) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def test_an_outputs_pictures_come_in_order_with_their_metadata(tmp_path: Path, l
 def test_only_the_pictures_that_are_asked_for_are_read(tmp_path: Path, layout: LayoutName) -> None:
     output = fill(tmp_path / "out", layout)
     wanted = {one.record["image_id"] for one in taken(output) if one.record["seed"] in {1, 4, 6}}
-    found = pictures(output, output.shards(), wanted.__contains__)
+    found = open_output(output).pictures(lambda record: record["image_id"] in wanted)
     assert [one.record["seed"] for one in found] == [1, 4, 6]
 
 
@@ -298,9 +298,8 @@ def test_only_records_that_the_columns_do_not_hold_are_kept_as_json_too(tmp_path
 def test_only_the_pictures_that_are_asked_for_come_out_of_a_parquet(tmp_path: Path) -> None:
     source = put(tmp_path / "foxes.parquet", [one_of(number) for number in range(40)])
     wanted = {f"{number:016x}" for number in (1, 17, 39)}
-    assert as_written(list(source.pictures(wanted.__contains__))) == as_written(
-        [one_of(1), one_of(17), one_of(39)]
-    )
+    found = list(source.pictures(lambda record: record["image_id"] in wanted))
+    assert as_written(found) == as_written([one_of(1), one_of(17), one_of(39)])
 
 
 def test_a_parquet_of_one_row_group_is_read_some_pictures_at_a_time(
@@ -461,7 +460,7 @@ def test_a_changed_byte_of_a_parquet_is_reported_or_changes_nothing(tmp_path: Pa
 
 
 def test_a_record_that_not_every_form_holds_is_refused_by_its_image(tmp_path: Path) -> None:
-    source: PictureSource = OutputSource(fill(tmp_path / "out"), (0, 1, 2))
+    source: PictureSource = open_output(fill(tmp_path / "out"))
     for record in source.records():
         check_exportable(source, record)
     lacking: Record = {"file_name": "0.png", "image_id": "0" * 16}

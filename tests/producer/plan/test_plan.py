@@ -270,3 +270,16 @@ def test_prompts_stay_on_their_line(desk: Desk, shown: Shown) -> None:
     assert lines[0].endswith("'two\\nlines'")
     assert lines[1].endswith(' ""')
     assert lines[2].endswith('…"')
+
+
+def test_lines_of_one_picture_and_those_that_are_added_to_pictures_that_are_there_are_said(
+    desk: Desk, shown: Shown
+) -> None:
+    desk.write([{"prompt": "a fox", "seed": 1, "id": "1"}, "a cow"])
+    desk.render()
+    desk.write([{"prompt": "a fox", "seed": 1, "id": id} for id in ("2", "1", "3")] + ["a cow"])
+    planned = desk.plan()
+    assert figures(planned) == (0, 0, 2, 0)
+    assert (planned.lines.equal, planned.lines.added) == (2, 2)
+    assert "  lines      4 lines, 2 pictures: 2 lines share a picture with an equal one" in shown(planned)
+    assert (to_json(planned)["equal_lines"], to_json(planned)["added_lines"]) == (2, 2)

@@ -218,7 +218,7 @@ def test_pictures_of_other_jobs_are_held_but_what_the_job_failed_at_is_its_own(d
     desk.render()
     desk.finish()
     job_id = desk.submit(10)
-    desk.render(failed=[1])
+    desk.render(failed=[4])
     before = desk.ledger.status(job_id)
     desk.lose()
     # Another job has the failed one, by now.
@@ -231,7 +231,7 @@ def test_pictures_of_other_jobs_are_held_but_what_the_job_failed_at_is_its_own(d
     done = desk.recover()
     assert (done.job_id, done.images, done.done, done.failed, done.held) == ("cats-2", 7, 4, 0, 3)
     assert (before.total, before.done, before.failed, before.held) == (7, 3, 1, 3)
-    assert desk.ledger.done_bits(job_id)[1]
+    assert desk.ledger.done_bits(job_id)[4]
     assert desk.waiting(job_id) == [8]
     print_recovered(done)
 

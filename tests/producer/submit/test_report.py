@@ -19,3 +19,19 @@ def test_a_submission_is_shown_with_what_is_held_doubled_and_attached(
         "1 line asking for an image that another line also asks for, it was submitted before and continues",
         "cats-2: its pictures are noise",
     ]
+
+
+def test_lines_that_share_pictures_and_ids_are_said(capsys: pytest.CaptureFixture[str]) -> None:
+    print_submitted(
+        Submitted(
+            "cats-1", False, 4960, 5, 0, "/data/cats", "", equal_lines=35, added_lines=1, reused_ids=2,
+            first_reused_ids=("7",),
+        )
+    )  # fmt: skip
+    assert capsys.readouterr().out.splitlines() == [
+        "cats-1: 4,960 images to render, 5 are already in the output",
+        "cats-1: 5,000 lines, 4,965 pictures: 35 lines share a picture with an equal one",
+        "cats-1: 1 line of pictures that are there with another id or other columns: added without a "
+        "rendering, next to the lines that are there",
+        "cats-1: 2 lines have the id of another prompt: 7",
+    ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ import numpy as np
 import pytest
 
 from jobs.errors import JobError, LatentsError, LedgerUnavailable, ManifestError, OutputError
+from jobs.ledger import redis_keys
 from jobs.ledger.ledger import Ledger
-from jobs.ledger.shard import decode_shard
+from jobs.ledger.shard import decode_shard, encode_shard
+from jobs.output.equal_lines import noted_lines
 from jobs.request import ImageRequest
 from jobs.settings import Settings
 from producer.embedded_redis import EmbeddedRedis
@@ -120,7 +123,9 @@ def test_what_the_output_holds_is_in_no_shard_and_numbers_go_on_from_it(desk: De
     done = desk.submit(9)
     assert (done.images, done.held) == (6, 3)
     stored = desk.stored("cats-1")
-    assert [stored[index] for index in range(6)] == [asked[i] for i in (1, 2, 4, 5, 6, 7)]
+    # The index of a line is its place in the manifest.
+    assert sorted(stored) == [1, 2, 4, 5, 6, 7]
+    assert all(stored[index] == asked[index] for index in stored)
     assert desk.shard_numbers("cats-1") == [5, 6, 7]
     assert desk.ledger.first_shard("cats-1") == 5
 
@@ -438,3 +443,58 @@ def test_chunks_end_by_their_bytes_too(desk: Desk, monkeypatch: pytest.MonkeyPat
     )
     desk.submit(10)
     assert stored == [1, 2, 3, 4, 5]
+
+
+def noted(desk: Desk, job_id: str) -> list[tuple[int, str | None]]:
+    """Place and id of the lines that share a picture, as the job's finishing finds them."""
+    return [(one.index, one.id) for one in noted_lines(desk.output.equal_lines(job_id))]
+
+
+def test_lines_of_one_picture_are_rendered_once_and_noted_with_their_places(
+    desk: Desk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cat = {"prompt": "a cat", "seed": 7}
+    done = desk.submit([cat | {"id": "1"}, "a dog", cat | {"id": "2"}, cat | {"id": "1"}, "a bird", cat])
+    assert (done.images, done.equal_lines, done.added_lines, done.duplicates) == (3, 2, 0, 1)
+    assert sorted(desk.stored("cats-1")) == [0, 1, 3]
+    assert noted(desk, "cats-1") == [(2, "2"), (4, None)]
+    print_submitted(done)
+    said = "cats-1: 5 lines, 3 pictures: 2 lines share a picture with an equal one"
+    assert said in capsys.readouterr().out.splitlines()
+
+
+def test_a_line_whose_picture_is_there_under_another_id_is_noted_and_submitting_again_notes_nothing(
+    desk: Desk,
+) -> None:
+    def lines(*ids: str) -> list[dict[str, object]]:
+        return [{"prompt": f"a {id[0]}", "seed": 7, "id": id} for id in ids]
+
+    desk.write(lines("a1", "b1", "c1"))
+    desk.put_in_output(0, desk.asked())
+    metadata = desk.output.metadata_file(0)
+    records = [json.loads(text) for text in metadata.read_text().splitlines()]
+    for record, id in zip(records, ("a1", "b1", "c1"), strict=True):
+        record["id"] = id
+    metadata.write_text("".join(json.dumps(record) + "\n" for record in records))
+    done = desk.submit(lines("a1", "b1", "c1"))
+    assert (done.images, done.held, done.added_lines) == (0, 3, 0)
+    assert not desk.output.equal_lines("cats-1").exists()
+    desk.finish()
+    done = desk.submit(lines("c1", "b2", "d1", "a1"))
+    assert (done.images, done.held, done.added_lines) == (1, 3, 1)
+    assert noted(desk, "cats-2") == [(1, "b2")]
+    # What is there says the places of its own job: the order is kept beside it.
+    assert desk.output.line_order("cats-2").stat().st_size == 4 * 8
+    assert not desk.output.line_order("cats-3").exists()
+
+
+def test_a_submission_that_an_earlier_version_began_is_refused_with_the_remedy(desk: Desk) -> None:
+    with pytest.raises(LedgerUnavailable):
+        desk.submit(299, ledger=Interrupted(desk.url))
+    key = redis_keys.job("cats-1", "shards")
+    base = ImageRequest.from_mapping(desk.ledger.spec("cats-1").base)
+    for number, blob in desk.client.hgetall(key).items():
+        shard = decode_shard(blob, base, "cats")
+        desk.client.hset(key, number, encode_shard(replace(shard, in_order=False), base))
+    with pytest.raises(JobError, match=r"cats-1: an earlier version.*imagemill cancel cats-1"):
+        desk.submit(299)

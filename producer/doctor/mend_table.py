@@ -1,0 +1,81 @@
+"""The table of an output's lines, which `datasets` reads: examined, and written again after a repair."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from jobs.errors import OutputError
+from jobs.output.card import contents, dataset_card, is_ours
+from jobs.output.durable import write_atomically
+from jobs.output.line_order import Places, Split, last_job
+from jobs.output.output import Output
+from jobs.output.split_table import PARQUET, TABLES, drop_tables, write_split
+from producer.doctor.findings import Problem
+
+_CARD = "README.md"
+_PARQUET_MARK = b"PAR1"
+_REMEDY = "submit the manifest again: the job's end writes it"
+
+
+def table_problem(output: Output) -> Problem | None:
+    """What is wrong with the table that the card names; None when nothing is.
+
+    It is looked at from its ends, without pyarrow: what it lists follows from the shards.
+    """
+    name = next((name for name in TABLES if f"- {name}" in _card(output)), None)
+    if name is None:
+        return None
+    try:
+        sound = _is_whole(output.path / name)
+    except FileNotFoundError:
+        what = "is missing: the card names it, and without it `datasets` reads pictures without their lines"
+    except OSError as error:
+        what = f"cannot be read ({error.strerror})"
+    else:
+        if sound:
+            return None
+        what = "is cut off or no table"
+    return Problem(kind="table", file=name, what=what, remedy=_REMEDY)
+
+
+def write_table_again(output: Output, aside: Path) -> None:
+    """Writes table and card for what the shards hold now, where the output has a table.
+
+    What goes is moved to the folder `aside`. Raises OutputError where it cannot be written.
+    """
+    if not any((output.path / name).exists() for name in TABLES):
+        return
+    split = Split(Places(output, last_job(output)))
+    found = contents(output, split)
+    table = None
+    try:
+        if len(split):
+            table, found.columns = write_split(output, split, found.columns, aside)
+        else:
+            drop_tables(output, aside)
+        if found.total and is_ours("\n".join(_card(output))):
+            preview = (output.path / "preview.jpg").exists()
+            card = dataset_card(found, failures=len(output.failures()), preview=preview, table=table)
+            write_atomically(output.path / _CARD, card.encode())
+    except OSError as error:
+        raise OutputError(
+            f"output {output.path} cannot be written ({error.strerror}): free some space"
+        ) from None
+
+
+def _card(output: Output) -> list[str]:
+    try:
+        text = (output.path / _CARD).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    return [line.strip() for line in text.splitlines()]
+
+
+def _is_whole(file: Path) -> bool:
+    """Whether the table has its beginning and its end. Raises OSError."""
+    with file.open("rb") as opened:
+        beginning, size = opened.read(4), opened.seek(0, os.SEEK_END)
+        opened.seek(max(0, size - 4))
+        end = opened.read()
+    return beginning == end == _PARQUET_MARK if file.name == PARQUET else end.endswith(b"\n")
