@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 import math
-import unicodedata
-from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from jobs.lettering import Font, drawable, line_height, load_font, wrapped
 
 MOST = 100
 """Pictures on a sheet at most."""
@@ -87,7 +87,7 @@ class _Grid:
     """The height of a cell, without its caption."""
     caption: int
     """The height of a caption."""
-    font: ImageFont.FreeTypeFont
+    font: Font
 
     @property
     def step_x(self) -> int:
@@ -106,78 +106,20 @@ def _grid(cells: Sequence[Cell]) -> _Grid:
     for columns in range(1, len(cells) + 1):
         rows = math.ceil(len(cells) / columns)
         width = min(_LARGEST, (_WIDTH - _MARGIN) // columns - _MARGIN)
-        font = _font(min(max(width // 13, 11), 18))
-        caption = _GAP + lines * _line_height(font) + _MARGIN
+        font = load_font(min(max(width // 13, 11), 18))
+        caption = _GAP + lines * line_height(font) + _MARGIN
         grid = _Grid(columns, rows, width, max(1, round(width * ratio)), caption, font)
         if rows * grid.step_y <= 1.2 * columns * grid.step_x:
             break
     return grid
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    """Pillow's own font, laid out alike wherever Pillow is built with FreeType, as its wheels are."""
-    font = ImageFont.load_default(size)
-    if not isinstance(font, ImageFont.FreeTypeFont):
-        raise ImportError("this Pillow was built without FreeType: install the wheel from PyPI")
-    return font.font_variant(layout_engine=ImageFont.Layout.BASIC)
-
-
-def _line_height(font: ImageFont.FreeTypeFont) -> int:
-    ascent, descent = font.getmetrics()
-    return ascent + descent
-
-
 def _write_caption(draw: ImageDraw.ImageDraw, corner: tuple[int, int], cell: Cell, grid: _Grid) -> None:
     x, y = corner
     for text, most, ink in ((cell.prompt, _PROMPT_LINES, _INK), (cell.id or "", 1, _PALE_INK)):
-        for line in _lines(_drawable(text, grid.font), most, grid.width, grid.font):
+        for line in wrapped(drawable(text[:_READ], grid.font), most, grid.width, grid.font):
             draw.text((x, y), line, fill=ink, font=grid.font)
-            y += _line_height(grid.font)
-
-
-def _drawable(text: str, font: ImageFont.FreeTypeFont) -> str:
-    """The text on one line; what the font has no glyph of becomes the letter without its accent, or `?`."""
-    none = _glyph(font, "\U0010ffff")
-
-    def drawn(character: str) -> str:
-        for other in (character, unicodedata.normalize("NFKD", character)[0]):
-            if other == " " or _glyph(font, other) != none:
-                return other
-        return "?"
-
-    words = " ".join(unicodedata.normalize("NFC", text[:_READ]).split())
-    return "".join(map(drawn, words))
-
-
-def _glyph(font: ImageFont.FreeTypeFont, character: str) -> tuple[tuple[int, int], bytes]:
-    mask = font.getmask(character)
-    return mask.size, bytes(mask)
-
-
-def _lines(text: str, most: int, width: int, font: ImageFont.FreeTypeFont) -> list[str]:
-    """The text on up to `most` lines of so many pixels, broken between words if possible, cut with `…`."""
-    lines: list[str] = []
-    while text and len(lines) < most:
-        last = len(lines) == most - 1
-        fits = _fitting(text, width, font)
-        if fits == len(text):
-            lines.append(text)
-            break
-        if last:
-            fits = _fitting(text, width - font.getlength("…"), font)
-            lines.append(text[:fits].rstrip() + "…")
-            break
-        at = text.rfind(" ", 1, fits + 1)
-        at = fits if at < 0 else at
-        lines.append(text[:at])
-        text = text[at:].lstrip()
-    return lines
-
-
-def _fitting(text: str, width: float, font: ImageFont.FreeTypeFont) -> int:
-    """How many characters of the text's beginning are at most so many pixels wide; at least one."""
-    lengths = range(1, len(text) + 1)
-    return max(1, bisect_right(lengths, width, key=lambda length: font.getlength(text[:length])))
+            y += line_height(grid.font)
 
 
 def _thumbnail(data: bytes, width: int, height: int) -> Image.Image | None:
