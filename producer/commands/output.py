@@ -11,7 +11,7 @@ import click
 from producer.session import FILE, Session, emit, json_option, pass_session
 
 if TYPE_CHECKING:
-    from producer.export.export import Form
+    from producer.export.options import Form
 
 
 @click.command()
@@ -43,12 +43,32 @@ def doctor(session: Session, output: Path, repair: bool, as_json: bool) -> None:
 @click.option(
     "--to",
     required=True,
-    type=click.Choice(["files", "webdataset", "parquet"]),
-    help="Pictures in folders; tars; or one table that holds the pictures.",
+    type=click.Choice(["files", "webdataset", "parquet", "flat", "captions", "geneval", "grid"]),
+    help="Pictures in folders; tars; one table that holds the pictures; pictures alone in one folder; the "
+    "same, each with its prompt in a .txt; GenEval's folders; or pages of pictures.",
 )
 @click.option("--only-current", type=FILE, metavar="MANIFEST", help="Only images that MANIFEST asks for.")
 @click.option("--shard-size", type=click.IntRange(1, 10_000), metavar="N", help="Images in a shard: 1000.")
 @click.option("--no-pictures", is_flag=True, help="With --to parquet: only the metadata.")
+@click.option(
+    "--name",
+    metavar="TEMPLATE",
+    help="With --to flat, captions or grid: files' names by columns, as {id}.png. Default: {index:09d}.",
+)
+@click.option("--x", metavar="COLUMN", help="With --to grid: what a page's columns are, as scheduler.")
+@click.option("--y", metavar="COLUMN", help="With --to grid: what a page's rows are, as guidance_scale.")
+@click.option(
+    "--page",
+    "pages",
+    multiple=True,
+    metavar="COLUMN",
+    help="With --to grid: a page for each of its values (repeatable). Default: the prompt, and all settings "
+    "that differ and no axis decides.",
+)
+@click.option("--plain", is_flag=True, help="With --to grid: pictures without labels and space, as they are.")
+@click.option(
+    "--font", type=FILE, metavar="FILE", help="With --to grid: the labels' font, a .ttf, .otf or .ttc."
+)
 @json_option
 @pass_session
 def export(
@@ -59,15 +79,23 @@ def export(
     only_current: Path | None,
     shard_size: int | None,
     no_pictures: bool,
+    name: str | None,
+    x: str | None,
+    y: str | None,
+    pages: tuple[str, ...],
+    plain: bool,
+    font: Path | None,
     as_json: bool,
 ) -> None:
     """Write the pictures of SOURCE to TARGET in another form.
 
     SOURCE is an output, or a parquet that this command wrote, whose rows come back exactly. TARGET, a folder
     or with --to parquet a file, appears whole or not at all. Pictures keep their bytes, and each is checked;
-    failures are not exported. Equal outputs give equal exports.
+    failures are not exported. Equal outputs give equal exports. --to grid draws the pictures on pages; files,
+    webdataset and parquet are datasets, with all metadata.
     """
     from producer.export.export import report, write_export
+    from producer.export.options import Options
 
     exported = write_export(
         source.resolve(),
@@ -75,7 +103,15 @@ def export(
         to,
         session.settings,
         only_current=only_current,
-        shard_size=shard_size,
-        with_pictures=not no_pictures,
+        options=Options(
+            shard_size=shard_size,
+            with_pictures=not no_pictures,
+            name=name,
+            x=x,
+            y=y,
+            pages=pages,
+            plain=plain,
+            font=font,
+        ),
     )
     emit(exported, as_json, report)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import click
 
-from jobs.errors import JobError, OutputError
+from jobs.errors import OutputError
 from jobs.output.arrow_columns import check_pyarrow
 from jobs.output.card import Contents, dataset_card, is_pattern
 from jobs.output.compact_counter import CompactCounter
@@ -18,7 +18,9 @@ from jobs.output.lines import key_of, line_key, numbered
 from jobs.output.output import Output
 from jobs.settings import Settings
 from jobs.wording import counted
+from producer.export.consumer import Written
 from producer.export.exact_records import json_column
+from producer.export.options import Form, Options, consumer_of
 from producer.export.parquet import write_pictures, write_records
 from producer.export.parquet_source import open_parquet
 from producer.export.pictures import open_output
@@ -29,16 +31,14 @@ from producer.progress import counting
 from producer.prompt_files.sources import Reading
 from producer.reporter import Reporter
 from producer.requests.expand import EqualLine, Identified, Repeats
-from producer.requests.folder_entries import MOST_IN_FOLDER
 from producer.requests.prepared import prepare
 from producer.show import print_skipped
 from producer.stops import interruptible
 
-Form = Literal["files", "webdataset", "parquet"]
-
 SHARD_SIZE = 1000
 """Images in a shard of an export that asks for no other number."""
 
+_NO_OPTIONS = Options()
 _One = TypeVar("_One")
 
 
@@ -52,7 +52,7 @@ class Exported:
     to: Form
     images: int
     shards: int | None
-    """None for a parquet."""
+    """Of `files` and `webdataset`."""
     failed: int
     """Images, of a manifest those that it asks for, that the output does not hold because they failed."""
     orphans: int
@@ -63,6 +63,12 @@ class Exported:
     """Rows of the manifest's prompt files that were left out because something is wrong with them."""
     skipped_rows: tuple[str, ...]
     """The first of those: `FILE:LINE: what`."""
+    prompts: int | None = None
+    """Of `geneval`: folders."""
+    pages: int | None = None
+    """Of `grid`."""
+    remarks: tuple[str, ...] = ()
+    """What else to know of what was written."""
 
 
 _IMAGE, _LINE, _CURRENT = 1, 2, 4
@@ -114,8 +120,7 @@ def write_export(
     settings: Settings,
     *,
     only_current: Path | None = None,
-    shard_size: int | None = None,
-    with_pictures: bool = True,
+    options: Options = _NO_OPTIONS,
 ) -> Exported:
     """Writes the images of the output or parquet at `path` to `target` in another form.
 
@@ -123,19 +128,9 @@ def write_export(
     is exported. Raises ImagemillError, and then nothing is left at `target`: OutputError when something is in
     the way, the disk is full or a picture is broken, Interrupted after Ctrl-C.
     """
+    consumer = consumer_of(to, options)
     if to == "parquet":
         check_pyarrow("--to parquet", "export --to files")
-        if shard_size is not None:
-            raise JobError("--shard-size: a parquet is one file without shards: leave it out")
-    elif not with_pictures:
-        raise JobError(
-            f"--no-pictures: --to {to} always writes pictures: leave it out, or export --to parquet"
-        )
-    if to == "files" and shard_size is not None and shard_size > MOST_IN_FOLDER:
-        raise JobError(
-            f"--shard-size = {shard_size}: the Hugging Face hub takes 10,000 entries a folder, and "
-            f"metadata.jsonl is one: use {MOST_IN_FOLDER}"
-        )
     check_free(target, path, folder=to != "parquet")
     with interruptible(f"{target}: stopped before the end; nothing was left there"):
         source = _source(path)
@@ -147,7 +142,10 @@ def write_export(
         for record in source.records():
             if choice.takes_once(record):
                 check_exportable(source, record)
-                found.add(numbered(record, found.total))
+                here = numbered(record, found.total)
+                found.add(here)
+                if consumer is not None:
+                    consumer.add(here)
             else:
                 orphans += 1
         if not found.total:
@@ -155,15 +153,18 @@ def write_export(
             raise OutputError(f"{path}: holds no picture {which}")
         found.licences = read_licences(Output(path)) if path.is_dir() else {}
         failed, shards = sum(map(choice.asks_for, source.failed())), None
+        written = Written()
         with counting("images exported", found.total) as reporter, appearing(target) as hidden:
             taken = _counted(_numbered(source.pictures(choice.takes)), reporter)
-            if to != "parquet":
-                size = SHARD_SIZE if shard_size is None else shard_size
+            if consumer is not None:
+                written = consumer.write(hidden, taken)
+            elif to in {"files", "webdataset"}:
+                size = SHARD_SIZE if options.shard_size is None else options.shard_size
                 shards = write_shards(Output(hidden), to, taken, size)
                 table = write_table(Output(hidden), found) if to == "files" else None
                 card = dataset_card(found, layout=to, as_pattern=is_pattern(target), table=table)
                 (hidden / "README.md").write_bytes(card.encode())
-            elif with_pictures:
+            elif options.with_pictures:
                 column = json_column(_records(source, choice), found.columns)
                 write_pictures(hidden, taken, found.columns, column)
             else:
@@ -179,6 +180,9 @@ def write_export(
             missing=0 if asked is None else choice.asked - found.pictures - failed,
             skipped=reading.skipped,
             skipped_rows=tuple(reading.skipped_rows),
+            prompts=written.prompts,
+            pages=written.pages,
+            remarks=written.remarks,
         )
 
 
@@ -204,6 +208,10 @@ def report(exported: Exported) -> None:
     parts = [f"{exported.target}: {counted(exported.images, 'image')}"]
     if exported.shards is not None:
         parts[0] += f" in {counted(exported.shards, 'shard')}"
+    if exported.prompts is not None:
+        parts[0] += f" of {counted(exported.prompts, 'prompt')}"
+    if exported.pages is not None:
+        parts[0] += f" on {counted(exported.pages, 'page')}"
     if exported.orphans:
         parts.append(f"left out {counted(exported.orphans, 'image')} that the manifest does not ask for")
     if exported.missing:
@@ -212,6 +220,7 @@ def report(exported: Exported) -> None:
         parts.append(f"{exported.failed:,} failed")
     if exported.skipped:
         parts.append(f"{counted(exported.skipped, 'row')} of the manifest skipped")
+    parts += exported.remarks
     click.echo("; ".join(parts))
     print_skipped(exported.skipped, exported.skipped_rows)
 
