@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.errors import OutputError
+from jobs.output.nested_kinds import is_json_text
 from jobs.request import SETTINGS
 from jobs.strict_json import strict_json
 from producer.export.columns import given_columns, value_of
@@ -55,7 +56,7 @@ class GenEval:
             )
         for name, value in columns.items():
             if isinstance(value, str):
-                self._is_json[name] = self._is_json.get(name, True) and _parsed(value) is not None
+                self._is_json[name] = self._is_json.get(name, True) and is_json_text(value)
             else:
                 self._is_json[name] = False
         prompt = self._prompt(record)
@@ -91,19 +92,9 @@ class GenEval:
         """The line as it was: a column that it lacks is null in the metadata, and one that no table holds is
         JSON text there."""
         columns = given_columns(record)
-        line = {name: _parsed(value) if self._is_json[name] else value for name, value in columns.items()}
+        line = {name: strict_json(value) if self._is_json[name] else value for name, value in columns.items()}
         own = {} if record.get("id") is None else {"id": record["id"]}
         return {**own, **line, "prompt": record["text"]}
-
-
-def _parsed(text: str) -> object | None:
-    """The list or object whose JSON it is; None for any other text."""
-    if not text.startswith(("[", "{")):
-        return None
-    try:
-        return strict_json(text)  # type: ignore[no-any-return]
-    except ValueError:
-        return None
 
 
 def _settings(record: Record) -> bytes:

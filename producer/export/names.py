@@ -133,7 +133,8 @@ class TakenNames:
         if first:
             raise OutputError(
                 f"{what(first - 1, self._keys[first - 1])} and {what(index, key)} would both be called "
-                f"{_quoted(name)} (upper and lower case count as one): add {{index}} or {{seed}} to --name"
+                f"{_quoted(name)} (upper and lower case count as one): add {{index}} to --name, or a "
+                "column in which they differ"
             )
         self._indices.set(hashed, index + 1)
 

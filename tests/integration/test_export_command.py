@@ -88,7 +88,7 @@ def texts_of(output: Output) -> list[str]:
 def test_every_form_holds_every_picture_and_equal_exports_are_equal_bytes(mill: Mill) -> None:
     known = {
         "output": str(mill.output.path), "images": 19, "failed": 1, "orphans": 0, "missing": 0, "skipped": 0,
-        "skipped_rows": [],
+        "skipped_rows": [], "prompts": None, "pages": None, "remarks": [],
     }  # fmt: skip
     for to, shards in (("files", 4), ("webdataset", 4)):
         target = mill.folder / to
@@ -111,6 +111,36 @@ def test_every_form_holds_every_picture_and_equal_exports_are_equal_bytes(mill: 
     mill.export("table.parquet", "--to", "parquet", "--no-pictures")
     bare = pyarrow.parquet.read_table(mill.folder / "table.parquet")
     assert bare.equals(table.drop_columns(["image"]))
+
+
+def test_what_other_programs_read_is_the_same_from_every_source_and_each_time(mill: Mill) -> None:
+    mill.export("consumed", "--to", "webdataset")
+    mill.export("consumed.parquet", "--to", "parquet")
+    forms = {
+        "flat": (("--to", "flat", "--name", "{index:03d}-{letters}"), 19),
+        "captions": (("--to", "captions"), 38),
+        "grid": (("--to", "grid", "--x", "scheduler", "--name", "{index}"), 19),
+        "plain": (("--to", "grid", "--plain"), 19),
+    }
+    for name, (options, files) in forms.items():
+        said = mill.export(name, *options)
+        pages = 19 if "grid" in options else None
+        assert (said["images"], said["shards"], said["pages"]) == (19, None, pages)
+        assert len(mill.files(name)) == files
+        for number, source in enumerate(("out", "consumed", "consumed.parquet")):
+            mill.export(f"{name}-{number}", *options, source=source)
+            assert mill.files(f"{name}-{number}") == mill.files(name)
+    pictures = sorted(file.read_bytes() for file in mill.output.path.glob("0*/*.png"))
+    assert sorted(mill.files("flat").values()) == pictures
+    assert mill.files("flat")["001-14.png"] in pictures
+    texts = {name: data for name, data in mill.files("captions").items() if name.endswith(".txt")}
+    captions = [texts[name].decode() for name in sorted(texts)]
+    assert captions == [f"{' '.join(text.splitlines())}\n" for text in TEXTS]
+    current = ("--only-current", mill.manifest(TEXTS[:10], failing=False))
+    assert mill.export("flat-now", "--to", "flat", *current)["orphans"] == 9
+    assert sorted(mill.files("flat-now")) == [f"{number:09d}.png" for number in range(10)]
+    said = mill.call("export", "out", "said-flat", "--to", "captions", *current)
+    assert said.stdout.endswith("; 1 prompt of several lines written on one\n")
 
 
 def test_only_current_leaves_out_what_the_manifest_no_longer_asks_for(mill: Mill) -> None:
@@ -140,7 +170,7 @@ def test_a_parquet_goes_back_into_every_form_with_every_byte(mill: Mill) -> None
     mill.export("back.parquet", "--to", "parquet")
     known = {
         "output": str(mill.folder / "back.parquet"), "images": 19, "failed": 0, "orphans": 0, "missing": 0,
-        "skipped": 0, "skipped_rows": [],
+        "skipped": 0, "skipped_rows": [], "prompts": None, "pages": None, "remarks": [],
     }  # fmt: skip
     for to in ("files", "webdataset"):
         mill.export(f"straight-{to}", "--to", to, "--shard-size", "5")
@@ -216,6 +246,13 @@ def test_what_cannot_be_done_is_refused_and_leaves_nothing(mill: Mill) -> None:
         (["out", "new", "--to", "parquet", "--shard-size", "5"], "--shard-size"),
         (["runtime", "new", "--to", "files"], "holds no picture to export"),
         (["out", "new", "--to", "files", "--only-current", "none.yaml"], "none.yaml"),
+        (["out", "new", "--to", "files", "--name", "{id}"], "--name: is for --to flat or captions or grid"),
+        (["out", "new", "--to", "flat", "--x", "seed"], "--x: is for --to grid"),
+        (["out", "new", "--to", "flat", "--name", "{id}.png"], "has no id: use {index}"),
+        (["out", "new", "--to", "flat", "--name", "{model}"], "add {index} to --name"),
+        (["out", "new", "--to", "grid", "--x", "seed", "--y", "seed"], "must be two columns"),
+        (["out", "new", "--to", "grid", "--plain", "--page", "model"], "an empty cell"),
+        (["out", "new", "--to", "geneval"], "has no tag"),
     ]:
         done = mill.call("export", *arguments)
         assert (done.returncode, done.stdout) == (2, "")
@@ -229,7 +266,8 @@ def test_a_broken_picture_stops_every_form_and_leaves_nothing(tmp_path: Path, mi
     picture = next(tmp_path.glob("out/0*/*.png"))
     picture.write_bytes(picture.read_bytes()[:-1])
     before = sorted(tmp_path.iterdir())
-    for to, target in (("files", "new"), ("webdataset", "new"), ("parquet", "new.parquet")):
+    for to in ("files", "webdataset", "parquet", "flat", "captions", "grid"):
+        target = "new.parquet" if to == "parquet" else "new"
         done = mill.call("export", tmp_path / "out", tmp_path / target, "--to", to)
         assert done.returncode == 2
         assert picture.name in done.stderr
@@ -289,6 +327,9 @@ def end(process: subprocess.Popen[str], number: signal.Signals) -> str:
         ("files", signal.SIGTERM),
         ("webdataset", signal.SIGINT),
         ("parquet", signal.SIGTERM),
+        ("flat", signal.SIGINT),
+        ("captions", signal.SIGTERM),
+        ("grid", signal.SIGINT),
     ],
 )
 def test_a_stop_leaves_nothing_and_says_so(

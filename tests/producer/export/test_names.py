@@ -106,5 +106,5 @@ def test_two_files_of_one_name_are_refused_also_where_case_does_not_count(one: s
     for number, name in enumerate(["first", one, "between", other]):
         if number < 3:
             taken.add(name, 0xA0 + number, lambda index, key: f"{key:x}@{index}")
-    with pytest.raises(OutputError, match=r"a1@1 and a3@3 would both be called .*add {index} or {seed}"):
+    with pytest.raises(OutputError, match=r"a1@1 and a3@3 would both be called .*add {index} to --name, or "):
         taken.add(other, 0xA3, lambda index, key: f"{key:x}@{index}")
