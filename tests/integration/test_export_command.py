@@ -143,6 +143,23 @@ def test_what_other_programs_read_is_the_same_from_every_source_and_each_time(mi
     assert said.stdout.endswith("; 1 prompt of several lines written on one\n")
 
 
+def test_after_a_top_up_names_and_pages_follow_the_newest_manifest(tmp_path: Path) -> None:
+    mill = Mill(tmp_path)
+    for texts in (["b", "d"], ["a", "b", "c", "d"]):
+        ended = mill.call("run", mill.manifest(texts, failing=False), "--gpus", "none")
+        assert ended.returncode == 0, ended.stderr
+    mill.export("flat", "--to", "flat", "--name", "{index}-{prompt}")
+    mill.export("pages", "--to", "grid", "--plain", "--name", "{index}-{prompt}")
+    names = ["0-a.png", "1-b.png", "2-c.png", "3-d.png"]
+    assert sorted(mill.files("flat")) == sorted(mill.files("pages")) == names
+    written = {
+        record["text"]: (shard.parent / record["file_name"]).read_bytes()
+        for shard in mill.output.path.glob("0*/metadata.jsonl")
+        for record in map(json.loads, shard.read_text("utf-8").splitlines())
+    }
+    assert mill.files("flat") == {f"{index}-{text}.png": written[text] for index, text in enumerate("abcd")}
+
+
 def test_only_current_leaves_out_what_the_manifest_no_longer_asks_for(mill: Mill) -> None:
     manifest = mill.manifest([*TEXTS[:10], "a new fox"])
     for to in ("files", "webdataset", "parquet"):
