@@ -26,6 +26,9 @@ LEAST_GUIDANCE: Final = 0.0
 MOST_GUIDANCE: Final = 100.0
 
 _WHOLE = re.compile(r"[-+]?[0-9]{1,40}")
+_WHOLE_WITH_POINT = re.compile(r"([-+]?[0-9]{1,40})\.0*")
+_EXACT: Final = 2**53
+"""From here on a decimal number that a program wrote may have been another whole number."""
 _DECIMAL = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
 _SHA256 = re.compile("[0-9a-f]{64}")
 
@@ -120,9 +123,17 @@ class Whole:
         return value if type(value) is int and value in self.numbers else None
 
     def of_text(self, text: str) -> int:
-        if _WHOLE.fullmatch(text) is None:
+        if _WHOLE.fullmatch(text) is not None:
+            return int(text)
+        # So do programs write whole numbers where some are missing.
+        with_point = _WHOLE_WITH_POINT.fullmatch(text)
+        if with_point is None:
             raise ManifestError("must be a whole number, without a point")
-        return int(text)
+        number = int(with_point[1])
+        if abs(number) >= _EXACT:
+            what = "may have been another number: from 2**53 on a decimal number is not exact"
+            raise ManifestError(f"{what}: write it without a point")
+        return number
 
 
 @dataclass(frozen=True, slots=True)

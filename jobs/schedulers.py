@@ -5,8 +5,10 @@ Source: diffusers' table "A1111/k-diffusion to diffusers", docs api/schedulers/o
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from jobs.errors import ManifestError
 
@@ -30,18 +32,26 @@ _TWICE = frozenset({"Heun", "DPM2", "DPM2 a", "Flow Heun"})
 
 SCHEDULERS: tuple[Scheduler, ...] = (
     Scheduler("LMS", "LMSDiscreteScheduler", aliases=("k_lms",)),
-    Scheduler("LMS Karras", "LMSDiscreteScheduler", _KARRAS, "Karras", ("k_lms_ka",)),
+    Scheduler("LMS Karras", "LMSDiscreteScheduler", _KARRAS, "Karras", ("k_lms_ka", "lms_k")),
     Scheduler("DDIM", "DDIMScheduler"),
     Scheduler("DDPM", "DDPMScheduler"),
     Scheduler("PNDM", "PNDMScheduler", aliases=("PLMS",)),
     Scheduler("Euler", "EulerDiscreteScheduler", aliases=("k_euler",)),
-    Scheduler("Euler Karras", "EulerDiscreteScheduler", _KARRAS, "Karras"),
-    Scheduler("Euler a", "EulerAncestralDiscreteScheduler", aliases=("k_euler_a", "euler_a")),
-    Scheduler("Heun", "HeunDiscreteScheduler"),
-    Scheduler("DPM2", "KDPM2DiscreteScheduler", aliases=("k_dpm_2", "dpm_2")),
-    Scheduler("DPM2 a", "KDPM2AncestralDiscreteScheduler", aliases=("k_dpm_2_a", "dpm_2_a")),
-    Scheduler("DPM++ 2M", "DPMSolverMultistepScheduler", aliases=("dpmsolver++", "dpmsolver")),
-    Scheduler("DPM++ 2M Karras", "DPMSolverMultistepScheduler", _KARRAS, "Karras"),
+    Scheduler("Euler Karras", "EulerDiscreteScheduler", _KARRAS, "Karras", ("euler_k",)),
+    Scheduler(
+        "Euler a",
+        "EulerAncestralDiscreteScheduler",
+        aliases=("k_euler_a", "euler_a", "k_euler_ancestral", "euler_ancestral"),
+    ),
+    Scheduler("Heun", "HeunDiscreteScheduler", aliases=("k_heun",)),
+    Scheduler("DPM2", "KDPM2DiscreteScheduler", aliases=("k_dpm_2", "dpm_2", "kdpm_2")),
+    Scheduler(
+        "DPM2 a",
+        "KDPM2AncestralDiscreteScheduler",
+        aliases=("k_dpm_2_a", "dpm_2_a", "k_dpm_2_ancestral", "dpm_2_ancestral", "kdpm_2_a"),
+    ),
+    Scheduler("DPM++ 2M", "DPMSolverMultistepScheduler", aliases=("dpmsolver++", "dpmsolver", "dpmpp_2m")),
+    Scheduler("DPM++ 2M Karras", "DPMSolverMultistepScheduler", _KARRAS, "Karras", ("dpmpp_2m_k",)),
     Scheduler("DPM++ 2M SDE", "DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
     Scheduler(
         "DPM++ 2M SDE Karras",
@@ -50,9 +60,9 @@ SCHEDULERS: tuple[Scheduler, ...] = (
         "Karras",
     ),
     Scheduler("DPM++ 3M", "DPMSolverMultistepScheduler", {"solver_order": 3}),
-    Scheduler("DPM++ 2S", "DPMSolverSinglestepScheduler", aliases=("dpmsingle",)),
+    Scheduler("DPM++ 2S", "DPMSolverSinglestepScheduler", aliases=("dpmsingle", "dpmpp_2s")),
     Scheduler("DEIS", "DEISMultistepScheduler"),
-    Scheduler("UniPC", "UniPCMultistepScheduler"),
+    Scheduler("UniPC", "UniPCMultistepScheduler", aliases=("uni_pc",)),
 )
 
 FLOW_SCHEDULERS: tuple[Scheduler, ...] = (
@@ -99,9 +109,41 @@ def find_scheduler(name: str) -> Scheduler:
     """
     found = _BY_NAME.get(name.casefold())
     if found is None:
-        names = ", ".join(SCHEDULER_NAMES)
-        raise ManifestError(f"no scheduler is called {name!r}: use one of {names}, or diffusers' class name")
+        raise ManifestError(_no_such_scheduler(name))
     return found
+
+
+@lru_cache(maxsize=100)
+def _no_such_scheduler(name: str) -> str:
+    near = difflib.get_close_matches(name.casefold(), _BY_NAME, 1)
+    # It is not taken in its place: another sampler paints another picture.
+    like = f" (the nearest is {_BY_NAME[near[0]].name})" if near else ""
+    names = ", ".join(SCHEDULER_NAMES)
+    return f"no scheduler is called {name!r}{like}: use one of {names}, or diffusers' class name"
+
+
+_DIFFUSIONDB: Mapping[int, str] = {
+    1: "DDIM",
+    2: "PNDM",
+    3: "Euler",
+    4: "Euler a",
+    5: "Heun",
+    6: "DPM2",
+    7: "DPM2 a",
+    8: "LMS",
+}
+
+
+def scheduler_of_code(code: int) -> str:
+    """The name of the scheduler that DiffusionDB's number stands for; its 9 is "others".
+
+    Source: the table `sampler` in the card of poloclub/diffusiondb. Raises ManifestError for any other.
+    """
+    name = _DIFFUSIONDB.get(code)
+    if name is None:
+        known = ", ".join(f"{one} ({name})" for one, name in _DIFFUSIONDB.items())
+        raise ManifestError(f"is no sampler's number in DiffusionDB: use one of {known}, or a name")
+    return name
 
 
 def forwards(scheduler: str, steps: int) -> int:

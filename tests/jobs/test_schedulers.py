@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jobs.errors import ManifestError
-from jobs.schedulers import SCHEDULERS, Scheduler, find_scheduler
+from jobs.schedulers import SCHEDULERS, Scheduler, find_scheduler, scheduler_of_code
 
 
 def test_every_name_and_alias_means_its_own_scheduler_in_any_case() -> None:
@@ -33,6 +33,12 @@ def test_no_two_schedulers_share_a_name() -> None:
         ("PLMS", "PNDM"),
         ("ddim", "DDIM"),
         ("unipc", "UniPC"),
+        ("k_euler_ancestral", "Euler a"),
+        ("euler_ancestral", "Euler a"),
+        ("k_heun", "Heun"),
+        ("dpmpp_2m", "DPM++ 2M"),
+        ("dpmpp_2m_k", "DPM++ 2M Karras"),
+        ("uni_pc", "UniPC"),
     ],
 )
 def test_a1111s_kohyas_and_diffusers_names_are_taken(written: str, name: str) -> None:
@@ -57,3 +63,18 @@ def test_an_unknown_name_is_reported_with_all_there_are() -> None:
         find_scheduler("Eular a")
     assert "'Eular a'" in str(caught.value)
     assert all(scheduler.name in str(caught.value) for scheduler in SCHEDULERS)
+
+
+def test_the_nearest_name_is_said_and_not_taken() -> None:
+    with pytest.raises(ManifestError, match=r"no scheduler is called 'DPM\+\+ SDE Karras' \(the nearest is "):
+        find_scheduler("DPM++ SDE Karras")
+
+
+def test_diffusiondbs_numbers_stand_for_schedulers_that_there_are() -> None:
+    for code in range(1, 9):
+        assert find_scheduler(scheduler_of_code(code)).name == scheduler_of_code(code)
+    for code in (0, 9, -1):
+        with pytest.raises(
+            ManifestError, match=r"is no sampler's number in DiffusionDB: use one of 1 \(DDIM\)"
+        ):
+            scheduler_of_code(code)

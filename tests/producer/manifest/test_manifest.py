@@ -132,7 +132,7 @@ prompts:
         ("init_latents: x.pt", "4:19: prompts[0].init_latents = x.pt: must name a .npy or .safetensors file"),
         (
             "scheduler: LMSS",
-            "4:16: prompts[0].scheduler = LMSS: no scheduler is called 'LMSS': use one of LMS",
+            "4:16: prompts[0].scheduler = LMSS: no scheduler is called 'LMSS' (the nearest is LMS): use ",
         ),
         ('id: "a\\0b"', '4:9: prompts[0].id = "a\\u0000b": holds the character NUL: remove it'),
     ],
