@@ -186,6 +186,8 @@ def _keys(schema: Mapping[str, Any], part: Mapping[str, Any], properties: Mappin
 
 def _takes(schema: Mapping[str, Any], about: Mapping[str, Any]) -> str:
     """The values that a JSON schema lets through, in words."""
+    if "const" in about:
+        return f"`{about['const']}`"
     if "enum" in about:
         # A long list has a table of its own.
         return ", ".join(f"`{value}`" for value in about["enum"]) if len(about["enum"]) < 10 else "a name"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     JsonValue,
@@ -324,7 +326,36 @@ class Sweep(_Swept):
         return given | dict(sorted(self.__pydantic_extra__.items()))
 
 
-_LATER_KEYS = ("quoting", "separator", "encoding", "one_per_file")
+_LATER_KEYS = ("ignore", "empty_prompt", "quoting", "separator", "encoding", "one_per_file")
+
+
+def _new_names(columns: object) -> object:
+    """A list of columns as a mapping of each to itself."""
+    if not isinstance(columns, (list, tuple)):
+        return columns
+    wrong = next((name for name in columns if not isinstance(name, str)), None)
+    if wrong is not None:
+        what = f"holds {wrong}, and a name is text: write it in quotes"
+        raise PydanticCustomError("names", "{what}", {"what": what})
+    twice = first_twice(columns)
+    if twice is not None:
+        raise PydanticCustomError("names", "holds {name} twice: remove one", {"name": twice})
+    return {name: name for name in columns}
+
+
+KeptColumns = Annotated[
+    dict[str, Text],
+    BeforeValidator(_new_names),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "array", "items": {"type": "string"}},
+                {"type": "object", "additionalProperties": {"type": "string"}},
+            ]
+        }
+    ),
+]
+"""Columns of the metadata -> what a file calls them."""
 
 
 class PromptSource(Strict):
@@ -334,11 +365,17 @@ class PromptSource(Strict):
     """A .jsonl, .json, .csv, .tsv, .txt or .parquet file, the first five packed as .gz or .zst too, or a
     pattern (*, ?, [a-z], **) of such, or a folder; relative to the manifest."""
     fields: dict[str, Text] = Field(default_factory=dict)
-    """What the file calls our fields, where it has other names: {prompt: caption, arguments.eta: eta}."""
-    columns: Annotated[tuple[Text, ...], Field(strict=False)] = ()
-    """Columns of the file that are kept in the metadata."""
+    """What the file calls our fields, where it has other names: {prompt: caption, arguments.eta: eta}. A path
+    leads into objects: {prompt: data.caption}."""
+    columns: KeptColumns = Field(default_factory=dict)
+    """Columns of the file that are kept in the metadata, as a list, or as a mapping that renames them:
+    {photo_width: width}. A path leads into objects."""
+    ignore: Annotated[tuple[Text, ...], Field(strict=False)] = ()
+    """Columns of the file that are left out, even if we have a setting of their name."""
     ignore_others: bool = False
     """true ignores columns that are neither a field nor kept; false reports them as a mistake."""
+    empty_prompt: Literal["unconditional"] | None = None
+    """unconditional takes a prompt that is empty, blank or null; it is a mistake when left out."""
     quoting: Literal["minimal", "none"] | None = None
     """Of a table: minimal takes double quotes around a cell as its bounds, none as characters. When left out,
     minimal, and a row that only none reads is refused."""
@@ -372,10 +409,13 @@ class PromptSource(Strict):
     def _without_new_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # A manifest that was kept before these keys existed says the same as one that leaves them alone.
         dumped: dict[str, Any] = handler(self)
+        if all(new == name for new, name in self.columns.items()):
+            dumped["columns"] = list(self.columns)
+        fields = type(self).model_fields
         return {
             name: value
             for name, value in dumped.items()
-            if name not in _LATER_KEYS or value != type(self).model_fields[name].default
+            if name not in _LATER_KEYS or getattr(self, name) != fields[name].default
         }
 
     @field_validator("fields")
@@ -393,12 +433,29 @@ class PromptSource(Strict):
 
     @field_validator("columns")
     @classmethod
-    def _columns_fit_the_metadata(cls, columns: tuple[str, ...]) -> tuple[str, ...]:
+    def _columns_fit_the_metadata(cls, columns: Mapping[str, str]) -> Mapping[str, str]:
         for name in columns:
             trouble = column_trouble(name, None)
-            if trouble is not None:
-                raise PydanticCustomError("names", "{what}", {"what": trouble})
-        twice = first_twice(columns)
+            if trouble is None:
+                continue
+            if columns[name] == name:
+                # A list says no other name.
+                new = "row" if name == "" else f"{name}_column"
+                trouble += (
+                    f", as in {{{new}: {json.dumps(name, ensure_ascii=False) if name == '' else name}}}"
+                )
+            raise PydanticCustomError("names", "{what}", {"what": trouble})
+        return columns
+
+    @field_validator("ignore")
+    @classmethod
+    def _ignored_are_not_used(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        twice = first_twice(names)
         if twice is not None:
             raise PydanticCustomError("names", "holds {name} twice: remove one", {"name": twice})
-        return columns
+        for key in ("fields", "columns"):
+            used = next((name for name in names if name in info.data.get(key, {}).values()), None)
+            if used is not None:
+                what = f"{used} is in `{key}` too: remove one of them"
+                raise PydanticCustomError("names", "{what}", {"what": what})
+        return names

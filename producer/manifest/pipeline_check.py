@@ -6,12 +6,14 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, product
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from jobs.arguments import arguments_of
+from jobs.bounds import LEAST_GUIDANCE, MOST_GUIDANCE
 from jobs.errors import ManifestError
 from jobs.models import ModelRef
-from jobs.pipeline_class import Trouble
+from jobs.pipeline_class import STABLE_DIFFUSION, Trouble
+from jobs.pipelines import find_pipeline
 from jobs.wording import printable, shortened
 from producer.manifest.jpeg_check import JpegCheck
 from producer.manifest.manifest import Manifest
@@ -21,6 +23,15 @@ from producer.manifest.single_arguments import folded
 
 _TOGETHER: Final = ("height", "width", "num_inference_steps", "arguments")
 """Settings of which one can be right or wrong by another."""
+
+
+class _Guided(NamedTuple):
+    """What of a request decides whether it is guided."""
+
+    scheduler: str
+    num_inference_steps: int
+    guidance_scale: float
+    arguments: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +78,23 @@ class PipelineCheck:
             for trouble in pipeline.troubles(values, self.model.folder):
                 found.setdefault(str(trouble), trouble)
         return list(found.values())
+
+    @property
+    def least_guidance(self) -> float:
+        """The least guidance_scale that the class takes; 0 where the class is not known."""
+        found = self.model.pipeline_class
+        return LEAST_GUIDANCE if found is None or found.guidance is None else found.least_guidance
+
+    def unguided(self, own: Mapping[str, Any]) -> bool:
+        """Whether a line's own guidance_scale switches guidance off, which a higher one would not."""
+        if "guidance_scale" not in own:
+            return False
+        found = self.model.pipeline_class
+        known = find_pipeline(STABLE_DIFFUSION) if found is None else found
+        chosen = next(self._combinations({**self.settings, **own}))
+        values = folded(chosen, chosen["arguments"])
+        asked = _Guided(*(values[name] for name in _Guided._fields))
+        return not known.guided(asked) and known.guided(asked._replace(guidance_scale=MOST_GUIDANCE))
 
     def _combinations(self, values: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         """The settings with every value of the sweep: together where one depends on another, else once."""

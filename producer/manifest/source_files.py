@@ -139,8 +139,8 @@ def _unfit(source: PromptSource, file: Path, form: str) -> str | None:
     """Which key of the source means nothing for a file of that format; None when each does."""
     if source.one_per_file and form != ".txt":
         return "is not .txt: remove `one_per_file`, or name .txt files alone"
-    if form == ".txt" and (source.fields or source.columns):
-        return "has no columns: remove `fields` and `columns`"
+    if form == ".txt" and (source.fields or source.columns or source.ignore):
+        return "has no columns: remove `fields`, `columns` and `ignore`"
     if form not in TABLES:
         for key in ("separator", "quoting"):
             if getattr(source, key) is not None:

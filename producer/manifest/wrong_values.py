@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from pydantic import BaseModel
@@ -11,10 +11,11 @@ from pydantic import BaseModel
 from jobs.bounds import must_be_multiple
 from jobs.pipelines import argument_names
 from producer.manifest.document import Location
-from producer.manifest.single_arguments import argument_named
+from producer.manifest.single_arguments import PREFIX, argument_named
 
 _OTHER_WORDS: Final = {
     "steps": "num_inference_steps",
+    "step": "num_inference_steps",
     "sample_steps": "num_inference_steps",
     "cfg": "guidance_scale",
     "cfg_scale": "guidance_scale",
@@ -128,14 +129,24 @@ def unknown_key(key: str, known: dict[str, str], argument: str = "arguments.{}")
 
     `argument`: how an argument of the pipeline's call is written there.
     """
-    spelled = key.lower().replace("-", "_")
-    meant = _OTHER_WORDS.get(spelled)
-    if meant not in known:
-        name = argument_named(key) or spelled
-        if "arguments" in known and (name != spelled or name in argument_names()):
-            return f"no such key: did you mean {argument.format(name)}?"
-        close = difflib.get_close_matches(spelled, known, 1)
-        meant = close[0] if close else None
+    meant = meant_key(key, known)
     if meant is None:
         return f"no such key: use one of {', '.join(known.values())}"
-    return f"no such key: did you mean {known[meant]}?"
+    single = argument_named(meant)
+    return f"no such key: did you mean {known[meant] if single is None else argument.format(single)}?"
+
+
+def meant_key(key: str, known: Collection[str], *, close: bool = True) -> str | None:
+    """The key of `known` that another one means, or `arguments.NAME`; None when it is unclear.
+
+    `close`: another spelling is enough, and not only another word for it.
+    """
+    spelled = "_".join(key.lower().replace("-", " ").split())
+    meant = spelled if spelled in known else _OTHER_WORDS.get(spelled)
+    if meant in known:
+        return meant
+    name = argument_named(key) or spelled
+    if "arguments" in known and (name != spelled or name in argument_names()):
+        return f"{PREFIX}{name}"
+    nearest = difflib.get_close_matches(spelled, known, 1) if close else []
+    return nearest[0] if nearest else None

@@ -82,8 +82,9 @@ class _Reader:
 
     def __init__(self, file: Path, source: PromptSource) -> None:
         self._file, self._fields = file, source.fields
-        self._prompt = source.fields.get("prompt", "prompt")
-        self._kept = {*source.fields.values(), *source.columns}
+        prompt = source.fields.get("prompt", "prompt")
+        self._prompt = (prompt, prompt.partition(".")[0])
+        self._asked = {*source.fields.values(), *source.columns.values(), *source.ignore}
         self._decoder = strict_decoder()
         pieces: list[str] = []
         held = 0
@@ -122,9 +123,9 @@ class _Reader:
             kinds[one.kind] += 1
             if len(keys) < 20:
                 keys.append(key)
-            if key in (self._prompt, "annotations"):
+            if key in (*self._prompt, "annotations"):
                 known[key] = one
-        if self._prompt in known:
+        if any(name in known for name in self._prompt):
             yield from self.rows([(0, value)])
         elif "annotations" in known and known["annotations"].kind == "[":
             yield from self._captions(known["annotations"])
@@ -162,7 +163,7 @@ class _Reader:
             if key in seen:
                 row = ManifestError("the key occurs twice: remove one")
             seen.add(key)
-            if isinstance(row, dict):
+            if isinstance(row, dict) and (name in row or name.partition(".")[0] not in row):
                 own = row.get(name)
                 if own is None or str(own) == key:
                     row[name] = key
@@ -177,10 +178,8 @@ class _Reader:
         for place, row in self.rows(enumerate(self._elements(value))):
             if isinstance(row, dict):
                 for name in _COCO:
-                    if name not in self._kept:
+                    if name not in self._asked:
                         row.pop(name, None)
-                    elif name == self._fields.get("id") and type(row.get(name)) is int:
-                        row[name] = str(row[name])
             yield place, row
 
     def _only_member(self, value: _Value) -> _Value | None:
@@ -188,7 +187,7 @@ class _Reader:
         _, inner = next(self._members(value))
         if inner.kind == "[":
             return inner
-        if inner.kind != "{" or self._prompt in (key for key, _ in self._members(inner)):
+        if inner.kind != "{" or any(key in self._prompt for key, _ in self._members(inner)):
             return None
         return inner
 

@@ -7,7 +7,7 @@ ones as soon as one is missing. So a setting takes 30.0 for 30, and an `id` whol
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,9 @@ from jobs.output.arrow_columns import check_pyarrow
 from jobs.wording import printable, shortened
 from producer.manifest.parts import ROW_VALUES, first_twice
 from producer.manifest.text_lines import Record
+from producer.prompt_files.arrow_texts import storable, unwritable, writer
+from producer.prompt_files.column_roles import ColumnRoles
+from producer.prompt_files.nested import Paths
 
 if TYPE_CHECKING:
     from pyarrow import DataType
@@ -33,17 +36,12 @@ _EXACT = {16: 11, 32: 24, 64: 53}
 """Bits of a float -> the power of two below which it holds every whole number."""
 
 
-def records(
-    file: Path,
-    fields: Mapping[str, str],
-    wanted: Callable[[str], bool] | None,
-    names_trouble: Callable[[Collection[str]], str | None],
-) -> Iterator[Record]:
-    """Each row with its number from 1; of the columns only those `wanted` (None: all) are read.
+def records(file: Path, roles: ColumnRoles, paths: Paths) -> Iterator[Record]:
+    """Each row with its number from 1; where others are ignored, only columns that are used are read.
 
-    `fields`: what the file calls our fields -> the fields; their values come in our types. `names_trouble` is
-    why no row with these columns can be read, or None. Raises ManifestError for such columns, when pyarrow is
-    not installed and for a file that is no parquet.
+    Structs are opened where `paths` lead into them. Fields come in our types; dates, times and decimals come
+    as text. Raises ManifestError for columns by which no row can be read, for types that no text stands for,
+    when pyarrow is not installed and for a file that is no parquet.
     """
     try:
         check_pyarrow(str(file), "use .jsonl or .csv")
@@ -60,20 +58,36 @@ def records(
             if twice is not None:
                 what = shortened(str(twice)) or "a column without a name"
                 raise ManifestError(f"{file}: {what} occurs twice: rename one")
-            columns = [name for name in schema.names if wanted is None or wanted(name)]
-            trouble = names_trouble(columns)
+            inner = {one.name: dict(_opened(one.name, one.type, paths)) for one in schema}
+            kinds = {name: kind for below in inner.values() for name, kind in below.items()}
+            trouble = roles.trouble(kinds)
             if trouble is not None:
                 raise ManifestError(f"{file}: {printable(trouble)}")
-            kinds = {name: schema.field(name).type for name in columns}
-            doubtful = [name for name in columns if not _fits(fields.get(name), kinds[name])]
+            used = {name: kind for name, kind in kinds.items() if roles.wants(name)}
+            columns = [name for name, below in inner.items() if below.keys() & used.keys()]
+            writers = {name: writer(schema.field(name).type) for name in columns}
+            written = {name: write for name, write in writers.items() if write is not None}
+            fields = {name: field for name in used if (field := roles.field(name))}
+            for name in used.keys() - fields.keys():
+                if (held := unwritable(kinds[name])) is not None:
+                    remedy = "cast it to text, or leave it out of `columns`"
+                    raise ManifestError(f"{file}: {shortened(name)}: holds {held}: {remedy}")
+            doubtful = [name for name in fields if not _fits(fields[name], kinds[name])]
             for batch in table.iter_batches(batch_size=_ROWS, columns=columns, use_threads=False):
-                for values in batch.to_pylist():
+                for row in storable(batch).to_pylist():
                     number += 1
+                    for name, write in written.items():
+                        row[name] = write(row[name])
+                    values = paths.opened(row) if paths else row
+                    if isinstance(values, ManifestError):
+                        yield number, values
+                        continue
                     wrong = []
                     for name in doubtful:
-                        value = _converted(fields[name], values[name], kinds[name])
+                        was = values.get(name)
+                        value = _converted(fields[name], was, kinds[name])
                         if isinstance(value, ManifestError):
-                            shown = shortened(json.dumps(values[name], default=repr))
+                            shown = shortened(json.dumps(was, default=repr))
                             wrong.append(f"{name} = {shown}: {value}")
                         values[name] = value
                     yield number, ManifestError("; ".join(wrong)) if wrong else values
@@ -82,6 +96,22 @@ def records(
     except (pyarrow.ArrowException, ValueError, OverflowError, OSError) as error:
         where = f"{file}:{number + 1}" if number else str(file)
         raise ManifestError(f"{where}: cannot be read as parquet: {printable(str(error))}") from None
+
+
+def _opened(name: str, kind: DataType, paths: Paths) -> Iterator[tuple[str, DataType]]:
+    """What a column is as columns: itself, or what is in it where paths lead into it."""
+    from pyarrow import types
+
+    if not (paths.into(name) and types.is_struct(kind)):
+        yield name, kind
+        return
+    whole = paths.whole(name)
+    if whole:
+        yield name, kind
+    for one in kind:
+        for path, below in _opened(f"{name}.{one.name}", one.type, paths):
+            if not whole or paths.whole(path):
+                yield path, below
 
 
 def _fits(field: str | None, kind: DataType) -> bool:
@@ -107,6 +137,8 @@ def _converted(field: str, value: Any, kind: DataType) -> object | ManifestError
     if field == "id" and type(value) is float:
         # As text it would be 7.0.
         return ManifestError(_cast("must be text or a whole number", kind, "int64"))
+    if field == "scheduler" and type(value) is int:
+        return value
     if _COLUMNS[field] == "string":
         return value if type(value) is str else ManifestError(_cast("must be text", kind, "string"))
     if _COLUMNS[field] == "float64":

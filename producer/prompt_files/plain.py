@@ -125,7 +125,10 @@ def records(file: Path, source: PromptSource, left_out: Counter[str]) -> Iterato
 
 
 def one_record(file: Path, source: PromptSource, id: str) -> Iterator[Record]:
-    """The whole text of the file as a prompt, without blanks around it; none where there is nothing else."""
+    """The whole text of the file as a prompt, without blanks around it.
+
+    None where there is nothing else, unless the source takes empty prompts.
+    """
     with opened(file, source.encoding, newline=None) as stream:
         text = stream.read(MAX_LINE)
         if len(text) == MAX_LINE:
@@ -133,7 +136,7 @@ def one_record(file: Path, source: PromptSource, id: str) -> Iterator[Record]:
         undecoded = None if text.isascii() else undecodable(text, file, stream)
         if undecoded is not None:
             yield 1, undecoded
-        elif text.strip():
+        elif text.strip() or source.empty_prompt is not None:
             yield 1, {"prompt": text.strip(), "id": id}
 
 

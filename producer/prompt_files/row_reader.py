@@ -6,7 +6,7 @@ times as fast; pydantic checks every other row, and its errors say what is wrong
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,18 @@ from jobs.arguments import argument_of_text, argument_value
 from jobs.bounds import plain_text
 from jobs.columns import plain_cell
 from jobs.errors import ManifestError
+from jobs.schedulers import scheduler_of_code
 from jobs.wording import shortened
 from producer.manifest.line import Line, line_of
 from producer.manifest.parts import ROW_VALUES, DefaultSettings, PromptLine, PromptSource, Sweep
 from producer.manifest.pipeline_check import PipelineCheck, shown_value
 from producer.manifest.problems import Problems
 from producer.manifest.relations import ColumnKinds, last_seed_trouble
-from producer.manifest.single_arguments import argument_named, given_twice
-from producer.manifest.wrong_values import unknown_key
+from producer.manifest.single_arguments import given_twice
+from producer.manifest.text_lines import key_offer
+from producer.prompt_files.column_roles import ColumnRoles
+from producer.prompt_files.nested import Paths
+from producer.prompt_files.unknown_columns import short_unknown
 
 _PLAIN: Mapping[str, Callable[[Any], Any]] = {name: values.plain for name, values in ROW_VALUES.items()}
 """For each field, a function that turns a value that is surely right into what PromptLine makes of it, and
@@ -34,7 +38,15 @@ _OF_TEXT: Mapping[str, Callable[[str], Any]] = {name: values.of_text for name, v
 _NO_ARGUMENTS = ROW_VALUES.keys() - {"arguments"} | {"columns"}
 """What a row says that gives no argument of the pipeline's call."""
 _MOST_TAKEN = 10_000
-"""Combinations of settings that are remembered as right."""
+"""Combinations of settings that are remembered as right, each with whether it switches guidance off."""
+
+
+class UnknownColumns(ManifestError):
+    """A row has columns that mean nothing."""
+
+    def __init__(self, names: list[str]) -> None:
+        super().__init__(short_unknown(names))
+        self.names = names
 
 
 class RowReader:
@@ -54,27 +66,25 @@ class RowReader:
     ) -> None:
         """`names`: what the file calls our fields -> the fields. `texts`: every value is a text, and an empty
         one is none. `check` says what the model's class does not take."""
-        self._file = file
-        self._names, self._defaults, self._kinds = names, defaults, kinds
+        self._file, self._source = file, source
+        self._defaults, self._kinds = defaults, kinds
         self._swept = sweep.swept()
-        self._renamed, self._fields = source.fields.values(), source.fields
-        self._columns, self._ignore_others, self._texts = source.columns, source.ignore_others, texts
+        self.roles = ColumnRoles(file, source, names)
+        self._known = self.roles.known
+        self.paths = Paths(
+            (*source.fields.values(), *source.columns.values(), *source.ignore),
+            names.keys() & ROW_VALUES.keys(),
+        )
+        self._columns, self._texts = tuple(source.columns.items()), texts
         self._check = check
         self._jpeg = None if check is None else check.jpeg
         # A prompt that may be too long for a JPEG is not plainly right.
         self._most = None if self._jpeg is None else self._jpeg.surely
-        self._taken: set[tuple[Any, ...]] = set()
+        self._taken: dict[tuple[Any, ...], bool] = {}
         self._seeds_given = defaults.seed is not None or "seed" in self._swept
-
-    def names_trouble(self, names: Collection[str]) -> str | None:
-        """Why no row with these columns can be read, with the remedy; None when rows can."""
-        unknown = next((name for name in names if not self._has_use(name)), None)
-        if unknown is not None:
-            return self._unknown(unknown)
-        lacking = [name for name in (*self._columns, *self._renamed) if name not in names]
-        if "prompt" not in {self._names.get(name) for name in names}:
-            lacking += [name for name, field in self._names.items() if field == "prompt"]
-        return f"{lacking[0]}: there is no such column" if lacking else None
+        self._zero_is_off = check is not None and check.least_guidance == 1
+        self.unguided = 0
+        """Rows whose own guidance_scale switches guidance off; 0 is taken for 1, which does so too."""
 
     def prompt_alone(self, row: Mapping[str, Any]) -> str | None:
         """The prompt of a row that is plainly right and says nothing else; None for any other."""
@@ -83,43 +93,60 @@ class RowReader:
         [(name, value)] = row.items()
         if self._most is not None and isinstance(value, str) and len(value) > self._most:
             return None
-        return plain_text(value) if self._names.get(name) == "prompt" else None
-
-    def wants(self, name: str) -> bool:
-        """Whether a column of this name is read where others are ignored."""
-        return self._field(name) is not None or name in self._columns
+        if self._known.get(name) != "prompt":
+            return None
+        prompt = plain_text(value)
+        return None if not prompt or prompt.isspace() else prompt
 
     def line(self, row: Mapping[str, Any], number: int) -> Line | ManifestError:
         """The row as a line, or all that is wrong with it."""
         values: dict[str, Any] = {}
+        unknown: list[str] | None = None
+        known, swept, texts = self._known, self._swept, self._texts
         for name, value in row.items():
-            field = self._names.get(name)
-            if field is None and (field := self._single(name)) is None:
-                if not self._has_use(name):
-                    return ManifestError(self._unknown(name))
+            try:
+                field = known[name]
+            except KeyError:
+                field = self.roles.field(name)
+            if not field:
+                if field is not None:
+                    unknown = [*([] if unknown is None else unknown), name]
                 continue
             if field != "prompt":
-                if value is None or (self._texts and value == ""):
+                if value is None or (texts and value == ""):
                     continue
-                if field in self._swept or (field == "seeds" and "seed" in self._swept):
+                if swept and (field in swept or (field == "seeds" and "seed" in swept)):
                     return ManifestError(f"{name}: the manifest's `sweep` gives it too: remove one of them")
-                if self._texts:
+                if texts:
                     try:
                         values[field] = _OF_TEXT.get(field, argument_of_text)(value)
                     except (ManifestError, ValueError) as error:
                         return ManifestError(f"{name} = {shortened(value)}: {error}")
                     continue
             values[field] = value
+        if unknown is not None:
+            return UnknownColumns(unknown)
+        if self.roles.doubled and (trouble := self.roles.twice(row)) is not None:
+            return ManifestError(trouble)
         doubtful = False
         for field, value in values.items():
             plain = _PLAIN.get(field, _plain_argument)(value)
-            if plain is None:
-                doubtful = True
-            else:
+            if plain is not None:
                 values[field] = plain
+                continue
+            try:
+                values[field], understood = self._understood(field, value, row)
+            except ManifestError as error:
+                return ManifestError(f"{self._called(field, row)} = {value}: {error}")
+            doubtful = doubtful or not understood
+        prompt = values.get("prompt", "a")
+        if prompt is None or (type(prompt) is str and (not prompt or prompt.isspace())):
+            if self._source.empty_prompt is None:
+                return ManifestError(self._empty(row))
+            values["prompt"] = "" if prompt is None else prompt
         if self._columns:
             values["columns"] = columns = {
-                name: value for name in self._columns if (value := row.get(name)) is not None
+                new: value for new, name in self._columns if (value := row.get(name)) is not None
             }
             doubtful = doubtful or any(plain_cell(value) is None for value in columns.values())
         if (
@@ -135,16 +162,19 @@ class RowReader:
         if not values.keys() <= _NO_ARGUMENTS:
             for path, other in given_twice(values, self._swept):
                 place = "the manifest's `sweep`" if other == "sweep" else f"`{other}`"
-                where = _called(path, self._theirs(row))
+                where = _called(path, self.roles.theirs(row))
                 return ManifestError(f"{where}: {place} gives it too: remove one of them")
         line = line_of(values, self._defaults)
         first = line.seeds[0] if isinstance(line.seeds, range) else None
-        if "seed" in self._swept:
-            first = max(self._swept["seed"])
+        if swept and "seed" in swept:
+            first = max(swept["seed"])
         if first is not None and (trouble := last_seed_trouble(first, line.images)) is not None:
             return ManifestError(trouble)
-        if line.settings and (refused := self._refused(line.settings, row)) is not None:
-            return ManifestError(refused)
+        if line.settings:
+            if self._zero_is_off and line.settings.get("guidance_scale") == 0:
+                line = line._replace(settings={**line.settings, "guidance_scale": 1.0})
+            if (refused := self._refused(line.settings, row)) is not None:
+                return ManifestError(refused)
         if self._jpeg is not None and (trouble := self._jpeg.trouble(line)) is not None:
             return ManifestError(trouble)
         for name, value in line.columns.items():
@@ -152,47 +182,56 @@ class RowReader:
                 return ManifestError(f"{name}: {trouble}")
         return line
 
+    def _understood(self, field: str, value: Any, row: Mapping[str, Any]) -> tuple[Any, bool]:
+        """What a value means in a prompt file that a manifest does not take, and whether it is such a value.
+
+        Raises ManifestError for a number that stands for no scheduler.
+        """
+        if field == "id" and type(value) is int:
+            return str(value), True
+        if field == "seed" and type(value) is int and value == -1:
+            # A1111's word for a seed that it chooses.
+            return None, True
+        if field == "scheduler" and self._called(field, row) == "sampler":
+            number = int(value) if type(value) is str and value.isdecimal() else value
+            if type(number) is int:
+                return scheduler_of_code(number), True
+        return value, value is None and field == "prompt"
+
+    def _empty(self, row: Mapping[str, Any]) -> str:
+        offer = key_offer(self._file, "empty_prompt: unconditional")
+        called = self._called("prompt", row)
+        return f"{called}: is empty: write a prompt, or, for pictures of none, {offer}"
+
+    def _called(self, field: str, row: Mapping[str, Any]) -> str:
+        """What the file calls a field."""
+        return self.roles.theirs(row).get(field, field)
+
     def _refused(self, settings: Mapping[str, Any], row: Mapping[str, Any]) -> str | None:
         """What the model's class does not take of a row's settings; None when it takes them."""
-        key = tuple(settings.items())
-        if self._check is None or key in self._taken:
+        if self._check is None:
             return None
-        theirs = self._theirs(row)
+        key = tuple(settings.items())
+        taken = self._taken.get(key)
+        if taken is not None:
+            self.unguided += taken
+            return None
+        theirs = self.roles.theirs(row)
         troubles = [
             f"{_called(trouble.path, theirs)} = {shown_value(trouble.value)}: {trouble.what}"
             for trouble in self._check.troubles(settings)
         ]
         if troubles:
             return "; ".join(troubles)
+        unguided = self._check.unguided(settings)
+        self.unguided += unguided
         if len(self._taken) < _MOST_TAKEN:
-            self._taken.add(key)
+            self._taken[key] = unguided
         return None
-
-    def _has_use(self, name: str) -> bool:
-        return self.wants(name) or self._ignore_others
-
-    def _field(self, name: str) -> str | None:
-        """Our field of a column of the file; None for a column that is none."""
-        field = self._names.get(name)
-        return self._single(name) if field is None else field
-
-    def _single(self, name: str) -> str | None:
-        """The name of a column that is a single argument's by itself; None for any other."""
-        if argument_named(name) is None or name in self._fields or name in self._columns:
-            return None
-        return name
-
-    def _theirs(self, row: Mapping[str, Any]) -> dict[str, str]:
-        """What the file calls the fields of a row."""
-        return {field: name for name in row if (field := self._field(name)) is not None}
-
-    def _unknown(self, name: str) -> str:
-        what = unknown_key(name, {known: known for known in self._names})
-        return f"{shortened(name)}: {what} (or list it in `columns`, or set `ignore_others: true`)"
 
     def _in_words(self, error: ValidationError, row: Mapping[str, Any]) -> str:
         """The problems, under the file's own names."""
-        theirs = {"prompt": "prompt"} | self._theirs(row)
+        theirs = {"prompt": self._source.fields.get("prompt", "prompt")} | self.roles.theirs(row)
         problems = Problems(str(self._file))
         problems.add_errors(error, PromptLine)
         texts = []

@@ -10,11 +10,11 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from jobs.bounds import Text
+from jobs.bounds import Text, Values
 from jobs.errors import ManifestError
 from jobs.file_hash import FileState, file_sha256, file_state
 from jobs.output.nested_kinds import ColumnTypes, with_json
-from jobs.wording import counted, printable
+from jobs.wording import counted, printable, shortened
 from producer.manifest.line import Line, line_of, written_lines
 from producer.manifest.manifest import Manifest
 from producer.manifest.parts import ROW_FIELDS, ROW_VALUES, PromptLine, PromptSource
@@ -26,11 +26,18 @@ from producer.manifest.text_lines import Record, WrongEncoding
 from producer.manifest.unpacked import PACKED
 from producer.prompt_files import json_file, json_lines, parquet, plain, separated
 from producer.prompt_files.ahead import read_ahead
-from producer.prompt_files.row_reader import RowReader
+from producer.prompt_files.column_roles import UNKNOWN
+from producer.prompt_files.nested import Paths
+from producer.prompt_files.row_reader import RowReader, UnknownColumns
+from producer.prompt_files.unknown_columns import in_yaml, named_within
 
 _ROWS = 512
 LARGE = 8 << 20
 """Bytes of prompt files, about 80,000 prompts, that one process reads in half a second."""
+_MOST_UNKNOWN = 100
+"""Columns of one file that mean nothing, of which a message is made."""
+_OF_LINES = ("prompt", "negative_prompt", "id")
+"""What a file of prompts is expected to give."""
 _UNPACKED = 4
 """How many times its size a packed file usually has."""
 
@@ -56,6 +63,23 @@ class Reading:
     """Lines of .txt files that begin with #."""
     dropped_flags: dict[str, int] = field(default_factory=dict)
     """Flags in .txt files that change no picture -> how often they occur."""
+    settings_of_columns: dict[str, str] = field(default_factory=dict)
+    """Columns that give a setting although the manifest does not name them -> the setting."""
+    unguided: int = 0
+    """Rows whose own guidance_scale switches guidance off."""
+
+    def told(self) -> Iterator[str]:
+        """What to know of the rows before looking at pictures, a line each kind."""
+        if self.settings_of_columns:
+            given = ", ".join(
+                name if name == setting else f"{setting} ({shortened(name)})"
+                for name, setting in self.settings_of_columns.items()
+            )
+            declined = in_yaml(list(self.settings_of_columns))
+            yield f"{given} from columns of prompt files: `ignore: {declined}` leaves them out"
+        if self.unguided:
+            rows = counted(self.unguided, "row")
+            yield f"{rows} with a guidance_scale of 0 or 1: guidance is off there, and 0 counts as 1"
 
     def taken(self, line: Line) -> Line:
         """The line with its columns as they are written, once what they hold was taken in."""
@@ -78,14 +102,24 @@ Row = str | Line | ManifestError
 with the row: `FILE:LINE: what`."""
 
 
+@dataclass(slots=True)
+class Noticed:
+    """What there is to say about the rows of one file."""
+
+    left_out: Counter[str] = field(default_factory=Counter)
+    """What `plain.records` counts."""
+    settings_of_columns: dict[str, str] = field(default_factory=dict)
+    unguided: int = 0
+
+
 class Rows(NamedTuple):
     """Some rows of one file, in order; the last of a file may be none."""
 
     path: str
     sha256: str
     rows: list[Row]
-    left_out: Mapping[str, int]
-    """What `plain.records` counted in a file that ends with these rows."""
+    noticed: Noticed | None
+    """What was noticed in a file that ends with these rows."""
 
 
 def lines(
@@ -103,13 +137,14 @@ def lines(
         yield reading.taken(line) if line.columns else line
     _, *unsaid = line_of({"prompt": ""}, manifest.settings)
     found = Counter[str]()
-    for path, sha256, rows, left_out in (
+    for path, sha256, rows, noticed in (
         read_ahead(partial(source_rows, check=check), manifest)
         if _large(manifest)
         else source_rows(manifest, check)
     ):
         reading.sha256[path] = sha256
-        _count_left_out(reading, left_out)
+        if noticed is not None:
+            _add(reading, noticed)
         found[path] += len(rows)
         for row in rows:
             if not isinstance(row, ManifestError):
@@ -135,8 +170,10 @@ def lines(
         raise ManifestError("\n".join(wrong))
 
 
-def _count_left_out(reading: Reading, left_out: Mapping[str, int]) -> None:
-    for what, times in left_out.items():
+def _add(reading: Reading, noticed: Noticed) -> None:
+    reading.settings_of_columns |= noticed.settings_of_columns
+    reading.unguided += noticed.unguided
+    for what, times in noticed.left_out.items():
         if what == plain.COMMENT:
             reading.comments += times
         else:
@@ -162,12 +199,12 @@ def source_rows(manifest: Manifest, check: PipelineCheck | None = None) -> Itera
     for source, path in _files(manifest):
         state = _state(path)
         sha256 = _sha256(path)
-        left_out = Counter[str]()
-        rows = _rows(manifest, source, path, left_out, RowChecks(kinds, check))
+        noticed = Noticed()
+        rows = _rows(manifest, source, path, noticed, RowChecks(kinds, check))
         # A file without rows is one that was read.
         while len(some := list(islice(rows, _ROWS))) == _ROWS:
-            yield Rows(str(path), sha256, some, {})
-        yield Rows(str(path), sha256, some, left_out)
+            yield Rows(str(path), sha256, some, None)
+        yield Rows(str(path), sha256, some, noticed)
         if _state(path) != state:
             raise ManifestError(f"{path}: changed while it was being read: run the same command again")
 
@@ -180,7 +217,7 @@ class RowChecks(NamedTuple):
 
 
 def _rows(
-    manifest: Manifest, source: PromptSource, path: Path, left_out: Counter[str], checks: RowChecks
+    manifest: Manifest, source: PromptSource, path: Path, noticed: Noticed, checks: RowChecks
 ) -> Iterator[Row]:
     form = format_of(path)
     if source.one_per_file:
@@ -197,8 +234,8 @@ def _rows(
         texts=form in TEXTS,
         check=checks.pipeline,
     )
-    one_line = {name for name, field in names.items() if not isinstance(ROW_VALUES.get(field, Text()), Text)}
-    for number, row in _records(path, source, names, table, left_out):
+    unknown_told = False
+    for number, row in _records(path, source, table, noticed.left_out):
         line: Line | ManifestError
         if isinstance(row, ManifestError):
             if isinstance(row, WrongEncoding) and manifest.on_bad_row == "stop":
@@ -212,9 +249,42 @@ def _rows(
                 continue
             line = table.line(row, number)
             if isinstance(line, ManifestError) and form in TABLES:
+                one_line = {name for name in row if not isinstance(_values(table.roles.field(name)), Text)}
                 line = separated.wrong_row(line, path, number, row, one_line)
+            elif isinstance(line, UnknownColumns) and manifest.on_bad_row == "stop":
+                if unknown_told:
+                    continue
+                # One message tells of all that the file has.
+                unknown_told = True
+                line = ManifestError(table.roles.unknown(_unknown(path, source, table)))
         trouble = printable(str(line)) if isinstance(line, ManifestError) else None
         yield line if trouble is None else ManifestError(f"{path}:{number}: {trouble}")
+    if form not in (".txt", *TABLES, ".parquet"):
+        for name in table.roles.never_met():
+            yield ManifestError(f"{path}: ignore = {shortened(name)}: no row has such a column: correct it")
+    if form != ".txt":
+        noticed.settings_of_columns |= {
+            name: setting for name, setting in table.roles.implied.items() if setting not in _OF_LINES
+        }
+    noticed.unguided = table.unguided
+
+
+def _unknown(path: Path, source: PromptSource, table: RowReader) -> list[str]:
+    """The columns of a file that mean nothing, in the order in which they first appear."""
+    names: dict[str, None] = {}
+    for _number, row in _records(path, source, table, Counter()):
+        if isinstance(row, dict):
+            for name, value in row.items():
+                if table.roles.field(name) == UNKNOWN:
+                    names.update(dict.fromkeys(named_within(name, value)))
+            if len(names) > _MOST_UNKNOWN:
+                break
+    return list(names)
+
+
+def _values(field: str | None) -> Values:
+    """The values of a field; any text for what is none."""
+    return ROW_VALUES.get(field or "", Text())
 
 
 def _files(manifest: Manifest) -> Iterator[tuple[PromptSource, Path]]:
@@ -230,24 +300,28 @@ def _files(manifest: Manifest) -> Iterator[tuple[PromptSource, Path]]:
             yield source, path
 
 
-def _records(
-    path: Path, source: PromptSource, names: Mapping[str, str], table: RowReader, left_out: Counter[str]
-) -> Iterator[Record]:
+def _records(path: Path, source: PromptSource, table: RowReader, left_out: Counter[str]) -> Iterator[Record]:
     match format_of(path):
         case ".jsonl":
-            return json_lines.records(path, source)
+            return _opened(json_lines.records(path, source), table.paths)
         case ".json":
-            return json_file.records(path, source)
+            return _opened(json_file.records(path, source), table.paths)
         case ".csv" | ".tsv":
-            return separated.records(path, source, table.names_trouble)
+            return separated.records(path, source, table.roles.trouble)
         case ".txt" if source.one_per_file:
             return plain.one_record(path, source, id_of(source, path))
         case ".txt":
             return plain.records(path, source, left_out)
         case ".parquet":
-            wanted = table.wants if source.ignore_others else None
-            return parquet.records(path, names, wanted, table.names_trouble)
+            return parquet.records(path, table.roles, table.paths)
     raise AssertionError(f"{path}: its format was checked with the manifest")
+
+
+def _opened(records: Iterator[Record], paths: Paths) -> Iterator[Record]:
+    """The records with a value at each path in place of their objects."""
+    if not paths:
+        return records
+    return ((number, row if isinstance(row, ManifestError) else paths.opened(row)) for number, row in records)
 
 
 def _names(source: PromptSource) -> dict[str, str]:

@@ -36,6 +36,8 @@ def print_submitted(submitted: Submitted) -> None:
     )
     for remark in asked.remarks():
         click.echo(f"{submitted.job_id}: {remark}")
+    for told in submitted.told:
+        click.echo(f"{submitted.job_id}: {told}")
     if submitted.remark:
         click.echo(f"{submitted.job_id}: {submitted.remark}")
     for name, why in submitted.json_columns.items():

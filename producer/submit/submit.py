@@ -66,6 +66,8 @@ class Submitted:
     reused_ids: int = 0
     """Lines whose id another prompt has, too."""
     first_reused_ids: tuple[str, ...] = ()
+    told: tuple[str, ...] = ()
+    """What to know of the rows of prompt files: settings that come from columns, guidance that is off."""
 
 
 def packed_for(
@@ -132,6 +134,7 @@ def store(packed: Packed, queue: JobQueue, reporter: Reporter = QUIET) -> Submit
             skipped_rows=tuple(reading.skipped_rows),
             skipped_file=str(output.skipped_rows(job_id)) if reading.skipped else None,
             left_out=tuple(reading.left_out()),
+            told=tuple(reading.told()),
             duplicates=packed.duplicates,
             equal_lines=packed.equal_lines,
             added_lines=packed.added_lines,

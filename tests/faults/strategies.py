@@ -229,9 +229,9 @@ BAD_JSON_ROWS = st.sampled_from(
         b'{"prompt": "\\u0000"}', b'{"prompt": "\\ud800"}', b'{"prompt": "a", "prompt": "b"}',
         b'{"prompt": "a", "height": 9}',
         b'{"prompt": "a", "unknown\\n": 1}', b'{"prompt": "a", "seed": ' + b"9" * 5000 + b"}",
-        b'{"prompt": "a", "guidance_scale": NaN}', b'{"prompt": "a", "seeds": []}', b'{"prompt": null}',
+        b'{"prompt": "a", "guidance_scale": NaN}', b'{"prompt": "a", "seeds": []}', b'{"prompt": []}',
         b'{"prompt": "a", "split": ' + b"[" * 300 + b"]" * 300 + b"}", b"[" * 90_000,
-        b'{"prompt": "a", "id": 7}', b'{"prompt": "a", "split": {"b": NaN}}',
+        b'{"prompt": "a", "id": 7.5}', b'{"prompt": "a", "split": {"b": NaN}}',
         b'{"prompt": "a", "seed": 1, "seeds": [1]}',
         b"\xef\xbb\xbf{}",
     ]

@@ -202,7 +202,7 @@ _FILES = st.sampled_from(sorted(_ROWS)).flatmap(
 
 def source_manifest(file: Path, on_bad_row: str) -> Manifest:
     """A manifest that reads one prompt file, whatever it is."""
-    source: dict[str, Any] = {"file": str(file)}
+    source: dict[str, Any] = {"file": str(file), "empty_prompt": "unconditional"}
     if file.suffix in (".csv", ".tsv"):
         source["quoting"] = "minimal"
     if file.suffix != ".txt":

@@ -255,8 +255,10 @@ def test_rows_that_give_an_argument_wrongly_or_twice_are_told() -> None:
         "1: arguments.true_cfg_scale: `arguments` gives it too: remove one of them",
         "2: arguments.true_cfg_scale = a list of 1: must not hold lists in a list",
         "3: arguments.true_cfg_scal = 1: FluxPipeline has no such argument: did you mean true_cfg_scale?",
-        "4: true_cfg_scale: no such key: did you mean arguments.true_cfg_scale? (or list it in `columns`, or"
-        " set `ignore_others: true`)",
+        "4: true_cfg_scale: no such key: did you mean arguments.true_cfg_scale? Write prompts_from: {file: "
+        "rows.jsonl, fields: {arguments.prompt_2: q}, columns: [true_cfg_scale]} to keep it in the metadata, "
+        "or prompts_from: {file: rows.jsonl, fields: {arguments.prompt_2: q}, ignore_others: true} to leave "
+        "it out",
         "5: q: the manifest's `sweep` gives it too: remove one of them",
         "6: arguments.prompt_2: the manifest's `sweep` gives it too: remove one of them",
     ]

@@ -84,7 +84,11 @@ def test_two_files_with_one_id_are_refused(tmp_path: Path) -> None:
         ("prompts.gz", {}, "prompts.gz does not say what it holds: rename it, as to prompts.jsonl.gz"),
         ("p.tar.gz", {}, "p.tar.gz holds .tar, which is not read: unpack it"),
         ("p", {}, "p ends in none of .jsonl, .json, .csv, .tsv, .txt, .parquet: rename or convert it"),
-        ("p.txt", {"fields": {"prompt": "a"}}, "p.txt has no columns: remove `fields` and `columns`"),
+        (
+            "p.txt",
+            {"fields": {"prompt": "a"}},
+            "p.txt has no columns: remove `fields`, `columns` and `ignore`",
+        ),
         ("p.txt", {"separator": ";"}, "p.txt is no table: remove `separator`, or rename the file to .csv if"),
         ("p.jsonl", {"quoting": "none"}, "p.jsonl is no table: remove `quoting`, or rename"),
         ("p.parquet", {"encoding": "utf-16"}, "p.parquet is not text: remove `encoding`"),

@@ -222,6 +222,22 @@ def test_what_is_left_out_is_counted(desk: Desk, shown: Shown) -> None:
         desk.plan()
 
 
+def test_what_rows_decide_by_themselves_is_told(desk: Desk, shown: Shown) -> None:
+    (desk.folder / "p.csv").write_text("prompt,Width,cfg\na fox,64,0\na hen,64,1\n")
+    desk.write(["a cow"], prompts_from="p.csv")
+    planned = desk.plan()
+    lines = shown(planned)
+    at = next(number for number, line in enumerate(lines) if line.startswith("  from rows "))
+    assert lines[at : at + 2] == [
+        "  from rows  width (Width), guidance_scale (cfg) from columns of prompt files: `ignore: [Width, "
+        "cfg]` leaves them out",
+        "             2 rows with a guidance_scale of 0 or 1: guidance is off there, and 0 counts as 1",
+    ]
+    as_json = to_json(planned)
+    assert as_json["settings_of_columns"] == {"Width": "width", "cfg": "guidance_scale"}
+    assert as_json["unguided_rows"] == 2
+
+
 def test_comments_and_flags_that_change_no_picture_are_counted(desk: Desk, shown: Shown) -> None:
     (desk.folder / "p.txt").write_text("# one\n#two\na fox\n--prompt a hen --do_not_save_grid true\n")
     desk.write(["a cow"], prompts_from="p.txt")

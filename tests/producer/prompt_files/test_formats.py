@@ -70,7 +70,7 @@ def _write(file: Path, rows: Sequence[dict[str, Any]]) -> None:
 @pytest.mark.parametrize("name", ["p.jsonl", "p.csv", "p.tsv", "p.parquet"])
 def test_any_prompt_comes_through_as_it_is(tmp_path: Path, name: str) -> None:
     _write(tmp_path / name, [{"prompt": prompt, "id": str(number)} for number, prompt in enumerate(ODD)])
-    entries = _entries(tmp_path, name)
+    entries = _entries(tmp_path, {"file": name, "empty_prompt": "unconditional"})
     assert [entry.request.prompt for entry in entries] == ODD
     assert [entry.id for entry in entries] == [str(number) for number in range(len(ODD))]
 
@@ -137,7 +137,7 @@ def test_a_text_file_takes_kohyas_and_a1111s_flags(tmp_path: Path) -> None:
         '--prompt "" --seed -1',
     ]
     (tmp_path / "p.txt").write_text("\n".join(lines[:2] + lines[3:]), "utf-8")
-    entries = _entries(tmp_path, "p.txt")
+    entries = _entries(tmp_path, {"file": "p.txt", "empty_prompt": "unconditional"})
     first = entries[0].request
     assert [entry.request.seed for entry in entries[:4]] == [1, 2, 1, 2]
     assert (first.prompt, first.negative_prompt, first.width, first.height) == ("a fox", "blurry,", 512, 640)
@@ -193,12 +193,12 @@ def test_a_wrong_line_of_text_is_reported(tmp_path: Path, line: str, error: str)
             "seeds = a list of 1: excludes seed: remove one of them",
         ),
         ('{"prompt": 7}', "prompt = 7: must be text: write it in quotes"),
-        ('{"prompt": null}', 'prompt = null: must be text: write "" for an empty one'),
+        ('{"prompt": null}', "prompt: is empty: write a prompt, or, for pictures of none, add `empty_prompt"),
         ('{"prompt": "\\ud800"}', 'prompt = "\\ud800": holds half of a surrogate pair: remove it'),
         ('{"width": 64}', "prompt: is missing: add it"),
         (
             '{"prompt": "a", "hieght": 8}',
-            "hieght: no such key: did you mean height? (or list it in `columns`",
+            "hieght: no such key: did you mean height? Write prompts_from: {file: p.jsonl, columns: [score, ",
         ),
         ('{"prompt": "a", "columns": {"a": 1}}', "columns: no such key"),
         ('{"prompt": "a", "init_latents": "x.npy"}', "init_latents: no such key"),
@@ -370,8 +370,9 @@ def test_without_pyarrow_parquet_says_what_to_install(tmp_path: Path) -> None:
     (tmp_path / "p.parquet").write_bytes(b"")
     code = (
         "import sys; sys.modules['pyarrow'] = None\n"
-        "from pathlib import Path; from producer.prompt_files.parquet import records\n"
-        f"next(records(Path({str(tmp_path / 'p.parquet')!r}), {{}}, None, lambda names: None))"
+        "from producer.manifest.manifest import Manifest; from producer.prompt_files.sources import lines\n"
+        f"file = {str(tmp_path / 'p.parquet')!r}\n"
+        "next(lines(Manifest.from_json({'name': 'a', 'model': 'instant', 'prompts_from': [{'file': file}]})))"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "p.parquet: needs pyarrow: pip install 'imagemill[parquet]', or use .jsonl or .csv" in ended.stderr

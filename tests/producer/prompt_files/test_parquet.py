@@ -75,7 +75,7 @@ def test_what_pandas_makes_of_whole_numbers_is_taken(tmp_path: Path) -> None:
             2.0**11,
             "2048.0: may have been another number: from 2**11 on halffloat is not exact",
         ),
-        ("seed", "double", -1.0, "-1: must be at least 0"),
+        ("seed", "double", -2.0, "-2: must be at least 0"),
         ("seed", "bool", True, "true: must be a whole number: cast the column from bool to int64"),
         ("height", "string", "64", '"64": must be a whole number: cast the column from string to int64'),
         ("height", "double", 65.0, "65: must be a multiple of 8 (64 or 72)"),

@@ -39,7 +39,9 @@ _ANY = (
 
 
 def _rows(columns: tuple[str, ...] = (), defaults: DefaultSettings | None = None) -> RowReader:
-    source = PromptSource(file="x.jsonl", columns=columns)
+    source = PromptSource(
+        file="x.jsonl", columns={name: name for name in columns}, empty_prompt="unconditional"
+    )
     given = DefaultSettings() if defaults is None else defaults
     return RowReader(Path("x.jsonl"), source, NAMES, given, Sweep(), ColumnKinds(), texts=False)
 
@@ -84,8 +86,15 @@ def test_common_values_need_no_pydantic(field: str, value: object) -> None:
 @settings(max_examples=600, deadline=None)
 @given(st.fixed_dictionaries({}, optional=dict.fromkeys([*ROW_FIELDS, "score"], _ANY)))
 def test_a_row_is_taken_and_refused_as_a_prompt_of_the_manifest_is(row: Mapping[str, Any]) -> None:
-    found = {name: value for name, value in row.items() if value is not None or name == "prompt"}
+    found = {name: value for name, value in row.items() if value is not None}
     score = found.pop("score", None)
+    # What a file says in ways of its own.
+    if "prompt" in row and row["prompt"] is None:
+        found["prompt"] = ""
+    if type(found.get("seed")) is int and found["seed"] == -1:
+        found["seed"] = None
+    if type(found.get("id")) is int:
+        found["id"] = str(found["id"])
     columns = {} if score is None else {"score": score}
     line = _rows(("score",)).line(row, 1)
     try:
@@ -107,10 +116,14 @@ def test_a_row_is_taken_and_refused_as_a_prompt_of_the_manifest_is(row: Mapping[
 def test_a_row_that_is_handed_over_as_its_prompt_says_nothing_else(row: Mapping[str, Any]) -> None:
     for columns in ((), ("score",)):
         reader = _rows(columns, DefaultSettings(images_per_prompt=3))
+        reader.line({"prompt": "the first row"}, 1)
         prompt = reader.prompt_alone(row)
         if prompt is not None:
+            assert prompt.strip()
             assert reader.line(row, 1) == line_of({"prompt": prompt}, DefaultSettings(images_per_prompt=3))
-    assert _rows().prompt_alone({"prompt": "a fox 🦊"}) == "a fox 🦊"
+    reader = _rows()
+    reader.line({"prompt": "the first row"}, 1)
+    assert reader.prompt_alone({"prompt": "a fox 🦊"}) == "a fox 🦊"
 
 
 def test_a_seed_for_all_rows_is_checked_with_each_of_them() -> None:
