@@ -16,9 +16,13 @@ from jobs.pipeline_argument import Argument
 from jobs.schedulers import NO_DYNAMIC_SHIFT, TAKES, forwards
 
 STABLE_DIFFUSION: Final = "StableDiffusionPipeline"
+WEIGHTED: Final = frozenset({STABLE_DIFFUSION, "StableDiffusionXLPipeline"})
+"""The classes whose texts may have weights, or more tokens than a window: their encoders are CLIP's."""
 NO_GUIDANCE: Final = 1.0
 """What a request of a class without guidance says."""
 
+_ENCODED_OTHERWISE: Final = ("prompt_2", "negative_prompt_2", "clip_skip")
+"""Arguments about texts that the pipeline's own call encodes."""
 _SETTINGS: Final = {
     "guidance_scale": "guidance_scale",
     "true_cfg_scale": "guidance_scale",
@@ -148,6 +152,7 @@ class PipelineClass:
         arguments = arguments_of(values["arguments"])
         yield from self._size_troubles(values, arguments, folder)
         yield from self._setting_troubles(values, folder)
+        yield from self._text_troubles(values, arguments)
         for name, value in arguments.items():
             trouble = self._argument_trouble(name, value, values, folder)
             if trouble is not None:
@@ -177,6 +182,23 @@ class PipelineClass:
                 f"cannot shift noise levels by the picture's size, as this model needs: use {_either(able)}"
             )
             yield Trouble(("scheduler",), scheduler, what)
+
+    def _text_troubles(self, values: Mapping[str, Any], arguments: Mapping[str, Any]) -> Iterator[Trouble]:
+        """What is wrong with how texts are to be read and encoded."""
+        syntax, long_prompts = values["syntax"], values["long_prompts"]
+        asked = [
+            (name, value)
+            for name, value, usual in (("syntax", syntax, "plain"), ("long_prompts", long_prompts, "cut"))
+            if value != usual
+        ]
+        if asked and self.name not in WEIGHTED:
+            for name, value in asked:
+                yield Trouble((name,), value, f"only {_either(sorted(WEIGHTED))} take it: remove it")
+            return
+        for name in _ENCODED_OTHERWISE if asked else ():
+            if arguments.get(name) is not None:
+                what = f"cannot be given with {asked[0][0]}: {asked[0][1]}: remove one of them"
+                yield Trouble(("arguments", name), arguments[name], what)
 
     def _size_troubles(
         self, values: Mapping[str, Any], arguments: Mapping[str, Any], folder: Folder

@@ -33,6 +33,8 @@ from jobs.bounds import (
     Values,
     Whole,
 )
+from jobs.pipeline_class import WEIGHTED
+from jobs.prompt_weights import LongPrompts, Syntax
 
 quoted: Callable[[str], str] = encode_basestring
 """A text as JSON."""
@@ -181,6 +183,26 @@ class ImageRequest:
             added_later=True,
         ),
     ] = NO_ARGUMENTS
+    syntax: Annotated[
+        str,
+        Setting(
+            Choice(get_args(Syntax)),
+            "How the prompt and the negative prompt are read: plain is text alone; a1111 knows (text:1.3), "
+            "((text)), [text] and BREAK; compel knows (text)1.3, text++, .and() and .blend().",
+            added_later=True,
+            pipelines=WEIGHTED,
+        ),
+    ] = "plain"
+    long_prompts: Annotated[
+        str,
+        Setting(
+            Choice(get_args(LongPrompts)),
+            "Texts longer than the text encoder's window: cut ends them there, chunk encodes them window by "
+            "window.",
+            added_later=True,
+            pipelines=WEIGHTED,
+        ),
+    ] = "cut"
 
     def identity(self) -> str:
         """The canonical JSON that `image_id` hashes: sorted keys, no spaces, UTF-8, without `model`.
@@ -215,6 +237,11 @@ class ImageRequest:
     def guided(self) -> bool:
         """Whether classifier-free guidance is on."""
         return self.guidance_scale > 1.0
+
+    @property
+    def own_embeds(self) -> bool:
+        """Whether its texts are encoded otherwise than by the pipeline's own call."""
+        return self.syntax != "plain" or self.long_prompts != "cut"
 
     def to_mapping(self) -> dict[str, Any]:
         """Its settings as JSON values, in their order."""

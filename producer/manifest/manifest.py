@@ -155,11 +155,14 @@ def _places(written: WrittenManifest, problems: Problems) -> dict[Location, str]
     for name, values in written.sweep.swept().items():
         for index, value in enumerate(values):
             paths += _with_arguments(("sweep", name, index), name, value)
+    reads_syntax = written.settings.syntax != "plain" or "syntax" in written.sweep.swept()  # type: ignore[attr-defined]
     for index, line in enumerate(written.prompts):
         if isinstance(line, PromptLine):
             paths += _below(("prompts", index), line)
         if written.image_format == "jpeg":
             paths.append(("prompts", index))
+        if reads_syntax or "syntax" in getattr(line, "model_fields_set", ()):
+            paths.append(("prompts", index) if isinstance(line, str) else ("prompts", index, "prompt"))
     return {path: problems.place(path) for path in paths}
 
 

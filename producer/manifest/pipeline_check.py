@@ -14,6 +14,7 @@ from jobs.errors import ManifestError
 from jobs.models import ModelRef
 from jobs.pipeline_class import STABLE_DIFFUSION, Trouble
 from jobs.pipelines import find_pipeline
+from jobs.prompt_weights import weights_trouble
 from jobs.wording import printable, shortened
 from producer.manifest.jpeg_check import JpegCheck
 from producer.manifest.manifest import Manifest
@@ -21,7 +22,10 @@ from producer.manifest.parts import PromptLine
 from producer.manifest.problems import MAX_REPORTED
 from producer.manifest.single_arguments import folded
 
-_TOGETHER: Final = ("height", "width", "num_inference_steps", "arguments")
+_TOGETHER: Final = (
+    ("height", "width", "num_inference_steps", "arguments"),
+    ("syntax", "long_prompts", "arguments"),
+)
 """Settings of which one can be right or wrong by another."""
 
 
@@ -96,14 +100,41 @@ class PipelineCheck:
         asked = _Guided(*(values[name] for name in _Guided._fields))
         return not known.guided(asked) and known.guided(asked._replace(guidance_scale=MOST_GUIDANCE))
 
+    def text_troubles(self, prompt: str, own: Mapping[str, Any]) -> list[Trouble]:
+        """What of a line's texts, its prompt and `own`, cannot be rendered in their syntax; each once."""
+        found: dict[str, Trouble] = {}
+        for syntax in self._tried("syntax", own):
+            if syntax == "plain":
+                continue
+            texts = [
+                ("prompt", prompt),
+                *(("negative_prompt", one) for one in self._tried("negative_prompt", own)),
+            ]
+            for name, text in texts:
+                what = weights_trouble(text, syntax)
+                if what is not None:
+                    found.setdefault(name + what, Trouble((name,), text, what))
+        return list(found.values())
+
+    @property
+    def only_plain(self) -> bool:
+        """Whether the texts of every line that has no syntax of its own are read as they are."""
+        return set(self._tried("syntax", {})) == {"plain"}
+
+    def _tried(self, name: str, own: Mapping[str, Any]) -> tuple[Any, ...]:
+        """What a line has of a setting: one value, or those that are swept."""
+        swept = self.swept.get(name)
+        return (own.get(name, self.settings[name]),) if swept is None else swept
+
     def _combinations(self, values: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         """The settings with every value of the sweep: together where one depends on another, else once."""
-        together = {name: tried for name, tried in self.swept.items() if name.partition(".")[0] in _TOGETHER}
         first = {**values, **{name: tried[0] for name, tried in self.swept.items()}}
-        for chosen in product(*together.values()):
-            yield {**first, **dict(zip(together, chosen, strict=True))}
+        for names in _TOGETHER:
+            together = {name: tried for name, tried in self.swept.items() if name.partition(".")[0] in names}
+            for chosen in product(*together.values()):
+                yield {**first, **dict(zip(together, chosen, strict=True))}
         for name, tried in self.swept.items():
-            if name not in together:
+            if name.partition(".")[0] not in chain(*_TOGETHER):
                 yield from ({**first, name: one} for one in tried[1:])
 
 
@@ -124,7 +155,9 @@ def check_pipeline(manifest: Manifest, model: ModelRef) -> None:
         key = tuple(own.items())
         if key not in known:
             known[key] = check.troubles(own)
-        for trouble in known[key]:
+        texts = [""] if index is None else _texts(manifest.prompts[index])
+        of_texts = chain.from_iterable(check.text_troubles(text, own) for text in texts)
+        for trouble in chain(known[key], of_texts):
             found[_told(manifest, check, trouble, index)] = None
             if len(found) > MAX_REPORTED:
                 raise ManifestError("\n".join([*list(found)[:MAX_REPORTED], "and more"]))
@@ -136,11 +169,21 @@ def _own(line: str | PromptLine, manifest: Manifest) -> Mapping[str, Any]:
     return {} if isinstance(line, str) else line.own_settings(manifest.settings)
 
 
+def _texts(line: str | PromptLine) -> list[str]:
+    """A prompt's text, and what its variables stand for."""
+    if isinstance(line, str):
+        return [line]
+    return [line.prompt, *chain.from_iterable((line.variables or {}).values())]
+
+
 def _told(manifest: Manifest, check: PipelineCheck, trouble: Trouble, index: int | None) -> str:
     """A trouble at its place: in the prompt of this index if it gives the setting, `sweep` or `settings`."""
     name, single = trouble.path[0], ".".join(trouble.path)
     in_line = None if index is None else _in_line(manifest.prompts[index], trouble)
-    if in_line is not None:
+    if name == "prompt" and index is not None:
+        whole = isinstance(manifest.prompts[index], str)
+        place = manifest.place("prompts", index) if whole else manifest.place("prompts", index, "prompt")
+    elif in_line is not None:
         place = manifest.place("prompts", index or 0, *in_line)
     elif single in check.swept or name in check.swept:
         key, below = (single, ()) if single in check.swept else (name, trouble.path[1:])

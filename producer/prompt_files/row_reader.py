@@ -6,7 +6,7 @@ times as fast; pydantic checks every other row, and its errors say what is wrong
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from jobs.arguments import argument_of_text, argument_value
 from jobs.bounds import plain_text
 from jobs.columns import plain_cell
 from jobs.errors import ManifestError
+from jobs.pipeline_class import Trouble
 from jobs.schedulers import scheduler_of_code
 from jobs.wording import shortened
 from producer.manifest.line import Line, line_of
@@ -81,14 +82,15 @@ class RowReader:
         # A prompt that may be too long for a JPEG is not plainly right.
         self._most = None if self._jpeg is None else self._jpeg.surely
         self._taken: dict[tuple[Any, ...], bool] = {}
-        self._seeds_given = defaults.seed is not None or "seed" in self._swept
+        self._syntax_given = check is not None and not check.only_plain
+        self._more_given = defaults.seed is not None or "seed" in self._swept or self._syntax_given
         self._zero_is_off = check is not None and check.least_guidance == 1
         self.unguided = 0
         """Rows whose own guidance_scale switches guidance off; 0 is taken for 1, which does so too."""
 
     def prompt_alone(self, row: Mapping[str, Any]) -> str | None:
         """The prompt of a row that is plainly right and says nothing else; None for any other."""
-        if len(row) != 1 or self._seeds_given:
+        if len(row) != 1 or self._more_given:
             return None
         [(name, value)] = row.items()
         if self._most is not None and isinstance(value, str) and len(value) > self._most:
@@ -177,6 +179,10 @@ class RowReader:
                 return ManifestError(refused)
         if self._jpeg is not None and (trouble := self._jpeg.trouble(line)) is not None:
             return ManifestError(trouble)
+        if self._syntax_given or "syntax" in line.settings:
+            troubles = [] if self._check is None else self._check.text_troubles(line.prompt, line.settings)
+            if troubles:
+                return ManifestError(self._told(troubles, row))
         for name, value in line.columns.items():
             if (trouble := self._kinds.trouble(name, value, f"in {self._file}:{number}")) is not None:
                 return ManifestError(f"{name}: {trouble}")
@@ -216,18 +222,22 @@ class RowReader:
         if taken is not None:
             self.unguided += taken
             return None
-        theirs = self.roles.theirs(row)
-        troubles = [
-            f"{_called(trouble.path, theirs)} = {shown_value(trouble.value)}: {trouble.what}"
-            for trouble in self._check.troubles(settings)
-        ]
+        troubles = self._check.troubles(settings)
         if troubles:
-            return "; ".join(troubles)
+            return self._told(troubles, row)
         unguided = self._check.unguided(settings)
         self.unguided += unguided
         if len(self._taken) < _MOST_TAKEN:
             self._taken[key] = unguided
         return None
+
+    def _told(self, troubles: Iterable[Trouble], row: Mapping[str, Any]) -> str:
+        """The troubles, under the file's own names."""
+        theirs = self.roles.theirs(row)
+        return "; ".join(
+            f"{_called(trouble.path, theirs)} = {shown_value(trouble.value)}: {trouble.what}"
+            for trouble in troubles
+        )
 
     def _in_words(self, error: ValidationError, row: Mapping[str, Any]) -> str:
         """The problems, under the file's own names."""

@@ -26,6 +26,8 @@ OTHER = {
     "image_format": "webp",
     "init_latents": "0" * 64,
     "arguments": '{"max_sequence_length":256}',
+    "syntax": "a1111",
+    "long_prompts": "chunk",
 }
 
 

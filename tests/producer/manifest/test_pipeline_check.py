@@ -244,3 +244,45 @@ def test_a_link_to_a_single_file_has_a_configuration_by_its_own_name(tmp_path: P
     for model in ("models/mine.safetensors", f"../{tmp_path.name}/models/mine.safetensors"):
         [request] = requests(f"name: a\nmodel: {model}\nprompts: [a cat]\n")
         assert request.model == "mine.safetensors"
+
+
+WEIGHTS = "name: w\nmodel: shapes\nsettings: {syntax: a1111}\n"
+
+
+def test_what_a_syntax_does_not_render_is_named_at_each_text() -> None:
+    lines = refusal(
+        WEIGHTS
+        + "prompts:\n  - a (red:1.2) moth, <lora:moth:0.8>\n  - {prompt: a fox, negative_prompt: '[a|b]'}\n"
+        + "  - {prompt: 'a {x}', variables: {x: [cat, dog AND cow]}}\n"
+        + "  - {prompt: 'a [b|c]', syntax: plain}\n"
+    )
+    assert [line.split(" = ")[0] for line in lines] == [
+        "m.yaml:5:5: prompts[0]",
+        "m.yaml:6:38: prompts[1].negative_prompt",
+        "m.yaml:7:14: prompts[2].prompt",
+    ]
+    assert "<lora:moth:0.8> names a LoRA, which is not rendered: remove it" in lines[0]
+
+
+def test_rows_of_a_file_too() -> None:
+    Path("p.txt").write_text("a (red:1.2) fox\na barn BREAK a field\nembedding:easyneg, tree\na [cat|dog]\n")
+    lines = refusal(WEIGHTS + "prompts_from: p.txt\n")
+    assert [line.partition(": prompt = ")[0].rpartition("/")[2] for line in lines] == ["p.txt:3", "p.txt:4"]
+    Path("p.csv").write_text("prompt,syntax\na [cat|dog],plain\na [cat|dog],a1111\n")
+    [line] = refusal("name: w\nmodel: shapes\nprompts_from: p.csv\n")
+    assert "p.csv:3: prompt = " in line
+
+
+def test_a_swept_syntax_reads_every_text() -> None:
+    text = "name: w\nmodel: shapes\nprompts: ['a [cat|dog]']\nsweep: {syntax: [plain, a1111]}\n"
+    [line] = refusal(text)
+    assert line.startswith("m.yaml:3:11: prompts[0] = ")
+    assert [one.syntax for one in requests(text.replace("[cat|dog]", "(cat:1.2)"))] == ["plain", "a1111"]
+
+
+@pytest.mark.parametrize("given", ["syntax: a1111", "syntax: compel", "long_prompts: chunk"])
+def test_only_pipelines_of_clip_encoders_take_weights_and_chunks(given: str) -> None:
+    [line] = refusal(f"name: w\nmodel: ./FluxPipeline\nprompts: [a fox]\nsettings: {{{given}}}\n")
+    assert (
+        line.startswith("m.yaml:4:") and "only StableDiffusionPipeline or StableDiffusionXLPipeline" in line
+    )
