@@ -15,16 +15,20 @@ from tqdm import tqdm
 
 from jobs.bounds import must_be_multiple
 from jobs.errors import LatentsError, ModelError, RenderError
+from jobs.request import ImageRequest
 from jobs.schedulers import find_scheduler
 from worker.diffusion.build_scheduler import build_scheduler, correct_scheduler
 from worker.diffusion.compiled_schedulers import CompiledSchedulers
 from worker.diffusion.compiling import graph_for_each_shape
 from worker.diffusion.denoiser import Denoiser, LatentImage
+from worker.diffusion.own_embeds import ClipEncoder, OwnEmbeds
 from worker.diffusion.precision import Precision, resolve_device, resolve_precision
 from worker.diffusion.sampling import sample
 from worker.diffusion.sampling_settings import Sampling
 from worker.diffusion.scheduler_table import SchedulerTable
+from worker.diffusion.stand_ins import RememberedTexts
 from worker.diffusion.text_embeds import TextEmbeds
+from worker.diffusion.told_cuts import told_cut
 from worker.engine.admission_queue import queue_of
 
 Latents = torch.Tensor | np.ndarray
@@ -76,6 +80,9 @@ class ImageDiffusionModel:
         self.precision = resolve_precision(precision, self.device)
         self.vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1)
         self._texts = TextEmbeds(tokenizer, text_encoder)
+        self._remembered = RememberedTexts()
+        encoder = self._remembered.encoder("text_encoder", text_encoder)
+        self._own = OwnEmbeds([ClipEncoder(tokenizer, encoder)], self.device)
         self.options = tuple(
             name for name, on in {"compiled": compiled, "channels last": channels_last}.items() if on
         )
@@ -164,12 +171,35 @@ class ImageDiffusionModel:
                 bar.update(denoiser.running + len(finished))
         return torch.stack([latents[index] for index in range(count)])
 
-    def denoiser(self, height: int, width: int, slots: int, *, padded: bool = True) -> Denoiser:
-        """Slots for images of one size, in pixels; see `Denoiser`."""
+    @property
+    def window(self) -> int:
+        """The tokens that the text encoder takes at a time."""
+        return self._texts.shape[0]
+
+    def own_embeds(self, request: ImageRequest) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The embeddings [n*L,D] of a request with weights or long texts; see `OwnEmbeds.of`."""
+        with self.precision.computing(self.device):
+            prompt, negative = self._own.of(request)
+        dtype = self.precision.weights
+        return prompt.tokens.to(dtype), None if negative is None else negative.tokens.to(dtype)
+
+    def prompt_cut(self, request: ImageRequest) -> str | None:
+        """What the text encoder does not get of a request's texts; None where it gets all."""
+        if request.own_embeds:
+            return self._own.told(request)
+        negative = request.negative_prompt if request.guided else ""
+        return told_cut(self._texts.left_out(request.prompt), self._texts.left_out(negative))
+
+    def denoiser(
+        self, height: int, width: int, slots: int, *, padded: bool = True, tokens: int | None = None
+    ) -> Denoiser:
+        """Slots for images of one size, in pixels, and of texts of so many tokens, by default the encoder's
+        window; see `Denoiser`."""
+        window, features = self._texts.shape
         return Denoiser(
             self._forward,
             self._latents_shape(height, width),
-            self._texts.shape,
+            (window if tokens is None else tokens, features),
             slots,
             device=self.device,
             dtype=self.precision.weights,
@@ -278,6 +308,7 @@ class ImageDiffusionModel:
             self._convert(before)
 
     def _convert(self, precision: Precision) -> None:
+        self._remembered.forget()
         # torch's own `to`: diffusers' warns at every dtype of modules to be kept in float32, also of none.
         torch.nn.Module.to(self.unet, self.device, precision.weights)
         torch.nn.Module.to(self.text_encoder, self.device, precision.weights)

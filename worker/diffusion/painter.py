@@ -23,8 +23,10 @@ from worker.diffusion.build_scheduler import scheduler_like
 from worker.diffusion.host_timesteps import read_on_the_host
 from worker.diffusion.lms_coefficients import LmsCoefficients
 from worker.diffusion.pipeline_copy import denoisers, fork
+from worker.diffusion.pipeline_embeds import encoders_of, with_embeds
 from worker.diffusion.stand_ins import CallDenoiser, Denoiser, RememberedTexts, WatchedDecoder
 from worker.diffusion.text_rules import text_rule_of
+from worker.diffusion.watched_tokenizers import TextCuts
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,6 +37,8 @@ class Painting:
     """float32 [H,W,3], 0..1."""
     finite: bool
     """Whether the decoded latents and the picture were finite."""
+    prompt_cut: str | None = None
+    """What no text encoder got of the prompt; None where one got all of it."""
 
     @property
     def pixels(self) -> np.ndarray:
@@ -82,8 +86,14 @@ class Painter:
         if trouble is not None:
             raise RenderError(str(trouble))
         finite: list[torch.Tensor] = []
-        own = self._copy(call, finite)
+        cuts = TextCuts()
+        own = self._copy(call, finite, cuts)
         given = self._arguments(own, request)
+        told = partial(cuts.told, request)
+        if request.own_embeds:
+            texts = encoders_of(own)
+            given = with_embeds(given, own.config, texts.of(request))
+            told = partial(texts.told, request)
         if init_latents is not None:
             given["latents"] = self._initial_latents(own, init_latents)
         with _attention_kept(self.denoisers.values()) if call is None else nullcontext():
@@ -96,11 +106,11 @@ class Painter:
                 "ask for a size that it takes"
             )
         ended_well = all(bool(one) for one in finite) and bool(np.isfinite(values).all())
-        return Painting(np.asarray(values, dtype="float32"), ended_well)
+        return Painting(np.asarray(values, dtype="float32"), ended_well, told())
 
     def calls(self, request: ImageRequest, images: int, call: CallDenoiser) -> None:
         """Makes the denoisers' calls for several images of one request; the pictures are not looked at."""
-        own = self._copy(call, [])
+        own = self._copy(call, [], TextCuts())
         given = self._arguments(own, request)
         count = next((name for name in _COUNTS if name in self._parameters), None)
         if count is not None:
@@ -127,7 +137,9 @@ class Painter:
             "generator": torch.Generator().manual_seed(request.seed),
         }
 
-    def _copy(self, call: CallDenoiser | None, finite: list[torch.Tensor]) -> DiffusionPipeline:
+    def _copy(
+        self, call: CallDenoiser | None, finite: list[torch.Tensor], cuts: TextCuts
+    ) -> DiffusionPipeline:
         """A copy of the pipeline for one image."""
 
         def replace(name: str, component: Any) -> Any | None:
@@ -137,7 +149,7 @@ class Painter:
                 return WatchedDecoder(name, component, finite)
             if isinstance(component, PreTrainedModel) and "text_encoder" in name:
                 return self._texts.encoder(name, component)
-            return None
+            return cuts.watched(name, component)
 
         return fork(self.pipeline, replace)
 

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
 
 import torch
 
-from worker.diffusion.denoiser import Denoiser, LatentImage
+from worker.diffusion.denoiser import LatentImage
+
+
+class Slots(Protocol):
+    """Slots that images enter and leave between forwards: `Denoiser`, `DenoiserByLength`."""
+
+    @property
+    def free_slots(self) -> int: ...
+    @property
+    def running(self) -> int: ...
+    def enter(self, image: LatentImage) -> None: ...
+    def step(self) -> list[tuple[LatentImage, torch.Tensor]]: ...
 
 
 def sample(
-    denoiser: Denoiser, take: Callable[[int], Iterable[LatentImage]]
+    denoiser: Slots, take: Callable[[int], Iterable[LatentImage]]
 ) -> Iterator[list[tuple[LatentImage, torch.Tensor]]]:
     """Denoise what `take` gives until it gives no more, as StableDiffusionPipeline denoises each alone.
 

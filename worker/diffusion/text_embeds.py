@@ -5,18 +5,23 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from itertools import islice
 from typing import Any
 
 import torch
 
 from worker.diffusion.precision import Precision
+from worker.diffusion.text_windows import window_of
 
 log = logging.getLogger(__name__)
 
 KEPT = 128
 """Embeddings in the cache: 30 MB at Stable Diffusion's 77 x 768 in float32. Four batches where those are
 more: what was encoded ahead must still be there when it is asked for."""
+
+_REMEMBERED = 4096
+"""Texts of which is kept what was left out."""
 
 
 class TextEmbeds:
@@ -25,8 +30,9 @@ class TextEmbeds:
     def __init__(self, tokenizer: Any, text_encoder: Any) -> None:
         self._tokenizer = tokenizer
         self._text_encoder = text_encoder
-        # A tokenizer whose files do not name its window answers 10**30.
-        self._window = int(min(tokenizer.model_max_length, text_encoder.config.max_position_embeddings))
+        self._window = window_of(tokenizer, text_encoder)
+        self.left_out = lru_cache(_REMEMBERED)(self._left_out)
+        """The end of a text that the window has no room for; empty where it has."""
         self._kept: OrderedDict[tuple[str, int, str], torch.Tensor] = OrderedDict()
 
     @property
@@ -89,10 +95,8 @@ class TextEmbeds:
         """[size,L,D]: the texts' embeddings, and the last text's again where they are fewer than `size`."""
         window = self._window
         texts = [*batch, *[batch[-1]] * (size - len(batch))]
-        whole = self._tokenizer(texts, verbose=False).input_ids
-        for text, ids in dict(zip(texts, whole, strict=True)).items():
-            if len(ids) > window:
-                lost = self._tokenizer.decode(ids[window - 1 : -1])
+        for text in dict.fromkeys(batch):
+            if lost := self.left_out(text):
                 log.warning("prompt cut at %d tokens: %r: left out: %r", window, text, lost)
         tokens = self._tokenizer(
             texts, padding="max_length", max_length=window, truncation=True, return_tensors="pt"
@@ -102,3 +106,7 @@ class TextEmbeds:
         with precision.computing(device):
             encoded: torch.Tensor = self._text_encoder(tokens.input_ids.to(device), attention_mask=mask)[0]
         return encoded
+
+    def _left_out(self, text: str) -> str:
+        ids = self._tokenizer(text, verbose=False).input_ids
+        return str(self._tokenizer.decode(ids[self._window - 1 : -1])) if len(ids) > self._window else ""

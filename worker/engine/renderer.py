@@ -65,6 +65,8 @@ class Picture:
     pixels: np.ndarray
     """uint8 [H,W,3]."""
     finite: bool
+    prompt_cut: str | None = None
+    """The end of the prompt that the model's window had no room for; None where all of it was encoded."""
 
 
 @dataclass(frozen=True, slots=True)

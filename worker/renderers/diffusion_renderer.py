@@ -13,6 +13,7 @@ import torch
 from jobs.errors import ImagemillError, RenderError
 from jobs.request import ImageRequest
 from worker.diffusion.denoiser import Denoiser, LatentImage
+from worker.diffusion.denoiser_by_length import DenoiserByLength
 from worker.diffusion.sampling import sample
 from worker.diffusion.sampling_settings import Sampling
 from worker.engine.renderer import (
@@ -37,6 +38,8 @@ class _Decoded:
     asked: Sequence[Asked]
     pixels: torch.Tensor
     finite: torch.Tensor
+    cut_of: Callable[[ImageRequest], str | None]
+    """What of a request's texts was left out."""
     copied: Any
     """torch.cuda.Event; None where nothing had to be copied."""
 
@@ -49,7 +52,9 @@ class _Decoded:
         if self.copied is not None:
             self.copied.synchronize()
         each = zip(self.asked, self.pixels.numpy(), self.finite.tolist(), strict=False)
-        return [(asked, Picture(pixels, finite)) for asked, pixels, finite in each]
+        return [
+            (asked, Picture(pixels, finite, self.cut_of(asked.request))) for asked, pixels, finite in each
+        ]
 
 
 class DiffusionRenderer:
@@ -106,7 +111,12 @@ class DiffusionRenderer:
         self, bucket: Bucket, source: Source[AskedT], stop: Callable[[], bool]
     ) -> Iterator[list[Painted[AskedT]]]:
         exact = bucket.mode == "exact"
-        denoiser = self._model.denoiser(bucket.height, bucket.width, bucket.slots, padded=exact)
+        denoiser = DenoiserByLength(
+            lambda tokens: self._model.denoiser(
+                bucket.height, bucket.width, bucket.slots, padded=exact, tokens=tokens
+            ),
+            self._model.window,
+        )
         together = max(1, bucket.slots // 4)
         painted: list[Painted[AskedT]] = []
         undecoded: list[tuple[LatentImage, torch.Tensor]] = []
@@ -145,9 +155,11 @@ class DiffusionRenderer:
     ) -> Picture:
         """The picture by itself and in fp32; see `Renderer.render_alone`."""
         with device_errors(), self._model.in_fp32():
-            denoiser = self._model.denoiser(request.height, request.width, self.slots(request))
             embeds = self._embeds([request], [], self.slots(request))
             waiting = [self._latent_image(_Alone(request, init_latents), embeds)]
+            denoiser = self._model.denoiser(
+                request.height, request.width, self.slots(request), tokens=len(waiting[0].prompt_embeds)
+            )
             for finished in sample(denoiser, lambda _free: [waiting.pop()] if waiting else []):
                 for image, latents in finished:
                     return self._decode([(image, latents)], 1).pictures()[0][1]
@@ -174,13 +186,18 @@ class DiffusionRenderer:
         self, requests: Sequence[ImageRequest], ahead: Sequence[ImageRequest], batch: int
     ) -> dict[str, torch.Tensor]:
         texts = _texts(requests)
+        if not texts:
+            return {}
         embeds = self._model.get_text_embeds(texts, batch=batch, ahead=_texts(ahead))
         return dict(zip(texts, embeds, strict=True))
 
     def _latent_image(self, asked: Asked, embeds: dict[str, torch.Tensor]) -> LatentImage:
         request = asked.request
-        negative = embeds[request.negative_prompt] if request.guided else None
         sampling = Sampling.of(request)
+        if request.own_embeds:
+            own = self._model.own_embeds(request)
+            return self._model.latent_image(asked, *own, sampling, asked.init_latents)
+        negative = embeds[request.negative_prompt] if request.guided else None
         return self._model.latent_image(asked, embeds[request.prompt], negative, sampling, asked.init_latents)
 
     @torch.inference_mode()
@@ -193,14 +210,14 @@ class DiffusionRenderer:
         pixels = to_pixels(decoded)
         asked = [image.key for image, _latents in finished]
         if pixels.device.type != "cuda":
-            return _Decoded(asked, pixels.cpu(), finite.cpu(), None)
+            return _Decoded(asked, pixels.cpu(), finite.cpu(), self._model.prompt_cut, None)
         copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
         on_host = [
             torch.empty(part.shape, dtype=part.dtype, pin_memory=True).copy_(part, non_blocking=True)
             for part in (pixels, finite)
         ]
         copied.record()
-        return _Decoded(asked, on_host[0], on_host[1], copied)
+        return _Decoded(asked, on_host[0], on_host[1], self._model.prompt_cut, copied)
 
     def _full_denoiser(self, height: int, width: int, slots: int) -> Denoiser:
         """A denoiser whose slots all hold an image, for the next 50 forwards."""
@@ -226,6 +243,7 @@ class _Alone:
 
 
 def _texts(requests: Sequence[ImageRequest]) -> list[str]:
-    """Every text of the requests once: what guides away first, because many share it."""
-    negatives = [request.negative_prompt for request in requests if request.guided]
-    return list(dict.fromkeys([*negatives, *(request.prompt for request in requests)]))
+    """Every text that is encoded as it is, once: what guides away first, because many share it."""
+    plain = [request for request in requests if not request.own_embeds]
+    negatives = [request.negative_prompt for request in plain if request.guided]
+    return list(dict.fromkeys([*negatives, *(request.prompt for request in plain)]))

@@ -323,7 +323,7 @@ def _failure(error: Exception) -> ImagemillError:
 
 
 def _picture(painting: Painting) -> Picture:
-    return Picture(painting.pixels, painting.finite)
+    return Picture(painting.pixels, painting.finite, painting.prompt_cut)
 
 
 def _weights(module: torch.nn.Module) -> int:

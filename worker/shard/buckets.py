@@ -8,9 +8,10 @@ from concurrent.futures import TimeoutError as StillWaiting
 from pathlib import Path
 from typing import TypeVar
 
-from jobs.errors import ImagemillError
+from jobs.errors import ImagemillError, ModelError
 from jobs.ledger.job import JobSpec, SlotsKey
 from jobs.output.output import Output
+from jobs.prompt_weights import missing_package
 from jobs.request import ImageRequest
 from worker.engine.renderer import Bucket, Pipeline, Renderer
 from worker.lease.lease import Lease
@@ -42,10 +43,13 @@ class Buckets:
     def of(self, request: ImageRequest) -> Bucket:
         """The bucket of an image; what is not settled yet is measured, which loads the model.
 
-        Raises ModelError when the model cannot be loaded, OtherHardware when the job was begun on another
+        Raises ModelError when the model cannot be loaded or the request's syntax needs a package that is not
+        installed, OtherHardware when the job was begun on another
         kind of device, OutputError when the output's slots cannot be read or written, and what `Lease.check`
         raises.
         """
+        if (missing := missing_package(request.syntax)) is not None:
+            raise ModelError(missing)
         size = (request.height, request.width)
         if size not in self._buckets:
             key = self._key(*size)

@@ -70,6 +70,19 @@ def renderer(_one_thread_and_a_cache_of_its_own: None) -> PipelineRenderer:
     return new_renderer()
 
 
+def test_texts_with_weights_and_of_any_length_keep_their_bytes(renderer: PipelineRenderer) -> None:
+    read = [
+        wanted(20, prompt="a (red:1.4) star", syntax="a1111"),
+        wanted(21, prompt="a star BREAK a moon", syntax="a1111", num_inference_steps=3),
+        wanted(22, prompt="(star)1.3 moon", syntax="compel", negative_prompt="(ugly)1.2"),
+        wanted(23, prompt="a small red house, " * 20, long_prompts="chunk", guidance_scale=1.0),
+    ]
+    alone = {seed: picture for one in [*read, *MIX] for seed, picture in paint(renderer, [one]).items()}
+    assert len(set(alone.values())) == len(alone)
+    assert paint(renderer, [*read, *MIX]) == alone
+    assert paint(renderer, [*MIX, *read][::-1]) == alone
+
+
 def test_pictures_are_the_pipeline_s_own_to_one_step_of_256(renderer: PipelineRenderer) -> None:
     found = render(renderer, MIX)
     painter = Painter(FAMILIES["StableDiffusionXLPipeline"].build())

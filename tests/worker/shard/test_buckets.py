@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from jobs.errors import LeaseLost, OtherHardware, OutputError
+from jobs.errors import LeaseLost, ModelError, OtherHardware, OutputError
 from jobs.ledger.job import Claim
 from jobs.ledger.ledger import Ledger
 from jobs.output.output import Output
@@ -378,3 +380,16 @@ def test_a_worker_that_is_told_to_stop_waits_for_no_model_to_load(machine: Start
 def test_the_jobs_mode_is_its_buckets(machine: Start, submit_job: Submit) -> None:
     submit_job(1, mode="fast")
     assert machine().buckets().of(SQUARE).mode == "fast"
+
+
+def test_a_worker_without_compel_takes_no_image_in_its_syntax(
+    machine: Start, submit_job: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit_job(1)
+    buckets = machine().buckets()
+    asked = replace(SQUARE, syntax="compel")
+    assert buckets.of(asked) == buckets.of(SQUARE)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    with pytest.raises(ModelError, match=r"pip install 'imagemill\[prompts\]'"):
+        buckets.of(asked)
+    assert buckets.of(replace(SQUARE, syntax="a1111")) == buckets.of(SQUARE)
