@@ -16,7 +16,8 @@ RENDERED_PREFIX = "rendered_"
 INDEX = "index"
 """The metadata's column of the order. Columns of that name exist in outputs from before there was one."""
 _OWN_NAMES = frozenset(
-    {*REQUEST_FIELDS, "file_name", "file_names", "text", "image_id", "id", "job_id", "flagged", "sha256"}
+    {*REQUEST_FIELDS, "file_name", "file_names", "text", "image_id", "id", "job_id", "flagged", "prompt_cut"}
+    | {"sha256"}
 )
 _FEATURE_NAMES = frozenset({"image", "images"})
 """Names that Hugging Face's imagefolder gives to the pictures themselves."""

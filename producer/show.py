@@ -74,6 +74,8 @@ def print_job(job: JobStatus, workers: Workers, failures: Mapping[int, Mapping[s
     held = f", {job.held} were already there" if job.held else ""
     counts = f"{job.done} of {job.total} done, {job.failed} failed, {job.left} left"
     click.echo(f"  images    {counts}{held}{_flagged(job)}")
+    if job.cut:
+        click.echo(f"  prompts   {cut_prompts(job.cut)}")
     click.echo(
         f"  shards    {job.shards} in all, {job.shards_ready} waiting, {job.shards_leased} being rendered"
     )
@@ -123,8 +125,19 @@ def print_end(end: JobStatus) -> None:
             f"{begin}: {end.done} of {end.total} images rendered{time}{rate}{failed}{_flagged(end)}; those "
             f"of unfinished shards stay in the spool of {end.output} for the next submission{held}"
         )
-        return
-    click.echo(f"{begin}: {end.done} images in {end.output}{time}{rate}{failed}{_flagged(end)}{held}")
+    else:
+        click.echo(f"{begin}: {end.done} images in {end.output}{time}{rate}{failed}{_flagged(end)}{held}")
+    if end.cut:
+        click.echo(cut_prompts(end.cut))
+
+
+def cut_prompts(count: int) -> str:
+    """How many images were rendered of less than their whole prompt, and the remedy."""
+    many = "1 prompt was" if count == 1 else f"{count:,} prompts were"
+    return (
+        f"{many} longer than the model's window and {'was' if count == 1 else 'were'} cut (prompt_cut in the "
+        "metadata says where): shorten them, or set long_prompts: chunk, which Stable Diffusion and SDXL take"
+    )
 
 
 def progress_line(job: JobStatus) -> str:

@@ -152,6 +152,8 @@ class JobStatus:
     failed: int
     flagged: int
     """Done and kept, but doubted: the picture is one flat colour."""
+    cut: int = 0
+    """Done, but with a prompt longer than the model's window; counted when the job is finished."""
     shards: int
     shards_ready: int
     shards_leased: int

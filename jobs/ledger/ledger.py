@@ -271,9 +271,12 @@ class Ledger(LedgerView):
             pipe.expire(redis_keys.RATES, RATE_TTL)
             pipe.execute()
 
-    def finish(self, claim: Claim) -> None:
-        """Ends the job, with one finish event. Raises LeaseLost if another attempt finishes it."""
-        if self._scripts.finish(fence=claim.fence) < 0:
+    def finish(self, claim: Claim, cut: int = 0) -> None:
+        """Ends the job, with one finish event. `cut`: its images whose prompt was cut.
+
+        Raises LeaseLost if another attempt finishes it.
+        """
+        if self._scripts.finish(fence=claim.fence, cut=cut) < 0:
             raise LeaseLost(f"{claim.job_id}: another worker is finishing it")
 
     def reap(self) -> int:

@@ -63,6 +63,7 @@ class LedgerView:
         now = seconds + micros / 1e6
         workers = sorted({json.loads(lease)["w"] for lease in leased.values()})
         figures: dict[str, Any] = {name: int(job[name]) for name in _COUNTS}
+        figures["cut"] = int(job.get("cut", 0))  # a job that an earlier version finished does not say
         figures |= {name: int(job[name]) / 1000 for name in _TIMES}
         said = {name: self._facts(name, ("notice", "loading")) for name in workers}
         return JobStatus(

@@ -165,8 +165,8 @@ class Scripts(Protocol):
     def cap_slots(self, *, fence: Fence, kind: str, size: str, slots: int) -> int:
         """Lowers the number of slots of a job's forwards."""
 
-    def finish(self, *, fence: Fence) -> int:
-        """Ends a job for good."""
+    def finish(self, *, fence: Fence, cut: int) -> int:
+        """Ends a job for good; `cut`: its images whose prompt was cut."""
 
     def reap(self) -> int:
         """Puts back every shard whose lease ran out; returns how many."""

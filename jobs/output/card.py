@@ -68,6 +68,8 @@ class Contents:
     """Each model and its revision."""
     licences: dict[tuple[str, str], str] = field(default_factory=dict)
     """Those of the models, where they are known."""
+    cut: Counter[str] = field(default_factory=Counter)
+    """Job -> images whose prompt was cut when it rendered them."""
     name: str = ""
     """The name of the job that rendered the first image."""
     _seen: CompactCounter = field(default_factory=CompactCounter)
@@ -95,6 +97,8 @@ class Contents:
         self.formats[_ending(record)] += 1
         self.models.add((str(record.get("model")), str(record.get("revision"))))
         self.pictures += self._seen.mark(int(record["image_id"], 16), 1) == 0
+        if record.get("prompt_cut") is not None:
+            self.cut[str(record.get("job_id"))] += 1
         self.total += 1
 
     def add_stored(self, shard: int, layout: LayoutName, record: dict[str, Any]) -> None:

@@ -43,6 +43,7 @@ def metadata_record(
     job_id: str,
     rendered: Mapping[str, Any],
     flagged: str | None = None,
+    prompt_cut: str | None = None,
     column_names: Sequence[str],
     index: int | None = None,
 ) -> dict[str, Any]:
@@ -54,6 +55,7 @@ def metadata_record(
     columns of the whole job: null where a line lacks one. `index`: the line's place in what the job asks for;
     the records of a job of an earlier version have none. `rendered` (JSON values) becomes
     `rendered_…` columns, next to the requested settings; `flagged` says what is odd about the picture.
+    `prompt_cut`, the end of the prompt that the model did not get, is a column only where there is one.
     Raises ValueError for a column name that `column_problem` refuses or that `column_names` lacks.
     """
     problems = [problem for name in column_names if (problem := column_problem(name)) is not None]
@@ -72,6 +74,7 @@ def metadata_record(
         "job_id": job_id,
         **{f"{RENDERED_PREFIX}{name}": value for name, value in rendered.items()},
         "flagged": flagged,
+        **({} if prompt_cut is None else {"prompt_cut": prompt_cut}),
         "sha256": sha256,
     }
 

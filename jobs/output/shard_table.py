@@ -1,7 +1,7 @@
 """A shard as a parquet: a line for every image, rendered or failed, in img2dataset's columns and ours.
 
     key caption status error_message width height sha256        img2dataset's
-    image_id negative_prompt … id COLUMN … job_id rendered_… flagged command
+    image_id negative_prompt … id COLUMN … job_id rendered_… flagged prompt_cut command
 
 `status` is success or failed_to_render; a failure has `error_message` and `command`, which renders it again.
 Every file of a dataset should have the same types, so ours are fixed. A setting that was added later has a
@@ -42,7 +42,8 @@ _ADDED_LATER = {name: setting.default for name, setting in IMAGE_SETTINGS.items(
 """The defaults of settings that have no column while all images are at them."""
 _LAST: dict[str, Kind] = {
     "job_id": "string", "rendered_precision": "string", "rendered_rows": "int64", "rendered_device": "string",
-    "rendered_versions": "string", "rendered_mode": "string", "flagged": "string", "command": "string",
+    "rendered_versions": "string", "rendered_mode": "string", "flagged": "string",
+    "prompt_cut": "string", "command": "string",
 }  # fmt: skip
 _CALLED_OTHERWISE = frozenset({"file_name", "text"})
 """Names in a metadata record that the table leaves out: `key` and `caption` say the same."""
@@ -74,7 +75,7 @@ def shard_table(
         for name, value in line.items():
             if name not in fixed:
                 kinds[name] = merged(kinds.get(name), kind_of(value))
-    kinds |= _LAST
+    kinds |= {name: kind for name, kind in _LAST.items() if name != "prompt_cut" or name in used}
     columns = {
         name: _column([line.get(name, _ADDED_LATER.get(name)) for line in lines], kind)
         for name, kind in kinds.items()

@@ -195,6 +195,19 @@ def test_the_last_line_says_how_many_images_where_and_how_fast(
     assert capsys.readouterr().out == line + "\n"
 
 
+def test_prompts_that_were_cut_are_counted_at_the_end_with_the_remedy(
+    capsys: pytest.CaptureFixture[str], job_status: MakeStatus
+) -> None:
+    show.print_end(job_status(state="finished", outcome="complete", done=100, left=0, failed=0, cut=12))
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("12 prompts were longer than the model's window and were cut")
+    assert "prompt_cut" in last and "long_prompts: chunk" in last
+    show.print_job(job_status(cut=1), WORKERS, {})
+    assert "  prompts   1 prompt was longer" in capsys.readouterr().out
+    show.print_job(job_status(), WORKERS, {})
+    assert "longer" not in capsys.readouterr().out
+
+
 def test_flagged_pictures_are_reported_while_the_job_runs(
     capsys: pytest.CaptureFixture[str], job_status: MakeStatus
 ) -> None:

@@ -64,7 +64,7 @@ def finish_output(
     check: Callable[[], None] = lambda: None,
     preview: bool = True,
     lines: LinesOf | None = None,
-) -> None:
+) -> int:
     """Add `lines`, write records.parquet, failures.jsonl, preview.jpg (`preview`), README.md and, last,
     job.json; then remove the spool.
 
@@ -75,6 +75,7 @@ def finish_output(
     neither done nor failed (a cancelled one) stays: the next submission adopts from it. A README.md without
     our mark stays as it is, and the log says so. `check` is called before each change that could hit a newer
     job's files; it raises to prevent it.
+    Returns how many images the job rendered of less than their whole prompt.
     Raises OutputError where a shard's metadata cannot be read, LeaseLost when a newer job has begun.
     """
     own = output.spool / "finish" / attempt
@@ -104,6 +105,7 @@ def finish_output(
     left = _attempts(output) if whole else [own]
     check()
     _remove_from_spool(output, left)
+    return found.cut[report.job_id]
 
 
 def _write_table(output: Output, split: Split, found: Contents, own: Path) -> str | None:
@@ -184,6 +186,7 @@ def _job_json(report: JobReport, found: Contents, failures: int) -> dict[str, An
             "done": report.done,
             "failed": report.failed,
             "flagged": report.flagged,
+            **({"prompt_cut": cut} if (cut := found.cut[report.job_id]) else {}),
         },
         "output": {"images": found.total, "shards": len(found.images), "failures": failures},
         "times": {

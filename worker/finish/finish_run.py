@@ -45,11 +45,11 @@ class FinishRun:
         if claim.all_suspect:
             log.warning("workers died while they finished %s: no preview.jpg is made of it", claim.job_id)
         try:
-            self._space.write(output, write, self._lease.check, watermark=False)
+            cut = self._space.write(output, write, self._lease.check, watermark=False)
         except OSError as error:
             raise OutputError(f"{output.path}: {error}") from None
         failpoint("before finish")
-        ledger.finish(claim)
+        ledger.finish(claim, cut)
         failpoint("after finish")
         return "finished"
 

@@ -40,7 +40,9 @@ class Arrivals:
             return
         picture, by, flagged = outcome.picture, outcome.rendered_by, outcome.flagged
         try:
-            self._with_space(lambda: self._store.save(position, picture.pixels, by, flagged))
+            self._with_space(
+                lambda: self._store.save(position, picture.pixels, by, flagged, picture.prompt_cut)
+            )
         except (ImagemillError, GiveBack) as error:
             self.fail(position, error)
         except Exception as error:

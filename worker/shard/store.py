@@ -48,6 +48,12 @@ class _Saved:
     sha256: str
     rendered: Mapping[str, Any]
     flagged: str | None
+    prompt_cut: str | None = None
+
+    def to_json(self) -> str:
+        """Its metadata file; `prompt_cut` only where there is one, for the versions that do not know it."""
+        said = {name: value for name, value in asdict(self).items() if name != "prompt_cut" or value}
+        return json.dumps(said, ensure_ascii=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,18 +147,23 @@ class ShardStore:
         return sorted(self._saved)
 
     def save(
-        self, position: int, pixels: Pixels, rendered_by: RenderedBy, flagged: str | None = None
+        self,
+        position: int,
+        pixels: Pixels,
+        rendered_by: RenderedBy,
+        flagged: str | None = None,
+        prompt_cut: str | None = None,
     ) -> None:
         """Encode the image ([H, W, 3]) and make it done on disk.
 
-        `flagged` says what is odd about it. Thread-safe.
+        `flagged` says what is odd about it, `prompt_cut` what the model got nothing of. Thread-safe.
         Raises RenderError when the request cannot be written in its format.
         """
         request = self._entries[position].request
         data = encode(pixels, request)
         file_name = self._file_name(position)
         digest = hashlib.sha256(data).hexdigest()
-        saved = _Saved(request.image_id, file_name, digest, asdict(rendered_by), flagged)
+        saved = _Saved(request.image_id, file_name, digest, asdict(rendered_by), flagged, prompt_cut)
         with self._held():
             write_atomically(self._images / file_name, data)
         self._record(position, saved)
@@ -232,7 +243,7 @@ class ShardStore:
         self._record(position, replace(saved, file_name=own.name))
 
     def _record(self, position: int, saved: _Saved) -> None:
-        data = json.dumps(asdict(saved), ensure_ascii=False).encode()
+        data = saved.to_json().encode()
         with self._held():
             write_atomically(self._metadata / f"{saved.image_id}.json", data)
         with self._lock:
@@ -247,6 +258,7 @@ class ShardStore:
             job_id=self._job_id,
             rendered=saved.rendered,
             flagged=saved.flagged,
+            prompt_cut=saved.prompt_cut,
             column_names=self._columns,
             index=None if self._places is None else self._places[position],
         )
@@ -287,12 +299,13 @@ def _read_saved(file: Path) -> _Saved | None:
     try:
         saved = _Saved(**strict_json(file.read_bytes()))
         RenderedBy(**saved.rendered)
-        json.dumps(asdict(saved), ensure_ascii=False).encode()
+        saved.to_json().encode()
     except (OSError, ValueError, TypeError, RecursionError):
         return None
     texts = (saved.image_id, saved.file_name, saved.sha256)
     sound = all(isinstance(text, str) for text in texts) and _PICTURE.fullmatch(saved.file_name)
-    return saved if sound and isinstance(saved.flagged, str | None) else None
+    told = isinstance(saved.flagged, str | None) and isinstance(saved.prompt_cut, str | None)
+    return saved if sound and told else None
 
 
 def _listing(folder: Path) -> list[str]:

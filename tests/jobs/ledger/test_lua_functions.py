@@ -73,7 +73,7 @@ def test_a_fence_of_no_job_lets_nothing_pass(ledger: Ledger, scripts: Scripts) -
         scripts.set_aside(fence=NOBODY, reason="torn"),
         scripts.settle_slots(fence=NOBODY, kind="card", size="8x8", slots=2, mixed=True, remembered="card"),
         scripts.cap_slots(fence=NOBODY, kind="card", size="8x8", slots=2),
-        scripts.finish(fence=NOBODY),
+        scripts.finish(fence=NOBODY, cut=0),
     ] == [-1] * 9
     assert ledger.client.keys("*") == []
 
@@ -84,7 +84,7 @@ def test_a_shards_fence_finishes_no_job(
     job_id = submit_job(1)
     found = ledger.claim("w", lease=30, loaded="", idle=0, load_time=0, models=())
     assert found is not None
-    assert scripts.finish(fence=found.fence) == -1
+    assert scripts.finish(fence=found.fence, cut=0) == -1
     assert ledger.status(job_id).state == "sealed"
 
 

@@ -43,6 +43,17 @@ def test_max_failures_stops_the_job(ledger: Ledger, submit_job: Submit) -> None:
     assert "max_failures is 2" in status.reason
 
 
+def test_prompts_that_were_cut_are_counted_when_the_job_is_finished(
+    ledger: Ledger, submit_job: Submit
+) -> None:
+    job_id = submit_job(1)
+    found = must_claim(ledger)
+    ledger.complete(found, [0, 1, 2, 3], {})
+    assert ledger.status(job_id).cut == 0
+    ledger.finish(must_claim(ledger), 1)
+    assert ledger.status(job_id).cut == 1
+
+
 def test_flagged_pictures_count_once_and_towards_max_failures(ledger: Ledger, submit_job: Submit) -> None:
     job_id = submit_job(3, max_failures=3)
     found = must_claim(ledger)

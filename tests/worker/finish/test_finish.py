@@ -64,7 +64,18 @@ def a_line(seed, text="a fox", *, record_id=None, **settings):
     return Entry.of(request=ImageRequest(prompt=text, seed=seed, **options), id=record_id, columns=columns)
 
 
-def put(output, shard, lines, *, failed=(), flagged=None, column_names=(), job_id="foxes-1", layout="files"):
+def put(
+    output,
+    shard,
+    lines,
+    *,
+    failed=(),
+    flagged=None,
+    cut=(),
+    column_names=(),
+    job_id="foxes-1",
+    layout="files",
+):
     store = ShardStore(
         output, shard, "1", lines, job_id=job_id, column_names=column_names, adopt_below=0, layout=layout
     )
@@ -72,7 +83,8 @@ def put(output, shard, lines, *, failed=(), flagged=None, column_names=(), job_i
     for position, line in enumerate(lines):
         if position not in failed:
             picture = np.full((16, 16, 3), colour_of(line.request.seed), np.uint8)
-            store.save(position, picture, made_by, flagged)
+            told = "and a blue square" if position in cut else None
+            store.save(position, picture, made_by, flagged, told)
     failures = [
         Failure(
             shard=shard,
@@ -401,3 +413,19 @@ def test_a_finishing_that_workers_die_of_makes_no_preview_and_leaves_no_old_one(
     assert not (output.path / "preview.jpg").exists()
     assert "preview.jpg" not in (output.path / "README.md").read_text()
     assert json.loads((output.path / "job.json").read_text())["output"]["images"] == 1
+
+
+@pytest.mark.parametrize("layout", ["files", "webdataset"])
+def test_prompts_that_were_cut_are_counted_and_load(tmp_path, load, layout):
+    output = Output(tmp_path / "out")
+    output.prepare()
+    put(output, 0, [a_line(seed) for seed in range(3)], job_id="foxes-1", layout=layout)
+    put(output, 1, [a_line(seed) for seed in range(3, 6)], cut=[0, 2], job_id="foxes-2", layout=layout)
+    assert finish_output(output, a_report(job_id="foxes-2")) == 2
+    assert json.loads((output.path / "job.json").read_text())["images"]["prompt_cut"] == 2
+    assert finish_output(output, a_report(job_id="foxes-1")) == 0
+    assert "prompt_cut" not in json.loads((output.path / "job.json").read_text())["images"]
+    told = [record.get("prompt_cut") for shard in (0, 1) for record in output.records(shard)]
+    assert told == [None, None, None, "and a blue square", None, "and a blue square"]
+    if layout == "files":
+        assert [record["prompt_cut"] for record in load(str(output.path))] == told

@@ -63,6 +63,19 @@ def test_what_is_odd_about_a_picture_stands_in_its_record(output):
     assert next(output.records(3))["flagged"] == "one flat colour"
 
 
+def test_what_was_cut_of_a_prompt_is_a_column_only_where_something_was(output):
+    lines = entries(2)
+    store = a_store(output, lines)
+    store.save(0, pixels(0), RENDERED_BY)
+    store.save(1, pixels(1), RENDERED_BY, prompt_cut="and a blue square")
+    later = a_store(output, lines, attempt="2")
+    assert later.adopt() == [0, 1]
+    later.commit([])
+    whole, cut = output.records(3)
+    assert "prompt_cut" not in whole
+    assert cut["prompt_cut"] == "and a blue square"
+
+
 def test_a_shard_in_which_all_failed_is_committed_without_pictures(output):
     lines = entries(2)
     assert a_store(output, lines).commit([a_failure(lines, 1), a_failure(lines, 0)])
