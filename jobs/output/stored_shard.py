@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Final, Literal, NamedTuple, Protocol
 
 from jobs.errors import OutputError
 from jobs.output.metadata import Failure, setting_trouble
@@ -13,6 +13,11 @@ from jobs.output.metadata import Failure, setting_trouble
 LayoutName = Literal["files", "webdataset"]
 SHARD_LIMIT = 10_000
 """Images in one shard at most: a key has four digits for the place in it."""
+HUB_ENTRIES: Final = 10_000
+"""Entries that the Hugging Face hub takes in a folder.
+Source: https://huggingface.co/docs/hub/repositories-recommendations"""
+FOLDER_LIMIT: Final = HUB_ENTRIES - 1
+"""Images in one shard of `layout: files`: metadata.jsonl is one entry more. A tar's members are none."""
 
 FAILURES = ".failures.jsonl"
 """The file next to a shard's pictures that lists what failed. It is hidden, so dataset readers skip it."""

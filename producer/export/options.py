@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Literal
 
 from jobs.errors import JobError
+from jobs.output.stored_shard import FOLDER_LIMIT
 from producer.export.consumer import Consumer
 from producer.export.flat import Flat
 from producer.export.geneval import GenEval
 from producer.export.names import INDEX, NameTemplate
-from producer.requests.folder_entries import MOST_IN_FOLDER
 
 Dataset = Literal["files", "webdataset", "parquet"]
 Form = Literal["files", "webdataset", "parquet", "flat", "captions", "geneval", "grid"]
@@ -52,10 +52,10 @@ class Options:
                 raise JobError(
                     f"{option}: is for --to {' or '.join(forms)}, and this is --to {to}: leave it out"
                 )
-        if to == "files" and self.shard_size is not None and self.shard_size > MOST_IN_FOLDER:
+        if to == "files" and self.shard_size is not None and self.shard_size > FOLDER_LIMIT:
             raise JobError(
                 f"--shard-size = {self.shard_size}: the Hugging Face hub takes 10,000 entries a folder, and "
-                f"metadata.jsonl is one: use {MOST_IN_FOLDER}"
+                f"metadata.jsonl is one: use {FOLDER_LIMIT}"
             )
 
 

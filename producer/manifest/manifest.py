@@ -12,6 +12,7 @@ from jobs.arguments import arguments_of
 from jobs.errors import ManifestError, ModelError, OutputError
 from jobs.models import ModelRef, resolve_model
 from jobs.output.shard_table import check_parquet
+from jobs.output.stored_shard import FOLDER_LIMIT
 from jobs.request import settings_in
 from producer.manifest.document import Location, dotted
 from producer.manifest.fields import PathText
@@ -74,6 +75,11 @@ class Manifest(WrittenManifest):
         """The same with the revision of its model, and with the model's defaults for what it leaves open."""
         settings = self.settings.settled(model.defaults)
         return self.model_copy(update={"revision": model.revision, "settings": settings})
+
+    @property
+    def pictures_a_shard(self) -> int:
+        """`shard_size`, or as many as a folder gets at most."""
+        return min(self.shard_size, FOLDER_LIMIT) if self.layout == "files" else self.shard_size
 
     def column_names(self) -> tuple[str, ...]:
         """The user's own columns in the order in which they first appear."""

@@ -8,7 +8,6 @@ from math import prod
 from typing import Any, Final
 
 from jobs.bounds import MAX_SEED
-from jobs.output.stored_shard import SHARD_LIMIT
 from producer.manifest.document import REFUSED
 from producer.manifest.problems import Problems
 from producer.manifest.single_arguments import argument_named, given_twice
@@ -64,10 +63,6 @@ def find_conflicts(raw: Mapping[str, Any], problems: Problems, line_keys: Contai
         problems.add(("sweep",), f"{what}: sweep fewer values", of_key=True)
     seeds = list(swept["seed"]) if isinstance(swept.get("seed"), list) else []
     highest = max((seed for seed in seeds if type(seed) is int), default=None)
-    shard_size = raw.get("shard_size")
-    if raw.get("layout", "files") == "files" and type(shard_size) is int and shard_size == SHARD_LIMIT:
-        what = "must be at most 9,999 for layout: files, because the Hugging Face hub takes 10,000 entries a "
-        problems.add(("shard_size",), f"{what}folder and metadata.jsonl is one: use 9999", value="10000")
     lines = raw.get("prompts")
     kinds = ColumnKinds()
     for index, line in enumerate(lines if isinstance(lines, list) else ()):

@@ -57,7 +57,7 @@ class WrittenManifest(Strict):
     """exact gives each picture the same bytes, no matter what is rendered with it; fast gives that up to end
     the job sooner."""
     shard_size: Annotated[int, Field(ge=1, le=10_000)] = 64
-    """Pictures in one task, and in one folder or tar of the output; 9999 at most in a folder."""
+    """Pictures in one task, and in one folder or tar of the output. A folder gets 9,999 at most."""
     priority: Annotated[int, Field(ge=0, le=9)] = 5
     """0 is soonest, 9 last."""
     settings: DefaultSettings = DefaultSettings()

@@ -181,9 +181,9 @@ def plan_submission(
         disk_images=disk_images,
         deployment=deployment,
         remark=entries_remark(
-            manifest.layout,
+            manifest,
             len(prepared.output.shards()),
-            -(-found.to_render // manifest.shard_size),
+            -(-found.to_render // manifest.pictures_a_shard),
             found.to_render,
         ),
         json_columns=reading.columns.beside(there) if found.to_render else {},

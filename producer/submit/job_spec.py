@@ -29,7 +29,7 @@ def job_spec(prepared: Prepared) -> JobSpec:
         mode=manifest.mode,
         layout=manifest.layout,
         column_names=manifest.column_names(),
-        shard_size=manifest.shard_size,
+        shard_size=manifest.pictures_a_shard,
         priority=manifest.priority,
         max_failures=manifest.max_failures,
         retention=manifest.retention,

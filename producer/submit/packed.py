@@ -82,9 +82,8 @@ class Packed:
 
     @property
     def remark(self) -> str:
-        """That the output's folder gets too many entries for the hub; empty when it does not."""
-        layout = self.prepared.manifest.layout
-        return entries_remark(layout, len(self.found), len(self.shards), self.images)
+        """What is to be said of the hub's limit of entries; empty when nothing is."""
+        return entries_remark(self.prepared.manifest, len(self.found), len(self.shards), self.images)
 
     def blob(self, shard: PackedShard) -> bytes:
         """The shard as it is stored."""
@@ -171,7 +170,7 @@ def _packed(
         # What the output lacks says its place itself.
         identified = _in_order(asked, order) if held_lines.pictures else asked
         try:
-            for part in parts(identified, held_lines, prepared.manifest.shard_size, on_left_out=note):
+            for part in parts(identified, held_lines, prepared.manifest.pictures_a_shard, on_left_out=note):
                 taken, held = part.taken, part.held
                 if part.entries:
                     entries = [entry for _, entry in part.entries]

@@ -88,7 +88,7 @@ def recover_job(file: Path, settings: Settings, queue: JobQueue, reporter: Repor
         reading = Reading(json_columns=_json_columns(prepared))
         rebuild = _Rebuild(prepared, job_id, ledger)
         lacking = rebuild.lacking(prepared.entries(None, reading, Repeats()))
-        for part in parts(lacking, (), prepared.manifest.shard_size):
+        for part in parts(lacking, (), prepared.manifest.pictures_a_shard):
             if part.entries:
                 rebuild.staging.add(number + waiting, part.entries)
                 waiting += 1

@@ -7,13 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from jobs.errors import JobError, ManifestError
+from jobs.errors import JobError
 from jobs.settings import Settings
 from producer.export.export import write_export
+from producer.export.options import Options
+from producer.manifest.manifest import load_manifest
 from producer.plan.plan import plan_submission
 from producer.plan.report import report
 from producer.requests.folder_entries import entries_remark
 from producer.requests.prepared import prepare
+from producer.submit.packed import pack
 
 
 def written(folder: Path, **keys: object) -> Path:
@@ -22,20 +25,32 @@ def written(folder: Path, **keys: object) -> Path:
     return folder / "cats.yaml"
 
 
-def test_a_folder_of_ten_thousand_pictures_and_their_metadata_is_refused_by_its_place(tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match=r"cats\.yaml:1:\d+: shard_size = 10000: .* use 9999"):
-        prepare(written(tmp_path, shard_size=10_000), Settings())
-    assert prepare(written(tmp_path, shard_size=9_999), Settings()).manifest.shard_size == 9_999
+def packed_sizes(file: Path) -> tuple[list[int], str]:
+    with pack(prepare(file, Settings())) as packed:
+        return [shard.images for shard in packed.shards], packed.remark
+
+
+def test_a_folder_of_ten_thousand_pictures_leaves_room_for_their_metadata_and_that_is_said(
+    tmp_path: Path,
+) -> None:
+    many = {"images_per_prompt": 10_000, "height": 64, "width": 64}
+    sizes, remark = packed_sizes(written(tmp_path, shard_size=10_000, settings=many))
+    assert sizes == [9_999, 1]
+    assert remark.startswith("shard_size = 10000: folders get 9,999 pictures")
+    assert packed_sizes(written(tmp_path, shard_size=9_999, settings=many)) == ([9_999, 1], "")
+    assert packed_sizes(written(tmp_path, shard_size=10_000)) == ([1], "")
 
 
 def test_a_tar_may_hold_as_many_because_its_members_are_no_entries(tmp_path: Path) -> None:
-    prepared = prepare(written(tmp_path, shard_size=10_000, layout="webdataset"), Settings())
-    assert prepared.manifest.shard_size == 10_000
+    many = {"images_per_prompt": 10_000, "height": 64, "width": 64}
+    file = written(tmp_path, shard_size=10_000, layout="webdataset", settings=many)
+    assert packed_sizes(file) == ([10_000], "")
 
 
 def test_an_export_to_folders_of_as_many_is_refused(tmp_path: Path) -> None:
     with pytest.raises(JobError, match=r"--shard-size = 10000: .* use 9999"):
-        write_export(tmp_path / "out", tmp_path / "new", "files", Settings(), shard_size=10_000)
+        options = Options(shard_size=10_000)
+        write_export(tmp_path / "out", tmp_path / "new", "files", Settings(), options=options)
 
 
 @pytest.mark.parametrize(
@@ -53,9 +68,10 @@ def test_an_export_to_folders_of_as_many_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_an_output_of_more_is_told_which_shard_size_it_needs(
-    layout: str, there: int, new: int, images: int, remedy: str
+    layout: str, there: int, new: int, images: int, remedy: str, tmp_path: Path
 ) -> None:
-    remark = entries_remark(layout, there, new, images)  # type: ignore[arg-type]
+    manifest = load_manifest(written(tmp_path, layout=layout))
+    remark = entries_remark(manifest, there, new, images)
     assert remark.endswith(remedy) if remedy else remark == ""
 
 
