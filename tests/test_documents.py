@@ -88,7 +88,7 @@ def test_the_manifests_that_the_pages_show_load(tmp_path: Path) -> None:
             file = tmp_path / f"{path.stem}{number}.yaml"
             file.write_text(text)
             loaded.append(load_manifest(file).name)
-    assert loaded == ["stars", "foxes", "foxes", "mugs", "weights"]
+    assert loaded == ["stars", "foxes", "foxes", "mugs", "weights", "scenes"]
 
 
 def test_the_python_that_the_pages_show_compiles(page: Path) -> None:

@@ -7,7 +7,7 @@ that `derived_seed` gives. 1M prompts of a real list cost about 35 MB.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -54,6 +54,8 @@ def encode_shard(shard: Shard, base: ImageRequest) -> bytes:
     """The shard as a blob; `base` holds the job's own settings."""
     usual = settings_of(base)
     last, own, lines, usual_prompt = usual, "", list[str](), quoted(base.prompt)
+    last_columns: Mapping[str, Any] | None = None
+    columns = ""
     for entry in shard.entries:
         # The JSON is put together here, from prompts that are JSON already: a dict a line would take longer.
         settings, ordinal = entry.settings, entry.seed_ordinal
@@ -71,7 +73,9 @@ def encode_shard(shard: Shard, base: ImageRequest) -> bytes:
         if entry.id is not None:
             line += f',"id":{quoted(entry.id)}'
         if entry.columns:
-            line += f',"columns":{_json(entry.columns)}'
+            if entry.columns is not last_columns:
+                last_columns, columns = entry.columns, f',"columns":{_json(entry.columns)}'
+            line += columns
         lines.append(f"{{{line[1:]}}}")
     first = shard.indices[0]
     consecutive = list(shard.indices) == list(range(first, first + len(shard.indices)))

@@ -19,14 +19,17 @@ from producer.manifest.fields import PathText
 from producer.manifest.parts import PromptLine
 from producer.manifest.paths import absolute_paths, default_output, with_variable_files
 from producer.manifest.problems import Problems
+from producer.manifest.prompt_texts import first_marked, prompt_texts
 from producer.manifest.relations import find_conflicts
-from producer.manifest.written import WrittenManifest
+from producer.manifest.written import TEMPLATE_COLUMNS, WrittenManifest
 from producer.manifest.yaml_marks import MAX_BYTES, read_yaml
 
 _CHECKED_LATER: Final = frozenset(
     {"init_latents", *(name for name in settings_in("settings") if name != "seed")}
 )
 """What a model or a file has a say in."""
+_ADDED_LATER: Final = {"syntax": "plain", "wildcards": None, "sample": None, "sample_seed": None}
+"""Keys that a manifest is kept without while they are as they were before they existed -> that value."""
 
 
 class Manifest(WrittenManifest):
@@ -89,11 +92,17 @@ class Manifest(WrittenManifest):
                 names.update(dict.fromkeys(line.columns))
         for source in self.prompts_from:
             names.update(dict.fromkeys(source.columns))
+        if self.syntax == "dynamic":
+            names.update(dict.fromkeys(TEMPLATE_COLUMNS))
         return tuple(names)
 
     def to_json(self) -> dict[str, Any]:
         """A mapping of JSON values from which `from_json` makes an equal manifest; defaults written out."""
         mapping = self.model_dump(mode="json", exclude={"prompts", "prompts_from", "sweep"})
+        for name, usual in _ADDED_LATER.items():
+            # A manifest that was kept before the key existed says the same as one that leaves it alone.
+            if mapping[name] == usual:
+                del mapping[name]
         swept = self.sweep.model_dump(mode="json", exclude_none=True)
         if swept:
             mapping["sweep"] = swept
@@ -169,6 +178,9 @@ def _places(written: WrittenManifest, problems: Problems) -> dict[Location, str]
             paths.append(("prompts", index))
         if reads_syntax or "syntax" in getattr(line, "model_fields_set", ()):
             paths.append(("prompts", index) if isinstance(line, str) else ("prompts", index, "prompt"))
+    paths += [first for _, first in first_marked(written).values()]
+    if written.syntax == "dynamic":
+        paths += [path for path, _ in prompt_texts(written)]
     return {path: problems.place(path) for path in paths}
 
 

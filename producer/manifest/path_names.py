@@ -59,7 +59,7 @@ class PathNames:
 
 
 def with_paths(mapping: Mapping[str, Any], renamed: Callable[[str], str]) -> dict[str, Any]:
-    """A submitted manifest as JSON with other paths of prompt files and latents; the model stays."""
+    """A submitted manifest as JSON with other paths of its files and wildcards; the model stays."""
     changed = dict(mapping)
     if isinstance(sources := mapping.get("prompts_from"), (list, tuple)):
         changed["prompts_from"] = [
@@ -73,6 +73,8 @@ def with_paths(mapping: Mapping[str, Any], renamed: Callable[[str], str]) -> dic
             else line
             for line in lines
         ]
+    if isinstance(folder := mapping.get("wildcards"), str):
+        changed["wildcards"] = renamed(folder)
     if isinstance(files := mapping.get("files"), dict):
         changed["files"] = {renamed(file): sha256 for file, sha256 in files.items()}
     return changed

@@ -115,5 +115,8 @@ def absolute_paths(written: WrittenManifest, folder: Path, problems: Problems) -
             file = absolute(folder, line.init_latents, ("prompts", index, "init_latents"))
             lines[index] = line.model_copy(update={"init_latents": file})
     fields["prompts"] = tuple(lines)
+    if written.syntax == "dynamic":
+        wildcards = "wildcards" if written.wildcards is None else written.wildcards
+        fields["wildcards"] = absolute(folder, wildcards, ("wildcards",))
     fields["prompts_from"] = tuple(found(*numbered) for numbered in enumerate(written.prompts_from))
     return fields

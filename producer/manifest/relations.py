@@ -11,6 +11,7 @@ from jobs.bounds import MAX_SEED
 from producer.manifest.document import REFUSED
 from producer.manifest.problems import Problems
 from producer.manifest.single_arguments import argument_named, given_twice
+from producer.manifest.written import TEMPLATE_COLUMNS
 
 _MOST_COMBINATIONS: Final = 100_000
 """The most combinations of a sweep's values: one template for each is held while images are made."""
@@ -65,6 +66,8 @@ def find_conflicts(raw: Mapping[str, Any], problems: Problems, line_keys: Contai
     highest = max((seed for seed in seeds if type(seed) is int), default=None)
     lines = raw.get("prompts")
     kinds = ColumnKinds()
+    syntax = raw.get("syntax")
+    dynamic = syntax == "dynamic" or (isinstance(syntax, list) and "dynamic" in syntax)
     for index, line in enumerate(lines if isinstance(lines, list) else ()):
         if not isinstance(line, dict):
             continue
@@ -83,7 +86,13 @@ def find_conflicts(raw: Mapping[str, Any], problems: Problems, line_keys: Contai
             trouble = last_seed_trouble(seed, count)
             if trouble is not None:
                 problems.add(("prompts", index, "seed"), trouble, value=str(seed))
+        if dynamic and "variables" in line:
+            what = "and `syntax: dynamic` exclude each other: write {a|b}, or a wildcard"
+            problems.add(("prompts", index, "variables"), what, of_key=True)
         for name, value in _mapping(line, "columns").items():
+            if dynamic and name in TEMPLATE_COLUMNS:
+                what = "is what `syntax: dynamic` writes: choose another name"
+                problems.add(("prompts", index, "columns", name), what, of_key=True)
             at = ("prompts", index, "columns", name)
             trouble = kinds.trouble(name, value, f"on line {problems.line(at)}")
             if trouble is not None:

@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from jobs.bounds import ImageFormat, Precision
 from jobs.output.stored_shard import LayoutName
-from producer.manifest.fields import ModelName, PathText, Quality, Retention, Revision, Text
+from producer.manifest.fields import Count, ModelName, PathText, Quality, Retention, Revision, Seed, Text
 from producer.manifest.parts import DefaultSettings, PromptLine, PromptSource, Strict, Sweep, as_listed
 
 
@@ -23,7 +23,46 @@ def _as_sources(value: object) -> object:
     return [{"file": one} if isinstance(one, str) else one for one in several]
 
 
+TEMPLATE_COLUMNS = ("prompt_template", "negative_prompt_template")
+"""What `syntax: dynamic` writes beside the texts that it drew."""
+_WEIGHTS = ("a1111", "compel")
+"""The values of `syntax` that are a setting of each image."""
+
+
+def _weights_are_settings(raw: Any) -> Any:
+    """`syntax: a1111` as `settings: {syntax: a1111}`, and of a list the rest."""
+    words = raw.get("syntax") if isinstance(raw, dict) else None
+    words = [words] if isinstance(words, str) else words
+    if not isinstance(words, (list, tuple)) or not all(isinstance(word, str) for word in words):
+        return raw
+    rest = [word for word in words if word not in _WEIGHTS]
+    weights = [word for word in words if word in _WEIGHTS]
+    if len(rest) > 1 or len(weights) > 1 or (weights and rest == ["plain"]):
+        what = "takes one of plain, dynamic, a1111 and compel, or [dynamic, a1111] or [dynamic, compel]"
+        raise PydanticCustomError("column", "{what}", {"what": what, "below": "syntax"})
+    written = {**raw, "syntax": rest[0] if rest else "plain"}
+    if not weights:
+        return written
+    settings = raw.get("settings", {})
+    if isinstance(settings, dict):
+        if "syntax" in settings:
+            what = "is in `settings` too: remove one of them"
+            raise PydanticCustomError("column", "{what}", {"what": what, "below": "syntax"})
+        written["settings"] = {**settings, "syntax": weights[0]}
+    return written
+
+
 _Written = str | PromptSource | Annotated[list[str | PromptSource], Field(min_length=1)]
+
+
+def _one_or_both(schema: dict[str, Any]) -> None:
+    """Describe what `syntax` takes of what is written."""
+    words = ["plain", "dynamic", *_WEIGHTS]
+    both = {"type": "string", "enum": ["dynamic", *_WEIGHTS]}
+    several = {"type": "array", "items": both, "contains": {"const": "dynamic"}, "minItems": 2, "maxItems": 2}
+    for key in ("enum", "type"):
+        schema.pop(key, None)
+    schema["anyOf"] = [{"type": "string", "enum": words}, several]
 
 
 def _prompts_or_files(schema: dict[str, Any]) -> None:
@@ -66,6 +105,18 @@ class WrittenManifest(Strict):
     """The job stops after this many failed pictures; null never stops it."""
     retention: Retention = 7 * 86400
     """How long Redis keeps a finished job: "7d", "12h" or seconds. The output stays."""
+    syntax: Annotated[
+        Literal["plain", "dynamic"],
+        Field(json_schema_extra=_one_or_both),
+    ] = "plain"
+    """What texts mean: plain is words alone; dynamic draws from {a|b} and __wildcards__; a1111 and compel are
+    `settings.syntax` of every prompt. Two of them in a list: [dynamic, a1111]."""
+    wildcards: PathText | None = None
+    """The folder with the files of __wildcards__, relative to the manifest; `wildcards` when left out."""
+    sample: Count | None = None
+    """So many draws of each prompt with alternatives or wildcards; all combinations when left out."""
+    sample_seed: Seed | None = None
+    """Decides what `sample` draws; 0 when left out."""
     prompts: Annotated[
         tuple[
             Annotated[
@@ -87,6 +138,30 @@ class WrittenManifest(Strict):
     """stop submits nothing while a row of a prompt file is wrong; skip leaves such rows out and says so."""
     sweep: Sweep = Sweep()
     """Settings of which every prompt, of files too, takes all combinations."""
+
+    @property
+    def read_syntax(self) -> tuple[str, ...]:
+        """What of other tools' syntax is read in its texts."""
+        return (self.syntax, getattr(self.settings, "syntax", "plain"))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _weights_are_settings(cls, raw: Any) -> Any:
+        return _weights_are_settings(raw)
+
+    @model_validator(mode="after")
+    def _only_templates_are_drawn(self) -> Self:
+        if self.syntax == "dynamic":
+            for name in TEMPLATE_COLUMNS:
+                if any(name in source.columns for source in self.prompts_from):
+                    what = f"keeps a column {name}, which `syntax: dynamic` writes: rename the file's"
+                    raise PydanticCustomError("column", "{what}", {"what": what, "below": "prompts_from"})
+            return self
+        for key in ("wildcards", "sample", "sample_seed"):
+            if getattr(self, key) is not None:
+                what = "needs `syntax: dynamic`: add it, or remove this"
+                raise PydanticCustomError("column", "{what}", {"what": what, "below": key})
+        return self
 
     @model_validator(mode="after")
     def _has_prompts(self) -> Self:

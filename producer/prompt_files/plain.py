@@ -14,6 +14,7 @@ from pathlib import Path
 
 from jobs.errors import ManifestError
 from producer.manifest.parts import PromptSource
+from producer.manifest.syntax_marks import OTHER_TOOLS
 from producer.manifest.text_lines import MAX_LINE, Record, opened, text_lines, undecodable
 
 COMMENT = "#"
@@ -116,7 +117,10 @@ def records(file: Path, source: PromptSource, left_out: Counter[str]) -> Iterato
             yield number, {"prompt": line}
             continue
         try:
-            if line.partition(" ")[0] in _A1111_FLAGS:
+            if any(word[:2] == "--" and word[2:] in OTHER_TOOLS for word in line.split()):
+                # No flag of that line can be told from kohya's: the marks of the text are counted.
+                yield number, {"prompt": line}
+            elif line.partition(" ")[0] in _A1111_FLAGS:
                 yield number, _a1111(line, left_out)
             else:
                 yield number, _kohya(line, left_out)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from jobs.bounds import Text, Values
 from jobs.errors import ManifestError
@@ -22,14 +22,21 @@ from producer.manifest.pipeline_check import PipelineCheck
 from producer.manifest.problems import MAX_REPORTED
 from producer.manifest.relations import ColumnKinds
 from producer.manifest.source_files import TABLES, TEXTS, files_of, format_of, id_of, source_trouble
+from producer.manifest.syntax_marks import Found, Marks
 from producer.manifest.text_lines import Record, WrongEncoding
 from producer.manifest.unpacked import PACKED
+from producer.manifest.written import TEMPLATE_COLUMNS
 from producer.prompt_files import json_file, json_lines, parquet, plain, separated
 from producer.prompt_files.ahead import read_ahead
 from producer.prompt_files.column_roles import UNKNOWN
+from producer.prompt_files.drawn import checked, drawn_lines, templates_of
+from producer.prompt_files.marked_rows import marks_of_manifest, marks_of_rows
 from producer.prompt_files.nested import Paths
 from producer.prompt_files.row_reader import RowReader, UnknownColumns
 from producer.prompt_files.unknown_columns import in_yaml, named_within
+
+if TYPE_CHECKING:
+    from producer.wildcards.templates import Templates
 
 _ROWS = 512
 LARGE = 8 << 20
@@ -81,6 +88,9 @@ class Reading:
             rows = counted(self.unguided, "row")
             yield f"{rows} with a guidance_scale of 0 or 1: guidance is off there, and 0 counts as 1"
 
+    marks: Marks = field(default_factory=Marks)
+    """What in texts, those of the manifest too, looks like another tool's syntax."""
+
     def taken(self, line: Line) -> Line:
         """The line with its columns as they are written, once what they hold was taken in."""
         self.columns.add(line.columns)
@@ -120,9 +130,31 @@ class Rows(NamedTuple):
     rows: list[Row]
     noticed: Noticed | None
     """What was noticed in a file that ends with these rows."""
+    marks: Mapping[int, Found]
+    """What in their texts looks like another tool's syntax."""
 
 
 def lines(
+    manifest: Manifest, reading: Reading | None = None, check: PipelineCheck | None = None
+) -> Iterator[Line]:
+    """Every line of `manifest` as `written_rows` gives it, or what is drawn from it. Raises as that does."""
+    reading = Reading() if reading is None else reading
+    reading.marks.add(marks_of_manifest(manifest))
+    found, templates = written_rows(manifest, reading, check), templates_of(manifest)
+    # A generator around the other one would cost each of a million plain lines its time.
+    return found if templates is None else _drawn(manifest, reading, found, templates)
+
+
+def _drawn(
+    manifest: Manifest, reading: Reading, found: Iterator[Line], templates: Templates
+) -> Iterator[Line]:
+    yield from drawn_lines(manifest, found, templates)
+    reading.sha256.update(templates.files)
+    for name in TEMPLATE_COLUMNS:
+        reading.columns.add({name: ""})
+
+
+def written_rows(
     manifest: Manifest, reading: Reading | None = None, check: PipelineCheck | None = None
 ) -> Iterator[Line]:
     """Every line of `manifest`: those in it, then those of its prompt files, in order.
@@ -137,7 +169,7 @@ def lines(
         yield reading.taken(line) if line.columns else line
     _, *unsaid = line_of({"prompt": ""}, manifest.settings)
     found = Counter[str]()
-    for path, sha256, rows, noticed in (
+    for path, sha256, rows, noticed, marks in (
         read_ahead(partial(source_rows, check=check), manifest)
         if _large(manifest)
         else source_rows(manifest, check)
@@ -145,6 +177,7 @@ def lines(
         reading.sha256[path] = sha256
         if noticed is not None:
             _add(reading, noticed)
+        reading.marks.add(marks)
         found[path] += len(rows)
         for row in rows:
             if not isinstance(row, ManifestError):
@@ -196,15 +229,18 @@ def source_rows(manifest: Manifest, check: PipelineCheck | None = None) -> Itera
         if isinstance(written, PromptLine):
             for name, value in ({} if written.columns is None else written.columns).items():
                 kinds.trouble(name, value, "in the manifest")
+    templates = templates_of(manifest)
     for source, path in _files(manifest):
         state = _state(path)
         sha256 = _sha256(path)
         noticed = Noticed()
-        rows = _rows(manifest, source, path, noticed, RowChecks(kinds, check))
+        numbers: list[int] = []
+        rows = _rows(manifest, source, path, noticed, RowChecks(kinds, check, templates, numbers))
         # A file without rows is one that was read.
         while len(some := list(islice(rows, _ROWS))) == _ROWS:
-            yield Rows(str(path), sha256, some, None)
-        yield Rows(str(path), sha256, some, noticed)
+            yield Rows(str(path), sha256, some, None, marks_of_rows(some, path, numbers))
+            numbers.clear()
+        yield Rows(str(path), sha256, some, noticed, marks_of_rows(some, path, numbers))
         if _state(path) != state:
             raise ManifestError(f"{path}: changed while it was being read: run the same command again")
 
@@ -214,12 +250,15 @@ class RowChecks(NamedTuple):
 
     kinds: ColumnKinds
     pipeline: PipelineCheck | None
+    templates: Templates | None
+    numbers: list[int]
+    """Takes the number of each row that is yielded."""
 
 
 def _rows(
     manifest: Manifest, source: PromptSource, path: Path, noticed: Noticed, checks: RowChecks
 ) -> Iterator[Row]:
-    form = format_of(path)
+    form, templates, take_number = format_of(path), checks.templates, checks.numbers.append
     if source.one_per_file:
         names: Mapping[str, str] = {"prompt": "prompt", "id": "id"}
     else:
@@ -244,10 +283,13 @@ def _rows(
             line = row
         else:
             prompt = table.prompt_alone(row)
-            if prompt is not None:
+            if prompt is not None and templates is None:
+                take_number(number)
                 yield prompt
                 continue
             line = table.line(row, number)
+            if templates is not None and not isinstance(line, ManifestError):
+                line = checked(line, templates, manifest.settings)
             if isinstance(line, ManifestError) and form in TABLES:
                 one_line = {name for name in row if not isinstance(_values(table.roles.field(name)), Text)}
                 line = separated.wrong_row(line, path, number, row, one_line)
@@ -257,6 +299,7 @@ def _rows(
                 # One message tells of all that the file has.
                 unknown_told = True
                 line = ManifestError(table.roles.unknown(_unknown(path, source, table)))
+        take_number(number)
         trouble = printable(str(line)) if isinstance(line, ManifestError) else None
         yield line if trouble is None else ManifestError(f"{path}:{number}: {trouble}")
     if form not in (".txt", *TABLES, ".parquet"):

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice, product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jobs.errors import LatentsError
 from jobs.models import ModelRef
@@ -123,6 +123,8 @@ class _Seen:
         # equals are taken.
         self._tally = CompactCounter()
         self._named = CompactCounter()
+        self._columns: Mapping[str, Any] | None = None
+        self._columns_text: str | None = None
 
     def given(self, line: Line, template: RequestTemplate, seeds: Iterable[int]) -> Iterator[Identified]:
         """One image for each seed."""
@@ -179,7 +181,11 @@ class _Seen:
         matter."""
         if not self._every_line or (line.id is None and not line.columns):
             return None
-        return hash((line.id, json.dumps(dict(line.columns), sort_keys=True) if line.columns else None))
+        if line.columns is not self._columns:
+            # All lines that are drawn from one template have the same.
+            self._columns = line.columns
+            self._columns_text = json.dumps(dict(line.columns), sort_keys=True) if line.columns else None
+        return hash((line.id, self._columns_text))
 
     def _first(self, image_id: str, name: int) -> None:
         """Takes in the first line of an image, one with an id or columns."""

@@ -38,6 +38,8 @@ def print_submitted(submitted: Submitted) -> None:
         click.echo(f"{submitted.job_id}: {remark}")
     for told in submitted.told:
         click.echo(f"{submitted.job_id}: {told}")
+    for warning in submitted.syntax:
+        click.echo(f"{submitted.job_id}: {warning}")
     if submitted.remark:
         click.echo(f"{submitted.job_id}: {submitted.remark}")
     for name, why in submitted.json_columns.items():

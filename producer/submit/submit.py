@@ -68,6 +68,8 @@ class Submitted:
     first_reused_ids: tuple[str, ...] = ()
     told: tuple[str, ...] = ()
     """What to know of the rows of prompt files: settings that come from columns, guidance that is off."""
+    syntax: tuple[str, ...] = ()
+    """What looks like syntax that is not read, a sentence each kind."""
 
 
 def packed_for(
@@ -135,6 +137,7 @@ def store(packed: Packed, queue: JobQueue, reporter: Reporter = QUIET) -> Submit
             skipped_file=str(output.skipped_rows(job_id)) if reading.skipped else None,
             left_out=tuple(reading.left_out()),
             told=tuple(reading.told()),
+            syntax=tuple(reading.marks.warnings(manifest.read_syntax)),
             duplicates=packed.duplicates,
             equal_lines=packed.equal_lines,
             added_lines=packed.added_lines,

@@ -249,6 +249,35 @@ def test_comments_and_flags_that_change_no_picture_are_counted(desk: Desk, shown
     assert (as_json["comments"], as_json["dropped_flags"]) == (2, {"--do_not_save_grid": 1})
 
 
+def test_texts_that_look_like_syntax_are_counted_with_the_first_place_and_the_key(
+    desk: Desk, shown: Shown
+) -> None:
+    (desk.folder / "p.txt").write_text("a fox\na (red:1.2) fox\na [red] __color__\na fox --ar 16:9 --s 250\n")
+    (desk.folder / "p.jsonl").write_text('{"prompt": "a fox --ar 16:9 --s 250"}\n')
+    desk.write(["a fox --ar 16:9 --s 250"], prompts_from=["p.txt", "p.jsonl"])
+    planned = desk.plan()
+    column = desk.file.read_text().index('"a fox') + 1
+    words = "they are painted as words"
+    warnings = [
+        f"2 prompts with weights, (text:1.3), ((text)) or [text], first {desk.folder}/p.txt:2: {words}: "
+        "write `syntax: a1111` to weigh them",
+        f"1 prompt with wildcards, __name__, first {desk.folder}/p.txt:3: {words}: write `syntax: "
+        "dynamic` to draw from their files",
+        f"3 prompts with another tool's flags, --ar 16:9, first {desk.file}:1:{column}: prompts[0]: {words}: "
+        "take them out, and give what they mean as settings",
+    ]
+    lines = shown(planned)
+    at = lines.index(f"  syntax     {warnings[0]}")
+    assert lines[at + 1 : at + 3] == [f"             {warnings[1]}", f"             {warnings[2]}"]
+    assert to_json(planned)["syntax"] == warnings
+    (desk.folder / "wildcards").mkdir()
+    (desk.folder / "wildcards/color.txt").write_text("teal\n")
+    desk.write(["a {fox|owl}"], prompts_from=["p.txt"], syntax="dynamic", sample=3)
+    planned = desk.plan()
+    assert planned.survey.images == 3 + 4 - 1 + 3
+    assert len(to_json(planned)["syntax"]) == 2
+
+
 def test_json_lists_a_thousand_orphans_and_counts_them_all_and_a_file_lists_all(
     desk: Desk, tmp_path: Path
 ) -> None:

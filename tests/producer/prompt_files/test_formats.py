@@ -153,7 +153,7 @@ def test_a_text_file_takes_kohyas_and_a1111s_flags(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "error"),
     [
-        ("a fox --no blur", "--no: no such flag: use --n, --w,"),
+        ("a fox --nn blur", "--nn: no such flag: use --n, --w,"),
         ("a -- b", "--b: no such flag"),
         ("--steps 3 --promt x", "--promt: no such flag: use --prompt, "),
         ("--prompt --steps 3", "--prompt: has no value"),

@@ -39,3 +39,10 @@ def test_lines_that_share_pictures_and_ids_are_said(capsys: pytest.CaptureFixtur
         "rendering, next to the lines that are there",
         "cats-1: 2 lines have the id of another prompt: 7",
     ]
+
+
+def test_what_looks_like_syntax_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    print_submitted(
+        Submitted("cats-1", False, 5, 0, 0, "/data/cats", "", syntax=("1 prompt with BREAK", "2 more"))
+    )
+    assert capsys.readouterr().out.splitlines()[1:] == ["cats-1: 1 prompt with BREAK", "cats-1: 2 more"]
