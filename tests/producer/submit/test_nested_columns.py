@@ -19,6 +19,7 @@ from jobs.output.output import Output
 from jobs.output.stored_shard import LayoutName
 from jobs.settings import Settings
 from producer.export.export import write_export
+from producer.export.options import Options
 from producer.manifest.base_request import base_request
 from producer.plan.plan import plan_submission
 from producer.plan.report import report
@@ -81,7 +82,8 @@ class Folder:
         given: dict[str, Any] = {"path": str(self.output.path)}
         if parquet:
             target = self.folder / "out.parquet"
-            write_export(self.output.path, target, "parquet", Settings(), with_pictures=False)
+            options = Options(with_pictures=False)
+            write_export(self.output.path, target, "parquet", Settings(), options=options)
             given = {"path": "parquet", "data_files": str(target)}
         records = datasets.load_dataset(**given, split="train", cache_dir=str(self.folder / "hf"))
         if self.layout == "webdataset" and not parquet:
