@@ -24,6 +24,7 @@ from jobs.output.stored_shard import LayoutName
 from jobs.request import Entry, ImageRequest
 from jobs.settings import Settings
 from producer.export.export import write_export
+from producer.export.options import Options
 from tests.waiting import LONGEST
 from worker.engine.renderer import RenderedBy
 from worker.finish.add_lines import LinesOf
@@ -133,7 +134,7 @@ def test_six_processes_load_thirteen_shards_in_one_order_topped_up_and_exported_
         finish(output, job=2)
         loads.append(([str(output.path)], {}))
     for to, of in ((LAYOUTS), (LAYOUTS[::-1])):
-        write_export(tmp_path / of, tmp_path / f"{of}-{to}", to, Settings(), shard_size=2)
+        write_export(tmp_path / of, tmp_path / f"{of}-{to}", to, Settings(), options=Options(shard_size=2))
         loads.append(([str(tmp_path / f"{of}-{to}")], {}))
     write_export(tmp_path / "files", tmp_path / "foxes.parquet", "parquet", Settings())
     loads.append((["parquet"], {"data_files": str(tmp_path / "foxes.parquet")}))
