@@ -50,6 +50,8 @@ class PipelineCheck:
     """Sides that neither the manifest gives nor the model's configurations."""
     jpeg: JpegCheck | None = None
     """What checks the texts of lines; None where pictures are no JPEGs."""
+    templates: bool = False
+    """Whether lines are templates: what is drawn from them has a syntax to be checked, not they."""
 
     @classmethod
     def of(cls, manifest: Manifest, model: ModelRef) -> PipelineCheck:
@@ -62,6 +64,7 @@ class PipelineCheck:
             swept,
             frozenset(open_sides if model.unsized else ()),
             JpegCheck.of(manifest, model),
+            templates=manifest.syntax == "dynamic",
         )
 
     def troubles(self, own: Mapping[str, Any]) -> list[Trouble]:
@@ -140,7 +143,8 @@ class PipelineCheck:
 
 def check_pipeline(manifest: Manifest, model: ModelRef) -> None:
     """Raises ManifestError that names every place, up to 20, where the manifest gives what the model's class
-    does not take. Rows of prompt files are checked where they are read.
+    does not take. Rows of prompt files are checked where they are read, and texts of templates where they are
+    drawn.
 
     Does nothing where the class is not known: then a worker checks.
     """
@@ -155,7 +159,7 @@ def check_pipeline(manifest: Manifest, model: ModelRef) -> None:
         key = tuple(own.items())
         if key not in known:
             known[key] = check.troubles(own)
-        texts = [""] if index is None else _texts(manifest.prompts[index])
+        texts = [] if check.templates else [""] if index is None else _texts(manifest.prompts[index])
         of_texts = chain.from_iterable(check.text_troubles(text, own) for text in texts)
         for trouble in chain(known[key], of_texts):
             found[_told(manifest, check, trouble, index)] = None

@@ -78,11 +78,13 @@ class RowReader:
         )
         self._columns, self._texts = tuple(source.columns.items()), texts
         self._check = check
-        self._jpeg = None if check is None else check.jpeg
+        # A template is checked once something is drawn from it.
+        self._texts_checked = check is not None and not check.templates
+        self._jpeg = check.jpeg if check is not None and self._texts_checked else None
         # A prompt that may be too long for a JPEG is not plainly right.
         self._most = None if self._jpeg is None else self._jpeg.surely
         self._taken: dict[tuple[Any, ...], bool] = {}
-        self._syntax_given = check is not None and not check.only_plain
+        self._syntax_given = check is not None and self._texts_checked and not check.only_plain
         self._more_given = defaults.seed is not None or "seed" in self._swept or self._syntax_given
         self._zero_is_off = check is not None and check.least_guidance == 1
         self.unguided = 0
@@ -179,7 +181,7 @@ class RowReader:
                 return ManifestError(refused)
         if self._jpeg is not None and (trouble := self._jpeg.trouble(line)) is not None:
             return ManifestError(trouble)
-        if self._syntax_given or "syntax" in line.settings:
+        if self._syntax_given or (self._texts_checked and "syntax" in line.settings):
             troubles = [] if self._check is None else self._check.text_troubles(line.prompt, line.settings)
             if troubles:
                 return ManifestError(self._told(troubles, row))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -29,7 +29,7 @@ from producer.manifest.written import TEMPLATE_COLUMNS
 from producer.prompt_files import json_file, json_lines, parquet, plain, separated
 from producer.prompt_files.ahead import read_ahead
 from producer.prompt_files.column_roles import UNKNOWN
-from producer.prompt_files.drawn import checked, drawn_lines, templates_of
+from producer.prompt_files.drawn import Drawing, checked, drawn_lines, templates_of
 from producer.prompt_files.marked_rows import marks_of_manifest, marks_of_rows
 from producer.prompt_files.nested import Paths
 from producer.prompt_files.row_reader import RowReader, UnknownColumns
@@ -74,6 +74,8 @@ class Reading:
     """Columns that give a setting although the manifest does not name them -> the setting."""
     unguided: int = 0
     """Rows whose own guidance_scale switches guidance off."""
+    place: str = field(default="", compare=False)
+    """`FILE:LINE` of the row whose line was given last, where rows are templates."""
 
     def told(self) -> Iterator[str]:
         """What to know of the rows before looking at pictures, a line each kind."""
@@ -132,6 +134,8 @@ class Rows(NamedTuple):
     """What was noticed in a file that ends with these rows."""
     marks: Mapping[int, Found]
     """What in their texts looks like another tool's syntax."""
+    numbers: Sequence[str] = ()
+    """The number of each row, with its key where it has one, where rows are templates."""
 
 
 def lines(
@@ -142,14 +146,12 @@ def lines(
     reading.marks.add(marks_of_manifest(manifest))
     found, templates = written_rows(manifest, reading, check), templates_of(manifest)
     # A generator around the other one would cost each of a million plain lines its time.
-    return found if templates is None else _drawn(manifest, reading, found, templates)
+    return found if templates is None else _drawn(manifest, reading, found, Drawing(templates, check))
 
 
-def _drawn(
-    manifest: Manifest, reading: Reading, found: Iterator[Line], templates: Templates
-) -> Iterator[Line]:
-    yield from drawn_lines(manifest, found, templates)
-    reading.sha256.update(templates.files)
+def _drawn(manifest: Manifest, reading: Reading, found: Iterator[Line], drawing: Drawing) -> Iterator[Line]:
+    yield from drawn_lines(manifest, found, drawing, lambda: reading.place)
+    reading.sha256.update(drawing.templates.files)
     for name in TEMPLATE_COLUMNS:
         reading.columns.add({name: ""})
 
@@ -169,7 +171,7 @@ def written_rows(
         yield reading.taken(line) if line.columns else line
     _, *unsaid = line_of({"prompt": ""}, manifest.settings)
     found = Counter[str]()
-    for path, sha256, rows, noticed, marks in (
+    for path, sha256, rows, noticed, marks, numbers in (
         read_ahead(partial(source_rows, check=check), manifest)
         if _large(manifest)
         else source_rows(manifest, check)
@@ -179,7 +181,7 @@ def written_rows(
             _add(reading, noticed)
         reading.marks.add(marks)
         found[path] += len(rows)
-        for row in rows:
+        for row in _placed(reading, path, rows, numbers) if numbers else rows:
             if not isinstance(row, ManifestError):
                 # After a row that stops the submission, the others are only checked.
                 if reading.skipped == 0 or manifest.on_bad_row == "skip":
@@ -201,6 +203,13 @@ def written_rows(
         wrong = reading.skipped_rows or wrong
     if wrong:
         raise ManifestError("\n".join(wrong))
+
+
+def _placed(reading: Reading, path: str, rows: Sequence[Row], numbers: Sequence[str]) -> Iterator[Row]:
+    """The rows, each after its place was recorded."""
+    for number, row in zip(numbers, rows, strict=True):
+        reading.place = f"{path}:{number}"
+        yield row
 
 
 def _add(reading: Reading, noticed: Noticed) -> None:
@@ -238,11 +247,17 @@ def source_rows(manifest: Manifest, check: PipelineCheck | None = None) -> Itera
         rows = _rows(manifest, source, path, noticed, RowChecks(kinds, check, templates, numbers))
         # A file without rows is one that was read.
         while len(some := list(islice(rows, _ROWS))) == _ROWS:
-            yield Rows(str(path), sha256, some, None, marks_of_rows(some, path, numbers))
+            marks = marks_of_rows(some, path, numbers)
+            yield Rows(str(path), sha256, some, None, marks, _numbers(numbers, templates))
             numbers.clear()
-        yield Rows(str(path), sha256, some, noticed, marks_of_rows(some, path, numbers))
+        marks = marks_of_rows(some, path, numbers)
+        yield Rows(str(path), sha256, some, noticed, marks, _numbers(numbers, templates))
         if _state(path) != state:
             raise ManifestError(f"{path}: changed while it was being read: run the same command again")
+
+
+def _numbers(numbers: Sequence[int], templates: Templates | None) -> Sequence[str]:
+    return () if templates is None else [str(number) for number in numbers]
 
 
 class RowChecks(NamedTuple):

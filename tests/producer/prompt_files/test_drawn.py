@@ -138,6 +138,51 @@ def test_what_is_wrong_is_named_with_its_line(folder: Path) -> None:
     ]
 
 
+def _with_weights(folder: Path, more: str) -> list[str]:
+    file = folder / "m.yaml"
+    file.write_text(f"name: pets\nmodel: shapes-random\nsyntax: [dynamic, a1111]\n{more}", "utf-8")
+    return [entry.request.prompt for entry in expand(load_manifest(file), MODEL)]
+
+
+@pytest.mark.parametrize("skip", ["", "on_bad_row: skip\n"])
+@pytest.mark.parametrize("large", [0, 1 << 30])
+def test_with_weights_a_drawn_text_that_is_not_rendered_is_named_with_its_line(
+    folder: Path, skip: str, large: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("producer.prompt_files.sources.LARGE", large)
+    (folder / "wildcards/pet.txt").write_text("cat\ndog <lora:fur:1>\n")
+    (folder / "p.jsonl").write_text('{"prompt": "a {red|blue}"}\n{"prompt": "a (big:1.2) __pet__"}\n')
+    with pytest.raises(ManifestError) as caught:
+        _with_weights(folder, f"{skip}prompts: [ok, 'a [c|d] {{e|f}}']\nprompts_from: p.jsonl\n")
+    assert str(caught.value).split("\n") == [
+        f"{folder}/m.yaml:{5 if skip else 4}:15: prompts[1]: prompt drawn as a [c|d] e: [c|d] alternates "
+        "between texts from step to step, which is not rendered: write one text; brackets that are text are "
+        r"\[ and \]",
+        f"{folder}/p.jsonl:2: prompt drawn as a (big:1.2) dog <lora:fur:1>: <lora:fur:1> names a LoRA, which "
+        "is not rendered: remove it",
+    ]
+
+
+def test_with_weights_no_template_is_read_as_a_text(folder: Path) -> None:
+    (folder / "p.jsonl").write_text('{"prompt": "[{a|b}]"}\n{"prompt": "{(c:1.2)|(d:1.3)}"}\n')
+    more = "settings: {negative_prompt: '[{x|y}]'}\nprompts: ['[{e|f}]']\nprompts_from: p.jsonl\n"
+    drawn = ["[e]", "[f]", "[a]", "[b]", "(c:1.2)", "(d:1.3)"]
+    assert _with_weights(folder, more) == [text for text in drawn for _ in "xy"]
+
+
+def test_with_weights_of_its_own_a_line_is_checked_once_it_is_drawn(folder: Path) -> None:
+    (folder / "p.jsonl").write_text('{"prompt": "[{a|b}] AND", "syntax": "a1111"}\n')
+    with pytest.raises(ManifestError, match=r"p\.jsonl:1: prompt drawn as \[a\] AND: .*AND composes several"):
+        _prompts(folder, "prompts: ['a AND b']\nprompts_from: p.jsonl\n")
+
+
+def test_a_drawn_text_that_no_jpeg_holds_is_named_with_its_line(folder: Path) -> None:
+    (folder / "wildcards/long.txt").write_text("a\n" + "🦊" * 19_000 + "\n")
+    (folder / "p.jsonl").write_text('{"prompt": "ok"}\n{"prompt": "__long__"}\n')
+    with pytest.raises(ManifestError, match=r"p\.jsonl:2: .*JPEG"):
+        _prompts(folder, "image_format: jpeg\nprompts_from: p.jsonl\n")
+
+
 def test_the_folder_of_wildcards_can_be_named(folder: Path) -> None:
     (folder / "words").mkdir()
     (folder / "words/pet.txt").write_text("owl\n")
