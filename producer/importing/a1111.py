@@ -11,6 +11,7 @@ from json import JSONDecoder
 from typing import Final
 
 from jobs.models import is_path, name_trouble
+from jobs.prompt_weights import Part, PromptSyntaxError, a1111_sections, weights_trouble
 from jobs.wording import shortened
 from producer.importing.recipe import NO_EQUAL, Draft, NamedModel
 
@@ -36,7 +37,10 @@ _REMEDIES: Final = {
     "Lora hashes": "imagemill applies no LoRA of a prompt, and the picture will differ",
     "TI hashes": "imagemill reads no embeddings of a prompt, and the picture will differ",
 }
-_LORA = re.compile(r"<(?:lora|lyco|hypernet):[^<>\n]{1,200}>")
+_NO_WEIGHTS: Final = frozenset({"None", "Ignore"})
+"""Values of "Emphasis" with which A1111 applies none."""
+_REFUSED: Final = ", and the picture will differ: `syntax: a1111` refuses one of the two texts"
+_NETWORK = re.compile(r"<(?:lora|lyco|hypernet):[^<>\n]{1,200}>")
 _WEIGHT = re.compile(r"(?<!\\)[(\[][^()\[\]\n]{1,400}[)\]]")
 _BREAK = re.compile(r"\bBREAK\b")
 
@@ -61,7 +65,7 @@ def read_parameters(text: str) -> Draft:
         if key not in _READ and key not in _WITHOUT_EFFECT and _USUAL.get(key) != value:
             draft.lose(f"{key}: {shortened(value)}", _REMEDIES.get(key, NO_EQUAL))
     if not own:
-        _lose_syntax(draft)
+        _take_syntax(draft, pairs.get("Emphasis", "Original"))
         if pairs.get("RNG", "").upper() != "CPU":
             draft.lose(
                 "noise of a GPU",
@@ -114,13 +118,27 @@ def _pairs(line: str) -> dict[str, str]:
     return found
 
 
-def _lose_syntax(draft: Draft) -> None:
-    """Name the weights and LoRAs in the texts, which stay there as they are."""
-    for text in (draft.prompt, draft.settings.get("negative_prompt", "")):
-        for lora in dict.fromkeys(_LORA.findall(text)):
-            draft.lose(lora, "imagemill applies no LoRA of a prompt, and reads this as words")
+def _take_syntax(draft: Draft, emphasis: str) -> None:
+    """Set `syntax: a1111` for texts that mean something in it; name what of them is read as words."""
+    texts = [draft.prompt, draft.settings.get("negative_prompt", "")]
+    for name in dict.fromkeys(name for text in texts for name in _NETWORK.findall(text)):
+        draft.lose(name, "imagemill applies no LoRA of a prompt, and reads this as words")
+    if emphasis in _NO_WEIGHTS or all(_is_plain(text) for text in texts):
+        return
+    if all(weights_trouble(text, "a1111") is None for text in texts):
+        draft.settings["syntax"] = "a1111"
+        return
+    for text in texts:
         weight, parted = _WEIGHT.search(text), _BREAK.search(text)
         if weight is not None:
-            draft.lose(weight[0], "imagemill reads weights in brackets as words, and the picture will differ")
+            draft.lose(weight[0], f"imagemill reads brackets as words here{_REFUSED}")
         if parted is not None:
-            draft.lose("BREAK", "imagemill reads it as a word, and the picture will differ")
+            draft.lose("BREAK", f"imagemill reads it as a word here{_REFUSED}")
+
+
+def _is_plain(text: str) -> bool:
+    """Whether A1111's syntax makes of a text nothing but the text."""
+    try:
+        return a1111_sections(text) == ((Part(text, 1.0),),)
+    except PromptSyntaxError:
+        return False

@@ -130,14 +130,42 @@ def test_noise_of_a_gpu_is_told_as_something_of_the_program() -> None:
     assert "RNG: CPU" in str(loss)
 
 
-def test_syntax_stays_in_the_prompt_and_is_named() -> None:
+END = "\nSteps: 20, Sampler: Euler, Seed: 5, RNG: CPU"
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        "a (tall:1.3) tower",
+        "a ((tall)) [grey] tower",
+        r"paris \(texas\)",
+        "fog BREAK sky",
+        "x\nNegative prompt: (y)",
+    ],
+)
+def test_texts_with_a1111s_syntax_are_imported_with_it_and_lose_nothing(texts: str) -> None:
+    draft = read_parameters(texts + END)
+    assert (draft.settings["syntax"], draft.losses) == ("a1111", [])
+    assert draft.prompt == texts.partition("\n")[0]
+
+
+@pytest.mark.parametrize(
+    "text", ["a tall tower, fog", "(tall:1.3) <lora:x:1>", "(big) cat AND dog", "[a|b] (c)", "(a:900)"]
+)
+def test_texts_that_need_no_syntax_and_texts_that_it_refuses_stay_plain(text: str) -> None:
+    assert "syntax" not in read_parameters(text + END).settings
+
+
+def test_texts_whose_weights_a1111_did_not_apply_stay_plain() -> None:
+    draft = read_parameters(f"a (tall:1.3) tower <lora:x:1>{END}, Emphasis: None")
+    assert "syntax" not in draft.settings
+    assert [loss.what for loss in draft.losses] == ["Emphasis: None", "<lora:x:1>"]
+
+
+def test_syntax_that_is_refused_stays_in_the_prompt_and_is_named() -> None:
     text = "a (tall:1.3) tower <lora:brick:0.7> BREAK sky\nSteps: 20, Sampler: Euler, Seed: 5, RNG: CPU"
     assert read_parameters(text).prompt == "a (tall:1.3) tower <lora:brick:0.7> BREAK sky"
     assert list(losses(text)) == ["<lora:brick:0.7>", "(tall:1.3)", "BREAK"]
-
-
-def test_an_escaped_bracket_is_no_weight() -> None:
-    assert losses(r"paris \(texas\)" + "\nSteps: 20, Sampler: Euler, Seed: 5, RNG: CPU") == {}
 
 
 def test_lines_after_the_settings_are_named() -> None:

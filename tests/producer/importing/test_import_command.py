@@ -50,8 +50,8 @@ def test_each_loss_is_a_line_with_the_file_and_the_remedy(tmp_path: Path) -> Non
     whats = [line.removeprefix(f"{file}: ").partition(": ")[0] for line in lines]
     assert whats == [
         "Clip skip",
-        "(brass:1.3)",
         "<lora:dust:0.4>",
+        "(brass:1.3)",
         "noise of a GPU",
         "model lamps_v1 (hash 00ff00ff)",
     ]
