@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from jobs.models import ModelRef
 from jobs.request import Entry
 from producer.manifest.manifest import Manifest
-from producer.prompt_files.sources import Reading
+from producer.prompt_files.reading import Reading
 from producer.requests.expand import identify
 
 

@@ -18,11 +18,12 @@ from jobs.wording import counted, shown, some
 from producer.doctor.findings import Problem
 from producer.doctor.soundness import file_problem, read_plain
 from producer.manifest.latents import gather_latents
-from producer.manifest.parts import PromptLine, PromptSource
+from producer.manifest.parts import PromptLine
 from producer.manifest.path_names import ELSEWHERE, known_paths
+from producer.manifest.prompt_source import PromptSource
 from producer.manifest.source_files import files_of, source_trouble
 from producer.manifest.submitted import Change, SubmittedManifest
-from producer.prompt_files.sources import Reading
+from producer.prompt_files.reading import Reading
 from producer.requests.expand import EqualLine, Identified, Repeats, identify, narrowed
 
 _NAMED = 3

@@ -28,7 +28,7 @@ from producer.export.shards import write_shards, write_table
 from producer.export.source import Picture, PictureSource, Record, check_exportable
 from producer.export.target import appearing, check_free
 from producer.progress import counting
-from producer.prompt_files.sources import Reading
+from producer.prompt_files.reading import Reading
 from producer.reporter import Reporter
 from producer.requests.expand import EqualLine, Identified, Repeats
 from producer.requests.prepared import prepare

@@ -11,8 +11,8 @@ from typing import Any
 from jobs.errors import ManifestError
 from jobs.models import is_path
 from producer.manifest.document import REFUSED, Location
-from producer.manifest.parts import PromptSource
 from producer.manifest.problems import Problems
+from producer.manifest.prompt_source import PromptSource
 from producer.manifest.source_files import source_trouble
 from producer.manifest.text_lines import text_lines
 from producer.manifest.written import WrittenManifest

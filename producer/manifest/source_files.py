@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from producer.manifest.parts import PromptSource
+from producer.manifest.prompt_source import PromptSource
 from producer.manifest.text_lines import key_offer
 from producer.manifest.unpacked import PACKED
 

@@ -10,7 +10,8 @@ from pydantic_core import PydanticCustomError
 from jobs.bounds import ImageFormat, Precision
 from jobs.output.stored_shard import LayoutName
 from producer.manifest.fields import Count, ModelName, PathText, Quality, Retention, Revision, Seed, Text
-from producer.manifest.parts import DefaultSettings, PromptLine, PromptSource, Strict, Sweep, as_listed
+from producer.manifest.parts import DefaultSettings, PromptLine, Strict, Sweep, as_listed
+from producer.manifest.prompt_source import PromptSource
 
 
 def _text_or_mapping(value: object) -> str:

@@ -21,7 +21,7 @@ from jobs.output.stored_shard import damaged
 from jobs.request import Entry
 from jobs.settings import Settings
 from producer.plan.survey import DeviceTime, Group, Holding, Survey, device_times, survey
-from producer.prompt_files.sources import Reading
+from producer.prompt_files.reading import Reading
 from producer.reporter import QUIET, Reporter
 from producer.requests.expand import EqualLine, Identified, Repeats
 from producer.requests.folder_entries import entries_remark

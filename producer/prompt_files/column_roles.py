@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from jobs.wording import shortened, some
-from producer.manifest.parts import ROW_FIELDS, PromptSource
+from producer.manifest.parts import ROW_FIELDS
+from producer.manifest.prompt_source import PromptSource
 from producer.manifest.single_arguments import argument_named
 from producer.prompt_files.unknown_columns import in_yaml, unknown_columns
 

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from jobs.errors import ManifestError
 from jobs.wording import shortened, some
-from producer.manifest.parts import PromptSource
+from producer.manifest.prompt_source import PromptSource
 from producer.manifest.text_lines import Record, opened, undecodable
 from producer.prompt_files.json_lines import of_bare_value, strict_decoder
 

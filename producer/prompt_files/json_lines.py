@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.errors import ManifestError
-from producer.manifest.parts import PromptSource
+from producer.manifest.prompt_source import PromptSource
 from producer.manifest.text_lines import Record, text_lines
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from jobs.errors import ManifestError
-from producer.manifest.parts import PromptSource
+from producer.manifest.prompt_source import PromptSource
 from producer.manifest.syntax_marks import OTHER_TOOLS
 from producer.manifest.text_lines import MAX_LINE, Record, opened, text_lines, undecodable
 

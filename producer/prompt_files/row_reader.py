@@ -21,9 +21,10 @@ from jobs.pipeline_class import Trouble
 from jobs.schedulers import scheduler_of_code
 from jobs.wording import shortened
 from producer.manifest.line import Line, line_of
-from producer.manifest.parts import ROW_VALUES, DefaultSettings, PromptLine, PromptSource, Sweep
+from producer.manifest.parts import ROW_VALUES, DefaultSettings, PromptLine, Sweep
 from producer.manifest.pipeline_check import PipelineCheck, shown_value
 from producer.manifest.problems import Problems
+from producer.manifest.prompt_source import PromptSource
 from producer.manifest.relations import ColumnKinds, last_seed_trouble
 from producer.manifest.single_arguments import given_twice
 from producer.manifest.text_lines import key_offer

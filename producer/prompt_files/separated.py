@@ -14,7 +14,8 @@ from pathlib import Path
 
 from jobs.errors import ManifestError
 from jobs.wording import printable, shortened
-from producer.manifest.parts import PromptSource, first_twice
+from producer.manifest.parts import first_twice
+from producer.manifest.prompt_source import PromptSource
 from producer.manifest.source_files import format_of
 from producer.manifest.text_lines import (
     Record,

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -13,16 +12,16 @@ from typing import TYPE_CHECKING, NamedTuple
 from jobs.bounds import Text, Values
 from jobs.errors import ManifestError
 from jobs.file_hash import FileState, file_sha256, file_state
-from jobs.output.nested_kinds import ColumnTypes, with_json
-from jobs.wording import counted, printable, shortened
+from jobs.wording import printable, shortened
 from producer.manifest.line import Line, line_of, written_lines
 from producer.manifest.manifest import Manifest
-from producer.manifest.parts import ROW_FIELDS, ROW_VALUES, PromptLine, PromptSource
+from producer.manifest.parts import ROW_FIELDS, ROW_VALUES, PromptLine
 from producer.manifest.pipeline_check import PipelineCheck
 from producer.manifest.problems import MAX_REPORTED
+from producer.manifest.prompt_source import PromptSource
 from producer.manifest.relations import ColumnKinds
 from producer.manifest.source_files import TABLES, TEXTS, files_of, format_of, id_of, source_trouble
-from producer.manifest.syntax_marks import Found, Marks
+from producer.manifest.syntax_marks import Found
 from producer.manifest.text_lines import Record, WrongEncoding
 from producer.manifest.unpacked import PACKED
 from producer.manifest.written import TEMPLATE_COLUMNS
@@ -32,8 +31,9 @@ from producer.prompt_files.column_roles import UNKNOWN
 from producer.prompt_files.drawn import Drawing, checked, drawn_lines, templates_of
 from producer.prompt_files.marked_rows import marks_of_manifest, marks_of_rows
 from producer.prompt_files.nested import Paths
+from producer.prompt_files.reading import Noticed, Reading
 from producer.prompt_files.row_reader import RowReader, UnknownColumns
-from producer.prompt_files.unknown_columns import in_yaml, named_within
+from producer.prompt_files.unknown_columns import named_within
 
 if TYPE_CHECKING:
     from producer.wildcards.templates import Templates
@@ -49,79 +49,9 @@ _UNPACKED = 4
 """How many times its size a packed file usually has."""
 
 
-@dataclass(slots=True)
-class Reading:
-    """What one pass over the prompt files of a manifest found; complete when the pass is."""
-
-    sha256: dict[str, str] = field(default_factory=dict)
-    """The SHA-256 of every file that was begun, by its path."""
-    skipped: int = 0
-    """Rows left out because something is wrong with them."""
-    skipped_rows: list[str] = field(default_factory=list)
-    """The first of those: `FILE:LINE: what`."""
-    on_skipped: Callable[[str], None] = field(default=lambda row: None, compare=False)
-    """Called with each of them."""
-    json_columns: Collection[str] = ()
-    """The user's columns that lines are to have as JSON text."""
-    columns: ColumnTypes = field(default_factory=ColumnTypes, compare=False)
-    """What the user's columns hold, before any is JSON text."""
-
-    comments: int = 0
-    """Lines of .txt files that begin with #."""
-    dropped_flags: dict[str, int] = field(default_factory=dict)
-    """Flags in .txt files that change no picture -> how often they occur."""
-    settings_of_columns: dict[str, str] = field(default_factory=dict)
-    """Columns that give a setting although the manifest does not name them -> the setting."""
-    unguided: int = 0
-    """Rows whose own guidance_scale switches guidance off."""
-    place: str = field(default="", compare=False)
-    """`FILE:LINE` of the row whose line was given last, where rows are templates."""
-
-    def told(self) -> Iterator[str]:
-        """What to know of the rows before looking at pictures, a line each kind."""
-        if self.settings_of_columns:
-            given = ", ".join(
-                name if name == setting else f"{setting} ({shortened(name)})"
-                for name, setting in self.settings_of_columns.items()
-            )
-            declined = in_yaml(list(self.settings_of_columns))
-            yield f"{given} from columns of prompt files: `ignore: {declined}` leaves them out"
-        if self.unguided:
-            rows = counted(self.unguided, "row")
-            yield f"{rows} with a guidance_scale of 0 or 1: guidance is off there, and 0 counts as 1"
-
-    marks: Marks = field(default_factory=Marks)
-    """What in texts, those of the manifest too, looks like another tool's syntax."""
-
-    def taken(self, line: Line) -> Line:
-        """The line with its columns as they are written, once what they hold was taken in."""
-        self.columns.add(line.columns)
-        return (
-            line._replace(columns=with_json(line.columns, self.json_columns)) if self.json_columns else line
-        )
-
-    def left_out(self) -> Iterator[str]:
-        """What was left out of .txt files as meant, a line each kind."""
-        if self.comments:
-            yield f"{counted(self.comments, 'line')} beginning with # (comments)"
-        if self.dropped_flags:
-            flags = ", ".join(f"{flag} ({times:,})" for flag, times in sorted(self.dropped_flags.items()))
-            yield f"flags that change no picture: {flags}"
-
-
 Row = str | Line | ManifestError
 """A prompt whose row says nothing else, which takes the least time to hand over; a line; or all that is wrong
 with the row: `FILE:LINE: what`."""
-
-
-@dataclass(slots=True)
-class Noticed:
-    """What there is to say about the rows of one file."""
-
-    left_out: Counter[str] = field(default_factory=Counter)
-    """What `plain.records` counts."""
-    settings_of_columns: dict[str, str] = field(default_factory=dict)
-    unguided: int = 0
 
 
 class Rows(NamedTuple):
@@ -178,7 +108,7 @@ def written_rows(
     ):
         reading.sha256[path] = sha256
         if noticed is not None:
-            _add(reading, noticed)
+            reading.add(noticed)
         reading.marks.add(marks)
         found[path] += len(rows)
         for row in _placed(reading, path, rows, numbers) if numbers else rows:
@@ -210,16 +140,6 @@ def _placed(reading: Reading, path: str, rows: Sequence[Row], numbers: Sequence[
     for number, row in zip(numbers, rows, strict=True):
         reading.place = f"{path}:{number}"
         yield row
-
-
-def _add(reading: Reading, noticed: Noticed) -> None:
-    reading.settings_of_columns |= noticed.settings_of_columns
-    reading.unguided += noticed.unguided
-    for what, times in noticed.left_out.items():
-        if what == plain.COMMENT:
-            reading.comments += times
-        else:
-            reading.dropped_flags[what] = reading.dropped_flags.get(what, 0) + times
 
 
 def _without_prompts(found: Counter[str]) -> list[str]:

@@ -11,7 +11,8 @@ import yaml
 
 from jobs.columns import column_trouble
 from jobs.wording import shortened, some
-from producer.manifest.parts import ROW_FIELDS, PromptSource
+from producer.manifest.parts import ROW_FIELDS
+from producer.manifest.prompt_source import PromptSource
 from producer.manifest.wrong_values import meant_key
 
 _NAMELESS: Final = ("", "Unnamed: ", "__index_level_")

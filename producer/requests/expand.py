@@ -19,7 +19,8 @@ from producer.manifest.line import Line
 from producer.manifest.manifest import Manifest
 from producer.manifest.pipeline_check import PipelineCheck
 from producer.manifest.single_arguments import folded
-from producer.prompt_files.sources import Reading, lines
+from producer.prompt_files.reading import Reading
+from producer.prompt_files.sources import lines
 from producer.requests.identity import RequestTemplate
 
 Identified = tuple[str, Entry]

@@ -18,7 +18,7 @@ from producer.manifest.latents import gather_latents
 from producer.manifest.manifest import Manifest, load_manifest
 from producer.manifest.path_names import PathNames
 from producer.manifest.pipeline_check import check_pipeline
-from producer.prompt_files.sources import Reading
+from producer.prompt_files.reading import Reading
 from producer.requests.expand import Identified, Repeats, identify, narrowed
 
 

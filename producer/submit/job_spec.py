@@ -11,7 +11,7 @@ from typing import Any
 from jobs.ledger.job import JobSpec
 from producer.manifest.base_request import base_request
 from producer.manifest.path_names import PathNames
-from producer.prompt_files.sources import Reading
+from producer.prompt_files.reading import Reading
 from producer.requests.prepared import Prepared
 
 

@@ -22,7 +22,7 @@ from jobs.output.nested_kinds import ColumnTypes
 from jobs.request import Entry
 from producer.manifest.base_request import base_request
 from producer.manifest.path_names import PathNames
-from producer.prompt_files.sources import Reading
+from producer.prompt_files.reading import Reading
 from producer.reporter import QUIET, Reporter
 from producer.requests.expand import EqualLine, Identified, Repeats
 from producer.requests.folder_entries import entries_remark

@@ -25,7 +25,7 @@ from jobs.wording import some
 from producer.job_queue import JobQueue
 from producer.manifest.base_request import base_request
 from producer.manifest.submitted import Change, SubmittedManifest
-from producer.prompt_files.sources import Reading
+from producer.prompt_files.reading import Reading
 from producer.reporter import QUIET, Reporter
 from producer.requests.expand import EqualLine, Identified, Repeats
 from producer.requests.grouping import parts

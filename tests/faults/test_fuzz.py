@@ -48,7 +48,8 @@ from producer.export.pictures import pictures
 from producer.manifest.base_request import base_request
 from producer.manifest.latents import gather_latents
 from producer.manifest.manifest import Manifest, load_manifest
-from producer.prompt_files.sources import Reading, lines
+from producer.prompt_files.reading import Reading
+from producer.prompt_files.sources import lines
 from producer.requests.expand import identify
 from producer.requests.prepared import Prepared, prepare
 from producer.submit.packed import Packed, pack

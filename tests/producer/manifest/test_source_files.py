@@ -11,7 +11,7 @@ import zstandard
 
 from jobs.errors import ManifestError
 from producer.manifest.manifest import Manifest, load_manifest
-from producer.manifest.parts import PromptSource
+from producer.manifest.prompt_source import PromptSource
 from producer.manifest.source_files import files_of, id_of, source_trouble
 from producer.prompt_files.sources import lines
 

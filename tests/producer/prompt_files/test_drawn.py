@@ -14,7 +14,7 @@ from jobs.errors import ManifestError
 from jobs.models import resolve_model
 from jobs.request import Entry
 from producer.manifest.manifest import Manifest, load_manifest
-from producer.prompt_files.sources import Reading
+from producer.prompt_files.reading import Reading
 from tests.expanded import expand
 
 MODEL = resolve_model("shapes-random")

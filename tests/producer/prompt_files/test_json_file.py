@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from jobs.errors import ManifestError
 from producer.manifest.line import Line
 from producer.manifest.manifest import Manifest
-from producer.manifest.parts import PromptSource
+from producer.manifest.prompt_source import PromptSource
 from producer.prompt_files.json_file import records
-from producer.prompt_files.sources import Reading, lines
+from producer.prompt_files.reading import Reading
+from producer.prompt_files.sources import lines
 
 COCO = {
     "info": {"year": 2014, "odd": "] }"},

@@ -12,7 +12,8 @@ from pyarrow import parquet
 from jobs.errors import ManifestError
 from producer.manifest.line import Line
 from producer.manifest.manifest import Manifest
-from producer.prompt_files.sources import Reading, lines
+from producer.prompt_files.reading import Reading
+from producer.prompt_files.sources import lines
 
 
 def _given(file: Path, on_bad_row: str = "stop", **source: Any) -> tuple[list[Line], list[str]]:

@@ -10,7 +10,8 @@ import pytest
 from jobs.errors import ManifestError
 from producer.manifest.line import Line
 from producer.manifest.manifest import Manifest
-from producer.prompt_files.sources import Reading, lines
+from producer.prompt_files.reading import Reading
+from producer.prompt_files.sources import lines
 
 
 def _read(file: Path, contents: str | bytes, **source: Any) -> tuple[list[Line], Reading]:

@@ -14,7 +14,8 @@ from pydantic import ValidationError
 
 from jobs.errors import ManifestError
 from producer.manifest.line import line_of
-from producer.manifest.parts import ROW_FIELDS, ROW_VALUES, DefaultSettings, PromptLine, PromptSource, Sweep
+from producer.manifest.parts import ROW_FIELDS, ROW_VALUES, DefaultSettings, PromptLine, Sweep
+from producer.manifest.prompt_source import PromptSource
 from producer.manifest.relations import ColumnKinds
 from producer.prompt_files.row_reader import RowReader
 

@@ -17,7 +17,8 @@ from jobs.models import resolve_model
 from producer.manifest.line import Line
 from producer.manifest.manifest import Manifest
 from producer.manifest.pipeline_check import PipelineCheck
-from producer.prompt_files.sources import Reading, lines
+from producer.prompt_files.reading import Reading
+from producer.prompt_files.sources import lines
 
 
 def _given(file: Path, /, reading: Reading | None = None, **source: Any) -> list[Line]:

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from jobs.errors import ManifestError
 from producer.manifest.manifest import Manifest
-from producer.manifest.parts import PromptSource
+from producer.manifest.prompt_source import PromptSource
+from producer.prompt_files.reading import Reading
 from producer.prompt_files.separated import records
-from producer.prompt_files.sources import Reading, lines
+from producer.prompt_files.sources import lines
 
 TORN = ": close it where its cell ends, or fix the row: "
 MANY = "".join(f"a fox,{n}\n" for n in range(5000))

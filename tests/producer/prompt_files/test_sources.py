@@ -15,7 +15,8 @@ import pytest
 from jobs.errors import ManifestError
 from jobs.models import resolve_model
 from producer.manifest.manifest import Manifest, load_manifest
-from producer.prompt_files.sources import Reading, lines, source_rows
+from producer.prompt_files.reading import Reading
+from producer.prompt_files.sources import lines, source_rows
 from tests.expanded import expand
 
 MODEL = resolve_model("shapes-random")
