@@ -9,6 +9,8 @@ import pytest
 
 from tests.breakable_redis import BreakableRedis
 from tests.faults.field import Field
+from tests.faults.fuzzing import CASES, SLICE
+from tests.faults.fuzzing import SEED as FUZZ_SEED
 
 SEED = 7
 FAILED = pytest.StashKey[bool]()
@@ -20,6 +22,14 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     if report.failed:
         item.stash[FAILED] = True
     return report
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _the_seed_is_shown(pytestconfig: pytest.Config) -> None:
+    capture = pytestconfig.pluginmanager.getplugin("capturemanager")
+    if CASES > SLICE and capture is not None:
+        with capture.global_and_fixture_disabled():
+            print(f"\nFUZZ_CASES={CASES} FUZZ_SEED={FUZZ_SEED}")  # noqa: T201
 
 
 class Fields:
