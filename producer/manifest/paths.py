@@ -50,7 +50,7 @@ def with_variable_files(raw: Mapping[str, Any], folder: Path, problems: Problems
 def _values(file: Path) -> list[str]:
     """The file's lines without blanks around them; blank ones and those that begin with # are no values."""
     values: list[str] = []
-    for number, line in text_lines(file, keyed=False):
+    for number, line in text_lines(file, None):
         if isinstance(line, ManifestError):
             raise ManifestError(f"{file}:{number}: {line}")
         text = line.strip()
@@ -92,7 +92,7 @@ def absolute_paths(written: WrittenManifest, folder: Path, problems: Problems) -
         if glob.has_magic(source.file) and not Path(file).exists():
             # It is a pattern, and its folder, which may have brackets in its own name, is none.
             file = absolute(Path(glob.escape(str(folder.absolute()))), source.file, path)
-        source = source.model_copy(update={"file": file})
+        source = source.with_file(file)
         try:
             trouble = source_trouble(source) if len(problems) == before else None
         except OSError as error:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BeforeValidator,
     Field,
+    PrivateAttr,
     SerializerFunctionWrapHandler,
     ValidationInfo,
     WithJsonSchema,
@@ -82,6 +83,18 @@ class PromptSource(Strict):
     UTF-8 without one."""
     one_per_file: bool = False
     """true takes each .txt file as one prompt, whose id is the file's name; `file` may be a folder then."""
+    _written: str | None = PrivateAttr(None)
+
+    @property
+    def file_as_written(self) -> str:
+        """`file` before it was made absolute."""
+        return self.file if self._written is None else self._written
+
+    def with_file(self, absolute: str) -> Self:
+        """The entry with an absolute `file`, which still knows what was written."""
+        found = self.model_copy(update={"file": absolute})
+        found._written = self.file_as_written
+        return found
 
     @field_validator("separator")
     @classmethod

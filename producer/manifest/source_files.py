@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from producer.manifest.prompt_source import PromptSource
-from producer.manifest.text_lines import key_offer
+from producer.manifest.source_yaml import key_offer
 from producer.manifest.unpacked import PACKED
 
 TABLES = (".csv", ".tsv")
@@ -101,7 +101,7 @@ def source_trouble(source: PromptSource) -> str | None:
     if folder and not source.one_per_file:
         return (
             f"is a folder: write {source.file}/*.jsonl for the files in it, or, if each of its .txt files is "
-            f"one prompt, {key_offer(Path(source.file), 'one_per_file: true')}"
+            f"one prompt, {key_offer(source, 'one_per_file: true')}"
         )
     ids = dict[str, Path]()
     for file in files:

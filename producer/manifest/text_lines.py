@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from jobs.errors import ManifestError
+from producer.manifest.prompt_source import PromptSource
+from producer.manifest.source_yaml import key_offer
 from producer.manifest.unpacked import unpacked
 
 Record = tuple[int, dict[str, Any] | ManifestError]
@@ -33,21 +35,14 @@ class WrongEncoding(ManifestError):
     """Text is not in the encoding that the file is read in."""
 
 
-def key_offer(file: Path, key: str) -> str:
-    """How to write a key of a prompt file: ``add `separator: ";"` (prompts_from: {file: a.csv, …})``."""
-    return f"add `{key}`, as in prompts_from: {{file: {file.name}, {key}}}"
-
-
-def text_lines(
-    file: Path, encoding: str | None = None, *, keyed: bool = True
-) -> Iterator[tuple[int, str | ManifestError]]:
+def text_lines(file: Path, source: PromptSource | None) -> Iterator[tuple[int, str | ManifestError]]:
     """Each line (\\n or \\r\\n, which are left out) with its number from 1, or why it cannot be read.
 
-    `encoding` None: as its byte order mark says, and UTF-8 without one. `keyed`: the manifest has a key for
-    it. Raises ManifestError for a file that cannot be read, for a line beyond all bounds and for one that may
-    be several.
+    `source` says which encoding the file has; without one it is as its byte order mark says, and UTF-8
+    without a mark. None: the manifest has no key for it. Raises ManifestError for a file that cannot be read,
+    for a line beyond all bounds and for one that may be several.
     """
-    with opened(file, encoding, newline="\n", keyed=keyed) as stream:
+    with opened(file, source, newline="\n") as stream:
         for number, line in enumerate(bounded_lines(file, stream), 1):
             text = line.removesuffix("\n").rstrip("\r")
             if "\r" in text:
@@ -55,24 +50,23 @@ def text_lines(
                     f"{file}:{number}: holds a carriage return, which may end a line: end lines with \\n "
                     "or \\r\\n, and remove it elsewhere"
                 )
-            if not text.isascii() and (trouble := undecodable(text, file, stream, keyed=keyed)) is not None:
+            if not text.isascii() and (trouble := undecodable(text, stream, source)) is not None:
                 yield number, trouble
                 continue
             yield number, text
 
 
 @contextmanager
-def opened(
-    file: Path, encoding: str | None = None, *, newline: str | None, keyed: bool = True
-) -> Iterator[IO[str]]:
+def opened(file: Path, source: PromptSource | None, *, newline: str | None) -> Iterator[IO[str]]:
     """The text of a file, unpacked; `undecodable` says of a piece of it whether it was in the encoding.
 
     Raises ManifestError for a file that cannot be read, and for one whose beginning is in another encoding.
     """
+    encoding = None if source is None else source.encoding
     with unpacked(file) as contents:
         head = contents.peek(_HEAD)[:_HEAD]
         marked = next((name for mark, name in _MARKS.items() if head.startswith(mark)), None)
-        if (trouble := _encoding_trouble(file, head, marked, encoding, keyed=keyed)) is not None:
+        if (trouble := _encoding_trouble(head, marked, encoding, source)) is not None:
             raise WrongEncoding(f"{file}: {trouble}")
         if marked is not None:
             encoding = marked
@@ -100,7 +94,7 @@ def bounded_lines(file: Path, stream: IO[str]) -> Iterator[str]:
         yield line
 
 
-def undecodable(text: str, file: Path, stream: IO[str], *, keyed: bool = True) -> WrongEncoding | None:
+def undecodable(text: str, stream: IO[str], source: PromptSource | None) -> WrongEncoding | None:
     """What to say of a text that was read from the stream, where its bytes were not in the encoding."""
     try:
         text.encode()
@@ -109,9 +103,9 @@ def undecodable(text: str, file: Path, stream: IO[str], *, keyed: bool = True) -
         encoding = getattr(stream, "encoding", None) or _UTF8
         if encoding != _UTF8:
             return WrongEncoding(f"is not {encoding} ({bad}): correct `encoding`, or save the file as UTF-8")
-        if not keyed:
+        if source is None:
             return WrongEncoding(f"is not UTF-8 ({bad}): save the file as UTF-8")
-        offer = key_offer(file, "encoding: cp1252")
+        offer = key_offer(source, "encoding: cp1252")
         return WrongEncoding(
             f"is not UTF-8 ({bad}): save the file as UTF-8, or name its encoding; for Western Europe's of "
             f"Windows {offer}"
@@ -120,14 +114,14 @@ def undecodable(text: str, file: Path, stream: IO[str], *, keyed: bool = True) -
 
 
 def _encoding_trouble(
-    file: Path, head: bytes, marked: str | None, encoding: str | None, *, keyed: bool
+    head: bytes, marked: str | None, encoding: str | None, source: PromptSource | None
 ) -> str | None:
     """Why a file that begins with these bytes is in another encoding than it is read in, and the remedy."""
     if encoding is None:
         looks = None if marked is not None else _unmarked(head)
         if looks is None:
             return None
-        remedy = key_offer(file, f"encoding: {looks}") if keyed else "save it as UTF-8"
+        remedy = "save it as UTF-8" if source is None else key_offer(source, f"encoding: {looks}")
         return f"looks like {looks.upper()}, and is read as UTF-8: {remedy}"
     name = codecs.lookup(encoding).name
     if marked is not None:

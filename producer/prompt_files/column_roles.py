@@ -11,7 +11,8 @@ from jobs.wording import shortened, some
 from producer.manifest.parts import ROW_FIELDS
 from producer.manifest.prompt_source import PromptSource
 from producer.manifest.single_arguments import argument_named
-from producer.prompt_files.unknown_columns import in_yaml, unknown_columns
+from producer.manifest.source_yaml import in_yaml
+from producer.prompt_files.unknown_columns import unknown_columns
 
 UNKNOWN: Final = ""
 """In place of a field: the column means nothing."""
@@ -84,7 +85,7 @@ class ColumnRoles:
     def unknown(self, names: Collection[str]) -> str:
         """What to say of columns that mean nothing, with the YAML to write."""
         taken = {field for field in self.known.values() if field}
-        return unknown_columns(self._file, self._source, names, taken)
+        return unknown_columns(self._source, names, taken)
 
     def twice(self, names: Iterable[str]) -> str | None:
         """What to say of two columns of one field; None when there are none."""

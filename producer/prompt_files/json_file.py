@@ -81,14 +81,14 @@ class _Reader:
     """Finds the rows in the text of one file."""
 
     def __init__(self, file: Path, source: PromptSource) -> None:
-        self._file, self._fields = file, source.fields
+        self._file, self._source, self._fields = file, source, source.fields
         prompt = source.fields.get("prompt", "prompt")
         self._prompt = (prompt, prompt.partition(".")[0])
         self._asked = {*source.fields.values(), *source.columns.values(), *source.ignore}
         self._decoder = strict_decoder()
         pieces: list[str] = []
         held = 0
-        with opened(file, source.encoding, newline="\n") as stream:
+        with opened(file, source, newline="\n") as stream:
             self._stream = stream
             while piece := stream.read(_PIECE):
                 pieces.append(piece)
@@ -194,7 +194,7 @@ class _Reader:
     def _decoded(self, value: _Value) -> Any:
         """What the value holds, or why it cannot be read. Raises ManifestError for what is not JSON."""
         text = self._text[value.start : value.end]
-        if not text.isascii() and (trouble := undecodable(text, self._file, self._stream)) is not None:
+        if not text.isascii() and (trouble := undecodable(text, self._stream, self._source)) is not None:
             return trouble
         try:
             decoded, end = self._decoder.raw_decode(text)

@@ -15,7 +15,7 @@ from producer.manifest.text_lines import Record, text_lines
 def records(file: Path, source: PromptSource) -> Iterator[Record]:
     """Each line's object; blank lines are ignored."""
     decoder = strict_decoder()
-    for number, text in text_lines(file, source.encoding):
+    for number, text in text_lines(file, source):
         if isinstance(text, ManifestError):
             yield number, text
             continue

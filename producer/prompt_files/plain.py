@@ -103,7 +103,7 @@ def records(file: Path, source: PromptSource, left_out: Counter[str]) -> Iterato
 
     `left_out` counts the lines that are COMMENT, and each flag that changes no picture.
     """
-    for number, text in text_lines(file, source.encoding):
+    for number, text in text_lines(file, source):
         if isinstance(text, ManifestError):
             yield number, text
             continue
@@ -133,11 +133,11 @@ def one_record(file: Path, source: PromptSource, id: str) -> Iterator[Record]:
 
     None where there is nothing else, unless the source takes empty prompts.
     """
-    with opened(file, source.encoding, newline=None) as stream:
+    with opened(file, source, newline=None) as stream:
         text = stream.read(MAX_LINE)
         if len(text) == MAX_LINE:
             raise ManifestError(f"{file}: is longer than {MAX_LINE >> 20} MiB: one prompt is expected")
-        undecoded = None if text.isascii() else undecodable(text, file, stream)
+        undecoded = None if text.isascii() else undecodable(text, stream, source)
         if undecoded is not None:
             yield 1, undecoded
         elif text.strip() or source.empty_prompt is not None:

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from jobs.output.nested_kinds import ColumnTypes, with_json
 from jobs.wording import counted, shortened
 from producer.manifest.line import Line
+from producer.manifest.source_yaml import in_yaml
 from producer.manifest.syntax_marks import Marks
 from producer.prompt_files.plain import COMMENT
-from producer.prompt_files.unknown_columns import in_yaml
 
 
 @dataclass(slots=True)

@@ -27,7 +27,7 @@ from producer.manifest.problems import Problems
 from producer.manifest.prompt_source import PromptSource
 from producer.manifest.relations import ColumnKinds, last_seed_trouble
 from producer.manifest.single_arguments import given_twice
-from producer.manifest.text_lines import key_offer
+from producer.manifest.source_yaml import key_offer
 from producer.prompt_files.column_roles import ColumnRoles
 from producer.prompt_files.nested import Paths
 from producer.prompt_files.unknown_columns import short_unknown
@@ -208,7 +208,7 @@ class RowReader:
         return value, value is None and field == "prompt"
 
     def _empty(self, row: Mapping[str, Any]) -> str:
-        offer = key_offer(self._file, "empty_prompt: unconditional")
+        offer = key_offer(self._source, "empty_prompt: unconditional")
         called = self._called("prompt", row)
         return f"{called}: is empty: write a prompt, or, for pictures of none, {offer}"
 

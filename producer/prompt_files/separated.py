@@ -17,11 +17,11 @@ from jobs.wording import printable, shortened
 from producer.manifest.parts import first_twice
 from producer.manifest.prompt_source import PromptSource
 from producer.manifest.source_files import format_of
+from producer.manifest.source_yaml import key_offer
 from producer.manifest.text_lines import (
     Record,
     WrongEncoding,
     bounded_lines,
-    key_offer,
     opened,
     undecodable,
 )
@@ -44,7 +44,7 @@ def records(
         separator = "\t" if format_of(file) == ".tsv" else ","
     unquoted = source.quoting == "none"
     lines: list[str] = []
-    with opened(file, source.encoding, newline="") as stream:
+    with opened(file, source, newline="") as stream:
         kept = _kept(bounded_lines(file, stream), lines)
         reader = csv.reader(
             kept, delimiter=separator, quoting=csv.QUOTE_NONE if unquoted else csv.QUOTE_MINIMAL, strict=True
@@ -53,18 +53,18 @@ def records(
         if header == []:
             return
         text = "".join(lines)
-        if not text.isascii() and (undecoded := undecodable(text, file, stream)) is not None:
+        if not text.isascii() and (undecoded := undecodable(text, stream, source)) is not None:
             raise WrongEncoding(f"{file}:1: {undecoded}")
         if isinstance(header, ManifestError):
             other = _other_separator(lines[0], separator)
             if other is not None:
-                offer = key_offer(file, f"separator: {json.dumps(other)}")
+                offer = key_offer(source, f"separator: {json.dumps(other)}")
                 raise ManifestError(
                     f"{file}:1: the columns look separated by a {_said(other)}, and not by a "
                     f"{_said(separator)}: {offer}"
                 )
             raise ManifestError(f"{file}:1: {_on_one_line(header, file, 1, lines, separator)}")
-        remedy = _remedy(file, separator, header, source)
+        remedy = _remedy(separator, header, source)
         while True:
             lines.clear()
             number = reader.line_num + 1
@@ -79,10 +79,11 @@ def records(
             else:
                 text = "".join(cells)
                 if not text.isascii():
-                    wrong = undecodable(text, file, stream)
+                    wrong = undecodable(text, stream, source)
                 if wrong is None and len(cells) == len(header):
-                    if len(lines) > 1 and source.quoting is None and len(header) > 1:
-                        _refuse_rows_in_quotes(file, number, lines, separator, header)
+                    unsure = len(lines) > 1 and source.quoting is None and len(header) > 1
+                    if unsure and _are_rows(lines, separator, header):
+                        raise _one_or_several(file, number, lines, source)
                     yield number, dict(zip(header, cells, strict=True))
                     continue
                 if not cells:
@@ -100,7 +101,7 @@ def records(
                 and _are_rows(lines[:1], separator, header)
             )
             if doubtful:
-                offer = key_offer(file, "quoting: none")
+                offer = key_offer(source, "quoting: none")
                 wrong = ManifestError(f"{wrong}; if quotes belong to the texts, {offer}")
             wrong = _on_one_line(wrong, file, number, lines, separator)
             if doubtful:
@@ -108,7 +109,7 @@ def records(
             yield number, wrong
 
 
-def _remedy(file: Path, separator: str, header: list[str], source: PromptSource) -> str:
+def _remedy(separator: str, header: list[str], source: PromptSource) -> str:
     """What to do about a row that does not fit the header."""
     said = _said(separator)
     if source.quoting == "none":
@@ -117,7 +118,7 @@ def _remedy(file: Path, separator: str, header: list[str], source: PromptSource)
         f'put a cell that holds a {said}, a quote or a newline in double quotes, each quote in it twice ("")'
     )
     if len(header) == 1 and source.separator is None and separator == ",":
-        offer = key_offer(file, 'separator: "\\t"')
+        offer = key_offer(source, 'separator: "\\t"')
         remedy += f"; or, since there is one column, {offer}"
     return remedy
 
@@ -139,16 +140,12 @@ def _are_rows(lines: list[str], separator: str, header: list[str]) -> bool:
     return all(text.count(separator) == len(header) - 1 for text in bare if text)
 
 
-def _refuse_rows_in_quotes(
-    file: Path, number: int, lines: list[str], separator: str, header: list[str]
-) -> None:
-    """Raises ManifestError for a row of several lines each of which is a row where quotes are characters."""
-    if not _are_rows(lines, separator, header):
-        return
+def _one_or_several(file: Path, number: int, lines: list[str], source: PromptSource) -> ManifestError:
+    """What to say of a row of several lines each of which is a row where quotes are characters."""
     last = number + len(lines) - 1
-    raise ManifestError(
+    return ManifestError(
         f"{file}:{number}-{last}: is one row if quotes enclose cells, and {len(lines)} rows if quotes belong "
-        f"to the texts: for one row {key_offer(file, 'quoting: minimal')}; for several, quoting: none"
+        f"to the texts: for one row {key_offer(source, 'quoting: minimal')}; for several, quoting: none"
     )
 
 

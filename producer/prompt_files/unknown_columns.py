@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection
-from pathlib import Path
 from typing import Final
-
-import yaml
 
 from jobs.columns import column_trouble
 from jobs.wording import shortened, some
 from producer.manifest.parts import ROW_FIELDS
 from producer.manifest.prompt_source import PromptSource
+from producer.manifest.source_yaml import in_yaml, keys_given
 from producer.manifest.wrong_values import meant_key
 
 _NAMELESS: Final = ("", "Unnamed: ", "__index_level_")
@@ -22,14 +20,6 @@ _MOST: Final = 30
 _LONGEST: Final = 60
 
 
-def in_yaml(value: object) -> str:
-    """A value as YAML on one line: `{file: a.csv, columns: [b]}`."""
-    text: str = yaml.safe_dump(
-        value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=1 << 30
-    )
-    return text.strip()
-
-
 def named_within(name: str, value: object) -> list[str]:
     """The paths in an object that seems to hold the prompt; any other column's name alone."""
     if isinstance(value, dict) and any(meant_key(key, ("prompt",), close=False) for key in value):
@@ -37,7 +27,7 @@ def named_within(name: str, value: object) -> list[str]:
     return [name]
 
 
-def unknown_columns(file: Path, source: PromptSource, names: Collection[str], taken: Collection[str]) -> str:
+def unknown_columns(source: PromptSource, names: Collection[str], taken: Collection[str]) -> str:
     """The message, on one line. `taken`: the fields that the file has under other names."""
     fields, columns = dict(source.fields), dict(source.columns)
     meant: list[str] = []
@@ -54,8 +44,7 @@ def unknown_columns(file: Path, source: PromptSource, names: Collection[str], ta
     said = f"{some([_called(name) for name in names], _MOST)}: no such key{'s' if len(names) > 1 else ''}"
     if meant:
         said += f": did you mean {', '.join(dict.fromkeys(meant))}?"
-    given = {key: value for key, value in source.model_dump(mode="json").items() if value}
-    given |= {"file": file.name} | ({"fields": fields} if fields else {})
+    given = keys_given(source) | ({"fields": fields} if fields else {})
     left_out = in_yaml({**given, "ignore_others": True})
     before = f"{said} Write" if meant else f"{said}: write"
     if len(columns) == len(source.columns):

@@ -106,9 +106,9 @@ def test_a_file_that_is_not_read_so_is_refused_with_what_to_do(
 
 def test_a_folder_offers_a_pattern_and_one_prompt_a_file(tmp_path: Path) -> None:
     folder = _folder(tmp_path / "dpg", "0.txt")
-    assert source_trouble(PromptSource(file=str(folder))) == (
+    assert source_trouble(PromptSource(file="texts/dpg").with_file(str(folder))) == (
         f"is a folder: write {folder}/*.jsonl for the files in it, or, if each of its .txt files is one "
-        "prompt, add `one_per_file: true`, as in prompts_from: {file: dpg, one_per_file: true}"
+        "prompt, add `one_per_file: true`, as in prompts_from: {file: texts/dpg, one_per_file: true}"
     )
     (folder / "0.txt").unlink()
     trouble = source_trouble(PromptSource(file=str(folder), one_per_file=True))

@@ -9,6 +9,7 @@ import pytest
 import zstandard
 
 from jobs.errors import ManifestError
+from producer.manifest.prompt_source import PromptSource
 from producer.manifest.text_lines import text_lines
 
 LINES = ["a café by the sea", "Über den Bäumen", "", "last"]
@@ -18,7 +19,7 @@ TEXT = "\n".join(LINES)
 def _lines(file: Path, contents: bytes, encoding: str | None = None) -> list[str]:
     file.write_bytes(contents)
     found = []
-    for _, line in text_lines(file, encoding):
+    for _, line in text_lines(file, PromptSource(file="p.txt", encoding=encoding)):
         if isinstance(line, ManifestError):
             raise line
         found.append(line)
@@ -107,7 +108,7 @@ def test_a_piece_that_cannot_be_decoded_costs_its_own_line(tmp_path: Path) -> No
     ]:
         broken = contents.replace(b"\x3e\xd8", b"\x20\xd8").replace(b"\x8a\xdd", b"\x41\x00")
         (tmp_path / "p.txt").write_bytes(broken)
-        found = list(text_lines(tmp_path / "p.txt", encoding))
+        found = list(text_lines(tmp_path / "p.txt", PromptSource(file="p.txt", encoding=encoding)))
         assert [line for _, line in found if isinstance(line, str)] == ["a", "b"]
         assert isinstance(found[1][1], ManifestError)
 

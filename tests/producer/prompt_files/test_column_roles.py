@@ -39,6 +39,8 @@ def _to_paste(said: str) -> list[dict[str, Any]]:
             depth += (one == "{") - (one == "}")
             if depth == 0:
                 found.append(yaml.safe_load(part[: end + 1]))
+                assert Path(found[-1]["file"]).is_absolute(), "as the manifest writes it"
+                found[-1]["file"] = Path(found[-1]["file"]).name
                 break
     return found
 

@@ -13,11 +13,14 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
+import yaml
 
 from jobs.errors import ManifestError
 from jobs.models import resolve_model
 from jobs.request import Entry
+from producer.manifest.line import Line
 from producer.manifest.manifest import Manifest, load_manifest
+from producer.prompt_files.sources import lines
 from tests.expanded import expand
 
 MODEL = resolve_model("shapes-random")
@@ -389,3 +392,34 @@ def test_a_line_beyond_all_bounds_is_refused_before_it_is_held_whole(
     monkeypatch.setattr("producer.manifest.text_lines.MAX_LINE", 20)
     (tmp_path / "p.txt").write_text("short\n" + "x" * 100)
     assert _errors(tmp_path, "p.txt")[0].startswith("p.txt:2: the line is longer than")
+
+
+@pytest.mark.parametrize(
+    ("contents", "wrong", "right"),
+    [
+        ("t;note\na fox, red;x\n", {"fields": {"prompt": "t"}, "columns": ["note"]}, {"separator": ";"}),
+        (
+            'Prompt\tNote\na mug\tx\n"TEA" on a mug\ty\n',
+            {"fields": {"prompt": "Prompt"}, "columns": ["Note"], "separator": "\t"},
+            {"quoting": "none"},
+        ),
+        ("t,note\n,x\na,y\n", {"fields": {"prompt": "t"}, "columns": {"n": "note"}}, None),
+    ],
+)
+def test_the_entry_in_a_message_works_at_once_in_the_place_of_the_one_in_the_manifest(
+    tmp_path: Path, contents: str, wrong: dict[str, Any], right: dict[str, Any] | None
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "p.csv").write_text(contents)
+    path = tmp_path / "m.yaml"
+
+    def read(entry: dict[str, Any]) -> list[Line]:
+        path.write_text(yaml.safe_dump({"name": "m", "model": "instant", "prompts_from": entry}))
+        return list(lines(load_manifest(path)))
+
+    before = {"file": "data/*.csv"} | wrong
+    with pytest.raises(ManifestError) as caught:
+        read(before)
+    pasted = yaml.safe_load(str(caught.value).rpartition("as in ")[2])["prompts_from"]
+    assert pasted == before | ({"empty_prompt": "unconditional"} if right is None else right)
+    assert all(line.columns for line in read(pasted))

@@ -142,7 +142,8 @@ def test_where_the_prompt_lies_in_an_object_its_path_is_offered(tmp_path: Path) 
     (said,) = _refused(file)
     assert said.startswith(
         "1: data.caption, data.seed, data.note, tag: no such keys: did you mean prompt, seed? Write "
-        "prompts_from: {file: p.jsonl, fields: {prompt: data.caption}, columns: [data.seed, data.note, tag]} "
+        f"prompts_from: {{file: {file}, fields: {{prompt: data.caption}}, columns: "
+        "[data.seed, data.note, tag]} "
     )
     (line,) = _given(
         file, fields={"prompt": "data.caption", "seed": "data.seed"}, columns=["data.note", "tag"]

@@ -211,7 +211,7 @@ def test_an_empty_prompt_is_a_mistake_at_its_line_unless_it_is_asked_for(tmp_pat
     first = {"p.csv": "2", "p.json": "1[0]"}.get(name, "1")
     assert said[0] == (
         f"{first}: prompt: is empty: write a prompt, or, for pictures of none, add `empty_prompt: "
-        f"unconditional`, as in prompts_from: {{file: {name}, empty_prompt: unconditional}}"
+        f"unconditional`, as in prompts_from: {{file: {file}, empty_prompt: unconditional}}"
     )
     found = [line.prompt for line in _given(file, empty_prompt="unconditional")]
     assert found == [prompt if prompt is not None else "" for prompt in prompts]

@@ -147,7 +147,8 @@ def test_a_row_that_is_right_where_quotes_are_characters_is_never_skipped(
         _given(file, rows, quoting=None, fields={"prompt": "Prompt"}, on_bad_row=on_bad_row)
     assert str(caught.value).startswith(f"{file}:{place}: ")
     offer = (
-        "if quotes belong to the texts, add `quoting: none`, as in prompts_from: {file: p.tsv, quoting: none}"
+        "if quotes belong to the texts, add `quoting: none`, as in prompts_from: "
+        f"{{file: {file}, fields: {{prompt: Prompt}}, ignore_others: true, quoting: none}}"
     )
     assert offer in str(caught.value)
     assert _given(file, rows, quoting="none", fields={"prompt": "Prompt"})[1] == []
@@ -160,8 +161,8 @@ def test_lines_that_are_a_row_each_or_one_together_are_asked_about(tmp_path: Pat
         _given(file, rows, quoting=None)
     assert str(caught.value) == (
         f"{file}:3-4: is one row if quotes enclose cells, and 2 rows if quotes belong to the texts: for one "
-        "row add `quoting: minimal`, as in prompts_from: {file: p.csv, quoting: minimal}; for several, "
-        "quoting: none"
+        f"row add `quoting: minimal`, as in prompts_from: {{file: {file}, ignore_others: true, "
+        "quoting: minimal}; for several, quoting: none"
     )
     assert _given(file, rows, quoting="minimal") == (["x", "a,1\nb"], [])
     assert _given(file, rows, quoting="none") == (["x", '"a', 'b"'], [])
@@ -185,9 +186,10 @@ def test_the_character_that_seems_to_separate_is_named(
         with pytest.raises(ManifestError) as caught:
             _given(tmp_path / name, contents, ignore_others=ignored)
         quoted = key.replace("'", '"')
+        others = "ignore_others: true, " if ignored else ""
         assert str(caught.value) == (
             f"{tmp_path / name}:1: the columns look separated by a {said}: add `separator: {quoted}`, as in "
-            f"prompts_from: {{file: {name}, separator: {quoted}}}"
+            f"prompts_from: {{file: {tmp_path / name}, {others}quoting: minimal, separator: {quoted}}}"
         )
     separator = key.strip("'").replace("\\t", "\t")
     assert len(_given(tmp_path / name, contents, separator=separator)[0]) == 1
@@ -199,7 +201,7 @@ def test_commas_in_the_only_column_offer_another_separator(tmp_path: Path) -> No
     assert prompts == ["a fox"]
     assert found.endswith(
         'since there is one column, add `separator: "\\t"`, '
-        'as in prompts_from: {file: p.csv, separator: "\\t"}'
+        f'as in prompts_from: {{file: {file}, ignore_others: true, quoting: minimal, separator: "\\t"}}'
     )
     assert _given(file, "prompt\na fox\na fox, red\n", separator="\t")[0] == ["a fox", "a fox, red"]
 
