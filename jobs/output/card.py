@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 from jobs.columns import RENDERED_PREFIX
 from jobs.output.column_kinds import Kind, kind_of, merged
@@ -72,7 +73,13 @@ class Contents:
     """Job -> images whose prompt was cut when it rendered them."""
     name: str = ""
     """The name of the job that rendered the first image."""
+    checksum: int = 0
+    """A CRC-32 of all records in their order: another one for other pictures, lines or places."""
     _seen: CompactCounter = field(default_factory=CompactCounter)
+
+    def ordered_by(self, table: str) -> None:
+        """Take in which order a table, of which this is the SHA-256, gives the records."""
+        self.checksum = crc32(table.encode(), self.checksum)
 
     def add(self, record: dict[str, Any]) -> None:
         """Take one more record in."""
@@ -99,6 +106,8 @@ class Contents:
         self.pictures += self._seen.mark(int(record["image_id"], 16), 1) == 0
         if record.get("prompt_cut") is not None:
             self.cut[str(record.get("job_id"))] += 1
+        told = f"{record['image_id']} {record.get('sha256')} {record.get('id')} {record.get('index')}"
+        self.checksum = crc32(told.encode(), self.checksum)
         self.total += 1
 
     def add_stored(self, shard: int, layout: LayoutName, record: dict[str, Any]) -> None:
@@ -150,13 +159,16 @@ def dataset_card(
     import yaml  # only a finishing writes a card: a worker starts without it
 
     endings = found.endings if layout is None else {layout: found.formats}
-    front = {
+    front: dict[str, Any] = {
         "pretty_name": found.name,
         "task_categories": ["text-to-image"],
         "size_categories": [_size_category(found.total)],
         "tags": ["synthetic", "imagemill"],
         **_reading(endings, found.columns, table),
     }
+    # `datasets` keeps what it loaded under a hash of its configuration, whatever has become of the files: a
+    # topped-up output would be loaded as it was before.
+    front["configs"][0]["description"] = f"{_counted(found)}, checksum {found.checksum:08x}"
     failed = f" {failures:,} more could not be rendered: see `failures.jsonl`." if failures else ""
     sheet = "![A contact sheet](preview.jpg)\n\n" if preview else ""
     return f"""---

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.errors import LeaseLost
+from jobs.file_hash import file_sha256
 from jobs.output.card import Contents, contents, dataset_card, is_ours, is_pattern
 from jobs.output.durable import remove_temporaries, write_atomically
 from jobs.output.licences import keep_licences
@@ -114,6 +115,7 @@ def _write_table(output: Output, split: Split, found: Contents, own: Path) -> st
         drop_tables(output, own)
         return None
     name, found.columns = write_split(output, split, found.columns, own)
+    found.ordered_by(file_sha256(output.path / name))
     return name
 
 

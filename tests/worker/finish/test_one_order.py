@@ -249,3 +249,29 @@ def test_no_line_is_added_once_a_newer_job_has_begun(output: Output) -> None:
     with pytest.raises(LeaseLost):
         finish(output, lines=LinesOf("foxes-1", "files", 2, []), check=begun)
     assert output.shards() == [0]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_what_was_loaded_before_a_top_up_is_not_loaded_again_in_its_place(
+    output: Output, tmp_path: Path, layout: LayoutName, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    import datasets
+
+    datasets.disable_progress_bars()
+
+    def loaded() -> list[int]:
+        found = datasets.load_dataset(str(output.path), split="train", cache_dir=str(tmp_path / "cache"))
+        return [one.get("json", one)["seed"] for one in found]
+
+    put(output, 0, [line(1), line(2)], [0, 1], layout=layout)
+    finish(output)
+    assert loaded() == [1, 2]
+    put(output, 1, [line(3)], [2], job=2, layout=layout)
+    keep_order(output, [line(1), line(2), line(3)], job=2)
+    finish(output, job=2)
+    assert loaded() == [1, 2, 3]
+    if layout == "files":
+        keep_order(output, [line(3), line(1), line(2)], job=3)
+        finish(output, job=3)
+        assert loaded() == [3, 1, 2]
