@@ -56,7 +56,7 @@ def test_submit_and_status_speak_json(farm, finished: Finish) -> None:
             "job_id": "cats-1", "attached": False, "images": 4, "held": 0, "duplicates": 1,
             "output": str(farm.output), "remark": "a stand-in: its pictures are blocks of colour",
             "skipped": 0, "skipped_rows": [], "skipped_file": None, "left_out": [], "json_columns": {},
-            "equal_lines": 0, "added_lines": 0, "reused_ids": 0, "first_reused_ids": [], "told": [], "syntax": [],
+            "equal_lines": 0, "added_lines": 0, "reused_ids": 0, "first_reused_ids": [], "syntax": [],
             "told": [],
         }
     ]  # fmt: skip
