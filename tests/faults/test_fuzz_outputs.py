@@ -28,7 +28,7 @@ from jobs.request import Entry
 from jobs.settings import Settings
 from producer.doctor.checkup import check_output
 from producer.doctor.quarantine import set_aside
-from producer.export.pictures import pictures
+from producer.export.pictures import open_output, pictures
 from producer.manifest.base_request import base_request
 from producer.requests.prepared import Prepared, prepare
 from producer.submit.packed import Packed, pack
@@ -94,9 +94,7 @@ def test_a_manifest_becomes_the_pictures_it_asks_for(written: dict[str, Any], tm
         assert [record["image_id"] for record in records] == [entry.request.image_id for entry in rendered]
         assert len({record["image_id"] for record in records}) == packed.images
         requests = {entry.request.image_id: entry.request for entry in rendered}
-        for record, picture in zip(
-            records, pictures(output, output.shards(), lambda image_id: True), strict=True
-        ):
+        for record, picture in zip(records, open_output(output).pictures(lambda record: True), strict=True):
             assert picture.record == record
             assert read_picture(picture.data).request == requests[record["image_id"]]
         assert check_output(output).problems == []
@@ -256,7 +254,7 @@ def test_an_output_that_was_changed_is_reported_and_mended_and_nothing_else_touc
             output.failures,
             lambda: output.next_job_number("cats"),
             lambda: contents(output),
-            lambda: list(pictures(output, output.shards(), lambda image_id: True)),
+            lambda: list(open_output(output).pictures(lambda record: True)),
         ):
             with bounded(path, unread=unread):
                 try:
@@ -338,7 +336,7 @@ def test_only_the_very_picture_is_adopted(data: st.DataObject, tmp_path: Path) -
             for position in set(range(len(entries))) - set(adopted):
                 second.save(position, drawn(entries[position].request), RENDERED_BY)
             assert second.commit([])
-        held = list(pictures(output, [0], lambda image_id: True))
+        held = list(pictures(output, 0, output.records(0), lambda record: True))
         assert [one.record["image_id"] for one in held] == [entry.request.image_id for entry in entries]
         for one, entry in zip(held, entries, strict=True):
             assert read_picture(one.data).request == entry.request
