@@ -33,7 +33,8 @@ gpu: .venv/.made
 # 10,000 odd inputs, and 1,000 faults over 100,000 images (an hour); docs/faults.md.
 soak: .venv/.made
 	$(BIN)/python -m tests.faults.mutations
-	$(BIN)/python -m pytest -m '' tests/faults/test_faults.py tests/integration/test_pipelines.py
+	$(BIN)/python -m pytest -m '' tests/faults/test_faults.py tests/integration/test_pipelines.py \
+		tests/worker/renderers/test_compiled_pipelines.py
 	FUZZ_CASES=10000 $(BIN)/python -m pytest --capture=no tests/faults/test_fuzz.py tests/faults/test_fuzz_outputs.py
 	$(BIN)/python -m tests.faults.soak --faults 1000 --images 100000 --shapes
 
