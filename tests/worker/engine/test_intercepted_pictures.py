@@ -119,7 +119,7 @@ def test_bad_images_in_a_shared_forward_fail_and_their_neighbours_keep_their_byt
     desk: Desk, start: Start, wait_until: Wait, renderer: PipelineRenderer, undisturbed: Undisturbed
 ) -> None:
     """One is not finite; one makes the transformer raise, so everything in flight is rendered again; one
-    raises in its own call, before any forward.
+    is refused in its own call, before any forward.
     """
     expected = undisturbed(4)
 
@@ -148,7 +148,7 @@ def test_bad_images_in_a_shared_forward_fail_and_their_neighbours_keep_their_byt
     for seed, message in {
         20: "the model gave non-finite values, alone in fp32 too",
         21: "raised RuntimeError: index out of range, alone in fp32 too",
-        22: "`max_sequence_length` cannot be greater than 512",
+        22: "max_sequence_length = 1000: must be a whole number of at least 1 and at most 512",
     }.items():
         failure = desk.outcomes[seed]
         assert isinstance(failure, RenderError)
