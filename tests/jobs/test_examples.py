@@ -17,7 +17,17 @@ EXAMPLES = sorted(FOLDER.glob("*.yaml"))
 
 
 def test_the_examples_are_there() -> None:
-    names = ["demo", "latents", "prompt_files", "seeds", "starter", "sunset", "sweep", "webdataset"]
+    names = [
+        "demo",
+        "latents",
+        "prompt_files",
+        "seeds",
+        "starter",
+        "sunset",
+        "sweep",
+        "webdataset",
+        "wildcards",
+    ]
     assert [path.stem for path in EXAMPLES] == names
 
 

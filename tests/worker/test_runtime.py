@@ -269,7 +269,7 @@ def test_a_finishing_whose_lease_was_lost_while_it_slept_writes_no_report(
     def asleep(*arguments: Any, **options: Any) -> None:
         worker.dies(job_id, "finish")
         assert worker.claim("w2").kind == "finish"
-        finish(*arguments, **options)
+        return finish(*arguments, **options)
 
     monkeypatch.setattr(finish_run, "finish_output", asleep)
     assert worker.serve() == {"job": job_id, "ended": "lost"}
@@ -373,12 +373,12 @@ def test_a_full_disk_delays_the_finish_and_refuses_nothing(
     worker.serve()
     finish, met = finish_run.finish_output, []
 
-    def full_at_first(*arguments: Any, **options: Any) -> None:
+    def full_at_first(*arguments: Any, **options: Any) -> int:
         if not met:
             met.append(worker.runtime.facts())
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         met.append(worker.runtime.facts())
-        finish(*arguments, **options)
+        return finish(*arguments, **options)
 
     monkeypatch.setattr(finish_run, "finish_output", full_at_first)
     assert worker.serve() == {"job": job_id, "ended": "finished"}
