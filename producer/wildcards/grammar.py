@@ -165,6 +165,9 @@ def parsed_by_dynamicprompts(text: str) -> Tree:
     if _depth(text) > _DEEPEST:
         what = f"braces are nested deeper than {_DEEPEST}"
         raise ManifestError(f"{what}: move some of it into wildcard files")
+    # The parser takes seconds to find that a long text ends within braces.
+    if "#" not in text and (begun := _not_closed(text)) is not None:
+        raise _unreadable(text, begun)
     try:
         from dynamicprompts.parser.parse import parse as parse_commands
         from pyparsing import ParseException
@@ -175,13 +178,28 @@ def parsed_by_dynamicprompts(text: str) -> Tree:
     try:
         return _tree(parse_commands(text))
     except ParseException as error:
-        near = shortened(text[error.loc : error.loc + 20])
-        raise ManifestError(
-            f"column {error.loc + 1}: cannot be read from {near} on: close {{…}} or __…__ there, or write it "
-            "without these marks"
-        ) from None
+        raise _unreadable(text, error.loc) from None
     except RecursionError:
         raise ManifestError("is nested too deeply: move some of it into wildcard files") from None
+
+
+def _unreadable(text: str, start: int) -> ManifestError:
+    near = shortened(text[start : start + 20])
+    return ManifestError(
+        f"column {start + 1}: cannot be read from {near} on: close {{…}} or __…__ there, or write it "
+        "without these marks"
+    )
+
+
+def _not_closed(text: str) -> int | None:
+    """Where the first brace stands that is never closed."""
+    open_braces: list[int] = []
+    for mark in re.finditer(r"[{}]", text):
+        if mark[0] == "{":
+            open_braces.append(mark.start())
+        elif open_braces:
+            open_braces.pop()
+    return open_braces[0] if open_braces else None
 
 
 def _depth(text: str) -> int:
