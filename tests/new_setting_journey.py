@@ -17,7 +17,7 @@ import pyarrow.parquet
 
 from jobs.errors import ImagemillError
 from jobs.ledger.shard import Shard, decode_shard, encode_shard
-from jobs.output.card import Contents
+from jobs.output.contents import Contents
 from jobs.output.metadata import metadata_record, request_of_record
 from jobs.output.shard_table import shard_table
 from jobs.request import Entry, ImageRequest

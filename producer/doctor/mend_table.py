@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 from jobs.errors import OutputError
-from jobs.output.card import contents, dataset_card, is_ours
+from jobs.output.card import dataset_card, is_ours
+from jobs.output.contents import contents
 from jobs.output.durable import write_atomically
 from jobs.output.line_order import Places, Split, last_job
 from jobs.output.output import Output

@@ -11,8 +11,9 @@ import click
 
 from jobs.errors import OutputError
 from jobs.output.arrow_columns import check_pyarrow
-from jobs.output.card import Contents, dataset_card, is_pattern
+from jobs.output.card import dataset_card, is_pattern
 from jobs.output.compact_counter import CompactCounter
+from jobs.output.contents import Contents
 from jobs.output.licences import read_licences
 from jobs.output.lines import key_of, line_key, numbered
 from jobs.output.output import Output

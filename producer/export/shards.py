@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator
 from itertools import chain, islice
 
-from jobs.output.card import Contents
+from jobs.output.contents import Contents
 from jobs.output.line_order import Places, Split
 from jobs.output.output import Output
 from jobs.output.split_table import write_split

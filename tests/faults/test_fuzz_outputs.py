@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from jobs.errors import ImagemillError, ManifestError
 from jobs.ledger.shard import decode_shard
-from jobs.output.card import contents
+from jobs.output.contents import contents
 from jobs.output.metadata import Failure
 from jobs.output.output import Output
 from jobs.output.picture_file import read_picture

@@ -1,4 +1,4 @@
-"""Folders of diffusers' pipelines, from a manifest to pictures: diffusers' own, whoever dies meanwhile."""
+"""Folders of diffusers' pipelines, from a manifest to pictures: as its own call paints, also after a kill."""
 
 from __future__ import annotations
 

@@ -91,9 +91,8 @@ def test_no_byte_of_an_output_tells_who_made_it_and_where(home: Home, layout: st
     assert [row.split(": ")[0] for row in skipped] == ["prompts/rows.jsonl:2", "…/rows.jsonl:2"]
 
 
-def test_doctor_finds_the_files_of_a_manifest_again_where_it_was_submitted_and_in_its_folder(
-    home: Home,
-) -> None:
+def run_foxes(home: Home) -> None:
+    """Renders a manifest with a prompt file beside it."""
     (home.work / "rows.jsonl").write_text(json.dumps(ROWS[0]))
     manifest = {
         "name": "foxes", "model": "instant", "output": str(home.output),
@@ -102,6 +101,12 @@ def test_doctor_finds_the_files_of_a_manifest_again_where_it_was_submitted_and_i
     }  # fmt: skip
     (home.work / "foxes.yaml").write_text(json.dumps(manifest))
     assert home.call("imagemill", "run", "foxes.yaml", "--gpus", "none").returncode == 0
+
+
+def test_doctor_finds_the_files_of_a_manifest_again_where_it_was_submitted_and_in_its_folder(
+    home: Home,
+) -> None:
+    run_foxes(home)
     found = home.call("imagemill", "doctor", str(home.output))
     assert (found.returncode, "cannot be known" in found.stdout) == (0, False)
     (home.home / "cache").rename(home.home / "forgotten")
@@ -113,14 +118,7 @@ def test_doctor_finds_the_files_of_a_manifest_again_where_it_was_submitted_and_i
 
 
 def test_a_manifest_that_moved_with_its_files_is_the_same_submission(home: Home) -> None:
-    (home.work / "rows.jsonl").write_text(json.dumps(ROWS[0]))
-    manifest = {
-        "name": "foxes", "model": "instant", "output": str(home.output),
-        "settings": {"height": 64, "width": 64, "num_inference_steps": 2},
-        "prompts_from": {"file": "rows.jsonl", "columns": ["meta"]},
-    }  # fmt: skip
-    (home.work / "foxes.yaml").write_text(json.dumps(manifest))
-    assert home.call("imagemill", "run", "foxes.yaml", "--gpus", "none").returncode == 0
+    run_foxes(home)
     for name in ("rows.jsonl", "foxes.yaml"):
         (home.work / name).rename(home.elsewhere / name)
     again = home.call("imagemill", "plan", str(home.elsewhere / "foxes.yaml"))

@@ -1,4 +1,4 @@
-"""An image_id is every setting that the picture hangs on, and nothing else."""
+"""An image_id is every setting that the picture depends on, and nothing else."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_the_id_is_sixteen_digits_of_the_hash_of_the_canonical_json() -> None:
     )
     assert FOX.identity() == message
     assert FOX.image_id == hashlib.sha256(message.encode()).hexdigest()[:16]
-    # Outputs hold these ids: another value would render every data set anew.
+    # Outputs hold these ids: another value would render every dataset again.
     assert FOX.image_id == "9eac6214031a4331"
 
 

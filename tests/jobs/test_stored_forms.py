@@ -11,7 +11,7 @@ from dataclasses import replace
 import zstandard
 
 from jobs.ledger.shard import Shard, encode_shard
-from jobs.output.card import Contents
+from jobs.output.contents import Contents
 from jobs.output.metadata import metadata_record
 from jobs.output.shard_table import shard_table
 from jobs.request import Entry, ImageRequest, derived_seed

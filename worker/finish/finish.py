@@ -15,7 +15,8 @@ from typing import Any
 
 from jobs.errors import LeaseLost
 from jobs.file_hash import file_sha256
-from jobs.output.card import Contents, contents, dataset_card, is_ours, is_pattern
+from jobs.output.card import dataset_card, is_ours, is_pattern
+from jobs.output.contents import Contents, contents
 from jobs.output.durable import remove_temporaries, write_atomically
 from jobs.output.licences import keep_licences
 from jobs.output.line_order import Places, Split

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import yaml
 
-from jobs.output.card import MARK, Contents, contents, dataset_card, is_ours, is_pattern
+from jobs.output.card import MARK, dataset_card, is_ours, is_pattern
+from jobs.output.contents import Contents, contents
 from jobs.output.output import Output
 from jobs.output.stored_shard import LayoutName
 from jobs.request import Entry, ImageRequest

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.output.card import Contents, dataset_card
+from jobs.output.card import dataset_card
+from jobs.output.contents import Contents
 from jobs.output.licences import keep_licences, licence_of_card, read_licences
 from jobs.output.output import Output
 

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from jobs.errors import OutputError
-from jobs.output.card import contents, dataset_card
+from jobs.output.card import dataset_card
+from jobs.output.contents import contents
 from jobs.output.line_order import Places, Split
 from jobs.output.output import Output
 from jobs.output.split_table import write_split

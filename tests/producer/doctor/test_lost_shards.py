@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 import producer.doctor.lost_shards
-from jobs.output.card import contents, dataset_card
+from jobs.output.card import dataset_card
+from jobs.output.contents import contents
 from jobs.output.output import Output
 from producer.doctor.checkup import Checkup, check_output
 from producer.doctor.findings import Problem

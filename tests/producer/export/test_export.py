@@ -18,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.errors import OutputError
-from jobs.output.card import Contents, contents
 from jobs.output.column_kinds import kind_of
+from jobs.output.contents import Contents, contents
 from jobs.output.output import Output
 from jobs.output.stored_shard import LayoutName
 from jobs.request import Entry, ImageRequest

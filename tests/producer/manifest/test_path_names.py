@@ -11,7 +11,7 @@ from producer.manifest.manifest import Manifest
 from producer.manifest.path_names import PathNames, known_paths, remember_paths
 from producer.manifest.submitted import SubmittedManifest
 
-FOLDER = Path("/home/anna/work")
+FOLDER = Path("/mill/anna/work")
 
 
 def kept(folder: Path, file: str = "p.txt", model: str = "instant") -> SubmittedManifest:
@@ -26,9 +26,9 @@ def kept(folder: Path, file: str = "p.txt", model: str = "instant") -> Submitted
 def test_a_file_below_the_manifest_is_called_by_its_path_from_there_and_any_other_by_its_name() -> None:
     names = PathNames(FOLDER)
     paths = [
-        "/home/anna/work/p/a.txt",
-        "/home/anna/work/p/*.txt",
-        "/home/bob/a.txt",
+        "/mill/anna/work/p/a.txt",
+        "/mill/anna/work/p/*.txt",
+        "/mill/bob/a.txt",
         "/vault/a.txt",
         "/vault/a.txt",
     ]
@@ -37,26 +37,26 @@ def test_a_file_below_the_manifest_is_called_by_its_path_from_there_and_any_othe
     ]  # fmt: skip
     assert names.known["…/a.txt (2)"] == "/vault/a.txt"
     assert [names(name) for name in ("p/a.txt", "…/a.txt")] == ["p/a.txt", "…/a.txt"]
-    assert [names.of_model(model) for model in ("shapes", "org/m", "/vault/tiny", "/home/anna/work/m")] == [
+    assert [names.of_model(model) for model in ("shapes", "org/m", "/vault/tiny", "/mill/anna/work/m")] == [
         "shapes", "org/m", "./…/tiny", "./m",
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("model", ["instant", "/home/anna/work/tiny"])
+@pytest.mark.parametrize("model", ["instant", "/mill/anna/work/tiny"])
 def test_what_an_early_version_kept_is_compared_by_the_same_names(model: str) -> None:
     now = kept(FOLDER, model=model)
     told = SubmittedManifest.from_json(PathNames(FOLDER).of_manifest(now.to_json()))
     assert "anna" not in str(told.to_json()["files"])
     assert now.changes(now, FOLDER) == told.changes(now, FOLDER) == []
-    assert told.changed_files({"/home/anna/work/p.txt": "5f" * 32}, FOLDER) == []
-    (change,) = told.changed_files({"/home/anna/work/p.txt": "00" * 32}, FOLDER)
-    assert str(change) == "/home/anna/work/p.txt changed"
+    assert told.changed_files({"/mill/anna/work/p.txt": "5f" * 32}, FOLDER) == []
+    (change,) = told.changed_files({"/mill/anna/work/p.txt": "00" * 32}, FOLDER)
+    assert str(change) == "/mill/anna/work/p.txt changed"
 
 
 def test_another_file_is_still_told_from_the_same() -> None:
     told = SubmittedManifest.from_json(PathNames(FOLDER).of_manifest(kept(FOLDER).to_json()))
     found = [str(one) for one in told.changes(kept(FOLDER, "q.txt"), FOLDER)]
-    assert found == ["prompts_from changed", "p.txt is gone", "/home/anna/work/q.txt came"]
+    assert found == ["prompts_from changed", "p.txt is gone", "/mill/anna/work/q.txt came"]
 
 
 def test_a_manifest_that_moved_with_its_files_is_the_same() -> None:
@@ -73,14 +73,14 @@ def test_names_are_turned_back_into_paths_where_they_were_remembered(
     assert known_paths(Path("/out"), "cats") == {}
     remember_paths(Path("/out"), "cats", names)
     again = told.located(known_paths(Path("/out"), "cats"))
-    assert again.files == {"/home/anna/work/p.txt": "5f" * 32}
-    assert again.manifest.prompts_from[0].file == "/home/anna/work/p.txt"
+    assert again.files == {"/mill/anna/work/p.txt": "5f" * 32}
+    assert again.manifest.prompts_from[0].file == "/mill/anna/work/p.txt"
 
 
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("/home/anna/l.npy: not there", "…/l.npy: not there"),
+        ("/mill/anna/l.npy: not there", "…/l.npy: not there"),
         ("cannot read '/a/b c/d.npy' (/x/y)", "cannot read '…/b c/d.npy' (…/y)"),
         ("~/m/x and ~anna/m/x", "…/x and …/x"),
         ("see https://hub.co/org/m, 1/2 and/or org/m/x", "see https://hub.co/org/m, 1/2 and/or org/m/x"),

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from jobs.errors import ManifestError, OutputError
 from jobs.ledger.shard import decode_shard
-from jobs.output.card import contents, dataset_card
+from jobs.output.card import dataset_card
+from jobs.output.contents import contents
 from jobs.output.output import Output
 from jobs.output.stored_shard import LayoutName
 from jobs.settings import Settings
