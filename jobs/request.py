@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import dataclass
 from json.encoder import encode_basestring
 from operator import attrgetter
-from typing import Annotated, Any, Literal, NamedTuple, get_args, get_type_hints
+from typing import Annotated, Any, NamedTuple, get_args
 
 from jobs.arguments import NO_ARGUMENTS
 from jobs.bounds import (
@@ -30,68 +30,14 @@ from jobs.bounds import (
     SchedulerName,
     Sha256,
     Text,
-    Values,
     Whole,
 )
 from jobs.pipeline_class import WEIGHTED
 from jobs.prompt_weights import LongPrompts, Syntax
+from jobs.setting import Place, Setting, image_settings
 
 quoted: Callable[[str], str] = encode_basestring
 """A text as JSON."""
-
-Place = Literal["manifest", "settings", "prompt", "row", "sweep"]
-"""Where a setting may be given: at the top of a manifest, in its `settings`, with one of its prompts, in a
-row of a prompt file, in its `sweep`."""
-PER_IMAGE: frozenset[Place] = frozenset({"settings", "prompt", "row", "sweep"})
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """What there is to know of one setting of an image."""
-
-    values: Values
-    """Which values are right."""
-    meaning: str
-    """One sentence for the author of a manifest."""
-    places: frozenset[Place] = PER_IMAGE
-    """Where it may be given."""
-    from_file: bool = False
-    """The manifest names a file, and the request holds the SHA-256 of its contents."""
-    by_model: bool = False
-    """Where a manifest leaves it open, the model has a default of its own: `jobs.models.ModelDefaults`."""
-    in_identity: bool = True
-    """Whether images that differ in it have different image_ids."""
-    added_later: bool = False
-    """At its default it is left out of the identity and of the request's JSON, so that images rendered before
-    the setting existed keep their ids and their bytes. True for every setting from now on."""
-    pipelines: frozenset[str] = frozenset({"StableDiffusionPipeline"})
-    """The classes of diffusers whose call takes it."""
-    name: str = ""
-    """The field's name; filled in by `image_settings`."""
-    default: Any = ...
-    """The field's default, ... when it has none, as in pydantic; filled in by `image_settings`."""
-
-    @property
-    def required(self) -> bool:
-        """Whether every request must give it."""
-        return self.default is ...
-
-    def is_right(self, value: Any) -> bool:
-        """Whether a request may have this value, read as JSON."""
-        return (value is None and self.default is None) or self.values.plain(value) is not None
-
-    def meant(self, value: Any) -> Any:
-        """What a right value means: a scheduler's canonical name, 7.0 for 7."""
-        return None if value is None else self.values.plain(value)
-
-    @property
-    def words(self) -> str:
-        """Which values are right, for people: `a whole number, 1 to 1000`."""
-        return f"{self.values.words}, or null" if self.default is None else self.values.words
-
-    def left_out(self, value: Any) -> bool:
-        """Whether the value is not written: it was added later and is at its default."""
-        return self.added_later and bool(value == self.default)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,7 +161,7 @@ class ImageRequest:
     def identity_parts(self) -> IdentityParts:
         """`identity` cut at the prompt's and the seed's values, which do not count here."""
         members = [
-            (name, f"{quoted(name)}:{_json(value)}")
+            (name, f"{quoted(name)}:{as_json(value)}")
             for name, setting in sorted(IMAGE_SETTINGS.items())
             if setting.in_identity
             and name not in ("prompt", "seed")
@@ -262,17 +208,6 @@ class ImageRequest:
         return cls(**{name: values[name] for name in IMAGE_SETTINGS if name in values})
 
 
-def image_settings(request: type[Any]) -> dict[str, Setting]:
-    """The settings of a request's class by their names, in the order of its fields."""
-    hints = get_type_hints(request, include_extras=True)
-    found = {}
-    for field in fields(request):
-        [setting] = hints[field.name].__metadata__
-        default = ... if field.default is MISSING else field.default
-        found[field.name] = replace(setting, name=field.name, default=default)
-    return found
-
-
 class IdentityParts(NamedTuple):
     """The canonical JSON of requests that differ in prompt and seed alone, without those two values."""
 
@@ -296,7 +231,6 @@ REQUEST_FIELDS: tuple[str, ...] = tuple(IMAGE_SETTINGS)
 SETTINGS = tuple(name for name in REQUEST_FIELDS if name not in ("prompt", "seed"))
 settings_of: Callable[[ImageRequest], tuple[Any, ...]] = attrgetter(*SETTINGS)
 """A request's SETTINGS, in their order."""
-_HEIGHT, _WIDTH = SETTINGS.index("height"), SETTINGS.index("width")
 
 
 def settings_in(place: Place) -> tuple[str, ...]:
@@ -304,67 +238,6 @@ def settings_in(place: Place) -> tuple[str, ...]:
     return tuple(name for name, setting in IMAGE_SETTINGS.items() if place in setting.places)
 
 
-# A named tuple is made in a third of the time of a frozen dataclass, and a job has millions.
-class Entry(NamedTuple):
-    """One line of a job: the request, and what its author added to it.
-
-    The request is kept in the form in which most of it is shared: lines with equal settings share one tuple,
-    and the prompt is JSON already, as identity and wire need it.
-    """
-
-    quoted: str
-    """The prompt as JSON."""
-    seed: int
-    settings: tuple[Any, ...]
-    """The values of SETTINGS."""
-    id: str | None
-    """The user's own name for the line; passed through to the metadata."""
-    columns: Mapping[str, Any]
-    """The user's own columns (JSON values); passed through to the metadata."""
-    seed_ordinal: int | None
-    """The request's number among equals when its seed was derived; None when the seed was given."""
-
-    @classmethod
-    def of(
-        cls,
-        request: ImageRequest,
-        *,
-        id: str | None = None,
-        columns: Mapping[str, Any] | None = None,
-        seed_ordinal: int | None = None,
-    ) -> Entry:
-        """The entry of a request."""
-        own = {} if columns is None else columns
-        return cls(quoted(request.prompt), request.seed, settings_of(request), id, own, seed_ordinal)
-
-    @property
-    def request(self) -> ImageRequest:
-        """The request; made each time, and equal each time."""
-        settings = dict(zip(SETTINGS, self.settings, strict=True))
-        return ImageRequest(prompt=json.loads(self.quoted), seed=self.seed, **settings)
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width in pixels."""
-        return self.settings[_HEIGHT], self.settings[_WIDTH]
-
-
-def derived_seed(job_name: str, request: ImageRequest, ordinal: int) -> int:
-    """The seed of a line that names none: 32 bits of a hash of the manifest's name, the request's other
-    settings and its number among equals, so that inserting a line changes no other picture.
-
-    `request.seed` is not looked at; `ordinal` counts equal requests from 0.
-    """
-    before, after = seed_parts(job_name, request.identity_parts())
-    key = f"{before}{quoted(request.prompt)}{after}{ordinal}]"
-    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big")
-
-
-def seed_parts(job_name: str, parts: IdentityParts) -> tuple[str, str]:
-    """What `derived_seed` hashes before the prompt, and between it and the ordinal: `[name, identity without
-    seed, ordinal]` as JSON."""
-    return f"[{_json(job_name)},{parts.before_prompt}", f"{parts.before_seed}{parts.after_seed},"
-
-
-def _json(value: object) -> str:
+def as_json(value: object) -> str:
+    """A value as the canonical JSON has it."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

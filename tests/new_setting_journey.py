@@ -15,12 +15,13 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
+from jobs.entry import Entry
 from jobs.errors import ImagemillError
 from jobs.ledger.shard import Shard, decode_shard, encode_shard
 from jobs.output.contents import Contents
 from jobs.output.metadata import metadata_record, request_of_record
 from jobs.output.shard_table import shard_table
-from jobs.request import Entry, ImageRequest
+from jobs.request import ImageRequest
 from producer.manifest.base_request import base_request
 from producer.manifest.manifest import json_schema, load_manifest
 from producer.requests.expand import identify

@@ -16,9 +16,10 @@ import zstandard
 
 from jobs.bounds import plain_text
 from jobs.columns import INDEX, MAX_DEPTH, column_trouble, deeper_than, plain_cell
+from jobs.entry import Entry, derived_seed
 from jobs.errors import BrokenShard, LedgerError
 from jobs.output.stored_shard import SHARD_LIMIT
-from jobs.request import IMAGE_SETTINGS, SETTINGS, Entry, ImageRequest, derived_seed, quoted, settings_of
+from jobs.request import IMAGE_SETTINGS, SETTINGS, ImageRequest, quoted, settings_of
 from jobs.wording import shortened
 
 WIRE_VERSION = 1

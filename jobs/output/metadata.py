@@ -11,7 +11,8 @@ from types import NoneType
 from typing import Any
 
 from jobs.columns import INDEX, RENDERED_PREFIX, column_problem
-from jobs.request import IMAGE_SETTINGS, Entry, ImageRequest
+from jobs.entry import Entry
+from jobs.request import IMAGE_SETTINGS, ImageRequest
 from jobs.schedulers import find_scheduler
 from jobs.wording import without_folders
 

@@ -24,7 +24,8 @@ from jobs.bounds import COUNTS, SEEDS, Values, Whole, WholeList, one_each
 from jobs.bounds import Text as AnyText
 from jobs.columns import MAX_DEPTH, column_trouble, deeper_than
 from jobs.models import ModelDefaults
-from jobs.request import IMAGE_SETTINGS, Place, Setting, settings_in
+from jobs.request import IMAGE_SETTINGS, settings_in
+from jobs.setting import Place, Setting
 from producer.manifest.fields import Count, LatentsFile, Seed, Text
 from producer.manifest.single_arguments import (
     SingleName,

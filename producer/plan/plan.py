@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jobs.connection import live_connections, redis_url
+from jobs.entry import Entry
 from jobs.errors import LedgerError
 from jobs.ledger.job import SlotsKey
 from jobs.ledger.ledger_view import LedgerView
@@ -18,7 +19,6 @@ from jobs.output.lines import HeldLines
 from jobs.output.nested_kinds import ColumnTypes
 from jobs.output.output import Output
 from jobs.output.stored_shard import damaged
-from jobs.request import Entry
 from jobs.settings import Settings
 from producer.plan.survey import DeviceTime, Group, Holding, Survey, device_times, survey
 from producer.prompt_files.reading import Reading

@@ -12,11 +12,12 @@ from functools import lru_cache
 from operator import itemgetter
 from typing import Any, NamedTuple
 
+from jobs.entry import Entry
 from jobs.ledger.job import SlotsKey
 from jobs.output.compact_counter import CompactCounter
 from jobs.pipeline_class import STABLE_DIFFUSION
 from jobs.pipelines import find_pipeline
-from jobs.request import SETTINGS, Entry
+from jobs.request import SETTINGS
 from producer.reporter import QUIET, Reporter
 from producer.requests.expand import Identified
 

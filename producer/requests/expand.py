@@ -10,10 +10,11 @@ from dataclasses import dataclass, field, replace
 from itertools import islice, product
 from typing import Any, NamedTuple
 
+from jobs.entry import Entry
 from jobs.errors import LatentsError
 from jobs.models import ModelRef
 from jobs.output.compact_counter import CompactCounter
-from jobs.request import Entry, quoted
+from jobs.request import quoted
 from producer.manifest.base_request import base_request
 from producer.manifest.line import Line
 from producer.manifest.manifest import Manifest

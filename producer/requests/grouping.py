@@ -6,7 +6,8 @@ from collections.abc import Callable, Container, Iterable, Iterator
 from typing import Generic, NamedTuple, TypeVar
 
 from jobs.bounds import Arguments, Text
-from jobs.request import IMAGE_SETTINGS, SETTINGS, Entry, settings_in
+from jobs.entry import Entry
+from jobs.request import IMAGE_SETTINGS, SETTINGS, settings_in
 from producer.requests.expand import EqualLine
 
 _Key = TypeVar("_Key")

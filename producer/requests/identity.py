@@ -10,7 +10,8 @@ from hashlib import sha256
 from struct import Struct
 from typing import Any
 
-from jobs.request import Entry, ImageRequest, seed_parts, settings_of
+from jobs.entry import Entry, seed_parts
+from jobs.request import ImageRequest, settings_of
 
 _first_32_bits = Struct(">I").unpack_from
 

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from jobs.entry import Entry
 from jobs.errors import OutputError
 from jobs.models import ModelRef
 from jobs.output.card import is_pattern
 from jobs.output.output import Output
-from jobs.request import Entry
 from jobs.settings import Settings
 from jobs.strict_json import strict_json
 from producer.manifest.jpeg_check import check_jpegs

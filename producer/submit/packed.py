@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import SpooledTemporaryFile, gettempdir
 from typing import IO, NamedTuple
 
+from jobs.entry import Entry
 from jobs.errors import OutputError
 from jobs.ledger.shard import Shard, encode_shard
 from jobs.output.durable import written_atomically
@@ -19,7 +20,6 @@ from jobs.output.equal_lines import NotedLine
 from jobs.output.line_order import write_order
 from jobs.output.lines import line_key
 from jobs.output.nested_kinds import ColumnTypes
-from jobs.request import Entry
 from producer.manifest.base_request import base_request
 from producer.manifest.path_names import PathNames
 from producer.prompt_files.reading import Reading

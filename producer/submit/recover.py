@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from jobs.entry import Entry
 from jobs.errors import JobError, ManifestError, OutputError
 from jobs.ledger.job import Bits, Recovery
 from jobs.ledger.ledger import Ledger
@@ -19,7 +20,6 @@ from jobs.models import ModelDefaults
 from jobs.output.metadata import Failure
 from jobs.output.nested_kinds import ColumnTypes
 from jobs.output.output import Output
-from jobs.request import Entry
 from jobs.settings import Settings
 from jobs.wording import some
 from producer.job_queue import JobQueue

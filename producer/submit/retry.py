@@ -6,11 +6,12 @@ from collections.abc import Container, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
+from jobs.entry import Entry
 from jobs.errors import JobError
 from jobs.ledger.job import Bits
 from jobs.ledger.shard import decode_shard
 from jobs.output.output import Output
-from jobs.request import Entry, ImageRequest
+from jobs.request import ImageRequest
 from producer.job_queue import JobQueue
 from producer.reporter import QUIET, Reporter
 from producer.requests.grouping import parts

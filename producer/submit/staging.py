@@ -5,10 +5,11 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 
+from jobs.entry import Entry
 from jobs.ledger.job import Staged
 from jobs.ledger.ledger import Ledger
 from jobs.ledger.shard import Shard, encode_shard
-from jobs.request import Entry, ImageRequest
+from jobs.request import ImageRequest
 from producer.submit.chunk import Chunk
 
 

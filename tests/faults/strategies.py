@@ -9,7 +9,8 @@ from typing import Any
 import yaml
 from hypothesis import strategies as st
 
-from jobs.request import Entry, ImageRequest, derived_seed
+from jobs.entry import Entry, derived_seed
+from jobs.request import ImageRequest
 
 BASE = ImageRequest(prompt="", seed=0, model="instant", revision="instant-1", height=16, width=16)
 JOB = "cats"

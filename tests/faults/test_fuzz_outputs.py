@@ -16,6 +16,7 @@ import yaml
 from hypothesis import assume
 from hypothesis import strategies as st
 
+from jobs.entry import Entry
 from jobs.errors import ImagemillError, ManifestError
 from jobs.ledger.shard import decode_shard
 from jobs.output.contents import contents
@@ -24,7 +25,6 @@ from jobs.output.output import Output
 from jobs.output.picture_file import read_picture
 from jobs.output.stored_shard import LayoutName
 from jobs.output.tar_file import TarReader, TarWriter
-from jobs.request import Entry
 from jobs.settings import Settings
 from producer.doctor.checkup import check_output
 from producer.doctor.quarantine import set_aside

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from jobs.entry import Entry
 from jobs.ledger import redis_keys
 from jobs.ledger.job import JobStatus
 from jobs.ledger.shard import decode_shard, encode_shard
-from jobs.request import Entry, ImageRequest
+from jobs.request import ImageRequest
 from tests.farm import Farm
 from tests.waiting import WaitUntil
 from worker.engine.renderer import RenderedBy

@@ -7,7 +7,7 @@ import jsonschema
 import pytest
 import yaml
 
-from jobs.request import Entry
+from jobs.entry import Entry
 from producer.manifest.latents import gather_latents
 from producer.manifest.manifest import Manifest, json_schema, load_manifest
 from tests.expanded import expand

@@ -8,7 +8,8 @@ import json
 
 import pytest
 
-from jobs.request import REQUEST_FIELDS, ImageRequest, derived_seed
+from jobs.entry import derived_seed
+from jobs.request import REQUEST_FIELDS, ImageRequest
 
 FOX = ImageRequest(prompt="a red fox", seed=42, model="org/sd", revision="abc123")
 

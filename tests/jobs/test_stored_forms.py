@@ -10,11 +10,12 @@ from dataclasses import replace
 
 import zstandard
 
+from jobs.entry import Entry, derived_seed
 from jobs.ledger.shard import Shard, encode_shard
 from jobs.output.contents import Contents
 from jobs.output.metadata import metadata_record
 from jobs.output.shard_table import shard_table
-from jobs.request import Entry, ImageRequest, derived_seed
+from jobs.request import ImageRequest
 from producer.manifest.manifest import Manifest
 from producer.manifest.parts import ROW_FIELDS, PromptLine, Sweep
 

@@ -15,10 +15,11 @@ import pytest
 import webdataset
 from PIL import Image
 
+from jobs.entry import Entry
 from jobs.output.metadata import Failure
 from jobs.output.output import Output
 from jobs.output.shard_table import shard_table
-from jobs.request import Entry, ImageRequest
+from jobs.request import ImageRequest
 from worker.engine.renderer import RenderedBy
 from worker.shard.store import ShardStore
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from jobs.entry import Entry
 from jobs.errors import LedgerUnavailable, OutputError
 from jobs.failpoints import Hook
 from jobs.ledger import redis_keys
@@ -21,7 +22,7 @@ from jobs.ledger.job import Claim, JobSpec, JobStatus
 from jobs.ledger.ledger import Ledger
 from jobs.ledger.shard import Shard, encode_shard
 from jobs.output.output import Output
-from jobs.request import Entry, ImageRequest
+from jobs.request import ImageRequest
 from jobs.settings import Settings
 from producer.embedded_redis import EmbeddedRedis
 from tests.waiting import LONGEST

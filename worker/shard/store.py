@@ -26,12 +26,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from jobs.entry import Entry
 from jobs.errors import LeaseLost, OutputError
 from jobs.output.durable import fsync_folder, write_atomically
 from jobs.output.metadata import Failure, metadata_record
 from jobs.output.output import Output
 from jobs.output.stored_shard import LayoutName, image_key, shard_number
-from jobs.request import Entry
 from jobs.strict_json import strict_json
 from worker.encode import SUFFIXES, Pixels, encode
 from worker.engine.renderer import RenderedBy

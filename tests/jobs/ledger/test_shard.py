@@ -4,9 +4,10 @@ import json
 import pytest
 import zstandard
 
+from jobs.entry import Entry, derived_seed
 from jobs.errors import LedgerError
 from jobs.ledger.shard import Shard, decode_shard, encode_shard
-from jobs.request import Entry, ImageRequest, derived_seed
+from jobs.request import ImageRequest
 
 BASE = ImageRequest(prompt="", seed=0, model="instant", revision="instant-1", height=64, width=64)
 

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 import yaml
 
+from jobs.entry import Entry
 from jobs.output.card import MARK, dataset_card, is_ours, is_pattern
 from jobs.output.contents import Contents, contents
 from jobs.output.output import Output
 from jobs.output.stored_shard import LayoutName
-from jobs.request import Entry, ImageRequest
+from jobs.request import ImageRequest
 from tests.waiting import LONGEST
 from tests.warm_python import WarmPython
 from worker.engine.renderer import RenderedBy

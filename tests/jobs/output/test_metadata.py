@@ -5,8 +5,9 @@ import sys
 import pytest
 
 from jobs.columns import column_problem
+from jobs.entry import Entry
 from jobs.output.metadata import Failure, metadata_record, parameters_text, request_of_record
-from jobs.request import Entry, ImageRequest
+from jobs.request import ImageRequest
 
 REQUEST = ImageRequest(
     prompt="a red fox",

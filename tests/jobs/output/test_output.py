@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from jobs.entry import Entry
 from jobs.errors import JobError, OutputError
 from jobs.output.durable import write_atomically
 from jobs.output.metadata import Failure
 from jobs.output.output import Output, check_within
 from jobs.output.stored_shard import image_key
-from jobs.request import Entry, ImageRequest
+from jobs.request import ImageRequest
 
 
 def a_request(seed=0):

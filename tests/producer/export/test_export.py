@@ -17,12 +17,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jobs.entry import Entry
 from jobs.errors import OutputError
 from jobs.output.column_kinds import kind_of
 from jobs.output.contents import Contents, contents
 from jobs.output.output import Output
 from jobs.output.stored_shard import LayoutName
-from jobs.request import Entry, ImageRequest
+from jobs.request import ImageRequest
 from producer.export.exact_records import json_column
 from producer.export.parquet import write_pictures, write_records
 from producer.export.parquet_source import ParquetSource, open_parquet

@@ -7,9 +7,9 @@ from itertools import count
 
 import pytest
 
+from jobs.entry import Entry
 from jobs.ledger.job import SlotsKey
 from jobs.models import BUILT_IN
-from jobs.request import Entry
 from jobs.schedulers import SCHEDULERS, forwards
 from producer.manifest.manifest import Manifest
 from producer.plan.survey import Group, Holding, Survey, device_times, survey

@@ -10,9 +10,9 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from jobs.entry import Entry
 from jobs.errors import ManifestError
 from jobs.models import resolve_model
-from jobs.request import Entry
 from producer.manifest.manifest import Manifest, load_manifest
 from producer.prompt_files.reading import Reading
 from tests.expanded import expand

@@ -15,9 +15,9 @@ import pyarrow.parquet
 import pytest
 import yaml
 
+from jobs.entry import Entry
 from jobs.errors import ManifestError
 from jobs.models import resolve_model
-from jobs.request import Entry
 from producer.manifest.line import Line
 from producer.manifest.manifest import Manifest, load_manifest
 from producer.prompt_files.sources import lines

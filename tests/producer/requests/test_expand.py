@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jobs.entry import Entry, derived_seed
 from jobs.models import ModelDefaults, ModelRef, resolve_model
-from jobs.request import Entry, ImageRequest, derived_seed
+from jobs.request import ImageRequest
 from producer.manifest.manifest import Manifest
 from producer.requests.expand import identify, sample
 from producer.requests.identity import RequestTemplate

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from jobs.request import Entry, ImageRequest
+from jobs.entry import Entry
+from jobs.request import ImageRequest
 from producer.requests.expand import Identified
 from producer.requests.grouping import Part, parts
 

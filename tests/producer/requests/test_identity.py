@@ -7,7 +7,8 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.request import Entry, ImageRequest, derived_seed, quoted
+from jobs.entry import Entry, derived_seed
+from jobs.request import ImageRequest, quoted
 from producer.requests.identity import RequestTemplate
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)

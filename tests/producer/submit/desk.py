@@ -10,12 +10,13 @@ from typing import Any
 
 import redis
 
+from jobs.entry import Entry
 from jobs.ledger import redis_keys
 from jobs.ledger.job import Claim
 from jobs.ledger.ledger import Ledger
 from jobs.ledger.shard import decode_shard
 from jobs.output.output import Output
-from jobs.request import Entry, ImageRequest
+from jobs.request import ImageRequest
 from jobs.settings import Settings
 from producer.job_queue import JobQueue
 from producer.manifest.manifest import load_manifest

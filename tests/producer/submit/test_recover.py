@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import redis
 
+from jobs.entry import Entry
 from jobs.errors import JobError, LeaseLost, LedgerUnavailable, OutputError
 from jobs.ledger import redis_keys
 from jobs.ledger.job import Claim, JobStatus
@@ -20,7 +21,7 @@ from jobs.models import BUILT_IN, ModelDefaults
 from jobs.output.metadata import Failure, metadata_record
 from jobs.output.output import Output
 from jobs.output.stored_shard import LayoutName, image_key
-from jobs.request import Entry, ImageRequest
+from jobs.request import ImageRequest
 from jobs.settings import Settings
 from producer.embedded_redis import EmbeddedRedis
 from producer.job_queue import JobQueue

@@ -9,11 +9,12 @@ import pytest
 import yaml
 from PIL import Image
 
+from jobs.entry import Entry
 from jobs.errors import LeaseLost, OutputError
 from jobs.output.card import MARK
 from jobs.output.metadata import Failure
 from jobs.output.output import Output
-from jobs.request import Entry, ImageRequest
+from jobs.request import ImageRequest
 from worker.engine.renderer import RenderedBy
 from worker.finish.finish import JobReport, finish_output
 from worker.shard.store import ShardStore

@@ -15,13 +15,14 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 
+from jobs.entry import Entry
 from jobs.errors import LeaseLost
 from jobs.output.equal_lines import NotedLine
 from jobs.output.line_order import write_order
 from jobs.output.lines import line_key
 from jobs.output.output import Output
 from jobs.output.stored_shard import LayoutName
-from jobs.request import Entry, ImageRequest
+from jobs.request import ImageRequest
 from jobs.settings import Settings
 from producer.export.export import write_export
 from producer.export.options import Options

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import redis
 
+from jobs.entry import Entry
 from jobs.errors import ImagemillError, LedgerUnavailable
 from jobs.ledger.job import Claim, JobSpec, JobStatus, SlotsKey
 from jobs.ledger.ledger import Ledger
 from jobs.ledger.shard import Shard, encode_shard
 from jobs.output.output import Output
-from jobs.request import Entry, ImageRequest
+from jobs.request import ImageRequest
 from jobs.settings import Settings
 from tests.waiting import LONGEST
 from worker.encode import read_request

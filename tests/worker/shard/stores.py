@@ -9,8 +9,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from jobs.entry import Entry
 from jobs.output.metadata import Failure
-from jobs.request import Entry, ImageRequest
+from jobs.request import ImageRequest
 from worker.engine.renderer import RenderedBy
 from worker.shard.store import ShardStore
 
