@@ -22,6 +22,8 @@ class Noticed:
     """What `plain.records` counts."""
     settings_of_columns: dict[str, str] = field(default_factory=dict)
     unguided: int = 0
+    lines: int | None = None
+    """How many rows a .txt with a prompt a line has; None for any other file."""
 
 
 @dataclass(slots=True)
@@ -48,6 +50,10 @@ class Reading:
     """Columns that give a setting although the manifest does not name them -> the setting."""
     unguided: int = 0
     """Rows whose own guidance_scale switches guidance off."""
+    text_files: int = 0
+    """.txt files with a prompt a line."""
+    short_files: int = 0
+    """Those of them that have one line alone."""
     place: str = field(default="", compare=False)
     """`FILE:LINE` of the row whose line was given last, where rows are templates."""
     marks: Marks = field(default_factory=Marks)
@@ -65,11 +71,18 @@ class Reading:
         if self.unguided:
             rows = counted(self.unguided, "row")
             yield f"{rows} with a guidance_scale of 0 or 1: guidance is off there, and 0 counts as 1"
+        if self.text_files > 1 and self.short_files * 2 > self.text_files:
+            yield (
+                f"{self.short_files:,} of {self.text_files:,} .txt files have one line: if each file is one "
+                "prompt, `one_per_file: true` reads it whole, with the file's name as its id"
+            )
 
     def add(self, noticed: Noticed) -> None:
         """Take in what there is to say about one more file."""
         self.settings_of_columns |= noticed.settings_of_columns
         self.unguided += noticed.unguided
+        self.text_files += noticed.lines is not None
+        self.short_files += noticed.lines == 1
         for what, times in noticed.left_out.items():
             if what == COMMENT:
                 self.comments += times

@@ -164,12 +164,16 @@ def source_rows(manifest: Manifest, check: PipelineCheck | None = None) -> Itera
         sha256 = _sha256(path)
         noticed = Noticed()
         numbers: list[int] = []
+        read = 0
         rows = _rows(manifest, source, path, noticed, RowChecks(kinds, check, templates, numbers))
         # A file without rows is one that was read.
         while len(some := list(islice(rows, _ROWS))) == _ROWS:
+            read += len(some)
             marks = marks_of_rows(some, path, numbers)
             yield Rows(str(path), sha256, some, None, marks, _numbers(numbers, templates))
             numbers.clear()
+        if format_of(path) == ".txt" and not source.one_per_file:
+            noticed.lines = read + len(some)
         marks = marks_of_rows(some, path, numbers)
         yield Rows(str(path), sha256, some, noticed, marks, _numbers(numbers, templates))
         if _state(path) != state:

@@ -13,6 +13,7 @@ from jobs.errors import ManifestError
 from producer.manifest.manifest import Manifest, load_manifest
 from producer.manifest.prompt_source import PromptSource
 from producer.manifest.source_files import files_of, id_of, source_trouble
+from producer.prompt_files.reading import Reading
 from producer.prompt_files.sources import lines
 
 
@@ -160,3 +161,25 @@ def test_a_manifest_that_leaves_the_newer_keys_alone_is_kept_as_before(tmp_path:
     dumped = given.model_dump(mode="json")
     assert (dumped["quoting"], dumped["separator"], dumped["encoding"]) == ("none", ";", "cp1252")
     assert PromptSource.model_validate(dumped) == given
+
+
+def test_files_that_may_each_be_one_prompt_are_told(tmp_path: Path) -> None:
+    _folder(tmp_path / "prompts", "1.txt", "2.txt", "10.txt")
+    (tmp_path / "prompts" / "2.txt").write_text("A fern in a pot.\nIt stands on a sill.\n")
+
+    def told(*sources: PromptSource) -> tuple[int, list[str]]:
+        found = [source.model_dump(mode="json") for source in sources]
+        manifest = Manifest.from_json({"name": "cats", "model": "instant", "prompts_from": found})
+        reading = Reading()
+        return len(list(lines(manifest, reading))), list(reading.told())
+
+    pattern = str(tmp_path / "prompts" / "*.txt")
+    assert told(PromptSource(file=pattern)) == (
+        4,
+        [
+            "2 of 3 .txt files have one line: if each file is one prompt, `one_per_file: true` reads it "
+            "whole, with the file's name as its id"
+        ],
+    )
+    assert told(PromptSource(file=pattern, one_per_file=True)) == (3, [])
+    assert told(PromptSource(file=str(tmp_path / "prompts" / "1.txt"))) == (1, [])
