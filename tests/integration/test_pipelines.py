@@ -115,6 +115,10 @@ TINY = {
 }
 
 
+FAMILIES_HERE = ["flux", *(pytest.param(name, marks=pytest.mark.soak) for name in ("sdxl", "qwen"))]
+"""What no family is treated apart in is tried with one of them; `make soak` tries all."""
+
+
 class Mill(Farm):
     """One worker that obeys orders, and jobs of the tiny pipelines, each to a folder of its name."""
 
@@ -271,10 +275,7 @@ def check_rendered_again(mill: Mill, family: str, file: Path) -> None:
     assert again.read_bytes() == file.read_bytes()
 
 
-@pytest.mark.parametrize(
-    "family",
-    ["flux", *(pytest.param(name, marks=pytest.mark.soak) for name in ("sdxl", "qwen"))],
-)
+@pytest.mark.parametrize("family", FAMILIES_HERE)
 def test_one_command_renders_a_folder_and_the_next_one_renders_nothing(mill: Mill, family: str) -> None:
     name = f"run-{family}"
     count = len(TINY[family].lines)
@@ -286,7 +287,7 @@ def test_one_command_renders_a_folder_and_the_next_one_renders_nothing(mill: Mil
     assert mill.hashes(name) == before
 
 
-@pytest.mark.parametrize("family", ["sdxl", "flux", "qwen"])
+@pytest.mark.parametrize("family", FAMILIES_HERE)
 def test_a_worker_killed_in_the_middle_changes_no_byte(mill: Mill, family: str) -> None:
     name = f"killed-{family}"
     metadata = f"*/{name}/.imagemill/spool/*/metadata/*.json"
