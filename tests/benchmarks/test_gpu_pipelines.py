@@ -1,39 +1,13 @@
-"""The GPU benchmark of SDXL, SD3 and FLUX runs with tiny pipelines, and knows the published sizes."""
+"""The GPU benchmark of SDXL, SD3 and FLUX compiles, and knows the published sizes; its toy is elsewhere."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import gpu_pipelines
 import pytest
 import torch
-
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu_pipelines.py"
-
-
-def test_a_toy_of_each_pipeline_ends_in_its_figures(tmp_path: Path) -> None:
-    ran = subprocess.run(
-        [sys.executable, str(SCRIPT), "--toy", "--device", "cpu", "--slots", "4", "--steps", "2"],
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stderr
-    models = json.loads(ran.stdout.splitlines()[-1])["models"]
-    assert list(models) == ["sdxl", "sd3", "flux"]
-    for figures in models.values():
-        assert (figures["identical"], figures["batching"], figures["slots"]) == (1.0, "exact", 4)
-        assert set(figures["images_per_s"]) == {"interception", "diffusers, one by one"}
-        rate = figures["share_of_ceiling"] * figures["images_per_s_ceiling"]
-        assert rate == pytest.approx(figures["images_per_s"]["interception"])
 
 
 def test_compiled_forwards_are_one_more_arm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,34 @@
+"""How each benchmark runs at toy size, and the figures that its line of JSON has."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+TOYS: dict[str, tuple[list[str], set[str]]] = {
+    "engine.py": ([], {"calls_ratio", "slots_ratio", "speed_vs_grouped", "speed_vs_one", "uniform"}),
+    "fidelity.py": ([], {"one_all", "two_all", "count_all", "images_per_s", "lms"}),
+    "interception.py": (
+        [],
+        {"ms_per_image_step", "launches_per_image_step", "forwards_vs_tables", "speed_vs_one"},
+    ),
+    "long_run.py": (["--model", "instant"], {"rss_ratio", "fds_first", "fds_last", "keys_left_without_ttl"}),
+    "machinery.py": ([], {"images_per_s", "exact", "flower_answered", "plan_seconds"}),
+    "recovery.py": ([], {"kill_to_claim", "sigterm_to_exit", "redis_to_image"}),
+    "schedulers.py": (["--model", "shapes-random"], {"compiled", "max_abs_diff"}),
+    "submit.py": ([], {"seconds", "bytes_per_prompt", "plan_seconds", "speed_vs_delay"}),
+    "system.py": ([], {"ratio", "bare_vs_diffusers", "images_per_s"}),
+}
+
+PAINTING = {"engine.py", "fidelity.py", "interception.py", "schedulers.py", "system.py"}
+"""They import torch and diffusers, which takes longer than a toy; test_painting.py runs them."""
+
+
+def check_figures(ran: subprocess.CompletedProcess[str], figures: set[str]) -> None:
+    """The last line is JSON with these figures; what they are is not judged."""
+    assert ran.stdout, ran.stderr
+    assert figures <= json.loads(ran.stdout.splitlines()[-1]).keys(), ran.stderr
+    # A toy is too small for a bound on speed or memory; 2 is what wrong options give.
+    assert ran.returncode in (0, 1), ran.stderr
