@@ -16,6 +16,8 @@ demo: .venv/.made
 # tests/conftest.py, the long ones first.
 TEST_PROCESSES ?= 4
 
+# Hundreds of tests start `imagemill` or a worker: each of these would compile all that it imports of this folder again.
+test: export PYTHONDONTWRITEBYTECODE =
 test: .venv/.made
 	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --durations 15
 
