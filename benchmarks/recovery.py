@@ -146,7 +146,7 @@ def outage(folder: Path, count: int, lease: float, longest: float) -> list[Measu
     """Redis is killed under two workers and comes back."""
     seconds = []
     # A second of work each: the job outlasts the outage even where one worker comes back late.
-    shards = max(10, round(2 * longest))
+    shards = max(20, round(2 * longest))
     with (
         ExitStack() as started,
         timed_farm(folder, lease=lease, instant_seconds=BATCH_SECONDS, batch_size=2 * BATCH) as here,

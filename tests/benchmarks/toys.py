@@ -29,6 +29,8 @@ PAINTING = {"engine.py", "fidelity.py", "interception.py", "schedulers.py", "sys
 def check_figures(ran: subprocess.CompletedProcess[str], figures: set[str]) -> None:
     """The last line is JSON with these figures; what they are is not judged."""
     assert ran.stdout, ran.stderr
-    assert figures <= json.loads(ran.stdout.splitlines()[-1]).keys(), ran.stderr
+    last = ran.stdout.splitlines()[-1]
+    assert last.startswith("{"), ran.stderr
+    assert figures <= json.loads(last).keys(), ran.stderr
     # A toy is too small for a bound on speed or memory; 2 is what wrong options give.
     assert ran.returncode in (0, 1), ran.stderr
