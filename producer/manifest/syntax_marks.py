@@ -7,7 +7,7 @@ is given to a regular expression.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -168,4 +168,14 @@ class Marks:
         for number, (texts, first) in sorted(self.found.items()):
             mark = MARKS[number]
             if read.isdisjoint(mark.read_by):
-                yield f"{counted(texts, 'prompt')} with {mark.name}, first {first}: {mark.remedy}"
+                remedy = _beside(read, mark)
+                yield f"{counted(texts, 'prompt')} with {mark.name}, first {first}: {remedy}"
+
+
+def _beside(read: Collection[str], mark: Mark) -> str:
+    """The remedy of `mark`, whose key goes on reading the templates or weights that `read` has."""
+    for key in mark.read_by:
+        others = [one for one in ("a1111", "compel") if one in read] if key == "dynamic" else [key]
+        if others and "dynamic" in {key, *read}:
+            return mark.remedy.replace(f"`syntax: {key}`", f"`syntax: [dynamic, {others[0]}]`")
+    return mark.remedy

@@ -90,3 +90,22 @@ def test_a_warning_counts_names_the_first_and_the_key_to_set() -> None:
         "dynamic` to draw from their files",
     ]
     assert list(marks.warnings(["dynamic", "a1111"])) == []
+
+
+@pytest.mark.parametrize(
+    ("read", "mark", "key"),
+    [
+        (["plain", "plain"], WEIGHTS, "a1111"),
+        (["dynamic", "plain"], WEIGHTS, "[dynamic, a1111]"),
+        (["dynamic", "compel"], WEIGHTS, "[dynamic, a1111]"),
+        (["plain", "compel"], WEIGHTS, "a1111"),
+        (["plain", "plain"], WILDCARD, "dynamic"),
+        (["plain", "a1111"], WILDCARD, "[dynamic, a1111]"),
+        (["plain", "compel"], WILDCARD, "[dynamic, compel]"),
+    ],
+)
+def test_the_key_to_set_goes_on_reading_what_the_manifest_reads(read: list[str], mark: int, key: str) -> None:
+    marks = Marks()
+    marks.add({mark: Found(1, "p.txt:1")})
+    [warning] = marks.warnings(read)
+    assert f": write `syntax: {key}` to " in warning
