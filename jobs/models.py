@@ -78,6 +78,8 @@ class ModelRef:
     """What its configurations say."""
     unsized: bool = False
     """Whether the configurations name no size that a picture may have: a manifest has to."""
+    least_guidance: float | None = None
+    """What its class takes at least, for one who is told this and not the class."""
 
     @property
     def pipeline_class(self) -> PipelineClass | None:

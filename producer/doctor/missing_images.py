@@ -13,6 +13,7 @@ from jobs.file_hash import file_sha256
 from jobs.models import ModelRef
 from jobs.output.lines import line_key
 from jobs.output.output import Output
+from jobs.pipeline_class import NO_GUIDANCE
 from jobs.strict_json import strict_json
 from jobs.wording import counted, shown, some
 from producer.doctor.findings import Problem
@@ -49,6 +50,23 @@ class There(NamedTuple):
     """Those of images that failed."""
     lines: Collection[int]
     """The keys of its lines."""
+
+
+@dataclass(slots=True)
+class _Tally:
+    """One submission, counted."""
+
+    asked: int = 0
+    lost: int = 0
+    """Images that are neither there nor failed."""
+    tried: int = 0
+    """Images that failed."""
+    unlisted: int = 0
+    """Lines of pictures that are there with another id or other columns."""
+    named: list[str] = field(default_factory=list)
+    """The first of the lost."""
+    zero_lost: bool = False
+    """Whether a lost one has a guidance_scale of 0."""
 
 
 def missing_images(output: Output, there: There) -> Missing:
@@ -138,21 +156,11 @@ def _compare(
     where a file that it names is gone or wrong: its contents at that time are not known."""
     reading = Reading()
     changed = list(_changed(kept))
-    asked = lost = tried = unlisted = 0
-    named: list[str] = []
-    for keyed in () if changed else _entries(kept, reading):
-        image_id, entry = keyed
-        if image_id in there.images and line_key(image_id, entry.id, entry.columns) not in there.lines:
-            unlisted += 1
-        if type(keyed) is EqualLine:
-            continue
-        asked += 1
-        if image_id in there.failed:
-            tried += 1
-        elif image_id not in there.images:
-            lost += 1
-            if lost <= _NAMED:
-                named.append(f"{image_id} {_shortened(entry.request.prompt)!r}")
+    tally = _Tally() if changed else _tally(kept, there, reading)
+    if tally.zero_lost:
+        # Where a class takes 1 at least, a row's guidance_scale of 0 was read as 1. The class is not kept.
+        other = _tally(kept, there, reading, least_guidance=NO_GUIDANCE)
+        tally = other if other.lost < tally.lost else tally
     if kept.files is not None:
         # What was not read just now counts as it was.
         changed += kept.changed_files({**kept.files, **reading.sha256})
@@ -164,22 +172,48 @@ def _compare(
             "(`imagemill plan FILE` shows it)"
         )
         return
-    if tried:
-        found.notes.append(f"{job_id}: {tried} of {counted(asked, 'image')} failed: see failures.jsonl")
-    if unlisted:
+    if tally.tried:
         found.notes.append(
-            f"{job_id}: {counted(unlisted, 'line')} of pictures that are there with another id or other "
-            "columns: submit the manifest again, which adds them without a rendering"
+            f"{job_id}: {tally.tried} of {counted(tally.asked, 'image')} failed: see failures.jsonl"
         )
-    if lost:
-        found.images[job_id] = lost
-        more = ", …" if lost > _NAMED else ""
-        what = f"{lost:,} of {counted(asked, 'image')} are not there: {', '.join(named)}{more}"
+    if tally.unlisted:
+        found.notes.append(
+            f"{job_id}: {counted(tally.unlisted, 'line')} of pictures that are there with another id or "
+            "other columns: submit the manifest again, which adds them without a rendering"
+        )
+    if tally.lost:
+        found.images[job_id] = tally.lost
+        more = ", …" if tally.lost > _NAMED else ""
+        what = (
+            f"{tally.lost:,} of {counted(tally.asked, 'image')} are not there: {', '.join(tally.named)}{more}"
+        )
         remedy = f"if its job has ended, submit it again, or `imagemill retry {job_id}`"
         found.problems.append(Problem(kind="missing", file=name, what=what, remedy=remedy))
 
 
-def _entries(kept: SubmittedManifest, reading: Reading) -> Iterable[Identified]:
+def _tally(
+    kept: SubmittedManifest, there: There, reading: Reading, least_guidance: float | None = None
+) -> _Tally:
+    """Holds what the submission asked for against what is there. Raises as `_entries` does."""
+    tally = _Tally()
+    for keyed in _entries(kept, reading, least_guidance):
+        image_id, entry = keyed
+        if image_id in there.images and line_key(image_id, entry.id, entry.columns) not in there.lines:
+            tally.unlisted += 1
+        if type(keyed) is EqualLine:
+            continue
+        tally.asked += 1
+        if image_id in there.failed:
+            tally.tried += 1
+        elif image_id not in there.images:
+            tally.lost += 1
+            tally.zero_lost |= entry.request.guidance_scale == 0
+            if tally.lost <= _NAMED:
+                tally.named.append(f"{image_id} {_shortened(entry.request.prompt)!r}")
+    return tally
+
+
+def _entries(kept: SubmittedManifest, reading: Reading, least_guidance: float | None) -> Iterable[Identified]:
     """What the submission asked for, by its prompt files and latents as they are now. Raises ImagemillError
     when one of them is gone or wrong."""
     manifest = kept.manifest
@@ -187,7 +221,8 @@ def _entries(kept: SubmittedManifest, reading: Reading) -> Iterable[Identified]:
         if (trouble := source_trouble(source)) is not None:
             raise ManifestError(f"prompts_from = {source.file}: {trouble}")
     # The revision was settled when it was submitted; image_id depends on nothing else of the model.
-    model = ModelRef(manifest.model, manifest.model, manifest.revision or "", None, None)
+    revision = manifest.revision or ""
+    model = ModelRef(manifest.model, manifest.model, revision, None, None, least_guidance=least_guidance)
     entries = identify(
         manifest, model, latents=gather_latents(manifest, model), reading=reading, repeats=Repeats()
     )

@@ -88,8 +88,10 @@ class PipelineCheck:
 
     @property
     def least_guidance(self) -> float:
-        """The least guidance_scale that the class takes; 0 where the class is not known."""
-        found = self.model.pipeline_class
+        """The least guidance_scale that the class takes; 0 where neither it nor the class is known."""
+        found, told = self.model.pipeline_class, self.model.least_guidance
+        if found is None and told is not None:
+            return told
         return LEAST_GUIDANCE if found is None or found.guidance is None else found.least_guidance
 
     def unguided(self, own: Mapping[str, Any]) -> bool:

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -185,6 +186,20 @@ def not_compared(*changes: str) -> list[str]:
 def test_a_prompt_file_as_it_was_is_compared(asked: Asked) -> None:
     assert (asked.examine().problems, asked.examine().notes) == ([], [])
     asked.file.write_text("a hare\n")
+    asked.submit()
+    assert asked.examine().missing == {"foxes-2": 1}
+
+
+def test_rows_whose_guidance_of_0_was_read_as_1_lack_nothing(rendered: Rendered, tmp_path: Path) -> None:
+    """The model's class decides how 0 is read, and an output does not keep it."""
+    settings = {"height": 64, "width": 64, "guidance_scale": 1}
+    asked = Asked(partial(rendered, settings=settings), tmp_path)
+    asked.file = asked.file.with_suffix(".csv")
+    rows = ["prompt,guidance_scale", *(f'"fox {n}, été 🦊",0' for n in range(4))]
+    asked.file.write_text("\n".join(rows))
+    asked.submit()
+    assert (asked.examine().problems, asked.examine().notes) == ([], [])
+    asked.file.write_text("\n".join([*rows, "a hare,0"]))
     asked.submit()
     assert asked.examine().missing == {"foxes-2": 1}
 
