@@ -97,7 +97,7 @@ def test_a_derived_seed_hangs_on_the_jobs_name_the_settings_and_the_number_among
 
 
 def test_the_keys_that_an_image_id_hashes_are_those_of_the_first_release() -> None:
-    """Each key more would change every image_id there is, and every output would be rendered anew.
+    """Each key more would change every image_id there is, and every output would be rendered again.
 
     A field added to ImageRequest must be left out of `identity` while it is at its default; so this list
     never changes.

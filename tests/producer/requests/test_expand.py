@@ -210,7 +210,7 @@ def test_a_swept_seed_is_where_the_pictures_of_a_prompt_begin() -> None:
 
 
 def test_the_order_of_keys_in_yaml_changes_nothing() -> None:
-    """A submission goes on from a number of images; the digest that it hangs on knows no order of keys."""
+    """A submission is resumed at a number of images, so the order of keys must not change their order."""
     sweep = {"width": [64, 72], "height": [64, 72], "scheduler": ["LMS", "DDIM"], "seed": [1, 2]}
     line = {"prompt": "{b} {a}", "variables": {"a": ["1", "2"], "b": ["3", "4"]}, "sample": 3}
     other = line | {"variables": {"b": ["3", "4"], "a": ["1", "2"]}}

@@ -1,4 +1,4 @@
-"""Images enter and leave the slots of a real UNet; what each becomes does not hang on the others."""
+"""Images enter and leave the slots of a real UNet; what each becomes does not depend on the others."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def scheduler_of(name: str, prediction_type: str = "epsilon", **config: object) 
 
 
 def answer(slot: torch.Tensor, step: int) -> torch.Tensor:
-    """A stand-in for the UNet: it depends on its input, so that whoever errs goes astray."""
+    """A stand-in for the UNet: it depends on its input, so that an error grows from step to step."""
     return torch.tanh(slot) + torch.randn(SHAPE, generator=torch.Generator().manual_seed(100 + step))
 
 
@@ -80,7 +80,7 @@ def test_every_sampler_is_compiled_and_its_table_paints_what_it_paints(
         assert found == timesteps
         difference = float((latents - expected).abs().max())
         # float32 rounds the start, up to 60, by its own size. In two or three steps Heun and DPM2 a multiply
-        # that by a sigma of 14.6 over one of 0.03, whoever runs them.
+        # that by a sigma of 14.6 over one of 0.03, in diffusers too.
         tolerance = 2e-6 if steps > 3 else 2e-5
         assert difference <= tolerance * max(4 * table.init_noise_sigma, float(expected.abs().max())), steps
         assert torch.equal(next_number, ours), f"{steps} steps leave the generator elsewhere"
