@@ -43,6 +43,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from jobs.inputs import NO_INPUTS, Inputs
+
 # cuBLAS reads it when it starts, and may otherwise choose other algorithms from call to call.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 # A script's own folder is on the path, the repository's is not.
@@ -118,7 +120,7 @@ class Asked:
     """An image that the benchmark asks the renderer for."""
 
     request: ImageRequest
-    init_latents: None = None
+    inputs: Inputs = NO_INPUTS
 
 
 class Line:

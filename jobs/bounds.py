@@ -34,6 +34,7 @@ _SHA256 = re.compile("[0-9a-f]{64}")
 
 Precision = Literal["auto", "bf16", "fp16", "amp", "fp32"]
 ImageFormat = Literal["png", "jpeg", "webp"]
+Fit = Literal["crop", "pad", "stretch"]
 
 Column = Literal["string", "int64", "float64"]
 """The type of a setting's column in tables."""

@@ -25,6 +25,10 @@ class LatentsError(ImagemillError):
     """Initial latents cannot be read, or do not have the shape that the model and the size require."""
 
 
+class InputError(ImagemillError):
+    """A picture, a mask or an adapter that a manifest names cannot be used: the message names the file."""
+
+
 class SettingsError(ImagemillError):
     """A setting in the environment or on the command line is wrong."""
 

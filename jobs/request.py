@@ -14,6 +14,15 @@ from json.encoder import encode_basestring
 from operator import attrgetter
 from typing import Annotated, Any, NamedTuple, get_args
 
+from jobs.adapters import (
+    CONTROLNETS,
+    IP_ADAPTERS,
+    LORAS,
+    MOST_SCALE,
+    NONE,
+    TEXTUAL_INVERSIONS,
+    Adapters,
+)
 from jobs.arguments import NO_ARGUMENTS
 from jobs.bounds import (
     LEAST_GUIDANCE,
@@ -25,6 +34,7 @@ from jobs.bounds import (
     Arguments,
     Choice,
     Decimal,
+    Fit,
     ImageFormat,
     Precision,
     SchedulerName,
@@ -34,7 +44,7 @@ from jobs.bounds import (
 )
 from jobs.pipeline_class import WEIGHTED
 from jobs.prompt_weights import LongPrompts, Syntax
-from jobs.setting import Place, Setting, image_settings
+from jobs.setting import NOWHERE, Place, Setting, image_settings
 
 quoted: Callable[[str], str] = encode_basestring
 """A text as JSON."""
@@ -150,6 +160,75 @@ class ImageRequest:
         ),
     ] = "cut"
 
+    image: Annotated[
+        str | None, Setting(Sha256(), "The picture to begin with.", NOWHERE, from_file=True, added_later=True)
+    ] = None
+    mask_image: Annotated[
+        str | None,
+        Setting(
+            Sha256(), "What to paint anew: white; black is kept.", NOWHERE, from_file=True, added_later=True
+        ),
+    ] = None
+    control_image: Annotated[
+        str | None,
+        Setting(
+            Sha256(), "What a ControlNet follows: edges, depth, …", NOWHERE, from_file=True, added_later=True
+        ),
+    ] = None
+    fit: Annotated[
+        str,
+        Setting(
+            Choice(get_args(Fit)),
+            "How pictures get the size that is painted: crop cuts what is over, pad adds black, stretch "
+            "changes their proportions.",
+            added_later=True,
+        ),
+    ] = "crop"
+    strength: Annotated[
+        float | None,
+        Setting(
+            Decimal(0.0, 1.0),
+            "How far `image` is painted over: 1 is all of it. When left out, the pipeline's own.",
+            added_later=True,
+        ),
+    ] = None
+    controlnet: Annotated[
+        str,
+        Setting(CONTROLNETS, "The models that follow `control_image`.", NOWHERE, added_later=True),
+    ] = NONE
+    controlnet_conditioning_scale: Annotated[
+        float,
+        Setting(
+            Decimal(0.0, MOST_SCALE), "How much ControlNets have to say; 0 is nothing.", added_later=True
+        ),
+    ] = 1.0
+    loras: Annotated[
+        str, Setting(LORAS, "LoRAs, each with its scale.", NOWHERE, from_file=True, added_later=True)
+    ] = NONE
+    textual_inversions: Annotated[
+        str,
+        Setting(
+            TEXTUAL_INVERSIONS,
+            "Embeddings, each with the token that prompts call it by.",
+            NOWHERE,
+            from_file=True,
+            added_later=True,
+        ),
+    ] = NONE
+    ip_adapter: Annotated[
+        str,
+        Setting(IP_ADAPTERS, "What follows `ip_adapter_image`.", NOWHERE, from_file=True, added_later=True),
+    ] = NONE
+    ip_adapter_image: Annotated[
+        str | None,
+        Setting(
+            Sha256(), "The picture that an IP-Adapter follows.", NOWHERE, from_file=True, added_later=True
+        ),
+    ] = None
+    ip_adapter_scale: Annotated[
+        float, Setting(Decimal(0.0, MOST_SCALE), "How much the IP-Adapter has to say.", added_later=True)
+    ] = 1.0
+
     def identity(self) -> str:
         """The canonical JSON that `image_id` hashes: sorted keys, no spaces, UTF-8, without `model`.
 
@@ -161,7 +240,7 @@ class ImageRequest:
     def identity_parts(self) -> IdentityParts:
         """`identity` cut at the prompt's and the seed's values, which do not count here."""
         members = [
-            (name, f"{quoted(name)}:{as_json(value)}")
+            (name, f"{quoted(name)}:{as_json(setting.identified(value))}")
             for name, setting in sorted(IMAGE_SETTINGS.items())
             if setting.in_identity
             and name not in ("prompt", "seed")
@@ -188,6 +267,11 @@ class ImageRequest:
     def own_embeds(self) -> bool:
         """Whether its texts are encoded otherwise than by the pipeline's own call."""
         return self.syntax != "plain" or self.long_prompts != "cut"
+
+    @property
+    def adapters(self) -> Adapters:
+        """What the denoiser and the text encoders carry for it."""
+        return Adapters(self.loras, self.textual_inversions, self.ip_adapter)
 
     def to_mapping(self) -> dict[str, Any]:
         """Its settings as JSON values, in their order."""

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any, Literal, get_type_hints
 
+from jobs.adapters import Listed
 from jobs.bounds import Values
 
 Place = Literal["manifest", "settings", "prompt", "row", "sweep"]
 """Where a setting may be given: at the top of a manifest, in its `settings`, with one of its prompts, in a
 row of a prompt file, in its `sweep`."""
 PER_IMAGE: frozenset[Place] = frozenset({"settings", "prompt", "row", "sweep"})
+
+NOWHERE: frozenset[Place] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,10 @@ class Setting:
     def words(self) -> str:
         """Which values are right, for people: `a whole number, 1 to 1000`."""
         return f"{self.values.words}, or null" if self.default is None else self.values.words
+
+    def identified(self, value: Any) -> Any:
+        """What of a value image_ids follow from."""
+        return self.values.identified(value) if isinstance(self.values, Listed) else value
 
     def left_out(self, value: Any) -> bool:
         """Whether the value is not written: it was added later and is at its default."""

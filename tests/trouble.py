@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from jobs.errors import ImagemillError
+from jobs.inputs import Inputs
 from jobs.request import ImageRequest
 from worker.engine.renderer import Bucket, Painted, Picture, Renderer, Source
 
@@ -39,10 +40,8 @@ class Troubled:
         for painted in self._renderer.render(bucket, source, stop):
             yield [(asked, _spoilt(asked.request, picture)) for asked, picture in painted]
 
-    def render_alone(
-        self, request: ImageRequest, init_latents: np.ndarray | None, stop: Callable[[], bool]
-    ) -> Picture:
-        picture = _spoilt(request, self._renderer.render_alone(request, init_latents, stop))
+    def render_alone(self, request: ImageRequest, inputs: Inputs, stop: Callable[[], bool]) -> Picture:
+        picture = _spoilt(request, self._renderer.render_alone(request, inputs, stop))
         assert isinstance(picture, Picture)
         return picture
 

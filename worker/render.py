@@ -11,12 +11,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from jobs.bounds import step_trouble
 from jobs.columns import RENDERED_PREFIX
 from jobs.errors import ImagemillError, RenderError
-from jobs.latents import read_input
+from jobs.inputs import NO_INPUTS, Inputs, KeptInputs
 from jobs.models import is_path
 from jobs.output.files import METADATA
 from jobs.output.output import INPUTS
@@ -162,11 +160,10 @@ def render(
     latents. `say` gets a line for each reason why the bytes may differ.
     Raises ModelError, LatentsError, or RenderError when the picture is no picture.
     """
-    request, latents = reproduction.request, None
-    if request.init_latents is not None:
-        if inputs is None:
-            raise RenderError("the request has initial latents: say with --inputs where they are kept")
-        latents = read_input(inputs, request.init_latents)
+    request = reproduction.request
+    if request.init_latents is not None and inputs is None:
+        raise RenderError("the request has initial latents: say with --inputs where they are kept")
+    files = NO_INPUTS if inputs is None else KeptInputs(inputs)
     named = request.model if model is None else model
     if is_path(named):
         named = str(Path(named).expanduser().absolute())
@@ -178,10 +175,10 @@ def render(
             say(f"its {name}: {then}; here: {here[name]}: bytes may differ")
     if renderer.batching == "fast" and not alone:
         say(f"pictures of {pipeline.model} depend on what is rendered with them: bytes may differ")
-    asked = _Wanted(request, latents)
+    asked = _Wanted(request, files)
     try:
         if alone:
-            picture = renderer.render_alone(request, latents, lambda: False)
+            picture = renderer.render_alone(request, files, lambda: False)
         else:
             picture = _painted(renderer, _bucket(reproduction, renderer, pipeline), asked)
     except (OutOfMemory, BrokenDevice) as error:
@@ -225,7 +222,7 @@ def _painted(renderer: Renderer, bucket: Bucket, wanted: _Wanted) -> Picture:
 @dataclass(frozen=True, slots=True, eq=False)
 class _Wanted:
     request: ImageRequest
-    init_latents: np.ndarray | None
+    inputs: Inputs
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from PIL import Image
 
 import worker.render
 from jobs.errors import ImagemillError, LatentsError, OutputError, RenderError
+from jobs.inputs import NO_INPUTS, Inputs
 from jobs.latents import write_input
 from jobs.request import ImageRequest
 from jobs.settings import Settings
@@ -296,7 +297,7 @@ def test_a_picture_that_was_rendered_alone_in_fp32_gets_its_bytes_from_raised_we
     )
     settings = Settings(device="cpu")
     renderer = load_renderer(Pipeline("shapes-random", "shapes-random-1", "bf16"), settings)
-    picture = renderer.render_alone(request, None, lambda: False)
+    picture = renderer.render_alone(request, NO_INPUTS, lambda: False)
     file = written(tmp_path, request, picture.pixels, rows=slots, precision="fp32", mode="exact")
     assert render(reproduction_of(file, None), None, None, settings) == file.read_bytes()
 
@@ -329,11 +330,9 @@ class NotingRenderer(InstantRenderer):
         self._loads.rendered.append((bucket.slots, bucket.mode))
         yield from super().render(bucket, source, stop)
 
-    def render_alone(
-        self, request: ImageRequest, init_latents: np.ndarray | None, stop: Callable[[], bool]
-    ) -> Picture:
+    def render_alone(self, request: ImageRequest, inputs: Inputs, stop: Callable[[], bool]) -> Picture:
         self._loads.rendered.append("alone")
-        return super().render_alone(request, init_latents, stop)
+        return super().render_alone(request, inputs, stop)
 
 
 @pytest.mark.parametrize(
@@ -363,7 +362,7 @@ def test_a_file_is_rendered_again_in_its_slots_and_the_way_that_it_was(
     """An image that was alone in fp32 is told from others by its slots, which only its loaded model knows."""
     loads = Loads(batching, auto)
     monkeypatch.setattr(worker.render, "load_renderer", loads)
-    pixels = InstantRenderer(0.0).render_alone(REQUEST, None, bool).pixels
+    pixels = InstantRenderer(0.0).render_alone(REQUEST, NO_INPUTS, bool).pixels
     file = written(tmp_path, REQUEST, pixels, **HOW | how)
     assert render(reproduction_of(file, None), None, None, Settings()) == file.read_bytes()
     assert (loads.loaded, loads.rendered) == (loaded, [rendered])

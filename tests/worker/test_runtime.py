@@ -17,6 +17,7 @@ import pytest
 from jobs.entry import Entry
 from jobs.errors import LedgerUnavailable, OutputError
 from jobs.failpoints import Hook
+from jobs.inputs import NO_INPUTS
 from jobs.ledger import redis_keys
 from jobs.ledger.job import Claim, JobSpec, JobStatus
 from jobs.ledger.ledger import Ledger
@@ -432,7 +433,7 @@ def test_the_stand_in_is_loaded_with_the_settings_pause() -> None:
     renderer = load_renderer(Pipeline("instant", "instant-1", "auto"), Settings(instant_seconds=0.2))
     assert isinstance(renderer, InstantRenderer)
     began = time.monotonic()
-    renderer.render_alone(BASE, None, lambda: False)
+    renderer.render_alone(BASE, NO_INPUTS, lambda: False)
     assert time.monotonic() - began >= 0.2
 
 

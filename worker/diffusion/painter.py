@@ -16,6 +16,7 @@ from diffusers import DiffusionPipeline, ModelMixin
 from transformers import PreTrainedModel
 
 from jobs.errors import LatentsError, RenderError
+from jobs.inputs import NO_INPUTS, Inputs
 from jobs.pipeline_class import Folder
 from jobs.pipelines import find_pipeline
 from jobs.request import ImageRequest
@@ -73,12 +74,13 @@ class Painter:
     def paint(
         self,
         request: ImageRequest,
-        init_latents: np.ndarray | None = None,
+        inputs: Inputs = NO_INPUTS,
         call: CallDenoiser | None = None,
     ) -> Painting:
         """The picture of a request; raises RenderError for settings that the pipeline's class does not take.
 
-        init_latents: [C,h,w], standard normal. call: what denoisers' calls go to; None: to the modules.
+        inputs: where the files are that the request names. call: what denoisers' calls go to; None: to the
+        modules.
         Raises what the pipeline raises, LatentsError for latents that it does not take, and RenderError for a
         picture of another size than was asked for.
         """
@@ -94,8 +96,8 @@ class Painter:
             texts = encoders_of(own)
             given = with_embeds(given, own.config, texts.of(request))
             told = partial(texts.told, request)
-        if init_latents is not None:
-            given["latents"] = self._initial_latents(own, init_latents)
+        if request.init_latents is not None:
+            given["latents"] = self._initial_latents(own, inputs.latents(request.init_latents))
         with _attention_kept(self.denoisers.values()) if call is None else nullcontext():
             [values] = own(**given, output_type="np")[0]
         values = _opaque(np.asarray(values))

@@ -85,7 +85,7 @@ class Doubts:
             log.warning("%s; once more, alone in fp32", doubt)
         began = time.monotonic()
         try:
-            picture = renderer.render_alone(order.request, order.init_latents, self._stop)
+            picture = renderer.render_alone(order.request, order.inputs, self._stop)
         except (Stopped, BrokenDevice, OutOfMemory):
             raise
         except Exception as error:

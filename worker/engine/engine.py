@@ -17,7 +17,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 
-from jobs.errors import ImagemillError, ModelError, RenderError
+from jobs.errors import ImagemillError, ModelError, OutputError, RenderError
 from jobs.failpoints import failpoint
 from jobs.request import ImageRequest
 from worker.engine.batch import Batch
@@ -234,7 +234,9 @@ class Engine:
     ) -> None:
         """Hands a picture to the writers; a doubtful one is rendered again before."""
         if isinstance(result, ImagemillError):
-            self._delivery.hand_over(order, RenderError(str(result)))
+            # That a file cannot be read at present is no failure of the image.
+            mine = result if isinstance(result, OutputError) else RenderError(str(result))
+            self._delivery.hand_over(order, mine)
         elif (doubt := doubt_of(result)) is not None:
             self._doubts.render_alone(renderer, order, doubt)
         else:

@@ -8,7 +8,9 @@ from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 
+from jobs.adapters import NO_ADAPTERS, Adapters
 from jobs.errors import ImagemillError
+from jobs.inputs import Inputs
 from jobs.request import ImageRequest
 
 Batching = Literal["exact", "fast", "alone"]
@@ -32,12 +34,24 @@ class BrokenDevice(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class FurtherModel:
+    """A model that works beside a pipeline."""
+
+    role: Literal["controlnet", "image_encoder"]
+    model: str
+    """What a worker loads: a hub id or an absolute folder."""
+    revision: str
+
+
+@dataclass(frozen=True, slots=True)
 class Pipeline:
     """What has to be loaded."""
 
     model: str
     revision: str
     precision: str
+    further: tuple[FurtherModel, ...] = ()
+    """What has to be loaded beside it, in the order of the manifest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +65,10 @@ class Bucket:
     """Slots of every forward."""
     mode: Literal["exact", "fast"] = "exact"
     """exact: always all the slots, so that bytes follow from the request; fast: free slots are left out."""
+    task: str = ""
+    """What keeps images from sharing forwards with those of text alone: `Renderer.task`."""
+    adapters: Adapters = NO_ADAPTERS
+    """What the model carries."""
 
     @property
     def kind(self) -> tuple[Pipeline, int, int]:
@@ -93,8 +111,8 @@ class Asked(Protocol):
     def request(self) -> ImageRequest: ...
 
     @property
-    def init_latents(self) -> np.ndarray | None:
-        """Initial latents [C,h,w], or None for noise of the seed."""
+    def inputs(self) -> Inputs:
+        """Where the files are that the request names."""
 
 
 AskedT = TypeVar("AskedT", bound=Asked)
@@ -133,6 +151,10 @@ class Renderer(Protocol):
     def batching(self) -> Batching:
         """How its images share forwards."""
 
+    def task(self, request: ImageRequest) -> str:
+        """ "" where the image may share forwards with those of text alone; else equal for those that may
+        share some."""
+
     def slots(self, request: ImageRequest) -> int:
         """The slots of a forward that the image takes, 1 or more; what `Source.take` counts by."""
 
@@ -153,9 +175,7 @@ class Renderer(Protocol):
         anything else that it raises may be one of the images that were taken and not yet yielded.
         """
 
-    def render_alone(
-        self, request: ImageRequest, init_latents: np.ndarray | None, stop: Callable[[], bool]
-    ) -> Picture:
+    def render_alone(self, request: ImageRequest, inputs: Inputs, stop: Callable[[], bool]) -> Picture:
         """The picture by itself, in as few slots as it takes and fp32: for one that was bad among others."""
 
 

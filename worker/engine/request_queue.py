@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any, TypeVar
 
-import numpy as np
-
 from jobs.errors import ImagemillError
+from jobs.inputs import Inputs
 from jobs.request import ImageRequest
 from worker.engine.admission_queue import AdmissionQueue
 from worker.engine.renderer import Bucket, Picture, Pipeline, RenderedBy, Renderer
@@ -47,7 +46,7 @@ class Order:
 
     bucket: Bucket
     request: ImageRequest
-    init_latents: np.ndarray | None
+    inputs: Inputs
     deliver: Callable[[Outcome], None]
     context: Mapping[str, Any] = field(default_factory=dict)
     """What log lines about it say: job, shard, image_id."""

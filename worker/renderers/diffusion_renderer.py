@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
 from jobs.errors import ImagemillError, RenderError
+from jobs.inputs import Inputs
 from jobs.request import ImageRequest
 from worker.diffusion.denoiser import Denoiser, LatentImage
 from worker.diffusion.denoiser_by_length import DenoiserByLength
@@ -72,6 +72,10 @@ class DiffusionRenderer:
         self.device = kind_of_device(model.device, model.options)
         self.versions = versions()
         self._measured: dict[tuple[int, int], int] = {}
+
+    def task(self, request: ImageRequest) -> str:
+        """All images share forwards."""
+        return ""
 
     def slots(self, request: ImageRequest) -> int:
         """Two for a guided image, whose UNet sees both texts; else one."""
@@ -150,13 +154,11 @@ class DiffusionRenderer:
         if stopped:
             raise Stopped
 
-    def render_alone(
-        self, request: ImageRequest, init_latents: np.ndarray | None, stop: Callable[[], bool]
-    ) -> Picture:
+    def render_alone(self, request: ImageRequest, inputs: Inputs, stop: Callable[[], bool]) -> Picture:
         """The picture by itself and in fp32; see `Renderer.render_alone`."""
         with device_errors(), self._model.in_fp32():
             embeds = self._embeds([request], [], self.slots(request))
-            waiting = [self._latent_image(_Alone(request, init_latents), embeds)]
+            waiting = [self._latent_image(_Alone(request, inputs), embeds)]
             denoiser = self._model.denoiser(
                 request.height, request.width, self.slots(request), tokens=len(waiting[0].prompt_embeds)
             )
@@ -193,12 +195,14 @@ class DiffusionRenderer:
 
     def _latent_image(self, asked: Asked, embeds: dict[str, torch.Tensor]) -> LatentImage:
         request = asked.request
+        named = request.init_latents
+        init_latents = None if named is None else asked.inputs.latents(named)
         sampling = Sampling.of(request)
         if request.own_embeds:
             own = self._model.own_embeds(request)
-            return self._model.latent_image(asked, *own, sampling, asked.init_latents)
+            return self._model.latent_image(asked, *own, sampling, init_latents)
         negative = embeds[request.negative_prompt] if request.guided else None
-        return self._model.latent_image(asked, embeds[request.prompt], negative, sampling, asked.init_latents)
+        return self._model.latent_image(asked, embeds[request.prompt], negative, sampling, init_latents)
 
     @torch.inference_mode()
     def _decode(self, finished: Sequence[tuple[LatentImage, torch.Tensor]], batch: int) -> _Decoded:
@@ -239,7 +243,7 @@ class DiffusionRenderer:
 @dataclass(frozen=True, slots=True, eq=False)
 class _Alone:
     request: ImageRequest
-    init_latents: np.ndarray | None
+    inputs: Inputs
 
 
 def _texts(requests: Sequence[ImageRequest]) -> list[str]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from jobs.inputs import Inputs
 from jobs.output.metadata import imagemill_version
 from jobs.request import ImageRequest
 from jobs.schedulers import forwards
@@ -27,6 +28,10 @@ class InstantRenderer:
         self._seconds = seconds
         self.device, self.precision = "cpu", "fp32"
         self.versions = {"imagemill": imagemill_version()}
+
+    def task(self, request: ImageRequest) -> str:
+        """All images share forwards."""
+        return ""
 
     def slots(self, request: ImageRequest) -> int:
         """Two for a guided image, as in Stable Diffusion."""
@@ -48,9 +53,7 @@ class InstantRenderer:
             self._wait(stop)
             yield [(one, _draw(one.request)) for one in asked]
 
-    def render_alone(
-        self, request: ImageRequest, init_latents: np.ndarray | None, stop: Callable[[], bool]
-    ) -> Picture:
+    def render_alone(self, request: ImageRequest, inputs: Inputs, stop: Callable[[], bool]) -> Picture:
         """The same picture as among others."""
         self._wait(stop)
         return _draw(request)

@@ -294,7 +294,7 @@ def paint_together(
         while len(paintings) < len(requests):
             while waiting and hub.free_slots:
                 index, request = waiting.pop(0)
-                hub.start(index, partial(painter.paint, request, None))
+                hub.start(index, partial(painter.paint, request))
             if hub.running:
                 hub.forward()
             paintings |= {index: painted(result) for index, result in hub.finished()}

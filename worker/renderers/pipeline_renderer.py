@@ -11,11 +11,11 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 
 from jobs.errors import ImagemillError, RenderError
+from jobs.inputs import Inputs
 from jobs.request import ImageRequest
 from worker.diffusion.call_rules import Call
 from worker.diffusion.compiling import compile_denoisers, to_channels_last, uncompiled
@@ -100,6 +100,10 @@ class PipelineRenderer:
         """How the pipeline's images share forwards."""
         return self._learned.batching
 
+    def task(self, request: ImageRequest) -> str:
+        """All images share forwards."""
+        return ""
+
     def slots(self, request: ImageRequest) -> int:
         """The most slots that a call of a denoiser takes for this image."""
         kind = self._painter.kind
@@ -151,7 +155,7 @@ class PipelineRenderer:
             while True:
                 while hub.free_slots and (asked := source.take(hub.free_slots)):
                     for one in asked:
-                        hub.start(one, partial(self._painter.paint, one.request, one.init_latents))
+                        hub.start(one, partial(self._painter.paint, one.request, one.inputs))
                 running = hub.running > 0
                 if running:
                     with device_errors():
@@ -165,16 +169,14 @@ class PipelineRenderer:
         finally:
             hub.close()
 
-    def render_alone(
-        self, request: ImageRequest, init_latents: np.ndarray | None, stop: Callable[[], bool]
-    ) -> Picture:
+    def render_alone(self, request: ImageRequest, inputs: Inputs, stop: Callable[[], bool]) -> Picture:
         """The picture by itself and in fp32; see `Renderer.render_alone`."""
         with device_errors(), self._in_fp32():
             if self.batching == "alone":
-                return _picture(self._paint_alone(request, init_latents, stop))
+                return _picture(self._paint_alone(request, inputs, stop))
             hub: Hub[ImageRequest] = self._hub(self.slots(request), padded=True)
             try:
-                hub.start(request, partial(self._painter.paint, request, init_latents))
+                hub.start(request, partial(self._painter.paint, request, inputs))
                 while hub.running:
                     hub.forward()
                     if stop():
@@ -223,14 +225,12 @@ class PipelineRenderer:
             for one in asked:
                 outcome: Picture | ImagemillError
                 try:
-                    outcome = _picture(self._paint_alone(one.request, one.init_latents, stop))
+                    outcome = _picture(self._paint_alone(one.request, one.inputs, stop))
                 except Exception as error:  # `_failure` raises those that are not the image's own
                     outcome = _failure(error)
                 yield [(one, outcome)]
 
-    def _paint_alone(
-        self, request: ImageRequest, init_latents: np.ndarray | None, stop: Callable[[], bool]
-    ) -> Painting:
+    def _paint_alone(self, request: ImageRequest, inputs: Inputs, stop: Callable[[], bool]) -> Painting:
         """The pipeline's own call, on its own modules. Raises Stopped between two forwards."""
 
         def look(_module: Any, _args: Any) -> None:
@@ -240,7 +240,7 @@ class PipelineRenderer:
         hooks = [module.register_forward_pre_hook(look) for module in self._painter.denoisers.values()]
         try:
             with torch.no_grad(), self._computing(), self._uncompiled():
-                return self._painter.paint(request, init_latents)
+                return self._painter.paint(request, inputs)
         finally:
             for hook in hooks:
                 hook.remove()

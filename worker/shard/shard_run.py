@@ -14,9 +14,9 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from jobs.errors import ImagemillError, LatentsError, OutputError, RenderError
+from jobs.errors import ImagemillError, OutputError, RenderError
 from jobs.failpoints import failpoint
-from jobs.latents import read_input
+from jobs.inputs import KeptInputs
 from jobs.ledger.job import JobSpec
 from jobs.ledger.shard import Shard, decode_shard
 from jobs.output.metadata import Failure
@@ -46,6 +46,7 @@ class ShardRun:
         self._claim, self._ledger = lease.claim, lease.ledger
         self._number = int(lease.claim.shard)
         self._output = Output(Path(spec.output))
+        self._inputs = KeptInputs(self._output.inputs)
         self._results = ShardResults()
         self._ordered: dict[Order, int] = {}
         """Every order's index in the job."""
@@ -151,7 +152,7 @@ class ShardRun:
     def _render(self, positions: set[int], alone: bool, arrivals: Arrivals) -> None:
         """Orders images and records results as they arrive, until each of them is done or failed."""
         outstanding = set(positions)
-        orders = [order for p in sorted(positions) if (order := self._order(p, alone, arrivals)) is not None]
+        orders = [self._order(position, alone, arrivals) for position in sorted(positions)]
         self._engine.submit(orders)
         try:
             while outstanding:
@@ -165,20 +166,13 @@ class ShardRun:
                 self._engine.withdraw(orders)
             self._buckets.report_caps()
 
-    def _order(self, position: int, alone: bool, arrivals: Arrivals) -> Order | None:
-        """The order of an image; None where its initial latents cannot be read, which fails it."""
+    def _order(self, position: int, alone: bool, arrivals: Arrivals) -> Order:
+        """The order of an image."""
         request, index = self._shard.entries[position].request, self._shard.indices[position]
         bucket = self._buckets.of(request)
-        latents = None
-        if request.init_latents is not None:
-            try:
-                latents = read_input(self._output.inputs, request.init_latents)
-            except LatentsError as error:
-                arrivals.fail(position, RenderError(str(error)))
-                return None
         context = {"job": self._claim.job_id, "shard": self._number, "image_id": request.image_id}
         begin = partial(self._begin_alone, index) if alone else None
-        order = Order(bucket, request, latents, partial(arrivals.save_picture, position), context, begin)
+        order = Order(bucket, request, self._inputs, partial(arrivals.save_picture, position), context, begin)
         self._ordered[order] = index
         return order
 

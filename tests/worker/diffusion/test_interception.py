@@ -16,6 +16,7 @@ import torch
 
 from jobs.errors import RenderError
 from jobs.request import ImageRequest
+from tests.held_inputs import LATENTS, holding
 from tests.tiny.families import FAMILIES
 from worker.diffusion.interception import Hub, painted
 from worker.diffusion.painter import Painter, Painting
@@ -180,7 +181,8 @@ class Watched:
     def __call__(self, call: CallDenoiser) -> Painting:
         side = 64 // painter().pipeline.vae_scale_factor
         latents = np.ones((4, side, side), "float32")
-        return painter().paint(self.request, latents, call=partial(self.watch, call))
+        request = replace(self.request, init_latents=LATENTS)
+        return painter().paint(request, holding(latents), call=partial(self.watch, call))
 
     def watch(self, call: CallDenoiser, name: str, module: Any, arguments: dict[str, Any]) -> Any:
         values = [*arguments.values(), *arguments["added_cond_kwargs"].values()]

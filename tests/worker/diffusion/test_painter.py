@@ -13,6 +13,7 @@ from diffusers import UniPCMultistepScheduler
 
 from jobs.errors import LatentsError, ModelError, RenderError
 from jobs.request import ImageRequest
+from tests.held_inputs import LATENTS, holding
 from tests.tiny.families import FAMILIES
 from worker.diffusion.painter import Painter
 
@@ -39,6 +40,8 @@ def plainly(family: str, **arguments: Any) -> np.ndarray:
 
 
 def paint(request: ImageRequest, family: str = "StableDiffusionXLPipeline", **options: Any) -> np.ndarray:
+    if (latents := options.pop("init_latents", None)) is not None:
+        request, options["inputs"] = replace(request, init_latents=LATENTS), holding(latents)
     with torch.no_grad():
         return painter(family).paint(request, **options).values
 

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from jobs.errors import ImagemillError, RenderError
+from jobs.inputs import NO_INPUTS, Inputs
 from jobs.request import ImageRequest
+from tests.held_inputs import LATENTS, holding
 from tests.waiting import LONGEST
 from worker.engine.engine import Engine
 from worker.engine.renderer import (
@@ -54,6 +56,9 @@ class Painter:
         """Of each call of render."""
         self.alone: list[int] = []
 
+    def task(self, request: ImageRequest) -> str:
+        return ""
+
     def slots(self, request: ImageRequest) -> int:
         return self.guided if request.guided else 1
 
@@ -90,9 +95,7 @@ class Painter:
             yield [(order, paint(order.request, alone=False)) for order, count in left.items() if not count]
             left = {order: count for order, count in left.items() if count}
 
-    def render_alone(
-        self, request: ImageRequest, init_latents: np.ndarray | None, stop: Callable[[], bool]
-    ) -> Picture:
+    def render_alone(self, request: ImageRequest, inputs: Inputs, stop: Callable[[], bool]) -> Picture:
         self.alone.append(request.seed)
         if request.prompt == "raise":
             raise RuntimeError("index out of range")
@@ -132,6 +135,9 @@ class Desk:
         **settings: Any,
     ) -> Order:
         bucket = self.bucket if bucket is None else bucket
+        inputs: Inputs = NO_INPUTS
+        if init_latents is not None:
+            settings["init_latents"], inputs = LATENTS, holding(init_latents)
         request = ImageRequest(
             prompt=prompt,
             seed=seed,
@@ -148,7 +154,7 @@ class Desk:
             self.outcomes[seed] = outcome
             self.deliveries.append(seed)
 
-        return Order(bucket, request, init_latents, deliver)
+        return Order(bucket, request, inputs, deliver)
 
     def finished(self, seed: int) -> Finished:
         outcome = self.outcomes[seed]

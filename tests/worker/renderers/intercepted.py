@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from jobs.errors import ImagemillError
+from jobs.inputs import NO_INPUTS, Inputs
 from jobs.request import ImageRequest
+from tests.held_inputs import LATENTS, holding
 from worker.engine.renderer import Bucket, Picture, Pipeline
 from worker.renderers.pipeline_renderer import PipelineRenderer
 
@@ -21,7 +23,7 @@ BUCKET = Bucket(Pipeline("tiny", "1", "fp32"), 64, 64, slots=8)
 @dataclass(frozen=True, slots=True, eq=False)
 class Wanted:
     request: ImageRequest
-    init_latents: np.ndarray | None = None
+    inputs: Inputs = NO_INPUTS
 
 
 def wanted(seed: int, **settings: Any) -> Wanted:
@@ -48,6 +50,11 @@ MIX = [
     wanted(4, scheduler="DPM++ 2M", guidance_scale=1.0, num_inference_steps=5),
     wanted(5, guidance_scale=2.0),
 ]
+
+
+def beginning_with(latents: np.ndarray, one: Wanted) -> Wanted:
+    """The image with these initial latents."""
+    return Wanted(replace(one.request, init_latents=LATENTS), holding(latents))
 
 
 class Source:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from jobs.errors import SettingsError
+from jobs.inputs import NO_INPUTS
 from jobs.model_folder import folder_revision
 from jobs.settings import Settings
 from tests.tiny.families import FAMILIES
@@ -121,7 +122,7 @@ def test_nothing_is_compiled_for_an_image_by_itself_or_for_pictures_of_the_proof
     new_renderer(compiled=True)
     learned_before = new_renderer(compiled=True)
     before = graphs()
-    assert learned_before.render_alone(MIX[0].request, None, bool).finite
+    assert learned_before.render_alone(MIX[0].request, NO_INPUTS, bool).finite
     assert graphs() == before
 
 
@@ -195,7 +196,7 @@ def test_a_picture_in_float32_leaves_the_format_as_it_was() -> None:
         revision="1",
         channels_last=True,
     )
-    half.render_alone(MIX[0].request, None, bool)
+    half.render_alone(MIX[0].request, NO_INPUTS, bool)
     assert formats(pipeline.unet) == {True}
 
 

@@ -12,8 +12,10 @@ import pytest
 import torch
 
 from jobs.errors import ImagemillError, LatentsError, RenderError
+from jobs.inputs import NO_INPUTS, Inputs
 from jobs.request import ImageRequest
 from jobs.schedulers import SCHEDULERS, forwards
+from tests.held_inputs import LATENTS, holding
 from worker.diffusion import denoiser_by_length
 from worker.engine import slot_count
 from worker.engine.renderer import BrokenDevice, Bucket, OutOfMemory, Picture, Pipeline, Stopped
@@ -30,7 +32,7 @@ SMALL = replace(BUCKET, slots=8)
 @dataclass(frozen=True, slots=True, eq=False)
 class Wanted:
     request: ImageRequest
-    init_latents: np.ndarray | None = None
+    inputs: Inputs = NO_INPUTS
 
 
 def wanted(seed: int, *, own_latents: bool = False, **settings: object) -> Wanted:
@@ -47,8 +49,14 @@ def wanted(seed: int, *, own_latents: bool = False, **settings: object) -> Wante
             **settings,
         }
     )
-    start = np.random.default_rng(seed).standard_normal((4, 8, 8), dtype=np.float32) if own_latents else None
-    return Wanted(request, start)
+    if not own_latents:
+        return Wanted(request)
+    start = np.random.default_rng(seed).standard_normal((4, 8, 8), dtype=np.float32)
+    return Wanted(replace(request, init_latents=LATENTS), holding(start))
+
+
+def latents_of(one: Wanted) -> np.ndarray | None:
+    return None if one.request.init_latents is None else one.inputs.latents(one.request.init_latents)
 
 
 MIX = [
@@ -162,7 +170,7 @@ def test_pictures_are_those_of_prompt_to_img(renderer: DiffusionRenderer, model:
         32,
         3,
         [request.guidance_scale for request in requests],
-        [one.init_latents for one in mix],
+        [latents_of(one) for one in mix],
         negative_prompts=[request.negative_prompt for request in requests],
         seeds=[request.seed for request in requests],
         scheduler=[request.scheduler for request in requests],
@@ -239,7 +247,7 @@ def test_stop_leaves_between_two_steps(renderer: DiffusionRenderer, model: Image
     assert (len(seen["unet"]), seen["vae"]) == (2, [])
     asked.clear()
     with pytest.raises(Stopped):
-        renderer.render_alone(wanted(0).request, None, stop)
+        renderer.render_alone(wanted(0).request, NO_INPUTS, stop)
 
 
 def test_what_was_finished_when_it_stops_is_still_handed_over(
@@ -260,14 +268,14 @@ def test_what_was_finished_when_it_stops_is_still_handed_over(
     assert len(forwards) == 5
     assert found == {seed: alone[seed] for seed in (0, 2)}
     last = wanted(60, num_inference_steps=1)
-    assert renderer.render_alone(last.request, None, lambda: True).finite
+    assert renderer.render_alone(last.request, NO_INPUTS, lambda: True).finite
 
 
 def test_a_request_that_cannot_be_rendered_gets_its_error_and_the_others_their_pictures(
     renderer: DiffusionRenderer, alone: dict[int, bytes]
 ) -> None:
     cut = wanted(50, own_latents=True)
-    cut = replace(cut, init_latents=cut.init_latents[:, :3])  # type: ignore[index]
+    cut = replace(cut, inputs=holding(cut.inputs.latents(LATENTS)[:, :3]))
     many = wanted(51, scheduler="DDIM", num_inference_steps=1500)
     assert renderer.forwards(many.request) == 1500
     found = render(renderer, [cut, *MIX[:3], many], [MIX[3]])
@@ -305,7 +313,7 @@ def test_an_image_takes_the_slot_evaluations_that_plan_counts(
 def test_what_is_not_finite_is_said_and_its_neighbours_are_unharmed(
     renderer: DiffusionRenderer, alone: dict[int, bytes]
 ) -> None:
-    bad = replace(wanted(50), init_latents=np.full((4, 8, 8), np.nan, np.float32))
+    bad = replace(wanted(50, own_latents=True), inputs=holding(np.full((4, 8, 8), np.nan, np.float32)))
     found = render(renderer, [bad, *MIX])
     broken = found.pop(50)
     assert isinstance(broken, Picture)
@@ -339,9 +347,7 @@ def test_alone_is_one_image_in_fp32_and_the_model_comes_back_unchanged() -> None
     kinds: set[torch.dtype] = set()
     pictures: list[Picture] = []
     hook = model.unet.register_forward_pre_hook(lambda module, args: kinds.add(args[0].dtype))
-    seen = slots_seen(
-        model, lambda: pictures.append(renderer.render_alone(one.request, one.init_latents, bool))
-    )
+    seen = slots_seen(model, lambda: pictures.append(renderer.render_alone(one.request, one.inputs, bool)))
     hook.remove()
     assert kinds == {torch.float32}
     assert {part: set(slots) for part, slots in seen.items()} == {"text": {2}, "unet": {2}, "vae": {1}}
@@ -434,7 +440,7 @@ def test_errors_of_the_device_are_told_from_those_of_a_request(
         with pytest.raises(message) as among_others:
             paint(renderer, [MIX[0]])
         with pytest.raises(message) as by_itself:
-            renderer.render_alone(MIX[0].request, None, bool)
+            renderer.render_alone(MIX[0].request, NO_INPUTS, bool)
         hook.remove()
         assert {among_others.type, by_itself.type} == {message}
 
@@ -470,7 +476,7 @@ def test_a_rare_length_has_its_turn_before_the_source_ends(
 
 def test_an_image_alone_in_fp32_may_have_weights_too(renderer: DiffusionRenderer) -> None:
     for one in READ:
-        assert renderer.render_alone(one.request, None, bool).finite
+        assert renderer.render_alone(one.request, NO_INPUTS, bool).finite
 
 
 def test_a_text_that_cannot_be_read_fails_its_image_alone(renderer: DiffusionRenderer) -> None:

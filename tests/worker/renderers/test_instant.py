@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
+from jobs.inputs import NO_INPUTS, Inputs
 from jobs.request import ImageRequest
 from worker.engine.renderer import Bucket, Picture, Pipeline, Stopped
 from worker.renderers.instant import InstantRenderer
@@ -19,7 +20,7 @@ BUCKET = Bucket(Pipeline("instant", "instant-1", "auto"), 64, 32, slots=8)
 @dataclass(frozen=True, slots=True, eq=False)
 class Wanted:
     request: ImageRequest
-    init_latents: np.ndarray | None = None
+    inputs: Inputs = NO_INPUTS
 
 
 class Source:
@@ -53,7 +54,7 @@ def test_a_picture_follows_from_the_request_alone() -> None:
     assert first.pixels.shape == (64, 32, 3)
     assert first.pixels.dtype == np.uint8
     assert first.finite
-    alone = InstantRenderer(seconds=0.0).render_alone(ONE, None, bool)
+    alone = InstantRenderer(seconds=0.0).render_alone(ONE, NO_INPUTS, bool)
     assert np.array_equal(first.pixels, alone.pixels)
     assert not np.array_equal(first.pixels, second.pixels)
     assert first.pixels.std() > 10

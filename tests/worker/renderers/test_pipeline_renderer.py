@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from jobs.errors import ImagemillError, LatentsError, ModelError, RenderError
+from jobs.inputs import NO_INPUTS
 from tests.tiny.families import FAMILIES
 from tests.worker.renderers.intercepted import (
     BUCKET,
@@ -21,7 +22,7 @@ from tests.worker.renderers.intercepted import (
     MIX,
     Found,
     Source,
-    Wanted,
+    beginning_with,
     paint,
     render,
     wanted,
@@ -141,7 +142,7 @@ def test_an_image_that_cannot_share_forwards_fails_alone_and_is_told_what_to_do(
 
 
 def test_latents_of_another_shape_fail_their_image_alone(renderer: PipelineRenderer) -> None:
-    wrong = Wanted(wanted(9).request, np.zeros((3, 5, 5), "float32"))
+    wrong = beginning_with(np.zeros((3, 5, 5), "float32"), wanted(9))
     found = render(renderer, [wrong, MIX[0]])
     assert isinstance(found[9], LatentsError)
     assert isinstance(found[0], Picture)
@@ -150,14 +151,14 @@ def test_latents_of_another_shape_fail_their_image_alone(renderer: PipelineRende
 def test_initial_latents_are_painted_as_given(renderer: PipelineRenderer) -> None:
     side = 64 // renderer.pipeline.vae_scale_factor
     latents = np.random.default_rng(1).standard_normal((4, side, side), dtype="float32")
-    own = Wanted(wanted(7).request, latents)
+    own = beginning_with(latents, wanted(7))
     assert paint(renderer, [own]) != paint(renderer, [wanted(7)])
     assert paint(renderer, [own, *MIX])[7] == paint(renderer, [own])[7]
 
 
 def test_a_non_finite_image_is_marked_and_its_neighbours_keep_their_bytes(renderer: PipelineRenderer) -> None:
     side = 64 // renderer.pipeline.vae_scale_factor
-    broken = Wanted(wanted(9).request, np.full((4, side, side), np.nan, "float32"))
+    broken = beginning_with(np.full((4, side, side), np.nan, "float32"), wanted(9))
     found = render(renderer, [broken, *MIX])
     picture = found.pop(9)
     assert isinstance(picture, Picture)
@@ -297,8 +298,8 @@ def test_an_error_in_a_shared_forward_is_raised_for_the_engine_to_isolate(render
 def test_alone_and_in_float32_a_picture_is_float32_s_and_the_weights_come_back() -> None:
     half = new_renderer(precision="bf16")
     before = paint(half, MIX[:2])
-    alone = half.render_alone(MIX[0].request, None, bool)
-    exact = new_renderer().render_alone(MIX[0].request, None, bool)
+    alone = half.render_alone(MIX[0].request, NO_INPUTS, bool)
+    exact = new_renderer().render_alone(MIX[0].request, NO_INPUTS, bool)
     # Weights that were rounded to bf16 paint another picture, but not far from it.
     assert np.abs(alone.pixels.astype(int) - exact.pixels.astype(int)).mean() < 8
     assert half.pipeline.unet.dtype == torch.bfloat16

@@ -14,7 +14,8 @@ import numpy as np
 import redis
 
 from jobs.entry import Entry
-from jobs.errors import ImagemillError, LedgerUnavailable
+from jobs.errors import ImagemillError, LatentsError, LedgerUnavailable
+from jobs.inputs import Inputs
 from jobs.ledger.job import Claim, JobSpec, JobStatus, SlotsKey
 from jobs.ledger.ledger import Ledger
 from jobs.ledger.shard import Shard, encode_shard
@@ -63,6 +64,9 @@ class Painter:
         self.most_slots = 1000
         self.batching: Batching = "exact"
 
+    def task(self, request: ImageRequest) -> str:
+        return ""
+
     def slots(self, request: ImageRequest) -> int:
         return 1
 
@@ -80,15 +84,14 @@ class Painter:
             source.take(bucket.slots)
             raise OutOfMemory(f"no room for {bucket.slots} slots")
         while asked := source.take(bucket.slots):
-            yield [
-                (one, self._paint(one.request, one.init_latents)) for one in self.wait_for_leave(asked, stop)
-            ]
+            yield [(one, self._paint(one.request, one.inputs)) for one in self.wait_for_leave(asked, stop)]
 
-    def render_alone(
-        self, request: ImageRequest, init_latents: np.ndarray | None, stop: Callable[[], bool]
-    ) -> Picture:
+    def render_alone(self, request: ImageRequest, inputs: Inputs, stop: Callable[[], bool]) -> Picture:
         self.wait_for_leave([], stop)
-        return self._paint(request, init_latents)
+        painted = self._paint(request, inputs)
+        if isinstance(painted, ImagemillError):
+            raise painted
+        return painted
 
     def wait_for_leave(self, asked: Sequence[AskedT], stop: Callable[[], bool]) -> Sequence[AskedT]:
         while not self.allowed.acquire(timeout=0.01):
@@ -96,9 +99,13 @@ class Painter:
                 raise Stopped
         return asked
 
-    def _paint(self, request: ImageRequest, init_latents: np.ndarray | None) -> Picture:
+    def _paint(self, request: ImageRequest, inputs: Inputs) -> Picture | ImagemillError:
         self.seen.append(request)
-        self.latents.append(init_latents)
+        named = request.init_latents
+        try:
+            self.latents.append(None if named is None else inputs.latents(named))
+        except LatentsError as error:
+            return error
         if request.prompt == "raise":
             raise RuntimeError("no such token")
         return Picture(pixels(request.seed), finite=True)

@@ -1,0 +1,109 @@
+"""The files that requests name by their hash: pictures, masks, initial latents, adapters."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol
+
+from jobs.errors import InputError, OutputError
+from jobs.file_hash import file_sha256
+
+if TYPE_CHECKING:
+    from jobs.latents import Latents
+
+MAX_PICTURE_BYTES: Final = 1 << 30
+"""A larger file of a picture is refused."""
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+class Inputs(Protocol):
+    """Where the files of requests are found; what is asked for is the SHA-256 that the request says."""
+
+    def latents(self, sha256: str) -> Latents:
+        """Initial latents [C,h,w]. Raises LatentsError, and OutputError where the system cannot read them."""
+
+    def contents(self, sha256: str) -> bytes:
+        """The bytes of a picture's file, verified. Raises InputError; OutputError as above."""
+
+    def file(self, sha256: str) -> Path:
+        """The file of an adapter, verified once. Raises InputError; OutputError as above."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptInputs:
+    """Files that a submission kept in an output, or that lie where the author has them."""
+
+    folder: Path
+    """`.imagemill/inputs` of an output, or any folder that has files under their hashes."""
+    referenced: Mapping[str, str] = field(default_factory=dict)
+    """SHA-256 -> the absolute path of a file that was not copied."""
+
+    def latents(self, sha256: str) -> Latents:
+        """Initial latents; see `Inputs.latents`."""
+        from jobs.latents import read_input
+
+        return read_input(self.folder, sha256)
+
+    def contents(self, sha256: str) -> bytes:
+        """A picture's file; see `Inputs.contents`."""
+        path = self.path(sha256)
+        try:
+            with path.open("rb") as file:
+                found = file.read(MAX_PICTURE_BYTES + 1)
+        except FileNotFoundError:
+            raise _missing(path) from None
+        except OSError as error:
+            raise _unreadable(path, error) from None
+        if hashlib.sha256(found).hexdigest() != sha256:
+            raise _altered(path)
+        return found
+
+    def file(self, sha256: str) -> Path:
+        """An adapter's file; see `Inputs.file`."""
+        path = self.path(sha256)
+        try:
+            found = file_sha256(path)
+        except FileNotFoundError:
+            raise _missing(path) from None
+        except OSError as error:
+            raise _unreadable(path, error) from None
+        if found != sha256:
+            raise _altered(path)
+        return path
+
+    def path(self, sha256: str) -> Path:
+        """Where the file of this hash lies, if it is there. Raises InputError for what is no hash."""
+        if not _DIGEST.fullmatch(sha256):
+            raise InputError(f"{sha256!r}: is not a SHA-256")
+        given = self.referenced.get(sha256)
+        return kept_path(self.folder, sha256) if given is None else Path(given)
+
+
+NO_INPUTS: Final = KeptInputs(Path("/nonexistent"))
+"""For requests that name no files."""
+
+
+def kept_path(folder: Path, sha256: str) -> Path:
+    """Where a folder keeps the file of a hash: 256 folders, so that none has too many entries."""
+    return folder / sha256[:2] / sha256
+
+
+def _missing(path: Path) -> InputError:
+    return InputError(f"{path}: is missing: put it back, or submit the manifest again")
+
+
+def _altered(path: Path) -> InputError:
+    return InputError(
+        f"{path}: is another file than was submitted: put it back, or submit the manifest again"
+    )
+
+
+def _unreadable(path: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"{path}: cannot be read ({error.strerror}): make it readable for this worker's user, and check its "
+        "disk or mount"
+    )
