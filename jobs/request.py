@@ -317,6 +317,10 @@ settings_of: Callable[[ImageRequest], tuple[Any, ...]] = attrgetter(*SETTINGS)
 """A request's SETTINGS, in their order."""
 
 
+PICTURES = ("image", "mask_image", "control_image", "ip_adapter_image")
+"""The settings that are pictures, each the SHA-256 of a file."""
+
+
 def settings_in(place: Place) -> tuple[str, ...]:
     """The names of the settings that may be given there, in their order."""
     return tuple(name for name, setting in IMAGE_SETTINGS.items() if place in setting.places)

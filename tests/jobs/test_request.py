@@ -29,6 +29,18 @@ OTHER = {
     "arguments": '{"max_sequence_length":256}',
     "syntax": "a1111",
     "long_prompts": "chunk",
+    "image": "1" * 64,
+    "mask_image": "2" * 64,
+    "control_image": "3" * 64,
+    "fit": "pad",
+    "strength": 0.5,
+    "controlnet": '[{"name":"edges","revision":"abc","scale":1.0}]',
+    "controlnet_conditioning_scale": 0.5,
+    "loras": '[{"name":"striped","sha256":"' + "4" * 64 + '","scale":0.8}]',
+    "textual_inversions": '[{"name":"cat","token":"<cat>","sha256":"' + "5" * 64 + '"}]',
+    "ip_adapter": '[{"name":"ip","sha256":"' + "6" * 64 + '"}]',
+    "ip_adapter_image": "7" * 64,
+    "ip_adapter_scale": 0.5,
 }
 
 
@@ -56,6 +68,16 @@ def test_another_setting_is_another_image(name: str) -> None:
 
 def test_the_models_label_is_no_part_of_the_identity() -> None:
     assert dataclasses.replace(FOX, model="/elsewhere/sd").image_id == FOX.image_id
+
+
+def test_the_name_of_an_adapter_is_no_part_of_the_identity() -> None:
+    striped, other = (
+        dataclasses.replace(FOX, loras=f'[{{"name":"{name}","sha256":"{"4" * 64}","scale":0.8}}]')
+        for name in ("striped", "other")
+    )
+    assert striped.image_id == other.image_id != FOX.image_id
+    scaled = dataclasses.replace(FOX, loras=striped.loras.replace("0.8", "0.9"))
+    assert scaled.image_id != striped.image_id
 
 
 def test_the_quality_counts_where_the_format_has_one() -> None:

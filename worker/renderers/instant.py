@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from jobs.errors import ImagemillError
 from jobs.inputs import Inputs
 from jobs.output.metadata import imagemill_version
-from jobs.request import ImageRequest
+from jobs.request import PICTURES, ImageRequest
 from jobs.schedulers import forwards
-from worker.engine.renderer import AskedT, Batching, Bucket, Painted, Picture, Source, Stopped
+from worker.engine.renderer import Asked, AskedT, Batching, Bucket, Painted, Picture, Source, Stopped
 
 _SLOTS = 16
 _BLOCKS = 8
@@ -48,14 +49,15 @@ class InstantRenderer:
     def render(
         self, bucket: Bucket, source: Source[AskedT], stop: Callable[[], bool]
     ) -> Iterator[list[Painted[AskedT]]]:
-        """The pictures of one micro-batch after another; the latents are not looked at."""
+        """The pictures of one micro-batch after another."""
         while asked := source.take(bucket.slots):
             self._wait(stop)
-            yield [(one, _draw(one.request)) for one in asked]
+            yield [(one, _outcome(one)) for one in asked]
 
     def render_alone(self, request: ImageRequest, inputs: Inputs, stop: Callable[[], bool]) -> Picture:
         """The same picture as among others."""
         self._wait(stop)
+        _read(request, inputs)
         return _draw(request)
 
     def _wait(self, stop: Callable[[], bool]) -> None:
@@ -67,6 +69,23 @@ class InstantRenderer:
             if left <= 0:
                 return
             time.sleep(min(_NAP, left))
+
+
+def _outcome(one: Asked) -> Picture | ImagemillError:
+    try:
+        _read(one.request, one.inputs)
+    except ImagemillError as error:
+        return error
+    return _draw(one.request)
+
+
+def _read(request: ImageRequest, inputs: Inputs) -> None:
+    """Reads the files that a request names as a real model would. Raises ImagemillError."""
+    if request.init_latents is not None:
+        inputs.latents(request.init_latents)
+    for name in PICTURES:
+        if (sha256 := getattr(request, name)) is not None:
+            inputs.contents(sha256)
 
 
 def _draw(request: ImageRequest) -> Picture:

@@ -19,6 +19,7 @@ import torch
 
 from jobs.arguments import arguments_of, arguments_text
 from jobs.errors import ModelError, RenderError
+from jobs.inputs import NO_INPUTS
 from jobs.pipeline_class import Folder, PipelineClass
 from jobs.request import ImageRequest
 from worker.diffusion.call_rules import Call, CallRules, learn
@@ -294,7 +295,7 @@ def paint_together(
         while len(paintings) < len(requests):
             while waiting and hub.free_slots:
                 index, request = waiting.pop(0)
-                hub.start(index, partial(painter.paint, request))
+                hub.start(index, partial(painter.paint, request, NO_INPUTS))
             if hub.running:
                 hub.forward()
             paintings |= {index: painted(result) for index, result in hub.finished()}

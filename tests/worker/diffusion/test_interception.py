@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from jobs.errors import RenderError
+from jobs.inputs import NO_INPUTS
 from jobs.request import ImageRequest
 from tests.held_inputs import LATENTS, holding
 from tests.tiny.families import FAMILIES
@@ -54,7 +55,7 @@ def new_hub(slots: int = 8, **options: Any) -> Hub[ImageRequest]:
 def finish(hub: Hub[ImageRequest], requests: Sequence[ImageRequest]) -> dict[ImageRequest, Any]:
     """What came of requests that all enter at once."""
     for request in requests:
-        hub.start(request, partial(painter().paint, request, None))
+        hub.start(request, partial(painter().paint, request, NO_INPUTS))
     results = dict(hub.finished())
     while hub.running:
         hub.forward()
@@ -106,13 +107,13 @@ def test_more_images_than_slots_take_turns() -> None:
 def test_images_of_another_size_wait_for_a_forward_of_their_own_and_never_for_ever() -> None:
     hub = new_hub(slots=4)
     small = replace(CAT, height=32, width=32, seed=9)
-    hub.start(small, partial(painter().paint, small, None))
+    hub.start(small, partial(painter().paint, small, NO_INPUTS))
     waited = 0
     while small not in dict(hub.finished()):
         # An endless stream of the other size, which always has more slots.
         while hub.running < 3:
             other = replace(CAT, seed=100 + hub.forwards + hub.running)
-            hub.start(other, partial(painter().paint, other, None))
+            hub.start(other, partial(painter().paint, other, NO_INPUTS))
         hub.forward()
         waited += 1
         assert waited < 60
@@ -128,7 +129,7 @@ def test_an_image_that_raises_ends_alone() -> None:
 
 def test_images_stay_parked_when_a_forward_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     hub = new_hub()
-    hub.start(CAT, partial(painter().paint, CAT, None))
+    hub.start(CAT, partial(painter().paint, CAT, NO_INPUTS))
 
     def fail(*_args: Any, **_kwargs: Any) -> None:
         raise RuntimeError("no memory")
@@ -147,7 +148,7 @@ def test_images_stay_parked_when_a_forward_raises(monkeypatch: pytest.MonkeyPatc
 
 def test_closing_ends_what_is_parked_and_delivers_nothing() -> None:
     hub = new_hub()
-    hub.start(CAT, partial(painter().paint, CAT, None))
+    hub.start(CAT, partial(painter().paint, CAT, NO_INPUTS))
     hub.close()
     assert (hub.running, hub.finished()) == (0, [])
 
@@ -157,9 +158,9 @@ def test_a_non_finite_image_leaves_its_neighbours_bytes_alone() -> None:
     side = 64 // painter().pipeline.vae_scale_factor
     latents = np.full((4, side, side), np.nan, dtype="float32")
     hub = new_hub()
-    hub.start(broken, partial(painter().paint, broken, latents))
+    hub.start(broken, partial(painter().paint, replace(broken, init_latents=LATENTS), holding(latents)))
     for request in MIX:
-        hub.start(request, partial(painter().paint, request, None))
+        hub.start(request, partial(painter().paint, request, NO_INPUTS))
     results: dict[ImageRequest, Any] = {}
     while hub.running:
         hub.forward()
@@ -245,7 +246,7 @@ def test_grad_mode_is_what_it_was_after_images_came_and_went() -> None:
     assert torch.is_grad_enabled()
     finish(new_hub(), MIX)
     hub = new_hub()
-    hub.start(CAT, partial(painter().paint, CAT, None))
+    hub.start(CAT, partial(painter().paint, CAT, NO_INPUTS))
     hub.close()
     assert torch.is_grad_enabled()
 

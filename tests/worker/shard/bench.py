@@ -100,12 +100,13 @@ class Painter:
         return asked
 
     def _paint(self, request: ImageRequest, inputs: Inputs) -> Picture | ImagemillError:
-        self.seen.append(request)
         named = request.init_latents
         try:
-            self.latents.append(None if named is None else inputs.latents(named))
+            latents = None if named is None else inputs.latents(named)
         except LatentsError as error:
             return error
+        self.seen.append(request)
+        self.latents.append(latents)
         if request.prompt == "raise":
             raise RuntimeError("no such token")
         return Picture(pixels(request.seed), finite=True)
