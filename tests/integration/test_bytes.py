@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import os
 import signal
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from jobs.ledger.job import JobStatus
 from jobs.settings import Settings
+from tests.mill import Mill
 from tests.waiting import WaitUntil
 from worker.encode import read_request
 from worker.render import render, reproduction_of
@@ -33,44 +31,6 @@ LINES: list[dict[str, Any]] = [
 """24 pictures: 4 schedulers, one of them stochastic, guided and not, of 3 and of 6 steps."""
 
 
-class Mill:
-    """Two workers that render jobs of `shapes`, each job to a folder of its name."""
-
-    def __init__(self, farm: Any) -> None:
-        self.farm = farm
-
-    def start(self, name: str, lines: list[dict[str, Any]] = LINES, **keys: Any) -> str:
-        """Submits a job and returns its id."""
-        settings = keys.pop("settings", {})
-        return self.farm.submit(
-            lines, name=name, model="shapes", output=str(self.folder(name)), settings=settings, **keys
-        )
-
-    def folder(self, name: str) -> Path:
-        return Path(self.farm.folder / name)
-
-    def wait(self, job_id: str) -> JobStatus:
-        status: JobStatus = self.farm.finished(job_id)
-        return status
-
-    def records(self, name: str) -> list[tuple[Path, dict[str, Any]]]:
-        """Each picture's file and metadata."""
-        files = sorted(self.folder(name).glob("[0-9]*/metadata.jsonl"))
-        records = [
-            (file.parent, json.loads(line)) for file in files for line in file.read_text().splitlines()
-        ]
-        return [(folder / record["file_name"], record) for folder, record in records]
-
-    def hashes(self, name: str) -> dict[str, str]:
-        """image_id -> SHA-256 of the file."""
-        records = self.records(name)
-        hashes = {
-            record["image_id"]: hashlib.sha256(file.read_bytes()).hexdigest() for file, record in records
-        }
-        assert len(hashes) == len(records)
-        return hashes
-
-
 @pytest.fixture(scope="module")
 def mill(shared_farm: Any) -> Mill:
     """Two workers with 16 slots and leases of 2 seconds."""
@@ -82,7 +42,7 @@ def mill(shared_farm: Any) -> Mill:
 @pytest.fixture(scope="module")
 def whole(mill: Mill) -> dict[str, str]:
     """The files of a job of one shard, which one worker renders."""
-    status = mill.wait(mill.start("whole", shard_size=len(LINES)))
+    status = mill.wait(mill.start("whole", LINES, shard_size=len(LINES)))
     assert (status.outcome, status.done) == ("complete", len(LINES))
     hashes = mill.hashes("whole")
     assert len(set(hashes.values())) == len(LINES)
@@ -120,7 +80,7 @@ def test_company_changes_no_byte(mill: Mill, whole: dict[str, str]) -> None:
 def test_a_death_in_the_middle_and_another_workers_hand_change_no_byte(
     mill: Mill, whole: dict[str, str], wait_until: WaitUntil
 ) -> None:
-    job_id = mill.start("killed", shard_size=len(LINES))
+    job_id = mill.start("killed", LINES, shard_size=len(LINES))
     saved = mill.folder("killed") / ".imagemill" / "spool"
     wait_until(lambda: 0 < len(list(saved.glob("*/*/metadata/*.json"))) < len(LINES), "it is half done")
     [holder] = mill.farm.status(job_id).workers
