@@ -1,4 +1,4 @@
-"""What is known of diffusers' pipelines without diffusers: settings, sizes, schedulers, arguments, costs.
+"""What is known of diffusers' pipelines without diffusers: tasks, settings, sizes, arguments, costs.
 
 The facts are in pipelines.json, which tools/pipelines.py writes from the installed diffusers.
 """
@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from jobs.errors import ModelError
 from jobs.pipeline_argument import Argument
-from jobs.pipeline_class import NO_GUIDANCE, STABLE_DIFFUSION, Asked, PipelineClass, Stage
+from jobs.pipeline_class import NO_GUIDANCE, PipelineClass, Stage, Strength
 
 _FILE: Final = Path(__file__).with_name("pipelines.json")
 
@@ -27,7 +27,8 @@ def admitted() -> tuple[str, ...]:
 @cache
 def argument_names() -> frozenset[str]:
     """The names of the further arguments of every class that is rendered."""
-    return frozenset(name for one in _classes().values() for name in one.arguments)
+    every = (*_classes().values(), *_for_tasks().values())
+    return frozenset(name for one in every for name in one.arguments)
 
 
 def refusal(class_name: str) -> str | None:
@@ -48,13 +49,9 @@ def find_pipeline(class_name: str) -> PipelineClass:
     return found
 
 
-def slot_evaluations(class_name: str | None, asked: Asked) -> int:
-    """How many slots of forwards an image of a pipeline of this class takes at most.
-
-    Plans count by it and measured rates are made with it, so that the two agree. A class that is not known
-    (None) counts as StableDiffusionPipeline. Raises ModelError for one that is not rendered.
-    """
-    return find_pipeline(STABLE_DIFFUSION if class_name is None else class_name).slot_evaluations(asked)
+def find_painting(class_name: str) -> PipelineClass:
+    """The class of this name that paints images, a model's own or of a task. KeyError for another."""
+    return _for_tasks()[class_name] if class_name in _for_tasks() else _classes()[class_name]
 
 
 @cache
@@ -68,8 +65,14 @@ def _classes() -> dict[str, PipelineClass]:
     return {name: _class(name, entry) for name, entry in _table()["admitted"].items()}
 
 
+@cache
+def _for_tasks() -> dict[str, PipelineClass]:
+    return {name: _class(name, entry) for name, entry in _table()["for_tasks"].items()}
+
+
 def _class(name: str, entry: Mapping[str, Any]) -> PipelineClass:
     defaults = entry["defaults"]
+    strength = entry.get("strength")
     return PipelineClass(
         name=name,
         task=entry["task"],
@@ -84,6 +87,12 @@ def _class(name: str, entry: Mapping[str, Any]) -> PipelineClass:
         stages=tuple(map(_stage, entry["stages"])),
         arguments={argument: _argument(one) for argument, one in entry["arguments"].items()},
         fixed={argument: (one["value"], one["why"]) for argument, one in entry.get("fixed", {}).items()},
+        of=entry.get("of"),
+        tasks=entry.get("tasks", {}),
+        pictures=entry.get("pictures", {}),
+        sized=entry.get("sized", True),
+        strength=None if strength is None else Strength(strength["default"], strength["steps"]),
+        conditioning_scale=entry.get("conditioning_scale"),
     )
 
 
@@ -96,5 +105,8 @@ def _stage(entry: Mapping[str, Any]) -> Stage:
     def switch(key: str) -> tuple[str, float] | None:
         return (entry[key]["argument"], entry[key]["above"]) if key in entry else None
 
-    guided, unguided = (entry[way]["slots"] * entry[way]["calls"] for way in ("guided", "unguided"))
+    beside = int(entry.get("controlnet", False))
+    guided, unguided = (
+        entry[way]["slots"] * (entry[way]["calls"] + beside) for way in ("guided", "unguided")
+    )
     return Stage(entry["steps"], guided, unguided, switch("switch"), switch("more"))

@@ -66,10 +66,14 @@ class Limits:
 
 LIMITS: Final[Mapping[str, Limits]] = {
     "clip_skip": Limits(least=0),
+    "control_guidance_end": Limits(least=0, most=1),
+    "control_guidance_start": Limits(least=0, most=1),
     # Outside, diffusers denoises to the end without a word.
     "denoising_end": Limits(above=0, most=1),
     "eta": Limits(least=0, most=1),
     "guidance_rescale": Limits(least=0, most=1),
+    # Below 1, the pipelines that have it switch all guidance off.
+    "image_guidance_scale": Limits(least=1),
     "intermediate_timesteps": Limits(above=0),
     "max_area": Limits(least=1),
     "max_sequence_length": Limits(least=1),
@@ -125,6 +129,14 @@ class Known:
     as many as there are steps, {"dynamic_shift": True} a model whose noise levels follow the size."""
     left_out: frozenset[str] = frozenset()
     """Arguments that do nothing without a picture."""
+    own: tuple[str, ...] = ("",)
+    """The keys of the tasks that a model's own class paints, as in `jobs.pipeline_task`."""
+    pictures: Mapping[str, str] = field(default_factory=dict)
+    """How the call names our pictures, where it does not name them as we do."""
+    keeps_steps: bool = False
+    """Whether all steps are painted, whatever the strength."""
+    of: str | None = None
+    """The model's class, with its sizes, of a class in tools/task_table.py."""
 
     def stages(self) -> tuple[Stage, ...]:
         """What its denoisers do, in order."""
@@ -140,8 +152,15 @@ _64: Final = {"pixels": 64}
 _SQUARED: Final = {"squared": 1}
 """The scale of the latents, squared: Kandinsky's decoder paints latents of latents."""
 _MOVQ: Final = {"component": "movq", "key": "block_out_channels", "less": 1, "usual": 8}
+_MEGAPIXEL: Final = {"pixels": [1024, 1024]}
 _PACKED: Final = {"latents": 2}
 """Two latents, each way, are one token."""
+_OF_UNET: Final = {"config": ["unet", "sample_size"]}
+_INPAINTING: Final = "image+mask_image"
+REFINING: Final[Mapping[str, tuple[Any, str]]] = {
+    "denoising_start": (None, "strength says how far the picture is painted over")
+}
+"""What pipelines take that go on with the latents of another."""
 _TWO_CALLS: Final = (1, 2)
 _PAG: Final = ("pag_scale", 0.0)
 _PRIOR: Final = Stage("prior_num_inference_steps", "prior_guidance_scale")
@@ -168,6 +187,7 @@ ADMITTED: Final[Mapping[str, Known]] = {
     "BriaPipeline": Known("own", _PACKED, fixed={"timesteps": (None, _WITH_SIGMAS)}),
     "ChromaPipeline": Known("sigmas, mu", _PACKED, guided=_TWO_CALLS),
     "CogView3PlusPipeline": Known("own", _16),
+    "CogView4ControlPipeline": Known("timesteps, sigmas, mu", _16, guided=_TWO_CALLS, own=("control_image",)),
     "CogView4Pipeline": Known("timesteps, sigmas, mu", _16, guided=_TWO_CALLS),
     "DreamLiteMobilePipeline": Known(
         "sigmas, mu", {"latents": 1}, None, None, left_out=frozenset({"guidance_scale"})
@@ -182,6 +202,9 @@ ADMITTED: Final[Mapping[str, Known]] = {
         least=0.0,
         fixed={"caption_upsample_temperature": (None, _SAMPLED)},
     ),
+    # The models of depth and edges, which have a denoiser of their own instead of a ControlNet.
+    "FluxControlPipeline": Known("sigmas, mu", _PACKED, switch=None, least=0.0, own=("control_image",)),
+    "FluxFillPipeline": Known("sigmas, mu", _PACKED, switch=None, least=0.0, own=(_INPAINTING,)),
     "FluxKontextPipeline": Known(
         "sigmas, mu",
         _PACKED,
@@ -189,6 +212,7 @@ ADMITTED: Final[Mapping[str, Known]] = {
         guided=_TWO_CALLS,
         least=0.0,
         area="max_area",
+        own=("", "image"),
     ),
     "FluxPipeline": Known("sigmas, mu", _PACKED, switch="true_cfg_scale", guided=_TWO_CALLS, least=0.0),
     "GlmImagePipeline": Known("timesteps, sigmas, mu", _32, guided=_TWO_CALLS),
@@ -250,6 +274,24 @@ ADMITTED: Final[Mapping[str, Known]] = {
     "PixArtAlphaPipeline": Known("diffusion", _PACKED),
     "PixArtSigmaPAGPipeline": Known("diffusion", _PACKED, more=_PAG),
     "PixArtSigmaPipeline": Known("diffusion", _PACKED),
+    "QwenImageEditPipeline": Known(
+        "sigmas, mu",
+        _PACKED,
+        guidance="true_cfg_scale",
+        switch="true_cfg_scale",
+        guided=_TWO_CALLS,
+        default=_MEGAPIXEL,
+        own=("image",),
+    ),
+    "QwenImageEditPlusPipeline": Known(
+        "sigmas, mu",
+        _PACKED,
+        guidance="true_cfg_scale",
+        switch="true_cfg_scale",
+        guided=_TWO_CALLS,
+        default=_MEGAPIXEL,
+        own=("image",),
+    ),
     "QwenImagePipeline": Known(
         "sigmas, mu", _PACKED, guidance="true_cfg_scale", switch="true_cfg_scale", guided=_TWO_CALLS
     ),
@@ -267,6 +309,11 @@ ADMITTED: Final[Mapping[str, Known]] = {
     ),
     "StableDiffusion3PAGPipeline": Known("steps", _PACKED, more=_PAG),
     "StableDiffusion3Pipeline": Known("steps", _PACKED, needs={"mu": {"dynamic_shift": True}}),
+    "StableDiffusionInpaintPipeline": Known("diffusion", _8, own=(_INPAINTING,)),
+    # The text, the picture and neither.
+    "StableDiffusionInstructPix2PixPipeline": Known(
+        "diffusion", _8, guided=(3, 1), default=_OF_UNET, own=("image",)
+    ),
     "StableDiffusionPAGPipeline": Known("diffusion", _8, more=_PAG),
     # Its steps are the engine's own tables, which know none of these.
     "StableDiffusionPipeline": Known(
@@ -280,6 +327,12 @@ ADMITTED: Final[Mapping[str, Known]] = {
             "clip_skip": (None, _TABLES),
         },
     ),
+    # The refiner.
+    "StableDiffusionXLImg2ImgPipeline": Known(
+        "diffusion", _8, default=_OF_UNET, fixed=REFINING, own=("image",)
+    ),
+    "StableDiffusionXLInpaintPipeline": Known("diffusion", _8, fixed=REFINING, own=(_INPAINTING,)),
+    "StableDiffusionXLInstructPix2PixPipeline": Known("diffusion", _8, guided=(3, 1), own=("image",)),
     "StableDiffusionXLPAGPipeline": Known("diffusion", _8, more=_PAG),
     "StableDiffusionXLPipeline": Known("diffusion", _8),
     "StableUnCLIPPipeline": Known("diffusion", _8, several=(_PRIOR, Stage())),

@@ -12,9 +12,12 @@ from jobs.arguments import arguments_of
 from jobs.bounds import LEAST_GUIDANCE, MOST_GUIDANCE
 from jobs.errors import ManifestError
 from jobs.models import ModelRef
-from jobs.pipeline_class import STABLE_DIFFUSION, Trouble
+from jobs.pipeline_class import STABLE_DIFFUSION
+from jobs.pipeline_task import TASK_PICTURES, painting_class, settled, troubles, vain
+from jobs.pipeline_trouble import Trouble
 from jobs.pipelines import find_pipeline
 from jobs.prompt_weights import weights_trouble
+from jobs.request import IMAGE_SETTINGS
 from jobs.wording import printable, shortened
 from producer.manifest.jpeg_check import JpegCheck
 from producer.manifest.manifest import Manifest
@@ -24,9 +27,14 @@ from producer.manifest.single_arguments import folded
 
 _TOGETHER: Final = (
     ("height", "width", "num_inference_steps", "arguments"),
+    ("num_inference_steps", "strength"),
     ("syntax", "long_prompts", "arguments"),
 )
 """Settings of which one can be right or wrong by another."""
+
+
+_UNSAID: Final = {name: IMAGE_SETTINGS[name].default for name in (*TASK_PICTURES, "controlnet", "ip_adapter")}
+"""What lines have of pictures and adapters where the manifest says nothing."""
 
 
 class _Guided(NamedTuple):
@@ -36,6 +44,10 @@ class _Guided(NamedTuple):
     num_inference_steps: int
     guidance_scale: float
     arguments: str
+    strength: float | None
+    image: str | None
+    mask_image: str | None
+    control_image: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +68,16 @@ class PipelineCheck:
     @classmethod
     def of(cls, manifest: Manifest, model: ModelRef) -> PipelineCheck:
         """The check for the lines of a manifest."""
-        swept = {name: values for name, values in manifest.sweep.swept().items() if name != "seed"}
+        swept = {
+            # Which picture it is makes no difference here.
+            name: values[:1] if name in TASK_PICTURES else values
+            for name, values in manifest.sweep.swept().items()
+            if name != "seed"
+        }
         open_sides = {"height", "width"} & (manifest.settings.left_open() - swept.keys())
         return cls(
             model,
-            manifest.settings.of_images(model.defaults),
+            _UNSAID | manifest.settings.of_images(model.defaults),
             swept,
             frozenset(open_sides if model.unsized else ()),
             JpegCheck.of(manifest, model),
@@ -82,7 +99,8 @@ class PipelineCheck:
         found: dict[str, Trouble] = {}
         for chosen in self._combinations({**self.settings, **own}):
             values = folded(chosen, chosen["arguments"])
-            for trouble in pipeline.troubles(values, self.model.folder):
+            whole = values | settled(pipeline, values)
+            for trouble in chain(vain(pipeline, values, own), troubles(pipeline, whole, self.model.folder)):
                 found.setdefault(str(trouble), trouble)
         return list(found.values())
 
@@ -103,7 +121,8 @@ class PipelineCheck:
         chosen = next(self._combinations({**self.settings, **own}))
         values = folded(chosen, chosen["arguments"])
         asked = _Guided(*(values[name] for name in _Guided._fields))
-        return not known.guided(asked) and known.guided(asked._replace(guidance_scale=MOST_GUIDANCE))
+        kind = painting_class(known, asked)
+        return not kind.guided(asked) and kind.guided(asked._replace(guidance_scale=MOST_GUIDANCE))
 
     def text_troubles(self, prompt: str, own: Mapping[str, Any]) -> list[Trouble]:
         """What of a line's texts, its prompt and `own`, cannot be rendered in their syntax; each once."""

@@ -16,6 +16,7 @@ from jobs.entry import Entry
 from jobs.ledger.job import SlotsKey
 from jobs.output.compact_counter import CompactCounter
 from jobs.pipeline_class import STABLE_DIFFUSION
+from jobs.pipeline_task import TASK_PICTURES, painting_class
 from jobs.pipelines import find_pipeline
 from jobs.request import SETTINGS
 from producer.reporter import QUIET, Reporter
@@ -30,8 +31,9 @@ _SAY_EVERY = 10_000
 _HELD, _ASKED = 1, 2
 _size_of = itemgetter(*(SETTINGS.index(name) for name in ("height", "width")))
 _cost_of = itemgetter(
-    *map(SETTINGS.index, ("scheduler", "num_inference_steps", "guidance_scale", "arguments"))
+    *map(SETTINGS.index, ("scheduler", "num_inference_steps", "guidance_scale", "arguments", "strength"))
 )
+_pictures_of = itemgetter(*map(SETTINGS.index, TASK_PICTURES))
 
 
 class _Cost(NamedTuple):
@@ -41,6 +43,10 @@ class _Cost(NamedTuple):
     num_inference_steps: int
     guidance_scale: float
     arguments: str
+    strength: float | None
+    image: str | None
+    mask_image: str | None
+    control_image: str | None
 
 
 class Group(NamedTuple):
@@ -144,7 +150,8 @@ def survey(
     @lru_cache(maxsize=10_000)
     def cost(*asked: Any) -> tuple[int, bool, int]:
         image = _Cost(*asked)
-        return image.num_inference_steps, known.guided(image), known.slot_evaluations(image)
+        kind = painting_class(known, image)
+        return image.num_inference_steps, kind.guided(image), kind.slot_evaluations(image)
 
     # Each way in which images cost: those to render, those held.
     counts: dict[tuple[Any, ...], list[int]] = {}
@@ -154,7 +161,9 @@ def survey(
         settings = entry.settings
         if anything_held:
             held = holding.ask(image_id, entry.id)
-        key = (*_size_of(settings), *cost(*_cost_of(settings)))
+        # Whether there are pictures, not which: each image may have its own.
+        given = (None if picture is None else "given" for picture in _pictures_of(settings))
+        key = (*_size_of(settings), *cost(*_cost_of(settings), *given))
         count = counts.get(key)
         if count is None:
             count = counts[key] = [0, 0]

@@ -9,7 +9,8 @@ import pytest
 
 from jobs.errors import ModelError
 from jobs.pipeline_class import NOT_AT_HAND, Folder
-from jobs.pipelines import admitted, find_pipeline, refusal, slot_evaluations
+from jobs.pipeline_settings import setting_troubles
+from jobs.pipelines import admitted, find_pipeline, refusal
 from jobs.request import ImageRequest
 from jobs.schedulers import FLOW_SCHEDULERS, SCHEDULERS, forwards
 
@@ -30,7 +31,7 @@ def asked(class_name: str, **settings: Any) -> ImageRequest:
 
 def troubles(class_name: str, folder: Folder = NOT_AT_HAND, **settings: Any) -> list[str]:
     values = asked(class_name, **settings).to_mapping()
-    return [str(one) for one in find_pipeline(class_name).troubles(values, folder)]
+    return [str(one) for one in setting_troubles(find_pipeline(class_name), values, folder)]
 
 
 @pytest.mark.parametrize("name", admitted())
@@ -224,10 +225,9 @@ def test_a_sampler_that_knows_no_dynamic_shift_is_refused_where_the_model_needs_
 @pytest.mark.parametrize("scheduler", [one.name for one in SCHEDULERS])
 def test_stable_diffusion_costs_what_it_always_did(scheduler: str, scale: float) -> None:
     request = replace(ASKED, scheduler=scheduler, guidance_scale=scale)
-    count = slot_evaluations("StableDiffusionPipeline", request)
-    assert count == forwards(scheduler, 10) * (2 if request.guided else 1)
-    assert slot_evaluations(None, request) == count
-    assert find_pipeline("StableDiffusionPipeline").guided(request) is request.guided
+    pipeline = find_pipeline("StableDiffusionPipeline")
+    assert pipeline.slot_evaluations(request) == forwards(scheduler, 10) * (2 if request.guided else 1)
+    assert pipeline.guided(request) is request.guided
 
 
 @pytest.mark.parametrize(
@@ -249,7 +249,7 @@ def test_stable_diffusion_costs_what_it_always_did(scheduler: str, scale: float)
     ],
 )
 def test_slots_are_counted_as_the_class_guides(name: str, settings: dict[str, Any], count: int) -> None:
-    assert slot_evaluations(name, asked(name, **settings)) == count
+    assert find_pipeline(name).slot_evaluations(asked(name, **settings)) == count
 
 
 def test_the_call_gets_our_settings_by_its_own_names() -> None:
@@ -288,19 +288,22 @@ def test_every_class_names_schedulers_that_there_are() -> None:
 
 def test_a_class_that_is_not_rendered_is_told_with_why_and_what_is() -> None:
     assert refusal("FluxPipeline") is None
-    told = refusal("StableDiffusionXLImg2ImgPipeline")
+    told = refusal("StableDiffusionUpscalePipeline")
     assert told is not None
     assert told.startswith(
-        "is a StableDiffusionXLImg2ImgPipeline, which is not rendered: it needs a picture to"
+        "is a StableDiffusionUpscalePipeline, which is not rendered: it needs a picture to"
     )
     assert "StableDiffusionXLPipeline" in told
+    task = refusal("StableDiffusionImg2ImgPipeline")
+    assert task is not None
+    assert "it is what paints some images of a StableDiffusionPipeline: save the model as that" in task
     with pytest.raises(ModelError, match="has no such class"):
         find_pipeline("NoSuchPipeline")
     with pytest.raises(ModelError, match="does not make pictures, but videos"):
-        slot_evaluations("WanPipeline", ASKED)
+        find_pipeline("WanPipeline")
 
 
 def test_trouble_names_setting_and_argument() -> None:
     values = asked("FluxPipeline", arguments='{"heigth":5}').to_mapping()
-    [one] = find_pipeline("FluxPipeline").troubles(values, NOT_AT_HAND)
+    [one] = setting_troubles(find_pipeline("FluxPipeline"), values, NOT_AT_HAND)
     assert asdict(one)["path"] == ("arguments", "heigth")

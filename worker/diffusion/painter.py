@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from jobs.errors import LatentsError, RenderError
 from jobs.inputs import NO_INPUTS, Inputs
 from jobs.pipeline_class import Folder
+from jobs.pipeline_task import troubles
 from jobs.pipelines import find_pipeline
 from jobs.request import ImageRequest
 from worker.diffusion.build_scheduler import scheduler_like
@@ -84,7 +85,7 @@ class Painter:
         Raises what the pipeline raises, LatentsError for latents that it does not take, and RenderError for a
         picture of another size than was asked for.
         """
-        trouble = next(self.kind.troubles(request.to_mapping(), self._folder), None)
+        trouble = next(troubles(self.kind, request.to_mapping(), self._folder), None)
         if trouble is not None:
             raise RenderError(str(trouble))
         finite: list[torch.Tensor] = []

@@ -16,6 +16,7 @@ from diffusers import DiffusionPipeline
 
 from jobs.errors import ImagemillError, RenderError
 from jobs.inputs import Inputs
+from jobs.pipeline_task import painting_class
 from jobs.request import ImageRequest
 from worker.diffusion.call_rules import Call
 from worker.diffusion.compiling import compile_denoisers, to_channels_last, uncompiled
@@ -106,12 +107,13 @@ class PipelineRenderer:
 
     def slots(self, request: ImageRequest) -> int:
         """The most slots that a call of a denoiser takes for this image."""
-        kind = self._painter.kind
+        kind = painting_class(self._painter.kind, request)
         return self._learned.slots[kind.guided(request)] + kind.more_slots(request)
 
     def forwards(self, request: ImageRequest) -> int:
         """About how many calls of denoisers the image makes."""
-        return math.ceil(self._painter.kind.slot_evaluations(request) / self.slots(request))
+        kind = painting_class(self._painter.kind, request)
+        return math.ceil(kind.slot_evaluations(request) / self.slots(request))
 
     def measure_slots(self, height: int, width: int) -> int:
         """The slots that suit pictures of this size on this device; measured once."""

@@ -25,7 +25,7 @@ CONFIGS = {
         "scheduler": {"use_dynamic_shifting": False},
     },
     "PixArtSigmaPipeline": {"vae": {"block_out_channels": [1, 2, 3, 4]}},
-    "StableDiffusionXLImg2ImgPipeline": {},
+    "StableDiffusionUpscalePipeline": {},
 }
 
 
@@ -188,10 +188,10 @@ def test_no_more_than_twenty_are_told() -> None:
 
 def test_a_class_that_is_not_rendered_is_refused_with_what_is() -> None:
     with pytest.raises(ModelError) as caught:
-        prepared("name: f\nmodel: ./StableDiffusionXLImg2ImgPipeline\nprompts: [a]\n")
+        prepared("name: f\nmodel: ./StableDiffusionUpscalePipeline\nprompts: [a]\n")
     told = str(caught.value)
     assert told.startswith("m.yaml:2:8: model = ")
-    assert "is a StableDiffusionXLImg2ImgPipeline, which is not rendered: it" in told
+    assert "is a StableDiffusionUpscalePipeline, which is not rendered: it" in told
     assert "needs a picture to begin with" in told
     assert "StableDiffusionXLPipeline" in told
 

@@ -1,0 +1,160 @@
+"""What of a model paints an image, by the pictures that its request has, and what such a request may say.
+
+The key of a task is the names of the pictures that are given, joined by "+": "image" is image-to-image,
+"image+mask_image" inpainting, "control_image" a ControlNet's, "" is text alone. One control_image is for all
+ControlNets of a request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from jobs.adapters import NONE
+from jobs.errors import RenderError
+from jobs.pipeline_class import Folder, Pictured, PipelineClass
+from jobs.pipeline_settings import setting_troubles
+from jobs.pipeline_trouble import Trouble, either
+from jobs.pipelines import find_painting
+
+TASK_PICTURES: Final = ("image", "mask_image", "control_image")
+"""The settings that decide a request's task."""
+_JOINT: Final = "+"
+CALLED: Final = {
+    "": "text-to-image",
+    "image": "image-to-image",
+    "image+mask_image": "inpainting",
+    "control_image": "control",
+    "mask_image+control_image": "inpainting by control",
+    "image+control_image": "image-to-image with control",
+    "image+mask_image+control_image": "inpainting with control",
+}
+"""What people call tasks."""
+
+
+def task_key(values: Mapping[str, Any]) -> str:
+    """The key of the task of an image with these settings of `ImageRequest`; settings left out are None."""
+    return _JOINT.join(name for name in TASK_PICTURES if values.get(name) is not None)
+
+
+def task_of(asked: Pictured) -> str:
+    """The key of the task of a request."""
+    return _JOINT.join(name for name in TASK_PICTURES if getattr(asked, name) is not None)
+
+
+def painted_by(pipeline: PipelineClass, asked: Pictured) -> PipelineClass:
+    """The class that paints a request of a model of `pipeline`'s class.
+
+    Raises RenderError, in the words of `troubles`, where the model has no such task.
+    """
+    key = task_of(asked)
+    if key not in pipeline.tasks:
+        given = {name: getattr(asked, name) for name in TASK_PICTURES}
+        raise RenderError(str(_no_such_task(pipeline, given)))
+    return find_painting(pipeline.tasks[key])
+
+
+def painting_class(pipeline: PipelineClass, asked: Pictured) -> PipelineClass:
+    """As `painted_by`; the model's class where it has no such task, which is told elsewhere."""
+    name = pipeline.tasks.get(task_of(asked))
+    return pipeline if name is None else find_painting(name)
+
+
+def troubles(pipeline: PipelineClass, values: Mapping[str, Any], folder: Folder) -> Iterator[Trouble]:
+    """What is wrong with an image's settings for a model of this class; `values` are those of
+    `ImageRequest`, settled or not."""
+    key = task_key(values)
+    if key not in pipeline.tasks:
+        yield _no_such_task(pipeline, values)
+        return
+    kind = find_painting(pipeline.tasks[key])
+    yield from _picture_troubles(kind, values)
+    yield from setting_troubles(kind, values, folder)
+
+
+def settled(pipeline: PipelineClass | None, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings about pictures and adapters as a request has them: what means nothing to it is at its
+    default, and a strength that is left open is that of the class that paints it.
+
+    `values` are those of `ImageRequest`; only these settings are returned. pipeline: the model's class, None
+    where it is not known: then a strength stays as it is given.
+    """
+    pictures = {name for name in TASK_PICTURES if values[name] is not None}
+    strength = values["strength"] if "image" in pictures else None
+    if pipeline is not None and "image" in pictures and (key := task_key(values)) in pipeline.tasks:
+        takes = find_painting(pipeline.tasks[key]).strength
+        strength = None if takes is None else takes.default if strength is None else strength
+    controlled = "control_image" in pictures
+    adapted = values["ip_adapter"] != NONE
+    return {
+        "fit": values["fit"] if pictures else "crop",
+        "strength": strength,
+        "controlnet": values["controlnet"] if controlled else NONE,
+        "controlnet_conditioning_scale": values["controlnet_conditioning_scale"] if controlled else 1.0,
+        "ip_adapter_scale": values["ip_adapter_scale"] if adapted else 1.0,
+    }
+
+
+def _no_such_task(pipeline: PipelineClass, values: Mapping[str, Any]) -> Trouble:
+    """Why a model paints nothing from these pictures, at the one that is too many or lacks another."""
+    given = [name for name in TASK_PICTURES if values.get(name) is not None]
+    able = [key.split(_JOINT) if key else [] for key in pipeline.tasks]
+    # A task with all that is given and more.
+    more = [names for names in able if set(given) < set(names)]
+    if more:
+        missing = [name for name in min(more, key=len) if name not in given]
+        field = given[-1] if given else missing[0]
+        value = values.get(field)
+        if not given:
+            return Trouble((field,), value, f"{pipeline.name} paints from pictures: give {_all(missing)}")
+        return Trouble((field,), value, f"needs {_all(missing)}: give it too, or remove {field}")
+    fewer = [names for names in able if set(names) < set(given)]
+    best = max(fewer, key=len, default=[])
+    over = next(name for name in reversed(given) if name not in best)
+    called = CALLED.get(_JOINT.join(given), "such task")
+    if "control" in called:
+        called = f"painting from {_all(given)}"
+    what = f"{pipeline.name} has no {called} here: use a model of another class, or remove {over}"
+    return Trouble((over,), values.get(over), what)
+
+
+def _picture_troubles(kind: PipelineClass, values: Mapping[str, Any]) -> Iterator[Trouble]:
+    """What is wrong with what a request says of its pictures, for the class that paints it."""
+    if kind.takes_controlnet and values["controlnet"] == NONE:
+        what = "needs a ControlNet: give `controlnet: MODEL` at the manifest's top, or remove control_image"
+        yield Trouble(("control_image",), values["control_image"], what)
+    if kind.strength is None or values["image"] is None:
+        return
+    steps, strength = values["num_inference_steps"], values["strength"]
+    given = kind.strength.default if strength is None else strength
+    if kind.strength.painted(steps, given) < 1:
+        least = "above 0" if kind.strength.steps == "begun" else f"at least {1 / steps:g}"
+        what = f"leaves no step of num_inference_steps = {steps}: make it {least}, or give more steps"
+        yield Trouble(("strength",), given, what)
+
+
+def vain(pipeline: PipelineClass, values: Mapping[str, Any], own: Mapping[str, Any]) -> Iterator[Trouble]:
+    """What a line gives itself (`own`) that means nothing beside the pictures it has (`values`, its own and
+    those of all lines). The same for all lines counts where it means something, and is in vain elsewhere."""
+    pictures = {name for name in TASK_PICTURES if values.get(name) is not None}
+    kind = pipeline.tasks.get(task_key(values))
+    if kind is None:
+        return
+    needs = {"strength": "image", "controlnet_conditioning_scale": "control_image"}
+    for name, picture in needs.items():
+        if own.get(name) is not None and picture not in pictures:
+            yield Trouble((name,), own[name], f"does nothing without {picture}: give {picture}, or remove it")
+    if own.get("fit") is not None and not pictures:
+        what = f"does nothing without a picture: give {either(TASK_PICTURES)}, or remove it"
+        yield Trouble(("fit",), own["fit"], what)
+    painting = find_painting(kind)
+    if own.get("strength") is not None and "image" in pictures and painting.strength is None:
+        yield Trouble(("strength",), own["strength"], f"{painting.name} takes none: remove it")
+    conditioned = own.get("controlnet_conditioning_scale")
+    if conditioned is not None and "control_image" in pictures and not painting.takes_controlnet:
+        what = f"{painting.name} has no ControlNet: remove it"
+        yield Trouble(("controlnet_conditioning_scale",), conditioned, what)
+
+
+def _all(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
