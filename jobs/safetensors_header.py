@@ -16,6 +16,10 @@ _LONGEST = 100_000_000
 """Bytes of the longest header, as the format itself has it."""
 
 
+class HeaderError(ValueError):
+    """A file is no safetensors file, or not all of one; the message says what is wrong, and the remedy."""
+
+
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
     """What a header says of one tensor."""
@@ -39,16 +43,26 @@ class SafetensorsHeader:
 
 
 def read_header(file: Path) -> SafetensorsHeader:
-    """The header of a safetensors file. Raises ModelError for a file that is none, or is cut off."""
+    """The header of a model's file. Raises ModelError for a file that is no safetensors, or is cut off."""
+    try:
+        return header_of(file)
+    except HeaderError as error:
+        raise ModelError(f"model = {file}: {error}") from None
+
+
+def header_of(file: Path) -> SafetensorsHeader:
+    """The header of a safetensors file. Raises HeaderError, whose message does not name the file."""
     try:
         with file.open("rb") as opened:
             length = int.from_bytes(opened.read(8), "little")
             text = opened.read(length) if length <= _LONGEST else b""
             size = opened.seek(0, 2)
     except OSError as error:
-        raise ModelError(f"model = {file}: cannot be read: {error.strerror}") from None
+        raise HeaderError(f"cannot be read: {error.strerror}") from None
+    if size == 0:
+        raise HeaderError("is empty: fetch it again, or name another file")
     if 8 < size < 8 + length <= _LONGEST:
-        raise _cut_off(file, size, 8 + length)
+        raise _cut_off(size, 8 + length)
     try:
         entries = json.loads(text)
         metadata = {str(name): str(value) for name, value in entries.pop("__metadata__", {}).items()}
@@ -58,15 +72,13 @@ def read_header(file: Path) -> SafetensorsHeader:
         }
         end = 8 + length + max((int(entry["data_offsets"][1]) for entry in entries.values()), default=0)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
-        raise ModelError(
-            f"model = {file}: is no safetensors file, or is damaged: fetch it again, or name another model"
+        raise HeaderError(
+            "is no safetensors file, or is damaged: fetch it again, or name another file"
         ) from None
     if size < end:
-        raise _cut_off(file, size, end)
+        raise _cut_off(size, end)
     return SafetensorsHeader(tensors, metadata)
 
 
-def _cut_off(file: Path, size: int, wanted: int) -> ModelError:
-    return ModelError(
-        f"model = {file}: is cut off: {size:,} of {wanted:,} bytes are there, or more: fetch it again"
-    )
+def _cut_off(size: int, wanted: int) -> HeaderError:
+    return HeaderError(f"is cut off: {size:,} of {wanted:,} bytes are there, or more: fetch it again")

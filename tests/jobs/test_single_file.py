@@ -175,7 +175,9 @@ def test_a_file_that_is_cut_off_or_damaged_is_refused(tmp_path: Path) -> None:
     assert f"is cut off: {len(whole) - 1:,} of {len(whole):,} bytes are there" in refusal(file)
     file.write_bytes(whole[:40])
     assert "is cut off: 40 of" in refusal(file)
-    for damaged in (b"", b"short", struct.pack("<Q", 2) + b"[]", struct.pack("<Q", 1 << 60) + whole):
+    file.write_bytes(b"")
+    assert "is empty: fetch it again" in refusal(file)
+    for damaged in (b"short", struct.pack("<Q", 2) + b"[]", struct.pack("<Q", 1 << 60) + whole):
         file.write_bytes(damaged)
         assert "is no safetensors file, or is damaged" in refusal(file)
 
