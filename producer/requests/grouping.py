@@ -1,10 +1,12 @@
-"""Requests into shards of one size each, as a stream: what shares a shard can share a worker's forwards."""
+"""Requests into shards of one size and one set of adapters each, as a stream: what shares a shard can share a
+worker's forwards."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Iterator
 from typing import Generic, NamedTuple, TypeVar
 
+from jobs.adapters import Listed
 from jobs.bounds import Arguments, Text
 from jobs.entry import Entry
 from jobs.request import IMAGE_SETTINGS, SETTINGS, settings_in
@@ -15,13 +17,13 @@ _Open = tuple[list[tuple[_Key, Entry]], list[int]]
 """A shard that is being filled: its entries, and their places."""
 
 MOST_OPEN = 64
-"""Shards that are being filled at a time; a manifest of more sizes than that gets smaller shards."""
+"""Shards that are being filled at a time; a manifest of more groups than that gets smaller shards."""
 MOST_TEXT = 8 << 20
 """Characters of texts and columns after which a shard is full: its worker holds it whole."""
 _TEXTS = [
     SETTINGS.index(name)
     for name in settings_in("settings")
-    if isinstance(IMAGE_SETTINGS[name].values, Text | Arguments)
+    if isinstance(IMAGE_SETTINGS[name].values, Text | Arguments | Listed)
 ]
 """Where an entry's settings hold a text of any length."""
 
@@ -55,7 +57,7 @@ def parts(
     most_open: int = MOST_OPEN,
     on_left_out: Callable[[int, tuple[_Key, Entry]], None] = lambda place, keyed: None,
 ) -> Iterator[Part[_Key]]:
-    """Every shard of a job, each of one height and width: model and precision are the job's own.
+    """Every shard of a job, each of one group (`Entry.group`): model and precision are the job's own.
 
     A shard ends when it holds `shard_size` entries, or MOST_TEXT; when `most_open` others are open, the one
     that was begun first ends early; those left come last, in the order in which they were begun, and after
@@ -63,9 +65,11 @@ def parts(
     out, and so are EqualLines: `on_left_out` gets each with its place. The same entries, of which the same
     are held, give the same parts.
     """
-    open_shards: dict[tuple[int, int], _Open[_Key]] = {}
-    text: dict[tuple[int, int], int] = {}
+    open_shards: dict[tuple[object, ...], _Open[_Key]] = {}
+    text: dict[tuple[object, ...], int] = {}
     taken = left_out = 0
+    last: object = None
+    group: tuple[object, ...] = ()
     for keyed in entries:
         taken += 1
         if type(keyed) is EqualLine:
@@ -75,18 +79,20 @@ def parts(
             left_out += 1
             on_left_out(taken - 1, keyed)
             continue
-        size = keyed[1].size
-        part = open_shards.get(size)
+        if keyed[1].settings is not last:
+            # Lines with equal settings share one tuple, as a rule.
+            last, group = keyed[1].settings, keyed[1].group
+        part = open_shards.get(group)
         if part is None:
             if len(open_shards) == most_open:
                 yield Part(*open_shards.pop(next(iter(open_shards))), taken, left_out)
-            part = open_shards[size] = ([], [])
-            text[size] = 0
+            part = open_shards[group] = ([], [])
+            text[group] = 0
         part[0].append(keyed)
         part[1].append(taken - 1)
-        text[size] += _text(keyed[1])
-        if len(part[0]) == shard_size or text[size] >= MOST_TEXT:
-            yield Part(*open_shards.pop(size), taken, left_out)
+        text[group] += _text(keyed[1])
+        if len(part[0]) == shard_size or text[group] >= MOST_TEXT:
+            yield Part(*open_shards.pop(group), taken, left_out)
     for part in open_shards.values():
         yield Part(*part, taken, left_out)
     yield Part([], [], taken, left_out)

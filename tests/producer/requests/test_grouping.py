@@ -1,4 +1,4 @@
-"""Shards of one size each, made of a stream."""
+"""Shards of one size and one set of adapters each, made of a stream."""
 
 from __future__ import annotations
 
@@ -40,6 +40,35 @@ def test_a_shard_holds_pictures_of_one_size_and_comes_when_it_is_full() -> None:
         ([5], 6),
         ([], 6),
     ]
+
+
+def lora(name: str) -> str:
+    return f'[{{"name":"{name}","sha256":"{name * 64}","scale":0.8}}]'
+
+
+def test_a_shard_holds_pictures_of_one_set_of_adapters_whose_places_stay_those_of_the_stream() -> None:
+    sets = ["[]", lora("a"), lora("b"), "[]", lora("b"), lora("a")]
+    found = [
+        (key, Entry.of(replace(entry.request, loras=one)))
+        for (key, entry), one in zip(entries(*[SMALL] * 6), sets, strict=True)
+    ]
+    made = list(parts(iter(found), set(), 2))
+    assert [(numbers(part), part.places, part.taken) for part in made] == [
+        ([0, 3], [0, 3], 4),
+        ([2, 4], [2, 4], 5),
+        ([1, 5], [1, 5], 6),
+        ([], [], 6),
+    ]
+
+
+def test_embeddings_and_ip_adapters_part_shards_too() -> None:
+    (_, plain), *_ = entries(SMALL)
+    inverted = replace(
+        plain.request, textual_inversions=f'[{{"name":"a","token":"<a>","sha256":"{"a" * 64}"}}]'
+    )
+    adapted = replace(plain.request, ip_adapter=f'[{{"name":"a","sha256":"{"a" * 64}"}}]')
+    found = [("0", plain), ("1", Entry.of(inverted)), ("2", Entry.of(adapted)), ("3", plain)]
+    assert [len(part.entries) for part in parts(iter(found), set(), 9)] == [2, 1, 1, 0]
 
 
 def test_a_full_shard_comes_before_the_next_request_is_read() -> None:
