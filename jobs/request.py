@@ -42,6 +42,7 @@ from jobs.bounds import (
     Text,
     Whole,
 )
+from jobs.lora_loaders import LOADERS
 from jobs.pipeline_class import WEIGHTED
 from jobs.prompt_weights import LongPrompts, Syntax
 from jobs.setting import NOWHERE, Place, Setting, image_settings
@@ -203,7 +204,14 @@ class ImageRequest:
         ),
     ] = 1.0
     loras: Annotated[
-        str, Setting(LORAS, "LoRAs, each with its scale.", NOWHERE, from_file=True, added_later=True)
+        str,
+        Setting(
+            LORAS,
+            "LoRAs: files, or files of the hub, each with its scale.",
+            from_file=True,
+            added_later=True,
+            pipelines=frozenset(LOADERS),
+        ),
     ] = NONE
     textual_inversions: Annotated[
         str,

@@ -28,7 +28,13 @@ _CHECKED_LATER: Final = frozenset(
     {"init_latents", *(name for name in settings_in("settings") if name != "seed")}
 )
 """What a model or a file has a say in."""
-_ADDED_LATER: Final = {"syntax": "plain", "wildcards": None, "sample": None, "sample_seed": None}
+_ADDED_LATER: Final = {
+    "syntax": "plain",
+    "wildcards": None,
+    "lora_folder": None,
+    "sample": None,
+    "sample_seed": None,
+}
 """Keys that a manifest is kept without while they are as they were before they existed -> that value."""
 
 
@@ -39,19 +45,26 @@ class Manifest(WrittenManifest):
     """The folder to write, without links."""
 
     _places: Mapping[Location, str] = PrivateAttr(default_factory=dict)
+    _folder: Path | None = PrivateAttr(default=None)
 
     @classmethod
     def from_written(
-        cls, written: WrittenManifest, absolute: Mapping[str, Any], places: Mapping[Location, str]
+        cls,
+        written: WrittenManifest,
+        absolute: Mapping[str, Any],
+        places: Mapping[Location, str],
+        folder: Path | None = None,
     ) -> Manifest:
         """`written` with the fields of `absolute` in the place of its own.
 
         `places` has `FILE:LINE:COLUMN` of the values that are checked later: the model and what it takes.
+        `folder`: the manifest's own, absolute.
         """
         fields = {name: getattr(written, name) for name in WrittenManifest.model_fields}
         # The fields were validated as the written manifest's; 100,000 prompts need not be a second time.
         manifest = cls.model_construct(**(fields | dict(absolute)))
         manifest._places = places
+        manifest._folder = folder
         return manifest
 
     def __eq__(self, other: object) -> bool:
@@ -59,6 +72,11 @@ class Manifest(WrittenManifest):
         return isinstance(other, Manifest) and self.to_json() == other.to_json()
 
     __hash__ = None  # type: ignore[assignment]
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder of the manifest's file, absolute; None where it is not known."""
+        return self._folder
 
     def place(self, *path: str | int) -> str:
         """`FILE:12:10: prompts[3].init_latents`, or the field alone when the place is not known."""
@@ -152,7 +170,7 @@ def load_manifest(path: Path) -> Manifest:
     absolute = absolute_paths(written, path.parent, problems)
     if problems:
         raise problems.error()
-    return Manifest.from_written(written, absolute, _places(written, problems))
+    return Manifest.from_written(written, absolute, _places(written, problems), path.parent.absolute())
 
 
 def _check_parquet(problems: Problems) -> None:

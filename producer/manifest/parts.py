@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import (
@@ -35,6 +36,7 @@ from producer.manifest.single_arguments import (
     folded,
 )
 from producer.manifest.template import template_trouble
+from producer.manifest.written_loras import WrittenLoras
 
 
 class Strict(BaseModel):
@@ -48,13 +50,20 @@ def as_listed(name: str) -> Any:
     return Field(IMAGE_SETTINGS[name].default, description=IMAGE_SETTINGS[name].meaning)
 
 
+WRITTEN: Mapping[str, Values] = {"loras": WrittenLoras()}
+"""Settings that name files, and what a manifest writes of them."""
+
+
 def _model(place: Place, field_of: Callable[[Setting], tuple[Any, Any]]) -> type[Strict]:
     """A model with a field for each setting that may be given there.
 
-    Not for one whose file is named: the request holds its hash, and PromptLine has a field of its own.
+    Not for one whose file is named, for which PromptLine has a field of its own: the request holds its hash.
+    But for those that are WRITTEN otherwise than a request holds them.
     """
     here = [
-        setting for setting in IMAGE_SETTINGS.values() if place in setting.places and not setting.from_file
+        setting if setting.name not in WRITTEN else replace(setting, values=WRITTEN[setting.name])
+        for setting in IMAGE_SETTINGS.values()
+        if place in setting.places and (not setting.from_file or setting.name in WRITTEN)
     ]
     fields: dict[str, Any] = {setting.name: field_of(setting) for setting in here}
     return create_model(f"{place}_settings", __base__=Strict, **fields)
@@ -291,7 +300,7 @@ class PromptLine(_Own):
 
 
 ROW_VALUES: Mapping[str, Values] = {
-    **{name: IMAGE_SETTINGS[name].values for name in settings_in("row")},
+    **{name: WRITTEN.get(name, IMAGE_SETTINGS[name].values) for name in settings_in("row")},
     "images_per_prompt": Whole(COUNTS),
     "seeds": WholeList(SEEDS),
     "id": AnyText(),

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from jobs.strict_json import strict_json
 from jobs.user_cache import cache_folder, remember
+from producer.manifest.written_loras import with_lora_files
 
 ELSEWHERE: Final = "…/"
 """Before the name of a file that does not lie below the manifest's folder."""
@@ -68,16 +69,34 @@ def with_paths(mapping: Mapping[str, Any], renamed: Callable[[str], str]) -> dic
         ]
     if isinstance(lines := mapping.get("prompts"), (list, tuple)):
         changed["prompts"] = [
-            {**line, "init_latents": renamed(line["init_latents"])}
-            if isinstance(line, dict) and isinstance(line.get("init_latents"), str)
-            else line
+            _with_loras(
+                {**line, "init_latents": renamed(line["init_latents"])}
+                if isinstance(line, dict) and isinstance(line.get("init_latents"), str)
+                else line,
+                renamed,
+            )
             for line in lines
         ]
+    for key in ("settings", "sweep"):
+        if key in mapping:
+            changed[key] = _with_loras(mapping[key], renamed)
+    if isinstance(folder := mapping.get("lora_folder"), str):
+        changed["lora_folder"] = renamed(folder)
     if isinstance(folder := mapping.get("wildcards"), str):
         changed["wildcards"] = renamed(folder)
     if isinstance(files := mapping.get("files"), dict):
         changed["files"] = {renamed(file): sha256 for file, sha256 in files.items()}
     return changed
+
+
+def _with_loras(part: Any, renamed: Callable[[str], str]) -> Any:
+    """The same with other paths of the LoRAs that `settings`, `sweep` or a line names."""
+    loras = part.get("loras") if isinstance(part, dict) else None
+    if isinstance(loras, str):
+        return {**part, "loras": with_lora_files(loras, renamed)}
+    if isinstance(loras, (list, tuple)):
+        return {**part, "loras": [with_lora_files(one, renamed) for one in loras]}
+    return part
 
 
 def remember_paths(output: Path, name: str, names: PathNames) -> None:

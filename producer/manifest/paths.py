@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from jobs.errors import ManifestError
 from jobs.models import is_path
 from producer.manifest.document import REFUSED, Location
+from producer.manifest.parts import PromptLine
 from producer.manifest.problems import Problems
 from producer.manifest.prompt_source import PromptSource
 from producer.manifest.source_files import source_trouble
 from producer.manifest.text_lines import text_lines
 from producer.manifest.written import WrittenManifest
+from producer.manifest.written_loras import with_lora_files
 
 _MAX_VALUES = 100_000
 """Lines in a variable's file: they are held as if they had been written in the manifest."""
@@ -114,9 +116,31 @@ def absolute_paths(written: WrittenManifest, folder: Path, problems: Problems) -
         if not isinstance(line, str) and line.init_latents is not None:
             file = absolute(folder, line.init_latents, ("prompts", index, "init_latents"))
             lines[index] = line.model_copy(update={"init_latents": file})
-    fields["prompts"] = tuple(lines)
+    fields |= _with_absolute_loras(written, lines, lambda file: absolute(folder, file, ("loras",)))
+    if written.lora_folder is not None:
+        fields["lora_folder"] = absolute(folder, written.lora_folder, ("lora_folder",))
     if written.syntax == "dynamic":
         wildcards = "wildcards" if written.wildcards is None else written.wildcards
         fields["wildcards"] = absolute(folder, wildcards, ("wildcards",))
     fields["prompts_from"] = tuple(found(*numbered) for numbered in enumerate(written.prompts_from))
+    return fields
+
+
+def _with_absolute_loras(
+    written: WrittenManifest, lines: list[str | PromptLine], absolute: Callable[[str], str]
+) -> dict[str, Any]:
+    """Those of settings, sweep and `lines` that name files of LoRAs, with their absolute paths."""
+
+    def changed(part: Any) -> Any:
+        text = getattr(part, "loras", None)
+        return part if text is None else part.model_copy(update={"loras": with_lora_files(text, absolute)})
+
+    swept = written.sweep.swept().get("loras")
+    fields: dict[str, Any] = {
+        "settings": changed(written.settings),
+        "prompts": tuple(line if isinstance(line, str) else changed(line) for line in lines),
+    }
+    if swept is not None:
+        texts = tuple(with_lora_files(text, absolute) for text in swept)
+        fields["sweep"] = written.sweep.model_copy(update={"loras": texts})
     return fields

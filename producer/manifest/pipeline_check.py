@@ -20,6 +20,7 @@ from jobs.prompt_weights import weights_trouble
 from jobs.request import IMAGE_SETTINGS
 from jobs.wording import printable, shortened
 from producer.manifest.jpeg_check import JpegCheck
+from producer.manifest.lora_files import LoraFiles
 from producer.manifest.manifest import Manifest
 from producer.manifest.parts import PromptLine
 from producer.manifest.problems import MAX_REPORTED
@@ -64,6 +65,8 @@ class PipelineCheck:
     """What checks the texts of lines; None where pictures are no JPEGs."""
     templates: bool = False
     """Whether lines are templates: what is drawn from them has a syntax to be checked, not they."""
+    loras: LoraFiles | None = None
+    """What finds and checks LoRAs; None for checks of settings alone."""
 
     @classmethod
     def of(cls, manifest: Manifest, model: ModelRef) -> PipelineCheck:
@@ -82,13 +85,19 @@ class PipelineCheck:
             frozenset(open_sides if model.unsized else ()),
             JpegCheck.of(manifest, model),
             templates=manifest.syntax == "dynamic",
+            loras=LoraFiles.of(manifest, model),
         )
 
     def troubles(self, own: Mapping[str, Any]) -> list[Trouble]:
         """What is wrong with the a line's settings, its `own` and all that is swept; each once."""
+        of_loras = [
+            Trouble(("loras",), written, what)
+            for written in self._tried("loras", own)
+            if self.loras is not None and (what := self.loras.trouble(written)) is not None
+        ]
         pipeline = self.model.pipeline_class
-        if pipeline is None:
-            return []
+        if of_loras or pipeline is None:
+            return of_loras
         unsized = sorted(self.unsized - own.keys())
         if unsized:
             what = (
@@ -131,7 +140,7 @@ class PipelineCheck:
             if syntax == "plain":
                 continue
             texts = [
-                ("prompt", prompt),
+                *self._prompt(prompt, syntax, own, found),
                 *(("negative_prompt", one) for one in self._tried("negative_prompt", own)),
             ]
             for name, text in texts:
@@ -139,6 +148,22 @@ class PipelineCheck:
                 if what is not None:
                     found.setdefault(name + what, Trouble((name,), text, what))
         return list(found.values())
+
+    def _prompt(
+        self, prompt: str, syntax: str, own: Mapping[str, Any], found: dict[str, Trouble]
+    ) -> Iterator[tuple[str, str]]:
+        """The prompt as it is encoded; what is wrong with its `<lora:…>` is added to `found`."""
+        if self.loras is None or not self.loras.reads_tags(syntax):
+            yield "prompt", prompt
+            return
+        try:
+            for written in self._tried("loras", own):
+                text, listed = self.loras.untagged(prompt, written)
+                if listed != written:
+                    self.loras.request_text(listed)
+            yield "prompt", text
+        except ManifestError as error:
+            found.setdefault(f"loras{error}", Trouble(("prompt",), prompt, str(error)))
 
     @property
     def only_plain(self) -> bool:
@@ -216,7 +241,7 @@ def _told(manifest: Manifest, check: PipelineCheck, trouble: Trouble, index: int
         place = manifest.place("sweep", key, at, *below)
     else:
         place = manifest.place("settings", *trouble.path)
-    if trouble.value is None and len(trouble.path) == 1:
+    if (trouble.value is None and len(trouble.path) == 1) or name == "loras":
         return f"{place}: {trouble.what}"
     return f"{place} = {shown_value(trouble.value)}: {trouble.what}"
 

@@ -114,6 +114,9 @@ class WrittenManifest(Strict):
     `settings.syntax` of every prompt. Two of them in a list: [dynamic, a1111]."""
     wildcards: PathText | None = None
     """The folder with the files of __wildcards__, relative to the manifest; `wildcards` when left out."""
+    lora_folder: PathText | None = None
+    """The folder, and those below it, in which LoRAs are looked for by name: those of `<lora:name:0.8>` in
+    prompts under `syntax: a1111`, and those of `loras: [name:0.8]`; relative to the manifest."""
     sample: Count | None = None
     """So many draws of each prompt with alternatives or wildcards; all combinations when left out."""
     sample_seed: Seed | None = None

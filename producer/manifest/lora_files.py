@@ -1,0 +1,210 @@
+"""The LoRAs that a manifest and its rows name: found, checked against the model, hashed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from jobs.adapters import LORAS, NONE
+from jobs.errors import ManifestError, ModelError
+from jobs.hub import cached_repository, hub_commit, is_commit, of_the_hub
+from jobs.layer_shapes import layer_shapes
+from jobs.lora_check import check_read, class_trouble
+from jobs.lora_file import name_trouble, read_lora
+from jobs.lora_layers import Shapes
+from jobs.lora_loaders import LOADERS
+from jobs.lora_tags import TagError, Untagged, untagged
+from jobs.model_folder import file_hash
+from jobs.models import ModelRef, is_path
+from jobs.safetensors_header import HeaderError
+from jobs.wording import shortened
+from producer.manifest.lora_folder import LoraFolder
+from producer.manifest.manifest import Manifest
+from producer.manifest.written_loras import WrittenLora, loras_text, written_loras
+
+_MOST_LISTS: Final = 10_000
+"""Lists that are remembered."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """One file that may be used."""
+
+    name: str
+    sha256: str
+
+
+@dataclass(slots=True)
+class LoraFiles:
+    """Makes of lists of LoRAs, as a manifest writes them, what requests hold; each file is read once."""
+
+    model: ModelRef
+    folder: LoraFolder | None = None
+    """`lora_folder`; None where the manifest has none."""
+    base: Path | None = None
+    """The manifest's own folder, to which paths in rows are relative; None where it is not known."""
+    files: dict[str, str] = field(default_factory=dict, init=False)
+    """The SHA-256 of each file that was asked for -> its absolute path."""
+    remarks: dict[str, None] = field(default_factory=dict, init=False)
+    """What people should know of files that are used, each once, in order."""
+    _found: dict[Path, _Found | ManifestError] = field(default_factory=dict, init=False)
+    _texts: dict[str, str | ManifestError] = field(default_factory=dict, init=False)
+    _shapes: Shapes | None = field(default=None, init=False)
+
+    @classmethod
+    def of(cls, manifest: Manifest, model: ModelRef) -> LoraFiles:
+        """For the LoRAs of a manifest."""
+        folder = None if manifest.lora_folder is None else LoraFolder(Path(manifest.lora_folder))
+        return cls(model, folder, manifest.folder)
+
+    def reads_tags(self, syntax: str) -> bool:
+        """Whether `<lora:ink:0.8>` is one in prompts of this syntax."""
+        return self.folder is not None and syntax == "a1111"
+
+    def request_text(self, written: str) -> str:
+        """The canonical text of a request for one of a manifest. Raises ManifestError that says what of it
+        cannot be used; it does not say where that stands."""
+        if written == NONE:
+            return NONE
+        known = self._texts.get(written)
+        if known is None:
+            try:
+                known = self._request_text(written_loras(written))
+            except ManifestError as error:
+                known = error
+            if len(self._texts) < _MOST_LISTS:
+                self._texts[written] = known
+        if isinstance(known, ManifestError):
+            raise known
+        return known
+
+    def trouble(self, written: str) -> str | None:
+        """What of a list cannot be used; None where all of it can."""
+        try:
+            self.request_text(written)
+        except ManifestError as error:
+            return str(error)
+        return None
+
+    def untagged(self, prompt: str, written: str) -> tuple[str, str]:
+        """A prompt without its `<lora:…>`, and the list `written` with what those say after it.
+
+        Raises ManifestError.
+        """
+        try:
+            found: Untagged = untagged(prompt)
+        except TagError as error:
+            raise ManifestError(str(error)) from None
+        if not found.tags:
+            return prompt, written
+        of_tags = (WrittenLora(name=tag.name, scale=tag.scale) for tag in found.tags)
+        return found.prompt, loras_text((*written_loras(written), *of_tags))
+
+    def _request_text(self, loras: Iterable[WrittenLora]) -> str:
+        trouble = class_trouble(self.model.pipeline)
+        if trouble is not None:
+            raise ManifestError(trouble)
+        listed, seen = [], dict[str, WrittenLora]()
+        for one in loras:
+            path = self._path(one)
+            if path not in self._found:
+                self._found[path] = self._read(path, one)
+            found = self._found[path]
+            if isinstance(found, ManifestError):
+                raise found
+            if found.sha256 in seen:
+                raise ManifestError(
+                    f"{shortened(str(one))}: is in the list twice: remove one, and give the other both scales"
+                )
+            seen[found.sha256] = one
+            self.files[found.sha256] = str(path)
+            listed.append({"name": found.name, "sha256": found.sha256, "scale": one.scale})
+        text = LORAS.plain(listed)
+        if text is None:
+            raise ManifestError(f"must be {LORAS.words}")
+        return text
+
+    def _path(self, one: WrittenLora) -> Path:
+        """Where a LoRA's file lies, absolute. Raises ManifestError."""
+        if one.name is not None:
+            if self.folder is None:
+                raise ManifestError(
+                    f"{shortened(one.name)}: names of LoRAs need `lora_folder: FOLDER` in the manifest: add "
+                    "it, or name a file"
+                )
+            return self.folder.find(one.name)
+        if one.file is not None:
+            return self._absolute(one.file)
+        return self._in_model(one)
+
+    def _absolute(self, file: str) -> Path:
+        # Path.expanduser raises for an unknown user.
+        path = Path(os.path.expanduser(file))  # noqa: PTH111
+        if path.is_absolute():
+            return path
+        if self.base is None:
+            raise ManifestError(f"{shortened(file)}: is relative, and to what is not known: write it out")
+        return self.base / path
+
+    def _in_model(self, one: WrittenLora) -> Path:
+        """The file in a folder or a hub repository, fetched if it is not in the hub's cache."""
+        model, name = str(one.model), str(one.weight_name)
+        trouble = name_trouble(Path(name))
+        if trouble is not None:
+            raise ManifestError(f"{shortened(name)}: {trouble}")
+        if ".." in Path(name).parts or Path(name).is_absolute():
+            raise ManifestError(f"weight_name = {shortened(name)}: must lie in its model: correct it")
+        if is_path(model):
+            if one.revision is not None:
+                raise ManifestError(f"{shortened(model)}: is a folder, which has no revision: remove it")
+            return self._absolute(model) / name
+        try:
+            commit = one.revision if is_commit(one.revision) else hub_commit(model, one.revision)
+        except ModelError as error:
+            raise ManifestError(str(error)) from None
+        cached = cached_repository(model) / "snapshots" / str(commit) / name
+        return cached if cached.is_file() else _fetched(model, name, str(commit))
+
+    def _read(self, path: Path, one: WrittenLora) -> _Found | ManifestError:
+        """The file, or why it cannot be used."""
+        called = shortened(str(one))
+        try:
+            if not path.is_file() and name_trouble(path) is None:
+                return ManifestError(f"{called}: there is no such file: correct it, or put the file there")
+            lora = read_lora(path)
+        except HeaderError as error:
+            return ManifestError(f"{called}: {error}")
+        except OSError as error:
+            return ManifestError(f"{called}: cannot be read: {error.strerror}")
+        if self._shapes is None:
+            loader = LOADERS.get(str(self.model.pipeline))
+            self._shapes = {} if loader is None else layer_shapes(self.model, loader.components)
+        verdict = check_read(lora, self.model.pipeline, self._shapes)
+        if verdict.trouble is not None:
+            return ManifestError(f"{called}: {verdict.trouble}")
+        if verdict.remark:
+            self.remarks[f"{called}: {verdict.remark}"] = None
+        try:
+            sha256 = file_hash(path)
+        except OSError as error:
+            return ManifestError(f"{called}: cannot be read: {error.strerror}")
+        return _Found(path.stem, sha256)
+
+
+def _fetched(model: str, name: str, commit: str) -> Path:
+    """A file of a hub repository, downloaded into the hub's cache."""
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(model, name, revision=commit))
+    except Exception as error:
+        if not of_the_hub(error) and not isinstance(error, ValueError):
+            raise
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ManifestError(
+            f"{model}/{shortened(name)}: cannot be fetched from the hub ({shortened(why, 200)}): correct it, "
+            "or name a file"
+        ) from None
