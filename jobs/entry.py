@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from jobs.request import SETTINGS, IdentityParts, ImageRequest, as_json, quoted, settings_of
+from jobs.adapters import NONE
+from jobs.request import PICTURES, SETTINGS, IdentityParts, ImageRequest, as_json, quoted, settings_of
 
+_PICTURES = tuple(map(SETTINGS.index, PICTURES))
+_ADAPTERS = tuple(map(SETTINGS.index, ("loras", "textual_inversions", "ip_adapter")))
 _HEIGHT, _WIDTH = SETTINGS.index("height"), SETTINGS.index("width")
 _group_of = itemgetter(*map(SETTINGS.index, ("height", "width", "loras", "textual_inversions", "ip_adapter")))
 
@@ -52,6 +55,16 @@ class Entry(NamedTuple):
         """The request; made each time, and equal each time."""
         settings = dict(zip(SETTINGS, self.settings, strict=True))
         return ImageRequest(prompt=json.loads(self.quoted), seed=self.seed, **settings)
+
+    @property
+    def inputs(self) -> Iterator[str]:
+        """The SHA-256 of each of its pictures and adapters; initial latents are kept otherwise."""
+        for place in _PICTURES:
+            if (sha256 := self.settings[place]) is not None:
+                yield sha256
+        for place in _ADAPTERS:
+            if (listed := self.settings[place]) != NONE:
+                yield from (one["sha256"] for one in json.loads(listed))
 
     @property
     def size(self) -> tuple[int, int]:

@@ -162,19 +162,21 @@ class ImageRequest:
     ] = "cut"
 
     image: Annotated[
-        str | None, Setting(Sha256(), "The picture to begin with.", NOWHERE, from_file=True, added_later=True)
+        str | None,
+        Setting(
+            Sha256(),
+            "The picture to begin with: a file's name, with {id} and {column} of the line.",
+            from_file=True,
+            added_later=True,
+        ),
     ] = None
     mask_image: Annotated[
         str | None,
-        Setting(
-            Sha256(), "What to paint anew: white; black is kept.", NOWHERE, from_file=True, added_later=True
-        ),
+        Setting(Sha256(), "What to paint anew: white; black is kept.", from_file=True, added_later=True),
     ] = None
     control_image: Annotated[
         str | None,
-        Setting(
-            Sha256(), "What a ControlNet follows: edges, depth, …", NOWHERE, from_file=True, added_later=True
-        ),
+        Setting(Sha256(), "What a ControlNet follows: edges, depth, …", from_file=True, added_later=True),
     ] = None
     fit: Annotated[
         str,

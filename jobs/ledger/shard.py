@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
 import zstandard
 
-from jobs.bounds import plain_text
+from jobs.bounds import Sha256, plain_text
 from jobs.columns import INDEX, MAX_DEPTH, column_trouble, deeper_than, plain_cell
 from jobs.entry import Entry, derived_seed
 from jobs.errors import BrokenShard, LedgerError
@@ -49,6 +49,8 @@ class Shard:
     in_order: bool = False
     """Whether an index is the line's place in what the job asks for. Not in a job of an earlier version,
     whose indices number the lines as they were packed."""
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """The SHA-256 of files that the output does not keep -> the absolute path of each."""
 
 
 def encode_shard(shard: Shard, base: ImageRequest) -> bytes:
@@ -82,6 +84,7 @@ def encode_shard(shard: Shard, base: ImageRequest) -> bytes:
     consecutive = list(shard.indices) == list(range(first, first + len(shard.indices)))
     indices = _json(first if consecutive else list(shard.indices))
     order = ',"in_order":true' if shard.in_order else ""
+    order += f',"inputs":{_json(dict(shard.inputs))}' if shard.inputs else ""
     text = f'{{"v":{WIRE_VERSION},"indices":{indices}{order},"rows":[{",".join(lines)}]}}'
     return zstandard.ZstdCompressor(level=3).compress(text.encode())
 
@@ -110,12 +113,16 @@ def decode_shard(blob: bytes, base: ImageRequest, job_name: str) -> Shard:
         in_order = head.get("in_order", False)
         if type(in_order) is not bool:
             raise ValueError(f"in_order = {shortened(repr(in_order))}")
+        inputs = head.get("inputs", {})
+        for sha256, path in inputs.items():
+            if Sha256().plain(sha256) is None or not plain_text(path) or not path.startswith("/"):
+                raise ValueError(f"inputs = {shortened(repr(path))}")
     except (
         zstandard.ZstdError, ValueError, KeyError, TypeError, AttributeError, RecursionError
     ) as error:  # fmt: skip
         what = shortened(str(error), 200)
         raise BrokenShard(f"a shard in Redis cannot be read ({what}): submit the manifest again") from None
-    return Shard(indices, entries, in_order)
+    return Shard(indices, entries, in_order, inputs)
 
 
 @lru_cache(1024)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from jobs.adapters import NONE
+from dataclasses import replace
+
 from jobs.models import ModelRef
-from jobs.request import ImageRequest, settings_in
+from jobs.pipeline_task import settled
+from jobs.request import IMAGE_SETTINGS, ImageRequest, settings_in
 from producer.manifest.manifest import Manifest
 
 _OF_JOB = tuple(name for name in settings_in("manifest") if name not in ("model", "revision"))
 
 
-def base_request(manifest: Manifest, model: ModelRef) -> ImageRequest:
-    """The request that every line of `manifest` begins with: its own settings, no prompt, seed 0, no LoRAs.
+_OF_FILES = {name: one.default for name, one in IMAGE_SETTINGS.items() if one.from_file}
 
-    What LoRAs of `settings` are, is known once their files were read, and each line has them itself.
+
+def usual_request(manifest: Manifest, model: ModelRef) -> ImageRequest:
+    """What a line of `manifest` is that says nothing: the manifest's settings, no prompt, seed 0, no files.
+
+    What the files of `settings` are is known once they were read, and each line has them itself.
     """
     return ImageRequest(
         prompt="",
@@ -21,5 +26,11 @@ def base_request(manifest: Manifest, model: ModelRef) -> ImageRequest:
         model=model.label,
         revision=model.revision,
         **{name: getattr(manifest, name) for name in _OF_JOB},
-        **manifest.settings.of_images(model.defaults) | {"loras": NONE},
+        **manifest.settings.of_images(model.defaults) | _OF_FILES,
     )
+
+
+def base_request(manifest: Manifest, model: ModelRef) -> ImageRequest:
+    """The request of a job that its lines are told by: `usual_request`, without what means nothing to it."""
+    request = usual_request(manifest, model)
+    return replace(request, **settled(model.pipeline_class, request.to_mapping()))

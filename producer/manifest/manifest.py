@@ -31,6 +31,7 @@ _CHECKED_LATER: Final = frozenset(
 _ADDED_LATER: Final = {
     "syntax": "plain",
     "wildcards": None,
+    "inputs": "copy",
     "lora_folder": None,
     "sample": None,
     "sample_seed": None,

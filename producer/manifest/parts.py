@@ -25,9 +25,9 @@ from jobs.bounds import COUNTS, SEEDS, Values, Whole, WholeList, one_each
 from jobs.bounds import Text as AnyText
 from jobs.columns import MAX_DEPTH, column_trouble, deeper_than
 from jobs.models import ModelDefaults
-from jobs.request import IMAGE_SETTINGS, settings_in
+from jobs.request import IMAGE_SETTINGS, PICTURES, settings_in
 from jobs.setting import Place, Setting
-from producer.manifest.fields import Count, LatentsFile, Seed, Text
+from producer.manifest.fields import Count, LatentsFile, PathText, Seed, Text
 from producer.manifest.single_arguments import (
     SingleName,
     SingleValue,
@@ -37,6 +37,7 @@ from producer.manifest.single_arguments import (
 )
 from producer.manifest.template import template_trouble
 from producer.manifest.written_loras import WrittenLoras
+from producer.manifest.written_pictures import ANY_SUFFIX, WrittenPicture, escaped
 
 
 class Strict(BaseModel):
@@ -50,7 +51,7 @@ def as_listed(name: str) -> Any:
     return Field(IMAGE_SETTINGS[name].default, description=IMAGE_SETTINGS[name].meaning)
 
 
-WRITTEN: Mapping[str, Values] = {"loras": WrittenLoras()}
+WRITTEN: Mapping[str, Values] = {"loras": WrittenLoras(), **dict.fromkeys(PICTURES, WrittenPicture())}
 """Settings that name files, and what a manifest writes of them."""
 
 
@@ -134,6 +135,22 @@ class DefaultSettings(_Defaults):
     images_per_prompt: Count = 1
     """Pictures of each prompt. With a seed they take seed, seed+1, …"""
 
+    images_from: PathText | None = None
+    """A folder that has a picture for each line, called as the line's `id`; the same as `image:
+    FOLDER/{id}.*`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _images_from_is_a_pattern(cls, raw: Any) -> Any:
+        folder = raw.get("images_from") if isinstance(raw, dict) else None
+        if not isinstance(folder, str) or not folder:
+            return raw
+        if raw.get("image") is not None:
+            what = "is in `image` too: remove one of them"
+            raise PydanticCustomError("column", "{what}", {"what": what, "below": "images_from"})
+        given = {name: value for name, value in raw.items() if name != "images_from"}
+        return given | {"image": f"{escaped(folder.rstrip('/')) or '/'}/{{id}}{ANY_SUFFIX}"}
+
     @field_validator(*_BY_MODEL, mode="before")
     @classmethod
     def _leave_out_or_give(cls, value: object) -> object:
@@ -147,7 +164,7 @@ class DefaultSettings(_Defaults):
         return {
             name: value
             for name, value in dumped.items()
-            if (value is not None or name not in _BY_MODEL)
+            if (value is not None or name not in (*_BY_MODEL, "images_from"))
             # A manifest that was kept before a setting existed says the same as one that leaves it alone.
             and not (name in IMAGE_SETTINGS and IMAGE_SETTINGS[name].left_out(value))
         }

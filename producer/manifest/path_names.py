@@ -17,6 +17,7 @@ from typing import Any, Final
 from jobs.strict_json import strict_json
 from jobs.user_cache import cache_folder, remember
 from producer.manifest.written_loras import with_lora_files
+from producer.manifest.written_pictures import with_pictures
 
 ELSEWHERE: Final = "…/"
 """Before the name of a file that does not lie below the manifest's folder."""
@@ -69,17 +70,20 @@ def with_paths(mapping: Mapping[str, Any], renamed: Callable[[str], str]) -> dic
         ]
     if isinstance(lines := mapping.get("prompts"), (list, tuple)):
         changed["prompts"] = [
-            _with_loras(
-                {**line, "init_latents": renamed(line["init_latents"])}
-                if isinstance(line, dict) and isinstance(line.get("init_latents"), str)
-                else line,
+            with_pictures(
+                _with_loras(
+                    {**line, "init_latents": renamed(line["init_latents"])}
+                    if isinstance(line, dict) and isinstance(line.get("init_latents"), str)
+                    else line,
+                    renamed,
+                ),
                 renamed,
             )
             for line in lines
         ]
     for key in ("settings", "sweep"):
         if key in mapping:
-            changed[key] = _with_loras(mapping[key], renamed)
+            changed[key] = with_pictures(_with_loras(mapping[key], renamed), renamed)
     if isinstance(folder := mapping.get("lora_folder"), str):
         changed["lora_folder"] = renamed(folder)
     if isinstance(folder := mapping.get("wildcards"), str):

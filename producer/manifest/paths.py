@@ -10,6 +10,7 @@ from typing import Any
 
 from jobs.errors import ManifestError
 from jobs.models import is_path
+from jobs.request import PICTURES
 from producer.manifest.document import REFUSED, Location
 from producer.manifest.parts import PromptLine
 from producer.manifest.problems import Problems
@@ -18,6 +19,7 @@ from producer.manifest.source_files import source_trouble
 from producer.manifest.text_lines import text_lines
 from producer.manifest.written import WrittenManifest
 from producer.manifest.written_loras import with_lora_files
+from producer.manifest.written_pictures import escaped
 
 _MAX_VALUES = 100_000
 """Lines in a variable's file: they are held as if they had been written in the manifest."""
@@ -111,11 +113,16 @@ def absolute_paths(written: WrittenManifest, folder: Path, problems: Problems) -
         fields["output"] = os.path.realpath(absolute(Path(), written.output, ("output",)))
     if is_path(written.model):
         fields["model"] = absolute(folder, written.model, ("model",))
+    # Braces in the folder's own name are none of a pattern.
+    braced = Path(escaped(str(folder.absolute())))
     lines = list(written.prompts)
     for index, line in enumerate(lines):
         if not isinstance(line, str) and line.init_latents is not None:
             file = absolute(folder, line.init_latents, ("prompts", index, "init_latents"))
             lines[index] = line.model_copy(update={"init_latents": file})
+    fields |= _with_absolute_pictures(written, lines, lambda name: absolute(braced, name, ("image",)))
+    lines = list(fields["prompts"])
+    written = written.model_copy(update={name: fields[name] for name in ("settings", "sweep")})
     fields |= _with_absolute_loras(written, lines, lambda file: absolute(folder, file, ("loras",)))
     if written.lora_folder is not None:
         fields["lora_folder"] = absolute(folder, written.lora_folder, ("lora_folder",))
@@ -124,6 +131,28 @@ def absolute_paths(written: WrittenManifest, folder: Path, problems: Problems) -
         fields["wildcards"] = absolute(folder, wildcards, ("wildcards",))
     fields["prompts_from"] = tuple(found(*numbered) for numbered in enumerate(written.prompts_from))
     return fields
+
+
+def _with_absolute_pictures(
+    written: WrittenManifest, lines: list[str | PromptLine], absolute: Callable[[str], str]
+) -> dict[str, Any]:
+    """Settings, sweep and `lines` with the absolute names of their pictures."""
+
+    def changed(part: Any, name: str, text: Any) -> Any:
+        several = isinstance(text, tuple)
+        return part.model_copy(update={name: tuple(map(absolute, text)) if several else absolute(text)})
+
+    def all_changed(part: Any) -> Any:
+        for name in PICTURES:
+            if not isinstance(part, str) and (text := getattr(part, name, None)) is not None:
+                part = changed(part, name, text)
+        return part
+
+    return {
+        "settings": all_changed(written.settings),
+        "sweep": all_changed(written.sweep),
+        "prompts": tuple(map(all_changed, lines)),
+    }
 
 
 def _with_absolute_loras(

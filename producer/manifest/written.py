@@ -114,6 +114,9 @@ class WrittenManifest(Strict):
     `settings.syntax` of every prompt. Two of them in a list: [dynamic, a1111]."""
     wildcards: PathText | None = None
     """The folder with the files of __wildcards__, relative to the manifest; `wildcards` when left out."""
+    inputs: Literal["copy", "reference"] = "copy"
+    """copy keeps the pictures and adapters that lines name in the output, by their hash; reference leaves
+    them where they are, where every worker must be able to read them."""
     lora_folder: PathText | None = None
     """The folder, and those below it, in which LoRAs are looked for by name: those of `<lora:name:0.8>` in
     prompts under `syntax: a1111`, and those of `loras: [name:0.8]`; relative to the manifest."""

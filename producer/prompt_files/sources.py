@@ -16,6 +16,7 @@ from jobs.wording import printable, shortened
 from producer.manifest.line import Line, line_of, written_lines
 from producer.manifest.manifest import Manifest
 from producer.manifest.parts import ROW_FIELDS, ROW_VALUES, PromptLine
+from producer.manifest.picture_files import PictureFiles
 from producer.manifest.pipeline_check import PipelineCheck
 from producer.manifest.problems import MAX_REPORTED
 from producer.manifest.prompt_source import PromptSource
@@ -97,7 +98,8 @@ def written_rows(
     for rows that are wrong, the first of them together.
     """
     reading = Reading() if reading is None else reading
-    for line in written_lines(manifest):
+    pictures = PictureFiles.of(manifest)
+    for line in map(pictures.named, written_lines(manifest)):
         yield reading.taken(line) if line.columns else line
     _, *unsaid = line_of({"prompt": ""}, manifest.settings)
     found = Counter[str]()
@@ -158,14 +160,14 @@ def source_rows(manifest: Manifest, check: PipelineCheck | None = None) -> Itera
         if isinstance(written, PromptLine):
             for name, value in ({} if written.columns is None else written.columns).items():
                 kinds.trouble(name, value, "in the manifest")
-    templates = templates_of(manifest)
+    templates, pictures = templates_of(manifest), PictureFiles.of(manifest)
     for source, path in _files(manifest):
         state = _state(path)
         sha256 = _sha256(path)
         noticed = Noticed()
         numbers: list[int] = []
         read = 0
-        rows = _rows(manifest, source, path, noticed, RowChecks(kinds, check, templates, numbers))
+        rows = _rows(manifest, source, path, noticed, RowChecks(kinds, check, templates, pictures, numbers))
         # A file without rows is one that was read.
         while len(some := list(islice(rows, _ROWS))) == _ROWS:
             read += len(some)
@@ -190,6 +192,7 @@ class RowChecks(NamedTuple):
     kinds: ColumnKinds
     pipeline: PipelineCheck | None
     templates: Templates | None
+    pictures: PictureFiles
     numbers: list[int]
     """Takes the number of each row that is yielded."""
 
@@ -222,11 +225,16 @@ def _rows(
             line = row
         else:
             prompt = table.prompt_alone(row)
-            if prompt is not None and templates is None:
+            if prompt is not None and templates is None and not checks.pictures.usual:
                 take_number(number)
                 yield prompt
                 continue
             line = table.line(row, number)
+            if not isinstance(line, ManifestError):
+                try:
+                    line = checks.pictures.named(line)
+                except ManifestError as error:
+                    line = error
             if templates is not None and not isinstance(line, ManifestError):
                 line = checked(line, templates, manifest.settings)
             if isinstance(line, ManifestError) and form in TABLES:

@@ -14,8 +14,9 @@ from jobs.entry import Entry
 from jobs.errors import LatentsError
 from jobs.models import ModelRef
 from jobs.output.compact_counter import CompactCounter
-from jobs.request import quoted
-from producer.manifest.base_request import base_request
+from jobs.pipeline_task import settled
+from jobs.request import ImageRequest, quoted
+from producer.manifest.base_request import usual_request
 from producer.manifest.line import Line
 from producer.manifest.manifest import Manifest
 from producer.manifest.pipeline_check import PipelineCheck
@@ -23,6 +24,7 @@ from producer.manifest.single_arguments import folded
 from producer.prompt_files.reading import Reading
 from producer.prompt_files.sources import lines
 from producer.requests.identity import RequestTemplate
+from producer.requests.input_files import InputFiles
 
 Identified = tuple[str, Entry]
 """An entry after its image_id, which costs more than all the rest."""
@@ -71,6 +73,7 @@ def identify(
     latents: Mapping[str, str] | None = None,
     reading: Reading | None = None,
     repeats: Repeats | None = None,
+    inputs: InputFiles | None = None,
 ) -> Iterator[Identified]:
     """Every image request of `manifest` with its image_id, each once; `on_duplicate` gets the others.
 
@@ -84,27 +87,31 @@ def identify(
     A line without a seed gets derived ones: they depend on the manifest's name, the line's settings and its
     number among equals, so inserting a line changes no other picture. `latents` gives the SHA-256 of each
     file of initial latents, as `producer.manifest.latents` returns it; a manifest that names such files
-    needs it (LatentsError). `reading` records what the prompt files held. Raises ManifestError as `lines`
-    does.
+    needs it (LatentsError). `inputs` hashes the pictures that lines name. `reading` records what the prompt
+    files held. Raises ManifestError as `lines` does.
     """
     hashes = {} if latents is None else latents
-    base, swept = base_request(manifest, model), manifest.sweep.swept()
-    combinations = [dict(zip(swept, values, strict=True)) for values in product(*swept.values())]
+    files = InputFiles() if inputs is None else inputs
+    base, swept = usual_request(manifest, model), manifest.sweep.swept()
+    combinations = [
+        files.hashed(dict(zip(swept, values, strict=True))) for values in product(*swept.values())
+    ]
     # For each way in which lines are set, a template for each combination, with its first seed if it has one.
     templates: dict[tuple[object, ...], list[tuple[RequestTemplate, int | None]]] = {}
     seen = _Seen(on_duplicate, every_line=repeats is not None)
     for line in lines(manifest, reading, PipelineCheck.of(manifest, model)):
         if repeats is not None and line.id is not None:
             repeats.note(line.id, line.prompt)
-        key = (line.init_latents, *line.settings.items()) if line.settings or line.init_latents else ()
+        given = files.hashed(line.settings) if line.settings else line.settings
+        key = (line.init_latents, *given.items()) if given or line.init_latents else ()
         made = templates.get(key)
         if made is None:
             if len(templates) == _TEMPLATES:
                 templates.clear()
-            own = replace(base, init_latents=_hash(manifest, line, hashes), **line.settings)
+            own = replace(base, init_latents=_hash(manifest, line, hashes), **given)
             made = templates[key] = [
                 (
-                    RequestTemplate(manifest.name, replace(own, **folded(settings, own.arguments))),
+                    RequestTemplate(manifest.name, _settled(own, folded(settings, own.arguments), model)),
                     settings.get("seed"),
                 )
                 for settings in combinations
@@ -206,6 +213,12 @@ class _Seen:
             key = int(image_id, 16)
             self._tally.set(key, self._tally.get(key) & ~_NO_PLAIN)
         return bool(before & _NO_PLAIN)
+
+
+def _settled(own: ImageRequest, swept: Mapping[str, Any], model: ModelRef) -> ImageRequest:
+    """The request with what is swept, and without what means nothing to it."""
+    whole = replace(own, **swept)
+    return replace(whole, **settled(model.pipeline_class, whole.to_mapping()))
 
 
 def _hash(manifest: Manifest, line: Line, hashes: Mapping[str, str]) -> str | None:

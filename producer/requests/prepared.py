@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from jobs.entry import Entry
@@ -17,9 +18,11 @@ from producer.manifest.jpeg_check import check_jpegs
 from producer.manifest.latents import gather_latents
 from producer.manifest.manifest import Manifest, load_manifest
 from producer.manifest.path_names import PathNames
+from producer.manifest.picture_files import check_pictures
 from producer.manifest.pipeline_check import check_pipeline
 from producer.prompt_files.reading import Reading
 from producer.requests.expand import Identified, Repeats, identify, narrowed
+from producer.requests.input_files import InputFiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,8 @@ class Prepared:
     model: ModelRef
     latents: dict[str, str]
     """Each file of initial latents -> the SHA-256 of its contents."""
+    inputs: InputFiles
+    """The pictures and adapters that lines name, as far as they were read."""
     output: Output
     limit: int | None
     sample: int | None
@@ -43,6 +48,14 @@ class Prepared:
         """The manifest with the revision that its model has now, and with the model's defaults for what it
         leaves open: as it is kept and compared."""
         return self.manifest.pinned(self.model)
+
+    def referenced(self, entries: Iterable[Entry]) -> dict[str, str]:
+        """The files of entries that the output is not to keep: SHA-256 -> absolute path."""
+        if self.manifest.inputs == "copy":
+            return {}
+        hashes = dict.fromkeys(chain.from_iterable(entry.inputs for entry in entries))
+        found = {sha256: self.inputs.path_of(sha256) for sha256 in hashes}
+        return {sha256: path for sha256, path in found.items() if path is not None}
 
     @property
     def narrowed(self) -> str:
@@ -62,7 +75,13 @@ class Prepared:
         `reading` records what the prompt files held. Raises ManifestError for what is wrong in them.
         """
         entries = identify(
-            self.manifest, self.model, on_duplicate, latents=self.latents, reading=reading, repeats=repeats
+            self.manifest,
+            self.model,
+            on_duplicate,
+            latents=self.latents,
+            reading=reading,
+            repeats=repeats,
+            inputs=self.inputs,
         )
         return narrowed(entries, self.limit, self.sample, self.manifest.name)
 
@@ -75,6 +94,7 @@ def prepare(
     model = manifest.resolve_model()
     check_pipeline(manifest, model)
     check_jpegs(manifest, model)
+    check_pictures(manifest)
     latents = gather_latents(manifest, model)
     output = Output(Path(manifest.output))
     if settings.output_root is not None:
@@ -87,7 +107,7 @@ def prepare(
             "without them, or load it as its card says"
         )
     remark = "; ".join(remark for remark in remarks if remark)
-    return Prepared(manifest, model, latents, output, limit, sample, folder, remark)
+    return Prepared(manifest, model, latents, InputFiles(), output, limit, sample, folder, remark)
 
 
 def other_size(manifest: Manifest, model: ModelRef) -> str:

@@ -55,5 +55,8 @@ def digest(prepared: Prepared, spec: JobSpec, files: Mapping[str, str]) -> str:
     """The SHA-256 of what makes two submissions the same: manifest, contents of its files, narrowing."""
     manifest = written(prepared)
     job = asdict(spec) | {"manifest": _without_prompts(manifest)}  # with its paths, as they were always told
-    text = json.dumps([job, manifest, files], sort_keys=True)
+    # A job without pictures has the digest that it always had.
+    pictures = prepared.inputs.digest()
+    said = [job, manifest, files] if pictures is None else [job, manifest, files, pictures]
+    text = json.dumps(said, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

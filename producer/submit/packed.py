@@ -174,7 +174,8 @@ def _packed(
                 taken, held = part.taken, part.held
                 if part.entries:
                     entries = [entry for _, entry in part.entries]
-                    blob = encode_shard(Shard(part.places, entries, in_order=True), base)
+                    paths = prepared.referenced(entries)
+                    blob = encode_shard(Shard(part.places, entries, in_order=True, inputs=paths), base)
                     shards.append(PackedShard(len(entries), taken, held, blobs.tell(), len(blob)))
                     blobs.write(blob)
                     images += len(entries)

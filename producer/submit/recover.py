@@ -90,9 +90,11 @@ def recover_job(file: Path, settings: Settings, queue: JobQueue, reporter: Repor
         lacking = rebuild.lacking(prepared.entries(None, reading, Repeats()))
         for part in parts(lacking, (), prepared.manifest.pictures_a_shard):
             if part.entries:
-                rebuild.staging.add(number + waiting, part.entries)
+                paths = prepared.referenced([entry for _, entry in part.entries])
+                rebuild.staging.add(number + waiting, part.entries, paths)
                 waiting += 1
                 reporter.count(rebuild.images)
+        keep_inputs(prepared, reporter)  # those of the lines, which are known now
         files = file_hashes(prepared, reading)
         _refuse_changes(file, job_id, kept.changed_files(files, prepared.folder))
         if rebuild.settled:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from jobs.entry import Entry
 from jobs.errors import JobError
 from jobs.ledger.job import Bits
-from jobs.ledger.shard import decode_shard
+from jobs.ledger.shard import Shard, decode_shard
 from jobs.output.output import Output
 from jobs.request import ImageRequest
 from producer.job_queue import JobQueue
@@ -40,11 +40,14 @@ def retry_job(job_id: str, queue: JobQueue, reporter: Reporter = QUIET) -> int:
     in_order = all(
         decode_shard(blob, base, spec.name).in_order for blob in islice(ledger.shard_blobs(job_id), 1)
     )
-    staging, images, waiting = Staging(ledger, base, in_order=in_order), 0, 0
-    lacking = _lacking(ledger.shard_blobs(job_id), base, spec.name, in_output, done)
+    staging, images, waiting, paths = Staging(ledger, base, in_order=in_order), 0, 0, dict[str, str]()
+    shards = (decode_shard(blob, base, spec.name) for blob in ledger.shard_blobs(job_id))
+    lacking = _lacking(shards, in_output, done, paths)
     for part in parts(lacking, (), spec.shard_size):
         if part.entries:
-            staging.add(first + waiting, part.entries)
+            named = chain.from_iterable(entry.inputs for _, entry in part.entries)
+            inputs = {sha256: paths[sha256] for sha256 in dict.fromkeys(named) if sha256 in paths}
+            staging.add(first + waiting, part.entries, inputs)
             waiting += 1
             images += len(part.entries)
             reporter.count(images)
@@ -55,12 +58,13 @@ def retry_job(job_id: str, queue: JobQueue, reporter: Reporter = QUIET) -> int:
 
 
 def _lacking(
-    blobs: Iterable[bytes], base: ImageRequest, job_name: str, in_output: Container[str], done: Bits
+    shards: Iterable[Shard], in_output: Container[str], done: Bits, paths: dict[str, str]
 ) -> Iterator[tuple[int, Entry]]:
-    """Yields once each the entries that the output lacks, by index; marks the others in `done`."""
+    """Yields once each the entries that the output lacks, by index; marks the others in `done`, and adds to
+    `paths` those of files that the output does not keep."""
     seen = Bits()
-    for blob in blobs:
-        shard = decode_shard(blob, base, job_name)
+    for shard in shards:
+        paths.update(shard.inputs)
         for index, entry in zip(shard.indices, shard.entries, strict=True):
             # An image that an earlier retry sent back lies in two shards.
             if not seen.turn(index):

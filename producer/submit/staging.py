@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from jobs.entry import Entry
 from jobs.ledger.job import Staged
@@ -22,10 +22,11 @@ class Staging:
         self._word, self._sent = secrets.token_hex(8), 0
         self._chunk = Chunk[tuple[int, bytes]]()
 
-    def add(self, number: int, entries: Sequence[tuple[int, Entry]]) -> None:
-        """Takes one shard: its number, and its entries, one or more, by their indices in the job."""
+    def add(self, number: int, entries: Sequence[tuple[int, Entry]], inputs: Mapping[str, str] = {}) -> None:
+        """Takes one shard: its number, its entries, one or more, by their indices in the job, and where
+        files lie that the output does not keep."""
         indices, requests = zip(*entries, strict=True)
-        blob = encode_shard(Shard(indices, requests, self._in_order), self._base)
+        blob = encode_shard(Shard(indices, requests, self._in_order, inputs), self._base)
         if self._chunk.full:
             self._send()
         self._chunk.add((number, blob), len(blob))

@@ -95,7 +95,7 @@ def store(packed: Packed, queue: JobQueue, reporter: Reporter = QUIET) -> Submit
     prepared, ledger = packed.prepared, queue.ledger
     manifest, output = prepared.manifest, prepared.output
     with write_errors(output), ExitStack() as stack:
-        keep_inputs(prepared)
+        keep_inputs(prepared, reporter)
         spec, files = job_spec(prepared), file_hashes(prepared, packed.reading)
         kept = SubmittedManifest(prepared.pinned, prepared.narrowed, files)
         try:
@@ -136,7 +136,7 @@ def store(packed: Packed, queue: JobQueue, reporter: Reporter = QUIET) -> Submit
             skipped_rows=tuple(reading.skipped_rows),
             skipped_file=str(output.skipped_rows(job_id)) if reading.skipped else None,
             left_out=tuple(reading.left_out()),
-            told=tuple(reading.told()),
+            told=(*reading.told(), *prepared.inputs.told()),
             syntax=tuple(reading.marks.warnings(manifest.read_syntax)),
             duplicates=packed.duplicates,
             equal_lines=packed.equal_lines,

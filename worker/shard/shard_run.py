@@ -46,7 +46,6 @@ class ShardRun:
         self._claim, self._ledger = lease.claim, lease.ledger
         self._number = int(lease.claim.shard)
         self._output = Output(Path(spec.output))
-        self._inputs = KeptInputs(self._output.inputs)
         self._results = ShardResults()
         self._ordered: dict[Order, int] = {}
         """Every order's index in the job."""
@@ -95,6 +94,11 @@ class ShardRun:
         """The shard's requests. Raises BrokenShard, and LedgerError for another version's."""
         base = ImageRequest.from_mapping(self._spec.base)
         return decode_shard(self._claim.blob, base, self._spec.name)
+
+    @cached_property
+    def _inputs(self) -> KeptInputs:
+        """Where the files are that the requests name."""
+        return KeptInputs(self._output.inputs, self._shard.inputs)
 
     def _open_store(self) -> ShardStore:
         store = ShardStore(

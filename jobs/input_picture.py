@@ -1,0 +1,136 @@
+"""The pictures that a request names: what their files say beforehand, and their pixels for a pipeline.
+
+Any format that Pillow reads. A picture is turned as its EXIF says, laid on white where it is transparent (a
+mask on black), and fitted to the size that is painted. Of an animation the first frame counts.
+"""
+
+from __future__ import annotations
+
+import io
+import stat
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from jobs.bounds import Fit
+from jobs.errors import InputError
+
+MAX_PIXELS: Final = 178_956_970
+"""More are taken for a decompression bomb; Pillow refuses twice its own limit of 89 million."""
+_WIDE: Final = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
+"""Pillow's modes of grey pictures of more than 8 bits."""
+
+
+@dataclass(frozen=True, slots=True)
+class PictureHeader:
+    """What a picture's file says before it is decoded."""
+
+    height: int
+    width: int
+    """Pixels, as they are shown: EXIF orientation applied."""
+    transparent: bool
+    """Whether some of it may be."""
+    frames: int
+
+
+def read_header(path: Path) -> PictureHeader:
+    """What the file says. Raises InputError for what is no picture that can be used: without its path, which
+    the caller knows."""
+    try:
+        # Opening a pipe would wait forever.
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise InputError("is no plain file: name the file of a picture")
+        with path.open("rb") as file:
+            return _header(file)
+    except FileNotFoundError:
+        raise InputError("there is no such file: correct it, or put the file there") from None
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror or error}") from None
+    except ValueError:
+        raise InputError("is no name of a file: correct it") from None
+
+
+def read_picture(contents: bytes, height: int, width: int, fit: str, *, mask: bool = False) -> Image.Image:
+    """The picture [height x width], mode RGB, or L for a mask. Raises InputError for a broken file."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(contents)) as opened:
+                _check_pixels(opened)
+                picture = ImageOps.exif_transpose(_without_alpha(opened, black=mask))
+    except UnidentifiedImageError:
+        raise InputError("is no picture that Pillow reads: save it as PNG, JPEG or WebP") from None
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError, MemoryError) as error:
+        raise InputError(f"is a broken picture ({error}): save it again") from None
+    return _fitted(picture.convert("L" if mask else "RGB"), height, width, fit)
+
+
+def _header(file: IO[bytes]) -> PictureHeader:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(file) as picture:
+                _check_pixels(picture)
+                width, height = picture.size
+                turned = picture.getexif().get(0x0112, 1) >= 5
+                transparent = picture.has_transparency_data
+                return PictureHeader(
+                    *((width, height) if turned else (height, width)),
+                    transparent,
+                    getattr(picture, "n_frames", 1),
+                )
+    except UnidentifiedImageError:
+        raise InputError("is no picture that Pillow reads: save it as PNG, JPEG or WebP") from None
+    except Image.DecompressionBombError:
+        raise _bomb() from None
+    # What Pillow's formats raise for files that are cut or damaged.
+    except (SyntaxError, ValueError, EOFError, TypeError, KeyError) as error:
+        raise InputError(f"is a broken picture ({error}): save it again") from None
+
+
+def _check_pixels(picture: Image.Image) -> None:
+    if picture.width * picture.height > MAX_PIXELS:
+        raise _bomb()
+
+
+def _bomb() -> InputError:
+    return InputError(f"has more than {MAX_PIXELS:,} pixels, as decompression bombs have: make it smaller")
+
+
+def _without_alpha(picture: Image.Image, *, black: bool) -> Image.Image:
+    """The first frame without transparency, of a mode with 8 bits a channel."""
+    if picture.mode in _WIDE:
+        picture.load()
+        # Pillow clips them to 255 instead of scaling.
+        most = 1.0 if picture.mode == "F" else 65535.0
+        exif = picture.getexif()
+        scaled = picture.convert("F").point(lambda value: value * (255.0 / most) + 0.5).convert("L")
+        scaled.info["exif"] = exif.tobytes() if exif else b""
+        return scaled
+    if not picture.has_transparency_data:
+        picture.load()
+        return picture
+    exif = picture.getexif()
+    seen = picture.convert("RGBA")
+    under = Image.new("RGBA", seen.size, "black" if black else "white")
+    laid = Image.alpha_composite(under, seen).convert("RGB")
+    if exif:
+        laid.info["exif"] = exif.tobytes()
+    return laid
+
+
+def _fitted(picture: Image.Image, height: int, width: int, fit: str) -> Image.Image:
+    size = (width, height)
+    if picture.size == size:
+        return picture
+    match fit:
+        case "crop":
+            return ImageOps.fit(picture, size, Image.Resampling.LANCZOS)
+        case "pad":
+            return ImageOps.pad(picture, size, Image.Resampling.LANCZOS)
+        case "stretch":
+            return picture.resize(size, Image.Resampling.LANCZOS)
+    raise ValueError(f"fit = {fit!r}: must be one of {Fit}")

@@ -1,0 +1,148 @@
+"""Which files the pictures of a line are, and whether they can be used: nothing is decoded or hashed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from jobs.errors import InputError, ManifestError
+from jobs.request import PICTURES, settings_in
+from jobs.wording import shortened
+from producer.manifest.line import Line
+from producer.manifest.manifest import Manifest
+from producer.manifest.parts import PromptLine
+from producer.manifest.problems import MAX_REPORTED
+from producer.manifest.written_pictures import ANY_SUFFIX, fields_of, filled
+
+NAMES: Final = tuple(name for name in PICTURES if name in settings_in("settings"))
+"""The pictures that a manifest may name."""
+_SEVERAL: Final = ""
+"""In place of a name: several files of one folder have it, in different formats."""
+
+
+@dataclass(slots=True)
+class PictureFiles:
+    """Finds the pictures of lines: those that they name themselves, and those of the manifest's settings."""
+
+    usual: Mapping[str, str]
+    """What `settings` names for every line."""
+    base: Path
+    """What names in rows are relative to: the manifest's folder."""
+    _folders: dict[str, dict[str, str]] = field(default_factory=dict, init=False)
+    """A folder -> its pictures' names without their suffixes -> their names."""
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> PictureFiles:
+        """For the lines of a manifest."""
+        given = {name: getattr(manifest.settings, name) for name in NAMES}
+        usual = {name: text for name, text in given.items() if text is not None}
+        return cls(usual, Path.cwd() if manifest.folder is None else manifest.folder)
+
+    def named(self, line: Line) -> Line:
+        """The line with the absolute path of each of its pictures.
+
+        Raises ManifestError for one that cannot be used; it names the setting and what was written.
+        """
+        own = line.settings
+        if not self.usual and (not own or own.keys().isdisjoint(NAMES)):
+            return line
+        written = {name: own.get(name, self.usual.get(name)) for name in NAMES}
+        values = {**line.columns, "id": line.id}
+        found = {name: self._file(name, text, values) for name, text in written.items() if text is not None}
+        return line._replace(settings={**own, **found})
+
+    def _file(self, name: str, text: str, values: Mapping[str, Any]) -> str:
+        try:
+            path = self.base / Path(filled(text, values)).expanduser()
+            if path.name.endswith(ANY_SUFFIX):
+                path = self._of_any_suffix(path)
+            self._check(path)
+        except (ManifestError, InputError) as error:
+            raise ManifestError(f"{name} = {shortened(text)}: {error}") from None
+        except RuntimeError:  # of Path.expanduser
+            raise ManifestError(f"{name} = {shortened(text)}: there is no such user: write it out") from None
+        return str(path)
+
+    def _of_any_suffix(self, path: Path) -> Path:
+        """The one picture of this name, in any format."""
+        folder, stem = str(path.parent), path.name.removesuffix(ANY_SUFFIX)
+        if folder not in self._folders:
+            self._folders[folder] = _pictures_in(path.parent)
+        called = self._folders[folder].get(stem)
+        if called is None:
+            raise ManifestError(f"{shortened(folder)} has no picture called {shortened(stem)}: put one there")
+        if called == _SEVERAL:
+            raise ManifestError(
+                f"{shortened(folder)} has several pictures called {shortened(stem)}: name one with its suffix"
+            )
+        return path.parent / called
+
+    def _check(self, path: Path) -> None:
+        # Pillow, which few manifests need.
+        from jobs.input_picture import read_header
+
+        try:
+            read_header(path)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+
+
+def check_pictures(manifest: Manifest) -> None:
+    """Raises ManifestError that names every place, up to 20, where the manifest itself names a picture that
+    cannot be used. Pictures of prompt files' rows are checked where those are read."""
+    files, wrong = PictureFiles.of(manifest), list[str]()
+
+    def try_one(line: Line, *path: str | int) -> None:
+        try:
+            files.named(line)
+        except ManifestError as error:
+            called = str(error).partition(" ")[0]
+            place = manifest.place(*path, called)
+            wrong.append(f"{place.removesuffix(called)}{error}")
+
+    for name, texts in manifest.sweep.swept().items():
+        for index, text in enumerate(texts if name in NAMES else ()):
+            if fields_of(text):
+                place = manifest.place("sweep", name, index)
+                wrong.append(
+                    f"{place} = {shortened(text)}: a swept name has no line of its own: write it out"
+                )
+            else:
+                try_one(_bare({name: text}), "sweep")
+    if not manifest.prompts and not any(map(fields_of, files.usual.values())):
+        try_one(_bare({}), "settings")
+    for index, written in enumerate(manifest.prompts):
+        if isinstance(written, PromptLine):
+            own = {name: text for name in NAMES if (text := getattr(written, name)) is not None}
+            columns = {} if written.columns is None else written.columns
+            line = _bare(own)._replace(id=written.id, columns=columns)
+            try_one(line, *(("prompts", index) if own else ("settings",)))
+        elif files.usual:
+            try_one(_bare({}), "settings")
+        if len(wrong) >= MAX_REPORTED:
+            break
+    if wrong:
+        raise ManifestError("\n".join(dict.fromkeys(wrong)))
+
+
+def _bare(settings: Mapping[str, Any]) -> Line:
+    """A line that says nothing but these settings."""
+    return Line("", settings, 1, None, None, {}, None)
+
+
+def _pictures_in(folder: Path) -> dict[str, str]:
+    from PIL import Image
+
+    known, found = Image.registered_extensions(), dict[str, str]()
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                stem, suffix = os.path.splitext(entry.name)  # noqa: PTH122 - a folder may have 100,000
+                if suffix.lower() in known:
+                    found[stem] = _SEVERAL if stem in found else entry.name
+    except OSError as error:
+        raise ManifestError(f"{folder}: cannot be read: {error.strerror}") from None
+    return found
