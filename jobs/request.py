@@ -287,14 +287,17 @@ class ImageRequest:
         """Its settings as JSON values, in their order."""
         return {name: getattr(self, name) for name in IMAGE_SETTINGS}
 
+    def written(self) -> dict[str, Any]:
+        """`to_mapping` without the settings that were added later and are at their defaults."""
+        values = self.to_mapping().items()
+        return {name: value for name, value in values if not IMAGE_SETTINGS[name].left_out(value)}
+
     def to_json(self) -> str:
         """The whole request as JSON, as PNG text `imagemill` holds it.
 
         A setting that was added later is left out while it is at its default, so that files keep their bytes.
         """
-        values = self.to_mapping().items()
-        written = {name: value for name, value in values if not IMAGE_SETTINGS[name].left_out(value)}
-        return json.dumps(written, sort_keys=True, ensure_ascii=False)
+        return json.dumps(self.written(), sort_keys=True, ensure_ascii=False)
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> ImageRequest:

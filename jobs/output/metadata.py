@@ -63,13 +63,13 @@ def metadata_record(
     unknown = [name for name in entry.columns if name not in column_names]
     if problems or unknown:
         raise ValueError("; ".join([*problems, *(f"{name!r} is not among the columns" for name in unknown)]))
-    request = entry.request.to_mapping()
+    request = entry.request.written()
     return {
         "file_name": file_name,
         "text": entry.request.prompt,
         "image_id": entry.request.image_id,
         **({} if index is None else {INDEX: index}),
-        **{name: request[name] for name in _SETTINGS if not IMAGE_SETTINGS[name].left_out(request[name])},
+        **{name: request[name] for name in _SETTINGS if name in request},
         "id": entry.id,
         **{name: entry.columns.get(name) for name in column_names},
         "job_id": job_id,
@@ -174,7 +174,7 @@ class Failure:
             "job_id": self.job_id,
             "id": self.entry.id,
             "columns": dict(self.entry.columns),
-            "request": self.entry.request.to_mapping(),
+            "request": self.entry.request.written(),
             "command": self.command,
         }
         return json.dumps(record, ensure_ascii=False)

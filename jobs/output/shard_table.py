@@ -127,8 +127,7 @@ def _done(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _failed(shard: int, failure: Failure) -> dict[str, Any]:
-    settings = failure.entry.request.to_mapping().items()
-    request = {name: value for name, value in settings if not IMAGE_SETTINGS[name].left_out(value)}
+    request = failure.entry.request.written()
     return {
         "key": image_key(shard, failure.position),
         "caption": request.pop("prompt"),
