@@ -190,8 +190,14 @@ def _refuse_steps(tokens: list[str], opened: int, closed: int, alternating: bool
 def _refuse_names(text: str) -> None:
     """Raises PromptSyntaxError for a text that names a file which would have to be loaded."""
     if (found := _NETWORK.search(text)) is not None:
-        kind = {"hypernet": "a hypernetwork"}.get(found[1].lower(), "a LoRA")
-        raise PromptSyntaxError(f"{shortened(found[0])} names {kind}, which is not rendered: remove it")
+        kind = found[1].lower()
+        if kind != "lora":
+            what = {"hypernet": "a hypernetwork", "lyco": "a LyCORIS network"}.get(kind, "a network")
+            raise PromptSyntaxError(f"{shortened(found[0])} names {what}, which is not rendered: remove it")
+        raise PromptSyntaxError(
+            f"{shortened(found[0])} names a LoRA, which a prompt loads under `syntax: a1111` with "
+            "`lora_folder: FOLDER`, and a negative prompt never: add these to the manifest, or remove it"
+        )
     if (found := _EMBEDDING.search(text)) is not None:
         raise PromptSyntaxError(
             f"{shortened(found[0])} names a textual inversion, which is not rendered: remove it"

@@ -100,8 +100,13 @@ class LoraFiles:
             raise ManifestError(str(error)) from None
         if not found.tags:
             return prompt, written
-        of_tags = (WrittenLora(name=tag.name, scale=tag.scale) for tag in found.tags)
-        return found.prompt, loras_text((*written_loras(written), *of_tags))
+        of_tags = tuple(WrittenLora(name=tag.name, scale=tag.scale) for tag in found.tags)
+        return found.prompt, self.together(written, loras_text(of_tags))
+
+    @staticmethod
+    def together(written: str, of_tags: str) -> str:
+        """Two lists as one; the second may be empty."""
+        return loras_text((*written_loras(written), *written_loras(of_tags))) if of_tags else written
 
     def _request_text(self, loras: Iterable[WrittenLora]) -> str:
         trouble = class_trouble(self.model.pipeline)
@@ -117,7 +122,7 @@ class LoraFiles:
                 raise found
             if found.sha256 in seen:
                 raise ManifestError(
-                    f"{shortened(str(one))}: is in the list twice: remove one, and give the other both scales"
+                    f"{self._called(one)}: is in the list twice: remove one, and give the other both scales"
                 )
             seen[found.sha256] = one
             self.files[found.sha256] = str(path)
@@ -139,6 +144,13 @@ class LoraFiles:
         if one.file is not None:
             return self._absolute(one.file)
         return self._in_model(one)
+
+    def _called(self, one: WrittenLora) -> str:
+        """What people call it: a path as it is from the manifest's folder."""
+        called = Path(str(one))
+        if self.base is not None and called.is_relative_to(self.base):
+            called = called.relative_to(self.base)
+        return shortened(str(called))
 
     def _absolute(self, file: str) -> Path:
         # Path.expanduser raises for an unknown user.
@@ -170,7 +182,7 @@ class LoraFiles:
 
     def _read(self, path: Path, one: WrittenLora) -> _Found | ManifestError:
         """The file, or why it cannot be used."""
-        called = shortened(str(one))
+        called = self._called(one)
         try:
             if not path.is_file() and name_trouble(path) is None:
                 return ManifestError(f"{called}: there is no such file: correct it, or put the file there")

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from itertools import chain, product
 from typing import Any, Final, NamedTuple
 
+from jobs.adapters import NONE
 from jobs.arguments import arguments_of
 from jobs.bounds import LEAST_GUIDANCE, MOST_GUIDANCE
 from jobs.errors import ManifestError
+from jobs.lora_tags import LORA_TAG
 from jobs.models import ModelRef
 from jobs.pipeline_class import STABLE_DIFFUSION
 from jobs.pipeline_task import TASK_PICTURES, painting_class, settled, troubles, vain
@@ -25,6 +27,7 @@ from producer.manifest.manifest import Manifest
 from producer.manifest.parts import PromptLine
 from producer.manifest.problems import MAX_REPORTED
 from producer.manifest.single_arguments import folded
+from producer.manifest.template import rendered
 
 _TOGETHER: Final = (
     ("height", "width", "num_inference_steps", "arguments"),
@@ -59,14 +62,14 @@ class PipelineCheck:
     settings: Mapping[str, Any]
     """What a line gets that has nothing of its own; the model's defaults where the manifest is silent."""
     swept: Mapping[str, tuple[Any, ...]]
+    loras: LoraFiles
+    """What finds and checks LoRAs."""
     unsized: frozenset[str]
     """Sides that neither the manifest gives nor the model's configurations."""
     jpeg: JpegCheck | None = None
     """What checks the texts of lines; None where pictures are no JPEGs."""
     templates: bool = False
     """Whether lines are templates: what is drawn from them has a syntax to be checked, not they."""
-    loras: LoraFiles | None = None
-    """What finds and checks LoRAs; None for checks of settings alone."""
 
     @classmethod
     def of(cls, manifest: Manifest, model: ModelRef) -> PipelineCheck:
@@ -82,10 +85,10 @@ class PipelineCheck:
             model,
             _UNSAID | manifest.settings.of_images(model.defaults),
             swept,
+            LoraFiles.of(manifest, model),
             frozenset(open_sides if model.unsized else ()),
             JpegCheck.of(manifest, model),
             templates=manifest.syntax == "dynamic",
-            loras=LoraFiles.of(manifest, model),
         )
 
     def troubles(self, own: Mapping[str, Any]) -> list[Trouble]:
@@ -93,7 +96,7 @@ class PipelineCheck:
         of_loras = [
             Trouble(("loras",), written, what)
             for written in self._tried("loras", own)
-            if self.loras is not None and (what := self.loras.trouble(written)) is not None
+            if (what := self.loras.trouble(written)) is not None
         ]
         pipeline = self.model.pipeline_class
         if of_loras or pipeline is None:
@@ -153,14 +156,15 @@ class PipelineCheck:
         self, prompt: str, syntax: str, own: Mapping[str, Any], found: dict[str, Trouble]
     ) -> Iterator[tuple[str, str]]:
         """The prompt as it is encoded; what is wrong with its `<lora:…>` is added to `found`."""
-        if self.loras is None or not self.loras.reads_tags(syntax):
+        if not self.loras.reads_tags(syntax):
             yield "prompt", prompt
             return
         try:
             for written in self._tried("loras", own):
-                text, listed = self.loras.untagged(prompt, written)
-                if listed != written:
-                    self.loras.request_text(listed)
+                # What is wrong with the line's own list is told of that.
+                sound = written if self.loras.trouble(written) is None else NONE
+                text, listed = self.loras.untagged(prompt, sound)
+                self.loras.request_text(listed)
             yield "prompt", text
         except ManifestError as error:
             found.setdefault(f"loras{error}", Trouble(("prompt",), prompt, str(error)))
@@ -223,7 +227,14 @@ def _texts(line: str | PromptLine) -> list[str]:
     """A prompt's text, and what its variables stand for."""
     if isinstance(line, str):
         return [line]
-    return [line.prompt, *chain.from_iterable((line.variables or {}).values())]
+    if line.variables is None:
+        return [line.prompt]
+    values = list(chain.from_iterable(line.variables.values()))
+    if any(LORA_TAG in text.lower() for text in (line.prompt, *values)):
+        # A name may be put together of several.
+        seed = 0 if line.sample_seed is None else line.sample_seed
+        return [*rendered(line.prompt, line.variables, line.sample, seed), *values]
+    return [line.prompt, *values]
 
 
 def _told(manifest: Manifest, check: PipelineCheck, trouble: Trouble, index: int | None) -> str:

@@ -64,6 +64,9 @@ def find_conflicts(raw: Mapping[str, Any], problems: Problems, line_keys: Contai
         problems.add(("sweep",), f"{what}: sweep fewer values", of_key=True)
     seeds = list(swept["seed"]) if isinstance(swept.get("seed"), list) else []
     highest = max((seed for seed in seeds if type(seed) is int), default=None)
+    if raw.get("lora_folder") is not None and "syntax" in swept:
+        what = "excludes `lora_folder`: under one of them <lora:…> is a LoRA, under another it is words"
+        problems.add(("sweep", "syntax"), f"{what}: sweep no syntax", of_key=True)
     lines = raw.get("prompts")
     kinds = ColumnKinds()
     syntax = raw.get("syntax")

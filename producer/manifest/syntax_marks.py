@@ -71,9 +71,15 @@ MARKS: Final = (
         ("compel",),
     ),
     Mark(
-        "networks, <lora:name:0.8>",
+        "LoRAs, <lora:name:0.8>",
+        f"{_WORDS}: write `syntax: a1111` and `lora_folder: FOLDER` to load them",
+        (_form("<", r"<(?i:lora):[^<>\0]{1,200}>"),),
+        ("a1111",),
+    ),
+    Mark(
+        "networks, <lyco:name:0.8>",
         "no network is loaded: take them out",
-        (_form("<", r"<(?:lora|lyco|hypernet):[^<>\0]{1,200}>"),),
+        (_form("<", r"<(?:lyco|hypernet):[^<>\0]{1,200}>"),),
         (),
     ),
     Mark(

@@ -39,8 +39,12 @@ _OTHER_WORDS: Final = {
     "caption": "prompt",
     "metadata": "columns",
     "commit": "revision",
+    "lora": "loras",
+    "lora_dir": "lora_folder",
 }
 """What neighbouring tools call our fields."""
+_CLOSE: Final = 0.62
+"""How much two words have in common that may be one: `class` is not meant for `loras`."""
 
 
 def what_is_wrong(kind: str, path: Location, value: Any, context: Mapping[str, Any]) -> str | None:
@@ -148,5 +152,5 @@ def meant_key(key: str, known: Collection[str], *, close: bool = True) -> str | 
     name = argument_named(key) or spelled
     if "arguments" in known and (name != spelled or name in argument_names()):
         return f"{PREFIX}{name}"
-    nearest = difflib.get_close_matches(spelled, known, 1) if close else []
+    nearest = difflib.get_close_matches(spelled, known, 1, _CLOSE) if close else []
     return nearest[0] if nearest else None

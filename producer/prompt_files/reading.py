@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from jobs.output.nested_kinds import ColumnTypes, with_json
@@ -56,11 +56,16 @@ class Reading:
     """Those of them that have one line alone."""
     place: str = field(default="", compare=False)
     """`FILE:LINE` of the row whose line was given last, where rows are templates."""
+    loras: Mapping[str, str] = field(default_factory=dict)
+    """The SHA-256 of every LoRA that lines name -> its file's absolute path."""
+    remarks: Mapping[str, None] = field(default_factory=dict)
+    """What there is to say of those files, each once."""
     marks: Marks = field(default_factory=Marks)
     """What in texts, those of the manifest too, looks like another tool's syntax."""
 
     def told(self) -> Iterator[str]:
         """What to know of the rows before looking at pictures, a line each kind."""
+        yield from self.remarks
         if self.settings_of_columns:
             given = ", ".join(
                 name if name == setting else f"{setting} ({shortened(name)})"

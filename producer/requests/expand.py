@@ -25,6 +25,7 @@ from producer.prompt_files.reading import Reading
 from producer.prompt_files.sources import lines
 from producer.requests.identity import RequestTemplate
 from producer.requests.input_files import InputFiles
+from producer.requests.line_loras import LineLoras
 
 Identified = tuple[str, Entry]
 """An entry after its image_id, which costs more than all the rest."""
@@ -87,8 +88,9 @@ def identify(
     A line without a seed gets derived ones: they depend on the manifest's name, the line's settings and its
     number among equals, so inserting a line changes no other picture. `latents` gives the SHA-256 of each
     file of initial latents, as `producer.manifest.latents` returns it; a manifest that names such files
-    needs it (LatentsError). `inputs` hashes the pictures that lines name. `reading` records what the prompt
-    files held. Raises ManifestError as `lines` does.
+    needs it (LatentsError). `inputs` hashes the pictures and takes the LoRAs that lines name. `reading`
+    records what the prompt files held, and what there is to say of LoRAs. Raises ManifestError as `lines`
+    does.
     """
     hashes = {} if latents is None else latents
     files = InputFiles() if inputs is None else inputs
@@ -99,11 +101,18 @@ def identify(
     # For each way in which lines are set, a template for each combination, with its first seed if it has one.
     templates: dict[tuple[object, ...], list[tuple[RequestTemplate, int | None]]] = {}
     seen = _Seen(on_duplicate, every_line=repeats is not None)
-    for line in lines(manifest, reading, PipelineCheck.of(manifest, model)):
+    check = PipelineCheck.of(manifest, model)
+    loras = LineLoras(manifest, check.loras, files)
+    if reading is not None:
+        reading.loras, reading.remarks = check.loras.files, check.loras.remarks
+    for written in lines(manifest, reading, check):
+        line, of_tags = loras.untagged(written)
         if repeats is not None and line.id is not None:
             repeats.note(line.id, line.prompt)
         given = files.hashed(line.settings) if line.settings else line.settings
         key = (line.init_latents, *given.items()) if given or line.init_latents else ()
+        if of_tags:
+            key = (*key, of_tags)
         made = templates.get(key)
         if made is None:
             if len(templates) == _TEMPLATES:
@@ -111,7 +120,14 @@ def identify(
             own = replace(base, init_latents=_hash(manifest, line, hashes), **given)
             made = templates[key] = [
                 (
-                    RequestTemplate(manifest.name, _settled(own, folded(settings, own.arguments), model)),
+                    RequestTemplate(
+                        manifest.name,
+                        _settled(
+                            own,
+                            folded(settings, own.arguments) | loras.of(line, settings, of_tags),
+                            model,
+                        ),
+                    ),
                     settings.get("seed"),
                 )
                 for settings in combinations

@@ -67,6 +67,22 @@ class InputFiles:
         except InputError as error:
             raise ManifestError(f"{path}: {error}") from None
 
+    def take(self, path: str, sha256: str) -> None:
+        """Takes in an adapter's file that was hashed elsewhere. Raises ManifestError where it is gone."""
+        try:
+            state = file_state(Path(path))
+        except OSError as error:
+            raise ManifestError(f"{path}: cannot be read: {error.strerror}") from None
+        self._insert(path, state, sha256)
+
+    def _insert(
+        self, path: str, state: FileState, sha256: str, *, transparent: bool = False, animated: bool = False
+    ) -> None:
+        self._database.execute(
+            "insert or replace into files values (?, ?, ?, ?, ?, ?, ?)",
+            (path, *state, bytes.fromhex(sha256), transparent, animated),
+        )
+
     def _hash(self, path: str, state: FileState, *, picture: bool) -> str:
         transparent = animated = False
         if picture:
@@ -77,10 +93,7 @@ class InputFiles:
         digest = file_sha256(Path(path))
         if file_state(Path(path)) != state:
             raise ManifestError(f"{path}: changed while it was being read: run the same command again")
-        self._database.execute(
-            "insert or replace into files values (?, ?, ?, ?, ?, ?, ?)",
-            (path, *state, bytes.fromhex(digest), transparent, animated),
-        )
+        self._insert(path, state, digest, transparent=transparent, animated=animated)
         return digest
 
     def path_of(self, digest: str) -> str | None:

@@ -261,7 +261,7 @@ def test_what_a_syntax_does_not_render_is_named_at_each_text() -> None:
         "m.yaml:6:38: prompts[1].negative_prompt",
         "m.yaml:7:14: prompts[2].prompt",
     ]
-    assert "<lora:moth:0.8> names a LoRA, which is not rendered: remove it" in lines[0]
+    assert "<lora:moth:0.8> names a LoRA, which a prompt loads under" in lines[0]
 
 
 def test_rows_of_a_file_too() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from producer.manifest.syntax_marks import MARKS, Found, Marks, marked
 
-WEIGHTS, COMPEL, NETWORK, EMBEDDING, PARTS, ALTERNATIVES, WILDCARD, FLAGS = range(len(MARKS))
+WEIGHTS, COMPEL, LORA, NETWORK, EMBEDDING, PARTS, ALTERNATIVES, WILDCARD, FLAGS = range(len(MARKS))
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,8 @@ WEIGHTS, COMPEL, NETWORK, EMBEDDING, PARTS, ALTERNATIVES, WILDCARD, FLAGS = rang
         ("a red++ fox", {COMPEL}),
         ("(red fox)-- in fog", {COMPEL}),
         ('("a", "b").blend(1, 2)', {COMPEL}),
-        ("<lora:moss:0.8> a fox", {NETWORK}),
+        ("<lora:moss:0.8> a fox", {LORA}),
+        ("<LoRA:moss> a fox", {LORA}),
         ("<hypernet:moss:1>", {NETWORK}),
         ("embedding:easyneg, tree", {EMBEDDING}),
         ("a barn BREAK a field", {PARTS}),

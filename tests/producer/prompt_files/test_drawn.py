@@ -159,7 +159,8 @@ def test_with_weights_a_drawn_text_that_is_not_rendered_is_named_with_its_line(
         "between texts from step to step, which is not rendered: write one text; brackets that are text are "
         r"\[ and \]",
         f"{folder}/p.jsonl:2: prompt drawn as a (big:1.2) dog <lora:fur:1>: <lora:fur:1> names a LoRA, which "
-        "is not rendered: remove it",
+        "a prompt loads under `syntax: a1111` with `lora_folder: FOLDER`, and a negative prompt never: add "
+        "these to the manifest, or remove it",
     ]
 
 
