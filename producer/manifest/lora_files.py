@@ -171,7 +171,7 @@ class LoraFiles:
             raise ManifestError(f"weight_name = {shortened(name)}: must lie in its model: correct it")
         if is_path(model):
             if one.revision is not None:
-                raise ManifestError(f"{shortened(model)}: is a folder, which has no revision: remove it")
+                raise ManifestError(f"{self._called(one)}: is in a folder, which has no revision: remove it")
             return self._absolute(model) / name
         try:
             commit = one.revision if is_commit(one.revision) else hub_commit(model, one.revision)

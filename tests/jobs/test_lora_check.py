@@ -8,7 +8,7 @@ from jobs.lora_check import LoraVerdict, check_lora
 from jobs.lora_layers import Shapes
 from jobs.safetensors_header import SafetensorsHeader, StoredTensor
 from tests.checkpoint_files import Shapes as Tensors
-from tests.jobs.lora_files import (
+from tests.lora_headers import (
     DOWN,
     FLUX_BLOCK,
     FLUX_LAYERS,

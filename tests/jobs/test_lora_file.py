@@ -9,7 +9,7 @@ import pytest
 from jobs.lora_file import LoraFile, read_lora
 from jobs.safetensors_header import HeaderError
 from tests.checkpoint_files import SD, Shapes, checkpoint
-from tests.jobs.lora_files import AB, DOWN, OLD, TO_Q, alpha, layer, lora
+from tests.lora_headers import AB, DOWN, OLD, TO_Q, alpha, layer, lora
 
 
 def read(folder: Path, *layers: Shapes) -> LoraFile:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.checkpoint_files import Shapes, checkpoint
+from tests.checkpoint_files import Shapes, checkpoint, configuration
 
 TO_Q = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
 SD_LAYERS = {
@@ -58,3 +58,20 @@ def lora(file: Path, *layers: Shapes) -> Path:
     for one in layers:
         shapes |= one
     return checkpoint(file, shapes)
+
+
+def stable_diffusion(folder: Path) -> Path:
+    """A pipeline folder with SD_LAYERS, of zeros."""
+    configuration(folder, "StableDiffusionPipeline")
+    for component in ("unet", "text_encoder"):
+        layers = {name: shape for name, shape in SD_LAYERS.items() if name.startswith(f"{component}.")}
+        weights = {
+            f"{name.removeprefix(f'{component}.')}.weight": list(shape) for name, shape in layers.items()
+        }
+        checkpoint(folder / component / "model.safetensors", weights)
+    return folder
+
+
+def lora_of(file: Path, module: str = TO_Q, out: int = 32, into: int = 32) -> Path:
+    """A LoRA of one layer of the UNet, by default one that SD_LAYERS has."""
+    return lora(file, layer(f"unet.{module}", out, into))
