@@ -44,6 +44,8 @@ _HALF = re.compile(
 )
 _FIRST: Final = (".lora_A", ".lora_down", ".down.")
 """What the end of the first matrix's name holds."""
+_KEPT = re.compile("[0-9a-f]{64}")
+"""How an output calls a file that it keeps."""
 _ALPHA = re.compile(r"\.alpha$")
 _OF_PEFT = re.compile(r"\.lora_magnitude_vector(?:\.default)?(?:\.weight)?$")
 _DORA_SCALE: Final = ".dora_scale"
@@ -164,7 +166,7 @@ def name_trouble(file: Path) -> str | None:
         return (
             "is a pickle, which runs code when it is loaded: convert it to .safetensors, or name another file"
         )
-    if file.suffix != SUFFIX:
+    if file.suffix != SUFFIX and _KEPT.fullmatch(file.name) is None:
         return f"must end in {SUFFIX}: name such a file"
     return None
 

@@ -10,6 +10,7 @@ import re
 from json import JSONDecoder
 from typing import Final
 
+from jobs.lora_tags import TagError, untagged
 from jobs.models import is_path, name_trouble
 from jobs.prompt_weights import Part, PromptSyntaxError, a1111_sections, weights_trouble
 from jobs.wording import shortened
@@ -34,13 +35,13 @@ _REMEDIES: Final = {
     "ENSD": _NO_ENSD,
     "Eta noise seed delta": _NO_ENSD,
     "VAE": "imagemill takes the model's own autoencoder: name a model that has this one",
-    "Lora hashes": "imagemill applies no LoRA of a prompt, and the picture will differ",
+    "Lora hashes": "imagemill takes the file of that name in `lora_folder`, whatever its hash",
     "TI hashes": "imagemill reads no embeddings of a prompt, and the picture will differ",
 }
 _NO_WEIGHTS: Final = frozenset({"None", "Ignore"})
 """Values of "Emphasis" with which A1111 applies none."""
 _REFUSED: Final = ", and the picture will differ: `syntax: a1111` refuses one of the two texts"
-_NETWORK = re.compile(r"<(?:lora|lyco|hypernet):[^<>\n]{1,200}>")
+_NETWORK = re.compile(r"<(?:(?i:lora)|lyco|hypernet):[^<>\n]{1,200}>")
 _WEIGHT = re.compile(r"(?<!\\)[(\[][^()\[\]\n]{1,400}[)\]]")
 _BREAK = re.compile(r"\bBREAK\b")
 
@@ -121,8 +122,14 @@ def _pairs(line: str) -> dict[str, str]:
 def _take_syntax(draft: Draft, emphasis: str) -> None:
     """Set `syntax: a1111` for texts that mean something in it; name what of them is read as words."""
     texts = [draft.prompt, draft.settings.get("negative_prompt", "")]
+    if _has_loras(texts[0]):
+        left = [untagged(texts[0]).prompt, texts[1]]
+        weighed = emphasis not in _NO_WEIGHTS or all(_is_plain(text) for text in left)
+        if weighed and all(weights_trouble(text, "a1111") is None for text in left):
+            draft.settings["syntax"] = "a1111"
+            return
     for name in dict.fromkeys(name for text in texts for name in _NETWORK.findall(text)):
-        draft.lose(name, "imagemill applies no LoRA of a prompt, and reads this as words")
+        draft.lose(name, "no network is loaded of this text, and it is read as words")
     if emphasis in _NO_WEIGHTS or all(_is_plain(text) for text in texts):
         return
     if all(weights_trouble(text, "a1111") is None for text in texts):
@@ -134,6 +141,14 @@ def _take_syntax(draft: Draft, emphasis: str) -> None:
             draft.lose(weight[0], f"imagemill reads brackets as words here{_REFUSED}")
         if parted is not None:
             draft.lose("BREAK", f"imagemill reads it as a word here{_REFUSED}")
+
+
+def _has_loras(prompt: str) -> bool:
+    """Whether a prompt names LoRAs, each in a way that is read."""
+    try:
+        return bool(untagged(prompt).tags)
+    except TagError:
+        return False
 
 
 def _is_plain(text: str) -> bool:

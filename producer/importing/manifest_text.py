@@ -9,6 +9,8 @@ from typing import Any, Final
 import yaml
 
 from jobs.errors import ManifestError
+from jobs.lora_file import SUFFIX
+from jobs.lora_tags import untagged
 from jobs.request import IMAGE_SETTINGS
 from jobs.wording import counted, printable
 from producer.importing.imported import STAND_IN, Imported
@@ -52,6 +54,7 @@ def manifest_text(imported: Imported, name: str) -> str:
     for loss in losses:
         lines += _comment(f"Every picture: {loss}")
     lines += [_dumped({"name": name}), *_model_lines(imported.model)]
+    lines += _lora_lines(recipes)
     if imported.of_job:
         lines.append(_dumped(imported.of_job))
     if shared:
@@ -82,6 +85,17 @@ def _model_lines(model: NamedModel) -> Iterator[str]:
     yield _dumped({"model": model.model})
     if model.revision is not None:
         yield _dumped({"revision": model.revision})
+
+
+def _lora_lines(recipes: Sequence[Recipe]) -> Iterator[str]:
+    """The folder of the LoRAs that prompts name, which no picture tells."""
+    prompts = (recipe.prompt for recipe in recipes if recipe.settings.get("syntax") == "a1111")
+    files = sorted({f"{tag.name}{SUFFIX}" for prompt in prompts for tag in untagged(prompt).tags})
+    if files:
+        yield from _comment(
+            f"The prompts name LoRAs: put {', '.join(files)} into this folder, or write where they are."
+        )
+        yield _dumped({"lora_folder": "loras"})
 
 
 def _shared(recipes: Sequence[Recipe]) -> dict[str, Any]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from jobs.adapters import Lora, loras_of
 from jobs.arguments import arguments_of
 from jobs.hub import is_commit
+from jobs.inputs import kept_path
 from jobs.models import BUILT_IN, is_path, name_trouble
 from jobs.request import IMAGE_SETTINGS, ImageRequest, settings_in
 from producer.importing.recipe import Draft, NamedModel, Untold
@@ -23,11 +26,12 @@ def read_request(request: ImageRequest, file: Path) -> Draft:
     draft = Draft("imagemill", request.prompt)
     for name in settings_in("prompt"):
         setting = IMAGE_SETTINGS[name]
-        if name not in ("prompt", "init_latents") and not setting.left_out(values[name]):
+        if name not in ("prompt", "init_latents", "loras") and not setting.left_out(values[name]):
             draft.settings[name] = arguments_of(values[name]) if name == "arguments" else values[name]
     draft.of_job = {name: values[name] for name in _OF_JOB if values[name] != IMAGE_SETTINGS[name].default}
     if request.init_latents is not None:
         _take_latents(draft, request.init_latents, file)
+    _take_loras(draft, loras_of(request.loras), file)
     draft.model = NamedModel(request.model, "", _model(request), request.revision)
     return draft
 
@@ -44,11 +48,33 @@ def _model(request: ImageRequest) -> str:
 
 def _take_latents(draft: Draft, sha256: str, file: Path) -> None:
     """The initial latents, where the picture still lies in the output that holds them."""
-    for folder in file.resolve().parents[:3]:
-        for latents in sorted((folder / ".imagemill" / "inputs").glob(f"{sha256}.*")):
+    for folder in _inputs(file):
+        for latents in sorted(folder.glob(f"{sha256}.*")):
             draft.settings["init_latents"] = str(latents)
             return
     draft.lose(
         f"init_latents with SHA-256 {sha256}",
         "the picture does not hold them: write `init_latents: FILE` beside the prompt",
     )
+
+
+def _take_loras(draft: Draft, loras: Sequence[Lora], file: Path) -> None:
+    """The LoRAs, where the picture still lies in the output that holds them."""
+    listed = []
+    for one in loras:
+        kept = [path for folder in _inputs(file) if (path := kept_path(folder, one.sha256)).is_file()]
+        if not kept:
+            draft.lose(
+                f"LoRA {one.name} with SHA-256 {one.sha256}",
+                f"the picture does not hold it: write `loras: [{{file: FILE, scale: {one.scale:g}}}]` beside "
+                "the prompt, with all that it had",
+            )
+            return
+        listed.append({"file": str(kept[0]), "scale": one.scale})
+    if listed:
+        draft.settings["loras"] = listed
+
+
+def _inputs(file: Path) -> Iterator[Path]:
+    """Where the output of a picture may keep the files of its request."""
+    return (folder / ".imagemill" / "inputs" for folder in file.resolve().parents[:4])

@@ -121,9 +121,9 @@ class LoraFiles:
             if isinstance(found, ManifestError):
                 raise found
             if found.sha256 in seen:
-                raise ManifestError(
-                    f"{self._called(one)}: is in the list twice: remove one, and give the other both scales"
-                )
+                called, before = self._called(one), self._called(seen[found.sha256])
+                twice = "is in the list twice" if called == before else f"has the contents of {before}"
+                raise ManifestError(f"{called}: {twice}: remove one, and give the other both scales")
             seen[found.sha256] = one
             self.files[found.sha256] = str(path)
             listed.append({"name": found.name, "sha256": found.sha256, "scale": one.scale})

@@ -154,7 +154,7 @@ def _named(text: str) -> WrittenLora:
     elif _SCALE.fullmatch(scale.strip()) is None:
         raise ValueError(f"= {shortened(text)}: what follows the colon must be its scale, as in ink:0.8")
     name = _text("name", name.strip())
-    if name.endswith(SUFFIX):
+    if name.endswith(SUFFIX) or is_path(name):
         return WrittenLora(file=name, scale=_scale(float(scale)))
     return WrittenLora(name=name, scale=_scale(float(scale)))
 

@@ -150,7 +150,15 @@ def test_texts_with_a1111s_syntax_are_imported_with_it_and_lose_nothing(texts: s
 
 
 @pytest.mark.parametrize(
-    "text", ["a tall tower, fog", "(tall:1.3) <lora:x:1>", "(big) cat AND dog", "[a|b] (c)", "(a:900)"]
+    "text",
+    [
+        "a tall tower, fog",
+        "(tall:1.3) <lyco:x:1>",
+        "(tall:1.3) <lora:x:1:0.5>",
+        "(big) cat AND dog",
+        "[a|b] (c)",
+        "(a:900)",
+    ],
 )
 def test_texts_that_need_no_syntax_and_texts_that_it_refuses_stay_plain(text: str) -> None:
     assert "syntax" not in read_parameters(text + END).settings
@@ -162,10 +170,19 @@ def test_texts_whose_weights_a1111_did_not_apply_stay_plain() -> None:
     assert [loss.what for loss in draft.losses] == ["Emphasis: None", "<lora:x:1>"]
 
 
+def test_loras_of_a_prompt_make_it_one_of_a1111s_syntax_and_lose_nothing() -> None:
+    for text in ("a tower <lora:brick:0.7>", "a (tall:1.3) tower, <LoRA:old brick> BREAK sky"):
+        draft = read_parameters(text + END)
+        assert (draft.settings["syntax"], draft.prompt, draft.losses) == ("a1111", text, [])
+    [(what, remedy)] = losses(f'a <lora:brick:0.7>{END}, Lora hashes: "brick: 12ab"').items()
+    assert what == "Lora hashes: brick: 12ab"
+    assert remedy == "imagemill takes the file of that name in `lora_folder`, whatever its hash"
+
+
 def test_syntax_that_is_refused_stays_in_the_prompt_and_is_named() -> None:
-    text = "a (tall:1.3) tower <lora:brick:0.7> BREAK sky\nSteps: 20, Sampler: Euler, Seed: 5, RNG: CPU"
-    assert read_parameters(text).prompt == "a (tall:1.3) tower <lora:brick:0.7> BREAK sky"
-    assert list(losses(text)) == ["<lora:brick:0.7>", "(tall:1.3)", "BREAK"]
+    text = "a (tall:1.3) tower <lyco:brick:0.7> BREAK sky\nSteps: 20, Sampler: Euler, Seed: 5, RNG: CPU"
+    assert read_parameters(text).prompt == "a (tall:1.3) tower <lyco:brick:0.7> BREAK sky"
+    assert list(losses(text)) == ["<lyco:brick:0.7>", "(tall:1.3)", "BREAK"]
 
 
 def test_lines_after_the_settings_are_named() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from jobs.errors import ManifestError
 from producer import cli
+from tests.lora_headers import lora_of
 from tests.producer.importing.picture_files import png
 
 LAMP = """a (brass:1.3) lamp, night
@@ -42,6 +43,22 @@ def test_a_picture_of_another_program_becomes_a_manifest_that_plans(tmp_path: Pa
     shown = call("plan", file).stdout
     assert '22 steps DPM++ 2M Karras, guidance 5.5, seed 4242, "a (brass:1.3) lamp, night"' in shown
     assert "a stand-in: its pictures are blocks of colour" in shown
+
+
+def test_loras_of_prompts_are_looked_for_in_a_folder_that_the_manifest_names(tmp_path: Path) -> None:
+    text = LAMP.replace("lamp, night", "lamp, night <lora:dust:0.4> <lora:brass v2>").replace(
+        ", <lora:dust:0.4>\n", "\n"
+    )
+    imported = call("import", png(tmp_path / "lamp.png", {"parameters": text}, (384, 512)))
+    assert "put brass v2.safetensors, dust.safetensors into this folder" in imported.stdout
+    assert "\nlora_folder: loras\n" in imported.stdout
+    file = tmp_path / "again.yaml"
+    file.write_text(imported.stdout, "utf-8")
+    with pytest.raises(ManifestError, match="loras: there is no such folder: correct it"):
+        call("plan", file)
+    lora_of(tmp_path / "loras/dust.safetensors")
+    lora_of(tmp_path / "loras/brass v2.safetensors", "conv_in")
+    assert '"a (brass:1.3) lamp, night"' in call("plan", file).stdout
 
 
 def test_each_loss_is_a_line_with_the_file_and_the_remedy(tmp_path: Path) -> None:

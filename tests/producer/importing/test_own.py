@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jobs.inputs import kept_path
 from jobs.models import BUILT_IN
 from jobs.output.output import Output
 from jobs.request import ImageRequest
@@ -25,6 +27,7 @@ from producer.manifest.manifest import load_manifest
 from producer.plan.plan import plan_submission
 from producer.requests.expand import identify
 from producer.requests.prepared import prepare
+from tests.lora_headers import lora_of
 from tests.rendered_output import rendered
 from worker.encode import encode
 
@@ -118,6 +121,24 @@ def test_initial_latents_are_found_in_the_output_or_named(tmp_path: Path) -> Non
     assert read_recipe(inside).settings["init_latents"] == str(inputs / f"{sha256}.npy")
     [loss] = read_recipe(outside).losses
     assert "write `init_latents: FILE`" in str(loss)
+
+
+def test_loras_are_found_in_the_output_or_named(tmp_path: Path) -> None:
+    kept = lora_of(tmp_path / "lora.safetensors")
+    sha256 = hashlib.sha256(kept.read_bytes()).hexdigest()
+    shard, file = tmp_path / "out/00000", kept_path(tmp_path / "out/.imagemill/inputs", sha256)
+    shard.mkdir(parents=True)
+    file.parent.mkdir(parents=True)
+    kept.rename(file)
+    request = replace(REQUEST, loras=f'[{{"name":"ink","sha256":"{sha256}","scale":0.5}}]')
+    inside, outside = shard / "a.png", tmp_path / "a.png"
+    inside.write_bytes(encode(np.zeros((64, 72, 3), np.uint8), request))
+    shutil.copy(inside, outside)
+    assert read_recipe(inside).settings["loras"] == [{"file": str(file), "scale": 0.5}]
+    [entry] = prepare(again(tmp_path, inside), Settings()).entries()
+    assert entry[0] == request.image_id
+    [loss] = read_recipe(outside).losses
+    assert "write `loras: [{file: FILE, scale: 0.5}]` beside the prompt" in str(loss)
 
 
 def test_a_request_with_a_value_that_none_has_is_refused() -> None:
