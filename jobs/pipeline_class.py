@@ -91,6 +91,8 @@ class Stage:
     """The argument that switches guidance on, and the value above which it does."""
     more: tuple[str, float] | None
     """The argument that adds a slot to each call, and the value above which it does."""
+    widened: int = 1
+    """Calls of a step that get that slot: the denoiser's and a ControlNet's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +211,7 @@ class PipelineClass:
             steps = self.steps(asked) if own else self.value(stage.steps, asked, arguments)
             calls = forwards(asked.scheduler, steps) if own else steps
             each = stage.guided if self._on(stage.switch, asked, arguments) else stage.unguided
-            total += calls * (each + self._on(stage.more, asked, arguments))
+            total += calls * (each + stage.widened * self._on(stage.more, asked, arguments))
         return total
 
     def _on(self, switch: tuple[str, float] | None, asked: Asked, arguments: Mapping[str, Any]) -> bool:

@@ -109,4 +109,4 @@ def _stage(entry: Mapping[str, Any]) -> Stage:
     guided, unguided = (
         entry[way]["slots"] * (entry[way]["calls"] + beside) for way in ("guided", "unguided")
     )
-    return Stage(entry["steps"], guided, unguided, switch("switch"), switch("more"))
+    return Stage(entry["steps"], guided, unguided, switch("switch"), switch("more"), 1 + beside)

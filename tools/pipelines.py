@@ -1,37 +1,30 @@
 """Write jobs/pipelines.json, what the producer knows of diffusers' pipelines: `python tools/pipelines.py`.
 
 Signatures, defaults, sizes and schedulers are read from the installed diffusers; what no signature says is in
-the table of tools/pipeline_table.py. Run it again when diffusers or the table has changed:
-tests/tools/test_pipelines.py compares.
+the tables of tools/pipeline_table.py and tools/task_table.py. Run it again when diffusers or a table has
+changed: tests/tools/test_pipelines.py compares.
 """
 
 from __future__ import annotations
 
-import ast
 import inspect
 import json
 import re
 import sys
-import textwrap
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Final, Union, get_args, get_origin
 
 import diffusers
-import numpy
-import torch
-from diffusers.pipelines.auto_pipeline import (
-    AUTO_IMAGE2IMAGE_PIPELINES_MAPPING,
-    AUTO_INPAINT_PIPELINES_MAPPING,
-    AUTO_TEXT2IMAGE_PIPELINES_MAPPING,
-)
 
-from jobs.pipeline_task import CALLED, TASK_PICTURES, task_key
-from jobs.schedulers import FLOW_SCHEDULERS, OWN_SCHEDULER, SCHEDULERS
-from tools.pipeline_table import ADMITTED, LIMITS, REFUSED, Known, Limits
-from tools.task_table import BESIDE, FOR_TASKS, LEFT_OUT
-from worker.diffusion.build_scheduler import build_flow_scheduler
+from jobs.pipeline_task import CALLED
+from tools.known_pipeline import Known, Limits
+from tools.pipeline_schedulers import schedulers_of
+from tools.pipeline_source import unparsed
+from tools.pipeline_table import ADMITTED, LIMITS, REFUSED
+from tools.pipeline_tasks import key_of, painted_steps, pictures_of, tasks_of
+from tools.task_table import FOR_TASKS
 
 FILE: Final = Path(__file__).resolve().parent.parent / "jobs" / "pipelines.json"
 
@@ -69,7 +62,7 @@ def described() -> dict[str, Any]:
         raise ValueError(f"diffusers {diffusers.__version__} has no {', '.join(sorted(unknown))}")
     admitted = {name: _described(classes[name], known) for name, known in sorted(ADMITTED.items())}
     for name, entry in admitted.items():
-        entry["tasks"] = dict(sorted(_tasks(name, classes).items()))
+        entry["tasks"] = dict(sorted(tasks_of(name, classes).items()))
     for_tasks = {name: _for_task(classes[name], known) for name, known in sorted(FOR_TASKS.items())}
     for name, entry in for_tasks.items():
         entry["size"] = admitted[FOR_TASKS[name].of or ""]["size"]
@@ -135,51 +128,6 @@ def _why_refused(name: str, pipeline: Any) -> str:
     raise ValueError(f"{name} is in no list: add it to tools/pipeline_table.py")
 
 
-def _tasks(name: str, classes: Mapping[str, Any]) -> dict[str, str]:
-    """From the key of each task of a model's class to the class that paints it."""
-    found = dict.fromkeys(ADMITTED[name].own, name)
-    for painting in (*_by_mappings(name), *BESIDE.get(name, ())):
-        key = _key(_pictures(classes[painting]))
-        if painting not in LEFT_OUT and key not in found:
-            found[key] = painting
-    unknown = set(found.values()) - FOR_TASKS.keys() - ADMITTED.keys()
-    if unknown:
-        raise ValueError(f"{', '.join(unknown)}: add it to tools/task_table.py")
-    return found
-
-
-def _by_mappings(name: str) -> Iterator[str]:
-    """The classes that diffusers' AutoPipelines make of a model's class, without ControlNet and with."""
-    mappings = (
-        AUTO_TEXT2IMAGE_PIPELINES_MAPPING,
-        AUTO_IMAGE2IMAGE_PIPELINES_MAPPING,
-        AUTO_INPAINT_PIPELINES_MAPPING,
-    )
-    keys = [key for mapping in mappings for key, one in mapping.items() if one.__name__ == name]
-    for key in keys[:1]:
-        text_alone = AUTO_TEXT2IMAGE_PIPELINES_MAPPING.get(key)
-        if text_alone is not None and text_alone.__name__ != name:
-            return  # a model of a class that only paints from pictures need not paint from text
-        plain = key.removesuffix("-pag")
-        controlled = f"{plain}-controlnet{key.removeprefix(plain)}"
-        yield from (mapping[key].__name__ for mapping in mappings[1:] if key in mapping)
-        yield from (mapping[controlled].__name__ for mapping in mappings if controlled in mapping)
-
-
-def _pictures(pipeline: Any) -> dict[str, str]:
-    """How the call of a class that needs pictures names ours."""
-    takes = inspect.signature(pipeline.__call__).parameters
-    if "control_mask" in takes:
-        return {"mask_image": "control_mask", "control_image": "control_image"}
-    if "controlnet_conditioning_scale" in takes and "control_image" not in takes:
-        return {"control_image": "image"}
-    return {name: name for name in TASK_PICTURES if name in takes}
-
-
-def _key(pictures: Iterable[str]) -> str:
-    return task_key(dict.fromkeys(pictures, ""))
-
-
 def _for_task(pipeline: Any, known: Known) -> dict[str, Any]:
     """What the producer knows of a class that paints some images of a model; its sizes are the model's."""
     return _described(pipeline, known) | {"of": known.of}
@@ -190,18 +138,18 @@ def _described(pipeline: Any, known: Known) -> dict[str, Any]:
     # Some modules keep their annotations as texts.
     parameters = inspect.signature(pipeline.__call__, eval_str=True).parameters
     negative = parameters.get("negative_prompt")
-    pictures = _pictures(pipeline)
+    pictures = pictures_of(pipeline)
     if not known.of:
         needed = {one for key in known.own for one in key.split("+")}
         pictures = {ours: theirs for ours, theirs in pictures.items() if ours in needed}
-    key = _key(pictures) if known.of else known.own[0]
+    key = key_of(pictures) if known.of else known.own[0]
     entry: dict[str, Any] = {
         "task": CALLED[key],
         "negative_prompt": negative is not None,
         "guidance": known.guidance,
         "defaults": {"num_inference_steps": parameters["num_inference_steps"].default},
         "size": {} if known.of else _size(pipeline, known),
-        "schedulers": list(_schedulers(pipeline, known)),
+        "schedulers": list(schedulers_of(pipeline, known)),
         "stages": [stage.described() for stage in known.stages()],
         "arguments": dict(_arguments(pipeline, parameters, known)),
     }
@@ -226,7 +174,10 @@ def _of_pictures(
     if pictures:
         entry |= {"pictures": pictures, "sized": "height" in parameters}
     if "strength" in parameters:
-        entry["strength"] = {"default": parameters["strength"].default, "steps": _painted(pipeline, known)}
+        entry["strength"] = {
+            "default": parameters["strength"].default,
+            "steps": painted_steps(pipeline, known),
+        }
     if "controlnet_conditioning_scale" in parameters:
         entry["conditioning_scale"] = parameters["controlnet_conditioning_scale"].default
         # It is called once a step, with the slots of a call of the denoiser.
@@ -234,29 +185,9 @@ def _of_pictures(
     return entry
 
 
-def _painted(pipeline: Any, known: Known) -> str:
-    """Which steps are painted at a strength, by the formula in the class's module or its part's."""
-    if known.keeps_steps:
-        return "all"
-    sources = [pipeline, *_parts(pipeline)]
-    text = "".join(inspect.getsource(sys.modules[one.__module__]) for one in sources)
-    if "min(int(num_inference_steps * strength), num_inference_steps)" in text:
-        return "whole"
-    if "min(num_inference_steps * strength, num_inference_steps)" in text:
-        return "begun"
-    raise ValueError(f"{pipeline.__name__}: which steps it paints at a strength is not known")
-
-
-def _parts(pipeline: Any) -> Iterator[Any]:
-    """The pipelines that a combined one calls."""
-    name = pipeline.__name__.replace("CombinedPipeline", "Pipeline")
-    if name != pipeline.__name__:
-        yield getattr(diffusers, name)
-
-
 def _size(pipeline: Any, known: Known) -> dict[str, Any]:
     """Which sizes the class takes, and which it takes by itself."""
-    source = _unparsed(pipeline)
+    source = unparsed(pipeline)
     parameters = inspect.signature(pipeline.__call__).parameters
     size: dict[str, Any] = {"multiple": known.multiple, "scale": _scale(source, known)}
     given = [parameters[side].default for side in ("height", "width") if side in parameters]
@@ -299,80 +230,11 @@ def _scale(source: str, known: Known) -> dict[str, Any]:
     raise ValueError(f"{source[:60]}: how wide a latent is is not known: add it to the table")
 
 
-def _unparsed(pipeline: Any) -> str:
-    """The class's source with each statement on one line and no docstrings: what is found in it is code."""
-    tree = ast.parse(textwrap.dedent(inspect.getsource(pipeline)))
-    for part in ast.walk(tree):
-        if isinstance(part, (ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(part) is not None:
-            part.body[0] = ast.Pass()
-    return ast.unparse(tree) + "\n"
-
-
-def _schedulers(pipeline: Any, known: Known) -> Iterator[str]:
-    """The names that the class takes: the flow ones that bear being called as it calls them."""
-    if pipeline.__name__ != "StableDiffusionPipeline":
-        yield OWN_SCHEDULER.name
-    if known.schedulers == "diffusion":
-        yield from (scheduler.name for scheduler in SCHEDULERS)
-    elif known.schedulers != "own":
-        noises = "self.scheduler.scale_noise(" in _unparsed(pipeline)
-        call = f"{known.schedulers}, scale_noise" if noises else known.schedulers
-        yield from (one.name for one in FLOW_SCHEDULERS if _takes(one.name, call))
-
-
-def _takes(name: str, call: str) -> bool:
-    """Whether diffusers' scheduler bears a flow pipeline's call: the arguments of its `set_timesteps`, then
-    all its steps. `mu` comes with dynamic shifting and, from pipelines that always give it, without; what
-    begins with an image comes with `scale_noise`, and leaves out steps."""
-    dynamic = (False, True) if "mu" in call else (False,)
-    for shifting in dynamic:
-        config = {"shift": 3.0, "use_dynamic_shifting": shifting}
-        try:
-            _run(build_flow_scheduler(name, config), call)
-        except (AssertionError, AttributeError, TypeError, ValueError, IndexError):
-            return False
-    return True
-
-
-def _run(scheduler: Any, call: str) -> None:
-    """A flow pipeline's use of its scheduler, with a denoiser that says zeros."""
-    from diffusers.pipelines.flux.pipeline_flux import retrieve_timesteps
-
-    steps = 6
-    arguments: dict[str, Any] = {}
-    # FLUX and its kin leave sigmas to a scheduler that makes its own, others do not: the harder way counts.
-    if "sigmas" in call:
-        sigmas = numpy.linspace(1.0, 1 / steps, steps)
-        kinds = {"list of": sigmas.tolist(), "tensor of": torch.from_numpy(sigmas)}
-        arguments["sigmas"] = next((made for kind, made in kinds.items() if kind in call), sigmas)
-    if "timesteps" in call:
-        arguments["timesteps"] = numpy.linspace(1000.0, 1.0, steps).astype(numpy.int64)
-    if "mu" in call:
-        arguments["mu"] = 0.8
-    if arguments.keys() >= {"sigmas", "timesteps"}:
-        accepted = inspect.signature(scheduler.set_timesteps).parameters
-        if not accepted.keys() >= {"sigmas", "timesteps"}:
-            raise ValueError("takes no timesteps and sigmas at once")
-        scheduler.set_timesteps(device="cpu", **arguments)
-    else:
-        retrieve_timesteps(scheduler, steps, "cpu", **arguments)
-    sample = torch.ones(1, 1, 2, 2)
-    begin = 0
-    if "scale_noise" in call:
-        begin = 2 * scheduler.order
-        scheduler.set_begin_index(begin)
-        sample = scheduler.scale_noise(sample, scheduler.timesteps[begin : begin + 1], sample)
-    for timestep in scheduler.timesteps[begin:]:
-        sample = scheduler.step(torch.zeros_like(sample), timestep, sample, return_dict=False)[0]
-    if not bool(torch.isfinite(sample).all()):
-        raise ValueError("gives no finite numbers")
-
-
 def _arguments(
     pipeline: Any, parameters: Mapping[str, Any], known: Known
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """The arguments of the call that a manifest may give: types, defaults, limits, and what they need."""
-    source = _unparsed(pipeline)
+    source = unparsed(pipeline)
     for name, parameter in parameters.items():
         if (
             name in _OURS | _OF_PYTHON | known.fixed.keys()

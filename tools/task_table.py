@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from tools.pipeline_table import ADMITTED, REFINING, Known
+from tools.known_pipeline import Known
+from tools.pipeline_table import ADMITTED, REFINING
 
 
 def _of(base: str, **changes: Any) -> Known:
@@ -25,7 +26,6 @@ _XL: Final[Mapping[str, Any]] = {"fixed": REFINING}
 
 FOR_TASKS: Final[Mapping[str, Known]] = {
     "ChromaImg2ImgPipeline": _of("ChromaPipeline"),
-    "ChromaInpaintPipeline": _of("ChromaPipeline"),
     "Flux2KleinInpaintPipeline": _of("Flux2KleinPipeline"),
     "FluxControlImg2ImgPipeline": _of("FluxControlPipeline"),
     "FluxControlInpaintPipeline": _of("FluxControlPipeline"),
@@ -34,20 +34,21 @@ FOR_TASKS: Final[Mapping[str, Known]] = {
     "FluxControlNetPipeline": _of("FluxPipeline"),
     "FluxImg2ImgPipeline": _of("FluxPipeline"),
     "FluxInpaintPipeline": _of("FluxPipeline"),
-    "FluxKontextInpaintPipeline": _of("FluxKontextPipeline"),
+    "FluxKontextInpaintPipeline": _of(
+        "FluxKontextPipeline",
+        # It would paint the picture in one of seventeen sizes.
+        fixed={"_auto_resize": (False, "pictures have the size that is asked for")},
+    ),
     "HunyuanDiTControlNetPipeline": _of("HunyuanDiTPipeline"),
     "IFImg2ImgPipeline": _of("IFPipeline"),
     "IFInpaintingPipeline": _of("IFPipeline"),
     "Kandinsky3Img2ImgPipeline": _of("Kandinsky3Pipeline"),
     "KandinskyImg2ImgCombinedPipeline": _of("KandinskyCombinedPipeline"),
-    "KandinskyInpaintCombinedPipeline": _of("KandinskyCombinedPipeline"),
     "KandinskyV22Img2ImgCombinedPipeline": _of("KandinskyV22CombinedPipeline"),
-    "KandinskyV22InpaintCombinedPipeline": _of("KandinskyV22CombinedPipeline"),
     "KolorsImg2ImgPipeline": _of("KolorsPipeline", fixed=REFINING),
     "LatentConsistencyModelImg2ImgPipeline": _of("LatentConsistencyModelPipeline", keeps_steps=True),
     "QwenImageControlNetInpaintPipeline": _of("QwenImagePipeline"),
     "QwenImageControlNetPipeline": _of("QwenImagePipeline"),
-    "QwenImageEditInpaintPipeline": _of("QwenImageEditPipeline"),
     "QwenImageImg2ImgPipeline": _of("QwenImagePipeline"),
     "QwenImageInpaintPipeline": _of("QwenImagePipeline"),
     "SanaControlNetPipeline": _of("SanaPipeline"),
@@ -77,7 +78,7 @@ FOR_TASKS: Final[Mapping[str, Known]] = {
 }
 
 BESIDE: Final[Mapping[str, tuple[str, ...]]] = {
-    "ChromaPipeline": ("ChromaImg2ImgPipeline", "ChromaInpaintPipeline"),
+    "ChromaPipeline": ("ChromaImg2ImgPipeline",),
     "Flux2KleinPipeline": ("Flux2KleinInpaintPipeline",),
     "FluxKontextPipeline": ("FluxKontextInpaintPipeline",),
     "HunyuanDiTPipeline": ("HunyuanDiTControlNetPipeline",),
@@ -91,7 +92,11 @@ BESIDE: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """Tasks of a model's class that no AutoPipeline mapping has."""
 
+_NINE: Final = "it needs a denoiser of nine channels, which no model that paints from text alone has"
 LEFT_OUT: Final[Mapping[str, str]] = {
+    "KandinskyInpaintCombinedPipeline": _NINE,
+    "KandinskyV22InpaintCombinedPipeline": _NINE,
+    "QwenImageEditInpaintPipeline": "it takes no size, but makes one of about a million pixels",
     "ZImageControlNetPipeline": "diffusers joins its ControlNets, single files, to the model's weights",
     "ZImageControlNetInpaintPipeline": "as ZImageControlNetPipeline",
 }
