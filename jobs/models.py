@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from jobs.adapters import CONTROLNETS, NONE
 from jobs.errors import ModelError
 from jobs.hub import HubFiles, cached_repository, hub_commit, is_commit
 from jobs.model_folder import (
@@ -54,6 +55,20 @@ class ModelDefaults:
 
 
 @dataclass(frozen=True, slots=True)
+class ControlNetRef:
+    """A ControlNet and the revision of its weights."""
+
+    model: str
+    """What a worker loads: a hub id or an absolute folder."""
+    label: str
+    """What people see: the hub id, or the folder's own name."""
+    revision: str
+    """A hub commit, or "sha256:…" of a folder's contents."""
+    scale: float = 1.0
+    """Of its part beside others."""
+
+
+@dataclass(frozen=True, slots=True)
 class ModelRef:
     """A model and the revision of its weights."""
 
@@ -80,11 +95,25 @@ class ModelRef:
     """Whether the configurations name no size that a picture may have: a manifest has to."""
     least_guidance: float | None = None
     """What its class takes at least, for one who is told this and not the class."""
+    controlnets: tuple[ControlNetRef, ...] = ()
+    """What the manifest gives it beside, in its order."""
 
     @property
     def pipeline_class(self) -> PipelineClass | None:
         """What is known of its class; None where the class is not known."""
         return None if self.pipeline is None else find_pipeline(self.pipeline)
+
+    @property
+    def controlnet(self) -> str:
+        """Its ControlNets as the canonical text that requests have."""
+        told = [{"name": one.label, "revision": one.revision, "scale": one.scale} for one in self.controlnets]
+        text = CONTROLNETS.plain(told)
+        return NONE if text is None else text
+
+    @property
+    def further(self) -> tuple[tuple[str, str, str], ...]:
+        """Role, model and revision of what a worker loads beside it: `JobSpec.further_models`."""
+        return tuple(("controlnet", one.model, one.revision) for one in self.controlnets)
 
 
 BUILT_IN: Final = {

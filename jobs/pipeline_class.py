@@ -15,6 +15,12 @@ from jobs.schedulers import forwards
 STABLE_DIFFUSION: Final = "StableDiffusionPipeline"
 WEIGHTED: Final = frozenset({STABLE_DIFFUSION, "StableDiffusionXLPipeline"})
 """The classes whose texts may have weights, or more tokens than a window: their encoders are CLIP's."""
+_OF_THEIR_KIND: Final = WEIGHTED | {
+    "StableDiffusionInpaintPipeline",
+    "StableDiffusionXLImg2ImgPipeline",
+    "StableDiffusionXLInpaintPipeline",
+}
+"""The classes with the same encoders: models that inpaint, and the refiner."""
 NO_GUIDANCE: Final = 1.0
 """What a request of a class without guidance says."""
 
@@ -149,6 +155,8 @@ class PipelineClass:
     """None for a class that takes none."""
     conditioning_scale: float | None = None
     """The call's own controlnet_conditioning_scale; None for a class without a ControlNet."""
+    controlnets: tuple[str, ...] = ()
+    """diffusers' classes of ControlNets that it takes."""
 
     @property
     def takes_controlnet(self) -> bool:
@@ -158,7 +166,7 @@ class PipelineClass:
     @property
     def weighted(self) -> bool:
         """Whether its texts may have weights, or more tokens than a window."""
-        return self.name in WEIGHTED or self.of in WEIGHTED
+        return self.name in _OF_THEIR_KIND or self.of in WEIGHTED
 
     @property
     def scheduler(self) -> str:

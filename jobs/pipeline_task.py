@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from jobs.adapters import NONE
+from jobs.arguments import arguments_of
 from jobs.errors import RenderError
 from jobs.pipeline_class import Folder, Pictured, PipelineClass
 from jobs.pipeline_settings import setting_troubles
@@ -130,6 +131,13 @@ def _picture_troubles(kind: PipelineClass, values: Mapping[str, Any]) -> Iterato
     if kind.strength.painted(steps, given) < 1:
         least = "above 0" if kind.strength.steps == "begun" else f"at least {1 / steps:g}"
         what = f"leaves no step of num_inference_steps = {steps}: make it {least}, or give more steps"
+        yield Trouble(("strength",), given, what)
+    original = arguments_of(values["arguments"]).get("original_inference_steps")
+    if kind.strength.steps == "all" and original is not None and int(original * given) < steps:
+        what = (
+            f"leaves {int(original * given)} of original_inference_steps = {original}, and "
+            f"num_inference_steps = {steps}: make it at least {steps / original:g}, or give fewer steps"
+        )
         yield Trouble(("strength",), given, what)
 
 

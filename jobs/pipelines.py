@@ -54,6 +54,12 @@ def find_painting(class_name: str) -> PipelineClass:
     return _for_tasks()[class_name] if class_name in _for_tasks() else _classes()[class_name]
 
 
+def controlnet_classes(pipeline: PipelineClass) -> tuple[str, ...]:
+    """diffusers' classes of ControlNets that a model of this class takes; none where it takes none here."""
+    painting = {find_painting(name).controlnets: None for name in pipeline.tasks.values()}
+    return tuple(dict.fromkeys(one for several in painting for one in several))
+
+
 @cache
 def _table() -> dict[str, Any]:
     table: dict[str, Any] = json.loads(_FILE.read_text("utf-8"))
@@ -93,6 +99,7 @@ def _class(name: str, entry: Mapping[str, Any]) -> PipelineClass:
         sized=entry.get("sized", True),
         strength=None if strength is None else Strength(strength["default"], strength["steps"]),
         conditioning_scale=entry.get("conditioning_scale"),
+        controlnets=tuple(entry.get("controlnets", ())),
     )
 
 

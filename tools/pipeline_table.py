@@ -94,13 +94,14 @@ ADMITTED: Final[Mapping[str, Known]] = {
     ),
     "DreamLitePipeline": Known("sigmas, mu", {"latents": 1}, switch=ALWAYS, least=0.0),
     "ErnieImagePipeline": Known("tensor of sigmas", {"latents": 1}, fixed={"use_pe": (False, _SAMPLED)}),
-    "Flux2KleinPipeline": Known("sigmas, mu", _PACKED, guided=_TWO_CALLS),
+    "Flux2KleinPipeline": Known("sigmas, mu", _PACKED, guided=_TWO_CALLS, own=("", "image")),
     "Flux2Pipeline": Known(
         "sigmas, mu",
         _PACKED,
         switch=None,
         least=0.0,
         fixed={"caption_upsample_temperature": (None, _SAMPLED)},
+        own=("", "image"),
     ),
     # The models of depth and edges, which have a denoiser of their own instead of a ControlNet.
     "FluxControlPipeline": Known("sigmas, mu", _PACKED, switch=None, least=0.0, own=("control_image",)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -59,6 +60,14 @@ def pictures_of(pipeline: Any) -> dict[str, str]:
     if "controlnet_conditioning_scale" in takes and "control_image" not in takes:
         return {"control_image": "image"}
     return {name: name for name in TASK_PICTURES if name in takes}
+
+
+def controlnets_of(pipeline: Any) -> set[str]:
+    """The classes of ControlNets that a class of pipelines takes; one for several of them is none itself, and
+    one that is told its kind of picture needs what no request says."""
+    annotation = inspect.signature(pipeline.__init__, eval_str=True).parameters["controlnet"].annotation
+    named = set(re.findall(r"\w*ControlNet\w*Model\b", str(annotation)))
+    return {name for name in named if "Multi" not in name and "Union" not in name}
 
 
 def key_of(pictures: Iterable[str]) -> str:

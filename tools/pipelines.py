@@ -23,7 +23,7 @@ from tools.known_pipeline import Known, Limits
 from tools.pipeline_schedulers import schedulers_of
 from tools.pipeline_source import unparsed
 from tools.pipeline_table import ADMITTED, LIMITS, REFUSED
-from tools.pipeline_tasks import key_of, painted_steps, pictures_of, tasks_of
+from tools.pipeline_tasks import controlnets_of, key_of, painted_steps, pictures_of, tasks_of
 from tools.task_table import FOR_TASKS
 
 FILE: Final = Path(__file__).resolve().parent.parent / "jobs" / "pipelines.json"
@@ -180,6 +180,7 @@ def _of_pictures(
         }
     if "controlnet_conditioning_scale" in parameters:
         entry["conditioning_scale"] = parameters["controlnet_conditioning_scale"].default
+        entry["controlnets"] = sorted(controlnets_of(pipeline))
         # It is called once a step, with the slots of a call of the denoiser.
         entry["stages"] = [stage.described() | {"controlnet": True} for stage in known.stages()]
     return entry

@@ -17,7 +17,7 @@ from typing import Any, Final
 import click
 
 from jobs.pipeline_class import NOT_AT_HAND, PipelineClass
-from jobs.pipelines import admitted, find_pipeline
+from jobs.pipelines import admitted, find_painting, find_pipeline
 from jobs.schedulers import FLOW_SCHEDULERS, SCHEDULERS
 from jobs.settings import PREFIX, Settings
 from producer.cli import command as imagemill
@@ -29,7 +29,7 @@ PAGES: Final = ("manifest.md", "commands.md")
 
 _SECTION = re.compile(r"(<!-- python tools/reference\.py: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _SIZES: Final = {1 << 30: "GiB", 1 << 20: "MiB", 1 << 10: "KiB"}
-_DEEP: Final = ("settings", "sweep", "prompts", "prompts_from")
+_DEEP: Final = ("settings", "sweep", "prompts", "prompts_from", "controlnet")
 """Keys of a manifest that have a heading of their own."""
 
 
@@ -103,6 +103,34 @@ def _pipelines() -> str:
             for name, pipeline in ((name, find_pipeline(name)) for name in admitted())
         ),
     )
+
+
+def _tasks() -> str:
+    """From which pictures the classes paint, by which class of diffusers, with what further arguments."""
+    rows = []
+    for name in admitted():
+        pipeline = find_pipeline(name)
+        for key in filter(None, pipeline.tasks):
+            painting = find_painting(pipeline.tasks[key])
+            strength = "" if painting.strength is None else f"{painting.strength.default:g}"
+            further = [one for one in painting.arguments if one not in pipeline.arguments]
+            rows.append(
+                (
+                    f"`{name}`",
+                    ", ".join(f"`{picture}`" for picture in key.split("+")),
+                    "itself" if painting.name == name else f"`{painting.name}`",
+                    f"{', '.join(f'`{one}`' for one in painting.controlnets)}",
+                    strength,
+                    ", ".join(f"`{one}`" for one in further),
+                )
+            )
+    return _table(("class", "pictures", "painted by", "ControlNet", "strength", "more arguments"), rows)
+
+
+def _controlnet() -> str:
+    schema = json_schema()
+    part = _part(schema, "controlnet")
+    return _keys(schema, part, part["properties"])
 
 
 def _own_size(pipeline: PipelineClass) -> str:
@@ -295,6 +323,8 @@ _SECTIONS: Final[Mapping[str, Callable[[], str]]] = {
     "prompts-from": _source,
     "schedulers": _schedulers,
     "pipelines": _pipelines,
+    "tasks": _tasks,
+    "controlnet": _controlnet,
     "imagemill": _group("imagemill", imagemill),
     "imagemill-worker": _group("imagemill-worker", imagemill_worker),
     "environment": _environment,

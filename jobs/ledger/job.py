@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,6 +43,8 @@ class JobSpec:
     """How its shards are stored in the output: `jobs.output`."""
     narrowed: str = ""
     """How the submission was narrowed: "--limit 10", or nothing."""
+    further_models: Sequence[Sequence[str]] = ()
+    """Role, model and revision of each model that works beside its own, in their order: ControlNets."""
 
     def __post_init__(self) -> None:
         if not Path(self.output).is_absolute():
@@ -50,8 +52,16 @@ class JobSpec:
 
     @property
     def pipeline(self) -> str:
-        """Model, revision and precision as one key: what a worker must have loaded."""
-        return json.dumps([self.model, self.revision, self.precision])
+        """Model, revision, precision and further models as one key: what a worker must have loaded."""
+        further = [list(map(list, self.further_models))] if self.further_models else []
+        return json.dumps([self.model, self.revision, self.precision, *further])
+
+    def to_mapping(self) -> dict[str, Any]:
+        """As JSON values, without what a job of an earlier version cannot have."""
+        mapping = asdict(self)
+        if not self.further_models:
+            del mapping["further_models"]
+        return mapping
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from jobs.ledger import redis_keys
@@ -36,7 +36,7 @@ class NewJob:
             digest=digest,
             output_key=redis_keys.output(spec.output),
             priority=spec.priority,
-            spec=json.dumps(asdict(spec), ensure_ascii=False),
+            spec=json.dumps(spec.to_mapping(), ensure_ascii=False),
             fields={
                 "name": spec.name,
                 "output": spec.output,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,7 +11,8 @@ from pydantic import BaseModel, PrivateAttr, ValidationError
 
 from jobs.arguments import arguments_of
 from jobs.errors import ManifestError, ModelError, OutputError
-from jobs.models import ModelRef, resolve_model
+from jobs.further_models import resolve_controlnet
+from jobs.models import ControlNetRef, ModelRef, resolve_model
 from jobs.output.shard_table import check_parquet
 from jobs.output.stored_shard import FOLDER_LIMIT
 from jobs.request import settings_in
@@ -28,7 +30,8 @@ _CHECKED_LATER: Final = frozenset(
     {"init_latents", *(name for name in settings_in("settings") if name != "seed")}
 )
 """What a model or a file has a say in."""
-_ADDED_LATER: Final = {
+_ADDED_LATER: Final[Mapping[str, Any]] = {
+    "controlnet": [],
     "syntax": "plain",
     "wildcards": None,
     "inputs": "copy",
@@ -85,18 +88,38 @@ class Manifest(WrittenManifest):
         return dotted(path) if known is None else f"{known}: {dotted(path)}"
 
     def resolve_model(self) -> ModelRef:
-        """The exact weights of `model` at `revision`. Raises ModelError that names the manifest's line."""
+        """The exact weights of `model` at `revision`, and of every ControlNet beside it.
+
+        Raises ModelError that names the manifest's line.
+        """
         try:
-            return resolve_model(self.model, self.revision)
+            model = resolve_model(self.model, self.revision)
         except ModelError as error:
             field = "revision" if str(error).startswith("revision") else "model"
             place = self.place(field).removesuffix(field)
             raise ModelError(f"{place}{error}") from None
+        return replace(model, controlnets=tuple(self._controlnets(model)))
+
+    def _controlnets(self, model: ModelRef) -> Iterator[ControlNetRef]:
+        """The exact weights of every ControlNet. Raises ModelError that names the manifest's line."""
+        for index, written in enumerate(self.controlnet):
+            try:
+                found = resolve_controlnet(written.model, written.revision, model)
+            except ModelError as error:
+                place = self.place("controlnet", index).removesuffix(f"controlnet[{index}]")
+                raise ModelError(f"{place}{error}") from None
+            yield replace(found, scale=written.scale)
 
     def pinned(self, model: ModelRef) -> Manifest:
         """The same with the revision of its model, and with the model's defaults for what it leaves open."""
         settings = self.settings.settled(model.defaults)
-        return self.model_copy(update={"revision": model.revision, "settings": settings})
+        controlnets = tuple(
+            written.model_copy(update={"revision": found.revision})
+            for written, found in zip(self.controlnet, model.controlnets, strict=True)
+        )
+        return self.model_copy(
+            update={"revision": model.revision, "settings": settings, "controlnet": controlnets}
+        )
 
     @property
     def pictures_a_shard(self) -> int:
@@ -200,7 +223,10 @@ def _places(written: WrittenManifest, problems: Problems) -> dict[Location, str]
     paths += [first for _, first in first_marked(written).values()]
     if written.syntax == "dynamic":
         paths += [path for path, _ in prompt_texts(written)]
-    return {path: problems.place(path) for path in paths}
+    places = {path: problems.place(path) for path in paths}
+    for index in range(len(written.controlnet)):
+        places["controlnet", index] = problems.place(problems.as_written(("controlnet", index)))
+    return places
 
 
 def _below(path: Location, part: BaseModel) -> Iterator[Location]:

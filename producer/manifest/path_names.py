@@ -57,7 +57,14 @@ class PathNames:
         """A manifest as JSON with the names of its files, and without its output, in which it lies."""
         named = with_paths(mapping, self)
         named.pop("output", None)
-        return named | {"model": self.of_model(mapping["model"])} if "model" in mapping else named
+        if "model" in mapping:
+            named["model"] = self.of_model(mapping["model"])
+        if isinstance(several := mapping.get("controlnet"), (list, tuple)):
+            named["controlnet"] = [
+                {**one, "model": self.of_model(one["model"])} if isinstance(one, dict) else one
+                for one in several
+            ]
+        return named
 
 
 def with_paths(mapping: Mapping[str, Any], renamed: Callable[[str], str]) -> dict[str, Any]:

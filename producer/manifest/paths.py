@@ -115,6 +115,14 @@ def absolute_paths(written: WrittenManifest, folder: Path, problems: Problems) -
         fields["model"] = absolute(folder, written.model, ("model",))
     # Braces in the folder's own name are none of a pattern.
     braced = Path(escaped(str(folder.absolute())))
+    fields["controlnet"] = tuple(
+        one.model_copy(
+            update={"model": absolute(folder, one.model, problems.as_written(("controlnet", index, "model")))}
+        )
+        if is_path(one.model)
+        else one
+        for index, one in enumerate(written.controlnet)
+    )
     lines = list(written.prompts)
     for index, line in enumerate(lines):
         if not isinstance(line, str) and line.init_latents is not None:

@@ -14,6 +14,8 @@ from producer.manifest.document import REFUSED, Document, Location, Problem
 from producer.manifest.wrong_values import argument_form, keys_around, unknown_key, what_is_wrong
 
 MAX_REPORTED: Final = 20
+_SHORT: Final = {"prompts_from": "file", "controlnet": "model"}
+"""Keys that take a list of mappings, or one, or a bare name -> the key that such a name is of."""
 
 
 class Problems:
@@ -69,17 +71,18 @@ class Problems:
 
     def as_written(self, location: tuple[str | int, ...]) -> Location:
         """pydantic's location as the file has it: without the branch of the union that it went through, and
-        without the list and the mapping that a file's bare name stands for."""
+        without the list and the mapping that a bare name stands for."""
         if len(location) > 2 and location[0] == "prompts" and location[2] in ("text", "mapping"):
             return location[:2] + location[3:]
-        if location[:1] != ("prompts_from",) or self._document is None:
+        if not location or location[0] not in _SHORT or self._document is None:
             return location
-        path: Location = ("prompts_from",)
+        short = _SHORT[str(location[0])]
+        path: Location = (location[0],)
         for step in location[1:]:
             node = self._document.find(path)
             below = node.children if node is not None else None
             if not (isinstance(step, int) and not isinstance(below, list)) and not (
-                step == "file" and below is None
+                step == short and below is None
             ):
                 path = (*path, step)
         return path

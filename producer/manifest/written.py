@@ -12,6 +12,7 @@ from jobs.output.stored_shard import LayoutName
 from producer.manifest.fields import Count, ModelName, PathText, Quality, Retention, Revision, Seed, Text
 from producer.manifest.parts import DefaultSettings, PromptLine, Strict, Sweep, as_listed
 from producer.manifest.prompt_source import PromptSource
+from producer.manifest.written_controlnet import ControlNets
 
 
 def _text_or_mapping(value: object) -> str:
@@ -68,7 +69,7 @@ def _one_or_both(schema: dict[str, Any]) -> None:
 
 def _prompts_or_files(schema: dict[str, Any]) -> None:
     """A manifest names its prompts, or files of them, or both."""
-    for name in ("prompts", "prompts_from", "sweep"):
+    for name in ("controlnet", "prompts", "prompts_from", "sweep"):
         schema["properties"][name].pop("default", None)
     schema["anyOf"] = [{"required": ["prompts"]}, {"required": ["prompts_from"]}]
 
@@ -85,6 +86,8 @@ class WrittenManifest(Strict):
     checkpoint (ends in .safetensors)."""
     revision: Revision | None = None
     """The model's commit, branch or tag, or the sha256:… of a folder or a single file."""
+    controlnet: ControlNets = ()
+    """A ControlNet, or a list of them, by which the pictures of every `control_image` are painted."""
     output: PathText | None = None
     """The folder to write, relative to the current directory; out/NAME when left out. Links are resolved."""
     layout: LayoutName = "files"

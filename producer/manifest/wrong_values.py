@@ -113,6 +113,8 @@ def keys_around(path: Location, model: type[BaseModel]) -> dict[str, str]:
             return {name: name for name in schema["$defs"]["Sweep"]["properties"]}
         case ("prompts_from", *_):
             return {name: name for name in schema["$defs"]["PromptSource"]["properties"]}
+        case ("controlnet", *_):
+            return {name: name for name in schema["$defs"]["WrittenControlNet"]["properties"]}
         case _:
             return {name: name for name in schema["$defs"]["PromptLine"]["properties"]}
 
@@ -120,7 +122,7 @@ def keys_around(path: Location, model: type[BaseModel]) -> dict[str, str]:
 def argument_form(path: Location) -> str:
     """How an argument of the pipeline's call is written where an unknown key stands, with {} for its name."""
     match path:
-        case (_,):
+        case (_,) | ("controlnet", *_):
             return "settings: {{arguments: {{{}: …}}}}"
         case ("settings", *_):
             return "arguments: {{{}: …}}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 from jobs.ledger.job import JobSpec
@@ -34,6 +33,7 @@ def job_spec(prepared: Prepared) -> JobSpec:
         max_failures=manifest.max_failures,
         retention=manifest.retention,
         narrowed=prepared.narrowed,
+        further_models=model.further,
     )
 
 
@@ -55,7 +55,9 @@ def file_hashes(prepared: Prepared, reading: Reading) -> dict[str, str]:
 def digest(prepared: Prepared, spec: JobSpec, files: Mapping[str, str]) -> str:
     """The SHA-256 of what makes two submissions the same: manifest, contents of its files, narrowing."""
     manifest = written(prepared)
-    job = asdict(spec) | {"manifest": _without_prompts(manifest)}  # with its paths, as they were always told
+    job = spec.to_mapping() | {
+        "manifest": _without_prompts(manifest)
+    }  # with its paths, as they were always told
     # A job without pictures has the digest that it always had.
     pictures = prepared.inputs.digest()
     said = [job, manifest, files] if pictures is None else [job, manifest, files, pictures]

@@ -33,11 +33,15 @@ class BrokenDevice(Exception):
     """The device itself is in error: this process can render nothing more."""
 
 
+FurtherRole = Literal["controlnet", "image_encoder"]
+"""What a further model is to a pipeline."""
+
+
 @dataclass(frozen=True, slots=True)
 class FurtherModel:
     """A model that works beside a pipeline."""
 
-    role: Literal["controlnet", "image_encoder"]
+    role: FurtherRole
     model: str
     """What a worker loads: a hub id or an absolute folder."""
     revision: str

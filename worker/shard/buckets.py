@@ -6,14 +6,14 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import TimeoutError as StillWaiting
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from jobs.errors import ImagemillError, ModelError
 from jobs.ledger.job import JobSpec, SlotsKey
 from jobs.output.output import Output
 from jobs.prompt_weights import missing_package
 from jobs.request import ImageRequest
-from worker.engine.renderer import Bucket, Pipeline, Renderer
+from worker.engine.renderer import Bucket, FurtherModel, FurtherRole, Pipeline, Renderer
 from worker.lease.lease import Lease
 from worker.shard.settled_slots import keep_slots, settled_slots
 from worker.shard.workplace import Workplace
@@ -36,7 +36,11 @@ class Buckets:
         self._lease, self._spec, self._with_space = lease, spec, with_space
         self._engine, self._settings, self._known = workplace.engine, workplace.settings, workplace.known
         self._output = Output(Path(spec.output))
-        self._pipeline = Pipeline(spec.model, spec.revision, spec.precision)
+        further = tuple(
+            FurtherModel(cast("FurtherRole", role), model, revision)
+            for role, model, revision in spec.further_models
+        )
+        self._pipeline = Pipeline(spec.model, spec.revision, spec.precision, further)
         self._buckets: dict[tuple[int, int], Bucket] = {}
         self._keys: dict[Bucket, SlotsKey] = {}
 

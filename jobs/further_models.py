@@ -1,0 +1,133 @@
+"""A ControlNet's name in a manifest resolved to exact weights, and whether the model takes it. No torch."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any, Final
+
+from jobs.errors import ModelError
+from jobs.hub import HubFiles, hub_commit, is_commit
+from jobs.model_folder import file_hash
+from jobs.models import BUILT_IN, ControlNetRef, ModelRef, is_path
+from jobs.pipeline_folder import Read, read_in
+from jobs.pipeline_trouble import either
+from jobs.pipelines import controlnet_classes
+from jobs.single_file import find_single_file, is_single_file
+
+CONFIG: Final = "config.json"
+_WEIGHTS: Final = (".safetensors", ".safetensors.index.json")
+_SAME: Final = ("cross_attention_dim", "joint_attention_dim", "pooled_projection_dim", "block_out_channels")
+"""What a ControlNet's configuration has in common with its denoiser's."""
+
+
+def resolve_controlnet(model: str, revision: str | None, beside: ModelRef) -> ControlNetRef:
+    """The exact weights that a ControlNet's `model` means, for pictures by the model `beside`.
+
+    model: a folder in diffusers' layout (config.json and .safetensors), or a hub id. Raises ModelError that
+    begins with `revision` or `controlnet`.
+    """
+    if is_path(model):
+        # Path.expanduser raises for an unknown user.
+        folder = Path(os.path.expanduser(model)).resolve()  # noqa: PTH111
+        found = ControlNetRef(str(folder), folder.name, further_revision(folder))
+        if revision is not None and revision != found.revision:
+            raise ModelError(
+                f"revision = {revision}: {folder} holds {found.revision}: remove `revision`, or name the "
+                "ControlNet that was meant"
+            )
+        read = read_in(folder)
+    else:
+        try:
+            commit = revision if revision is not None and is_commit(revision) else hub_commit(model, revision)
+        except ModelError as error:
+            raise ModelError(str(error).replace("model = ", "controlnet = ", 1)) from None
+        found, read = ControlNetRef(model, model, commit), HubFiles(model, commit)
+    _check(found, read, beside)
+    return found
+
+
+def further_revision(folder: Path) -> str:
+    """The hash, as "sha256:…", of what loading a model's folder reads: config.json and its .safetensors.
+
+    Raises ModelError if the folder is none of diffusers' models, or cannot be read.
+    """
+    try:
+        if not folder.is_dir():
+            raise ModelError(f"controlnet = {folder}: there is no such folder")
+        if not (folder / CONFIG).is_file():
+            raise ModelError(
+                f"controlnet = {folder}: holds no {CONFIG}: name a ControlNet's folder as save_pretrained() "
+                "writes it"
+            )
+        files = [one for one in sorted(folder.iterdir()) if one.name.endswith(_WEIGHTS)]
+        if not any(one.suffix == ".safetensors" for one in files):
+            raise ModelError(
+                f"controlnet = {folder}: holds no .safetensors: weights in other files may be pickles, which "
+                "run code when they are loaded; save the ControlNet again"
+            )
+        total = hashlib.sha256()
+        for file in (folder / CONFIG, *files):
+            total.update(f"{file.name}\0{file_hash(file)}\n".encode())
+    except OSError as error:
+        raise ModelError(
+            f"controlnet = {folder}: cannot be read: {error.strerror}: {error.filename}"
+        ) from None
+    return "sha256:" + total.hexdigest()
+
+
+def _check(controlnet: ControlNetRef, read: Read, beside: ModelRef) -> None:
+    """Raises ModelError for a ControlNet of a class that the model does not take, or of another width."""
+    pipeline = beside.pipeline_class
+    if pipeline is None:
+        return  # a worker finds out
+    taken = controlnet_classes(pipeline)
+    told = f"controlnet = {controlnet.label}"
+    if not taken:
+        raise ModelError(f"{told}: {beside.label} is a {pipeline.name}, which takes none here: remove it")
+    try:
+        config = read(CONFIG)
+        name = config["_class_name"]
+    except (KeyError, TypeError):
+        return
+    if name not in taken:
+        raise ModelError(
+            f"{told}: is a {name}, and {beside.label}, a {pipeline.name}, takes {either(taken)}: name one"
+        )
+    _check_width(told, config, beside)
+
+
+def _check_width(told: str, config: Any, beside: ModelRef) -> None:
+    """Raises ModelError where a ControlNet's configuration says another width than the denoiser's."""
+    own = _denoiser(beside)
+    for key in _SAME:
+        theirs, ours = config.get(key), own.get(key)
+        if theirs is not None and ours is not None and _plain(theirs) != _plain(ours):
+            raise ModelError(
+                f"{told}: has {key} = {theirs}, and {beside.label} {ours}: it was made for another model"
+            )
+
+
+def _denoiser(model: ModelRef) -> dict[str, Any]:
+    """The configuration of a model's denoiser; empty where it is not at hand."""
+    if model.model in BUILT_IN:
+        return {}
+    read: Read
+    if not Path(model.model).is_absolute():
+        read = HubFiles(model.model, model.revision)
+    elif is_single_file(Path(model.model)):
+        read = read_in(find_single_file(Path(model.model)).folder)
+    else:
+        read = read_in(Path(model.model))
+    for component in ("unet", "transformer"):
+        try:
+            config = read(f"{component}/{CONFIG}")
+        except KeyError:
+            continue
+        return config if isinstance(config, dict) else {}
+    return {}
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, (list, tuple)) else value
