@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from jobs.errors import RenderError
 from jobs.prompt_weights import MOST_CHUNKS, Section
+from worker.diffusion.grown_vocabulary import GrownTokenizer
 
 _BACK = 20
 """Tokens that a window gives to the next one, so that it ends at a comma. Source: A1111's setting
@@ -39,7 +40,8 @@ def windows_of(sections: Sequence[Section], tokenizer: Any, window: int, *, chun
     """The windows of a text: each section begins one, and has more where it is longer and `chunk` allows it.
 
     Parts are tokenised one by one, as A1111 does. A window that is full ends at a comma among its last 20
-    tokens, and what follows that goes into the next one. Raises RenderError beyond 32 windows.
+    tokens, and what follows that goes into the next one; the vectors of a textual inversion stay together.
+    Raises RenderError beyond 32 windows.
     """
     room = window - 2
     windows: list[Window] = []
@@ -47,7 +49,7 @@ def windows_of(sections: Sequence[Section], tokenizer: Any, window: int, *, chun
     for section in sections:
         ids, weights = _tokens(section, tokenizer)
         while True:
-            ends = len(ids) if len(ids) <= room else _end(ids, room, _comma(tokenizer)) if chunk else room
+            ends = len(ids) if len(ids) <= room else _end(ids, room, tokenizer) if chunk else room
             windows.append(_padded(ids[:ends], weights[:ends], tokenizer, window))
             ids, weights = ids[ends:], weights[ends:]
             if not ids or not chunk:
@@ -77,11 +79,14 @@ def _tokens(section: Section, tokenizer: Any) -> tuple[list[int], list[float]]:
     return ids, weights
 
 
-def _end(ids: Sequence[int], room: int, comma: int) -> int:
+def _end(ids: Sequence[int], room: int, tokenizer: Any) -> int:
     """How many of the tokens the next window gets."""
+    comma = _comma(tokenizer)
     for place in range(room - 1, max(0, room - 1 - _BACK), -1):
         if ids[place] == comma:
             return place + 1
+    if isinstance(tokenizer, GrownTokenizer):
+        return next((place for place in range(room, 0, -1) if not tokenizer.continues(ids[place])), room)
     return room
 
 
