@@ -219,10 +219,10 @@ class ImageRequest:
         str,
         Setting(
             TEXTUAL_INVERSIONS,
-            "Embeddings, each with the token that prompts call it by.",
-            NOWHERE,
+            "Embeddings: files, each with the token that prompts call it by.",
             from_file=True,
             added_later=True,
+            pipelines=WEIGHTED,
         ),
     ] = NONE
     ip_adapter: Annotated[

@@ -36,6 +36,7 @@ from producer.manifest.single_arguments import (
     folded,
 )
 from producer.manifest.template import template_trouble
+from producer.manifest.written_embeddings import WrittenEmbeddings
 from producer.manifest.written_loras import WrittenLoras
 from producer.manifest.written_pictures import ANY_SUFFIX, WrittenPicture, escaped
 
@@ -51,7 +52,11 @@ def as_listed(name: str) -> Any:
     return Field(IMAGE_SETTINGS[name].default, description=IMAGE_SETTINGS[name].meaning)
 
 
-WRITTEN: Mapping[str, Values] = {"loras": WrittenLoras(), **dict.fromkeys(PICTURES, WrittenPicture())}
+WRITTEN: Mapping[str, Values] = {
+    "loras": WrittenLoras(),
+    "textual_inversions": WrittenEmbeddings(),
+    **dict.fromkeys(PICTURES, WrittenPicture()),
+}
 """Settings that name files, and what a manifest writes of them."""
 
 

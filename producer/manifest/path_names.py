@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from jobs.strict_json import strict_json
 from jobs.user_cache import cache_folder, remember
-from producer.manifest.written_loras import with_lora_files
+from producer.manifest.written_lists import WITH_FILES
 from producer.manifest.written_pictures import with_pictures
 
 ELSEWHERE: Final = "…/"
@@ -78,7 +78,7 @@ def with_paths(mapping: Mapping[str, Any], renamed: Callable[[str], str]) -> dic
     if isinstance(lines := mapping.get("prompts"), (list, tuple)):
         changed["prompts"] = [
             with_pictures(
-                _with_loras(
+                _with_lists(
                     {**line, "init_latents": renamed(line["init_latents"])}
                     if isinstance(line, dict) and isinstance(line.get("init_latents"), str)
                     else line,
@@ -90,7 +90,7 @@ def with_paths(mapping: Mapping[str, Any], renamed: Callable[[str], str]) -> dic
         ]
     for key in ("settings", "sweep"):
         if key in mapping:
-            changed[key] = with_pictures(_with_loras(mapping[key], renamed), renamed)
+            changed[key] = with_pictures(_with_lists(mapping[key], renamed), renamed)
     if isinstance(folder := mapping.get("lora_folder"), str):
         changed["lora_folder"] = renamed(folder)
     if isinstance(folder := mapping.get("wildcards"), str):
@@ -100,14 +100,18 @@ def with_paths(mapping: Mapping[str, Any], renamed: Callable[[str], str]) -> dic
     return changed
 
 
-def _with_loras(part: Any, renamed: Callable[[str], str]) -> Any:
-    """The same with other paths of the LoRAs that `settings`, `sweep` or a line names."""
-    loras = part.get("loras") if isinstance(part, dict) else None
-    if isinstance(loras, str):
-        return {**part, "loras": with_lora_files(loras, renamed)}
-    if isinstance(loras, (list, tuple)):
-        return {**part, "loras": [with_lora_files(one, renamed) for one in loras]}
-    return part
+def _with_lists(part: Any, renamed: Callable[[str], str]) -> Any:
+    """The same with other paths of the files in lists that `settings`, `sweep` or a line has."""
+    if not isinstance(part, dict):
+        return part
+    changed: dict[str, Any] = {}
+    for name, with_files in WITH_FILES.items():
+        given = part.get(name)
+        if isinstance(given, str):
+            changed[name] = with_files(given, renamed)
+        elif isinstance(given, (list, tuple)):
+            changed[name] = [with_files(one, renamed) for one in given]
+    return {**part, **changed}
 
 
 def remember_paths(output: Path, name: str, names: PathNames) -> None:

@@ -18,7 +18,7 @@ from producer.manifest.prompt_source import PromptSource
 from producer.manifest.source_files import source_trouble
 from producer.manifest.text_lines import text_lines
 from producer.manifest.written import WrittenManifest
-from producer.manifest.written_loras import with_lora_files
+from producer.manifest.written_lists import WITH_FILES
 from producer.manifest.written_pictures import escaped
 
 _MAX_VALUES = 100_000
@@ -131,7 +131,7 @@ def absolute_paths(written: WrittenManifest, folder: Path, problems: Problems) -
     fields |= _with_absolute_pictures(written, lines, lambda name: absolute(braced, name, ("image",)))
     lines = list(fields["prompts"])
     written = written.model_copy(update={name: fields[name] for name in ("settings", "sweep")})
-    fields |= _with_absolute_loras(written, lines, lambda file: absolute(folder, file, ("loras",)))
+    fields |= _with_absolute_lists(written, lines, lambda name, file: absolute(folder, file, (name,)))
     if written.lora_folder is not None:
         fields["lora_folder"] = absolute(folder, written.lora_folder, ("lora_folder",))
     if written.syntax == "dynamic":
@@ -163,21 +163,25 @@ def _with_absolute_pictures(
     }
 
 
-def _with_absolute_loras(
-    written: WrittenManifest, lines: list[str | PromptLine], absolute: Callable[[str], str]
+def _with_absolute_lists(
+    written: WrittenManifest, lines: list[str | PromptLine], absolute: Callable[[str, str], str]
 ) -> dict[str, Any]:
-    """Those of settings, sweep and `lines` that name files of LoRAs, with their absolute paths."""
+    """settings, sweep and `lines`, with absolute paths of the files that their lists name."""
+
+    def renamed(name: str, text: str) -> str:
+        return WITH_FILES[name](text, lambda file: absolute(name, file))
 
     def changed(part: Any) -> Any:
-        text = getattr(part, "loras", None)
-        return part if text is None else part.model_copy(update={"loras": with_lora_files(text, absolute)})
+        given = {name: getattr(part, name) for name in WITH_FILES if getattr(part, name, None) is not None}
+        update = {name: renamed(name, text) for name, text in given.items()}
+        return part.model_copy(update=update) if update else part
 
-    swept = written.sweep.swept().get("loras")
     fields: dict[str, Any] = {
         "settings": changed(written.settings),
         "prompts": tuple(line if isinstance(line, str) else changed(line) for line in lines),
     }
-    if swept is not None:
-        texts = tuple(with_lora_files(text, absolute) for text in swept)
-        fields["sweep"] = written.sweep.model_copy(update={"loras": texts})
+    swept = {name: texts for name, texts in written.sweep.swept().items() if name in WITH_FILES}
+    if swept:
+        update = {name: tuple(renamed(name, text) for text in texts) for name, texts in swept.items()}
+        fields["sweep"] = written.sweep.model_copy(update=update)
     return fields

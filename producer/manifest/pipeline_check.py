@@ -21,6 +21,7 @@ from jobs.pipelines import find_pipeline
 from jobs.prompt_weights import weights_trouble
 from jobs.request import IMAGE_SETTINGS
 from jobs.wording import printable, shortened
+from producer.manifest.embedding_files import EmbeddingFiles
 from producer.manifest.jpeg_check import JpegCheck
 from producer.manifest.lora_files import LoraFiles
 from producer.manifest.manifest import Manifest
@@ -28,6 +29,7 @@ from producer.manifest.parts import PromptLine
 from producer.manifest.problems import MAX_REPORTED
 from producer.manifest.single_arguments import folded
 from producer.manifest.template import rendered
+from producer.manifest.written_lists import WITH_FILES
 
 _TOGETHER: Final = (
     ("height", "width", "num_inference_steps", "arguments"),
@@ -64,6 +66,8 @@ class PipelineCheck:
     swept: Mapping[str, tuple[Any, ...]]
     loras: LoraFiles
     """What finds and checks LoRAs."""
+    embeddings: EmbeddingFiles
+    """What finds and checks textual inversions."""
     unsized: frozenset[str]
     """Sides that neither the manifest gives nor the model's configurations."""
     jpeg: JpegCheck | None = None
@@ -86,6 +90,7 @@ class PipelineCheck:
             _UNSAID | manifest.settings.of_images(model.defaults),
             swept,
             LoraFiles.of(manifest, model),
+            EmbeddingFiles.of(manifest, model),
             frozenset(open_sides if model.unsized else ()),
             JpegCheck.of(manifest, model),
             templates=manifest.syntax == "dynamic",
@@ -93,14 +98,15 @@ class PipelineCheck:
 
     def troubles(self, own: Mapping[str, Any]) -> list[Trouble]:
         """What is wrong with the a line's settings, its `own` and all that is swept; each once."""
-        of_loras = [
-            Trouble(("loras",), written, what)
-            for written in self._tried("loras", own)
-            if (what := self.loras.trouble(written)) is not None
+        of_files = [
+            Trouble((name,), written, what)
+            for name, files in (("loras", self.loras), ("textual_inversions", self.embeddings))
+            for written in self._tried(name, own)
+            if (what := files.trouble(written)) is not None
         ]
         pipeline = self.model.pipeline_class
-        if of_loras or pipeline is None:
-            return of_loras
+        if of_files or pipeline is None:
+            return of_files
         unsized = sorted(self.unsized - own.keys())
         if unsized:
             what = (
@@ -252,7 +258,7 @@ def _told(manifest: Manifest, check: PipelineCheck, trouble: Trouble, index: int
         place = manifest.place("sweep", key, at, *below)
     else:
         place = manifest.place("settings", *trouble.path)
-    if (trouble.value is None and len(trouble.path) == 1) or name == "loras":
+    if (trouble.value is None and len(trouble.path) == 1) or name in WITH_FILES:
         return f"{place}: {trouble.what}"
     return f"{place} = {shown_value(trouble.value)}: {trouble.what}"
 

@@ -56,8 +56,8 @@ class Reading:
     """Those of them that have one line alone."""
     place: str = field(default="", compare=False)
     """`FILE:LINE` of the row whose line was given last, where rows are templates."""
-    loras: Mapping[str, str] = field(default_factory=dict)
-    """The SHA-256 of every LoRA that lines name -> its file's absolute path."""
+    adapters: Mapping[str, str] = field(default_factory=dict)
+    """The SHA-256 of every LoRA and textual inversion that lines name -> its file's absolute path."""
     remarks: Mapping[str, None] = field(default_factory=dict)
     """What there is to say of those files, each once."""
     marks: Marks = field(default_factory=Marks)

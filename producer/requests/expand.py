@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 import json
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice, product
@@ -25,6 +26,7 @@ from producer.prompt_files.reading import Reading
 from producer.prompt_files.sources import lines
 from producer.requests.identity import RequestTemplate
 from producer.requests.input_files import InputFiles
+from producer.requests.line_embeddings import LineEmbeddings
 from producer.requests.line_loras import LineLoras
 
 Identified = tuple[str, Entry]
@@ -103,16 +105,19 @@ def identify(
     seen = _Seen(on_duplicate, every_line=repeats is not None)
     check = PipelineCheck.of(manifest, model)
     loras = LineLoras(manifest, check.loras, files)
+    embeddings = LineEmbeddings(manifest, check.embeddings, files)
     if reading is not None:
-        reading.loras, reading.remarks = check.loras.files, check.loras.remarks
+        reading.adapters = ChainMap(check.loras.files, check.embeddings.files)
+        reading.remarks = check.loras.remarks
     for written in lines(manifest, reading, check):
         line, of_tags = loras.untagged(written)
         if repeats is not None and line.id is not None:
             repeats.note(line.id, line.prompt)
         given = files.hashed(line.settings) if line.settings else line.settings
-        key = (line.init_latents, *given.items()) if given or line.init_latents else ()
-        if of_tags:
-            key = (*key, of_tags)
+        called = embeddings.called(line)
+        key: tuple[object, ...] = (line.init_latents, *given.items()) if given or line.init_latents else ()
+        if of_tags or called:
+            key = (*key, of_tags, called)
         made = templates.get(key)
         if made is None:
             if len(templates) == _TEMPLATES:
@@ -124,7 +129,9 @@ def identify(
                         manifest.name,
                         _settled(
                             own,
-                            folded(settings, own.arguments) | loras.of(line, settings, of_tags),
+                            folded(settings, own.arguments)
+                            | loras.of(line, settings, of_tags)
+                            | embeddings.of(line, settings, called),
                             model,
                         ),
                     ),

@@ -47,9 +47,9 @@ def written(prepared: Prepared) -> dict[str, Any]:
 
 
 def file_hashes(prepared: Prepared, reading: Reading) -> dict[str, str]:
-    """Every file that the manifest names -> the SHA-256 of its contents; LoRAs of rows too, pictures not."""
-    loras = {path: sha256 for sha256, path in reading.loras.items()}
-    return dict(sorted((prepared.latents | loras | reading.sha256).items()))
+    """Every file that the manifest names -> the SHA-256 of its contents; rows name adapters too."""
+    adapters = {path: sha256 for sha256, path in reading.adapters.items()}
+    return dict(sorted((prepared.latents | adapters | reading.sha256).items()))
 
 
 def digest(prepared: Prepared, spec: JobSpec, files: Mapping[str, str]) -> str:

@@ -1,0 +1,147 @@
+"""The textual inversions that a manifest and its rows name: found, checked against the model, hashed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from jobs.adapters import NONE, TEXTUAL_INVERSIONS, textual_inversions_of
+from jobs.embedding_file import called, read_embedding, word_trouble
+from jobs.errors import ManifestError
+from jobs.model_folder import file_hash
+from jobs.models import ModelRef
+from jobs.pipeline_class import WEIGHTED
+from jobs.safetensors_header import HeaderError
+from jobs.text_encoders import text_widths, vocabulary
+from jobs.wording import shortened
+from producer.manifest.manifest import Manifest
+from producer.manifest.written_embeddings import WrittenEmbedding, written_embeddings
+
+_MOST_LISTS: Final = 10_000
+"""Lists that are remembered."""
+
+
+@dataclass(slots=True)
+class EmbeddingFiles:
+    """Makes of lists of textual inversions, as a manifest writes them, what requests hold; a file is read
+    once."""
+
+    model: ModelRef
+    base: Path | None = None
+    """The manifest's own folder, to which paths in rows are relative; None where it is not known."""
+    files: dict[str, str] = field(default_factory=dict, init=False)
+    """The SHA-256 of each file that was asked for -> its absolute path."""
+    _hashes: dict[Path, str | ManifestError] = field(default_factory=dict, init=False)
+    _texts: dict[str, str | ManifestError] = field(default_factory=dict, init=False)
+
+    @classmethod
+    def of(cls, manifest: Manifest, model: ModelRef) -> EmbeddingFiles:
+        """For the textual inversions of a manifest."""
+        return cls(model, manifest.folder)
+
+    def request_text(self, written: str, texts: Sequence[str]) -> str:
+        """The canonical text of a request for one of a manifest: those whose tokens its texts hold.
+
+        Raises ManifestError that says what of the list cannot be used; it does not say where that stands.
+        """
+        whole = self._whole(written)
+        if whole == NONE:
+            return NONE
+        embeddings = textual_inversions_of(whole)
+        wanted = set(called([one.token for one in embeddings], texts))
+        kept = [
+            {"name": one.name, "token": one.token, "sha256": one.sha256}
+            for one in embeddings
+            if one.token in wanted
+        ]
+        text = TEXTUAL_INVERSIONS.plain(kept)
+        if text is None:
+            raise ManifestError(f"must be {TEXTUAL_INVERSIONS.words}")
+        return text
+
+    def trouble(self, written: str) -> str | None:
+        """What of a list cannot be used; None where all of it can."""
+        try:
+            self._whole(written)
+        except ManifestError as error:
+            return str(error)
+        return None
+
+    def called(self, written: Sequence[str], text: str) -> frozenset[str]:
+        """The tokens of lists that a text holds."""
+        tokens = [one.token for listed in written for one in written_embeddings(listed)]
+        return frozenset(called(tokens, [text])) if tokens else frozenset()
+
+    def _whole(self, written: str) -> str:
+        if written == NONE:
+            return NONE
+        known = self._texts.get(written)
+        if known is None:
+            try:
+                known = self._checked(written_embeddings(written))
+            except ManifestError as error:
+                known = error
+            if len(self._texts) < _MOST_LISTS:
+                self._texts[written] = known
+        if isinstance(known, ManifestError):
+            raise known
+        return known
+
+    def _checked(self, embeddings: Sequence[WrittenEmbedding]) -> str:
+        if self.model.pipeline is not None and self.model.pipeline not in WEIGHTED:
+            raise ManifestError(
+                f"{self.model.pipeline} takes no textual inversions, only {' and '.join(sorted(WEIGHTED))} "
+                "do: remove them"
+            )
+        words = vocabulary(self.model)
+        listed = []
+        for one in embeddings:
+            trouble = word_trouble(one.token, words)
+            if trouble is not None:
+                raise ManifestError(f"{self._called(one)}: its token {one.token} {trouble}")
+            path = self._path(one)
+            if path not in self._hashes:
+                self._hashes[path] = self._read(path, one)
+            sha256 = self._hashes[path]
+            if isinstance(sha256, ManifestError):
+                raise sha256
+            self.files[sha256] = str(path)
+            listed.append({"name": path.stem, "token": one.token, "sha256": sha256})
+        text = TEXTUAL_INVERSIONS.plain(listed)
+        if text is None:
+            raise ManifestError(f"must be {TEXTUAL_INVERSIONS.words}")
+        return text
+
+    def _path(self, one: WrittenEmbedding) -> Path:
+        # Path.expanduser raises for an unknown user.
+        path = Path(os.path.expanduser(one.file))  # noqa: PTH111
+        if path.is_absolute():
+            return path
+        if self.base is None:
+            raise ManifestError(f"{shortened(one.file)}: is relative, and to what is not known: write it out")
+        return self.base / path
+
+    def _called(self, one: WrittenEmbedding) -> str:
+        """What people call it: a path as it is from the manifest's folder."""
+        path = Path(one.file)
+        if self.base is not None and path.is_relative_to(self.base):
+            path = path.relative_to(self.base)
+        return shortened(str(path))
+
+    def _read(self, path: Path, one: WrittenEmbedding) -> str | ManifestError:
+        """The file's SHA-256, or why it cannot be used."""
+        name = self._called(one)
+        try:
+            if not path.is_file() and path.suffix == ".safetensors":
+                return ManifestError(f"{name}: there is no such file: correct it, or put the file there")
+            found = read_embedding(path)
+            widths = text_widths(self.model)
+            trouble = None if widths is None else found.trouble(widths)
+            return file_hash(path) if trouble is None else ManifestError(f"{name}: {trouble}")
+        except HeaderError as error:
+            return ManifestError(f"{name}: {error}")
+        except OSError as error:
+            return ManifestError(f"{name}: cannot be read: {error.strerror}")
