@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ _A1111: Final = "emb_params"
 _XL: Final = ("clip_l", "clip_g")
 """What the tensors of Stable Diffusion XL are called, in the order of its text encoders."""
 _FLOATS: Final = frozenset({"F64", "F32", "F16", "BF16"})
+_KEPT = re.compile("[0-9a-f]{64}")
+"""How an output calls a file that it keeps."""
 _SPECIAL: Final = "()[]{}|\\:,\"'"
 """What other syntaxes of prompts give a meaning, or what ends a word in them."""
 _MADE_FOR: Final = {
@@ -89,7 +92,9 @@ def name_trouble(file: Path) -> str | None:
         return (
             "is a pickle, which runs code when it is loaded: convert it to .safetensors, or name another file"
         )
-    return None if file.suffix == SUFFIX else f"must end in {SUFFIX}: name such a file"
+    if file.suffix == SUFFIX or _KEPT.fullmatch(file.name) is not None:
+        return None
+    return f"must end in {SUFFIX}: name such a file"
 
 
 def embedding_of(header: SafetensorsHeader) -> EmbeddingFile:

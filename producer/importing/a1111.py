@@ -36,7 +36,7 @@ _REMEDIES: Final = {
     "Eta noise seed delta": _NO_ENSD,
     "VAE": "imagemill takes the model's own autoencoder: name a model that has this one",
     "Lora hashes": "imagemill takes the file of that name in `lora_folder`, whatever its hash",
-    "TI hashes": "imagemill reads no embeddings of a prompt, and the picture will differ",
+    "TI hashes": "imagemill takes the embeddings that `textual_inversions` names: write their files there",
 }
 _NO_WEIGHTS: Final = frozenset({"None", "Ignore"})
 """Values of "Emphasis" with which A1111 applies none."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from jobs.adapters import Lora, loras_of
+from jobs.adapters import Lora, TextualInversion, loras_of, textual_inversions_of
 from jobs.arguments import arguments_of
 from jobs.hub import is_commit
 from jobs.inputs import kept_path
@@ -15,6 +15,9 @@ from jobs.request import IMAGE_SETTINGS, ImageRequest, settings_in
 from producer.importing.recipe import Draft, NamedModel, Untold
 
 _OF_JOB: Final = tuple(name for name in settings_in("manifest") if name not in ("model", "revision"))
+
+_OF_FILES: Final = frozenset({"prompt", "init_latents", "loras", "textual_inversions"})
+"""What is taken otherwise than as the request says it."""
 
 
 def read_request(request: ImageRequest, file: Path) -> Draft:
@@ -26,12 +29,13 @@ def read_request(request: ImageRequest, file: Path) -> Draft:
     draft = Draft("imagemill", request.prompt)
     for name in settings_in("prompt"):
         setting = IMAGE_SETTINGS[name]
-        if name not in ("prompt", "init_latents", "loras") and not setting.left_out(values[name]):
+        if name not in _OF_FILES and not setting.left_out(values[name]):
             draft.settings[name] = arguments_of(values[name]) if name == "arguments" else values[name]
     draft.of_job = {name: values[name] for name in _OF_JOB if values[name] != IMAGE_SETTINGS[name].default}
     if request.init_latents is not None:
         _take_latents(draft, request.init_latents, file)
     _take_loras(draft, loras_of(request.loras), file)
+    _take_embeddings(draft, textual_inversions_of(request.textual_inversions), file)
     draft.model = NamedModel(request.model, "", _model(request), request.revision)
     return draft
 
@@ -73,6 +77,23 @@ def _take_loras(draft: Draft, loras: Sequence[Lora], file: Path) -> None:
         listed.append({"file": str(kept[0]), "scale": one.scale})
     if listed:
         draft.settings["loras"] = listed
+
+
+def _take_embeddings(draft: Draft, embeddings: Sequence[TextualInversion], file: Path) -> None:
+    """The textual inversions, where the picture still lies in the output that holds them."""
+    listed = []
+    for one in embeddings:
+        kept = [path for folder in _inputs(file) if (path := kept_path(folder, one.sha256)).is_file()]
+        if not kept:
+            draft.lose(
+                f"textual inversion {one.name} with SHA-256 {one.sha256}",
+                "the picture does not hold it: write `textual_inversions: [{file: FILE, token: "
+                f"{one.token}}}]` beside the prompt, with all that it had",
+            )
+            return
+        listed.append({"file": str(kept[0]), "token": one.token})
+    if listed:
+        draft.settings["textual_inversions"] = listed
 
 
 def _inputs(file: Path) -> Iterator[Path]:

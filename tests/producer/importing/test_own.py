@@ -27,6 +27,7 @@ from producer.manifest.manifest import load_manifest
 from producer.plan.plan import plan_submission
 from producer.requests.expand import identify
 from producer.requests.prepared import prepare
+from tests.embedding_files import embedding, listed, vectors
 from tests.lora_headers import lora_of
 from tests.rendered_output import rendered
 from worker.encode import encode
@@ -139,6 +140,24 @@ def test_loras_are_found_in_the_output_or_named(tmp_path: Path) -> None:
     assert entry[0] == request.image_id
     [loss] = read_recipe(outside).losses
     assert "write `loras: [{file: FILE, scale: 0.5}]` beside the prompt" in str(loss)
+
+
+def test_textual_inversions_are_found_in_the_output_or_named(tmp_path: Path) -> None:
+    contents = embedding(emb_params=vectors(2, 16))
+    sha256 = hashlib.sha256(contents).hexdigest()
+    shard, file = tmp_path / "out/00000", kept_path(tmp_path / "out/.imagemill/inputs", sha256)
+    shard.mkdir(parents=True)
+    file.parent.mkdir(parents=True)
+    file.write_bytes(contents)
+    request = replace(REQUEST, prompt="a <toy>", textual_inversions=listed(("<toy>", sha256)))
+    inside, outside = shard / "a.png", tmp_path / "a.png"
+    inside.write_bytes(encode(np.zeros((64, 72, 3), np.uint8), request))
+    shutil.copy(inside, outside)
+    assert read_recipe(inside).settings["textual_inversions"] == [{"file": str(file), "token": "<toy>"}]
+    [entry] = prepare(again(tmp_path, inside), Settings()).entries()
+    assert entry[0] == request.image_id
+    [loss] = read_recipe(outside).losses
+    assert "write `textual_inversions: [{file: FILE, token: <toy>}]` beside the prompt" in str(loss)
 
 
 def test_a_request_with_a_value_that_none_has_is_refused() -> None:
