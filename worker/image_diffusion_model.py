@@ -312,6 +312,11 @@ class ImageDiffusionModel:
             self._forward = forward
             self._convert(before)
 
+    def forget_texts(self) -> None:
+        """Drops every embedding that was remembered: the text encoder gives something else now."""
+        self._remembered.forget()
+        self._texts.forget()
+
     def _convert(self, precision: Precision) -> None:
         self._remembered.forget()
         # torch's own `to`: diffusers' warns at every dtype of modules to be kept in float32, also of none.

@@ -208,7 +208,7 @@ def _bucket(reproduction: Reproduction, renderer: Renderer, pipeline: Pipeline) 
     request, fewest = reproduction.request, renderer.slots(reproduction.request)
     slots = fewest if reproduction.slots is None else max(reproduction.slots, fewest)
     mode: Literal["exact", "fast"] = "fast" if renderer.batching == "fast" else "exact"
-    return Bucket(pipeline, request.height, request.width, slots, mode)
+    return Bucket(pipeline, request.height, request.width, slots, mode, adapters=request.adapters)
 
 
 def _painted(renderer: Renderer, bucket: Bucket, wanted: _Wanted) -> Picture:

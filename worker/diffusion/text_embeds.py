@@ -88,6 +88,10 @@ class TextEmbeds:
             self._kept.popitem(last=False)
         return torch.stack([result[key] for key in keys])
 
+    def forget(self) -> None:
+        """Drops every embedding that is kept."""
+        self._kept.clear()
+
     @torch.no_grad()
     def _encode(
         self, batch: Sequence[str], size: int, precision: Precision, device: torch.device

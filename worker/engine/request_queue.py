@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any, TypeVar
 
+from jobs.adapters import NO_ADAPTERS
 from jobs.errors import ImagemillError
 from jobs.inputs import Inputs
 from jobs.request import ImageRequest
@@ -81,6 +82,8 @@ class RequestQueue:
         """Orders that share no slots, and when each came."""
         self._questions: list[Question] = []
         self._turn_began = self._answered = -math.inf
+        self._carried = NO_ADAPTERS
+        """What the model carries since the last turn."""
         self._changed = threading.Condition()
 
     def submit(self, orders: Sequence[Order]) -> None:
@@ -153,10 +156,22 @@ class RequestQueue:
         return None
 
     def next_bucket(self, pipeline: Pipeline) -> Bucket | None:
-        """The bucket of a pipeline that has waited longest; its turn begins."""
+        """The bucket of a pipeline that has waited longest; its turn begins.
+
+        Unless that has waited too long, one with the adapters of the last turn goes before it: a switch of
+        adapters takes time.
+        """
         with self._changed:
             self._turn_began = time.monotonic()
-            return next((bucket for bucket in self._came if bucket.pipeline == pipeline), None)
+            waiting = [bucket for bucket in self._came if bucket.pipeline == pipeline]
+            if not waiting:
+                return None
+            chosen = waiting[0]
+            if self._came[chosen] > self._turn_began - PATIENCE:
+                alike = (bucket for bucket in waiting if bucket.adapters == self._carried)
+                chosen = next(alike, chosen)
+            self._carried = chosen.adapters
+            return chosen
 
     def next_alone(self, pipeline: Pipeline) -> Order | None:
         """The order of a pipeline that is to have all slots to itself and came first, out of the line."""

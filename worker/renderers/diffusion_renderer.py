@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from diffusers import StableDiffusionPipeline
 
 from jobs.errors import ImagemillError, RenderError
 from jobs.inputs import Inputs
 from jobs.request import ImageRequest
+from worker.diffusion.adapters import AdapterSwitch
 from worker.diffusion.denoiser import Denoiser, LatentImage
 from worker.diffusion.denoiser_by_length import DenoiserByLength
 from worker.diffusion.sampling import sample
@@ -28,6 +30,7 @@ from worker.engine.renderer import (
 )
 from worker.engine.slot_count import fewest_cheap_slots
 from worker.image_diffusion_model import ImageDiffusionModel, to_pixels
+from worker.renderers.carried import carried
 from worker.renderers.device import device_errors, kind_of_device, versions
 
 
@@ -72,6 +75,9 @@ class DiffusionRenderer:
         self.device = kind_of_device(model.device, model.options)
         self.versions = versions()
         self._measured: dict[tuple[int, int], int] = {}
+        self.adapters = AdapterSwitch(_pipeline_of(model), compiled="compiled" in model.options)
+        """What the model carries."""
+        self.adapters.listen(model.forget_texts)
 
     def task(self, request: ImageRequest) -> str:
         """All images share forwards."""
@@ -130,7 +136,9 @@ class DiffusionRenderer:
         def take(free_slots: int) -> list[LatentImage]:
             entering: list[LatentImage] = []
             while asked := source.take(free_slots - sum(image.slots for image in entering)):
-                images, failed = self._prepare(asked, source, bucket.slots)
+                ready, without = carried(self.adapters, bucket.adapters, asked)
+                painted.extend(without)
+                images, failed = self._prepare(ready, source, bucket.slots)
                 entering += images
                 painted.extend(failed)
             return entering
@@ -156,7 +164,9 @@ class DiffusionRenderer:
 
     def render_alone(self, request: ImageRequest, inputs: Inputs, stop: Callable[[], bool]) -> Picture:
         """The picture by itself and in fp32; see `Renderer.render_alone`."""
-        with device_errors(), self._model.in_fp32():
+        # Before the weights go up: what is loaded among them is rounded as they are.
+        carrying = self.adapters.carrying(request.adapters, inputs)
+        with device_errors(), carrying, self._model.in_fp32():
             embeds = self._embeds([request], [], self.slots(request))
             waiting = [self._latent_image(_Alone(request, inputs), embeds)]
             denoiser = self._model.denoiser(
@@ -244,6 +254,20 @@ class DiffusionRenderer:
 class _Alone:
     request: ImageRequest
     inputs: Inputs
+
+
+def _pipeline_of(model: ImageDiffusionModel) -> StableDiffusionPipeline:
+    """A pipeline of a model's own parts, for what diffusers does to a pipeline."""
+    return StableDiffusionPipeline(
+        vae=model.vae,
+        text_encoder=model.text_encoder,
+        tokenizer=model.tokenizer,
+        unet=model.unet,
+        scheduler=model.scheduler_LMS,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
 
 
 def _texts(requests: Sequence[ImageRequest]) -> list[str]:

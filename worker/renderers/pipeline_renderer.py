@@ -18,6 +18,7 @@ from jobs.errors import ImagemillError, RenderError
 from jobs.inputs import Inputs
 from jobs.pipeline_task import painting_class
 from jobs.request import ImageRequest
+from worker.diffusion.adapters import AdapterSwitch
 from worker.diffusion.call_rules import Call
 from worker.diffusion.compiling import compile_denoisers, to_channels_last, uncompiled
 from worker.diffusion.contents import Digests
@@ -42,6 +43,7 @@ from worker.engine.renderer import (
 )
 from worker.engine.slot_count import FEWEST, fewest_cheap_slots
 from worker.error_frames import drop_frames
+from worker.renderers.carried import carried
 from worker.renderers.device import device_errors, kind_of_device, kind_of_error, versions
 from worker.renderers.learned_cache import LearnedCache
 from worker.renderers.learning import Learned, learn_and_prove, sample_near, sample_of
@@ -70,13 +72,15 @@ class PipelineRenderer:
         device: torch.device,
         model: str,
         revision: str,
+        adapters: AdapterSwitch | None = None,
         compiled: bool = False,
         channels_last: bool = False,
     ) -> None:
         """Learns how the pipeline's images share forwards, unless a worker of this user has before.
 
-        compiled: forwards that images share run through torch.compile. channels_last: modules that convolve
-        do so in that memory format. Both change the pipeline's modules.
+        adapters: that of another renderer over the same modules. compiled: forwards that images share run
+        through torch.compile. channels_last: modules that convolve do so in that memory format. Both change
+        the pipeline's modules.
 
         Raises ModelError when images come out as other pictures than diffusers paints.
         """
@@ -95,6 +99,9 @@ class PipelineRenderer:
             log.warning("%s: torch_compile has no effect, because no images share forwards", model)
             self.device = kind_of_device(device, formats)
         self._measured: dict[tuple[int, int], int] = {}
+        self.adapters = AdapterSwitch(pipeline, compiled=compiled) if adapters is None else adapters
+        """What the pipeline carries."""
+        self.adapters.listen(self._painter.forget_texts)
 
     @property
     def batching(self) -> Batching:
@@ -153,17 +160,21 @@ class PipelineRenderer:
             return
         # Free slots are not left out of compiled forwards: compiling each number would outlast the tail.
         hub: Hub[AskedT] = self._hub(bucket.slots, padded=bucket.mode == "exact" or self._compiled)
+        without: list[Painted[AskedT]] = []
         try:
             while True:
                 while hub.free_slots and (asked := source.take(hub.free_slots)):
-                    for one in asked:
+                    ready, failed = carried(self.adapters, bucket.adapters, asked)
+                    without += failed
+                    for one in ready:
                         hub.start(one, partial(self._painter.paint, one.request, one.inputs))
                 running = hub.running > 0
                 if running:
                     with device_errors():
                         hub.forward()
                 stopped = stop()
-                yield [(one, _outcome(painting)) for one, painting in hub.finished()]
+                left, without = without, []
+                yield [*left, *((one, _outcome(painting)) for one, painting in hub.finished())]
                 if stopped:
                     raise Stopped
                 if not running:
@@ -173,7 +184,8 @@ class PipelineRenderer:
 
     def render_alone(self, request: ImageRequest, inputs: Inputs, stop: Callable[[], bool]) -> Picture:
         """The picture by itself and in fp32; see `Renderer.render_alone`."""
-        with device_errors(), self._in_fp32():
+        # Before the weights go up: what is loaded among them is rounded as they are.
+        with device_errors(), self.adapters.carrying(request.adapters, inputs), self._in_fp32():
             if self.batching == "alone":
                 return _picture(self._paint_alone(request, inputs, stop))
             hub: Hub[ImageRequest] = self._hub(self.slots(request), padded=True)
@@ -224,7 +236,9 @@ class PipelineRenderer:
         self, bucket: Bucket, source: Source[AskedT], stop: Callable[[], bool]
     ) -> Iterator[Sequence[Painted[AskedT]]]:
         while asked := source.take(max(bucket.slots, _ALONE_TOGETHER)):
-            for one in asked:
+            ready, failed = carried(self.adapters, bucket.adapters, asked)
+            yield failed
+            for one in ready:
                 outcome: Picture | ImagemillError
                 try:
                     outcome = _picture(self._paint_alone(one.request, one.inputs, stop))

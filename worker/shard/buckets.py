@@ -8,6 +8,7 @@ from concurrent.futures import TimeoutError as StillWaiting
 from pathlib import Path
 from typing import TypeVar, cast
 
+from jobs.adapters import Adapters
 from jobs.errors import ImagemillError, ModelError
 from jobs.ledger.job import JobSpec, SlotsKey
 from jobs.output.output import Output
@@ -23,7 +24,7 @@ Answer = TypeVar("Answer")
 
 
 class Buckets:
-    """What the engine renders the images of one job in, by their size."""
+    """What the engine renders the images of one job in, by their size and what their model carries."""
 
     def __init__(
         self,
@@ -41,7 +42,7 @@ class Buckets:
             for role, model, revision in spec.further_models
         )
         self._pipeline = Pipeline(spec.model, spec.revision, spec.precision, further)
-        self._buckets: dict[tuple[int, int], Bucket] = {}
+        self._buckets: dict[tuple[int, int, Adapters], Bucket] = {}
         self._keys: dict[Bucket, SlotsKey] = {}
 
     def of(self, request: ImageRequest) -> Bucket:
@@ -54,13 +55,14 @@ class Buckets:
         """
         if (missing := missing_package(request.syntax)) is not None:
             raise ModelError(missing)
-        size = (request.height, request.width)
-        if size not in self._buckets:
+        size, adapters = (request.height, request.width), request.adapters
+        if (*size, adapters) not in self._buckets:
             key = self._key(*size)
-            bucket = Bucket(self._pipeline, *size, slots=self._slots(key), mode=self._spec.mode)
-            self._buckets[size] = bucket
+            slots, mode = self._slots(key), self._spec.mode
+            bucket = Bucket(self._pipeline, *size, slots=slots, mode=mode, adapters=adapters)
+            self._buckets[*size, adapters] = bucket
             self._keys[bucket] = key
-        return self._buckets[size]
+        return self._buckets[*size, adapters]
 
     def report_caps(self) -> None:
         """Reports to the ledger which numbers of slots did not fit into the device's memory; raises nothing.

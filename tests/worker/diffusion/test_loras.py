@@ -249,9 +249,9 @@ def test_the_layers_themselves_are_compared_as_well_before_diffusers_could_widen
     assert layers_of(pipeline, plain(pipeline)).keys() == {"transformer"}
     with pytest.raises(RenderError, match="as a layer of 32 x 64, and the model's is of 32 x 32"):
         layers_of(pipeline, wider(pipeline))
-    with pytest.raises(RenderError, match="has one half of .*_blocks"):
+    with pytest.raises(RenderError, match="has one half of"):
         layers_of(pipeline, one_half(pipeline))
-    with pytest.raises(RenderError, match="norm_q.weight, which is no part of a LoRA"):
+    with pytest.raises(RenderError, match=r"norm_q\.weight, which is no part of a LoRA"):
         layers_of(pipeline, plain(pipeline) | {f"{layer}.norm_q.weight": torch.ones(16)})
     with pytest.raises(RenderError, match="changes with none of its 6 tensors"):
         layers_of(pipeline, {f"other.{name}": tensor for name, tensor in [*plain(pipeline).items()][:6]})

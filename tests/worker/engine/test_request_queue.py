@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
+from jobs.adapters import Adapters
 from jobs.request import ImageRequest
 from tests.waiting import LONGEST
 from tests.worker.engine.desk import Painter
@@ -158,6 +160,32 @@ def test_nothing_enters_once_others_waited_too_long_and_they_get_their_turn(
     assert take(orders, 4, LARGE) == [200]
     assert orders.next_bucket(CATS) == SMALL
     assert len(take(orders, 4)) == 4
+
+
+def test_a_bucket_with_the_adapters_that_are_on_goes_first(orders: RequestQueue) -> None:
+    small, large = (replace(bucket, adapters=Adapters("[1]")) for bucket in (SMALL, LARGE))
+    other = replace(SMALL, adapters=Adapters("[2]"))
+    for seed, bucket in enumerate((small, other, large)):
+        orders.submit([order(seed, bucket)])
+    turns = []
+    while (bucket := orders.next_bucket(CATS)) is not None:
+        turns.append(bucket)
+        assert len(take(orders, 4, bucket)) == 1
+    assert turns == [small, large, other]
+
+
+def test_a_bucket_with_other_adapters_goes_first_once_it_has_waited_too_long(
+    orders: RequestQueue, short_patience: float
+) -> None:
+    carried, other = (replace(SMALL, adapters=Adapters(loras)) for loras in ("[1]", "[2]"))
+    orders.submit([order(1, carried), order(2, carried), order(3, other)])
+    assert orders.next_bucket(CATS) == carried
+    assert take(orders, 1, carried) == [1]
+    time.sleep(2 * short_patience)
+    assert take(orders, 1, carried) == []
+    assert orders.next_bucket(CATS) == other
+    assert take(orders, 1, other) == [3]
+    assert orders.next_bucket(CATS) == carried
 
 
 def test_a_turn_is_as_long_as_patience_however_long_others_wait(

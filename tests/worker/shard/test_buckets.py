@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from jobs.adapters import LORAS
 from jobs.errors import LeaseLost, ModelError, OtherHardware, OutputError
 from jobs.ledger.job import Claim
 from jobs.ledger.ledger import Ledger
@@ -151,6 +153,18 @@ def test_each_size_is_measured_once_a_shard_asks_for_it(machine: Start, submit_j
     buckets = one.buckets()
     assert [buckets.of(request).width for request in (SQUARE, WIDE, SQUARE)] == [64, 128, 64]
     assert one.card.measured == [(64, 64), (64, 128)]
+
+
+def test_images_that_carry_other_adapters_have_a_bucket_of_their_own_of_as_many_slots(
+    machine: Start, submit_job: Submit
+) -> None:
+    submit_job(1)
+    one = machine(best=8)
+    buckets = one.buckets()
+    lora = [{"name": "pixel art", "sha256": "a" * 64, "scale": 0.8}]
+    carrying = replace(SQUARE, loras=LORAS.of_text(json.dumps(lora)))
+    assert buckets.of(carrying) == replace(buckets.of(SQUARE), adapters=carrying.adapters)
+    assert one.card.measured == [(64, 64)]
 
 
 def test_what_was_measured_is_remembered_for_the_next_job_of_the_same_kind(

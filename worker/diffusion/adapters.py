@@ -1,0 +1,78 @@
+"""What a pipeline carries for the images of one bucket, switched when the next one's differs."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from diffusers import DiffusionPipeline
+
+from jobs.adapters import NO_ADAPTERS, NONE, Adapters, loras_of
+from jobs.errors import RenderError
+from jobs.inputs import NO_INPUTS, Inputs
+from worker.diffusion.loras import Loras
+
+log = logging.getLogger(__name__)
+
+
+class AdapterSwitch:
+    """Makes a pipeline carry what the images of a bucket ask for. A switch visits every layer, in Python.
+
+    Whatever else paints with the pipeline's modules has to use the same switch.
+    """
+
+    def __init__(self, pipeline: DiffusionPipeline, *, compiled: bool = False) -> None:
+        """compiled: the denoiser runs through torch.compile."""
+        self._loras = Loras(pipeline)
+        self._compiled = compiled
+        self._listeners: list[Callable[[], None]] = []
+        self.on = NO_ADAPTERS
+        """What the pipeline carries."""
+        self.switches = 0
+        """How often that became something else."""
+
+    def listen(self, texts_changed: Callable[[], None]) -> None:
+        """Has this called whenever text encoders give something else than before."""
+        self._listeners.append(texts_changed)
+
+    def switch(self, adapters: Adapters, inputs: Inputs) -> None:
+        """Makes the pipeline carry these adapters and no others; what it carries already costs nothing.
+
+        inputs: where their files are. Raises RenderError for what this model cannot carry, InputError and
+        OutputError for files that cannot be read: the pipeline then carries nothing, as if it never had.
+        """
+        if adapters != self.on:
+            began = time.monotonic()
+            self._switch(adapters, inputs)
+            self._loras.forget_unused()
+            log.info("the model carries %d LoRAs (%.2f s)", len(self._loras.on), time.monotonic() - began)
+
+    @contextmanager
+    def carrying(self, adapters: Adapters, inputs: Inputs) -> Iterator[None]:
+        """Inside, the pipeline carries these adapters; after that, what it did before. Raises as `switch`."""
+        before = self.on
+        try:
+            self._switch(adapters, inputs)
+            yield
+        finally:
+            self._switch(before, NO_INPUTS)  # nothing was taken out meanwhile, so no file is read
+
+    def _switch(self, adapters: Adapters, inputs: Inputs) -> None:
+        if adapters == self.on:
+            return
+        before, self.on = self._loras.on_texts, NO_ADAPTERS
+        self.switches += 1
+        try:
+            if self._compiled and adapters.loras != NONE:
+                raise RenderError(
+                    "loras: this worker compiles its model (IMAGEMILL_TORCH_COMPILE = 1), and would do "
+                    "so anew for each LoRA: set IMAGEMILL_TORCH_COMPILE=0 for the workers of such images"
+                )
+            self._loras.put_on(loras_of(adapters.loras), inputs)
+            self.on = adapters
+        finally:
+            if self._loras.on_texts != before:
+                for texts_changed in self._listeners:
+                    texts_changed()
