@@ -79,8 +79,10 @@ class ImageDiffusionModel:
         self.device = resolve_device(device)
         self.precision = resolve_precision(precision, self.device)
         self.vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1)
+        self._texts = TextEmbeds(tokenizer, text_encoder)
         self._remembered = RememberedTexts()
-        self.forget_texts()
+        encoder = self._remembered.encoder("text_encoder", text_encoder)
+        self._own = OwnEmbeds([ClipEncoder(tokenizer, encoder)], self.device)
         self.options = tuple(
             name for name, on in {"compiled": compiled, "channels last": channels_last}.items() if on
         )
@@ -168,13 +170,6 @@ class ImageDiffusionModel:
                 latents |= {image.key: latent for image, latent in finished}
                 bar.update(denoiser.running + len(finished))
         return torch.stack([latents[index] for index in range(count)])
-
-    def forget_texts(self) -> None:
-        """Drops every text's embedding: the tokenizer or the text encoder's weights have changed."""
-        self._remembered.forget()
-        self._texts = TextEmbeds(self.tokenizer, self.text_encoder)
-        encoder = self._remembered.encoder("text_encoder", self.text_encoder)
-        self._own = OwnEmbeds([ClipEncoder(self.tokenizer, encoder)], self.device)
 
     @property
     def window(self) -> int:
@@ -313,7 +308,7 @@ class ImageDiffusionModel:
             self._convert(before)
 
     def forget_texts(self) -> None:
-        """Drops every embedding that was remembered: the text encoder gives something else now."""
+        """Drops every text's embedding: the tokenizer or the text encoder gives something else now."""
         self._remembered.forget()
         self._texts.forget()
 

@@ -9,10 +9,11 @@ from contextlib import contextmanager
 
 from diffusers import DiffusionPipeline
 
-from jobs.adapters import NO_ADAPTERS, NONE, Adapters, loras_of
+from jobs.adapters import NO_ADAPTERS, NONE, Adapters, loras_of, textual_inversions_of
 from jobs.errors import RenderError
 from jobs.inputs import NO_INPUTS, Inputs
 from worker.diffusion.loras import Loras
+from worker.diffusion.textual_inversion import TextualInversions
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +27,7 @@ class AdapterSwitch:
     def __init__(self, pipeline: DiffusionPipeline, *, compiled: bool = False) -> None:
         """compiled: the denoiser runs through torch.compile."""
         self._loras = Loras(pipeline)
+        self._words = TextualInversions(pipeline, self._texts_changed)
         self._compiled = compiled
         self._listeners: list[Callable[[], None]] = []
         self.on = NO_ADAPTERS
@@ -47,7 +49,8 @@ class AdapterSwitch:
             began = time.monotonic()
             self._switch(adapters, inputs)
             self._loras.forget_unused()
-            log.info("the model carries %d LoRAs (%.2f s)", len(self._loras.on), time.monotonic() - began)
+            loras, words, seconds = len(self._loras.on), len(self._words.on), time.monotonic() - began
+            log.info("the model carries %d LoRAs, %d textual inversions (%.2f s)", loras, words, seconds)
 
     @contextmanager
     def carrying(self, adapters: Adapters, inputs: Inputs) -> Iterator[None]:
@@ -71,8 +74,16 @@ class AdapterSwitch:
                     "so anew for each LoRA: set IMAGEMILL_TORCH_COMPILE=0 for the workers of such images"
                 )
             self._loras.put_on(loras_of(adapters.loras), inputs)
+            self._words.put_on(textual_inversions_of(adapters.textual_inversions), inputs)
             self.on = adapters
+        except BaseException:
+            self._loras.put_on((), NO_INPUTS)
+            self._words.put_on((), NO_INPUTS)
+            raise
         finally:
             if self._loras.on_texts != before:
-                for texts_changed in self._listeners:
-                    texts_changed()
+                self._texts_changed()
+
+    def _texts_changed(self) -> None:
+        for texts_changed in self._listeners:
+            texts_changed()

@@ -89,8 +89,9 @@ class TextEmbeds:
         return torch.stack([result[key] for key in keys])
 
     def forget(self) -> None:
-        """Drops every embedding that is kept."""
+        """Drops every embedding that is kept, and what is known of texts that are too long."""
         self._kept.clear()
+        self.left_out.cache_clear()
 
     @torch.no_grad()
     def _encode(

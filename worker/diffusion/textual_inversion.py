@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,10 @@ from jobs.safetensors_header import HeaderError, header_of
 from worker.diffusion.grown_vocabulary import Grown, GrownEmbedding
 
 _PAIRS = (("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2"))
+
+
+_KEPT = 256
+"""Files whose vectors stay in memory, a few kB each; an image has 64 at most."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,6 +60,8 @@ class TextualInversions:
             if tokenizer is not None and module is not None
         ]
         self._grown: list[Grown] = []
+        self._read: OrderedDict[str, list[torch.Tensor]] = OrderedDict()
+        """The vectors of files by their hash, those for each text encoder; the longest unused first."""
         self.on: tuple[tuple[str, str], ...] = ()
         """Token and SHA-256 of those that are known now."""
 
@@ -73,7 +80,7 @@ class TextualInversions:
         trouble = tokens_trouble([one.token for one in embeddings])
         if trouble is not None:
             raise RenderError(f"textual_inversions: {trouble}")
-        given = {one.token: self._vectors(one, inputs.file(one.sha256)) for one in embeddings}
+        given = {one.token: self._vectors(one, inputs) for one in embeddings}
         try:
             for index, encoder in enumerate(self._encoders):
                 self._grow(encoder, {token: each[index] for token, each in given.items()})
@@ -93,8 +100,16 @@ class TextualInversions:
         self._grown, self.on = [], ()
         self._forget_texts()
 
-    def _vectors(self, one: TextualInversion, file: Path) -> list[torch.Tensor]:
-        """An embedding's vectors [n,D] for each text encoder."""
+    def _vectors(self, one: TextualInversion, inputs: Inputs) -> list[torch.Tensor]:
+        """An embedding's vectors [n,D] for each text encoder; a file that was read is not asked for again."""
+        if one.sha256 not in self._read:
+            self._read[one.sha256] = self._of_file(one, inputs.file(one.sha256))
+            if len(self._read) > _KEPT:
+                self._read.popitem(last=False)
+        self._read.move_to_end(one.sha256)
+        return self._read[one.sha256]
+
+    def _of_file(self, one: TextualInversion, file: Path) -> list[torch.Tensor]:
         try:
             found = embedding_of(header_of(file))
         except HeaderError as error:
