@@ -12,7 +12,7 @@ from jobs.errors import ManifestError, ModelError
 from jobs.further_models import further_revision
 from jobs.ledger.job import JobSpec
 from jobs.settings import Settings
-from producer.manifest.base_request import base_request
+from producer.manifest.base_request import usual_request
 from producer.manifest.manifest import Manifest, load_manifest
 from producer.requests.prepared import Prepared, prepare
 from producer.submit.job_spec import job_spec
@@ -49,10 +49,10 @@ def spec(controlnet: str) -> JobSpec:
 def test_one_may_be_a_bare_name_and_several_have_scales(tmp_path: Path) -> None:
     edges, depth = (further_revision(tmp_path / name) for name in ("edges", "depth"))
     one = prepared("./edges")
-    told = controlnets_of(base_request(one.manifest, one.model).controlnet)
+    told = controlnets_of(usual_request(one.manifest, one.model).controlnet)
     assert [(each.name, each.revision, each.scale) for each in told] == [("edges", edges, 1.0)]
     two = prepared("[./edges, {model: ./depth, scale: 0.5}]")
-    told = controlnets_of(base_request(two.manifest, two.model).controlnet)
+    told = controlnets_of(usual_request(two.manifest, two.model).controlnet)
     assert [(each.name, each.revision, each.scale) for each in told] == [
         ("edges", edges, 1.0),
         ("depth", depth, 0.5),
