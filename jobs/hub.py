@@ -123,6 +123,29 @@ class HubFiles:
         return content
 
 
+def hub_file(model: str, name: str, commit: str) -> Path:
+    """A file of a hub repository at a commit, from the hub's local cache, or fetched into it.
+
+    Raises ModelError.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+
+    cached = cached_repository(model) / "snapshots" / commit / name
+    if cached.is_file():
+        return cached
+    try:
+        # hf_hub_download repeats for half a minute where there is no network.
+        get_hf_file_metadata(hf_hub_url(model, name, revision=commit), timeout=HUB_TIMEOUT)
+        return Path(hf_hub_download(model, name, revision=commit))
+    except Exception as error:
+        if not of_the_hub(error):
+            raise
+        raise ModelError(
+            f"{model}/{name}: is not in the hub's cache, and cannot be fetched ({_first_line(error)}): "
+            "correct it, or name a file"
+        ) from None
+
+
 def of_the_hub(error: Exception) -> bool:
     """Whether an error is one of asking the hub.
 

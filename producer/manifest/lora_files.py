@@ -10,7 +10,7 @@ from typing import Final
 
 from jobs.adapters import LORAS, NONE
 from jobs.errors import ManifestError, ModelError
-from jobs.hub import cached_repository, hub_commit, is_commit, of_the_hub
+from jobs.hub import hub_commit, hub_file, is_commit
 from jobs.layer_shapes import layer_shapes
 from jobs.lora_check import check_read, class_trouble
 from jobs.lora_file import name_trouble, read_lora
@@ -175,10 +175,9 @@ class LoraFiles:
             return self._absolute(model) / name
         try:
             commit = one.revision if is_commit(one.revision) else hub_commit(model, one.revision)
+            return hub_file(model, name, str(commit))
         except ModelError as error:
             raise ManifestError(str(error)) from None
-        cached = cached_repository(model) / "snapshots" / str(commit) / name
-        return cached if cached.is_file() else _fetched(model, name, str(commit))
 
     def _read(self, path: Path, one: WrittenLora) -> _Found | ManifestError:
         """The file, or why it cannot be used."""
@@ -204,19 +203,3 @@ class LoraFiles:
         except OSError as error:
             return ManifestError(f"{called}: cannot be read: {error.strerror}")
         return _Found(path.stem, sha256)
-
-
-def _fetched(model: str, name: str, commit: str) -> Path:
-    """A file of a hub repository, downloaded into the hub's cache."""
-    from huggingface_hub import hf_hub_download
-
-    try:
-        return Path(hf_hub_download(model, name, revision=commit))
-    except Exception as error:
-        if not of_the_hub(error) and not isinstance(error, ValueError):
-            raise
-        why = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ManifestError(
-            f"{model}/{shortened(name)}: cannot be fetched from the hub ({shortened(why, 200)}): correct it, "
-            "or name a file"
-        ) from None

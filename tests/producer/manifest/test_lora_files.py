@@ -186,6 +186,20 @@ def test_a_file_of_a_folder_or_of_the_hubs_cache_is_taken() -> None:
     assert found == [[("nib", 0.5), ("grain", 1.0)]]
 
 
+def test_a_file_that_the_hub_does_not_give_is_refused_at_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(url: str, timeout: float) -> None:
+        raise OSError(f"no route to {url} in {timeout:g} s")
+
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", unreachable)
+    commit = "2" * 40
+    of_hub = f"{{model: org/name, weight_name: nib.safetensors, revision: '{commit}'}}"
+    assert refusal(f"prompts: [{{prompt: a, loras: [{of_hub}]}}]") == (
+        "m.yaml:4:30: prompts[0].loras: org/name/nib.safetensors: is not in the hub's cache, and cannot be "
+        f"fetched (no route to https://huggingface.co/org/name/resolve/{commit}/nib.safetensors in 5 s): "
+        "correct it, or name a file"
+    )
+
+
 def test_a_swept_syntax_excludes_the_folder() -> None:
     found = refusal("lora_folder: loras\nprompts: [a]\nsweep: {syntax: [plain, a1111]}")
     assert "m.yaml:6:9: sweep.syntax: excludes `lora_folder`" in found
