@@ -19,7 +19,7 @@ from jobs.pipeline_task import TASK_PICTURES, painting_class, settled, troubles,
 from jobs.pipeline_trouble import Trouble
 from jobs.pipelines import find_pipeline
 from jobs.prompt_weights import weights_trouble
-from jobs.request import IMAGE_SETTINGS
+from jobs.request import IMAGE_SETTINGS, PICTURES
 from jobs.wording import printable, shortened
 from producer.manifest.embedding_files import EmbeddingFiles
 from producer.manifest.jpeg_check import JpegCheck
@@ -29,6 +29,7 @@ from producer.manifest.parts import PromptLine
 from producer.manifest.problems import MAX_REPORTED
 from producer.manifest.single_arguments import folded
 from producer.manifest.template import rendered
+from producer.manifest.vain_settings import vain_settings
 from producer.manifest.written_lists import WITH_FILES
 
 _TOGETHER: Final = (
@@ -87,7 +88,7 @@ class PipelineCheck:
         open_sides = {"height", "width"} & (manifest.settings.left_open() - swept.keys())
         return cls(
             model,
-            _UNSAID | manifest.settings.of_images(model.defaults),
+            _UNSAID | manifest.settings.of_images(model.defaults) | {"controlnet": model.controlnet},
             swept,
             LoraFiles.of(manifest, model),
             EmbeddingFiles.of(manifest, model),
@@ -121,6 +122,10 @@ class PipelineCheck:
             for trouble in chain(vain(pipeline, values, own), troubles(pipeline, whole, self.model.folder)):
                 found.setdefault(str(trouble), trouble)
         return list(found.values())
+
+    def key(self, own: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Equal for lines whose `own` settings are right or wrong alike: not which pictures they name."""
+        return tuple((name, None if name in PICTURES else value) for name, value in own.items())
 
     @property
     def least_guidance(self) -> float:
@@ -210,11 +215,16 @@ def check_pipeline(manifest: Manifest, model: ModelRef) -> None:
         (index, _own(line, manifest)) for index, line in enumerate(manifest.prompts)
     )
     everywhere: list[tuple[int | None, Mapping[str, Any]]] = [(None, {})] if manifest.prompts_from else []
+    for path, what in vain_settings(manifest):
+        found[f"{manifest.place(*path)}: {what}"] = None
     known: dict[tuple[Any, ...], list[Trouble]] = {}
     for index, own in chain(everywhere, lines):
-        key = tuple(own.items())
-        if key not in known:
+        key = check.key(own)
+        if known.get(key) != []:
             known[key] = check.troubles(own)
+            if index is None:
+                # Rows may give pictures, and each is checked where it is read.
+                known[key] = [one for one in known[key] if one.path[0] not in TASK_PICTURES]
         texts = [] if check.templates else [""] if index is None else _texts(manifest.prompts[index])
         of_texts = chain.from_iterable(check.text_troubles(text, own) for text in texts)
         for trouble in chain(known[key], of_texts):
@@ -258,7 +268,7 @@ def _told(manifest: Manifest, check: PipelineCheck, trouble: Trouble, index: int
         place = manifest.place("sweep", key, at, *below)
     else:
         place = manifest.place("settings", *trouble.path)
-    if (trouble.value is None and len(trouble.path) == 1) or name in WITH_FILES:
+    if (trouble.value is None and len(trouble.path) == 1) or name in (*WITH_FILES, *PICTURES):
         return f"{place}: {trouble.what}"
     return f"{place} = {shown_value(trouble.value)}: {trouble.what}"
 

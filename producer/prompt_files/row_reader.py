@@ -86,7 +86,11 @@ class RowReader:
         self._most = None if self._jpeg is None else self._jpeg.surely
         self._taken: dict[tuple[Any, ...], bool] = {}
         self._syntax_given = check is not None and self._texts_checked and not check.only_plain
-        self._more_given = defaults.seed is not None or "seed" in self._swept or self._syntax_given
+        # A row that says nothing is wrong for a model that paints from pictures.
+        self._bare_is_wrong = check is not None and bool(check.troubles({}))
+        self._more_given = (
+            defaults.seed is not None or "seed" in self._swept or self._syntax_given or self._bare_is_wrong
+        )
         self._zero_is_off = check is not None and check.least_guidance == 1
         self.unguided = 0
         """Rows whose own guidance_scale switches guidance off; 0 is taken for 1, which does so too."""
@@ -175,7 +179,7 @@ class RowReader:
             first = max(swept["seed"])
         if first is not None and (trouble := last_seed_trouble(first, line.images)) is not None:
             return ManifestError(trouble)
-        if line.settings:
+        if line.settings or self._bare_is_wrong:
             if self._zero_is_off and line.settings.get("guidance_scale") == 0:
                 line = line._replace(settings={**line.settings, "guidance_scale": 1.0})
             if (refused := self._refused(line.settings, row)) is not None:
@@ -220,7 +224,7 @@ class RowReader:
         """What the model's class does not take of a row's settings; None when it takes them."""
         if self._check is None:
             return None
-        key = tuple(settings.items())
+        key = self._check.key(settings)
         taken = self._taken.get(key)
         if taken is not None:
             self.unguided += taken
@@ -238,7 +242,9 @@ class RowReader:
         """The troubles, under the file's own names."""
         theirs = self.roles.theirs(row)
         return "; ".join(
-            f"{_called(trouble.path, theirs)} = {shown_value(trouble.value)}: {trouble.what}"
+            # What is missing has no value.
+            f"{_called(trouble.path, theirs)}"
+            f"{'' if trouble.value is None else f' = {shown_value(trouble.value)}'}: {trouble.what}"
             for trouble in troubles
         )
 

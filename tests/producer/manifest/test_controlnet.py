@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from jobs.adapters import controlnets_of
 from jobs.errors import ManifestError, ModelError
@@ -22,6 +23,7 @@ from producer.submit.job_spec import job_spec
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (8, 8)).save("p.png")
     for name, kind in (
         ("edges", "ControlNetModel"),
         ("depth", "ControlNetModel"),
@@ -32,9 +34,12 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / name / "diffusion_pytorch_model.safetensors").write_text(name)
 
 
+_LINES = "prompts: [a, {prompt: b, control_image: p.png}]\n"
+
+
 def written(controlnet: str) -> Path:
     path = Path("m.yaml")
-    path.write_text(f"name: m\nmodel: shapes\ncontrolnet: {controlnet}\nprompts: [a]\n")
+    path.write_text(f"name: m\nmodel: shapes\ncontrolnet: {controlnet}\n{_LINES}")
     return path
 
 
@@ -60,8 +65,9 @@ def test_one_may_be_a_bare_name_and_several_have_scales(tmp_path: Path) -> None:
 
 
 def test_a_line_without_a_control_image_has_none(tmp_path: Path) -> None:
-    [(with_one, entry)] = prepared("./edges").entries()
+    (with_one, entry), (_, controlled) = prepared("./edges").entries()
     assert entry.request.controlnet == "[]"
+    assert controlled.request.controlnet != "[]"
     Path("m.yaml").write_text("{name: m, model: shapes, prompts: [a]}")
     [(without, _entry)] = prepare(Path("m.yaml"), Settings()).entries()
     assert with_one == without
