@@ -20,6 +20,9 @@ from jobs.errors import InputError
 
 MAX_PIXELS: Final = 178_956_970
 """More are taken for a decompression bomb; Pillow refuses twice its own limit of 89 million."""
+_ORIENTATION: Final = 0x0112
+_TURNED: Final = (5, 6, 7, 8)
+"""EXIF orientations that exchange height and width."""
 _WIDE: Final = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
 """Pillow's modes of grey pictures of more than 8 bits."""
 
@@ -33,7 +36,8 @@ class PictureHeader:
     """Pixels, as they are shown: EXIF orientation applied."""
     transparent: bool
     """Whether some of it may be."""
-    frames: int
+    animated: bool
+    """Whether there are several frames."""
 
 
 def read_header(path: Path) -> PictureHeader:
@@ -63,8 +67,13 @@ def read_picture(contents: bytes, height: int, width: int, fit: str, *, mask: bo
                 picture = ImageOps.exif_transpose(_without_alpha(opened, black=mask))
     except UnidentifiedImageError:
         raise InputError("is no picture that Pillow reads: save it as PNG, JPEG or WebP") from None
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError, MemoryError) as error:
-        raise InputError(f"is a broken picture ({error}): save it again") from None
+    except Image.DecompressionBombError:
+        raise _bomb() from None
+    except (InputError, MemoryError):
+        raise
+    # Pillow's formats raise nearly anything for files that are cut or damaged.
+    except Exception as error:
+        raise _broken(error) from None
     return _fitted(picture.convert("L" if mask else "RGB"), height, width, fit)
 
 
@@ -75,25 +84,30 @@ def _header(file: IO[bytes]) -> PictureHeader:
             with Image.open(file) as picture:
                 _check_pixels(picture)
                 width, height = picture.size
-                turned = picture.getexif().get(0x0112, 1) >= 5
-                transparent = picture.has_transparency_data
-                return PictureHeader(
-                    *((width, height) if turned else (height, width)),
-                    transparent,
-                    getattr(picture, "n_frames", 1),
-                )
+                # A PNG's may stand behind its pixels, and Pillow would decode them to find it.
+                if picture.format != "PNG" and picture.getexif().get(_ORIENTATION, 1) in _TURNED:
+                    width, height = height, width
+                animated = getattr(picture, "is_animated", False)
+                return PictureHeader(height, width, picture.has_transparency_data, animated)
     except UnidentifiedImageError:
         raise InputError("is no picture that Pillow reads: save it as PNG, JPEG or WebP") from None
     except Image.DecompressionBombError:
         raise _bomb() from None
-    # What Pillow's formats raise for files that are cut or damaged.
-    except (SyntaxError, ValueError, EOFError, TypeError, KeyError) as error:
-        raise InputError(f"is a broken picture ({error}): save it again") from None
+    except (OSError, InputError, MemoryError):
+        raise
+    # Pillow's formats raise nearly anything for files that are cut or damaged.
+    except Exception as error:
+        raise _broken(error) from None
 
 
 def _check_pixels(picture: Image.Image) -> None:
     if picture.width * picture.height > MAX_PIXELS:
         raise _bomb()
+
+
+def _broken(error: Exception) -> InputError:
+    why = (str(error).splitlines() or [""])[0][:120]
+    return InputError(f"is a broken picture ({why or type(error).__name__}): save it again")
 
 
 def _bomb() -> InputError:

@@ -29,11 +29,14 @@ def fsync_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def written_atomically(path: Path, through: Path | None = None) -> Iterator[BinaryIO]:
+def written_atomically(
+    path: Path, through: Path | None = None, *, durable_name: bool = True
+) -> Iterator[BinaryIO]:
     """Yields a file to write. At the end it is at `path`, whole and durable, or nothing has changed.
 
     Replaces what is there. `through`: the folder where it is written first, on the same file system; removing
-    that folder stops the writer. Raises OSError as the system gives it (ENOSPC: nothing is left behind).
+    that folder stops the writer. `durable_name`: False leaves the folder to a later `fsync_folder`. Raises
+    OSError as the system gives it (ENOSPC: nothing is left behind).
     """
     folder = path.parent if through is None else through
     temporary = folder / f".{path.name}.{secrets.token_hex(6)}.tmp"
@@ -50,7 +53,8 @@ def written_atomically(path: Path, through: Path | None = None) -> Iterator[Bina
             temporary.unlink()
         raise
     failpoint("after rename", path)
-    fsync_folder(path.parent)
+    if durable_name:
+        fsync_folder(path.parent)
 
 
 def write_atomically(path: Path, data: bytes, through: Path | None = None) -> None:

@@ -23,9 +23,10 @@ from producer.manifest.parts import PromptLine
 from producer.manifest.path_names import ELSEWHERE, known_paths
 from producer.manifest.prompt_source import PromptSource
 from producer.manifest.source_files import files_of, source_trouble
-from producer.manifest.submitted import Change, SubmittedManifest
+from producer.manifest.submitted import INPUTS, Change, SubmittedManifest
 from producer.prompt_files.reading import Reading
 from producer.requests.expand import EqualLine, Identified, Repeats, identify, narrowed
+from producer.requests.input_files import InputFiles
 
 _NAMED = 3
 """Images, and files, that are named in one line."""
@@ -121,7 +122,10 @@ def _kept_manifests(output: Output) -> list[Path]:
 
 def _is_elsewhere(kept: SubmittedManifest) -> bool:
     """Whether a file of the submission has a name here and no known place."""
-    names = [*(kept.files or {}), *(source.file for source in kept.manifest.prompts_from)]
+    names = [
+        *({} if kept.files is None else kept.files.keys() - {INPUTS}),
+        *(source.file for source in kept.manifest.prompts_from),
+    ]
     names += [line.init_latents or "" for line in kept.manifest.prompts if isinstance(line, PromptLine)]
     return any(
         name.startswith(ELSEWHERE) or (not Path(name).is_absolute() and not _is_here(name))
@@ -156,14 +160,17 @@ def _compare(
     where a file that it names is gone or wrong: its contents at that time are not known."""
     reading = Reading()
     changed = list(_changed(kept))
-    tally = _Tally() if changed else _tally(kept, there, reading)
+    inputs = InputFiles()
+    tally = _Tally() if changed else _tally(kept, there, reading, inputs)
     if tally.zero_lost:
         # Where a class takes 1 at least, a row's guidance_scale of 0 was read as 1. The class is not kept.
-        other = _tally(kept, there, reading, least_guidance=NO_GUIDANCE)
+        other = _tally(kept, there, reading, inputs, least_guidance=NO_GUIDANCE)
         tally = other if other.lost < tally.lost else tally
     if kept.files is not None:
         # What was not read just now counts as it was.
-        changed += kept.changed_files({**kept.files, **reading.sha256})
+        digest = inputs.digest()
+        now = {} if digest is None else {INPUTS: digest}
+        changed += kept.changed_files({**kept.files, **reading.sha256, **now})
     if changed:
         listed = some([str(change) for change in changed], _NAMED)
         found.notes.append(
@@ -192,11 +199,15 @@ def _compare(
 
 
 def _tally(
-    kept: SubmittedManifest, there: There, reading: Reading, least_guidance: float | None = None
+    kept: SubmittedManifest,
+    there: There,
+    reading: Reading,
+    inputs: InputFiles,
+    least_guidance: float | None = None,
 ) -> _Tally:
     """Holds what the submission asked for against what is there. Raises as `_entries` does."""
     tally = _Tally()
-    for keyed in _entries(kept, reading, least_guidance):
+    for keyed in _entries(kept, reading, inputs, least_guidance):
         image_id, entry = keyed
         if image_id in there.images and line_key(image_id, entry.id, entry.columns) not in there.lines:
             tally.unlisted += 1
@@ -213,7 +224,9 @@ def _tally(
     return tally
 
 
-def _entries(kept: SubmittedManifest, reading: Reading, least_guidance: float | None) -> Iterable[Identified]:
+def _entries(
+    kept: SubmittedManifest, reading: Reading, inputs: InputFiles, least_guidance: float | None
+) -> Iterable[Identified]:
     """What the submission asked for, by its prompt files and latents as they are now. Raises ImagemillError
     when one of them is gone or wrong."""
     manifest = kept.manifest
@@ -222,9 +235,22 @@ def _entries(kept: SubmittedManifest, reading: Reading, least_guidance: float | 
             raise ManifestError(f"prompts_from = {source.file}: {trouble}")
     # The revision was settled when it was submitted; image_id depends on nothing else of the model.
     revision = manifest.revision or ""
-    model = ModelRef(manifest.model, manifest.model, revision, None, None, least_guidance=least_guidance)
+    model = ModelRef(
+        manifest.model,
+        manifest.model,
+        revision,
+        None,
+        None,
+        pipeline=kept.pipeline or None,
+        least_guidance=least_guidance,
+    )
     entries = identify(
-        manifest, model, latents=gather_latents(manifest, model), reading=reading, repeats=Repeats()
+        manifest,
+        model,
+        latents=gather_latents(manifest, model),
+        reading=reading,
+        repeats=Repeats(),
+        inputs=inputs,
     )
     return narrowed(iter(entries), kept.limit, kept.sample, manifest.name)
 
@@ -233,6 +259,8 @@ def _changed(kept: SubmittedManifest) -> Iterator[Change]:
     """The files of the submission that are not as they were."""
     latents = {line.init_latents for line in kept.manifest.prompts if isinstance(line, PromptLine)}
     for name, sha256 in ({} if kept.files is None else kept.files).items():
+        if name == INPUTS:
+            continue  # compared once all lines were read
         try:
             now = _latents_sha256(Path(name)) if name in latents else _sha256(Path(name))
         except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: such a name has no file

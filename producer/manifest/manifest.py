@@ -82,6 +82,12 @@ class Manifest(WrittenManifest):
         """The folder of the manifest's file, absolute; None where it is not known."""
         return self._folder
 
+    def in_folder(self, folder: Path) -> Manifest:
+        """The same, read from another folder, an absolute one."""
+        moved = self.model_copy()
+        moved._folder = folder
+        return moved
+
     def place(self, *path: str | int) -> str:
         """`FILE:12:10: prompts[3].init_latents`, or the field alone when the place is not known."""
         known = self._places.get(path)

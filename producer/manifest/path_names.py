@@ -19,6 +19,8 @@ from jobs.user_cache import cache_folder, remember
 from producer.manifest.written_lists import WITH_FILES
 from producer.manifest.written_pictures import with_pictures
 
+FOLDER: Final = "./"
+"""Among what is remembered, the manifest's own folder: what rows name is relative to it."""
 ELSEWHERE: Final = "…/"
 """Before the name of a file that does not lie below the manifest's folder."""
 
@@ -28,7 +30,7 @@ class PathNames:
 
     def __init__(self, folder: Path) -> None:
         """`folder`: the manifest's own, absolute."""
-        self._folder = folder
+        self.folder = folder
         self.known: dict[str, str] = {}
         """Each name that was given -> the absolute path that it stands for."""
         self._names: dict[str, str] = {}
@@ -39,7 +41,7 @@ class PathNames:
             return path
         if path not in self._names:
             # Before a pattern, brackets in the folder's own name are escaped.
-            bases = (self._folder, Path(glob.escape(str(self._folder))))
+            bases = (self.folder, Path(glob.escape(str(self.folder))))
             below = [Path(path).relative_to(base) for base in bases if Path(path).is_relative_to(base)]
             called = below[0].as_posix() if below else ELSEWHERE + Path(path).name
             name, number = called, 1
@@ -116,7 +118,7 @@ def _with_lists(part: Any, renamed: Callable[[str], str]) -> Any:
 
 def remember_paths(output: Path, name: str, names: PathNames) -> None:
     """Remembers in the user's cache what the names in the output's manifests called `name` stand for."""
-    remember(_remembered(output, name), json.dumps(names.known))
+    remember(_remembered(output, name), json.dumps(names.known | {FOLDER: str(names.folder)}))
 
 
 def known_paths(output: Path, name: str) -> Mapping[str, str]:

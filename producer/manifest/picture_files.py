@@ -3,24 +3,55 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from jobs.errors import InputError, ManifestError
 from jobs.request import PICTURES, settings_in
-from jobs.wording import shortened
+from jobs.wording import counted, shortened
 from producer.manifest.line import Line
 from producer.manifest.manifest import Manifest
 from producer.manifest.parts import PromptLine
 from producer.manifest.problems import MAX_REPORTED
 from producer.manifest.written_pictures import ANY_SUFFIX, fields_of, filled
 
+if TYPE_CHECKING:
+    from jobs.input_picture import PictureHeader
+
 NAMES: Final = tuple(name for name in PICTURES if name in settings_in("settings"))
 """The pictures that a manifest may name."""
 _SEVERAL: Final = ""
 """In place of a name: several files of one folder have it, in different formats."""
+
+
+@dataclass(slots=True)
+class Noted:
+    """What there is to say of the pictures of some lines, which are counted."""
+
+    transparent: int = 0
+    animated: int = 0
+    fitted: Counter[str] = field(default_factory=Counter)
+    """Lines with a picture of another size than is painted, by their `fit`."""
+
+    def add(self, other: Noted) -> None:
+        """Takes in what there is to say of further lines."""
+        self.transparent += other.transparent
+        self.animated += other.animated
+        self.fitted += other.fitted
+
+    def told(self) -> Iterator[str]:
+        """A line each kind."""
+        if self.transparent:
+            lines = counted(self.transparent, "line")
+            yield f"{lines} with a picture that has an alpha channel: it is laid on white, a mask on black"
+        if self.animated:
+            yield f"{counted(self.animated, 'line')} with a picture of several frames: the first is taken"
+        for fit, times in sorted(self.fitted.items()):
+            yield f"{counted(times, 'line')} with a picture of another size than is painted: fit: {fit}"
 
 
 @dataclass(slots=True)
@@ -31,6 +62,13 @@ class PictureFiles:
     """What `settings` names for every line."""
     base: Path
     """What names in rows are relative to: the manifest's folder."""
+    height: int | None = None
+    width: int | None = None
+    """Of a line that has none of its own; None where a sweep or the model decides."""
+    fit: str = "crop"
+    """The same of `fit`."""
+    noted: Noted = field(default_factory=Noted, init=False)
+    """What there is to say of the pictures of the lines so far."""
     _folders: dict[str, dict[str, str]] = field(default_factory=dict, init=False)
     """A folder -> its pictures' names without their suffixes -> their names."""
 
@@ -39,7 +77,13 @@ class PictureFiles:
         """For the lines of a manifest."""
         given = {name: getattr(manifest.settings, name) for name in NAMES}
         usual = {name: text for name, text in given.items() if text is not None}
-        return cls(usual, Path.cwd() if manifest.folder is None else manifest.folder)
+        base = Path.cwd() if manifest.folder is None else manifest.folder
+        swept = manifest.sweep.swept()
+        height, width = (
+            None if side in swept else getattr(manifest.settings, side) for side in ("height", "width")
+        )
+        fit: str = getattr(manifest.settings, "fit")  # noqa: B009 - a field that a setting gives
+        return cls(usual, base, height, width, fit)
 
     def named(self, line: Line) -> Line:
         """The line with the absolute path of each of its pictures.
@@ -52,19 +96,30 @@ class PictureFiles:
         written = {name: own.get(name, self.usual.get(name)) for name in NAMES}
         values = {**line.columns, "id": line.id}
         found = {name: self._file(name, text, values) for name, text in written.items() if text is not None}
-        return line._replace(settings={**own, **found})
+        self._note([header for _, header in found.values()], own)
+        return line._replace(settings={**own, **{name: path for name, (path, _) in found.items()}})
 
-    def _file(self, name: str, text: str, values: Mapping[str, Any]) -> str:
+    def _note(self, headers: Sequence[PictureHeader], own: Mapping[str, Any]) -> None:
+        """Takes in what there is to say of a line's pictures."""
+        noted = self.noted
+        noted.transparent += any(header.transparent for header in headers)
+        noted.animated += any(header.animated for header in headers)
+        height, width = own.get("height", self.height), own.get("width", self.width)
+        if height is not None and width is not None:
+            other = any((header.height, header.width) != (height, width) for header in headers)
+            if other:
+                noted.fitted[own.get("fit", self.fit)] += 1
+
+    def _file(self, name: str, text: str, values: Mapping[str, Any]) -> tuple[str, PictureHeader]:
         try:
             path = self.base / Path(filled(text, values)).expanduser()
             if path.name.endswith(ANY_SUFFIX):
                 path = self._of_any_suffix(path)
-            self._check(path)
+            return str(path), _header(str(path))
         except (ManifestError, InputError) as error:
             raise ManifestError(f"{name} = {shortened(text)}: {error}") from None
         except RuntimeError:  # of Path.expanduser
             raise ManifestError(f"{name} = {shortened(text)}: there is no such user: write it out") from None
-        return str(path)
 
     def _of_any_suffix(self, path: Path) -> Path:
         """The one picture of this name, in any format."""
@@ -80,14 +135,17 @@ class PictureFiles:
             )
         return path.parent / called
 
-    def _check(self, path: Path) -> None:
-        # Pillow, which few manifests need.
-        from jobs.input_picture import read_header
 
-        try:
-            read_header(path)
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from None
+@lru_cache(10_000)
+def _header(path: str) -> PictureHeader:
+    """What the file's header says; hashing tells of a file that changes later."""
+    # Pillow, which few manifests need.
+    from jobs.input_picture import read_header
+
+    try:
+        return read_header(Path(path))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
 
 
 def check_pictures(manifest: Manifest) -> None:

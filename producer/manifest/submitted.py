@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from jobs.errors import ManifestError
 from jobs.strict_json import strict_json
 from jobs.wording import shown
 from producer.manifest.manifest import Manifest
-from producer.manifest.path_names import PathNames, with_paths
+from producer.manifest.path_names import FOLDER, PathNames, with_paths
 
+INPUTS: Final = "pictures of lines"
+"""Among `files` the pictures and adapters that lines name, all as one: there may be 100,000."""
 _NARROWED = re.compile("(?:(--limit|--sample) ([0-9]{1,18}))?")
 
 
@@ -49,6 +51,10 @@ class SubmittedManifest:
     """Each file that was read for it -> the SHA-256 of its contents (of initial latents, as `jobs.latents`
     computes it). None when they were not kept: early versions did not keep them."""
 
+    pipeline: str = ""
+    """The class of its model, where lines name pictures: which strength one is painted over with, where none
+    is given, depends on it. Empty for others."""
+
     @property
     def limit(self) -> int | None:
         """N of `--limit N`."""
@@ -71,6 +77,8 @@ class SubmittedManifest:
         """
         before, _ = _named(self.to_json(), folder)
         after, known = _named(now.to_json(), folder)
+        for one in (before, after):
+            one.pop("pipeline", None)  # it follows from the model
         kept, files = before.pop("files", {}), after.pop("files", None)
         changed = [] if files is None else _differences(kept, files)
         return [
@@ -89,7 +97,8 @@ class SubmittedManifest:
     def to_json(self) -> dict[str, Any]:
         """A mapping of JSON values from which `from_json` makes an equal one."""
         files = {} if self.files is None else {"files": dict(self.files)}
-        return self.manifest.to_json() | {"narrowed": self.narrowed} | files
+        pipeline = {"pipeline": self.pipeline} if self.pipeline else {}
+        return self.manifest.to_json() | {"narrowed": self.narrowed} | pipeline | files
 
     def located(self, known: Mapping[str, str]) -> SubmittedManifest:
         """The same with the path that each name of a file stands for, where that is known."""
@@ -97,7 +106,9 @@ class SubmittedManifest:
         def path(name: str) -> str:
             return known.get(name, name)
 
-        return SubmittedManifest.from_json(with_paths(self.to_json(), path))
+        found = SubmittedManifest.from_json(with_paths(self.to_json(), path))
+        folder = known.get(FOLDER)
+        return found if folder is None else replace(found, manifest=found.manifest.in_folder(Path(folder)))
 
     @classmethod
     def from_json(cls, stored: object) -> SubmittedManifest:
@@ -106,11 +117,14 @@ class SubmittedManifest:
             raise ManifestError("not a mapping")
         keys = dict(stored)
         narrowed, files = keys.pop("narrowed", ""), keys.pop("files", None)
+        pipeline = keys.pop("pipeline", "")
         if not isinstance(narrowed, str) or _NARROWED.fullmatch(narrowed) is None:
             raise ManifestError("narrowed: neither --limit N nor --sample N")
         if files is not None and not _are_hashes(files):
             raise ManifestError("files: not a mapping of files to their SHA-256")
-        return cls(Manifest.from_json(keys), narrowed, files)
+        if not isinstance(pipeline, str):
+            raise ManifestError("pipeline: not the name of a class")
+        return cls(Manifest.from_json(keys), narrowed, files, pipeline)
 
     @classmethod
     def parse(cls, text: bytes) -> SubmittedManifest:

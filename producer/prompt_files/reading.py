@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from jobs.output.nested_kinds import ColumnTypes, with_json
 from jobs.wording import counted, shortened
 from producer.manifest.line import Line
+from producer.manifest.picture_files import Noted
 from producer.manifest.source_yaml import in_yaml
 from producer.manifest.syntax_marks import Marks
 from producer.prompt_files.plain import COMMENT
@@ -24,6 +25,7 @@ class Noticed:
     unguided: int = 0
     lines: int | None = None
     """How many rows a .txt with a prompt a line has; None for any other file."""
+    pictures: Noted = field(default_factory=Noted)
 
 
 @dataclass(slots=True)
@@ -60,12 +62,15 @@ class Reading:
     """The SHA-256 of every LoRA and textual inversion that lines name -> its file's absolute path."""
     remarks: Mapping[str, None] = field(default_factory=dict)
     """What there is to say of those files, each once."""
+    pictures: Noted = field(default_factory=Noted)
+    """What there is to say of the pictures of lines."""
     marks: Marks = field(default_factory=Marks)
     """What in texts, those of the manifest too, looks like another tool's syntax."""
 
     def told(self) -> Iterator[str]:
         """What to know of the rows before looking at pictures, a line each kind."""
         yield from self.remarks
+        yield from self.pictures.told()
         if self.settings_of_columns:
             given = ", ".join(
                 name if name == setting else f"{setting} ({shortened(name)})"
@@ -86,6 +91,7 @@ class Reading:
         """Take in what there is to say about one more file."""
         self.settings_of_columns |= noticed.settings_of_columns
         self.unguided += noticed.unguided
+        self.pictures.add(noticed.pictures)
         self.text_files += noticed.lines is not None
         self.short_files += noticed.lines == 1
         for what, times in noticed.left_out.items():

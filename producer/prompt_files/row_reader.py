@@ -18,6 +18,7 @@ from jobs.bounds import plain_text
 from jobs.columns import plain_cell
 from jobs.errors import ManifestError
 from jobs.pipeline_trouble import Trouble
+from jobs.request import PICTURES
 from jobs.schedulers import scheduler_of_code
 from jobs.wording import shortened
 from producer.manifest.line import Line, line_of
@@ -39,6 +40,7 @@ _OF_TEXT: Mapping[str, Callable[[str], Any]] = {name: values.of_text for name, v
 """For each field, what a cell of text says."""
 _NO_ARGUMENTS = ROW_VALUES.keys() - {"arguments"} | {"columns"}
 """What a row says that gives no argument of the pipeline's call."""
+_PICTURES = frozenset(PICTURES)
 _MOST_TAKEN = 10_000
 """Combinations of settings that are remembered as right, each with whether it switches guidance off."""
 

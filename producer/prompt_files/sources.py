@@ -101,6 +101,7 @@ def written_rows(
     pictures = PictureFiles.of(manifest)
     for line in map(pictures.named, written_lines(manifest)):
         yield reading.taken(line) if line.columns else line
+    reading.pictures.add(pictures.noted)
     _, *unsaid = line_of({"prompt": ""}, manifest.settings)
     found = Counter[str]()
     for path, sha256, rows, noticed, marks, numbers in (
@@ -165,6 +166,7 @@ def source_rows(manifest: Manifest, check: PipelineCheck | None = None) -> Itera
         state = _state(path)
         sha256 = _sha256(path)
         noticed = Noticed()
+        pictures.noted = noticed.pictures
         numbers: list[int] = []
         read = 0
         rows = _rows(manifest, source, path, noticed, RowChecks(kinds, check, templates, pictures, numbers))

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jobs.errors import InputError, ManifestError
+from jobs.errors import ManifestError
 from jobs.file_hash import FileState, file_sha256, file_state
-from jobs.wording import counted
 from producer.manifest.picture_files import NAMES
 
 _TABLE = """
 create table files (
-    path text primary key, inode int, size int, modified int, sha256 blob, transparent int, animated int
+    path text primary key, inode int, size int, modified int, sha256 blob, wanted int
 ) without rowid;
 create index by_sha256 on files (sha256);
 """
@@ -42,6 +41,8 @@ def _database() -> sqlite3.Connection:
 class InputFiles:
     """Hashes files, and remembers them as long as they do not change; memory does not grow with them."""
 
+    some: bool = field(default=False, init=False)
+    """Whether there is a file."""
     _database: sqlite3.Connection = field(default_factory=_database, repr=False)
 
     def hashed(self, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -51,8 +52,8 @@ class InputFiles:
             return dict(settings)
         return {**settings, **{name: self.sha256(settings[name]) for name in named}}
 
-    def sha256(self, path: str, *, picture: bool = True) -> str:
-        """The SHA-256 of a file's bytes. Raises ManifestError for one that is no picture or unreadable."""
+    def sha256(self, path: str) -> str:
+        """The SHA-256 of a file's bytes. Raises ManifestError for one that cannot be read."""
         try:
             state = file_state(Path(path))
             known = self._database.execute(
@@ -61,11 +62,9 @@ class InputFiles:
             ).fetchone()
             if known is not None:
                 return bytes(known[0]).hex()
-            return self._hash(path, state, picture=picture)
+            return self._hash(path, state)
         except OSError as error:
             raise ManifestError(f"{path}: cannot be read: {error.strerror}") from None
-        except InputError as error:
-            raise ManifestError(f"{path}: {error}") from None
 
     def take(self, path: str, sha256: str) -> None:
         """Takes in an adapter's file that was hashed elsewhere. Raises ManifestError where it is gone."""
@@ -73,28 +72,33 @@ class InputFiles:
             state = file_state(Path(path))
         except OSError as error:
             raise ManifestError(f"{path}: cannot be read: {error.strerror}") from None
-        self._insert(path, state, sha256)
+        self._insert(path, state, sha256, wanted=True)
 
-    def _insert(
-        self, path: str, state: FileState, sha256: str, *, transparent: bool = False, animated: bool = False
-    ) -> None:
+    def _insert(self, path: str, state: FileState, sha256: str, *, wanted: bool = False) -> None:
         self._database.execute(
-            "insert or replace into files values (?, ?, ?, ?, ?, ?, ?)",
-            (path, *state, bytes.fromhex(sha256), transparent, animated),
+            "insert or replace into files values (?, ?, ?, ?, ?, ?)",
+            (path, *state, bytes.fromhex(sha256), wanted),
         )
+        self.some = True
 
-    def _hash(self, path: str, state: FileState, *, picture: bool) -> str:
-        transparent = animated = False
-        if picture:
-            from jobs.input_picture import read_header
-
-            header = read_header(Path(path))
-            transparent, animated = header.transparent, header.frames > 1
+    def _hash(self, path: str, state: FileState) -> str:
         digest = file_sha256(Path(path))
         if file_state(Path(path)) != state:
             raise ManifestError(f"{path}: changed while it was being read: run the same command again")
-        self._insert(path, state, digest, transparent=transparent, animated=animated)
+        self._insert(path, state, digest)
         return digest
+
+    def want(self, hashes: Iterable[str]) -> None:
+        """Marks files as those of images that are to be rendered."""
+        if self.some:
+            self._database.executemany(
+                "update files set wanted = 1 where sha256 = ?", ((bytes.fromhex(one),) for one in hashes)
+            )
+
+    def want_none(self) -> None:
+        """Takes all marks back."""
+        if self.some:
+            self._database.execute("update files set wanted = 0")
 
     def path_of(self, digest: str) -> str | None:
         """A file with this hash; None where no line named one."""
@@ -103,30 +107,24 @@ class InputFiles:
         ).fetchone()
         return None if found is None else str(found[0])
 
-    def __iter__(self) -> Iterator[InputFile]:
-        """One file of each hash, in the order of the hashes."""
-        rows = self._database.cursor().execute("select min(path), sha256, size from files group by sha256")
+    def wanted(self) -> Iterator[InputFile]:
+        """One file of each hash that is marked, in the order of the hashes."""
+        query = "select min(path), sha256, size from files where wanted = 1 group by sha256 order by sha256"
+        rows = self._database.cursor().execute(query)
         return (InputFile(path, bytes(digest).hex(), size) for path, digest, size in rows)
 
     def total(self) -> tuple[int, int]:
-        """How many different files there are, and their bytes."""
-        query = "select count(*), coalesce(sum(size), 0) from (select size from files group by sha256)"
+        """How many different files are marked, and their bytes."""
+        each = "select size from files where wanted = 1 group by sha256"
+        query = f"select count(*), coalesce(sum(size), 0) from ({each})"
         count, size = self._database.execute(query).fetchone()
         return count, size
 
     def digest(self) -> str | None:
-        """One hash of all files' paths and contents; None where there are none."""
-        digest, some = sha256(), False
-        for path, contents in self._database.execute("select path, sha256 from files order by path"):
-            some = True
-            digest.update(f"{path}\0".encode(errors="surrogateescape") + bytes(contents))
-        return digest.hexdigest() if some else None
-
-    def told(self) -> Iterator[str]:
-        """What to know of the pictures before they are used, a line each kind."""
-        query = "select coalesce(sum(transparent), 0), coalesce(sum(animated), 0) from files"
-        transparent, animated = self._database.execute(query).fetchone()
-        if transparent:
-            yield f"{counted(transparent, 'picture')} with transparent parts: laid on white, masks on black"
-        if animated:
-            yield f"{counted(animated, 'picture')} with several frames: the first is taken"
+        """One hash of what all files hold, wherever they lie; None where there are none."""
+        if not self.some:
+            return None
+        digest = sha256()
+        for (contents,) in self._database.execute("select distinct sha256 from files order by sha256"):
+            digest.update(contents)
+        return digest.hexdigest()

@@ -50,10 +50,14 @@ class Prepared:
         return self.manifest.pinned(self.model)
 
     def referenced(self, entries: Iterable[Entry]) -> dict[str, str]:
-        """The files of entries that the output is not to keep: SHA-256 -> absolute path."""
-        if self.manifest.inputs == "copy":
+        """The files of entries that are to be rendered and that the output is not to keep: SHA-256 ->
+        absolute path. Those that it is to keep are marked."""
+        if not self.inputs.some:
             return {}
         hashes = dict.fromkeys(chain.from_iterable(entry.inputs for entry in entries))
+        if self.manifest.inputs == "copy":
+            self.inputs.want(hashes)
+            return {}
         found = {sha256: self.inputs.path_of(sha256) for sha256 in hashes}
         return {sha256: path for sha256, path in found.items() if path is not None}
 

@@ -10,6 +10,7 @@ from typing import Any
 from jobs.ledger.job import JobSpec
 from producer.manifest.base_request import base_request
 from producer.manifest.path_names import PathNames
+from producer.manifest.submitted import INPUTS
 from producer.prompt_files.reading import Reading
 from producer.requests.prepared import Prepared
 
@@ -49,7 +50,9 @@ def written(prepared: Prepared) -> dict[str, Any]:
 def file_hashes(prepared: Prepared, reading: Reading) -> dict[str, str]:
     """Every file that the manifest names -> the SHA-256 of its contents; rows name adapters too."""
     adapters = {path: sha256 for sha256, path in reading.adapters.items()}
-    return dict(sorted((prepared.latents | adapters | reading.sha256).items()))
+    inputs = prepared.inputs.digest()
+    of_lines = {} if inputs is None else {INPUTS: inputs}
+    return dict(sorted((prepared.latents | adapters | reading.sha256 | of_lines).items()))
 
 
 def digest(prepared: Prepared, spec: JobSpec, files: Mapping[str, str]) -> str:
@@ -58,8 +61,5 @@ def digest(prepared: Prepared, spec: JobSpec, files: Mapping[str, str]) -> str:
     job = spec.to_mapping() | {
         "manifest": _without_prompts(manifest)
     }  # with its paths, as they were always told
-    # A job without pictures has the digest that it always had.
-    pictures = prepared.inputs.digest()
-    said = [job, manifest, files] if pictures is None else [job, manifest, files, pictures]
-    text = json.dumps(said, sort_keys=True)
+    text = json.dumps([job, manifest, files], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Final
 
 from jobs.errors import LatentsError, ManifestError, OutputError
 from jobs.inputs import kept_path
-from jobs.output.durable import written_atomically
+from jobs.output.durable import fsync_folder, written_atomically
 from jobs.output.output import Output
 from producer.manifest.latents import gather_latents
 from producer.reporter import QUIET, Reporter
@@ -19,7 +21,10 @@ from producer.requests.prepared import Prepared
 
 _PIECE: Final = 1 << 20
 _SAID: Final = 100 << 20
-"""Bytes of inputs from which on their copying is reported."""
+_SAID_FILES: Final = 10_000
+"""Bytes and number of inputs from which on their copying is reported."""
+_WRITERS: Final = 8
+_AT_A_TIME: Final = 1_000
 
 
 def keep_inputs(prepared: Prepared, reporter: Reporter = QUIET) -> None:
@@ -40,22 +45,36 @@ def keep_inputs(prepared: Prepared, reporter: Reporter = QUIET) -> None:
 def _copy_inputs(prepared: Prepared, reporter: Reporter) -> None:
     folder = prepared.output.inputs
     count, size = prepared.inputs.total()
-    if size >= _SAID:
-        reporter.line(f"copying {count:,} pictures and adapters, {size / 1e6:,.0f} MB, to {folder}")
-    for file in prepared.inputs:
-        target = kept_path(folder, file.sha256)
-        if not target.exists():
-            _copy(file, target)
+    said = count >= _SAID_FILES or size >= _SAID
+    if said:
+        reporter.line(f"keeping {count:,} pictures and adapters, {size / 1e6:,.0f} MB, in {folder}")
+    kept, told = 0, 0
+    # Copies are made durable by several threads: a file system joins what they wait for.
+    with ThreadPoolExecutor(_WRITERS, "input") as writers:
+        for parent, files in groupby(
+            prepared.inputs.wanted(), lambda file: kept_path(folder, file.sha256).parent
+        ):
+            parent.mkdir(parents=True, exist_ok=True)
+            there = {one.name for one in parent.iterdir()}
+            while some := list(islice(files, _AT_A_TIME)):
+                lacking = [file for file in some if file.sha256 not in there]
+                for _ in writers.map(_copy, lacking, [parent / file.sha256 for file in lacking]):
+                    pass
+                kept += len(some)
+            fsync_folder(parent)
+            if said and kept - told >= _SAID_FILES:
+                told = kept
+                reporter.line(f"kept {kept:,} of {count:,}")
 
 
 def _copy(file: InputFile, target: Path) -> None:
-    target.parent.mkdir(exist_ok=True)
+    """Writes one file durably; its folder is to be made durable after it."""
     digest = hashlib.sha256()
     try:
         source = Path(file.path).open("rb")  # noqa: SIM115 - what fails to open is the author's file
     except OSError as error:
         raise ManifestError(f"{file.path}: cannot be read any more: {error.strerror}: submit again") from None
-    with source, written_atomically(target) as copy:
+    with source, written_atomically(target, durable_name=False) as copy:
         while piece := source.read(_PIECE):
             digest.update(piece)
             copy.write(piece)

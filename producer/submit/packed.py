@@ -135,6 +135,7 @@ def _packed(
     prepared: Prepared, below: int | None, reporter: Reporter, as_json: frozenset[str]
 ) -> Iterator[Packed]:
     """The same, with the columns `as_json` as JSON text."""
+    prepared.inputs.want_none()
     found, names = prepared.output.shards(), prepared.manifest.column_names()
     there = ColumnTypes(names)
     held_lines = prepared.output.held_lines(below, there.add)

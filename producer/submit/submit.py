@@ -97,7 +97,8 @@ def store(packed: Packed, queue: JobQueue, reporter: Reporter = QUIET) -> Submit
     with write_errors(output), ExitStack() as stack:
         keep_inputs(prepared, reporter)
         spec, files = job_spec(prepared), file_hashes(prepared, packed.reading)
-        kept = SubmittedManifest(prepared.pinned, prepared.narrowed, files)
+        pipeline = (prepared.model.pipeline or "") if prepared.inputs.some else ""
+        kept = SubmittedManifest(prepared.pinned, prepared.narrowed, files, pipeline)
         try:
             job_id, created = ledger.create(
                 spec, digest(prepared, spec, files), output.next_job_number(manifest.name)
@@ -119,6 +120,7 @@ def store(packed: Packed, queue: JobQueue, reporter: Reporter = QUIET) -> Submit
                 output.close_attempts()
             if packed.below != below or (below is None and packed.found != output.shards()):
                 packed = stack.enter_context(pack(prepared, below=below))
+                keep_inputs(prepared, reporter)
             if at.shards:
                 _refuse_former_numbers(packed, job_id, ledger)
             packed.write_lines(job_id)
@@ -136,7 +138,7 @@ def store(packed: Packed, queue: JobQueue, reporter: Reporter = QUIET) -> Submit
             skipped_rows=tuple(reading.skipped_rows),
             skipped_file=str(output.skipped_rows(job_id)) if reading.skipped else None,
             left_out=tuple(reading.left_out()),
-            told=(*reading.told(), *prepared.inputs.told()),
+            told=tuple(reading.told()),
             syntax=tuple(reading.marks.warnings(manifest.read_syntax)),
             duplicates=packed.duplicates,
             equal_lines=packed.equal_lines,
