@@ -43,7 +43,7 @@ class WrittenPicture:
 
 def name_trouble(text: str) -> str | None:
     """What is wrong with the form of a name; None where it may stand."""
-    if "://" in text:
+    if "://" in text or text.startswith("data:"):
         return "is an address: download the picture, and name its file"
     if any(found[0] in ("{", "}") for found in _FIELD.finditer(text)):
         return "has a brace without its other: {id} and {column} are the line's own, {{ and }} are braces"
