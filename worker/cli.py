@@ -107,7 +107,18 @@ def command(
 )
 @click.option("--model", metavar="PATH", help="The model's folder or single file, when it is one.")
 @click.option(
-    "--inputs", type=click.Path(path_type=Path), metavar="FOLDER", help="Where the initial latents are kept."
+    "--inputs",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="An output, or any folder that has the files which the request names, at any depth. Default: the "
+    "output that FILE lies in.",
+)
+@click.option(
+    "--controlnet",
+    "controlnets",
+    multiple=True,
+    metavar="PATH",
+    help="A ControlNet's folder, when it is one; once for each, in their order.",
 )
 @click.option(
     "--out",
@@ -122,6 +133,7 @@ def render(
     file: Path | None,
     model: str | None,
     inputs: Path | None,
+    controlnets: tuple[str, ...],
     out: Path | None,
 ) -> None:
     """Render one image by itself, without Redis: that of a --request, as failures.jsonl has the
@@ -156,7 +168,12 @@ def render(
     for remark in reproduction.remarks:
         click.echo(f"note: {remark}", err=True)
     picture = render_one(
-        reproduction, model, inputs, settings, lambda remark: click.echo(f"note: {remark}", err=True)
+        reproduction,
+        model,
+        inputs,
+        settings,
+        lambda remark: click.echo(f"note: {remark}", err=True),
+        controlnets=controlnets,
     )
     try:
         write_atomically(target, picture)

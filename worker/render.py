@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -14,16 +14,16 @@ from typing import Any, Literal
 from jobs.bounds import step_trouble
 from jobs.columns import RENDERED_PREFIX
 from jobs.errors import ImagemillError, RenderError
-from jobs.inputs import NO_INPUTS, Inputs, KeptInputs
+from jobs.inputs import Inputs
 from jobs.models import is_path
 from jobs.output.files import METADATA
-from jobs.output.output import INPUTS
 from jobs.request import IMAGE_SETTINGS, ImageRequest
 from jobs.settings import Settings
 from jobs.strict_json import strict_json
 from jobs.wording import printable, shortened
 from worker.encode import encode, read_file
 from worker.engine.renderer import BrokenDevice, Bucket, OutOfMemory, Picture, Pipeline, Renderer
+from worker.render_inputs import further_of, inputs_of, options, output_of
 from worker.renderers.load_renderer import load_renderer
 
 _SLOTS = range(1, 1024 + 1)
@@ -42,9 +42,7 @@ def reproducing_command(request: ImageRequest, model: str, slots: int) -> str:
     parts = ["imagemill-worker", "--batch-size", str(slots), "render", "--request", request.to_json()]
     if model != request.model:
         parts += ["--model", MODEL_FOLDER + Path(model).name]
-    if request.init_latents is not None:
-        parts += ["--inputs", INPUTS]
-    return shlex.join(parts)
+    return shlex.join([*parts, *options(request, MODEL_FOLDER)])
 
 
 def parse_request(text: str, where: str = "--request") -> ImageRequest:
@@ -102,6 +100,8 @@ class Reproduction:
     """Whether its file says that an algorithm made it; an early version's does not."""
     remarks: tuple[str, ...] = ()
     """Why the bytes may differ from those of its job."""
+    output: Path | None = None
+    """The output that its file lies in, where the files are that it names; None where that is not known."""
 
 
 def reproduction_as_asked(request: ImageRequest, slots: int | None) -> Reproduction:
@@ -126,7 +126,8 @@ def reproduction_of(file: Path, slots: int | None) -> Reproduction:
     if rendered is None:
         asked = reproduction_as_asked(request, slots)
         unknown = f"no {METADATA} next to {file} says how it was rendered"
-        return replace(asked, says_source=says_source, remarks=(unknown, *asked.remarks))
+        remarked = (unknown, *asked.remarks)
+        return replace(asked, says_source=says_source, remarks=remarked, output=output_of(file))
     its_slots, precision, mode = rendered["rows"], rendered["precision"], rendered["mode"]
     remarks = []
     if mode == "fast":
@@ -144,6 +145,7 @@ def reproduction_of(file: Path, slots: int | None) -> Reproduction:
         made_by={name: rendered[name] for name in ("device", "versions") if name in rendered},
         says_source=says_source,
         remarks=tuple(remarks),
+        output=output_of(file),
     )
 
 
@@ -153,21 +155,23 @@ def render(
     inputs: Path | None,
     settings: Settings,
     say: Callable[[str], None] = lambda _remark: None,
+    *,
+    controlnets: Sequence[str] = (),
 ) -> bytes:
     """The image file of a request; as its job wrote it where slots, precision, device and versions are equal.
 
-    `model` is the folder or the single file when the request's model is one; `inputs` holds its initial
-    latents. `say` gets a line for each reason why the bytes may differ.
-    Raises ModelError, LatentsError, or RenderError when the picture is no picture.
+    `model` is the folder or the single file when the request's model is one, `controlnets` are those of its
+    ControlNets that are folders; `inputs` holds the files that it names, None: the output that it lies in.
+    `say` gets a line for each reason why the bytes may differ.
+    Raises ModelError, LatentsError, InputError, or RenderError when the picture is no picture.
     """
     request = reproduction.request
-    if request.init_latents is not None and inputs is None:
-        raise RenderError("the request has initial latents: say with --inputs where they are kept")
-    files = NO_INPUTS if inputs is None else KeptInputs(inputs)
+    files = inputs_of(request, reproduction.output if inputs is None else inputs)
+    further = further_of(request, controlnets)
     named = request.model if model is None else model
     if is_path(named):
         named = str(Path(named).expanduser().absolute())
-    pipeline = Pipeline(named, request.revision, reproduction.precision)
+    pipeline = Pipeline(named, request.revision, reproduction.precision, further)
     renderer, alone = _loaded(reproduction, pipeline, settings)
     here = {"device": renderer.device, "versions": renderer.versions}
     for name, then in reproduction.made_by.items():
@@ -208,7 +212,8 @@ def _bucket(reproduction: Reproduction, renderer: Renderer, pipeline: Pipeline) 
     request, fewest = reproduction.request, renderer.slots(reproduction.request)
     slots = fewest if reproduction.slots is None else max(reproduction.slots, fewest)
     mode: Literal["exact", "fast"] = "fast" if renderer.batching == "fast" else "exact"
-    return Bucket(pipeline, request.height, request.width, slots, mode, adapters=request.adapters)
+    task = renderer.task(request)
+    return Bucket(pipeline, request.height, request.width, slots, mode, task, request.adapters)
 
 
 def _painted(renderer: Renderer, bucket: Bucket, wanted: _Wanted) -> Picture:

@@ -130,7 +130,7 @@ def invoke(*arguments: object) -> str:
 def test_a_picture_that_cannot_be_written_is_reported_before_it_is_rendered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker.render, "render", lambda *_: b"picture")
+    monkeypatch.setattr(worker.render, "render", lambda *_, **__: b"picture")
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match=r"there is no folder .*: make it"):
         invoke("render", "--request", REQUEST.to_json(), "--out", tmp_path / "none" / "x.png")

@@ -36,7 +36,7 @@ _PATIENCE = 8
 class _Parked(Generic[Image]):
     image: Image
     coroutine: greenlet
-    denoiser: str
+    rules: CallRules
     module: Any
     call: Call
     key: int
@@ -60,8 +60,9 @@ class Hub(Generic[Image]):
         padded: bool = True,
         computing: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
-        """rules: of each denoiser, by its name. slots: of every forward; `spare` of them hold no image, as
-        `text_rules` want it. computing: the context of all work.
+        """rules: of each denoiser, by its name, for images that are started without rules of their own.
+        slots: of every forward; `spare` of them hold no image, as `text_rules` want it. computing: the
+        context of all work.
 
         padded=False leaves free slots out: faster at the end of a job, and bytes may depend on neighbours.
         """
@@ -72,6 +73,8 @@ class Hub(Generic[Image]):
         self._digests = Digests()
         self._keys: dict[Hashable, int] = {}
         """Keys are long; a number stands for each."""
+        self._known: list[CallRules] = []
+        """All rules so far, each once: calls meet by the same rules only."""
         self.forwards = 0
         """Forwards run so far."""
         self.slots_used = 0
@@ -92,9 +95,20 @@ class Hub(Generic[Image]):
         lacking = room - max(by_key.values(), default=0)
         return max(0, min(lacking, 2 * room - sum(by_key.values())))
 
-    def start(self, image: Image, paint: Callable[[CallDenoiser], Any]) -> None:
-        """Runs an image until its first call of a denoiser. paint(call): the image's whole pipeline call."""
-        self._resume(greenlet(_run), paint, partial(self._park, image), partial(self._end, image))
+    def start(
+        self,
+        image: Image,
+        paint: Callable[[CallDenoiser], Any],
+        rules: Mapping[str, CallRules] | None = None,
+    ) -> None:
+        """Runs an image until its first call of a denoiser. paint(call): the image's whole pipeline call.
+
+        rules: those of its own pipeline's class, where images of several share the denoisers.
+        """
+        own = self._rules if rules is None else rules
+        numbered = {denoiser: self._numbered(found) for denoiser, found in own.items()}
+        park = partial(self._park, image, numbered)
+        self._resume(greenlet(_run), paint, park, partial(self._end, image))
 
     def forward(self) -> None:
         """Runs one forward and resumes the images that were in it until their next call, or their end.
@@ -102,8 +116,8 @@ class Hub(Generic[Image]):
         Raises what the denoiser raises; the images of that forward then stay parked.
         """
         chosen = self._choose()
-        denoiser, module = chosen[0].denoiser, chosen[0].module
-        rules, texts = self._rules[denoiser], text_rule_of(module)
+        rules, module = chosen[0].rules, chosen[0].module
+        texts = text_rule_of(module)
         counts = [one.slots for one in chosen]
         needed = sum(counts) + self._spare
         slots = max(self._slots, needed) if self._padded else needed
@@ -141,18 +155,33 @@ class Hub(Generic[Image]):
             coroutine.parent = getcurrent()
             coroutine.switch(*given)
 
-    def _park(self, image: Image, denoiser: str, module: Any, call: dict[str, Any]) -> Any:
+    def _numbered(self, rules: CallRules) -> tuple[int, CallRules]:
+        """A number for the rules, and those of this number: equal rules have one."""
+        if rules not in self._known:
+            self._known.append(rules)
+        number = self._known.index(rules)
+        return number, self._known[number]
+
+    def _park(
+        self,
+        image: Image,
+        rules: Mapping[str, tuple[int, CallRules]],
+        denoiser: str,
+        module: Any,
+        call: dict[str, Any],
+    ) -> Any:
         """Runs in an image's greenlet, which waits here for its part of a forward's output."""
-        if denoiser not in self._rules:
+        if denoiser not in rules:
             raise UnknownCall(f"{denoiser} was not called when the pipeline was learned")
+        number, own = rules[denoiser]
         texts = text_rule_of(module)
         prepared = texts.prepare(call)
-        found = keyed(self._rules[denoiser], prepared, self._digests, texts.any_form)
-        key = self._keys.setdefault((denoiser, found.key), len(self._keys))
+        found = keyed(own, prepared, self._digests, texts.any_form)
+        key = self._keys.setdefault((denoiser, number, found.key), len(self._keys))
         here, hub = getcurrent(), getcurrent().parent
         if hub is None:
             raise RuntimeError("a denoiser was called outside of the images that a hub runs")
-        self._parked.append(_Parked(image, here, denoiser, module, prepared, key, found.slots, self.forwards))
+        self._parked.append(_Parked(image, here, own, module, prepared, key, found.slots, self.forwards))
         return hub.switch()
 
     def _choose(self) -> list[_Parked[Image]]:

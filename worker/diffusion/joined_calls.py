@@ -151,7 +151,7 @@ class _Joining:
             case SlotAxis(axis, each):
                 dtype = _timesteps_dtype(path, first)
                 parts = [value.to(dtype) for value in values]
-                return torch.cat([*parts, *[parts[0].narrow(axis, 0, each)] * spare], axis)
+                return _in_one_order([*parts, *[parts[0].narrow(axis, 0, each)] * spare], axis)
             case SlotList(each):
                 items = [item for value in values for item in value]
                 return type(first)([*items, *items[:each] * spare])
@@ -171,6 +171,17 @@ class _Joining:
                 return type(first)(self.join(parts, (*path, index)) for index, parts in below)
             case _:
                 return first
+
+
+def _in_one_order(parts: Sequence[torch.Tensor], axis: int) -> torch.Tensor:
+    """The parts along an axis, in the plain order in memory.
+
+    torch.cat takes the order that its parts agree on, such as channels last, and kernels follow it: bytes
+    would depend on which images meet.
+    """
+    shape = list(parts[0].shape)
+    shape[axis] = sum(part.shape[axis] for part in parts)
+    return torch.cat(list(parts), axis, out=parts[0].new_empty(shape))
 
 
 def split(rules: CallRules, output: Any, counts: Sequence[int]) -> list[Any]:

@@ -17,16 +17,18 @@ from transformers import PreTrainedModel
 
 from jobs.errors import LatentsError, RenderError
 from jobs.inputs import NO_INPUTS, Inputs
-from jobs.pipeline_class import Folder
+from jobs.pipeline_class import Folder, PipelineClass
 from jobs.pipeline_task import troubles
 from jobs.pipelines import find_pipeline
 from jobs.request import ImageRequest
 from worker.diffusion.build_scheduler import scheduler_like
+from worker.diffusion.given_pictures import GivenPictures
 from worker.diffusion.host_timesteps import read_on_the_host
 from worker.diffusion.lms_coefficients import LmsCoefficients
 from worker.diffusion.pipeline_copy import denoisers, fork
 from worker.diffusion.pipeline_embeds import encoders_of, with_embeds
-from worker.diffusion.stand_ins import CallDenoiser, Denoiser, RememberedTexts, WatchedDecoder
+from worker.diffusion.stand_ins import CallDenoiser, Denoiser, RememberedTexts, WatchedAutoencoder
+from worker.diffusion.task_pipeline import inpainting_config
 from worker.diffusion.text_rules import text_rule_of
 from worker.diffusion.watched_tokenizers import TextCuts
 
@@ -55,11 +57,23 @@ class Painter:
     Text encoders remember what they were given, so that images that share a prompt encode it once.
     """
 
-    def __init__(self, pipeline: DiffusionPipeline) -> None:
-        """Raises ModelError for a pipeline of a class that is not rendered."""
+    def __init__(
+        self,
+        pipeline: DiffusionPipeline,
+        kind: PipelineClass | None = None,
+        model: PipelineClass | None = None,
+        texts: RememberedTexts | None = None,
+    ) -> None:
+        """kind: of the pipeline; None: that of a model. model: the class of the model whose task it paints;
+        None: its own. texts: what several painters remember together.
+
+        Raises ModelError for a pipeline of a class that is not rendered.
+        """
         self.pipeline = pipeline
-        self.kind = find_pipeline(type(pipeline).__name__)
+        self.kind = find_pipeline(type(pipeline).__name__) if kind is None else kind
         """What is known of the pipeline's class."""
+        self._model = self.kind if model is None else model
+        self._controlnets = len(getattr(getattr(pipeline, "controlnet", None), "nets", (None,)))
         self._parameters = inspect.signature(type(pipeline).__call__).parameters
         scale = getattr(pipeline, "vae_scale_factor", None)
         self._folder = Folder(scale=scale if isinstance(scale, int) else None)
@@ -69,7 +83,7 @@ class Painter:
             (text_rule_of(module).spare_slots for module in self.denoisers.values()), default=0
         )
         """Slots of every forward that hold no image."""
-        self._texts = RememberedTexts()
+        self._texts = RememberedTexts() if texts is None else texts
         self._coefficients = LmsCoefficients()
 
     def paint(
@@ -82,22 +96,28 @@ class Painter:
 
         inputs: where the files are that the request names. call: what denoisers' calls go to; None: to the
         modules.
-        Raises what the pipeline raises, LatentsError for latents that it does not take, and RenderError for a
-        picture of another size than was asked for.
+        What a mask keeps is the original's, not what the autoencoder makes of it.
+        Raises what the pipeline raises, InputError and LatentsError for files that it does not take, and
+        RenderError for a picture of another size than was asked for.
         """
-        trouble = next(troubles(self.kind, request.to_mapping(), self._folder), None)
+        trouble = next(troubles(self._model, request.to_mapping(), self._folder), None)
         if trouble is not None:
             raise RenderError(str(trouble))
+        pictures = GivenPictures.of(request, self.kind, inputs)
         finite: list[torch.Tensor] = []
         cuts = TextCuts()
-        own = self._copy(call, finite, cuts)
-        given = self._arguments(own, request)
+        own = self._copy(call, request.seed, finite, cuts)
+        given = self._arguments(own, request, pictures)
         told = partial(cuts.told, request)
         if request.own_embeds:
             texts = encoders_of(own)
             given = with_embeds(given, own.config, texts.of(request))
             told = partial(texts.told, request)
         if request.init_latents is not None:
+            if request.image is not None:
+                raise LatentsError(
+                    "init_latents: the image gives the latents to begin with: remove one of them"
+                )
             given["latents"] = self._initial_latents(own, inputs.latents(request.init_latents))
         with _attention_kept(self.denoisers.values()) if call is None else nullcontext():
             [values] = own(**given, output_type="np")[0]
@@ -109,12 +129,15 @@ class Painter:
                 "ask for a size that it takes"
             )
         ended_well = all(bool(one) for one in finite) and bool(np.isfinite(values).all())
-        return Painting(np.asarray(values, dtype="float32"), ended_well, told())
+        painted = pictures.laid_over(np.asarray(values, dtype="float32"))
+        return Painting(painted, ended_well, told())
 
-    def calls(self, request: ImageRequest, images: int, call: CallDenoiser) -> None:
-        """Makes the denoisers' calls for several images of one request; the pictures are not looked at."""
-        own = self._copy(call, [], TextCuts())
-        given = self._arguments(own, request)
+    def calls(
+        self, request: ImageRequest, images: int, call: CallDenoiser, inputs: Inputs = NO_INPUTS
+    ) -> None:
+        """Makes the denoisers' calls for several images of one request; what is painted is not looked at."""
+        own = self._copy(call, request.seed, [], TextCuts())
+        given = self._arguments(own, request, GivenPictures.of(request, self.kind, inputs))
         count = next((name for name in _COUNTS if name in self._parameters), None)
         if count is not None:
             given[count] = images
@@ -128,7 +151,9 @@ class Painter:
         """Drops what text encoders gave so far: their weights have changed."""
         self._texts.forget()
 
-    def _arguments(self, own: DiffusionPipeline, request: ImageRequest) -> dict[str, Any]:
+    def _arguments(
+        self, own: DiffusionPipeline, request: ImageRequest, pictures: GivenPictures
+    ) -> dict[str, Any]:
         """The arguments of a copy's call; the copy gets the scheduler that the request names."""
         if request.scheduler != "default":
             own.scheduler = scheduler_like(request.scheduler, own.scheduler)
@@ -137,19 +162,24 @@ class Painter:
         read_on_the_host(scheduler)
         return {
             **self.kind.call_arguments(request),
+            **pictures.arguments(self.kind, self._controlnets),
             "generator": torch.Generator().manual_seed(request.seed),
         }
 
     def _copy(
-        self, call: CallDenoiser | None, finite: list[torch.Tensor], cuts: TextCuts
+        self, call: CallDenoiser | None, seed: int, finite: list[torch.Tensor], cuts: TextCuts
     ) -> DiffusionPipeline:
         """A copy of the pipeline for one image."""
+        noise = torch.Generator().manual_seed(seed)
 
         def replace(name: str, component: Any) -> Any | None:
             if name in self.denoisers:
-                return None if call is None else Denoiser(name, component, call)
+                config = inpainting_config(self.kind, self.pipeline, component)
+                if call is None and config is None:
+                    return None
+                return Denoiser(name, component, _called if call is None else call, config)
             if isinstance(component, ModelMixin) and hasattr(component, "decode"):
-                return WatchedDecoder(name, component, finite)
+                return WatchedAutoencoder(name, component, finite, noise)
             if isinstance(component, PreTrainedModel) and "text_encoder" in name:
                 return self._texts.encoder(name, component)
             return cuts.watched(name, component)
@@ -204,6 +234,10 @@ def _attention_kept(modules: Iterable[Any]) -> Iterator[None]:
         for module, processors in before:
             if module.attn_processors != processors:
                 module.set_attn_processor(processors)
+
+
+def _called(_name: str, module: Any, call: dict[str, Any]) -> Any:
+    return module(**call)
 
 
 def _opaque(values: np.ndarray) -> np.ndarray:

@@ -7,8 +7,8 @@ from __future__ import annotations
 import copy
 import inspect
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from typing import Any
 
@@ -46,9 +46,14 @@ class StandIn:
 class Denoiser(StandIn):
     """A denoiser whose calls go to `call`."""
 
-    def __init__(self, name: str, module: Any, call: CallDenoiser) -> None:
+    def __init__(
+        self, name: str, module: Any, call: CallDenoiser, config: Mapping[str, Any] | None = None
+    ) -> None:
+        """config: what the pipeline sees as the module's; None: its own."""
         super().__init__(name, module)
         self.__dict__["_call"] = call
+        if config is not None:
+            self.__dict__["config"] = config
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         # Of the class, because an offload hook puts something else in the module's own place.
@@ -74,27 +79,56 @@ class Denoiser(StandIn):
         """Does nothing, for the same reason."""
 
 
-class WatchedDecoder(StandIn):
+class WatchedAutoencoder(StandIn):
     """An autoencoder that notes in `finite` whether what it decodes, and what comes of it, is finite.
 
-    It never decodes in float16, whose range its activations leave: the picture would be black. Some pipelines
-    see to that themselves, for configurations that say so (`force_upcast`); others do not.
+    It never computes in float16, whose range its activations leave: the picture would be black. Some
+    pipelines see to that themselves, for configurations that say so (`force_upcast`); others do not. Weights
+    in float32 beside a denoiser in half precision are right too: it takes and gives the pipeline's format.
     """
 
-    def __init__(self, name: str, module: Any, finite: list[torch.Tensor]) -> None:
+    def __init__(
+        self, name: str, module: Any, finite: list[torch.Tensor], noise: torch.Generator | None = None
+    ) -> None:
+        """noise: what is drawn from where a pipeline names no generator; None: torch's own."""
         super().__init__(name, module)
-        self.__dict__["_finite"] = finite
+        self.__dict__.update(_finite=finite, _noise=noise)
 
     def decode(self, latents: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        device = latents.device.type
-        if torch.is_autocast_enabled(device) or self._module.dtype == torch.float16:
-            with torch.autocast(device, enabled=False), in_float32([self._module], [torch.float16]):
-                decoded = self._module.decode(latents.to(self._module.dtype), *args, **kwargs)
-        else:
-            decoded = self._module.decode(latents, *args, **kwargs)
+        with self._in_range(latents):
+            decoded = self._module.decode(self._taken(latents), *args, **kwargs)
         picture = decoded[0] if isinstance(decoded, tuple) else decoded.sample
         self._finite.extend([latents.isfinite().all(), picture.isfinite().all()])
         return decoded
+
+    def encode(self, pictures: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        with self._in_range(pictures):
+            encoded = self._module.encode(self._taken(pictures), *args, **kwargs)
+        posterior = getattr(encoded, "latent_dist", None)
+        if posterior is None:
+            return encoded
+        if posterior.parameters.dtype != pictures.dtype:
+            # The noise that is drawn, and the latents, are of the format of what was encoded.
+            posterior = encoded.latent_dist = type(posterior)(posterior.parameters.to(pictures.dtype))
+        # SD3's ControlNets would draw from torch's own generator, and their pictures be others each time.
+        draw, own = posterior.sample, self._noise
+        posterior.sample = lambda generator=None: draw(own if generator is None else generator)
+        return encoded
+
+    @contextmanager
+    def _in_range(self, given: torch.Tensor) -> Iterator[None]:
+        """Inside, the module computes in no float16 and in no autocast."""
+        device = given.device.type
+        if torch.is_autocast_enabled(device) or self._module.dtype == torch.float16:
+            with torch.autocast(device, enabled=False), in_float32([self._module], [torch.float16]):
+                yield
+        else:
+            yield
+
+    def _taken(self, given: torch.Tensor) -> torch.Tensor:
+        """What is given, as the module takes it: a module that is held in float32 converts nothing itself."""
+        converted = torch.is_autocast_enabled(given.device.type) or self._module.dtype == torch.float32
+        return given.to(self._module.dtype) if converted else given
 
 
 class RememberedTexts:

@@ -8,7 +8,7 @@ model; other bytes refuse `mode: exact`; where nothing can be learned, images ar
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from jobs.adapters import NONE
 from jobs.arguments import arguments_of, arguments_text
 from jobs.errors import ModelError, RenderError
-from jobs.inputs import NO_INPUTS
 from jobs.pipeline_class import Folder, PipelineClass
+from jobs.pipeline_task import TASK_PICTURES
 from jobs.request import ImageRequest
 from worker.diffusion.call_rules import Call, CallRules, learn
 from worker.diffusion.contents import Digests
@@ -32,6 +33,7 @@ from worker.diffusion.text_rules import text_rule_of
 from worker.engine.renderer import Batching, BrokenDevice, OutOfMemory, first_line
 from worker.error_frames import drop_frames
 from worker.renderers.device import device_errors
+from worker.renderers.noise_pictures import NOISE_PICTURES, noise_picture
 
 Computing = Callable[[], AbstractContextManager[object]]
 
@@ -63,14 +65,17 @@ class Learned:
     """Why it is not exact."""
 
 
-def sample_of(painter: Painter) -> ImageRequest:
-    """A small request that the painter's pipeline paints. Raises what it raises, when it paints none."""
+def sample_of(painter: Painter, pictures: Collection[str] = (), controlnet: str = NONE) -> ImageRequest:
+    """A small request that the painter's pipeline paints. Raises what it raises, when it paints none.
+
+    pictures: the settings that it has pictures for. controlnet: that of all requests with a control_image.
+    """
     errors: list[Exception] = []
     for side in _SIDES:
-        sample = sample_near(painter, side)
+        sample = sample_near(painter, side, pictures, controlnet)
         try:
             with device_errors(), torch.no_grad():
-                painter.paint(sample)
+                painter.paint(sample, NOISE_PICTURES)
             return sample
         # Some models know only positions of pictures as large as theirs, or no smaller ones.
         except (RuntimeError, IndexError, ValueError, RenderError) as error:
@@ -82,8 +87,13 @@ def sample_of(painter: Painter) -> ImageRequest:
         errors.clear()  # or this call would be held by an error that it holds
 
 
-def sample_near(painter: Painter, side: int) -> ImageRequest:
-    """A request of about that height and width, of which it is not known whether it can be painted."""
+def sample_near(
+    painter: Painter, side: int, pictures: Collection[str] = (), controlnet: str = NONE
+) -> ImageRequest:
+    """A request of about that height and width, of which it is not known whether it can be painted.
+
+    Its pictures are those of `NOISE_PICTURES`.
+    """
     kind, scale = painter.kind, getattr(painter.pipeline, "vae_scale_factor", None)
     # Or the size would be rounded to one of those that the model was trained on, which are large.
     arguments = {name: False for name in ("use_resolution_binning",) if name in kind.arguments}
@@ -92,6 +102,7 @@ def sample_near(painter: Painter, side: int) -> ImageRequest:
     else:
         step = kind.multiple(Folder(scale=scale if isinstance(scale, int) else None))
         height = width = step * math.ceil(side / step)
+    named: dict[str, Any] = {name: noise_picture(name, 0) for name in pictures}
     return ImageRequest(
         prompt="a",
         height=height,
@@ -103,6 +114,9 @@ def sample_near(painter: Painter, side: int) -> ImageRequest:
         model=kind.name,
         revision="",
         arguments=arguments_text(arguments),
+        controlnet=controlnet if "control_image" in pictures else NONE,
+        strength=1.0 if "image" in pictures and kind.strength is not None else None,
+        **named,
     )
 
 
@@ -167,7 +181,7 @@ def _calls(painter: Painter, request: ImageRequest, images: int) -> dict[str, li
         calls.setdefault(name, []).append((text_rule_of(module).prepare(call), output))
         return output
 
-    painter.calls(request, images, keep)
+    painter.calls(request, images, keep, NOISE_PICTURES)
     return calls
 
 
@@ -191,7 +205,7 @@ def _slots_alone(painter: Painter, sample: ImageRequest) -> tuple[int, int]:
         arguments = arguments_of(request.arguments)
         more = {stage.more[0]: stage.more[1] for stage in painter.kind.stages if stage.more is not None}
         with device_errors():
-            painter.paint(replace(request, arguments=arguments_text(arguments | more)))
+            painter.paint(replace(request, arguments=arguments_text(arguments | more)), NOISE_PICTURES)
         return max(counts, default=1)
 
     hooks = [module.register_forward_hook(count) for module in painter.denoisers.values()]
@@ -234,10 +248,19 @@ def _proof(kind: PipelineClass, sample: ImageRequest) -> list[ImageRequest]:
     """Three images that differ in all that may differ within a forward."""
     first, second, third = _PROMPTS
     return [
-        replace(_on(kind, sample), prompt=first, num_inference_steps=2, seed=1),
-        replace(_on(kind, sample), prompt=second, negative_prompt="", num_inference_steps=4, seed=2),
-        replace(_off(kind, sample), prompt=third, num_inference_steps=3, seed=3),
+        _pictured(replace(_on(kind, sample), prompt=first, num_inference_steps=2, seed=1), 1.0),
+        _pictured(
+            replace(_on(kind, sample), prompt=second, negative_prompt="", num_inference_steps=4, seed=2), 0.5
+        ),
+        _pictured(replace(_off(kind, sample), prompt=third, num_inference_steps=3, seed=3), 0.7),
     ]
+
+
+def _pictured(request: ImageRequest, strength: float) -> ImageRequest:
+    """The request with pictures of its own, and this strength if it has one."""
+    named = [name for name in TASK_PICTURES if getattr(request, name) is not None]
+    own: dict[str, Any] = {name: noise_picture(name, request.seed) for name in named}
+    return replace(request, strength=None if request.strength is None else strength, **own)
 
 
 def _proved(
@@ -251,7 +274,7 @@ def _proved(
     half = any(module.dtype != torch.float32 for module in painter.denoisers.values())
     with torch.no_grad(), computing(), uncompiled():
         half |= any(torch.is_autocast_enabled(module.device.type) for module in painter.denoisers.values())
-        plain = [painter.paint(request) for request in requests]
+        plain = [painter.paint(request, NOISE_PICTURES) for request in requests]
     together = partial(paint_together, painter, learned.rules, computing=computing)
     try:
         alone = [together([request])[0][0] for request in requests]
@@ -295,7 +318,7 @@ def paint_together(
         while len(paintings) < len(requests):
             while waiting and hub.free_slots:
                 index, request = waiting.pop(0)
-                hub.start(index, partial(painter.paint, request, NO_INPUTS))
+                hub.start(index, partial(painter.paint, request, NOISE_PICTURES))
             if hub.running:
                 hub.forward()
             paintings |= {index: painted(result) for index, result in hub.finished()}

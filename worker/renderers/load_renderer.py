@@ -36,8 +36,11 @@ def load_renderer(pipeline: Pipeline, settings: Settings, loading: Loading | Non
 
         from worker.diffusion.compiling import require_compiler
         from worker.diffusion.precision import resolve_device, resolve_precision
+        from worker.renderers.controlnets import load_controlnets
         from worker.renderers.diffusion_renderer import DiffusionRenderer
+        from worker.renderers.pipeline_renderer import PipelineRenderer
         from worker.renderers.pipelines import image_diffusion_model, load_pipeline
+        from worker.renderers.two_renderers import BY_TABLES, TwoRenderers
 
     if settings.torch_compile:
         require_compiler()
@@ -51,6 +54,11 @@ def load_renderer(pipeline: Pipeline, settings: Settings, loading: Loading | Non
     loaded = load_pipeline(
         pipeline.model, pipeline.revision, pipeline.precision, settings.device, loading=progress
     )
+    device = resolve_device(settings.device)
+    precision = resolve_precision(pipeline.precision, device)
+    controlnets = load_controlnets(
+        pipeline.further, precision, device, channels_last=settings.channels_last, loading=progress
+    )
     with progress.stage("preparing", pipeline.model):
         if type(loaded) is StableDiffusionPipeline:
             model = image_diffusion_model(
@@ -60,16 +68,26 @@ def load_renderer(pipeline: Pipeline, settings: Settings, loading: Loading | Non
                 compiled=settings.torch_compile,
                 channels_last=settings.channels_last,
             )
-            return DiffusionRenderer(model)
-        from worker.renderers.pipeline_renderer import PipelineRenderer
-
-        device = resolve_device(settings.device)
+            tables = DiffusionRenderer(model)
+            pictures = PipelineRenderer(
+                loaded,
+                precision=model.precision,
+                device=model.device,
+                model=pipeline.model,
+                revision=pipeline.revision,
+                adapters=tables.adapters,
+                controlnets=controlnets,
+                # The modules are prepared already, as the tables need them.
+                known=BY_TABLES,
+            )
+            return TwoRenderers(tables, pictures)
         return PipelineRenderer(
             loaded,
-            precision=resolve_precision(pipeline.precision, device),
+            precision=precision,
             device=device,
             model=pipeline.model,
             revision=pipeline.revision,
+            controlnets=controlnets,
             compiled=settings.torch_compile,
             channels_last=settings.channels_last,
         )

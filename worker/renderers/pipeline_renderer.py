@@ -16,7 +16,6 @@ from diffusers import DiffusionPipeline
 
 from jobs.errors import ImagemillError, RenderError
 from jobs.inputs import Inputs
-from jobs.pipeline_task import painting_class
 from jobs.request import ImageRequest
 from worker.diffusion.adapters import AdapterSwitch
 from worker.diffusion.call_rules import Call
@@ -25,7 +24,8 @@ from worker.diffusion.contents import Digests
 from worker.diffusion.in_float32 import in_float32
 from worker.diffusion.interception import Hub, painted
 from worker.diffusion.joined_calls import collate, keyed
-from worker.diffusion.painter import Painter, Painting
+from worker.diffusion.painter import Painting
+from worker.diffusion.painters import Controlnets, Painters
 from worker.diffusion.precision import Precision
 from worker.diffusion.sharing_errors import CannotShare
 from worker.diffusion.text_rules import text_rule_of
@@ -45,8 +45,9 @@ from worker.engine.slot_count import FEWEST, fewest_cheap_slots
 from worker.error_frames import drop_frames
 from worker.renderers.carried import carried
 from worker.renderers.device import device_errors, kind_of_device, kind_of_error, versions
-from worker.renderers.learned_cache import LearnedCache
-from worker.renderers.learning import Learned, learn_and_prove, sample_near, sample_of
+from worker.renderers.learned_tasks import LearnedTasks
+from worker.renderers.learning import Learned, sample_near
+from worker.renderers.noise_pictures import NOISE_PICTURES
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +62,9 @@ class _Grabbed(BaseException):
 class PipelineRenderer:
     """Paints with `pipeline`, which is on its device and in its precision; see `learning` for how.
 
-    Texts are encoded and pictures decoded image by image, as in a call of the pipeline by itself.
+    Texts are encoded and pictures decoded image by image, as in a call of the pipeline by itself. Images with
+    pictures are painted by pipelines of other classes over the same modules (`Painters`), and share forwards
+    with all others where their calls are alike.
     """
 
     def __init__(
@@ -73,35 +76,53 @@ class PipelineRenderer:
         model: str,
         revision: str,
         adapters: AdapterSwitch | None = None,
+        controlnets: Controlnets | None = None,
+        known: Learned | None = None,
         compiled: bool = False,
         channels_last: bool = False,
     ) -> None:
-        """Learns how the pipeline's images share forwards, unless a worker of this user has before.
+        """Learns how the pipeline's images share forwards, unless a worker of this user has before. What
+        their pictures need is learned at the first image that has some.
 
-        adapters: that of another renderer over the same modules. compiled: forwards that images share run
-        through torch.compile. channels_last: modules that convolve do so in that memory format. Both change
-        the pipeline's modules.
+        adapters: that of another renderer over the same modules. controlnets: on the same device and in the
+        same precision. known: of images of text alone, which another renderer paints. compiled: forwards that
+        images share run through torch.compile. channels_last: modules that convolve do so in that memory
+        format. Both change the pipeline's modules.
 
-        Raises ModelError when images come out as other pictures than diffusers paints.
+        Raises ModelError when images come out as other pictures than diffusers paints, and for ControlNets of
+        another kind than the pipeline takes.
         """
         self.pipeline = pipeline
         self._device, self._precision = device, precision
-        self._painter = Painter(pipeline)
+        self._painters = Painters(pipeline, controlnets)
+        self._painter = self._painters.own
         self._compiled = compiled
         formats = ["channels last"] if channels_last and to_channels_last(self._picture_modules()) else []
         if compiled:
-            compile_denoisers(self._painter.denoisers.values())
+            compile_denoisers(self._painters.denoisers.values())
         self.precision = precision.name
         self.device = kind_of_device(device, ["compiled", *formats] if compiled else formats)
         self.versions = versions()
-        self._learned = self._learn(model, revision)
+        self._tasks = LearnedTasks(
+            self._painters,
+            {
+                "revision": revision,
+                "precision": self.precision,
+                "device": self.device,
+                "versions": self.versions,
+            },
+            model=model,
+            computing=self._computing,
+            uncompiled=self._uncompiled,
+        )
+        self._learned = self._tasks.first() if known is None else known
         if compiled and self.batching == "alone":
             log.warning("%s: torch_compile has no effect, because no images share forwards", model)
             self.device = kind_of_device(device, formats)
         self._measured: dict[tuple[int, int], int] = {}
         self.adapters = AdapterSwitch(pipeline, compiled=compiled) if adapters is None else adapters
         """What the pipeline carries."""
-        self.adapters.listen(self._painter.forget_texts)
+        self.adapters.listen(self._painters.forget_texts)
 
     @property
     def batching(self) -> Batching:
@@ -113,14 +134,15 @@ class PipelineRenderer:
         return ""
 
     def slots(self, request: ImageRequest) -> int:
-        """The most slots that a call of a denoiser takes for this image."""
-        kind = painting_class(self._painter.kind, request)
-        return self._learned.slots[kind.guided(request)] + kind.more_slots(request)
+        """The most slots that a call of a denoiser takes for this image; before its task was learned, those
+        of an image of text alone."""
+        kind, known = self._painters.kind(request), self._tasks.known(request)
+        slots = (self._learned if known is None else known).slots
+        return slots[kind.guided(request)] + kind.more_slots(request)
 
     def forwards(self, request: ImageRequest) -> int:
         """About how many calls of denoisers the image makes."""
-        kind = painting_class(self._painter.kind, request)
-        return math.ceil(kind.slot_evaluations(request) / self.slots(request))
+        return math.ceil(self._painters.kind(request).slot_evaluations(request) / self.slots(request))
 
     def measure_slots(self, height: int, width: int) -> int:
         """The slots that suit pictures of this size on this device; measured once."""
@@ -160,37 +182,53 @@ class PipelineRenderer:
             return
         # Free slots are not left out of compiled forwards: compiling each number would outlast the tail.
         hub: Hub[AskedT] = self._hub(bucket.slots, padded=bucket.mode == "exact" or self._compiled)
-        without: list[Painted[AskedT]] = []
+        alone: list[AskedT] = []
         try:
             while True:
-                while hub.free_slots and (asked := source.take(hub.free_slots)):
-                    ready, failed = carried(self.adapters, bucket.adapters, asked)
-                    without += failed
+                done: list[Painted[AskedT]] = []
+                while (
+                    len(alone) < _ALONE_TOGETHER and hub.free_slots and (asked := source.take(hub.free_slots))
+                ):
+                    ready, without = carried(self.adapters, bucket.adapters, asked)
+                    done += without
                     for one in ready:
-                        hub.start(one, partial(self._painter.paint, one.request, one.inputs))
+                        try:
+                            painter, learned = self._tasks.of(one.request, bucket.mode)
+                        except RenderError as error:
+                            done.append((one, error))
+                            continue
+                        if learned.batching == "alone":
+                            alone.append(one)
+                        else:
+                            paint = partial(painter.paint, one.request, one.inputs)
+                            hub.start(one, paint, learned.rules)
+                if alone:
+                    done.append(self._by_itself(alone.pop(0), stop))
                 running = hub.running > 0
                 if running:
                     with device_errors():
                         hub.forward()
                 stopped = stop()
-                left, without = without, []
-                yield [*left, *((one, _outcome(painting)) for one, painting in hub.finished())]
+                yield [*done, *((one, _outcome(painting)) for one, painting in hub.finished())]
                 if stopped:
                     raise Stopped
-                if not running:
+                if not running and not done:
                     return
         finally:
             hub.close()
 
     def render_alone(self, request: ImageRequest, inputs: Inputs, stop: Callable[[], bool]) -> Picture:
         """The picture by itself and in fp32; see `Renderer.render_alone`."""
+        painter, learned = self._painters.own, self._learned
+        if self.batching != "alone":
+            painter, learned = self._tasks.of(request, "fast")
         # Before the weights go up: what is loaded among them is rounded as they are.
         with device_errors(), self.adapters.carrying(request.adapters, inputs), self._in_fp32():
-            if self.batching == "alone":
+            if learned.batching == "alone":
                 return _picture(self._paint_alone(request, inputs, stop))
             hub: Hub[ImageRequest] = self._hub(self.slots(request), padded=True)
             try:
-                hub.start(request, partial(self._painter.paint, request, inputs))
+                hub.start(request, partial(painter.paint, request, inputs), learned.rules)
                 while hub.running:
                     hub.forward()
                     if stop():
@@ -228,7 +266,7 @@ class PipelineRenderer:
         autoencoders = [
             part for part in components if isinstance(part, torch.nn.Module) and hasattr(part, "decode")
         ]
-        return [*self._painter.denoisers.values(), *autoencoders]
+        return [*self._painters.denoisers.values(), *autoencoders]
 
     # Images that cannot share forwards.
 
@@ -239,12 +277,15 @@ class PipelineRenderer:
             ready, failed = carried(self.adapters, bucket.adapters, asked)
             yield failed
             for one in ready:
-                outcome: Picture | ImagemillError
-                try:
-                    outcome = _picture(self._paint_alone(one.request, one.inputs, stop))
-                except Exception as error:  # `_failure` raises those that are not the image's own
-                    outcome = _failure(error)
-                yield [(one, outcome)]
+                yield [self._by_itself(one, stop)]
+
+    def _by_itself(self, one: AskedT, stop: Callable[[], bool]) -> Painted[AskedT]:
+        outcome: Picture | ImagemillError
+        try:
+            outcome = _picture(self._paint_alone(one.request, one.inputs, stop))
+        except Exception as error:  # `_failure` raises those that are not the image's own
+            outcome = _failure(error)
+        return one, outcome
 
     def _paint_alone(self, request: ImageRequest, inputs: Inputs, stop: Callable[[], bool]) -> Painting:
         """The pipeline's own call, on its own modules. Raises Stopped between two forwards."""
@@ -253,38 +294,16 @@ class PipelineRenderer:
             if stop():
                 raise Stopped
 
-        hooks = [module.register_forward_pre_hook(look) for module in self._painter.denoisers.values()]
+        painter = self._painters.of(request)
+        hooks = [module.register_forward_pre_hook(look) for module in painter.denoisers.values()]
         try:
             with torch.no_grad(), self._computing(), self._uncompiled():
-                return self._painter.paint(request, inputs)
+                return painter.paint(request, inputs)
         finally:
             for hook in hooks:
                 hook.remove()
 
     # What is done once, or rarely.
-
-    def _learn(self, model: str, revision: str) -> Learned:
-        name = self._painter.kind.name
-        circumstances = {
-            "class": name,
-            "revision": revision,
-            "precision": self.precision,
-            "device": self.device,
-            "versions": self.versions,
-        }
-        cache = LearnedCache(circumstances)
-        learned = cache.load()
-        if learned is None:
-            began = time.monotonic()
-            with device_errors():
-                with self._uncompiled():
-                    sample = sample_of(self._painter)
-                learned = learn_and_prove(self._painter, sample, self._computing, self._uncompiled)
-            log.info("learned in %.1f s how images of %s share forwards", time.monotonic() - began, model)
-            cache.keep(learned)
-        if learned.batching == "alone":
-            log.warning("%s is a %s: one image a forward (%s)", model, name, learned.reason)
-        return learned
 
     def _grabbed(self, height: int, width: int) -> tuple[str, Any, Call]:
         """The first call of the largest denoiser for a picture of this size."""
@@ -298,24 +317,25 @@ class PipelineRenderer:
             raise _Grabbed
 
         with suppress(_Grabbed), self._uncompiled():
-            sample = sample_near(self._painter, max(height, width))
-            self._painter.paint(replace(sample, height=height, width=width), call=grab)
+            sample = sample_near(self._painter, max(height, width), self._tasks.first_pictures)
+            sized = replace(sample, height=height, width=width)
+            self._painter.paint(sized, NOISE_PICTURES, call=grab)
         return found[0]
 
     @contextmanager
     def _in_fp32(self) -> Iterator[None]:
         """Everything inside computes in float32; the weights come back bit for bit."""
-        components = self.pipeline.components.values()
+        components = [*self.pipeline.components.values(), *self._painters.denoisers.values()]
         modules = [part for part in components if isinstance(part, torch.nn.Module)]
         before = self._precision
         self._precision = replace(before, autocast=None)
-        self._painter.forget_texts()
+        self._painters.forget_texts()
         try:
             with in_float32(modules), self._uncompiled():
                 yield
         finally:
             self._precision = before
-            self._painter.forget_texts()
+            self._painters.forget_texts()
 
 
 def _outcome(painting: Painting | Exception) -> Picture | ImagemillError:

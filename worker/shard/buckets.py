@@ -12,6 +12,7 @@ from jobs.adapters import Adapters
 from jobs.errors import ImagemillError, ModelError
 from jobs.ledger.job import JobSpec, SlotsKey
 from jobs.output.output import Output
+from jobs.pipeline_task import task_of
 from jobs.prompt_weights import missing_package
 from jobs.request import ImageRequest
 from worker.engine.renderer import Bucket, FurtherModel, FurtherRole, Pipeline, Renderer
@@ -24,7 +25,7 @@ Answer = TypeVar("Answer")
 
 
 class Buckets:
-    """What the engine renders the images of one job in, by their size and what their model carries."""
+    """What the engine renders the images of one job in: by their size, their task, what their model carries."""
 
     def __init__(
         self,
@@ -42,7 +43,10 @@ class Buckets:
             for role, model, revision in spec.further_models
         )
         self._pipeline = Pipeline(spec.model, spec.revision, spec.precision, further)
-        self._buckets: dict[tuple[int, int, Adapters], Bucket] = {}
+        self._buckets: dict[tuple[int, int, str, Adapters], Bucket] = {}
+        """By height, width, the renderer's task, and what the model carries."""
+        self._tasks = {"": ""}
+        """What the renderer calls the tasks of requests, by our keys: of text alone all call it alike."""
         self._keys: dict[Bucket, SlotsKey] = {}
 
     def of(self, request: ImageRequest) -> Bucket:
@@ -55,14 +59,15 @@ class Buckets:
         """
         if (missing := missing_package(request.syntax)) is not None:
             raise ModelError(missing)
-        size, adapters = (request.height, request.width), request.adapters
-        if (*size, adapters) not in self._buckets:
+        size, task, adapters = (request.height, request.width), self._task(request), request.adapters
+        kind = (*size, task, adapters)
+        if kind not in self._buckets:
             key = self._key(*size)
-            slots, mode = self._slots(key), self._spec.mode
-            bucket = Bucket(self._pipeline, *size, slots=slots, mode=mode, adapters=adapters)
-            self._buckets[*size, adapters] = bucket
+            slots = self._slots(key)
+            bucket = Bucket(self._pipeline, *size, slots, self._spec.mode, task, adapters)
+            self._buckets[kind] = bucket
             self._keys[bucket] = key
-        return self._buckets[*size, adapters]
+        return self._buckets[kind]
 
     def report_caps(self) -> None:
         """Reports to the ledger which numbers of slots did not fit into the device's memory; raises nothing.
@@ -86,6 +91,13 @@ class Buckets:
                     self._lease.ledger.add_work(key, use.row_evaluations, use.seconds)
                 except ImagemillError as error:
                     log.warning("could not report how fast pictures are rendered: %s", error)
+
+    def _task(self, request: ImageRequest) -> str:
+        """The renderer's task of an image, asked once for all that have the same pictures."""
+        key = task_of(request)
+        if key not in self._tasks:
+            self._tasks[key] = self._ask(lambda renderer: renderer.task(request))
+        return self._tasks[key]
 
     def _key(self, height: int, width: int) -> SlotsKey:
         if self._pipeline not in self._known.kinds:

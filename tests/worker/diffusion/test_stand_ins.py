@@ -13,7 +13,7 @@ from transformers import DynamicCache
 from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPast
 
 from worker.diffusion.sharing_errors import Refused
-from worker.diffusion.stand_ins import Denoiser, RememberedTexts, WatchedDecoder
+from worker.diffusion.stand_ins import Denoiser, RememberedTexts, WatchedAutoencoder
 
 
 class Encoder(torch.nn.Module):
@@ -147,7 +147,7 @@ def test_an_autoencoder_in_float16_decodes_in_float32_whatever_its_configuration
     with torch.no_grad():
         assert not vae.decode(latents).sample.isfinite().all()
         noted: list[torch.Tensor] = []
-        picture = WatchedDecoder("vae", vae, noted).decode(latents).sample
+        picture = WatchedAutoencoder("vae", vae, noted).decode(latents).sample
         assert all(noted)
         expected = copy.deepcopy(vae).float().decode(latents.float()).sample
     assert torch.equal(picture, expected)
@@ -205,6 +205,6 @@ def test_what_is_not_finite_before_or_after_decoding_is_noted(
             return type("Output", (), {"sample": decoded})() if return_dict else (decoded,)
 
     noted: list[torch.Tensor] = []
-    watched = WatchedDecoder("vae", Decoder(), noted)
+    watched = WatchedAutoencoder("vae", Decoder(), noted)
     watched.decode(torch.full((1, 4, 2, 2), latents), return_dict=not as_tuple)
     assert all(noted) is finite
