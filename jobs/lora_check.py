@@ -130,12 +130,31 @@ def _form_trouble(lora: LoraFile, loader: LoraLoader, class_name: str) -> str | 
             f"its layers are named as diffusers does, but have alphas ({first}.alpha), which are not read "
             f"for a {class_name}: multiply each lora_B by alpha / rank, and leave the alphas out"
         )
+    if lora.form == "kohya" and (queries := _queries_alone(lora)):
+        return (
+            f"its layers of a text encoder ({queries}, …) are without out_proj and mlp, and diffusers does "
+            "not tell their form: take the text encoder's layers out, or name another file"
+        )
     if lora.others and loader.strict:
         return (
             f"holds {lora.others[0]} beside its layers, and diffusers would load nothing of it: take such "
             "tensors out, or name another file"
         )
     return None
+
+
+def _queries_alone(lora: LoraFile) -> str:
+    """A layer of a text encoder of which a file in kohya's form has neither what diffusers knows the form by:
+    out_proj nor a layer of an mlp; empty where it has."""
+    of_encoders: dict[str, list[str]] = {}
+    for name in lora.layers:
+        if component := component_of(name, lora.form):
+            of_encoders.setdefault(component, []).append(name)
+    known = ("out_proj", "_mlp_")
+    lacking = [
+        names for names in of_encoders.values() if not any(one in name for name in names for one in known)
+    ]
+    return min(lacking[0]) if lacking else ""
 
 
 def _of_fal(lora: LoraFile) -> bool:

@@ -122,6 +122,11 @@ BAD: dict[str, tuple[str, tuple[Tensors, ...], str]] = {
         (layer(f"unet.{TO_Q}"), alpha(f"unet.{TO_Q}")),
         "multiply each lora_B by alpha / rank",
     ),
+    "kohya's queries of a text encoder alone": (
+        SD,
+        (layer("lora_te_text_model_encoder_layers_0_self_attn_q_proj", 16, 16, DOWN),),
+        "are without out_proj and mlp",
+    ),
     "kohya's DoRA": (
         SD,
         (layer(KOHYA, ends=DOWN), {f"{KOHYA}.dora_scale": [32, 1]}),
