@@ -40,7 +40,7 @@ def test_each_file_is_taken_in_once_its_line_was_read(prepared: Prepared) -> Non
         hashlib.sha256(Path(file).read_bytes()).hexdigest(): str(Path(file).absolute())
         for file in (INK, "loras/grain.safetensors")
     }
-    assert {file.sha256: file.path for file in prepared.inputs} == hashes == dict(reading.adapters)
+    assert {file.sha256: file.path for file in prepared.inputs.wanted()} == hashes == dict(reading.adapters)
     assert list(plain.inputs) == []
     assert prepared.referenced([plain, tagged, row]) == hashes
     assert [one.scale for one in loras_of(row.request.loras)] == [0.5]
