@@ -5,6 +5,7 @@ Nothing is written: not to the output, not to Redis.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,8 +20,9 @@ from jobs.output.lines import HeldLines
 from jobs.output.nested_kinds import ColumnTypes
 from jobs.output.output import Output
 from jobs.output.stored_shard import damaged
+from jobs.pipeline_task import TASK_PICTURES, task_key
 from jobs.settings import Settings
-from producer.plan.survey import DeviceTime, Group, Holding, Survey, device_times, survey
+from producer.plan.survey import DeviceTime, Group, Holding, Survey, device_times, pictures_of, survey
 from producer.prompt_files.reading import Reading
 from producer.reporter import QUIET, Reporter
 from producer.requests.expand import EqualLine, Identified, Repeats
@@ -103,6 +105,11 @@ class Plan:
     """That the output's folder gets too many entries for the hub; empty when it does not."""
     json_columns: Mapping[str, str]
     """The user's columns that are written as JSON text, and why."""
+    tasks: Mapping[str, int]
+    """Images that are painted from pictures, by the key of their task (`jobs.pipeline_task`)."""
+    input_files: int
+    input_bytes: int
+    """The pictures and adapters of the images to render, each once."""
 
     @property
     def new(self) -> int:
@@ -137,6 +144,17 @@ def plan_submission(
     there = ColumnTypes(manifest.column_names())
     holding, held_lines, files = _held(prepared, there)
 
+    inputs, tasks = prepared.inputs, Counter[str]()
+    inputs.want_none()
+
+    def take_inputs(image_id: str, entry: Entry) -> None:
+        given = dict(zip(TASK_PICTURES, pictures_of(entry.settings), strict=True))
+        key = task_key(given)
+        if key:
+            tasks[key] += 1
+        if image_id not in held_lines:
+            inputs.want(entry.inputs)
+
     def pictures() -> Iterator[Identified]:
         nonlocal equal, added
         for keyed in prepared.entries(count, reading, repeats):
@@ -146,6 +164,8 @@ def plan_submission(
             if image_id in held_lines:
                 added += not held_lines.has_line(image_id, entry.id, entry.columns)
             if not repeated:
+                if inputs.some:
+                    take_inputs(image_id, entry)
                 yield keyed
 
     found = survey(pictures(), holding, reporter, model.pipeline)
@@ -162,6 +182,7 @@ def plan_submission(
                 orphans.append(orphan)
     deployment = _ask_redis(prepared.output, settings)
     disk_bytes, disk_images = files.of(found.groups)
+    input_files, input_bytes = inputs.total()
     return Plan(
         prepared=prepared,
         survey=found,
@@ -187,6 +208,9 @@ def plan_submission(
             found.to_render,
         ),
         json_columns=reading.columns.beside(there) if found.to_render else {},
+        tasks=tasks,
+        input_files=input_files,
+        input_bytes=input_bytes,
         times=device_times(found.groups, deployment.rates, model.revision, manifest.precision),
     )
 

@@ -13,6 +13,7 @@ import click
 
 from jobs.errors import OutputError
 from jobs.output.durable import written_atomically
+from jobs.pipeline_task import CALLED
 from jobs.wording import counted, shown
 from producer.plan.plan import Orphan, Plan
 from producer.plan.survey import REDIS_BYTES, Listed
@@ -76,6 +77,8 @@ def report(plan: Plan) -> None:
         ("syntax", list(plan.reading.marks.warnings(prepared.manifest.read_syntax))),
         ("columns", [as_json_text(name, why) for name, why in plan.json_columns.items()]),
         ("from rows", list(plan.reading.told())),
+        ("tasks", list(_tasks(plan))),
+        ("inputs", list(_inputs(plan))),
         ("now", list(_now(plan))),
         ("time", list(_times(plan))),
         ("disk", [_disk(plan)]),
@@ -128,6 +131,24 @@ def _left_out(plan: Plan) -> Iterator[str]:
     yield from plan.reading.left_out()
     if plan.reading.skipped:
         yield f"{counted(plan.reading.skipped, 'row')} with something wrong: {plan.reading.skipped_rows[0]}"
+
+
+def _tasks(plan: Plan) -> Iterator[str]:
+    """How many images are painted in which way, where some are painted from pictures."""
+    if plan.tasks:
+        alone = plan.survey.images - sum(plan.tasks.values())
+        counts = {**plan.tasks, **({"": alone} if alone else {})}
+        yield ", ".join(f"{CALLED.get(key, key)} {count:,}" for key, count in sorted(counts.items()))
+
+
+def _inputs(plan: Plan) -> Iterator[str]:
+    """What is copied, or read where it lies."""
+    if plan.input_files:
+        files = f"{counted(plan.input_files, 'file')}, {_bytes(plan.input_bytes)}"
+        if plan.prepared.manifest.inputs == "copy":
+            yield f"{files}: a submission copies each into the output, unless it is there"
+        else:
+            yield f"{files}: workers read each where it lies (inputs: reference)"
 
 
 def _now(plan: Plan) -> Iterator[str]:
@@ -234,6 +255,9 @@ def to_json(plan: Plan) -> dict[str, Any]:
         "disk_bytes": plan.disk_bytes if plan.disk_images == found.to_render else None,
         "disk_bytes_of": {"images": plan.disk_images, "bytes": plan.disk_bytes},
         "redis_bytes": found.to_render * REDIS_BYTES,
+        "tasks": dict(plan.tasks),
+        "input_files": plan.input_files,
+        "input_bytes": plan.input_bytes,
         "first": [_as_json(one) for one in found.first],
         "last": [_as_json(one) for one in found.last],
         "orphans": [asdict(orphan) for orphan in plan.orphans],

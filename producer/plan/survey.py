@@ -33,7 +33,8 @@ _size_of = itemgetter(*(SETTINGS.index(name) for name in ("height", "width")))
 _cost_of = itemgetter(
     *map(SETTINGS.index, ("scheduler", "num_inference_steps", "guidance_scale", "arguments", "strength"))
 )
-_pictures_of = itemgetter(*map(SETTINGS.index, TASK_PICTURES))
+pictures_of = itemgetter(*map(SETTINGS.index, TASK_PICTURES))
+"""Of SETTINGS, the pictures that decide a task."""
 
 
 class _Cost(NamedTuple):
@@ -162,7 +163,7 @@ def survey(
         if anything_held:
             held = holding.ask(image_id, entry.id)
         # Whether there are pictures, not which: each image may have its own.
-        given = (None if picture is None else "given" for picture in _pictures_of(settings))
+        given = (None if picture is None else "given" for picture in pictures_of(settings))
         key = (*_size_of(settings), *cost(*_cost_of(settings), *given))
         count = counts.get(key)
         if count is None:

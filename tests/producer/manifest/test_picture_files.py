@@ -1,4 +1,4 @@
-"""Which file a line's picture is, from every place that may name one, and what is said where there is none."""
+"""Which file a line's picture is, from every place that may name one, and what is said of others."""
 
 from __future__ import annotations
 
@@ -142,9 +142,10 @@ def test_a_row_that_names_no_usable_picture_is_bad_and_may_be_skipped(folder: Fo
     (folder.path / "text.png").write_text("a picture")
     (folder.path / "rows.csv").write_text("prompt,image\na,red.png\nb,gone.png\nc,text.png\nd,.\n")
     told = folder.refusal(prompts_from="rows.csv").splitlines()
+    unread = "is no picture that Pillow reads: save it as PNG, JPEG or WebP"
     assert told == [
         "rows.csv:3: image = gone.png: gone.png: there is no such file: correct it, or put the file there",
-        "rows.csv:4: image = text.png: text.png: is no picture that Pillow reads: save it as PNG, JPEG or WebP",
+        f"rows.csv:4: image = text.png: text.png: {unread}",
         f"rows.csv:5: image = .: {folder.path}: is no plain file: name the file of a picture",
     ]
     assert [one.image for one in folder.asked(prompts_from="rows.csv", on_bad_row="skip")] == [red]

@@ -1,4 +1,4 @@
-"""A picture's name in a manifest: braces are filled with what is the line's own, and nothing else stands for more."""
+"""A picture's name in a manifest: braces are filled with what is the line's own, and all else is itself."""
 
 from __future__ import annotations
 

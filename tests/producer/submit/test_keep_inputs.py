@@ -1,4 +1,4 @@
-"""Input pictures lie in the output once, by their hash, or stay where they are, and none is another than submitted."""
+"""Input pictures lie in the output once, by their hash, or stay where they are; none is another one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from jobs.settings import Settings
 from producer.requests.prepared import prepare
 from producer.submit.recover import recover_job
 from producer.submit.retry import retry_job
-from producer.submit.submit import submit_manifest
+from producer.submit.submit import packed_for, store, submit_manifest
 from tests.producer.submit.desk import Desk
 from tests.reported import Reported
 
@@ -110,8 +110,6 @@ def test_the_output_tells_of_no_folder_of_the_pictures(desk: Desk) -> None:
 def test_a_picture_that_changed_since_it_was_hashed_is_not_kept(desk: Desk) -> None:
     picture(desk, "red.png")
     prepared = prepare(desk.write(lines("red.png")), Settings())
-    from producer.submit.submit import packed_for, store
-
     with packed_for(prepared, desk.ledger) as packed:
         picture(desk, "red.png", "blue")
         with pytest.raises(ManifestError, match=r"red\.png: changed after it was checked: submit again"):
