@@ -11,12 +11,13 @@ from jobs.arguments import arguments_of
 from jobs.hub import is_commit
 from jobs.inputs import kept_path
 from jobs.models import BUILT_IN, is_path, name_trouble
-from jobs.request import IMAGE_SETTINGS, ImageRequest, settings_in
+from jobs.request import IMAGE_SETTINGS, PICTURES, ImageRequest, settings_in
 from producer.importing.recipe import Draft, NamedModel, Untold
+from producer.manifest.written_pictures import escaped
 
 _OF_JOB: Final = tuple(name for name in settings_in("manifest") if name not in ("model", "revision"))
 
-_OF_FILES: Final = frozenset({"prompt", "init_latents", "loras", "textual_inversions"})
+_OF_FILES: Final = frozenset({"prompt", "init_latents", *PICTURES, "loras", "textual_inversions"})
 """What is taken otherwise than as the request says it."""
 
 
@@ -34,6 +35,9 @@ def read_request(request: ImageRequest, file: Path) -> Draft:
     draft.of_job = {name: values[name] for name in _OF_JOB if values[name] != IMAGE_SETTINGS[name].default}
     if request.init_latents is not None:
         _take_latents(draft, request.init_latents, file)
+    for name in PICTURES:
+        if values[name] is not None:
+            _take_picture(draft, name, values[name], file)
     _take_loras(draft, loras_of(request.loras), file)
     _take_embeddings(draft, textual_inversions_of(request.textual_inversions), file)
     draft.model = NamedModel(request.model, "", _model(request), request.revision)
@@ -59,6 +63,19 @@ def _take_latents(draft: Draft, sha256: str, file: Path) -> None:
     draft.lose(
         f"init_latents with SHA-256 {sha256}",
         "the picture does not hold them: write `init_latents: FILE` beside the prompt",
+    )
+
+
+def _take_picture(draft: Draft, name: str, sha256: str, file: Path) -> None:
+    """A picture that was painted from, where this one still lies in the output that holds it."""
+    for folder in _inputs(file):
+        kept = kept_path(folder, sha256)
+        if kept.is_file():
+            draft.settings[name] = escaped(str(kept))
+            return
+    draft.lose(
+        f"{name} with SHA-256 {sha256}",
+        f"the picture does not hold it: write `{name}: FILE` beside the prompt",
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from jobs.inputs import kept_path
 from jobs.models import BUILT_IN
@@ -164,3 +165,24 @@ def test_a_request_with_a_value_that_none_has_is_refused() -> None:
     for change in ({"height": "64"}, {"seed": -1}, {"prompt": "a\0"}, {"scheduler": "x"}, {"arguments": "["}):
         with pytest.raises(Untold, match=f"its request says {next(iter(change))} = "):
             read_request(replace(REQUEST, **change), Path("a.png"))  # type: ignore[arg-type]
+
+
+def test_pictures_that_were_painted_from_are_found_in_the_output_or_named(tmp_path: Path) -> None:
+    file = tmp_path / "red.png"
+    Image.new("RGB", (72, 64), "red").save(file)
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    shard, inputs = tmp_path / "{out}" / "00000", tmp_path / "{out}" / ".imagemill" / "inputs"
+    kept = kept_path(inputs, sha256)
+    for folder in (shard, kept.parent):
+        folder.mkdir(parents=True)
+    shutil.copy(file, kept)
+    request = replace(REQUEST, image=sha256, strength=0.5, fit="pad")
+    inside, outside = shard / "a.png", tmp_path / "a.png"
+    inside.write_bytes(encode(np.zeros((64, 72, 3), np.uint8), request))
+    shutil.copy(inside, outside)
+    manifest = load_manifest(again(tmp_path, inside))
+    [(_, entry)] = identify(manifest, manifest.resolve_model())
+    assert entry.request == request
+    [loss] = read_recipe(outside).losses
+    assert f"image with SHA-256 {sha256}" in str(loss)
+    assert "write `image: FILE` beside the prompt" in str(loss)

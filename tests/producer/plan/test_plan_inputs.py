@@ -50,7 +50,10 @@ def test_tasks_and_files_are_counted_and_each_file_once(
     size = sum((tmp_path / f"{colour}.png").stat().st_size for colour in ("red", "blue"))
     said = told(plan, capsys)
     assert said["tasks"] == "text-to-image 1, image-to-image 2, inpainting 1"
-    assert said["inputs"] == f"2 files, {size} bytes: a submission copies each into the output, unless it is there"
+    assert (
+        said["inputs"]
+        == f"2 files, {size} bytes: a submission copies each into the output, unless it is there"
+    )
     stated = to_json(plan)
     assert stated["tasks"] == {"image": 2, "image+mask_image": 1}
     assert (stated["input_files"], stated["input_bytes"]) == (2, size)
