@@ -25,7 +25,7 @@ Answer = TypeVar("Answer")
 
 
 class Buckets:
-    """What the engine renders the images of one job in: by their size, their task, what their model carries."""
+    """What the engine renders the images of one job in: by size, task, and what their model carries."""
 
     def __init__(
         self,

@@ -1,0 +1,100 @@
+"""Where `imagemill-worker render` finds the files of a request, and what its command says of them."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from jobs.adapters import CONTROLNETS, LORAS
+from jobs.errors import RenderError
+from jobs.inputs import kept_path
+from jobs.request import ImageRequest
+from worker.render_inputs import further_of, inputs_of, options, output_of
+
+PHOTO, LORA = b"a photo", b"a lora"
+PHOTO_SHA, LORA_SHA = (sha256(contents).hexdigest() for contents in (PHOTO, LORA))
+REQUEST = ImageRequest(
+    prompt="a",
+    seed=1,
+    model="m",
+    revision="1",
+    image=PHOTO_SHA,
+    loras=LORAS.of_text(f'[{{"name":"striped","sha256":"{LORA_SHA}"}}]'),
+)
+PLAIN = ImageRequest(prompt="a", seed=1, model="m", revision="1")
+
+
+def kept(folder: Path) -> Path:
+    for contents in (PHOTO, LORA):
+        path = kept_path(folder / ".imagemill" / "inputs", sha256(contents).hexdigest())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(contents)
+    return folder
+
+
+def test_an_output_or_the_folder_where_it_keeps_files_has_them_by_their_hash(tmp_path: Path) -> None:
+    for folder in (kept(tmp_path), tmp_path / ".imagemill" / "inputs"):
+        found = inputs_of(REQUEST, folder)
+        assert found.contents(PHOTO_SHA) == PHOTO
+        assert found.file(LORA_SHA).read_bytes() == LORA
+        assert not found.referenced
+
+
+def test_any_folder_has_them_at_any_depth_under_any_name(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "holiday.jpg").write_bytes(PHOTO)
+    (tmp_path / "striped.safetensors").write_bytes(LORA)
+    found = inputs_of(REQUEST, tmp_path)
+    assert found.contents(PHOTO_SHA) == PHOTO
+    assert found.file(LORA_SHA) == tmp_path / "striped.safetensors"
+
+
+def test_what_no_file_has_is_named(tmp_path: Path) -> None:
+    (tmp_path / "holiday.jpg").write_bytes(PHOTO)
+    with pytest.raises(RenderError, match=rf"no file there has the contents of loras \({LORA_SHA}\): name"):
+        inputs_of(REQUEST, tmp_path)
+    with pytest.raises(RenderError, match="the request has image, loras: say with --inputs"):
+        inputs_of(REQUEST, None)
+    assert inputs_of(PLAIN, None).referenced == {}
+
+
+def test_the_output_of_a_picture_is_the_nearest_folder_that_keeps_inputs(tmp_path: Path) -> None:
+    shard = kept(tmp_path / "out") / "shard-00000"
+    assert output_of(shard / "x.png") == tmp_path / "out"
+    assert output_of(tmp_path / "x.png") is None
+
+
+def controlled(*revisions: str) -> ImageRequest:
+    listed = [{"name": f"edges {number}", "revision": one} for number, one in enumerate(revisions)]
+    return ImageRequest(
+        prompt="a",
+        seed=1,
+        model="m",
+        revision="1",
+        image=PHOTO_SHA,
+        controlnet=str(CONTROLNETS.plain(listed)),
+    )
+
+
+def test_controlnets_that_are_folders_are_named_in_their_order(tmp_path: Path) -> None:
+    request = controlled("sha256:1", "0" * 40, "sha256:2")
+    found = further_of(request, [str(tmp_path / "one"), str(tmp_path / "two")])
+    assert [(one.model, one.revision) for one in found] == [
+        (str(tmp_path / "one"), "sha256:1"),
+        ("edges 1", "0" * 40),
+        (str(tmp_path / "two"), "sha256:2"),
+    ]
+    with pytest.raises(
+        RenderError, match=r"2 ControlNets that are folders \(edges 0, edges 2\): give --controlnet"
+    ):
+        further_of(request, [])
+    assert further_of(PLAIN, []) == ()
+
+
+def test_the_command_says_where_files_and_controlnets_are() -> None:
+    assert options(PLAIN, "PATH/TO/") == []
+    assert options(controlled("sha256:1", "0" * 40), "PATH/TO/") == [
+        "--controlnet", "PATH/TO/edges 0", "--inputs", ".imagemill/inputs",
+    ]  # fmt: skip
