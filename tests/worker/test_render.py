@@ -148,7 +148,7 @@ def test_the_slots_before_render_are_its_slots_and_other_options_there_are_refus
 ) -> None:
     slots: list[int | None] = []
 
-    def seen(again: Reproduction, *_: object) -> bytes:
+    def seen(again: Reproduction, *_: object, **__: object) -> bytes:
         slots.append(again.slots)
         return b"picture"
 
@@ -235,7 +235,7 @@ def test_a_files_own_slots_stand_above_the_environments_and_below_those_that_are
 ) -> None:
     file = written(tmp_path, REQUEST, **HOW)
     seen: list[Reproduction] = []
-    monkeypatch.setattr(worker.render, "render", lambda again, *_: seen.append(again) or b"picture")
+    monkeypatch.setattr(worker.render, "render", lambda again, *_, **__: seen.append(again) or b"picture")
     monkeypatch.setenv("IMAGEMILL_BATCH_SIZE", "5")
     assert "note" not in invoke("render", "--from", file, "--out", tmp_path / "x.png")
     assert "note: it was rendered with 16 slots: with 3, bytes may differ" in invoke(

@@ -19,6 +19,7 @@ from jobs.inputs import NO_INPUTS
 from jobs.request import ImageRequest
 from tests.held_inputs import LATENTS, holding
 from tests.tiny.families import FAMILIES
+from worker.diffusion.call_rules import CallRules, Shared
 from worker.diffusion.interception import Hub, painted
 from worker.diffusion.painter import Painter, Painting
 from worker.diffusion.pipeline_copy import fork
@@ -125,6 +126,22 @@ def test_an_image_that_raises_ends_alone() -> None:
     results = finish(new_hub(), [wrong, *MIX])
     assert isinstance(results[wrong], Exception)
     assert all(isinstance(results[request], Painting) for request in MIX)
+
+
+def test_images_of_other_rules_share_forwards_where_the_rules_are_the_same_ones() -> None:
+    def forwards(other: dict[str, CallRules]) -> int:
+        hub = new_hub()
+        for request, rules in ((CAT, None), (replace(CAT, seed=9), other)):
+            hub.start(request, partial(painter().paint, request, NO_INPUTS), rules)
+        while hub.running:
+            hub.forward()
+        assert all(not isinstance(result, Exception) for _request, result in hub.finished())
+        return hub.forwards
+
+    own = learned().rules["unet"]
+    assert forwards({"unet": CallRules({**own.inputs}, {**own.outputs})}) == 3
+    one_more = {**own.inputs, ("never", "given"): Shared()}
+    assert forwards({"unet": CallRules(one_more, own.outputs)}) == 6
 
 
 def test_images_stay_parked_when_a_forward_raises(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,6 +109,17 @@ def test_a_forward_has_all_its_slots_and_each_call_gets_its_own_part_back() -> N
     assert second[0][:, 0, 0].tolist() == [10]
 
 
+def test_the_order_in_memory_of_a_forward_does_not_follow_from_the_calls_that_meet() -> None:
+    """torch.cat takes the order that its parts agree on, and kernels for it round otherwise."""
+    plain, other = (torch.rand(1, 4, 8, 8) for _ in range(2))
+    last = other.to(memory_format=torch.channels_last)
+    rules = CallRules({("sample",): SlotAxis(0, 1)}, {})
+    for calls in ([last], [last, last], [last, plain]):
+        joined = collate(rules, [({"sample": one}, 1) for one in calls], 3)["sample"]
+        assert joined.is_contiguous()
+        assert torch.equal(joined[: len(calls)], torch.cat(calls))
+
+
 def test_a_part_of_an_output_may_be_written_into() -> None:
     rules, output = learned(), output_of(call_of(2))
     first, second = split(rules, output, [2, 2])

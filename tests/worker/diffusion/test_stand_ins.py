@@ -155,6 +155,38 @@ def test_an_autoencoder_in_float16_decodes_in_float32_whatever_its_configuration
     assert vae.dtype == torch.float16
 
 
+def test_an_autoencoder_encodes_in_float32_and_gives_the_format_that_it_was_given() -> None:
+    torch.manual_seed(0)
+    vae = AutoencoderKL(block_out_channels=(8,), latent_channels=4, norm_num_groups=2)
+    picture = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        whole = vae.encode(picture).latent_dist.parameters
+        for module in (vae, copy.deepcopy(vae).half()):
+            stand_in = WatchedAutoencoder("vae", module, [])
+            found = stand_in.encode(picture.half()).latent_dist
+            assert found.parameters.dtype == found.sample(torch.Generator()).dtype == torch.float16
+            assert torch.allclose(found.parameters.float(), whole, atol=2e-3)
+        assert torch.equal(WatchedAutoencoder("vae", vae, []).encode(picture).latent_dist.parameters, whole)
+
+
+def test_where_a_pipeline_names_no_generator_its_picture_s_own_noise_is_drawn() -> None:
+    torch.manual_seed(0)
+    vae = AutoencoderKL(block_out_channels=(8,), latent_channels=4, norm_num_groups=2)
+    picture = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+
+    def drawn(seed: int, *given: torch.Generator) -> torch.Tensor:
+        noise = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            encoded = WatchedAutoencoder("vae", vae, [], noise).encode(picture)
+        sample: torch.Tensor = encoded.latent_dist.sample(*given)
+        return sample
+
+    assert torch.equal(drawn(1), drawn(1))
+    assert not torch.equal(drawn(1), drawn(2))
+    seven = [torch.Generator().manual_seed(7) for _ in range(2)]
+    assert torch.equal(drawn(1, seven[0]), drawn(2, seven[1]))
+
+
 def test_what_is_larger_than_all_that_is_kept_is_encoded_each_time() -> None:
     encoder = Encoder()
     stand_in = RememberedTexts(most=8).encoder("text_encoder", encoder)
