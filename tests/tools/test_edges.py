@@ -7,8 +7,9 @@ import pytest
 from PIL import Image, ImageDraw
 
 from tools.shapes.draw import draw
-from tools.shapes.edges import covered, edges, example, false_prompt, open_prompt, overlap
+from tools.shapes.edges import edges, example, false_prompt, open_prompt, overlap
 from tools.shapes.grammar import KINDS, Scene, Thing, pairs, random_scene, scene_of
+from tools.shapes.ink import covered
 
 THINGS = pairs(held_out=False)
 RED_STAR = Scene((Thing("red", "star", "on the left"),), "white")

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from tools.shapes.draw import PAINT, PAPER, SIZE, draw, outline
 from tools.shapes.grammar import BACKGROUNDS, KINDS, PLACES, SHAPES, Scene, Thing, prompt_of, random_scene
+from tools.shapes.ink import covered
 
 _STEEP: Final = 150.0
 """The least slope of an edge: what a step of 37 (of 255) in one channel gives. Paint on paper has 80."""
@@ -81,18 +81,6 @@ def false_prompt(scene: Scene, rng: random.Random) -> str:
         places = [place for place in PLACES if place != scene.things[0].place]
         things = [replace(things[0], place=rng.choice(places))]
     return prompt_of(replace(scene, things=tuple(things)))
-
-
-def covered(image: Image.Image) -> NDArray[np.bool_]:
-    """Where `image`, RGB 64x64, has a thing, bool [64,64]: what is nearer to a paint than to its paper."""
-    pixels = np.asarray(image.convert("RGB"), dtype=np.float32)
-    papers = np.array(list(PAPER.values()), dtype=np.float32)
-    near = np.linalg.norm(pixels[:, :, None] - papers, axis=-1)
-    # The commonest paper, not the border's: things may touch the border.
-    ink = near[:, :, np.bincount(near.argmin(axis=-1).ravel(), minlength=len(papers)).argmax()]
-    dark = ink > 45.0
-    covers: NDArray[np.bool_] = dark & (ink > np.median(ink[dark]) / 2) if dark.any() else dark
-    return covers
 
 
 def overlap(image: Image.Image, drawing: Image.Image) -> float:

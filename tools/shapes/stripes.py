@@ -1,4 +1,4 @@
-"""Two styles for drawings, stripes and outlines, and figures of how much of them a picture has."""
+"""A style for drawings, stripes, and a figure of how striped a picture is."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from PIL import Image
 from scipy import ndimage
 
 from tools.shapes.draw import PAPER, SIZE
+from tools.shapes.ink import FOREGROUND, SPECK, covered, ink
 
 PERIOD: Final = 12
 """Pixels from a stripe's top to the next one's; the built-in model's VAE cannot draw much finer ones."""
@@ -17,25 +18,12 @@ _BAR: Final = 6
 """Rows of paint of each period; in the others, the paper shows through."""
 _FIRST: Final = 5
 """The first stripe's top row. One lies across the picture's middle: no gap joins things above and below."""
-_LINE: Final = 4
-"""Pixels of an outline's width."""
-_FOREGROUND: Final = 45.0
-"""As in the checker: the least distance from the paper of what is a thing."""
-_SPECK: Final = 40
 
 
 def striped(drawing: Image.Image, background: str) -> Image.Image:
     """`drawing`, RGB 64x64 on the paper `background`, with its things cut into level stripes."""
     pixels = np.array(drawing, dtype=np.uint8)
     pixels[_gaps()] = PAPER[background]
-    return Image.fromarray(pixels)
-
-
-def outlined(drawing: Image.Image, background: str) -> Image.Image:
-    """`drawing`, RGB 64x64 on the paper `background`, with its things hollowed out to their outlines."""
-    pixels = np.array(drawing, dtype=np.uint8)
-    inside = ndimage.binary_erosion(_padded(_ink(pixels) > _FOREGROUND), iterations=_LINE)
-    pixels[_cut(inside)] = PAPER[background]
     return Image.fromarray(pixels)
 
 
@@ -46,10 +34,10 @@ def stripedness(image: Image.Image) -> float:
     over the things with their gaps closed; the stripes' phase is the one that gives most. Plain drawings have
     0.05 or less, drawings by `striped` 0.9 or more. Without things it is 0.
     """
-    ink = _ink(np.asarray(image.convert("RGB")))
+    distances = ink(image)
     # Without the rim, where paint and paper blend, which has more of some rows than of others.
-    whole = ndimage.binary_erosion(_closed(ink > _FOREGROUND), structure=np.ones((1, 3)))
-    rows, paint = whole.sum(axis=1), (ink * whole).sum(axis=1)
+    whole = ndimage.binary_erosion(_closed(distances > FOREGROUND), structure=np.ones((1, 3)))
+    rows, paint = whole.sum(axis=1), (distances * whole).sum(axis=1)
     best = 0.0
     for phase in range(PERIOD):
         bar = (np.arange(SIZE) - phase) % PERIOD < _BAR
@@ -59,28 +47,16 @@ def stripedness(image: Image.Image) -> float:
     return best
 
 
-def hollowness(image: Image.Image) -> float:
-    """How hollow the things of `image`, RGB 64x64, are: 0 (full of paint) to 1 (bare paper within)."""
-    ink = _ink(np.asarray(image.convert("RGB")))
-    whole = _closed(ink > _FOREGROUND)
-    inside = _cut(ndimage.binary_erosion(_padded(whole), iterations=_LINE + 2))
-    if not inside.any():
-        return 0.0
-    return float(np.clip(1.0 - ink[inside].mean() / np.quantile(ink[whole], 0.9), 0.0, 1.0))
-
-
 def filled(image: Image.Image) -> Image.Image:
-    """`image`, RGB 64x64, with the gaps of striped or hollow things painted over, for the checker to read.
+    """`image`, RGB 64x64, with the gaps between stripes painted over, for the checker to read.
 
     Each gap gets the colour of the nearest paint. A plain drawing stays nearly as it is.
     """
-    pixels = np.array(image.convert("RGB"))
-    ink = _ink(pixels)
-    solid = ink > np.median(ink[ink > _FOREGROUND]) / 2 if (ink > _FOREGROUND).any() else ink > _FOREGROUND
-    whole = _closed(solid)
-    deep = ndimage.binary_erosion(solid) if ndimage.binary_erosion(solid).any() else solid
+    pixels, solid = np.array(image.convert("RGB")), covered(image)
+    inside = ndimage.binary_erosion(solid)
+    deep = inside if inside.any() else solid
     nearest = ndimage.distance_transform_edt(~deep, return_distances=False, return_indices=True)
-    gaps = whole & ~deep
+    gaps = _closed(solid) & ~deep
     pixels[gaps] = pixels[tuple(nearest)][gaps]
     return Image.fromarray(pixels)
 
@@ -88,15 +64,6 @@ def filled(image: Image.Image) -> Image.Image:
 def _gaps() -> NDArray[np.bool_]:
     """Which rows of a picture lie between stripes."""
     return (np.arange(SIZE) - _FIRST) % PERIOD >= _BAR
-
-
-def _ink(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """How far each pixel is from the paper, the commonest of the known ones."""
-    papers = np.array(list(PAPER.values()), dtype=np.float64)
-    near = np.linalg.norm(pixels[:, :, None].astype(np.float64) - papers, axis=-1)
-    votes = np.bincount(near.argmin(axis=-1).ravel(), minlength=len(papers))
-    ink: NDArray[np.float64] = near[:, :, votes.argmax()]
-    return ink
 
 
 def _closed(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -107,7 +74,7 @@ def _closed(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     bare = ndimage.binary_dilation(_gaps())
     closed = ndimage.binary_fill_holes(mask | bridged & bare[:, None])
     numbered, _ = ndimage.label(closed)
-    big = np.bincount(numbered.ravel()) >= _SPECK
+    big = np.bincount(numbered.ravel()) >= SPECK
     big[0] = False
     kept: NDArray[np.bool_] = big[numbered]
     return kept
