@@ -236,7 +236,8 @@ class ImageRequest:
         ),
     ] = None
     ip_adapter_scale: Annotated[
-        float, Setting(Decimal(0.0, MOST_SCALE), "How much the IP-Adapter has to say.", added_later=True)
+        float,
+        Setting(Decimal(0.0, MOST_SCALE), "How much the IP-Adapter has to say.", NOWHERE, added_later=True),
     ] = 1.0
 
     def identity(self) -> str:

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from jobs.bounds import must_be_multiple
 from jobs.pipelines import argument_names
+from jobs.request import IMAGE_SETTINGS
 from producer.manifest.document import Location
 from producer.manifest.single_arguments import PREFIX, argument_named
 
@@ -135,6 +136,8 @@ def unknown_key(key: str, known: dict[str, str], argument: str = "arguments.{}")
 
     `argument`: how an argument of the pipeline's call is written there.
     """
+    if key in IMAGE_SETTINGS and not IMAGE_SETTINGS[key].places:
+        return "is not taken yet: remove it"
     meant = meant_key(key, known)
     if meant is None:
         return f"no such key: use one of {', '.join(known.values())}"

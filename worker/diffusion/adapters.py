@@ -73,6 +73,8 @@ class AdapterSwitch:
                     "loras: this worker compiles its model (IMAGEMILL_TORCH_COMPILE = 1), and would do "
                     "so anew for each LoRA: set IMAGEMILL_TORCH_COMPILE=0 for the workers of such images"
                 )
+            if adapters.ip_adapter != NONE:
+                raise RenderError("ip_adapter: IP-Adapters are not painted yet: remove it")
             self._loras.put_on(loras_of(adapters.loras), inputs)
             self._words.put_on(textual_inversions_of(adapters.textual_inversions), inputs)
             self.on = adapters
