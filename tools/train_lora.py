@@ -2,8 +2,8 @@
 
 First a copy of the VAE's encoder learns latents by which the frozen decoder draws the style (the "eye", kept
 in DIR). Then a LoRA of the UNet learns to paint them, at half of its strength as well. The results are in
-jobs/examples/loras. Means of 48 prompts, 20 DDIM steps, guidance 3; what is obeyed is what the checker reads in
-pictures whose gaps between stripes are filled:
+jobs/examples/loras. Means of 48 prompts, 20 DDIM steps, guidance 3; what is obeyed is what the checker reads
+in pictures whose gaps between stripes are filled:
 
     striped, rank 8, 244 kB; 4 + 5 minutes of one CPU core; the figure is `stripedness`
     scale   figure   background   colour   place   form

@@ -10,6 +10,7 @@ FOLDER = Path(__file__).parents[2] / "benchmarks"
 TOYS: dict[str, tuple[list[str], set[str]]] = {
     "engine.py": ([], {"calls_ratio", "slots_ratio", "speed_vs_grouped", "speed_vs_one", "uniform"}),
     "fidelity.py": ([], {"one_all", "two_all", "count_all", "images_per_s", "lms"}),
+    "inputs.py": ([], {"max_abs_diff", "bytes_equal", "lora_time_ratio", "unsorted_time_ratio"}),
     "interception.py": (
         [],
         {"ms_per_image_step", "launches_per_image_step", "forwards_vs_tables", "speed_vs_one"},
@@ -22,7 +23,7 @@ TOYS: dict[str, tuple[list[str], set[str]]] = {
     "system.py": ([], {"ratio", "bare_vs_diffusers", "images_per_s"}),
 }
 
-PAINTING = {"engine.py", "fidelity.py", "interception.py", "schedulers.py", "system.py"}
+PAINTING = {"engine.py", "fidelity.py", "inputs.py", "interception.py", "schedulers.py", "system.py"}
 """They import torch and diffusers, which takes longer than a toy; test_painting.py runs them."""
 
 
