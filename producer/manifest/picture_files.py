@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from jobs.errors import InputError, ManifestError
+from jobs.file_hash import FileState, file_state
 from jobs.request import PICTURES, settings_in
 from jobs.wording import counted, shortened
 from producer.manifest.line import Line
@@ -136,9 +137,18 @@ class PictureFiles:
         return path.parent / called
 
 
-@lru_cache(10_000)
 def _header(path: str) -> PictureHeader:
-    """What the file's header says; hashing tells of a file that changes later."""
+    """What the file's header says. Raises InputError."""
+    try:
+        state = file_state(Path(path))
+    except (OSError, ValueError):
+        state = None  # what is wrong is said where it is read
+    return _header_of(path, state)
+
+
+@lru_cache(10_000)
+def _header_of(path: str, _state: FileState | None) -> PictureHeader:
+    """What the header of a file in this state says."""
     # Pillow, which few manifests need.
     from jobs.input_picture import read_header
 

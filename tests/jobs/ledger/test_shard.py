@@ -71,3 +71,21 @@ def test_derived_seeds_and_indices_cost_no_bytes() -> None:
 def test_a_broken_or_foreign_blob_is_refused_with_the_remedy(blob: bytes) -> None:
     with pytest.raises(LedgerError, match="submit"):
         decode_shard(blob, BASE, "cats")
+
+
+def test_where_files_lie_that_the_output_does_not_keep_comes_back_and_is_absent_for_other_shards() -> None:
+    entries = [entry("a fox", image="a" * 64, strength=0.5)]
+    shard = Shard([0], entries, inputs={"a" * 64: "/photos/día.png"})
+    assert decode_shard(encode_shard(shard, BASE), BASE, "cats") == shard
+    head = zstandard.ZstdDecompressor().decompress(encode_shard(Shard([0], entries), BASE))
+    assert b'"inputs"' not in head
+
+
+@pytest.mark.parametrize(
+    "inputs", [{"a": "/a.png"}, {"a" * 64: "a.png"}, {"a" * 64: 1}, {"a" * 64: "/a\0"}, ["a" * 64], "/a.png"]
+)
+def test_a_shard_that_names_files_in_no_such_way_is_broken(inputs: object) -> None:
+    blob = zstandard.ZstdDecompressor().decompress(encode_shard(Shard([0], [entry("a fox")]), BASE))
+    text = json.dumps(json.loads(blob) | {"inputs": inputs})
+    with pytest.raises(LedgerError, match="cannot be read"):
+        decode_shard(zstandard.ZstdCompressor().compress(text.encode()), BASE, "cats")
