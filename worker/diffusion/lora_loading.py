@@ -6,7 +6,7 @@ import contextlib
 import copy
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,13 @@ from typing import Any
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.utils import delete_adapter_layers
+from peft.tuners.lora import LoraLayer
 
 from jobs.errors import OutputError, RenderError
 from jobs.lora_check import check_lora
 from jobs.safetensors_header import HeaderError, header_of
 from worker.diffusion.lora_layers import base_layer, layers_of, lora_models
+from worker.diffusion.lora_turns import tuned_layers, turn_off
 
 _LOUD = ("diffusers", "transformers", "peft")
 """Libraries that log, or print as warnings, what is said here in one sentence."""
@@ -34,12 +36,14 @@ class LoadedLora:
     """What the pipeline calls it."""
     components: frozenset[str]
     """The components that it changes, by their names in the pipeline."""
+    layers: tuple[LoraLayer, ...]
+    """Those that it changes."""
     size: int
     """Bytes that it takes on the device."""
 
 
 def load_lora(pipeline: DiffusionPipeline, file: Path, adapter: str) -> LoadedLora:
-    """Adds a LoRA to a pipeline, where it is called `adapter`, and is on.
+    """Adds a LoRA to a pipeline, where it is called `adapter`; no LoRA is on then.
 
     Its parts are on their layer's device, in its number format and memory format.
     Raises RenderError for a file that is no LoRA of this model, and OutputError for one that cannot be read:
@@ -65,7 +69,7 @@ def load_lora(pipeline: DiffusionPipeline, file: Path, adapter: str) -> LoadedLo
             loading.load_lora_weights(
                 str(file), adapter_name=adapter, use_safetensors=True, local_files_only=True
             )
-        size = sum(_settle(pipeline, component, of_one, adapter) for component, of_one in layers.items())
+        loaded = _settle(pipeline, layers, adapter)
     except Exception as error:
         forget_lora(pipeline, adapter)
         if isinstance(error, OSError):
@@ -77,7 +81,8 @@ def load_lora(pipeline: DiffusionPipeline, file: Path, adapter: str) -> LoadedLo
         # PEFT freezes the model's own weights, and torch multiplies by frozen ones in another order.
         for weight, flag in zip(weights, flags, strict=True):
             weight.requires_grad_(flag)
-    return LoadedLora(adapter, frozenset(layers), size)
+        turn_off(tuned_layers(pipeline))
+    return loaded
 
 
 def forget_lora(pipeline: DiffusionPipeline, adapter: str) -> None:
@@ -104,27 +109,34 @@ def _check_header(pipeline: DiffusionPipeline, file: Path) -> None:
         raise RenderError(verdict.trouble)
 
 
-def _settle(pipeline: DiffusionPipeline, component: str, layers: set[str], adapter: str) -> int:
-    """Puts the parts of a LoRA where their layers are, and returns their bytes.
+def _settle(pipeline: DiffusionPipeline, layers: Mapping[str, set[str]], adapter: str) -> LoadedLora:
+    """Puts the parts of a LoRA where their layers are.
 
     Raises RenderError for a layer that was not loaded.
     """
-    if adapter not in pipeline.get_list_adapters().get(component, ()):
-        raise RenderError(f"diffusers loads nothing of it into {component}: use another file")
-    model, size = getattr(pipeline, component), 0
-    modules = dict(model.named_modules())
-    for layer in layers:
-        parts = _adapter_parts(modules[layer], adapter)
-        if not parts:
-            raise RenderError(f"diffusers does not load its layer {component}.{layer}: use another file")
-        weight = base_layer(modules[layer]).weight
-        for part in parts:
-            part.to(weight.device, weight.dtype)
-            if isinstance(part, torch.nn.Conv2d) and weight.is_contiguous(memory_format=torch.channels_last):
-                part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            size += sum(one.nbytes for one in part.parameters())
-    model.eval()  # a new layer is in training, with the dropout that its file may name
-    return size
+    changed: list[LoraLayer] = []
+    size = 0
+    for component, names in layers.items():
+        if adapter not in pipeline.get_list_adapters().get(component, ()):
+            raise RenderError(f"diffusers loads nothing of it into {component}: use another file")
+        model = getattr(pipeline, component)
+        modules = dict(model.named_modules())
+        for name in sorted(names):
+            layer = modules[name]
+            parts = _adapter_parts(layer, adapter)
+            if not parts:
+                raise RenderError(f"diffusers does not load its layer {component}.{name}: use another file")
+            weight = base_layer(layer).weight
+            for part in parts:
+                part.requires_grad_(False).to(weight.device, weight.dtype)
+                if isinstance(part, torch.nn.Conv2d) and weight.is_contiguous(
+                    memory_format=torch.channels_last
+                ):
+                    part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+                size += sum(one.nbytes for one in part.parameters())
+            changed.append(layer)
+        model.eval()  # a new layer is in training, with the dropout that its file may name
+    return LoadedLora(adapter, frozenset(layers), tuple(changed), size)
 
 
 def _adapter_parts(module: Any, adapter: str) -> list[torch.nn.Module]:

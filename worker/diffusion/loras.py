@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from typing import Final
 
 from diffusers import DiffusionPipeline
+from peft.tuners.lora import LoraLayer
 
 from jobs.adapters import Lora
 from jobs.errors import RenderError
 from jobs.inputs import Inputs
 from worker.diffusion.lora_loading import LoadedLora, forget_lora, load_lora
+from worker.diffusion.lora_turns import turn_off, turn_on
 
 KEPT: Final = 1 << 30
 """Bytes of LoRAs that stay loaded: about ten for SDXL. Those that are painted with stay in any case."""
@@ -59,17 +61,19 @@ class Loras:
         wanted = tuple((one.sha256, one.scale) for one in loras)
         if wanted == self.on:
             return
-        if self.on:
-            self._pipeline.disable_lora()
-            self.on = ()
+        for sha256, _scale in self.on:
+            turn_off(self._loaded[sha256].layers)
+        self.on = ()
         self._check_each_once(loras)
         for one in loras:
             self._load(one, inputs)
-        if wanted:
-            self._pipeline.enable_lora()
-            names = [self._loaded[one.sha256].adapter for one in loras]
-            self._pipeline.set_adapters(names, [one.scale for one in loras])
-            self.on = wanted
+        each: dict[LoraLayer, list[tuple[str, float]]] = {}
+        for sha256, scale in wanted:
+            for layer in self._loaded[sha256].layers:
+                each.setdefault(layer, []).append((self._loaded[sha256].adapter, scale))
+        for layer, adapters in each.items():
+            turn_on(layer, adapters)
+        self.on = wanted
 
     def forget_unused(self) -> None:
         """Takes out what the pipeline does not paint with and has longest not, until the rest has room."""
@@ -101,8 +105,6 @@ class Loras:
             file = inputs.file(lora.sha256)
             try:
                 self._loaded[lora.sha256] = load_lora(self._pipeline, file, lora.sha256[:_DIGITS])
-                # What is loaded is switched on.
-                self._pipeline.disable_lora()
                 return
             except RenderError as error:
                 if len(self._refused) >= _REFUSALS:
