@@ -102,8 +102,10 @@ def sample_near(
     else:
         step = kind.multiple(Folder(scale=scale if isinstance(scale, int) else None))
         height = width = step * math.ceil(side / step)
+    if kind.size.get("area") is True:  # it paints no others
+        height = width = int(kind.size["default"]["latents"]) * scale
     named: dict[str, Any] = {name: noise_picture(name, 0) for name in pictures}
-    return ImageRequest(
+    request = ImageRequest(
         prompt="a",
         height=height,
         width=width,
@@ -118,6 +120,16 @@ def sample_near(
         strength=1.0 if "image" in pictures and kind.strength is not None else None,
         **named,
     )
+    return of_size(kind, request, height, width)
+
+
+def of_size(kind: PipelineClass, request: ImageRequest, height: int, width: int) -> ImageRequest:
+    """The request with another size, and the area of it where the class is told that as well."""
+    area = kind.size.get("area")
+    if not isinstance(area, str):
+        return replace(request, height=height, width=width)
+    arguments = arguments_text({**arguments_of(request.arguments), area: height * width})
+    return replace(request, height=height, width=width, arguments=arguments)
 
 
 def learn_and_prove(

@@ -46,7 +46,7 @@ from worker.error_frames import drop_frames
 from worker.renderers.carried import carried
 from worker.renderers.device import device_errors, kind_of_device, kind_of_error, versions
 from worker.renderers.learned_tasks import LearnedTasks
-from worker.renderers.learning import Learned, sample_near
+from worker.renderers.learning import Learned, of_size, sample_near
 from worker.renderers.noise_pictures import NOISE_PICTURES
 
 log = logging.getLogger(__name__)
@@ -318,7 +318,7 @@ class PipelineRenderer:
 
         with suppress(_Grabbed), self._uncompiled():
             sample = sample_near(self._painter, max(height, width), self._tasks.first_pictures)
-            sized = replace(sample, height=height, width=width)
+            sized = of_size(self._painter.kind, sample, height, width)
             self._painter.paint(sized, NOISE_PICTURES, call=grab)
         return found[0]
 

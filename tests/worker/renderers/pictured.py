@@ -20,6 +20,7 @@ from jobs.request import ImageRequest
 from tests.held_inputs import HeldInputs
 from tests.tiny.controlnets import controlnet_of
 from tests.tiny.families import FAMILIES
+from tests.tiny.from_pictures import FROM_PICTURES
 from tests.worker.renderers.intercepted import wanted
 from worker.diffusion.interception import Hub, painted
 from worker.diffusion.painters import Controlnets, Painters
@@ -29,7 +30,8 @@ PHOTO, OTHER, MASK, EDGES = ("a" * 64, "b" * 64, "c" * 64, "d" * 64)
 CONTROLNET = CONTROLNETS.of_text('[{"name":"edges","revision":"1","scale":0.7}]')
 MASKED = (slice(16, 48), slice(8, 40))
 """The part of MASK that is white."""
-TASKS = ("", "image", "image+mask_image", "control_image", "image+control_image")
+BUILT = {**FAMILIES, **FROM_PICTURES}
+"""Every tiny pipeline, those that paint from pictures only too."""
 
 
 def _png(pixels: np.ndarray) -> bytes:
@@ -61,7 +63,7 @@ def pictured(family: str, task: str, seed: int, **settings: Any) -> ImageRequest
         own["strength"] = (0.6, 1.0)[seed % 2]
     if "control_image" in own:
         own |= {"controlnet": CONTROLNET, "controlnet_conditioning_scale": 0.9}
-    arguments = arguments_text(FAMILIES[family].arguments)
+    arguments = arguments_text(BUILT[family].arguments)
     scale = 5.0 if seed % 2 == 0 else 1.0
     asked = {"guidance_scale": scale, "num_inference_steps": 2 + seed % 2, "arguments": arguments}
     return wanted(seed, **{**asked, **own, **settings}).request
@@ -72,7 +74,7 @@ class Model:
 
     def __init__(self, family: str, *, controlled: bool = False) -> None:
         self.family = family
-        self.pipeline = FAMILIES[family].build()
+        self.pipeline = BUILT[family].build()
         beside = {"edges": controlnet_of(self.pipeline)} if controlled else {}
         self.controlnets = Controlnets(beside, ("1",) * len(beside))
         self.painters = Painters(self.pipeline, self.controlnets)
@@ -135,7 +137,7 @@ def by_call(request: ImageRequest, setting: str) -> Image.Image:
 def _new_pipeline(model: Model, class_name: str) -> Any:
     import diffusers
 
-    built = FAMILIES[model.family].build()
+    built = BUILT[model.family].build()
     kind: Any = getattr(diffusers, class_name)
     if type(built) is kind:
         made: DiffusionPipeline = built
