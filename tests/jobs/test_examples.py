@@ -20,6 +20,8 @@ def test_the_examples_are_there() -> None:
     names = [
         "demo",
         "latents",
+        "loras",
+        "pictures",
         "prompt_files",
         "seeds",
         "starter",
