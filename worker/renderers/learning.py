@@ -103,7 +103,8 @@ def sample_near(
         step = kind.multiple(Folder(scale=scale if isinstance(scale, int) else None))
         height = width = step * math.ceil(side / step)
     if kind.size.get("area") is True:  # it paints no others
-        height = width = int(kind.size["default"]["latents"]) * scale
+        usual = int(kind.size["scale"]["usual"]) if scale is None else scale
+        height = width = int(kind.size["default"]["latents"]) * usual
     named: dict[str, Any] = {name: noise_picture(name, 0) for name in pictures}
     request = ImageRequest(
         prompt="a",

@@ -12,7 +12,7 @@ from tests.tiny.families import FAMILIES
 from worker.diffusion.call_rules import OneTimestep, Shared, SlotAxis, SlotList
 from worker.diffusion.painter import Painter
 from worker.engine.renderer import OutOfMemory
-from worker.renderers.learning import Learned, learn_and_prove, sample_of, switched
+from worker.renderers.learning import Learned, learn_and_prove, of_size, sample_near, sample_of, switched
 
 
 def learned(family: str, change: Any = None) -> Learned:
@@ -105,3 +105,15 @@ def test_images_that_come_out_different_refuse_the_model() -> None:
 
     with pytest.raises(ModelError, match="StableDiffusionXLPipeline: images that share forwards come out"):
         learned("StableDiffusionXLPipeline", mix)
+
+
+def test_a_class_that_paints_an_area_alone_is_learned_from_a_picture_of_one_that_it_takes() -> None:
+    kontext, hidream = (
+        Painter(FAMILIES[name].build()) for name in ("FluxKontextPipeline", "HiDreamImagePipeline")
+    )
+    sample = sample_of(kontext)
+    assert (sample.height, sample.width, sample.arguments) == (64, 64, '{"max_area":4096}')
+    wide = of_size(kontext.kind, sample, 512, 1024)
+    assert (wide.height, wide.width, wide.arguments) == (512, 1024, '{"max_area":524288}')
+    side = 128 * hidream.pipeline.vae_scale_factor
+    assert (sample_near(hidream, 64).height, sample_near(hidream, 64).width) == (side, side)
