@@ -22,6 +22,7 @@ from tests.tiny.controlnets import controlnet_of
 from tests.tiny.families import FAMILIES
 from tests.tiny.from_pictures import FROM_PICTURES
 from tests.worker.renderers.intercepted import wanted
+from worker.diffusion.build_scheduler import scheduler_like
 from worker.diffusion.interception import Hub, painted
 from worker.diffusion.painters import Controlnets, Painters
 from worker.renderers.learning import Learned, learn_and_prove, sample_of
@@ -114,6 +115,8 @@ def by_diffusers(model: Model, request: ImageRequest) -> np.ndarray:
     the original's."""
     kind = model.painters.kind(request)
     pipeline = _new_pipeline(model, kind.name)
+    if request.scheduler != "default":
+        pipeline.scheduler = scheduler_like(request.scheduler, pipeline.scheduler)
     given = [setting for setting in kind.pictures if getattr(request, setting) is not None]
     pictures = {setting: by_call(request, setting) for setting in given}
     own: Mapping[str, Any] = {kind.pictures[setting]: picture for setting, picture in pictures.items()}
