@@ -90,14 +90,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         write_inputs(Path(name), options.pictures)
         results = list(submitted(Path(name), options.pictures))
-    print(f"{'inputs':<15}{'pictures':>10}{'seconds':>9}{'/s':>8}{'B/image':>9}{'peak MB':>9}{'kept':>9}")
-    for mode, taken in zip(MODES, results, strict=True):
-        rate = options.pictures / taken["seconds"]
-        print(
-            f"{mode:<15}{options.pictures:>10}{taken['seconds']:>9.2f}{rate:>8.0f}"
-            f"{taken['bytes_per_image']:>9.1f}{taken['peak_rss_mb']:>9}{taken['kept']:>9}"
-        )
-    print(json.dumps({"pictures": options.pictures, **dict(zip(MODES, results, strict=True))}))
+        print(f"{'inputs':<15}{'pictures':>10}{'seconds':>9}{'/s':>8}{'B/image':>9}{'peak MB':>9}{'kept':>9}")
+        for mode, taken in zip(MODES, results, strict=True):
+            rate = options.pictures / taken["seconds"]
+            print(
+                f"{mode:<15}{options.pictures:>10}{taken['seconds']:>9.2f}{rate:>8.0f}"
+                f"{taken['bytes_per_image']:>9.1f}{taken['peak_rss_mb']:>9}{taken['kept']:>9}"
+            )
+        print(json.dumps({"pictures": options.pictures, **dict(zip(MODES, results, strict=True))}))
 
 
 if __name__ == "__main__":

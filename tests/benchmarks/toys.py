@@ -20,6 +20,7 @@ TOYS: dict[str, tuple[list[str], set[str]]] = {
     "recovery.py": ([], {"kill_to_claim", "sigterm_to_exit", "redis_to_image"}),
     "schedulers.py": (["--model", "shapes-random"], {"compiled", "max_abs_diff"}),
     "submit.py": ([], {"seconds", "bytes_per_prompt", "plan_seconds", "speed_vs_delay"}),
+    "submit_inputs.py": ([], {"pictures", "copy", "copied before", "reference"}),
     "system.py": ([], {"ratio", "bare_vs_diffusers", "images_per_s"}),
 }
 
