@@ -35,7 +35,7 @@ def without() -> list[Image.Image]:
 
 
 def test_an_example_for_each_style_is_small_and_named_as_diffusers_names_them() -> None:
-    assert "striped" in STYLES
+    assert STYLES == ["small", "striped"]
     for style in STYLES:
         path = LORAS / f"{style}.safetensors"
         assert path.stat().st_size <= 300_000
@@ -52,8 +52,8 @@ def test_pictures_have_more_of_the_style_the_stronger_the_lora_is(
     rows = {scale: paint_at(pipeline, {style: scale}, SCENES) for scale in (0.0, 0.5, 1.0)}
     assert [image.tobytes() for image in rows[0.0]] == [image.tobytes() for image in without]
     none, half, whole = (figures_of(style, scale, SCENES, row) for scale, row in rows.items())
-    assert none.style + 0.03 < half.style < whole.style - 0.1
-    assert whole.style > none.style + 0.25
+    assert none.style + 0.03 < half.style < whole.style - 0.03
+    assert whole.style > none.style + 0.15
     assert score(SCENES, rows[0.0]).all >= 0.9
     assert whole.obeyed.background >= 0.9
     assert min(whole.obeyed.colour, whole.obeyed.place) >= 0.7
