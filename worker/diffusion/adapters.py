@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from diffusers import DiffusionPipeline
 
-from jobs.adapters import NO_ADAPTERS, NONE, Adapters, loras_of, textual_inversions_of
+from jobs.adapters import NO_ADAPTERS, NONE, Adapters, Lora, loras_of, textual_inversions_of
 from jobs.errors import RenderError
 from jobs.inputs import NO_INPUTS, Inputs
-from worker.diffusion.loras import Loras
 from worker.diffusion.textual_inversion import TextualInversions
+
+if TYPE_CHECKING:
+    from worker.diffusion.loras import Loras
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +29,9 @@ class AdapterSwitch:
 
     def __init__(self, pipeline: DiffusionPipeline, *, compiled: bool = False) -> None:
         """compiled: the denoiser runs through torch.compile."""
-        self._loras = Loras(pipeline)
+        self._pipeline = pipeline
+        self._loras: Loras | None = None
+        """None until the first image with one."""
         self._words = TextualInversions(pipeline, self._texts_changed)
         self._compiled = compiled
         self._listeners: list[Callable[[], None]] = []
@@ -48,8 +53,11 @@ class AdapterSwitch:
         if adapters != self.on:
             began = time.monotonic()
             self._switch(adapters, inputs)
-            self._loras.forget_unused()
-            loras, words, seconds = len(self._loras.on), len(self._words.on), time.monotonic() - began
+            loras = 0
+            if self._loras is not None:
+                self._loras.forget_unused()
+                loras = len(self._loras.on)
+            words, seconds = len(self._words.on), time.monotonic() - began
             log.info("the model carries %d LoRAs, %d textual inversions (%.2f s)", loras, words, seconds)
 
     @contextmanager
@@ -65,7 +73,7 @@ class AdapterSwitch:
     def _switch(self, adapters: Adapters, inputs: Inputs) -> None:
         if adapters == self.on:
             return
-        before, self.on = self._loras.on_texts, NO_ADAPTERS
+        before, self.on = self._on_texts, NO_ADAPTERS
         self.switches += 1
         try:
             if self._compiled and adapters.loras != NONE:
@@ -75,16 +83,31 @@ class AdapterSwitch:
                 )
             if adapters.ip_adapter != NONE:
                 raise RenderError("ip_adapter: IP-Adapters are not painted yet: remove it")
-            self._loras.put_on(loras_of(adapters.loras), inputs)
+            self._put_on(loras_of(adapters.loras), inputs)
             self._words.put_on(textual_inversions_of(adapters.textual_inversions), inputs)
             self.on = adapters
         except BaseException:
-            self._loras.put_on((), NO_INPUTS)
+            self._put_on((), NO_INPUTS)
             self._words.put_on((), NO_INPUTS)
             raise
         finally:
-            if self._loras.on_texts != before:
+            if self._on_texts != before:
                 self._texts_changed()
+
+    def _put_on(self, loras: Sequence[Lora], inputs: Inputs) -> None:
+        if self._loras is None:
+            if not loras:
+                return
+            # PEFT, which a model without LoRAs does not need.
+            from worker.diffusion.loras import Loras
+
+            self._loras = Loras(self._pipeline)
+        self._loras.put_on(loras, inputs)
+
+    @property
+    def _on_texts(self) -> object:
+        """What text encoders carry."""
+        return () if self._loras is None else self._loras.on_texts
 
     def _texts_changed(self) -> None:
         for texts_changed in self._listeners:
