@@ -7,9 +7,10 @@ mask on black), and fitted to the size that is painted. Of an animation the firs
 from __future__ import annotations
 
 import io
-import stat
+import os
 import warnings
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import IO, Final
 
@@ -17,6 +18,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from jobs.bounds import Fit
 from jobs.errors import InputError
+from jobs.inputs import MAX_PICTURE_BYTES
+from jobs.plain_file import open_plain
 
 MAX_PIXELS: Final = 178_956_970
 """More are taken for a decompression bomb; Pillow refuses twice its own limit of 89 million."""
@@ -25,6 +28,16 @@ _TURNED: Final = (5, 6, 7, 8)
 """EXIF orientations that exchange height and width."""
 _WIDE: Final = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
 """Pillow's modes of grey pictures of more than 8 bits."""
+
+
+_NOT_READ: Final = ("EPS", "BUFR", "GRIB", "HDF5", "WMF")
+"""Formats of Pillow that other programs decode (EPS by Ghostscript), or that it only recognizes."""
+
+
+@cache
+def _formats() -> list[str]:
+    Image.init()
+    return [name for name in Image.ID if name not in _NOT_READ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +57,9 @@ def read_header(path: Path) -> PictureHeader:
     """What the file says. Raises InputError for what is no picture that can be used: without its path, which
     the caller knows."""
     try:
-        # Opening a pipe would wait forever.
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise InputError("is no plain file: name the file of a picture")
-        with path.open("rb") as file:
+        with open_plain(path) as file:
+            if os.fstat(file.fileno()).st_size > MAX_PICTURE_BYTES:
+                raise InputError(f"has more than {MAX_PICTURE_BYTES >> 30} GiB: make it smaller")
             return _header(file)
     except FileNotFoundError:
         raise InputError("there is no such file: correct it, or put the file there") from None
@@ -62,7 +74,7 @@ def read_picture(contents: bytes, height: int, width: int, fit: str, *, mask: bo
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(contents)) as opened:
+            with Image.open(io.BytesIO(contents), formats=_formats()) as opened:
                 _check_pixels(opened)
                 picture = ImageOps.exif_transpose(_without_alpha(opened, black=mask))
     except UnidentifiedImageError:
@@ -81,7 +93,7 @@ def _header(file: IO[bytes]) -> PictureHeader:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(file) as picture:
+            with Image.open(file, formats=_formats()) as picture:
                 _check_pixels(picture)
                 width, height = picture.size
                 # A PNG's may stand behind its pixels, and Pillow would decode them to find it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from jobs.errors import InputError, OutputError
-from jobs.file_hash import file_sha256
+from jobs.plain_file import open_plain
 
 if TYPE_CHECKING:
     from jobs.latents import Latents
@@ -52,8 +53,12 @@ class KeptInputs:
         """A picture's file; see `Inputs.contents`."""
         path = self.path(sha256)
         try:
-            with path.open("rb") as file:
+            with open_plain(path) as file:
+                if os.fstat(file.fileno()).st_size > MAX_PICTURE_BYTES:
+                    raise InputError(f"has more than {MAX_PICTURE_BYTES >> 30} GiB: make it smaller")
                 found = file.read(MAX_PICTURE_BYTES + 1)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
         except FileNotFoundError:
             raise _missing(path) from None
         except OSError as error:
@@ -66,7 +71,10 @@ class KeptInputs:
         """An adapter's file; see `Inputs.file`."""
         path = self.path(sha256)
         try:
-            found = file_sha256(path)
+            with open_plain(path) as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
         except FileNotFoundError:
             raise _missing(path) from None
         except OSError as error:

@@ -86,12 +86,13 @@ def settled(pipeline: PipelineClass | None, values: Mapping[str, Any]) -> dict[s
         takes = find_painting(pipeline.tasks[key]).strength
         strength = None if takes is None else takes.default if strength is None else strength
     controlled = "control_image" in pictures
+    controlnets = controlled and values["controlnet"] != NONE
     adapted = values["ip_adapter"] != NONE
     return {
         "fit": values["fit"] if pictures else "crop",
         "strength": strength,
         "controlnet": values["controlnet"] if controlled else NONE,
-        "controlnet_conditioning_scale": values["controlnet_conditioning_scale"] if controlled else 1.0,
+        "controlnet_conditioning_scale": values["controlnet_conditioning_scale"] if controlnets else 1.0,
         "ip_adapter_scale": values["ip_adapter_scale"] if adapted else 1.0,
     }
 

@@ -23,6 +23,11 @@ from jobs.request import IMAGE_SETTINGS, SETTINGS, ImageRequest, quoted, setting
 from jobs.wording import shortened
 
 WIRE_VERSION = 1
+LATER_VERSION = 2
+"""Of a shard with a setting or files that version 1 does not know: its readers refuse the job then, where an
+unknown setting would look like damage."""
+_LATER = frozenset(SETTINGS[SETTINGS.index("image") :])
+"""The settings that version 1 does not know."""
 _MAX_BYTES = 256 << 20
 """What a blob may unpack to: far above 10,000 prompts of 10,000 characters."""
 _NUMBERS = range(2**32)
@@ -32,7 +37,7 @@ _PLAIN: dict[str, Callable[[Any], Any]] = {
     **{
         name: setting.values.plain
         for name, setting in IMAGE_SETTINGS.items()
-        if setting.places - {"manifest"}
+        if setting.places != {"manifest"}
     },
 }
 """What a line may say, and a function that gives None for a value that no manifest has. The rest is the job's
@@ -58,14 +63,16 @@ def encode_shard(shard: Shard, base: ImageRequest) -> bytes:
     usual = settings_of(base)
     last, own, lines, usual_prompt = usual, "", list[str](), quoted(base.prompt)
     last_columns: Mapping[str, Any] | None = None
-    columns = ""
+    columns, later = "", bool(shard.inputs)
     for entry in shard.entries:
         # The JSON is put together here, from prompts that are JSON already: a dict a line would take longer.
         settings, ordinal = entry.settings, entry.seed_ordinal
         if settings is not last and settings != last:
             last = settings
             pairs = zip(SETTINGS, settings, usual, strict=True)
-            own = "".join(f',"{name}":{_json(value)}' for name, value, default in pairs if value != default)
+            given = [(name, value) for name, value, default in pairs if value != default]
+            own = "".join(f',"{name}":{_json(value)}' for name, value in given)
+            later = later or any(name in _LATER for name, _value in given)
         line = own
         if entry.quoted != usual_prompt:
             line += f',"prompt":{entry.quoted}'
@@ -85,7 +92,8 @@ def encode_shard(shard: Shard, base: ImageRequest) -> bytes:
     indices = _json(first if consecutive else list(shard.indices))
     order = ',"in_order":true' if shard.in_order else ""
     order += f',"inputs":{_json(dict(shard.inputs))}' if shard.inputs else ""
-    text = f'{{"v":{WIRE_VERSION},"indices":{indices}{order},"rows":[{",".join(lines)}]}}'
+    version = LATER_VERSION if later else WIRE_VERSION
+    text = f'{{"v":{version},"indices":{indices}{order},"rows":[{",".join(lines)}]}}'
     return zstandard.ZstdCompressor(level=3).compress(text.encode())
 
 
@@ -98,10 +106,10 @@ def decode_shard(blob: bytes, base: ImageRequest, job_name: str) -> Shard:
         if zstandard.frame_content_size(blob) > _MAX_BYTES:  # max_output_size counts where no size is stated
             raise ValueError(f"it would unpack to more than {_MAX_BYTES >> 20} MiB")
         head = json.loads(zstandard.ZstdDecompressor().decompress(blob, max_output_size=_MAX_BYTES))
-        if head["v"] != WIRE_VERSION:
+        if head["v"] not in (WIRE_VERSION, LATER_VERSION):
             raise LedgerError(
                 f"a shard is of wire version {shortened(repr(head['v']))}, and this imagemill reads"
-                f" {WIRE_VERSION}: submit with the version that the workers run"
+                f" {WIRE_VERSION} and {LATER_VERSION}: submit with the version that the workers run"
             )
         entries = [_entry(line, base, job_name) for line in head["rows"]]
         first = head["indices"]

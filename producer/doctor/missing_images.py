@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from jobs.errors import ImagemillError, LatentsError, ManifestError
 from jobs.file_hash import file_sha256
-from jobs.models import ModelRef
+from jobs.models import ControlNetRef, ModelRef
 from jobs.output.lines import line_key
 from jobs.output.output import Output
 from jobs.pipeline_class import NO_GUIDANCE
@@ -242,6 +242,10 @@ def _entries(
         None,
         None,
         pipeline=kept.pipeline or None,
+        # Of a ControlNet, too, image_id depends on the revision and on its scale alone.
+        controlnets=tuple(
+            ControlNetRef(one.model, one.model, one.revision or "", one.scale) for one in manifest.controlnet
+        ),
         least_guidance=least_guidance,
     )
     entries = identify(

@@ -74,14 +74,16 @@ class PictureFiles:
     """A folder -> its pictures' names without their suffixes -> their names."""
 
     @classmethod
-    def of(cls, manifest: Manifest) -> PictureFiles:
-        """For the lines of a manifest."""
+    def of(cls, manifest: Manifest, defaults: Mapping[str, Any] | None = None) -> PictureFiles:
+        """For the lines of a manifest. defaults: what its settings are with those that the model decides."""
+        known = {} if defaults is None else defaults
         given = {name: getattr(manifest.settings, name) for name in NAMES}
         usual = {name: text for name, text in given.items() if text is not None}
         base = Path.cwd() if manifest.folder is None else manifest.folder
         swept = manifest.sweep.swept()
         height, width = (
-            None if side in swept else getattr(manifest.settings, side) for side in ("height", "width")
+            None if side in swept else known.get(side, getattr(manifest.settings, side))
+            for side in ("height", "width")
         )
         fit: str = getattr(manifest.settings, "fit")  # noqa: B009 - a field that a setting gives
         return cls(usual, base, height, width, fit)

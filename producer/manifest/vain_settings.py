@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from jobs.request import PICTURES
 from producer.manifest.document import Location
 from producer.manifest.manifest import Manifest
 
@@ -27,6 +28,8 @@ def vain_settings(manifest: Manifest) -> Iterator[tuple[Location, str]]:
             yield ("settings", name), what
         if name in swept:
             yield ("sweep", name, 0), what
+    if "fit" in manifest.settings.model_fields_set and not any(_has(manifest, name) for name in PICTURES):
+        yield ("settings", "fit"), "does nothing: no line has a picture: give one, or remove it"
     if manifest.controlnet and not _has(manifest, "control_image"):
         yield ("controlnet", 0), "does nothing: no line has a control_image: give control_image, or remove it"
 

@@ -98,7 +98,7 @@ def written_rows(
     for rows that are wrong, the first of them together.
     """
     reading = Reading() if reading is None else reading
-    pictures = PictureFiles.of(manifest)
+    pictures = PictureFiles.of(manifest, None if check is None else check.settings)
     for line in map(pictures.named, written_lines(manifest)):
         yield reading.taken(line) if line.columns else line
     reading.pictures.add(pictures.noted)
@@ -161,7 +161,8 @@ def source_rows(manifest: Manifest, check: PipelineCheck | None = None) -> Itera
         if isinstance(written, PromptLine):
             for name, value in ({} if written.columns is None else written.columns).items():
                 kinds.trouble(name, value, "in the manifest")
-    templates, pictures = templates_of(manifest), PictureFiles.of(manifest)
+    templates = templates_of(manifest)
+    pictures = PictureFiles.of(manifest, None if check is None else check.settings)
     for source, path in _files(manifest):
         state = _state(path)
         sha256 = _sha256(path)

@@ -55,9 +55,10 @@ def _copy_inputs(prepared: Prepared, reporter: Reporter) -> None:
             prepared.inputs.wanted(), lambda file: kept_path(folder, file.sha256).parent
         ):
             parent.mkdir(parents=True, exist_ok=True)
-            there = {one.name for one in parent.iterdir()}
+            # One of another size was cut or damaged: it is replaced.
+            there = {(one.name, one.stat().st_size) for one in parent.iterdir()}
             while some := list(islice(files, _AT_A_TIME)):
-                lacking = [file for file in some if file.sha256 not in there]
+                lacking = [file for file in some if (file.sha256, file.size) not in there]
                 for _ in writers.map(_copy, lacking, [parent / file.sha256 for file in lacking]):
                     pass
                 kept += len(some)

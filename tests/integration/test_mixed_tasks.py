@@ -17,13 +17,19 @@ from tests.waiting import WaitUntil
 from worker.render import render, reproduction_of
 
 SLOTS = 16
-COLOURS = ("red", "blue", "green", "yellow", "purple")
+COLOURS = ("red", "blue", "green", "yellow")
+CONTROLNET = Path(__file__).parents[2] / "jobs/examples/controlnets/edges"
 SEEDS = 10
+KEYS: dict[str, Any] = {
+    "shard_size": 40,
+    "settings": {"num_inference_steps": 3},
+    "controlnet": str(CONTROLNET),
+}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two pictures, a mask and two LoRAs."""
+    """Two pictures, a mask, edges and two LoRAs."""
     made = tmp_path_factory.mktemp("inputs")
     for name, side in (("square", 64), ("wide", 96)):
         picture = Image.new("RGB", (side, 64), "white")
@@ -32,13 +38,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     mask = Image.new("L", (64, 64))
     ImageDraw.Draw(mask).rectangle((0, 0, 31, 63), fill=255)
     mask.save(made / "mask.png")
+    edges = Image.new("RGB", (64, 64))
+    ImageDraw.Draw(edges).ellipse((18, 18, 46, 46), outline="white")
+    edges.save(made / "edges.png")
     for seed, name in enumerate(("striped", "dotted")):
         random_lora(made / f"{name}.safetensors", seed)
     return made
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
-    """200 images: 50 of text alone, 50 by img2img, 50 by inpainting, 50 with one of two LoRAs."""
+    """200 images: 40 each of text, image-to-image, inpainting, a ControlNet, and one of two LoRAs."""
     pictures = [str(folder / f"{name}.png") for name in ("square", "wide")]
     loras = [[{"file": str(folder / f"{name}.safetensors"), "scale": 0.8}] for name in ("striped", "dotted")]
     made = []
@@ -50,6 +59,7 @@ def lines(folder: Path) -> list[dict[str, Any]]:
                 line,
                 line | {"image": pictures[other], "strength": 0.7},
                 line | {"image": pictures[0], "mask_image": str(folder / "mask.png")},
+                line | {"control_image": str(folder / "edges.png")},
                 line | {"loras": loras[other]},
             ]
     return made
@@ -66,7 +76,9 @@ def mill(shared_farm: Any) -> Mill:
 @pytest.fixture(scope="module")
 def calm(mill: Mill, folder: Path) -> dict[str, str]:
     """The files of the job when nothing disturbs it."""
-    job_id = mill.start("calm", lines(folder), shard_size=40, settings={"num_inference_steps": 3})
+    job_id = mill.start(
+        "calm", lines(folder), shard_size=40, settings={"num_inference_steps": 3}, controlnet=str(CONTROLNET)
+    )
     status = mill.wait(job_id)
     assert (status.outcome, status.done, status.failed) == ("complete", 200, 0)
     hashes = mill.hashes("calm")
@@ -79,7 +91,9 @@ def test_a_worker_that_is_killed_in_the_middle_changes_no_byte(
 ) -> None:
     shuffled = lines(folder)
     shuffled = [shuffled[index * 7 % 200] for index in range(200)]
-    job_id = mill.start("killed", shuffled, shard_size=40, settings={"num_inference_steps": 3})
+    job_id = mill.start(
+        "killed", shuffled, shard_size=40, settings={"num_inference_steps": 3}, controlnet=str(CONTROLNET)
+    )
     wait_until(lambda: mill.farm.status(job_id).done >= 40, "some shards are done")
     holder = mill.farm.status(job_id).workers[0]
     os.kill(mill.farm.celery_pid(holder.partition("@")[2]), signal.SIGKILL)
@@ -94,12 +108,16 @@ def test_each_task_is_rendered_again_from_its_file_with_inputs_found_by_hash(
     chosen = {}
     for file, record in mill.records("calm"):
         task = tuple(
-            name for name in ("image", "mask_image", "loras") if record.get(name) not in (None, "[]")
+            name
+            for name in ("image", "mask_image", "control_image", "loras")
+            if record.get(name) not in (None, "[]")
         )
         chosen.setdefault(task, file)
-    assert len(chosen) == 4
+    assert len(chosen) == 5
     for file in chosen.values():
         again = reproduction_of(file, None)
         assert again.remarks == ()
         settings = Settings(torch_threads=1, device="cpu")
-        assert render(again, None, mill.folder("calm"), settings) == file.read_bytes(), again.request
+        controlnets = [str(CONTROLNET)] if again.request.control_image else []
+        rendered = render(again, None, mill.folder("calm"), settings, controlnets=controlnets)
+        assert rendered == file.read_bytes(), again.request

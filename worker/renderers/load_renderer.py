@@ -16,9 +16,11 @@ def load_renderer(pipeline: Pipeline, settings: Settings, loading: Loading | Non
     `loading` is told how far it has come. Raises ModelError for a model that this worker does not take: the
     ledger offers no such model, unless a job's parts in Redis name two.
     """
-    if settings.models and pipeline.model not in settings.models:
+    named = [pipeline.model, *(further.model for further in pipeline.further)]
+    other = next((model for model in named if settings.models and model not in settings.models), None)
+    if other is not None:
         raise ModelError(
-            f"model = {pipeline.model}: this worker takes {', '.join(settings.models)} alone (--model or "
+            f"model = {other}: this worker takes {', '.join(settings.models)} alone (--model or "
             "IMAGEMILL_MODELS)"
         )
     if pipeline.model == "instant":

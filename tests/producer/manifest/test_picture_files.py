@@ -146,7 +146,7 @@ def test_a_row_that_names_no_usable_picture_is_bad_and_may_be_skipped(folder: Fo
     assert told == [
         "rows.csv:3: image = gone.png: gone.png: there is no such file: correct it, or put the file there",
         f"rows.csv:4: image = text.png: text.png: {unread}",
-        f"rows.csv:5: image = .: {folder.path}: is no plain file: name the file of a picture",
+        f"rows.csv:5: image = .: {folder.path}: is no plain file: name the file itself",
     ]
     assert [one.image for one in folder.asked(prompts_from="rows.csv", on_bad_row="skip")] == [red]
     assert folder.reading.skipped == 3

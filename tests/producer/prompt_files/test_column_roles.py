@@ -151,7 +151,7 @@ def test_all_columns_that_mean_nothing_are_told_in_one_message_that_can_be_paste
     file.write_text("Prompts,Class,my set\na crane,birds,1\n")
     (said,) = _refused(file)
     assert said.startswith(
-        "1: Prompts, Class, my set: no such keys: did you mean prompt, loras? Write prompts_from: "
+        "1: Prompts, Class, my set: no such keys: did you mean prompt? Write prompts_from: "
     )
     keeping, leaving = _to_paste(said)
     assert keeping == {"file": "p.csv", "fields": {"prompt": "Prompts"}, "columns": ["Class", "my set"]}
