@@ -98,11 +98,6 @@ class Adapters:
     textual_inversions: str = NONE
     ip_adapter: str = NONE
 
-    @property
-    def any(self) -> bool:
-        """Whether there are some."""
-        return self != NO_ADAPTERS
-
 
 NO_ADAPTERS: Final = Adapters()
 

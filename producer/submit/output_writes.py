@@ -66,6 +66,8 @@ def _copy_inputs(prepared: Prepared, reporter: Reporter) -> None:
             if said and kept - told >= _SAID_FILES:
                 told = kept
                 reporter.line(f"kept {kept:,} of {count:,}")
+    if kept:
+        fsync_folder(folder)
 
 
 def _copy(file: InputFile, target: Path) -> None:

@@ -71,8 +71,12 @@ class Loras:
         for sha256, scale in wanted:
             for layer in self._loaded[sha256].layers:
                 each.setdefault(layer, []).append((self._loaded[sha256].adapter, scale))
-        for layer, adapters in each.items():
-            turn_on(layer, adapters)
+        try:
+            for layer, adapters in each.items():
+                turn_on(layer, adapters)
+        except BaseException:
+            turn_off(each)
+            raise
         self.on = wanted
 
     def forget_unused(self) -> None:

@@ -13,6 +13,7 @@ import torch
 from diffusers import DiffusionPipeline, StableDiffusionPipeline
 from safetensors.torch import load_file
 
+from jobs.adapters import NO_ADAPTERS
 from jobs.errors import ImagemillError, InputError, RenderError
 from jobs.inputs import Inputs
 from jobs.request import ImageRequest
@@ -179,7 +180,7 @@ def test_images_without_loras_keep_the_bytes_of_a_model_that_never_saw_one(
 ) -> None:
     mix = place.mix
     place.paint(mix)
-    plain = [one for one in mix if not one.request.adapters.any]
+    plain = [one for one in mix if one.request.adapters == NO_ADAPTERS]
     assert place.paint(plain) == replace(place, renderer=new_renderer(place.family)).paint(plain)
 
 
