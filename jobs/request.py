@@ -172,7 +172,7 @@ class ImageRequest:
     ] = None
     mask_image: Annotated[
         str | None,
-        Setting(Sha256(), "What to paint anew: white; black is kept.", from_file=True, added_later=True),
+        Setting(Sha256(), "What to paint again: white; black is kept.", from_file=True, added_later=True),
     ] = None
     control_image: Annotated[
         str | None,

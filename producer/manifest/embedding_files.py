@@ -6,7 +6,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
 
 from jobs.adapters import NONE, TEXTUAL_INVERSIONS, textual_inversions_of
 from jobs.embedding_file import called, read_embedding, word_trouble
@@ -17,11 +16,9 @@ from jobs.pipeline_class import WEIGHTED
 from jobs.safetensors_header import HeaderError
 from jobs.text_encoders import text_widths, vocabulary
 from jobs.wording import shortened
+from producer.manifest.checked_texts import CheckedTexts
 from producer.manifest.manifest import Manifest
 from producer.manifest.written_embeddings import WrittenEmbedding, written_embeddings
-
-_MOST_LISTS: Final = 10_000
-"""Lists that are remembered."""
 
 
 @dataclass(slots=True)
@@ -35,7 +32,10 @@ class EmbeddingFiles:
     files: dict[str, str] = field(default_factory=dict, init=False)
     """The SHA-256 of each file that was asked for -> its absolute path."""
     _hashes: dict[Path, str | ManifestError] = field(default_factory=dict, init=False)
-    _texts: dict[str, str | ManifestError] = field(default_factory=dict, init=False)
+    _texts: CheckedTexts = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._texts = CheckedTexts(lambda written: self._checked(written_embeddings(written)))
 
     @classmethod
     def of(cls, manifest: Manifest, model: ModelRef) -> EmbeddingFiles:
@@ -64,11 +64,7 @@ class EmbeddingFiles:
 
     def trouble(self, written: str) -> str | None:
         """What of a list cannot be used; None where all of it can."""
-        try:
-            self._whole(written)
-        except ManifestError as error:
-            return str(error)
-        return None
+        return self._texts.trouble(written)
 
     def called(self, written: Sequence[str], text: str) -> frozenset[str]:
         """The tokens of lists that a text holds."""
@@ -76,19 +72,7 @@ class EmbeddingFiles:
         return frozenset(called(tokens, [text])) if tokens else frozenset()
 
     def _whole(self, written: str) -> str:
-        if written == NONE:
-            return NONE
-        known = self._texts.get(written)
-        if known is None:
-            try:
-                known = self._checked(written_embeddings(written))
-            except ManifestError as error:
-                known = error
-            if len(self._texts) < _MOST_LISTS:
-                self._texts[written] = known
-        if isinstance(known, ManifestError):
-            raise known
-        return known
+        return self._texts(written)
 
     def _checked(self, embeddings: Sequence[WrittenEmbedding]) -> str:
         if self.model.pipeline is not None and self.model.pipeline not in WEIGHTED:

@@ -6,9 +6,8 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
 
-from jobs.adapters import LORAS, NONE
+from jobs.adapters import LORAS
 from jobs.errors import ManifestError, ModelError
 from jobs.hub import hub_commit, hub_file, is_commit
 from jobs.layer_shapes import layer_shapes
@@ -21,12 +20,10 @@ from jobs.model_folder import file_hash
 from jobs.models import ModelRef, is_path
 from jobs.safetensors_header import HeaderError
 from jobs.wording import shortened
+from producer.manifest.checked_texts import CheckedTexts
 from producer.manifest.lora_folder import LoraFolder
 from producer.manifest.manifest import Manifest
 from producer.manifest.written_loras import WrittenLora, loras_text, written_loras
-
-_MOST_LISTS: Final = 10_000
-"""Lists that are remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +48,11 @@ class LoraFiles:
     remarks: dict[str, None] = field(default_factory=dict, init=False)
     """What people should know of files that are used, each once, in order."""
     _found: dict[Path, _Found | ManifestError] = field(default_factory=dict, init=False)
-    _texts: dict[str, str | ManifestError] = field(default_factory=dict, init=False)
+    _texts: CheckedTexts = field(init=False)
     _shapes: Shapes | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self._texts = CheckedTexts(lambda written: self._request_text(written_loras(written)))
 
     @classmethod
     def of(cls, manifest: Manifest, model: ModelRef) -> LoraFiles:
@@ -67,27 +67,11 @@ class LoraFiles:
     def request_text(self, written: str) -> str:
         """The canonical text of a request for one of a manifest. Raises ManifestError that says what of it
         cannot be used; it does not say where that stands."""
-        if written == NONE:
-            return NONE
-        known = self._texts.get(written)
-        if known is None:
-            try:
-                known = self._request_text(written_loras(written))
-            except ManifestError as error:
-                known = error
-            if len(self._texts) < _MOST_LISTS:
-                self._texts[written] = known
-        if isinstance(known, ManifestError):
-            raise known
-        return known
+        return self._texts(written)
 
     def trouble(self, written: str) -> str | None:
         """What of a list cannot be used; None where all of it can."""
-        try:
-            self.request_text(written)
-        except ManifestError as error:
-            return str(error)
-        return None
+        return self._texts.trouble(written)
 
     def untagged(self, prompt: str, written: str) -> tuple[str, str]:
         """A prompt without its `<lora:…>`, and the list `written` with what those say after it.

@@ -79,7 +79,7 @@ class AdapterSwitch:
             if self._compiled and adapters.loras != NONE:
                 raise RenderError(
                     "loras: this worker compiles its model (IMAGEMILL_TORCH_COMPILE = 1), and would do "
-                    "so anew for each LoRA: set IMAGEMILL_TORCH_COMPILE=0 for the workers of such images"
+                    "so again for each LoRA: set IMAGEMILL_TORCH_COMPILE=0 for the workers of such images"
                 )
             if adapters.ip_adapter != NONE:
                 raise RenderError("ip_adapter: IP-Adapters are not painted yet: remove it")

@@ -47,7 +47,7 @@ class GivenPictures:
         as it was.
         """
         mask = self.by_setting.get("mask_image")
-        # Where there is no image, the one that a ControlNet follows is painted anew within the mask.
+        # Where there is no image, the one that a ControlNet follows is painted again within the mask.
         original = self.by_setting.get("image", self.by_setting.get("control_image"))
         if mask is None or original is None:
             return values

@@ -33,7 +33,7 @@ class BrokenDevice(Exception):
     """The device itself is in error: this process can render nothing more."""
 
 
-FurtherRole = Literal["controlnet", "image_encoder"]
+FurtherRole = Literal["controlnet"]
 """What a further model is to a pipeline."""
 
 

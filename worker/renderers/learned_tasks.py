@@ -79,7 +79,7 @@ class LearnedTasks:
                 drop_frames(error)
         learned = self._found[key]
         if isinstance(learned, RenderError):
-            raise RenderError(str(learned))  # anew: an error holds the calls that it went through
+            raise RenderError(str(learned))  # again: an error holds the calls that it went through
         if learned.batching == "fast" and mode == "exact":
             raise RenderError(
                 f"{painter.kind.name} gives a picture other bytes beside other images: submit the images "

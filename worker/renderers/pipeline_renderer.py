@@ -351,7 +351,7 @@ def _failure(error: Exception) -> ImagemillError:
     if isinstance(error, CannotShare):
         return RenderError(str(error))
     if isinstance(error, Stopped | OutOfMemory | BrokenDevice):
-        raise type(error)(*error.args) from error  # anew: an error holds the call that raises it
+        raise type(error)(*error.args) from error  # again: an error holds the call that raises it
     kind = kind_of_error(error)
     if kind is not None:
         raise kind(str(error)) from error

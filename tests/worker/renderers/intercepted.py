@@ -13,7 +13,7 @@ from jobs.errors import ImagemillError
 from jobs.inputs import NO_INPUTS, Inputs
 from jobs.request import ImageRequest
 from tests.held_inputs import LATENTS, holding
-from worker.engine.renderer import Bucket, Picture, Pipeline
+from worker.engine.renderer import Bucket, Picture, Pipeline, Renderer
 from worker.renderers.pipeline_renderer import PipelineRenderer
 
 CPU = torch.device("cpu")
@@ -60,7 +60,7 @@ def beginning_with(latents: np.ndarray, one: Wanted) -> Wanted:
 class Source:
     """Gives images in their order, as many as fit."""
 
-    def __init__(self, renderer: PipelineRenderer, images: Sequence[Wanted]) -> None:
+    def __init__(self, renderer: Renderer, images: Sequence[Wanted]) -> None:
         self.renderer, self.left = renderer, list(images)
 
     def take(self, free_slots: int) -> list[Wanted]:

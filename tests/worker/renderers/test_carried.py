@@ -15,10 +15,10 @@ from safetensors.torch import load_file
 
 from jobs.adapters import NO_ADAPTERS
 from jobs.errors import ImagemillError, InputError, RenderError
-from jobs.inputs import Inputs
 from jobs.request import ImageRequest
 from tests.random_loras import LoraFolder, loras, random_lora
 from tests.tiny.families import FAMILIES
+from tests.worker.renderers.intercepted import Source, Wanted
 from worker.diffusion.adapters import AdapterSwitch
 from worker.diffusion.build_scheduler import build_scheduler
 from worker.diffusion.painter import Painter
@@ -32,30 +32,6 @@ from worker.renderers.pipelines import image_diffusion_model
 CPU = torch.device("cpu")
 BUCKET = Bucket(Pipeline("tiny", "1", "fp32"), 32, 32, slots=8)
 AnyRenderer = DiffusionRenderer | PipelineRenderer
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Wanted:
-    request: ImageRequest
-    inputs: Inputs
-
-
-@dataclass(slots=True)
-class Source:
-    """Gives images in their order, as many as fit."""
-
-    renderer: AnyRenderer
-    left: list[Wanted]
-
-    def take(self, free_slots: int) -> list[Wanted]:
-        taken: list[Wanted] = []
-        while self.left and (slots := self.renderer.slots(self.left[0].request)) <= free_slots:
-            taken.append(self.left.pop(0))
-            free_slots -= slots
-        return taken
-
-    def upcoming(self, count: int) -> list[Wanted]:
-        return self.left[:count]
 
 
 @dataclass(frozen=True, slots=True)

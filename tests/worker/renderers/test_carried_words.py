@@ -12,11 +12,11 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from jobs.errors import ImagemillError, InputError, RenderError
-from jobs.inputs import Inputs
 from jobs.request import ImageRequest
 from tests.embedding_files import FolderInputs, embedding, listed, vectors
 from tests.random_loras import LoraFolder, loras, random_lora
 from tests.tiny.families import FAMILIES
+from tests.worker.renderers.intercepted import Source, Wanted
 from worker.diffusion.precision import resolve_precision
 from worker.engine.renderer import Bucket, Picture, Pipeline
 from worker.renderers.diffusion_renderer import DiffusionRenderer
@@ -26,30 +26,6 @@ from worker.renderers.pipelines import image_diffusion_model
 CPU = torch.device("cpu")
 BUCKET = Bucket(Pipeline("tiny", "1", "fp32"), 32, 32, slots=8)
 AnyRenderer = DiffusionRenderer | PipelineRenderer
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Wanted:
-    request: ImageRequest
-    inputs: Inputs
-
-
-@dataclass(slots=True)
-class Source:
-    """Gives images in their order, as many as fit."""
-
-    renderer: AnyRenderer
-    left: list[Wanted]
-
-    def take(self, free_slots: int) -> list[Wanted]:
-        taken: list[Wanted] = []
-        while self.left and (slots := self.renderer.slots(self.left[0].request)) <= free_slots:
-            taken.append(self.left.pop(0))
-            free_slots -= slots
-        return taken
-
-    def upcoming(self, count: int) -> list[Wanted]:
-        return self.left[:count]
 
 
 @dataclass(frozen=True, slots=True)
