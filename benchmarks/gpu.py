@@ -43,8 +43,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from jobs.inputs import NO_INPUTS, Inputs
-
 # cuBLAS reads it when it starts, and may otherwise choose other algorithms from call to call.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 # A script's own folder is on the path, the repository's is not.
@@ -60,6 +58,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from jobs.errors import ImagemillError
+from jobs.inputs import NO_INPUTS, Inputs
 from jobs.request import ImageRequest
 from worker.diffusion.build_scheduler import build_scheduler
 from worker.diffusion.sampling_settings import Sampling

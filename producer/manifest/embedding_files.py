@@ -35,7 +35,7 @@ class EmbeddingFiles:
     _texts: CheckedTexts = field(init=False)
 
     def __post_init__(self) -> None:
-        self._texts = CheckedTexts(lambda written: self._checked(written_embeddings(written)))
+        self._texts = CheckedTexts(self._checked)
 
     @classmethod
     def of(cls, manifest: Manifest, model: ModelRef) -> EmbeddingFiles:
@@ -47,7 +47,7 @@ class EmbeddingFiles:
 
         Raises ManifestError that says what of the list cannot be used; it does not say where that stands.
         """
-        whole = self._whole(written)
+        whole = self._texts(written)
         if whole == NONE:
             return NONE
         embeddings = textual_inversions_of(whole)
@@ -71,10 +71,7 @@ class EmbeddingFiles:
         tokens = [one.token for listed in written for one in written_embeddings(listed)]
         return frozenset(called(tokens, [text])) if tokens else frozenset()
 
-    def _whole(self, written: str) -> str:
-        return self._texts(written)
-
-    def _checked(self, embeddings: Sequence[WrittenEmbedding]) -> str:
+    def _checked(self, written: str) -> str:
         if self.model.pipeline is not None and self.model.pipeline not in WEIGHTED:
             raise ManifestError(
                 f"{self.model.pipeline} takes no textual inversions, only {' and '.join(sorted(WEIGHTED))} "
@@ -82,7 +79,7 @@ class EmbeddingFiles:
             )
         words = vocabulary(self.model)
         listed = []
-        for one in embeddings:
+        for one in written_embeddings(written):
             trouble = word_trouble(one.token, words)
             if trouble is not None:
                 raise ManifestError(f"{self._called(one)}: its token {one.token} {trouble}")

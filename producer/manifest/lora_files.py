@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -52,7 +51,7 @@ class LoraFiles:
     _shapes: Shapes | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        self._texts = CheckedTexts(lambda written: self._request_text(written_loras(written)))
+        self._texts = CheckedTexts(self._checked)
 
     @classmethod
     def of(cls, manifest: Manifest, model: ModelRef) -> LoraFiles:
@@ -92,12 +91,12 @@ class LoraFiles:
         """Two lists as one; the second may be empty."""
         return loras_text((*written_loras(written), *written_loras(of_tags))) if of_tags else written
 
-    def _request_text(self, loras: Iterable[WrittenLora]) -> str:
+    def _checked(self, written: str) -> str:
         trouble = class_trouble(self.model.pipeline)
         if trouble is not None:
             raise ManifestError(trouble)
         listed, seen = [], dict[str, WrittenLora]()
-        for one in loras:
+        for one in written_loras(written):
             path = self._path(one)
             if path not in self._found:
                 self._found[path] = self._read(path, one)
