@@ -129,7 +129,6 @@ class ImageRequest:
             Sha256(),
             "A .npy or .safetensors file of initial latents, [channels, h, w]; relative to the manifest.",
             frozenset({"prompt"}),
-            from_file=True,
         ),
     ] = None
     arguments: Annotated[
@@ -166,17 +165,16 @@ class ImageRequest:
         Setting(
             Sha256(),
             "The picture to begin with: a file's name, with {id} and {column} of the line.",
-            from_file=True,
             added_later=True,
         ),
     ] = None
     mask_image: Annotated[
         str | None,
-        Setting(Sha256(), "What to paint again: white; black is kept.", from_file=True, added_later=True),
+        Setting(Sha256(), "What to paint again: white; black is kept.", added_later=True),
     ] = None
     control_image: Annotated[
         str | None,
-        Setting(Sha256(), "What a ControlNet follows: edges, depth, …", from_file=True, added_later=True),
+        Setting(Sha256(), "What a ControlNet follows: edges, depth, …", added_later=True),
     ] = None
     fit: Annotated[
         str,
@@ -210,7 +208,6 @@ class ImageRequest:
         Setting(
             LORAS,
             "LoRAs: files, or files of the hub, each with its scale.",
-            from_file=True,
             added_later=True,
             pipelines=frozenset(LOADERS),
         ),
@@ -220,20 +217,17 @@ class ImageRequest:
         Setting(
             TEXTUAL_INVERSIONS,
             "Embeddings: files, each with the token that prompts call it by.",
-            from_file=True,
             added_later=True,
             pipelines=WEIGHTED,
         ),
     ] = NONE
     ip_adapter: Annotated[
         str,
-        Setting(IP_ADAPTERS, "What follows `ip_adapter_image`.", NOWHERE, from_file=True, added_later=True),
+        Setting(IP_ADAPTERS, "What follows `ip_adapter_image`.", NOWHERE, added_later=True),
     ] = NONE
     ip_adapter_image: Annotated[
         str | None,
-        Setting(
-            Sha256(), "The picture that an IP-Adapter follows.", NOWHERE, from_file=True, added_later=True
-        ),
+        Setting(Sha256(), "The picture that an IP-Adapter follows.", NOWHERE, added_later=True),
     ] = None
     ip_adapter_scale: Annotated[
         float,

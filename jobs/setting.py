@@ -26,8 +26,6 @@ class Setting:
     """One sentence for the author of a manifest."""
     places: frozenset[Place] = PER_IMAGE
     """Where it may be given."""
-    from_file: bool = False
-    """The manifest names a file, and the request holds the SHA-256 of its contents."""
     by_model: bool = False
     """Where a manifest leaves it open, the model has a default of its own: `jobs.models.ModelDefaults`."""
     in_identity: bool = True

@@ -8,11 +8,10 @@ from jobs.models import ModelRef
 from jobs.pipeline_task import settled
 from jobs.request import IMAGE_SETTINGS, ImageRequest, settings_in
 from producer.manifest.manifest import Manifest
+from producer.manifest.written_files import WRITTEN
 
 _OF_JOB = tuple(name for name in settings_in("manifest") if name not in ("model", "revision"))
-
-
-_OF_FILES = {name: one.default for name, one in IMAGE_SETTINGS.items() if one.from_file}
+_OF_FILES = {name: IMAGE_SETTINGS[name].default for name in WRITTEN}
 
 
 def usual_request(manifest: Manifest, model: ModelRef) -> ImageRequest:

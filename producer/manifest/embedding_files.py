@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,9 +14,8 @@ from jobs.models import ModelRef
 from jobs.pipeline_class import WEIGHTED
 from jobs.safetensors_header import HeaderError
 from jobs.text_encoders import text_widths, vocabulary
-from jobs.wording import shortened
+from producer.manifest.adapter_files import AdapterFiles
 from producer.manifest.checked_texts import CheckedTexts
-from producer.manifest.manifest import Manifest
 from producer.manifest.written_embeddings import WrittenEmbedding, written_embeddings
 
 
@@ -27,20 +25,13 @@ class EmbeddingFiles:
     once."""
 
     model: ModelRef
-    base: Path | None = None
-    """The manifest's own folder, to which paths in rows are relative; None where it is not known."""
-    files: dict[str, str] = field(default_factory=dict, init=False)
-    """The SHA-256 of each file that was asked for -> its absolute path."""
+    asked: AdapterFiles
+    """Takes the files that are asked for."""
     _hashes: dict[Path, str | ManifestError] = field(default_factory=dict, init=False)
     _texts: CheckedTexts = field(init=False)
 
     def __post_init__(self) -> None:
         self._texts = CheckedTexts(self._checked)
-
-    @classmethod
-    def of(cls, manifest: Manifest, model: ModelRef) -> EmbeddingFiles:
-        """For the textual inversions of a manifest."""
-        return cls(model, manifest.folder)
 
     def request_text(self, written: str, texts: Sequence[str]) -> str:
         """The canonical text of a request for one of a manifest: those whose tokens its texts hold.
@@ -82,39 +73,23 @@ class EmbeddingFiles:
         for one in written_embeddings(written):
             trouble = word_trouble(one.token, words)
             if trouble is not None:
-                raise ManifestError(f"{self._called(one)}: its token {one.token} {trouble}")
-            path = self._path(one)
+                raise ManifestError(f"{self.asked.called(one.file)}: its token {one.token} {trouble}")
+            path = self.asked.absolute(one.file)
             if path not in self._hashes:
                 self._hashes[path] = self._read(path, one)
             sha256 = self._hashes[path]
             if isinstance(sha256, ManifestError):
                 raise sha256
-            self.files[sha256] = str(path)
+            self.asked.paths[sha256] = str(path)
             listed.append({"name": path.stem, "token": one.token, "sha256": sha256})
         text = TEXTUAL_INVERSIONS.plain(listed)
         if text is None:
             raise ManifestError(f"must be {TEXTUAL_INVERSIONS.words}")
         return text
 
-    def _path(self, one: WrittenEmbedding) -> Path:
-        # Path.expanduser raises for an unknown user.
-        path = Path(os.path.expanduser(one.file))  # noqa: PTH111
-        if path.is_absolute():
-            return path
-        if self.base is None:
-            raise ManifestError(f"{shortened(one.file)}: is relative, and to what is not known: write it out")
-        return self.base / path
-
-    def _called(self, one: WrittenEmbedding) -> str:
-        """What people call it: a path as it is from the manifest's folder."""
-        path = Path(one.file)
-        if self.base is not None and path.is_relative_to(self.base):
-            path = path.relative_to(self.base)
-        return shortened(str(path))
-
     def _read(self, path: Path, one: WrittenEmbedding) -> str | ManifestError:
         """The file's SHA-256, or why it cannot be used."""
-        name = self._called(one)
+        name = self.asked.called(one.file)
         try:
             if not path.is_file() and path.suffix == ".safetensors":
                 return ManifestError(f"{name}: there is no such file: correct it, or put the file there")

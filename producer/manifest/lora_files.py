@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from jobs.model_folder import file_hash
 from jobs.models import ModelRef, is_path
 from jobs.safetensors_header import HeaderError
 from jobs.wording import shortened
+from producer.manifest.adapter_files import AdapterFiles
 from producer.manifest.checked_texts import CheckedTexts
 from producer.manifest.lora_folder import LoraFolder
 from producer.manifest.manifest import Manifest
@@ -38,14 +38,10 @@ class LoraFiles:
     """Makes of lists of LoRAs, as a manifest writes them, what requests hold; each file is read once."""
 
     model: ModelRef
-    folder: LoraFolder | None = None
+    folder: LoraFolder | None
     """`lora_folder`; None where the manifest has none."""
-    base: Path | None = None
-    """The manifest's own folder, to which paths in rows are relative; None where it is not known."""
-    files: dict[str, str] = field(default_factory=dict, init=False)
-    """The SHA-256 of each file that was asked for -> its absolute path."""
-    remarks: dict[str, None] = field(default_factory=dict, init=False)
-    """What people should know of files that are used, each once, in order."""
+    asked: AdapterFiles
+    """Takes the files that are asked for."""
     _found: dict[Path, _Found | ManifestError] = field(default_factory=dict, init=False)
     _texts: CheckedTexts = field(init=False)
     _shapes: Shapes | None = field(default=None, init=False)
@@ -54,10 +50,10 @@ class LoraFiles:
         self._texts = CheckedTexts(self._checked)
 
     @classmethod
-    def of(cls, manifest: Manifest, model: ModelRef) -> LoraFiles:
+    def of(cls, manifest: Manifest, model: ModelRef, asked: AdapterFiles) -> LoraFiles:
         """For the LoRAs of a manifest."""
         folder = None if manifest.lora_folder is None else LoraFolder(Path(manifest.lora_folder))
-        return cls(model, folder, manifest.folder)
+        return cls(model, folder, asked)
 
     def reads_tags(self, syntax: str) -> bool:
         """Whether `<lora:ink:0.8>` is one in prompts of this syntax."""
@@ -104,11 +100,11 @@ class LoraFiles:
             if isinstance(found, ManifestError):
                 raise found
             if found.sha256 in seen:
-                called, before = self._called(one), self._called(seen[found.sha256])
+                called, before = (self.asked.called(str(lora)) for lora in (one, seen[found.sha256]))
                 twice = "is in the list twice" if called == before else f"has the contents of {before}"
                 raise ManifestError(f"{called}: {twice}: remove one, and give the other both scales")
             seen[found.sha256] = one
-            self.files[found.sha256] = str(path)
+            self.asked.paths[found.sha256] = str(path)
             listed.append({"name": found.name, "sha256": found.sha256, "scale": one.scale})
         text = LORAS.plain(listed)
         if text is None:
@@ -125,24 +121,8 @@ class LoraFiles:
                 )
             return self.folder.find(one.name)
         if one.file is not None:
-            return self._absolute(one.file)
+            return self.asked.absolute(one.file)
         return self._in_model(one)
-
-    def _called(self, one: WrittenLora) -> str:
-        """What people call it: a path as it is from the manifest's folder."""
-        called = Path(str(one))
-        if self.base is not None and called.is_relative_to(self.base):
-            called = called.relative_to(self.base)
-        return shortened(str(called))
-
-    def _absolute(self, file: str) -> Path:
-        # Path.expanduser raises for an unknown user.
-        path = Path(os.path.expanduser(file))  # noqa: PTH111
-        if path.is_absolute():
-            return path
-        if self.base is None:
-            raise ManifestError(f"{shortened(file)}: is relative, and to what is not known: write it out")
-        return self.base / path
 
     def _in_model(self, one: WrittenLora) -> Path:
         """The file in a folder or a hub repository, fetched if it is not in the hub's cache."""
@@ -154,8 +134,10 @@ class LoraFiles:
             raise ManifestError(f"weight_name = {shortened(name)}: must lie in its model: correct it")
         if is_path(model):
             if one.revision is not None:
-                raise ManifestError(f"{self._called(one)}: is in a folder, which has no revision: remove it")
-            return self._absolute(model) / name
+                raise ManifestError(
+                    f"{self.asked.called(str(one))}: is in a folder, which has no revision: remove it"
+                )
+            return self.asked.absolute(model) / name
         try:
             commit = one.revision if is_commit(one.revision) else hub_commit(model, one.revision)
             return hub_file(model, name, str(commit))
@@ -164,7 +146,7 @@ class LoraFiles:
 
     def _read(self, path: Path, one: WrittenLora) -> _Found | ManifestError:
         """The file, or why it cannot be used."""
-        called = self._called(one)
+        called = self.asked.called(str(one))
         try:
             if not path.is_file() and name_trouble(path) is None:
                 return ManifestError(f"{called}: there is no such file: correct it, or put the file there")
@@ -180,7 +162,7 @@ class LoraFiles:
         if verdict.trouble is not None:
             return ManifestError(f"{called}: {verdict.trouble}")
         if verdict.remark:
-            self.remarks[f"{called}: {verdict.remark}"] = None
+            self.asked.remarks[f"{called}: {verdict.remark}"] = None
         try:
             sha256 = file_hash(path)
         except OSError as error:

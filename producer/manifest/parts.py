@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from collections.abc import Hashable, Iterable, Mapping
+from typing import Annotated, Any, Self
 
 from pydantic import (
-    BaseModel,
     ConfigDict,
     Field,
     JsonValue,
     SerializerFunctionWrapHandler,
     ValidationInfo,
     WithJsonSchema,
-    create_model,
     field_validator,
     model_serializer,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
-from jobs.bounds import COUNTS, SEEDS, Values, Whole, WholeList, one_each
+from jobs.bounds import COUNTS, SEEDS, Values, Whole, WholeList
 from jobs.bounds import Text as AnyText
 from jobs.columns import MAX_DEPTH, column_trouble, deeper_than
 from jobs.models import ModelDefaults
-from jobs.request import IMAGE_SETTINGS, PICTURES, settings_in
-from jobs.setting import Place, Setting
+from jobs.request import IMAGE_SETTINGS, settings_in
 from producer.manifest.fields import Count, LatentsFile, PathText, Seed, Text
+from producer.manifest.setting_fields import PromptFields, SettingsFields, SweepFields
 from producer.manifest.single_arguments import (
     SingleName,
     SingleValue,
@@ -36,76 +33,8 @@ from producer.manifest.single_arguments import (
     folded,
 )
 from producer.manifest.template import template_trouble
-from producer.manifest.written_embeddings import WrittenEmbeddings
-from producer.manifest.written_loras import WrittenLoras
-from producer.manifest.written_pictures import ANY_SUFFIX, WrittenPicture, escaped
-
-
-class Strict(BaseModel):
-    """A part that refuses unknown keys and converts nothing."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
-
-
-def as_listed(name: str) -> Any:
-    """A field with the default and the meaning of a setting."""
-    return Field(IMAGE_SETTINGS[name].default, description=IMAGE_SETTINGS[name].meaning)
-
-
-WRITTEN: Mapping[str, Values] = {
-    "loras": WrittenLoras(),
-    "textual_inversions": WrittenEmbeddings(),
-    **dict.fromkeys(PICTURES, WrittenPicture()),
-}
-"""Settings that name files, and what a manifest writes of them."""
-
-
-def _model(place: Place, field_of: Callable[[Setting], tuple[Any, Any]]) -> type[Strict]:
-    """A model with a field for each setting that may be given there.
-
-    Not for one whose file is named, for which PromptLine has a field of its own: the request holds its hash.
-    But for those that are WRITTEN otherwise than a request holds them.
-    """
-    here = [
-        setting if setting.name not in WRITTEN else replace(setting, values=WRITTEN[setting.name])
-        for setting in IMAGE_SETTINGS.values()
-        if place in setting.places and (not setting.from_file or setting.name in WRITTEN)
-    ]
-    fields: dict[str, Any] = {setting.name: field_of(setting) for setting in here}
-    return create_model(f"{place}_settings", __base__=Strict, **fields)
-
-
-def _defaulted(setting: Setting) -> tuple[Any, Any]:
-    annotation = setting.values.annotation
-    if setting.by_model:
-        usual = f"{setting.default} for Stable Diffusion 1.x"
-        described = f"{setting.meaning} When left out, the model's own: {usual}."
-        return annotation | None, Field(None, description=described)
-    if setting.default is None:
-        annotation |= None
-    return annotation, Field(setting.default, description=setting.meaning)
-
-
-def _open(setting: Setting) -> tuple[Any, Any]:
-    return setting.values.annotation | None, Field(None, description=setting.meaning)
-
-
-def _listed(setting: Setting) -> tuple[Any, Any]:
-    described = f"The values to try. {setting.meaning}"
-    return one_each(setting.values) | None, Field(None, description=described)
-
-
-if TYPE_CHECKING:
-
-    class _Defaults(Strict):
-        arguments: str = ""
-
-    _Own = Strict
-    _Swept = Strict
-else:
-    _Defaults = _model("settings", _defaulted)
-    _Own = _model("prompt", _open)
-    _Swept = _model("sweep", _listed)
+from producer.manifest.written_files import WRITTEN
+from producer.manifest.written_pictures import ANY_SUFFIX, escaped
 
 
 def _without_null(described: dict[str, Any]) -> None:
@@ -128,7 +57,7 @@ LINE_SETTINGS = tuple(name for name in settings_in("settings") if name != "seed"
 """An image's settings that a manifest may give for all its lines and a line for itself."""
 
 
-class DefaultSettings(_Defaults):
+class DefaultSettings(SettingsFields):
     """What every prompt gets that has no value of its own."""
 
     # A setting with a default of the model's own is None while it is left open.
@@ -239,7 +168,7 @@ Variable = Annotated[
 """What a variable stands for. A file's name is replaced by its lines before this is asked."""
 
 
-class PromptLine(_Own):
+class PromptLine(PromptFields):
     """One prompt with settings of its own; a key left out (None) is as in `settings`."""
 
     model_config = ConfigDict(extra="allow", json_schema_extra=_leave_out_or_give)
@@ -331,7 +260,7 @@ ROW_VALUES: Mapping[str, Values] = {
 ROW_FIELDS = tuple(ROW_VALUES)
 
 
-class Sweep(_Swept):
+class Sweep(SweepFields):
     """The values that a sweep tries of each setting."""
 
     model_config = ConfigDict(extra="allow", json_schema_extra=_leave_out)

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from jobs.strict_json import strict_json
 from jobs.user_cache import cache_folder, remember
-from producer.manifest.written_lists import WITH_FILES
+from producer.manifest.written_files import WITH_FILES
 from producer.manifest.written_pictures import with_pictures
 
 FOLDER: Final = "./"

@@ -18,7 +18,7 @@ from producer.manifest.prompt_source import PromptSource
 from producer.manifest.source_files import source_trouble
 from producer.manifest.text_lines import text_lines
 from producer.manifest.written import WrittenManifest
-from producer.manifest.written_lists import WITH_FILES
+from producer.manifest.written_files import WITH_FILES
 from producer.manifest.written_pictures import escaped
 
 _MAX_VALUES = 100_000

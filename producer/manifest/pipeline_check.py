@@ -21,6 +21,7 @@ from jobs.pipelines import find_pipeline
 from jobs.prompt_weights import weights_trouble
 from jobs.request import IMAGE_SETTINGS, PICTURES
 from jobs.wording import printable, shortened
+from producer.manifest.adapter_files import AdapterFiles
 from producer.manifest.embedding_files import EmbeddingFiles
 from producer.manifest.jpeg_check import JpegCheck
 from producer.manifest.lora_files import LoraFiles
@@ -30,7 +31,7 @@ from producer.manifest.problems import MAX_REPORTED
 from producer.manifest.single_arguments import folded
 from producer.manifest.template import rendered
 from producer.manifest.vain_settings import vain_settings
-from producer.manifest.written_lists import WITH_FILES
+from producer.manifest.written_files import WITH_FILES
 
 _TOGETHER: Final = (
     ("height", "width", "num_inference_steps", "arguments"),
@@ -65,6 +66,8 @@ class PipelineCheck:
     settings: Mapping[str, Any]
     """What a line gets that has nothing of its own; the model's defaults where the manifest is silent."""
     swept: Mapping[str, tuple[Any, ...]]
+    adapters: AdapterFiles
+    """The files of adapters that were asked for."""
     loras: LoraFiles
     """What finds and checks LoRAs."""
     embeddings: EmbeddingFiles
@@ -85,13 +88,15 @@ class PipelineCheck:
             for name, values in manifest.sweep.swept().items()
             if name != "seed"
         }
+        adapters = AdapterFiles(manifest.folder)
         open_sides = {"height", "width"} & (manifest.settings.left_open() - swept.keys())
         return cls(
             model,
             _UNSAID | manifest.settings.of_images(model.defaults) | {"controlnet": model.controlnet},
             swept,
-            LoraFiles.of(manifest, model),
-            EmbeddingFiles.of(manifest, model),
+            adapters,
+            LoraFiles.of(manifest, model, adapters),
+            EmbeddingFiles(model, adapters),
             frozenset(open_sides if model.unsized else ()),
             JpegCheck.of(manifest, model),
             templates=manifest.syntax == "dynamic",

@@ -20,7 +20,8 @@ from pydantic_core import PydanticCustomError
 
 from jobs.columns import column_trouble
 from producer.manifest.fields import PathText, Text
-from producer.manifest.parts import ROW_FIELDS, Strict, first_twice
+from producer.manifest.parts import ROW_FIELDS, first_twice
+from producer.manifest.setting_fields import Strict
 from producer.manifest.single_arguments import argument_named
 
 _LATER_KEYS = ("ignore", "empty_prompt", "quoting", "separator", "encoding", "one_per_file")

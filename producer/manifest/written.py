@@ -10,8 +10,9 @@ from pydantic_core import PydanticCustomError
 from jobs.bounds import ImageFormat, Precision
 from jobs.output.stored_shard import LayoutName
 from producer.manifest.fields import Count, ModelName, PathText, Quality, Retention, Revision, Seed, Text
-from producer.manifest.parts import DefaultSettings, PromptLine, Strict, Sweep, as_listed
+from producer.manifest.parts import DefaultSettings, PromptLine, Sweep
 from producer.manifest.prompt_source import PromptSource
+from producer.manifest.setting_fields import Strict, as_listed
 from producer.manifest.written_controlnet import ControlNets
 
 

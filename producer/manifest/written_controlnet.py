@@ -11,7 +11,7 @@ from jobs.adapters import MOST_SCALE
 from jobs.models import BUILT_IN
 from jobs.single_file import SUFFIX
 from producer.manifest.fields import ModelName, Revision
-from producer.manifest.parts import Strict
+from producer.manifest.setting_fields import Strict
 
 _MOST: Final = 8
 """ControlNets of a job; what is used in practice is three at most."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import heapq
 import json
-from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice, product
@@ -104,11 +103,11 @@ def identify(
     templates: dict[tuple[object, ...], list[tuple[RequestTemplate, int | None]]] = {}
     seen = _Seen(on_duplicate, every_line=repeats is not None)
     check = PipelineCheck.of(manifest, model)
-    loras = LineLoras(manifest, check.loras, files)
-    embeddings = LineEmbeddings(manifest, check.embeddings, files)
+    loras = LineLoras(manifest, check.loras)
+    embeddings = LineEmbeddings(manifest, check.embeddings)
     if reading is not None:
-        reading.adapters = ChainMap(check.loras.files, check.embeddings.files)
-        reading.remarks = check.loras.remarks
+        reading.adapters = check.adapters.paths
+        reading.remarks = check.adapters.remarks
     for written in lines(manifest, reading, check):
         line, of_tags = loras.untagged(written)
         if repeats is not None and line.id is not None:
@@ -139,6 +138,8 @@ def identify(
                 )
                 for settings in combinations
             ]
+            for sha256, path in check.adapters.new():
+                files.take(path, sha256)
         for template, first_seed in made:
             seeds = line.seeds if first_seed is None else range(first_seed, first_seed + line.images)
             yield from seen.derived(line, template) if seeds is None else seen.given(line, template, seeds)

@@ -9,7 +9,6 @@ from jobs.adapters import NONE
 from producer.manifest.embedding_files import EmbeddingFiles
 from producer.manifest.line import Line
 from producer.manifest.manifest import Manifest
-from producer.requests.input_files import InputFiles
 
 _NAME = "textual_inversions"
 
@@ -17,10 +16,8 @@ _NAME = "textual_inversions"
 class LineEmbeddings:
     """Makes of what lines say of textual inversions what their requests hold."""
 
-    def __init__(self, manifest: Manifest, files: EmbeddingFiles, inputs: InputFiles) -> None:
-        """`inputs` takes the files that requests name."""
-        self._files, self._inputs = files, inputs
-        self._taken = 0
+    def __init__(self, manifest: Manifest, files: EmbeddingFiles) -> None:
+        self._files = files
         self._usual: str = getattr(manifest.settings, _NAME)
         self._swept: tuple[str, ...] = manifest.sweep.swept().get(_NAME, ())
         self._negative: str = getattr(manifest.settings, "negative_prompt")  # noqa: B009
@@ -38,9 +35,4 @@ class LineEmbeddings:
         """
         own = {**line.settings, **swept}
         negative = own.get("negative_prompt", self._negative)
-        text = self._files.request_text(own.get(_NAME, self._usual), [*called, negative])
-        if len(self._files.files) > self._taken:
-            for sha256, path in self._files.files.items():
-                self._inputs.take(path, sha256)
-            self._taken = len(self._files.files)
-        return {_NAME: text}
+        return {_NAME: self._files.request_text(own.get(_NAME, self._usual), [*called, negative])}

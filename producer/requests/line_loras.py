@@ -10,16 +10,13 @@ from jobs.lora_tags import LORA_TAG
 from producer.manifest.line import Line
 from producer.manifest.lora_files import LoraFiles
 from producer.manifest.manifest import Manifest
-from producer.requests.input_files import InputFiles
 
 
 class LineLoras:
     """Makes of what lines say of LoRAs what their requests hold."""
 
-    def __init__(self, manifest: Manifest, files: LoraFiles, inputs: InputFiles) -> None:
-        """`inputs` takes the files that requests name."""
-        self._files, self._inputs = files, inputs
-        self._taken = 0
+    def __init__(self, manifest: Manifest, files: LoraFiles) -> None:
+        self._files = files
         self._usual: str = getattr(manifest.settings, "loras")  # noqa: B009
         self._syntax: str = getattr(manifest.settings, "syntax")  # noqa: B009
         self._tags = manifest.lora_folder is not None
@@ -39,9 +36,5 @@ class LineLoras:
     def of(self, line: Line, swept: Mapping[str, Any], of_tags: str) -> dict[str, str]:
         """The setting `loras` of a line's request with a combination of the sweep. Raises ManifestError."""
         own = line.settings.get("loras", self._usual)
-        text = self._files.request_text(self._files.together(swept.get("loras", own), of_tags))
-        if len(self._files.files) > self._taken:
-            for sha256, path in self._files.files.items():
-                self._inputs.take(path, sha256)
-            self._taken = len(self._files.files)
-        return {"loras": text}
+        listed = self._files.together(swept.get("loras", own), of_tags)
+        return {"loras": self._files.request_text(listed)}
