@@ -72,12 +72,12 @@ class InputFiles:
             state = file_state(Path(path))
         except OSError as error:
             raise ManifestError(f"{path}: cannot be read: {error.strerror}") from None
-        self._insert(path, state, sha256, wanted=True)
+        self._insert(path, state, sha256)
 
-    def _insert(self, path: str, state: FileState, sha256: str, *, wanted: bool = False) -> None:
+    def _insert(self, path: str, state: FileState, sha256: str) -> None:
         self._database.execute(
-            "insert or replace into files values (?, ?, ?, ?, ?, ?)",
-            (path, *state, bytes.fromhex(sha256), wanted),
+            "insert or replace into files values (?, ?, ?, ?, ?, 0)",
+            (path, *state, bytes.fromhex(sha256)),
         )
         self.some = True
 

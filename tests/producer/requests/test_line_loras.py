@@ -40,10 +40,24 @@ def test_each_file_is_taken_in_once_its_line_was_read(prepared: Prepared) -> Non
         hashlib.sha256(Path(file).read_bytes()).hexdigest(): str(Path(file).absolute())
         for file in (INK, "loras/grain.safetensors")
     }
-    assert {file.sha256: file.path for file in prepared.inputs.wanted()} == hashes == dict(reading.adapters)
+    assert hashes == dict(reading.adapters)
     assert list(plain.inputs) == []
     assert prepared.referenced([plain, tagged, row]) == hashes
     assert [one.scale for one in loras_of(row.request.loras)] == [0.5]
+
+
+def test_only_the_files_of_images_that_are_rendered_are_copied(prepared: Prepared) -> None:
+    Path("m.yaml").write_text(Path("m.yaml").read_text().replace("inputs: reference\n", ""))
+    copied = prepare(Path("m.yaml"), Settings())
+    read = (entry for _, entry in copied.entries())
+    assert copied.referenced([next(read), next(read)]) == {}
+    rendered = {file.sha256 for file in copied.inputs.wanted()}
+    list(read)  # grain is named after ink was marked
+    assert {file.sha256 for file in copied.inputs.wanted()} == rendered
+    assert rendered == {hashlib.sha256(Path(INK).read_bytes()).hexdigest()}
+    copied.inputs.want_none()
+    list(copied.entries())
+    assert copied.inputs.total() == (0, 0)
 
 
 def test_a_changed_file_makes_another_submission(prepared: Prepared) -> None:
