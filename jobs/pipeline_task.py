@@ -33,6 +33,15 @@ CALLED: Final = {
 """What people call tasks."""
 
 
+_WITHOUT_PICTURES: Final = {
+    "fit": "crop",
+    "controlnet": NONE,
+    "controlnet_conditioning_scale": 1.0,
+    "ip_adapter_scale": 1.0,
+}
+"""The defaults of what means something to some requests alone."""
+
+
 def task_key(values: Mapping[str, Any]) -> str:
     """The key of the task of an image with these settings of `ImageRequest`; settings left out are None."""
     return _JOINT.join(name for name in TASK_PICTURES if values.get(name) is not None)
@@ -80,21 +89,41 @@ def settled(pipeline: PipelineClass | None, values: Mapping[str, Any]) -> dict[s
     `values` are those of `ImageRequest`; only these settings are returned. pipeline: the model's class, None
     where it is not known: then a strength stays as it is given.
     """
-    pictures = {name for name in TASK_PICTURES if values[name] is not None}
-    strength = values["strength"] if "image" in pictures else None
-    if pipeline is not None and "image" in pictures and (key := task_key(values)) in pipeline.tasks:
-        takes = find_painting(pipeline.tasks[key]).strength
-        strength = None if takes is None else takes.default if strength is None else strength
-    controlled = "control_image" in pictures
-    controlnets = controlled and values["controlnet"] != NONE
-    adapted = values["ip_adapter"] != NONE
-    return {
-        "fit": values["fit"] if pictures else "crop",
-        "strength": strength,
-        "controlnet": values["controlnet"] if controlled else NONE,
-        "controlnet_conditioning_scale": values["controlnet_conditioning_scale"] if controlnets else 1.0,
-        "ip_adapter_scale": values["ip_adapter_scale"] if adapted else 1.0,
+    used = meant(pipeline, values)
+    strength = values["strength"] if "strength" in used else None
+    painting = _painting(pipeline, values)
+    if strength is None and "strength" in used and painting is not None and painting.strength is not None:
+        strength = painting.strength.default
+    return {"strength": strength} | {
+        name: values[name] if name in used else usual for name, usual in _WITHOUT_PICTURES.items()
     }
+
+
+def meant(pipeline: PipelineClass | None, values: Mapping[str, Any]) -> frozenset[str]:
+    """Which settings about pictures and adapters mean something to a request, its pictures among them.
+
+    As `settled`, which puts the others at their defaults.
+    """
+    used = {name for name in TASK_PICTURES if values[name] is not None}
+    painting = _painting(pipeline, values)
+    if "image" in used and (painting is None or painting.strength is not None):
+        used.add("strength")
+    if "control_image" in used:
+        used.add("controlnet")
+        if values["controlnet"] != NONE:
+            used.add("controlnet_conditioning_scale")
+    if used:
+        used.add("fit")
+    if values["ip_adapter"] != NONE:
+        used.add("ip_adapter_scale")
+    return frozenset(used)
+
+
+def _painting(pipeline: PipelineClass | None, values: Mapping[str, Any]) -> PipelineClass | None:
+    """The class that paints a request; None where it is not known, or where there is none."""
+    if pipeline is None or (key := task_key(values)) not in pipeline.tasks:
+        return None
+    return find_painting(pipeline.tasks[key])
 
 
 def _no_such_task(pipeline: PipelineClass, values: Mapping[str, Any]) -> Trouble:
@@ -142,13 +171,15 @@ def _picture_troubles(kind: PipelineClass, values: Mapping[str, Any]) -> Iterato
         yield Trouble(("strength",), given, what)
 
 
-def vain(pipeline: PipelineClass, values: Mapping[str, Any], own: Mapping[str, Any]) -> Iterator[Trouble]:
+def vain(
+    pipeline: PipelineClass | None, values: Mapping[str, Any], own: Mapping[str, Any]
+) -> Iterator[Trouble]:
     """What a line gives itself (`own`) that means nothing beside the pictures it has (`values`, its own and
     those of all lines). The same for all lines counts where it means something, and is in vain elsewhere."""
     pictures = {name for name in TASK_PICTURES if values.get(name) is not None}
-    kind = pipeline.tasks.get(task_key(values))
-    if kind is None:
-        return
+    painting = _painting(pipeline, values)
+    if pipeline is not None and painting is None:
+        return  # there is no such task, which is told elsewhere
     needs = {"strength": "image", "controlnet_conditioning_scale": "control_image"}
     for name, picture in needs.items():
         if own.get(name) is not None and picture not in pictures:
@@ -156,7 +187,8 @@ def vain(pipeline: PipelineClass, values: Mapping[str, Any], own: Mapping[str, A
     if own.get("fit") is not None and not pictures:
         what = f"does nothing without a picture: give {either(TASK_PICTURES)}, or remove it"
         yield Trouble(("fit",), own["fit"], what)
-    painting = find_painting(kind)
+    if painting is None:
+        return
     if own.get("strength") is not None and "image" in pictures and painting.strength is None:
         yield Trouble(("strength",), own["strength"], f"{painting.name} takes none: remove it")
     conditioned = own.get("controlnet_conditioning_scale")

@@ -28,6 +28,8 @@ class EmbeddingFiles:
     asked: AdapterFiles
     """Takes the files that are asked for."""
     _hashes: dict[Path, str | ManifestError] = field(default_factory=dict, init=False)
+    _uncalled: dict[str, None] = field(default_factory=dict, init=False)
+    _called: set[str] = field(default_factory=set, init=False)
     _texts: CheckedTexts = field(init=False)
 
     def __post_init__(self) -> None:
@@ -43,6 +45,8 @@ class EmbeddingFiles:
             return NONE
         embeddings = textual_inversions_of(whole)
         wanted = set(called([one.token for one in embeddings], texts))
+        self._uncalled |= dict.fromkeys(one.token for one in embeddings if one.token not in self._called)
+        self._called |= wanted
         kept = [
             {"name": one.name, "token": one.token, "sha256": one.sha256}
             for one in embeddings
@@ -56,6 +60,11 @@ class EmbeddingFiles:
     def trouble(self, written: str) -> str | None:
         """What of a list cannot be used; None where all of it can."""
         return self._texts.trouble(written)
+
+    @property
+    def uncalled(self) -> list[str]:
+        """The tokens of requests' lists that none of their texts held, in order."""
+        return [token for token in self._uncalled if token not in self._called]
 
     def called(self, written: Sequence[str], text: str) -> frozenset[str]:
         """The tokens of lists that a text holds."""

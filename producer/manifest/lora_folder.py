@@ -24,6 +24,11 @@ class LoraFolder:
     """Absolute."""
     _names: Mapping[str, tuple[Path, ...]] | None = field(default=None, init=False)
 
+    @property
+    def searched(self) -> bool:
+        """Whether a file was looked for."""
+        return self._names is not None
+
     def find(self, name: str) -> Path:
         """The one file of this name: its own without the suffix, or with folders before it, `styles/ink`.
 

@@ -213,7 +213,7 @@ def _check_parquet(problems: Problems) -> None:
 
 def _places(written: WrittenManifest, problems: Problems) -> dict[Location, str]:
     """Where the values stand that are checked after the file was read."""
-    paths: list[Location] = [("model",), ("revision",)]
+    paths: list[Location] = [("model",), ("revision",), ("lora_folder",)]
     paths += _below(("settings",), written.settings)
     for name, values in written.sweep.swept().items():
         for index, value in enumerate(values):

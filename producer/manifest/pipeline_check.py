@@ -15,7 +15,7 @@ from jobs.errors import ManifestError
 from jobs.lora_tags import LORA_TAG
 from jobs.models import ModelRef
 from jobs.pipeline_class import STABLE_DIFFUSION
-from jobs.pipeline_task import TASK_PICTURES, painting_class, settled, troubles, vain
+from jobs.pipeline_task import TASK_PICTURES, meant, painting_class, settled, troubles, vain
 from jobs.pipeline_trouble import Trouble
 from jobs.pipelines import find_pipeline
 from jobs.prompt_weights import weights_trouble
@@ -30,7 +30,7 @@ from producer.manifest.parts import PromptLine
 from producer.manifest.problems import MAX_REPORTED
 from producer.manifest.single_arguments import folded
 from producer.manifest.template import rendered
-from producer.manifest.vain_settings import vain_settings
+from producer.manifest.vain_settings import LORA_FOLDER, vain_settings
 from producer.manifest.written_files import WITH_FILES
 
 _TOGETHER: Final = (
@@ -111,8 +111,11 @@ class PipelineCheck:
             if (what := files.trouble(written)) is not None
         ]
         pipeline = self.model.pipeline_class
-        if of_files or pipeline is None:
+        if of_files:
             return of_files
+        if pipeline is None:
+            chosen = next(self._combinations({**self.settings, **own}))
+            return list(vain(None, chosen, own))
         unsized = sorted(self.unsized - own.keys())
         if unsized:
             what = (
@@ -127,6 +130,10 @@ class PipelineCheck:
             for trouble in chain(vain(pipeline, values, own), troubles(pipeline, whole, self.model.folder)):
                 found.setdefault(str(trouble), trouble)
         return list(found.values())
+
+    def meant(self, own: Mapping[str, Any]) -> frozenset[str]:
+        """As `jobs.pipeline_task.meant`, of a line's own settings with those of all."""
+        return meant(self.model.pipeline_class, next(self._combinations({**self.settings, **own})))
 
     def key(self, own: Mapping[str, Any]) -> tuple[Any, ...]:
         """Equal for lines whose `own` settings are right or wrong alike: not which pictures they name."""
@@ -212,7 +219,7 @@ def check_pipeline(manifest: Manifest, model: ModelRef) -> None:
     does not take. Rows of prompt files are checked where they are read, and texts of templates where they are
     drawn.
 
-    Does nothing where the class is not known: then a worker checks.
+    Where the class is not known, a worker checks most of it.
     """
     check = PipelineCheck.of(manifest, model)
     found: dict[str, None] = {}
@@ -220,12 +227,13 @@ def check_pipeline(manifest: Manifest, model: ModelRef) -> None:
         (index, _own(line, manifest)) for index, line in enumerate(manifest.prompts)
     )
     everywhere: list[tuple[int | None, Mapping[str, Any]]] = [(None, {})] if manifest.prompts_from else []
-    for path, what in vain_settings(manifest):
-        found[f"{manifest.place(*path)}: {what}"] = None
+    # A folder that no line needs is told, and no reason to refuse.
+    used = {LORA_FOLDER}
     known: dict[tuple[Any, ...], list[Trouble]] = {}
     for index, own in chain(everywhere, lines):
         key = check.key(own)
         if known.get(key) != []:
+            used |= check.meant(own)
             known[key] = check.troubles(own)
             if index is None:
                 # Rows may give pictures, and each is checked where it is read.
@@ -236,6 +244,9 @@ def check_pipeline(manifest: Manifest, model: ModelRef) -> None:
             found[_told(manifest, check, trouble, index)] = None
             if len(found) > MAX_REPORTED:
                 raise ManifestError("\n".join([*list(found)[:MAX_REPORTED], "and more"]))
+    # Prompt files may give pictures: what means nothing is told once all rows were read.
+    for path, what in () if manifest.prompts_from else vain_settings(manifest, used):
+        found[f"{manifest.place(*path)}: {what}"] = None
     if found:
         raise ManifestError("\n".join(found))
 

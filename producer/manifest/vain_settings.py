@@ -1,45 +1,53 @@
-"""What a manifest says about pictures for all its lines, where no line has such a picture."""
+"""What a manifest says about pictures for all its lines, and what means nothing to any of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Final
 
-from jobs.request import PICTURES
+from jobs.pipeline_task import TASK_PICTURES
 from producer.manifest.document import Location
 from producer.manifest.manifest import Manifest
 
 _NEEDS: Final = {"strength": "image", "controlnet_conditioning_scale": "control_image"}
 
+LORA_FOLDER: Final = "lora_folder"
 
-def vain_settings(manifest: Manifest) -> Iterator[tuple[Location, str]]:
+
+def vain_settings(manifest: Manifest, used: Collection[str]) -> Iterator[tuple[Location, str]]:
     """Each value that means nothing to any line: where it stands, and what is wrong with it.
 
-    Nothing where prompt files may give pictures.
+    used: what means something to a line, as `jobs.pipeline_task.meant` says, of all lines together; and
+    LORA_FOLDER where a line names a LoRA in it.
     """
-    if manifest.prompts_from:
-        return
     swept = manifest.sweep.swept()
-    for name, picture in _NEEDS.items():
-        if _has(manifest, picture):
+    for name in ("fit", *_NEEDS):
+        if name in used:
             continue
-        what = f"does nothing: no line has {_a(picture)}: give {picture}, or remove it"
+        what = f"does nothing: {_why(name, used)}, or remove it"
         if name in manifest.settings.model_fields_set:
             yield ("settings", name), what
         if name in swept:
             yield ("sweep", name, 0), what
-    if "fit" in manifest.settings.model_fields_set and not any(_has(manifest, name) for name in PICTURES):
-        yield ("settings", "fit"), "does nothing: no line has a picture: give one, or remove it"
-    if manifest.controlnet and not _has(manifest, "control_image"):
+    if manifest.controlnet and "controlnet" not in used:
         yield ("controlnet", 0), "does nothing: no line has a control_image: give control_image, or remove it"
+    if manifest.lora_folder is not None and LORA_FOLDER not in used:
+        what = (
+            "does nothing: no line names a LoRA in it: write <lora:NAME:1> under `syntax: a1111`, or NAME:1"
+        )
+        yield (LORA_FOLDER,), f"{what} in `loras`"
 
 
-def _has(manifest: Manifest, picture: str) -> bool:
-    """Whether a line may have a picture of its own, or of all."""
-    everywhere = getattr(manifest.settings, picture, None) is not None or picture in manifest.sweep.swept()
-    return everywhere or any(
-        not isinstance(line, str) and getattr(line, picture, None) is not None for line in manifest.prompts
-    )
+def _why(name: str, used: Collection[str]) -> str:
+    """Why a setting means nothing, and what would change that."""
+    picture = _NEEDS.get(name)
+    if picture is None:
+        return f"no line has a picture: give {', '.join(TASK_PICTURES[:-1])} or {TASK_PICTURES[-1]}"
+    if picture not in used:
+        return f"no line has {_a(picture)}: give {picture}"
+    if name == "strength":
+        return "what paints from these pictures takes none: use a model of another class"
+    return "there is no ControlNet: give controlnet"
 
 
 def _a(name: str) -> str:

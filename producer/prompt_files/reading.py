@@ -64,12 +64,15 @@ class Reading:
     """What there is to say of those files, each once."""
     pictures: Noted = field(default_factory=Noted)
     """What there is to say of the pictures of lines."""
+    vain: Collection[str] = ()
+    """What the manifest gives for all lines that means nothing to any, by its place; known at the end."""
     marks: Marks = field(default_factory=Marks)
     """What in texts, those of the manifest too, looks like another tool's syntax."""
 
     def told(self) -> Iterator[str]:
         """What to know of the rows before looking at pictures, a line each kind."""
         yield from self.remarks
+        yield from self.vain
         yield from self.pictures.told()
         if self.settings_of_columns:
             given = ", ".join(

@@ -14,13 +14,15 @@ from jobs.entry import Entry
 from jobs.errors import LatentsError
 from jobs.models import ModelRef
 from jobs.output.compact_counter import CompactCounter
-from jobs.pipeline_task import settled
+from jobs.pipeline_task import meant, settled
 from jobs.request import ImageRequest, quoted
+from jobs.wording import some
 from producer.manifest.base_request import usual_request
 from producer.manifest.line import Line
 from producer.manifest.manifest import Manifest
 from producer.manifest.pipeline_check import PipelineCheck
 from producer.manifest.single_arguments import folded
+from producer.manifest.vain_settings import LORA_FOLDER, vain_settings
 from producer.prompt_files.reading import Reading
 from producer.prompt_files.sources import lines
 from producer.requests.identity import RequestTemplate
@@ -101,6 +103,7 @@ def identify(
     ]
     # For each way in which lines are set, a template for each combination, with its first seed if it has one.
     templates: dict[tuple[object, ...], list[tuple[RequestTemplate, int | None]]] = {}
+    settle = _Settle(model)
     seen = _Seen(on_duplicate, every_line=repeats is not None)
     check = PipelineCheck.of(manifest, model)
     loras = LineLoras(manifest, check.loras)
@@ -122,27 +125,19 @@ def identify(
             if len(templates) == _TEMPLATES:
                 templates.clear()
             own = replace(base, init_latents=_hash(manifest, line, hashes), **given)
-            made = templates[key] = [
-                (
-                    RequestTemplate(
-                        manifest.name,
-                        _settled(
-                            own,
-                            folded(settings, own.arguments)
-                            | loras.of(line, settings, of_tags)
-                            | embeddings.of(line, settings, called),
-                            model,
-                        ),
-                    ),
-                    settings.get("seed"),
-                )
-                for settings in combinations
-            ]
+            made = templates[key] = []
+            for settings in combinations:
+                tried = folded(settings, own.arguments)
+                adapters = loras.of(line, tried, of_tags) | embeddings.of(line, tried, called)
+                template = RequestTemplate(manifest.name, settle(own, tried | adapters))
+                made.append((template, settings.get("seed")))
             for sha256, path in check.adapters.new():
                 files.take(path, sha256)
         for template, first_seed in made:
             seeds = line.seeds if first_seed is None else range(first_seed, first_seed + line.images)
             yield from seen.derived(line, template) if seeds is None else seen.given(line, template, seeds)
+    if reading is not None:
+        reading.vain = _in_vain(manifest, check, settle.used)
 
 
 class _Seen:
@@ -239,10 +234,32 @@ class _Seen:
         return bool(before & _NO_PLAIN)
 
 
-def _settled(own: ImageRequest, swept: Mapping[str, Any], model: ModelRef) -> ImageRequest:
-    """The request with what is swept, and without what means nothing to it."""
-    whole = replace(own, **swept)
-    return replace(whole, **settled(model.pipeline_class, whole.to_mapping()))
+def _in_vain(manifest: Manifest, check: PipelineCheck, used: set[str]) -> list[str]:
+    """What means nothing to any line, all of which were read."""
+    if check.loras.folder is not None and check.loras.folder.searched:
+        used = used | {LORA_FOLDER}
+    vain = [f"{manifest.place(*path)}: {what}" for path, what in vain_settings(manifest, used)]
+    uncalled = check.embeddings.uncalled
+    if uncalled:
+        what = f"no text of a line that lists it holds {some(uncalled, _NAMED)}: write it there, or remove it"
+        vain.append(f"textual_inversions: {what}")
+    return vain
+
+
+class _Settle:
+    """Makes requests without what means nothing to them."""
+
+    def __init__(self, model: ModelRef) -> None:
+        self._pipeline = model.pipeline_class
+        self.used = set[str]()
+        """What meant something to a request."""
+
+    def __call__(self, own: ImageRequest, swept: Mapping[str, Any]) -> ImageRequest:
+        """The request with what is swept."""
+        whole = replace(own, **swept)
+        values = whole.to_mapping()
+        self.used |= meant(self._pipeline, values)
+        return replace(whole, **settled(self._pipeline, values))
 
 
 def _hash(manifest: Manifest, line: Line, hashes: Mapping[str, str]) -> str | None:

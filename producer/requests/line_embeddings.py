@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jobs.adapters import NONE
+from jobs.arguments import arguments_of
 from producer.manifest.embedding_files import EmbeddingFiles
 from producer.manifest.line import Line
 from producer.manifest.manifest import Manifest
@@ -20,6 +21,7 @@ class LineEmbeddings:
         self._files = files
         self._usual: str = getattr(manifest.settings, _NAME)
         self._swept: tuple[str, ...] = manifest.sweep.swept().get(_NAME, ())
+        self._arguments: str = getattr(manifest.settings, "arguments")  # noqa: B009
         self._negative: str = getattr(manifest.settings, "negative_prompt")  # noqa: B009
 
     def called(self, line: Line) -> frozenset[str]:
@@ -31,8 +33,14 @@ class LineEmbeddings:
     def of(self, line: Line, swept: Mapping[str, Any], called: frozenset[str]) -> dict[str, str]:
         """The setting `textual_inversions` of a line's request with a combination of the sweep.
 
-        called: those of its prompt. Raises ManifestError.
+        swept: with the whole of its arguments, if some are swept. called: those of its prompt. Raises
+        ManifestError.
         """
         own = {**line.settings, **swept}
-        negative = own.get("negative_prompt", self._negative)
-        return {_NAME: self._files.request_text(own.get(_NAME, self._usual), [*called, negative])}
+        listed = own.get(_NAME, self._usual)
+        if listed == NONE:
+            return {_NAME: NONE}
+        # Further texts of a pipeline's call, such as prompt_2.
+        arguments = arguments_of(own.get("arguments", self._arguments)).values()
+        texts = [own.get("negative_prompt", self._negative), *(one for one in arguments if type(one) is str)]
+        return {_NAME: self._files.request_text(listed, [*called, *texts])}

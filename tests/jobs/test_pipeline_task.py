@@ -243,6 +243,12 @@ def test_what_a_line_gives_itself_in_vain_is_told(
     assert list(vain(find_pipeline(name), values, {})) == []
 
 
+def test_what_needs_no_class_to_be_known_is_in_vain_for_any() -> None:
+    [one] = vain(None, BASE.to_mapping(), {"strength": 0.5})
+    assert str(one) == "strength = 0.5: does nothing without image: give image, or remove it"
+    assert list(vain(None, BASE.to_mapping() | {"image": PICTURE}, {"strength": 0.5})) == []
+
+
 def test_the_call_of_a_task_gets_what_its_class_takes() -> None:
     image = asked("StableDiffusionPipeline", "image", strength=0.5)
     call = painted_by(find_pipeline("StableDiffusionPipeline"), image).call_arguments(image)

@@ -14,6 +14,7 @@ from jobs.request import ImageRequest
 from jobs.settings import Settings
 from producer.prompt_files.reading import Reading
 from producer.requests.prepared import Prepared, prepare
+from tests.checkpoint_files import configuration
 from tests.embedding_files import embedding, vectors
 from tests.lora_headers import stable_diffusion
 
@@ -101,6 +102,30 @@ def test_a_request_has_only_those_that_its_texts_call() -> None:
     [plain] = requests("prompts: [{prompt: a cat, seed: 1}]")
     [with_list] = requests("prompts: [{prompt: a cat, seed: 1}]", usual)
     assert with_list.image_id == plain.image_id
+
+
+def test_further_texts_of_the_pipelines_call_are_texts_too() -> None:
+    both = f"[{CAT}, toys/easynegative.safetensors]"
+    head = f"name: a\nmodel: ./xl\nsettings: {{height: 64, width: 64, textual_inversions: {both}}}\n"
+    for name in ("cat", "easynegative"):
+        Path(f"toys/{name}.safetensors").write_bytes(embedding(clip_l=vectors(2, 16), clip_g=vectors(2, 16)))
+    configuration(Path("xl"), "StableDiffusionXLPipeline")
+    lines = "[{prompt: a, arguments: {prompt_2: a <cat-toy>}}, {prompt: a, arguments.prompt_2: <CAT-toy>}, b]"
+    assert tokens(f"prompts: {lines}", head) == [["<cat-toy>"], ["<cat-toy>"], []]
+    swept = "prompts: [a]\nsweep: {arguments.negative_prompt_2: [b, easynegative]}"
+    assert tokens(swept, head) == [[], ["easynegative"]]
+    Path("p.csv").write_text("prompt,arguments.negative_prompt_2\na,easynegative\nb,\n")
+    assert tokens("prompts_from: p.csv", head) == [["easynegative"], []]
+
+
+def test_a_token_that_no_text_holds_is_told() -> None:
+    both = f"[{CAT}, toys/easynegative.safetensors]"
+    usual = f"name: a\nmodel: ./sd\nsettings: {{height: 64, width: 64, textual_inversions: {both}}}\n"
+    reading = Reading()
+    list(prepared("prompts: [a cat, a <cat-toy>, b]", usual).entries(reading=reading))
+    assert list(reading.told()) == [
+        "textual_inversions: no text of a line that lists it holds easynegative: write it there, or remove it"
+    ]
 
 
 def test_image_ids_follow_from_contents_and_tokens_and_not_from_paths() -> None:

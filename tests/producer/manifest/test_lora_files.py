@@ -177,6 +177,21 @@ def test_a_file_that_fits_in_part_is_used_and_told() -> None:
     ]
 
 
+def test_a_folder_in_which_no_line_names_a_lora_is_told() -> None:
+    def told(text: str) -> list[str]:
+        reading = Reading()
+        list(prepared(text).entries(reading=reading))
+        return [line for line in reading.told() if "does nothing" in line]
+
+    assert told(TAGS + "prompts: [a]") == [
+        "m.yaml:5:14: lora_folder: does nothing: no line names a LoRA in it: write <lora:NAME:1> under "
+        "`syntax: a1111`, or NAME:1 in `loras`"
+    ]
+    assert told(TAGS + "prompts: ['a <lora:ink:1>']") == []
+    Path("p.csv").write_text("prompt,loras\na,ink:0.8\n")
+    assert told("lora_folder: loras\nprompts_from: p.csv") == []
+
+
 def test_a_file_of_a_folder_or_of_the_hubs_cache_is_taken() -> None:
     commit = "1" * 40
     lora_of(Path("hub/models--org--name/snapshots") / commit / "styles/nib.safetensors")

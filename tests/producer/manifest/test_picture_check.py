@@ -11,6 +11,7 @@ from PIL import Image
 from jobs.errors import ManifestError
 from jobs.request import ImageRequest
 from jobs.settings import Settings
+from producer.prompt_files.reading import Reading
 from producer.requests.prepared import Prepared, prepare
 
 CONFIGS = {
@@ -46,6 +47,14 @@ def prepared(text: str) -> Prepared:
 
 def requests(text: str) -> list[ImageRequest]:
     return [entry.request for _image_id, entry in prepared(text).entries()]
+
+
+def told(text: str, limit: int | None = None) -> list[str]:
+    """What a submission says of settings in vain once it has read all."""
+    Path("m.yaml").write_text(text)
+    reading = Reading()
+    list(prepare(Path("m.yaml"), Settings(), limit=limit).entries(reading=reading))
+    return [line for line in reading.told() if "does nothing" in line]
 
 
 def refusal(text: str) -> list[str]:
@@ -153,6 +162,41 @@ prompts: [a]
         "m.yaml:4:13: controlnet[0]: does nothing: no line has a control_image: give control_image, or "
         "remove it",
     ]
+
+
+def test_what_settings_give_in_vain_beside_prompt_files_is_told_once_all_rows_were_read() -> None:
+    text = """
+name: m
+model: shapes
+controlnet: ./edges
+settings: {strength: 0.5, fit: pad}
+sweep: {controlnet_conditioning_scale: [0.5, 1]}
+prompts_from: rows.csv
+"""
+    Path("rows.csv").write_text("prompt,image,control_image\nx,,\ny,,\n")
+    assert told(text) == [
+        "m.yaml:5:32: settings.fit: does nothing: no line has a picture: give image, mask_image or "
+        "control_image, or remove it",
+        "m.yaml:5:22: settings.strength: does nothing: no line has an image: give image, or remove it",
+        "m.yaml:6:41: sweep.controlnet_conditioning_scale[0]: does nothing: no line has a control_image: "
+        "give control_image, or remove it",
+        "m.yaml:4:13: controlnet[0]: does nothing: no line has a control_image: give control_image, or "
+        "remove it",
+    ]
+    assert told(text, limit=1) == []  # a row that was not read may have pictures
+    Path("rows.csv").write_text("prompt,image,control_image\nx,a.png,\ny,,b.png\n")
+    assert told(text) == []
+
+
+def test_a_strength_for_a_class_that_takes_none_is_refused_or_told() -> None:
+    head = "name: m\nmodel: ./FluxKontextPipeline\nsettings: {strength: 0.5}\n"
+    says = (
+        "m.yaml:3:22: settings.strength: does nothing: what paints from these pictures takes none: use a "
+        "model of another class, or remove it"
+    )
+    assert refusal(head + "prompts: [{prompt: a, image: a.png}]") == [says]
+    Path("rows.csv").write_text("prompt,image\nx,a.png\n")
+    assert told(head + "prompts_from: rows.csv") == [says]
 
 
 def test_a_strength_is_tried_with_every_number_of_steps_of_a_sweep() -> None:
