@@ -44,15 +44,19 @@ class Noted:
         self.animated += other.animated
         self.fitted += other.fitted
 
-    def told(self) -> Iterator[str]:
-        """A line each kind."""
+    def told(self, *, swept: bool = False) -> Iterator[str]:
+        """A line each kind; `swept`: what is counted are values of the sweep."""
+
+        def those(number: int) -> str:
+            return f"{counted(number, 'value')} of `sweep`" if swept else counted(number, "line")
+
         if self.transparent:
-            lines = counted(self.transparent, "line")
-            yield f"{lines} with a picture that has an alpha channel: it is laid on white, a mask on black"
+            what = "with a picture that has an alpha channel: it is laid on white, a mask on black"
+            yield f"{those(self.transparent)} {what}"
         if self.animated:
-            yield f"{counted(self.animated, 'line')} with a picture of several frames: the first is taken"
+            yield f"{those(self.animated)} with a picture of several frames: the first is taken"
         for fit, times in sorted(self.fitted.items()):
-            yield f"{counted(times, 'line')} with a picture of another size than is painted: fit: {fit}"
+            yield f"{those(times)} with a picture of another size than is painted: fit: {fit}"
 
 
 @dataclass(slots=True)
@@ -77,10 +81,10 @@ class PictureFiles:
     def of(cls, manifest: Manifest, defaults: Mapping[str, Any] | None = None) -> PictureFiles:
         """For the lines of a manifest. defaults: what its settings are with those that the model decides."""
         known = {} if defaults is None else defaults
-        given = {name: getattr(manifest.settings, name) for name in NAMES}
+        swept = manifest.sweep.swept()
+        given = {name: getattr(manifest.settings, name) for name in NAMES if name not in swept}
         usual = {name: text for name, text in given.items() if text is not None}
         base = Path.cwd() if manifest.folder is None else manifest.folder
-        swept = manifest.sweep.swept()
         height, width = (
             None if side in swept else known.get(side, getattr(manifest.settings, side))
             for side in ("height", "width")
@@ -98,9 +102,18 @@ class PictureFiles:
             return line
         written = {name: own.get(name, self.usual.get(name)) for name in NAMES}
         values = {**line.columns, "id": line.id}
-        found = {name: self._file(name, text, values) for name, text in written.items() if text is not None}
+        found = self.found({name: text for name, text in written.items() if text is not None}, values)
         self._note([header for _, header in found.values()], own)
         return line._replace(settings={**own, **{name: path for name, (path, _) in found.items()}})
+
+    def found(
+        self, written: Mapping[str, str], values: Mapping[str, Any]
+    ) -> dict[str, tuple[str, PictureHeader]]:
+        """The absolute path and the header of each picture that is written. Raises as `named` does.
+
+        values: what {id} and {column} in names stand for.
+        """
+        return {name: self._file(name, text, values) for name, text in written.items()}
 
     def _note(self, headers: Sequence[PictureHeader], own: Mapping[str, Any]) -> None:
         """Takes in what there is to say of a line's pictures."""

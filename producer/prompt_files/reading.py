@@ -64,6 +64,8 @@ class Reading:
     """What there is to say of those files, each once."""
     pictures: Noted = field(default_factory=Noted)
     """What there is to say of the pictures of lines."""
+    swept: Noted = field(default_factory=Noted)
+    """The same of those that the sweep names."""
     vain: Collection[str] = ()
     """What the manifest gives for all lines that means nothing to any, by its place; known at the end."""
     marks: Marks = field(default_factory=Marks)
@@ -74,6 +76,7 @@ class Reading:
         yield from self.remarks
         yield from self.vain
         yield from self.pictures.told()
+        yield from self.swept.told(swept=True)
         if self.settings_of_columns:
             given = ", ".join(
                 name if name == setting else f"{setting} ({shortened(name)})"

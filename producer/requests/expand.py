@@ -7,7 +7,7 @@ import heapq
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import islice, product
+from itertools import islice
 from typing import Any, NamedTuple
 
 from jobs.entry import Entry
@@ -29,6 +29,7 @@ from producer.requests.identity import RequestTemplate
 from producer.requests.input_files import InputFiles
 from producer.requests.line_embeddings import LineEmbeddings
 from producer.requests.line_loras import LineLoras
+from producer.requests.swept_pictures import SweptPictures
 
 Identified = tuple[str, Entry]
 """An entry after its image_id, which costs more than all the rest."""
@@ -97,10 +98,7 @@ def identify(
     """
     hashes = {} if latents is None else latents
     files = InputFiles() if inputs is None else inputs
-    base, swept = usual_request(manifest, model), manifest.sweep.swept()
-    combinations = [
-        files.hashed(dict(zip(swept, values, strict=True))) for values in product(*swept.values())
-    ]
+    base, swept = usual_request(manifest, model), SweptPictures(manifest, files)
     # For each way in which lines are set, a template for each combination, with its first seed if it has one.
     templates: dict[tuple[object, ...], list[tuple[RequestTemplate, int | None]]] = {}
     settle = _Settle(model)
@@ -111,6 +109,7 @@ def identify(
     if reading is not None:
         reading.adapters = check.adapters.paths
         reading.remarks = check.adapters.remarks
+        reading.swept = swept.noted
     for written in lines(manifest, reading, check):
         line, of_tags = loras.untagged(written)
         if repeats is not None and line.id is not None:
@@ -126,11 +125,12 @@ def identify(
                 templates.clear()
             own = replace(base, init_latents=_hash(manifest, line, hashes), **given)
             made = templates[key] = []
-            for settings in combinations:
+            for number, settings in enumerate(swept.combinations):
                 tried = folded(settings, own.arguments)
                 adapters = loras.of(line, tried, of_tags) | embeddings.of(line, tried, called)
-                template = RequestTemplate(manifest.name, settle(own, tried | adapters))
-                made.append((template, settings.get("seed")))
+                request = settle(own, tried | adapters)
+                swept.note(number, request)
+                made.append((RequestTemplate(manifest.name, request), settings.get("seed")))
             for sha256, path in check.adapters.new():
                 files.take(path, sha256)
         for template, first_seed in made:

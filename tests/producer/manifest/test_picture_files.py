@@ -204,6 +204,22 @@ def test_alpha_frames_and_other_sizes_are_counted_and_told_once_each(folder: Fol
     ]
 
 
+def test_pictures_of_a_sweep_are_counted_once_each_however_many_lines_have_them(folder: Folder) -> None:
+    folder.picture("{odd}/clear.png", mode="RGBA", size=(96, 64))
+    folder.picture("large.png", "blue", size=(96, 64))
+    folder.asked(
+        prompts=["a", "b"], sweep={"image": ["{{odd}}/clear.*", "large.png"], "fit": ["crop", "pad"]}
+    )
+    assert list(folder.reading.told()) == [
+        "1 value of `sweep` with a picture that has an alpha channel: it is laid on white, a mask on black",
+        "2 values of `sweep` with a picture of another size than is painted: fit: crop",
+        "2 values of `sweep` with a picture of another size than is painted: fit: pad",
+    ]
+    wide = {"image": ["large.png"], "width": [96]}
+    folder.asked(prompts=["a"], sweep=wide, settings={"image": "{{odd}}/clear.png"})
+    assert list(folder.reading.told()) == []
+
+
 def test_a_picture_of_settings_is_that_of_every_row(folder: Folder) -> None:
     red = folder.picture("red.png")
     (folder.path / "rows.jsonl").write_text('{"prompt": "a"}\n{"prompt": "b"}\n')
