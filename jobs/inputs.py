@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
 
 MAX_PICTURE_BYTES: Final = 1 << 30
 """A larger file of a picture is refused."""
+_CHUNK: Final = 1 << 20
+"""Bytes that are copied at a time."""
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -30,8 +35,11 @@ class Inputs(Protocol):
     def contents(self, sha256: str) -> bytes:
         """The bytes of a picture's file, verified. Raises InputError; OutputError as above."""
 
-    def file(self, sha256: str) -> Path:
-        """The file of an adapter, verified once. Raises InputError; OutputError as above."""
+    def private_copy(self, sha256: str) -> AbstractContextManager[Path]:
+        """A copy of an adapter's file, verified, inside the `with`. Raises InputError; OutputError as above.
+
+        Libraries may map what they read: tensors of the copy stay as they are, whatever becomes of the file.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,36 +60,24 @@ class KeptInputs:
     def contents(self, sha256: str) -> bytes:
         """A picture's file; see `Inputs.contents`."""
         path = self.path(sha256)
-        try:
-            with open_plain(path) as file:
-                if os.fstat(file.fileno()).st_size > MAX_PICTURE_BYTES:
-                    raise InputError(f"has more than {MAX_PICTURE_BYTES >> 30} GiB: make it smaller")
-                found = file.read(MAX_PICTURE_BYTES + 1)
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from None
-        except FileNotFoundError:
-            raise _missing(path) from None
-        except OSError as error:
-            raise _unreadable(path, error) from None
+        with _reading(path), open_plain(path) as file:
+            if os.fstat(file.fileno()).st_size > MAX_PICTURE_BYTES:
+                raise InputError(f"has more than {MAX_PICTURE_BYTES >> 30} GiB: make it smaller")
+            found = file.read(MAX_PICTURE_BYTES + 1)
         if hashlib.sha256(found).hexdigest() != sha256:
             raise _altered(path)
         return found
 
-    def file(self, sha256: str) -> Path:
-        """An adapter's file; see `Inputs.file`."""
+    @contextmanager
+    def private_copy(self, sha256: str) -> Iterator[Path]:
+        """An adapter's file; see `Inputs.private_copy`."""
         path = self.path(sha256)
-        try:
-            with open_plain(path) as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from None
-        except FileNotFoundError:
-            raise _missing(path) from None
-        except OSError as error:
-            raise _unreadable(path, error) from None
-        if found != sha256:
-            raise _altered(path)
-        return path
+        # The file itself may become another one between the look at its hash and the loading, or after that.
+        with _temporary_folder() as folder:
+            copy = folder / sha256
+            if _copied(path, copy) != sha256:
+                raise _altered(path)
+            yield copy
 
     def path(self, sha256: str) -> Path:
         """Where the file of this hash lies, if it is there. Raises InputError for what is no hash."""
@@ -100,8 +96,50 @@ def kept_path(folder: Path, sha256: str) -> Path:
     return folder / sha256[:2] / sha256
 
 
-def _missing(path: Path) -> InputError:
-    return InputError(f"{path}: is missing: put it back, or submit the manifest again")
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Inside, what the reading of a file raises becomes InputError and OutputError, with its path."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    except FileNotFoundError:
+        raise InputError(f"{path}: is missing: put it back, or submit the manifest again") from None
+    except OSError as error:
+        raise OutputError(
+            f"{path}: cannot be read ({error.strerror}): make it readable for this worker's user, and check "
+            "its disk or mount"
+        ) from None
+
+
+@contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    """A folder of this process alone, which goes with all that is in it. Raises OutputError."""
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="imagemill-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise _no_room(error) from None
+    with folder as name:
+        yield Path(name)
+
+
+def _copied(path: Path, copy: Path) -> str:
+    """Copies a file; returns the SHA-256 of what was copied. Raises InputError, OutputError."""
+    digest = hashlib.sha256()
+    with _reading(path), open_plain(path) as file:
+        try:
+            written = copy.open("xb")
+        except OSError as error:
+            raise _no_room(error) from None
+        with written:
+            for chunk in iter(partial(file.read, _CHUNK), b""):
+                digest.update(chunk)
+                try:
+                    written.write(chunk)
+                    written.flush()
+                except OSError as error:
+                    raise _no_room(error) from None
+    return digest.hexdigest()
 
 
 def _altered(path: Path) -> InputError:
@@ -110,8 +148,8 @@ def _altered(path: Path) -> InputError:
     )
 
 
-def _unreadable(path: Path, error: OSError) -> OutputError:
+def _no_room(error: OSError) -> OutputError:
     return OutputError(
-        f"{path}: cannot be read ({error.strerror}): make it readable for this worker's user, and check its "
-        "disk or mount"
+        f"an adapter is copied to the folder for temporary files before it is loaded, and that fails "
+        f"({error.strerror}): make room there, or set TMPDIR to a folder that has some"
     )

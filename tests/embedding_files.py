@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,12 +34,14 @@ class FolderInputs:
         raise InputError(f"{sha256}: is no file of latents")
 
     def contents(self, sha256: str) -> bytes:
-        return self.file(sha256).read_bytes()
+        with self.private_copy(sha256) as copy:
+            return copy.read_bytes()
 
-    def file(self, sha256: str) -> Path:
+    @contextmanager
+    def private_copy(self, sha256: str) -> Iterator[Path]:
         if sha256 not in self.files:
             raise InputError(f"{sha256}: is missing")
-        return self.files[sha256]
+        yield self.files[sha256]
 
 
 def vectors(count: int, width: int, seed: int = 1) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,7 +27,7 @@ class HeldInputs:
             raise InputError(f"{sha256}: is missing")
         return self.files[sha256]
 
-    def file(self, sha256: str) -> Path:
+    def private_copy(self, sha256: str) -> AbstractContextManager[Path]:
         raise InputError(f"{sha256}: is held in memory")
 
 

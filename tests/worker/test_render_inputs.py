@@ -38,7 +38,8 @@ def test_an_output_or_the_folder_where_it_keeps_files_has_them_by_their_hash(tmp
     for folder in (kept(tmp_path), tmp_path / ".imagemill" / "inputs"):
         found = inputs_of(REQUEST, folder)
         assert found.contents(PHOTO_SHA) == PHOTO
-        assert found.file(LORA_SHA).read_bytes() == LORA
+        with found.private_copy(LORA_SHA) as copy:
+            assert copy.read_bytes() == LORA
         assert not found.referenced
 
 
@@ -48,7 +49,7 @@ def test_any_folder_has_them_at_any_depth_under_any_name(tmp_path: Path) -> None
     (tmp_path / "striped.safetensors").write_bytes(LORA)
     found = inputs_of(REQUEST, tmp_path)
     assert found.contents(PHOTO_SHA) == PHOTO
-    assert found.file(LORA_SHA) == tmp_path / "striped.safetensors"
+    assert found.path(LORA_SHA) == tmp_path / "striped.safetensors"
 
 
 def test_what_no_file_has_is_named(tmp_path: Path) -> None:

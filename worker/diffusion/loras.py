@@ -56,7 +56,7 @@ class Loras:
         """Makes the pipeline paint with these LoRAs and no others.
 
         inputs: where their files are. Raises RenderError for a file that is no LoRA of this model, and what
-        `Inputs.file` raises: the pipeline then paints with none.
+        `Inputs.private_copy` raises: the pipeline then paints with none.
         """
         wanted = tuple((one.sha256, one.scale) for one in loras)
         if wanted == self.on:
@@ -106,12 +106,12 @@ class Loras:
             self._loaded.move_to_end(lora.sha256)
             return
         if lora.sha256 not in self._refused:
-            file = inputs.file(lora.sha256)
-            try:
-                self._loaded[lora.sha256] = load_lora(self._pipeline, file, lora.sha256[:_DIGITS])
-                return
-            except RenderError as error:
-                if len(self._refused) >= _REFUSALS:
-                    self._refused.clear()
-                self._refused[lora.sha256] = str(error)
+            with inputs.private_copy(lora.sha256) as file:
+                try:
+                    self._loaded[lora.sha256] = load_lora(self._pipeline, file, lora.sha256[:_DIGITS])
+                    return
+                except RenderError as error:
+                    if len(self._refused) >= _REFUSALS:
+                        self._refused.clear()
+                    self._refused[lora.sha256] = str(error)
         raise RenderError(f"loras: {lora.name}: {self._refused[lora.sha256]}")

@@ -69,7 +69,7 @@ class TextualInversions:
         """Makes the text encoders know these embeddings and no others.
 
         inputs: where the files are. Raises RenderError for a file that is none of this model's, and what
-        `Inputs.file` raises; none is known then.
+        `Inputs.private_copy` raises; none is known then.
         """
         wanted = tuple((one.token, one.sha256) for one in embeddings)
         if wanted == self.on:
@@ -103,7 +103,8 @@ class TextualInversions:
     def _vectors(self, one: TextualInversion, inputs: Inputs) -> list[torch.Tensor]:
         """An embedding's vectors [n,D] for each text encoder; a file that was read is not asked for again."""
         if one.sha256 not in self._read:
-            self._read[one.sha256] = self._of_file(one, inputs.file(one.sha256))
+            with inputs.private_copy(one.sha256) as file:
+                self._read[one.sha256] = self._of_file(one, file)
             if len(self._read) > _KEPT:
                 self._read.popitem(last=False)
         self._read.move_to_end(one.sha256)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ class NoisePictures:
         Image.fromarray(noise).save(file, "png", compress_level=1)
         return file.getvalue()
 
-    def file(self, sha256: str) -> Path:
+    def private_copy(self, sha256: str) -> AbstractContextManager[Path]:
         """None are here."""
         raise InputError(f"{sha256}: there are pictures alone")
 

@@ -291,6 +291,21 @@ def test_a_failure_in_the_midst_of_loading_leaves_nothing_behind(
     assert torch.equal(paint(pipeline), paint(alone))
 
 
+def test_what_becomes_of_the_file_afterwards_changes_nothing(folder: LoraFolder) -> None:
+    pipeline = build(NAMES[0])
+    sha256 = folder.keep(plain(pipeline))
+    ours = Loras(pipeline)
+    ours.put_on(loras_of(loras((sha256, 1.0))), folder.inputs)
+    picture = paint(pipeline)
+    size = folder.path(sha256).stat().st_size
+    with folder.path(sha256).open("r+b") as file:  # as `cp` writes over it, which a map of the file sees
+        file.write(bytes(size))
+    assert torch.equal(paint(pipeline), picture)
+    ours.put_on((), folder.inputs)
+    ours.put_on(loras_of(loras((sha256, 1.0))), folder.inputs)
+    assert torch.equal(paint(pipeline), picture)
+
+
 def test_a_lora_that_is_named_twice_is_refused(folder: LoraFolder) -> None:
     pipeline = build(NAMES[2])
     sha256 = folder.keep(plain(pipeline))
