@@ -17,6 +17,7 @@ from typing import IO, Final
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from jobs.bounds import Fit
+from jobs.deep_grey import DEEP, check_deep, shades
 from jobs.errors import InputError
 from jobs.inputs import MAX_PICTURE_BYTES
 from jobs.plain_file import open_plain
@@ -26,12 +27,9 @@ MAX_PIXELS: Final = 178_956_970
 _ORIENTATION: Final = 0x0112
 _TURNED: Final = (5, 6, 7, 8)
 """EXIF orientations that exchange height and width."""
-_WIDE: Final = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
-"""Pillow's modes of grey pictures of more than 8 bits."""
-
-
-_NOT_READ: Final = ("EPS", "BUFR", "GRIB", "HDF5", "WMF")
-"""Formats of Pillow that other programs decode (EPS by Ghostscript), or that it only recognizes."""
+_NOT_READ: Final = ("EPS", "BUFR", "GRIB", "HDF5", "WMF", "FITS", "MCIDAS", "SPIDER")
+"""Formats of Pillow that other programs decode (EPS by Ghostscript), that it only recognizes, or that hold
+measurements, of which none is white."""
 
 
 @cache
@@ -99,8 +97,10 @@ def _header(file: IO[bytes]) -> PictureHeader:
                 # A PNG's may stand behind its pixels, and Pillow would decode them to find it.
                 if picture.format != "PNG" and picture.getexif().get(_ORIENTATION, 1) in _TURNED:
                     width, height = height, width
-                animated = getattr(picture, "is_animated", False)
-                return PictureHeader(height, width, picture.has_transparency_data, animated)
+                animated, clear = getattr(picture, "is_animated", False), picture.has_transparency_data
+                if picture.mode in DEEP:
+                    check_deep(picture)
+                return PictureHeader(height, width, clear, animated)
     except UnidentifiedImageError:
         raise InputError("is no picture that Pillow reads: save it as PNG, JPEG or WebP") from None
     except Image.DecompressionBombError:
@@ -128,14 +128,8 @@ def _bomb() -> InputError:
 
 def _without_alpha(picture: Image.Image, *, black: bool) -> Image.Image:
     """The first frame without transparency, of a mode with 8 bits a channel."""
-    if picture.mode in _WIDE:
-        picture.load()
-        # Pillow clips them to 255 instead of scaling.
-        most = 1.0 if picture.mode == "F" else 65535.0
-        exif = picture.getexif()
-        scaled = picture.convert("F").point(lambda value: value * (255.0 / most) + 0.5).convert("L")
-        scaled.info["exif"] = exif.tobytes() if exif else b""
-        return scaled
+    if picture.mode in DEEP:
+        return shades(picture, black=black)
     if not picture.has_transparency_data:
         picture.load()
         return picture

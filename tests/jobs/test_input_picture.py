@@ -99,6 +99,64 @@ def test_every_mode_of_pillow_becomes_rgb_of_eight_bits() -> None:
     assert read_picture(contents(bits), 8, 8, "crop", mask=True).getpixel((0, 0)) == 255
 
 
+def seen(picture: Image.Image, form: str, *, mask: bool = False, **options: Any) -> list[object]:
+    """The first row of the picture once it was read."""
+    size = picture.size
+    read = read_picture(contents(picture, form, **options), size[1], size[0], "crop", mask=mask)
+    return [read.getpixel((x, 0)) for x in range(size[0])]
+
+
+def test_deep_greys_are_scaled_by_the_number_that_is_white() -> None:
+    deep = Image.fromarray(np.array([[0, 0x8080, 0xFFFF]], np.uint16))
+    for form in ("PNG", "TIFF"):
+        assert seen(deep, form, mask=True) == [0, 128, 255]
+    ends = Image.fromarray(np.array([[0.0, 0.5, 1.0]], np.float32))
+    assert seen(ends, "TIFF", mask=True) == [0, 128, 255]
+    negative = seen(ends, "TIFF", mask=True, tiffinfo={262: 0})
+    assert negative == [255, 127, 0]
+    twelve = bytearray(contents(Image.fromarray(np.zeros((1, 2), np.uint16)), "TIFF"))
+    at = twelve.index(struct.pack("<HHI", 258, 3, 1)) + 8
+    twelve[at : at + 2] = struct.pack("<H", 12)
+    data = struct.unpack_from("<I", twelve, twelve.index(struct.pack("<HH", 273, 4)) + 8)[0]
+    twelve[data : data + 3] = bytes([0xFF, 0xF0, 0x00])
+    read = read_picture(bytes(twelve), 1, 2, "crop", mask=True)
+    assert [read.getpixel((x, 0)) for x in range(2)] == [255, 0]
+
+
+def test_what_is_transparent_of_a_deep_grey_is_laid_on_white_and_of_a_mask_on_black() -> None:
+    deep = Image.fromarray(np.array([[0, 0x8080, 0xFFFF]], np.uint16))
+    assert seen(deep, "PNG", transparency=0x8080) == [BLACK, WHITE, WHITE]
+    assert seen(deep, "PNG", transparency=0x8080, mask=True) == [0, 0, 255]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "says"),
+    [
+        (
+            np.array([[0.0, 255.0]], np.float32),
+            "holds numbers from 0 to 255; white is 1: scale them to 0 ",
+        ),
+        (
+            np.array([[-0.5, 1.0]], np.float32),
+            "holds numbers from -0.5 to 1; white is 1: scale them to 0",
+        ),
+        (np.array([[np.nan, 1.0]], np.float32), "holds numbers from nan to nan; white is 1: scale them"),
+        (np.array([[0, 255]], np.int32), "holds numbers of 32 bits or with a sign, of which none is white"),
+    ],
+)
+def test_numbers_that_no_shade_is_are_refused_by_the_header_already(
+    tmp_path: Path, numbers: Any, says: str
+) -> None:
+    file = tmp_path / "a.tif"
+    file.write_bytes(contents(Image.fromarray(numbers), "TIFF"))
+    with pytest.raises(InputError) as refused:
+        read_header(file)
+    assert str(refused.value).startswith(says)
+    with pytest.raises(InputError) as refused:
+        read_picture(file.read_bytes(), 1, 2, "crop")
+    assert str(refused.value).startswith(says)
+
+
 def test_of_an_animation_the_first_frame_is_taken(tmp_path: Path) -> None:
     file = tmp_path / "a.gif"
     file.write_bytes(
