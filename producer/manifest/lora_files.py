@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from jobs.adapters import LORAS
 from jobs.errors import ManifestError, ModelError
-from jobs.hub import hub_commit, hub_file, is_commit
+from jobs.hub import hub_file
 from jobs.layer_shapes import layer_shapes
 from jobs.lora_check import check_read, class_trouble
 from jobs.lora_file import name_trouble, read_lora
@@ -22,6 +22,7 @@ from producer.manifest.adapter_files import AdapterFiles
 from producer.manifest.checked_texts import CheckedTexts
 from producer.manifest.lora_folder import LoraFolder
 from producer.manifest.manifest import Manifest
+from producer.manifest.pinned_loras import LoraCommits
 from producer.manifest.written_loras import WrittenLora, loras_text, written_loras
 
 
@@ -42,6 +43,8 @@ class LoraFiles:
     """`lora_folder`; None where the manifest has none."""
     asked: AdapterFiles
     """Takes the files that are asked for."""
+    _commits: LoraCommits = field(default_factory=LoraCommits, init=False)
+    _paths: dict[WrittenLora, Path | ManifestError] = field(default_factory=dict, init=False)
     _found: dict[Path, _Found | ManifestError] = field(default_factory=dict, init=False)
     _texts: CheckedTexts = field(init=False)
     _shapes: Shapes | None = field(default=None, init=False)
@@ -93,7 +96,7 @@ class LoraFiles:
             raise ManifestError(trouble)
         listed, seen = [], dict[str, WrittenLora]()
         for one in written_loras(written):
-            path = self._path(one)
+            path = self._path(replace(one, scale=1.0))
             if path not in self._found:
                 self._found[path] = self._read(path, one)
             found = self._found[path]
@@ -112,7 +115,18 @@ class LoraFiles:
         return text
 
     def _path(self, one: WrittenLora) -> Path:
-        """Where a LoRA's file lies, absolute. Raises ManifestError."""
+        """Where a LoRA's file lies, absolute. Raises ManifestError, for an equal one again."""
+        if one not in self._paths:
+            try:
+                self._paths[one] = self._looked_for(one)
+            except ManifestError as error:
+                self._paths[one] = error
+        path = self._paths[one]
+        if isinstance(path, ManifestError):
+            raise path
+        return path
+
+    def _looked_for(self, one: WrittenLora) -> Path:
         if one.name is not None:
             if self.folder is None:
                 raise ManifestError(
@@ -139,8 +153,7 @@ class LoraFiles:
                 )
             return self.asked.absolute(model) / name
         try:
-            commit = one.revision if is_commit(one.revision) else hub_commit(model, one.revision)
-            return hub_file(model, name, str(commit))
+            return hub_file(model, name, str(self._commits.pinned(one).revision))
         except ModelError as error:
             raise ManifestError(str(error)) from None
 

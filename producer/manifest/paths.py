@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +131,11 @@ def absolute_paths(written: WrittenManifest, folder: Path, problems: Problems) -
     fields |= _with_absolute_pictures(written, lines, lambda name: absolute(braced, name, ("image",)))
     lines = list(fields["prompts"])
     written = written.model_copy(update={name: fields[name] for name in ("settings", "sweep")})
-    fields |= _with_absolute_lists(written, lines, lambda name, file: absolute(folder, file, (name,)))
+    fields |= with_changed_lists(
+        written,
+        lines,
+        lambda path, name, text: WITH_FILES[name](text, lambda file: absolute(folder, file, path)),
+    )
     if written.lora_folder is not None:
         fields["lora_folder"] = absolute(folder, written.lora_folder, ("lora_folder",))
     if written.syntax == "dynamic":
@@ -163,25 +167,33 @@ def _with_absolute_pictures(
     }
 
 
-def _with_absolute_lists(
-    written: WrittenManifest, lines: list[str | PromptLine], absolute: Callable[[str, str], str]
+def with_changed_lists(
+    written: WrittenManifest,
+    lines: Iterable[str | PromptLine],
+    changed: Callable[[Location, str, str], str],
 ) -> dict[str, Any]:
-    """settings, sweep and `lines`, with absolute paths of the files that their lists name."""
+    """The fields of a manifest whose lists name files, those of `lines` as its prompts, with other lists.
 
-    def renamed(name: str, text: str) -> str:
-        return WITH_FILES[name](text, lambda file: absolute(name, file))
+    changed: gets a list's place, the setting's name, and its canonical text.
+    """
 
-    def changed(part: Any) -> Any:
-        given = {name: getattr(part, name) for name in WITH_FILES if getattr(part, name, None) is not None}
-        update = {name: renamed(name, text) for name, text in given.items()}
+    def with_lists(part: Any, *path: str | int) -> Any:
+        given = {name: getattr(part, name, None) for name in WITH_FILES}
+        update = {
+            name: changed((*path, name), name, text) for name, text in given.items() if text is not None
+        }
         return part.model_copy(update=update) if update else part
 
-    fields: dict[str, Any] = {
-        "settings": changed(written.settings),
-        "prompts": tuple(line if isinstance(line, str) else changed(line) for line in lines),
+    swept = {
+        name: tuple(changed(("sweep", name, at), name, text) for at, text in enumerate(texts))
+        for name, texts in written.sweep.swept().items()
+        if name in WITH_FILES
     }
-    swept = {name: texts for name, texts in written.sweep.swept().items() if name in WITH_FILES}
-    if swept:
-        update = {name: tuple(renamed(name, text) for text in texts) for name, texts in swept.items()}
-        fields["sweep"] = written.sweep.model_copy(update=update)
-    return fields
+    return {
+        "settings": with_lists(written.settings, "settings"),
+        "prompts": tuple(
+            line if isinstance(line, str) else with_lists(line, "prompts", index)
+            for index, line in enumerate(lines)
+        ),
+        "sweep": written.sweep.model_copy(update=swept) if swept else written.sweep,
+    }

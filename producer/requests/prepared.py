@@ -19,6 +19,7 @@ from producer.manifest.latents import gather_latents
 from producer.manifest.manifest import Manifest, load_manifest
 from producer.manifest.path_names import PathNames
 from producer.manifest.picture_files import check_pictures
+from producer.manifest.pinned_loras import with_lora_commits
 from producer.manifest.pipeline_check import check_pipeline
 from producer.prompt_files.reading import Reading
 from producer.requests.expand import Identified, Repeats, identify, narrowed
@@ -94,7 +95,7 @@ def prepare(
     path: Path, settings: Settings, *, limit: int | None = None, sample: int | None = None
 ) -> Prepared:
     """Reads and checks a manifest, its model and its latents; writes nothing. Raises ImagemillError."""
-    manifest = load_manifest(path)
+    manifest = with_lora_commits(load_manifest(path))
     model = manifest.resolve_model()
     check_pipeline(manifest, model)
     check_jpegs(manifest, model)

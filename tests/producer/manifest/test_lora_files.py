@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from huggingface_hub import HfApi
 
 from jobs.adapters import Lora, loras_of
 from jobs.errors import ManifestError
@@ -199,6 +201,56 @@ def test_a_file_of_a_folder_or_of_the_hubs_cache_is_taken() -> None:
     of_folder = "{model: ./loras, weight_name: grain.safetensors}"
     found = asked(f"prompts: [{{prompt: a, loras: [{of_hub}, {of_folder}]}}]")
     assert found == [[("nib", 0.5), ("grain", 1.0)]]
+
+
+def test_an_output_keeps_the_commit_of_each_lora_of_the_hub_which_is_asked_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    commit, asked_for = "3" * 40, list[tuple[str, str | None]]()
+    lora_of(Path("hub/models--org--name/snapshots") / commit / "nib.safetensors")
+
+    def info(_api: HfApi, name: str, *, revision: str | None, timeout: float) -> SimpleNamespace:
+        asked_for.append((name, revision))
+        return SimpleNamespace(sha=commit)
+
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", info)
+    nib = "{model: org/name, weight_name: nib.safetensors, scale: %s}"
+    text = f"""
+prompts: [{{prompt: a, loras: [{nib % 0.5}]}}, {{prompt: b, loras: [{nib % 0.6}, grain]}}]
+sweep: {{textual_inversions: [[]]}}
+lora_folder: loras
+"""
+    found = prepared(text)
+    assert asked_for == [("org/name", None)]
+    kept = [json.loads(line["loras"]) for line in found.pinned.to_json()["prompts"]]
+    assert [one[0]["revision"] for one in kept] == [commit, commit]
+    assert kept[1][1] == {"name": "grain", "scale": 1.0}
+    assert len(list(found.entries())) == 2
+    assert asked_for == [("org/name", None)]
+    swept = prepared(f"prompts: [a]\nsweep: {{loras: [[], [{nib % 1}]]}}").pinned.to_json()["sweep"]["loras"]
+    assert [commit in one for one in swept] == [False, True]
+    rows = [{"prompt": "a", "loras": [{"model": "org/name", "weight_name": "nib.safetensors"}]}] * 2
+    Path("p.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    asked_for.clear()
+    assert asked("prompts_from: p.jsonl") == [[("nib", 1.0)]] * 2
+    assert len(asked_for) <= 2  # once as rows are read, and once as requests are made
+
+
+def test_a_lora_that_the_hub_does_not_give_is_asked_for_once_however_many_rows_name_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked_for = []
+
+    def unreachable(url: str, timeout: float) -> None:
+        asked_for.append((url, timeout))
+        raise OSError("no route")
+
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", unreachable)
+    one = {"model": "org/name", "weight_name": "nib.safetensors", "revision": "4" * 40}
+    rows = [{"prompt": "a", "loras": [one | {"scale": number / 10}]} for number in range(9)]
+    Path("p.jsonl").write_text("\n".join(map(json.dumps, [*rows, {"prompt": "b"}])))
+    assert asked("on_bad_row: skip\nprompts_from: p.jsonl") == [[]]
+    assert len(asked_for) == 1
 
 
 def test_a_file_that_the_hub_does_not_give_is_refused_at_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
