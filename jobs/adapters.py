@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, ClassVar, Final
 
 from jobs.bounds import Column, Decimal, Sha256, Text, Values
@@ -64,7 +65,7 @@ class Listed:
 
     def identified(self, text: str) -> str:
         """The canonical text without what is for people alone: what image_ids follow from."""
-        return _text([{key: one[key] for key in one if key != _NAME} for one in json.loads(text)])
+        return nameless(text)
 
     def _plain_object(self, one: Any) -> dict[str, Any] | None:
         if type(one) is not dict or not one.keys() <= self.keys.keys():
@@ -72,6 +73,12 @@ class Listed:
         full = {**self.usual, **one}
         meant = {key: values.plain(full[key]) for key, values in self.keys.items() if key in full}
         return None if len(meant) < len(self.keys) or None in meant.values() else meant
+
+
+@lru_cache(1024)
+def nameless(text: str) -> str:
+    """The canonical text of a list without the names in it."""
+    return _text([{key: one[key] for key in one if key != _NAME} for one in json.loads(text)])
 
 
 LORAS: Final = Listed(
@@ -90,13 +97,26 @@ CONTROLNETS: Final = Listed(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Adapters:
-    """What a denoiser and its text encoders carry for some images: those of one set share forwards."""
+    """What a denoiser and its text encoders carry for some images: those of one set share forwards.
+
+    Names do not count: one file under two names is the same adapter.
+    """
 
     loras: str = NONE
     textual_inversions: str = NONE
     ip_adapter: str = NONE
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Adapters) and self._identified == other._identified
+
+    def __hash__(self) -> int:
+        return hash(self._identified)
+
+    @property
+    def _identified(self) -> tuple[str, ...]:
+        return nameless(self.loras), nameless(self.textual_inversions), nameless(self.ip_adapter)
 
 
 NO_ADAPTERS: Final = Adapters()

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from jobs.adapters import NONE
+from jobs.adapters import NONE, nameless
 from jobs.request import PICTURES, SETTINGS, IdentityParts, ImageRequest, as_json, quoted, settings_of
 
 _PICTURES = tuple(map(SETTINGS.index, PICTURES))
@@ -77,8 +77,8 @@ class Entry(NamedTuple):
 
         A worker changes adapters between forwards, which takes it longer than a forward of a small model.
         """
-        group: tuple[object, ...] = _group_of(self.settings)
-        return group
+        height, width, *adapters = _group_of(self.settings)
+        return (height, width, *map(nameless, adapters))
 
 
 def derived_seed(job_name: str, request: ImageRequest, ordinal: int) -> int:

@@ -20,6 +20,7 @@ from worker.engine.request_queue import Order, RequestQueue
 CATS, DOGS = Pipeline("cats", "1", "fp32"), Pipeline("dogs", "1", "fp32")
 SMALL, LARGE = Bucket(CATS, 64, 64, slots=4), Bucket(CATS, 128, 128, slots=4)
 DOG = Bucket(DOGS, 64, 64, slots=4)
+INK, GRAIN = '[{"name":"ink","sha256":"1","scale":1.0}]', '[{"name":"grain","sha256":"2","scale":1.0}]'
 
 Wait = Callable[..., None]
 
@@ -163,8 +164,8 @@ def test_nothing_enters_once_others_waited_too_long_and_they_get_their_turn(
 
 
 def test_a_bucket_with_the_adapters_that_are_on_goes_first(orders: RequestQueue) -> None:
-    small, large = (replace(bucket, adapters=Adapters("[1]")) for bucket in (SMALL, LARGE))
-    other = replace(SMALL, adapters=Adapters("[2]"))
+    small, large = (replace(bucket, adapters=Adapters(INK)) for bucket in (SMALL, LARGE))
+    other = replace(SMALL, adapters=Adapters(GRAIN))
     for seed, bucket in enumerate((small, other, large)):
         orders.submit([order(seed, bucket)])
     turns = []
@@ -177,7 +178,7 @@ def test_a_bucket_with_the_adapters_that_are_on_goes_first(orders: RequestQueue)
 def test_a_bucket_with_other_adapters_goes_first_once_it_has_waited_too_long(
     orders: RequestQueue, short_patience: float
 ) -> None:
-    carried, other = (replace(SMALL, adapters=Adapters(loras)) for loras in ("[1]", "[2]"))
+    carried, other = (replace(SMALL, adapters=Adapters(loras)) for loras in (INK, GRAIN))
     orders.submit([order(1, carried), order(2, carried), order(3, other)])
     assert orders.next_bucket(CATS) == carried
     assert take(orders, 1, carried) == [1]
