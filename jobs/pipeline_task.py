@@ -72,7 +72,7 @@ def painting_class(pipeline: PipelineClass, asked: Pictured) -> PipelineClass:
 
 def troubles(pipeline: PipelineClass, values: Mapping[str, Any], folder: Folder) -> Iterator[Trouble]:
     """What is wrong with an image's settings for a model of this class; `values` are those of
-    `ImageRequest`, settled or not."""
+    `ImageRequest`, `settled`."""
     key = task_key(values)
     if key not in pipeline.tasks:
         yield _no_such_task(pipeline, values)
@@ -154,7 +154,15 @@ def _picture_troubles(kind: PipelineClass, values: Mapping[str, Any]) -> Iterato
     if kind.takes_controlnet and values["controlnet"] == NONE:
         what = "needs a ControlNet: give `controlnet: MODEL` at the manifest's top, or remove control_image"
         yield Trouble(("control_image",), values["control_image"], what)
-    if kind.strength is None or values["image"] is None:
+    if values["control_image"] is not None:
+        for name, usual in (("controlnet", NONE), ("controlnet_conditioning_scale", 1.0)):
+            if values[name] != usual:
+                yield from _no_controlnet(kind, name, values[name])
+    if values["image"] is None:
+        return
+    if kind.strength is None:
+        if values["strength"] is not None:
+            yield from _no_strength(kind, values["strength"])
         return
     steps, strength = values["num_inference_steps"], values["strength"]
     given = kind.strength.default if strength is None else strength
@@ -180,21 +188,34 @@ def vain(
     painting = _painting(pipeline, values)
     if pipeline is not None and painting is None:
         return  # there is no such task, which is told elsewhere
-    needs = {"strength": "image", "controlnet_conditioning_scale": "control_image"}
+    needs = {
+        "strength": "image",
+        "controlnet": "control_image",
+        "controlnet_conditioning_scale": "control_image",
+    }
     for name, picture in needs.items():
-        if own.get(name) is not None and picture not in pictures:
+        if own.get(name) not in (None, NONE) and picture not in pictures:
             yield Trouble((name,), own[name], f"does nothing without {picture}: give {picture}, or remove it")
     if own.get("fit") is not None and not pictures:
         what = f"does nothing without a picture: give {either(TASK_PICTURES)}, or remove it"
         yield Trouble(("fit",), own["fit"], what)
     if painting is None:
         return
-    if own.get("strength") is not None and "image" in pictures and painting.strength is None:
-        yield Trouble(("strength",), own["strength"], f"{painting.name} takes none: remove it")
+    if own.get("strength") is not None and "image" in pictures:
+        yield from _no_strength(painting, own["strength"])
     conditioned = own.get("controlnet_conditioning_scale")
-    if conditioned is not None and "control_image" in pictures and not painting.takes_controlnet:
-        what = f"{painting.name} has no ControlNet: remove it"
-        yield Trouble(("controlnet_conditioning_scale",), conditioned, what)
+    if conditioned is not None and "control_image" in pictures:
+        yield from _no_controlnet(painting, "controlnet_conditioning_scale", conditioned)
+
+
+def _no_strength(kind: PipelineClass, strength: float) -> Iterator[Trouble]:
+    if kind.strength is None:
+        yield Trouble(("strength",), strength, f"{kind.name} takes none: remove it")
+
+
+def _no_controlnet(kind: PipelineClass, name: str, value: object) -> Iterator[Trouble]:
+    if not kind.takes_controlnet:
+        yield Trouble((name,), value, f"{kind.name} has no ControlNet: remove it")
 
 
 def _all(names: list[str]) -> str:

@@ -17,6 +17,7 @@ from jobs.errors import ImagemillError, RenderError
 from jobs.inputs import Inputs
 from jobs.models import is_path
 from jobs.output.files import METADATA
+from jobs.pipeline_task import vain
 from jobs.request import IMAGE_SETTINGS, ImageRequest
 from jobs.settings import Settings
 from jobs.strict_json import strict_json
@@ -58,12 +59,18 @@ def parse_request(text: str, where: str = "--request") -> ImageRequest:
         ) from None
     if not isinstance(values, dict):
         raise RenderError(f"{where}: must be a JSON object, as failures.jsonl holds it")
-    troubles = list(_troubles(values))
-    if troubles:
-        raise RenderError("\n".join(f"{where}: {printable(trouble)}" for trouble in troubles))
+    if troubles := list(_troubles(values)):
+        raise _wrong(where, troubles)
     # As a manifest's: a scheduler's other names mean the same, and 7 is 7.0.
     meant = {name: IMAGE_SETTINGS[name].meant(value) for name, value in values.items()}
+    own = {name: value for name, value in meant.items() if not IMAGE_SETTINGS[name].left_out(value)}
+    if in_vain := [str(trouble) for trouble in vain(None, meant, own)]:
+        raise _wrong(where, in_vain)
     return ImageRequest.from_mapping(meant)
+
+
+def _wrong(where: str, troubles: Sequence[str]) -> RenderError:
+    return RenderError("\n".join(f"{where}: {printable(trouble)}" for trouble in troubles))
 
 
 def _troubles(values: Mapping[str, Any]) -> Iterator[str]:

@@ -47,7 +47,8 @@ def test_every_task_of_a_class_has_one_that_paints_it_and_takes_its_own_defaults
         painting = painted_by(pipeline, request)
         assert set(filter(None, key.split("+"))) <= painting.pictures.keys()
         assert painting.guidance == pipeline.guidance
-        assert told(name, request) == []
+        controlled = request if painting.takes_controlnet else replace(request, controlnet="[]")
+        assert told(name, controlled) == []
 
 
 @pytest.mark.parametrize(
@@ -247,6 +248,26 @@ def test_what_needs_no_class_to_be_known_is_in_vain_for_any() -> None:
     [one] = vain(None, BASE.to_mapping(), {"strength": 0.5})
     assert str(one) == "strength = 0.5: does nothing without image: give image, or remove it"
     assert list(vain(None, BASE.to_mapping() | {"image": PICTURE}, {"strength": 0.5})) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "changes", "words"),
+    [
+        ("FluxKontextPipeline", "image", {"strength": 0.5}, "strength = 0.5: FluxKontextPipeline takes none"),
+        (
+            "FluxControlPipeline",
+            "control_image",
+            {"controlnet": "[]", "controlnet_conditioning_scale": 0.5},
+            "controlnet_conditioning_scale = 0.5: FluxControlPipeline has no ControlNet: remove it",
+        ),
+        ("FluxControlPipeline", "control_image", {}, "controlnet = "),
+    ],
+)
+def test_a_request_that_says_what_its_class_does_not_take_is_refused(
+    name: str, key: str, changes: dict[str, Any], words: str
+) -> None:
+    [one] = told(name, replace(asked(name, key), **changes))
+    assert one.startswith(words)
 
 
 def test_the_call_of_a_task_gets_what_its_class_takes() -> None:

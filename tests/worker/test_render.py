@@ -85,6 +85,16 @@ def test_the_command_of_a_failure_writes_the_image(tmp_path: Path) -> None:
         ({"revision": ""}, 'revision = "": must be text that is not empty (UTF-8, without NUL)'),
         ({"init_latents": "../a"}, "must be the SHA-256 of a file's contents, 64 hex digits, or null"),
         ({"guidance": 7}, "guidance: no such setting: use guidance_scale"),
+        ({"strength": 0.5}, "strength = 0.5: does nothing without image: give image, or remove it"),
+        ({"fit": "pad"}, 'fit = "pad": does nothing without a picture: give image,'),
+        (
+            {"image": "0" * 64, "controlnet_conditioning_scale": 0.5},
+            "controlnet_conditioning_scale = 0.5: does nothing without control_image: give control_image, or",
+        ),
+        (
+            {"controlnet": '[{"name":"edges","revision":"1","scale":1.0}]'},
+            "does nothing without control_image: give control_image, or remove it",
+        ),
     ],
 )
 def test_a_request_that_is_wrong_is_reported_by_field_value_and_remedy(
@@ -114,6 +124,8 @@ def test_every_lacking_field_is_named_at_once() -> None:
 
 def test_a_request_has_a_manifests_fields_and_defaults_and_its_samplers_other_names() -> None:
     assert parse_request(REQUEST.to_json()) == REQUEST
+    # What is at its default says nothing.
+    assert parse_request(json.dumps(REQUEST.to_mapping())) == REQUEST
     least = {"prompt": "x", "seed": 1, "model": "my model", "revision": "sha256:0"}
     assert parse_request(json.dumps(least)) == ImageRequest(**least)
     assert parse_request(json.dumps(least | {"scheduler": "k_euler_a"})).scheduler == "Euler a"
