@@ -108,10 +108,11 @@ def command(
 @click.option("--model", metavar="PATH", help="The model's folder or single file, when it is one.")
 @click.option(
     "--inputs",
+    multiple=True,
     type=click.Path(path_type=Path),
     metavar="FOLDER",
-    help="An output, or any folder that has the files which the request names, at any depth. Default: the "
-    "output that FILE lies in.",
+    help="An output, or any folder that has the files which the request names, at any depth; may be given "
+    "again. Default: the output that FILE lies in.",
 )
 @click.option(
     "--controlnet",
@@ -132,7 +133,7 @@ def render(
     request: str | None,
     file: Path | None,
     model: str | None,
-    inputs: Path | None,
+    inputs: tuple[Path, ...],
     controlnets: tuple[str, ...],
     out: Path | None,
 ) -> None:

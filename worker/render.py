@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -31,19 +31,20 @@ _SLOTS = range(1, 1024 + 1)
 """The slots that a forward may have: what --batch-size takes, and 1 for an image alone."""
 
 
-MODEL_FOLDER = "PATH/TO/"
-"""What stands in a command for the folder in which a model's folder lies: an output does not tell it."""
+UNKNOWN_FOLDER = "PATH/TO/"
+"""What stands in a command for a folder that an output does not tell: that of a model or of inputs."""
 
 
-def reproducing_command(request: ImageRequest, model: str, slots: int) -> str:
+def reproducing_command(request: ImageRequest, model: str, slots: int, elsewhere: Container[str] = ()) -> str:
     """The shell command that renders a request of a job again, by itself, with as many slots.
 
-    It is run in the output's folder. `model`: what the job's workers loaded.
+    It is run in the output's folder. `model`: what the job's workers loaded. `elsewhere`: SHA-256 of files
+    that the output does not keep.
     """
     parts = ["imagemill-worker", "--batch-size", str(slots), "render", "--request", request.to_json()]
     if model != request.model:
-        parts += ["--model", MODEL_FOLDER + Path(model).name]
-    return shlex.join([*parts, *options(request, MODEL_FOLDER)])
+        parts += ["--model", UNKNOWN_FOLDER + Path(model).name]
+    return shlex.join([*parts, *options(request, UNKNOWN_FOLDER, elsewhere)])
 
 
 def parse_request(text: str, where: str = "--request") -> ImageRequest:
@@ -159,7 +160,7 @@ def reproduction_of(file: Path, slots: int | None) -> Reproduction:
 def render(
     reproduction: Reproduction,
     model: str | None,
-    inputs: Path | None,
+    inputs: Sequence[Path],
     settings: Settings,
     say: Callable[[str], None] = lambda _remark: None,
     *,
@@ -168,12 +169,13 @@ def render(
     """The image file of a request; as its job wrote it where slots, precision, device and versions are equal.
 
     `model` is the folder or the single file when the request's model is one, `controlnets` are those of its
-    ControlNets that are folders; `inputs` holds the files that it names, None: the output that it lies in.
+    ControlNets that are folders; `inputs` hold the files that it names, or the output that it lies in does.
     `say` gets a line for each reason why the bytes may differ.
     Raises ModelError, LatentsError, InputError, or RenderError when the picture is no picture.
     """
     request = reproduction.request
-    files = inputs_of(request, reproduction.output if inputs is None else inputs)
+    own = [] if reproduction.output is None else [reproduction.output]
+    files = inputs_of(request, inputs if inputs else own)
     further = further_of(request, controlnets)
     named = request.model if model is None else model
     if is_path(named):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +19,8 @@ from worker.engine.renderer import FurtherModel
 _ADAPTERS: Final = ("loras", "textual_inversions", "ip_adapter")
 _OF_A_FOLDER: Final = "sha256:"
 """What the revision of a folder's contents begins with; a hub's are commits."""
+INPUTS_FOLDER: Final = "INPUTS"
+"""What stands in a command for the folder in which files lie that an output does not keep."""
 
 
 def named_files(request: ImageRequest) -> dict[str, str]:
@@ -28,28 +30,37 @@ def named_files(request: ImageRequest) -> dict[str, str]:
     return pictures | adapters
 
 
-def inputs_of(request: ImageRequest, folder: Path | None) -> KeptInputs:
-    """The files of a request: in an output, in the folder where it keeps them, or anywhere below `folder`,
-    whose files are then read once, for their hashes.
+def inputs_of(request: ImageRequest, folders: Sequence[Path]) -> KeptInputs:
+    """The files of a request: in an output, in the folder where it keeps them, or anywhere below one of the
+    `folders`, whose files are then read once, for their hashes.
 
     Raises RenderError for files that are not there, or where no folder is given and the request names some.
     """
-    wanted = named_files(request)
-    if request.init_latents is None and not wanted:
+    wanted, latents = named_files(request), request.init_latents
+    if latents is None and not wanted:
         return NO_INPUTS
-    if folder is None:
+    if not folders:
         what = ", ".join(dict.fromkeys(wanted.values())) if wanted else "initial latents"
         raise RenderError(f"the request has {what}: say with --inputs where the files are kept")
-    kept = folder / INPUTS if (folder / INPUTS).is_dir() else folder
-    lacking = {sha256 for sha256 in wanted if not kept_path(kept, sha256).is_file()}
-    found = _by_hash(folder, lacking) if lacking else {}
-    missing = [f"{wanted[sha256]} ({sha256})" for sha256 in wanted if sha256 in lacking - found.keys()]
+    kept = [folder / INPUTS if (folder / INPUTS).is_dir() else folder for folder in folders]
+    # Initial latents are in one of them under a name of their own.
+    home = next((one for one in kept if latents is not None and (one / f"{latents}.npy").is_file()), kept[0])
+    lacking = {sha256 for sha256 in wanted if not kept_path(home, sha256).is_file()}
+    found: dict[str, str] = {}
+    for one in kept:
+        under = {sha256: kept_path(one, sha256) for sha256 in lacking}
+        found |= {sha256: str(path.absolute()) for sha256, path in under.items() if path.is_file()}
+        lacking -= found.keys()
+    for folder in folders:
+        found |= _by_hash(folder, lacking) if lacking else {}
+        lacking -= found.keys()
+    missing = [f"{wanted[sha256]} ({sha256})" for sha256 in wanted if sha256 in lacking]
     if missing:
         raise RenderError(
-            f"--inputs {folder}: no file there has the contents of {', '.join(missing)}: name a folder that "
-            "has them, at any depth"
+            f"--inputs {', '.join(map(str, folders))}: no file there has the contents of "
+            f"{', '.join(missing)}: name a folder that has them, at any depth; --inputs may be given again"
         )
-    return KeptInputs(kept, found)
+    return KeptInputs(home, found)
 
 
 def further_of(request: ImageRequest, controlnets: Sequence[str]) -> tuple[FurtherModel, ...]:
@@ -76,17 +87,22 @@ def further_of(request: ImageRequest, controlnets: Sequence[str]) -> tuple[Furth
     )
 
 
-def options(request: ImageRequest, model_folder: str) -> list[str]:
+def options(request: ImageRequest, unknown: str, elsewhere: Container[str]) -> list[str]:
     """The words of a command that say where a request's files and ControlNets are; run in its output.
 
-    model_folder: what stands for a folder that an output does not tell.
+    unknown: what stands for a folder that an output does not tell. elsewhere: SHA-256 of files that the
+    output does not keep.
     """
     words = []
     for one in controlnets_of(request.controlnet):
         if one.revision.startswith(_OF_A_FOLDER):
-            words += ["--controlnet", model_folder + Path(one.name).name]
-    if request.init_latents is not None or named_files(request):
+            words += ["--controlnet", unknown + Path(one.name).name]
+    files = named_files(request)
+    away = [sha256 for sha256 in files if sha256 in elsewhere]
+    if request.init_latents is not None or len(away) < len(files):
         words += ["--inputs", INPUTS]
+    if away:
+        words += ["--inputs", unknown + INPUTS_FOLDER]
     return words
 
 

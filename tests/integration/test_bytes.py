@@ -103,7 +103,7 @@ def test_a_file_rendered_again_by_itself_has_its_own_bytes(
     for file in chosen:
         again = reproduction_of(file, None)
         assert (again.slots, again.remarks) == (SLOTS, ())
-        assert render(again, None, None, one_thread) == file.read_bytes(), again.request
+        assert render(again, None, (), one_thread) == file.read_bytes(), again.request
 
 
 def test_the_next_run_goes_on_with_the_outputs_slots_though_each_has_its_own_redis(farm: Any) -> None:

@@ -119,5 +119,5 @@ def test_each_task_is_rendered_again_from_its_file_with_inputs_found_by_hash(
         assert again.remarks == ()
         settings = Settings(torch_threads=1, device="cpu")
         controlnets = [str(CONTROLNET)] if again.request.control_image else []
-        rendered = render(again, None, mill.folder("calm"), settings, controlnets=controlnets)
+        rendered = render(again, None, [mill.folder("calm")], settings, controlnets=controlnets)
         assert rendered == file.read_bytes(), again.request

@@ -61,7 +61,7 @@ def test_the_command_of_a_failure_writes_the_image(tmp_path: Path) -> None:
     done = subprocess.run([binary, *words[1:], "--out", out], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert read_request(out) == REQUEST
-    assert out.read_bytes() == render(reproduction_as_asked(REQUEST, 8), None, None, Settings())
+    assert out.read_bytes() == render(reproduction_as_asked(REQUEST, 8), None, (), Settings())
 
 
 @pytest.mark.parametrize(
@@ -182,11 +182,11 @@ def test_latents_are_looked_up_by_their_hash(tmp_path: Path) -> None:
         prompt="", seed=0, model="instant", revision="instant-1", height=64, width=64, init_latents=sha
     )
     again = reproduction_as_asked(request, 8)
-    assert render(again, None, tmp_path, Settings())
+    assert render(again, None, [tmp_path], Settings())
     with pytest.raises(RenderError, match="--inputs"):
-        render(again, None, None, Settings())
+        render(again, None, (), Settings())
     with pytest.raises(LatentsError):
-        render(again, None, tmp_path / "elsewhere", Settings())
+        render(again, None, [tmp_path / "elsewhere"], Settings())
 
 
 def test_a_picture_that_is_none_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,7 +194,7 @@ def test_a_picture_that_is_none_is_an_error(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(worker.render, "load_renderer", lambda *given: Troubled(load(*given)))
     request = ImageRequest(prompt="!nan", seed=0, model="instant", revision="instant-1", height=64, width=64)
     with pytest.raises(RenderError, match="non-finite"):
-        render(reproduction_as_asked(request, 8), None, None, Settings())
+        render(reproduction_as_asked(request, 8), None, (), Settings())
 
 
 def written(
@@ -225,14 +225,14 @@ def test_a_file_is_rendered_again_as_its_metadata_says(tmp_path: Path, image_for
     out = tmp_path / "again"
     assert invoke("render", "--from", file, "--out", out) == f"{out}\n"
     assert out.read_bytes() == render(
-        Reproduction(request=request, slots=16, precision="amp"), None, None, Settings()
+        Reproduction(request=request, slots=16, precision="amp"), None, (), Settings()
     )
     assert read_request(out) == request
 
 
 def test_a_file_of_an_early_version_is_rendered_again_to_its_very_bytes(tmp_path: Path) -> None:
     """Its file says nothing of an algorithm, and so says the new one."""
-    picture = render(Reproduction(request=REQUEST, slots=16, precision="amp"), None, None, Settings())
+    picture = render(Reproduction(request=REQUEST, slots=16, precision="amp"), None, (), Settings())
     with Image.open(io.BytesIO(picture)) as image:
         early = encode(np.asarray(image), REQUEST, says_source=False)
     assert early != picture
@@ -311,7 +311,7 @@ def test_a_picture_that_was_rendered_alone_in_fp32_gets_its_bytes_from_raised_we
     renderer = load_renderer(Pipeline("shapes-random", "shapes-random-1", "bf16"), settings)
     picture = renderer.render_alone(request, NO_INPUTS, lambda: False)
     file = written(tmp_path, request, picture.pixels, rows=slots, precision="fp32", mode="exact")
-    assert render(reproduction_of(file, None), None, None, settings) == file.read_bytes()
+    assert render(reproduction_of(file, None), None, (), settings) == file.read_bytes()
 
 
 class Loads:
@@ -376,7 +376,7 @@ def test_a_file_is_rendered_again_in_its_slots_and_the_way_that_it_was(
     monkeypatch.setattr(worker.render, "load_renderer", loads)
     pixels = InstantRenderer(0.0).render_alone(REQUEST, NO_INPUTS, bool).pixels
     file = written(tmp_path, REQUEST, pixels, **HOW | how)
-    assert render(reproduction_of(file, None), None, None, Settings()) == file.read_bytes()
+    assert render(reproduction_of(file, None), None, (), Settings()) == file.read_bytes()
     assert (loads.loaded, loads.rendered) == (loaded, [rendered])
 
 
@@ -388,7 +388,7 @@ def test_a_request_gets_as_few_slots_as_it_takes_and_never_fewer(
     monkeypatch.setattr(worker.render, "load_renderer", loads)
     request = replace(REQUEST, guidance_scale=guidance_scale)
     for asked in (None, 1, 5):
-        render(reproduction_as_asked(request, asked), None, None, Settings())
+        render(reproduction_as_asked(request, asked), None, (), Settings())
     assert loads.rendered == [(slots, "exact"), (slots, "exact"), (5, "exact")]
 
 
@@ -417,7 +417,7 @@ def test_another_device_or_version_than_the_pictures_own_is_said(tmp_path: Path)
     how = HOW | {"device": "NVIDIA H200", "versions": instant.versions}
     request = replace(REQUEST, model="instant")
     said: list[str] = []
-    render(reproduction_of(written(tmp_path, request, **how), None), None, None, settings, said.append)
+    render(reproduction_of(written(tmp_path, request, **how), None), None, (), settings, said.append)
     assert said == ["its device: NVIDIA H200; here: cpu: bytes may differ"]
 
 
@@ -428,4 +428,4 @@ def test_memory_that_runs_out_is_one_message(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(InstantRenderer, "render", fail)
     again = reproduction_as_asked(replace(REQUEST, model="instant"), 2)
     with pytest.raises(RenderError, match="the device cannot render it: tried to allocate 80 GiB"):
-        render(again, None, None, Settings(device="cpu"))
+        render(again, None, (), Settings(device="cpu"))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from jobs.adapters import CONTROLNETS, LORAS
 from jobs.errors import RenderError
 from jobs.inputs import kept_path
+from jobs.latents import write_input
 from jobs.request import ImageRequest
 from worker.render_inputs import further_of, inputs_of, options, output_of
 
@@ -36,7 +39,7 @@ def kept(folder: Path) -> Path:
 
 def test_an_output_or_the_folder_where_it_keeps_files_has_them_by_their_hash(tmp_path: Path) -> None:
     for folder in (kept(tmp_path), tmp_path / ".imagemill" / "inputs"):
-        found = inputs_of(REQUEST, folder)
+        found = inputs_of(REQUEST, [folder])
         assert found.contents(PHOTO_SHA) == PHOTO
         with found.private_copy(LORA_SHA) as copy:
             assert copy.read_bytes() == LORA
@@ -47,7 +50,7 @@ def test_any_folder_has_them_at_any_depth_under_any_name(tmp_path: Path) -> None
     (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "a" / "b" / "holiday.jpg").write_bytes(PHOTO)
     (tmp_path / "striped.safetensors").write_bytes(LORA)
-    found = inputs_of(REQUEST, tmp_path)
+    found = inputs_of(REQUEST, [tmp_path])
     assert found.contents(PHOTO_SHA) == PHOTO
     assert found.path(LORA_SHA) == tmp_path / "striped.safetensors"
 
@@ -55,10 +58,10 @@ def test_any_folder_has_them_at_any_depth_under_any_name(tmp_path: Path) -> None
 def test_what_no_file_has_is_named(tmp_path: Path) -> None:
     (tmp_path / "holiday.jpg").write_bytes(PHOTO)
     with pytest.raises(RenderError, match=rf"no file there has the contents of loras \({LORA_SHA}\): name"):
-        inputs_of(REQUEST, tmp_path)
+        inputs_of(REQUEST, [tmp_path])
     with pytest.raises(RenderError, match="the request has image, loras: say with --inputs"):
-        inputs_of(REQUEST, None)
-    assert inputs_of(PLAIN, None).referenced == {}
+        inputs_of(REQUEST, ())
+    assert inputs_of(PLAIN, ()).referenced == {}
 
 
 def test_the_output_of_a_picture_is_the_nearest_folder_that_keeps_inputs(tmp_path: Path) -> None:
@@ -95,7 +98,30 @@ def test_controlnets_that_are_folders_are_named_in_their_order(tmp_path: Path) -
 
 
 def test_the_command_says_where_files_and_controlnets_are() -> None:
-    assert options(PLAIN, "PATH/TO/") == []
-    assert options(controlled("sha256:1", "0" * 40), "PATH/TO/") == [
+    assert options(PLAIN, "PATH/TO/", ()) == []
+    assert options(controlled("sha256:1", "0" * 40), "PATH/TO/", ()) == [
         "--controlnet", "PATH/TO/edges 0", "--inputs", ".imagemill/inputs",
     ]  # fmt: skip
+
+
+def test_the_command_says_which_files_an_output_does_not_keep() -> None:
+    elsewhere = ["--inputs", "PATH/TO/INPUTS"]
+    assert options(REQUEST, "PATH/TO/", {PHOTO_SHA, LORA_SHA}) == elsewhere
+    for other in (replace(REQUEST, init_latents="1" * 64), REQUEST):
+        away = {PHOTO_SHA, LORA_SHA} if other.init_latents else {PHOTO_SHA}
+        assert options(other, "PATH/TO/", away) == ["--inputs", ".imagemill/inputs", *elsewhere]
+
+
+def test_files_may_lie_in_several_folders(tmp_path: Path) -> None:
+    latents, away, output = np.ones((4, 2, 2), "float32"), tmp_path / "away", tmp_path / "out"
+    away.mkdir()
+    (away / "holiday.jpg").write_bytes(PHOTO)
+    request = replace(REQUEST, init_latents=write_input(output / ".imagemill" / "inputs", latents))
+    (away / "striped.safetensors").write_bytes(LORA)
+    for folders in ([away, output], [output, away]):
+        found = inputs_of(request, folders)
+        assert found.contents(PHOTO_SHA) == PHOTO
+        assert found.path(LORA_SHA) == away / "striped.safetensors"
+        assert np.array_equal(found.latents(request.init_latents), latents)
+    kept(output)
+    assert inputs_of(request, [away, output]).referenced == {}

@@ -222,7 +222,9 @@ class ShardRun:
             entry=entry,
             reason=reason,
             job_id=self._claim.job_id,
-            command=reproducing_command(entry.request, self._spec.model, slots),
+            command=reproducing_command(
+                entry.request, self._spec.model, slots, self._inputs.referenced.keys()
+            ),
         )
 
     def _record(self, results: ShardResults) -> None:

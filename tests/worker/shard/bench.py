@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -224,10 +225,10 @@ class Bench:
             raise self.load_error
         return self.painter
 
-    def submit(self, entries: Sequence[Entry]) -> None:
+    def submit(self, entries: Sequence[Entry], referenced: Mapping[str, str] = MappingProxyType({})) -> None:
         self.entries, count = list(entries), len(entries)
         self.job_id, _ = self.ledger.create(self.spec, "digest", 1)
-        blob = encode_shard(Shard(range(100, 100 + count), entries), BASE)
+        blob = encode_shard(Shard(range(100, 100 + count), entries, inputs=referenced), BASE)
         incarnation = self.ledger.incarnation(self.job_id)
         self.ledger.add(self.job_id, incarnation, 0, count, [(0, count, blob)], seal=True)
 

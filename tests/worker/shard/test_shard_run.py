@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import shlex
 
 import numpy as np
 
@@ -14,6 +16,8 @@ from tests.worker.shard.bench import (
     Report,
     lines,
 )
+from worker.render import parse_request
+from worker.render_inputs import inputs_of
 
 
 def test_a_shard_is_recorded_as_it_goes_and_then_committed_and_completed(bench: Bench) -> None:
@@ -116,6 +120,21 @@ def test_a_failures_command_has_the_slots_that_fitted(bench: Bench) -> None:
     assert bench.run().failed == 1
     [failure] = bench.output.shard_failures(0)
     assert failure.command.startswith("imagemill-worker --batch-size 2 render --request ")
+
+
+def test_a_failures_command_says_to_name_the_folder_of_files_that_were_not_copied(bench: Bench) -> None:
+    photo = bench.root / "holiday.jpg"
+    photo.write_bytes(b"a photo")
+    sha = hashlib.sha256(b"a photo").hexdigest()
+    bench.submit(lines(2, p1={"prompt": "raise", "image": sha, "strength": 0.5}), {sha: str(photo)})
+    assert bench.run().failed == 1
+    [failure] = bench.output.shard_failures(0)
+    words = shlex.split(failure.command)
+    assert words[-2:] == ["--inputs", "PATH/TO/INPUTS"]
+    # Neither the folder nor the file's name is told by an output; whoever knows it names it.
+    assert str(bench.root) not in failure.command and "holiday" not in failure.command
+    request = parse_request(words[words.index("--request") + 1])
+    assert inputs_of(request, [bench.root]).contents(sha) == b"a photo"
 
 
 def test_pictures_of_several_sizes_each_go_into_slots_of_their_own(bench: Bench) -> None:
