@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,10 +20,11 @@ from producer.doctor.findings import Problem
 from producer.doctor.soundness import file_problem, read_plain
 from producer.manifest.latents import gather_latents
 from producer.manifest.parts import PromptLine
-from producer.manifest.path_names import ELSEWHERE, known_paths
+from producer.manifest.path_names import ELSEWHERE, known_paths, with_paths
 from producer.manifest.prompt_source import PromptSource
 from producer.manifest.source_files import files_of, source_trouble
 from producer.manifest.submitted import INPUTS, Change, SubmittedManifest
+from producer.manifest.written_pictures import ANY_SUFFIX, fields_of
 from producer.prompt_files.reading import Reading
 from producer.requests.expand import EqualLine, Identified, Repeats, identify, narrowed
 from producer.requests.input_files import InputFiles
@@ -94,6 +95,9 @@ def missing_images(output: Output, there: There) -> Missing:
             continue
         try:
             kept = kept.located(known_paths(output.path, kept.manifest.name))
+            if kept.manifest.folder is None:
+                # The note below says to run doctor there, and all that is named is looked for first.
+                kept = replace(kept, manifest=kept.manifest.in_folder(Path.cwd()))
             if _is_elsewhere(kept):
                 found.notes.append(
                     f"{name}: what is missing cannot be known here: an output does not tell where the files "
@@ -122,21 +126,27 @@ def _kept_manifests(output: Output) -> list[Path]:
 
 def _is_elsewhere(kept: SubmittedManifest) -> bool:
     """Whether a file of the submission has a name here and no known place."""
-    names = [
-        *({} if kept.files is None else kept.files.keys() - {INPUTS}),
-        *(source.file for source in kept.manifest.prompts_from),
-    ]
-    names += [line.init_latents or "" for line in kept.manifest.prompts if isinstance(line, PromptLine)]
+    names: list[str] = []
+
+    def noted(name: str) -> str:
+        names.append(name)
+        return name
+
+    with_paths(kept.to_json(), noted)
     return any(
         name.startswith(ELSEWHERE) or (not Path(name).is_absolute() and not _is_here(name))
         for name in names
-        if name != ""
+        if name not in ("", INPUTS)
     )
 
 
 def _is_here(name: str) -> bool:
-    """Whether a file or a pattern means something in the current folder."""
-    return bool(files_of(PromptSource(file=name)))
+    """Whether a file, a folder or a pattern means something in the current folder."""
+    if Path(name).exists() or files_of(PromptSource(file=name)):
+        return True
+    # Of a picture's name that each line fills in, the folder is known.
+    filled_in = bool(fields_of(name)) or name.endswith(ANY_SUFFIX)
+    return filled_in and Path(name.partition("{")[0].rpartition("/")[0]).is_dir()
 
 
 def _read(file: Path) -> tuple[str, SubmittedManifest]:
