@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import TimeoutError as StillWaiting
+from functools import cached_property
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import TypeVar, cast, get_args
 
 from jobs.adapters import Adapters
 from jobs.errors import ImagemillError, ModelError
@@ -15,6 +17,7 @@ from jobs.output.output import Output
 from jobs.pipeline_task import task_of
 from jobs.prompt_weights import missing_package
 from jobs.request import ImageRequest
+from jobs.wording import shortened
 from worker.engine.renderer import Bucket, FurtherModel, FurtherRole, Pipeline, Renderer
 from worker.lease.lease import Lease
 from worker.shard.settled_slots import keep_slots, settled_slots
@@ -38,16 +41,17 @@ class Buckets:
         self._lease, self._spec, self._with_space = lease, spec, with_space
         self._engine, self._settings, self._known = workplace.engine, workplace.settings, workplace.known
         self._output = Output(Path(spec.output))
-        further = tuple(
-            FurtherModel(cast("FurtherRole", role), model, revision)
-            for role, model, revision in spec.further_models
-        )
-        self._pipeline = Pipeline(spec.model, spec.revision, spec.precision, further)
         self._buckets: dict[tuple[int, int, str, Adapters], Bucket] = {}
         """By height, width, the renderer's task, and what the model carries."""
         self._tasks = {"": ""}
         """What the renderer calls the tasks of requests, by our keys: of text alone all call it alike."""
         self._keys: dict[Bucket, SlotsKey] = {}
+
+    @cached_property
+    def _pipeline(self) -> Pipeline:
+        """What has to be loaded. Raises ModelError for a model beside it that this version does not know."""
+        spec = self._spec
+        return Pipeline(spec.model, spec.revision, spec.precision, tuple(map(_further, spec.further_models)))
 
     def of(self, request: ImageRequest) -> Bucket:
         """The bucket of an image; what is not settled yet is measured, which loads the model.
@@ -152,3 +156,16 @@ class Buckets:
                     self._lease.check()
         finally:
             answer.cancel()  # no model is loaded for a caller that has left
+
+
+def _further(named: Sequence[str]) -> FurtherModel:
+    """A model that a job has beside its own. Raises ModelError for one of another version's jobs."""
+    roles = get_args(FurtherRole)
+    match [*named]:
+        case [role, str(model), str(revision)] if role in roles:
+            return FurtherModel(cast("FurtherRole", role), model, revision)
+    told = shortened(json.dumps([*named], ensure_ascii=False))
+    raise ModelError(
+        f"further_models: {told}: this imagemill loads {', '.join(roles)} beside a model, and nothing else: "
+        "start workers of the version that submitted the job"
+    )

@@ -105,6 +105,20 @@ def test_a_cancelled_job_gets_its_shard_back_and_keeps_what_was_finished(
     assert len(bench.painter.seen) == 8
 
 
+@pytest.mark.parametrize("further", [["ghost", "/x", "1"], ["controlnet", "/x", "1", "more"]])
+def test_a_job_with_a_further_model_of_another_version_is_refused_with_the_reason(
+    bench: Bench, further: list[str]
+) -> None:
+    bench.spec = dataclasses.replace(bench.spec, further_models=[further])
+    bench.submit(lines(2))
+    assert bench.run().ended == "refused"
+    assert bench.painter.seen == []
+    [(worker, reason)] = bench.status().refusals.items()
+    assert worker == "w1"
+    assert reason.startswith(f"further_models: {json.dumps(further)}: this imagemill loads controlnet")
+    assert "start workers of the version that submitted the job" in reason
+
+
 def test_a_worker_that_stops_waits_for_the_pictures_that_are_being_written(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
