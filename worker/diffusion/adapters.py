@@ -37,6 +37,8 @@ class AdapterSwitch:
         self._listeners: list[Callable[[], None]] = []
         self.on = NO_ADAPTERS
         """What the pipeline carries."""
+        self._inputs: Inputs = NO_INPUTS
+        """Where the files of `on` are."""
         self.switches = 0
         """How often that became something else."""
 
@@ -63,12 +65,12 @@ class AdapterSwitch:
     @contextmanager
     def carrying(self, adapters: Adapters, inputs: Inputs) -> Iterator[None]:
         """Inside, the pipeline carries these adapters; after that, what it did before. Raises as `switch`."""
-        before = self.on
+        before, its_inputs = self.on, self._inputs
         try:
             self._switch(adapters, inputs)
             yield
         finally:
-            self._switch(before, NO_INPUTS)  # nothing was taken out meanwhile, so no file is read
+            self._switch(before, its_inputs)  # what was forgotten meanwhile is read again
 
     def _switch(self, adapters: Adapters, inputs: Inputs) -> None:
         if adapters == self.on:
@@ -85,7 +87,7 @@ class AdapterSwitch:
                 raise RenderError("ip_adapter: IP-Adapters are not painted yet: remove it")
             self._put_on(loras_of(adapters.loras), inputs)
             self._words.put_on(textual_inversions_of(adapters.textual_inversions), inputs)
-            self.on = adapters
+            self.on, self._inputs = adapters, inputs
         except BaseException:
             self._put_on((), NO_INPUTS)
             self._words.put_on((), NO_INPUTS)
