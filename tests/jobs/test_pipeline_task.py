@@ -192,6 +192,14 @@ def test_a_strength_that_is_left_open_is_that_of_the_class_that_paints() -> None
     assert unknown["strength"] == 0.7
 
 
+def test_a_conditioning_scale_that_is_left_open_is_one_whatever_class_paints() -> None:
+    # diffusers' own is 0.5: outputs that were rendered with 1 would be asked for other images.
+    request = asked("StableDiffusionPipeline", "image+mask_image+control_image")
+    assert painted_by(find_pipeline("StableDiffusionPipeline"), request).conditioning_scale == 0.5
+    assert request.controlnet_conditioning_scale == 1.0
+    assert "controlnet_conditioning_scale" not in request.identity()
+
+
 def test_settings_about_pictures_that_are_not_there_are_at_their_defaults() -> None:
     given = {"strength": 0.5, "fit": "pad", "controlnet_conditioning_scale": 0.3, "ip_adapter_scale": 0.2}
     assert asked("StableDiffusionPipeline", "", **given) == asked("StableDiffusionPipeline", "")
