@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import torch
 
 from jobs.errors import ModelError
+from jobs.safetensors_header import HeaderError, header_of
 
 _BITS = {
     "F64": 64, "F32": 32, "F16": 16, "BF16": 16,
@@ -18,34 +18,28 @@ _BITS = {
 }  # fmt: skip
 _CONVERTED = ("F64", "F32", "F16", "BF16")
 """Formats of weights that loading converts to the precision's."""
-_LONGEST_HEADER = 100_000_000
-"""Bytes, as the format itself has it."""
 
 
 def weight_bytes(files: Iterable[Path], dtype: torch.dtype) -> int:
     """Bytes that the weights of safetensors files take once they are converted to `dtype`.
 
-    Reads the files' headers alone. Raises ValueError for a file that is no safetensors, and OSError.
+    Reads the files' headers alone. Raises ValueError, with the file's path, for one that is no safetensors, is
+    cut off, or cannot be read.
     """
     return sum(_converted(file, dtype) for file in files)
 
 
 def _converted(file: Path, dtype: torch.dtype) -> int:
-    with file.open("rb") as opened:
-        length = int.from_bytes(opened.read(8), "little")
-        if length > _LONGEST_HEADER:
-            raise ValueError(f"{file}: is no safetensors file, or is damaged")
-        try:
-            tensors = json.loads(opened.read(length))
-            tensors.pop("__metadata__", None)
-            return sum(
-                math.prod(tensor["shape"])
-                * (dtype.itemsize * 8 if tensor["dtype"] in _CONVERTED else _BITS.get(tensor["dtype"], 8))
-                // 8
-                for tensor in tensors.values()
-            )
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise ValueError(f"{file}: is no safetensors file, or is damaged") from None
+    try:
+        header = header_of(file)
+    except HeaderError as error:
+        raise ValueError(f"{file}: {error}") from None
+    return sum(
+        math.prod(tensor.shape)
+        * (dtype.itemsize * 8 if tensor.dtype in _CONVERTED else _BITS.get(tensor.dtype, 8))
+        // 8
+        for tensor in header.tensors.values()
+    )
 
 
 def free_memory(device: torch.device) -> int | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 
 from jobs.errors import ModelError
 from worker.renderers.memory import check_fits, free_memory, machine_memory, weight_bytes
@@ -31,12 +31,20 @@ def test_whole_numbers_are_not_converted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "contents", [b"", b"cut" * 100, b"\x02" + bytes(7) + b"[]", b"\x03" + bytes(7) + b"{x}"]
+    ("contents", "words"),
+    [
+        (b"", "is empty: fetch it again"),
+        (b"cut" * 100, "is no safetensors file, or is damaged"),
+        (b"\x02" + bytes(7) + b"[]", "is no safetensors file, or is damaged"),
+        (b"\x03" + bytes(7) + b"{x}", "is no safetensors file, or is damaged"),
+        (save({"x": torch.zeros(100)})[:-9], "is cut off: "),
+    ],
 )
-def test_what_is_no_safetensors_is_an_error(tmp_path: Path, contents: bytes) -> None:
-    (tmp_path / "x.safetensors").write_bytes(contents)
-    with pytest.raises(ValueError, match="is no safetensors file, or is damaged"):
-        weight_bytes([tmp_path / "x.safetensors"], torch.float32)
+def test_what_is_no_safetensors_is_an_error(tmp_path: Path, contents: bytes, words: str) -> None:
+    file = tmp_path / "x.safetensors"
+    file.write_bytes(contents)
+    with pytest.raises(ValueError, match=f"^{file}: {words}"):
+        weight_bytes([file], torch.float32)
 
 
 @pytest.mark.parametrize(
