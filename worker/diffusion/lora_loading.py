@@ -19,7 +19,7 @@ from peft.tuners.lora import LoraLayer
 from jobs.errors import OutputError, RenderError
 from jobs.lora_check import check_lora
 from jobs.safetensors_header import HeaderError, header_of
-from worker.diffusion.lora_layers import base_layer, layers_of, lora_models
+from worker.diffusion.lora_fit import base_layer, layers_of, lora_models
 from worker.diffusion.lora_turns import tuned_layers, turn_off
 
 _LOUD = ("diffusers", "transformers", "peft")

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from diffusers import DiffusionPipeline
 from peft.tuners.lora import LoraLayer
 
-from worker.diffusion.lora_layers import lora_models
+from worker.diffusion.lora_fit import lora_models
 
 
 def tuned_layers(pipeline: DiffusionPipeline) -> list[LoraLayer]:

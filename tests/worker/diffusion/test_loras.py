@@ -18,7 +18,7 @@ from jobs.adapters import loras_of
 from jobs.errors import InputError, RenderError
 from tests.random_loras import LoraFolder, Tensors, as_kohya, loras, random_lora
 from tests.tiny.families import FAMILIES
-from worker.diffusion.lora_layers import layers_of
+from worker.diffusion.lora_fit import layers_of
 from worker.diffusion.loras import Loras
 
 NAMES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline", "FluxPipeline")
