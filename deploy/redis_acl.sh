@@ -33,7 +33,8 @@ commands='+@connection +@transaction +@string +@list +@set +@hash +@sortedset +@
 # worker.
 producer="$commands +rename
     ~imagemill:numbers ~imagemill:jobs ~imagemill:active ~imagemill:output:* ~imagemill:job:* ~imagemill:nothing
-    ~imagemill:leases ~imagemill:reaped %R~imagemill:workers %R~imagemill:worker:* %R~imagemill:rates
+    ~imagemill:confirmed ~imagemill:leases ~imagemill:reaped
+    %R~imagemill:workers %R~imagemill:worker:* %R~imagemill:rates
     (-@all +lpush +llen ~imagemill ~imagemill[^:]*) (-@all +@set ~_kombu.binding*.imagemill)"
 
 # Celery's queues (the second pattern: its priorities), bindings, events, questions and answers.

@@ -22,17 +22,19 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, unquote, urlsplit
 
 from jobs.errors import LedgerError, SettingsError
 from jobs.lock import try_lock
+from jobs.redis_url import parse_redis_url
 from jobs.strict_json import strict_json
 
 if TYPE_CHECKING:
     from jobs.settings import Settings
 
-SCHEMES = ("redis://", "rediss://")
-_VERIFYING = {"ssl_cert_reqs": ("required", "CERT_REQUIRED"), "ssl_check_hostname": ("true", "True", "1")}
+_VERIFYING: dict[str, tuple[str | bool, ...]] = {
+    "ssl_cert_reqs": ("required",),
+    "ssl_check_hostname": (True,),
+}
 """What a TLS URL may say about the server's certificate: only what is the default anyway."""
 _LET_PASS = "if the network is yours alone, --insecure (IMAGEMILL_INSECURE=1) allows it"
 
@@ -57,11 +59,6 @@ def redis_url(settings: Settings, say: Callable[[str], None] | None = None) -> s
     """
     if settings.redis_url is not None:
         url = settings.redis_url.get_secret_value()
-        if not url.startswith(SCHEMES):
-            raise SettingsError(
-                f"IMAGEMILL_REDIS_URL = {safe_url(url)}: must look like redis://:PASSWORD@HOST:6379/0, "
-                "or rediss:// for TLS"
-            )
         trouble = _trouble(url, settings.insecure)
         if trouble is not None:
             raise SettingsError(f"IMAGEMILL_REDIS_URL = {safe_url(url)}: {trouble}")
@@ -83,28 +80,32 @@ def redis_url(settings: Settings, say: Callable[[str], None] | None = None) -> s
 
 
 def _trouble(url: str, insecure: bool) -> str | None:
-    """What is wrong with a Redis URL, with the remedy: its form, or that strangers could use or fake Redis.
+    """What is wrong with a Redis URL, with the remedy: its form, an option that ledger and broker do not both
+    take, or that strangers could use or fake Redis.
 
     Anyone who writes to Redis can make workers render. Anyone who fakes it can make producers and workers
     believe anything.
     """
     try:
-        parts = urlsplit(url)
-        options = parse_qsl(parts.query)
-        host = unquote(parts.hostname or dict(options).get("host", "localhost"))
+        address = parse_redis_url(url)
     except ValueError as error:
-        return f"is no URL ({error}): write redis://:PASSWORD@HOST:6379/0"
-    if ";" in url:
-        # Celery would take what follows for a second server.
-        return "names several servers: name one, and write a ; in a password as %3B"
-    if insecure or _is_loopback(host):
+        return str(error)
+    if insecure or all(_is_loopback(host) for host, _port in address.hosts):
         return None
-    if parts.scheme == "redis" and not parts.password:
+    with_tls = address.kind == "rediss" or address.use_tls
+    if address.kind == "redis" and not address.password:
         return f"beyond this machine Redis needs a password or TLS (rediss://); {_LET_PASS}"
-    for option, value in options if parts.scheme == "rediss" else ():
+    if address.kind == "sentinel" and not (with_tls or (address.password and address.sentinel_password)):
+        # Who may write to a Sentinel decides which Redis is ours.
+        return (
+            "beyond this machine Redis needs a password, and Sentinels need one too (sentinel_password=…), "
+            f"or TLS (ssl=true); {_LET_PASS}"
+        )
+    for option, value in address.tls.items():
         if value not in _VERIFYING.get(option, (value,)):
+            shown = str(value).lower()
             return (
-                f"with {option}={value} any server passes for this one: leave it out, and name a CA of your "
+                f"with {option}={shown} any server passes for this one: leave it out, and name a CA of your "
                 f"own with ?ssl_ca_certs=FILE; {_LET_PASS}"
             )
     return None
@@ -245,4 +246,6 @@ def safe_url(url: str) -> str:
 
 def safe_text(text: str) -> str:
     """`text` with every Redis URL in it made safe, for logs."""
-    return re.sub(r"\b(?:rediss?|valkeys?|sentinel|unix|redis\+socket)://\S+", lambda m: safe_url(m[0]), text)
+    return re.sub(
+        r"\b(?:rediss?|valkeys?|sentinel|unix|(?:redis\+)?socket)://\S+", lambda m: safe_url(m[0]), text
+    )

@@ -27,7 +27,7 @@ class Settings(BaseSettings):
 
     redis_url: SecretStr | None = None
     """`redis://:PASSWORD@HOST:6379/0`, or `rediss://` for TLS (`?ssl_ca_certs=FILE` names your own CA).
-    Without it, the Redis of the newest `imagemill run`."""
+    docs/operate.md has the other forms. Without it, the Redis of the newest `imagemill run`."""
     insecure: bool = False
     """`1` accepts a Redis beyond this machine without password and TLS, as `--insecure` does."""
     output_root: Path | None = None

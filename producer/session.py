@@ -46,6 +46,19 @@ class Session:
         """The ledger of the queue."""
         return self.queue.ledger
 
+    def confirm(self) -> None:
+        """Waits until a replica has what this command changed; says so on standard error if none has it.
+
+        Nothing is to be waited for without Sentinels.
+        """
+        from jobs.ledger.replicas import replica_has_it
+
+        if not replica_has_it(self.ledger.client):
+            StandardError().line(
+                "note: no replica of this Redis has it yet: if the master is lost before one does, run the "
+                "same command again"
+            )
+
     def follow(self, job_id: str, *, quiet: bool = False) -> JobStatus:
         """Shows a job's progress, unless `quiet`, until it is finished; returns how it ended.
 

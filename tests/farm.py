@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Protocol
 
 import psutil
-import redis
 
 from jobs.ledger.job import JobStatus
 from jobs.ledger.ledger import Ledger
@@ -48,7 +47,8 @@ class Farm:
 
     def __init__(self, folder: Path, server: Server) -> None:
         self.folder, self.server = folder, server
-        self.ledger, self.client = Ledger(server.url), redis.Redis.from_url(server.url)
+        self.ledger = Ledger(server.url)
+        self.client = self.ledger.client
         self.output = folder / "out"
         self.workers: dict[str, subprocess.Popen[bytes]] = {}
         (folder / "runtime").mkdir(exist_ok=True)

@@ -6,16 +6,22 @@ The settings come from measurements with Celery and kombu 5.7 on Redis 7; commen
 from __future__ import annotations
 
 import ssl
+from typing import Any
+from urllib.parse import quote
 
 import redis.exceptions
 from celery import Celery
 from kombu.exceptions import OperationalError
 from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import redis as kombu_redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from jobs.errors import LedgerError, LedgerUnavailable
+from jobs.ledger.redis_client import sentinel_options
 from jobs.ledger.redis_errors import as_ledger_error
 from jobs.ledger.redis_keys import QUEUE
+from jobs.redis_url import RedisAddress, parse_redis_url
 
 RENDER_TASK = "imagemill.render"
 
@@ -24,8 +30,8 @@ _VISIBILITY_TIMEOUT = 6 * 3600
 the running tasks of all others. A stolen or lost wake-up does no harm: the ledger holds the work."""
 
 
-class _Channel(kombu_redis.Channel):  # type: ignore[misc]
-    """Survives an outage of Redis.
+class _Surviving:
+    """What both channels below have: they survive an outage of Redis.
 
     After one, kombu 5.7 may restore or acknowledge a message on a closed connection. That raises an
     AttributeError, which ends the worker and unloads its model, or leaks a socket with every outage.
@@ -36,8 +42,24 @@ class _Channel(kombu_redis.Channel):  # type: ignore[misc]
 
     def basic_ack(self, delivery_tag: str, multiple: bool = False) -> None:
         """Acknowledges if there is a connection; otherwise the message comes again in hours."""
-        if not self.closed:
-            super().basic_ack(delivery_tag, multiple)
+        if not self.closed:  # type: ignore[attr-defined]
+            super().basic_ack(delivery_tag, multiple)  # type: ignore[misc]
+
+
+class _Channel(_Surviving, kombu_redis.Channel):  # type: ignore[misc]
+    """Of one server."""
+
+
+class _SentinelChannel(_Surviving, kombu_redis.SentinelChannel):  # type: ignore[misc]
+    """Of the master that Sentinels name."""
+
+    sentinel_kwargs: dict[str, Any]
+
+    def _sentinel_managed_pool(self, asynchronous: bool = False) -> Any:
+        # redis-py's default tries a Sentinel that is gone for seconds before it asks the next. This is not in
+        # the transport's options, because Flower gives those to an asyncio client.
+        self.sentinel_kwargs = self.sentinel_kwargs | {"retry": Retry(NoBackoff(), 0)}
+        return super()._sentinel_managed_pool(asynchronous)
 
 
 class Transport(kombu_redis.Transport):  # type: ignore[misc]
@@ -46,11 +68,22 @@ class Transport(kombu_redis.Transport):  # type: ignore[misc]
     Channel = _Channel
 
 
+class SentinelTransport(kombu_redis.SentinelTransport):  # type: ignore[misc]
+    """kombu's transport by Sentinels with the channel above."""
+
+    Channel = _SentinelChannel
+
+
 def celery_app(url: str) -> Celery:
-    """The Celery application of producers, workers and Flower. Connects on first use."""
+    """The Celery application of producers, workers and Flower. Connects on first use.
+
+    Raises ValueError for a URL that is wrong.
+    """
+    address = parse_redis_url(url)
     # kombu looks a transport up by the scheme of its URL.
     TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "jobs.ledger.broker:Transport"))
-    app = Celery("imagemill", broker=url)
+    TRANSPORT_ALIASES["sentinel"] = "jobs.ledger.broker:SentinelTransport"
+    app = Celery("imagemill", broker=_broker_url(address))
     app.conf.update(
         task_default_queue=QUEUE,
         task_acks_late=True,
@@ -80,12 +113,33 @@ def celery_app(url: str) -> Celery:
             # A sender of wake-ups does not wait for a Redis that is away. Celery itself retries a worker's
             # connection (broker_connection_max_retries).
             "max_retries": 0,
-        },
+        }
+        | _options(address),
     )
-    if url.startswith("rediss://"):
+    if address.kind == "rediss" or address.use_tls:
         # kombu's default accepts any certificate. The URL (?ssl_cert_reqs=…, ssl_ca_certs=…) overrides this.
-        app.conf.broker_use_ssl = {"ssl_cert_reqs": ssl.CERT_REQUIRED}
+        app.conf.broker_use_ssl = {"ssl_cert_reqs": ssl.CERT_REQUIRED, **address.tls}
     return app
+
+
+def _broker_url(address: RedisAddress) -> str:
+    """The address as kombu and Flower write it, without options: they get those by name."""
+    user, password = quote(address.username, safe=""), quote(address.password, safe="")
+    credentials = f"{user}:{password}@" if user or password else ""
+    if address.kind == "unix":
+        return f"redis+socket://{credentials}{quote(address.path)}?virtual_host={address.database}"
+    # An IPv6 address in brackets.
+    places = [f"[{host}]:{port}" if ":" in host else f"{quote(host)}:{port}" for host, port in address.hosts]
+    return ";".join(f"{address.kind}://{credentials}{place}/{address.database}" for place in places)
+
+
+def _options(address: RedisAddress) -> dict[str, Any]:
+    """The transport's options that the URL decides."""
+    names = ("socket_timeout", "socket_connect_timeout", "health_check_interval")
+    options = {name: value for name in names if (value := getattr(address, name)) is not None}
+    if address.kind == "sentinel":
+        options |= {"master_name": address.master_name, "sentinel_kwargs": sentinel_options(address)}
+    return options
 
 
 def wake(app: Celery, count: int) -> None:

@@ -36,7 +36,7 @@ class Ledger(LedgerView):
     """The calls of producers and workers that change the ledger. `LedgerView` has those that read it."""
 
     def __init__(self, url: str, *, timeout: float = 10.0) -> None:
-        """Connects on the first call. `url`: redis:// or rediss://; `timeout`: seconds a call may take."""
+        """Connects on the first call. `url`: as `jobs.redis_url`; `timeout`: seconds a call may take."""
         super().__init__(url, timeout=timeout)
         self._scripts: Scripts = lua_functions(Scripts, self.client)
 

@@ -28,14 +28,12 @@ class LedgerView:
     """The Redis client itself, for what no method reads; its errors are redis-py's own."""
 
     def __init__(self, url: str, *, timeout: float = 10.0) -> None:
-        """Connects on the first call. `url`: redis:// or rediss://; `timeout`: seconds a call may take."""
+        """Connects on the first call. `url`: as `jobs.redis_url`; `timeout`: seconds a call may take."""
         try:
             # One retry: a server that was restarted has closed our idle connections.
             self.client = redis_client(url, retries=1, timeout=timeout)
         except ValueError as error:
-            raise LedgerError(
-                f"the Redis URL is wrong ({error}): use redis://:PASSWORD@HOST:PORT/0"
-            ) from None
+            raise LedgerError(f"the Redis URL is wrong: it {error}") from None
 
     def job_ids(self) -> list[str]:
         """Every job that Redis holds, oldest first; removes those whose retention is over from the list."""

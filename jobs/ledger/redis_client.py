@@ -2,24 +2,116 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+from redis.sentinel import (
+    Sentinel,
+    SentinelConnectionPool,
+    SentinelManagedConnection,
+    SentinelManagedSSLConnection,
+)
+
+from jobs.redis_url import RedisAddress, parse_redis_url
+
+_ASKED = 2.0
+"""Seconds that a Sentinel may take to say where the master is; then the next one is asked."""
+
+
+class WrongKind(redis.exceptions.ResponseError):
+    """What answers is no Redis that can hold the ledger: a node of a cluster, or a Sentinel."""
 
 
 def redis_client(url: str, *, retries: int = 0, timeout: float = 5.0) -> Any:
     """A client that connects lazily; its type is Any, because redis-py types each answer for asyncio too.
 
-    `timeout`: seconds a call may take; a connection gets at most 5 of them. `retries`: how often a call is
-    repeated after a lost connection, without a pause: redis-py's own retries would pause for seconds.
-    Raises ValueError for a malformed URL.
+    `timeout`: seconds a call may take, unless the URL says; a connection gets at most 5. `retries`: how
+    often a call is repeated after a lost connection, without a pause: redis-py's own retries would pause
+    for seconds. With a Sentinel's URL each new connection goes to the master of that moment. Raises
+    ValueError for a wrong URL; a call raises WrongKind if a cluster or a Sentinel answers.
     """
-    return redis.Redis.from_url(
-        url,
-        socket_timeout=timeout,
-        socket_connect_timeout=min(5.0, timeout),
-        socket_keepalive=True,
-        retry=Retry(NoBackoff(), retries, supported_errors=(redis.ConnectionError,)),
-    )
+    address = parse_redis_url(url)
+    timeout = timeout if address.socket_timeout is None else address.socket_timeout
+    connecting = address.socket_connect_timeout
+    options: dict[str, Any] = {
+        "username": address.username or None,
+        "password": address.password or None,
+        "db": address.database,
+        "socket_timeout": timeout,
+        "socket_connect_timeout": min(5.0, timeout) if connecting is None else connecting,
+        "retry": Retry(NoBackoff(), retries, supported_errors=(redis.ConnectionError,)),
+        "redis_connect_func": _greet,
+    }
+    if address.health_check_interval is not None:
+        options["health_check_interval"] = address.health_check_interval
+    if address.kind == "unix":
+        options |= {"connection_class": redis.UnixDomainSocketConnection, "path": address.path}
+        return redis.Redis.from_pool(redis.ConnectionPool(**options))
+    options |= {"socket_keepalive": True, **address.tls}
+    if address.kind == "sentinel":
+        manager = _Sentinels(list(address.hosts), sentinel_kwargs=sentinel_options(address) | _AT_ONCE)
+        options["connection_class"] = (
+            SentinelManagedSSLConnection if address.use_tls else SentinelManagedConnection
+        )
+        pool = SentinelConnectionPool(address.master_name, manager, **options)  # type: ignore[no-untyped-call]
+        return redis.Redis.from_pool(pool)
+    (host, port) = address.hosts[0]
+    kind = redis.SSLConnection if address.kind == "rediss" else redis.Connection
+    return redis.Redis.from_pool(redis.ConnectionPool(connection_class=kind, host=host, port=port, **options))
+
+
+_AT_ONCE = {"retry": Retry(NoBackoff(), 0)}
+
+
+def sentinel_options(address: RedisAddress) -> dict[str, Any]:
+    """How the Sentinels themselves are reached, as redis-py's `sentinel_kwargs`."""
+    connecting = address.socket_connect_timeout
+    options: dict[str, Any] = {
+        "username": address.sentinel_username or None,
+        "password": address.sentinel_password or None,
+        "socket_timeout": _ASKED,
+        "socket_connect_timeout": _ASKED if connecting is None else connecting,
+    }
+    return options | {"ssl": True, **address.tls} if address.use_tls else options
+
+
+class _Sentinels(Sentinel):
+    """redis-py's, for many threads: it moves the Sentinel that answered to the front of a list, in two steps
+    between which another thread may lose one of them for good."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)  # type: ignore[no-untyped-call]
+        self._moving = threading.Lock()
+
+    def discover_master(self, service_name: str) -> Any:
+        with self._moving:
+            return super().discover_master(service_name)  # type: ignore[no-untyped-call]
+
+
+def _greet(connection: Any) -> None:
+    """Does what redis-py does for a new connection; raises WrongKind where a job would be half stored."""
+    connection.on_connect()
+    said = getattr(connection, "handshake_metadata", None)
+    if not said:
+        connection.send_command("HELLO", check_health=False)
+        said = connection.read_response()
+    if not isinstance(said, dict):  # RESP2 has lists for maps
+        said = dict(zip(said[::2], said[1::2], strict=True))
+    mode = {_word(name): value for name, value in said.items()}.get("mode", "standalone")
+    if _word(mode) == "cluster":
+        raise WrongKind(
+            "a node of a Redis Cluster answers: imagemill's scripts change keys of many slots at once: use "
+            "one Redis or Valkey without cluster-enabled; sentinel:// keeps it available (docs/operate.md)"
+        )
+    if _word(mode) == "sentinel":
+        raise WrongKind(
+            "a Sentinel answers in the place of a Redis: write "
+            "sentinel://:PASSWORD@HOST:26379/0?master_name=NAME in IMAGEMILL_REDIS_URL"
+        )
+
+
+def _word(value: object) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

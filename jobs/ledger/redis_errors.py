@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import redis.exceptions
 
 from jobs.errors import LedgerError, LedgerFull, LedgerUnavailable
+from jobs.ledger.redis_client import WrongKind
 
 _FOR_NOW = (
     redis.exceptions.ReadOnlyError,
@@ -33,6 +34,8 @@ def as_ledger_error(error: redis.exceptions.RedisError) -> LedgerError:
     """The LedgerError that explains an error of redis-py."""
     text = str(error)
     match error:
+        case WrongKind():
+            return LedgerError(text)
         case redis.exceptions.AuthenticationError() | redis.exceptions.AuthenticationWrongNumberOfArgsError():
             return LedgerError(f"Redis refuses the password ({text}): check IMAGEMILL_REDIS_URL")
         case redis.exceptions.NoPermissionError() | redis.exceptions.AuthorizationError():

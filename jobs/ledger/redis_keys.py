@@ -14,6 +14,7 @@ imagemill:workers         zset    heartbeat                status          none:
 imagemill:worker:NAME     hash    heartbeat                status, waiters 60 s, renewed
 imagemill:rows            hash    settle_slots             settle_slots    none: one a device, model, size
 imagemill:rates           hash    add_work                 rates           30 days after the last shard
+imagemill:confirmed       string  submit, control … *      nobody          60 s
 imagemill:job:ID          hash    every script             every script    retention after it finished
 imagemill:job:ID:spec     string  create                   claim           retention after it finished
 imagemill:job:ID:shards   hash    add, retry               claim, retry    retention after it finished
@@ -35,6 +36,8 @@ stored before under a random word instead of a job's id, for at most 10 minutes
 
 `deploy/redis_acl.sh` lets a worker write every part of a job except those that begin with s: another such
 part that workers write must be named there.
+
+* with Sentinels alone: a write that a replica is waited for with (`jobs.ledger.replicas`).
 
 An unfinished job has no TTL on purpose: losing its keys would lose work. Celery has keys of its own: the
 queue list `imagemill`, `_kombu*` and `unacked*`.
@@ -82,6 +85,7 @@ SLOTS = PREFIX + "rows"
 RATES = PREFIX + "rates"
 NOTHING = PREFIX + "nothing"
 """No key has this name: LPUSHX to it fails if writes fail, and changes nothing."""
+CONFIRMED = PREFIX + "confirmed"
 
 JOB_PARTS = (
     "spec",

@@ -59,6 +59,7 @@ def cancel(session: Session, job: str, reason: str) -> None:
     Submitting its manifest again renders the rest.
     """
     session.ledger.control(job, "cancel", reason)
+    session.confirm()
     click.echo(f"{job} is ending: workers give up its shards at their next step")
 
 
@@ -68,6 +69,7 @@ def cancel(session: Session, job: str, reason: str) -> None:
 def pause(session: Session, job: str) -> None:
     """Pause JOB; shards that are being rendered are finished."""
     session.ledger.control(job, "pause")
+    session.confirm()
     click.echo(f"{job} is paused: `imagemill resume {job}` continues it")
 
 
@@ -80,6 +82,7 @@ def resume(session: Session, job: str) -> None:
     It is also offered again to workers that refused it.
     """
     session.ledger.control(job, "resume")
+    session.confirm()
     click.echo(f"{job} continues")
 
 
@@ -102,6 +105,7 @@ def retry(session: Session, job: str, wait: bool) -> None:
         counting("images sent back") as reporter,
     ):
         count = retry_job(job, queue, reporter)
+        session.confirm()
     click.echo(f"{job}: {counted(count, 'image')} sent back" if count else f"{job}: nothing is missing")
     if wait and count:
         exit_with([session.follow(job)])

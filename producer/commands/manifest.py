@@ -108,6 +108,7 @@ def submit(
         for one in packed:
             with counting("images stored", one.images) as reporter:
                 submitted.append(store(one, queue, reporter))
+            session.confirm()
             if not as_json:
                 print_submitted(submitted[-1])
     if not wait:
@@ -170,6 +171,7 @@ def recover(session: Session, file: Path, as_json: bool) -> None:
     queue = session.queue
     with counting("images read") as reporter:
         recovered = recover_job(file, session.settings, queue, reporter)
+    session.confirm()
     emit(recovered, as_json, print_recovered)
     if not as_json and not queue.ledger.workers():
         click.echo(_NO_WORKER)

@@ -55,10 +55,16 @@ def test_a_url_that_is_not_redis_is_refused_without_showing_its_password(
         ("redis://[fe80::1]/0", "needs a password or TLS"),
         ("redis://127.0.0.1.evil.example/0", "needs a password or TLS"),
         ("redis://localhost@queue/0", "needs a password or TLS"),
-        ("redis:///0?host=queue", "needs a password or TLS"),
-        ("redis://queue/0?password=secret", "needs a password or TLS"),
+        ("valkey://queue/0", "needs a password or TLS"),
+        ("sentinel://queue/0?master_name=m", "Sentinels need one too"),
+        ("sentinel://:secret@queue/0?master_name=m", "Sentinels need one too"),
+        (
+            "sentinel://127.0.0.1;sentinel://queue/0?master_name=m&sentinel_password=secret",
+            "needs a password",
+        ),
         ("rediss://:secret@queue/0?ssl_cert_reqs=none", "ssl_cert_reqs=none any server passes"),
-        ("rediss://queue/0?ssl_cert_reqs=required&ssl_cert_reqs=CERT_NONE", "CERT_NONE any server"),
+        ("valkeys://queue/0?ssl_cert_reqs=CERT_NONE", "ssl_cert_reqs=none any server"),
+        ("sentinel://queue/0?master_name=m&ssl_cert_reqs=none", "ssl_cert_reqs=none any server"),
         ("rediss://queue/0?ssl_cert_reqs=optional", "ssl_cert_reqs=optional any server"),
         ("rediss://queue/0?ssl_check_hostname=false", "ssl_check_hostname=false any server"),
     ],
@@ -89,6 +95,13 @@ def test_a_redis_that_strangers_could_use_or_play_is_refused_unless_insecure(
         "redis://ann:secret@queue/0",
         "rediss://queue/0",
         "rediss://:secret@queue/0?ssl_ca_certs=/etc/ca.pem&ssl_cert_reqs=required&ssl_check_hostname=true",
+        "valkey://:secret@queue/0",
+        "valkeys://queue/0",
+        "unix:///run/redis.sock",
+        "redis+socket:///run/redis.sock?virtual_host=2",
+        "sentinel://127.0.0.1:26379;sentinel://[::1]/0?master_name=m",
+        "sentinel://:secret@queue;sentinel://other/0?master_name=m&sentinel_password=secret",
+        "sentinel://queue/0?master_name=m&ssl=true",
     ],
 )
 def test_a_redis_on_this_machine_or_with_a_password_or_tls_is_used(
@@ -98,13 +111,23 @@ def test_a_redis_on_this_machine_or_with_a_password_or_tls_is_used(
     assert redis_url(load_settings()) == url
 
 
-@pytest.mark.parametrize("url", ["redis://localhost/0;redis://:x@queue/0", "redis://[::1/0"])
-def test_a_url_of_two_servers_or_none_is_refused_even_when_insecure(
-    monkeypatch: pytest.MonkeyPatch, url: str
+@pytest.mark.parametrize(
+    ("url", "trouble"),
+    [
+        ("redis://localhost/0;redis://:x@queue/0", "name one"),
+        ("redis://[::1/0", "is no URL"),
+        (
+            "redis://localhost/0?decode_responses=true",
+            "there are health_check_interval, socket_connect_timeout",
+        ),
+    ],
+)
+def test_a_url_that_the_ledger_and_the_broker_cannot_both_use_is_refused_even_when_insecure(
+    monkeypatch: pytest.MonkeyPatch, url: str, trouble: str
 ) -> None:
     monkeypatch.setenv("IMAGEMILL_REDIS_URL", url)
     monkeypatch.setenv("IMAGEMILL_INSECURE", "1")
-    with pytest.raises(SettingsError, match=r"name one|is no URL"):
+    with pytest.raises(SettingsError, match=trouble):
         redis_url(load_settings())
 
 
@@ -238,6 +261,11 @@ def test_a_link_in_place_of_the_temporary_folder_is_refused(no_runtime_dir: Path
         ("rediss://user:secret@host/0", "rediss://***@host/0"),
         ("redis://:sec/r@et@host:6379/0", "redis://***@host:6379/0"),
         ("redis://host/0?db=1&password=secret&ssl=1", "redis://host/0?db=1&password=***&ssl=1"),
+        ("unix://:secret@/run/redis.sock?db=1", "unix://***@/run/redis.sock?db=1"),
+        (
+            "sentinel://:secret@a:1;sentinel://b:2/0?master_name=m&sentinel_password=secret",
+            "sentinel://***@a:1;sentinel://b:2/0?master_name=m&sentinel_password=***",
+        ),
         ("secret", "***"),
     ],
 )

@@ -8,7 +8,7 @@ import redis
 
 from jobs.connection import safe_url
 from jobs.errors import LedgerError, LedgerUnavailable
-from jobs.ledger.redis_client import redis_client
+from jobs.ledger.redis_client import WrongKind, redis_client
 from jobs.ledger.redis_errors import as_ledger_error
 from worker.host.supervisor import Stop
 
@@ -19,20 +19,19 @@ _REMEDY = "correct IMAGEMILL_REDIS_URL (redis://:PASSWORD@HOST:6379/0)"
 def wait_for_redis(url: str, stop: Stop) -> None:
     """Return once Redis answers at `url`, or a stop is requested; say so while it does not.
 
-    Raises LedgerError when the URL, the password or the certificate is wrong: waiting does not fix that.
+    Raises LedgerError when the password, the certificate or the kind of server is wrong: waiting does not fix
+    that.
     """
-    try:
-        client = redis_client(url)
-    except ValueError as error:
-        raise LedgerError(f"{safe_url(url)}: not a Redis URL ({error}): {_REMEDY}") from None
     pause = 1.0
-    with client:
+    with redis_client(url) as client:
         while not stop:
             try:
                 client.ping()
                 return
             except redis.exceptions.NoPermissionError:
                 return  # the user may not PING, but the password was right
+            except WrongKind as error:
+                raise LedgerError(f"{safe_url(url)}: {error}") from None
             except (redis.exceptions.AuthenticationError, redis.exceptions.ResponseError) as error:
                 raise LedgerError(
                     f"{safe_url(url)}: Redis refuses the connection ({error}): {_REMEDY}"

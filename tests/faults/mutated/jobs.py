@@ -7,6 +7,7 @@ from tests.faults.mutated.mutation import Mutation
 CONNECTION_PY = "jobs/connection.py"
 MODEL_FOLDER_PY = "jobs/model_folder.py"
 OUTPUT_PY = "jobs/output/output.py"
+REDIS_URL_PY = "jobs/redis_url.py"
 SINGLE_FILE_PY = "jobs/single_file.py"
 
 CONNECTION = "tests/jobs/test_connection.py::"
@@ -14,6 +15,7 @@ LATENTS = "tests/jobs/test_latents.py::"
 SINGLE_FILE = "tests/jobs/test_single_file.py::"
 MODELS = "tests/jobs/test_models.py::"
 OUTPUT = "tests/jobs/output/test_output.py::"
+REDIS_URL = "tests/jobs/test_redis_url.py::"
 SHARD_ENDS = "tests/worker/shard/test_shard_ends.py::"
 STORE = "tests/worker/shard/test_store.py::"
 STORE_TAR = "tests/worker/shard/test_store_tar.py::"
@@ -58,18 +60,21 @@ CHECKS = [
         "status = folder.lstat()", "status = folder.stat()",
         CONNECTION + "test_a_link_in_place_of_the_temporary_folder_is_refused"),
     Mutation("a Redis beyond this machine: password or TLS", "neither", CONNECTION_PY,
-        'if parts.scheme == "redis" and not parts.password:', "if False:",
+        'if address.kind == "redis" and not address.password:', "if False:",
+        CONNECTION + "test_a_redis_that_strangers_could_use_or_play_is_refused_unless_insecure"),
+    Mutation("a Sentinel beyond this machine: password or TLS", "neither", CONNECTION_PY,
+        "not (with_tls or (address.password and address.sentinel_password)):", "False:",
         CONNECTION + "test_a_redis_that_strangers_could_use_or_play_is_refused_unless_insecure"),
     Mutation("loopback by its address", "by how the name begins", CONNECTION_PY,
         'return host == "localhost" or ipaddress.ip_address(host).is_loopback',
         'return host.startswith(("localhost", "127."))',
         CONNECTION + "test_a_redis_that_strangers_could_use_or_play_is_refused_unless_insecure"),
-    Mutation("a host in a URL's query is looked at", "not looked at", CONNECTION_PY,
-        'dict(options).get("host", "localhost")', '"localhost"',
-        CONNECTION + "test_a_redis_that_strangers_could_use_or_play_is_refused_unless_insecure"),
-    Mutation("a URL names one server", "several", CONNECTION_PY,
+    Mutation("a URL's options are those of ledger and broker", "any", REDIS_URL_PY,
+        "if name not in allowed:", "if False:",
+        REDIS_URL + "test_what_both_cannot_take_is_refused_in_one_line_without_a_password"),
+    Mutation("a URL names one server", "several", REDIS_URL_PY,
         'if ";" in url:', "if False:",
-        CONNECTION + "test_a_url_of_two_servers_or_none_is_refused_even_when_insecure"),
+        REDIS_URL + "test_what_both_cannot_take_is_refused_in_one_line_without_a_password"),
     Mutation("`rediss://` verifies the certificate", "whatever the URL says", CONNECTION_PY,
         "if value not in _VERIFYING.get(option, (value,)):", "if False:",
         CONNECTION + "test_a_redis_that_strangers_could_use_or_play_is_refused_unless_insecure"),

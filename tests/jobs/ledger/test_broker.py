@@ -80,9 +80,10 @@ def test_a_redis_that_dies_under_a_wake_up_lets_its_connection_be_closed_and_its
         ("rediss://h:1/0", {"ssl_cert_reqs": ssl.CERT_REQUIRED}),
         (
             "rediss://h:1/0?ssl_ca_certs=/ca.pem",
-            {"ssl_ca_certs": "/ca.pem"},
-        ),  # required is redis-py's default
-        ("rediss://h:1/0?ssl_cert_reqs=none", {"ssl_cert_reqs": ssl.CERT_NONE}),
+            {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_ca_certs": "/ca.pem"},
+        ),
+        ("rediss://h:1/0?ssl_cert_reqs=none", {"ssl_cert_reqs": "none"}),
+        ("sentinel://h:1/0?master_name=m&ssl=true", {"ssl_cert_reqs": ssl.CERT_REQUIRED}),
         ("redis://h:1/0", None),
     ],
 )
@@ -94,7 +95,7 @@ def test_a_tls_servers_certificate_is_checked_unless_the_url_says_otherwise(
 
 def test_nothing_hangs_on_a_message_that_is_lost_doubled_or_late() -> None:
     """The settings that the measurements asked for; each has its reason in docs/decisions.md."""
-    conf = celery_app("memory://").conf
+    conf = celery_app("redis://").conf
     assert (conf.task_acks_late, conf.task_reject_on_worker_lost) == (True, True)
     assert conf.worker_prefetch_multiplier == 1
     assert conf.worker_cancel_long_running_tasks_on_connection_loss is False

@@ -334,7 +334,7 @@ def test_a_wrong_password_is_an_error_that_does_not_show_it(host: Host, url: str
 def test_a_url_that_cannot_be_read_is_an_error(host: Host) -> None:
     host.start("redis://127.0.0.1:port/0", gpus="none")
     assert host.wait() != 0
-    assert "LedgerError: redis://127.0.0.1:port/0: not a Redis URL" in host.log
+    assert "SettingsError: IMAGEMILL_REDIS_URL = redis://127.0.0.1:port/0: has a port that is no" in host.log
 
 
 def test_a_redis_that_is_late_is_waited_for(host: Host, tmp_path: Path) -> None:
