@@ -23,6 +23,7 @@ from jobs.request import ImageRequest
 from worker.engine.batch import Batch
 from worker.engine.delivery import Delivery
 from worker.engine.doubts import Doubts, doubt_of
+from worker.engine.refusals import does_not_fit, keeps_mode, why_not
 from worker.engine.renderer import (
     BrokenDevice,
     Bucket,
@@ -183,8 +184,8 @@ class Engine:
     def _render(self, renderer: Renderer, batch: Batch) -> None:
         """Schedule, run, retire: a step of the renderer takes from the batch and gives what it finished."""
         bucket = self.fitting(batch.bucket)
-        self._turn_away(batch, partial(_why_not, renderer, bucket))
-        if not _keeps_mode(renderer, bucket):
+        self._turn_away(batch, partial(why_not, renderer, bucket))
+        if not keeps_mode(renderer, bucket):
             return
         slot_time = SlotTime(renderer, bucket, self._clock)
         try:
@@ -209,11 +210,11 @@ class Engine:
             drop_frames(error)  # the forward that failed is not held while its images are rendered again
             self._doubts.isolate(renderer, batch, error, partial(self._render, renderer))
 
-    def _turn_away(self, batch: Batch, why_not: Callable[[ImageRequest], ModelError | None]) -> None:
+    def _turn_away(self, batch: Batch, refusal: Callable[[ImageRequest], ModelError | None]) -> None:
         """Ends the orders of a batch, and those in line for it, that the renderer cannot render."""
-        waiting = self._queue.remove(batch.bucket, lambda order: why_not(order.request) is not None)
+        waiting = self._queue.remove(batch.bucket, lambda order: refusal(order.request) is not None)
         for order in [*batch.in_flight, *waiting]:
-            if (error := why_not(order.request)) is not None:
+            if (error := refusal(order.request)) is not None:
                 self._delivery.hand_over(order, error)
                 if order in batch.in_flight:
                     batch.left(order)
@@ -292,7 +293,7 @@ class Engine:
             try:
                 question.answer.set_result(question.ask(renderer))
             except OutOfMemory as error:
-                question.answer.set_exception(_does_not_fit(pipeline, error))
+                question.answer.set_exception(does_not_fit(pipeline, error))
             except BrokenDevice:
                 raise
             except Exception as error:
@@ -306,7 +307,7 @@ class Engine:
         gc.collect()
         self._queue.submit([order for order in batch.in_flight if order not in self._unwanted])
         if bucket.slots <= FEWEST or renderer.batching == "alone":
-            self._refuse(bucket.pipeline, _does_not_fit(bucket.pipeline, error))
+            self._refuse(bucket.pipeline, does_not_fit(bucket.pipeline, error))
             return
         most = max(FEWEST, bucket.slots // 2)
         self._most_slots[bucket.kind] = most
@@ -324,28 +325,3 @@ class Engine:
     def _clock(self) -> float:
         """Seconds, without those in which a bucket's slots stood still for something else."""
         return time.monotonic() - self._answering - self._doubts.seconds
-
-
-def _keeps_mode(renderer: Renderer, bucket: Bucket) -> bool:
-    return bucket.mode == "fast" or renderer.batching != "fast"
-
-
-def _why_not(renderer: Renderer, bucket: Bucket, request: ImageRequest) -> ModelError | None:
-    """Why a renderer cannot render a request in a bucket; None: it can."""
-    model = bucket.pipeline.model
-    if not _keeps_mode(renderer, bucket):
-        return ModelError(
-            f"{model} gives a picture other bytes beside other images, so its job cannot be of mode: exact: "
-            "cancel the job, and submit it with `mode: fast`"
-        )
-    # An image that is alone needs no room in a forward.
-    if renderer.batching != "alone" and (slots := renderer.slots(request)) > bucket.slots:
-        return ModelError(
-            f"an image of {model} takes {slots} slots of a forward, which has {bucket.slots} here: submit it "
-            f"to another output, with --batch-size {slots} or more for its workers"
-        )
-    return None
-
-
-def _does_not_fit(pipeline: Pipeline, error: OutOfMemory) -> ModelError:
-    return ModelError(f"{pipeline.model} does not fit this device: {first_line(error)}")

@@ -23,8 +23,8 @@ _CONVERTED = ("F64", "F32", "F16", "BF16")
 def weight_bytes(files: Iterable[Path], dtype: torch.dtype) -> int:
     """Bytes that the weights of safetensors files take once they are converted to `dtype`.
 
-    Reads the files' headers alone. Raises ValueError, with the file's path, for one that is no safetensors, is
-    cut off, or cannot be read.
+    Reads the files' headers alone. Raises ValueError, with the file's path, for one that is no safetensors,
+    is cut off, or cannot be read.
     """
     return sum(_converted(file, dtype) for file in files)
 

@@ -27,27 +27,23 @@ from worker.diffusion.joined_calls import collate, keyed
 from worker.diffusion.painter import Painting
 from worker.diffusion.painters import Controlnets, Painters
 from worker.diffusion.precision import Precision
-from worker.diffusion.sharing_errors import CannotShare
 from worker.diffusion.text_rules import text_rule_of
 from worker.engine.renderer import (
     AskedT,
     Batching,
-    BrokenDevice,
     Bucket,
-    OutOfMemory,
     Painted,
     Picture,
     Source,
     Stopped,
-    first_line,
 )
 from worker.engine.slot_count import FEWEST, fewest_cheap_slots
-from worker.error_frames import drop_frames
 from worker.renderers.carried import carried
-from worker.renderers.device import device_errors, kind_of_device, kind_of_error, versions
+from worker.renderers.device import device_errors, kind_of_device, versions
 from worker.renderers.learned_tasks import LearnedTasks
 from worker.renderers.learning import Learned, of_size, sample_near
 from worker.renderers.noise_pictures import NOISE_PICTURES
+from worker.renderers.outcomes import failure_of, outcome_of, picture_of
 
 log = logging.getLogger(__name__)
 
@@ -209,7 +205,7 @@ class PipelineRenderer:
                     with device_errors():
                         hub.forward()
                 stopped = stop()
-                yield [*done, *((one, _outcome(painting)) for one, painting in hub.finished())]
+                yield [*done, *((one, outcome_of(painting)) for one, painting in hub.finished())]
                 if stopped:
                     raise Stopped
                 if not running and not done:
@@ -225,7 +221,7 @@ class PipelineRenderer:
         # Before the weights go up: what is loaded among them is rounded as they are.
         with device_errors(), self.adapters.carrying(request.adapters, inputs), self._in_fp32():
             if learned.batching == "alone":
-                return _picture(self._paint_alone(request, inputs, stop))
+                return picture_of(self._paint_alone(request, inputs, stop))
             hub: Hub[ImageRequest] = self._hub(self.slots(request), padded=True)
             try:
                 hub.start(request, partial(painter.paint, request, inputs), learned.rules)
@@ -233,7 +229,7 @@ class PipelineRenderer:
                     hub.forward()
                     if stop():
                         raise Stopped
-                return _picture(painted(hub.finished()[0][1]))
+                return picture_of(painted(hub.finished()[0][1]))
             finally:
                 hub.close()
 
@@ -282,9 +278,9 @@ class PipelineRenderer:
     def _by_itself(self, one: AskedT, stop: Callable[[], bool]) -> Painted[AskedT]:
         outcome: Picture | ImagemillError
         try:
-            outcome = _picture(self._paint_alone(one.request, one.inputs, stop))
-        except Exception as error:  # `_failure` raises those that are not the image's own
-            outcome = _failure(error)
+            outcome = picture_of(self._paint_alone(one.request, one.inputs, stop))
+        except Exception as error:  # `failure_of` raises those that are not the image's own
+            outcome = failure_of(error)
         return one, outcome
 
     def _paint_alone(self, request: ImageRequest, inputs: Inputs, stop: Callable[[], bool]) -> Painting:
@@ -336,30 +332,6 @@ class PipelineRenderer:
         finally:
             self._precision = before
             self._painters.forget_texts()
-
-
-def _outcome(painting: Painting | Exception) -> Picture | ImagemillError:
-    """What came of an image: its picture, or its own error. Raises Stopped, and what is the device's."""
-    return _picture(painting) if isinstance(painting, Painting) else _failure(painting)
-
-
-def _failure(error: Exception) -> ImagemillError:
-    """An image's own error, without its traceback. Raises Stopped, and what is the device's."""
-    drop_frames(error)
-    if isinstance(error, ImagemillError):
-        return error
-    if isinstance(error, CannotShare):
-        return RenderError(str(error))
-    if isinstance(error, Stopped | OutOfMemory | BrokenDevice):
-        raise type(error)(*error.args) from error  # again: an error holds the call that raises it
-    kind = kind_of_error(error)
-    if kind is not None:
-        raise kind(str(error)) from error
-    return RenderError(first_line(error))
-
-
-def _picture(painting: Painting) -> Picture:
-    return Picture(painting.pixels, painting.finite, painting.prompt_cut)
 
 
 def _weights(module: torch.nn.Module) -> int:

@@ -15,6 +15,7 @@ LEASE_PY = "worker/lease/lease.py"
 MODEL_FILES_PY = "worker/renderers/model_files.py"
 PIPELINES_PY = "worker/renderers/pipelines.py"
 SINGLE_FILE_PY = "worker/renderers/single_file.py"
+REFUSALS_PY = "worker/engine/refusals.py"
 RUNTIME_PY = "worker/runtime.py"
 SHARD_RUN_PY = "worker/shard/shard_run.py"
 STAND_INS_PY = "worker/diffusion/stand_ins.py"
@@ -136,10 +137,10 @@ CHECKS = [
         "self._doubts.isolate(renderer, batch, error, partial(self._render, renderer))",
         "self._refuse(bucket.pipeline, ModelError(first_line(error)))",
         DOUBTS + "test_one_image_that_raises_is_isolated_by_halves_and_the_rest_goes_on"),
-    Mutation("mode exact is refused where bytes follow the neighbours", "rendered all the same", ENGINE_PY,
+    Mutation("mode exact is refused where bytes follow the neighbours", "rendered all the same", REFUSALS_PY,
         'return bucket.mode == "fast" or renderer.batching != "fast"', "return True",
         BATCHING + "test_a_renderer_whose_bytes_follow_the_neighbours_renders_mode_fast_and_refuses_exact"),
-    Mutation("an image that is bigger than a forward is refused", "it waits without end", ENGINE_PY,
+    Mutation("an image that is bigger than a forward is refused", "it waits without end", REFUSALS_PY,
         'if renderer.batching != "alone" and (slots := renderer.slots(request)) > bucket.slots:',
         "if (slots := renderer.slots(request)) > 1024:",
         BATCHING + "test_an_image_that_is_bigger_than_a_forward_is_told_and_the_others_are_rendered[False]"),
