@@ -47,3 +47,18 @@ def test_tasks_share_forwards_and_paint_what_diffusers_paints(family: str, tasks
         assert np.abs(values - by_diffusers(model, request)).max() <= MOST_DIFFERENCE, request
     assert forwards < one_by_one
     assert len({values.tobytes() for values in together.values()}) == len(requests)
+
+
+@pytest.mark.parametrize("scheduler", ["default", "LMS"])
+def test_in_the_slots_that_diffusers_own_call_has_an_inpainted_picture_is_its_to_the_bit(
+    scheduler: str,
+) -> None:
+    """So what differs in eight slots is the rounding of a larger forward, and nothing that is computed."""
+    model = Model("StableDiffusionPipeline")
+    for seed, slots in ((0, 2), (1, 1)):  # guided, and not
+        request = pictured("StableDiffusionPipeline", "image+mask_image", seed, scheduler=scheduler)
+        theirs = by_diffusers(model, request)
+        same, _forwards = model.paint([request], slots=slots)
+        assert np.array_equal(same[seed], theirs)
+        eight, _forwards = model.paint([request])
+        assert np.abs(eight[seed] - theirs).max() <= 2 * MOST_DIFFERENCE
