@@ -9,12 +9,12 @@ from typing import Any, Final
 
 from jobs.errors import ModelError
 from jobs.hub import HubFiles, hub_commit, is_commit
-from jobs.model_folder import file_hash
+from jobs.model_folder import PICKLES, file_hash
 from jobs.models import BUILT_IN, ControlNetRef, ModelRef, is_path
 from jobs.pipeline_folder import Read, read_in
 from jobs.pipeline_trouble import either
 from jobs.pipelines import controlnet_classes
-from jobs.single_file import find_single_file, is_single_file
+from jobs.single_file import SUFFIX, find_single_file, is_single_file
 
 CONFIG: Final = "config.json"
 _WEIGHTS: Final = (".safetensors", ".safetensors.index.json")
@@ -28,6 +28,8 @@ def resolve_controlnet(model: str, revision: str | None, beside: ModelRef) -> Co
     model: a folder in diffusers' layout (config.json and .safetensors), or a hub id. Raises ModelError that
     begins with `revision` or `controlnet`.
     """
+    if (trouble := _file_trouble(model)) is not None:
+        raise ModelError(f"controlnet = {model}: {trouble}")
     if is_path(model):
         # Path.expanduser raises for an unknown user.
         folder = Path(os.path.expanduser(model)).resolve()  # noqa: PTH111
@@ -46,6 +48,25 @@ def resolve_controlnet(model: str, revision: str | None, beside: ModelRef) -> Co
         found, read = ControlNetRef(model, model, commit), HubFiles(model, commit)
     _check(found, read, beside)
     return found
+
+
+def _file_trouble(model: str) -> str | None:
+    """Why a name that looks like a file's is none of a ControlNet here, with the remedy; None for others."""
+    suffix = Path(model).suffix.lower()
+    # Path.expanduser raises for an unknown user.
+    if Path(os.path.expanduser(model)).is_dir():  # noqa: PTH111
+        return None
+    if suffix in PICKLES:
+        return (
+            "is a pickle, which runs code when it is loaded: name a ControlNet with .safetensors, as a "
+            "folder or a hub id"
+        )
+    if suffix == SUFFIX:
+        return (
+            "is a single file, and ControlNets are read from folders: name one as save_pretrained() writes "
+            "it; diffusers' ControlNetModel.from_single_file(FILE).save_pretrained(FOLDER) makes one"
+        )
+    return None
 
 
 def further_revision(folder: Path) -> str:

@@ -80,6 +80,24 @@ def test_what_is_no_controlnets_folder_is_refused_with_the_remedy(tmp_path: Path
 
 
 @pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("canny.safetensors", "is a single file, and ControlNets are read from folders: name one as"),
+        ("canny.pth", "is a pickle, which runs code when it is loaded: name a ControlNet with .safetensors"),
+    ],
+)
+def test_a_single_file_is_refused_with_what_makes_a_folder_of_it(
+    tmp_path: Path, name: str, words: str
+) -> None:
+    (tmp_path / name).write_bytes(b"weights")
+    for written in (str(tmp_path / name), name):
+        with pytest.raises(ModelError, match=f"^controlnet = {written}: {words}"):
+            resolve_controlnet(written, None, SHAPES)
+    folder = controlnet(tmp_path / "v1.safetensors")
+    assert resolve_controlnet(str(folder), None, SHAPES).label == "v1.safetensors"
+
+
+@pytest.mark.parametrize(
     ("pipeline", "kind", "words"),
     [
         (
