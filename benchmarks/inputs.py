@@ -48,7 +48,6 @@ FAMILIES = {
     "ZImagePipeline": ("image",),
 }
 MOST_DIFFERENCE = 1e-5
-SHARD = 50
 ARMS = ("none", "sorted", "unsorted")
 
 
@@ -115,11 +114,13 @@ def cpu_seconds(here: TimedFarm) -> float:
     return sum(one.user + one.system for one in times)
 
 
-def render(here: TimedFarm, name: str, images: int, loras: list[Path]) -> float:
+def render(here: TimedFarm, name: str, images: int, loras: list[Path], options: argparse.Namespace) -> float:
     """CPU seconds of one job."""
     before = cpu_seconds(here)
-    settings = {"height": 64, "width": 64, "num_inference_steps": 20, "guidance_scale": 3}
-    job_id = here.submit(name, lines(images, loras), model="shapes", settings=settings, shard_size=SHARD)
+    settings = {"height": 64, "width": 64, "num_inference_steps": options.steps, "guidance_scale": 3}
+    job_id = here.submit(
+        name, lines(images, loras), model="shapes", settings=settings, shard_size=options.shard
+    )
     status = here.finished(job_id, deadline=3600.0)
     if (status.done, status.failed) != (images, 0):
         raise SystemExit(f"{job_id}: {status.done} of {images} done, {status.failed} failed")
@@ -134,16 +135,18 @@ def lora_times(here: TimedFarm, options: argparse.Namespace) -> dict[str, list[f
         random_lora(file, seed)
     for _ in range(2):
         here.start_worker()
-    render(here, "warm", 4 * SHARD, loras)  # both workers have loaded the model and the LoRAs
+    render(
+        here, "warm", 4 * options.shard, loras, options
+    )  # both workers have loaded the model and the LoRAs
     times: dict[str, list[float]] = {arm: [] for arm in ARMS}
     for turn in range(options.rounds):
         for arm in ARMS if turn % 2 == 0 else ARMS[::-1]:
             given = [] if arm == "none" else loras
             if arm == "unsorted":
                 with unsorted():
-                    times[arm].append(render(here, f"{arm}-{turn}", options.images, given))
+                    times[arm].append(render(here, f"{arm}-{turn}", options.images, given, options))
             else:
-                times[arm].append(render(here, f"{arm}-{turn}", options.images, given))
+                times[arm].append(render(here, f"{arm}-{turn}", options.images, given, options))
     return times
 
 
@@ -153,7 +156,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     options = parse_sized(
-        parser, families=(1, 6, 6), images=(20, 400, 1_000), loras=(2, 20, 20), rounds=(1, 1, 2)
+        parser,
+        families=(1, 6, 6),
+        images=(4, 400, 1_000),
+        loras=(2, 20, 20),
+        rounds=(1, 1, 2),
+        steps=(2, 20, 20),
+        shard=(2, 50, 50),
     )
     console = Console(width=100)
     table = Table("family", "task", "largest difference", "bytes equal")

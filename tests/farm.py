@@ -1,4 +1,4 @@
-"""Real workers, started as a user starts them, on a Redis that the test gives.
+"""Real workers and commands, with the command lines of a user, on a Redis that the test gives.
 
 `benchmarks/timed_farm.py` is the benchmarks'. This one waits for progress, not for a number of seconds; it
 runs the commands too, and its checks are assertions.
@@ -10,8 +10,7 @@ import json
 import os
 import signal
 import subprocess
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -24,9 +23,8 @@ from producer.job_queue import JobQueue
 from producer.requests.prepared import prepare
 from producer.submit.submit import submit_manifest
 from tests.waiting import LONGEST, wait_until
-from tests.warm_python import COMMAND, warm_imagemill
+from tests.warm_python import BIN, WarmPython, warm_imagemill
 
-BIN = Path(sys.executable).parent
 LEASE = 3.0
 
 
@@ -44,6 +42,8 @@ class Farm:
     """A folder, a Redis and any number of workers."""
 
     worker_command: Sequence[str | Path] = (BIN / "imagemill-worker",)
+    python: Callable[[], WarmPython] = staticmethod(warm_imagemill)
+    """Gives what its programs are copies of."""
 
     def __init__(self, folder: Path, server: Server) -> None:
         self.folder, self.server = folder, server
@@ -68,7 +68,7 @@ class Farm:
     def start_worker(self, name: str = "w1", *options: str, **settings: object) -> subprocess.Popen[bytes]:
         """Starts `imagemill-worker`; its log is NAME.log in the farm's folder."""
         with (self.folder / f"{name}.log").open("ab") as log:
-            self.workers[name] = subprocess.Popen(
+            self.workers[name] = self.python().popen(
                 [*self.worker_command, "--gpus", "none", "--name", name, *options],
                 env=self.environment(**settings),
                 stdout=log,
@@ -134,8 +134,8 @@ class Farm:
         self, environment: Mapping[str, str], *arguments: str | Path
     ) -> subprocess.CompletedProcess[str]:
         """Runs `imagemill ARGUMENTS` to its end in an environment of the caller's."""
-        return warm_imagemill().run(
-            COMMAND, *arguments, cwd=self.folder, env=environment, timeout=2 * LONGEST
+        return self.python().call(
+            [BIN / "imagemill", *arguments], cwd=self.folder, env=environment, timeout=2 * LONGEST
         )
 
     def records(self) -> list[dict[str, object]]:

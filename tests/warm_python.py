@@ -1,105 +1,128 @@
-"""A Python that has imported what takes long, and gives each piece of code a process of its own by a fork.
+"""Programs of Python that begin as copies of one which has imported what takes long (`tests.forked`).
 
 What a process costs is mostly its imports: half a second of CPU for a command of `imagemill`, five for
-`datasets`. The server imports them once; a fork of it has its own folder, environment, arguments and output,
-and ends as any Python does.
+`datasets`, seven for a worker with torch. Where a copy could differ from a process of its own, by a variable
+that a library reads when it is imported, or on a system without Linux' `prctl`, the program is started as
+ever.
 """
 
 from __future__ import annotations
 
-import gc
-import importlib
 import json
 import os
-import random
-import selectors
+import socket
 import subprocess
 import sys
-import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-COMMAND = "from producer.cli import main; main()"
+from tests import forked
+
+BIN = Path(sys.executable).parent
+_PARAMETERS = forked._PARAMETERS
 
 
 class WarmPython:
-    """The test's end. The server ends with the process that started it, which closes its standard input."""
+    """The test's end. The server ends with the process that started it, which closes its socket."""
 
     def __init__(self, *modules: str, **environment: str) -> None:
         """`environment`: what modules look at when they are imported."""
+        self.environment = {**os.environ, **environment}
+        self.forkable = forked.Forkable(self.environment)
         self._lock = threading.Lock()
-        self._server = subprocess.Popen(
-            [sys.executable, "-P", __file__, *modules],
-            env={**os.environ, **environment},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, forked.MESSAGE)
+            self._server = subprocess.Popen(
+                [sys.executable, "-P", forked.__file__, str(theirs.fileno()), *modules],
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+            )
+
+    def popen(self, args: Sequence[str | Path], **options: Any) -> subprocess.Popen[Any]:
+        """As `subprocess.Popen`: a child of this process."""
+        return _Popen(self, args, **options)
 
     def run(
         self, code: str, *arguments: str | Path, cwd: Path, env: Mapping[str, str], timeout: float
     ) -> subprocess.CompletedProcess[str]:
-        """What `python -c CODE ARGUMENTS` comes to. Raises TimeoutExpired, and is of no use after that."""
-        argv = list(map(str, arguments))
-        assert self._server.stdin is not None
-        assert self._server.stdout is not None
-        with self._lock, tempfile.TemporaryDirectory() as folder, selectors.DefaultSelector() as answer:
-            out, err = Path(folder, "out"), Path(folder, "err")
-            asked = {
-                "code": code,
-                "argv": argv,
-                "cwd": str(cwd),
-                "env": dict(env),
-                "output": [str(out), str(err)],
-            }
-            self._server.stdin.write(json.dumps(asked).encode() + b"\n")
-            self._server.stdin.flush()
-            answer.register(self._server.stdout, selectors.EVENT_READ)
-            if not answer.select(timeout):
-                self._server.kill()
-                raise subprocess.TimeoutExpired(argv, timeout, out.read_bytes(), err.read_bytes())
-            status = int(self._server.stdout.readline())
-            return subprocess.CompletedProcess(argv, status, out.read_text(), err.read_text())
+        """What `python -c CODE ARGUMENTS` comes to."""
+        return self.call([sys.executable, "-c", code, *arguments], cwd=cwd, env=env, timeout=timeout)
+
+    def call(
+        self, args: Sequence[str | Path], *, cwd: Path, env: Mapping[str, str], timeout: float
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs a program to its end. Raises TimeoutExpired after it has killed it."""
+        process = self.popen(
+            args, cwd=cwd, env=env, text=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        try:
+            out, err = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+        return subprocess.CompletedProcess(args, process.returncode, out, err)
+
+    def fork(self, asked: Mapping[str, Any], files: list[int]) -> int:
+        """Forks a copy that becomes what is asked; returns its process id."""
+        with self._lock:
+            forked.adopt(True)
+            try:
+                socket.send_fds(self._socket, [json.dumps(asked).encode()], files)
+                return int(self._socket.recv(32))
+            finally:
+                forked.adopt(False)
+
+
+class _Popen(subprocess.Popen[Any]):
+    def __init__(self, python: WarmPython, args: Sequence[str | Path], **options: Any) -> None:
+        self._python = python
+        super().__init__(args, **options)
+
+    def _execute_child(self, *given: Any) -> None:
+        told = dict(zip(_PARAMETERS, given, strict=True))
+        if sys.platform != "linux" or not self._python.forkable(told):
+            super()._execute_child(*given)
+            return
+        self.pid = self._python.fork(*forked.asked_of(told))
+        self._child_created = True
+        self._close_pipe_fds(*(told[name] for name in _PARAMETERS if name.endswith(("read", "write"))))
+
+
+_LIBRARIES = (
+    *(
+        "PIL.Image",
+        "click",
+        "numpy",
+        "pyarrow.parquet",
+        "pydantic_settings",
+        "rich.live",
+        "rich.progress",
+        "yaml",
+    ),
+    *("redis.asyncio", "zstandard"),
+    *("celery.apps.worker", "celery.bin.celery", "celery.concurrency.thread", "celery.worker.consumer"),
+    *("celery.backends.redis", "kombu.transport.redis"),
+)
 
 
 @cache
 def warm_imagemill() -> WarmPython:
-    """For `COMMAND`, with what most commands import."""
-    rooms = ("cli", "submit.submit", "show", "doctor.doctor", "plan.plan", "export.export")
-    return WarmPython(*(f"producer.{room}" for room in rooms), "pyarrow.parquet")
+    """For every program of this repository; a worker imports torch itself when it loads a model."""
+    return WarmPython(*_LIBRARIES)
 
 
-def _serve() -> dict[str, object]:
-    """Forks for each line of standard input and gives the child's exit status; returns in the children."""
-    for module in sys.argv[1:]:
-        importlib.import_module(module)
-    gc.freeze()  # else a collection in a child would copy all that was imported
-    for line in sys.stdin:
-        asked: dict[str, object] = json.loads(line)
-        child = os.fork()
-        if child == 0:
-            return asked
-        _, status = os.waitpid(child, 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)  # noqa: T201
-    sys.exit()
-
-
-def _become(asked: dict[str, object]) -> None:
-    """Makes this process what it would be had it been started so."""
-    os.chdir(str(asked["cwd"]))
-    os.environ.clear()
-    os.environ.update(asked["env"])  # type: ignore[call-overload]
-    sys.argv[1:] = asked["argv"]  # type: ignore[assignment]
-    sys.argv[0] = "imagemill"
-    for number, file in enumerate(["/dev/null", *asked["output"]]):  # type: ignore[misc]
-        opened = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
-        os.dup2(opened, number)
-        os.close(opened)
-    random.seed()
-
-
-if __name__ == "__main__":
-    _asked = _serve()
-    _become(_asked)
-    exec(compile(str(_asked["code"]), "<string>", "exec"), {"__name__": "__main__"})
+@cache
+def warm_painter() -> WarmPython:
+    """For those that load a diffusion model."""
+    return WarmPython(
+        *_LIBRARIES,
+        *("diffusers.pipelines.auto_pipeline", "safetensors.torch"),
+        "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion",
+        TRANSFORMERS_VERBOSITY="error",
+    )

@@ -4,40 +4,29 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.benchmarks.toys import FOLDER, PAINTING, TOYS, check_figures
-from tests.warm_python import WarmPython
-
-AS_A_SCRIPT = "import runpy, sys; sys.argv = sys.argv[1:]; sys.path.insert(0, sys.argv.pop(0))"
-AS_A_SCRIPT += "; runpy.run_path(sys.argv[0], run_name='__main__')"
-
-
-@pytest.fixture(scope="module")
-def painter() -> WarmPython:
-    """A Python that has imported what pictures take."""
-    return WarmPython(
-        "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion",
-        "worker.renderers.diffusion_renderer",
-        "worker.renderers.pipelines",
-    )
+from tests.warm_python import warm_painter
 
 
 @pytest.mark.parametrize("script", sorted(PAINTING))
-def test_a_toy_run_ends_in_its_figures(script: str, tmp_path: Path, painter: WarmPython) -> None:
+def test_a_toy_run_ends_in_its_figures(script: str, tmp_path: Path) -> None:
     options, figures = TOYS[script]
-    arguments = (FOLDER / script, "--toy", *options)
-    ran = painter.run(AS_A_SCRIPT, FOLDER, *arguments, cwd=tmp_path, env=os.environ, timeout=600)
+    command = [sys.executable, FOLDER / script, "--toy", *options]
+    ran = warm_painter().call(command, cwd=tmp_path, env=os.environ, timeout=600)
     check_figures(ran, figures)
 
 
-def test_a_toy_of_each_pipeline_ends_in_its_figures(tmp_path: Path, painter: WarmPython) -> None:
-    script = FOLDER / "gpu_pipelines.py"
-    options = ("--toy", "--device", "cpu", "--slots", "4", "--steps", "2")
+def test_a_toy_of_each_pipeline_ends_in_its_figures(tmp_path: Path) -> None:
+    command = [sys.executable, FOLDER / "gpu_pipelines.py", "--toy", "--device", "cpu"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    ran = painter.run(AS_A_SCRIPT, FOLDER, script, *options, cwd=tmp_path, env=environment, timeout=300)
+    ran = warm_painter().call(
+        [*command, "--slots", "4", "--steps", "2"], cwd=tmp_path, env=environment, timeout=300
+    )
     assert ran.returncode == 0, ran.stderr
     models = json.loads(ran.stdout.splitlines()[-1])["models"]
     assert list(models) == ["sdxl", "sd3", "flux"]

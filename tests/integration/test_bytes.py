@@ -15,6 +15,7 @@ import torch
 from jobs.settings import Settings
 from tests.mill import Mill
 from tests.waiting import WaitUntil
+from tests.warm_python import warm_painter
 from worker.encode import read_request
 from worker.render import render, reproduction_of
 
@@ -34,6 +35,7 @@ LINES: list[dict[str, Any]] = [
 @pytest.fixture(scope="module")
 def mill(shared_farm: Any) -> Mill:
     """Two workers with 16 slots and leases of 2 seconds."""
+    shared_farm.python = warm_painter
     for name in ("w1", "w2"):
         shared_farm.start_worker(name, "--concurrency", "1", batch_size=SLOTS, lease=2, device="cpu")
     return Mill(shared_farm)

@@ -16,7 +16,7 @@ from PIL import Image
 from jobs.output.output import Output
 from tests.trouble import TROUBLED
 from tests.waiting import LONGEST
-from tests.warm_python import COMMAND, warm_imagemill
+from tests.warm_python import BIN, warm_imagemill
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/output.md"
 LINES: list[dict[str, Any]] = [
@@ -54,8 +54,8 @@ def exported(tmp_path: Path) -> Any:
         environment = os.environ | {f"IMAGEMILL_{key}": value for key, value in own.items()} | TROUBLED
         for line in commands.splitlines():
             arguments = shlex.split(line)[1:] + (["--gpus", "none"] if " run " in line else [])
-            done = warm_imagemill().run(
-                COMMAND, *arguments, cwd=tmp_path, env=environment, timeout=2 * LONGEST
+            done = warm_imagemill().call(
+                [BIN / "imagemill", *arguments], cwd=tmp_path, env=environment, timeout=2 * LONGEST
             )
             assert done.returncode == 0, done.stderr
         return tmp_path / name

@@ -1,11 +1,13 @@
 """The demo, as a stranger runs it: its pictures show what their prompts say."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import yaml
 from PIL import Image
 
+from tests.warm_python import BIN
 from tools.shapes.checker import read, shows
 from tools.shapes.grammar import KINDS, scene_of
 
@@ -17,7 +19,10 @@ WHOLE = 26
 def test_the_demos_pictures_show_what_their_prompts_say(farm) -> None:
     environment = farm.environment()
     del environment["IMAGEMILL_REDIS_URL"], environment["IMAGEMILL_OUTPUT_ROOT"]
-    done = farm.run_in(environment, "run", DEMO, "--limit", str(WHOLE), "--gpus", "none")
+    command = [BIN / "imagemill", "run", DEMO, "--limit", str(WHOLE), "--gpus", "none"]
+    done = subprocess.run(
+        command, env=environment, cwd=farm.folder, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].startswith(f"finished: {WHOLE} images in ")
     output = farm.folder / "out" / "demo"

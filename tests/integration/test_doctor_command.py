@@ -12,9 +12,7 @@ import pytest
 from jobs.output.output import Output
 from tests.trouble import TROUBLED
 from tests.waiting import LONGEST
-from tests.warm_python import COMMAND, warm_imagemill
-
-BIN = Path(sys.executable).parent
+from tests.warm_python import BIN, warm_imagemill
 
 
 class Mill:
@@ -35,8 +33,9 @@ class Mill:
         settings = {"MIN_FREE_DISK": "0", "RUNTIME_DIR": str(self.folder / "runtime"), "TORCH_THREADS": "1"}
         given = {f"IMAGEMILL_{name}": value for name, value in settings.items()}
         environment = {**os.environ, **given, **TROUBLED}
-        warm = warm_imagemill()
-        return warm.run(COMMAND, *arguments, cwd=self.folder, env=environment, timeout=2 * LONGEST)
+        return warm_imagemill().call(
+            [BIN / "imagemill", *arguments], cwd=self.folder, env=environment, timeout=2 * LONGEST
+        )
 
     def run(self) -> int:
         return self.call("run", self.manifest, "--gpus", "none").returncode

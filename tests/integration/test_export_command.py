@@ -15,9 +15,8 @@ import pytest
 from jobs.output.output import Output
 from tests.trouble import TROUBLED
 from tests.waiting import LONGEST
-from tests.warm_python import COMMAND, warm_imagemill
+from tests.warm_python import BIN, warm_imagemill
 
-BIN = Path(sys.executable).parent
 TEXTS = [
     "",
     "naïve 狐 🦊👩‍👩‍👧",
@@ -57,8 +56,9 @@ class Mill:
     def call(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
         """`imagemill ARGUMENTS`, to its end."""
         _, environment = self.command(*arguments)
-        warm = warm_imagemill()
-        return warm.run(COMMAND, *arguments, cwd=self.folder, env=environment, timeout=2 * LONGEST)
+        return warm_imagemill().call(
+            [BIN / "imagemill", *arguments], cwd=self.folder, env=environment, timeout=2 * LONGEST
+        )
 
     def export(self, target: str, *options: str | Path, source: str = "out") -> dict[str, object]:
         """What `imagemill export SOURCE TARGET OPTIONS` says of itself."""

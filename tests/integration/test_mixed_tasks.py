@@ -14,6 +14,7 @@ from jobs.settings import Settings
 from tests.lora_files import random_lora
 from tests.mill import Mill
 from tests.waiting import WaitUntil
+from tests.warm_python import warm_painter
 from worker.render import render, reproduction_of
 
 SLOTS = 16
@@ -68,6 +69,7 @@ def lines(folder: Path) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def mill(shared_farm: Any) -> Mill:
     """Two workers with 16 slots and leases of 2 seconds."""
+    shared_farm.python = warm_painter
     for name in ("w1", "w2"):
         shared_farm.start_worker(name, "--concurrency", "1", batch_size=SLOTS, lease=2, device="cpu")
     return Mill(shared_farm)

@@ -29,6 +29,7 @@ from tests.farm import Farm
 from tests.faults.arming import FOLDER, Order, OrderBook
 from tests.tiny.families import FAMILIES
 from tests.trouble import TROUBLED
+from tests.warm_python import warm_painter
 from worker.cli import command
 
 ROOT = Path(__file__).parents[2]
@@ -123,6 +124,7 @@ class Mill(Farm):
     """One worker that obeys orders, and jobs of the tiny pipelines, each to a folder of its name."""
 
     worker_command = (sys.executable, "-m", "tests.faults.armed_worker")
+    python = staticmethod(warm_painter)
 
     def __init__(self, folder: Path, server: EmbeddedRedis) -> None:
         super().__init__(folder, server)

@@ -17,6 +17,7 @@ from producer.embedded_redis import EmbeddedRedis
 from tests.farm import Farm
 from tests.tiny.families import FAMILIES
 from tests.tiny.single_files import save_weights, stable_diffusion_weights, stable_diffusion_xl_weights
+from tests.warm_python import warm_painter
 from worker.cli import command
 from worker.encode import read_request
 
@@ -54,6 +55,7 @@ def test_a_single_file_is_rendered_as_its_folder_is_and_again_by_itself(
     for file in (tmp_path / "models" / "juggernaut.config").glob("*/*.safetensors"):
         file.unlink()
     farm = Farm(tmp_path, redis_server)
+    farm.python = warm_painter
     own = farm.environment(batch_size=SLOTS)
     del own["IMAGEMILL_REDIS_URL"]
     # Relative to the manifest, as a folder is; a file needs no ./ in front.

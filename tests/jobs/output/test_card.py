@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -71,7 +70,8 @@ def run_code(output: Output, card: str, reader: WarmPython) -> list[str]:
     )
     blocks = re.findall(r"^```python\n(.*?)^```$", card, re.DOTALL | re.MULTILINE)
     ended = [
-        reader.run(own_cache + code, cwd=output.path, env=os.environ, timeout=LONGEST) for code in blocks
+        reader.run(own_cache + code, cwd=output.path, env=reader.environment, timeout=LONGEST)
+        for code in blocks
     ]
     assert [one.returncode for one in ended] == [0] * len(blocks), [one.stderr for one in ended]
     return [one.stdout for one in ended]
