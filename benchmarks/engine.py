@@ -224,13 +224,13 @@ def around(shapes: ImageDiffusionModel, channels: tuple[int, int]) -> ImageDiffu
 
 
 @torch.inference_mode()
-def slot_cost(model: ImageDiffusionModel, size: int, slots: int) -> float:
-    """Milliseconds of CPU time that a slot takes among `slots` slots."""
+def slot_cost(model: ImageDiffusionModel, size: int, slots: int, repeats: int) -> float:
+    """Milliseconds of CPU time that a slot takes among `slots` slots: the least of the repeats."""
     config = model.unet.config
     inputs = torch.randn(slots, config.in_channels, size // 8, size // 8)
     embeds = torch.randn(slots, 32, config.cross_attention_dim)
     taken = []
-    for _ in range(8):
+    for _ in range(repeats):
         began = time.process_time()
         model.unet(inputs, torch.ones(slots), encoder_hidden_states=embeds)
         taken.append(time.process_time() - began)
@@ -269,14 +269,21 @@ def main() -> None:
         rounds=(1, 1, 3),
         among=(2, 16, 16),
         shorten=(10, 1, 1),
+        repeats=(1, 8, 8),
+        compute_size=(64, 128, 128),
+        flat_size=(64, 256, 256),
     )
     torch.set_num_threads(1)
     shapes = load_model("shapes", BUILT_IN["shapes"].revision, "fp32", "cpu")
     heavy, flat = around(shapes, (128, 256)), around(shapes, (64, 128))
-    regimes = {"overhead-bound": (shapes, 64), "compute-bound": (heavy, 128), "flat": (flat, 256)}
+    regimes = {
+        "overhead-bound": (shapes, 64),
+        "compute-bound": (heavy, options.compute_size),
+        "flat": (flat, options.flat_size),
+    }
     costs = {
         name: {
-            slots: round(slot_cost(model, size, slots), 2)
+            slots: round(slot_cost(model, size, slots, options.repeats), 2)
             for slots in (1, 2, 4, 8, 16)
             if slots <= options.among
         }
@@ -284,14 +291,16 @@ def main() -> None:
     }
     arms = Arms(shapes)
     uniform = [request(n, 20 // options.shorten, 7.5, "DDIM") for n in range(options.uniform)]
-    arms.engine(mix(16, 0, options.shorten))  # warms up: schedulers are compiled, memory is there
+    arms.engine(mix(options.among, 0, options.shorten))  # warms up: schedulers are compiled, memory is there
     arms.grouped(uniform[:GROUP])
     results = {
         ("overhead-bound", "small"): in_turn(arms, mix(options.small, 0, options.shorten), options.rounds),
         ("overhead-bound", "large"): in_turn(arms, mix(options.large, 0, options.shorten), 1),
         ("overhead-bound", "uniform"): in_turn(arms, uniform, options.rounds),
-        ("compute-bound", "small"): in_turn(Arms(heavy), mix(options.compute, 0, options.shorten, 128), 1),
-        ("flat", "small"): in_turn(Arms(flat), mix(options.flat, 0, options.shorten, 256), 1),
+        ("compute-bound", "small"): in_turn(
+            Arms(heavy), mix(options.compute, 0, options.shorten, options.compute_size), 1
+        ),
+        ("flat", "small"): in_turn(Arms(flat), mix(options.flat, 0, options.shorten, options.flat_size), 1),
     }
     counted = {
         images: [

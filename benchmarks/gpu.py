@@ -77,8 +77,6 @@ TOGETHER: Final = 8
 """Images of a call of diffusers' pipeline in its batched arm."""
 MIX: Final = ("DDIM", "Euler", "DPM++ 2M", "Euler a", "UniPC", "PNDM")
 """What byte identity is looked for among. Not LMS: diffusers' own asks for scipy."""
-SUBJECTS: Final = 12
-"""Pictures whose bytes are compared: two of each scheduler."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +89,12 @@ class Scale:
     """Of the slot curve."""
     matrix: int
     """Side of the ceiling's matrices."""
+    subjects: int
+    """Pictures whose bytes are compared; 12 are two of each scheduler."""
 
 
-FULL: Final = Scale(size=512, steps=(50, 20), slots=(1, 2, 4, 8, 16, 32, 64), matrix=8192)
-TOY: Final = Scale(size=64, steps=(6, 3), slots=(1, 2, 4), matrix=512)
+FULL: Final = Scale(size=512, steps=(50, 20), slots=(1, 2, 4, 8, 16, 32, 64), matrix=8192, subjects=12)
+TOY: Final = Scale(size=64, steps=(6, 3), slots=(1, 2, 4), matrix=256, subjects=3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -462,8 +462,8 @@ def save_all(painted: Painted) -> tuple[int, float]:
         return len(written), time.perf_counter() - began
 
 
-def share_identical(engine: Callable[[], ImageDiffusionModel], slots: int, size: int) -> float:
-    """The share of pictures whose pixels are the same alone, in order, shuffled and among others."""
+def share_identical(engine: Callable[[], ImageDiffusionModel], slots: int, size: int, count: int) -> float:
+    """The share of `count` pictures whose pixels are the same alone, in order, shuffled and among others."""
 
     def paint(*groups: Sequence[ImageRequest]) -> dict[str, bytes]:
         model = engine()  # a new one: the last one's cache of texts would hide what the text encoder does
@@ -471,11 +471,11 @@ def share_identical(engine: Callable[[], ImageDiffusionModel], slots: int, size:
         return {request.image_id: pixels.tobytes() for pixels, request in painted}
 
     # More than the slots hold: some of the subjects enter among images that are half done.
-    everybody = mixed_requests(SUBJECTS + slots, size)
-    subjects = everybody[:SUBJECTS]
+    everybody = mixed_requests(count + slots, size)
+    subjects = everybody[:count]
     random.Random(0).shuffle(everybody)
     alone = paint(*([subject] for subject in subjects))
-    if len(set(alone.values())) < SUBJECTS:
+    if len(set(alone.values())) < count:
         raise SystemExit("different requests gave the same picture: to compare them would show nothing")
     arrangements = [
         paint(subjects),
@@ -558,9 +558,14 @@ def main() -> None:
     waits = waits_in_a_step(model, size, slots)
     print(f"{slots} slots; the host waits in 3 steps: {'not on CUDA' if waits is None else waits or 'never'}")
 
-    identical = {name: share_identical(engine, slots, size) for name, engine in engines.items()}
+    identical = {
+        name: share_identical(engine, slots, size, scale.subjects) for name, engine in engines.items()
+    }
     for name, share in identical.items():
-        print(f"{name}: {share:.1%} of {SUBJECTS} pictures have the same pixels in every company", flush=True)
+        print(
+            f"{name}: {share:.1%} of {scale.subjects} pictures have the same pixels in every company",
+            flush=True,
+        )
 
     images = 4 * (slots // 2) if options.images is None else options.images
     pipeline = diffusers_pipeline(model)

@@ -392,7 +392,7 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
         arguments=arguments_text(arguments),
     )
     taken = renderer.slots(one)
-    count = 4 * max(1, slots // taken)
+    count = (2 if options.toy else 4) * max(1, slots // taken)
     requests = [replace(one, prompt=f"a picture of number {n}", seed=n) for n in range(count)]
     forward = forward_seconds(renderer, slots, requests[0])
     ceiling = slots / (taken * steps * forward)

@@ -164,5 +164,5 @@ def test_bytes_that_depend_on_company_are_seen(gpu: ModuleType, monkeypatch: pyt
         return (output + 0.1 * sample.mean(),)
 
     monkeypatch.setattr(parts.unet, "forward", mixing)
-    share = gpu.share_identical(lambda: gpu.model_of(parts, options, device, compiled=False), 4, 64)
+    share = gpu.share_identical(lambda: gpu.model_of(parts, options, device, compiled=False), 4, 64, 3)
     assert share < 1.0
