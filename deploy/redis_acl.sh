@@ -25,9 +25,11 @@ user() {
     printf '\n'
 }
 
-# No command here reaches other keys than those named: no KEYS, SCAN or FLUSHALL, and no CONFIG, ACL or DEBUG.
+# No command here reaches other keys than those named: no KEYS, SCAN or FLUSHALL, and no CONFIG, ACL or DEBUG. INFO says
+# whether Redis may drop keys.
 commands='+@connection +@transaction +@string +@list +@set +@hash +@sortedset +@stream +@bitmap +@pubsub
-    +time +evalsha +script|load +script|exists +del +exists +expire +pexpire +persist +ttl +pttl -@admin -@dangerous'
+    +time +evalsha +script|load +script|exists +del +exists +expire +pexpire +persist +ttl +pttl -@admin -@dangerous
+    +info'
 
 # Submits, controls and watches. Watching puts back leases that ran out. It cannot remove a wake-up or speak for a
 # worker.

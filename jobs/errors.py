@@ -49,6 +49,10 @@ class BrokenShard(LedgerError):
     """A shard in Redis cannot be read; its images have to be submitted again."""
 
 
+class JobUnreadable(LedgerError):
+    """A job's keys in Redis are damaged, or are of another version."""
+
+
 class JobError(ImagemillError):
     """A job does not exist, is in a state that forbids the action, or its output is taken."""
 

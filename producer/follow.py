@@ -29,10 +29,12 @@ def follow_job(
 
     An outage of Redis is waited out. `reporter` gets a line when an outage begins and when it ends, one when
     no worker is alive, unless the caller has started one (`own_worker`), and one when the job's submission
-    seems to have stopped: a Redis that was killed may have lost its end. `check` is called before each look
+    seems to have stopped: a Redis that was killed may have lost its end; and one when keys of the job are
+    lost or damaged. `check` is called before each look
     and may raise. Raises JobError when the job is gone, or when every living worker refuses it.
     """
     away = alone = stalled = False
+    trouble = ""
     shards, moved = -1, time.monotonic()
     while True:
         if check is not None:
@@ -59,6 +61,9 @@ def follow_job(
             if not (workers or alone or own_worker):
                 reporter.line(f"{job_id} waits: no worker is alive: start one with `imagemill-worker`")
                 alone = True
+        if status.trouble not in (trouble, ""):
+            reporter.line(f"{job_id}: {status.trouble}")
+        trouble = status.trouble
         if status.shards != shards:
             shards, moved = status.shards, time.monotonic()
         elif status.state == "open" and not (stalled or status.ending) and time.monotonic() - moved > STALLED:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from jobs.ledger.job import JobStatus
+from jobs.ledger.job import JobStatus, UnreadableJob
 from jobs.wording import printable
 
 Workers = Mapping[str, Mapping[str, str]]
@@ -28,8 +28,10 @@ def state(job: JobStatus) -> str:
     return "finishing" if job.state == "finishing" else "running" if job.started else "waiting"
 
 
-def as_json(job: JobStatus) -> dict[str, Any]:
-    """The job's status for `--json`."""
+def as_json(job: JobStatus | UnreadableJob) -> dict[str, Any]:
+    """The job's status for `--json`; of one that cannot be read its id, the state "unreadable", and why."""
+    if isinstance(job, UnreadableJob):
+        return {"job_id": job.job_id, "state": "unreadable", "reason": job.reason}
     return {**asdict(job), "eta_seconds": job.eta_seconds}
 
 
@@ -48,8 +50,8 @@ def as_json_text(column: str, why: str) -> str:
     return printable(f"{column}: written as JSON text, which json.loads turns back, because {why}")
 
 
-def print_jobs(jobs: Sequence[JobStatus], workers: Workers) -> None:
-    """Prints all jobs, a line each, and the number of workers."""
+def print_jobs(jobs: Sequence[JobStatus | UnreadableJob], workers: Workers) -> None:
+    """Prints all jobs, a line each, the number of workers, and what is wrong with jobs' keys in Redis."""
     header = ("job", "state", "images", "failed", "images/s", "left", "output")
     rows = [
         (
@@ -61,10 +63,18 @@ def print_jobs(jobs: Sequence[JobStatus], workers: Workers) -> None:
             duration(job.eta_seconds),
             job.output,
         )
+        if isinstance(job, JobStatus)
+        else (job.job_id, "cannot be read (another version?)", *4 * ("–",), "–")
         for job in jobs
     ]
     _print_table(header, rows)
     click.echo(f"{len(workers)} worker{'' if len(workers) == 1 else 's'}")
+    for job in jobs:
+        trouble = (
+            job.reason if isinstance(job, UnreadableJob) else job.trouble and f"{job.job_id}: {job.trouble}"
+        )
+        if trouble:
+            click.echo(printable(trouble))
 
 
 def print_job(job: JobStatus, workers: Workers, failures: Mapping[int, Mapping[str, Any]]) -> None:
@@ -82,6 +92,8 @@ def print_job(job: JobStatus, workers: Workers, failures: Mapping[int, Mapping[s
     click.echo(f"  rate      {_rate(job)} images/s, {duration(job.eta_seconds)} left")
     click.echo(f"  model     {job.model}, priority {job.priority}, run {job.run}")
     click.echo(f"  workers   {', '.join(job.workers) or '–'} on it, of {', '.join(workers) or 'none alive'}")
+    if job.trouble:
+        click.echo(f"  trouble   {printable(job.trouble)}")
     for name, notice in job.notices.items():
         click.echo(f"  waiting   {name}: {notice}")
     for name, doing in job.loading.items():

@@ -13,6 +13,10 @@ from jobs.output.stored_shard import LayoutName
 LeaseState = Literal["held", "lost", "ending"]
 """The answer to a renewal. lost: another attempt has the lease; ending: it is held, its job ends early."""
 
+Controlled = Literal["ok", "ended", "dropped"]
+"""What became of a job that was steered. ended: at once, since no worker can write its report; dropped:
+nothing is left of it in Redis, since it could not be read."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobSpec:
@@ -187,6 +191,8 @@ class JobStatus:
     """Worker -> what it does to load the model: "downloading org/m: 3 of 12 files, 4.1 of 23.8 GB, 41 s"."""
     broken: Mapping[int, str]
     """Shard that cannot be read -> why; its images count as left."""
+    trouble: str = ""
+    """What is wrong with the job's keys in Redis, and the command that leads out; empty as a rule."""
 
     @property
     def eta_seconds(self) -> float | None:
@@ -194,6 +200,15 @@ class JobStatus:
         if self.state == "finished" or self.images_per_second <= 0:
             return None
         return self.left / self.images_per_second
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadableJob:
+    """A job whose keys are damaged, or are of another version."""
+
+    job_id: str
+    reason: str
+    """What cannot be read, and the command that leads out."""
 
 
 class Bits:

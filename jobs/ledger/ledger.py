@@ -14,31 +14,25 @@ from typing import Any, Literal, cast
 
 from jobs.errors import JobError, LeaseLost, OtherHardware, Overtaken
 from jobs.ledger import redis_keys
-from jobs.ledger.job import Bits, Claim, JobSpec, LeaseState, Recovery, SlotsKey, Staged
-from jobs.ledger.ledger_view import LedgerView
-from jobs.ledger.lua_functions import lua_functions
+from jobs.ledger.job import Claim, JobSpec, LeaseState, Recovery, SlotsKey
 from jobs.ledger.redis_errors import as_ledger_errors
-from jobs.ledger.scripts import Marks, NewJob, NewShard, Renewal, Scripts, failures_as_json
+from jobs.ledger.scripts import Marks, NewJob, NewShard, Renewal, failures_as_json
+from jobs.ledger.speeds import work_with
+from jobs.ledger.steering import Steering
 
 STAGED = 600
 """Seconds until staged shards expire, counted again from each that is added."""
 REFUSAL = 300
 """Seconds that a worker's refusal of a job holds: a brief network failure must not stop a job for good."""
-RATE_WINDOW = 600.0
-"""Seconds of rendering that a speed is measured over: during one shard the machine may be busy."""
 RATE_TTL = 30 * 86400
 """Seconds that speeds are kept after the last shard."""
-WORKER_TTL = 60
-"""Seconds that a worker is listed after its last heartbeat."""
 
 
-class Ledger(LedgerView):
-    """The calls of producers and workers that change the ledger. `LedgerView` has those that read it."""
+class Ledger(Steering):
+    """The calls of producers and workers that change the ledger.
 
-    def __init__(self, url: str, *, timeout: float = 10.0) -> None:
-        """Connects on the first call. `url`: as `jobs.redis_url`; `timeout`: seconds a call may take."""
-        super().__init__(url, timeout=timeout)
-        self._scripts: Scripts = lua_functions(Scripts, self.client)
+    `Steering` has those of people, `LedgerView` those that only read it.
+    """
 
     def ping(self) -> None:
         """Returns if Redis answers, lets us write and has room; raises LedgerError otherwise."""
@@ -64,7 +58,8 @@ class Ledger(LedgerView):
         if answer == b"ending":
             raise JobError(
                 f"{spec.output}: {job_id}, of this very manifest, is ending there: wait for it "
-                f"(`imagemill watch {job_id}`) and submit again"
+                f"(`imagemill watch {job_id}`) and submit again; if no worker ends it, `imagemill cancel "
+                f"{job_id}` does"
             )
         return job_id, answer == b"created"
 
@@ -263,11 +258,8 @@ class Ledger(LedgerView):
         """
         with as_ledger_errors():
             known = self.client.hget(redis_keys.RATES, size.remembered)
-            slots, spent = (0, 0.0) if known is None else json.loads(known)
-            kept = min(1.0, RATE_WINDOW / spent) if spent > 0 else 0.0
-            work = [slots * kept + row_evaluations, spent * kept + seconds]
             pipe = self.client.pipeline()
-            pipe.hset(redis_keys.RATES, size.remembered, json.dumps(work))
+            pipe.hset(redis_keys.RATES, size.remembered, work_with(known, row_evaluations, seconds))
             pipe.expire(redis_keys.RATES, RATE_TTL)
             pipe.execute()
 
@@ -295,16 +287,8 @@ class Ledger(LedgerView):
     # Workers.
 
     def heartbeat(self, worker: str, facts: Mapping[str, str | int | float]) -> None:
-        """Notes that a worker is alive, and facts about it; both expire after `WORKER_TTL` seconds."""
-        with as_ledger_errors():
-            seconds, micros = self.client.time()
-            now = seconds + micros / 1e6
-            pipe = self.client.pipeline()
-            pipe.zadd(redis_keys.WORKERS, {worker: now})
-            pipe.zremrangebyscore(redis_keys.WORKERS, "-inf", now - WORKER_TTL)
-            pipe.hset(redis_keys.worker(worker), mapping=dict(facts))
-            pipe.expire(redis_keys.worker(worker), WORKER_TTL)
-            pipe.execute()
+        """Notes that a worker is alive, and facts about it; both expire after `redis_keys.WORKER_TTL`."""
+        self._scripts.heartbeat(worker=worker, facts={name: str(value) for name, value in facts.items()})
 
     def forget_worker(self, worker: str) -> None:
         """Removes a worker that ended cleanly from the list."""
@@ -317,32 +301,6 @@ class Ledger(LedgerView):
         with as_ledger_errors():
             for job_id in self.client.zrange(redis_keys.ACTIVE, 0, -1):
                 self.client.hdel(redis_keys.job(job_id.decode(), "refusals"), worker)
-
-    # Steering.
-
-    def control(self, job_id: str, action: Literal["pause", "resume", "cancel"], reason: str = "") -> None:
-        """Pauses, resumes or cancels from the next claim on. Raises JobError if the state forbids it."""
-        answer = self._scripts.control(job_id=job_id, action=action, reason=reason).decode()
-        if answer == "gone":
-            raise self._no_such(job_id)
-        if answer != "ok":
-            raise JobError(f"{job_id} is {answer} already: there is nothing to {action}")
-
-    def retry(self, job_id: str, incarnation: str, run: int, done: Bits, staged: Staged) -> None:
-        """Opens a finished job's next run: the staged shards are to be rendered, everything else is `done`.
-
-        Its failures are forgotten. Raises JobError if it is not finished, or is in another run by now.
-        """
-        answer = self._scripts.retry(
-            job_id=job_id, incarnation=incarnation, run=run, done=bytes(done), staged=staged
-        ).decode()
-        if answer != "ok":
-            why = {
-                "gone": "Redis no longer holds it",
-                "moved": "it is not finished, or was sent back already",
-                "expired": "the shards to send back have expired: run the same command again",
-            }
-            raise JobError(f"{job_id}: {why.get(answer, f'its output is {answer}')}")
 
 
 def _unless_lost(claim: Claim, answer: int) -> int:

@@ -1,8 +1,9 @@
 """Lua scripts as typed functions: a call names each argument, and the script reads it by the same name.
 
 A protocol declares the functions, and each runs the script of its name in `jobs/ledger/lua/`. What Redis gets
-is the key names of `redis_keys`, then `prelude.lua`, then a `local` for each parameter, read from ARGV in the
-order of the declaration, then the script. Redis keeps that text; a call sends its hash and the arguments.
+is the key names of `redis_keys`, then `damage.lua` and `prelude.lua`, then a `local` for each parameter, read
+from ARGV in the order of the declaration, then the script. Redis keeps that text; a call sends its hash and
+the arguments. If a damaged key makes a script fail, `mend.lua` drops what is damaged, and it runs again.
 
 Python                  ARGV                       Lua
 str, bytes, Literal     the bytes                  string
@@ -16,6 +17,7 @@ Mapping[str | int, T]   the length, then the pairs table; its keys are strings
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from importlib.resources import files
@@ -23,8 +25,12 @@ from inspect import getmembers, isfunction
 from types import SimpleNamespace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+import redis.exceptions
+
 from jobs.ledger import redis_keys
 from jobs.ledger.redis_errors import as_ledger_errors
+
+log = logging.getLogger(__name__)
 
 
 def lua_functions(declared: type, client: Any) -> Any:
@@ -32,14 +38,15 @@ def lua_functions(declared: type, client: Any) -> Any:
 
     Sends nothing yet. A call raises LedgerUnavailable and LedgerError as every call of the ledger does.
     """
-    before = _key_names() + _lua_file("prelude")
+    before = _key_names() + _lua_file("damage") + _lua_file("prelude")
     functions = getmembers(
         declared, lambda member: isfunction(member) and not member.__name__.startswith("_")
     )
-    return SimpleNamespace(**{name: _lua_function(one, before, client) for name, one in functions})
+    mend = client.register_script(before + _lua_file("mend"))
+    return SimpleNamespace(**{name: _lua_function(one, before, client, mend) for name, one in functions})
 
 
-def _lua_function(declared: Callable[..., Any], before: str, client: Any) -> Callable[..., Any]:
+def _lua_function(declared: Callable[..., Any], before: str, client: Any, mend: Any) -> Callable[..., Any]:
     parameters = {name: hint for name, hint in get_type_hints(declared).items() if name != "return"}
     locals_ = "".join(f"local {name} = {_reader(hint)}\n" for name, hint in parameters.items())
     script = client.register_script(before + locals_ + _lua_file(declared.__name__))
@@ -49,7 +56,13 @@ def _lua_function(declared: Callable[..., Any], before: str, client: Any) -> Cal
         for name in parameters:
             _append(argv, arguments[name])
         with as_ledger_errors():
-            return script(args=argv)
+            try:
+                return script(args=argv)
+            except redis.exceptions.ResponseError as error:
+                if not any(words in str(error) for words in redis_keys.DAMAGE):
+                    raise
+                log.warning("Redis: dropped what cannot be read (%s): %s", error, mend())
+                return script(args=argv)
 
     return run
 
@@ -99,10 +112,14 @@ def _reader(hint: Any) -> str:
 
 
 def _key_names() -> str:
-    """The names in capitals of `redis_keys` as Lua locals: texts, and the list of a job's parts."""
+    """The names in capitals of `redis_keys` as Lua locals: texts, numbers, lists and tables of texts."""
     names = {name: value for name, value in vars(redis_keys).items() if name.isupper()}
     return "".join(f"local {name} = {_literal(value)}\n" for name, value in names.items())
 
 
-def _literal(value: str | Sequence[str]) -> str:
-    return json.dumps(value) if isinstance(value, str) else f"{{{', '.join(map(json.dumps, value))}}}"
+def _literal(value: str | int | Sequence[str] | Mapping[str, str]) -> str:
+    if isinstance(value, str | int):
+        return json.dumps(value)
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'[{json.dumps(name)}] = {json.dumps(of)}' for name, of in value.items())}}}"
+    return f"{{{', '.join(map(json.dumps, value))}}}"

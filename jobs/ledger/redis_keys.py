@@ -1,6 +1,7 @@
 """Every Redis key of imagemill: its name, type, writer, reader and lifetime. Keys are built only here.
 
-`jobs.ledger.lua_functions` gives the names in capitals to the Lua scripts.
+`jobs.ledger.lua_functions` gives the names in capitals to the Lua scripts. What leads out if a key is lost or
+damaged: docs/faults.md.
 
 key                       type    written by               read by         lifetime
 imagemill:numbers         hash    create, recover          create          none: numbers are never used again
@@ -43,15 +44,17 @@ An unfinished job has no TTL on purpose: losing its keys would lose work. Celery
 queue list `imagemill`, `_kombu*` and `unacked*`.
 
 reaped          when leases were looked at last, ms since 1970: a long time without a look does not count
-job:ID          fields: see `jobs.ledger.job.JobStatus`; besides those `digest` (what was submitted),
-                `cursor` (manifest lines in the ledger), `epoch` (claims so far) and
-                `window_at, window_count, window_rate` (the rate of the last half minute)
+job:ID          fields: see `jobs.ledger.job.JobStatus`; besides those `wire` (`WIRE`), `digest` (what was
+                submitted), `cursor` (manifest lines in the ledger), `epoch` (claims so far), `requeued` (the
+                run whose shards were looked at again because a key was lost) and `window_at, window_count,
+                window_rate` (the rate of the last half minute)
 job:ID:spec     JSON of `jobs.ledger.job.JobSpec`, the manifest in it: read once by a worker
 job:ID:shards   shard number -> zstd-compressed requests, `jobs.ledger.shard`
 job:ID:ready    shard numbers that wait; the head is claimed next, and what comes back becomes the head
-job:ID:leased   shard number (or `finish`) -> JSON {"a": attempt, "w": worker, "t": ms since 1970, "rows": the
-                images in its slots or not written yet, "alone": the image that has the slots to itself,
-                "excused": another shard of the worker had images in them when its lease ran out}
+job:ID:leased   shard number (or `finish`) -> JSON {"a": attempt, "w": worker, "t": ms since 1970, "l": ms
+                that the lease lasts, "rows": the images in its slots or not written yet, "alone": the image
+                that has the slots to itself, "excused": another shard of the worker had images in them when
+                its lease ran out}
 job:ID:done     one bit an image, by its index in the job
 job:ID:failures index -> JSON {"shard", "position", "image_id", "reason"}
 job:ID:flagged  one bit an image that is kept but doubted
@@ -83,25 +86,50 @@ EVENTS = PREFIX + "events"
 WORKERS = PREFIX + "workers"
 SLOTS = PREFIX + "rows"
 RATES = PREFIX + "rates"
-NOTHING = PREFIX + "nothing"
+WORKER = PREFIX + "worker:"
+NOTHING = JOB + ":nothing"
 """No key has this name: LPUSHX to it fails if writes fail, and changes nothing."""
 CONFIRMED = PREFIX + "confirmed"
 
-JOB_PARTS = (
-    "spec",
-    "shards",
-    "ready",
-    "leased",
-    "done",
-    "failures",
-    "flagged",
-    "refusals",
-    "workers",
-    "rows",
-    "expiries",
-    "deaths",
-    "broken",
-)
+WIRE = 1
+"""What a job's hash and spec are like; one more wherever an earlier version would misread them. A job without
+it is of a version before there was one."""
+WORKER_TTL = 60
+"""Seconds that a worker is listed after its last heartbeat."""
+
+KINDS = {
+    "spec": "string",
+    "shards": "hash",
+    "ready": "list",
+    "leased": "hash",
+    "done": "string",
+    "failures": "hash",
+    "flagged": "string",
+    "refusals": "hash",
+    "workers": "set",
+    "rows": "hash",
+    "expiries": "hash",
+    "deaths": "hash",
+    "broken": "hash",
+}
+"""The kind of each part of a job."""
+JOB_PARTS = tuple(KINDS)
+SHARED = {
+    NUMBERS: "hash",
+    JOBS: "zset",
+    ACTIVE: "zset",
+    LEASES: "zset",
+    REAPED: "string",
+    EVENTS: "stream",
+    WORKERS: "zset",
+    SLOTS: "hash",
+    RATES: "hash",
+}
+"""The kind of each key that all jobs share."""
+COUNTS = ("shards", "left", "done", "failed", "flagged", "held", "epoch", "run", "window_count")
+"""The fields of a job's hash that scripts count in."""
+DAMAGE = ("WRONGTYPE", "not an integer", "attempt to", "bad argument")
+"""Words of errors, of Redis and of Lua, that a damaged key causes."""
 
 
 def job(job_id: str, part: str | None = None) -> str:
@@ -116,4 +144,4 @@ def output(path: str) -> str:
 
 def worker(name: str) -> str:
     """The key of a worker's heartbeat."""
-    return f"{PREFIX}worker:{name}"
+    return WORKER + name

@@ -174,10 +174,15 @@ class Scripts(Protocol):
     def waiting(self, *, worker: str, models: Sequence[str]) -> int:
         """How many claims a worker would find now."""
 
+    def heartbeat(self, *, worker: str, facts: Mapping[str, str]) -> int:
+        """Notes that a worker is alive, and facts about it."""
+
     # Steering.
 
-    def control(self, *, job_id: str, action: Literal["pause", "resume", "cancel"], reason: str) -> bytes:
-        """Pauses, resumes or cancels a job."""
+    def control(
+        self, *, job_id: str, action: Literal["pause", "resume", "cancel"], reason: str, readable: bool
+    ) -> bytes:
+        """Pauses, resumes or cancels a job; `readable`: whether the caller can read its settings."""
 
     def retry(self, *, job_id: str, incarnation: str, run: int, done: bytes, staged: Staged) -> bytes:
         """Opens the next run of a finished job."""

@@ -22,7 +22,7 @@ def status(session: Session, job: str | None, as_json: bool) -> None:
     ledger = session.ledger
     workers = ledger.workers()
     if job is None:
-        jobs = [ledger.status(job_id) for job_id in ledger.job_ids()]
+        jobs = ledger.jobs()
         if as_json:
             print_json({"jobs": [show.as_json(one) for one in jobs], "workers": workers})
         else:
@@ -56,11 +56,19 @@ def watch(session: Session, job: str) -> None:
 def cancel(session: Session, job: str, reason: str) -> None:
     """End JOB early; what is rendered stays.
 
-    Submitting its manifest again renders the rest.
+    Submitting its manifest again renders the rest. A job that cannot be read in Redis is removed there.
     """
-    session.ledger.control(job, "cancel", reason)
+    done = session.ledger.control(job, "cancel", reason)
     session.confirm()
-    click.echo(f"{job} is ending: workers give up its shards at their next step")
+    click.echo(
+        {
+            "ok": f"{job} is ending: workers give up its shards at their next step",
+            "ended": f"{job} has ended, without its report, which no worker would write: its output keeps "
+            "what was rendered, and submitting its manifest again renders the rest and writes the report",
+            "dropped": f"{job} could not be read: what was left of it in Redis is removed; its output keeps "
+            "what was rendered, and submitting its manifest again renders the rest",
+        }[done]
+    )
 
 
 @click.command()
@@ -79,7 +87,7 @@ def pause(session: Session, job: str) -> None:
 def resume(session: Session, job: str) -> None:
     """Continue a paused JOB.
 
-    It is also offered again to workers that refused it.
+    It is also offered again to workers that refused it, and what Redis lost of its keys is put back.
     """
     session.ledger.control(job, "resume")
     session.confirm()

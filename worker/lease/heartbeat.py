@@ -124,8 +124,9 @@ class Heartbeat:
 
     def _keep_house(self) -> None:
         self.renew()
-        self._ledger.reap()
+        # Before it reaps, which damaged keys might make fail: this worker is alive all the same.
         self._ledger.heartbeat(self._worker, self._facts())
+        self._ledger.reap()
         if self._ledger.queued() == 0 and (waiting := self._ledger.waiting(self._worker, self._models)):
             # Celery has connections of its own: one that hangs must not hold the renewals up.
             threading.Thread(target=self._send, args=(waiting,), name="top-up", daemon=True).start()

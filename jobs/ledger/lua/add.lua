@@ -1,10 +1,10 @@
 -- Adds shards to an open job. The cursor keeps a second submitter out: it must be where the last call left it.
 -- Returns 'added', 'gone', 'ending', 'closed' or 'moved'
 if not is_current(job_id, incarnation) then return 'gone' end
-local job = redis.call('HMGET', key(job_id), 'state', 'ending', 'cursor')
-if job[2] ~= '' then return 'ending' end
+local job = redis.call('HMGET', key(job_id), 'state', 'cursor')
+if ending_of(job_id) ~= '' then return 'ending' end
 if job[1] ~= 'open' then return 'closed' end
-if tonumber(job[3]) ~= cursor then return 'moved' end
+if tonumber(job[2] or '') ~= cursor then return 'moved' end
 local images, waiting = 0, redis.call('LLEN', key(job_id, 'ready'))
 for _, shard in ipairs(shards) do
   if number(job_id, 'first_shard') < 0 then redis.call('HSET', key(job_id), 'first_shard', shard.number) end

@@ -4,6 +4,6 @@
 if not holds(fence) then return -1 end
 local job_slots, field = key(fence.job_id, 'rows'), kind .. '\n' .. size
 -- Another worker may have found less room before.
-local settled = tonumber(redis.call('HGET', job_slots, field) or '0')
+local settled = tonumber(redis.call('HGET', job_slots, field) or '0') or 0
 if settled == 0 or slots < settled then redis.call('HSET', job_slots, field, slots) end
 return slots

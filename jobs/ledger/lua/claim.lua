@@ -9,7 +9,7 @@
 -- Returns {} or {kind, job, incarnation, shard, attempt, blob, suspects, condemned}. The last two are JSON lists of
 -- images: those that must be rendered alone ('*': all of them; for a finishing: workers died of it), and those that
 -- too many workers died of
-local now = clock()
+local now, full = clock(), when_full()
 reap(now)
 
 local function before(a, b)
@@ -52,18 +52,23 @@ end
 
 if not chosen and doubted and not other and not holds_something() then chosen = doubted end
 if not chosen then return {} end
+-- What is claimed comes to its end in a full Redis, and nothing else is begun there.
+if full and chosen.kind == 'shard' then return full end
 
 local job_id = chosen.job_id
-local shard = chosen.kind == 'finish' and 'finish' or redis.call('LPOP', key(job_id, 'ready'))
+mend_job(job_id)
+local shard = chosen.kind == 'finish' and 'finish' or next_shard(job_id)
+if not shard then return {} end
 -- The token distinguishes attempts of one epoch: if Redis loses its last second, it counts an epoch twice.
 local attempt = string.format('%06d-%s', redis.call('HINCRBY', key(job_id), 'epoch', 1), token)
-redis.call('HSET', key(job_id, 'leased'), shard, cjson.encode({a = attempt, w = worker, t = now}))
+redis.call('HSET', key(job_id, 'leased'), shard, cjson.encode({a = attempt, w = worker, t = now, l = lease_ms}))
 redis.call('ZADD', LEASES, now + lease_ms, job_id .. '/' .. shard)
 redis.call('HSET', key(job_id), 'last_claim', precise_clock())
 if chosen.kind == 'shard' then
   redis.call('SADD', key(job_id, 'workers'), worker)
   if number(job_id, 'started') == 0 then redis.call('HSET', key(job_id), 'started', now) end
 end
+-- A blob that is lost is none that can be read: its shard is set aside.
 local blob = shard ~= 'finish' and redis.call('HGET', key(job_id, 'shards'), shard) or ''
 local suspects, condemned = {}, {}
 if chosen.doubted then
@@ -71,7 +76,7 @@ if chosen.doubted then
 elseif shard ~= 'finish' then
   local deaths = redis.call('HGETALL', key(job_id, 'deaths'))
   for i = 1, #deaths, 2 do
-    if tonumber(deaths[i + 1]) >= MOST_DEATHS then
+    if (tonumber(deaths[i + 1]) or 0) >= MOST_DEATHS then
       condemned[#condemned + 1] = tonumber(deaths[i])
     elseif is_open(job_id, deaths[i]) then
       suspects[#suspects + 1] = tonumber(deaths[i])

@@ -1,6 +1,6 @@
--- Shared by every script of the ledger: its bounds, the clock, fencing, and the steps that several operations take.
--- jobs/ledger/scripts.py puts the key names before it, as redis_keys.py has them (PREFIX, LEASES, JOB_PARTS …), and
--- each script's arguments after it, by the names of their Python declaration.
+-- Shared by every script of the ledger: its bounds, fencing, and the steps that several operations take.
+-- jobs/ledger/lua_functions.py puts the key names before it, as redis_keys.py has them (PREFIX, LEASES, JOB_PARTS …),
+-- and damage.lua; and each script's arguments after it, by the names of their Python declaration.
 
 -- How often in a row a shard's lease runs out, without a new picture, before: what was in the slots each time is
 -- rendered alone; the whole shard is, if nothing is known to have been in them; the job is stopped.
@@ -14,6 +14,10 @@ local ONE_DEATH = 1500
 -- a job, look more often. It costs each lease A_LOOK ms all the same, so that no lease lasts for ever if every
 -- look comes late.
 local UNWATCHED, A_LOOK = 3000, 1000
+-- Milliseconds: no clock steps so far, the number is rubbish.
+local A_MILLENNIUM = 1000 * 365 * 86400000
+-- Seconds that a job is kept whose hash has lost how long.
+local A_WEEK = 7 * 86400
 
 -- The readers of arguments.
 local taken = 0
@@ -37,42 +41,14 @@ local function take_map(take_item)
   return map
 end
 
-local function key(job_id, part)
-  if part then return JOB .. job_id .. ':' .. part end
-  return JOB .. job_id
-end
-
--- Milliseconds, with microseconds as their fraction, by Redis' own clock: workers' clocks may be wrong.
-local function precise_clock()
-  local time = redis.call('TIME')
-  return time[1] * 1000 + time[2] / 1000
-end
-
-local function clock()
-  return math.floor(precise_clock())
-end
-
-local function number(job_id, field)
-  return tonumber(redis.call('HGET', key(job_id), field) or '0')
-end
-
 -- Whether this is still the job of that incarnation: Redis may have been wiped and the job made again.
 local function is_current(job_id, incarnation)
   return redis.call('HGET', key(job_id), 'incarnation') == incarnation
 end
 
--- The job and the shard of a member of LEASES.
-local function split_member(member)
-  return string.match(member, '^(.*)/([^/]*)$')
-end
-
-local function lease_of(job_id, shard)
-  local lease = redis.call('HGET', key(job_id, 'leased'), shard)
-  return lease and cjson.decode(lease)
-end
-
--- Whether the attempt still holds the shard's lease.
+-- Whether the attempt still holds the shard's lease. What is claimed may come to its end in a full Redis, too.
 local function holds(fence)
+  even_when_full()
   if not is_current(fence.job_id, fence.incarnation) then return false end
   local lease = lease_of(fence.job_id, fence.shard)
   return lease and lease.a == fence.attempt
@@ -87,10 +63,10 @@ end
 local function begin_job(job_id, new, incarnation)
   local now = clock()
   redis.call('SET', key(job_id, 'spec'), new.spec)
-  redis.call('HSET', key(job_id), 'incarnation', incarnation, 'digest', new.digest, 'output_key', new.output_key,
-    'priority', new.priority, 'state', 'open', 'ending', '', 'reason', '', 'paused', 0, 'run', 1, 'total', 0,
-    'shards', 0, 'left', 0, 'done', 0, 'failed', 0, 'flagged', 0, 'cursor', 0, 'held', 0, 'first_shard', -1,
-    'epoch', 0, 'created', now, 'started', 0, 'ended', 0, 'finished', 0, 'last_image', 0,
+  redis.call('HSET', key(job_id), 'wire', WIRE, 'incarnation', incarnation, 'digest', new.digest,
+    'output_key', new.output_key, 'priority', new.priority, 'state', 'open', 'ending', '', 'reason', '', 'paused', 0,
+    'run', 1, 'total', 0, 'shards', 0, 'left', 0, 'done', 0, 'failed', 0, 'flagged', 0, 'cursor', 0, 'held', 0,
+    'first_shard', -1, 'epoch', 0, 'created', now, 'started', 0, 'ended', 0, 'finished', 0, 'last_image', 0,
     'waiting_since', now, 'last_claim', 0, 'window_at', 0, 'window_count', 0, 'window_rate', 0)
   for field, value in pairs(new.fields) do redis.call('HSET', key(job_id), field, value) end
   redis.call('SET', new.output_key, job_id)
@@ -99,27 +75,42 @@ local function begin_job(job_id, new, incarnation)
 end
 
 -- Lets a job begin to finish once nothing is left, if its last shard is stored or it is ending early.
-local function settle(job_id)
-  local job = redis.call('HMGET', key(job_id), 'state', 'ending')
-  local state, ending = job[1], job[2]
-  if state == 'sealed' or (state == 'open' and ending and ending ~= '') then
+function settle(job_id)
+  local state, ending = redis.call('HGET', key(job_id), 'state'), ending_of(job_id)
+  if state == 'sealed' or (state == 'open' and ending ~= '') then
     if redis.call('LLEN', key(job_id, 'ready')) == 0 and redis.call('HLEN', key(job_id, 'leased')) == 0 then
+      mend_job(job_id)
+      if ending == '' and recount(job_id) > 0 and requeue(job_id) then return end
       local outcome = ending
       if outcome == '' then
-        local incomplete = number(job_id, 'failed') > 0 or redis.call('EXISTS', key(job_id, 'broken')) == 1
-        outcome = incomplete and 'failures' or 'complete'
+        local lacking = number(job_id, 'left') > 0 or redis.call('EXISTS', key(job_id, 'broken')) == 1
+        outcome = (lacking or number(job_id, 'failed') > 0) and 'failures' or 'complete'
       end
       redis.call('HSET', key(job_id), 'state', 'finishing', 'ended', clock(), 'outcome', outcome)
     end
   end
 end
 
+-- Ends a job for good: adds one event, frees the output, and gives every key of the job a TTL. `cut`: its images whose
+-- prompt was cut.
+local function conclude(job_id, cut)
+  local job = redis.call('HMGET', key(job_id), 'outcome', 'output_key', 'retention')
+  local output_key, retention = job[2], tonumber(job[3] or '') or A_WEEK
+  redis.call('HSET', key(job_id), 'state', 'finished', 'finished', clock(), 'cut', cut)
+  redis.call('ZREM', ACTIVE, job_id)
+  if output_key and redis.call('GET', output_key) == job_id then redis.call('DEL', output_key) end
+  redis.call('EXPIRE', key(job_id), retention)
+  for _, part in ipairs(JOB_PARTS) do redis.call('EXPIRE', key(job_id, part), retention) end
+  -- Not of a job that is ended for want of a worker by somebody who may not speak for one.
+  redis.pcall('XADD', EVENTS, 'MAXLEN', '~', 1000, '*', 'event', 'finished', 'job', job_id, 'run', number(job_id, 'run'),
+    'outcome', job[1] or 'failures', 'done', number(job_id, 'done'), 'failed', number(job_id, 'failed'), 'cut', cut)
+end
+
 -- Lets a shard whose attempt ended without a result wait again, first in line, unless its job is ending.
 local function put_back(job_id, shard, now)
   drop_lease(job_id, shard)
-  if shard == 'finish' then return end
-  local ending = redis.call('HGET', key(job_id), 'ending')
-  if ending == '' then
+  if redis.call('EXISTS', key(job_id)) == 0 or shard == 'finish' then return end
+  if ending_of(job_id) == '' and string.match(shard, '^%d+$') then
     if redis.call('LPUSH', key(job_id, 'ready'), shard) == 1 then
       redis.call('HSET', key(job_id), 'waiting_since', now)
     end
@@ -144,11 +135,6 @@ local function is_alone(job_id, lease)
   return lease.alone and is_open(job_id, lease.alone)
 end
 
-local function expiries_of(job_id, shard)
-  local expiries = redis.call('HGET', key(job_id, 'expiries'), shard)
-  return expiries and cjson.decode(expiries) or {count = 0, images = {}}
-end
-
 -- Finds what is to blame for a lease that ran out: its worker died or was cut off. An image that was alone in the
 -- slots is charged with the death. Otherwise what was in the slots is kept, to be suspected if this goes on.
 local function blame(job_id, shard, lease)
@@ -164,46 +150,82 @@ local function blame(job_id, shard, lease)
     if not known[image] then expiries.images[#expiries.images + 1] = image end
   end
   redis.call('HSET', key(job_id, 'expiries'), shard, cjson.encode(expiries))
-  if shard ~= 'finish' and expiries.count >= STOP_AFTER and redis.call('HGET', key(job_id), 'ending') == '' then
+  if shard ~= 'finish' and expiries.count >= STOP_AFTER and ending_of(job_id) == '' then
     end_early(job_id, 'stopped', 'the lease of shard ' .. shard .. ' ran out ' .. expiries.count .. ' times without '
       .. 'a new picture: its workers die or are cut off before they begin; see their logs')
   end
 end
 
--- Gives every lease back the time in which no process looked at the leases: Redis was away, or everyone was.
-local function forgive(now)
-  local gap = now - tonumber(redis.call('GET', REAPED) or now)
-  redis.call('SET', REAPED, now)
-  if gap <= UNWATCHED then return end
-  for _, member in ipairs(redis.call('ZRANGE', LEASES, 0, -1)) do
-    redis.call('ZINCRBY', LEASES, gap - A_LOOK, member)
+-- The clock stepped back by `step` ms: what lies in its future now, of jobs that are not finished, moves with it.
+local function move_back(step, now)
+  for _, job_id in ipairs(redis.call('ZRANGE', ACTIVE, 0, -1)) do
+    guarded(job_id, function()
+      for _, field in ipairs({'created', 'started', 'waiting_since', 'last_claim', 'window_at', 'last_image'}) do
+        local time = number(job_id, field)
+        if time > now then redis.call('HSET', key(job_id), field, math.max(1, time - step)) end
+      end
+      local refusals = redis.call('HGETALL', key(job_id, 'refusals'))
+      for i = 1, #refusals, 2 do
+        local refusal = decoded(refusals[i + 1]) or {}
+        refusal['until'] = (tonumber(refusal['until']) or 0) - step
+        redis.call('HSET', key(job_id, 'refusals'), refusals[i], cjson.encode(refusal))
+      end
+    end)
   end
+end
+
+-- Gives every lease back the time in which no process looked at the leases: Redis was away, or everyone was. A clock
+-- that stepped, either way, looks like that, too. No lease lasts longer than it was given.
+local function forgive(now)
+  local looked = redis.pcall('GET', REAPED)
+  local gap = now - (tonumber(type(looked) == 'string' and looked) or now)
+  if not (math.abs(gap) < A_MILLENNIUM) then gap = 0 end
+  redis.call('SET', REAPED, now)
+  if gap >= 0 and gap <= UNWATCHED then return end
+  local shift = gap < 0 and gap or gap - A_LOOK
+  local leases = redis.call('ZRANGE', LEASES, 0, -1, 'WITHSCORES')
+  for i = 1, #leases, 2 do
+    local ends, job_id, shard = tonumber(leases[i + 1]) + shift, split_member(leases[i])
+    guarded(job_id, function()
+      local lease = shard and lease_of(job_id, shard)
+      if lease and tonumber(lease.l) then ends = math.min(ends, now + lease.l) end
+      redis.call('ZADD', LEASES, ends, leases[i])
+    end)
+  end
+  if gap < -A_LOOK then move_back(-gap, now) end
 end
 
 -- Puts back every shard whose lease has run out; returns how many. An expiry of a shard without images in the slots
 -- does not count if another shard of its worker had some. Its lease may run out a little later than that one's:
 -- it is marked as excused.
 local function reap(now)
+  even_when_full()
+  relist_one()
   forgive(now)
   local due = redis.call('ZRANGEBYSCORE', LEASES, '-inf', now + ONE_DEATH, 'WITHSCORES')
   local entries, guilty = {}, {}
   for i = 1, #due, 2 do
     local job_id, shard = split_member(due[i])
-    local lease = lease_of(job_id, shard) or {}
-    local entry = {job_id = job_id, shard = shard, lease = lease, expired = tonumber(due[i + 1]) <= now}
-    entry.innocent = shard ~= 'finish' and not is_alone(job_id, lease) and #(lease.rows or {}) == 0
-    if lease.w and not entry.innocent then guilty[lease.w] = guilty[lease.w] or entry.expired end
-    entries[#entries + 1] = entry
+    if not shard then redis.call('ZREM', LEASES, due[i]) end
+    guarded(job_id, function()
+      local lease = shard and lease_of(job_id, shard) or {}
+      local entry = {job_id = job_id, shard = shard, lease = lease, expired = tonumber(due[i + 1]) <= now}
+      entry.innocent = shard ~= 'finish' and not is_alone(job_id, lease) and #(lease.rows or {}) == 0
+      if lease.w and not entry.innocent then guilty[lease.w] = guilty[lease.w] or entry.expired end
+      if shard then entries[#entries + 1] = entry end
+    end)
   end
   local count = 0
   for _, entry in ipairs(entries) do
     local job_id, shard, lease = entry.job_id, entry.shard, entry.lease
     local excused = entry.innocent and guilty[lease.w] ~= nil
     if entry.expired then
-      -- Without a worker the lease is of a job that is gone.
-      if lease.w and not (excused or lease.excused) then blame(job_id, shard, lease) end
-      put_back(job_id, shard, now)
-      count = count + 1
+      guarded(job_id, function()
+        local there = redis.call('EXISTS', key(job_id)) == 1
+        if there and not (excused or lease.excused) then blame(job_id, shard, lease) end
+        put_back(job_id, shard, now)
+        count = count + 1
+      end)
     elseif excused and guilty[lease.w] then
       lease.excused = true
       redis.call('HSET', key(job_id, 'leased'), shard, cjson.encode(lease))
@@ -215,7 +237,7 @@ end
 -- Stops a job at its bound of pictures that failed or are doubted.
 local function check_bound(job_id)
   local bound, bad = number(job_id, 'max_failures'), number(job_id, 'failed') + number(job_id, 'flagged')
-  if bound > 0 and bad >= bound and redis.call('HGET', key(job_id), 'ending') == '' then
+  if bound > 0 and bad >= bound and ending_of(job_id) == '' then
     end_early(job_id, 'stopped', bad .. ' images failed or are flagged, max_failures is ' .. bound)
   end
 end
@@ -223,7 +245,7 @@ end
 -- Counts new pictures into the rate of the last half minute.
 local function count_into_window(job_id, pictures, now)
   local window_at = number(job_id, 'window_at')
-  if window_at == 0 then
+  if window_at == 0 or window_at > now then
     redis.call('HSET', key(job_id), 'window_at', number(job_id, 'started'), 'window_count', pictures)
   elseif now - window_at < 30000 then
     redis.call('HINCRBY', key(job_id), 'window_count', pictures)
@@ -284,8 +306,8 @@ end
 
 -- Whether the worker refused the job lately.
 local function refuses(job_id, worker, now)
-  local refusal = redis.call('HGET', key(job_id, 'refusals'), worker)
-  return refusal and cjson.decode(refusal)['until'] > now
+  local refusal = decoded(redis.call('HGET', key(job_id, 'refusals'), worker))
+  return refusal and (tonumber(refusal['until']) or 0) > now
 end
 
 -- What a worker may claim now: jobs with a shard that waits (kind 'shard') or that only have to be finished.
@@ -294,19 +316,22 @@ local function claimable(worker, models)
   for _, model in ipairs(models) do allowed[model] = true end
   local found, now = {}, clock()
   for _, job_id in ipairs(redis.call('ZRANGE', ACTIVE, 0, -1)) do
-    local job = redis.call('HMGET', key(job_id), 'state', 'paused', 'ending', 'model', 'pipeline', 'priority',
-      'waiting_since', 'last_claim')
-    local state, paused, ending, model, pipeline, priority, waiting_since, last_claim = unpack(job)
-    local refused = refuses(job_id, worker, now)
-    if state == 'finishing' and not refused and redis.call('HLEN', key(job_id, 'leased')) == 0 then
-      local deaths = expiries_of(job_id, 'finish').count
-      found[#found + 1] = {kind = 'finish', job_id = job_id, pipeline = pipeline, doubted = deaths >= SUSPECT_AFTER}
-    elseif (state == 'open' or state == 'sealed') and paused ~= '1' and ending == '' and not refused
-        and (#models == 0 or allowed[model]) and redis.call('LLEN', key(job_id, 'ready')) > 0 then
-      found[#found + 1] = {kind = 'shard', job_id = job_id, pipeline = pipeline, priority = tonumber(priority),
-        waiting_since = tonumber(waiting_since), last_claim = tonumber(last_claim),
-        leased = redis.call('HLEN', key(job_id, 'leased'))}
-    end
+    guarded(job_id, function()
+      local job = redis.call('HMGET', key(job_id), 'state', 'paused', 'model', 'pipeline', 'priority', 'waiting_since',
+        'last_claim', 'incarnation')
+      local state, paused, model, pipeline, priority, waiting_since, last_claim, incarnation = unpack(job)
+      if not state or not incarnation or refuses(job_id, worker, now) then return end
+      local leased = redis.call('HLEN', key(job_id, 'leased'))
+      if state == 'finishing' and leased == 0 then
+        local deaths = expiries_of(job_id, 'finish').count
+        found[#found + 1] = {kind = 'finish', job_id = job_id, pipeline = pipeline, doubted = deaths >= SUSPECT_AFTER}
+      elseif (state == 'open' or state == 'sealed') and paused ~= '1' and ending_of(job_id) == ''
+          and (#models == 0 or allowed[model]) and redis.call('LLEN', key(job_id, 'ready')) > 0 then
+        found[#found + 1] = {kind = 'shard', job_id = job_id, pipeline = pipeline, leased = leased,
+          priority = tonumber(priority) or 0, waiting_since = tonumber(waiting_since) or 0,
+          last_claim = tonumber(last_claim) or 0}
+      end
+    end)
   end
   return found
 end

@@ -1,9 +1,11 @@
 -- Puts back a job that Redis lost, in one step: a crash must not leave half of it. The job is sealed and in its
 -- second run. Its shards were staged under its incarnation instead of its id.
 -- Returns 'recovered', 'known' (Redis has the job), 'expired' (the staged shards are gone), or 'taken by JOB'
+mend_shared()
+drop_foreign('hash', key(job_id))
 if redis.call('EXISTS', key(job_id)) == 1 then return 'known' end
-local owner = redis.call('GET', new.output_key)
-if owner and redis.call('EXISTS', key(owner)) == 1 then return 'taken by ' .. owner end
+local owner = owner_of(new.output_key)
+if owner then return 'taken by ' .. owner end
 if redis.call('HLEN', key(staged.word, 'shards')) ~= staged.shards then return 'expired' end
 
 local first = staged.first_waiting
@@ -25,7 +27,7 @@ redis.call('HSET', key(job_id), 'state', 'sealed', 'run', 2, 'total', total, 'sh
   'first_shard', first)
 
 local number_in_id = tonumber(string.match(job_id, '%d+$'))
-local last = tonumber(redis.call('HGET', NUMBERS, new.name) or '0')
+local last = tonumber(redis.call('HGET', NUMBERS, new.name) or '0') or 0
 redis.call('HSET', NUMBERS, new.name, math.max(last, number_in_id))
 check_bound(job_id)
 settle(job_id)

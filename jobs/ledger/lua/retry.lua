@@ -2,11 +2,13 @@
 -- instead of a job's id; everything else is done.
 -- Returns 'ok', 'gone', 'moved' (another call sent it back), 'expired' (the staged shards are gone), or
 -- 'taken by JOB'
+mend_shared()
+mend_job(job_id)
 if not is_current(job_id, incarnation) then return 'gone' end
 local job = redis.call('HMGET', key(job_id), 'state', 'run', 'output_key', 'priority', 'total')
 local state, last_run, output_key, priority, total = unpack(job)
 if state ~= 'finished' or tonumber(last_run) ~= run then return 'moved' end
-local owner = redis.call('GET', output_key)
+local owner = owner_of(output_key)
 if owner then return 'taken by ' .. owner end
 if redis.call('HLEN', key(staged.word, 'shards')) ~= staged.shards then return 'expired' end
 

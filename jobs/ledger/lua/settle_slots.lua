@@ -3,7 +3,7 @@
 -- Returns the slots, 0 (measure them), -1 (the lease is lost), or the other kind of device that began the job
 if not holds(fence) then return -1 end
 local job_slots, field = key(fence.job_id, 'rows'), kind .. '\n' .. size
-local settled = tonumber(redis.call('HGET', job_slots, field) or '0')
+local settled = tonumber(redis.call('HGET', job_slots, field) or '0') or 0
 if settled > 0 then return settled end
 if not mixed then
   local begun_on
@@ -16,7 +16,8 @@ if not mixed then
   if begun_on then return begun_on end
 end
 if slots == 0 then
-  slots = tonumber(remembered ~= '' and redis.call('HGET', SLOTS, remembered) or '0')
+  slots = tonumber(remembered ~= '' and redis.call('HGET', SLOTS, remembered) or '0') or 0
+  if slots < 2 or slots % 1 ~= 0 then slots = 0 end -- rubbish: they are measured again
 elseif remembered ~= '' then
   redis.call('HSET', SLOTS, remembered, slots)
 end

@@ -38,7 +38,7 @@ CHECKS = [
         AT_THE_DOORS + "test_nobody_comes_in_without_a_password_and_a_job_belongs_to_worker_but_for_"
         "what_it_asks"),
     Mutation("ACL: no administration", "not taken away", REDIS_ACL_FILE,
-        "-@admin -@dangerous'", "'",
+        " -@admin -@dangerous\n", "\n",
         AT_THE_DOORS + "test_no_user_of_the_acl_file_can_do_more"),
     Mutation("ACL: no KEYS, no SCAN", "`@keyspace`", REDIS_ACL_FILE,
         "+@stream +@bitmap +@pubsub", "+@stream +@bitmap +@pubsub +@keyspace",

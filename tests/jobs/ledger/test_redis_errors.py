@@ -70,7 +70,7 @@ def test_a_real_server_that_is_full_can_be_read_and_is_called_full(redis_server:
     ledger = Ledger(redis_server.url)
     assert ledger.workers() == {}
     with pytest.raises(LedgerUnavailable, match="Redis is full"):
-        ledger.heartbeat("w1", {"pid": 1})
+        ledger.ping()
 
 
 def test_a_real_replica_is_named_as_a_server_that_cannot_write_now(redis_server: EmbeddedRedis) -> None:
