@@ -30,6 +30,9 @@ class Settings(BaseSettings):
     docs/operate.md has the other forms. Without it, the Redis of the newest `imagemill run`."""
     insecure: bool = False
     """`1` accepts a Redis beyond this machine without password and TLS, as `--insecure` does."""
+    allow_eviction: bool = False
+    """`1` accepts a Redis that may drop keys when it is full (its `maxmemory-policy`), as `--allow-eviction`
+    does."""
     output_root: Path | None = None
     """A worker, `submit` and `run` write nothing outside of this folder. Without it, a worker takes the
     folder it was started in."""

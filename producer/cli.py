@@ -15,7 +15,8 @@ from producer.stops import stops_raise
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="imagemill")
 @click.option("--insecure", is_flag=True, help="Allow a Redis beyond this machine without password or TLS.")
-def command(*, insecure: bool) -> None:
+@click.option("--allow-eviction", is_flag=True, help="Allow a Redis that may drop keys when it is full.")
+def command(*, insecure: bool, allow_eviction: bool) -> None:
     """Render YAML manifests of prompts into datasets of pictures, through Redis and Celery.
 
     `imagemill run FILE` does everything on this machine. With a Redis of your own (IMAGEMILL_REDIS_URL) and
@@ -25,6 +26,8 @@ def command(*, insecure: bool) -> None:
     """
     if insecure:
         os.environ["IMAGEMILL_INSECURE"] = "1"  # the worker that `run` starts inherits it
+    if allow_eviction:
+        os.environ["IMAGEMILL_ALLOW_EVICTION"] = "1"
 
 
 for one in (

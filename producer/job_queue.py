@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from jobs.connection import redis_url
+from jobs.ledger.eviction import refuse_eviction
 from jobs.ledger.ledger import Ledger
 from jobs.settings import Settings
 from producer.reporter import QUIET, Reporter
@@ -19,18 +20,26 @@ class JobQueue:
     ledger: Ledger
     wake: Callable[[int], None]
     """Sends so many wake-ups; each lets one free task slot look into the ledger. Raises LedgerError."""
+    allow_eviction: bool = False
+    """Whether the Redis may be one that drops keys when it is full."""
 
     @classmethod
-    def at(cls, url: str) -> JobQueue:
+    def at(cls, url: str, *, allow_eviction: bool = False) -> JobQueue:
         """The queue in the Redis at `url`. Connects lazily."""
-        return cls(Ledger(url), _WakeUps(url).send)
+        return cls(Ledger(url), _WakeUps(url).send, allow_eviction)
+
+    def check(self) -> None:
+        """Returns if Redis answers, has room and keeps what it is given; raises LedgerError otherwise."""
+        self.ledger.ping()
+        refuse_eviction(self.ledger.client, self.allow_eviction)
 
     def wake_for(self, shards: int) -> None:
         """Sends a wake-up for each of so many shards, but at most about two for each task slot there is.
 
         Raises LedgerError.
         """
-        slots = sum(int(facts.get("slots", 1)) for facts in self.ledger.workers().values())
+        said = [facts.get("slots", "1") for facts in self.ledger.workers().values()]
+        slots = sum(int(slots) if slots.isdecimal() else 1 for slots in said)
         self.wake(min(shards, max(2, 2 * slots)))
 
 
@@ -40,7 +49,7 @@ def connect(settings: Settings, reporter: Reporter = QUIET) -> JobQueue:
     Raises SettingsError for a URL that is not safe to use, LedgerError when there is nothing to connect to.
     """
     url = redis_url(settings, reporter.line)
-    return JobQueue.at(url)
+    return JobQueue.at(url, allow_eviction=settings.allow_eviction)
 
 
 class _WakeUps:

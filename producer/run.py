@@ -58,7 +58,7 @@ def run_job(prepared: Prepared, settings: Settings, *, gpus: str, keep: bool) ->
                 click.echo(f"Redis' data: {server.folder}")
         else:
             url = redis_url(settings)
-        queue = JobQueue.at(url)
+        queue = JobQueue.at(url, allow_eviction=settings.allow_eviction)
         with counting("images submitted") as reporter:
             submitted = submit_manifest(prepared, queue, reporter)
         print_submitted(submitted)

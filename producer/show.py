@@ -108,6 +108,12 @@ def print_job(job: JobStatus, workers: Workers, failures: Mapping[int, Mapping[s
         click.echo(f"  failures  {len(failures) - 10} more: see failures.jsonl in the output, or --json")
 
 
+def print_warning(text: str) -> None:
+    """Prints a warning, if there is one."""
+    if text:
+        click.echo(f"warning: {text}")
+
+
 def print_skipped(count: int, first: Sequence[str], file: str | None = None) -> None:
     """Prints on standard error the first rows that were skipped, how many more, and where all are listed."""
     for row in first:

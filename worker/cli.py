@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     "--log-format", type=click.Choice(["plain", "json"]), help="Default: IMAGEMILL_LOG_FORMAT or plain."
 )
 @click.option("--insecure", is_flag=True, help="Use a Redis beyond this machine without password or TLS.")
+@click.option("--allow-eviction", is_flag=True, help="Use a Redis that may drop keys when it is full.")
 @click.option("--lifeline-fd", type=int, envvar=LIFELINE_FD, hidden=True)
 @click.pass_context
 def command(
@@ -69,6 +70,7 @@ def command(
     name: str | None,
     log_format: Format | None,
     insecure: bool,
+    allow_eviction: bool,
     lifeline_fd: int | None,
 ) -> None:
     """Render the jobs of a Redis queue on this host: one process per claimed GPU, started again if it dies.
@@ -92,6 +94,7 @@ def command(
         concurrency=concurrency,
         log_format=log_format,
         insecure=insecure or None,
+        allow_eviction=allow_eviction or None,
     )
     sys.exit(run_worker(settings, gpu_choice=gpus, name=name, lifeline_fd=lifeline_fd))
 

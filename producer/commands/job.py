@@ -17,22 +17,39 @@ def status(session: Session, job: str | None, as_json: bool) -> None:
 
     Of one job: counts, rate, time left, workers and failures.
     """
+    from jobs.ledger.eviction import eviction_policy, eviction_trouble
     from producer import show
 
     ledger = session.ledger
-    workers = ledger.workers()
+    workers, policy = ledger.workers(), eviction_policy(ledger.client)
+    trouble = eviction_trouble(policy)
     if job is None:
         jobs = ledger.jobs()
         if as_json:
-            print_json({"jobs": [show.as_json(one) for one in jobs], "workers": workers})
+            print_json(
+                {
+                    "jobs": [show.as_json(one) for one in jobs],
+                    "workers": workers,
+                    "redis": {"maxmemory_policy": policy},
+                }
+            )
         else:
             show.print_jobs(jobs, workers)
+            show.print_warning(trouble)
         return
     one, failures = ledger.status(job), ledger.failures(job)
     if as_json:
-        print_json({**show.as_json(one), "failures": failures, "alive": workers})
+        print_json(
+            {
+                **show.as_json(one),
+                "failures": failures,
+                "alive": workers,
+                "redis": {"maxmemory_policy": policy},
+            }
+        )
     else:
         show.print_job(one, workers, failures)
+        show.print_warning(trouble)
 
 
 @click.command()

@@ -102,7 +102,7 @@ def submit(
         # All are read to their ends before the first is stored.
         prepared = [prepare(file, session.settings, limit=limit, sample=sample) for file in files]
         _one_output_each(files, prepared)
-        queue.ledger.ping()
+        queue.check()
         with counting("images read") as reporter:
             packed = [stack.enter_context(packed_for(one, queue.ledger, reporter)) for one in prepared]
         for one in packed:

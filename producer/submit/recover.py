@@ -74,6 +74,7 @@ def recover_job(file: Path, settings: Settings, queue: JobQueue, reporter: Repor
     when nothing is lost, when a job writes to the output, and when the manifest or a file that it names is
     not as it was submitted.
     """
+    queue.check()
     prepared, ledger = prepare(file, settings), queue.ledger
     output, name = prepared.output, prepared.manifest.name
     job_id = f"{name}-{output.next_job_number(name) - 1}"

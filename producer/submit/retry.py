@@ -24,6 +24,7 @@ def retry_job(job_id: str, queue: JobQueue, reporter: Reporter = QUIET) -> int:
 
     `reporter` counts them. Raises ImagemillError; the job is then as it was.
     """
+    queue.check()
     ledger = queue.ledger
     status, incarnation = ledger.status(job_id), ledger.incarnation(job_id)
     if status.state != "finished":

@@ -81,7 +81,7 @@ def packed_for(
 
 def submit_manifest(prepared: Prepared, queue: JobQueue, reporter: Reporter = QUIET) -> Submitted:
     """Packs and stores the job of one manifest, as `store` does. Raises ImagemillError."""
-    queue.ledger.ping()
+    queue.check()
     with packed_for(prepared, queue.ledger, reporter) as packed:
         return store(packed, queue, reporter)
 

@@ -50,7 +50,7 @@ def run_worker(
     url = redis_url(settings, say=_log.warning)
     # The orphans of a supervisor that was killed hold their GPUs until they have stopped.
     devices = gpus.claim(gpu_choice, host, settings, patience=1.2 * pace.orphan_grace)
-    wait_for_redis(url, stop)
+    wait_for_redis(url, stop, allow_eviction=settings.allow_eviction)
     environment = settings.model_copy(update={"redis_url": SecretStr(url)}).environment()
     # OpenMP's threads spin while they wait for each other: on a core that others use too, that made rendering
     # on a CPU nine times slower.
