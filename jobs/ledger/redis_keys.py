@@ -45,9 +45,9 @@ queue list `imagemill`, `_kombu*` and `unacked*`.
 
 reaped          when leases were looked at last, ms since 1970: a long time without a look does not count
 job:ID          fields: see `jobs.ledger.job.JobStatus`; besides those `wire` (`WIRE`), `digest` (what was
-                submitted), `cursor` (manifest lines in the ledger), `epoch` (claims so far), `requeued` (the
-                run whose shards were looked at again because a key was lost) and `window_at, window_count,
-                window_rate` (the rate of the last half minute)
+                submitted), `cursor` (manifest lines in the ledger), `epoch` (claims so far), `requeued` (how
+                often a run's shards were looked at again because a key was lost) and `window_at,
+                window_count, window_rate` (the rate of the last half minute)
 job:ID:spec     JSON of `jobs.ledger.job.JobSpec`, the manifest in it: read once by a worker
 job:ID:shards   shard number -> zstd-compressed requests, `jobs.ledger.shard`
 job:ID:ready    shard numbers that wait; the head is claimed next, and what comes back becomes the head

@@ -21,6 +21,7 @@ from jobs.ledger.redis_keys import QUEUE
 from producer.job_queue import JobQueue
 from producer.submit.retry import retry_job
 from tests.faults.arming import Order
+from tests.faults.damage import clock_steps, job_lost, key_damaged
 from tests.faults.field import LEASE, Field, Leg
 from tests.faults.oracle import Verdict
 from tests.waiting import LONGEST
@@ -452,6 +453,14 @@ FAULTS: tuple[Fault, ...] = (
     Fault("Redis drops clients", redis_drops_clients),
     Fault("Redis full", redis_full),
     Fault("Redis wiped", redis_wiped),
+    *(
+        Fault(f"keys {how}", partial(key_damaged, how=how))
+        for how in ("evicted", "of another kind", "rubbish")
+    ),
+    Fault("job evicted", partial(job_lost, part=None), images=24),
+    *(Fault(f"{part} evicted", partial(job_lost, part=part), images=24) for part in ("spec", "shards")),
+    Fault("Redis' clock steps back", partial(clock_steps, seconds=-HOURS)),
+    Fault("Redis' clock steps forward", partial(clock_steps, seconds=HOURS)),
     Fault("disk full", partial(disk, error=errno.ENOSPC)),
     Fault("disk read-only", partial(disk, error=errno.EROFS), refuses=True),
     Fault("disk slow", disk_slow),
@@ -475,7 +484,7 @@ USUAL = {
     "killed: rendered", "killed: before rename of an image", "killed: after commit", "killed: before finish",
     "all killed", "frozen: before commit", "frozen: before finish", "told to leave", "device broken",
     "no reaper", "many reapers", "clock wrong",
-    "Redis killed", "Redis cut short", "Redis full", "Redis wiped",
+    "Redis killed", "Redis cut short", "Redis full", "Redis wiped", "keys evicted", "Redis' clock steps back",
     "disk full", "disk slow", "spooled image truncated",
     "wake-ups dropped", "message that is no JSON",
     "submission killed", "cancelled, and retried twice at once",

@@ -74,6 +74,8 @@ local function expiries_of(job_id, shard)
   return {count = tonumber(expiries.count) or 0, images = images_of(expiries.images)}
 end
 
+-- How often in a run all of a job's shards are looked at again, because a key was lost.
+local REQUEUES = 10
 -- The command that reads a key of each kind, and fails for one of another.
 local LENGTH = {string = 'STRLEN', hash = 'HLEN', list = 'LLEN', set = 'SCARD', zset = 'ZCARD', stream = 'XLEN'}
 local dropped = {}
@@ -121,25 +123,28 @@ local function guarded(job_id, step)
 end
 
 -- Makes the counts of a job that has nothing left to render agree with its bits and failures, if one of these was lost.
--- None of them is believed then: `requeue` has all of it looked at again. Returns how many images are left
+-- None of them is believed then: `requeue` has all of it looked at again. Returns how many images are left, and whether
+-- something was lost
 local function recount(job_id)
   local done, failed, left = number(job_id, 'done'), number(job_id, 'failed'), number(job_id, 'left')
   if redis.call('BITCOUNT', key(job_id, 'done')) == done and redis.call('HLEN', key(job_id, 'failures')) == failed
       and redis.call('BITCOUNT', key(job_id, 'flagged')) == number(job_id, 'flagged')
-      and number(job_id, 'total') == done + failed + left then return left end
+      and number(job_id, 'total') == done + failed + left then return left, false end
   redis.call('DEL', key(job_id, 'done'), key(job_id, 'failures'), key(job_id, 'flagged'))
   redis.call('HSET', key(job_id), 'done', 0, 'failed', 0, 'flagged', 0, 'left', number(job_id, 'total'))
-  return number(job_id, 'total')
+  return number(job_id, 'total'), true
 end
 
--- Lets all shards of a job's run wait again, once a run, because what waited or what is done was lost: a worker that
--- finds a shard in the output only records it. Returns whether there are any
+-- Lets all shards of a job's run wait again, because what waited or what is done was lost: a worker that finds a shard
+-- in the output only records it. Not more than REQUEUES times a run. Returns whether there are any
 local function requeue(job_id)
-  local first, run, shards = number(job_id, 'first_shard'), number(job_id, 'run'), {}
-  if number(job_id, 'requeued') == run or redis.call('EXISTS', key(job_id, 'broken')) == 1 then return false end
-  redis.call('HSET', key(job_id), 'requeued', run, 'waiting_since', clock())
+  local first, shards = number(job_id, 'first_shard'), {}
+  local times = math.max(number(job_id, 'requeued'), number(job_id, 'run') * REQUEUES)
+  if times >= (number(job_id, 'run') + 1) * REQUEUES then return false end
+  redis.call('HSET', key(job_id), 'requeued', times + 1, 'waiting_since', clock())
   for _, shard in ipairs(redis.call('HKEYS', key(job_id, 'shards'))) do
-    if (tonumber(shard) or -1) >= first then shards[#shards + 1] = tonumber(shard) end
+    local readable = redis.call('HEXISTS', key(job_id, 'broken'), shard) == 0
+    if readable and (tonumber(shard) or -1) >= first then shards[#shards + 1] = tonumber(shard) end
   end
   table.sort(shards)
   for _, shard in ipairs(shards) do redis.call('RPUSH', key(job_id, 'ready'), shard) end

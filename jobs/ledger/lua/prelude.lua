@@ -80,10 +80,13 @@ function settle(job_id)
   if state == 'sealed' or (state == 'open' and ending ~= '') then
     if redis.call('LLEN', key(job_id, 'ready')) == 0 and redis.call('HLEN', key(job_id, 'leased')) == 0 then
       mend_job(job_id)
-      if ending == '' and recount(job_id) > 0 and requeue(job_id) then return end
       local outcome = ending
       if outcome == '' then
-        local lacking = number(job_id, 'left') > 0 or redis.call('EXISTS', key(job_id, 'broken')) == 1
+        local left, lost = recount(job_id)
+        local broken = redis.call('EXISTS', key(job_id, 'broken')) == 1
+        -- Those of shards that cannot be read are left for good.
+        if left > 0 and (lost or not broken) and requeue(job_id) then return end
+        local lacking = left > 0 or broken
         outcome = (lacking or number(job_id, 'failed') > 0) and 'failures' or 'complete'
       end
       redis.call('HSET', key(job_id), 'state', 'finishing', 'ended', clock(), 'outcome', outcome)
