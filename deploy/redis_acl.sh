@@ -35,7 +35,8 @@ commands='+@connection +@transaction +@string +@list +@set +@hash +@sortedset +@
 # worker.
 producer="$commands +rename
     ~imagemill:numbers ~imagemill:jobs ~imagemill:active ~imagemill:output:* ~imagemill:job:* ~imagemill:nothing
-    ~imagemill:confirmed ~imagemill:leases ~imagemill:reaped
+    ~imagemill:confirmed ~imagemill:leases ~imagemill:reaped ~imagemill:claimable ~imagemill:claimable:*
+    ~imagemill:swept
     %R~imagemill:workers %R~imagemill:worker:* %R~imagemill:rates
     (-@all +lpush +llen ~imagemill ~imagemill[^:]*) (-@all +@set ~_kombu.binding*.imagemill)"
 
@@ -46,8 +47,8 @@ celery='~unacked* ~_kombu.* ~celeryev.* ~*.celery.pidbox* &/0.celeryev/* &/0.cel
 # that begin with s, its spec and its shards, and sets their time to live.
 worker="$commands $celery ~imagemill ~imagemill[^:]*
     %R~imagemill:job:* ~imagemill:job:*[0-9] ~imagemill:job:*:[^s]* ~imagemill:jobs ~imagemill:active
-    ~imagemill:leases ~imagemill:reaped ~imagemill:output:* ~imagemill:events ~imagemill:rows ~imagemill:rates
-    ~imagemill:workers ~imagemill:worker:*
+    ~imagemill:leases ~imagemill:reaped ~imagemill:claimable ~imagemill:claimable:* ~imagemill:swept
+    ~imagemill:output:* ~imagemill:events ~imagemill:rows ~imagemill:rates ~imagemill:workers ~imagemill:worker:*
     (-@all +expire %W~imagemill:job:*:spec %W~imagemill:job:*:shards)"
 
 # Shows workers and tasks. It knows only what tasks say about their jobs, and the length of the queue.

@@ -168,7 +168,7 @@ class Runtime:
     def _wake_if_more(self) -> None:
         """A task that ends sends the next wake-up; when it cannot, the heartbeat's top-up does."""
         try:
-            if self._ledger.waiting(self._worker, self._settings.models):
+            if self._ledger.waiting(self._worker, self._settings.models, enough=1):
                 self._wake(1)
         except LedgerUnavailable as error:
             log.warning("%s", error)

@@ -28,6 +28,10 @@ RATE_TTL = 30 * 86400
 """Seconds that speeds are kept after the last shard."""
 
 
+ENOUGH = 100
+"""Claims that `waiting` counts: more than one worker has task threads."""
+
+
 class Ledger(Steering):
     """The calls of producers and workers that change the ledger.
 
@@ -275,9 +279,9 @@ class Ledger(Steering):
         """Puts back every shard whose lease ran out; returns how many."""
         return self._scripts.reap()
 
-    def waiting(self, worker: str, models: Sequence[str]) -> int:
-        """How many claims this worker would find now."""
-        return self._scripts.waiting(worker=worker, models=models)
+    def waiting(self, worker: str, models: Sequence[str], *, enough: int = ENOUGH) -> int:
+        """How many claims this worker would find now; counts no further than `enough`."""
+        return self._scripts.waiting(worker=worker, models=models, enough=enough)
 
     def queued(self) -> int:
         """How many wake-ups in Celery's queue no worker has taken yet."""
@@ -299,8 +303,10 @@ class Ledger(Steering):
     def forget_refusals(self, worker: str) -> None:
         """Removes a worker's refusals: after a restart it may hold another model."""
         with as_ledger_errors():
+            pipe = self.client.pipeline(transaction=False)
             for job_id in self.client.zrange(redis_keys.ACTIVE, 0, -1):
-                self.client.hdel(redis_keys.job(job_id.decode(), "refusals"), worker)
+                pipe.hdel(redis_keys.job(job_id.decode(), "refusals"), worker)
+            pipe.execute()
 
 
 def _unless_lost(claim: Claim, answer: int) -> int:

@@ -1,9 +1,10 @@
 """Lua scripts as typed functions: a call names each argument, and the script reads it by the same name.
 
 A protocol declares the functions, and each runs the script of its name in `jobs/ledger/lua/`. What Redis gets
-is the key names of `redis_keys`, then `damage.lua` and `prelude.lua`, then a `local` for each parameter, read
-from ARGV in the order of the declaration, then the script. Redis keeps that text; a call sends its hash and
-the arguments. If a damaged key makes a script fail, `mend.lua` drops what is damaged, and it runs again.
+is the key names of `redis_keys`, then `damage.lua`, `prelude.lua` and `places.lua`, then a `local` for each
+parameter, read from ARGV in the order of the declaration, then the script. Redis keeps that text; a call
+sends its hash and the arguments. If a damaged key makes a script fail, `mend.lua` drops what is damaged, and
+it runs again.
 
 Python                  ARGV                       Lua
 str, bytes, Literal     the bytes                  string
@@ -38,7 +39,7 @@ def lua_functions(declared: type, client: Any) -> Any:
 
     Sends nothing yet. A call raises LedgerUnavailable and LedgerError as every call of the ledger does.
     """
-    before = _key_names() + _lua_file("damage") + _lua_file("prelude")
+    before = _key_names() + "".join(map(_lua_file, ("damage", "prelude", "places")))
     functions = getmembers(
         declared, lambda member: isfunction(member) and not member.__name__.startswith("_")
     )

@@ -7,6 +7,9 @@ key                       type    written by               read by         lifet
 imagemill:numbers         hash    create, recover          create          none: numbers are never used again
 imagemill:jobs            zset    create; pruned by list   status, list    none: one entry a retained job
 imagemill:active          zset    create, retry, finish    claim, status   none: one entry an unfinished job
+imagemill:claimable       hash    every script             claim, waiting  none: one entry a set
+imagemill:claimable:SET   zset    every script             claim, waiting  gone when empty: one entry a job
+imagemill:swept           hash    reap                     reap            none: two numbers
 imagemill:leases          zset    claim, renew, reap …     reap            none: one entry a claimed shard
 imagemill:reaped          string  reap, claim              reap, claim     none: one number
 imagemill:output:HASH     string  create, retry            create, submit  none: until the job finishes
@@ -43,11 +46,17 @@ part that workers write must be named there.
 An unfinished job has no TTL on purpose: losing its keys would lose work. Celery has keys of its own: the
 queue list `imagemill`, `_kombu*` and `unacked*`.
 
+claimable       set -> its model; "whole" says that all unfinished jobs have been looked at. A set is a
+                `JobSpec.pipeline`, "finish", or "doubted": jobs that workers died of finishing
+claimable:SET   jobs that may be claimed, in the order of claims (`places.lua`); follows from the jobs' own
+                keys, and is made from them again where it is lost
+swept           when places were looked after last, ms since 1970, and which unfinished job is next
 reaped          when leases were looked at last, ms since 1970: a long time without a look does not count
 job:ID          fields: see `jobs.ledger.job.JobStatus`; besides those `wire` (`WIRE`), `digest` (what was
                 submitted), `cursor` (manifest lines in the ledger), `epoch` (claims so far), `requeued` (how
-                often a run's shards were looked at again because a key was lost) and `window_at,
-                window_count, window_rate` (the rate of the last half minute)
+                often a run's shards were looked at again because a key was lost), `place` (its set and member
+                in claimable:SET; none if nothing of it may be claimed) and `window_at, window_count,
+                window_rate` (the rate of the last half minute)
 job:ID:spec     JSON of `jobs.ledger.job.JobSpec`, the manifest in it: read once by a worker
 job:ID:shards   shard number -> zstd-compressed requests, `jobs.ledger.shard`
 job:ID:ready    shard numbers that wait; the head is claimed next, and what comes back becomes the head
@@ -80,6 +89,8 @@ JOB = PREFIX + "job:"
 NUMBERS = PREFIX + "numbers"
 JOBS = PREFIX + "jobs"
 ACTIVE = PREFIX + "active"
+CLAIMABLE = PREFIX + "claimable"
+SWEPT = PREFIX + "swept"
 LEASES = PREFIX + "leases"
 REAPED = PREFIX + "reaped"
 EVENTS = PREFIX + "events"
@@ -118,6 +129,8 @@ SHARED = {
     NUMBERS: "hash",
     JOBS: "zset",
     ACTIVE: "zset",
+    CLAIMABLE: "hash",
+    SWEPT: "hash",
     LEASES: "zset",
     REAPED: "string",
     EVENTS: "stream",

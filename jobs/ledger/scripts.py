@@ -171,8 +171,8 @@ class Scripts(Protocol):
     def reap(self) -> int:
         """Puts back every shard whose lease ran out; returns how many."""
 
-    def waiting(self, *, worker: str, models: Sequence[str]) -> int:
-        """How many claims a worker would find now."""
+    def waiting(self, *, worker: str, models: Sequence[str], enough: int) -> int:
+        """How many claims a worker would find now; counts no further than `enough`."""
 
     def heartbeat(self, *, worker: str, facts: Mapping[str, str]) -> int:
         """Notes that a worker is alive, and facts about it."""

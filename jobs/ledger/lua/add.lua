@@ -23,5 +23,7 @@ redis.call('HINCRBY', key(job_id), 'held', held)
 if seal then
   redis.call('HSET', key(job_id), 'state', 'sealed')
   settle(job_id)
+else
+  keep_place(job_id)
 end
 return 'added'

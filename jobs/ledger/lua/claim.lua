@@ -12,23 +12,15 @@
 local now, full = clock(), when_full()
 reap(now)
 
-local function before(a, b)
-  if not b then return true end
-  if a.priority ~= b.priority then return a.priority < b.priority end
-  if a.leased ~= b.leased then return a.leased < b.leased end
-  return a.last_claim < b.last_claim
-end
-
-local finish, doubted, own, other
-for _, job in ipairs(claimable(worker, models)) do
-  if job.doubted then
-    doubted = doubted or job
-  elseif job.kind == 'finish' then
-    finish = finish or job
-  elseif loaded == '' or job.pipeline == loaded then
-    if before(job, own) then own = job end
-  elseif before(job, other) then
-    other = job
+local sets, finish, own, other = claimable_sets()
+if sets.finish then finish = first('finish', worker, now) end
+for set, model in pairs(finish and {} or sets) do
+  if set ~= 'finish' and set ~= 'doubted' and may_take(set, model, models) then
+    if loaded == '' or set == loaded then
+      own = first(set, worker, now, own)
+    else
+      other = first(set, worker, now, other)
+    end
   end
 end
 
@@ -50,7 +42,9 @@ local function holds_something()
   return false
 end
 
-if not chosen and doubted and not other and not holds_something() then chosen = doubted end
+if not chosen and not other and sets.doubted and not holds_something() then
+  chosen = first('doubted', worker, now)
+end
 if not chosen then return {} end
 -- What is claimed comes to its end in a full Redis, and nothing else is begun there.
 if full and chosen.kind == 'shard' then return full end
@@ -64,6 +58,7 @@ local attempt = string.format('%06d-%s', redis.call('HINCRBY', key(job_id), 'epo
 redis.call('HSET', key(job_id, 'leased'), shard, cjson.encode({a = attempt, w = worker, t = now, l = lease_ms}))
 redis.call('ZADD', LEASES, now + lease_ms, job_id .. '/' .. shard)
 redis.call('HSET', key(job_id), 'last_claim', precise_clock())
+keep_place(job_id)
 if chosen.kind == 'shard' then
   redis.call('SADD', key(job_id, 'workers'), worker)
   if number(job_id, 'started') == 0 then redis.call('HSET', key(job_id), 'started', now) end

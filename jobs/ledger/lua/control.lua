@@ -25,6 +25,7 @@ if action == 'resume' then
   -- A job that is finishing or ending may be resumed too: a worker that could not write its report refused it.
   redis.call('HSET', key(job_id), 'paused', 0, 'waiting_since', clock())
   redis.call('DEL', key(job_id, 'refusals'))
+  keep_place(job_id)
   return 'ok'
 end
 
@@ -47,6 +48,7 @@ if state == 'finishing' then return state end
 if ending ~= '' then return ending end
 if action == 'pause' then
   redis.call('HSET', key(job_id), 'paused', 1)
+  keep_place(job_id)
   return 'ok'
 end
 -- What was refused was to render: who refused that may finish the job.

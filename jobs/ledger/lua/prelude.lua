@@ -59,6 +59,9 @@ local function drop_lease(job_id, shard)
   redis.call('ZREM', LEASES, job_id .. '/' .. shard)
 end
 
+-- Writes where a job stands among what may be claimed: places.lua.
+local keep_place
+
 -- Writes what every job begins with.
 local function begin_job(job_id, new, incarnation)
   local now = clock()
@@ -74,7 +77,8 @@ local function begin_job(job_id, new, incarnation)
   redis.call('ZADD', ACTIVE, new.priority, job_id)
 end
 
--- Lets a job begin to finish once nothing is left, if its last shard is stored or it is ending early.
+-- Lets a job begin to finish once nothing is left, if its last shard is stored or it is ending early. Keeps its
+-- place among what may be claimed.
 function settle(job_id)
   local state, ending = redis.call('HGET', key(job_id), 'state'), ending_of(job_id)
   if state == 'sealed' or (state == 'open' and ending ~= '') then
@@ -85,13 +89,14 @@ function settle(job_id)
         local left, lost = recount(job_id)
         local broken = redis.call('EXISTS', key(job_id, 'broken')) == 1
         -- Those of shards that cannot be read are left for good.
-        if left > 0 and (lost or not broken) and requeue(job_id) then return end
+        if left > 0 and (lost or not broken) and requeue(job_id) then return keep_place(job_id) end
         local lacking = left > 0 or broken
         outcome = (lacking or number(job_id, 'failed') > 0) and 'failures' or 'complete'
       end
       redis.call('HSET', key(job_id), 'state', 'finishing', 'ended', clock(), 'outcome', outcome)
     end
   end
+  keep_place(job_id)
 end
 
 -- Ends a job for good: adds one event, frees the output, and gives every key of the job a TTL. `cut`: its images whose
@@ -101,6 +106,7 @@ local function conclude(job_id, cut)
   local output_key, retention = job[2], tonumber(job[3] or '') or A_WEEK
   redis.call('HSET', key(job_id), 'state', 'finished', 'finished', clock(), 'cut', cut)
   redis.call('ZREM', ACTIVE, job_id)
+  keep_place(job_id)
   if output_key and redis.call('GET', output_key) == job_id then redis.call('DEL', output_key) end
   redis.call('EXPIRE', key(job_id), retention)
   for _, part in ipairs(JOB_PARTS) do redis.call('EXPIRE', key(job_id, part), retention) end
@@ -112,7 +118,10 @@ end
 -- Lets a shard whose attempt ended without a result wait again, first in line, unless its job is ending.
 local function put_back(job_id, shard, now)
   drop_lease(job_id, shard)
-  if redis.call('EXISTS', key(job_id)) == 0 or shard == 'finish' then return end
+  if redis.call('EXISTS', key(job_id)) == 0 or shard == 'finish' then
+    keep_place(job_id)
+    return
+  end
   if ending_of(job_id) == '' and string.match(shard, '^%d+$') then
     if redis.call('LPUSH', key(job_id, 'ready'), shard) == 1 then
       redis.call('HSET', key(job_id), 'waiting_since', now)
@@ -173,6 +182,7 @@ local function move_back(step, now)
         refusal['until'] = (tonumber(refusal['until']) or 0) - step
         redis.call('HSET', key(job_id, 'refusals'), refusals[i], cjson.encode(refusal))
       end
+      keep_place(job_id)
     end)
   end
 end
@@ -305,36 +315,4 @@ local function mark_failed(job_id, marks)
   redis.call('HINCRBY', key(job_id), 'left', -new)
   check_bound(job_id)
   return new
-end
-
--- Whether the worker refused the job lately.
-local function refuses(job_id, worker, now)
-  local refusal = decoded(redis.call('HGET', key(job_id, 'refusals'), worker))
-  return refusal and (tonumber(refusal['until']) or 0) > now
-end
-
--- What a worker may claim now: jobs with a shard that waits (kind 'shard') or that only have to be finished.
-local function claimable(worker, models)
-  local allowed = {}
-  for _, model in ipairs(models) do allowed[model] = true end
-  local found, now = {}, clock()
-  for _, job_id in ipairs(redis.call('ZRANGE', ACTIVE, 0, -1)) do
-    guarded(job_id, function()
-      local job = redis.call('HMGET', key(job_id), 'state', 'paused', 'model', 'pipeline', 'priority', 'waiting_since',
-        'last_claim', 'incarnation')
-      local state, paused, model, pipeline, priority, waiting_since, last_claim, incarnation = unpack(job)
-      if not state or not incarnation or refuses(job_id, worker, now) then return end
-      local leased = redis.call('HLEN', key(job_id, 'leased'))
-      if state == 'finishing' and leased == 0 then
-        local deaths = expiries_of(job_id, 'finish').count
-        found[#found + 1] = {kind = 'finish', job_id = job_id, pipeline = pipeline, doubted = deaths >= SUSPECT_AFTER}
-      elseif (state == 'open' or state == 'sealed') and paused ~= '1' and ending_of(job_id) == ''
-          and (#models == 0 or allowed[model]) and redis.call('LLEN', key(job_id, 'ready')) > 0 then
-        found[#found + 1] = {kind = 'shard', job_id = job_id, pipeline = pipeline, leased = leased,
-          priority = tonumber(priority) or 0, waiting_since = tonumber(waiting_since) or 0,
-          last_claim = tonumber(last_claim) or 0}
-      end
-    end)
-  end
-  return found
 end

@@ -8,6 +8,7 @@ BROKER_PY = "jobs/ledger/broker.py"
 CLAIM_LUA = "jobs/ledger/lua/claim.lua"
 COMPLETE_LUA = "jobs/ledger/lua/complete.lua"
 DAMAGE_LUA = "jobs/ledger/lua/damage.lua"
+PLACES_LUA = "jobs/ledger/lua/places.lua"
 PRELUDE_LUA = "jobs/ledger/lua/prelude.lua"
 RECORD_LUA = "jobs/ledger/lua/record.lua"
 RELEASE_LUA = "jobs/ledger/lua/release.lua"
@@ -26,6 +27,7 @@ LEASES = "tests/jobs/ledger/test_leases.py::"
 LEDGER = "tests/jobs/ledger/test_ledger.py::"
 LEDGER_VIEW = "tests/jobs/ledger/test_ledger_view.py::"
 LUA_FUNCTIONS = "tests/jobs/ledger/test_lua_functions.py::"
+PLACES = "tests/jobs/ledger/test_places.py::"
 RECORD = "tests/jobs/ledger/test_record.py::"
 RETRY = "tests/jobs/ledger/test_retry.py::"
 STEERING = "tests/jobs/ledger/test_steering.py::"
@@ -99,9 +101,19 @@ CHECKS = [
     Mutation("an open job does not finish", "as a sealed one", PRELUDE_LUA,
         "(state == 'open' and ending ~= '')", "state == 'open'",
         SUBMISSION + "test_an_open_job_does_not_finish_before_it_is_sealed"),
-    Mutation("one worker finishes at a time", "the finish lease is not checked", PRELUDE_LUA,
-        "if state == 'finishing' and leased == 0 then", "if state == 'finishing' then",
+    Mutation("one worker finishes at a time", "the finish lease is not checked", PLACES_LUA,
+        "    if redis.call('HLEN', key(job_id, 'leased')) == 0 then", "    if true then",
         LEDGER + "test_a_job_goes_from_its_shards_to_one_finish_event"),
+    Mutation("the place of a job is compared with the job", "the job may have changed", PLACES_LUA,
+        "      wrong = job.set ~= set or job.member ~= found.member or job.priority ~= found.priority",
+        "      wrong = false",
+        PLACES + "test_a_place_that_is_out_of_date_misleads_no_claim"),
+    Mutation("lost lists of claimable jobs are made again", "never", PLACES_LUA,
+        "if call('ZCARD', set_key(set)) == 0 then whole = false end", "",
+        PLACES + "test_a_list_of_claimable_jobs_that_is_lost_or_rubbish_is_made_again_by_the_next_claim"),
+    Mutation("a sweep puts back lost places", "it looks only at what is written", PLACES_LUA,
+        "elseif job.set and thorough then", "elseif false then",
+        PLACES + "test_a_job_whose_place_is_lost_gets_it_back_from_a_sweep"),
     Mutation("an expired lease of a job that is gone is only dropped", "its worker is blamed", PRELUDE_LUA,
         "if there and not (excused or lease.excused) then blame",
         "if not (excused or lease.excused) then blame",
@@ -172,8 +184,8 @@ CHECKS = [
         PRELUDE_LUA,
         "'-inf', now + ONE_DEATH, 'WITHSCORES'", "'-inf', now, 'WITHSCORES'",
         DEATHS + "test_a_shard_with_nothing_in_the_slots_is_not_blamed_for_its_neighbours_deaths"),
-    Mutation("a finishing that kills workers goes last", "first, as any other", CLAIM_LUA,
-        "  if job.doubted then\n", "  if false then\n",
+    Mutation("a finishing that kills workers goes last", "first, as any other", PLACES_LUA,
+        "job.doubted and 'doubted' or 'finish', '/'", "'finish', '/'",
         CLAIM + "test_a_job_whose_finishing_kills_workers_goes_last_and_is_marked"),
     Mutation("the ledger notes which image is alone", "not written", "jobs/ledger/lua/alone.lua",
         "lease.alone = image\n", "",
@@ -239,8 +251,8 @@ CHECKS = [
         "return value if type(value) is str and _SHA256.fullmatch(value) is not None else None",
         "return value",
         TAMPERED + "test_latents_by_another_name_than_a_hash_are_never_opened"),
-    Mutation("a worker for some models is offered no other", "not checked", PRELUDE_LUA,
-        "(#models == 0 or allowed[model]) and ", "",
+    Mutation("a worker for some models is offered no other", "not checked", PLACES_LUA,
+        "if set == 'finish' or set == 'doubted' or #models == 0 then", "if true then",
         CLAIM + "test_a_worker_takes_only_the_models_it_was_started_for"),
     Mutation("an owner that is gone owns nothing", "it owns the output for ever", DAMAGE_LUA,
         "  if redis.call('EXISTS', key(owner)) == 0 then\n", "  if false then\n",
@@ -252,7 +264,7 @@ CHECKS = [
         "if gap < -A_LOOK then move_back(-gap, now) end", "",
         WAYS_OUT + "test_a_clock_that_steps_back_makes_no_refusal_longer"),
     Mutation("what waits is put back when its list was lost", "the job ends without it", PRELUDE_LUA,
-        "if left > 0 and (lost or not broken) and requeue(job_id) then return end", "",
+        "if left > 0 and (lost or not broken) and requeue(job_id) then return keep_place(job_id) end", "",
         WAYS_OUT + "test_a_list_of_what_waits_that_was_lost_is_made_again_and_all_counts_are_exact"),
     Mutation("what is lost of what all jobs share comes back", "it does not", PRELUDE_LUA,
         "  relist_one()\n", "",

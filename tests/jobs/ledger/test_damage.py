@@ -18,7 +18,7 @@ from tests.jobs.ledger.claims import SIZE, MakeSpec, Submit, claim, failure, ind
 DOCUMENT = Path(__file__).parents[3] / "docs" / "faults.md"
 SHARED = {key.removeprefix("imagemill:"): key for key in redis_keys.SHARED}
 PARTS = {f"job:ID:{part}": part for part in redis_keys.KINDS}
-KEYS = ["job:ID", *PARTS, *SHARED, "output:HASH", "worker:NAME"]
+KEYS = ["job:ID", *PARTS, *SHARED, "output:HASH", "worker:NAME", "claimable:SET"]
 DAMAGES = ["lost", "of another kind", "rubbish"]
 
 
@@ -88,11 +88,16 @@ class Mill:
     def name(self, job_id: str, key: str) -> str:
         if key in SHARED:
             return SHARED[key]
-        spec = {"output:HASH": redis_keys.output("/data/cats"), "worker:NAME": redis_keys.worker("w1")}
+        spec = {
+            "output:HASH": redis_keys.output("/data/cats"),
+            "worker:NAME": redis_keys.worker("w1"),
+            "claimable:SET": f'{redis_keys.CLAIMABLE}:["instant", "instant-1", "auto"]',
+        }
         return spec.get(key) or redis_keys.job(job_id, PARTS.get(key))
 
     def kind(self, key: str) -> str:
         kinds = redis_keys.SHARED | {"output:HASH": "string", "worker:NAME": "hash", "job:ID": "hash"}
+        kinds["claimable:SET"] = "zset"
         return kinds.get(SHARED.get(key, key)) or redis_keys.KINDS[PARTS[key]]
 
     def work(self) -> None:

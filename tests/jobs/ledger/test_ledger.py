@@ -67,7 +67,10 @@ def test_every_key_is_documented_and_has_a_ttl_or_a_reason(
 
     def generic(key: str) -> str:
         key = key.replace(f"job:{job_id}", "job:ID").replace("worker:w1", "worker:NAME")
-        return "imagemill:output:HASH" if key.startswith("imagemill:output:") else key
+        for one, generic_key in (("output", "HASH"), ("claimable", "SET")):
+            if key.startswith(f"imagemill:{one}:"):
+                return f"imagemill:{one}:{generic_key}"
+        return key
 
     while_active = {generic(key.decode()) for key in client.keys("*")}
     assert while_active <= documented, while_active - documented
