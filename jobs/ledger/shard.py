@@ -16,10 +16,11 @@ import zstandard
 
 from jobs.bounds import Sha256, plain_text
 from jobs.columns import INDEX, MAX_DEPTH, column_trouble, deeper_than, plain_cell
-from jobs.entry import Entry, derived_seed
+from jobs.entry import Entry
 from jobs.errors import BrokenShard, LedgerError
 from jobs.output.stored_shard import SHARD_LIMIT
 from jobs.request import IMAGE_SETTINGS, SETTINGS, ImageRequest, quoted, settings_of
+from jobs.request_template import RequestTemplate
 from jobs.wording import shortened
 
 WIRE_VERSION = 1
@@ -111,7 +112,8 @@ def decode_shard(blob: bytes, base: ImageRequest, job_name: str) -> Shard:
                 f"a shard is of wire version {shortened(repr(head['v']))}, and this imagemill reads"
                 f" {WIRE_VERSION} and {LATER_VERSION}: submit with the version that the workers run"
             )
-        entries = [_entry(line, base, job_name) for line in head["rows"]]
+        lines = _Lines(base, job_name)
+        entries = [lines.entry(line) for line in head["rows"]]
         first = head["indices"]
         indices = list(range(first, first + len(entries))) if type(first) is int else first
         if not 0 < len(entries) == len(indices) == len(set(indices)) <= SHARD_LIMIT:
@@ -139,20 +141,49 @@ def _names_a_column(name: str) -> bool:
     return name == INDEX or column_trouble(name, None) is None
 
 
-def _entry(line: dict[str, Any], base: ImageRequest, job_name: str) -> Entry:
-    columns = line.pop("columns", {})
-    ordinal = None if "seed" in line else line.pop("seed_ordinal", 0)
-    if ordinal is not None and (type(ordinal) is not int or ordinal not in _NUMBERS):
-        raise ValueError(f"seed_ordinal = {shortened(repr(ordinal))}")
-    for name, value in line.items():
+class _Lines:
+    """Reads the lines of one shard. Most have the same settings, which are checked once."""
+
+    def __init__(self, base: ImageRequest, job_name: str) -> None:
+        self._base, self._job_name = base, job_name
+        # By the settings' repr, which tells 1 from 1.0 and from true.
+        self._requests: dict[str, tuple[ImageRequest, tuple[Any, ...]]] = {}
+        self._templates: dict[str, RequestTemplate] = {}
+
+    def entry(self, line: dict[str, Any]) -> Entry:
+        """The line's entry. Raises ValueError, KeyError, TypeError or AttributeError for what is none."""
+        columns = line.pop("columns", {})
+        ordinal = None if "seed" in line else line.pop("seed_ordinal", 0)
+        if ordinal is not None and (type(ordinal) is not int or ordinal not in _NUMBERS):
+            raise ValueError(f"seed_ordinal = {shortened(repr(ordinal))}")
+        own: dict[str, Any] = {name: line.pop(name) for name in ("prompt", "seed", "id") if name in line}
+        _check(own)
+        for name, value in columns.items():
+            odd = plain_cell(value) is None and (
+                deeper_than(MAX_DEPTH, value) or column_trouble("value", value)
+            )
+            if odd or not _names_a_column(name):
+                raise ValueError(f"column {shortened(name)} = {shortened(str(value)[:100])}")
+        named = repr(line)
+        known = self._requests.get(named)
+        if known is None:
+            _check(line)
+            request = replace(self._base, **line)
+            known = self._requests[named] = (request, settings_of(request))
+        request, settings = known
+        prompt = quoted(own.get("prompt", request.prompt))
+        if ordinal is None:
+            seed = own["seed"]
+        else:
+            template = self._templates.get(named)
+            if template is None:
+                template = self._templates[named] = RequestTemplate(self._job_name, request)
+            seed = template.derived_seed(prompt, ordinal)
+        return Entry(prompt, seed, settings, own.get("id"), columns, ordinal)
+
+
+def _check(values: Mapping[str, Any]) -> None:
+    """Raises ValueError for a value that no manifest has, KeyError for a setting that no line may name."""
+    for name, value in values.items():
         if _PLAIN[name](value) is None:
             raise ValueError(f"{name} = {shortened(repr(value))}")
-    for name, value in columns.items():
-        odd = plain_cell(value) is None and (deeper_than(MAX_DEPTH, value) or column_trouble("value", value))
-        if odd or not _names_a_column(name):
-            raise ValueError(f"column {shortened(name)} = {shortened(str(value)[:100])}")
-    identifier = line.pop("id", None)
-    request = replace(base, **line)
-    if ordinal is not None:
-        request = replace(request, seed=derived_seed(job_name, request, ordinal))
-    return Entry.of(request, id=identifier, columns=columns, seed_ordinal=ordinal)

@@ -16,6 +16,7 @@ from jobs.models import ModelRef
 from jobs.output.compact_counter import CompactCounter
 from jobs.pipeline_task import meant, settled
 from jobs.request import ImageRequest, quoted
+from jobs.request_template import RequestTemplate
 from jobs.wording import some
 from producer.manifest.base_request import usual_request
 from producer.manifest.line import Line
@@ -25,7 +26,6 @@ from producer.manifest.single_arguments import folded
 from producer.manifest.vain_settings import LORA_FOLDER, vain_settings
 from producer.prompt_files.reading import Reading
 from producer.prompt_files.sources import lines
-from producer.requests.identity import RequestTemplate
 from producer.requests.input_files import InputFiles
 from producer.requests.line_embeddings import LineEmbeddings
 from producer.requests.line_loras import LineLoras

@@ -12,6 +12,7 @@ from jobs.ledger.job import Bits
 from jobs.ledger.shard import Shard, decode_shard
 from jobs.output.output import Output
 from jobs.request import ImageRequest
+from jobs.request_template import RequestTemplate
 from producer.job_queue import JobQueue
 from producer.reporter import QUIET, Reporter
 from producer.requests.grouping import parts
@@ -64,13 +65,16 @@ def _lacking(
     """Yields once each the entries that the output lacks, by index; marks the others in `done`, and adds to
     `paths` those of files that the output does not keep."""
     seen = Bits()
+    settings: tuple[object, ...] = ()
     for shard in shards:
         paths.update(shard.inputs)
         for index, entry in zip(shard.indices, shard.entries, strict=True):
             # An image that an earlier retry sent back lies in two shards.
             if not seen.turn(index):
                 continue
-            if entry.request.image_id in in_output:
+            if entry.settings is not settings:
+                settings, template = entry.settings, RequestTemplate("", entry.request)
+            if template.image_id(entry.quoted, entry.seed) in in_output:
                 done.turn(index)
             else:
                 yield index, entry

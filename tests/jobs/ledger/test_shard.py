@@ -51,6 +51,33 @@ def test_a_shard_is_json_without_what_can_be_derived() -> None:
         assert text == json.dumps(wire, ensure_ascii=False, separators=(",", ":"))
 
 
+def of_lines(*lines: object) -> bytes:
+    wire = {"v": 1, "indices": 0, "rows": lines}
+    return zstandard.ZstdCompressor().compress(json.dumps(wire).encode())
+
+
+def test_lines_of_equal_settings_share_them_and_each_is_what_it_would_be_alone() -> None:
+    lines = [{"prompt": f"fox {n}", "guidance_scale": n % 3, "width": 64 + 8 * (n % 2)} for n in range(12)]
+    entries = decode_shard(of_lines(*lines), BASE, "cats").entries
+    assert [*entries] == [decode_shard(of_lines(line), BASE, "cats").entries[0] for line in lines]
+    assert len({id(entry.settings) for entry in entries}) == 6
+
+
+def test_settings_that_are_equal_numbers_of_other_types_are_told_apart() -> None:
+    whole, real, minus = decode_shard(
+        of_lines({"guidance_scale": 0}, {"guidance_scale": 0.0}, {"guidance_scale": -0.0}), BASE, "cats"
+    ).entries
+    scales = [repr(entry.request.guidance_scale) for entry in (whole, real, minus)]
+    assert scales == ["0", "0.0", "-0.0"]
+    with pytest.raises(LedgerError, match=r"width = 64\.0"):
+        decode_shard(of_lines({"width": 64}, {"width": 64.0}), BASE, "cats")
+
+
+def test_a_line_with_a_seed_of_its_own_and_a_number_among_equals_is_broken() -> None:
+    with pytest.raises(LedgerError, match="cannot be read"):
+        decode_shard(of_lines({"seed": 1, "seed_ordinal": 0}), BASE, "cats")
+
+
 def test_indices_that_do_not_follow_one_another_are_kept() -> None:
     shard = Shard([3, 900, 17], [entry("a"), entry("b"), entry("c")])
     assert decode_shard(encode_shard(shard, BASE), BASE, "cats").indices == [3, 900, 17]

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from jobs.entry import Entry, derived_seed
 from jobs.models import ModelDefaults, ModelRef, resolve_model
 from jobs.request import ImageRequest
+from jobs.request_template import RequestTemplate
 from producer.manifest.manifest import Manifest
 from producer.requests.expand import identify, sample
-from producer.requests.identity import RequestTemplate
 from tests.expanded import expand
 
 MODEL = resolve_model("shapes-random")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from jobs.entry import Entry, derived_seed
 from jobs.request import ImageRequest, quoted
-from producer.requests.identity import RequestTemplate
+from jobs.request_template import RequestTemplate
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)
 _REQUEST = st.builds(
