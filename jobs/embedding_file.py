@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from jobs.model_folder import PICKLES
-from jobs.safetensors_header import HeaderError, SafetensorsHeader, StoredTensor, header_of
+from jobs.safetensors_header import SUFFIX, HeaderError, SafetensorsHeader, StoredTensor, header_of
 
-SUFFIX: Final = ".safetensors"
 MOST_VECTORS: Final = 75
 """The vectors of an embedding at most: what CLIP's window of 77 tokens has room for."""
 

@@ -15,9 +15,7 @@ from typing import Final, Literal
 
 from jobs.checkpoint_kind import CheckpointKind, kind_of
 from jobs.model_folder import PICKLES
-from jobs.safetensors_header import HeaderError, SafetensorsHeader, header_of
-
-SUFFIX: Final = ".safetensors"
+from jobs.safetensors_header import SUFFIX, HeaderError, SafetensorsHeader, header_of
 
 Form = Literal["diffusers", "kohya", "comfyui", "peft", "bare"]
 """How layers are named. diffusers: after a component, `unet.`; kohya: `lora_unet_`, `lora_te1_`, with

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from jobs.lora_file import Form, Pair
+if TYPE_CHECKING:
+    from jobs.lora_file import Form, Pair
 
 _PAIRS: Final[frozenset[Pair]] = frozenset({"lora_A", "lora.down"})
 

@@ -23,7 +23,8 @@ from jobs.pipeline_class import NOT_AT_HAND, STABLE_DIFFUSION, Folder, PipelineC
 from jobs.pipeline_folder import folder_of, painted_multiple, read_in
 from jobs.pipelines import find_pipeline, refusal
 from jobs.request import IMAGE_SETTINGS
-from jobs.single_file import SUFFIX, file_trouble, find_single_file, is_single_file
+from jobs.safetensors_header import SUFFIX
+from jobs.single_file import file_trouble, find_single_file, is_single_file
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 

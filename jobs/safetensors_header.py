@@ -9,9 +9,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from jobs.errors import ModelError
 
+SUFFIX: Final = ".safetensors"
 _LONGEST = 100_000_000
 """Bytes of the longest header, as the format itself has it."""
 

@@ -20,9 +20,8 @@ from jobs.errors import ModelError
 from jobs.hub import cached_repository, is_commit
 from jobs.model_folder import PICKLES, check_harmless, component_files, components, file_hash, pipeline_class
 from jobs.pipeline_folder import read_in
-from jobs.safetensors_header import SafetensorsHeader, read_header
+from jobs.safetensors_header import SUFFIX, SafetensorsHeader, read_header
 
-SUFFIX: Final = ".safetensors"
 _INDEX = "model_index.json"
 _SETTINGS: Final = frozenset({".json", ".txt", ".model"})
 """What configurations and vocabularies of these kinds end in."""

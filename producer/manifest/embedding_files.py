@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jobs.adapters import NONE, TEXTUAL_INVERSIONS, textual_inversions_of
-from jobs.embedding_file import called, read_embedding, word_trouble
 from jobs.errors import ManifestError
 from jobs.model_folder import file_hash
 from jobs.models import ModelRef
@@ -43,6 +42,9 @@ class EmbeddingFiles:
         whole = self._texts(written)
         if whole == NONE:
             return NONE
+        # For manifests that name some.
+        from jobs.embedding_file import called
+
         embeddings = textual_inversions_of(whole)
         wanted = set(called([one.token for one in embeddings], texts))
         self._uncalled |= dict.fromkeys(one.token for one in embeddings if one.token not in self._called)
@@ -68,6 +70,8 @@ class EmbeddingFiles:
 
     def called(self, written: Sequence[str], text: str) -> frozenset[str]:
         """The tokens of lists that a text holds."""
+        from jobs.embedding_file import called
+
         tokens = [one.token for listed in written for one in written_embeddings(listed)]
         return frozenset(called(tokens, [text])) if tokens else frozenset()
 
@@ -77,6 +81,8 @@ class EmbeddingFiles:
                 f"{self.model.pipeline} takes no textual inversions, only {' and '.join(sorted(WEIGHTED))} "
                 "do: remove them"
             )
+        from jobs.embedding_file import word_trouble
+
         words = vocabulary(self.model)
         listed = []
         for one in written_embeddings(written):
@@ -98,6 +104,8 @@ class EmbeddingFiles:
 
     def _read(self, path: Path, one: WrittenEmbedding) -> str | ManifestError:
         """The file's SHA-256, or why it cannot be used."""
+        from jobs.embedding_file import read_embedding
+
         name = self.asked.called(one.file)
         try:
             if not path.is_file() and path.suffix == ".safetensors":

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jobs.adapters import LORAS
 from jobs.errors import ManifestError, ModelError
 from jobs.hub import hub_file
-from jobs.layer_shapes import layer_shapes
-from jobs.lora_check import check_read, class_trouble
-from jobs.lora_file import name_trouble, read_lora
-from jobs.lora_layers import Shapes
 from jobs.lora_loaders import LOADERS
 from jobs.lora_tags import TagError, Untagged, untagged
 from jobs.model_folder import file_hash
@@ -24,6 +21,9 @@ from producer.manifest.lora_folder import LoraFolder
 from producer.manifest.manifest import Manifest
 from producer.manifest.pinned_loras import LoraCommits
 from producer.manifest.written_loras import WrittenLora, loras_text, written_loras
+
+if TYPE_CHECKING:
+    from jobs.lora_layers import Shapes
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +91,9 @@ class LoraFiles:
         return loras_text((*written_loras(written), *written_loras(of_tags))) if of_tags else written
 
     def _checked(self, written: str) -> str:
+        # What reads and checks files is for manifests that name some.
+        from jobs.lora_check import class_trouble
+
         trouble = class_trouble(self.model.pipeline)
         if trouble is not None:
             raise ManifestError(trouble)
@@ -140,6 +143,8 @@ class LoraFiles:
 
     def _in_model(self, one: WrittenLora) -> Path:
         """The file in a folder or a hub repository, fetched if it is not in the hub's cache."""
+        from jobs.lora_file import name_trouble
+
         model, name = str(one.model), str(one.weight_name)
         trouble = name_trouble(Path(name))
         if trouble is not None:
@@ -159,6 +164,10 @@ class LoraFiles:
 
     def _read(self, path: Path, one: WrittenLora) -> _Found | ManifestError:
         """The file, or why it cannot be used."""
+        from jobs.layer_shapes import layer_shapes
+        from jobs.lora_check import check_read
+        from jobs.lora_file import name_trouble, read_lora
+
         called = self.asked.called(str(one))
         try:
             if not path.is_file() and name_trouble(path) is None:

@@ -36,6 +36,9 @@ from producer.manifest.template import template_trouble
 from producer.manifest.written_files import WRITTEN
 from producer.manifest.written_pictures import ANY_SUFFIX, escaped
 
+_WRITTEN_OUT = ConfigDict(use_attribute_docstrings=True, defer_build=False)
+"""Of models that stand here, unlike their bases."""
+
 
 def _without_null(described: dict[str, Any]) -> None:
     """Describe a key as what may be left out but not null."""
@@ -62,7 +65,7 @@ class DefaultSettings(SettingsFields):
 
     # A setting with a default of the model's own is None while it is left open.
 
-    model_config = ConfigDict(json_schema_extra=_open_without_null)
+    model_config = ConfigDict(**_WRITTEN_OUT, json_schema_extra=_open_without_null)
 
     seed: Seed | None = None
     """The seed of every prompt; null derives one for each picture from its settings."""
@@ -171,7 +174,7 @@ Variable = Annotated[
 class PromptLine(PromptFields):
     """One prompt with settings of its own; a key left out (None) is as in `settings`."""
 
-    model_config = ConfigDict(extra="allow", json_schema_extra=_leave_out_or_give)
+    model_config = ConfigDict(**_WRITTEN_OUT, extra="allow", json_schema_extra=_leave_out_or_give)
     __pydantic_extra__: dict[SingleName, SingleValue] = Field(init=False)
 
     prompt: Text
@@ -263,7 +266,7 @@ ROW_FIELDS = tuple(ROW_VALUES)
 class Sweep(SweepFields):
     """The values that a sweep tries of each setting."""
 
-    model_config = ConfigDict(extra="allow", json_schema_extra=_leave_out)
+    model_config = ConfigDict(**_WRITTEN_OUT, extra="allow", json_schema_extra=_leave_out)
     __pydantic_extra__: dict[SingleName, SweptValues] = Field(init=False)
 
     @field_validator("*")

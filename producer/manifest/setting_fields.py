@@ -20,6 +20,12 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
 
 
+class _Made(Strict):
+    """The base of models that stand in no source, for which pydantic would look for long."""
+
+    model_config = ConfigDict(use_attribute_docstrings=False, defer_build=True)
+
+
 def as_listed(name: str) -> Any:
     """A field with the default and the meaning of a setting."""
     return Field(IMAGE_SETTINGS[name].default, description=IMAGE_SETTINGS[name].meaning)
@@ -33,7 +39,7 @@ def _model(place: Place, field_of: Callable[[Setting], tuple[Any, Any]]) -> type
     here = [IMAGE_SETTINGS[name] for name in settings_in(place) if name != "init_latents"]
     written = [replace(setting, values=WRITTEN.get(setting.name, setting.values)) for setting in here]
     fields: dict[str, Any] = {setting.name: field_of(setting) for setting in written}
-    return create_model(f"{place}_settings", __base__=Strict, **fields)
+    return create_model(f"{place}_settings", __base__=_Made, **fields)
 
 
 def _defaulted(setting: Setting) -> tuple[Any, Any]:

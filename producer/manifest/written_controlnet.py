@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from jobs.adapters import MOST_SCALE
 from jobs.models import BUILT_IN
-from jobs.single_file import SUFFIX
+from jobs.safetensors_header import SUFFIX
 from producer.manifest.fields import ModelName, Revision
 from producer.manifest.setting_fields import Strict
 

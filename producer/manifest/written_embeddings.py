@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final
 
 from jobs.bounds import Column, plain_text
-from jobs.embedding_file import default_token, token_trouble, tokens_trouble
 from jobs.errors import ManifestError
 from jobs.strict_json import strict_json
 from jobs.wording import shortened
@@ -84,6 +83,9 @@ def canonical_embeddings(value: object) -> str:
 
     Raises ValueError that says what is wrong, and the remedy.
     """
+    # For manifests that name some.
+    from jobs.embedding_file import tokens_trouble
+
     listed = _of_text(value) if isinstance(value, str) else value
     if not isinstance(listed, (list, tuple)):
         raise ValueError(f"must be {WrittenEmbeddings.words}")
@@ -113,6 +115,8 @@ def _of_text(text: str) -> object:
 
 
 def _given(one: object) -> WrittenEmbedding:
+    from jobs.embedding_file import default_token, token_trouble
+
     given = {"file": one} if isinstance(one, str) else one
     if not isinstance(given, dict):
         raise ValueError("must be a file, or a mapping {file, token}")

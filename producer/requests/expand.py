@@ -111,11 +111,12 @@ def identify(
         reading.remarks = check.adapters.remarks
         reading.swept = swept.noted
     for written in lines(manifest, reading, check):
-        line, of_tags = loras.untagged(written)
+        # What most manifests do not use costs each of a million lines its time.
+        line, of_tags = loras.untagged(written) if loras.tags else (written, "")
         if repeats is not None and line.id is not None:
             repeats.note(line.id, line.prompt)
         given = files.hashed(line.settings) if line.settings else line.settings
-        called = embeddings.called(line)
+        called = embeddings.called(line) if embeddings.everywhere or line.settings else ()
         key: tuple[object, ...] = (line.init_latents, *given.items()) if given or line.init_latents else ()
         if of_tags or called:
             key = (*key, of_tags, called)

@@ -4,7 +4,7 @@ worker's forwards."""
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Iterator
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from jobs.adapters import Listed
 from jobs.bounds import Arguments, Text
@@ -41,10 +41,8 @@ class Part(NamedTuple, Generic[_Key]):
 
 
 def _text(entry: Entry) -> int:
-    """Characters, about."""
+    """Characters beside those of its settings, about."""
     own = len(entry.quoted)
-    for place in _TEXTS:
-        own += len(entry.settings[place])
     if entry.id is not None:
         own += len(entry.id)
     return own + len(str(entry.columns)) if entry.columns else own
@@ -68,8 +66,9 @@ def parts(
     open_shards: dict[tuple[object, ...], _Open[_Key]] = {}
     text: dict[tuple[object, ...], int] = {}
     taken = left_out = 0
-    last: object = None
+    last: tuple[Any, ...] | None = None
     group: tuple[object, ...] = ()
+    of_settings = 0
     for keyed in entries:
         taken += 1
         if type(keyed) is EqualLine:
@@ -82,6 +81,7 @@ def parts(
         if keyed[1].settings is not last:
             # Lines with equal settings share one tuple, as a rule.
             last, group = keyed[1].settings, keyed[1].group
+            of_settings = sum(len(last[place]) for place in _TEXTS)
         part = open_shards.get(group)
         if part is None:
             if len(open_shards) == most_open:
@@ -90,7 +90,7 @@ def parts(
             text[group] = 0
         part[0].append(keyed)
         part[1].append(taken - 1)
-        text[group] += _text(keyed[1])
+        text[group] += of_settings + _text(keyed[1])
         if len(part[0]) == shard_size or text[group] >= MOST_TEXT:
             yield Part(*open_shards.pop(group), taken, left_out)
     for part in open_shards.values():

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jobs.errors import ManifestError
 from jobs.file_hash import FileState, file_sha256, file_state
 from producer.manifest.picture_files import NAMES
+
+if TYPE_CHECKING:
+    import sqlite3
 
 _TABLE = """
 create table files (
@@ -31,6 +33,9 @@ class InputFile(NamedTuple):
 
 
 def _database() -> sqlite3.Connection:
+    # Few submissions name files.
+    import sqlite3
+
     # A temporary database of this process: what has no room in its cache of 2 MB is on the disk.
     database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
     database.executescript(_TABLE)
@@ -41,9 +46,18 @@ def _database() -> sqlite3.Connection:
 class InputFiles:
     """Hashes files, and remembers them as long as they do not change; memory does not grow with them."""
 
-    some: bool = field(default=False, init=False)
-    """Whether there is a file."""
-    _database: sqlite3.Connection = field(default_factory=_database, repr=False)
+    _opened: sqlite3.Connection | None = field(default=None, init=False, repr=False)
+
+    @property
+    def some(self) -> bool:
+        """Whether a file was named."""
+        return self._opened is not None
+
+    @property
+    def _database(self) -> sqlite3.Connection:
+        if self._opened is None:
+            self._opened = _database()
+        return self._opened
 
     def hashed(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """A line's settings with the hash of each picture in place of its absolute path."""
@@ -79,7 +93,6 @@ class InputFiles:
             "insert or replace into files values (?, ?, ?, ?, ?, 0)",
             (path, *state, bytes.fromhex(sha256)),
         )
-        self.some = True
 
     def _hash(self, path: str, state: FileState) -> str:
         digest = file_sha256(Path(path))
@@ -102,6 +115,8 @@ class InputFiles:
 
     def path_of(self, digest: str) -> str | None:
         """A file with this hash; None where no line named one."""
+        if not self.some:
+            return None
         found = self._database.execute(
             "select path from files where sha256 = ? order by path limit 1", (bytes.fromhex(digest),)
         ).fetchone()
@@ -109,12 +124,16 @@ class InputFiles:
 
     def wanted(self) -> Iterator[InputFile]:
         """One file of each hash that is marked, in the order of the hashes."""
+        if not self.some:
+            return iter(())
         query = "select min(path), sha256, size from files where wanted = 1 group by sha256 order by sha256"
         rows = self._database.cursor().execute(query)
         return (InputFile(path, bytes(digest).hex(), size) for path, digest, size in rows)
 
     def total(self) -> tuple[int, int]:
         """How many different files are marked, and their bytes."""
+        if not self.some:
+            return 0, 0
         each = "select size from files where wanted = 1 group by sha256"
         query = f"select count(*), coalesce(sum(size), 0) from ({each})"
         count, size = self._database.execute(query).fetchone()

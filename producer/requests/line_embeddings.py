@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from jobs.adapters import NONE
@@ -21,6 +21,8 @@ class LineEmbeddings:
         self._files = files
         self._usual: str = getattr(manifest.settings, _NAME)
         self._swept: tuple[str, ...] = manifest.sweep.swept().get(_NAME, ())
+        self.everywhere = self._usual != NONE or bool(self._swept)
+        """Whether lines have a list that say nothing of it."""
         self._arguments: str = getattr(manifest.settings, "arguments")  # noqa: B009
         self._negative: str = getattr(manifest.settings, "negative_prompt")  # noqa: B009
 
@@ -30,7 +32,7 @@ class LineEmbeddings:
         lists = self._swept or (own,)
         return self._files.called(lists, line.prompt) if lists != (NONE,) else frozenset()
 
-    def of(self, line: Line, swept: Mapping[str, Any], called: frozenset[str]) -> dict[str, str]:
+    def of(self, line: Line, swept: Mapping[str, Any], called: Collection[str]) -> dict[str, str]:
         """The setting `textual_inversions` of a line's request with a combination of the sweep.
 
         swept: with the whole of its arguments, if some are swept. called: those of its prompt. Raises

@@ -19,14 +19,15 @@ class LineLoras:
         self._files = files
         self._usual: str = getattr(manifest.settings, "loras")  # noqa: B009
         self._syntax: str = getattr(manifest.settings, "syntax")  # noqa: B009
-        self._tags = manifest.lora_folder is not None
+        self.tags = manifest.lora_folder is not None
+        """Whether prompts may hold tags."""
 
     def untagged(self, line: Line) -> tuple[Line, str]:
         """The line with its prompt as it is encoded, and the list that its tags mean; "" where it has none.
 
         Raises ManifestError for tags that were not checked with the line.
         """
-        if not self._tags or LORA_TAG not in line.prompt.lower():
+        if not self.tags or LORA_TAG not in line.prompt.lower():
             return line, ""
         if not self._files.reads_tags(line.settings.get("syntax", self._syntax)):
             return line, ""
