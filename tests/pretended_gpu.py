@@ -13,7 +13,7 @@ import json
 import sys
 from collections import Counter
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -146,16 +146,22 @@ def together(painter: Painter, learned: Learned, request: ImageRequest) -> list[
     return [painted(result).values for _seed, result in sorted(hub.finished(), key=lambda one: one[0])]
 
 
+@cache
+def learned_of(family_name: str) -> Learned:
+    """How images of a family share forwards."""
+    painter = Painter(FAMILIES[family_name].build())
+    return learn_and_prove(painter, sample_of(painter))
+
+
 def waits_of(family_name: str, sampler: str) -> dict[str, Any]:
     """Waits of an image from the end of its second step on, and how far pictures are from the CPU's."""
     family = FAMILIES[family_name]
     pipeline = family.build()
     pipeline.set_progress_bar_config(disable=True)
     painter = Painter(pipeline)
-    sample = sample_of(painter)
-    learned = learn_and_prove(painter, sample)
+    learned = learned_of(family_name)
     request = replace(
-        sample,
+        sample_of(painter),
         num_inference_steps=STEPS,
         height=family.height,
         width=family.width,

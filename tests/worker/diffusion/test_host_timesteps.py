@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-import subprocess
+import os
 import sys
 from pathlib import Path
 
@@ -12,6 +12,8 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
+from tests.waiting import LONGEST
+from tests.warm_python import warm_painter
 from worker.diffusion.host_timesteps import read_on_the_host
 
 XL = "StableDiffusionXLPipeline"
@@ -30,13 +32,9 @@ Waits = dict[str, dict[str, float]]
 @pytest.fixture(scope="module")
 def waits() -> Waits:
     """Of an image from its third step on, by diffusers' own call and by interception."""
-    counted = subprocess.run(
-        [sys.executable, "-m", "tests.pretended_gpu", *COUNTED],
-        cwd=Path(__file__).parents[3],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [sys.executable, "-m", "tests.pretended_gpu", *COUNTED]
+    root = Path(__file__).parents[3]
+    counted = warm_painter().call(command, cwd=root, env=os.environ, timeout=LONGEST)
     assert counted.returncode == 0, counted.stderr
     found: Waits = json.loads(counted.stdout.splitlines()[-1])
     return found

@@ -74,6 +74,7 @@ def same_in_any_company(renderer: PipelineRenderer, images: Any = MIX) -> bool:
     return together == alone == paint(renderer, images[::-1])
 
 
+FEW = MIX[:3]
 FLUX_MIX = [replace(one, request=replace(one.request, scheduler="default")) for one in MIX]
 
 
@@ -92,7 +93,7 @@ def test_compiled_code_paints_the_same_pictures_and_bytes_follow_from_the_reques
 @pytest.mark.parametrize(
     ("family", "images", "kinds"),
     # FLUX has blocks of two kinds, tiny SDXL of one.
-    [(XL, MIX, 1), ("FluxPipeline", FLUX_MIX, 2)],
+    [(XL, FEW, 1), ("FluxPipeline", FLUX_MIX[:3], 2)],
 )
 def test_each_kind_of_block_has_one_graph_a_shape_however_many_steps_images_and_texts(
     family: str, images: Any, kinds: int
@@ -113,7 +114,7 @@ def test_each_kind_of_block_has_one_graph_a_shape_however_many_steps_images_and_
 def test_a_denoiser_without_repeated_blocks_is_compiled_as_a_whole() -> None:
     before = graphs()
     renderer = new_renderer("StableDiffusion3Pipeline", compiled=True)
-    assert same_in_any_company(renderer, FLUX_MIX)
+    assert same_in_any_company(renderer, FLUX_MIX[:3])
     assert graphs() - before == 2
 
 
@@ -175,8 +176,8 @@ def test_channels_last_moves_what_convolves_and_paints_the_same_pictures() -> No
     renderer, plain = new_renderer(channels_last=True), new_renderer()
     assert renderer.device == f"{plain.device}, channels last"
     assert formats(renderer.pipeline.unet) == formats(renderer.pipeline.vae) == {True}
-    assert furthest(renderer, plain) <= 1
-    assert same_in_any_company(renderer)
+    assert furthest(renderer, plain, FEW) <= 1
+    assert same_in_any_company(renderer, FEW)
 
 
 def test_channels_last_leaves_a_transformer_as_it_is() -> None:
