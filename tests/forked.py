@@ -3,9 +3,9 @@
     python -P tests/forked.py SOCKET MODULE …
 
 The copy becomes what it would be had it been started by an exec: arguments, folder, environment, files and
-signals. It imports this repository's code itself; the libraries alone are there before. What it starts by
-`subprocess` becomes a copy too where that is a program of this Python: so `imagemill-worker` forks its Celery
-process. Only the standard library is imported here, for whatever is imported here is in each copy.
+signals. The modules alone are there before. What it starts by `subprocess` becomes a copy too where that is a
+program of this Python: so `imagemill-worker` forks its Celery process. Only the standard library is imported
+here, for whatever is imported here is in each copy.
 """
 
 from __future__ import annotations
@@ -37,8 +37,12 @@ from typing import Any, NoReturn
 MESSAGE = 1 << 20
 """The most bytes that a program's arguments and environment take."""
 _PARAMETERS = tuple(signature(subprocess.Popen._execute_child).parameters)[1:]
-_READ_BY_LIBRARIES = ("PYTHON", "HF_", "OMP_NUM", "OPENBLAS", "MKL_", "LD_")
+_READ_AT_ONCE = ("PYTHON", "OMP_NUM", "OPENBLAS", "MKL_", "LD_")
 """How the names of variables begin that a library, or Python itself, reads before any code of ours runs."""
+_READ_BY_HUB = ("HF_",)
+"""The same of those that huggingface_hub reads when it is imported."""
+HUB = ("datasets", "diffusers", "huggingface_hub", "transformers")
+"""What imports it."""
 _READ_HERE = ("PYTHONPATH", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE")
 """Those that a copy still obeys."""
 
@@ -46,8 +50,9 @@ _READ_HERE = ("PYTHONPATH", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE")
 class Forkable:
     """Which programs this Python can become."""
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
-        """`environment`: in which it imported its libraries."""
+    def __init__(self, environment: Mapping[str, str], *, hub: bool) -> None:
+        """`environment`: where it imported its libraries; `hub`: whether huggingface_hub is one of them."""
+        self._read_by_libraries = _READ_AT_ONCE + (_READ_BY_HUB if hub else ())
         self._fixed = self._read(environment)
 
     def __call__(self, told: Mapping[str, Any]) -> bool:
@@ -67,12 +72,11 @@ class Forkable:
             and not any(os.isatty(number if file == -1 else file) for number, file in enumerate(files))
         )
 
-    @staticmethod
-    def _read(environment: Mapping[str, str]) -> dict[str, str]:
+    def _read(self, environment: Mapping[str, str]) -> dict[str, str]:
         return {
             name: value
             for name, value in environment.items()
-            if name.startswith(_READ_BY_LIBRARIES) and name not in _READ_HERE
+            if name.startswith(self._read_by_libraries) and name not in _READ_HERE
         }
 
 
@@ -115,7 +119,7 @@ class _Origin:
 
     def __init__(self) -> None:
         own = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
-        self.forkable = Forkable(os.environ)
+        self.forkable = Forkable(os.environ, hub=any(name in sys.modules for name in HUB))
         self.modules = dict(sys.modules)
         self.path = [path for path in sys.path if path not in own]
         self.meta_path = list(sys.meta_path)

@@ -34,7 +34,7 @@ print(subprocess.run(["sh", "-c", "echo shell; exit 3"], capture_output=True, te
 
 @pytest.fixture(scope="module")
 def warm() -> WarmPython:
-    return WarmPython("colorsys", "click")
+    return WarmPython("colorsys", "click", "huggingface_hub")
 
 
 @pytest.fixture(params=["copied", "started"])

@@ -31,7 +31,8 @@ class WarmPython:
     def __init__(self, *modules: str, **environment: str) -> None:
         """`environment`: what modules look at when they are imported."""
         self.environment = {**os.environ, **environment}
-        self.forkable = forked.Forkable(self.environment)
+        hub = any(module.partition(".")[0] in forked.HUB for module in modules)
+        self.forkable = forked.Forkable(self.environment, hub=hub)
         self._lock = threading.Lock()
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
@@ -94,34 +95,28 @@ class _Popen(subprocess.Popen[Any]):
         self._close_pipe_fds(*(told[name] for name in _PARAMETERS if name.endswith(("read", "write"))))
 
 
-_LIBRARIES = (
-    *(
-        "PIL.Image",
-        "click",
-        "numpy",
-        "pyarrow.parquet",
-        "pydantic_settings",
-        "rich.live",
-        "rich.progress",
-        "yaml",
-    ),
-    *("redis.asyncio", "zstandard"),
+_ROOMS = ("cli", "doctor.doctor", "export.export", "plan.plan", "run", "show", "submit.submit")
+_MODULES = (
+    # Of a worker only its supervisor: tests change the rest before it is imported, as tests/troubled does.
+    *(f"producer.{room}" for room in _ROOMS),
+    *("worker.cli", "worker.host.imagemill_worker"),
+    *("PIL.Image", "numpy", "pyarrow.parquet", "redis.asyncio", "rich.live", "rich.progress", "yaml"),
     *("celery.apps.worker", "celery.bin.celery", "celery.concurrency.thread", "celery.worker.consumer"),
-    *("celery.backends.redis", "kombu.transport.redis"),
+    *("celery.backends.redis", "kombu.transport.redis", "zstandard"),
 )
 
 
 @cache
 def warm_imagemill() -> WarmPython:
     """For every program of this repository; a worker imports torch itself when it loads a model."""
-    return WarmPython(*_LIBRARIES)
+    return WarmPython(*_MODULES)
 
 
 @cache
 def warm_painter() -> WarmPython:
     """For those that load a diffusion model."""
     return WarmPython(
-        *_LIBRARIES,
+        *_MODULES,
         *("diffusers.pipelines.auto_pipeline", "safetensors.torch"),
         "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion",
         TRANSFORMERS_VERBOSITY="error",

@@ -75,10 +75,10 @@ class Measured:
     amplifies: str = ""
 
 
-def measure(family: Family, *, alone: int = len(_PROMPTS)) -> Measured:
-    """Paints eight images of a family in every way; `alone` of them also alone in forwards of eight slots."""
+def measure(family: Family, *, images: int = len(_PROMPTS), alone: int = len(_PROMPTS)) -> Measured:
+    """Paints so many of the eight images in every way; `alone` of them also alone in forwards of 8 slots."""
     painter = Painter(family.build())
-    requests = list(mix(painter.kind, family))
+    requests = list(mix(painter.kind, family))[:images]
     learned = learn_and_prove(painter, requests[0])
     measured = Measured(
         family.name,

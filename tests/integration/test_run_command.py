@@ -6,7 +6,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -15,8 +15,7 @@ import pytest
 from jobs.output.output import Output
 from tests.processes import runs
 from tests.waiting import LONGEST, WaitUntil
-
-BIN = Path(sys.executable).parent
+from tests.warm_python import BIN, warm_imagemill
 
 
 class Run:
@@ -28,6 +27,7 @@ class Run:
         self.temporary.mkdir()
         self.seen: dict[int, psutil.Process] = {}
         self.started: list[subprocess.Popen[str]] = []
+        self.popen: Callable[..., subprocess.Popen[str]] = warm_imagemill().popen
 
     def environment(self, **settings: object) -> dict[str, str]:
         own = {"LEASE": 3, "MIN_FREE_DISK": 0, "INSTANT_SECONDS": 0} | settings
@@ -51,7 +51,7 @@ class Run:
 
     def start(self, *arguments: str | Path, **settings: object) -> subprocess.Popen[str]:
         """`imagemill ARGUMENTS`, in the background."""
-        process = subprocess.Popen(
+        process = self.popen(
             [BIN / "imagemill", *arguments], env=self.environment(**settings), cwd=self.folder, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
@@ -115,6 +115,7 @@ def mill(tmp_path: Path) -> Iterator[Run]:
 
 
 def test_run_renders_a_manifest_and_leaves_its_output_alone(mill: Run, wait_until: WaitUntil) -> None:
+    mill.popen = subprocess.Popen
     process = mill.start("run", mill.manifest(24), "--gpus", "none", instant_seconds=0.3)
     wait_until(lambda: len(mill.look(process)) >= 3, "Redis, a supervisor and a worker run")
     wait_until(mill.finished_images, "pictures appear")
@@ -134,6 +135,7 @@ def test_run_renders_a_manifest_and_leaves_its_output_alone(mill: Run, wait_unti
 def test_ctrl_c_stops_cleanly_and_the_second_run_renders_only_what_is_missing(
     mill: Run, wait_until: WaitUntil
 ) -> None:
+    mill.popen = subprocess.Popen
     # Shards of three micro-batches: when Ctrl-C comes some are half done in the spool.
     manifest = mill.manifest(96, shard_size=24)
     process = mill.start("run", manifest, "--gpus", "none", instant_seconds=0.3)
@@ -155,6 +157,7 @@ def test_ctrl_c_stops_cleanly_and_the_second_run_renders_only_what_is_missing(
 
 
 def test_no_process_outlives_a_run_that_is_killed(mill: Run, wait_until: WaitUntil) -> None:
+    mill.popen = subprocess.Popen
     manifest = mill.manifest(96, shard_size=24)
     process = mill.start("run", manifest, "--gpus", "none", instant_seconds=0.3)
     wait_until(lambda: mill.finished_images() >= 16, "the job is under way")

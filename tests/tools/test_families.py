@@ -31,7 +31,7 @@ def test_the_page_names_every_class_that_is_rendered_in_a_list_or_as_not_tried()
 
 @pytest.mark.parametrize("name", family_params(FAMILIES))
 def test_images_of_a_family_share_forwards_as_the_page_says_and_equal_the_plain_pipelines(name: str) -> None:
-    measured = measure(FAMILIES[name], alone=1)
+    measured = measure(FAMILIES[name], images=4, alone=1)
     assert LISTS[measured.batching] == stated()[0][name], measured.reason
     assert measured.same or measured.batching == "fast"
     assert measured.difference <= MOST_DIFFERENCE or measured.amplifies
