@@ -129,7 +129,9 @@ def main() -> None:
         while len(ledger.workers()) < options.workers or flower_milliseconds(flower) == float("inf"):
             time.sleep(0.2)
         prompts = folder / "prompts.txt"
-        prompts.write_text("".join(f"a picture of number {n}\n" for n in range(options.images)))
+        prompts.write_text(
+            "".join(f"a picture of number {n}\n" for n in range(options.images)), encoding="utf-8"
+        )
         manifest = folder / "machinery.json"
         manifest.write_text(
             json.dumps(
@@ -141,7 +143,8 @@ def main() -> None:
                     "settings": {"height": SIZE, "width": SIZE},
                     "prompts_from": prompts.name,
                 }
-            )
+            ),
+            encoding="utf-8",
         )
         job_id = submit_manifest(prepare(manifest, Settings()), JobQueue.at(server.url)).job_id
         status, seen = watch(ledger, job_id, client, flower)

@@ -53,7 +53,7 @@ def prompts(count: int) -> Iterator[str]:
 
 def write_jsonl(file: Path, count: int, *, ids: bool = False) -> None:
     """A JSON object a line."""
-    with file.open("w") as lines:
+    with file.open("w", encoding="utf-8") as lines:
         for number, prompt in enumerate(prompts(count)):
             row = {"prompt": prompt} | ({"id": f"prompt-{number:07d}"} if ids else {})
             lines.write(json.dumps(row) + "\n")
@@ -66,7 +66,7 @@ def write_jsonl_with_ids(file: Path, count: int) -> None:
 
 def write_csv(file: Path, count: int) -> None:
     """One column."""
-    with file.open("w", newline="") as lines:
+    with file.open("w", newline="", encoding="utf-8") as lines:
         rows = csv.writer(lines)
         rows.writerow(["prompt"])
         rows.writerows([prompt] for prompt in prompts(count))
@@ -74,7 +74,7 @@ def write_csv(file: Path, count: int) -> None:
 
 def write_txt(file: Path, count: int) -> None:
     """A prompt a line."""
-    with file.open("w") as lines:
+    with file.open("w", encoding="utf-8") as lines:
         lines.writelines(f"{prompt}\n" for prompt in prompts(count))
 
 
@@ -98,7 +98,9 @@ def submitted(folder: Path, form: str, count: int) -> dict[str, Any]:
     folder.mkdir()
     write(folder / f"prompts{suffix}", count)
     manifest = folder / "million.yaml"
-    manifest.write_text(f"name: million\nmodel: instant\noutput: out\nprompts_from: prompts{suffix}\n")
+    manifest.write_text(
+        f"name: million\nmodel: instant\noutput: out\nprompts_from: prompts{suffix}\n", encoding="utf-8"
+    )
     with EmbeddedRedis() as server:
         client = redis.Redis.from_url(server.url)
         plan_seconds, _, printed = timed("plan", manifest, server.url)
@@ -126,7 +128,7 @@ def timed(command: str, manifest: Path, url: str) -> tuple[float, int, str]:
         [Path(sys.executable).parent / "imagemill", command, manifest, "--json"],
         env={**os.environ, "IMAGEMILL_REDIS_URL": url},
         stdout=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
     )
     peak = peak_memory(process)
     seconds = time.monotonic() - began

@@ -46,7 +46,7 @@ def png(number: int) -> bytes:
 
 def write_inputs(folder: Path, count: int) -> None:
     """The pictures, and the rows that name them."""
-    with (folder / "prompts.csv").open("w", newline="") as lines:
+    with (folder / "prompts.csv").open("w", newline="", encoding="utf-8") as lines:
         rows = csv.writer(lines)
         rows.writerow(["prompt", "image"])
         for number, prompt in enumerate(prompts(count)):
@@ -63,7 +63,8 @@ def submitted(folder: Path, count: int) -> Iterator[dict[str, Any]]:
         manifest = folder / "inputs.yaml"
         output = folder / ("referenced" if MODES[mode] else "copied")
         manifest.write_text(
-            f"name: inputs\nmodel: instant\noutput: {output}\n{MODES[mode]}prompts_from: prompts.csv\n"
+            f"name: inputs\nmodel: instant\noutput: {output}\n{MODES[mode]}prompts_from: prompts.csv\n",
+            encoding="utf-8",
         )
         with EmbeddedRedis() as server:
             client = redis.Redis.from_url(server.url)

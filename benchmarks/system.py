@@ -129,7 +129,7 @@ class System:
             "prompts": prompts(images),
         }
         file = self._folder / "system.yaml"
-        file.write_text(json.dumps(manifest))
+        file.write_text(json.dumps(manifest), encoding="utf-8")
         job_id = submit_manifest(prepare(file, Settings()), JobQueue.at(self._url)).job_id
         while (status := self._ledger.status(job_id)).state != "finished":
             time.sleep(0.5)

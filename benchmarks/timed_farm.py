@@ -97,7 +97,7 @@ class TimedFarm:
 
     def logs(self) -> str:
         """What all workers have logged."""
-        return "".join((self.folder / f"{name}.log").read_text() for name in self.workers)
+        return "".join((self.folder / f"{name}.log").read_text(encoding="utf-8") for name in self.workers)
 
     def submit(self, name: str, prompts: Sequence[str | dict[str, object]], **keys: object) -> str:
         """Submits a job of 64x64 pictures to an output of its own, NAME; returns its id."""
@@ -108,7 +108,7 @@ class TimedFarm:
             "prompts": prompts,
         } | keys
         file = self.folder / f"{name}.yaml"
-        file.write_text(json.dumps(manifest, ensure_ascii=False))
+        file.write_text(json.dumps(manifest, ensure_ascii=False), encoding="utf-8")
         return submit_manifest(prepare(file, Settings()), JobQueue.at(self.url)).job_id
 
     def leases(self, job_id: str) -> dict[str, Lease]:

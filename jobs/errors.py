@@ -65,6 +65,10 @@ class OutputError(ImagemillError):
     """An output folder cannot be written, or is outside IMAGEMILL_OUTPUT_ROOT."""
 
 
+class StandardOutputError(ImagemillError):
+    """Standard output cannot be written: its disk is full, or it was closed."""
+
+
 class LeaseLost(ImagemillError):
     """Another attempt holds the shard now: further work of this one does not count."""
 

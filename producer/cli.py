@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from jobs.command_line import odd_surroundings
 from jobs.errors import ImagemillError, Interrupted
 from producer.commands import job, manifest, output, picture
 from producer.stops import stops_raise
@@ -56,7 +57,7 @@ def main() -> None:
     SIGTERM has the effect of Ctrl-C.
     """
     try:
-        with stops_raise(KeyboardInterrupt):
+        with odd_surroundings(), stops_raise(KeyboardInterrupt):
             sys.exit(command(standalone_mode=False))
     except ImagemillError as error:
         click.echo(f"error: {error}", err=True)

@@ -90,7 +90,7 @@ class _Worker:
     def check(self) -> None:
         """Raises SettingsError, with the end of the log, when the worker has ended."""
         if self._process.poll() is not None:
-            lines = self._log.read_text(errors="replace").splitlines()[-12:]
+            lines = self._log.read_text("utf-8", errors="replace").splitlines()[-12:]
             raise SettingsError(
                 "the worker ended (exit status {}); the end of its log, {}:\n{}".format(
                     self._process.returncode, self._log, "\n".join(f"  {line}" for line in lines)

@@ -99,8 +99,13 @@ def emit(
 
 
 def print_json(value: object) -> None:
-    """Prints JSON for people and scripts, in UTF-8."""
-    click.echo(json.dumps(value, ensure_ascii=False, indent=2))
+    """Prints JSON for people and scripts; what standard output's encoding lacks is escaped as JSON does."""
+    text = json.dumps(value, ensure_ascii=False, indent=2)
+    try:
+        text.encode(sys.stdout.encoding)
+    except UnicodeEncodeError:
+        text = json.dumps(value, indent=2)
+    click.echo(text)
 
 
 def exit_with(ends: Sequence[JobStatus], as_json: bool = False) -> NoReturn:

@@ -134,7 +134,9 @@ def _imported(tree: ast.Module, known: Mapping[str, str]) -> Iterator[str]:
 
 
 def _git(*arguments: str) -> str:
-    return subprocess.run(["git", *arguments], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    return subprocess.run(
+        ["git", *arguments], cwd=ROOT, check=True, capture_output=True, encoding="utf-8"
+    ).stdout
 
 
 @dataclass(frozen=True, slots=True)

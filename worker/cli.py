@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
+from jobs.command_line import odd_surroundings
 from jobs.errors import ImagemillError, SettingsError
 from jobs.lifeline import LIFELINE_FD
 
@@ -206,7 +207,8 @@ def _batch_size(context: click.Context) -> int | None:
 def main() -> None:
     """The console script: an ImagemillError is one message on standard error and its exit status."""
     try:
-        command()  # click ends a broken pipe quietly
+        with odd_surroundings():
+            command()  # click ends a broken pipe quietly
     except ImagemillError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)

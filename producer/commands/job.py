@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from jobs.command_line import done_all_the_same
 from producer.session import Session, exit_with, json_option, pass_session, print_json
 from producer.stops import interruptible
 
@@ -77,15 +78,15 @@ def cancel(session: Session, job: str, reason: str) -> None:
     """
     done = session.ledger.control(job, "cancel", reason)
     session.confirm()
-    click.echo(
-        {
-            "ok": f"{job} is ending: workers give up its shards at their next step",
-            "ended": f"{job} has ended, without its report, which no worker would write: its output keeps "
-            "what was rendered, and submitting its manifest again renders the rest and writes the report",
-            "dropped": f"{job} could not be read: what was left of it in Redis is removed; its output keeps "
-            "what was rendered, and submitting its manifest again renders the rest",
-        }[done]
-    )
+    came_to = {
+        "ok": f"{job} is ending: workers give up its shards at their next step",
+        "ended": f"{job} has ended, without its report, which no worker would write: its output keeps "
+        "what was rendered, and submitting its manifest again renders the rest and writes the report",
+        "dropped": f"{job} could not be read: what was left of it in Redis is removed; its output keeps "
+        "what was rendered, and submitting its manifest again renders the rest",
+    }[done]
+    with done_all_the_same(came_to):
+        click.echo(came_to)
 
 
 @click.command()
@@ -95,7 +96,8 @@ def pause(session: Session, job: str) -> None:
     """Pause JOB; shards that are being rendered are finished."""
     session.ledger.control(job, "pause")
     session.confirm()
-    click.echo(f"{job} is paused: `imagemill resume {job}` continues it")
+    with done_all_the_same(f"{job} is paused"):
+        click.echo(f"{job} is paused: `imagemill resume {job}` continues it")
 
 
 @click.command()
@@ -108,7 +110,8 @@ def resume(session: Session, job: str) -> None:
     """
     session.ledger.control(job, "resume")
     session.confirm()
-    click.echo(f"{job} continues")
+    with done_all_the_same(f"{job} continues"):
+        click.echo(f"{job} continues")
 
 
 @click.command()
@@ -131,6 +134,8 @@ def retry(session: Session, job: str, wait: bool) -> None:
     ):
         count = retry_job(job, queue, reporter)
         session.confirm()
-    click.echo(f"{job}: {counted(count, 'image')} sent back" if count else f"{job}: nothing is missing")
+    came_to = f"{job}: {counted(count, 'image')} sent back" if count else f"{job}: nothing is missing"
+    with done_all_the_same(came_to):
+        click.echo(came_to)
     if wait and count:
         exit_with([session.follow(job)])

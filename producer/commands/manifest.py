@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jobs.command_line import done_all_the_same
 from jobs.errors import JobError
 from producer.session import FILE, Session, emit, exit_with, json_option, pass_session, print_json
 from producer.stops import interruptible
 
 if TYPE_CHECKING:
     from producer.requests.prepared import Prepared
+    from producer.submit.submit import Submitted
 
 _NO_WORKER = "no worker is alive: start one with `imagemill-worker`; the jobs wait in Redis"
 
@@ -110,14 +112,20 @@ def submit(
                 submitted.append(store(one, queue, reporter))
             session.confirm()
             if not as_json:
-                print_submitted(submitted[-1])
+                with done_all_the_same(_submitted(submitted)):
+                    print_submitted(submitted[-1])
     if not wait:
-        if as_json:
-            print_json([asdict(each) for each in submitted])
-        elif not queue.ledger.workers():
-            click.echo(_NO_WORKER)
+        with done_all_the_same(_submitted(submitted)):
+            if as_json:
+                print_json([asdict(each) for each in submitted])
+            elif not queue.ledger.workers():
+                click.echo(_NO_WORKER)
         return
     exit_with([session.follow(each.job_id, quiet=as_json) for each in submitted], as_json)
+
+
+def _submitted(jobs: Sequence[Submitted]) -> str:
+    return f"submitted: {', '.join(job.job_id for job in jobs)} (`imagemill status` shows it)"
 
 
 def _one_output_each(files: Sequence[Path], prepared: Sequence[Prepared]) -> None:
@@ -172,7 +180,8 @@ def recover(session: Session, file: Path, as_json: bool) -> None:
     with counting("images read") as reporter:
         recovered = recover_job(file, session.settings, queue, reporter)
     session.confirm()
-    emit(recovered, as_json, print_recovered)
+    with done_all_the_same(f"{recovered.job_id} is restored"):
+        emit(recovered, as_json, print_recovered)
     if not as_json and not queue.ledger.workers():
         click.echo(_NO_WORKER)
 

@@ -35,7 +35,7 @@ def evaluate(model: Path, scale: float) -> None:
     say("evaluate", f"by {_BENCHMARK.name}, at scale {scale:g}")
     command = [sys.executable, str(_BENCHMARK), "--model", str(model), "--scale", str(scale)]
     command += ["--sheet", str(model / "sheet.png")]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, encoding="utf-8")
     print(done.stdout)
     scores = {"fidelity": json.loads(done.stdout.splitlines()[-1]), **made_from}
     write_whole(path, (json.dumps(scores, indent=2) + "\n").encode())

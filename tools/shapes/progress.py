@@ -81,7 +81,7 @@ def log(folder: Path, name: str, **values: float) -> None:
         key: value if isinstance(value, int) else float(f"{value:.5g}") for key, value in values.items()
     }
     line = json.dumps({"time": round(time.time(), 1), **rounded})
-    with (folder / f"{name}.jsonl").open("a") as file:
+    with (folder / f"{name}.jsonl").open("a", encoding="utf-8") as file:
         file.write(line + "\n")
     print(name, line, flush=True)
 

@@ -224,7 +224,8 @@ def _list_by_nvidia_smi() -> tuple[Gpu, ...]:
         listing = subprocess.run(
             [program, "--query-gpu=index,uuid", "--format=csv,noheader"],
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=_LIST_SECONDS,
             check=False,
         )

@@ -6,6 +6,7 @@ import logging
 import socket
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from pydantic import SecretStr
 
@@ -42,6 +43,7 @@ def run_worker(
     gpu_choice: see `gpus.claim`. name: the host's name when None. Waits for a Redis that is away. Raises
     SettingsError or LedgerError for what waiting does not fix.
     """
+    Path.cwd()  # a folder that was removed ends this process, and not one worker process after the other
     host = socket.gethostname() if name is None else name
     pace = Pace() if pace is None else pace
     logs.configure(settings.log_format, settings.log_level, f"supervisor@{host}")

@@ -46,7 +46,7 @@ def _kind_of_cpu() -> str:
 def _cpu_model() -> str:
     """Without its clock: "Intel(R) Xeon(R) Platinum 8370C CPU"; where it is not known, the architecture."""
     known = Path("/proc/cpuinfo")
-    for line in known.read_text().splitlines() if known.exists() else []:
+    for line in known.read_text("utf-8").splitlines() if known.exists() else []:
         name, _, value = line.partition(":")
         if name.strip() == "model name":
             return " ".join(value.partition("@")[0].split())
