@@ -21,6 +21,7 @@ from worker.finish.finish_run import FinishRun
 from worker.lease.disk_space import DiskSpace
 from worker.lease.heartbeat import Heartbeat
 from worker.lease.lease import Lease, Work
+from worker.lease.repeated import Repeated
 from worker.logs import bound
 from worker.renderers.load_renderer import load_renderer
 from worker.renderers.loading import Loading
@@ -56,6 +57,7 @@ class Runtime:
         self._workplace = Workplace(self._engine, self._root, self._space, settings)
         self._lock = threading.Lock()
         self._claiming = threading.Lock()
+        self._repeated = Repeated()
         self._busy = 0
         self._loaded = ""
         self._last_busy = time.monotonic()
@@ -67,7 +69,7 @@ class Runtime:
         self._engine.start()
         try:
             self._ledger.forget_refusals(self._worker)
-        except LedgerUnavailable as error:
+        except LedgerError as error:
             log.warning("%s", error)
         self._heartbeat.start()
 
@@ -96,8 +98,10 @@ class Runtime:
             with self._claiming:
                 claim, spec = self._claim()
         except (LedgerError, JobError) as error:
-            log.warning("%s; the heartbeat wakes this worker again", error)
+            if (count := self._repeated.to_say("claims", error)) is not None:
+                log.warning("%s; the heartbeat wakes this worker again%s", error, count)
             return None
+        self._repeated.over("claims")
         if claim is None or spec is None:
             return None
         failpoint("claimed")
@@ -170,7 +174,7 @@ class Runtime:
         try:
             if self._ledger.waiting(self._worker, self._settings.models, enough=1):
                 self._wake(1)
-        except LedgerUnavailable as error:
+        except LedgerError as error:
             log.warning("%s", error)
 
     def _free_slots(self) -> int:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from typing import TypeVar
 
 from jobs.errors import ManifestError
+from jobs.lifeline import watch
 
 _Argument = TypeVar("_Argument")
 _Item = TypeVar("_Item")
@@ -52,6 +54,11 @@ def _send_all(
 ) -> None:
     # Ctrl-C is for the process that reads the pipe.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        # A file that gives nothing (a FIFO, a network drive that is away) would keep this process for minutes
+        # after the other was killed: it would only notice when it sends.
+        watch(parent.sentinel, lambda: os._exit(1))
     try:
         for item in items(argument):
             to_them.send(item)

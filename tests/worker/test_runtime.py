@@ -336,6 +336,18 @@ def test_a_job_that_another_version_submitted_is_refused_with_the_reason(hire: H
     assert "colour" in status.refusals["w1"]
 
 
+def test_a_shard_whose_number_is_none_holds_nothing_up(hire: Hire) -> None:
+    worker = hire()
+    job_id = worker.submit([1])
+    client, shards = worker.ledger.client, redis_keys.job(job_id, "shards")
+    client.hset(shards, "twelve", client.hget(shards, "0"))
+    client.lpush(redis_keys.job(job_id, "ready"), "twelve")
+    ends = [worker.serve(), worker.serve()]
+    assert [done["ended"] for done in ends if done is not None] == ["committed", "finished"]
+    status = worker.status(job_id)
+    assert (status.done, status.shards_leased, status.refusals) == (1, 0, {})
+
+
 def test_what_enters_the_slots_is_reported_to_the_ledger_before_the_keepers_next_round(
     hire: Hire, monkeypatch: pytest.MonkeyPatch, wait_until: Wait
 ) -> None:

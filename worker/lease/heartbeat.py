@@ -7,9 +7,10 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from jobs.errors import LedgerUnavailable
+from jobs.errors import LedgerError
 from jobs.ledger.job import Claim, LeaseState
 from jobs.ledger.ledger import Ledger
+from worker.lease.repeated import Repeated
 
 log = logging.getLogger(__name__)
 ROUND = 1.0
@@ -45,8 +46,7 @@ class Heartbeat:
         self._topping_up = threading.Lock()
         self._ended = threading.Event()
         self._entered = threading.Event()
-        self._failing: set[str] = set()
-        """Duties that fail at present, and that were logged."""
+        self._repeated = Repeated()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     def start(self) -> None:
@@ -61,8 +61,8 @@ class Heartbeat:
             self._thread.join(_LAST_CALL)
         try:
             self._ledger.forget_worker(self._worker)
-        except LedgerUnavailable:
-            log.info("Redis is away: this worker's heartbeat ends by itself")
+        except LedgerError as error:
+            log.info("%s: this worker's heartbeat ends by itself", error)
 
     def hold(self, claim: Claim) -> None:
         """Renews a claim from now on."""
@@ -113,14 +113,14 @@ class Heartbeat:
     def _try(self, name: str, duty: Callable[[], None]) -> None:
         try:
             duty()
-            self._failing.discard(name)
-        except LedgerUnavailable as error:
-            if name not in self._failing:
-                log.warning("%s; trying again", error)
-            self._failing.add(name)
-        except Exception:
+            self._repeated.over(name)
+        except LedgerError as error:
+            if (count := self._repeated.to_say(name, error)) is not None:
+                log.warning("%s; trying again%s", error, count)
+        except Exception as error:
             # A heartbeat that dies would let every lease run out: log the error and try again.
-            log.exception("the heartbeat's %s failed; trying again", name)
+            if (count := self._repeated.to_say(name, error)) is not None:
+                log.exception("the heartbeat's %s failed; trying again%s", name, count)
 
     def _keep_house(self) -> None:
         self.renew()

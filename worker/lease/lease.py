@@ -7,11 +7,12 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
-from jobs.errors import BrokenShard, ImagemillError, JobError, LeaseLost, LedgerUnavailable
+from jobs.errors import BrokenShard, ImagemillError, JobError, LeaseLost, LedgerError, LedgerUnavailable
 from jobs.ledger.job import Claim
 from jobs.ledger.ledger import Ledger
 from worker.engine.renderer import Stopped
 from worker.lease.heartbeat import Heartbeat
+from worker.lease.repeated import Repeated
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -65,11 +66,13 @@ class Lease:
 
     def patiently(self, call: Callable[[], Result]) -> Result:
         """Repeats a ledger call until Redis answers; raises GiveBack when the worker stops meanwhile."""
+        repeated = Repeated()
         while True:
             try:
                 return call()
             except LedgerUnavailable as error:
-                log.warning("%s; waiting", error)
+                if (count := repeated.to_say("call", error)) is not None:
+                    log.warning("%s; waiting%s", error, count)
                 if self._stop.wait(1.0):
                     raise GiveBack("released") from None
 
@@ -107,5 +110,5 @@ class Lease:
     def _report(self, call: Callable[[], None]) -> None:
         try:
             call()
-        except LedgerUnavailable as error:
+        except LedgerError as error:
             log.warning("%s: the lease runs out", error)

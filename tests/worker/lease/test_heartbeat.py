@@ -241,3 +241,24 @@ def test_it_outlives_an_outage_and_even_a_defect_and_says_each_once(
     assert ledger.status(job_id).shards_leased == 1
     assert caplog.text.count("Redis does not answer; trying again") == 1
     assert caplog.text.count("ZeroDivisionError: a defect") == 1
+
+
+def test_a_redis_that_refuses_the_password_is_logged_once_for_each_duty_and_not_each_second(
+    redis_server: EmbeddedRedis, begin: Begin, wait_until: Wait, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = redis_server.url.rpartition("@")[2]
+    rounds: list[None] = []
+
+    class Counted(Ledger):
+        def reap(self) -> int:
+            raise AssertionError("it is refused before")
+
+        def renew(self, claims: Mapping[Claim, Sequence[int]], lease: float) -> list[LeaseState]:
+            rounds.append(None)
+            self.queued()
+            return super().renew(claims, lease)
+
+    begin(Counted(f"redis://:wrong@{place}"))
+    wait_until(lambda: len(rounds) > 5, "it goes on")
+    assert caplog.text.count("Redis refuses the password") == 1
+    assert "Traceback" not in caplog.text
