@@ -12,15 +12,16 @@ from functools import lru_cache
 from typing import Any, ClassVar, Final
 
 from jobs.bounds import Column, Decimal, Sha256, Text, Values
-from jobs.errors import ManifestError
+from jobs.errors import ManifestError, RenderError
 from jobs.strict_json import strict_json
 
 NONE: Final = "[]"
 """The canonical text of no adapters."""
 MOST_SCALE: Final = 10.0
 """Of an adapter, either sign; what is used in practice stays between -2 and 2."""
-_NAME: Final = "name"
-"""The key that is for people: two adapters that differ in it alone are the same one."""
+_NAME, _ENCODER = "name", "image_encoder"
+_FOR_PEOPLE: Final = frozenset({_NAME, _ENCODER})
+"""The keys that are names: two adapters that differ in them alone are the same one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ class Listed:
 @lru_cache(1024)
 def nameless(text: str) -> str:
     """The canonical text of a list without the names in it."""
-    return _text([{key: one[key] for key in one if key != _NAME} for one in json.loads(text)])
+    return _text([{key: one[key] for key in one if key not in _FOR_PEOPLE} for one in json.loads(text)])
 
 
 LORAS: Final = Listed(
@@ -89,7 +90,16 @@ LORAS: Final = Listed(
 TEXTUAL_INVERSIONS: Final = Listed(
     "embeddings", {_NAME: Text(empty=False), "token": Text(empty=False), "sha256": Sha256()}, {}
 )
-IP_ADAPTERS: Final = Listed("IP-Adapters", {_NAME: Text(empty=False), "sha256": Sha256()}, {})
+IP_ADAPTERS: Final = Listed(
+    "IP-Adapters",
+    {
+        _NAME: Text(empty=False),
+        "sha256": Sha256(),
+        _ENCODER: Text(empty=False),
+        "revision": Text(empty=False),
+    },
+    {},
+)
 CONTROLNETS: Final = Listed(
     "ControlNets",
     {_NAME: Text(empty=False), "revision": Text(empty=False), "scale": Decimal(0.0, MOST_SCALE)},
@@ -107,6 +117,8 @@ class Adapters:
     loras: str = NONE
     textual_inversions: str = NONE
     ip_adapter: str = NONE
+    ip_adapter_scale: float = 1.0
+    """diffusers keeps it in the denoiser's attention, which all slots of a forward share."""
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Adapters) and self._identified == other._identified
@@ -115,8 +127,9 @@ class Adapters:
         return hash(self._identified)
 
     @property
-    def _identified(self) -> tuple[str, ...]:
-        return nameless(self.loras), nameless(self.textual_inversions), nameless(self.ip_adapter)
+    def _identified(self) -> tuple[str | float, ...]:
+        lists = self.loras, self.textual_inversions, self.ip_adapter
+        return (*map(nameless, lists), self.ip_adapter_scale)
 
 
 NO_ADAPTERS: Final = Adapters()
@@ -144,6 +157,19 @@ class TextualInversion:
 
 
 @dataclass(frozen=True, slots=True)
+class IpAdapter:
+    """The IP-Adapter of an image."""
+
+    name: str
+    sha256: str
+    """Of the file's bytes."""
+    image_encoder: str
+    """What people call the model that it sees pictures by: a hub id, or a folder's own name."""
+    revision: str
+    """The exact weights of that model."""
+
+
+@dataclass(frozen=True, slots=True)
 class ControlNet:
     """One ControlNet of an image."""
 
@@ -162,6 +188,14 @@ def loras_of(text: str) -> tuple[Lora, ...]:
 def textual_inversions_of(text: str) -> tuple[TextualInversion, ...]:
     """The embeddings of a canonical text, in their order."""
     return tuple(TextualInversion(**one) for one in json.loads(text))
+
+
+def ip_adapter_of(text: str) -> IpAdapter | None:
+    """The IP-Adapter of a canonical text; None where it has none. Raises RenderError for several."""
+    listed = json.loads(text)
+    if len(listed) > 1:
+        raise RenderError(f"ip_adapter: holds {len(listed)} IP-Adapters, and an image has one: remove some")
+    return IpAdapter(**listed[0]) if listed else None
 
 
 def controlnets_of(text: str) -> tuple[ControlNet, ...]:

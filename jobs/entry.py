@@ -14,7 +14,10 @@ from jobs.request import PICTURES, SETTINGS, IdentityParts, ImageRequest, as_jso
 _PICTURES = tuple(map(SETTINGS.index, PICTURES))
 _ADAPTERS = tuple(map(SETTINGS.index, ("loras", "textual_inversions", "ip_adapter")))
 _HEIGHT, _WIDTH = SETTINGS.index("height"), SETTINGS.index("width")
-_group_of = itemgetter(*map(SETTINGS.index, ("height", "width", "loras", "textual_inversions", "ip_adapter")))
+_group_of = itemgetter(
+    *map(SETTINGS.index, ("height", "width", "ip_adapter_scale")),
+    *_ADAPTERS,
+)
 
 
 # A named tuple is made in a third of the time of a frozen dataclass, and a job has millions.
@@ -77,8 +80,8 @@ class Entry(NamedTuple):
 
         A worker changes adapters between forwards, which takes it longer than a forward of a small model.
         """
-        height, width, *adapters = _group_of(self.settings)
-        return (height, width, *map(nameless, adapters))
+        height, width, scale, *adapters = _group_of(self.settings)
+        return (height, width, scale, *map(nameless, adapters))
 
 
 def derived_seed(job_name: str, request: ImageRequest, ordinal: int) -> int:

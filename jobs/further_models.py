@@ -1,28 +1,35 @@
-"""A ControlNet's name in a manifest resolved to exact weights, and whether the model takes it. No torch."""
+"""The names of models beside another resolved to exact weights: ControlNets, image encoders. No torch."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from jobs.errors import ModelError
 from jobs.hub import HubFiles, hub_commit, is_commit
 from jobs.model_folder import PICKLES, file_hash
-from jobs.models import BUILT_IN, ControlNetRef, ModelRef, is_path
+from jobs.models import BUILT_IN, FurtherRef, ModelRef, is_path
 from jobs.pipeline_folder import Read, read_in
 from jobs.pipeline_trouble import either
 from jobs.pipelines import controlnet_classes
 from jobs.single_file import SUFFIX, find_single_file, is_single_file
 
 CONFIG: Final = "config.json"
+FurtherRole = Literal["controlnet", "image_encoder"]
+"""What a further model is to a pipeline."""
+_CALLED: Final[Mapping[FurtherRole, str]] = {
+    "controlnet": "a ControlNet",
+    "image_encoder": "an image encoder",
+}
 _WEIGHTS: Final = (".safetensors", ".safetensors.index.json")
 _SAME: Final = ("cross_attention_dim", "joint_attention_dim", "pooled_projection_dim", "block_out_channels")
 """What a ControlNet's configuration has in common with its denoiser's."""
 
 
-def resolve_controlnet(model: str, revision: str | None, beside: ModelRef) -> ControlNetRef:
+def resolve_controlnet(model: str, revision: str | None, beside: ModelRef) -> FurtherRef:
     """The exact weights that a ControlNet's `model` means, for pictures by the model `beside`.
 
     model: a folder in diffusers' layout (config.json and .safetensors), or a hub id. Raises ModelError that
@@ -30,22 +37,7 @@ def resolve_controlnet(model: str, revision: str | None, beside: ModelRef) -> Co
     """
     if (trouble := _file_trouble(model)) is not None:
         raise ModelError(f"controlnet = {model}: {trouble}")
-    if is_path(model):
-        # Path.expanduser raises for an unknown user.
-        folder = Path(os.path.expanduser(model)).resolve()  # noqa: PTH111
-        found = ControlNetRef(str(folder), folder.name, further_revision(folder))
-        if revision is not None and revision != found.revision:
-            raise ModelError(
-                f"revision = {revision}: {folder} holds {found.revision}: remove `revision`, or name the "
-                "ControlNet that was meant"
-            )
-        read = read_in(folder)
-    else:
-        try:
-            commit = revision if revision is not None and is_commit(revision) else hub_commit(model, revision)
-        except ModelError as error:
-            raise ModelError(str(error).replace("model = ", "controlnet = ", 1)) from None
-        found, read = ControlNetRef(model, model, commit), HubFiles(model, commit)
+    found, read = resolve_further("controlnet", model, revision)
     _check(found, read, beside)
     return found
 
@@ -69,36 +61,70 @@ def _file_trouble(model: str) -> str | None:
     return None
 
 
-def further_revision(folder: Path) -> str:
+def resolve_further(
+    role: FurtherRole, model: str, revision: str | None, folder_in: str = ""
+) -> tuple[FurtherRef, Read]:
+    """The exact weights that `model` means, and what reads its configurations.
+
+    model: a folder with config.json and .safetensors, or a hub id. folder_in: the folder in the repository.
+    revision: of a folder, "sha256:…" of its contents. Raises ModelError that begins with `revision` or the
+    role.
+    """
+    if is_path(model):
+        # Path.expanduser raises for an unknown user.
+        folder = (Path(os.path.expanduser(model)) / folder_in).resolve()  # noqa: PTH111
+        found = FurtherRef(str(folder), folder.name, further_revision(folder, role))
+        if revision is not None and revision != found.revision:
+            raise ModelError(
+                f"revision = {revision}: {folder} holds {found.revision}: remove `revision`, or name the "
+                f"{_CALLED[role].partition(' ')[2]} that was meant"
+            )
+        return found, read_in(folder)
+    try:
+        commit = revision if revision is not None and is_commit(revision) else hub_commit(model, revision)
+    except ModelError as error:
+        raise ModelError(str(error).replace("model = ", f"{role} = ", 1)) from None
+    files = HubFiles(model, commit)
+    if not folder_in:
+        return FurtherRef(model, model, commit), files
+    return FurtherRef(model, model, f"{commit}:{folder_in}"), lambda name: files(f"{folder_in}/{name}")
+
+
+def commit_and_folder(revision: str) -> tuple[str, str]:
+    """The commit and the folder of a hub model's revision; "" is the repository itself."""
+    commit, _colon, folder = revision.partition(":")
+    return commit, folder
+
+
+def further_revision(folder: Path, role: FurtherRole = "controlnet") -> str:
     """The hash, as "sha256:…", of what loading a model's folder reads: config.json and its .safetensors.
 
-    Raises ModelError if the folder is none of diffusers' models, or cannot be read.
+    Raises ModelError if the folder is none of diffusers' or transformers' models, or cannot be read.
     """
+    told = f"{role} = {folder}"
     try:
         if not folder.is_dir():
-            raise ModelError(f"controlnet = {folder}: there is no such folder")
+            raise ModelError(f"{told}: there is no such folder: correct it, or put {_CALLED[role]} there")
         if not (folder / CONFIG).is_file():
             raise ModelError(
-                f"controlnet = {folder}: holds no {CONFIG}: name a ControlNet's folder as save_pretrained() "
-                "writes it"
+                f"{told}: holds no {CONFIG}: name the folder of {_CALLED[role]} as save_pretrained() writes "
+                "it"
             )
         files = [one for one in sorted(folder.iterdir()) if one.name.endswith(_WEIGHTS)]
         if not any(one.suffix == ".safetensors" for one in files):
             raise ModelError(
-                f"controlnet = {folder}: holds no .safetensors: weights in other files may be pickles, which "
-                "run code when they are loaded; save the ControlNet again"
+                f"{told}: holds no .safetensors: weights in other files may be pickles, which run code when "
+                "they are loaded; save it again"
             )
         total = hashlib.sha256()
         for file in (folder / CONFIG, *files):
             total.update(f"{file.name}\0{file_hash(file)}\n".encode())
     except OSError as error:
-        raise ModelError(
-            f"controlnet = {folder}: cannot be read: {error.strerror}: {error.filename}"
-        ) from None
+        raise ModelError(f"{told}: cannot be read: {error.strerror}: {error.filename}") from None
     return "sha256:" + total.hexdigest()
 
 
-def _check(controlnet: ControlNetRef, read: Read, beside: ModelRef) -> None:
+def _check(controlnet: FurtherRef, read: Read, beside: ModelRef) -> None:
     """Raises ModelError for a ControlNet of a class that the model does not take, or of another width."""
     pipeline = beside.pipeline_class
     if pipeline is None:
@@ -121,7 +147,7 @@ def _check(controlnet: ControlNetRef, read: Read, beside: ModelRef) -> None:
 
 def _check_width(told: str, config: Any, beside: ModelRef) -> None:
     """Raises ModelError where a ControlNet's configuration says another width than the denoiser's."""
-    own = _denoiser(beside)
+    own = denoiser_config(beside)
     for key in _SAME:
         theirs, ours = config.get(key), own.get(key)
         if theirs is not None and ours is not None and _plain(theirs) != _plain(ours):
@@ -130,7 +156,7 @@ def _check_width(told: str, config: Any, beside: ModelRef) -> None:
             )
 
 
-def _denoiser(model: ModelRef) -> dict[str, Any]:
+def denoiser_config(model: ModelRef) -> dict[str, Any]:
     """The configuration of a model's denoiser; empty where it is not at hand."""
     if model.model in BUILT_IN:
         return {}

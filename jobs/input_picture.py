@@ -69,6 +69,11 @@ def read_header(path: Path) -> PictureHeader:
 
 def read_picture(contents: bytes, height: int, width: int, fit: str, *, mask: bool = False) -> Image.Image:
     """The picture [height x width], mode RGB, or L for a mask. Raises InputError for a broken file."""
+    return _fitted(read_whole_picture(contents, mask=mask), height, width, fit)
+
+
+def read_whole_picture(contents: bytes, *, mask: bool = False) -> Image.Image:
+    """The same in its own size."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -84,7 +89,7 @@ def read_picture(contents: bytes, height: int, width: int, fit: str, *, mask: bo
     # Pillow's formats raise nearly anything for files that are cut or damaged.
     except Exception as error:
         raise _broken(error) from None
-    return _fitted(picture.convert("L" if mask else "RGB"), height, width, fit)
+    return picture.convert("L" if mask else "RGB")
 
 
 def _header(file: IO[bytes]) -> PictureHeader:

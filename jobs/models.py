@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from jobs.adapters import CONTROLNETS, NONE
+from jobs.adapters import CONTROLNETS, IP_ADAPTERS, NONE
 from jobs.errors import ModelError
 from jobs.hub import HubFiles, cached_repository, hub_commit, is_commit
 from jobs.model_folder import (
@@ -56,17 +56,33 @@ class ModelDefaults:
 
 
 @dataclass(frozen=True, slots=True)
-class ControlNetRef:
-    """A ControlNet and the revision of its weights."""
+class FurtherRef:
+    """A model that works beside another, and the revision of its weights."""
 
     model: str
     """What a worker loads: a hub id or an absolute folder."""
     label: str
     """What people see: the hub id, or the folder's own name."""
     revision: str
-    """A hub commit, or "sha256:…" of a folder's contents."""
+    """A hub commit, `COMMIT:FOLDER` of a folder in a repository, or "sha256:…" of a folder's contents."""
     scale: float = 1.0
-    """Of its part beside others."""
+    """Of a ControlNet's part beside others."""
+
+
+@dataclass(frozen=True, slots=True)
+class IpAdapterRef:
+    """An IP-Adapter's file, and the model that it sees pictures by."""
+
+    file: str
+    """Its absolute path on the machine that submits; empty where that is not known."""
+    label: str
+    """What people see: the file's own name without its suffix."""
+    sha256: str
+    """Of the file's bytes."""
+    revision: str | None
+    """The hub commit that the file is of; None where it is of none."""
+    image_encoder: FurtherRef
+    """That model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +112,10 @@ class ModelRef:
     """Whether the configurations name no size that a picture may have: a manifest has to."""
     least_guidance: float | None = None
     """What its class takes at least, for one who is told this and not the class."""
-    controlnets: tuple[ControlNetRef, ...] = ()
+    controlnets: tuple[FurtherRef, ...] = ()
     """What the manifest gives it beside, in its order."""
+    ip_adapter_ref: IpAdapterRef | None = None
+    """The same."""
 
     @property
     def pipeline_class(self) -> PipelineClass | None:
@@ -112,9 +130,29 @@ class ModelRef:
         return NONE if text is None else text
 
     @property
+    def ip_adapter(self) -> str:
+        """Its IP-Adapter as the canonical text that requests have which follow a picture."""
+        one = self.ip_adapter_ref
+        if one is None:
+            return NONE
+        encoder = {"image_encoder": one.image_encoder.label, "revision": one.image_encoder.revision}
+        text = IP_ADAPTERS.plain([{"name": one.label, "sha256": one.sha256, **encoder}])
+        return NONE if text is None else text
+
+    @property
+    def ip_adapter_file(self) -> dict[str, str]:
+        """The SHA-256 of its IP-Adapter -> the path; empty where it has none, or it is not known where."""
+        one = self.ip_adapter_ref
+        return {} if one is None or not one.file else {one.sha256: one.file}
+
+    @property
     def further(self) -> tuple[tuple[str, str, str], ...]:
         """Role, model and revision of what a worker loads beside it: `JobSpec.further_models`."""
-        return tuple(("controlnet", one.model, one.revision) for one in self.controlnets)
+        beside = [("controlnet", one.model, one.revision) for one in self.controlnets]
+        if self.ip_adapter_ref is not None:
+            encoder = self.ip_adapter_ref.image_encoder
+            beside.append(("image_encoder", encoder.model, encoder.revision))
+        return tuple(beside)
 
 
 BUILT_IN: Final = {

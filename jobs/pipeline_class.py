@@ -15,6 +15,8 @@ from jobs.schedulers import forwards
 STABLE_DIFFUSION: Final = "StableDiffusionPipeline"
 WEIGHTED: Final = frozenset({STABLE_DIFFUSION, "StableDiffusionXLPipeline"})
 """The classes whose texts may have weights, or more tokens than a window: their encoders are CLIP's."""
+IP_ADAPTED: Final = WEIGHTED
+"""The classes whose images may follow pictures by an IP-Adapter."""
 _OF_THEIR_KIND: Final = WEIGHTED | {
     "StableDiffusionInpaintPipeline",
     "StableDiffusionXLImg2ImgPipeline",
@@ -34,6 +36,13 @@ class Pictured(Protocol):
     def mask_image(self) -> str | None: ...
     @property
     def control_image(self) -> str | None: ...
+
+
+class Followed(Pictured, Protocol):
+    """What of a request decides which pictures its calls are made of; `ImageRequest` is one."""
+
+    @property
+    def ip_adapter_image(self) -> str | None: ...
 
 
 class Asked(Pictured, Protocol):

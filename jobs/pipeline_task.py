@@ -13,14 +13,23 @@ from typing import Any, Final
 from jobs.adapters import NONE
 from jobs.arguments import arguments_of
 from jobs.errors import RenderError
-from jobs.pipeline_class import Folder, Pictured, PipelineClass
+from jobs.pipeline_class import IP_ADAPTED, Folder, Followed, Pictured, PipelineClass
 from jobs.pipeline_settings import setting_troubles
 from jobs.pipeline_trouble import Trouble, either
 from jobs.pipelines import find_painting
 
 TASK_PICTURES: Final = ("image", "mask_image", "control_image")
 """The settings that decide a request's task."""
+_FOLLOWED: Final = "ip_adapter_image"
 _JOINT: Final = "+"
+NEEDS: Final = {
+    "strength": "image",
+    "controlnet_conditioning_scale": "control_image",
+    "ip_adapter_scale": _FOLLOWED,
+}
+"""Settings that mean nothing without another: the picture that each is about."""
+_LISTED: Final = {"controlnet": "control_image", "ip_adapter": _FOLLOWED}
+"""The same of what works beside a model."""
 CALLED: Final = {
     "": "text-to-image",
     "image": "image-to-image",
@@ -37,6 +46,7 @@ _WITHOUT_PICTURES: Final = {
     "fit": "crop",
     "controlnet": NONE,
     "controlnet_conditioning_scale": 1.0,
+    "ip_adapter": NONE,
     "ip_adapter_scale": 1.0,
 }
 """The defaults of what means something to some requests alone."""
@@ -50,6 +60,18 @@ def task_key(values: Mapping[str, Any]) -> str:
 def task_of(asked: Pictured) -> str:
     """The key of the task of a request."""
     return _JOINT.join(name for name in TASK_PICTURES if getattr(asked, name) is not None)
+
+
+def pictures_of(asked: Followed) -> tuple[str, ...]:
+    """The names of all pictures of a request: those of its task, and that of its IP-Adapter."""
+    return tuple(name for name in (*TASK_PICTURES, _FOLLOWED) if getattr(asked, name) is not None)
+
+
+def called(pictures: str) -> str:
+    """What people call images with these pictures, which are joined as in a task's key."""
+    names = [name for name in pictures.split(_JOINT) if name not in ("", _FOLLOWED)]
+    task = CALLED.get(_JOINT.join(names), pictures)
+    return f"{task} by IP-Adapter" if _FOLLOWED in pictures.split(_JOINT) else task
 
 
 def painted_by(pipeline: PipelineClass, asked: Pictured) -> PipelineClass:
@@ -79,6 +101,7 @@ def troubles(pipeline: PipelineClass, values: Mapping[str, Any], folder: Folder)
         return
     kind = find_painting(pipeline.tasks[key])
     yield from _picture_troubles(kind, values)
+    yield from _ip_adapter_troubles(pipeline, values)
     yield from setting_troubles(kind, values, folder)
 
 
@@ -114,8 +137,10 @@ def meant(pipeline: PipelineClass | None, values: Mapping[str, Any]) -> frozense
             used.add("controlnet_conditioning_scale")
     if used:
         used.add("fit")
-    if values["ip_adapter"] != NONE:
-        used.add("ip_adapter_scale")
+    if values[_FOLLOWED] is not None:
+        used |= {_FOLLOWED, "ip_adapter"}
+        if values["ip_adapter"] != NONE:
+            used.add("ip_adapter_scale")
     return frozenset(used)
 
 
@@ -179,6 +204,21 @@ def _picture_troubles(kind: PipelineClass, values: Mapping[str, Any]) -> Iterato
         yield Trouble(("strength",), given, what)
 
 
+def _ip_adapter_troubles(pipeline: PipelineClass, values: Mapping[str, Any]) -> Iterator[Trouble]:
+    """What is wrong with the picture that an IP-Adapter follows."""
+    picture, adapted = values.get(_FOLLOWED), values["ip_adapter"] != NONE
+    if picture is not None and pipeline.name not in IP_ADAPTED:
+        takers = " and ".join(sorted(IP_ADAPTED))
+        what = f"{pipeline.name} takes no IP-Adapter here, only {takers} do: remove it"
+        yield Trouble((_FOLLOWED,), picture, what)
+    elif picture is not None and not adapted:
+        what = "needs an IP-Adapter: give `ip_adapter` at the manifest's top, or remove ip_adapter_image"
+        yield Trouble((_FOLLOWED,), picture, what)
+    elif adapted and picture is None:
+        what = "follows an ip_adapter_image: give it too, or remove ip_adapter"
+        yield Trouble(("ip_adapter",), values["ip_adapter"], what)
+
+
 def vain(
     pipeline: PipelineClass | None, values: Mapping[str, Any], own: Mapping[str, Any]
 ) -> Iterator[Trouble]:
@@ -188,13 +228,8 @@ def vain(
     painting = _painting(pipeline, values)
     if pipeline is not None and painting is None:
         return  # there is no such task, which is told elsewhere
-    needs = {
-        "strength": "image",
-        "controlnet": "control_image",
-        "controlnet_conditioning_scale": "control_image",
-    }
-    for name, picture in needs.items():
-        if own.get(name) not in (None, NONE) and picture not in pictures:
+    for name, picture in (_LISTED | NEEDS).items():
+        if own.get(name) not in (None, NONE) and values.get(picture) is None:
             yield Trouble((name,), own[name], f"does nothing without {picture}: give {picture}, or remove it")
     if own.get("fit") is not None and not pictures:
         what = f"does nothing without a picture: give {either(TASK_PICTURES)}, or remove it"

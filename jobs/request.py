@@ -43,7 +43,7 @@ from jobs.bounds import (
     Whole,
 )
 from jobs.lora_loaders import LOADERS
-from jobs.pipeline_class import WEIGHTED
+from jobs.pipeline_class import IP_ADAPTED, WEIGHTED
 from jobs.prompt_weights import LongPrompts, Syntax
 from jobs.setting import NOWHERE, Place, Setting, image_settings
 
@@ -227,11 +227,20 @@ class ImageRequest:
     ] = NONE
     ip_adapter_image: Annotated[
         str | None,
-        Setting(Sha256(), "The picture that an IP-Adapter follows.", NOWHERE, added_later=True),
+        Setting(
+            Sha256(),
+            "The picture that the IP-Adapter follows; of one that is not square, the middle.",
+            added_later=True,
+        ),
     ] = None
     ip_adapter_scale: Annotated[
         float,
-        Setting(Decimal(0.0, MOST_SCALE), "How much the IP-Adapter has to say.", NOWHERE, added_later=True),
+        Setting(
+            Decimal(0.0, MOST_SCALE),
+            "How much the IP-Adapter has to say; 0 is nothing.",
+            added_later=True,
+            pipelines=IP_ADAPTED,
+        ),
     ] = 1.0
 
     def identity(self) -> str:
@@ -276,7 +285,7 @@ class ImageRequest:
     @property
     def adapters(self) -> Adapters:
         """What the denoiser and the text encoders carry for it."""
-        return Adapters(self.loras, self.textual_inversions, self.ip_adapter)
+        return Adapters(self.loras, self.textual_inversions, self.ip_adapter, self.ip_adapter_scale)
 
     def to_mapping(self) -> dict[str, Any]:
         """Its settings as JSON values, in their order."""

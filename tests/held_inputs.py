@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +18,8 @@ class HeldInputs:
 
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
     files: Mapping[str, bytes] = field(default_factory=dict)
+    paths: Mapping[str, Path] = field(default_factory=dict)
+    """Of adapters, which are not held."""
 
     def latents(self, sha256: str) -> np.ndarray:
         return self.arrays[sha256]
@@ -27,8 +29,11 @@ class HeldInputs:
             raise InputError(f"{sha256}: is missing")
         return self.files[sha256]
 
-    def private_copy(self, sha256: str) -> AbstractContextManager[Path]:
-        raise InputError(f"{sha256}: is held in memory")
+    @contextmanager
+    def private_copy(self, sha256: str) -> Iterator[Path]:
+        if sha256 not in self.paths:
+            raise InputError(f"{sha256}: is held in memory")
+        yield self.paths[sha256]
 
 
 LATENTS = "1" * 64

@@ -29,7 +29,7 @@ PAGES: Final = ("manifest.md", "commands.md")
 
 _SECTION = re.compile(r"(<!-- python tools/reference\.py: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _SIZES: Final = {1 << 30: "GiB", 1 << 20: "MiB", 1 << 10: "KiB"}
-_DEEP: Final = ("settings", "sweep", "prompts", "prompts_from", "controlnet")
+_DEEP: Final = ("settings", "sweep", "prompts", "prompts_from", "controlnet", "ip_adapter")
 """Keys of a manifest that have a heading of their own."""
 
 
@@ -133,6 +133,12 @@ def _controlnet() -> str:
     return _keys(schema, part, part["properties"])
 
 
+def _ip_adapter() -> str:
+    schema = json_schema()
+    part = _part(schema, "ip_adapter")
+    return _keys(schema, part, part["properties"])
+
+
 def _own_size(pipeline: PipelineClass) -> str:
     """The usual size, and what a size must be a multiple of."""
     default, usual = pipeline.size["default"], pipeline.size["scale"]["usual"]
@@ -226,7 +232,7 @@ def _takes(schema: Mapping[str, Any], about: Mapping[str, Any]) -> str:
         if "a name" in said:
             return "a name"
         return " or ".join(said)
-    match about.get("type"):
+    match "object" if "$ref" in about else about.get("type"):
         case "integer" | "number" as kind:
             return _numbers("whole number" if kind == "integer" else "number", about)
         case "boolean":
@@ -325,6 +331,7 @@ _SECTIONS: Final[Mapping[str, Callable[[], str]]] = {
     "pipelines": _pipelines,
     "tasks": _tasks,
     "controlnet": _controlnet,
+    "ip-adapter": _ip_adapter,
     "imagemill": _group("imagemill", imagemill),
     "imagemill-worker": _group("imagemill-worker", imagemill_worker),
     "environment": _environment,

@@ -126,6 +126,9 @@ def command(
     help="A ControlNet's folder, when it is one; once for each, in their order.",
 )
 @click.option(
+    "--image-encoder", metavar="PATH", help="The folder of an IP-Adapter's image encoder, when it is one."
+)
+@click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
@@ -139,6 +142,7 @@ def render(
     model: str | None,
     inputs: tuple[Path, ...],
     controlnets: tuple[str, ...],
+    image_encoder: str | None,
     out: Path | None,
 ) -> None:
     """Render one image by itself, without Redis: that of a --request, as failures.jsonl has the
@@ -179,6 +183,7 @@ def render(
         settings,
         lambda remark: click.echo(f"note: {remark}", err=True),
         controlnets=controlnets,
+        image_encoder=image_encoder,
     )
     try:
         write_atomically(target, picture)

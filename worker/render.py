@@ -165,18 +165,20 @@ def render(
     say: Callable[[str], None] = lambda _remark: None,
     *,
     controlnets: Sequence[str] = (),
+    image_encoder: str | None = None,
 ) -> bytes:
     """The image file of a request; as its job wrote it where slots, precision, device and versions are equal.
 
     `model` is the folder or the single file when the request's model is one, `controlnets` are those of its
-    ControlNets that are folders; `inputs` hold the files that it names, or the output that it lies in does.
+    ControlNets that are folders, `image_encoder` that of its IP-Adapter if it is one; `inputs` hold the files
+    that it names, or the output that it lies in does.
     `say` gets a line for each reason why the bytes may differ.
     Raises ModelError, LatentsError, InputError, or RenderError when the picture is no picture.
     """
     request = reproduction.request
     own = [] if reproduction.output is None else [reproduction.output]
     files = inputs_of(request, inputs if inputs else own)
-    further = further_of(request, controlnets)
+    further = further_of(request, controlnets, image_encoder)
     named = request.model if model is None else model
     if is_path(named):
         named = str(Path(named).expanduser().absolute())

@@ -7,7 +7,7 @@ from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from jobs.adapters import controlnets_of
+from jobs.adapters import controlnets_of, ip_adapter_of
 from jobs.errors import RenderError
 from jobs.file_hash import file_sha256
 from jobs.inputs import NO_INPUTS, KeptInputs, kept_path
@@ -63,11 +63,18 @@ def inputs_of(request: ImageRequest, folders: Sequence[Path]) -> KeptInputs:
     return KeptInputs(home, found)
 
 
-def further_of(request: ImageRequest, controlnets: Sequence[str]) -> tuple[FurtherModel, ...]:
-    """The models beside a request's own: its ControlNets, those that are folders as `controlnets` has them.
+def further_of(
+    request: ImageRequest, controlnets: Sequence[str], image_encoder: str | None = None
+) -> tuple[FurtherModel, ...]:
+    """The models beside a request's own: its ControlNets and the image encoder of its IP-Adapter, those that
+    are folders as `controlnets` and `image_encoder` have them.
 
     Raises RenderError where these are not as many.
     """
+    return (*_controlnets_of(request, controlnets), *_image_encoder_of(request, image_encoder))
+
+
+def _controlnets_of(request: ImageRequest, controlnets: Sequence[str]) -> tuple[FurtherModel, ...]:
     named = controlnets_of(request.controlnet)
     folders = [one.name for one in named if one.revision.startswith(_OF_A_FOLDER)]
     if len(folders) != len(controlnets):
@@ -87,8 +94,25 @@ def further_of(request: ImageRequest, controlnets: Sequence[str]) -> tuple[Furth
     )
 
 
+def _image_encoder_of(request: ImageRequest, given: str | None) -> tuple[FurtherModel, ...]:
+    adapter = ip_adapter_of(request.ip_adapter)
+    is_folder = adapter is not None and adapter.revision.startswith(_OF_A_FOLDER)
+    if is_folder != (given is not None):
+        what = "has no image encoder that is a folder: leave --image-encoder out"
+        if adapter is not None and given is None:
+            what = (
+                f"has an image encoder that is a folder ({adapter.image_encoder}): give --image-encoder PATH"
+            )
+        raise RenderError(f"the request {what}")
+    if adapter is None:
+        return ()
+    model = adapter.image_encoder if given is None else _absolute(given)
+    return (FurtherModel("image_encoder", model, adapter.revision),)
+
+
 def options(request: ImageRequest, unknown: str, elsewhere: Container[str]) -> list[str]:
-    """The words of a command that say where a request's files and ControlNets are; run in its output.
+    """The words of a command that say where a request's files and the models beside its own are; run in its
+    output.
 
     unknown: what stands for a folder that an output does not tell. elsewhere: SHA-256 of files that the
     output does not keep.
@@ -97,6 +121,9 @@ def options(request: ImageRequest, unknown: str, elsewhere: Container[str]) -> l
     for one in controlnets_of(request.controlnet):
         if one.revision.startswith(_OF_A_FOLDER):
             words += ["--controlnet", unknown + Path(one.name).name]
+    adapter = ip_adapter_of(request.ip_adapter)
+    if adapter is not None and adapter.revision.startswith(_OF_A_FOLDER):
+        words += ["--image-encoder", unknown + Path(adapter.image_encoder).name]
     files = named_files(request)
     away = [sha256 for sha256 in files if sha256 in elsewhere]
     if request.init_latents is not None or len(away) < len(files):

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from jobs.errors import ImagemillError, LatentsError, ManifestError
 from jobs.file_hash import file_sha256
-from jobs.models import ControlNetRef, ModelRef
+from jobs.models import FurtherRef, ModelRef
 from jobs.output.lines import line_key
 from jobs.output.output import Output
 from jobs.pipeline_class import NO_GUIDANCE
@@ -244,7 +244,7 @@ def _entries(
         if (trouble := source_trouble(source)) is not None:
             raise ManifestError(f"prompts_from = {source.file}: {trouble}")
     # The revision was settled when it was submitted; image_id depends on nothing else of the model.
-    revision = manifest.revision or ""
+    revision, adapter = manifest.revision or "", manifest.ip_adapter
     model = ModelRef(
         manifest.model,
         manifest.model,
@@ -252,10 +252,11 @@ def _entries(
         None,
         None,
         pipeline=kept.pipeline or None,
-        # Of a ControlNet, too, image_id depends on the revision and on its scale alone.
+        # Of ControlNets and the IP-Adapter, too, image_id depends on the revision and on its scale alone.
         controlnets=tuple(
-            ControlNetRef(one.model, one.model, one.revision or "", one.scale) for one in manifest.controlnet
+            FurtherRef(one.model, one.model, one.revision or "", one.scale) for one in manifest.controlnet
         ),
+        ip_adapter_ref=None if adapter is None else adapter.kept(kept.files or {}),
         least_guidance=least_guidance,
     )
     entries = identify(

@@ -6,7 +6,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from jobs.adapters import Lora, TextualInversion, loras_of, textual_inversions_of
+from jobs.adapters import (
+    IpAdapter,
+    Lora,
+    TextualInversion,
+    ip_adapter_of,
+    loras_of,
+    textual_inversions_of,
+)
 from jobs.arguments import arguments_of
 from jobs.hub import is_commit
 from jobs.inputs import kept_path
@@ -35,11 +42,14 @@ def read_request(request: ImageRequest, file: Path) -> Draft:
     draft.of_job = {name: values[name] for name in _OF_JOB if values[name] != IMAGE_SETTINGS[name].default}
     if request.init_latents is not None:
         _take_latents(draft, request.init_latents, file)
+    adapter = ip_adapter_of(request.ip_adapter)
     for name in PICTURES:
-        if values[name] is not None:
+        if values[name] is not None and (name != "ip_adapter_image" or adapter is None):
             _take_picture(draft, name, values[name], file)
     _take_loras(draft, loras_of(request.loras), file)
     _take_embeddings(draft, textual_inversions_of(request.textual_inversions), file)
+    if adapter is not None:
+        _lose_ip_adapter(draft, adapter, request, file)
     draft.model = NamedModel(request.model, "", _model(request), request.revision)
     return draft
 
@@ -111,6 +121,24 @@ def _take_embeddings(draft: Draft, embeddings: Sequence[TextualInversion], file:
         listed.append({"file": str(kept[0]), "token": one.token})
     if listed:
         draft.settings["textual_inversions"] = listed
+
+
+def _lose_ip_adapter(draft: Draft, adapter: IpAdapter, request: ImageRequest, file: Path) -> None:
+    """Leaves the IP-Adapter and its picture out: a manifest names one for all its lines."""
+    draft.settings.pop("ip_adapter_scale", None)
+
+    def kept(sha256: str) -> str:
+        found = [path for folder in _inputs(file) if (path := kept_path(folder, sha256)).is_file()]
+        return str(found[0]) if found else "FILE"
+
+    named = f"{{file: {kept(adapter.sha256)}, image_encoder: {adapter.image_encoder}}}"
+    draft.lose(
+        f"IP-Adapter {adapter.name} with SHA-256 {adapter.sha256}, and its picture with "
+        f"{request.ip_adapter_image}",
+        f"a manifest has one for all its lines: write `ip_adapter: {named}` at its top, and "
+        f"`ip_adapter_image: {escaped(kept(str(request.ip_adapter_image)))}`, `ip_adapter_scale: "
+        f"{request.ip_adapter_scale:g}` beside the prompt",
+    )
 
 
 def _inputs(file: Path) -> Iterator[Path]:

@@ -25,6 +25,7 @@ def usual_request(manifest: Manifest, model: ModelRef) -> ImageRequest:
         model=model.label,
         revision=model.revision,
         controlnet=model.controlnet,
+        ip_adapter=model.ip_adapter,
         **{name: getattr(manifest, name) for name in _OF_JOB},
         **manifest.settings.of_images(model.defaults) | _OF_FILES,
     )

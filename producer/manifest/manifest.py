@@ -12,7 +12,8 @@ from pydantic import BaseModel, PrivateAttr, ValidationError
 from jobs.arguments import arguments_of
 from jobs.errors import ManifestError, ModelError, OutputError
 from jobs.further_models import resolve_controlnet
-from jobs.models import ControlNetRef, ModelRef, resolve_model
+from jobs.ip_adapter import resolve_ip_adapter
+from jobs.models import FurtherRef, IpAdapterRef, ModelRef, resolve_model
 from jobs.output.shard_table import check_parquet
 from jobs.output.stored_shard import FOLDER_LIMIT
 from jobs.request import settings_in
@@ -32,6 +33,7 @@ _CHECKED_LATER: Final = frozenset(
 """What a model or a file has a say in."""
 _ADDED_LATER: Final[Mapping[str, Any]] = {
     "controlnet": [],
+    "ip_adapter": None,
     "syntax": "plain",
     "wildcards": None,
     "inputs": "copy",
@@ -94,7 +96,7 @@ class Manifest(WrittenManifest):
         return dotted(path) if known is None else f"{known}: {dotted(path)}"
 
     def resolve_model(self) -> ModelRef:
-        """The exact weights of `model` at `revision`, and of every ControlNet beside it.
+        """The exact weights of `model` at `revision`, and of every ControlNet and the IP-Adapter beside it.
 
         Raises ModelError that names the manifest's line.
         """
@@ -104,9 +106,11 @@ class Manifest(WrittenManifest):
             field = "revision" if str(error).startswith("revision") else "model"
             place = self.place(field).removesuffix(field)
             raise ModelError(f"{place}{error}") from None
-        return replace(model, controlnets=tuple(self._controlnets(model)))
+        return replace(
+            model, controlnets=tuple(self._controlnets(model)), ip_adapter_ref=self._ip_adapter(model)
+        )
 
-    def _controlnets(self, model: ModelRef) -> Iterator[ControlNetRef]:
+    def _controlnets(self, model: ModelRef) -> Iterator[FurtherRef]:
         """The exact weights of every ControlNet. Raises ModelError that names the manifest's line."""
         for index, written in enumerate(self.controlnet):
             try:
@@ -116,6 +120,17 @@ class Manifest(WrittenManifest):
                 raise ModelError(f"{place}{error}") from None
             yield replace(found, scale=written.scale)
 
+    def _ip_adapter(self, model: ModelRef) -> IpAdapterRef | None:
+        """The exact file and image encoder of the IP-Adapter. Raises ModelError that names its line."""
+        written = self.ip_adapter
+        if written is None:
+            return None
+        try:
+            return resolve_ip_adapter(written.weights, written.encoder, model, written.sha256)
+        except ModelError as error:
+            place = self.place("ip_adapter").removesuffix("ip_adapter")
+            raise ModelError(f"{place}{error}") from None
+
     def pinned(self, model: ModelRef) -> Manifest:
         """The same with the revision of its model, and with the model's defaults for what it leaves open."""
         settings = self.settings.settled(model.defaults)
@@ -123,9 +138,10 @@ class Manifest(WrittenManifest):
             written.model_copy(update={"revision": found.revision})
             for written, found in zip(self.controlnet, model.controlnets, strict=True)
         )
-        return self.model_copy(
-            update={"revision": model.revision, "settings": settings, "controlnet": controlnets}
-        )
+        update = {"revision": model.revision, "settings": settings, "controlnet": controlnets}
+        if self.ip_adapter is not None and model.ip_adapter_ref is not None:
+            update["ip_adapter"] = self.ip_adapter.pinned(model.ip_adapter_ref)
+        return self.model_copy(update=update)
 
     @property
     def pictures_a_shard(self) -> int:
@@ -213,7 +229,7 @@ def _check_parquet(problems: Problems) -> None:
 
 def _places(written: WrittenManifest, problems: Problems) -> dict[Location, str]:
     """Where the values stand that are checked after the file was read."""
-    paths: list[Location] = [("model",), ("revision",), ("lora_folder",)]
+    paths: list[Location] = [("model",), ("revision",), ("ip_adapter",), ("lora_folder",)]
     paths += _below(("settings",), written.settings)
     for name, values in written.sweep.swept().items():
         for index, value in enumerate(values):

@@ -66,6 +66,17 @@ class PathNames:
                 {**one, "model": self.of_model(one["model"])} if isinstance(one, dict) else one
                 for one in several
             ]
+        if isinstance(adapter := named.get("ip_adapter"), dict):
+            named["ip_adapter"] = self._of_ip_adapter(adapter)
+        return named
+
+    def _of_ip_adapter(self, adapter: Mapping[str, Any]) -> dict[str, Any]:
+        """`ip_adapter` of a manifest with the names of the folders that it names."""
+        named = dict(adapter)
+        if isinstance(model := named.get("model"), str):
+            named["model"] = self.of_model(model)
+        if isinstance(encoder := named.get("image_encoder"), dict):
+            named["image_encoder"] = {**encoder, "model": self.of_model(encoder["model"])}
         return named
 
 
@@ -95,6 +106,8 @@ def with_paths(mapping: Mapping[str, Any], renamed: Callable[[str], str]) -> dic
             changed[key] = with_pictures(_with_lists(mapping[key], renamed), renamed)
     if isinstance(folder := mapping.get("lora_folder"), str):
         changed["lora_folder"] = renamed(folder)
+    if isinstance(adapter := mapping.get("ip_adapter"), dict) and isinstance(adapter.get("file"), str):
+        changed["ip_adapter"] = {**adapter, "file": renamed(adapter["file"])}
     if isinstance(folder := mapping.get("wildcards"), str):
         changed["wildcards"] = renamed(folder)
     if isinstance(files := mapping.get("files"), dict):

@@ -123,6 +123,10 @@ def absolute_paths(written: WrittenManifest, folder: Path, problems: Problems) -
         else one
         for index, one in enumerate(written.controlnet)
     )
+    if written.ip_adapter is not None:
+        fields["ip_adapter"] = written.ip_adapter.with_paths(
+            lambda text, key: absolute(folder, text, problems.as_written(("ip_adapter", key)))
+        )
     lines = list(written.prompts)
     for index, line in enumerate(lines):
         if not isinstance(line, str) and line.init_latents is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from jobs.errors import InputError, ManifestError
 from jobs.file_hash import FileState, file_state
+from jobs.pipeline_task import TASK_PICTURES
 from jobs.request import PICTURES, settings_in
 from jobs.wording import counted, shortened
 from producer.manifest.line import Line
@@ -103,7 +104,7 @@ class PictureFiles:
         written = {name: own.get(name, self.usual.get(name)) for name in NAMES}
         values = {**line.columns, "id": line.id}
         found = self.found({name: text for name, text in written.items() if text is not None}, values)
-        self._note([header for _, header in found.values()], own)
+        self._note({name: header for name, (_, header) in found.items()}, own)
         return line._replace(settings={**own, **{name: path for name, (path, _) in found.items()}})
 
     def found(
@@ -115,15 +116,15 @@ class PictureFiles:
         """
         return {name: self._file(name, text, values) for name, text in written.items()}
 
-    def _note(self, headers: Sequence[PictureHeader], own: Mapping[str, Any]) -> None:
-        """Takes in what there is to say of a line's pictures."""
+    def _note(self, headers: Mapping[str, PictureHeader], own: Mapping[str, Any]) -> None:
+        """Takes in what there is to say of a line's pictures, by their settings."""
         noted = self.noted
-        noted.transparent += any(header.transparent for header in headers)
-        noted.animated += any(header.animated for header in headers)
+        noted.transparent += any(header.transparent for header in headers.values())
+        noted.animated += any(header.animated for header in headers.values())
         height, width = own.get("height", self.height), own.get("width", self.width)
         if height is not None and width is not None:
-            other = any((header.height, header.width) != (height, width) for header in headers)
-            if other:
+            fitted = [headers[name] for name in TASK_PICTURES if name in headers]
+            if any((header.height, header.width) != (height, width) for header in fitted):
                 noted.fitted[own.get("fit", self.fit)] += 1
 
     def _file(self, name: str, text: str, values: Mapping[str, Any]) -> tuple[str, PictureHeader]:

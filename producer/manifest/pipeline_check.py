@@ -15,7 +15,7 @@ from jobs.errors import ManifestError
 from jobs.lora_tags import LORA_TAG
 from jobs.models import ModelRef
 from jobs.pipeline_class import STABLE_DIFFUSION
-from jobs.pipeline_task import TASK_PICTURES, meant, painting_class, settled, troubles, vain
+from jobs.pipeline_task import meant, painting_class, settled, troubles, vain
 from jobs.pipeline_trouble import Trouble
 from jobs.pipelines import find_pipeline
 from jobs.prompt_weights import weights_trouble
@@ -41,7 +41,7 @@ _TOGETHER: Final = (
 """Settings of which one can be right or wrong by another."""
 
 
-_UNSAID: Final = {name: IMAGE_SETTINGS[name].default for name in (*TASK_PICTURES, "controlnet", "ip_adapter")}
+_UNSAID: Final = {name: IMAGE_SETTINGS[name].default for name in PICTURES}
 """What lines have of pictures and adapters where the manifest says nothing."""
 
 
@@ -84,15 +84,18 @@ class PipelineCheck:
         """The check for the lines of a manifest."""
         swept = {
             # Which picture it is makes no difference here.
-            name: values[:1] if name in TASK_PICTURES else values
+            name: values[:1] if name in PICTURES else values
             for name, values in manifest.sweep.swept().items()
             if name != "seed"
         }
         adapters = AdapterFiles(manifest.folder)
+        adapters.paths.update(model.ip_adapter_file)
         open_sides = {"height", "width"} & (manifest.settings.left_open() - swept.keys())
         return cls(
             model,
-            _UNSAID | manifest.settings.of_images(model.defaults) | {"controlnet": model.controlnet},
+            _UNSAID
+            | manifest.settings.of_images(model.defaults)
+            | {"controlnet": model.controlnet, "ip_adapter": model.ip_adapter},
             swept,
             adapters,
             LoraFiles.of(manifest, model, adapters),
@@ -237,7 +240,7 @@ def check_pipeline(manifest: Manifest, model: ModelRef) -> None:
             known[key] = check.troubles(own)
             if index is None:
                 # Rows may give pictures, and each is checked where it is read.
-                known[key] = [one for one in known[key] if one.path[0] not in TASK_PICTURES]
+                known[key] = [one for one in known[key] if one.path[0] not in PICTURES]
         texts = [] if check.templates else [""] if index is None else _texts(manifest.prompts[index])
         of_texts = chain.from_iterable(check.text_troubles(text, own) for text in texts)
         for trouble in chain(known[key], of_texts):

@@ -14,8 +14,8 @@ from producer.manifest.document import REFUSED, Document, Location, Problem
 from producer.manifest.wrong_values import argument_form, keys_around, unknown_key, what_is_wrong
 
 MAX_REPORTED: Final = 20
-_SHORT: Final = {"prompts_from": "file", "controlnet": "model"}
-"""Keys that take a list of mappings, or one, or a bare name -> the key that such a name is of."""
+_SHORT: Final = {"prompts_from": "file", "controlnet": "model", "ip_adapter": "file"}
+"""Keys that take a list of mappings, or a mapping, or a bare name -> the key that such a name is of."""
 
 
 class Problems:

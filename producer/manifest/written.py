@@ -14,6 +14,7 @@ from producer.manifest.parts import DefaultSettings, PromptLine, Sweep
 from producer.manifest.prompt_source import PromptSource
 from producer.manifest.setting_fields import Strict, as_listed
 from producer.manifest.written_controlnet import ControlNets
+from producer.manifest.written_ip_adapter import IpAdapter
 
 
 def _text_or_mapping(value: object) -> str:
@@ -89,6 +90,9 @@ class WrittenManifest(Strict):
     """The model's commit, branch or tag, or the sha256:… of a folder or a single file."""
     controlnet: ControlNets = ()
     """A ControlNet, or a list of them, by which the pictures of every `control_image` are painted."""
+    ip_adapter: IpAdapter | None = None
+    """The IP-Adapter by which images follow their `ip_adapter_image`: a file, or what diffusers'
+    load_ip_adapter takes."""
     output: PathText | None = None
     """The folder to write, relative to the current directory; out/NAME when left out. Links are resolved."""
     layout: LayoutName = "files"

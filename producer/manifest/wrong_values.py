@@ -116,6 +116,10 @@ def keys_around(path: Location, model: type[BaseModel]) -> dict[str, str]:
             return {name: name for name in schema["$defs"]["PromptSource"]["properties"]}
         case ("controlnet", *_):
             return {name: name for name in schema["$defs"]["WrittenControlNet"]["properties"]}
+        case ("ip_adapter", "image_encoder", *_):
+            return {name: name for name in schema["$defs"]["WrittenImageEncoder"]["properties"]}
+        case ("ip_adapter", *_):
+            return {name: name for name in schema["$defs"]["WrittenIpAdapter"]["properties"]}
         case _:
             return {name: name for name in schema["$defs"]["PromptLine"]["properties"]}
 
@@ -123,7 +127,7 @@ def keys_around(path: Location, model: type[BaseModel]) -> dict[str, str]:
 def argument_form(path: Location) -> str:
     """How an argument of the pipeline's call is written where an unknown key stands, with {} for its name."""
     match path:
-        case (_,) | ("controlnet", *_):
+        case (_,) | ("controlnet" | "ip_adapter", *_):
             return "settings: {{arguments: {{{}: …}}}}"
         case ("settings", *_):
             return "arguments: {{{}: …}}"
@@ -137,7 +141,7 @@ def unknown_key(key: str, known: dict[str, str], argument: str = "arguments.{}")
     `argument`: how an argument of the pipeline's call is written there.
     """
     if key in IMAGE_SETTINGS and not IMAGE_SETTINGS[key].places:
-        return "is not taken yet: remove it"
+        return "is of the whole job: write it at the manifest's top"
     meant = meant_key(key, known)
     if meant is None:
         return f"no such key: use one of {', '.join(known.values())}"

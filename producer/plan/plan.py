@@ -20,9 +20,9 @@ from jobs.output.lines import HeldLines
 from jobs.output.nested_kinds import ColumnTypes
 from jobs.output.output import Output
 from jobs.output.stored_shard import damaged
-from jobs.pipeline_task import TASK_PICTURES, task_key
+from jobs.request import PICTURES
 from jobs.settings import Settings
-from producer.plan.survey import DeviceTime, Group, Holding, Survey, device_times, pictures_of, survey
+from producer.plan.survey import DeviceTime, Group, Holding, Survey, all_pictures_of, device_times, survey
 from producer.prompt_files.reading import Reading
 from producer.reporter import QUIET, Reporter
 from producer.requests.expand import EqualLine, Identified, Repeats
@@ -106,7 +106,7 @@ class Plan:
     json_columns: Mapping[str, str]
     """The user's columns that are written as JSON text, and why."""
     tasks: Mapping[str, int]
-    """Images that are painted from pictures, by the key of their task (`jobs.pipeline_task`)."""
+    """Images that are painted from pictures, by the names of these, joined by "+"."""
     input_files: int
     input_bytes: int
     """The pictures and adapters of the images to render, each once."""
@@ -148,8 +148,8 @@ def plan_submission(
     inputs.want_none()
 
     def take_inputs(image_id: str, entry: Entry) -> None:
-        given = dict(zip(TASK_PICTURES, pictures_of(entry.settings), strict=True))
-        key = task_key(given)
+        given = zip(PICTURES, all_pictures_of(entry.settings), strict=True)
+        key = "+".join(name for name, sha256 in given if sha256 is not None)
         if key:
             tasks[key] += 1
         if image_id not in held_lines:

@@ -13,7 +13,7 @@ import click
 
 from jobs.errors import OutputError
 from jobs.output.durable import written_atomically
-from jobs.pipeline_task import CALLED
+from jobs.pipeline_task import called
 from jobs.wording import counted, shown
 from producer.plan.plan import Orphan, Plan
 from producer.plan.survey import REDIS_BYTES, Listed
@@ -138,7 +138,7 @@ def _tasks(plan: Plan) -> Iterator[str]:
     if plan.tasks:
         alone = plan.survey.images - sum(plan.tasks.values())
         counts = {**plan.tasks, **({"": alone} if alone else {})}
-        yield ", ".join(f"{CALLED.get(key, key)} {count:,}" for key, count in sorted(counts.items()))
+        yield ", ".join(f"{called(key)} {count:,}" for key, count in sorted(counts.items()))
 
 
 def _inputs(plan: Plan) -> Iterator[str]:

@@ -18,7 +18,7 @@ from jobs.output.compact_counter import CompactCounter
 from jobs.pipeline_class import STABLE_DIFFUSION
 from jobs.pipeline_task import TASK_PICTURES, painting_class
 from jobs.pipelines import find_pipeline
-from jobs.request import SETTINGS
+from jobs.request import PICTURES, SETTINGS
 from producer.reporter import QUIET, Reporter
 from producer.requests.expand import Identified
 
@@ -35,6 +35,8 @@ _cost_of = itemgetter(
 )
 pictures_of = itemgetter(*map(SETTINGS.index, TASK_PICTURES))
 """Of SETTINGS, the pictures that decide a task."""
+all_pictures_of = itemgetter(*map(SETTINGS.index, PICTURES))
+"""Of SETTINGS, all pictures."""
 
 
 class _Cost(NamedTuple):

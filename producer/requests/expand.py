@@ -110,6 +110,8 @@ def identify(
         reading.adapters = check.adapters.paths
         reading.remarks = check.adapters.remarks
         reading.swept = swept.noted
+    for sha256, path in check.adapters.new():
+        files.take(path, sha256)
     for written in lines(manifest, reading, check):
         # What most manifests do not use costs each of a million lines its time.
         line, of_tags = loras.untagged(written) if loras.tags else (written, "")

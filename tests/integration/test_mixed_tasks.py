@@ -10,27 +10,38 @@ from typing import Any
 import pytest
 from PIL import Image, ImageDraw
 
+from jobs.models import BUILT_IN
 from jobs.settings import Settings
+from tests.ip_adapter_files import save_image_encoder, save_ip_adapter
 from tests.lora_files import random_lora
 from tests.mill import Mill
 from tests.waiting import WaitUntil
 from tests.warm_python import warm_painter
 from worker.render import render, reproduction_of
+from worker.renderers.pipelines import load_pipeline
 
 SLOTS = 16
 COLOURS = ("red", "blue", "green", "yellow")
 CONTROLNET = Path(__file__).parents[2] / "jobs/examples/controlnets/edges"
 SEEDS = 10
-KEYS: dict[str, Any] = {
-    "shard_size": 40,
-    "settings": {"num_inference_steps": 3},
-    "controlnet": str(CONTROLNET),
-}
+FOLLOWED = 2
+"""Of each colour, images that follow a picture by an IP-Adapter."""
+IMAGES = len(COLOURS) * (5 * SEEDS + FOLLOWED)
+
+
+def keys(folder: Path) -> dict[str, Any]:
+    """What is said of the whole job."""
+    return {
+        "shard_size": 40,
+        "settings": {"num_inference_steps": 3},
+        "controlnet": str(CONTROLNET),
+        "ip_adapter": {"file": str(folder / "ip.safetensors"), "image_encoder": str(folder / "encoder")},
+    }
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two pictures, a mask, edges and two LoRAs."""
+    """Two pictures, a mask, edges, two LoRAs, an IP-Adapter and its image encoder."""
     made = tmp_path_factory.mktemp("inputs")
     for name, side in (("square", 64), ("wide", 96)):
         picture = Image.new("RGB", (side, 64), "white")
@@ -44,11 +55,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     edges.save(made / "edges.png")
     for seed, name in enumerate(("striped", "dotted")):
         random_lora(made / f"{name}.safetensors", seed)
+    save_image_encoder(made / "encoder")
+    unet = load_pipeline("shapes", BUILT_IN["shapes"].revision, "fp32", "cpu").unet
+    save_ip_adapter(made / "ip.safetensors", unet)
     return made
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
-    """200 images: 40 each of text, image-to-image, inpainting, a ControlNet, and one of two LoRAs."""
+    """IMAGES: 40 each of text, image-to-image, inpainting, a ControlNet, and one of two LoRAs; 8 with an
+    IP-Adapter, by itself and beside image-to-image."""
     pictures = [str(folder / f"{name}.png") for name in ("square", "wide")]
     loras = [[{"file": str(folder / f"{name}.safetensors"), "scale": 0.8}] for name in ("striped", "dotted")]
     made = []
@@ -63,6 +78,9 @@ def lines(folder: Path) -> list[dict[str, Any]]:
                 line | {"control_image": str(folder / "edges.png")},
                 line | {"loras": loras[other]},
             ]
+            if seed < FOLLOWED:
+                follows = {"ip_adapter_image": pictures[1], "ip_adapter_scale": 0.5 + number / 10}
+                made.append(line | follows | ({"image": pictures[0]} if seed else {}))
     return made
 
 
@@ -78,13 +96,11 @@ def mill(shared_farm: Any) -> Mill:
 @pytest.fixture(scope="module")
 def calm(mill: Mill, folder: Path) -> dict[str, str]:
     """The files of the job when nothing disturbs it."""
-    job_id = mill.start(
-        "calm", lines(folder), shard_size=40, settings={"num_inference_steps": 3}, controlnet=str(CONTROLNET)
-    )
+    job_id = mill.start("calm", lines(folder), **keys(folder))
     status = mill.wait(job_id)
-    assert (status.outcome, status.done, status.failed) == ("complete", 200, 0)
+    assert (status.outcome, status.done, status.failed) == ("complete", IMAGES, 0)
     hashes = mill.hashes("calm")
-    assert len(hashes) == len(set(hashes.values())) == 200
+    assert len(hashes) == len(set(hashes.values())) == IMAGES
     return hashes
 
 
@@ -92,34 +108,35 @@ def test_a_worker_that_is_killed_in_the_middle_changes_no_byte(
     mill: Mill, calm: dict[str, str], folder: Path, wait_until: WaitUntil
 ) -> None:
     shuffled = lines(folder)
-    shuffled = [shuffled[index * 7 % 200] for index in range(200)]
-    job_id = mill.start(
-        "killed", shuffled, shard_size=40, settings={"num_inference_steps": 3}, controlnet=str(CONTROLNET)
-    )
+    shuffled = [shuffled[index * 7 % IMAGES] for index in range(IMAGES)]
+    job_id = mill.start("killed", shuffled, **keys(folder))
     wait_until(lambda: mill.farm.status(job_id).done >= 40, "some shards are done")
     holder = mill.farm.status(job_id).workers[0]
     os.kill(mill.farm.celery_pid(holder.partition("@")[2]), signal.SIGKILL)
     status = mill.wait(job_id)
-    assert (status.outcome, status.done, status.failed) == ("complete", 200, 0)
+    assert (status.outcome, status.done, status.failed) == ("complete", IMAGES, 0)
     assert mill.hashes("killed") == calm
 
 
 def test_each_task_is_rendered_again_from_its_file_with_inputs_found_by_hash(
-    mill: Mill, calm: dict[str, str]
+    mill: Mill, calm: dict[str, str], folder: Path
 ) -> None:
     chosen = {}
     for file, record in mill.records("calm"):
         task = tuple(
             name
-            for name in ("image", "mask_image", "control_image", "loras")
+            for name in ("image", "mask_image", "control_image", "loras", "ip_adapter_image")
             if record.get(name) not in (None, "[]")
         )
         chosen.setdefault(task, file)
-    assert len(chosen) == 5
+    assert len(chosen) == 7
     for file in chosen.values():
         again = reproduction_of(file, None)
         assert again.remarks == ()
         settings = Settings(torch_threads=1, device="cpu")
         controlnets = [str(CONTROLNET)] if again.request.control_image else []
-        rendered = render(again, None, [mill.folder("calm")], settings, controlnets=controlnets)
+        encoder = str(folder / "encoder") if again.request.ip_adapter_image else None
+        rendered = render(
+            again, None, [mill.folder("calm")], settings, controlnets=controlnets, image_encoder=encoder
+        )
         assert rendered == file.read_bytes(), again.request

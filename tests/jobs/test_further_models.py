@@ -69,7 +69,7 @@ def test_a_hub_id_at_a_commit_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch)
 def test_what_is_no_controlnets_folder_is_refused_with_the_remedy(tmp_path: Path) -> None:
     for path, words in (
         (tmp_path / "none", "there is no such folder"),
-        (tmp_path, "holds no config.json: name a ControlNet's folder"),
+        (tmp_path, "holds no config.json: name the folder of a ControlNet"),
     ):
         with pytest.raises(ModelError, match=words):
             resolve_controlnet(str(path), None, SHAPES)

@@ -38,7 +38,7 @@ OTHER = {
     "controlnet_conditioning_scale": 0.5,
     "loras": '[{"name":"striped","sha256":"' + "4" * 64 + '","scale":0.8}]',
     "textual_inversions": '[{"name":"cat","token":"<cat>","sha256":"' + "5" * 64 + '"}]',
-    "ip_adapter": '[{"name":"ip","sha256":"' + "6" * 64 + '"}]',
+    "ip_adapter": '[{"name":"ip","sha256":"' + "6" * 64 + '","image_encoder":"e","revision":"abc"}]',
     "ip_adapter_image": "7" * 64,
     "ip_adapter_scale": 0.5,
 }

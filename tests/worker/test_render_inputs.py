@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jobs.adapters import CONTROLNETS, LORAS
+from jobs.adapters import CONTROLNETS, IP_ADAPTERS, LORAS
 from jobs.errors import RenderError
 from jobs.inputs import kept_path
 from jobs.latents import write_input
 from jobs.request import ImageRequest
+from worker.engine.renderer import FurtherModel
 from worker.render_inputs import further_of, inputs_of, options, output_of
 
 PHOTO, LORA = b"a photo", b"a lora"
@@ -95,6 +96,27 @@ def test_controlnets_that_are_folders_are_named_in_their_order(tmp_path: Path) -
     ):
         further_of(request, [])
     assert further_of(PLAIN, []) == ()
+
+
+def followed(revision: str) -> ImageRequest:
+    named = {"name": "ip", "sha256": PHOTO_SHA, "image_encoder": "org/clip", "revision": revision}
+    return replace(PLAIN, ip_adapter=str(IP_ADAPTERS.plain([named])), ip_adapter_image=PHOTO_SHA)
+
+
+def test_an_image_encoder_that_is_a_folder_is_named_and_one_of_the_hub_is_known(tmp_path: Path) -> None:
+    of_hub = f"{'0' * 40}:models/image_encoder"
+    assert further_of(followed(of_hub), []) == (FurtherModel("image_encoder", "org/clip", of_hub),)
+    [found] = further_of(followed("sha256:1"), [], str(tmp_path / "clip"))
+    assert (found.model, found.revision) == (str(tmp_path / "clip"), "sha256:1")
+    with pytest.raises(RenderError, match=r"a folder \(org/clip\): give --image-encoder PATH"):
+        further_of(followed("sha256:1"), [])
+    for request in (PLAIN, followed(of_hub)):
+        with pytest.raises(RenderError, match="leave --image-encoder out"):
+            further_of(request, [], str(tmp_path))
+    assert options(followed("sha256:1"), "PATH/TO/") == [
+        "--image-encoder", "PATH/TO/clip", "--inputs", ".imagemill/inputs",
+    ]  # fmt: skip
+    assert options(followed(of_hub), "PATH/TO/") == ["--inputs", ".imagemill/inputs"]
 
 
 def test_the_command_says_where_files_and_controlnets_are() -> None:

@@ -10,9 +10,18 @@ from typing import TYPE_CHECKING
 
 from diffusers import DiffusionPipeline
 
-from jobs.adapters import NO_ADAPTERS, NONE, Adapters, Lora, loras_of, textual_inversions_of
+from jobs.adapters import (
+    NO_ADAPTERS,
+    NONE,
+    Adapters,
+    Lora,
+    ip_adapter_of,
+    loras_of,
+    textual_inversions_of,
+)
 from jobs.errors import RenderError
 from jobs.inputs import NO_INPUTS, Inputs
+from worker.diffusion.ip_adapter import ImageEncoder, IpAdapterSwitch
 from worker.diffusion.textual_inversion import TextualInversions
 
 if TYPE_CHECKING:
@@ -27,12 +36,20 @@ class AdapterSwitch:
     Whatever else paints with the pipeline's modules has to use the same switch.
     """
 
-    def __init__(self, pipeline: DiffusionPipeline, *, compiled: bool = False) -> None:
-        """compiled: the denoiser runs through torch.compile."""
+    def __init__(
+        self,
+        pipeline: DiffusionPipeline,
+        *,
+        compiled: bool = False,
+        image_encoder: ImageEncoder | None = None,
+    ) -> None:
+        """compiled: the denoiser runs through torch.compile. image_encoder: what IP-Adapters see pictures by;
+        becomes a part of the pipeline."""
         self._pipeline = pipeline
         self._loras: Loras | None = None
         """None until the first image with one."""
         self._words = TextualInversions(pipeline, self._texts_changed)
+        self._followed = IpAdapterSwitch(pipeline, image_encoder)
         self._compiled = compiled
         self._listeners: list[Callable[[], None]] = []
         self.on = NO_ADAPTERS
@@ -59,8 +76,11 @@ class AdapterSwitch:
             if self._loras is not None:
                 self._loras.forget_unused()
                 loras = len(self._loras.on)
+            self._followed.forget_unused()
+            followed = "" if self._followed.on is None else ", an IP-Adapter"
             words, seconds = len(self._words.on), time.monotonic() - began
-            log.info("the model carries %d LoRAs, %d textual inversions (%.2f s)", loras, words, seconds)
+            text = "the model carries %d LoRAs, %d textual inversions%s (%.2f s)"
+            log.info(text, loras, words, followed, seconds)
 
     @contextmanager
     def carrying(self, adapters: Adapters, inputs: Inputs) -> Iterator[None]:
@@ -78,23 +98,34 @@ class AdapterSwitch:
         before, self.on = self._on_texts, NO_ADAPTERS
         self.switches += 1
         try:
-            if self._compiled and adapters.loras != NONE:
-                raise RenderError(
-                    "loras: this worker compiles its model (IMAGEMILL_TORCH_COMPILE = 1), and would do "
-                    "so again for each LoRA: set IMAGEMILL_TORCH_COMPILE=0 for the workers of such images"
-                )
-            if adapters.ip_adapter != NONE:
-                raise RenderError("ip_adapter: IP-Adapters are not painted yet: remove it")
+            self._check_not_compiled(adapters)
+            # First, so that LoRAs are loaded beside the model's own layers alone.
+            self._followed.put_on(None, 1.0, NO_INPUTS)
             self._put_on(loras_of(adapters.loras), inputs)
             self._words.put_on(textual_inversions_of(adapters.textual_inversions), inputs)
+            followed = ip_adapter_of(adapters.ip_adapter)
+            self._followed.put_on(followed, adapters.ip_adapter_scale, inputs)
             self.on, self._inputs = adapters, inputs
         except BaseException:
+            self._followed.put_on(None, 1.0, NO_INPUTS)
             self._put_on((), NO_INPUTS)
             self._words.put_on((), NO_INPUTS)
             raise
         finally:
             if self._on_texts != before:
                 self._texts_changed()
+
+    def _check_not_compiled(self, adapters: Adapters) -> None:
+        """Raises RenderError where the denoiser is compiled, and would be another one."""
+        for name, given, what in (
+            ("loras", adapters.loras, "LoRA"),
+            ("ip_adapter", adapters.ip_adapter, "IP-Adapter"),
+        ):
+            if self._compiled and given != NONE:
+                raise RenderError(
+                    f"{name}: this worker compiles its model (IMAGEMILL_TORCH_COMPILE = 1), and would do "
+                    f"so again for each {what}: set IMAGEMILL_TORCH_COMPILE=0 for the workers of such images"
+                )
 
     def _put_on(self, loras: Sequence[Lora], inputs: Inputs) -> None:
         if self._loras is None:

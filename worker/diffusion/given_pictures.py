@@ -11,7 +11,7 @@ from PIL.Image import Image
 
 from jobs.bounds import Fit
 from jobs.errors import InputError
-from jobs.input_picture import read_picture
+from jobs.input_picture import read_picture, read_whole_picture
 from jobs.inputs import Inputs
 from jobs.pipeline_class import PipelineClass
 from jobs.request import ImageRequest
@@ -19,21 +19,32 @@ from jobs.request import ImageRequest
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GivenPictures:
-    """The pictures of one request, all of the size that is painted."""
+    """The pictures of one request."""
 
     by_setting: Mapping[str, Image]
-    """`image` and `control_image` in RGB, `mask_image` in shades of grey."""
+    """Those of its task, of the size that is painted: `image` and `control_image` in RGB, `mask_image` in
+    shades of grey."""
+    followed: Image | None
+    """What its IP-Adapter follows, in RGB and of its own size: the image encoder's processor fits it."""
 
     @classmethod
     def of(cls, request: ImageRequest, kind: PipelineClass, inputs: Inputs) -> GivenPictures:
-        """Those that the class `kind` paints from. Raises InputError, and OutputError as `Inputs` does."""
+        """Those that the class `kind` paints from, and the IP-Adapter's.
+
+        Raises InputError, and OutputError as `Inputs` does.
+        """
         hashes = {setting: getattr(request, setting) for setting in kind.pictures}
         given = {setting: sha256 for setting, sha256 in hashes.items() if sha256 is not None}
-        return cls({setting: _read(request, setting, sha256, inputs) for setting, sha256 in given.items()})
+        followed = request.ip_adapter_image
+        return cls(
+            {setting: _read(request, setting, sha256, inputs) for setting, sha256 in given.items()},
+            None if followed is None else _read(request, "ip_adapter_image", followed, inputs),
+        )
 
     def arguments(self, kind: PipelineClass, controlnets: int = 1) -> dict[str, Image | list[Image]]:
         """The pictures by the names that the call of `kind` has for them; several ControlNets follow one."""
-        return {
+        followed = {} if self.followed is None else {"ip_adapter_image": self.followed}
+        return followed | {
             kind.pictures[setting]: [picture] * controlnets
             if setting == "control_image" and controlnets > 1
             else picture
@@ -59,6 +70,8 @@ class GivenPictures:
 def _read(request: ImageRequest, setting: str, sha256: str, inputs: Inputs) -> Image:
     contents = inputs.contents(sha256)
     try:
+        if setting == "ip_adapter_image":
+            return read_whole_picture(contents)
         return read_picture(
             contents, request.height, request.width, cast(Fit, request.fit), mask=setting == "mask_image"
         )

@@ -180,7 +180,7 @@ class Painter:
                 return Denoiser(name, component, _called if call is None else call, config)
             if isinstance(component, ModelMixin) and hasattr(component, "decode"):
                 return WatchedAutoencoder(name, component, finite, noise)
-            if isinstance(component, PreTrainedModel) and "text_encoder" in name:
+            if isinstance(component, PreTrainedModel) and any(one in name for one in _REMEMBERED):
                 return self._texts.encoder(name, component)
             return cuts.watched(name, component)
 
@@ -251,5 +251,8 @@ def _opaque(values: np.ndarray) -> np.ndarray:
     return values
 
 
+_REMEMBERED = ("text_encoder", "image_encoder")
+"""Parts of the names of the components that give the same again for the same: a job has few pictures that
+its IP-Adapter follows."""
 _COUNTS = ("num_images_per_prompt", "num_videos_per_prompt")
 """What the argument is called that says how many pictures of a prompt are painted."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from jobs.adapters import NO_ADAPTERS, Adapters
 from jobs.errors import ImagemillError
+from jobs.further_models import FurtherRole
 from jobs.inputs import Inputs
 from jobs.request import ImageRequest
 
@@ -31,10 +32,6 @@ class OutOfMemory(Exception):
 
 class BrokenDevice(Exception):
     """The device itself is in error: this process can render nothing more."""
-
-
-FurtherRole = Literal["controlnet"]
-"""What a further model is to a pipeline."""
 
 
 @dataclass(frozen=True, slots=True)

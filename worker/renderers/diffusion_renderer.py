@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from diffusers import StableDiffusionPipeline
 
+from jobs.adapters import NO_ADAPTERS
 from jobs.errors import ImagemillError, RenderError
-from jobs.inputs import Inputs
+from jobs.inputs import NO_INPUTS, Inputs
 from jobs.request import ImageRequest
 from worker.diffusion.adapters import AdapterSwitch
 from worker.diffusion.denoiser import Denoiser, LatentImage
@@ -69,13 +70,16 @@ class DiffusionRenderer:
 
     batching: Batching = "exact"
 
-    def __init__(self, model: ImageDiffusionModel) -> None:
+    def __init__(self, model: ImageDiffusionModel, adapters: AdapterSwitch | None = None) -> None:
+        """adapters: that of another renderer over the same modules."""
         self._model = model
         self.precision = model.precision.name
         self.device = kind_of_device(model.device, model.options)
         self.versions = versions()
         self._measured: dict[tuple[int, int], int] = {}
-        self.adapters = AdapterSwitch(_pipeline_of(model), compiled="compiled" in model.options)
+        compiled = "compiled" in model.options
+        own = AdapterSwitch(_pipeline_of(model), compiled=compiled) if adapters is None else adapters
+        self.adapters = own
         """What the model carries."""
         self.adapters.listen(model.forget_texts)
 
@@ -107,7 +111,9 @@ class DiffusionRenderer:
                         self._seconds_of_forward(denoisers[slots])
                     return self._seconds_of_forward(denoisers[slots])
 
-            self._measured[height, width] = fewest_cheap_slots(seconds)
+            # An IP-Adapter's UNet takes no text alone.
+            with self.adapters.carrying(NO_ADAPTERS, NO_INPUTS):
+                self._measured[height, width] = fewest_cheap_slots(seconds)
         return self._measured[height, width]
 
     def render(

@@ -7,9 +7,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from jobs.adapters import NONE, controlnets_of
+from jobs.adapters import IP_ADAPTERS, NONE, controlnets_of
 from jobs.errors import ImagemillError, RenderError
-from jobs.pipeline_task import TASK_PICTURES, task_of
+from jobs.pipeline_task import TASK_PICTURES, pictures_of
 from jobs.request import ImageRequest
 from worker.diffusion.painter import Painter
 from worker.diffusion.painters import Painters
@@ -20,6 +20,8 @@ from worker.renderers.learned_cache import LearnedCache
 from worker.renderers.learning import Computing, Learned, learn_and_prove, sample_of
 
 log = logging.getLogger(__name__)
+_Key = tuple[tuple[str, ...], str]
+"""The pictures of requests, and their IP-Adapter."""
 
 
 class LearnedTasks:
@@ -38,39 +40,36 @@ class LearnedTasks:
         its name. computing, uncompiled: as of `learn_and_prove`."""
         self._painters, self._circumstances, self._model = painters, circumstances, model
         self._computing, self._uncompiled = computing, uncompiled
-        self._found: dict[str, Learned | RenderError] = {}
-        """By the task's key; an error where none of its images can be painted."""
+        self._found: dict[_Key, Learned | RenderError] = {}
+        """An error where none of the images can be painted."""
 
     @property
     def first_pictures(self) -> tuple[str, ...]:
         """The pictures of the task that is learned first: none, unless the model paints from some only."""
-        return _pictures(self._first)
-
-    @property
-    def _first(self) -> str:
         tasks = self._painters.model.tasks
-        return "" if "" in tasks else next(iter(tasks))
+        return () if "" in tasks else tuple(next(iter(tasks)).split("+"))
 
     def first(self) -> Learned:
         """What was learned of the first task. Raises ModelError: the model is refused."""
-        found = self._found[self._first] = self._learn(self._first, NONE)
+        found = self._found[self.first_pictures, NONE] = self._learn(self.first_pictures)
         return found
 
     def known(self, request: ImageRequest) -> Learned | None:
         """What was learned of a request's task so far."""
-        found = self._found.get(task_of(request))
+        found = self._found.get(_key(request))
         return found if isinstance(found, Learned) else None
 
     def of(self, request: ImageRequest, mode: str) -> tuple[Painter, Learned]:
-        """What paints a request in a job of this mode, and how its images share forwards.
+        """What paints a request in a job of this mode, and how its images share forwards. The pipeline
+        carries the request's adapters.
 
         Raises RenderError for a request of a task that the model does not have, whose images come out other
         than diffusers paints them, or that cannot keep `mode: exact`.
         """
-        painter, key = self._painters.of(request), task_of(request)
+        painter, key = self._painters.of(request), _key(request)
         if key not in self._found:
             try:
-                self._found[key] = self._learn(key, request.controlnet)
+                self._found[key] = self._learn(pictures_of(request), request)
             except (OutOfMemory, BrokenDevice):  # says nothing of the task
                 raise
             except Exception as error:
@@ -87,21 +86,26 @@ class LearnedTasks:
             )
         return painter, learned
 
-    def _learn(self, key: str, controlnet: str) -> Learned:
-        """What is known of a task; learned now, where no worker of this user has."""
-        painter, pictures = self._painters.of_task(key), _pictures(key)
+    def _learn(self, pictures: tuple[str, ...], like: ImageRequest | None = None) -> Learned:
+        """What is known of images with these pictures; learned now, where no worker of this user has.
+
+        like: one of them; None: they have neither ControlNets nor an IP-Adapter.
+        """
+        painter = self._painters.of_task("+".join(name for name in pictures if name in TASK_PICTURES))
         circumstances = {**self._circumstances, "class": painter.kind.name}
-        if key:
-            circumstances["task"] = key
-        if beside := controlnets_of(controlnet):
+        if pictures:
+            circumstances["task"] = "+".join(pictures)
+        if like is not None and (beside := controlnets_of(like.controlnet)):
             circumstances["controlnets"] = [one.revision for one in beside]
+        if like is not None and like.ip_adapter != NONE:
+            circumstances["ip_adapter"] = IP_ADAPTERS.identified(like.ip_adapter)
         cache = LearnedCache(circumstances)
         learned = cache.load()
         if learned is None:
             began = time.monotonic()
             with device_errors():
                 with self._uncompiled():
-                    sample = sample_of(painter, pictures, controlnet)
+                    sample = sample_of(painter, pictures, like)
                 learned = learn_and_prove(painter, sample, self._computing, self._uncompiled)
             what = f"images of {self._model}" + (f" with {' and '.join(pictures)}" if pictures else "")
             log.info("learned in %.1f s how %s share forwards", time.monotonic() - began, what)
@@ -112,6 +116,5 @@ class LearnedTasks:
         return learned
 
 
-def _pictures(key: str) -> tuple[str, ...]:
-    """The settings that a task's images have pictures for."""
-    return tuple(name for name in TASK_PICTURES if name in key.split("+"))
+def _key(request: ImageRequest) -> _Key:
+    return pictures_of(request), request.ip_adapter

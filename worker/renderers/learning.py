@@ -17,11 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from jobs.adapters import NONE
 from jobs.arguments import arguments_of, arguments_text
 from jobs.errors import ModelError, RenderError
 from jobs.pipeline_class import Folder, PipelineClass
-from jobs.pipeline_task import TASK_PICTURES
+from jobs.pipeline_task import pictures_of
 from jobs.request import ImageRequest
 from worker.diffusion.call_rules import Call, CallRules, learn
 from worker.diffusion.contents import Digests
@@ -39,6 +38,8 @@ Computing = Callable[[], AbstractContextManager[object]]
 
 _SIDES = (64, 16, 256)
 """Pixels of the pictures from which is learned, the first that can be painted: rules follow from no size."""
+_BESIDE = ("controlnet", "ip_adapter", "ip_adapter_scale")
+"""The settings that say what works beside a pipeline."""
 _SLOTS = 4
 """Slots of the proof's forwards; a text rule's spare one is more."""
 _PROMPTS = (
@@ -65,14 +66,17 @@ class Learned:
     """Why it is not exact."""
 
 
-def sample_of(painter: Painter, pictures: Collection[str] = (), controlnet: str = NONE) -> ImageRequest:
+def sample_of(
+    painter: Painter, pictures: Collection[str] = (), like: ImageRequest | None = None
+) -> ImageRequest:
     """A small request that the painter's pipeline paints. Raises what it raises, when it paints none.
 
-    pictures: the settings that it has pictures for. controlnet: that of all requests with a control_image.
+    pictures: the settings that it has pictures for. like: a request with these, whose ControlNets and
+    IP-Adapter it has.
     """
     errors: list[Exception] = []
     for side in _SIDES:
-        sample = sample_near(painter, side, pictures, controlnet)
+        sample = sample_near(painter, side, pictures, like)
         try:
             with device_errors(), torch.no_grad():
                 painter.paint(sample, NOISE_PICTURES)
@@ -88,7 +92,7 @@ def sample_of(painter: Painter, pictures: Collection[str] = (), controlnet: str 
 
 
 def sample_near(
-    painter: Painter, side: int, pictures: Collection[str] = (), controlnet: str = NONE
+    painter: Painter, side: int, pictures: Collection[str] = (), like: ImageRequest | None = None
 ) -> ImageRequest:
     """A request of about that height and width, of which it is not known whether it can be painted.
 
@@ -106,6 +110,7 @@ def sample_near(
         usual = int(kind.size["scale"]["usual"]) if scale is None else scale
         height = width = int(kind.size["default"]["latents"]) * usual
     named: dict[str, Any] = {name: noise_picture(name, 0) for name in pictures}
+    named |= {} if like is None else {name: getattr(like, name) for name in _BESIDE}
     request = ImageRequest(
         prompt="a",
         height=height,
@@ -117,7 +122,6 @@ def sample_near(
         model=kind.name,
         revision="",
         arguments=arguments_text(arguments),
-        controlnet=controlnet if "control_image" in pictures else NONE,
         strength=1.0 if "image" in pictures and kind.strength is not None else None,
         **named,
     )
@@ -271,8 +275,7 @@ def _proof(kind: PipelineClass, sample: ImageRequest) -> list[ImageRequest]:
 
 def _pictured(request: ImageRequest, strength: float) -> ImageRequest:
     """The request with pictures of its own, and this strength if it has one."""
-    named = [name for name in TASK_PICTURES if getattr(request, name) is not None]
-    own: dict[str, Any] = {name: noise_picture(name, request.seed) for name in named}
+    own: dict[str, Any] = {name: noise_picture(name, request.seed) for name in pictures_of(request)}
     return replace(request, strength=None if request.strength is None else strength, **own)
 
 

@@ -36,10 +36,12 @@ def load_renderer(pipeline: Pipeline, settings: Settings, loading: Loading | Non
         import torch
         from diffusers import StableDiffusionPipeline
 
+        from worker.diffusion.adapters import AdapterSwitch
         from worker.diffusion.compiling import require_compiler
         from worker.diffusion.precision import resolve_device, resolve_precision
         from worker.renderers.controlnets import load_controlnets
         from worker.renderers.diffusion_renderer import DiffusionRenderer
+        from worker.renderers.image_encoders import load_image_encoder
         from worker.renderers.pipeline_renderer import PipelineRenderer
         from worker.renderers.pipelines import image_diffusion_model, load_pipeline
         from worker.renderers.two_renderers import BY_TABLES, TwoRenderers
@@ -61,6 +63,8 @@ def load_renderer(pipeline: Pipeline, settings: Settings, loading: Loading | Non
     controlnets = load_controlnets(
         pipeline.further, precision, device, channels_last=settings.channels_last, loading=progress
     )
+    encoder = load_image_encoder(pipeline.further, precision, device, progress)
+    adapters = AdapterSwitch(loaded, compiled=settings.torch_compile, image_encoder=encoder)
     with progress.stage("preparing", pipeline.model):
         if type(loaded) is StableDiffusionPipeline:
             model = image_diffusion_model(
@@ -70,14 +74,14 @@ def load_renderer(pipeline: Pipeline, settings: Settings, loading: Loading | Non
                 compiled=settings.torch_compile,
                 channels_last=settings.channels_last,
             )
-            tables = DiffusionRenderer(model)
+            tables = DiffusionRenderer(model, adapters)
             pictures = PipelineRenderer(
                 loaded,
                 precision=model.precision,
                 device=model.device,
                 model=pipeline.model,
                 revision=pipeline.revision,
-                adapters=tables.adapters,
+                adapters=adapters,
                 controlnets=controlnets,
                 # The modules are prepared already, as the tables need them.
                 known=BY_TABLES,
@@ -89,6 +93,7 @@ def load_renderer(pipeline: Pipeline, settings: Settings, loading: Loading | Non
             device=device,
             model=pipeline.model,
             revision=pipeline.revision,
+            adapters=adapters,
             controlnets=controlnets,
             compiled=settings.torch_compile,
             channels_last=settings.channels_last,

@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from diffusers import DiffusionPipeline
 
+from jobs.adapters import NO_ADAPTERS
 from jobs.errors import ImagemillError, RenderError
-from jobs.inputs import Inputs
+from jobs.inputs import NO_INPUTS, Inputs
 from jobs.request import ImageRequest
 from worker.diffusion.adapters import AdapterSwitch
 from worker.diffusion.call_rules import Call
@@ -145,7 +146,9 @@ class PipelineRenderer:
         if self.batching == "alone":
             return max(FEWEST, *self._learned.slots)
         if (height, width) not in self._measured:
-            with torch.no_grad(), self._computing():
+            # An IP-Adapter's UNet takes no text alone.
+            plain = self.adapters.carrying(NO_ADAPTERS, NO_INPUTS)
+            with plain, torch.no_grad(), self._computing():
                 with device_errors():
                     name, module, call = self._grabbed(height, width)
                     taken = keyed(self._learned.rules[name], call, Digests()).slots
@@ -216,10 +219,13 @@ class PipelineRenderer:
     def render_alone(self, request: ImageRequest, inputs: Inputs, stop: Callable[[], bool]) -> Picture:
         """The picture by itself and in fp32; see `Renderer.render_alone`."""
         painter, learned = self._painters.own, self._learned
-        if self.batching != "alone":
-            painter, learned = self._tasks.of(request, "fast")
         # Before the weights go up: what is loaded among them is rounded as they are.
-        with device_errors(), self.adapters.carrying(request.adapters, inputs), self._in_fp32():
+        with ExitStack() as stack:
+            stack.enter_context(device_errors())
+            stack.enter_context(self.adapters.carrying(request.adapters, inputs))
+            if self.batching != "alone":
+                painter, learned = self._tasks.of(request, "fast")
+            stack.enter_context(self._in_fp32())
             if learned.batching == "alone":
                 return picture_of(self._paint_alone(request, inputs, stop))
             hub: Hub[ImageRequest] = self._hub(self.slots(request), padded=True)

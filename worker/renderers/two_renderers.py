@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from jobs.inputs import Inputs
-from jobs.pipeline_task import task_of
+from jobs.pipeline_task import pictures_of
 from jobs.request import ImageRequest
 from worker.engine.renderer import AskedT, Batching, Bucket, Painted, Picture, Source
 from worker.renderers.diffusion_renderer import DiffusionRenderer
@@ -31,7 +31,7 @@ class TwoRenderers:
 
     def task(self, request: ImageRequest) -> str:
         """PICTURES for an image that has some, else "": the two never share a forward."""
-        return PICTURES if task_of(request) else ""
+        return PICTURES if pictures_of(request) else ""
 
     def slots(self, request: ImageRequest) -> int:
         """The slots of a forward that the image takes."""

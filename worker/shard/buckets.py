@@ -12,13 +12,14 @@ from typing import TypeVar, cast, get_args
 
 from jobs.adapters import Adapters
 from jobs.errors import ImagemillError, ModelError
+from jobs.further_models import FurtherRole
 from jobs.ledger.job import JobSpec, SlotsKey
 from jobs.output.output import Output
-from jobs.pipeline_task import task_of
+from jobs.pipeline_task import pictures_of
 from jobs.prompt_weights import missing_package
 from jobs.request import ImageRequest
 from jobs.wording import shortened
-from worker.engine.renderer import Bucket, FurtherModel, FurtherRole, Pipeline, Renderer
+from worker.engine.renderer import Bucket, FurtherModel, Pipeline, Renderer
 from worker.lease.lease import Lease
 from worker.shard.settled_slots import keep_slots, settled_slots
 from worker.shard.workplace import Workplace
@@ -98,7 +99,7 @@ class Buckets:
 
     def _task(self, request: ImageRequest) -> str:
         """The renderer's task of an image, asked once for all that have the same pictures."""
-        key = task_of(request)
+        key = "+".join(pictures_of(request))
         if key not in self._tasks:
             self._tasks[key] = self._ask(lambda renderer: renderer.task(request))
         return self._tasks[key]

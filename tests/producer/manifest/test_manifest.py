@@ -122,7 +122,10 @@ prompts:
         ("images_per_prompt: 0", "4:24: prompts[0].images_per_prompt = 0: must be at least 1"),
         ("hieght: 8", "4:5: prompts[0].hieght: no such key: did you mean height?"),
         ("cfg_scale: 8", "4:5: prompts[0].cfg_scale: no such key: did you mean guidance_scale?"),
-        ("ip_adapter_scale: 0.5", "4:5: prompts[0].ip_adapter_scale: is not taken yet: remove it"),
+        (
+            "ip_adapter: a.safetensors",
+            "4:5: prompts[0].ip_adapter: is of the whole job: write it at the manifest's top",
+        ),
         ("id: 7", "4:9: prompts[0].id = 7: must be text: write it in quotes"),
         ("height:", "4:12: prompts[0].height: has no value: remove the key, and `settings` counts"),
         ("columns: {text: a}", "4:15: prompts[0].columns.text: 'text' is a name of imagemill's own metadata"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -66,9 +67,12 @@ def test_embeddings_and_ip_adapters_part_shards_too() -> None:
     inverted = replace(
         plain.request, textual_inversions=f'[{{"name":"a","token":"<a>","sha256":"{"a" * 64}"}}]'
     )
-    adapted = replace(plain.request, ip_adapter=f'[{{"name":"a","sha256":"{"a" * 64}"}}]')
-    found = [("0", plain), ("1", Entry.of(inverted)), ("2", Entry.of(adapted)), ("3", plain)]
-    assert [len(part.entries) for part in parts(iter(found), set(), 9)] == [2, 1, 1, 0]
+    named = {"name": "a", "sha256": "a" * 64, "image_encoder": "e", "revision": "1"}
+    adapted = replace(plain.request, ip_adapter=json.dumps([named]))
+    less = replace(adapted, ip_adapter_scale=0.5)
+    found = [*map(Entry.of, (inverted, adapted, adapted, less)), plain, plain]
+    asked = ((str(number), entry) for number, entry in enumerate(found))
+    assert [len(part.entries) for part in parts(asked, set(), 9)] == [1, 2, 1, 2, 0]
 
 
 def test_a_full_shard_comes_before_the_next_request_is_read() -> None:

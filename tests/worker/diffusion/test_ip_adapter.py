@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +14,18 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from jobs.adapters import IpAdapter
 from jobs.errors import RenderError
+from jobs.inputs import KeptInputs
+from jobs.ip_adapter_file import Projection
+from tests.ip_adapter_files import image_encoder, ip_adapter_tensors, save_image_encoder
 from tests.tiny.families import FAMILIES
-from tests.tiny.family import random_weights
-from worker.diffusion.ip_adapter import IpAdapterSwitch
-from worker.renderers.shapes_random import build
+from worker.diffusion.ip_adapter import ImageEncoder, IpAdapterSwitch
+from worker.renderers.image_encoders import processor_of
 
 SD, XL = "StableDiffusionPipeline", "StableDiffusionXLPipeline"
+PICTURE = Image.fromarray(np.random.default_rng(1).integers(0, 255, (40, 32, 3), dtype=np.uint8))
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -31,46 +36,35 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def image_encoder() -> Any:
-    config = CLIPVisionConfig(
-        hidden_size=16, intermediate_size=16, projection_dim=8, num_hidden_layers=2, num_attention_heads=2,
-        image_size=32, patch_size=16,
-    )  # fmt: skip
-    with random_weights():
-        return CLIPVisionModelWithProjection(config).eval()
-
-
 def built(family: str) -> Any:
-    pipeline = build() if family == SD else FAMILIES[family].build()
+    pipeline = FAMILIES[family].build()
     pipeline.set_progress_bar_config(disable=True)
-    size = {"height": 32, "width": 32}
-    pipeline.register_modules(
-        image_encoder=image_encoder(),
-        feature_extractor=CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size=size),
-    )
     return pipeline
 
 
-def weights(unet: Any) -> dict[str, torch.Tensor]:
-    """A plain IP-Adapter for a UNet and the image encoder above."""
-    draw, width = torch.Generator().manual_seed(1), unet.config.cross_attention_dim
-    tensors = {
-        "image_proj.proj.weight": torch.randn(4 * width, 8, generator=draw),
-        "image_proj.proj.bias": torch.randn(4 * width, generator=draw),
-        "image_proj.norm.weight": torch.ones(width),
-        "image_proj.norm.bias": torch.zeros(width),
-    }
-    crossing = [name for name in unet.attn_processors if not name.endswith("attn1.processor")]
-    modules = dict(unet.named_modules())
-    for place, name in enumerate(crossing):
-        inner = modules[name.removesuffix(".processor")].to_k.weight.shape[0]
-        for part in ("to_k_ip", "to_v_ip"):
-            key = f"ip_adapter.{2 * place + 1}.{part}.weight"
-            tensors[key] = torch.randn(inner, width, generator=draw) * 0.3
-    return tensors
+@cache
+def encoder() -> ImageEncoder:
+    module = image_encoder()
+    return ImageEncoder(module, processor_of(module), "1")
 
 
-PICTURE = Image.fromarray(np.random.default_rng(1).integers(0, 255, (40, 32, 3), dtype=np.uint8))
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Files of IP-Adapters by their hashes."""
+
+    folder: Path
+    paths: dict[str, str] = field(default_factory=dict)
+
+    def add(self, tensors: dict[str, torch.Tensor]) -> IpAdapter:
+        made = self.folder / "made.safetensors"
+        save_file(tensors, made)
+        digest = sha256(made.read_bytes()).hexdigest()
+        self.paths[digest] = str(made.rename(self.folder / f"{digest}.safetensors"))
+        return IpAdapter("ip", digest, "encoder", "1")
+
+    @property
+    def inputs(self) -> KeptInputs:
+        return KeptInputs(self.folder, self.paths)
 
 
 @torch.no_grad()
@@ -82,42 +76,84 @@ def painted(pipeline: Any, **arguments: Any) -> np.ndarray:
     return np.asarray(values)
 
 
-@pytest.mark.parametrize("family", [SD, XL])
-def test_a_picture_is_diffusers_own_and_the_unet_is_then_what_it_was(family: str, tmp_path: Path) -> None:
-    ours, theirs = built(family), built(family)
+@pytest.mark.parametrize(("family", "kind"), [(SD, "plain"), (SD, "full"), (SD, "plus"), (XL, "plain")])
+def test_a_picture_is_diffusers_own_and_the_unet_is_then_what_it_was(
+    family: str, kind: Projection, tmp_path: Path
+) -> None:
+    ours, theirs, files = built(family), built(family), Files(tmp_path)
     before = painted(ours)
     processors = ours.unet.attn_processors
-    save_file(weights(ours.unet), tmp_path / "ip.safetensors")
-    theirs.load_ip_adapter(str(tmp_path), subfolder="", weight_name="ip.safetensors")
-    switch = IpAdapterSwitch(ours.unet)
-    for _ in range(2):
-        switch.put_on(tmp_path / "ip.safetensors", ours.image_encoder)
-        adapted = painted(ours, ip_adapter_image=PICTURE)
-        assert np.array_equal(adapted, painted(theirs, ip_adapter_image=PICTURE))
-        switch.put_off()
-        assert not np.array_equal(adapted, before)
-        assert np.array_equal(painted(ours), before)
+    adapter = files.add(ip_adapter_tensors(ours.unet, kind))
+    save_image_encoder(tmp_path / "image_encoder")
+    theirs.load_ip_adapter(str(tmp_path), subfolder="", weight_name=f"{adapter.sha256}.safetensors")
+    switch = IpAdapterSwitch(ours, encoder())
+    theirs.set_ip_adapter_scale(0.4)
+    switch.put_on(adapter, 0.4, files.inputs)
+    adapted = painted(ours, ip_adapter_image=PICTURE)
+    assert np.array_equal(adapted, painted(theirs, ip_adapter_image=PICTURE))
+    switch.put_on(None, 1.0, files.inputs)
+    assert not np.array_equal(adapted, before)
+    assert np.array_equal(painted(ours), before)
     assert ours.unet.attn_processors == processors
     assert ours.unet.encoder_hid_proj is None and ours.unet.config.encoder_hid_dim_type is None
 
 
-def test_a_file_that_does_not_fit_is_refused_and_the_unet_stays(tmp_path: Path) -> None:
-    pipeline, file = built(XL), tmp_path / "ip.safetensors"
-    switch, before, right = IpAdapterSwitch(pipeline.unet), painted(pipeline), weights(pipeline.unet)
-    last = max(right)
-    for change, message in (
+def test_one_follows_another_and_comes_back_without_its_file(tmp_path: Path) -> None:
+    pipeline, files = built(SD), Files(tmp_path)
+    first, second = (files.add(ip_adapter_tensors(pipeline.unet, "plain", seed)) for seed in (1, 2))
+    switch = IpAdapterSwitch(pipeline, encoder())
+    found = []
+    for adapter in (first, second, first):
+        switch.put_on(adapter, 1.0, files.inputs)
+        found.append(painted(pipeline, ip_adapter_image=PICTURE))
+        files.paths.pop(first.sha256, None)
+    assert np.array_equal(found[0], found[2])
+    assert not np.array_equal(found[0], found[1])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
         (
             {"image_proj.proj.weight": torch.zeros(192, 9)},
-            "takes pictures of an image encoder of width 9",
+            "takes pictures of an image encoder of width 9, and the one given has 8",
         ),
-        ({last: None}, "and the model has"),
+        ({"ip_adapter.1.to_k_ip.weight": None}, "is no IP-Adapter that is known"),
+        ({"last": None}, "and the model has"),
         ({"ip_adapter.0.to_k_lora.down.weight": torch.zeros(1)}, "is an IP-Adapter FaceID, which is not"),
-        ({name: None for name in right if "image_proj" in name}, "is no IP-Adapter: it lacks tensors"),
-    ):
-        tensors = {name: tensor for name, tensor in (right | change).items() if tensor is not None}
-        if change == {last: None}:
-            tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(last[:13])}
-        save_file(tensors, file)
-        with pytest.raises(RenderError, match=f"^ip_adapter: .*{message}"):
-            switch.put_on(file, pipeline.image_encoder)
+        ({"image_proj": None}, "is no IP-Adapter: it lacks tensors"),
+        ({"image_proj.norm.bias": None}, "diffusers cannot load it"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_refused_and_the_unet_stays(
+    change: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    pipeline, files = built(XL), Files(tmp_path)
+    switch, before = IpAdapterSwitch(pipeline, encoder()), painted(pipeline)
+    tensors = ip_adapter_tensors(pipeline.unet)
+    last = max(tensors, key=lambda name: int(name.split(".")[1]) if "to_" in name else 0)
+    for name, tensor in change.items():
+        start = {"last": last[: last.index("to_")]}.get(name, name)
+        if tensor is None:
+            tensors = {name: kept for name, kept in tensors.items() if not name.startswith(start)}
+        else:
+            tensors[name] = tensor
+    adapter = files.add(tensors)
+    for _ in range(2):
+        with pytest.raises(RenderError, match=f"^ip_adapter: ip: .*{message}"):
+            switch.put_on(adapter, 1.0, files.inputs)
+        files.paths.clear()  # what was refused once is not read again
     assert np.array_equal(painted(pipeline), before)
+
+
+@pytest.mark.parametrize("loaded", [None, "2"])
+def test_another_image_encoder_than_the_request_asks_for_is_refused(
+    loaded: str | None, tmp_path: Path
+) -> None:
+    pipeline, files = built(SD), Files(tmp_path)
+    adapter = files.add(ip_adapter_tensors(pipeline.unet))
+    other = None if loaded is None else ImageEncoder(encoder().module, encoder().processor, loaded)
+    with pytest.raises(
+        RenderError, match=f"of image encoder encoder at 1, and what is loaded is {loaded or 'none'}"
+    ):
+        IpAdapterSwitch(pipeline, other).put_on(adapter, 1.0, files.inputs)

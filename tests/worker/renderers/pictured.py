@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,10 +12,11 @@ import torch
 from diffusers import DiffusionPipeline
 from PIL import Image
 
-from jobs.adapters import CONTROLNETS, NONE
+from jobs.adapters import CONTROLNETS
 from jobs.arguments import arguments_text
 from jobs.input_picture import read_picture
-from jobs.pipeline_task import task_of
+from jobs.inputs import Inputs
+from jobs.pipeline_task import pictures_of
 from jobs.request import ImageRequest
 from tests.held_inputs import HeldInputs
 from tests.tiny.controlnets import controlnet_of
@@ -79,20 +80,20 @@ class Model:
         beside = {"edges": controlnet_of(self.pipeline)} if controlled else {}
         self.controlnets = Controlnets(beside, ("1",) * len(beside))
         self.painters = Painters(self.pipeline, self.controlnets)
-        self._learned: dict[str, Learned] = {}
+        self._learned: dict[tuple[str, ...], Learned] = {}
 
     def learned(self, request: ImageRequest) -> Learned:
-        """How images of the request's task share forwards."""
-        task = task_of(request)
-        if task not in self._learned:
+        """How images with the request's pictures share forwards."""
+        pictures = pictures_of(request)
+        if pictures not in self._learned:
             painter = self.painters.of(request)
-            pictures = [name for name in task.split("+") if name]
-            controlnet = request.controlnet if "control_image" in pictures else NONE
-            sample = sample_of(painter, pictures, controlnet)
-            self._learned[task] = learn_and_prove(painter, sample)
-        return self._learned[task]
+            sample = sample_of(painter, pictures, request)
+            self._learned[pictures] = learn_and_prove(painter, sample)
+        return self._learned[pictures]
 
-    def paint(self, requests: Sequence[ImageRequest], slots: int = 8) -> tuple[dict[int, np.ndarray], int]:
+    def paint(
+        self, requests: Sequence[ImageRequest], slots: int = 8, inputs: Inputs = INPUTS
+    ) -> tuple[dict[int, np.ndarray], int]:
         """The pictures [H,W,3] of requests that enter together, by their seeds; the number of forwards."""
         hub: Hub[int] = Hub({}, slots, spare=self.painters.own.spare_slots)
         waiting, found = list(requests), {}
@@ -100,7 +101,7 @@ class Model:
             while len(found) < len(requests):
                 while waiting and hub.free_slots:
                     request = waiting.pop(0)
-                    paint = partial(self.painters.of(request).paint, request, INPUTS)
+                    paint = partial(self.painters.of(request).paint, request, inputs)
                     hub.start(request.seed, paint, self.learned(request).rules)
                 if hub.running:
                     hub.forward()
@@ -110,9 +111,14 @@ class Model:
         return found, hub.forwards
 
 
-def by_diffusers(model: Model, request: ImageRequest) -> np.ndarray:
+def by_diffusers(
+    model: Model, request: ImageRequest, prepared: Callable[[Any], Mapping[str, Any]] = lambda _pipeline: {}
+) -> np.ndarray:
     """The picture [H,W,3] that diffusers' own pipeline of the request's task paints; what its mask keeps is
-    the original's."""
+    the original's.
+
+    prepared: makes a pipeline ready, and gives further arguments of its call.
+    """
     kind = model.painters.kind(request)
     pipeline = _new_pipeline(model, kind.name)
     if request.scheduler != "default":
@@ -123,7 +129,13 @@ def by_diffusers(model: Model, request: ImageRequest) -> np.ndarray:
     generator = torch.Generator().manual_seed(request.seed)
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(request.seed)  # what some draw from when they encode a picture
-        call = {**kind.call_arguments(request), **own, "generator": generator, "output_type": "np"}
+        call = {
+            **kind.call_arguments(request),
+            **own,
+            **prepared(pipeline),
+            "generator": generator,
+            "output_type": "np",
+        }
         values = np.asarray(pipeline(**call)[0][0])
     if "mask_image" in pictures:
         shade = np.asarray(pictures["mask_image"], "float32")[..., None] / 255

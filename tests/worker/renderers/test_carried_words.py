@@ -161,13 +161,6 @@ def test_what_does_not_fit_fails_its_images_alone(place: Place) -> None:
         assert {seed: one.pixels.tobytes() for seed, one in found.items()} == calm  # type: ignore[union-attr]
 
 
-def test_an_ip_adapter_is_refused_and_not_left_out(place: Place) -> None:
-    given = '[{"name":"ip","sha256":"' + "6" * 64 + '"}]'
-    found = place.outcomes([place.wanted(1), place.wanted(2, ip_adapter=given)])
-    assert isinstance(found[1], Picture)
-    assert isinstance(found[2], RenderError) and "IP-Adapters are not painted yet" in str(found[2])
-
-
 def test_an_image_alone_knows_its_embeddings_and_those_of_the_slots_come_back(place: Place) -> None:
     first, second = place.wanted(1, place.cat), place.wanted(2, place.bad, place.cat)
     expected = place.paint([first, second])
