@@ -113,10 +113,10 @@ def test_an_image_encoder_that_is_a_folder_is_named_and_one_of_the_hub_is_known(
     for request in (PLAIN, followed(of_hub)):
         with pytest.raises(RenderError, match="leave --image-encoder out"):
             further_of(request, [], str(tmp_path))
-    assert options(followed("sha256:1"), "PATH/TO/") == [
+    assert options(followed("sha256:1"), "PATH/TO/", ()) == [
         "--image-encoder", "PATH/TO/clip", "--inputs", ".imagemill/inputs",
     ]  # fmt: skip
-    assert options(followed(of_hub), "PATH/TO/") == ["--inputs", ".imagemill/inputs"]
+    assert options(followed(of_hub), "PATH/TO/", ()) == ["--inputs", ".imagemill/inputs"]
 
 
 def test_the_command_says_where_files_and_controlnets_are() -> None:

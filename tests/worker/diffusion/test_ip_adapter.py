@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -15,12 +15,13 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from jobs.adapters import IpAdapter
+from jobs.adapters import IP_ADAPTERS, NO_ADAPTERS, Adapters, IpAdapter
 from jobs.errors import RenderError
 from jobs.inputs import KeptInputs
 from jobs.ip_adapter_file import Projection
 from tests.ip_adapter_files import image_encoder, ip_adapter_tensors, save_image_encoder
 from tests.tiny.families import FAMILIES
+from worker.diffusion.adapters import AdapterSwitch
 from worker.diffusion.ip_adapter import ImageEncoder, IpAdapterSwitch
 from worker.renderers.image_encoders import processor_of
 
@@ -144,6 +145,18 @@ def test_a_file_that_does_not_fit_is_refused_and_the_unet_stays(
             switch.put_on(adapter, 1.0, files.inputs)
         files.paths.clear()  # what was refused once is not read again
     assert np.array_equal(painted(pipeline), before)
+
+
+def test_a_compiled_model_takes_none_and_says_what_to_do(tmp_path: Path) -> None:
+    pipeline, files = built(SD), Files(tmp_path)
+    one = files.add(ip_adapter_tensors(pipeline.unet))
+    text = IP_ADAPTERS.plain([asdict(one)])
+    switch = AdapterSwitch(pipeline, compiled=True, image_encoder=encoder())
+    with pytest.raises(
+        RenderError, match=r"^ip_adapter: this worker compiles .* set IMAGEMILL_TORCH_COMPILE=0"
+    ):
+        switch.switch(Adapters(ip_adapter=str(text)), files.inputs)
+    assert switch.on == NO_ADAPTERS
 
 
 @pytest.mark.parametrize("loaded", [None, "2"])
