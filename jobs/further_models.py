@@ -15,7 +15,8 @@ from jobs.models import BUILT_IN, FurtherRef, ModelRef, is_path
 from jobs.pipeline_folder import Read, read_in
 from jobs.pipeline_trouble import either
 from jobs.pipelines import controlnet_classes
-from jobs.single_file import SUFFIX, find_single_file, is_single_file
+from jobs.safetensors_header import SUFFIX
+from jobs.single_file import find_single_file, is_single_file
 
 CONFIG: Final = "config.json"
 FurtherRole = Literal["controlnet", "image_encoder"]
