@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
-from tests.faults.mutated import deployment, jobs, ledger, producer, worker
+from tests.faults.mutated import deployment, inputs, jobs, ledger, producer, worker
 
 PARTS = {
     "Ledger": ledger.CHECKS,
     "Settings, models and outputs": jobs.CHECKS,
+    "Pictures and adapters": inputs.CHECKS,
     "Producer": producer.CHECKS,
     "Worker": worker.CHECKS,
     "Containers and documents": deployment.CHECKS,
