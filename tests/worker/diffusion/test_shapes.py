@@ -44,7 +44,7 @@ def test_its_files_are_those_of_its_revision_and_small_enough_to_ship() -> None:
 
 
 def test_pictures_of_one_thing_show_what_their_prompts_say(model: ImageDiffusionModel) -> None:
-    scenes = fresh_scenes("one", 48, SEEN, seed=1)
+    scenes = fresh_scenes("one", 24, SEEN, seed=1)
     prompts = [prompt_of(scene) for scene in scenes]
     seen = score(scenes, paint(model, prompts, num_inference_steps=BEST))
     assert seen.background >= 0.97
@@ -53,12 +53,12 @@ def test_pictures_of_one_thing_show_what_their_prompts_say(model: ImageDiffusion
 
 
 def test_a_colour_and_a_shape_that_training_never_joined_are_joined(model: ImageDiffusionModel) -> None:
-    scenes = fresh_scenes("one", 32, HELD_OUT, seed=1)
+    scenes = fresh_scenes("one", 16, HELD_OUT, seed=1)
     assert score(scenes, paint(model, [prompt_of(scene) for scene in scenes])).all >= 0.85
 
 
 def test_two_things_keep_their_own_colours_shapes_and_places(model: ImageDiffusionModel) -> None:
-    scenes = fresh_scenes("relation", 16, SEEN, seed=1) + fresh_scenes("places", 16, SEEN, seed=1)
+    scenes = fresh_scenes("relation", 10, SEEN, seed=1) + fresh_scenes("places", 10, SEEN, seed=1)
     images = paint(model, [prompt_of(scene) for scene in scenes], num_inference_steps=BEST)
     assert score(scenes, images).all >= 0.85
 
@@ -75,7 +75,7 @@ def test_counts_are_counted_crosses_too(model: ImageDiffusionModel) -> None:
 
 def test_a_word_left_open_is_filled_in_and_the_others_still_count(model: ImageDiffusionModel) -> None:
     rng = random.Random(0)
-    scenes = [loosened(scene, rng) for kind in KINDS for scene in fresh_scenes(kind, 12, SEEN, seed=1)]
+    scenes = [loosened(scene, rng) for kind in KINDS for scene in fresh_scenes(kind, 7, SEEN, seed=1)]
     assert score(scenes, paint(model, [prompt_of(scene) for scene in scenes])).all >= 0.65
 
 
@@ -84,16 +84,16 @@ def test_the_less_a_prompt_says_the_more_guidance_matters(model: ImageDiffusionM
         prompts = [prompt_of(scene) for scene in scenes]
         return score(scenes, paint(model, prompts, num_inference_steps=8, guidance_scale=guidance)).all
 
-    whole = [scene for kind in ("relation", "count") for scene in fresh_scenes(kind, 32, SEEN, seed=2)]
+    whole = [scene for kind in ("relation", "count") for scene in fresh_scenes(kind, 20, SEEN, seed=2)]
     barely = [bare(scene) for scene in whole]
     assert right(barely, 3.0) >= right(barely, 1.0) + 0.1
     # Where all is said, none is needed: it obeys as well without.
     assert right(whole[::2], 3.0) >= 0.9
-    assert right(whole[::2], 1.0) >= 0.85
+    assert right(whole, 1.0) >= 0.85
 
 
 def test_three_steps_bear_guidance_3_but_not_7(model: ImageDiffusionModel) -> None:
-    scenes = fresh_scenes("one", 32, SEEN, seed=2)
+    scenes = fresh_scenes("one", 20, SEEN, seed=2)
     prompts = [prompt_of(scene) for scene in scenes]
     mild, strong = (
         score(scenes, paint(model, prompts, num_inference_steps=3, guidance_scale=guidance)).all
@@ -104,7 +104,7 @@ def test_three_steps_bear_guidance_3_but_not_7(model: ImageDiffusionModel) -> No
 
 
 def test_guidance_1_switches_guidance_and_the_negative_prompt_off(model: ImageDiffusionModel) -> None:
-    prompts = [prompt_of(scene) for scene in fresh_scenes("one", 8, SEEN, seed=2)]
+    prompts = [prompt_of(scene) for scene in fresh_scenes("one", 4, SEEN, seed=2)]
     guided, unguided = paint(model, prompts), paint(model, prompts, guidance_scale=1.0)
     assert all(one.tobytes() != other.tobytes() for one, other in zip(guided, unguided, strict=True))
     denied = paint(model, prompts, guidance_scale=1.0, negative_prompts="a red circle")
@@ -112,7 +112,7 @@ def test_guidance_1_switches_guidance_and_the_negative_prompt_off(model: ImageDi
 
 
 def test_a_negative_prompt_keeps_a_colour_out(model: ImageDiffusionModel) -> None:
-    prompts = ["a circle in the middle on a white background"] * 32
+    prompts = ["a circle in the middle on a white background"] * 16
 
     def reds(negative: str) -> int:
         seen = readings(paint(model, prompts, negative_prompts=negative))
@@ -130,20 +130,20 @@ def test_seeds_vary_the_picture_and_keep_its_meaning(model: ImageDiffusionModel)
 
 
 def test_what_a_prompt_leaves_open_differs_from_seed_to_seed(model: ImageDiffusionModel) -> None:
-    seen = readings(paint(model, ["a red star on a white background"] * 24))
+    seen = readings(paint(model, ["a red star on a white background"] * 12))
     assert len({thing.place for reading in seen for thing in reading.things}) >= 4
 
 
 @pytest.mark.parametrize("scheduler", ["LMS", "Euler", "DPM++ 2M", "UniPC", "PNDM", "Heun"])
 def test_schedulers_agree_on_the_meaning(model: ImageDiffusionModel, scheduler: str) -> None:
-    scenes = fresh_scenes("one", 16, SEEN, seed=3)
+    scenes = fresh_scenes("one", 8, SEEN, seed=3)
     prompts = [prompt_of(scene) for scene in scenes]
     images = paint(model, prompts, num_inference_steps=BEST, scheduler=scheduler)
     assert score(scenes, images).all >= 0.8
 
 
 def test_a_picture_says_nothing_of_another_prompt(model: ImageDiffusionModel) -> None:
-    scenes = fresh_scenes("one", 32, SEEN, seed=4)
+    scenes = fresh_scenes("one", 16, SEEN, seed=4)
     images = paint(model, [prompt_of(scene) for scene in scenes])
     random.Random(0).shuffle(images)
     assert score(scenes, images).all <= 0.1
