@@ -76,6 +76,8 @@ class WrittenIpAdapter(Strict):
             for key in ("weight_name", "subfolder", "revision"):
                 if getattr(self, key) is not None:
                     refuse(key, "needs `model` in place of `file`: remove it")
+        if self.model is not None and is_path(self.model) and self.revision is not None:
+            refuse("revision", "is of a hub repository, and `model` is a folder: remove it, or give `sha256`")
         if self.image_encoder is not None and self.image_encoder_folder is not None:
             refuse("image_encoder", "is in `image_encoder_folder` too: remove one of them")
         for key in ("subfolder", "weight_name", "image_encoder_folder"):

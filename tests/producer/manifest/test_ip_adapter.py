@@ -172,6 +172,10 @@ def test_scales_and_pictures_are_swept_and_stand_in_rows() -> None:
         ("{model: ./a}", "3:14: ip_adapter.model: needs `weight_name`, the file in it: add it"),
         ("{file: a.safetensors, subfolder: b}", "3:35: ip_adapter.subfolder: needs `model` in place of"),
         ("{model: ./a, weight_name: ../b.safetensors}", "3:26: ip_adapter.weight_name: must lie in `model`"),
+        (
+            "{model: ./a, weight_name: b.safetensors, revision: main}",
+            "3:54: ip_adapter.revision: is of a hub repository, and `model` is a folder: remove it",
+        ),
         ("{file: a.safetensors, weights: b}", "3:35: ip_adapter.weights: no such key"),
         ("{file: a.safetensors, image_encoder: {modle: b}}", "3:51: ip_adapter.image_encoder.modle: no such"),
     ],
