@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+from jobs.plain_file import open_plain
+
 
 class FileState(NamedTuple):
     """What shows a change of a file: every change alters at least one of these."""
@@ -25,6 +27,6 @@ def file_state(file: Path | int) -> FileState:
 
 
 def file_sha256(path: Path) -> str:
-    """The hex SHA-256 of the file, read as a stream. Raises OSError."""
-    with path.open("rb") as file:
+    """The hex SHA-256 of the file, read as a stream. Raises OSError, also for what is no plain file."""
+    with open_plain(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

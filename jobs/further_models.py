@@ -15,6 +15,7 @@ from jobs.models import BUILT_IN, FurtherRef, ModelRef, is_path
 from jobs.pipeline_folder import Read, read_in
 from jobs.pipeline_trouble import either
 from jobs.pipelines import controlnet_classes
+from jobs.plain_file import MAX_CONFIG, read_plain
 from jobs.safetensors_header import SUFFIX
 from jobs.single_file import find_single_file, is_single_file
 
@@ -117,6 +118,7 @@ def further_revision(folder: Path, role: FurtherRole = "controlnet") -> str:
                 f"{told}: holds no .safetensors: weights in other files may be pickles, which run code when "
                 "they are loaded; save it again"
             )
+        read_plain(folder / CONFIG, MAX_CONFIG)  # one without end is not hashed
         total = hashlib.sha256()
         for file in (folder / CONFIG, *files):
             total.update(f"{file.name}\0{file_hash(file)}\n".encode())

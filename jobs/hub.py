@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from jobs.errors import ModelError
+from jobs.plain_file import read_config, read_plain
 from jobs.strict_json import strict_json
 from jobs.user_cache import cache_folder, remember
 
@@ -15,6 +16,8 @@ HUB_TIMEOUT: Final = 5.0
 """Seconds to wait for the hub."""
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_MAX_REF: Final = 4096
+"""Bytes of what the cache says of a branch or a tag."""
 
 
 def is_commit(revision: str | None) -> bool:
@@ -65,7 +68,7 @@ def _cached_commit(model: str, named: str, error: Exception) -> str:
     refs = cached_repository(model) / "refs"
     ref = refs / named
     if ref.resolve().is_relative_to(refs.resolve()) and ref.is_file():
-        commit = ref.read_text("utf-8").strip()
+        commit = cached_commit(ref)
         if _COMMIT.fullmatch(commit):
             return commit
     why = _first_line(error)
@@ -73,6 +76,14 @@ def _cached_commit(model: str, named: str, error: Exception) -> str:
         f"model = {model}: the hub cannot be asked which commit {named} is ({why}) and the local cache"
         " does not know: give `revision: <commit>` (40 hex digits), or name a folder"
     )
+
+
+def cached_commit(ref: Path) -> str:
+    """What a file of the hub's cache says that a branch or a tag stands at; empty where it cannot be read."""
+    try:
+        return read_plain(ref, _MAX_REF).decode("ascii").strip()
+    except (OSError, ValueError):
+        return ""
 
 
 @dataclass(slots=True)
@@ -90,7 +101,7 @@ class HubFiles:
         own = cache_folder("hub") / self.model / self.commit / name
         for path in (cached_repository(self.model) / "snapshots" / self.commit / name, own):
             try:
-                return strict_json(path.read_bytes())
+                return read_config(path)
             except (OSError, ValueError):
                 continue
         if self.why:

@@ -7,7 +7,6 @@ mask on black), and fitted to the size that is painted. Of an animation the firs
 from __future__ import annotations
 
 import io
-import os
 import warnings
 from dataclasses import dataclass
 from functools import cache
@@ -20,7 +19,7 @@ from jobs.bounds import Fit
 from jobs.deep_grey import DEEP, check_deep, shades
 from jobs.errors import InputError
 from jobs.inputs import MAX_PICTURE_BYTES
-from jobs.plain_file import open_plain
+from jobs.plain_file import NotPlain, TooLarge, check_size, open_plain
 
 MAX_PIXELS: Final = 178_956_970
 """More are taken for a decompression bomb; Pillow refuses twice its own limit of 89 million."""
@@ -56,11 +55,14 @@ def read_header(path: Path) -> PictureHeader:
     the caller knows."""
     try:
         with open_plain(path) as file:
-            if os.fstat(file.fileno()).st_size > MAX_PICTURE_BYTES:
-                raise InputError(f"has more than {MAX_PICTURE_BYTES >> 30} GiB: make it smaller")
+            check_size(file, path, MAX_PICTURE_BYTES)
             return _header(file)
     except FileNotFoundError:
         raise InputError("there is no such file: correct it, or put the file there") from None
+    except TooLarge:
+        raise InputError(f"has more than {MAX_PICTURE_BYTES >> 30} GiB: make it smaller") from None
+    except NotPlain:
+        raise InputError("is no plain file: name the file itself") from None
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror or error}") from None
     except ValueError:

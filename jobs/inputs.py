@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from jobs.errors import InputError, OutputError
-from jobs.plain_file import open_plain
+from jobs.plain_file import NotPlain, TooLarge, open_plain, read_plain
 
 if TYPE_CHECKING:
     from jobs.latents import Latents
@@ -60,10 +59,8 @@ class KeptInputs:
     def contents(self, sha256: str) -> bytes:
         """A picture's file; see `Inputs.contents`."""
         path = self.path(sha256)
-        with _reading(path), open_plain(path) as file:
-            if os.fstat(file.fileno()).st_size > MAX_PICTURE_BYTES:
-                raise InputError(f"has more than {MAX_PICTURE_BYTES >> 30} GiB: make it smaller")
-            found = file.read(MAX_PICTURE_BYTES + 1)
+        with _reading(path):
+            found = read_plain(path, MAX_PICTURE_BYTES)
         if hashlib.sha256(found).hexdigest() != sha256:
             raise _altered(path)
         return found
@@ -101,8 +98,10 @@ def _reading(path: Path) -> Iterator[None]:
     """Inside, what the reading of a file raises becomes InputError and OutputError, with its path."""
     try:
         yield
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+    except TooLarge:
+        raise InputError(f"{path}: has more than {MAX_PICTURE_BYTES >> 30} GiB: make it smaller") from None
+    except NotPlain:
+        raise InputError(f"{path}: is no plain file: put the file itself there") from None
     except FileNotFoundError:
         raise InputError(f"{path}: is missing: put it back, or submit the manifest again") from None
     except OSError as error:

@@ -6,13 +6,16 @@ import hashlib
 import json
 import os
 import re
+import stat
 import time
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from jobs.config_figures import MOST_FIGURE, latent_scale, whole_figure
 from jobs.errors import ModelError
-from jobs.strict_json import strict_json
+from jobs.plain_file import open_plain, read_config, read_plain
 from jobs.user_cache import cache_folder, remember
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -31,7 +34,11 @@ _NOT_LOADED = "safety_checker"
 _FIRST_CLASS = "StableDiffusionPipeline"
 """The class that was rendered before all others: the revisions of its folders follow the first rule."""
 _FIRST_SUFFIXES = frozenset({".json", ".txt", ".safetensors", ".bin", ".model"})
+_READ_WHOLE = frozenset({".json", ".txt", ".model", ".jinja", ".tiktoken", ".spm", ".bpe", ".vocab"})
+"""Configurations, vocabularies and templates, of which the libraries read all at once."""
+_MAX_SETTINGS = 256 << 20
 _CACHE_FROM = 1 << 20
+_MAX_DIGEST = 4096
 _SETTLED_NS = 2_000_000_000
 
 
@@ -41,7 +48,8 @@ def check_harmless(folder: Path, unread: Collection[str] = ()) -> None:
     That is the case for weights that are only pickles, for Python files and configurations that name them
     (`auto_map`), also in folders within a component's, and for components of libraries other than diffusers
     and transformers. A component without a folder is refused too: its files would be those of the pipeline's.
-    `unread`: components whose weights are not those in the folder.
+    `unread`: components whose weights are not those in the folder. So is what is neither a file nor a folder:
+    the libraries that load a model would wait for a pipe, and read a device without end.
     """
     try:
         deep = _is_deep(folder)
@@ -58,6 +66,7 @@ def check_harmless(folder: Path, unread: Collection[str] = ()) -> None:
                 )
             files = _files(folder / component, deep)
             for file in files:
+                _refuse_odd(file)
                 if file.suffix == ".py" or (file.name.endswith("config.json") and _names_code(file)):
                     raise ModelError(
                         f"{file}: is or names code that comes with the model, which is not run: remove it if "
@@ -72,6 +81,19 @@ def check_harmless(folder: Path, unread: Collection[str] = ()) -> None:
                 )
     except OSError as error:
         raise _unreadable(folder, error) from None
+
+
+def _refuse_odd(file: Path) -> None:
+    """Raises ModelError for a pipe, a socket or a device, or a link to one, and for settings without end."""
+    with suppress(FileNotFoundError):  # a link that leads nowhere: nothing is read
+        found = file.stat()
+        if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+            raise ModelError(f"{file}: is no plain file: remove it, or save the model again")
+        if file.suffix in _READ_WHOLE and found.st_size > _MAX_SETTINGS:
+            raise ModelError(
+                f"{file}: is larger than {_MAX_SETTINGS >> 20} MiB, as no file of this kind is: save the "
+                "model again"
+            )
 
 
 def folder_revision(path: Path, hashed: Callable[[int], None] = lambda _size: None) -> str:
@@ -176,7 +198,7 @@ def _names_code(file: Path) -> bool:
 
 def _read_json(path: Path) -> Any:
     try:
-        return strict_json(path.read_bytes())
+        return read_config(path)
     except ValueError as error:
         raise ModelError(f"{path}: is not JSON ({error}): save the model again") from None
 
@@ -189,16 +211,16 @@ def file_hash(path: Path) -> str:
     real = path.resolve()
     before = real.stat()
     if before.st_size < _CACHE_FROM:
-        return hashlib.sha256(real.read_bytes()).hexdigest()
+        return hashlib.sha256(read_plain(real, _CACHE_FROM)).hexdigest()
     key = json.dumps([str(real), before.st_size, before.st_mtime_ns, before.st_ctime_ns, before.st_ino])
     cached = cache_folder("hashes") / hashlib.sha256(key.encode()).hexdigest()
     try:
-        known = cached.read_text("ascii")
+        known = read_plain(cached, _MAX_DIGEST).decode("ascii")
     except (OSError, UnicodeDecodeError):
         known = ""
     if _DIGEST.fullmatch(known):
         return known
-    with real.open("rb") as file:
+    with open_plain(real) as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         after = os.fstat(file.fileno())
     # A file that was just written may change again within the clock's resolution and look the same.
@@ -234,6 +256,8 @@ def default_size(folder: Path) -> tuple[int, int] | None:
         height, width = size
         if scale is None or type(height) is not int or type(width) is not int:
             return None
+        if max(abs(height), abs(width)) > MOST_FIGURE:
+            return None
         return height * scale, width * scale
     except (OSError, KeyError, TypeError, ValueError, AttributeError):
         return None
@@ -244,9 +268,11 @@ def latent_form(folder: Path) -> tuple[int | None, int | None]:
     try:
         unet = _read_json(folder / "unet" / "config.json")
         vae = _read_json(folder / "vae" / "config.json")
-        return int(unet["in_channels"]), int(2 ** (len(vae["block_out_channels"]) - 1))
-    except OSError:
+        return whole_figure(unet["in_channels"]), latent_scale(vae["block_out_channels"])
+    except (FileNotFoundError, NotADirectoryError):
         return None, None
+    except OSError as error:
+        raise _unreadable(folder, error) from None
     except (KeyError, TypeError, ValueError):
         raise ModelError(
             f"model = {folder}: its unet/config.json has no in_channels, or its vae/config.json no"

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from jobs.config_figures import latent_scale, whole_figure
 from jobs.pipeline_class import Folder, PipelineClass
-from jobs.strict_json import strict_json
+from jobs.plain_file import read_config
 
 Read = Callable[[str], Any]
 """From a file's name in the folder to the JSON value in it; KeyError where it is not at hand."""
@@ -19,7 +20,7 @@ def read_in(folder: Path) -> Read:
 
     def read(name: str) -> Any:
         try:
-            return strict_json((folder / name).read_bytes())
+            return read_config(folder / name)
         except (OSError, ValueError):
             raise KeyError(name) from None
 
@@ -50,7 +51,7 @@ def _scale(pipeline: PipelineClass, read: Read) -> int | None:
     try:
         config = read(f"{rule['component']}/config.json")
         value = config[rule["key"]] if rule["key"] in config else config[rule["or"]]
-        return int(2 ** (len(value) - rule["less"]) if "less" in rule else value)
+        return latent_scale(value, rule["less"]) if "less" in rule else whole_figure(value)
     except (KeyError, TypeError, ValueError):
         return None
 
@@ -65,11 +66,11 @@ def _size(pipeline: PipelineClass, scale: int | None, read: Read) -> tuple[int, 
         return None if scale is None else _square(rule["latents"] * scale)
     try:
         if "index" in rule:
-            return _square(int(read("model_index.json").get(rule["index"]) or rule["else"]))
+            return _square(whole_figure(read("model_index.json").get(rule["index"]) or rule["else"]))
         component, key = rule["config"]
         sample = read(f"{component}/config.json").get(key, rule.get("else"))
         height, width = sample if isinstance(sample, list) else (sample, sample)
-        return None if scale is None else (int(height) * scale, int(width) * scale)
+        return None if scale is None else (whole_figure(height) * scale, whole_figure(width) * scale)
     except (KeyError, TypeError, ValueError, AttributeError):
         return None
 

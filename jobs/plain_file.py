@@ -1,23 +1,84 @@
-"""Opens files of strangers: plain ones alone, so that no pipe blocks and no device goes on for ever."""
+"""Opens and reads files that others wrote: plain ones alone, and no more of them than is asked for.
+
+A pipe would be waited for, a device may never end, and a sparse file of gigabytes costs its maker nothing.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from io import BufferedReader
 from pathlib import Path
+from typing import Any, Final
 
-from jobs.errors import InputError
+from jobs.strict_json import strict_json
+
+_MIB: Final = 1 << 20
+MAX_CONFIG: Final = 8 * _MIB
+"""Bytes of a model's configuration, or of another small file of JSON; as Python objects they take 20 times
+as much at most."""
+MAX_VOCABULARY: Final = 64 * _MIB
+"""Bytes of a tokenizer's file."""
+_VOCABULARIES: Final = ("vocab.json", "tokenizer.json")
+MAX_OF_OUTPUT: Final = 256 * _MIB
+"""Bytes of one file in an output, tars and tables aside, or of one file in a tar: a picture of the largest
+size has 200 million, and a shard's metadata fewer."""
+MAX_ORDER: Final = 1024 * _MIB
+"""Bytes of the order of a job's lines, 8 a line."""
+
+
+class NotPlain(OSError):
+    """A folder, a pipe, a socket or a device is where a file should be."""
+
+
+class TooLarge(OSError):
+    """A file has more bytes than such a file may have."""
 
 
 def open_plain(path: Path) -> BufferedReader:
-    """The file, open to be read from its begin. Raises InputError for what is no plain file, OSError."""
+    """The file, open to be read from its beginning; links are followed.
+
+    Raises OSError, also for what is no plain file: it is not waited for.
+    """
     # Without O_NONBLOCK the opening of a pipe waits for a writer.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise InputError("is no plain file: name the file itself")
+            raise NotPlain(errno.EINVAL, "not a plain file", str(path))
     except BaseException:
         os.close(descriptor)
         raise
     return os.fdopen(descriptor, "rb")
+
+
+def read_plain(path: Path, most: int = MAX_OF_OUTPUT) -> bytes:
+    """All bytes of a plain file. Raises OSError, also for one of more than `most` bytes: it is not read."""
+    with open_plain(path) as file:
+        check_size(file, path, most)
+        # What some file systems call empty is not.
+        contents = file.read(most + 1)
+    if len(contents) > most:
+        raise _too_large(path, most)
+    return contents
+
+
+def check_size(file: BufferedReader, path: Path, most: int) -> None:
+    """Raises TooLarge where the open file has more than `most` bytes."""
+    if os.fstat(file.fileno()).st_size > most:
+        raise _too_large(path, most)
+
+
+def read_json(path: Path, most: int = MAX_CONFIG) -> Any:
+    """The JSON value in a plain file. Raises OSError as `read_plain` does, ValueError for any other text."""
+    return strict_json(read_plain(path, most))
+
+
+def read_config(path: Path) -> Any:
+    """The same of a model's configuration or vocabulary, by the name that it has there."""
+    return read_json(path, MAX_VOCABULARY if path.name in _VOCABULARIES else MAX_CONFIG)
+
+
+def _too_large(path: Path, most: int) -> TooLarge:
+    size = f"{most // _MIB:,} MiB" if most >= _MIB else f"{most:,} bytes"
+    return TooLarge(errno.EFBIG, f"larger than {size}", str(path))

@@ -17,7 +17,7 @@ from typing import Final
 from jobs.checkpoint_figures import figures
 from jobs.checkpoint_kind import CheckpointKind, held_parts, kind_of, quantised
 from jobs.errors import ModelError
-from jobs.hub import cached_repository, is_commit
+from jobs.hub import cached_commit, cached_repository, is_commit
 from jobs.model_folder import PICKLES, check_harmless, component_files, components, file_hash, pipeline_class
 from jobs.pipeline_folder import read_in
 from jobs.safetensors_header import SUFFIX, SafetensorsHeader, read_header
@@ -128,10 +128,7 @@ def _configuration(file: Path, kind: CheckpointKind, held: Collection[str]) -> P
     if beside.is_dir():
         return beside
     cached = cached_repository(kind.repository)
-    try:
-        commit = (cached / "refs" / "main").read_text("ascii").strip()
-    except (OSError, UnicodeDecodeError):
-        commit = ""
+    commit = cached_commit(cached / "refs" / "main")
     snapshot = cached / "snapshots" / commit
     if is_commit(commit) and (snapshot / _INDEX).is_file():
         return snapshot

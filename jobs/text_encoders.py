@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
+from jobs.config_figures import whole_figure
 from jobs.hub import HubFiles
 from jobs.models import BUILT_IN, ModelRef
 from jobs.pipeline_class import STABLE_DIFFUSION
@@ -18,7 +19,7 @@ def text_widths(model: ModelRef) -> tuple[int, ...] | None:
     if read is None:
         return None
     try:
-        return tuple(int(read(f"{name}/config.json")["hidden_size"]) for name in names)
+        return tuple(whole_figure(read(f"{name}/config.json")["hidden_size"]) for name in names)
     except (KeyError, TypeError, ValueError):
         return None
 

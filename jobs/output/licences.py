@@ -15,7 +15,7 @@ from pathlib import Path
 from jobs.hub import cached_repository, is_commit
 from jobs.output.durable import write_atomically
 from jobs.output.output import Output
-from jobs.strict_json import strict_json
+from jobs.plain_file import MAX_CONFIG, read_json, read_plain
 
 _LICENCE = re.compile(r"""^(license|license_name):[ \t]*["']?([^\s"'\[{#|>&*!-][^\n#"']*)""", re.MULTILINE)
 Model = tuple[str, str]
@@ -25,7 +25,7 @@ Model = tuple[str, str]
 def read_licences(output: Output) -> dict[Model, str]:
     """What is known of an output's models; nothing where the file is not there or not ours."""
     try:
-        found = strict_json(_file(output).read_bytes())
+        found = read_json(_file(output))
         return {_model(name): str(licence) for name, licence in found.items()}
     except (OSError, ValueError, AttributeError):
         return {}
@@ -58,7 +58,7 @@ def _cached(model: str, revision: str) -> str:
         return ""
     try:
         card = cached_repository(model) / "snapshots" / revision / "README.md"
-        return licence_of_card(card.read_text(encoding="utf-8"))
+        return licence_of_card(read_plain(card, MAX_CONFIG).decode())
     except (OSError, ValueError):
         return ""
 

@@ -10,7 +10,7 @@ import torch
 
 from jobs.errors import ModelError
 from jobs.further_models import CONFIG
-from jobs.strict_json import strict_json
+from jobs.plain_file import read_config
 from worker.diffusion.compiling import to_channels_last
 from worker.diffusion.painters import Controlnets
 from worker.diffusion.precision import Precision
@@ -52,7 +52,7 @@ def load_controlnets(
 def _load(one: FurtherModel, precision: Precision, device: torch.device, loading: Loading) -> torch.nn.Module:
     found = further_files(one, precision, loading)
     folder, weights = found.folder, found.weights
-    name = strict_json((folder / CONFIG).read_bytes()).get("_class_name")
+    name = read_config(folder / CONFIG).get("_class_name")
     kind = getattr(diffusers, str(name), None)
     if not (isinstance(kind, type) and issubclass(kind, diffusers.ModelMixin)):
         raise ModelError(

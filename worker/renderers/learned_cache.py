@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from jobs.strict_json import strict_json
+from jobs.plain_file import read_json
 from jobs.user_cache import cache_folder, remember
 from worker.diffusion.call_rules import from_json, to_json
 from worker.renderers.learning import Learned
@@ -29,7 +29,7 @@ class LearnedCache:
     def load(self) -> Learned | None:
         """What was kept; None where there is nothing that can be read."""
         try:
-            kept = strict_json(self._file.read_bytes())
+            kept = read_json(self._file)
             rules = {name: from_json(of_one) for name, of_one in kept["rules"].items()}
             if kept["batching"] not in ("exact", "fast", "alone"):
                 return None

@@ -18,8 +18,8 @@ from jobs.model_folder import check_harmless, components
 from jobs.models import BUILT_IN
 from jobs.pipeline_class import STABLE_DIFFUSION
 from jobs.pipelines import refusal
+from jobs.plain_file import read_config
 from jobs.single_file import SingleFile, is_single_file
-from jobs.strict_json import strict_json
 from worker.diffusion.build_scheduler import build_scheduler
 from worker.diffusion.precision import Precision, overflow_warning, resolve_device, resolve_precision
 from worker.image_diffusion_model import ImageDiffusionModel
@@ -206,7 +206,7 @@ def _refuse_undotted(folder: Path, variant: str) -> None:
 def _read_index(model: str, index: Path) -> tuple[type[diffusers.DiffusionPipeline], list[str]]:
     """The pipeline's class that model_index.json names, and the classes of its components."""
     try:
-        named = strict_json(index.read_bytes())
+        named = read_config(index)
         name = named.get("_class_name")
         parts = [part[1] for part in named.values() if isinstance(part, list) and len(part) == 2]
     except (OSError, ValueError, AttributeError) as error:
