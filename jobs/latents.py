@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import re
 from pathlib import Path
 from typing import Final
@@ -17,12 +18,19 @@ from numpy.typing import NDArray
 from jobs.errors import LatentsError, OutputError
 from jobs.models import ModelRef
 from jobs.output.durable import write_atomically
+from jobs.plain_file import NotPlain, TooLarge, read_plain
+from jobs.wording import shortened
 
 MAX_BYTES: Final = 512 << 20
 """A larger file is refused. 16 channels of 2048x2048 float64 have this size."""
 
 Latents = NDArray[np.float32]
 
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+"""Versions of .npy -> what reads their header; 3.0 is of arrays with named fields alone."""
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -41,14 +49,11 @@ def read_latents(path: Path) -> Latents:
 def _latents(path: Path) -> Latents:
     """As `read_latents`, but raises OSError for an existing file that cannot be read."""
     try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise LatentsError(
-                f"{path}: is {size} bytes, more than {MAX_BYTES >> 20} MiB: is it the right file?"
-            )
-        contents = path.read_bytes()
+        contents = read_plain(path, MAX_BYTES)
     except FileNotFoundError:
         raise LatentsError(f"{path}: there is no such file") from None
+    except (NotPlain, TooLarge) as error:
+        raise LatentsError(f"{path}: is {error.strerror}: is it the right file?") from None
     if path.suffix == ".npy":
         array = _from_npy(path, contents)
     elif path.suffix == ".safetensors":
@@ -132,10 +137,22 @@ def read_input(folder: Path, sha: str) -> Latents:
 def _from_npy(path: Path, contents: bytes) -> NDArray[np.generic]:
     if not contents.startswith(b"\x93NUMPY"):
         raise LatentsError(f"{path}: is not a .npy file: save it with numpy.save")
+    stream = io.BytesIO(contents)
     try:
-        array: NDArray[np.generic] = np.load(io.BytesIO(contents), allow_pickle=False)
-    except (ValueError, EOFError, MemoryError, OverflowError) as error:
-        raise LatentsError(f"{path}: cannot be read as .npy: {error}: save it with numpy.save") from None
+        read_header = _HEADERS[np.lib.format.read_magic(stream)]
+        shape, by_columns, dtype = read_header(stream)
+        if dtype.hasobject:
+            raise ValueError("it holds pickled objects")
+        wanted, there = math.prod(shape) * dtype.itemsize, len(contents) - stream.tell()
+        # Else memory would be taken for whatever the header says.
+        if wanted > there:
+            raise ValueError(f"its header says {wanted:,} bytes of values, and {there:,} are there")
+        values = np.frombuffer(contents, dtype, math.prod(shape), stream.tell())
+        array: NDArray[np.generic] = values.reshape(shape, order="F" if by_columns else "C").copy()
+    # numpy reads the header as Python: ast and tokenize raise nearly anything for what is none.
+    except Exception as error:
+        why = shortened(str(error).partition("\n")[0], 200) or type(error).__name__
+        raise LatentsError(f"{path}: cannot be read as .npy: {why}: save it with numpy.save") from None
     return array
 
 

@@ -55,18 +55,22 @@ def open_plain(path: Path) -> BufferedReader:
 def read_plain(path: Path, most: int = MAX_OF_OUTPUT) -> bytes:
     """All bytes of a plain file. Raises OSError, also for one of more than `most` bytes: it is not read."""
     with open_plain(path) as file:
-        check_size(file, path, most)
-        # What some file systems call empty is not.
-        contents = file.read(most + 1)
+        # Memory is taken for what is asked for.
+        size = check_size(file, path, most)
+        contents = file.read(size + 1)
+        if len(contents) > size:  # it grew, or its file system calls it empty
+            contents += file.read(most + 1 - len(contents))
     if len(contents) > most:
         raise _too_large(path, most)
     return contents
 
 
-def check_size(file: BufferedReader, path: Path, most: int) -> None:
-    """Raises TooLarge where the open file has more than `most` bytes."""
-    if os.fstat(file.fileno()).st_size > most:
+def check_size(file: BufferedReader, path: Path, most: int) -> int:
+    """The bytes that an open file has, as the system says. Raises TooLarge for more than `most`."""
+    size = os.fstat(file.fileno()).st_size
+    if size > most:
         raise _too_large(path, most)
+    return size
 
 
 def read_json(path: Path, most: int = MAX_CONFIG) -> Any:

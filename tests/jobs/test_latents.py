@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 from jobs.errors import LatentsError, OutputError
 from jobs.latents import check_latents, latents_sha256, read_input, read_latents, write_input
 from jobs.models import ModelRef
+from tests.odd_files import ODD, cheap, put
 
 MODEL = ModelRef("shapes-random", "shapes-random", "shapes-random-1", 4, 4)
 VALUES = np.random.default_rng(0).standard_normal((4, 16, 16)).astype(np.float32)
@@ -160,13 +161,65 @@ def test_latents_that_the_system_does_not_let_us_read_are_the_outputs_trouble_no
 ) -> None:
     sha = write_input(tmp_path, VALUES)
 
-    def unreadable(_path: Path) -> bytes:
+    def unreadable(_path: Path, _most: int) -> bytes:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(Path, "read_bytes", unreadable)
+    monkeypatch.setattr("jobs.latents.read_plain", unreadable)
     with pytest.raises(OutputError, match=rf"{sha}.npy: cannot be read \(Input/output error\): make"):
         read_input(tmp_path, sha)
     with pytest.raises(LatentsError, match="cannot be read: Input/output error"):
         read_latents(tmp_path / f"{sha}.npy")
+    monkeypatch.undo()
     with pytest.raises(LatentsError, match="there is no such file"):
         read_input(tmp_path, "0" * 64)
+
+
+@pytest.mark.parametrize("kind", ODD)
+@pytest.mark.parametrize("suffix", [".npy", ".safetensors"])
+def test_what_is_no_file_of_latents_is_not_waited_for_or_read_without_end(
+    tmp_path: Path, suffix: str, kind: str
+) -> None:
+    path = tmp_path / f"a{suffix}"
+    put(path, kind)
+    with cheap(tmp_path), pytest.raises(LatentsError) as caught:
+        read_latents(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    kept = tmp_path / f"{'0' * 64}.npy"
+    put(kept, kind)
+    with cheap(tmp_path), pytest.raises((LatentsError, OutputError)):
+        read_input(tmp_path, "0" * 64)
+
+
+def _npy_of(header: bytes, version: bytes = b"\1\0") -> bytes:
+    size = len(header).to_bytes(2 if version == b"\1\0" else 4, "little")
+    return b"\x93NUMPY" + version + size + header + bytes(64)
+
+
+@pytest.mark.parametrize("version", [b"\1\0", b"\2\0", b"\3\0", b"\xff\xff"])
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"(" * 9_000, b"((((", b"[" * 200, b"'", b"\0", b"{" * 500, b"-" * 9_000 + b"1", b"\xff", b"",
+        b"{'descr': '<f4', 'fortran_order': False, 'shape': (9999999999, 9999999999)}",
+        b"{'descr': '<f4', 'fortran_order': False, 'shape': (4, 262144, 262144)}",
+        b"{'descr': '<f4', 'fortran_order': False, 'shape': (-4, -1, 1)}",
+        b"{'descr': '<f4', 'fortran_order': False, 'shape': (True, 1, 1)}",
+        b"{'descr': '|V0', 'fortran_order': False, 'shape': (9999999999, 9999999999)}",
+        b"{'descr': '<f4', 'fortran_order': False, 'shape': (" + b"1, " * 100 + b")}",
+        b"{'descr': '|O', 'fortran_order': False, 'shape': (1, 1, 1)}",
+        b"{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (1, 1, 1)}",
+        b"{'descr': '<f4', 'fortran_order': False, 'shape': (1e999,)}",
+        b"{'descr': 'x', 'fortran_order': False, 'shape': (1,)}",
+    ],
+    ids=lambda header: header[-30:].decode("ascii", "replace"),
+)  # fmt: skip
+def test_a_header_that_numpy_never_wrote_is_refused_and_takes_no_memory(
+    tmp_path: Path, header: bytes, version: bytes
+) -> None:
+    path = tmp_path / "a.npy"
+    path.write_bytes(_npy_of(header, version))
+    with cheap(tmp_path), pytest.raises(LatentsError) as caught:
+        read_latents(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert len(message) < 500 and message.isprintable()
