@@ -15,6 +15,7 @@ from typing import Any, Final
 from jobs.strict_json import strict_json
 
 _MIB: Final = 1 << 20
+_BUFFER: Final = 1 << 16
 MAX_CONFIG: Final = 8 * _MIB
 """Bytes of a model's configuration, or of another small file of JSON; as Python objects they take 20 times
 as much at most."""
@@ -49,7 +50,7 @@ def open_plain(path: Path) -> BufferedReader:
     except BaseException:
         os.close(descriptor)
         raise
-    return os.fdopen(descriptor, "rb")
+    return os.fdopen(descriptor, "rb", _BUFFER)
 
 
 def read_plain(path: Path, most: int = MAX_OF_OUTPUT) -> bytes:

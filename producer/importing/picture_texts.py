@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import stat
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from jobs.output.picture_file import parts, read_picture
+from jobs.plain_file import NotPlain, TooLarge, read_plain
 from jobs.request import ImageRequest
 from producer.importing.exif import exif_texts
 from producer.importing.recipe import Untold
@@ -65,14 +65,11 @@ def read_texts(file: Path) -> PictureTexts:
 
 def _read(file: Path) -> bytes:
     try:
-        found = file.stat()
-        # A pipe would be waited for.
-        if not stat.S_ISREG(found.st_mode):
-            raise Untold("is no file")
-        if found.st_size > MAX_FILE:
-            raise Untold(f"is larger than {MAX_FILE >> 20} MiB, and is not read")
-        with file.open("rb") as stream:
-            return stream.read(found.st_size)
+        return read_plain(file, MAX_FILE)
+    except NotPlain:
+        raise Untold("is no file") from None
+    except TooLarge:
+        raise Untold(f"is larger than {MAX_FILE >> 20} MiB, and is not read") from None
     except OSError as error:
         raise Untold(f"cannot be read: {error.strerror}") from None
     except ValueError:  # NUL in a name

@@ -16,6 +16,7 @@ from jobs.ip_adapter import resolve_ip_adapter
 from jobs.models import FurtherRef, IpAdapterRef, ModelRef, resolve_model
 from jobs.output.shard_table import check_parquet
 from jobs.output.stored_shard import FOLDER_LIMIT
+from jobs.plain_file import open_plain
 from jobs.request import settings_in
 from producer.manifest.document import Location, dotted
 from producer.manifest.fields import PathText
@@ -276,7 +277,7 @@ def json_schema() -> dict[str, Any]:
 
 def _read(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             return file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         raise ManifestError(f"{path}: there is no such file") from None

@@ -13,6 +13,7 @@ from typing import IO, Any
 import zstandard
 
 from jobs.errors import ManifestError
+from jobs.plain_file import open_plain
 from jobs.wording import printable
 
 _BEGINS = {
@@ -35,8 +36,7 @@ def unpacked(file: Path) -> Iterator[io.BufferedReader[Any]]:
     """
     try:
         with ExitStack() as stack:
-            stream: io.BufferedReader[Any] = io.BufferedReader(io.FileIO(file), _BUFFER)
-            stack.enter_context(stream)
+            stream: io.BufferedReader[Any] = stack.enter_context(open_plain(file))
             suffix = file.suffix.lower()
             if suffix in PACKED:
                 begins = stream.peek(4)[:4]

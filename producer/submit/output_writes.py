@@ -14,6 +14,7 @@ from jobs.errors import LatentsError, ManifestError, OutputError
 from jobs.inputs import kept_path
 from jobs.output.durable import fsync_folder, written_atomically
 from jobs.output.output import Output
+from jobs.plain_file import open_plain
 from producer.manifest.latents import gather_latents
 from producer.reporter import QUIET, Reporter
 from producer.requests.input_files import InputFile
@@ -74,7 +75,7 @@ def _copy(file: InputFile, target: Path) -> None:
     """Writes one file durably; its folder is to be made durable after it."""
     digest = hashlib.sha256()
     try:
-        source = Path(file.path).open("rb")  # noqa: SIM115 - what fails to open is the author's file
+        source = open_plain(Path(file.path))
     except OSError as error:
         raise ManifestError(f"{file.path}: cannot be read any more: {error.strerror}: submit again") from None
     with source, written_atomically(target, durable_name=False) as copy:

@@ -15,13 +15,13 @@ import os
 import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
-from math import isfinite
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import yaml
 
 from jobs.errors import ManifestError
+from jobs.plain_file import TooLarge, read_plain
 from jobs.wording import printable
 
 MOST_BYTES: Final = 16 << 20
@@ -29,7 +29,10 @@ MOST_BYTES: Final = 16 << 20
 MOST_OPTIONS: Final = 100_000
 """Of one wildcard."""
 _MOST_FILES: Final = 100_000
+_MOST_LISTS: Final = 10_000
+"""Of one file."""
 _WEIGHT = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)::(.*)", re.DOTALL)
+_MOST_WEIGHT: Final = 1e18
 _SHOWN: Final = 5
 
 
@@ -169,6 +172,8 @@ class WildcardFolder:
             raise ManifestError(f"{file}: must be a mapping of names to lists, or a list")
         names = []
         for name, options in _lists(read, (around,) if around else (), file, 0):
+            if len(names) == _MOST_LISTS:  # aliases of YAML make as many of a few lines as one likes
+                raise ManifestError(f"{file}: has more than {_MOST_LISTS:,} lists: split it, or write fewer")
             self._lists[name] = options
             names.append(name)
         return names
@@ -197,7 +202,7 @@ def _item(item: object, place: str) -> Listed:
         return _option(item, place)
     if isinstance(item, dict) and set(item) <= {"text", "content", "weight"}:
         text, weight = item.get("text", item.get("content")), item.get("weight", 1)
-        if isinstance(text, str) and type(weight) in (int, float) and weight >= 0 and isfinite(weight):
+        if isinstance(text, str) and type(weight) in (int, float) and 0 <= weight <= _MOST_WEIGHT:
             return Listed(text, float(weight), place)
     if type(item) in (int, float):
         return Listed(str(item), 1.0, place)
@@ -212,12 +217,13 @@ def _option(text: str, place: str) -> Listed:
 def _contents(file: Path) -> tuple[str, str]:
     """The text of a file and its SHA-256."""
     try:
-        with file.open("rb") as stream:
-            data = stream.read(MOST_BYTES + 1)
+        data = read_plain(file, MOST_BYTES)
+    except TooLarge:
+        raise ManifestError(
+            f"{file}: is larger than {MOST_BYTES >> 20} MiB: no wildcard has so many options"
+        ) from None
     except OSError as error:
         raise ManifestError(f"{file}: cannot be read: {error.strerror}") from None
-    if len(data) > MOST_BYTES:
-        raise ManifestError(f"{file}: is larger than {MOST_BYTES >> 20} MiB: no wildcard has so many options")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -332,7 +332,7 @@ def test_a_model_that_is_not_there_is_reported_with_the_manifests_line(tmp_path:
 def test_a_manifest_that_is_not_there_or_no_mapping_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="there is no such file"):
         load_manifest(tmp_path / "none.yaml")
-    with pytest.raises(ManifestError, match="cannot be read: Is a directory"):
+    with pytest.raises(ManifestError, match="cannot be read: not a plain file"):
         load_manifest(tmp_path)
     assert _errors(tmp_path, "- a\n") == ["1:1: must be a mapping with at least name, model and prompts"]
 
