@@ -41,6 +41,8 @@ def deeper_than(depth: int, value: object) -> bool:
     level = [value]
     for _ in range(depth):
         around = [one for one in level if isinstance(one, (list, dict))]
+        if not around:
+            return False
         level = [part for one in around for part in (one.values() if isinstance(one, dict) else one)]
     return any(isinstance(one, (list, dict)) for one in level)
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from io import BufferedReader
+from collections.abc import Iterator
+from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,12 +20,16 @@ _BUFFER: Final = 1 << 16
 MAX_CONFIG: Final = 8 * _MIB
 """Bytes of a model's configuration, or of another small file of JSON; as Python objects they take 20 times
 as much at most."""
+MAX_JSON: Final = 128 * _MIB
+"""Bytes of a job's report, which has its manifest; a manifest has half of them."""
 MAX_VOCABULARY: Final = 64 * _MIB
 """Bytes of a tokenizer's file."""
 _VOCABULARIES: Final = ("vocab.json", "tokenizer.json")
 MAX_OF_OUTPUT: Final = 256 * _MIB
 """Bytes of one file in an output, tars and tables aside, or of one file in a tar: a picture of the largest
 size has 200 million, and a shard's metadata fewer."""
+_LONGEST_LINE: Final = 64 * _MIB
+"""Bytes of a line of JSON in an output: the longest prompt has a quarter of them."""
 MAX_ORDER: Final = 1024 * _MIB
 """Bytes of the order of a job's lines, 8 a line."""
 
@@ -50,7 +55,7 @@ def open_plain(path: Path) -> BufferedReader:
     except BaseException:
         os.close(descriptor)
         raise
-    return os.fdopen(descriptor, "rb", _BUFFER)
+    return BufferedReader(FileIO(descriptor, "rb"), _BUFFER)
 
 
 def read_plain(path: Path, most: int = MAX_OF_OUTPUT) -> bytes:
@@ -64,6 +69,15 @@ def read_plain(path: Path, most: int = MAX_OF_OUTPUT) -> bytes:
     if len(contents) > most:
         raise _too_large(path, most)
     return contents
+
+
+def plain_lines(path: Path) -> Iterator[bytes]:
+    """The lines of a plain file, with their ends, one at a time. Raises OSError, also for one without end."""
+    with open_plain(path) as file:
+        while line := file.readline(_LONGEST_LINE + 1):
+            if len(line) > _LONGEST_LINE:
+                raise TooLarge(errno.EFBIG, f"a line of more than {_LONGEST_LINE // _MIB} MiB", str(path))
+            yield line
 
 
 def check_size(file: BufferedReader, path: Path, most: int) -> int:

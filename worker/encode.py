@@ -21,6 +21,7 @@ from jobs.output.jpeg_text import jpeg_trouble
 from jobs.output.metadata import parameters_text
 from jobs.output.picture_file import PNG_TEXT, PNG_XMP, PictureFile, read_picture
 from jobs.output.xmp import write_packet
+from jobs.plain_file import read_plain
 from jobs.request import ImageRequest
 
 Pixels = npt.NDArray[np.uint8]
@@ -73,7 +74,7 @@ def read_request(path: Path) -> ImageRequest:
 def read_file(path: Path) -> tuple[PictureFile, ImageRequest]:
     """What the image file says of itself, and the request that made it. Raises as `read_request`."""
     try:
-        picture = read_picture(path.read_bytes())
+        picture = read_picture(read_plain(path))
     except OSError as error:
         raise OutputError(f"{path}: cannot be read: {error.strerror}") from None
     except ValueError as error:

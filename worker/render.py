@@ -18,6 +18,7 @@ from jobs.inputs import Inputs
 from jobs.models import is_path
 from jobs.output.files import METADATA
 from jobs.pipeline_task import vain
+from jobs.plain_file import plain_lines
 from jobs.request import IMAGE_SETTINGS, ImageRequest
 from jobs.settings import Settings
 from jobs.strict_json import strict_json
@@ -257,8 +258,8 @@ class _One:
 def _rendered(file: Path, image_id: str) -> dict[str, Any] | None:
     """How the image was rendered, by the metadata next to it; None when that does not say."""
     try:
-        with (file.parent / METADATA).open(encoding="utf-8") as lines:
-            record = next(record for record in map(strict_json, lines) if record["image_id"] == image_id)
+        lines = plain_lines(file.parent / METADATA)
+        record = next(record for record in map(strict_json, lines) if record["image_id"] == image_id)
         rendered = {
             name.removeprefix(RENDERED_PREFIX): value
             for name, value in record.items()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.output.stored_shard import damaged
+from jobs.plain_file import plain_lines
 from jobs.strict_json import strict_json
 
 
@@ -36,11 +37,12 @@ def noted_lines(file: Path) -> Iterator[NotedLine]:
     Raises OutputError naming file and line when one cannot be read.
     """
     try:
-        with file.open("rb") as lines:
-            for number, text in enumerate(lines, 1):
-                try:
-                    yield NotedLine(**strict_json(text))
-                except (ValueError, TypeError) as error:
-                    raise damaged(f"{file}:{number}", f"not a noted line ({error})") from None
+        for number, text in enumerate(plain_lines(file), 1):
+            try:
+                yield NotedLine(**strict_json(text))
+            except (ValueError, TypeError) as error:
+                raise damaged(f"{file}:{number}", f"not a noted line ({error})") from None
     except FileNotFoundError:
         return
+    except OSError as error:
+        raise damaged(str(file), f"cannot be read ({error.strerror})") from None

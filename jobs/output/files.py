@@ -14,7 +14,6 @@ import contextlib
 import errno
 import json
 import os
-import stat
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +31,7 @@ from jobs.output.stored_shard import (
     sound_failure,
     sound_record,
 )
+from jobs.plain_file import open_plain, plain_lines, read_plain
 from jobs.strict_json import strict_json
 
 METADATA = "metadata.jsonl"
@@ -82,7 +82,7 @@ class FolderShard:
     def record_at(self, span: Span) -> dict[str, Any]:
         place = f"{self.metadata_file}: byte {span.start}"
         try:
-            with self.metadata_file.open("rb") as file:
+            with open_plain(self.metadata_file) as file:
                 line = os.pread(file.fileno(), span.size, span.start)
             return sound_record(place, strict_json(line))
         except (OSError, ValueError) as error:
@@ -100,7 +100,7 @@ class FolderShard:
     def pictures(self, file_names: Collection[str]) -> Iterator[tuple[str, bytes]]:
         for name in sorted(file_names):
             with contextlib.suppress(OSError):
-                yield name, (self.path / name).read_bytes()
+                yield name, read_plain(self.path / name)
 
     def check_writable(self, folder: Path) -> None:
         """A rename is all it takes."""
@@ -128,18 +128,15 @@ class FolderShard:
 
 def _json_lines(file: Path) -> Iterator[tuple[str, Span, object]]:
     """`file:line`, where that is, and the JSON value there, for each line."""
-    start = 0
+    start = number = 0
     try:
-        with file.open("rb") as lines:
-            if not stat.S_ISREG(os.fstat(lines.fileno()).st_mode):
-                raise damaged(f"{file}:1", "not a plain file")
-            for number, line in enumerate(lines, 1):
-                place = f"{file}:{number}"
-                try:
-                    record = strict_json(line)
-                except ValueError as error:
-                    raise damaged(place, f"not a line of JSON ({error})") from None
-                yield place, Span(start, len(line)), record
-                start += len(line)
+        for number, line in enumerate(plain_lines(file), 1):
+            place = f"{file}:{number}"
+            try:
+                record = strict_json(line)
+            except ValueError as error:
+                raise damaged(place, f"not a line of JSON ({error})") from None
+            yield place, Span(start, len(line)), record
+            start += len(line)
     except OSError as error:
-        raise damaged(f"{file}:1", str(error.strerror)) from None
+        raise damaged(f"{file}:{number + 1}", str(error.strerror)) from None

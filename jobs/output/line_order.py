@@ -17,7 +17,7 @@ from jobs.output.durable import write_atomically
 from jobs.output.lines import key_of, place_of
 from jobs.output.output import Output
 from jobs.output.stored_shard import Span, damaged
-from jobs.strict_json import strict_json
+from jobs.plain_file import MAX_JSON, MAX_ORDER, read_json, read_plain
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,7 +34,7 @@ def write_order(output: Output, job_id: str, keys: array[int]) -> None:
 def last_job(output: Output) -> str | None:
     """The job that finished last in the output, as job.json says; None where it does not."""
     try:
-        job_id = str(strict_json((output.path / "job.json").read_bytes())["job_id"])
+        job_id = str(read_json(output.path / "job.json", MAX_JSON)["job_id"])
         output.line_order(job_id)
     except (OSError, ValueError, KeyError, TypeError, OutputError):
         return None
@@ -101,7 +101,7 @@ def _read(output: Output, job_id: str) -> CompactCounter | None:
     file = output.line_order(job_id)
     keys, order = array("Q"), CompactCounter()
     try:
-        keys.frombytes(file.read_bytes())
+        keys.frombytes(read_plain(file, MAX_ORDER))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:

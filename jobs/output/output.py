@@ -26,6 +26,7 @@ import errno
 import json
 import os
 import re
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -42,7 +43,7 @@ from jobs.output.lines import HeldLines
 from jobs.output.metadata import Failure
 from jobs.output.stored_shard import LayoutName, StoredShard, damaged, shard_name
 from jobs.output.webdataset import TarShard
-from jobs.strict_json import strict_json
+from jobs.plain_file import MAX_JSON, read_json
 
 INPUTS = ".imagemill/inputs"
 """Where initial latents are, in the output's folder."""
@@ -72,9 +73,14 @@ def check_within(path: Path, root: Path) -> Path:
 
 
 def open_plain(file: Path, flags: int) -> int:
-    """A descriptor of the file, which is made where there is none. Raises OutputError, also for a link."""
+    """A descriptor of a plain file, made where there is none. Raises OutputError, also for a link."""
     try:
-        return os.open(file, flags | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        # Without O_NONBLOCK the opening of a pipe waits for a reader.
+        descriptor = os.open(file, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return descriptor
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a plain file")
     except OSError as error:
         raise OutputError(
             f"{file}: cannot be opened ({error.strerror}): make it a file that this user may write"
@@ -175,9 +181,8 @@ class Output:
         without locks, nothing is locked.
         """
         descriptor = open_plain(self.private / "lock", os.O_RDWR)
-        # The descriptor is closed and never unlocked: unlocking would take the lock from a process that
-        # inherited it. The file stays: if it were removed, one process could lock the old one and another a
-        # new one.
+        # The descriptor is closed and never unlocked: unlocking would take the lock from a process that has
+        # it too. The file stays: if it were removed, one process could lock the old one, another a new one.
         try:
             self._lock(descriptor, patience)
             os.ftruncate(descriptor, 0)
@@ -288,7 +293,7 @@ class Output:
         report = self.path / "job.json"
         if report.exists():
             try:
-                job_ids.add(str(strict_json(report.read_bytes())["job_id"]))
+                job_ids.add(str(read_json(report, MAX_JSON)["job_id"]))
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise damaged(f"{report}:1", f"not a job's report ({error})") from None
         numbers = [int(m[1]) for i in job_ids if (m := re.fullmatch(re.escape(name) + r"-([0-9]{1,18})", i))]

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
+from jobs.columns import MAX_DEPTH, deeper_than
 from jobs.errors import OutputError
 from jobs.output.metadata import Failure, setting_trouble
 
@@ -113,6 +114,8 @@ def sound_record(place: str, record: object) -> dict[str, Any]:
     # The file is opened, so its name must not lead out of the shard.
     if not _FILE_NAME.fullmatch(record["file_name"]):
         raise damaged(place, "a record whose file_name names no picture")
+    if deeper_than(MAX_DEPTH + 1, record):
+        raise damaged(place, f"a record nested deeper than {MAX_DEPTH}")
     trouble = setting_trouble(record)
     if trouble is not None:
         raise damaged(place, f"a record whose {trouble}")
@@ -124,6 +127,8 @@ def sound_failure(place: str, record: object) -> Failure:
     try:
         if not isinstance(record, dict):
             raise TypeError("not a JSON object")
+        if deeper_than(MAX_DEPTH + 2, record):
+            raise ValueError(f"nested deeper than {MAX_DEPTH}")
         failure = Failure.from_mapping(record)
         failure.entry.request.identity().encode()  # half a surrogate pair has no image_id
         return failure

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from io import BytesIO
 from typing import BinaryIO, NamedTuple
 
+from jobs.plain_file import MAX_OF_OUTPUT
+
 _BLOCK = 512
 _ZEROS = bytes(_BLOCK)
 
@@ -61,6 +63,8 @@ class TarReader:
             end = member.start + -(-member.size // _BLOCK) * _BLOCK
             if any(self._contents(stop, end - stop)):
                 raise DamagedTar(f"bytes were changed: other than zeros follow {member.name}")
+        if self.size > end + 2 * tarfile.RECORDSIZE:
+            raise DamagedTar(f"bytes were added: {self.size - end:,} follow its last member")
         while rest := os.pread(self._file, 1 << 20, end):
             if any(rest):
                 raise DamagedTar("bytes were changed or added: other than zeros follow its end")
@@ -76,6 +80,8 @@ class TarReader:
             start, end = at + _BLOCK, at + _BLOCK + -(-size // _BLOCK) * _BLOCK
             if end > self.size:
                 raise DamagedTar(f"is cut off: its {self.size:,} bytes end inside {name}")
+            if size > MAX_OF_OUTPUT:
+                raise DamagedTar(f"holds {name} of {size:,} bytes, more than a file of a shard has")
             if kind != b"0":
                 raise DamagedTar(f"holds {name} at byte {at}, which is no plain file")
             yield Member(name, start, size)

@@ -45,6 +45,7 @@ from jobs.output.stored_shard import (
     sound_record,
 )
 from jobs.output.tar_file import DamagedTar, Member, TarReader, TarWriter
+from jobs.plain_file import open_plain, read_plain
 from jobs.strict_json import strict_json
 
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
@@ -140,7 +141,7 @@ class TarShard:
             for record in records:
                 name = str(record["file_name"])
                 key = name.partition(".")[0]
-                writer.add(name, (images / name).read_bytes())
+                writer.add(name, read_plain(images / name))
                 writer.add(f"{key}.txt", str(record["text"]).encode())
                 writer.add(f"{key}.json", json.dumps(record, ensure_ascii=False).encode())
             writer.close()
@@ -170,7 +171,7 @@ class TarShard:
     @contextlib.contextmanager
     def _opened(self) -> Iterator[TarReader]:
         try:
-            with self.path.open("rb") as file:
+            with open_plain(self.path) as file:
                 yield TarReader(file)
         except DamagedTar as error:
             raise damaged(str(self.path), str(error)) from None

@@ -13,6 +13,7 @@ from jobs.output.lines import key_of
 from jobs.output.output import Output
 from jobs.output.picture_file import read_picture
 from jobs.output.stored_shard import REPAIRED, shard_name
+from jobs.plain_file import read_plain
 from jobs.request import ImageRequest
 from jobs.wording import shown
 from producer.doctor.findings import Cut, Held, Problem, ProblemKind, ShardFindings
@@ -27,7 +28,6 @@ from producer.doctor.soundness import (
     lines_of,
     picture_trouble,
     position_of,
-    read_plain,
     repaired_places,
     request_in,
 )

@@ -14,6 +14,7 @@ from jobs.output.shard_table import by_another_pyarrow, check_parquet, parquet_b
 from jobs.output.stored_shard import FAILURES, REPAIRED
 from jobs.output.tar_file import DamagedTar, Member, TarReader
 from jobs.output.webdataset import TarShard
+from jobs.plain_file import open_plain, read_plain
 from jobs.wording import shown
 from producer.doctor.findings import Cut, Held, Problem, ProblemKind, ShardFindings
 from producer.doctor.soundness import (
@@ -27,7 +28,6 @@ from producer.doctor.soundness import (
     lines_of,
     picture_trouble,
     position_of,
-    read_plain,
     repaired_places,
     request_in,
 )
@@ -72,7 +72,7 @@ class _Examination:
         """Examine the shard and return what was found."""
         records: list[dict[str, Any]] = []
         try:
-            with self._stored.path.open("rb") as file:
+            with open_plain(self._stored.path) as file:
                 tar = TarReader(file)
                 self._read_members(tar)
                 for sample in self._samples.values():

@@ -18,11 +18,11 @@ from pathlib import Path
 from jobs.output.card import is_ours
 from jobs.output.output import Output
 from jobs.output.stored_shard import shard_name, shard_number
-from jobs.strict_json import strict_json
+from jobs.plain_file import MAX_JSON, read_json, read_plain
 from jobs.wording import counted, shown
 from producer.doctor.findings import Problem
 from producer.doctor.quarantine import QUARANTINE
-from producer.doctor.soundness import file_problem, read_plain
+from producer.doctor.soundness import file_problem
 
 _NAMED = 10
 """Ranges of numbers that a message names."""
@@ -80,7 +80,7 @@ def _read_report(output: Output) -> _Report | Problem | None:
     """What job.json says, or what is wrong with it; None where there is none."""
     file = output.path / "job.json"
     try:
-        report = strict_json(read_plain(file))
+        report = read_json(file, MAX_JSON)
         return _Report(int(report["output"]["shards"]), _finished(report))
     except FileNotFoundError:
         return None

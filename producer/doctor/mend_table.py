@@ -12,6 +12,7 @@ from jobs.output.durable import write_atomically
 from jobs.output.line_order import Places, Split, last_job
 from jobs.output.output import Output
 from jobs.output.split_table import PARQUET, TABLES, drop_tables, write_split
+from jobs.plain_file import open_plain, read_plain
 from producer.doctor.findings import Problem
 
 _CARD = "README.md"
@@ -67,7 +68,7 @@ def write_table_again(output: Output, aside: Path) -> None:
 
 def _card(output: Output) -> list[str]:
     try:
-        text = (output.path / _CARD).read_text(encoding="utf-8", errors="replace")
+        text = read_plain(output.path / _CARD).decode(errors="replace")
     except OSError:
         return []
     return [line.strip() for line in text.splitlines()]
@@ -75,7 +76,7 @@ def _card(output: Output) -> list[str]:
 
 def _is_whole(file: Path) -> bool:
     """Whether the table has its beginning and its end. Raises OSError."""
-    with file.open("rb") as opened:
+    with open_plain(file) as opened:
         beginning, size = opened.read(4), opened.seek(0, os.SEEK_END)
         opened.seek(max(0, size - 4))
         end = opened.read()

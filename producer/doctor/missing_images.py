@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,10 +13,11 @@ from jobs.models import FurtherRef, ModelRef
 from jobs.output.lines import line_key
 from jobs.output.output import Output
 from jobs.pipeline_class import NO_GUIDANCE
+from jobs.plain_file import MAX_JSON, open_plain, read_plain
 from jobs.strict_json import strict_json
 from jobs.wording import counted, shown, some
 from producer.doctor.findings import Problem
-from producer.doctor.soundness import file_problem, read_plain
+from producer.doctor.soundness import file_problem
 from producer.manifest.latents import gather_latents
 from producer.manifest.parts import PromptLine
 from producer.manifest.path_names import ELSEWHERE, known_paths, with_paths
@@ -152,7 +152,7 @@ def _is_here(name: str) -> bool:
 def _read(file: Path) -> tuple[str, SubmittedManifest]:
     """The job and the manifest in `file`, which may be job.json. Raises OSError, and for anything else
     ManifestError, ValueError, TypeError or KeyError."""
-    text = read_plain(file)
+    text = read_plain(file, MAX_JSON)
     if file.name != "job.json":
         return file.stem, SubmittedManifest.parse(text)
     report = strict_json(text)
@@ -291,7 +291,6 @@ def _changed(kept: SubmittedManifest) -> Iterator[Change]:
 
 def _sha256(path: Path) -> str:
     """The SHA-256 of the file. Raises OSError, also for what is not a plain file."""
-    _check_plain(path)
     return file_sha256(path)
 
 
@@ -299,14 +298,8 @@ def _latents_sha256(path: Path) -> str:
     """The SHA-256 of the initial latents in a file, as `_sha256`. Raises LatentsError when there are none."""
     from jobs.latents import latents_sha256, read_latents
 
-    _check_plain(path)
+    open_plain(path).close()  # what is none did not change
     return latents_sha256(read_latents(path))
-
-
-def _check_plain(path: Path) -> None:
-    # Opening a pipe would wait forever.
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise OSError(0, "not a plain file")
 
 
 def _shortened(prompt: str) -> str:

@@ -31,6 +31,7 @@ from jobs.output.shard_table import check_parquet
 from jobs.output.stored_shard import FAILURES, REPAIRED
 from jobs.output.tar_file import DamagedTar, Member, TarReader, TarWriter
 from jobs.output.webdataset import TarShard
+from jobs.plain_file import open_plain, read_plain
 from producer.doctor.findings import Cut, Problem
 
 QUARANTINE = "quarantine"
@@ -136,7 +137,7 @@ class _Lines:
 
     def __init__(self, file: Path, dropped: Collection[int]) -> None:
         self.file = file
-        self.before = file.read_bytes() if file.is_file() else b""
+        self.before = read_plain(file) if file.is_file() else b""
         # Not splitlines(), which ends lines at more than newlines.
         lines = enumerate(io.BytesIO(self.before), 1)
         self.kept = b"".join(line for number, line in lines if number not in dropped)
@@ -167,7 +168,7 @@ def _sound_members(file: Path, cuts: Sequence[Cut]) -> list[Member]:
     keys = {name.partition(".")[0] for cut in cuts for name in cut.names}
     numbers = {number for cut in cuts for number in cut.lines}
     kept = []
-    with file.open("rb") as opened, contextlib.suppress(DamagedTar):
+    with open_plain(file) as opened, contextlib.suppress(DamagedTar):
         tar = TarReader(opened)
         for number, member in enumerate(tar.members(), 1):
             key = member.name.partition(".")[0]
@@ -181,7 +182,7 @@ def _sound_members(file: Path, cuts: Sequence[Cut]) -> list[Member]:
 def _write_sound(file: Path, kept: Sequence[Member], cuts: Sequence[Cut], emptied: str) -> None:
     """Put these members of the tar in its place, with the failures that the cuts leave and the lines
     on the places that they emptied."""
-    with file.open("rb") as opened, written_atomically(file) as sink:
+    with open_plain(file) as opened, written_atomically(file) as sink:
         tar, writer = TarReader(opened), TarWriter(sink)
         hidden = {member.name: tar.read(member) for member in kept if member.name.startswith(".")}
         if FAILURES in hidden:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jobs.columns import MAX_DEPTH, deeper_than
 from jobs.output.metadata import Failure, request_of_record
 from jobs.output.picture_file import read_picture
 from jobs.output.stored_shard import SHARD_LIMIT, shard_name
@@ -41,13 +41,6 @@ def file_problem(path: Path, file: str, error: OSError) -> Problem:
     )
 
 
-def read_plain(path: Path) -> bytes:
-    """The file's bytes. Raises OSError, also for what is no plain file: reading a pipe would wait forever."""
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise OSError(0, "not a plain file")
-    return path.read_bytes()
-
-
 def json_object(text: bytes) -> dict[str, Any] | None:
     """The object that the JSON text is; None for anything else."""
     try:
@@ -63,6 +56,8 @@ def _is_place(position: object) -> bool:
 
 def request_in(record: Mapping[str, Any]) -> ImageRequest | str:
     """The request of a metadata record, or what is wrong with the record."""
+    if deeper_than(MAX_DEPTH + 1, record):
+        return f"is nested deeper than {MAX_DEPTH}"
     if not isinstance(record.get("sha256"), str):
         return "names no SHA-256"
     try:
@@ -78,6 +73,8 @@ def request_in(record: Mapping[str, Any]) -> ImageRequest | str:
 def failure_in(text: bytes, shard: int, rendered: Collection[int]) -> Failure | str:
     """The failure in a line of a shard, whose places `rendered` have pictures; or what is wrong with it."""
     record = json_object(text) or {}
+    if deeper_than(MAX_DEPTH + 2, record):
+        return f"is no failure: nested deeper than {MAX_DEPTH}"
     try:
         failure = Failure.from_mapping(record)
         image_id = failure.image_id

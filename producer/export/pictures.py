@@ -10,6 +10,7 @@ from pathlib import Path
 from jobs.errors import OutputError
 from jobs.output.line_order import Places, Split, last_job
 from jobs.output.output import Output
+from jobs.output.picture_file import read_picture
 from jobs.output.stored_shard import Span
 from producer.export.source import Picture, Record
 
@@ -88,7 +89,7 @@ def pictures(
     """The pictures of these records of a shard that are taken, in its order, read as they are asked for.
 
     Raises OutputError naming the first whose file is missing, has a second record, or does not have the
-    SHA-256 of its record.
+    SHA-256 of its record, or is no picture.
     """
     stored = output.stored(shard)
     wanted: dict[str, Record] = {}
@@ -99,6 +100,11 @@ def pictures(
         picture = Picture(wanted.pop(name), data)
         if not picture.is_whole():
             raise _broken(output, f"{stored.path}: {name} is not the picture that was written (SHA-256)")
+        try:
+            # A record of anybody's may have the SHA-256 of any file, and a link in its place lead there.
+            read_picture(data)
+        except ValueError as error:
+            raise _broken(output, f"{stored.path}: {name} {error}") from None
         yield picture
     if wanted:
         raise _broken(output, f"{stored.path}: {next(iter(wanted))} is missing or cannot be read")

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from jobs.plain_file import MAX_OF_OUTPUT, read_json
+from jobs.plain_file import MAX_JSON, read_json
 from jobs.user_cache import cache_folder, remember
 from producer.manifest.written_files import WITH_FILES
 from producer.manifest.written_pictures import with_pictures
@@ -137,7 +137,7 @@ def remember_paths(output: Path, name: str, names: PathNames) -> None:
 def known_paths(output: Path, name: str) -> Mapping[str, str]:
     """What `remember_paths` remembered here; nothing where it did not."""
     try:
-        known = read_json(_remembered(output, name), MAX_OF_OUTPUT)
+        known = read_json(_remembered(output, name), MAX_JSON)
     except (OSError, ValueError):
         return {}
     return known if isinstance(known, dict) else {}

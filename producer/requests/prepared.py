@@ -12,8 +12,8 @@ from jobs.errors import OutputError
 from jobs.models import ModelRef
 from jobs.output.card import is_pattern
 from jobs.output.output import Output
+from jobs.plain_file import MAX_JSON, read_json
 from jobs.settings import Settings
-from jobs.strict_json import strict_json
 from producer.manifest.jpeg_check import check_jpegs
 from producer.manifest.latents import gather_latents
 from producer.manifest.manifest import Manifest, load_manifest
@@ -135,7 +135,7 @@ def other_defaults(manifest: Manifest, model: ModelRef, output: Output, folder: 
     """
     try:
         job_id = f"{manifest.name}-{output.next_job_number(manifest.name) - 1}"
-        kept = strict_json(output.job_manifest(job_id).read_bytes())
+        kept = read_json(output.job_manifest(job_id), MAX_JSON)
         same = kept["model"] in (manifest.model, PathNames(folder).of_model(manifest.model))
         then = kept["settings"] if same else {}
         left_open = manifest.settings.left_open() - manifest.sweep.swept().keys()

@@ -20,6 +20,7 @@ from jobs.models import ModelDefaults
 from jobs.output.metadata import Failure
 from jobs.output.nested_kinds import ColumnTypes
 from jobs.output.output import Output
+from jobs.plain_file import MAX_JSON, read_plain
 from jobs.settings import Settings
 from jobs.wording import some
 from producer.job_queue import JobQueue
@@ -227,7 +228,7 @@ def _as_submitted(prepared: Prepared, file: Path, job_id: str) -> tuple[Prepared
     """The manifest, narrowed and with the model's defaults as for the job, and the copy kept of it then."""
     place = prepared.output.job_manifest(job_id)
     try:
-        kept = SubmittedManifest.parse(place.read_bytes())
+        kept = SubmittedManifest.parse(read_plain(place, MAX_JSON))
     except FileNotFoundError:
         raise JobError(
             f"{prepared.output.path}: no submission of {file} is recorded there, nothing can be recovered: "

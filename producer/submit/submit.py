@@ -20,6 +20,7 @@ from jobs.ledger.job import Submission
 from jobs.ledger.ledger import Ledger
 from jobs.ledger.ledger_view import LedgerView
 from jobs.ledger.shard import decode_shard
+from jobs.plain_file import MAX_JSON, read_plain
 from jobs.wording import some
 from producer.job_queue import JobQueue
 from producer.manifest.base_request import base_request
@@ -165,8 +166,8 @@ def _refuse_changed_files(prepared: Prepared, asked: SubmittedManifest, ledger: 
     if job_id is None or ledger.status(job_id).ending:
         return
     try:
-        begun = SubmittedManifest.parse(output.job_manifest(job_id).read_bytes())
-    except (FileNotFoundError, ManifestError):
+        begun = SubmittedManifest.parse(read_plain(output.job_manifest(job_id), MAX_JSON))
+    except (OSError, ManifestError):
         return  # nothing can be compared: the ledger's own error stands
     changes = begun.changes(asked, prepared.folder)
     if changes and all(change.is_file for change in changes):

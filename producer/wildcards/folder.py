@@ -170,7 +170,7 @@ class WildcardFolder:
             return []
         if not isinstance(read, dict):
             raise ManifestError(f"{file}: must be a mapping of names to lists, or a list")
-        names = []
+        names: list[str] = []
         for name, options in _lists(read, (around,) if around else (), file, 0):
             if len(names) == _MOST_LISTS:  # aliases of YAML make as many of a few lines as one likes
                 raise ManifestError(f"{file}: has more than {_MOST_LISTS:,} lists: split it, or write fewer")

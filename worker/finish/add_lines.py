@@ -22,6 +22,7 @@ from jobs.output.files import FolderShard
 from jobs.output.lines import HeldLines, columns_of
 from jobs.output.output import Output
 from jobs.output.stored_shard import LayoutName, image_key
+from jobs.plain_file import read_plain
 
 Record = dict[str, Any]
 
@@ -114,7 +115,7 @@ def _put_pictures(output: Output, shard: int, names: Mapping[str, Sequence[str]]
                     os.link(stored.path / name, images / new)
                 except OSError:
                     # A file system without hard links, or one that has no more for this file.
-                    write_atomically(images / new, (stored.path / name).read_bytes())
+                    write_atomically(images / new, read_plain(stored.path / name))
         return
     for name, data in stored.pictures(names.keys()):
         for new in names[name]:

@@ -23,6 +23,7 @@ from jobs.output.line_order import Places, Split
 from jobs.output.metadata import Failure, imagemill_version
 from jobs.output.output import Output
 from jobs.output.split_table import drop_tables, write_split
+from jobs.plain_file import read_plain
 from jobs.wording import without_folders
 from worker.finish.add_lines import LinesOf, add_lines
 from worker.finish.preview import Cell, contact_sheet, spread
@@ -173,7 +174,7 @@ def _remove_from_spool(output: Output, left: Sequence[Path]) -> None:
 
 
 def _write_card(readme: Path, card: str, own: Path) -> None:
-    if readme.exists() and not is_ours(readme.read_text(encoding="utf-8", errors="replace")):
+    if readme.exists() and not is_ours(read_plain(readme).decode(errors="replace")):
         log.warning("%s is not imagemill's card: it stays as it is, and no new card was written", readme)
         return
     write_atomically(readme, card.encode(), through=own)

@@ -14,7 +14,7 @@ from jobs.errors import OutputError
 from jobs.ledger.job import SlotsKey
 from jobs.output.durable import write_atomically
 from jobs.output.output import Output
-from jobs.strict_json import strict_json
+from jobs.plain_file import read_json
 
 
 def settled_slots(output: Output, key: SlotsKey) -> int | None:
@@ -44,7 +44,7 @@ def _file(output: Output) -> Path:
 def _read(file: Path) -> dict[SlotsKey, int]:
     settled: dict[SlotsKey, int] = {}
     try:
-        for record in strict_json(file.read_bytes()):
+        for record in read_json(file):
             slots = record.pop("rows")
             if not isinstance(slots, int) or slots < 1:
                 raise ValueError(f"{slots} slots")

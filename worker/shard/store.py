@@ -28,11 +28,12 @@ from typing import Any
 
 from jobs.entry import Entry
 from jobs.errors import LeaseLost, OutputError
+from jobs.file_hash import file_sha256
 from jobs.output.durable import fsync_folder, write_atomically
 from jobs.output.metadata import Failure, metadata_record
 from jobs.output.output import Output
 from jobs.output.stored_shard import LayoutName, image_key, shard_number
-from jobs.strict_json import strict_json
+from jobs.plain_file import MAX_JSON, read_json, read_plain
 from worker.encode import SUFFIXES, Pixels, encode
 from worker.engine.renderer import RenderedBy
 
@@ -234,9 +235,9 @@ class ShardStore:
             except FileNotFoundError:
                 return
             except OSError:
-                write_atomically(own, file.read_bytes())  # a file system without hard links
+                write_atomically(own, read_plain(file))  # a file system without hard links
             # Checked only now, on our own file: the earlier attempt may still be writing.
-            if hashlib.sha256(own.read_bytes()).hexdigest() != saved.sha256:
+            if file_sha256(own) != saved.sha256:
                 own.unlink()
                 return
             fsync_folder(self._images)
@@ -297,7 +298,7 @@ def _read_saved(file: Path) -> _Saved | None:
     if file.is_symlink() or not file.is_file():
         return None
     try:
-        saved = _Saved(**strict_json(file.read_bytes()))
+        saved = _Saved(**read_json(file, MAX_JSON))
         RenderedBy(**saved.rendered)
         saved.to_json().encode()
     except (OSError, ValueError, TypeError, RecursionError):

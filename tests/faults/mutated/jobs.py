@@ -12,6 +12,7 @@ SINGLE_FILE_PY = "jobs/single_file.py"
 
 CONNECTION = "tests/jobs/test_connection.py::"
 LATENTS = "tests/jobs/test_latents.py::"
+PLAIN = "tests/jobs/test_plain_file.py::"
 SINGLE_FILE = "tests/jobs/test_single_file.py::"
 MODELS = "tests/jobs/test_models.py::"
 OUTPUT = "tests/jobs/output/test_output.py::"
@@ -106,10 +107,15 @@ CHECKS = [
     Mutation("latents are named by a hash", "any name", "jobs/latents.py",
         "if not _DIGEST.fullmatch(sha):", "if False:",
         LATENTS + "test_a_hash_that_is_a_path_is_refused"),
-    Mutation("no pickle in a .npy", "allowed", "jobs/latents.py",
-        "np.load(io.BytesIO(contents), allow_pickle=False)",
-        "np.load(io.BytesIO(contents), allow_pickle=True)",
-        LATENTS + "test_an_array_that_is_no_latents_is_refused"),
+    Mutation("files of others are plain", "any file", "jobs/plain_file.py",
+        "if not stat.S_ISREG(os.fstat(descriptor).st_mode):", "if False:",
+        PLAIN + "test_what_is_no_plain_file_is_not_opened_and_not_waited_for"),
+    Mutation("no pipe is waited for", "waited for", "jobs/plain_file.py",
+        "os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY", "os.O_RDONLY | os.O_NOCTTY",
+        PLAIN + "test_what_is_no_plain_file_is_not_opened_and_not_waited_for"),
+    Mutation("files of others have a size that such files have", "any size", "jobs/plain_file.py",
+        "    if size > most:\n", "    if False:\n",
+        PLAIN + "test_a_file_of_more_bytes_than_it_may_have_is_not_read"),
     Mutation("a committed picture has a plain name", "any name", "jobs/output/stored_shard.py",
         'if not _FILE_NAME.fullmatch(record["file_name"]):', "if False:",
         OUTPUT + "test_a_record_that_imagemill_cannot_have_written_is_named"),

@@ -91,7 +91,7 @@ CHECKS = [
         "if saved is None:",
         ADOPTION + "test_what_is_not_sound_is_left_aside_and_rendered_again"),
     Mutation("an image is adopted by its SHA-256", "not compared", STORE_PY,
-        "if hashlib.sha256(own.read_bytes()).hexdigest() != saved.sha256:", "if False:",
+        "if file_sha256(own) != saved.sha256:", "if False:",
         ADOPTION + "test_what_is_not_sound_is_left_aside_and_rendered_again"),
     Mutation("pictures without metadata are not committed", "`_remove_strays` not called", STORE_PY,
         "self._remove_strays()", "pass",
