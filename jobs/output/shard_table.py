@@ -23,7 +23,9 @@ from jobs.output.arrow_columns import arrow_type, check_pyarrow, fitted
 from jobs.output.column_kinds import Kind, kind_of, merged
 from jobs.output.lines import has_index
 from jobs.output.metadata import Failure
-from jobs.output.stored_shard import image_key
+from jobs.output.parquet_pieces import open_bounded
+from jobs.output.stored_shard import SHARD_LIMIT, image_key
+from jobs.plain_file import MAX_OF_OUTPUT
 from jobs.request import IMAGE_SETTINGS
 
 if TYPE_CHECKING:
@@ -97,10 +99,17 @@ def parquet_bytes(table: pyarrow.Table) -> bytes:
 def read_table(data: bytes) -> pyarrow.Table:
     """The table of a parquet file. Raises ValueError saying what is wrong with it."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(pa.BufferReader(data))
+        parquet = open_bounded(pa.BufferReader(data))
+        schema = parquet.schema
+        parts, held = [], 0
+        for _number, part in parquet.pieces(schema.names, SHARD_LIMIT):
+            parts.append(part)
+            held += part.nbytes
+            if held > MAX_OF_OUTPUT:
+                raise ValueError(f"holds more than {MAX_OF_OUTPUT >> 20} MiB")
+        table = pa.Table.from_batches(parts).cast(schema) if parts else schema.empty_table()
         table.validate(full=True)
         return table.select(table.schema.names)  # a name may be no UTF-8
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:

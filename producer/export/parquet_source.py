@@ -11,7 +11,9 @@ from jobs.errors import OutputError
 from jobs.file_hash import FileState, file_state
 from jobs.output.arrow_columns import arrow_type, check_pyarrow, kind_of_type
 from jobs.output.column_kinds import Kind
+from jobs.output.parquet_pieces import TooMuch, open_bounded
 from jobs.output.stored_shard import sound_record
+from jobs.plain_file import MAX_OF_OUTPUT, open_plain
 from jobs.strict_json import strict_json
 from jobs.wording import printable
 from producer.export.exact_records import restored
@@ -25,8 +27,6 @@ _OURS = ("file_name", "text", "image_id", "sha256")
 """A row without one of these is not a picture's."""
 _PICTURES, _ROWS = 16, 1024
 """Rows held at a time, with pictures and without."""
-_BUFFER = 1 << 20
-"""Bytes read at a time: without it pyarrow holds a whole column of a row group, often all of the file."""
 
 
 class _Line(NamedTuple):
@@ -100,23 +100,23 @@ class ParquetSource:
     def _batches(self, names: list[str]) -> Iterator[tuple[int, pyarrow.RecordBatch]]:
         """Some rows at a time with these columns, and the number of the first of them."""
         import pyarrow
-        from pyarrow.parquet import ParquetFile
 
         number, size = 1, _PICTURES if IMAGE in names else _ROWS
         try:
-            with self.path.open("rb") as file:
+            with open_plain(self.path) as file:
                 self._check_same(file)
-                with ParquetFile(
-                    file, buffer_size=_BUFFER, pre_buffer=False, page_checksum_verification=True
-                ) as table:
-                    for batch in table.iter_batches(batch_size=size, columns=names, use_threads=False):
-                        batch.validate(full=True)
-                        yield number, batch
-                        number += batch.num_rows
-                    # pyarrow skips a page that it does not recognize, without an error.
-                    if number <= table.metadata.num_rows:
-                        raise ValueError(f"of {table.metadata.num_rows:,} rows no more are there")
+                table = open_bounded(file, checksums=True)
+                for first, batch in table.pieces(names, size, MAX_OF_OUTPUT):
+                    batch.validate(full=True)
+                    yield first, batch
+                    number = first + batch.num_rows
+                # pyarrow skips a page that it does not recognize, without an error.
+                if number <= table.metadata.num_rows:
+                    raise ValueError(f"of {table.metadata.num_rows:,} rows no more are there")
                 self._check_same(file)
+        except TooMuch as error:
+            where = "" if error.row is None else f"row {error.row}: "
+            raise self.broken(f"{self.path}: {where}{printable(str(error))}") from None
         except (pyarrow.ArrowException, ValueError, OSError) as error:
             what = printable(str(error).partition("\n")[0])
             raise self.broken(f"{self.path}: row {number}: cannot be read ({what})") from None
@@ -130,14 +130,11 @@ def open_parquet(path: Path) -> ParquetSource:
     """The parquet as a source. Raises OutputError for one that cannot give back its records and pictures."""
     check_pyarrow(str(path), "export the output that it was made of")
     import pyarrow
-    from pyarrow.parquet import ParquetFile
 
     try:
-        if not path.is_file():  # opening a pipe would wait forever
-            raise OSError(0, "not a plain file")
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             state = file_state(file.fileno())
-            schema = ParquetFile(file, buffer_size=_BUFFER).schema_arrow
+            schema = open_bounded(file).schema
             metadata, fields = schema.metadata or {}, [(field.name, field.type) for field in schema]
     except (pyarrow.ArrowException, ValueError, OSError) as error:
         what = printable(str(error).partition("\n")[0])

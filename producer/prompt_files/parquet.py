@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from jobs.bounds import Column, WholeList
 from jobs.errors import ManifestError, OutputError
 from jobs.output.arrow_columns import check_pyarrow
+from jobs.output.parquet_pieces import TooMuch, open_bounded
+from jobs.plain_file import open_plain
 from jobs.wording import printable, shortened
 from producer.manifest.parts import ROW_VALUES, first_twice
 from producer.manifest.text_lines import Record
@@ -26,8 +28,6 @@ if TYPE_CHECKING:
 
 _ROWS = 4096
 """Rows held at a time."""
-_BUFFER = 1 << 20
-"""Bytes read at a time: without it pyarrow holds a whole column of a row group, often all of the file."""
 _COLUMNS: Mapping[str, Column] = {
     name: values.column for name, values in ROW_VALUES.items() if not isinstance(values, WholeList)
 }
@@ -48,12 +48,12 @@ def records(file: Path, roles: ColumnRoles, paths: Paths) -> Iterator[Record]:
     except OutputError as error:
         raise ManifestError(str(error)) from None
     import pyarrow
-    from pyarrow.parquet import ParquetFile
 
     number = 0
     try:
-        with ParquetFile(file, buffer_size=_BUFFER, pre_buffer=False) as table:
-            schema = table.schema_arrow
+        with open_plain(file) as contents:
+            table = open_bounded(contents)
+            schema = table.schema
             twice = first_twice(schema.names)
             if twice is not None:
                 what = shortened(str(twice)) or "a column without a name"
@@ -73,7 +73,7 @@ def records(file: Path, roles: ColumnRoles, paths: Paths) -> Iterator[Record]:
                     remedy = "cast it to text, or leave it out of `columns`"
                     raise ManifestError(f"{file}: {shortened(name)}: holds {held}: {remedy}")
             doubtful = [name for name in fields if not _fits(fields[name], kinds[name])]
-            for batch in table.iter_batches(batch_size=_ROWS, columns=columns, use_threads=False):
+            for _first, batch in table.pieces(columns, _ROWS):
                 for row in storable(batch).to_pylist():
                     number += 1
                     for name, write in written.items():
@@ -93,6 +93,9 @@ def records(file: Path, roles: ColumnRoles, paths: Paths) -> Iterator[Record]:
                     yield number, ManifestError("; ".join(wrong)) if wrong else values
     except FileNotFoundError:
         raise ManifestError(f"{file}: there is no such file") from None
+    except TooMuch as error:
+        where = str(file) if error.row is None else f"{file}:{error.row}"
+        raise ManifestError(f"{where}: {printable(str(error))}: write a prompt a row") from None
     except (pyarrow.ArrowException, ValueError, OverflowError, OSError) as error:
         where = f"{file}:{number + 1}" if number else str(file)
         raise ManifestError(f"{where}: cannot be read as parquet: {printable(str(error))}") from None
