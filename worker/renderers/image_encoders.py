@@ -10,7 +10,7 @@ from transformers import CLIPVisionModelWithProjection
 
 from jobs.errors import ModelError
 from jobs.further_models import CONFIG
-from jobs.strict_json import strict_json
+from jobs.plain_file import read_config
 from worker.diffusion.ip_adapter import ImageEncoder
 from worker.diffusion.precision import Precision
 from worker.engine.renderer import FurtherModel
@@ -57,7 +57,7 @@ def _load(
     one: FurtherModel, precision: Precision, device: torch.device, loading: Loading
 ) -> CLIPVisionModelWithProjection:
     found = further_files(one, precision, loading)
-    config = strict_json((found.folder / CONFIG).read_bytes())
+    config = read_config(found.folder / CONFIG)
     if config.get("model_type") != _KIND:
         raise ModelError(
             f"image_encoder = {one.model}: its {CONFIG} says model_type {config.get('model_type')!r}, not "
