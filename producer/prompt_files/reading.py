@@ -66,7 +66,7 @@ class Reading:
     """What there is to say of the pictures of lines."""
     swept: Noted = field(default_factory=Noted)
     """The same of those that the sweep names."""
-    vain: Collection[str] = ()
+    vain: list[str] = field(default_factory=list)
     """What the manifest gives for all lines that means nothing to any, by its place; known at the end."""
     marks: Marks = field(default_factory=Marks)
     """What in texts, those of the manifest too, looks like another tool's syntax."""

@@ -21,18 +21,18 @@ from producer.manifest.pipeline_check import PipelineCheck
 from producer.manifest.problems import MAX_REPORTED
 from producer.manifest.prompt_source import PromptSource
 from producer.manifest.relations import ColumnKinds
-from producer.manifest.source_files import TABLES, TEXTS, files_of, format_of, id_of, source_trouble
+from producer.manifest.source_files import TABLES, TEXTS, files_of, format_of, source_trouble
 from producer.manifest.syntax_marks import Found
-from producer.manifest.text_lines import Record, WrongEncoding
+from producer.manifest.text_lines import WrongEncoding
 from producer.manifest.unpacked import PACKED
 from producer.manifest.written import TEMPLATE_COLUMNS
-from producer.prompt_files import json_file, json_lines, parquet, plain, separated
+from producer.prompt_files import plain, separated
 from producer.prompt_files.ahead import read_ahead
 from producer.prompt_files.column_roles import UNKNOWN
 from producer.prompt_files.drawn import Drawing, checked, drawn_lines, templates_of
 from producer.prompt_files.marked_rows import marks_of_manifest, marks_of_rows
-from producer.prompt_files.nested import Paths
 from producer.prompt_files.reading import Noticed, Reading
+from producer.prompt_files.records import records
 from producer.prompt_files.row_reader import RowReader, UnknownColumns
 from producer.prompt_files.unknown_columns import named_within
 
@@ -219,7 +219,7 @@ def _rows(
         check=checks.pipeline,
     )
     unknown_told = False
-    for number, row in _records(path, source, table, noticed.left_out):
+    for number, row in records(path, source, table, noticed.left_out):
         line: Line | ManifestError
         if isinstance(row, ManifestError):
             if isinstance(row, WrongEncoding) and manifest.on_bad_row == "stop":
@@ -265,7 +265,7 @@ def _rows(
 def _unknown(path: Path, source: PromptSource, table: RowReader) -> list[str]:
     """The columns of a file that mean nothing, in the order in which they first appear."""
     names: dict[str, None] = {}
-    for _number, row in _records(path, source, table, Counter()):
+    for _number, row in records(path, source, table, Counter()):
         if isinstance(row, dict):
             for name, value in row.items():
                 if table.roles.field(name) == UNKNOWN:
@@ -291,30 +291,6 @@ def _files(manifest: Manifest) -> Iterator[tuple[PromptSource, Path]]:
                 raise ManifestError(f"prompts_from: {path} is named twice: remove one")
             seen.add(path)
             yield source, path
-
-
-def _records(path: Path, source: PromptSource, table: RowReader, left_out: Counter[str]) -> Iterator[Record]:
-    match format_of(path):
-        case ".jsonl":
-            return _opened(json_lines.records(path, source), table.paths)
-        case ".json":
-            return _opened(json_file.records(path, source), table.paths)
-        case ".csv" | ".tsv":
-            return separated.records(path, source, table.roles.trouble)
-        case ".txt" if source.one_per_file:
-            return plain.one_record(path, source, id_of(source, path))
-        case ".txt":
-            return plain.records(path, source, left_out)
-        case ".parquet":
-            return parquet.records(path, table.roles, table.paths)
-    raise AssertionError(f"{path}: its format was checked with the manifest")
-
-
-def _opened(records: Iterator[Record], paths: Paths) -> Iterator[Record]:
-    """The records with a value at each path in place of their objects."""
-    if not paths:
-        return records
-    return ((number, row if isinstance(row, ManifestError) else paths.opened(row)) for number, row in records)
 
 
 def _names(source: PromptSource) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import product
 
+from jobs.pipeline_task import TASK_PICTURES
 from jobs.request import ImageRequest
 from producer.manifest.manifest import Manifest
 from producer.manifest.picture_files import NAMES, Noted, PictureFiles
@@ -39,7 +40,8 @@ class SweptPictures:
             header = headers[path]
             self.noted.transparent += header.transparent and self._first("transparent", path)
             self.noted.animated += header.animated and self._first("animated", path)
-            if (header.height, header.width) != size and self._first("fitted", path, request.fit):
+            other = name in TASK_PICTURES and (header.height, header.width) != size
+            if other and self._first("fitted", path, request.fit):
                 self.noted.fitted[request.fit] += 1
 
     def _first(self, *what: str) -> bool:

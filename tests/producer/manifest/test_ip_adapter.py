@@ -158,8 +158,10 @@ def test_scales_and_pictures_are_swept_and_stand_in_rows() -> None:
     assert [one.ip_adapter_scale for one in entries] == [0.2, 0.2, 1.0, 1.0]
     assert [one.ip_adapter_image is None for one in entries] == [False, False, True, True]
     lines = "\nprompts: [a]\nsweep: {ip_adapter_image: [p.png], ip_adapter_scale: [0, 0.5]}"
-    entries = [entry.request for _, entry in prepared("adapters/ip.safetensors", lines).entries()]
-    assert [one.ip_adapter_scale for one in entries] == [0.0, 0.5]
+    reading = Reading()
+    found = prepared("adapters/ip.safetensors", lines).entries(reading=reading)
+    assert [entry.request.ip_adapter_scale for _, entry in found] == [0.0, 0.5]
+    assert list(reading.told()) == []  # the picture is not brought to the size that is painted
 
 
 @pytest.mark.parametrize(
