@@ -9,7 +9,6 @@ INPUTS_PY = "jobs/inputs.py"
 
 EMBEDDING_FILE = "tests/jobs/test_embedding_file.py::"
 INPUTS = "tests/jobs/test_inputs.py::"
-INPUT_PICTURE = "tests/jobs/test_input_picture.py::"
 KEEP_INPUTS = "tests/producer/submit/test_keep_inputs.py::"
 LORAS = "tests/worker/diffusion/test_loras.py::"
 PICTURES = "tests/worker/renderers/test_pictures.py::"
@@ -51,12 +50,12 @@ CHECKS = [
         INPUTS + "test_a_pipe_or_a_missing_file_is_refused_with_its_path",
     ),
     Mutation(
-        "a decompression bomb is refused by its header",
-        "decoded",
-        "jobs/input_picture.py",
-        "if picture.width * picture.height > MAX_PIXELS:",
-        "if False:",
-        INPUT_PICTURE + "test_a_decompression_bomb_is_refused_by_its_header",
+        "what is black in a mask is the original's",
+        "what the autoencoder makes of it",
+        "worker/diffusion/given_pictures.py",
+        "if mask is None or original is None:",
+        "if True:",
+        PICTURES + "test_what_a_mask_keeps_is_the_originals_to_the_bit",
     ),
     Mutation(
         "a picture that changed since it was hashed is not kept",
