@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +13,7 @@ from jobs.ip_adapter_file import IpAdapterFile, crossing, ip_adapter_file
 from jobs.layer_shapes import layer_shapes
 from jobs.lora_file import name_trouble
 from jobs.model_folder import file_hash
-from jobs.models import IpAdapterRef, ModelRef, is_path
+from jobs.models import IpAdapterRef, ModelRef, PartOf, is_path
 from jobs.pipeline_class import IP_ADAPTED
 from jobs.pipeline_folder import Read
 from jobs.safetensors_header import HeaderError, header_of
@@ -23,22 +22,6 @@ _ENCODER: Final = "clip_vision_model"
 """The model_type of transformers' CLIPVisionModelWithProjection."""
 _USUAL: Final = {"projection_dim": 512, "hidden_size": 768}
 """What transformers takes where a configuration does not say it."""
-
-
-@dataclass(frozen=True, slots=True)
-class PartOf:
-    """A file or a folder: by its own path, or in a repository."""
-
-    model: str
-    """A path, or a hub id."""
-    part: str = ""
-    """Its name in that folder or repository; empty: `model` itself."""
-    revision: str | None = None
-    """A commit, branch or tag of the repository; of a folder's contents "sha256:…"."""
-
-    def __str__(self) -> str:
-        name = Path(self.model).name if is_path(self.model) else self.model
-        return f"{name}/{self.part}" if self.part else name
 
 
 def resolve_ip_adapter(

@@ -70,6 +70,22 @@ class FurtherRef:
 
 
 @dataclass(frozen=True, slots=True)
+class PartOf:
+    """A file or a folder: by its own path, or in a repository."""
+
+    model: str
+    """A path, or a hub id."""
+    part: str = ""
+    """Its name in that folder or repository; empty: `model` itself."""
+    revision: str | None = None
+    """A commit, branch or tag of the repository; of a folder's contents "sha256:…"."""
+
+    def __str__(self) -> str:
+        name = Path(self.model).name if is_path(self.model) else self.model
+        return f"{name}/{self.part}" if self.part else name
+
+
+@dataclass(frozen=True, slots=True)
 class IpAdapterRef:
     """An IP-Adapter's file, and the model that it sees pictures by."""
 

@@ -11,7 +11,6 @@ from jobs.adapters import controlnets_of, ip_adapter_of
 from jobs.errors import RenderError
 from jobs.file_hash import file_sha256
 from jobs.inputs import NO_INPUTS, KeptInputs, kept_path
-from jobs.models import is_path
 from jobs.output.output import INPUTS
 from jobs.request import PICTURES, ImageRequest
 from worker.engine.renderer import FurtherModel
@@ -154,4 +153,5 @@ def _by_hash(folder: Path, wanted: set[str]) -> Mapping[str, str]:
 
 
 def _absolute(named: str) -> str:
-    return str(Path(named).expanduser().absolute()) if is_path(named) else named
+    """A folder that was named in a command, with or without ./ before it."""
+    return str(Path(named).expanduser().absolute())

@@ -12,7 +12,6 @@ from pydantic import BaseModel, PrivateAttr, ValidationError
 from jobs.arguments import arguments_of
 from jobs.errors import ManifestError, ModelError, OutputError
 from jobs.further_models import resolve_controlnet
-from jobs.ip_adapter import resolve_ip_adapter
 from jobs.models import FurtherRef, IpAdapterRef, ModelRef, resolve_model
 from jobs.output.shard_table import check_parquet
 from jobs.output.stored_shard import FOLDER_LIMIT
@@ -126,6 +125,9 @@ class Manifest(WrittenManifest):
         written = self.ip_adapter
         if written is None:
             return None
+        # What reads weights' headers, which few manifests need.
+        from jobs.ip_adapter import resolve_ip_adapter
+
         try:
             return resolve_ip_adapter(written.weights, written.encoder, model, written.sha256)
         except ModelError as error:

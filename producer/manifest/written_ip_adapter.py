@@ -10,8 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from jobs.hub import is_commit
-from jobs.ip_adapter import PartOf
-from jobs.models import FurtherRef, IpAdapterRef, is_path
+from jobs.models import FurtherRef, IpAdapterRef, PartOf, is_path
 from producer.manifest.fields import ModelName, PathText, Revision
 from producer.manifest.setting_fields import Strict
 

@@ -103,11 +103,15 @@ def followed(revision: str) -> ImageRequest:
     return replace(PLAIN, ip_adapter=str(IP_ADAPTERS.plain([named])), ip_adapter_image=PHOTO_SHA)
 
 
-def test_an_image_encoder_that_is_a_folder_is_named_and_one_of_the_hub_is_known(tmp_path: Path) -> None:
+def test_an_image_encoder_that_is_a_folder_is_named_and_one_of_the_hub_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     of_hub = f"{'0' * 40}:models/image_encoder"
     assert further_of(followed(of_hub), []) == (FurtherModel("image_encoder", "org/clip", of_hub),)
-    [found] = further_of(followed("sha256:1"), [], str(tmp_path / "clip"))
-    assert (found.model, found.revision) == (str(tmp_path / "clip"), "sha256:1")
+    for given in (str(tmp_path / "clip"), "clip", "./clip"):
+        [found] = further_of(followed("sha256:1"), [], given)
+        assert (found.model, found.revision) == (str(tmp_path / "clip"), "sha256:1")
     with pytest.raises(RenderError, match=r"a folder \(org/clip\): give --image-encoder PATH"):
         further_of(followed("sha256:1"), [])
     for request in (PLAIN, followed(of_hub)):
