@@ -9,7 +9,17 @@ import pytest
 
 from jobs.errors import RenderError
 from jobs.pipeline_class import NOT_AT_HAND, Strength
-from jobs.pipeline_task import painted_by, painting_class, settled, task_key, task_of, troubles, vain
+from jobs.pipeline_task import (
+    called,
+    painted_by,
+    painting_class,
+    pictures_of,
+    settled,
+    task_key,
+    task_of,
+    troubles,
+    vain,
+)
 from jobs.pipelines import admitted, find_painting, find_pipeline
 from jobs.request import ImageRequest
 
@@ -312,3 +322,34 @@ def test_the_classes_of_tasks_name_the_models_class_and_are_none_of_a_models_own
     for name in admitted():
         for painting in map(find_painting, find_pipeline(name).tasks.values()):
             assert (painting.of is None) == (painting.name in admitted())
+
+
+IP_ADAPTER = '[{"name":"ip","sha256":"' + "1" * 64 + '","image_encoder":"e","revision":"r"}]'
+
+
+def test_an_ip_adapter_counts_where_a_picture_is_followed_and_in_no_other_request() -> None:
+    given = {"ip_adapter": IP_ADAPTER, "ip_adapter_scale": 0.3}
+    name = "StableDiffusionXLPipeline"
+    assert asked(name, "image", **given) == asked(name, "image")
+    followed = asked(name, "image+ip_adapter_image", **given)
+    assert (followed.ip_adapter, followed.ip_adapter_scale) == (IP_ADAPTER, 0.3)
+    assert pictures_of(followed) == ("image", "ip_adapter_image")
+    assert painted_by(find_pipeline(name), followed).name == "StableDiffusionXLImg2ImgPipeline"
+    assert called("image+ip_adapter_image") == "image-to-image by IP-Adapter"
+    assert called("ip_adapter_image") == "text-to-image by IP-Adapter"
+    assert told(name, followed) == []
+
+
+def test_a_picture_to_follow_needs_an_ip_adapter_and_a_class_that_takes_one() -> None:
+    [words] = told("StableDiffusionPipeline", asked("StableDiffusionPipeline", "ip_adapter_image"))
+    assert "needs an IP-Adapter: give `ip_adapter` at the manifest's top, or remove" in words
+    [words] = told("FluxPipeline", asked("FluxPipeline", "ip_adapter_image", ip_adapter=IP_ADAPTER))
+    assert "FluxPipeline takes no IP-Adapter here, only StableDiffusionPipeline and Stable" in words
+    lonely = replace(asked("StableDiffusionPipeline", ""), ip_adapter=IP_ADAPTER)
+    [words] = told("StableDiffusionPipeline", lonely)
+    assert "follows an ip_adapter_image: give it too, or remove ip_adapter" in words
+    own = {"ip_adapter_scale": 0.3, "ip_adapter": IP_ADAPTER}
+    for_nothing = [str(one) for one in vain(None, own, own)]
+    assert len(for_nothing) == 2 and all(
+        "does nothing without ip_adapter_image" in one for one in for_nothing
+    )
