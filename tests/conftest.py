@@ -25,15 +25,49 @@ __all__ = ["rendered"]
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-_FIRST = ("benchmarks", "faults", "integration", "worker", "tools")
-"""Folders whose files take long: one that came last would be waited for alone."""
+_FIRST = (
+    # Those of more than ten seconds, the longest first …
+    "benchmarks/test_painting.py",
+    "integration/test_bytes.py",
+    "integration/test_run_command.py",
+    "integration/test_export_command.py",
+    "benchmarks/test_benchmarks.py",
+    "worker/renderers/test_carried.py",
+    "integration/test_bad_input.py",
+    "faults/test_faults.py",
+    "worker/diffusion/test_shapes.py",
+    "integration/test_demo.py",
+    "integration/test_doctor_command.py",
+    "integration/test_pipelines.py",
+    "worker/test_image_diffusion_model.py",
+    "worker/renderers/test_compiled_pipelines.py",
+    "integration/test_commands.py",
+    "integration/test_single_files.py",
+    "worker/renderers/test_pipeline_renderer.py",
+    "worker/renderers/test_pictures.py",
+    "integration/test_mixed_tasks.py",
+    "faults/test_poison.py",
+    "benchmarks/test_gpu.py",
+    "tools/test_families.py",
+    "tools/test_train_edges.py",
+    "integration/test_kills.py",
+    "producer/doctor/test_examine_webdataset.py",
+    # … then folders whose files mostly take longer than others.
+    *("benchmarks", "faults", "integration", "worker", "tools"),
+)
+"""What tests begin with: a long file that came last would be waited for alone."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begins with the long files."""
-    places = {folder: place for place, folder in enumerate(_FIRST)}
-    tests = Path(__file__).parent
-    items.sort(key=lambda item: places.get(item.path.relative_to(tests).parts[0], len(places)))
+    places = {name: place for place, name in enumerate(_FIRST)}
+    tests, last = Path(__file__).parent, len(places)
+
+    def place(item: pytest.Item) -> int:
+        file = item.path.relative_to(tests)
+        return places.get(file.as_posix(), places.get(file.parts[0], last))
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")

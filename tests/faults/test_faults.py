@@ -18,7 +18,7 @@ from tests.faults.soak import Soak, schedule
 SEED = 7
 AGAIN = 20
 """Faults drawn by the seed after each kind was there once."""
-IMAGES = 200
+IMAGES = 100
 """For each fault."""
 
 

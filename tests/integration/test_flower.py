@@ -20,9 +20,9 @@ from tests.ports import free_port
 from tests.waiting import WaitUntil
 
 POLLS = 10
-BETWEEN = 2.8
-TASK_SECONDS = 31.0
-"""The one micro-batch of the one shard: longer than all polls together, and than ten leases of 3 s."""
+BETWEEN = 1.0
+TASK_SECONDS, LEASE = 16.0, 1.5
+"""The one micro-batch of the one shard: longer than all polls together, and than ten leases."""
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_ten_of_ten_polls_show_a_long_task_started_with_its_job_and_shard(
     finished: Callable[..., JobStatus],
     wait_until: WaitUntil,
 ) -> None:
-    farm.start_worker("w1", instant_seconds=TASK_SECONDS)
+    farm.start_worker("w1", instant_seconds=TASK_SECONDS, lease=LEASE)
     wait_until(
         lambda: (flower("/api/workers?status=true") or {}).get("cpu0@w1"), "Flower sees the worker", 30
     )
@@ -97,7 +97,7 @@ def test_ten_of_ten_polls_show_a_long_task_started_with_its_job_and_shard(
     wait_until(results, "Flower shows the task's result")
     ((state, result, runtime),) = results()
     assert state == "SUCCESS"
-    assert runtime >= 30
+    assert runtime >= 10 * LEASE
     assert result == result | {
         "job": job_id, "shard": 0, "ended": "committed", "rendered": 8, "adopted": 0, "failed": 0,
     }  # fmt: skip

@@ -12,20 +12,15 @@ from click.testing import CliRunner
 
 from jobs.settings import Settings
 from tests.waiting import LONGEST
+from tests.warm_python import BIN, warm_imagemill
 from worker.cli import command
 
 ROOT = Path(__file__).parents[2]
 
 
 def _worker(*options: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "worker.cli", *options],
-        env={**os.environ, "PYTHONPATH": str(ROOT), **variables},
-        capture_output=True,
-        text=True,
-        timeout=LONGEST,
-        check=False,
-    )
+    command = [BIN / "imagemill-worker", *options]
+    return warm_imagemill().call(command, cwd=ROOT, env={**os.environ, **variables}, timeout=LONGEST)
 
 
 def test_help_names_every_option_but_the_hidden_one() -> None:
