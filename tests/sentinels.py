@@ -104,6 +104,10 @@ class Sentinels:
     def pid(self) -> int:
         return self._master().pid
 
+    def place_of_master(self) -> tuple[str, int]:
+        """The password and the port of the master."""
+        return self._password, self._master().port
+
     def master_killed(self) -> None:
         """kill -9; the old master comes back, empty, as a replica of the new one."""
         old = self._master()

@@ -7,20 +7,19 @@ from __future__ import annotations
 
 import ssl
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import redis.exceptions
 from celery import Celery
 from kombu.exceptions import OperationalError
 from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import redis as kombu_redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
+from redis.sentinel import SentinelConnectionPool
 
 from jobs.errors import LedgerError, LedgerUnavailable
-from jobs.ledger.redis_client import sentinel_options
 from jobs.ledger.redis_errors import as_ledger_error
 from jobs.ledger.redis_keys import QUEUE
+from jobs.ledger.sentinels import Sentinels, sentinel_options
 from jobs.redis_url import RedisAddress, parse_redis_url
 
 RENDER_TASK = "imagemill.render"
@@ -54,12 +53,21 @@ class _SentinelChannel(_Surviving, kombu_redis.SentinelChannel):  # type: ignore
     """Of the master that Sentinels name."""
 
     sentinel_kwargs: dict[str, Any]
+    master_name: str
 
     def _sentinel_managed_pool(self, asynchronous: bool = False) -> Any:
-        # redis-py's default tries a Sentinel that is gone for seconds before it asks the next. This is not in
-        # the transport's options, because Flower gives those to an asyncio client.
-        self.sentinel_kwargs = self.sentinel_kwargs | {"retry": Retry(NoBackoff(), 0)}
-        return super()._sentinel_managed_pool(asynchronous)
+        """As kombu's, with Sentinels of ours: redis-py's say in a page that there is no master."""
+        options = self._connparams(asynchronous)
+        del options["host"], options["port"]
+        urls = self.connection.client.alt or [self.connection.client.as_uri()]
+        places = [(parts.hostname or "", parts.port or 26379) for parts in map(urlsplit, urls)]
+        manager = Sentinels(places, self.sentinel_kwargs)
+        # kombu closes what it finds here.
+        if asynchronous:
+            self._async_sentinel_manager = manager
+        else:
+            self._sentinel_manager = manager
+        return SentinelConnectionPool(self.master_name, manager, **options)  # type: ignore[no-untyped-call]
 
 
 class Transport(kombu_redis.Transport):  # type: ignore[misc]

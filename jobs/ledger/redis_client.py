@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
-from redis.sentinel import (
-    Sentinel,
-    SentinelConnectionPool,
-    SentinelManagedConnection,
-    SentinelManagedSSLConnection,
-)
+from redis.sentinel import SentinelConnectionPool, SentinelManagedConnection, SentinelManagedSSLConnection
 
-from jobs.redis_url import RedisAddress, parse_redis_url
-
-_ASKED = 2.0
-"""Seconds that a Sentinel may take to say where the master is; then the next one is asked."""
+from jobs.ledger.sentinels import Sentinels, sentinel_options
+from jobs.redis_url import parse_redis_url
 
 
 class WrongKind(redis.exceptions.ResponseError):
@@ -52,7 +44,7 @@ def redis_client(url: str, *, retries: int = 0, timeout: float = 5.0) -> Any:
         return redis.Redis.from_pool(redis.ConnectionPool(**options))
     options |= {"socket_keepalive": True, **address.tls}
     if address.kind == "sentinel":
-        manager = _Sentinels(list(address.hosts), sentinel_kwargs=sentinel_options(address) | _AT_ONCE)
+        manager = Sentinels(list(address.hosts), sentinel_options(address))
         options["connection_class"] = (
             SentinelManagedSSLConnection if address.use_tls else SentinelManagedConnection
         )
@@ -61,34 +53,6 @@ def redis_client(url: str, *, retries: int = 0, timeout: float = 5.0) -> Any:
     (host, port) = address.hosts[0]
     kind = redis.SSLConnection if address.kind == "rediss" else redis.Connection
     return redis.Redis.from_pool(redis.ConnectionPool(connection_class=kind, host=host, port=port, **options))
-
-
-_AT_ONCE = {"retry": Retry(NoBackoff(), 0)}
-
-
-def sentinel_options(address: RedisAddress) -> dict[str, Any]:
-    """How the Sentinels themselves are reached, as redis-py's `sentinel_kwargs`."""
-    connecting = address.socket_connect_timeout
-    options: dict[str, Any] = {
-        "username": address.sentinel_username or None,
-        "password": address.sentinel_password or None,
-        "socket_timeout": _ASKED,
-        "socket_connect_timeout": _ASKED if connecting is None else connecting,
-    }
-    return options | {"ssl": True, **address.tls} if address.use_tls else options
-
-
-class _Sentinels(Sentinel):
-    """redis-py's, for many threads: it moves the Sentinel that answered to the front of a list, in two steps
-    between which another thread may lose one of them for good."""
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)  # type: ignore[no-untyped-call]
-        self._moving = threading.Lock()
-
-    def discover_master(self, service_name: str) -> Any:
-        with self._moving:
-            return super().discover_master(service_name)  # type: ignore[no-untyped-call]
 
 
 def _greet(connection: Any) -> None:

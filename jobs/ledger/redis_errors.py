@@ -9,6 +9,7 @@ import redis.exceptions
 
 from jobs.errors import LedgerError, LedgerFull, LedgerUnavailable
 from jobs.ledger.redis_client import WrongKind
+from jobs.ledger.sentinels import NoSuchMaster
 
 _FOR_NOW = (
     redis.exceptions.ReadOnlyError,
@@ -34,7 +35,7 @@ def as_ledger_error(error: redis.exceptions.RedisError) -> LedgerError:
     """The LedgerError that explains an error of redis-py."""
     text = str(error)
     match error:
-        case WrongKind():
+        case WrongKind() | NoSuchMaster():
             return LedgerError(text)
         case redis.exceptions.AuthenticationError() | redis.exceptions.AuthenticationWrongNumberOfArgsError():
             return LedgerError(f"Redis refuses the password ({text}): check IMAGEMILL_REDIS_URL")

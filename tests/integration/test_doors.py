@@ -36,6 +36,7 @@ from jobs.errors import LedgerError
 from jobs.ledger import redis_keys
 from jobs.ledger.broker import celery_app, wake
 from jobs.ledger.job import JobStatus
+from jobs.ledger.ledger import Ledger
 from producer.embedded_redis import find_binary
 from tests.farm import BIN, Farm
 from tests.ports import free_port
@@ -331,6 +332,32 @@ def test_a_job_goes_through_over_tls(tmp_path: Path, tls: Server) -> None:
         farm.check_exact("cats-1", 16)
     finally:
         farm.stop()
+
+
+def test_sentinels_and_their_master_are_reached_by_tls(tls: Server, wait_until: WaitUntil) -> None:
+    inside, config = free_port(), tls.folder / "sentinel.conf"
+    # It asks the master in plain text, in vain, but holds it to be up for ten minutes.
+    config.write_text(
+        f"port {inside}\nbind 127.0.0.1\ndir {tls.folder}\nsentinel monitor m 127.0.0.1 {tls.port} 1\n"
+        "sentinel down-after-milliseconds m 600000\n"
+    )
+    sentinel = subprocess.Popen([find_binary(), config, "--sentinel"], stdout=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: answers(replace(tls, port=inside, process=sentinel)), "the Sentinel answers")
+        with tls_door(tls.folder, inside) as port:
+            url = f"sentinel://:tls-secret@127.0.0.1:{port}/0?master_name=m&ssl_ca_certs={tls.folder}"
+            ledger = Ledger(f"{url}/ca.pem")
+            ledger.ping()
+            wake(celery_app(f"{url}/ca.pem"), 2)
+            assert ledger.queued() == 2
+            for stranger in (f"{url}/other.pem", url.partition("&")[0] + "&ssl=true"):
+                with pytest.raises(LedgerError, match="CERTIFICATE_VERIFY_FAILED"):
+                    Ledger(stranger).ping()
+                with pytest.raises(LedgerError, match="CERTIFICATE_VERIFY_FAILED"):
+                    wake(celery_app(stranger), 1)
+    finally:
+        sentinel.kill()
+        sentinel.wait()
 
 
 @pytest.mark.parametrize("wrong", ["another CA", "no CA of ours", "another host"])

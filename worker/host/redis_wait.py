@@ -12,6 +12,7 @@ from jobs.errors import LedgerError, LedgerUnavailable
 from jobs.ledger.eviction import refuse_eviction
 from jobs.ledger.redis_client import WrongKind, redis_client
 from jobs.ledger.redis_errors import as_ledger_error
+from jobs.ledger.sentinels import NoSuchMaster
 from worker.host.supervisor import Stop
 
 _log = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ def wait_for_redis(url: str, stop: Stop, *, allow_eviction: bool = False) -> Non
                 return
             except LedgerUnavailable as error:
                 _log.warning("Redis is away, next try in %g s: %s", pause, error)
-            except WrongKind as error:
+            except (WrongKind, NoSuchMaster) as error:
                 raise LedgerError(f"{safe_url(url)}: {error}") from None
             except (redis.exceptions.AuthenticationError, redis.exceptions.ResponseError) as error:
                 raise LedgerError(
