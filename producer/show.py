@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import fields
 from typing import Any
 
 import click
@@ -32,7 +32,8 @@ def as_json(job: JobStatus | UnreadableJob) -> dict[str, Any]:
     """The job's status for `--json`; of one that cannot be read its id, the state "unreadable", and why."""
     if isinstance(job, UnreadableJob):
         return {"job_id": job.job_id, "state": "unreadable", "reason": job.reason}
-    return {**asdict(job), "eta_seconds": job.eta_seconds}
+    # asdict would copy every value.
+    return {**{field.name: getattr(job, field.name) for field in fields(job)}, "eta_seconds": job.eta_seconds}
 
 
 def duration(seconds: float | None) -> str:

@@ -6,9 +6,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from jobs.output.stored_shard import LayoutName
+if TYPE_CHECKING:
+    # What it imports takes as long as a status of 500 jobs.
+    from jobs.output.stored_shard import LayoutName
 
 LeaseState = Literal["held", "lost", "ending"]
 """The answer to a renewal. lost: another attempt has the lease; ending: it is held, its job ends early."""

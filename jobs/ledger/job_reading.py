@@ -6,11 +6,10 @@ A figure that is not there has its default. A job that cannot be read is a JobUn
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
-
-import redis.exceptions
 
 from jobs.errors import JobUnreadable
 from jobs.ledger import redis_keys
@@ -18,12 +17,14 @@ from jobs.ledger.job import JobStatus
 
 _COUNTS = ("priority", "run", "total", "left", "done", "failed", "shards", "held", "flagged", "cut")
 _TIMES = ("created", "started", "ended", "finished")
+_DIGITS = re.compile("[0-9]+")
 _STATES = ("open", "sealed", "finishing", "finished")
 
 
 @dataclass(frozen=True, slots=True)
 class StoredJob:
-    """What Redis answered about a job, command by command: an exception for a key of another kind."""
+    """What Redis holds of a job: a hash as a mapping, None for what is not there, and a text, the error's,
+    for a key of another kind."""
 
     fields: Any
     ready: Any
@@ -34,7 +35,7 @@ class StoredJob:
     """Its place among the active jobs; None if it is not one."""
 
     @property
-    def hash(self) -> Mapping[bytes, bytes]:
+    def hash(self) -> Mapping[str, str]:
         """The job's own fields; none if they are lost or of another kind."""
         return _table(self.fields)
 
@@ -45,14 +46,12 @@ class StoredJob:
         return sorted({lease["w"] for lease in leases if isinstance(lease.get("w"), str)})
 
 
-def read_job(job_id: str, stored: StoredJob, facts: Mapping[str, Sequence[str]], now: float) -> JobStatus:
-    """The job's status at `now`; `facts`: worker -> its notice, and what it loads.
+def read_job(job_id: str, stored: StoredJob, facts: Mapping[str, Mapping[str, str]], now: float) -> JobStatus:
+    """The job's status at `now`; `facts`: worker -> what its heartbeat says.
 
     Raises JobUnreadable.
     """
-    job = {
-        name.decode(errors="replace"): value.decode(errors="replace") for name, value in stored.hash.items()
-    }
+    job = stored.hash
     for name in ("state", "incarnation", "output", "model"):
         if name not in job:
             raise unreadable(job_id, f"it lacks {name!r}" if job else "its main key is lost")
@@ -76,16 +75,18 @@ def read_job(job_id: str, stored: StoredJob, facts: Mapping[str, Sequence[str]],
         model=job["model"],
         refusals=_standing(stored.refusals, now),
         workers=stored.workers,
-        notices={name: notice for name, (notice, _loading) in facts.items() if notice},
-        loading={name: loading for name, (_notice, loading) in facts.items() if loading},
-        broken={
-            int(shard): reason.decode(errors="replace")
-            for shard, reason in sorted(broken.items())
-            if shard.isdigit()
-        },
+        notices=_said("notice", stored.workers, facts),
+        loading=_said("loading", stored.workers, facts),
+        broken={int(shard): reason for shard, reason in sorted(broken.items()) if _DIGITS.fullmatch(shard)},
         trouble=_trouble(job_id, job, stored),
         **figures,
     )
+
+
+def _said(fact: str, workers: Sequence[str], facts: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """What these workers say of one thing, where they say something."""
+    said = {name: facts.get(name, {}).get(fact, "") for name in workers}
+    return {name: text for name, text in said.items() if text}
 
 
 def unreadable(job_id: str, why: str) -> JobUnreadable:
@@ -117,7 +118,7 @@ def _trouble(job_id: str, job: Mapping[str, str], stored: StoredJob) -> str:
     found = [
         name
         for name, held in (("leased", stored.leased), ("ready", stored.ready), ("refusals", stored.refusals))
-        if isinstance(held, redis.exceptions.ResponseError)
+        if isinstance(held, str)
     ]
     if found:
         return f"its keys {', '.join(found)} are damaged: `imagemill resume {job_id}` drops them"
@@ -147,11 +148,11 @@ def _number(text: str) -> float:
         return 0.0
 
 
-def _table(held: Any) -> Mapping[bytes, bytes]:
+def _table(held: Any) -> Mapping[str, str]:
     return held if isinstance(held, Mapping) else {}
 
 
-def _json_table(text: bytes) -> dict[str, Any]:
+def _json_table(text: str | bytes) -> dict[str, Any]:
     try:
         read = json.loads(text)
     except (ValueError, RecursionError):
@@ -166,7 +167,7 @@ def _standing(refusals: Any, now: float) -> dict[str, str]:
         refusal = _json_table(text)
         until, reason = refusal.get("until"), refusal.get("reason")
         if isinstance(until, int | float) and until > now * 1000:
-            standing[name.decode(errors="replace")] = str(reason)
+            standing[name] = str(reason)
     return standing
 
 

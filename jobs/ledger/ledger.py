@@ -28,8 +28,8 @@ RATE_TTL = 30 * 86400
 """Seconds that speeds are kept after the last shard."""
 
 
-ENOUGH = 100
-"""Claims that `waiting` counts: more than one worker has task threads."""
+ENOUGH = 16
+"""Claims that `waiting` counts: as many as one worker has task threads, or more."""
 
 
 class Ledger(Steering):

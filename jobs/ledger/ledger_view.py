@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 import redis.exceptions
@@ -11,12 +11,14 @@ import redis.exceptions
 from jobs.errors import JobError, JobUnreadable, LedgerError
 from jobs.ledger import redis_keys
 from jobs.ledger.job import Bits, JobSpec, JobStatus, SlotsKey, Submission, UnreadableJob
-from jobs.ledger.job_reading import StoredJob, read_failure, read_figure, read_job, unreadable
+from jobs.ledger.job_lookup import look_up
+from jobs.ledger.job_reading import read_failure, read_figure, read_job, unreadable
 from jobs.ledger.redis_client import redis_client
 from jobs.ledger.redis_errors import as_ledger_errors
 from jobs.ledger.speeds import read_rates
 
 _Held = TypeVar("_Held")
+_LISTS = (redis_keys.JOBS, redis_keys.ACTIVE)
 _BLOBS = 16
 """Shards read in one call."""
 
@@ -42,25 +44,25 @@ class LedgerView:
         """Every job that Redis holds, oldest first; removes those whose retention is over from the list."""
         with as_ledger_errors():
             ids = [job_id.decode(errors="replace") for job_id in self._held(redis_keys.JOBS)]
-            gone = [job_id for job_id in ids if not self.client.exists(redis_keys.job(job_id))]
+            pipe = self.client.pipeline(transaction=False)
+            for job_id in ids:
+                pipe.exists(redis_keys.job(job_id))
+            there = dict(zip(ids, pipe.execute(), strict=True))
+            gone = [job_id for job_id, exists in there.items() if not exists]
             if gone:
                 self.client.zrem(redis_keys.JOBS, *gone)
-        return [job_id for job_id in ids if job_id not in gone]
+        return [job_id for job_id in ids if there[job_id]]
 
     def jobs(self) -> list[JobStatus | UnreadableJob]:
         """Every job, oldest first; those that cannot be read, or whose own key is lost, are named as such."""
-        found: list[JobStatus | UnreadableJob] = []
-        ids = self.job_ids()
         with as_ledger_errors():
-            active = [name.decode(errors="replace") for name in self._held(redis_keys.ACTIVE)]
-        for job_id in dict.fromkeys([*ids, *active]):
-            try:
-                found.append(self.status(job_id))
-            except JobUnreadable as error:
-                found.append(UnreadableJob(job_id, str(error)))
-            except JobError:
-                continue  # its retention ended meanwhile
-        return found
+            ids = [name.decode(errors="replace") for key in _LISTS for name in self._held(key)]
+            ids = list(dict.fromkeys(ids))
+            found = self._read(ids)
+            gone = [job_id for job_id, job in zip(ids, found, strict=True) if job is None]
+            if gone:
+                self.client.zrem(redis_keys.JOBS, *gone)
+        return [job for job in found if job is not None]
 
     def status(self, job_id: str) -> JobStatus:
         """The job's status.
@@ -68,21 +70,27 @@ class LedgerView:
         Raises JobError if Redis holds no job of that id, JobUnreadable if it is damaged.
         """
         with as_ledger_errors():
-            # Without MULTI, in which Redis 7.0 refuses to read while it is full.
-            pipe = self.client.pipeline(transaction=False)
-            pipe.hgetall(redis_keys.job(job_id))
-            pipe.llen(redis_keys.job(job_id, "ready"))
-            pipe.hgetall(redis_keys.job(job_id, "leased"))
-            pipe.hgetall(redis_keys.job(job_id, "refusals"))
-            pipe.hgetall(redis_keys.job(job_id, "broken"))
-            pipe.zscore(redis_keys.ACTIVE, job_id)
-            pipe.time()
-            *answers, (seconds, micros) = pipe.execute(raise_on_error=False)
-        stored = StoredJob(*answers)
-        if not stored.hash and not isinstance(stored.fields, Exception) and stored.active is None:
+            [job] = self._read([job_id])
+        if job is None:
             raise self._no_such(job_id)
-        said = {name: self._facts(name, ("notice", "loading")) for name in stored.workers}
-        return read_job(job_id, stored, said, seconds + micros / 1e6)
+        if isinstance(job, UnreadableJob):
+            raise JobUnreadable(job.reason)
+        return job
+
+    def _read(self, job_ids: Sequence[str]) -> list[JobStatus | UnreadableJob | None]:
+        """Jobs by their ids, in two round trips; None for one that Redis does not hold."""
+        found: list[JobStatus | UnreadableJob | None] = []
+        stored, now = look_up(self.client, job_ids)
+        facts = self._facts({name for one in stored for name in one.workers})
+        for job_id, one in zip(job_ids, stored, strict=True):
+            if one.fields == {} and one.active is None:
+                found.append(None)
+                continue
+            try:
+                found.append(read_job(job_id, one, facts, now))
+            except JobUnreadable as error:
+                found.append(UnreadableJob(job_id, str(error)))
+        return found
 
     def spec(self, job_id: str) -> JobSpec:
         """What a worker must know about the job.
@@ -169,11 +177,10 @@ class LedgerView:
     def workers(self) -> dict[str, dict[str, str]]:
         """Every worker with a heartbeat: name -> the facts it gave."""
         with as_ledger_errors():
-            names = sorted(name.decode(errors="replace") for name in self._held(redis_keys.WORKERS))
-            found = {name: self._table(redis_keys.worker(name)) for name in names}
-        return {
-            name: {k.decode(): v.decode() for k, v in facts.items()} for name, facts in found.items() if facts
-        }
+            facts = self._facts(
+                sorted({name.decode(errors="replace") for name in self._held(redis_keys.WORKERS)})
+            )
+        return {name: dict(said) for name, said in facts.items() if said}
 
     def rates(self) -> dict[SlotsKey, float]:
         """Slot evaluations per second, as measured on devices with full slots, by model and size.
@@ -198,14 +205,18 @@ class LedgerView:
         except redis.exceptions.ResponseError as error:
             return _if_foreign(error, {})
 
-    def _facts(self, worker: str, names: Sequence[str]) -> list[str]:
-        """Facts of a worker's heartbeat; empty where it gives none."""
-        with as_ledger_errors():
-            try:
-                values = cast(Any, self.client.hmget(redis_keys.worker(worker), list(names)))
-            except redis.exceptions.ResponseError as error:
-                values = _if_foreign(error, [None] * len(names))
-        return ["" if value is None else value.decode() for value in values]
+    def _facts(self, workers: Iterable[str]) -> dict[str, Mapping[str, str]]:
+        """What workers' heartbeats say, in one round trip; nothing of one whose key is of another kind."""
+        names = list(workers)
+        pipe = self.client.pipeline(transaction=False)
+        for name in names:
+            pipe.hgetall(redis_keys.worker(name))
+        said = pipe.execute(raise_on_error=False)
+        return {
+            name: {key.decode(errors="replace"): value.decode(errors="replace") for key, value in one.items()}
+            for name, one in zip(names, said, strict=True)
+            if isinstance(one, Mapping) or _if_foreign(one, False)
+        }
 
     def _fields(self, job_id: str, names: Sequence[str]) -> list[str]:
         with as_ledger_errors():

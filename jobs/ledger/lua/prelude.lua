@@ -213,7 +213,6 @@ end
 -- it is marked as excused.
 local function reap(now)
   even_when_full()
-  relist_one()
   forgive(now)
   local due = redis.call('ZRANGEBYSCORE', LEASES, '-inf', now + ONE_DEATH, 'WITHSCORES')
   local entries, guilty = {}, {}

@@ -11,6 +11,7 @@ import redis
 
 from jobs.errors import JobError, LedgerError
 from jobs.ledger import redis_keys
+from jobs.ledger.job import JobStatus
 from jobs.ledger.ledger import Ledger
 from jobs.ledger.ledger_view import LedgerView
 from producer.embedded_redis import EmbeddedRedis
@@ -29,6 +30,38 @@ def test_an_unknown_job_is_named_with_those_there_are(
     submit_job()
     with pytest.raises(JobError, match=r"no job 'dogs-1'.*cats-1"):
         getattr(view, read)("dogs-1")
+
+
+def test_all_jobs_and_workers_are_read_in_as_few_round_trips_as_one(
+    view: LedgerView, ledger: Ledger, submit_job: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = []
+    send = redis.Connection.send_packed_command
+
+    def counted(connection: redis.Connection, *command: object, **how: object) -> None:
+        sent.append(command)
+        send(connection, *command, **how)
+
+    def round_trips(read: Callable[[], object]) -> int:
+        sent.clear()
+        read()
+        return len(sent)
+
+    def begin(jobs: range) -> None:
+        for number in jobs:
+            submit_job(name=f"n{number}", output=f"/{number}")
+            ledger.heartbeat(f"w{number}", {"notice": f"no room for {number}"})
+            must_claim(ledger, f"w{number}")
+
+    begin(range(1))
+    view.status("n0-1")
+    monkeypatch.setattr(redis.Connection, "send_packed_command", counted)
+    of_one = [round_trips(read) for read in (view.jobs, view.workers, view.job_ids)]
+    begin(range(1, 120))
+    assert [round_trips(read) for read in (view.jobs, view.workers, view.job_ids)] == of_one
+    assert sum(of_one) <= 8
+    notices = [job.notices for job in view.jobs() if isinstance(job, JobStatus)]
+    assert notices == [{f"w{number}": f"no room for {number}"} for number in range(120)]
 
 
 def test_jobs_are_listed_oldest_first_and_those_that_expired_no_more(

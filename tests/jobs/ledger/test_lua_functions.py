@@ -24,7 +24,7 @@ def scripts(ledger: Ledger) -> Scripts:
 def test_every_script_is_declared_and_every_declaration_has_a_script() -> None:
     written = {file.name.removesuffix(".lua") for file in files("jobs.ledger.lua").iterdir()}
     declared = {name for name, _ in getmembers(Scripts, isfunction) if not name.startswith("_")}
-    shared = {"damage", "prelude", "places", "mend"}
+    shared = {"damage", "prelude", "places", "mend", "look"}
     assert {name for name in written if not name.startswith("__")} == declared | shared
 
 
