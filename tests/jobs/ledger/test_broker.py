@@ -103,3 +103,21 @@ def test_nothing_hangs_on_a_message_that_is_lost_doubled_or_late() -> None:
     assert conf.broker_connection_max_retries is None
     assert conf.accept_content == ["json"]
     assert conf.broker_transport_options["visibility_timeout"] >= 6 * 3600
+
+
+def test_events_leave_nothing_in_redis_after_a_flower_that_was_killed(
+    redis_server: EmbeddedRedis, client: redis.Redis
+) -> None:
+    app = celery_app(redis_server.url)
+
+    def send(events: int) -> int:
+        with app.events.default_dispatcher() as dispatcher:
+            for number in range(events):
+                dispatcher.send("task-succeeded", uuid=str(number), result="x" * 1000)
+        return sum(client.memory_usage(key) or 0 for key in client.keys("*"))  # type: ignore[union-attr, misc]
+
+    with app.connection_for_read() as connection:
+        # Its queue is bound, and nobody will delete it.
+        app.events.Receiver(connection, handlers={}).queue(connection.channel()).declare()
+        before = send(1)
+        assert send(300) == before
