@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from celery import signals
+from celery import Celery, signals
 
 from jobs.connection import redis_url
 from jobs.ledger.broker import celery_app, wake
+from jobs.ledger.wake_up import RENDER_TASK
 from jobs.lifeline import end_with_parent
 from jobs.settings import load_settings
 from worker import logs
@@ -18,6 +19,13 @@ _settings = load_settings()
 _url = redis_url(_settings)
 app = celery_app(_url)
 app.conf.imports = ("worker.tasks",)
+
+
+@app.on_after_finalize.connect  # type: ignore[untyped-decorator]
+def _serve_one_task(sender: Celery, **_: Any) -> None:
+    """Celery's own tasks (chord_unlock, map, chunks, group, …) send what a message says: none is served."""
+    for name in [name for name in sender.tasks if name != RENDER_TASK]:
+        sender.tasks.unregister(name)
 
 
 @signals.setup_logging.connect  # type: ignore[untyped-decorator]

@@ -7,7 +7,7 @@ from typing import Any
 from celery import Task, shared_task
 
 from jobs.failpoints import failpoint
-from jobs.ledger.broker import RENDER_TASK
+from jobs.ledger.wake_up import RENDER_TASK
 from worker.process import WorkerProcess
 
 

@@ -5,7 +5,9 @@ The settings come from measurements with Celery and kombu 5.7 on Redis 7; commen
 
 from __future__ import annotations
 
+import logging
 import ssl
+from traceback import walk_tb
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -20,9 +22,12 @@ from jobs.errors import LedgerError, LedgerUnavailable
 from jobs.ledger.redis_errors import as_ledger_error
 from jobs.ledger.redis_keys import QUEUE
 from jobs.ledger.sentinels import Sentinels, sentinel_options
+from jobs.ledger.wake_up import RENDER_TASK, wake_up
 from jobs.redis_url import RedisAddress, parse_redis_url
+from jobs.wording import shortened
 
-RENDER_TASK = "imagemill.render"
+log = logging.getLogger(__name__)
+_JSON = "kombu.utils.json"
 
 _VISIBILITY_TIMEOUT = 6 * 3600
 """Seconds; longer than any shard takes, and the same in every worker: one with a shorter timeout would steal
@@ -30,7 +35,7 @@ the running tasks of all others. A stolen or lost wake-up does no harm: the ledg
 
 
 class _Surviving:
-    """What both channels below have: they survive an outage of Redis.
+    """What both channels below have: they survive an outage of Redis, and take wake-ups alone.
 
     After one, kombu 5.7 may restore or acknowledge a message on a closed connection. That raises an
     AttributeError, which ends the worker and unloads its model, or leaks a socket with every outage.
@@ -38,6 +43,33 @@ class _Surviving:
 
     do_restore = False
     """Unacknowledged messages need not come back when a connection closes: the ledger holds the work."""
+
+    def basic_consume(self, queue: str, *arguments: Any, **options: Any) -> Any:
+        """Consumes a queue; of that of wake-ups nothing reaches Celery that a message carries besides."""
+        tag = super().basic_consume(queue, *arguments, **options)  # type: ignore[misc]
+        if queue == QUEUE:
+            callbacks = self.connection._callbacks  # type: ignore[attr-defined]
+            take = callbacks[queue]
+
+            def take_wake_up(message: object) -> Any:
+                known = wake_up(message, queue)
+                if isinstance(known, str):
+                    log.warning("a message in the queue was dropped: %s", known)
+                    return None
+                return take(known)
+
+            callbacks[queue] = take_wake_up
+        return tag
+
+    def _brpop_read(self, **options: Any) -> Any:
+        try:
+            return super()._brpop_read(**options)  # type: ignore[misc]
+        except Exception as error:
+            # What kombu makes of JSON's {"__type__": …} raises nearly anything, which would end the worker.
+            if not any(frame.f_globals.get("__name__") == _JSON for frame, _ in walk_tb(error.__traceback__)):
+                raise
+            log.warning("a message in the queue was dropped: it is no JSON (%s)", shortened(str(error)))
+            return True
 
     def basic_ack(self, delivery_tag: str, multiple: bool = False) -> None:
         """Acknowledges if there is a connection; otherwise the message comes again in hours."""

@@ -10,6 +10,9 @@ import pytest
 from jobs.ledger.job import JobStatus
 from producer.embedded_redis import EmbeddedRedis
 from tests.farm import Farm
+from tests.guarded_redis import guarded
+
+__all__ = ["guarded"]
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from jobs.ledger.ledger import Ledger
 from jobs.ledger.broker import RENDER_TASK
 
 cell.app.loader.import_default_modules()
-assert RENDER_TASK in cell.app.tasks, sorted(cell.app.tasks)
+assert sorted(cell.app.tasks) == [RENDER_TASK], sorted(cell.app.tasks)
 signals.celeryd_init.send(sender="gpu0@test")
 class Consumer:
     event_dispatcher = None
