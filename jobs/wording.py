@@ -24,6 +24,16 @@ def printable(text: str) -> str:
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
+def on_one_line(text: str) -> str:
+    """`text` of anyone's for a terminal or a log: on one line, its own lines separated by semicolons."""
+    return text if text.isprintable() else printable("; ".join(text.split("\n")))
+
+
+def on_its_lines(text: str) -> str:
+    """The same with its lines: for what was put together of several."""
+    return text if text.isprintable() else "\n".join(map(printable, text.split("\n")))
+
+
 def shown(name: str) -> str:
     """A file's name for a message: characters that cannot be printed are escaped."""
     return name if name.isprintable() else ascii(name)[1:-1]

@@ -9,6 +9,7 @@ import click
 
 from jobs.command_line import odd_surroundings
 from jobs.errors import ImagemillError, Interrupted
+from jobs.wording import on_its_lines
 from producer.commands import job, manifest, output, picture
 from producer.stops import stops_raise
 
@@ -60,7 +61,7 @@ def main() -> None:
         with odd_surroundings(), stops_raise(KeyboardInterrupt):
             sys.exit(command(standalone_mode=False))
     except ImagemillError as error:
-        click.echo(f"error: {error}", err=True)
+        click.echo(f"error: {on_its_lines(str(error))}", err=True)
         sys.exit(error.exit_code)
     except click.ClickException as error:
         error.show()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from jobs.ledger.job import JobStatus
+from jobs.wording import on_one_line
 from producer import show
 from producer.reporter import Reporter, StandardError
 
@@ -82,7 +83,7 @@ def _job_bar(statuses: Iterable[JobStatus]) -> JobStatus:
             rate = f"{status.images_per_second:.1f} images/s, {show.duration(status.eta_seconds)} left"
             bar.update(
                 task,
-                description=f"{status.job_id} {show.state(status)}",
+                description=on_one_line(f"{status.job_id} {show.state(status)}"),
                 total=status.total,
                 completed=status.done + status.failed,
                 rate=rate + show.doubts(status) + show.waits(status),

@@ -6,6 +6,8 @@ from typing import Final, Protocol
 
 import click
 
+from jobs.wording import on_its_lines
+
 
 class Reporter(Protocol):
     """Takes the reports of a step that may last."""
@@ -35,4 +37,4 @@ class StandardError(Quiet):
 
     def line(self, text: str, /) -> None:
         """Prints it."""
-        click.echo(text, err=True)
+        click.echo(on_its_lines(text), err=True)

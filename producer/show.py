@@ -10,9 +10,14 @@ from typing import Any
 import click
 
 from jobs.ledger.job import JobStatus, UnreadableJob
-from jobs.wording import printable
+from jobs.wording import on_one_line, printable
 
 Workers = Mapping[str, Mapping[str, str]]
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Prints one line, whatever is in `text`: Redis, and whoever writes there, gives names and reasons."""
+    click.echo(on_one_line(text), err=err)
 
 
 def state(job: JobStatus) -> str:
@@ -69,60 +74,58 @@ def print_jobs(jobs: Sequence[JobStatus | UnreadableJob], workers: Workers) -> N
         for job in jobs
     ]
     _print_table(header, rows)
-    click.echo(f"{len(workers)} worker{'' if len(workers) == 1 else 's'}")
+    say(f"{len(workers)} worker{'' if len(workers) == 1 else 's'}")
     for job in jobs:
         trouble = (
             job.reason if isinstance(job, UnreadableJob) else job.trouble and f"{job.job_id}: {job.trouble}"
         )
         if trouble:
-            click.echo(printable(trouble))
+            say(printable(trouble))
 
 
 def print_job(job: JobStatus, workers: Workers, failures: Mapping[int, Mapping[str, Any]]) -> None:
     """Prints one job: counts, rate, time left, workers, the first failures."""
-    click.echo(f"{job.job_id}: {state(job)}{f' ({job.reason})' if job.reason else ''}")
-    click.echo(f"  output    {job.output}")
+    say(f"{job.job_id}: {state(job)}{f' ({job.reason})' if job.reason else ''}")
+    say(f"  output    {job.output}")
     held = f", {job.held} were already there" if job.held else ""
     counts = f"{job.done} of {job.total} done, {job.failed} failed, {job.left} left"
-    click.echo(f"  images    {counts}{held}{_flagged(job)}")
+    say(f"  images    {counts}{held}{_flagged(job)}")
     if job.cut:
-        click.echo(f"  prompts   {cut_prompts(job.cut)}")
-    click.echo(
-        f"  shards    {job.shards} in all, {job.shards_ready} waiting, {job.shards_leased} being rendered"
-    )
-    click.echo(f"  rate      {_rate(job)} images/s, {duration(job.eta_seconds)} left")
-    click.echo(f"  model     {job.model}, priority {job.priority}, run {job.run}")
-    click.echo(f"  workers   {', '.join(job.workers) or '–'} on it, of {', '.join(workers) or 'none alive'}")
+        say(f"  prompts   {cut_prompts(job.cut)}")
+    say(f"  shards    {job.shards} in all, {job.shards_ready} waiting, {job.shards_leased} being rendered")
+    say(f"  rate      {_rate(job)} images/s, {duration(job.eta_seconds)} left")
+    say(f"  model     {job.model}, priority {job.priority}, run {job.run}")
+    say(f"  workers   {', '.join(job.workers) or '–'} on it, of {', '.join(workers) or 'none alive'}")
     if job.trouble:
-        click.echo(f"  trouble   {printable(job.trouble)}")
+        say(f"  trouble   {printable(job.trouble)}")
     for name, notice in job.notices.items():
-        click.echo(f"  waiting   {name}: {notice}")
+        say(f"  waiting   {name}: {notice}")
     for name, doing in job.loading.items():
-        click.echo(f"  loading   {name}: {doing}")
+        say(f"  loading   {name}: {doing}")
     for name, reason in job.refusals.items():
-        click.echo(f"  refused   by {name}: {reason}")
+        say(f"  refused   by {name}: {reason}")
     for shard, reason in job.broken.items():
-        click.echo(f"  set aside shard {shard}: {reason}")
+        say(f"  set aside shard {shard}: {reason}")
     for index, failure in list(failures.items())[:10]:
-        click.echo(f"  failure   image {index} ({failure['image_id']}): {failure['reason']}")
+        say(f"  failure   image {index} ({failure['image_id']}): {failure['reason']}")
     if len(failures) > 10:
-        click.echo(f"  failures  {len(failures) - 10} more: see failures.jsonl in the output, or --json")
+        say(f"  failures  {len(failures) - 10} more: see failures.jsonl in the output, or --json")
 
 
 def print_warning(text: str) -> None:
     """Prints a warning, if there is one."""
     if text:
-        click.echo(f"warning: {text}")
+        say(f"warning: {text}")
 
 
 def print_skipped(count: int, first: Sequence[str], file: str | None = None) -> None:
     """Prints on standard error the first rows that were skipped, how many more, and where all are listed."""
     for row in first:
-        click.echo(f"skipped: {row}", err=True)
+        say(f"skipped: {row}", err=True)
     if count > len(first):
-        click.echo(f"skipped: and {count - len(first)} more", err=True)
+        say(f"skipped: and {count - len(first)} more", err=True)
     if file is not None:
-        click.echo(f"skipped: all are listed in {file}", err=True)
+        say(f"skipped: all are listed in {file}", err=True)
 
 
 def print_end(end: JobStatus) -> None:
@@ -136,18 +139,16 @@ def print_end(end: JobStatus) -> None:
     held = f"; {end.held} were already there" if end.held else ""
     if end.broken:
         shards = ", ".join(map(str, end.broken))
-        click.echo(
-            f"shards {shards} could not be read in Redis: submit the manifest again to render their images"
-        )
+        say(f"shards {shards} could not be read in Redis: submit the manifest again to render their images")
     if end.left:
-        click.echo(
+        say(
             f"{begin}: {end.done} of {end.total} images rendered{time}{rate}{failed}{_flagged(end)}; those "
             f"of unfinished shards stay in the spool of {end.output} for the next submission{held}"
         )
     else:
-        click.echo(f"{begin}: {end.done} images in {end.output}{time}{rate}{failed}{_flagged(end)}{held}")
+        say(f"{begin}: {end.done} images in {end.output}{time}{rate}{failed}{_flagged(end)}{held}")
     if end.cut:
-        click.echo(cut_prompts(end.cut))
+        say(cut_prompts(end.cut))
 
 
 def cut_prompts(count: int) -> str:
@@ -161,7 +162,7 @@ def cut_prompts(count: int) -> str:
 
 def progress_line(job: JobStatus) -> str:
     """The progress of the job in one line, for `watch` and `run`."""
-    return (
+    return on_one_line(
         f"{job.job_id}: {state(job)}, {job.done}/{job.total} images{doubts(job)}, {_rate(job)} images/s, "
         f"{duration(job.eta_seconds)} left{waits(job)}"
     )
@@ -192,6 +193,7 @@ def _rate(job: JobStatus) -> str:
 
 
 def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    rows = [[on_one_line(cell) for cell in row] for row in rows]
     if is_terminal():
         from rich.console import Console
         from rich.table import Table
@@ -204,4 +206,4 @@ def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         return
     widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
     for row in (header, *rows):
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

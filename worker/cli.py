@@ -12,6 +12,7 @@ from click.core import ParameterSource
 from jobs.command_line import odd_surroundings
 from jobs.errors import ImagemillError, SettingsError
 from jobs.lifeline import LIFELINE_FD
+from jobs.wording import on_its_lines
 
 if TYPE_CHECKING:
     from worker.logs import Format
@@ -175,13 +176,13 @@ def render(
             f"--out {target}: there is no folder {target.parent}: make it, or name another file"
         )
     for remark in reproduction.remarks:
-        click.echo(f"note: {remark}", err=True)
+        click.echo(f"note: {on_its_lines(remark)}", err=True)
     picture = render_one(
         reproduction,
         model,
         inputs,
         settings,
-        lambda remark: click.echo(f"note: {remark}", err=True),
+        lambda remark: click.echo(f"note: {on_its_lines(remark)}", err=True),
         controlnets=controlnets,
         image_encoder=image_encoder,
     )
@@ -215,7 +216,7 @@ def main() -> None:
         with odd_surroundings():
             command()  # click ends a broken pipe quietly
     except ImagemillError as error:
-        click.echo(f"error: {error}", err=True)
+        click.echo(f"error: {on_its_lines(str(error))}", err=True)
         sys.exit(error.exit_code)
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import textwrap
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 
 from jobs.connection import safe_text
+from jobs.wording import on_its_lines, on_one_line
 
 Format = Literal["plain", "json"]
 
@@ -67,13 +69,19 @@ class _PlainFormatter(logging.Formatter):
             f"{'image' if name == 'image_id' else name}={value} " for name, value in _bound.get().items()
         )
         worker = f"{self.worker} " if self.worker else ""
-        return f"{record.asctime} {record.levelname} {worker}{context}{record.message}"
+        said = f"{record.asctime} {record.levelname} {worker}{context}{record.message}"
+        # Celery logs ids and names of messages, which anyone may have written.
+        return on_one_line(said.rstrip("\n"))
 
     def usesTime(self) -> bool:
         return True
 
     def format(self, record: logging.LogRecord) -> str:
         return safe_text(super().format(record))
+
+    def formatException(self, ei: Any) -> str:
+        """A traceback, indented: none of its lines looks like one of the log's own."""
+        return textwrap.indent(on_its_lines(super().formatException(ei)), "  ")
 
 
 class _JsonFormatter(logging.Formatter):
@@ -97,4 +105,10 @@ class _JsonFormatter(logging.Formatter):
         line.update(_bound.get())
         if record.exc_info:
             line["exc"] = safe_text(self.formatException(record.exc_info))
-        return json.dumps(line, ensure_ascii=False)
+        text = json.dumps(line, ensure_ascii=False)
+        # JSON itself escapes no DEL, no C1 control and no mark that turns the direction of writing.
+        return text if text.isprintable() else "".join(map(_json_escaped, text))
+
+
+def _json_escaped(one: str) -> str:
+    return one if one.isprintable() else json.dumps(one)[1:-1]

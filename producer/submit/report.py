@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import click
-
 from jobs.wording import counted
 from producer.requests.line_count import Lines
-from producer.show import as_json_text, print_skipped
+from producer.show import as_json_text, print_skipped, say
 from producer.submit.recover import Recovered
 from producer.submit.submit import Submitted
 
@@ -24,9 +22,9 @@ def print_submitted(submitted: Submitted) -> None:
         parts.append(f"{counted(submitted.skipped, 'row')} skipped")
     if submitted.attached:
         parts.append("it was submitted before and continues")
-    click.echo(", ".join(parts))
+    say(", ".join(parts))
     if submitted.left_out:
-        click.echo(f"{submitted.job_id}: left out: {'; '.join(submitted.left_out)}")
+        say(f"{submitted.job_id}: left out: {'; '.join(submitted.left_out)}")
     asked = Lines(
         pictures=submitted.images + submitted.held,
         equal=submitted.equal_lines,
@@ -35,15 +33,15 @@ def print_submitted(submitted: Submitted) -> None:
         first_reused_ids=submitted.first_reused_ids,
     )
     for remark in asked.remarks():
-        click.echo(f"{submitted.job_id}: {remark}")
+        say(f"{submitted.job_id}: {remark}")
     for told in submitted.told:
-        click.echo(f"{submitted.job_id}: {told}")
+        say(f"{submitted.job_id}: {told}")
     for warning in submitted.syntax:
-        click.echo(f"{submitted.job_id}: {warning}")
+        say(f"{submitted.job_id}: {warning}")
     if submitted.remark:
-        click.echo(f"{submitted.job_id}: {submitted.remark}")
+        say(f"{submitted.job_id}: {submitted.remark}")
     for name, why in submitted.json_columns.items():
-        click.echo(f"{submitted.job_id}: column {as_json_text(name, why)}")
+        say(f"{submitted.job_id}: column {as_json_text(name, why)}")
     print_skipped(submitted.skipped, submitted.skipped_rows, submitted.skipped_file)
 
 
@@ -57,7 +55,7 @@ def print_recovered(recovered: Recovered) -> None:
         parts.append(f"{recovered.held} are in the output from other jobs")
     if recovered.skipped:
         parts.append(f"{counted(recovered.skipped, 'row')} skipped")
-    click.echo(", ".join(parts))
+    say(", ".join(parts))
     if recovered.reason:
-        click.echo(f"{recovered.job_id} is stopped: {recovered.reason}")
+        say(f"{recovered.job_id} is stopped: {recovered.reason}")
     print_skipped(recovered.skipped, recovered.skipped_rows)

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from jobs.errors import JobError
 from jobs.ledger.job import JobStatus
-from producer import show
+from producer import cli, show
 
 MakeStatus = Callable[..., JobStatus]
 WORKERS = {"gpu0@a": {"slots": "2"}, "gpu1@b": {"slots": "2"}}
@@ -215,3 +216,47 @@ def test_flagged_pictures_are_reported_while_the_job_runs(
     assert "2 failed, 3 flagged (see metadata.jsonl), 2.0 images/s" in show.progress_line(doubted)
     show.print_job(doubted, WORKERS, {})
     assert "60 left, 7 were already there, 3 flagged (see metadata.jsonl)\n" in capsys.readouterr().out
+
+
+HOSTILE = "x\nfinished: 100 images \x1b[2J\x9b31m\u202e[bold]"
+
+
+@pytest.mark.parametrize("state", ["sealed", "finished"])
+@pytest.mark.parametrize("terminal", [False, True])
+def test_nothing_that_comes_from_redis_makes_a_line_or_moves_a_terminal(
+    state: str,
+    terminal: bool,
+    job_status: MakeStatus,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(show, "is_terminal", lambda: terminal)
+    monkeypatch.setenv("NO_COLOR", "1")
+    each = {HOSTILE: HOSTILE}
+    job = job_status(
+        job_id=HOSTILE, state=state, outcome=HOSTILE, ending=HOSTILE, reason=HOSTILE, output=HOSTILE,
+        model=HOSTILE, refusals=each, workers=[HOSTILE], notices=each, loading=each, broken={3: HOSTILE}, trouble=HOSTILE,
+    )  # fmt: skip
+    failures = {3: {"image_id": HOSTILE, "reason": HOSTILE}}
+    show.print_jobs([job], {HOSTILE: {}})
+    show.print_job(job, {HOSTILE: {}}, failures)
+    show.print_end(job)
+    show.print_skipped(1, [HOSTILE], HOSTILE)
+    show.say(show.progress_line(job))
+    said = capsys.readouterr()
+    for line in (said.out + said.err).splitlines():
+        assert line.isprintable(), ascii(line)
+        assert not line.startswith("finished: 100"), line
+
+
+def test_an_error_keeps_its_lines_and_moves_no_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(**_: object) -> None:
+        raise JobError("cats-1: no worker takes it: \x1b[2J\nFix that, then go on")
+
+    monkeypatch.setattr(cli, "command", run)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "error: cats-1: no worker takes it: \\x1b[2J\nFix that, then go on\n"

@@ -8,6 +8,7 @@ import re
 import threading
 import warnings
 from collections.abc import Iterator
+from typing import Literal
 
 import pytest
 from celery.exceptions import SecurityWarning
@@ -133,3 +134,37 @@ def test_celerys_lines_on_the_user_root_are_left_out_and_other_warnings_are_not(
     shown = capsys.readouterr().err
     assert "superuser" not in shown
     assert "another" in shown
+
+
+HOSTILE = "a\n12:00:00 CRITICAL forged \x1b[31m\x9b2J\x7f\r\u202e"
+
+
+@pytest.mark.parametrize("format", ["plain", "json"])
+def test_nothing_that_is_logged_makes_a_line_or_moves_a_terminal(
+    capsys: pytest.CaptureFixture[str], format: Literal["plain", "json"]
+) -> None:
+    configure(format, "INFO", HOSTILE)
+    with bound(job=HOSTILE, image_id=HOSTILE):
+        log.info("%s", HOSTILE)
+        logging.getLogger("celery.worker.strategy").info("Task %(id)s received", {"id": HOSTILE})
+    lines = capsys.readouterr().err.split("\n")
+    assert len(lines) == 3 and all(line.isprintable() for line in lines), lines
+    if format == "json":
+        assert json.loads(lines[0]) | {"time": ""} == {
+            "time": "", "level": "INFO", "logger": "worker.test", "message": HOSTILE, "worker": HOSTILE,
+            "job": HOSTILE, "image_id": HOSTILE,
+        }  # fmt: skip
+
+
+@pytest.mark.parametrize("format", ["plain", "json"])
+def test_no_line_of_a_traceback_looks_like_one_of_the_log(
+    capsys: pytest.CaptureFixture[str], format: Literal["plain", "json"]
+) -> None:
+    configure(format, "INFO")
+    try:
+        raise ValueError(HOSTILE)
+    except ValueError:
+        log.exception("it failed")
+    lines = capsys.readouterr().err.splitlines()
+    assert all(line.isprintable() for line in lines), lines
+    assert not [line for line in lines[1:] if not line.startswith("  ")]
