@@ -146,6 +146,10 @@ class _Origin:
         sys.meta_path[:] = self.meta_path
         sys.path_importer_cache.clear()
         atexit._clear()
+        # Those that the libraries' imports registered.
+        atexit.register(logging.shutdown)
+        if (children := sys.modules.get("multiprocessing.util")) is not None:
+            atexit.register(children._exit_function)
         logging.captureWarnings(False)
         warnings.filters[:] = self.filters
         logging.root.level, logging.root.handlers[:] = self.root[0], self.root[1]
