@@ -318,7 +318,7 @@ def begun(mill: Mill, source: Path, target: Path, to: str) -> subprocess.Popen[s
     """An export that has begun to write, and stands still."""
     command, environment = mill.command("export", source, target, "--to", to)
     before = {*target.parent.iterdir()}
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    process = warm_imagemill().popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + LONGEST
     while not any(entry for entry in target.parent.iterdir() if entry not in before and any(entry.iterdir())):
         assert process.poll() is None
