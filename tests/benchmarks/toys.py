@@ -8,6 +8,10 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 TOYS: dict[str, tuple[list[str], set[str]]] = {
+    "control_plane.py": (
+        [],
+        {"claim_ms", "claim_ms_10000", "status_cpu_s", "redis_cpu_ms_per_job"},
+    ),
     "engine.py": ([], {"calls_ratio", "slots_ratio", "speed_vs_grouped", "speed_vs_one", "uniform"}),
     "fidelity.py": ([], {"one_all", "two_all", "count_all", "images_per_s", "lms"}),
     "inputs.py": ([], {"max_abs_diff", "bytes_equal", "lora_time_ratio", "unsorted_time_ratio"}),
