@@ -43,6 +43,7 @@ def _prepare(sender: str, **_: Any) -> None:
 
 @signals.worker_ready.connect  # type: ignore[untyped-decorator]
 def _start(sender: Any, **_: Any) -> None:
+    logs.drop_celerys_advice()
     app.worker_process.start(sender)
 
 

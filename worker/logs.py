@@ -57,6 +57,14 @@ def configure(format: Format, level: str, worker: str = "") -> None:
     logging.captureWarnings(True)
 
 
+def drop_celerys_advice() -> None:
+    """Drops nine lines at each lost connection, about a setting that `jobs.ledger.broker` has on purpose.
+
+    After Celery's start, which asks for them.
+    """
+    warnings.filterwarnings("ignore", r"\s*In Celery 5\.1 we introduced an optional breaking change")
+
+
 class _PlainFormatter(logging.Formatter):
     """HH:MM:SS LEVEL gpu0@host job=sunsets-1 shard=12 image=0123456789abcdef message, in local time."""
 
