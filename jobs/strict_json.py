@@ -6,8 +6,9 @@ import json
 from typing import Any, Final
 
 _COUNTED_FROM: Final = 4 << 20
-_MOST_BRACKETS: Final = 8_000_000
-"""An empty object is two characters, and takes 64 bytes; a million prompts of a manifest have three each."""
+_MOST_PARTS: Final = 8_000_000
+"""Lists, objects, and texts in them: an empty object is two characters, and takes 64 bytes. A million prompts
+of a manifest have six each."""
 
 
 def strict_json(text: str | bytes) -> Any:
@@ -17,9 +18,10 @@ def strict_json(text: str | bytes) -> Any:
     caller that forgets it ends with a traceback.
     """
     if len(text) > _COUNTED_FROM:
-        brackets = [b"[", b"{"] if isinstance(text, bytes) else ["[", "{"]
-        if sum(map(text.count, brackets)) > _MOST_BRACKETS:  # type: ignore[arg-type]
-            raise ValueError(f"more than {_MOST_BRACKETS:,} lists and objects")
+        # In a text a quotation mark is escaped: a comma before one separates parts.
+        marks: tuple[Any, ...] = (b"[", b"{", b',"') if isinstance(text, bytes) else ("[", "{", ',"')
+        if sum(map(text.count, marks)) > _MOST_PARTS:
+            raise ValueError(f"it holds more than {_MOST_PARTS:,} lists, objects and texts")
     try:
         return json.loads(text)
     except RecursionError:

@@ -12,6 +12,7 @@ import pytest
 from jobs.failpoints import Hook, arm
 from jobs.ledger.job import JobSpec, JobStatus
 from jobs.ledger.ledger import Ledger
+from jobs.request import ImageRequest
 from producer.embedded_redis import EmbeddedRedis
 from tests.lent_redis import LentRedis
 from tests.rendered_output import rendered
@@ -100,12 +101,15 @@ def ledger(redis_server: EmbeddedRedis) -> Ledger:
     return Ledger(redis_server.url)
 
 
+BASE = ImageRequest(prompt="", seed=0, model="instant", revision="instant-1", height=64, width=64)
+
+
 @pytest.fixture
 def job_spec() -> Callable[..., JobSpec]:
     """Makes a job's spec; a test names the fields that matter to it."""
     spec = JobSpec(
         manifest={"name": "cats"},
-        base={},
+        base=BASE.to_mapping(),
         name="cats",
         output="/data/cats",
         model="instant",

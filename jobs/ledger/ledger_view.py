@@ -15,6 +15,7 @@ from jobs.ledger.job_lookup import look_up
 from jobs.ledger.job_reading import read_failure, read_figure, read_job, unreadable
 from jobs.ledger.redis_client import redis_client
 from jobs.ledger.redis_errors import as_ledger_errors
+from jobs.ledger.shard import read_base
 from jobs.ledger.speeds import read_rates
 
 _Held = TypeVar("_Held")
@@ -112,8 +113,11 @@ class LedgerView:
             this = redis_keys.WIRE
             raise unreadable(job_id, f"it is of wire version {version}, this imagemill reads {this}")
         try:
-            return JobSpec(**json.loads(spec))
-        except (ValueError, TypeError, RecursionError) as error:
+            found = JobSpec(**json.loads(spec))
+            # A size beyond all bounds would take a worker's memory.
+            read_base(found.base)
+            return found
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise unreadable(job_id, f"its settings are not as this imagemill writes them: {error}") from None
 
     def submission(self, job_id: str) -> Submission:

@@ -21,6 +21,7 @@ from jobs.errors import BrokenShard, LedgerError
 from jobs.output.stored_shard import SHARD_LIMIT
 from jobs.request import IMAGE_SETTINGS, SETTINGS, ImageRequest, quoted, settings_of
 from jobs.request_template import RequestTemplate
+from jobs.strict_json import strict_json
 from jobs.wording import shortened
 
 WIRE_VERSION = 1
@@ -29,8 +30,9 @@ LATER_VERSION = 2
 unknown setting would look like damage."""
 _LATER = frozenset(SETTINGS[SETTINGS.index("image") :])
 """The settings that version 1 does not know."""
-_MAX_BYTES = 256 << 20
-"""What a blob may unpack to: far above 10,000 prompts of 10,000 characters."""
+_MAX_BYTES = 100 << 20
+"""What a blob may unpack to: a shard is full at 8 million characters of text, and its last line has 16
+million at most, of four bytes each at most."""
 _NUMBERS = range(2**32)
 """The numbers of the bits at one key of Redis."""
 _PLAIN: dict[str, Callable[[Any], Any]] = {
@@ -98,6 +100,23 @@ def encode_shard(shard: Shard, base: ImageRequest) -> bytes:
     return zstandard.ZstdCompressor(level=3).compress(text.encode())
 
 
+def read_base(values: Mapping[str, Any]) -> ImageRequest:
+    """The request that a job's lines are told by, as its spec has it: held to what its lines are held to.
+
+    Raises ValueError that names the setting and its value.
+    """
+    for name, value in values.items():
+        setting = IMAGE_SETTINGS.get(name)
+        if setting is None:
+            raise ValueError(f"base: there is no setting {shortened(name)}")
+        if not setting.is_right(value):
+            raise ValueError(f"base: {name} = {shortened(repr(value))}: must be {setting.words}")
+    for name, setting in IMAGE_SETTINGS.items():
+        if setting.required and name not in values:
+            raise ValueError(f"base: {name} is missing")
+    return ImageRequest.from_mapping(values)
+
+
 def decode_shard(blob: bytes, base: ImageRequest, job_name: str) -> Shard:
     """The shard that `encode_shard` packed.
 
@@ -106,12 +125,14 @@ def decode_shard(blob: bytes, base: ImageRequest, job_name: str) -> Shard:
     try:
         if zstandard.frame_content_size(blob) > _MAX_BYTES:  # max_output_size counts where no size is stated
             raise ValueError(f"it would unpack to more than {_MAX_BYTES >> 20} MiB")
-        head = json.loads(zstandard.ZstdDecompressor().decompress(blob, max_output_size=_MAX_BYTES))
+        head = strict_json(zstandard.ZstdDecompressor().decompress(blob, max_output_size=_MAX_BYTES))
         if head["v"] not in (WIRE_VERSION, LATER_VERSION):
             raise LedgerError(
                 f"a shard is of wire version {shortened(repr(head['v']))}, and this imagemill reads"
                 f" {WIRE_VERSION} and {LATER_VERSION}: submit with the version that the workers run"
             )
+        if not 0 < len(head["rows"]) <= SHARD_LIMIT:
+            raise ValueError(f"it has {len(head['rows']):,} lines")
         lines = _Lines(base, job_name)
         entries = [lines.entry(line) for line in head["rows"]]
         first = head["indices"]

@@ -154,3 +154,18 @@ def test_a_worker_with_a_list_of_models_takes_no_other_also_when_the_jobs_parts_
     assert "model = shapes-random: this worker takes instant alone" in done.stderr
     assert "loaded shapes-random" not in farm.log("w1")
     wait_until(lambda: farm.status(job_id).shards_leased == 0, "the shard went back")
+
+
+def test_a_size_beyond_all_bounds_is_refused_at_once_and_the_worker_goes_on(
+    farm: Farm, finished: Finish, wait_until: WaitUntil
+) -> None:
+    job_id = farm.submit(2)
+    base = farm.ledger.spec(job_id).base
+    tamper(farm, job_id, base=base | {"height": 10**9})
+    farm.start_worker()
+    wait_until(lambda: "base: height = 1000000000: must be" in farm.log("w1"), "the worker says why")
+    other = farm.submit(2, name="dogs", output=str(farm.folder / "dogs"))
+    assert finished(other).outcome == "complete"
+    assert "Traceback" not in farm.log("w1")
+    done = farm.command("cancel", job_id)
+    assert done.returncode == 0, done.stderr

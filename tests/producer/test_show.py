@@ -235,7 +235,8 @@ def test_nothing_that_comes_from_redis_makes_a_line_or_moves_a_terminal(
     each = {HOSTILE: HOSTILE}
     job = job_status(
         job_id=HOSTILE, state=state, outcome=HOSTILE, ending=HOSTILE, reason=HOSTILE, output=HOSTILE,
-        model=HOSTILE, refusals=each, workers=[HOSTILE], notices=each, loading=each, broken={3: HOSTILE}, trouble=HOSTILE,
+        model=HOSTILE, refusals=each, workers=[HOSTILE], notices=each, loading=each, broken={3: HOSTILE},
+        trouble=HOSTILE,
     )  # fmt: skip
     failures = {3: {"image_id": HOSTILE, "reason": HOSTILE}}
     show.print_jobs([job], {HOSTILE: {}})

@@ -18,10 +18,9 @@ from jobs.errors import ImagemillError, OutputError, RenderError
 from jobs.failpoints import failpoint
 from jobs.inputs import KeptInputs
 from jobs.ledger.job import JobSpec
-from jobs.ledger.shard import Shard, decode_shard
+from jobs.ledger.shard import Shard, decode_shard, read_base
 from jobs.output.metadata import Failure
 from jobs.output.output import Output, check_within
-from jobs.request import ImageRequest
 from worker.engine.renderer import Stopped
 from worker.engine.request_queue import Order
 from worker.lease.lease import GiveBack, Lease
@@ -92,7 +91,7 @@ class ShardRun:
     @cached_property
     def _shard(self) -> Shard:
         """The shard's requests. Raises BrokenShard, and LedgerError for another version's."""
-        base = ImageRequest.from_mapping(self._spec.base)
+        base = read_base(self._spec.base)
         return decode_shard(self._claim.blob, base, self._spec.name)
 
     @cached_property
