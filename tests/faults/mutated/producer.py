@@ -30,7 +30,7 @@ CHECKS = [
         "        output.close_attempts()\n", "",
         RECOVER + "test_a_frozen_attempt_of_the_lost_job_can_commit_no_more"),
     Mutation("set aside: shown by status", "left out", "producer/show.py",
-        '        click.echo(f"  set aside shard {shard}: {reason}")', "        pass",
+        '        say(f"  set aside shard {shard}: {reason}")', "        pass",
         SHOW + "test_a_shard_that_was_set_aside_is_reported_by_status_and_at_the_end"),
     Mutation("the embedded Redis listens on loopback", "everywhere", EMBEDDED_REDIS_PY,
         r'f"bind 127.0.0.1\nport {port}', r'f"bind 0.0.0.0\nport {port}',
