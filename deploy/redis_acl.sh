@@ -32,12 +32,13 @@ commands='+@connection +@transaction +@string +@list +@set +@hash +@sortedset +@
     +info'
 
 # Submits, controls and watches. Watching puts back leases that ran out. It cannot remove a wake-up or speak for a
-# worker.
+# worker. A key of another kind than it should be is dropped by whoever finds it: hence the lengths.
 producer="$commands +rename
     ~imagemill:numbers ~imagemill:jobs ~imagemill:active ~imagemill:output:* ~imagemill:job:* ~imagemill:nothing
     ~imagemill:confirmed ~imagemill:leases ~imagemill:reaped ~imagemill:claimable ~imagemill:claimable:*
     ~imagemill:swept
     %R~imagemill:workers %R~imagemill:worker:* %R~imagemill:rates
+    (-@all +xlen +hlen +expire ~imagemill:events ~imagemill:rows)
     (-@all +lpush +llen ~imagemill ~imagemill[^:]*) (-@all +@set ~_kombu.binding*.imagemill)"
 
 # Celery's queues (the second pattern: its priorities), bindings, events, questions and answers.
@@ -49,7 +50,7 @@ worker="$commands $celery ~imagemill ~imagemill[^:]*
     %R~imagemill:job:* ~imagemill:job:*[0-9] ~imagemill:job:*:[^s]* ~imagemill:jobs ~imagemill:active
     ~imagemill:leases ~imagemill:reaped ~imagemill:claimable ~imagemill:claimable:* ~imagemill:swept
     ~imagemill:output:* ~imagemill:events ~imagemill:rows ~imagemill:rates ~imagemill:workers ~imagemill:worker:*
-    (-@all +expire %W~imagemill:job:*:spec %W~imagemill:job:*:shards)"
+    (-@all +hlen %R~imagemill:numbers) (-@all +expire %W~imagemill:job:*:spec %W~imagemill:job:*:shards)"
 
 # Shows workers and tasks. It knows only what tasks say about their jobs, and the length of the queue.
 flower="$commands $celery (-@all +llen ~imagemill ~imagemill[^:]*)"
