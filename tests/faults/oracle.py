@@ -20,7 +20,10 @@ import redis
 from jobs.output.output import Output
 from producer.doctor.checkup import check_output
 
-LASTING = {"numbers", "jobs", "active", "leases", "reaped", "events", "workers", "rows", "rates"}
+LASTING = {
+    *("numbers", "jobs", "active", "claimable", "swept", "leases", "reaped", "events", "workers", "rows"),
+    "rates",
+}
 """Keys behind imagemill: that no job's end takes away (`jobs.ledger.redis_keys`)."""
 PICTURES = {".png", ".jpg", ".jpeg", ".webp"}
 
