@@ -312,6 +312,7 @@ def main() -> None:
         images=(2, 24, 60),
         rounds=(1, 2, 5),
         shorten=(10, 1, 1),
+        xl_sizes=(1, 2, 2),
     )
     for library in (diffusers, transformers):
         library.utils.logging.set_verbosity_error()
@@ -321,7 +322,7 @@ def main() -> None:
         os.environ["XDG_CACHE_HOME"] = cache  # what is learned here is no worker's to read
         costs = {name: step_costs(name, options.steps, options.rounds) for name in NAMES[: options.families]}
         runs = shapes_in_turn(options)
-        xl = {slots: xl_parts(slots, options) for slots in XL_SLOTS}
+        xl = {slots: xl_parts(slots, options) for slots in XL_SLOTS[: options.xl_sizes]}
     show(costs, runs, xl)
     result = {
         "ms_per_image_step": round(max(ours.ms - own.ms for own, ours in costs.values()), 3),

@@ -41,12 +41,13 @@ PROMPT = "a red circle in the middle on a white background"
 Case = tuple[str, float, int]
 
 
-def cases(samplers: int) -> list[Case]:
-    """Sampler, guidance, steps; of the first so many samplers."""
-    return list(itertools.product([scheduler.name for scheduler in SCHEDULERS[:samplers]], GUIDANCE, STEPS))
+def cases(samplers: int, lengths: int) -> list[Case]:
+    """Sampler, guidance, steps; of the first so many samplers and of STEPS."""
+    names = [scheduler.name for scheduler in SCHEDULERS[:samplers]]
+    return list(itertools.product(names, GUIDANCE, STEPS[:lengths]))
 
 
-def mixed(model: ImageDiffusionModel, samplers: int) -> dict[Case, np.ndarray]:
+def mixed(model: ImageDiffusionModel, every: list[Case]) -> dict[Case, np.ndarray]:
     """Our picture of every case, [H,W,3] 0 .. 1; all are denoised together."""
     negative, prompt = model.get_text_embeds(["", PROMPT])
     images = [
@@ -56,7 +57,7 @@ def mixed(model: ImageDiffusionModel, samplers: int) -> dict[Case, np.ndarray]:
             negative if guidance > 1 else None,
             Sampling(SIZE, SIZE, steps, guidance_scale=guidance, scheduler=name, seed=seed),
         )
-        for seed, (name, guidance, steps) in enumerate(cases(samplers))
+        for seed, (name, guidance, steps) in enumerate(every)
     ]
     waiting = queue_of((image, image.slots, image.table.forwards) for image in images)
     pictures: dict[Case, np.ndarray] = {}
@@ -89,7 +90,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", choices=["shapes", "shapes-random"], default="shapes")
-    options = parse_sized(parser, samplers=(1, len(SCHEDULERS), len(SCHEDULERS)))
+    options = parse_sized(parser, samplers=(1, len(SCHEDULERS), len(SCHEDULERS)), lengths=(1, 2, 2))
+    every = cases(options.samplers, options.lengths)
     torch.set_num_threads(1)
     model = load_model(options.model, BUILT_IN[options.model].revision, "fp32", "cpu")
     pipe = StableDiffusionPipeline(
@@ -103,10 +105,10 @@ def main() -> None:
         requires_safety_checker=False,
     )
     pipe.set_progress_bar_config(disable=True)
-    pictures = mixed(model, options.samplers)
+    pictures = mixed(model, every)
     ours: dict[str, float] = {}
     theirs: dict[str, float] = {}
-    for seed, case in enumerate(track(cases(options.samplers), "images", disable=not sys.stderr.isatty())):
+    for seed, case in enumerate(track(every, "images", disable=not sys.stderr.isatty())):
         reference = alone(pipe, model, seed, case, 1)
         again = alone(pipe, model, seed, case, 2)
         ours[case[0]] = max(ours.get(case[0], 0.0), float(abs(pictures[case] - reference).max()))
