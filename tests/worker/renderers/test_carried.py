@@ -274,11 +274,10 @@ def test_two_renderers_over_the_same_modules_carry_the_same(new_place: Callable[
     images = [apart.wanted(1, (apart.second, 0.9)), apart.wanted(2), apart.wanted(3, (apart.first, 1.0))]
     expected = apart.paint(images)
     called = calls.paint(images)
-    for one in images[::-1]:
+    for one, other in zip(images[::-1], images, strict=True):
         seed = one.request.seed
         assert tables.paint([one])[seed] == expected[seed]
-        for other in images:
-            assert calls.paint([other])[other.request.seed] == called[other.request.seed]
+        assert calls.paint([other])[other.request.seed] == called[other.request.seed]
         assert tables.paint([one])[seed] == expected[seed]
 
 
