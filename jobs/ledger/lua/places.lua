@@ -167,19 +167,23 @@ local function walk(set, worker, now, best, visit)
     for i = 1, #members, 2 do
       local found = {member = members[i], priority = tonumber(members[i + 1])}
       if best and not before(found, best) then return end
-      local job = keep_place(string.match(found.member, '^[^/]*/(.*)$') or '')
-      wrong = job.set ~= set or job.member ~= found.member or job.priority ~= found.priority
-      if wrong then
-        if job.set == set and job.member == found.member then
-          add_to_set(job)
-        else
-          remove_from_set(set, found.member)
+      local job_id = string.match(found.member, '^[^/]*/(.*)$') or ''
+      -- A worker may refuse thousands of jobs: no more is asked of these.
+      if not seen[job_id] and not refuses(job_id, worker, now) then
+        local job = keep_place(job_id)
+        wrong = job.set ~= set or job.member ~= found.member or job.priority ~= found.priority
+        if wrong then
+          if job.set == set and job.member == found.member then
+            add_to_set(job)
+          else
+            remove_from_set(set, found.member)
+          end
+          from = job.set == set and before(job, found) and 0 or from + (i - 1) / 2
+          break
         end
-        from = job.set == set and before(job, found) and 0 or from + (i - 1) / 2
-        break
+        if visit(job) then return end
+        seen[job_id] = true
       end
-      if not seen[job.job_id] and not refuses(job.job_id, worker, now) and visit(job) then return end
-      seen[job.job_id] = true
     end
     if not wrong then
       if #members < 2 * size then return end

@@ -15,7 +15,7 @@ import redis
 from jobs.errors import JobError, LeaseLost
 from jobs.ledger import redis_keys
 from jobs.ledger.job import Bits, Claim, Recovery, Staged
-from jobs.ledger.ledger import Ledger
+from jobs.ledger.ledger import ENOUGH, Ledger
 from tests.jobs.ledger.claims import MakeSpec, Submit, claim, must_claim
 
 WORKERS = ("w1", "w2", "w3")
@@ -150,7 +150,8 @@ class Farm:
         models = self.draw.choice([(), (), MODELS[:1], MODELS[1:]])
         self.ledger.reap()
         waiting = sum(one.ready if one.kind == "shard" else 1 for one in self._all(worker, models))
-        assert self.ledger.waiting(worker, models) == waiting
+        assert self.ledger.waiting(worker, models, enough=1000) == waiting
+        assert self.ledger.waiting(worker, models) == min(waiting, ENOUGH)
         assert self.ledger.waiting(worker, models, enough=1) == min(waiting, 1)
         wanted = expected(self.client, worker, loaded, idle, models)
         found = claim(self.ledger, worker, loaded=loaded, idle=idle, models=models)
@@ -283,6 +284,17 @@ def test_a_claim_costs_the_same_however_many_jobs_wait_or_are_not_for_this_worke
     submit(range(10, 110))
     # Two jobs, drawn by chance, are looked at as well; one that is paused takes two commands less.
     assert all(abs(now - before) <= 4 for now, before in zip(cost(), of_ten, strict=True))
+
+
+def test_a_job_that_a_worker_refused_costs_its_later_claims_one_command(
+    ledger: Ledger, client: redis.Redis, submit_job: Submit
+) -> None:
+    for number in range(42):
+        submit_job(1, name=f"n{number}", output=f"/{number}")
+    for _ in range(40):
+        ledger.refuse(must_claim(ledger, "w1"), "w1", "no")
+    of_another = calls_of(client, lambda: ledger.release(must_claim(ledger, "w2")))
+    assert calls_of(client, lambda: ledger.release(must_claim(ledger, "w1"))) <= of_another + 44
 
 
 def test_jobs_that_an_earlier_version_stored_are_found_by_the_next_claim(
