@@ -19,7 +19,8 @@ class CompactCounter:
     """
 
     def __init__(self) -> None:
-        self._buckets = [b""] * (1 << _BITS)
+        # No buckets until there is a key: thousands of manifests at a time have several counters each.
+        self._buckets: list[bytes] = []
 
     def get(self, key: int) -> int:
         """The number of `key`."""
@@ -28,6 +29,8 @@ class CompactCounter:
 
     def set(self, key: int, number: int) -> None:
         """Gives `key` a number above 0."""
+        if not self._buckets:
+            self._buckets = [b""] * (1 << _BITS)
         bucket, place, rest = self._find(key)
         if place < 0:
             place = len(bucket)
@@ -38,6 +41,8 @@ class CompactCounter:
         """Sets `bits` (not 0) in the number of `key`; returns the number before."""
         # Most keys are new: then one look is enough.
         at, rest = key & _MASK, (key >> _BITS).to_bytes(_KEY, "little")
+        if not self._buckets:
+            self._buckets = [b""] * (1 << _BITS)
         bucket = self._buckets[at]
         if rest not in bucket:
             self._buckets[at] = bucket + rest + bits.to_bytes(_EACH - _KEY, "little")
@@ -55,6 +60,8 @@ class CompactCounter:
 
     def _find(self, key: int) -> tuple[bytes, int, bytes]:
         """The bucket of `key`, its place there (-1: none), and what is stored there for it."""
+        if not self._buckets:
+            return b"", -1, b""
         bucket, rest = self._buckets[key & _MASK], (key >> _BITS).to_bytes(_KEY, "little")
         place = bucket.find(rest)
         # Bytes that look like the key may belong to another key and its number.

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -47,3 +48,16 @@ def test_it_grows_and_forgets_nothing() -> None:
     assert all(tally.get(key) == number for key, number in expected.items())
     assert sorted(tally) == sorted(expected)
     assert not any(tally.get(draw.getrandbits(64)) for _ in range(20_000))
+
+
+def test_counters_without_keys_take_no_memory_and_know_no_key() -> None:
+    tracemalloc.start()
+    try:
+        counters = [CompactCounter() for _ in range(100)]
+        assert tracemalloc.get_traced_memory()[0] < 100_000
+    finally:
+        tracemalloc.stop()
+    assert [*counters[0]] == []
+    assert counters[0].get(7) == 0
+    counters[0].set(7, 3)
+    assert (counters[1].mark(9, 1), [*counters[0]], [*counters[1]]) == (0, [7], [9])
