@@ -15,6 +15,7 @@ from typing import Any
 from jobs.columns import RENDERED_PREFIX
 from jobs.output.column_kinds import Kind
 from jobs.output.contents import Contents, Endings
+from jobs.output.markdown import in_code, in_text
 from jobs.output.nested_kinds import DATES, JSON_TEXT
 from jobs.output.stored_shard import LayoutName
 
@@ -64,7 +65,7 @@ def dataset_card(
 
 {MARK}
 
-# {found.name}
+# {in_text(found.name)}
 
 {_counted(found)} from texts, made by imagemill.{failed}
 
@@ -89,7 +90,7 @@ def _makers(found: Contents) -> str:
     told = []
     for model, revision in sorted(found.models):
         licence = found.licences.get((model, revision))
-        told.append(f"`{model}`" + (f" (its licence on the hub: {licence})" if licence else ""))
+        told.append(in_code(model) + (f" (its licence on the hub: {in_text(licence)})" if licence else ""))
     names = list(dict.fromkeys(told))
     more = f" and {len(names) - _MOST_LISTED:,} other models" if len(names) > _MOST_LISTED else ""
     what = "a model made them" if len(names) == 1 else "models made them"
@@ -199,7 +200,7 @@ print(dataset.num_rows, dataset[0])
 def _columns(found: Contents, endings: Endings) -> str:
     """What a reader must know of the user's columns to get each value as it was given."""
     told = [
-        f"`{name}` is JSON text: `json.loads` gives its value."
+        f"{in_code(name)} is JSON text: `json.loads` gives its value."
         for name, kind in found.texts.items()
         if kind == JSON_TEXT and not name.startswith(RENDERED_PREFIX)
     ]
@@ -210,7 +211,7 @@ def _columns(found: Contents, endings: Endings) -> str:
     ):
         told.append("An object has null for each key that only objects of other pictures have.")
     told += [
-        f"`{name}` holds dates: `load_dataset` gives `2020-01-31` as `2020-01-31 00:00:00`, in UTC."
+        f"{in_code(name)} holds dates: `load_dataset` gives `2020-01-31` as `2020-01-31 00:00:00`, in UTC."
         for name, kind in found.texts.items()
         if kind == DATES and "files" in endings
     ]
@@ -222,7 +223,7 @@ def _table(found: Contents) -> str:
     for name, counts in found.counts.items():
         ranked = sorted(counts.items(), key=lambda item: (-item[1], str(item[0])))
         for value, count in ranked[:_MOST_LISTED]:
-            lines.append(f"| {name} | {str(value).replace('|', chr(92) + '|')} | {count:,} |")
+            lines.append(f"| {name} | {in_text(value)} | {count:,} |")
         if rest := ranked[_MOST_LISTED:]:
             lines.append(f"| {name} | {len(rest):,} others | {sum(count for _, count in rest):,} |")
     return "\n".join(lines)

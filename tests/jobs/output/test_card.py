@@ -15,6 +15,8 @@ import yaml
 from jobs.entry import Entry
 from jobs.output.card import MARK, dataset_card, is_ours, is_pattern
 from jobs.output.contents import Contents, contents
+from jobs.output.markdown import in_code
+from jobs.output.nested_kinds import DATES, JSON_TEXT
 from jobs.output.output import Output
 from jobs.output.stored_shard import LayoutName
 from jobs.request import ImageRequest
@@ -219,3 +221,30 @@ def test_only_a_card_with_its_mark_on_a_line_is_ours(output: Output) -> None:
     assert is_ours(card)
     assert not is_ours(card.replace(MARK, ""))
     assert not is_ours(f"I took the line {MARK} out.")
+
+
+HOSTILE = "x`y``z\n\n# forged <script>alert(1)</script> ![a](http://b/c.png) | & \\ [l](m)\x1b[31m\n```\n"
+
+
+def test_names_and_values_of_rows_are_shown_and_never_obeyed(output: Output) -> None:
+    put(output, 0, [line("a", 0)])
+    found = contents(output)
+    found.name, found.models, found.licences = HOSTILE, {(HOSTILE, "v1")}, {(HOSTILE, "v1"): HOSTILE}
+    found.texts, found.shared = {HOSTILE: JSON_TEXT, "d`d": DATES}, {"model": HOSTILE}
+    for values in found.counts.values():
+        values.clear()
+        values[HOSTILE] += 1
+    front, _, page = dataset_card(found).partition(f"\n---\n\n{MARK}")
+    assert yaml.safe_load(front.removeprefix("---\n"))["pretty_name"] == HOSTILE
+    (shared,) = re.findall(r"^```json$(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    assert json.loads(shared) == found.shared
+    prose = re.sub(r"^```\w+$.*?^```$", "", page, flags=re.DOTALL | re.MULTILINE)
+    assert all(text.isprintable() for text in prose.splitlines())
+    code = in_code(HOSTILE)
+    assert code.startswith("```` x`y``z ") and code.endswith("```  ````")
+    assert prose.count(code) == 2
+    bare = prose.replace(code, "")
+    assert "\n# forged" not in prose and "\n```" not in bare
+    assert not [mark for mark in ("<script", "![a](", "[l](", "``z") if mark in bare]
+    rows = [text for text in bare.splitlines() if text.startswith(("| model", "| scheduler"))]
+    assert [len(re.findall(r"(?<!\\)\|", row)) for row in rows] == [4, 4]
