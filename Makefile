@@ -37,7 +37,7 @@ soak: .venv/.made
 	$(BIN)/python -m tests.faults.mutations
 	$(BIN)/python -m pytest -m '' tests/faults/test_faults.py tests/integration/test_pipelines.py \
 		tests/integration/test_sentinels.py tests/worker/renderers/test_compiled_pipelines.py
-	FUZZ_CASES=10000 $(BIN)/python -m pytest --capture=no tests/faults/test_fuzz.py tests/faults/test_fuzz_outputs.py
+	FUZZ_CASES=10000 $(BIN)/python -m pytest --capture=no tests/faults/test_fuzz.py tests/faults/test_fuzz_models.py tests/faults/test_fuzz_outputs.py
 	$(BIN)/python -m tests.faults.soak --faults 1000 --images 100000 --shapes
 
 check: .venv/.made

@@ -48,13 +48,13 @@ def check_harmless(folder: Path, unread: Collection[str] = ()) -> None:
     That is the case for weights that are only pickles, for Python files and configurations that name them
     (`auto_map`), also in folders within a component's, and for components of libraries other than diffusers
     and transformers. A component without a folder is refused too: its files would be those of the pipeline's.
-    `unread`: components whose weights are not those in the folder. So is what is neither a file nor a folder:
-    the libraries that load a model would wait for a pipe, and read a device without end.
+    What is neither a file nor a folder is refused as well: the libraries that load a model would wait for a
+    pipe, and read a device without end. `unread`: components whose weights are not those in the folder.
     """
     try:
         deep = _is_deep(folder)
         for component, library in components(folder):
-            if library not in _LIBRARIES:
+            if str(library) not in _LIBRARIES:
                 raise ModelError(
                     f"{folder / _INDEX}: {component} is of {library!r}: code that comes with a "
                     "model is not run; name a pipeline of diffusers' and transformers' own classes"

@@ -35,6 +35,8 @@ from producer.submit.packed import Packed, pack
 from tests.faults import strategies as make
 from tests.faults.bounds import bounded
 from tests.faults.fuzzing import check_message, fuzz, images_asked
+from tests.odd_files import ODD
+from tests.odd_files import put as put_odd
 from tests.stand_ins import drawn
 from worker.engine.renderer import RenderedBy
 from worker.render import parse_request, reproduction_of
@@ -240,12 +242,15 @@ def test_an_output_that_was_changed_is_reported_and_mended_and_nothing_else_touc
                 ways += [_changed_lines(before, one=file.suffix == ".json")] * 4
             elif file.suffix == ".tar":
                 ways += [_changed_tar(file)] * 4
-            if data.draw(st.integers(0, 5)) == 0:
-                file.unlink()
-                file.symlink_to(outside)
-                unread = ()  # but nothing is written through the link
-            else:
-                file.write_bytes(data.draw(st.one_of(ways)))
+            match kind := data.draw(st.sampled_from([*["bytes"] * 8, "link", *ODD])):
+                case "bytes":
+                    file.write_bytes(data.draw(st.one_of(ways)))
+                case "link":
+                    file.unlink()
+                    file.symlink_to(outside)
+                    unread = ()  # but nothing is written through the link
+                case _:
+                    put_odd(file, kind)
         output = Output(path)
         found = []
         for read in (

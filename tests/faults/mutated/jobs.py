@@ -130,7 +130,7 @@ CHECKS = [
         'return isinstance(config, dict) and "auto_map" in config', "return False",
         MODELS + "test_a_model_whose_loading_could_run_its_code_is_refused_with_the_file"),
     Mutation("no other library's classes", "any", MODEL_FOLDER_PY,
-        "if library not in _LIBRARIES:", "if False:",
+        "if str(library) not in _LIBRARIES:", "if False:",
         MODELS + "test_a_model_whose_loading_could_run_its_code_is_refused_with_the_file"),
     Mutation("no code in a single file's configuration", "not looked for", SINGLE_FILE_PY,
         "check_harmless(found.folder, held)", "pass",
