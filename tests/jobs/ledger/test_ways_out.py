@@ -98,7 +98,7 @@ def test_a_clock_that_steps_back_keeps_no_shard_of_a_dead_worker(
     submit_job(1)
     dead = must_claim(ledger, "w1", lease=0.5)
     stepped_back(client)
-    wait_until(lambda: ledger.reap() == 1, "its lease runs out")
+    wait_until(lambda: ledger.reap() == 1, "its lease runs out", 20.0)
     assert must_claim(ledger, "w2").shard == dead.shard
 
 
