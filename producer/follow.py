@@ -7,14 +7,22 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 
 from jobs.errors import JobError, LedgerFull, LedgerUnavailable
+from jobs.ledger.eviction import redis_memory
 from jobs.ledger.job import JobStatus
 from jobs.ledger.ledger import Ledger
 from producer.reporter import QUIET, Reporter
+from producer.why_waiting import Kind, Wait, why_it_waits
 
 INTERVAL = 0.25
 """Seconds between two looks at the ledger."""
 STALLED = 60.0
 """Seconds without a new shard after which the submission of an open job seems to have stopped."""
+
+PASSING = 2.0
+"""Seconds that a job is behind others, or without its worker, before that is told."""
+_PASSING = ("behind", "lost")
+_SEEN_OTHERWISE = ("paused", "refused", "loading", "disk")
+"""What the line of progress says, or ends the following."""
 
 
 def follow_job(
@@ -27,26 +35,29 @@ def follow_job(
 ) -> Iterator[JobStatus]:
     """Yields the job's status a few times a second; the last one is of the finished job.
 
-    An outage of Redis is waited out. `reporter` gets a line when an outage begins and when it ends, one when
-    no worker is alive, unless the caller has started one (`own_worker`), and one when the job's submission
-    seems to have stopped: a Redis that was killed may have lost its end; and one when keys of the job are
-    lost or damaged. `check` is called before each look
-    and may raise. Raises JobError when the job is gone, or when every living worker refuses it.
+    An outage of Redis is waited out. `reporter` gets a line when an outage begins and when it ends, one for
+    each kind of thing that the job waits for, at its first time (but not that no worker is alive if the
+    caller has started one: `own_worker`), one when the job's submission seems to have stopped: a Redis that
+    was killed may have lost its end; and one when keys of the job are lost or damaged. `check` is called
+    before each look and may raise. Raises JobError when the job is gone, or when every living worker
+    refuses it.
     """
-    away = alone = stalled = False
+    away = stalled = False
     trouble = ""
+    waits = _Waits(job_id, reporter, {"no worker"} if own_worker else set())
     shards, moved = -1, time.monotonic()
     while True:
         if check is not None:
             check()
         try:
             status = ledger.status(job_id)
-            workers = None
+            workers, full = None, False
             if status.state != "finished":
                 with suppress(LedgerFull):  # then nothing is reaped, and the status is still shown
                     ledger.reap()
-                if status.refusals or not (own_worker or alone or status.workers or status.paused):
+                if status.refusals or status.notices or not (status.workers or status.paused):
                     workers = ledger.workers()
+                    full = not status.workers and redis_memory(ledger.client).full
         except LedgerUnavailable as error:
             if not away:
                 reporter.line(f"{job_id}: {error}; waiting until it is back")
@@ -58,9 +69,7 @@ def follow_job(
             away = False
         if workers is not None:
             _check_refusals(status, workers)
-            if not (workers or alone or own_worker):
-                reporter.line(f"{job_id} waits: no worker is alive: start one with `imagemill-worker`")
-                alone = True
+            waits.tell(why_it_waits(status, workers, full=full))
         if status.trouble not in (trouble, ""):
             reporter.line(f"{job_id}: {status.trouble}")
         trouble = status.trouble
@@ -76,6 +85,27 @@ def follow_job(
         if status.state == "finished":
             return
         time.sleep(INTERVAL)
+
+
+class _Waits:
+    """Tells what a job waits for: once for each kind of reason, and not what passes at once."""
+
+    def __init__(self, job_id: str, reporter: Reporter, told: set[Kind]) -> None:
+        """`told`: the kinds that are not told."""
+        self._job_id, self._reporter, self._told = job_id, reporter, told
+        self._since: tuple[Kind, float] | None = None
+
+    def tell(self, wait: Wait | None) -> None:
+        """Takes what the job waits for at this look."""
+        if wait is None or wait.kind in _SEEN_OTHERWISE:
+            self._since = None
+            return
+        now = time.monotonic()
+        if self._since is None or self._since[0] != wait.kind:
+            self._since = (wait.kind, now)
+        if wait.kind not in self._told and (wait.kind not in _PASSING or now - self._since[1] > PASSING):
+            self._reporter.line(f"{self._job_id} waits: {wait.text}")
+            self._told.add(wait.kind)
 
 
 def _check_refusals(status: JobStatus, workers: Collection[str]) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import secrets
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -58,7 +61,8 @@ class Runtime:
         self._lock = threading.Lock()
         self._claiming = threading.Lock()
         self._repeated = Repeated()
-        self._busy = 0
+        self._held: dict[Claim, JobSpec] = {}
+        self._process = secrets.token_hex(4)
         self._loaded = ""
         self._last_busy = time.monotonic()
         # By incarnation too: a job that is submitted again after a wipe has its old id.
@@ -120,17 +124,22 @@ class Runtime:
         finally:
             self._heartbeat.drop(claim)
             with self._lock:
-                self._busy -= claim.kind == "shard"
+                del self._held[claim]
                 self._last_busy = time.monotonic()
             self._wake_if_more()
 
     def facts(self) -> dict[str, str | int | float]:
-        """What the heartbeat carries: `imagemill workers` shows it."""
+        """What the heartbeat carries: `imagemill status` shows it."""
         with self._lock:
+            claims = [(claim.job_id, claim.shard, spec.priority) for claim, spec in self._held.items()]
             return {
+                "host": socket.gethostname(),
                 "pid": os.getpid(),
+                "process": self._process,
+                "models": json.dumps(self._settings.models),
+                "claims": json.dumps(claims),
                 "slots": self._settings.concurrency,
-                "busy": self._busy,
+                "busy": self._shards(),
                 "pipeline": self._loaded,
                 "images": self._engine.images,
                 "notice": self._space.notice,
@@ -144,7 +153,7 @@ class Runtime:
 
     def _claim(self) -> tuple[Claim, JobSpec] | tuple[None, None]:
         with self._lock:
-            idle = 0.0 if self._busy else time.monotonic() - self._last_busy
+            idle = 0.0 if self._shards() else time.monotonic() - self._last_busy
         claim = self._ledger.claim(
             self._worker,
             lease=self._settings.lease,
@@ -163,10 +172,10 @@ class Runtime:
         except LedgerError as error:
             self._ledger.refuse(claim, self._worker, str(error))
             raise
-        if claim.kind == "shard":
-            self._loaded = spec.pipeline
-            with self._lock:
-                self._busy += 1
+        with self._lock:
+            self._held[claim] = spec
+            if claim.kind == "shard":
+                self._loaded = spec.pipeline
         return claim, spec
 
     def _wake_if_more(self) -> None:
@@ -179,7 +188,11 @@ class Runtime:
 
     def _free_slots(self) -> int:
         with self._lock:
-            return max(0, self._settings.concurrency - self._busy)
+            return max(0, self._settings.concurrency - self._shards())
+
+    def _shards(self) -> int:
+        """How many shards this process holds."""
+        return sum(claim.kind == "shard" for claim in self._held)
 
 
 def _in_words(report: dict[str, Any]) -> str:

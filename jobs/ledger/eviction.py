@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import redis.exceptions
@@ -12,16 +13,33 @@ from jobs.ledger.redis_errors import as_ledger_errors
 NO_EVICTION = "noeviction"
 
 
+@dataclass(frozen=True, slots=True)
+class RedisMemory:
+    """What Redis says of its memory."""
+
+    policy: str
+    """Its maxmemory-policy; empty where this user may not ask, or the server does not say."""
+    full: bool
+    """Whether it has no room for new keys."""
+
+
+def redis_memory(client: Any) -> RedisMemory:
+    """Asks Redis how its memory stands. Raises LedgerUnavailable."""
+    with as_ledger_errors():
+        try:
+            told = client.info("memory")
+        except redis.exceptions.ResponseError:
+            return RedisMemory("", False)
+    most = int(told.get("maxmemory", 0))
+    return RedisMemory(str(told.get("maxmemory_policy", "")), 0 < most <= int(told.get("used_memory", 0)))
+
+
 def eviction_policy(client: Any) -> str:
     """Redis' maxmemory-policy; empty where this user may not ask, or the server does not say.
 
     Raises LedgerUnavailable.
     """
-    with as_ledger_errors():
-        try:
-            return str(client.info("memory").get("maxmemory_policy", ""))
-        except redis.exceptions.ResponseError:
-            return ""
+    return redis_memory(client).policy
 
 
 def eviction_trouble(policy: str) -> str:

@@ -16,26 +16,31 @@ from producer.stops import interruptible
 def status(session: Session, job: str | None, as_json: bool) -> None:
     """Show all jobs, or one JOB in full.
 
-    Of one job: counts, rate, time left, workers and failures.
+    Of one job: counts, rate, time left, workers, what it waits for, and failures.
     """
-    from jobs.ledger.eviction import eviction_policy, eviction_trouble
+    from jobs.ledger.eviction import eviction_trouble, redis_memory
     from producer import show
+    from producer.show_waits import print_wait, print_waits, waits_as_json
 
     ledger = session.ledger
-    workers, policy = ledger.workers(), eviction_policy(ledger.client)
-    trouble = eviction_trouble(policy)
+    workers, memory = ledger.workers(), redis_memory(ledger.client)
+    trouble = eviction_trouble(memory.policy)
     if job is None:
         jobs = ledger.jobs()
         if as_json:
             print_json(
                 {
-                    "jobs": [show.as_json(one) for one in jobs],
+                    "jobs": [
+                        {**show.as_json(one), "waits": waits_as_json(one, workers, memory.full)}
+                        for one in jobs
+                    ],
                     "workers": workers,
-                    "redis": {"maxmemory_policy": policy},
+                    "redis": {"maxmemory_policy": memory.policy, "full": memory.full},
                 }
             )
         else:
             show.print_jobs(jobs, workers)
+            print_waits(jobs, workers, memory.full)
             show.print_warning(trouble)
         return
     one, failures = ledger.status(job), ledger.failures(job)
@@ -43,13 +48,15 @@ def status(session: Session, job: str | None, as_json: bool) -> None:
         print_json(
             {
                 **show.as_json(one),
+                "waits": waits_as_json(one, workers, memory.full),
                 "failures": failures,
                 "alive": workers,
-                "redis": {"maxmemory_policy": policy},
+                "redis": {"maxmemory_policy": memory.policy, "full": memory.full},
             }
         )
     else:
         show.print_job(one, workers, failures)
+        print_wait(one, workers, memory.full)
         show.print_warning(trouble)
 
 

@@ -173,6 +173,34 @@ def test_a_job_that_waits_for_a_worker_says_so_once(ledger: Ledger, submit_job: 
     assert len(reported.lines) == 1
 
 
+def test_a_job_whose_model_no_worker_takes_says_so(ledger: Ledger, submit_job: Submit) -> None:
+    submit_job()
+    ledger.heartbeat("w1", {"slots": 2, "models": '["other"]', "claims": "[]", "busy": 0})
+    reported = Reported()
+    statuses = follow_job(ledger, "cats-1", reported, own_worker=True)
+    for _ in range(3):
+        next(statuses)
+    (line,) = reported.lines
+    assert line.startswith("cats-1 waits: no worker that is alive takes ")
+    assert "w1 takes other" in line
+
+
+def test_a_job_behind_others_says_so_once_it_has_lasted(
+    ledger: Ledger, submit_job: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit_job()
+    ledger.heartbeat("w1", {"slots": 2, "models": "[]", "claims": '[["dogs-1", "0", 0]]', "busy": 1})
+    reported = Reported()
+    statuses = follow_job(ledger, "cats-1", reported)
+    next(statuses)
+    assert reported.lines == []
+    monkeypatch.setattr(follow_module, "PASSING", 0.0)
+    for _ in range(3):
+        next(statuses)
+    assert len(reported.lines) == 1
+    assert "it is behind dogs-1" in reported.lines[0]
+
+
 @pytest.mark.parametrize("state", ["a worker is alive", "paused", "own worker"])
 def test_a_job_that_waits_for_something_else_says_nothing_of_workers(
     ledger: Ledger, state: str, submit_job: Submit

@@ -78,7 +78,10 @@ def test_a_policy_that_was_switched_at_run_time_is_shown(
     client.config_set("maxmemory-policy", "allkeys-random")
     for of in ((), ("bad-1",)):
         assert "warning: this Redis may drop keys" in call("status", *of)
-        assert json.loads(call("status", *of, "--json"))["redis"] == {"maxmemory_policy": "allkeys-random"}
+        assert json.loads(call("status", *of, "--json"))["redis"] == {
+            "maxmemory_policy": "allkeys-random",
+            "full": False,
+        }
 
 
 def test_a_job_whose_main_key_was_evicted_is_listed_as_such_and_submitted_again(

@@ -1,0 +1,179 @@
+"""Why a job waits: decided from its status and from what the workers tell of themselves in their heartbeats.
+
+Workers of earlier versions tell less. What they do not tell is not guessed: such a worker may take any model,
+and no job is named as the one that it renders.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from jobs.ledger.job import JobStatus
+
+Kind = Literal[
+    "paused", "no worker", "Redis full", "model", "refused", "behind", "loading", "stuck", "disk", "lost"
+]
+"""paused: by a person. no worker: none is alive. model: none that is alive takes the model. refused: all that
+take it refuse the job. behind: they render other jobs. loading: its workers load the model. stuck: what they
+load or render has not moved for long. disk: it has no room. lost: its workers are no longer heard of."""
+
+Facts = Mapping[str, str]
+"""What a worker tells of itself: fact -> text."""
+
+_NAMED = 3
+"""Workers or jobs that a reason names, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """What a job waits for."""
+
+    kind: Kind
+    text: str
+    """The reason for a person, with the remedy where there is one."""
+
+
+def why_it_waits(job: JobStatus, workers: Mapping[str, Facts], *, full: bool = False) -> Wait | None:
+    """Why no image of the job is rendered now; None while some are, and where a worker is about to begin.
+
+    `workers`: all that are alive, with what they tell; `full`: whether Redis has no room.
+    """
+    if job.state == "finished":
+        return None
+    if job.workers:
+        return _of_its_workers(job, workers)
+    if job.paused and not job.ending:
+        return Wait("paused", f"it is paused: `imagemill resume {job.job_id}` continues it")
+    if not workers:
+        return Wait("no worker", "no worker is alive: start one with `imagemill-worker`")
+    if job.shards_ready == 0:
+        return None  # nothing of it is stored yet, or nothing is left to render
+    if full:
+        return Wait("Redis full", "Redis is full: no shard is given out until it has room (raise maxmemory)")
+    able = {name: facts for name, facts in workers.items() if takes(facts, job.model)}
+    if not able:
+        others = _listed(
+            [f"{name} takes {', '.join(models_of(facts) or ())}" for name, facts in workers.items()]
+        )
+        remedy = f"start one with `imagemill-worker --model {job.model}`"
+        return Wait("model", f"no worker that is alive takes {job.model} ({others}): {remedy}")
+    willing = {name: facts for name, facts in able.items() if name not in job.refusals}
+    if not willing:
+        reasons = sorted({job.refusals[name] for name in able})
+        remedy = f"fix that, then `imagemill resume {job.job_id}`"
+        return Wait(
+            "refused", f"every worker that takes the model refuses it: {'; '.join(reasons)}: {remedy}"
+        )
+    if any(_is_free(facts) for facts in willing.values()):
+        return None
+    return _behind(job, willing)
+
+
+def takes(facts: Facts, model: str) -> bool:
+    """Whether a worker takes jobs of a model, as far as it tells."""
+    models = models_of(facts)
+    return not models or model in models
+
+
+def models_of(facts: Facts) -> tuple[str, ...] | None:
+    """The models that a worker takes, () for any; None where it does not tell."""
+    listed = _json_list(facts.get("models", ""))
+    return None if listed is None else tuple(map(str, listed))
+
+
+def claims_of(facts: Facts) -> list[tuple[str, str, int]]:
+    """The job, shard and priority of each claim that a worker holds, as far as it tells."""
+    claims = []
+    for claim in _json_list(facts.get("claims", "")) or []:
+        match claim:
+            case [str(job_id), str(shard), int(priority)]:
+                claims.append((job_id, shard, priority))
+    return claims
+
+
+def in_words(name: str, facts: Facts) -> str:
+    """What a worker takes, has loaded and does, on one line; empty for one that does not tell."""
+    models = models_of(facts)
+    if models is None:
+        return ""
+    parts = [f"takes {', '.join(models)}" if models else "takes any model"]
+    if loaded := _loaded(facts):
+        parts.append(f"last took up {loaded}")
+    doing = [f"{job_id} ({shard})" for job_id, shard, _priority in claims_of(facts)]
+    parts.append(f"works on {_listed(doing)}" if doing else "is free")
+    parts += [told for told in (facts.get("loading", ""), facts.get("notice", "")) if told]
+    return f"{name} {', '.join(parts)}"
+
+
+def twins(workers: Mapping[str, Facts]) -> list[str]:
+    """What is wrong with the names of workers: several processes that share one."""
+    return [f"{name}: {facts['twin']}" for name, facts in workers.items() if facts.get("twin")]
+
+
+def _of_its_workers(job: JobStatus, workers: Mapping[str, Facts]) -> Wait | None:
+    """What all workers that hold a part of the job wait for."""
+    waits = [_of_worker(job, name, workers.get(name)) for name in job.workers]
+    told = [wait for wait in waits if wait is not None]
+    if len(told) < len(waits):
+        return None
+    return Wait(told[0].kind, _listed([wait.text for wait in told]))
+
+
+def _of_worker(job: JobStatus, name: str, facts: Facts | None) -> Wait | None:
+    if facts is None:
+        return Wait("lost", f"{name} is no longer heard of: its shards go to others when its lease runs out")
+    if stuck := facts.get("stuck", ""):
+        return Wait("stuck", f"{name}: {stuck}")
+    if notice := job.notices.get(name, ""):
+        return Wait("disk", f"{name}: {notice}")
+    if loading := job.loading.get(name, ""):
+        return Wait("loading", f"{name}: {loading}")
+    return None
+
+
+def _is_free(facts: Facts) -> bool:
+    """Whether a worker holds nothing: it then takes what there is for it, also of another model."""
+    return facts.get("busy", "0") == "0" and not claims_of(facts) and not facts.get("stuck")
+
+
+def _behind(job: JobStatus, willing: Mapping[str, Facts]) -> Wait:
+    """That the workers that would take the job do something else."""
+    stuck = [f"{name}: {facts['stuck']}" for name, facts in willing.items() if facts.get("stuck")]
+    if len(stuck) == len(willing):
+        return Wait("stuck", _listed(stuck))
+    priorities = {
+        other: priority
+        for facts in willing.values()
+        for other, _shard, priority in claims_of(facts)
+        if other != job.job_id
+    }
+    if not priorities:
+        return Wait("behind", "every worker that takes it is busy")
+    others = [
+        f"{other}, whose priority {priority} goes before {job.priority}" if priority < job.priority else other
+        for other, priority in sorted(priorities.items(), key=lambda pair: (pair[1], pair[0]))
+    ]
+    return Wait("behind", f"it is behind {_listed(others)}, which every worker that takes it renders now")
+
+
+def _loaded(facts: Facts) -> str:
+    """The model that a worker has loaded, or is about to load; empty for none."""
+    pipeline = _json_list(facts.get("pipeline", "")) or []
+    return str(pipeline[0]) if pipeline else ""
+
+
+def _listed(texts: Sequence[str]) -> str:
+    more = f"; and {len(texts) - _NAMED} more" if len(texts) > _NAMED else ""
+    return "; ".join(texts[:_NAMED]) + more
+
+
+def _json_list(text: str) -> list[object] | None:
+    """A list written as JSON; None for anything else: a worker of another version may tell it otherwise."""
+    try:
+        found = json.loads(text) if text else None
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, list) else None
