@@ -38,6 +38,9 @@ class Settings(BaseSettings):
     folder it was started in."""
     lease: float = Field(30.0, ge=1.0, le=3600.0)
     """Seconds until the shard of a silent worker goes to another one. Use the same value on all workers."""
+    stall_limit: float = Field(1800.0, ge=2.0, le=86400.0)
+    """Seconds without progress in loading a model or in a forward after which a worker process ends itself,
+    to be started again."""
     batch_size: int | None = Field(None, ge=2, le=1024)
     """Slots of one forward; a guided image mostly takes two. Without it, measured once for each job."""
     mixed_hardware: bool = False

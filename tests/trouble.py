@@ -1,13 +1,16 @@
 """A model that has trouble with some prompts: how a test comes by a bad image.
 
-A prompt that begins with "!raise" raises RuntimeError, "!black" gives one flat colour, "!nan" a picture that
-is not finite, alone as among others; "!die" kills the process.
+A prompt that begins with "!raise" raises RuntimeError, "!black" gives one flat colour, "!nan" a picture
+that is not finite, alone as among others; "!die" kills the process. "!hang" lasts as long as there is the
+file that HANGING_FORWARD names in the environment, and the loading of any model as long as that of
+HANGING_LOAD: so does what reads from a file server that is away.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +26,16 @@ from worker.engine.renderer import Bucket, Painted, Picture, Renderer, Source
 _ROOT = Path(__file__).parents[1]
 TROUBLED = {"PYTHONPATH": f"{_ROOT / 'tests' / 'troubled'}{os.pathsep}{_ROOT}"}
 """In the environment of a worker, gives it models that have this trouble."""
+
+
+HANGING_LOAD, HANGING_FORWARD = "HANGING_LOAD", "HANGING_FORWARD"
+
+
+def hang_while_asked(variable: str) -> None:
+    """Returns once the file that an environment variable names is not there."""
+    file = os.environ.get(variable)
+    while file is not None and os.path.exists(file):  # noqa: PTH110
+        time.sleep(0.05)
 
 
 class Troubled:
@@ -50,6 +63,8 @@ def _spoilt(request: ImageRequest, picture: Picture | ImagemillError) -> Picture
     match request.prompt.split(" ")[0]:
         case "!die":
             os.kill(os.getpid(), signal.SIGKILL)
+        case "!hang":
+            hang_while_asked(HANGING_FORWARD)
         case "!raise":
             raise RuntimeError(f"the model was asked to fail: {request.prompt!r}")
         case "!nan" if isinstance(picture, Picture):

@@ -53,6 +53,13 @@ if TYPE_CHECKING:
     metavar="N",
     help="Shards a process holds at a time. Default: IMAGEMILL_CONCURRENCY or 2.",
 )
+@click.option(
+    "--stall-limit",
+    type=click.FloatRange(2, 86400),
+    metavar="SECONDS",
+    help="Without progress in a load or a forward for so long, a process ends and is started again. Default: "
+    "IMAGEMILL_STALL_LIMIT or 1800.",
+)
 @click.option("--name", metavar="NAME", help="What follows the @ in gpu0@NAME. Default: the host's name.")
 @click.option(
     "--log-format", type=click.Choice(["plain", "json"]), help="Default: IMAGEMILL_LOG_FORMAT or plain."
@@ -69,6 +76,7 @@ def command(
     batch_size: int | None,
     mixed_hardware: bool,
     concurrency: int | None,
+    stall_limit: float | None,
     name: str | None,
     log_format: Format | None,
     insecure: bool,
@@ -94,6 +102,7 @@ def command(
         batch_size=batch_size,
         mixed_hardware=mixed_hardware or None,
         concurrency=concurrency,
+        stall_limit=stall_limit,
         log_format=log_format,
         insecure=insecure or None,
         allow_eviction=allow_eviction or None,

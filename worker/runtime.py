@@ -20,6 +20,9 @@ from jobs.ledger.job import Claim, JobSpec
 from jobs.ledger.ledger import Ledger
 from jobs.settings import Settings
 from worker.engine.engine import Engine
+from worker.engine.pulse import Pulse
+from worker.engine.renderer import Pipeline
+from worker.engine.stall_watch import StallWatch
 from worker.finish.finish_run import FinishRun
 from worker.lease.disk_space import DiskSpace
 from worker.lease.heartbeat import Heartbeat
@@ -44,7 +47,9 @@ class Runtime:
         self._root = (settings.output_root if settings.output_root is not None else Path.cwd()).resolve()
         self._stop = threading.Event()
         self._space = DiskSpace(int(settings.min_free_disk), self._stop)
-        self._loading = Loading()
+        self._pulse = Pulse()
+        self._loading = Loading(self._pulse.beat)
+        self._stalls = StallWatch(self._pulse, settings.stall_limit, self._wants)
         self._heartbeat = Heartbeat(
             self._ledger,
             worker,
@@ -56,6 +61,7 @@ class Runtime:
         self._engine = Engine(
             lambda pipeline: load_renderer(pipeline, settings, self._loading),
             on_taken=self._heartbeat.images_entered,
+            pulse=self._pulse,
         )
         self._workplace = Workplace(self._engine, self._root, self._space, settings)
         self._lock = threading.Lock()
@@ -71,6 +77,7 @@ class Runtime:
     def start(self) -> None:
         """Starts the engine and the heartbeat."""
         self._engine.start()
+        self._stalls.start()
         try:
             self._ledger.forget_refusals(self._worker)
         except LedgerError as error:
@@ -80,6 +87,7 @@ class Runtime:
     def stop(self) -> None:
         """Makes every task give its shard back, and the engine stop after its current step."""
         self._stop.set()
+        self._stalls.stop()
         self._engine.stop()
 
     def wait(self) -> None:
@@ -94,9 +102,10 @@ class Runtime:
     def serve(self, announce: Callable[[str, str], None]) -> dict[str, Any] | None:
         """Claims the next shard or finishing and does it; says what was done, None when there was nothing.
 
-        `announce(job_id, shard)` is called once the claim is known.
+        Claims nothing while the engine is stuck: it would only be held. `announce(job_id, shard)` is called
+        once the claim is known.
         """
-        if self._stop.is_set():
+        if self._stop.is_set() or self._stalls.stall is not None:
             return None
         try:
             with self._claiming:
@@ -111,7 +120,12 @@ class Runtime:
         failpoint("claimed")
         self._heartbeat.hold(claim)
         lease = Lease(
-            claim, ledger=self._ledger, heartbeat=self._heartbeat, worker=self._worker, stop=self._stop
+            claim,
+            ledger=self._ledger,
+            heartbeat=self._heartbeat,
+            worker=self._worker,
+            stop=self._stop,
+            held_up=lambda: claim.kind == "shard" and self._is_held_up(spec),
         )
         try:
             with bound(job=claim.job_id, shard=int(claim.shard) if claim.kind == "shard" else None):
@@ -131,6 +145,7 @@ class Runtime:
     def facts(self) -> dict[str, str | int | float]:
         """What the heartbeat carries: `imagemill status` shows it."""
         with self._lock:
+            stuck = self._stalls.notice
             claims = [(claim.job_id, claim.shard, spec.priority) for claim, spec in self._held.items()]
             return {
                 "host": socket.gethostname(),
@@ -142,7 +157,9 @@ class Runtime:
                 "busy": self._shards(),
                 "pipeline": self._loaded,
                 "images": self._engine.images,
-                "notice": self._space.notice,
+                # Workers of earlier versions knew of notices alone, and so do those who look at them.
+                "notice": "; ".join(filter(None, (self._space.notice, stuck))),
+                "stuck": stuck,
                 "loading": self._loading.text,
             }
 
@@ -188,11 +205,31 @@ class Runtime:
 
     def _free_slots(self) -> int:
         with self._lock:
-            return max(0, self._settings.concurrency - self._shards())
+            free = self._settings.concurrency - self._shards()
+        return 0 if self._stalls.stall is not None else max(0, free)
+
+    def _wants(self, pipeline: Pipeline) -> bool:
+        """Whether a shard that this process holds needs a pipeline."""
+        with self._lock:
+            specs = [spec for claim, spec in self._held.items() if claim.kind == "shard"]
+        return any(_needs(spec, pipeline) for spec in specs)
+
+    def _is_held_up(self, spec: JobSpec) -> bool:
+        """Whether the engine is stuck in another job's pipeline."""
+        stall = self._stalls.stall
+        return stall is not None and not _needs(spec, stall.pipeline)
 
     def _shards(self) -> int:
         """How many shards this process holds."""
         return sum(claim.kind == "shard" for claim in self._held)
+
+
+def _needs(spec: JobSpec, pipeline: Pipeline) -> bool:
+    further = [(one.role, one.model, one.revision) for one in pipeline.further]
+    own = (pipeline.model, pipeline.revision, pipeline.precision)
+    return own == (spec.model, spec.revision, spec.precision) and further == [
+        *map(tuple, spec.further_models)
+    ]
 
 
 def _in_words(report: dict[str, Any]) -> str:

@@ -5,8 +5,17 @@ Workers are started as a user starts them, with `tests.trouble.TROUBLED` in thei
 
 from __future__ import annotations
 
+from typing import Any
+
 import worker.renderers.load_renderer
-from tests.trouble import Troubled
+from tests.trouble import HANGING_LOAD, Troubled, hang_while_asked
 
 _load = worker.renderers.load_renderer.load_renderer
-worker.renderers.load_renderer.load_renderer = lambda *given: Troubled(_load(*given))
+
+
+def _troubled(*given: Any) -> Troubled:
+    hang_while_asked(HANGING_LOAD)
+    return Troubled(_load(*given))
+
+
+worker.renderers.load_renderer.load_renderer = _troubled

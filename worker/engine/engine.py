@@ -23,6 +23,7 @@ from jobs.request import ImageRequest
 from worker.engine.batch import Batch
 from worker.engine.delivery import Delivery
 from worker.engine.doubts import Doubts, doubt_of
+from worker.engine.pulse import Pulse
 from worker.engine.refusals import does_not_fit, keeps_mode, why_not
 from worker.engine.renderer import (
     BrokenDevice,
@@ -52,13 +53,18 @@ class Engine:
         *,
         writers: int = 4,
         on_taken: Callable[[], None] = lambda: None,
+        pulse: Pulse | None = None,
     ) -> None:
-        """`on_taken` is called on the engine's thread when orders have entered the slots; it never blocks."""
+        """`on_taken` is called on the engine's thread when orders have entered the slots; it never blocks.
+
+        `pulse` shows others whether the engine moves.
+        """
         self._load, self._on_taken = load, on_taken
         self._queue = RequestQueue()
         self._stop = threading.Event()
-        self._delivery = Delivery(writers, self._stop.is_set)
-        self._doubts = Doubts(self._delivery, self._stop.is_set)
+        self._pulse = Pulse() if pulse is None else pulse
+        self._delivery = Delivery(writers, self._must_stop)
+        self._doubts = Doubts(self._delivery, self._must_stop)
         self._pipeline: Pipeline | None = None
         self._renderer: Renderer | None = None
         self._loading = False
@@ -167,12 +173,13 @@ class Engine:
         renderer = self._loaded(pipeline)
         if renderer is None:
             return
-        self._answer(renderer, pipeline)
-        if (bucket := self._queue.next_bucket(pipeline)) is not None:
-            upcoming = partial(self._queue.upcoming, bucket)
-            self._drain(renderer, Batch(bucket, partial(self._schedule, renderer), upcoming))
-        while (order := self._queue.next_alone(pipeline)) is not None:
-            self._render_by_itself(renderer, order)
+        with self._pulse.doing("rendering", pipeline):
+            self._answer(renderer, pipeline)
+            if (bucket := self._queue.next_bucket(pipeline)) is not None:
+                upcoming = partial(self._queue.upcoming, bucket)
+                self._drain(renderer, Batch(bucket, partial(self._schedule, renderer), upcoming))
+            while (order := self._queue.next_alone(pipeline)) is not None:
+                self._render_by_itself(renderer, order)
 
     def _drain(self, renderer: Renderer, batch: Batch) -> None:
         """Renders a batch until nothing of it is left, postponed images last."""
@@ -189,8 +196,9 @@ class Engine:
             return
         slot_time = SlotTime(renderer, bucket, self._clock)
         try:
-            for finished in renderer.render(bucket, batch, self._stop.is_set):
+            for finished in renderer.render(bucket, batch, self._must_stop):
                 failpoint("rendered")
+                self._pulse.beat()
                 self._steps += 1
                 slot_time.share_out(batch.in_flight)
                 for order, result in finished:
@@ -250,7 +258,8 @@ class Engine:
         # written before others enter the slots.
         self._delivery.wait(at_most=0)
         try:
-            order.begin_alone()
+            with self._pulse.resting():  # Redis may be away
+                order.begin_alone()
         except ImagemillError as error:
             self._delivery.hand_over(order, error)
             return
@@ -269,7 +278,8 @@ class Engine:
         began = time.monotonic()
         self._loading = True
         try:
-            self._renderer = self._load(pipeline)
+            with self._pulse.doing("loading", pipeline):
+                self._renderer = self._load(pipeline)
         except Exception as error:
             if self._stop.is_set():  # no order is left to answer, and no writer
                 raise Stopped from error
@@ -299,6 +309,7 @@ class Engine:
             except Exception as error:
                 drop_frames(error)  # whoever asked may keep it
                 question.answer.set_exception(error)
+            self._pulse.beat()
         self._answering += time.monotonic() - began
 
     def _halve_slots(self, renderer: Renderer, bucket: Bucket, batch: Batch, error: OutOfMemory) -> None:
@@ -321,6 +332,11 @@ class Engine:
                 question.answer.set_exception(error)
         for order in orders:
             self._delivery.hand_over(order, error)
+
+    def _must_stop(self) -> bool:
+        """Whether to leave the slots; a renderer asks between two forwards, and for writers at each look."""
+        self._pulse.beat()
+        return self._stop.is_set()
 
     def _clock(self) -> float:
         """Seconds, without those in which a bucket's slots stood still for something else."""

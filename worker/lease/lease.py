@@ -40,10 +40,18 @@ class Lease:
     """A claim that this process holds, and what to ask of it while working."""
 
     def __init__(
-        self, claim: Claim, *, ledger: Ledger, heartbeat: Heartbeat, worker: str, stop: threading.Event
+        self,
+        claim: Claim,
+        *,
+        ledger: Ledger,
+        heartbeat: Heartbeat,
+        worker: str,
+        stop: threading.Event,
+        held_up: Callable[[], bool] = lambda: False,
     ) -> None:
+        """`held_up`: whether the engine is stuck in something else, so that others do the work sooner."""
         self.claim, self.ledger = claim, ledger
-        self._heartbeat, self._worker, self._stop = heartbeat, worker, stop
+        self._heartbeat, self._worker, self._stop, self._held_up = heartbeat, worker, stop, held_up
 
     def check(self) -> None:
         """Raises LeaseLost when another attempt holds the claim, GiveBack when the work should end early."""
@@ -52,7 +60,7 @@ class Lease:
             raise LeaseLost(f"{self.claim.job_id}: {self.claim.shard} is now another attempt's")
         if state == "ending":
             raise GiveBack("cancelled")
-        if self._stop.is_set():
+        if self._stop.is_set() or self._held_up():
             raise GiveBack("released")
 
     def confirm(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -25,8 +25,9 @@ class _Stage:
 class Loading:
     """What is being done to load a model. Threads that load count, and others read `text`."""
 
-    def __init__(self) -> None:
-        """Nothing is being loaded yet."""
+    def __init__(self, moved: Callable[[], None] = lambda: None) -> None:
+        """Nothing is being loaded yet. `moved` is called at each sign of progress."""
+        self._moved = moved
         self._lock = threading.Lock()
         self._stage: _Stage | None = None
 
@@ -35,6 +36,7 @@ class Loading:
         """A part of the loading, such as "downloading", with so many files and bytes; 0: not known."""
         with self._lock:
             outer, self._stage = self._stage, _Stage(doing, model, files, size, time.monotonic())
+        self._moved()
         try:
             yield
         finally:
@@ -43,6 +45,7 @@ class Loading:
 
     def advance(self, *, files: int = 0, size: int = 0) -> None:
         """Counts so many files and bytes more as done."""
+        self._moved()
         with self._lock:
             if self._stage is not None:
                 self._stage.files += files

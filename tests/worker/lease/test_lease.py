@@ -104,3 +104,20 @@ def test_a_check_raises_what_should_end_the_work(recorder: Recorder) -> None:
     stop.set()
     with pytest.raises(GiveBack, match="released"):
         lease.check()
+
+
+def test_what_waits_behind_something_that_is_stuck_is_given_back(recorder: Recorder) -> None:
+    stuck: list[str] = []
+    event = threading.Event()
+    lease = Lease(
+        CLAIM,
+        ledger=recorder,  # type: ignore[arg-type]
+        heartbeat=recorder,  # type: ignore[arg-type]
+        worker="w1",
+        stop=event,
+        held_up=lambda: bool(stuck),
+    )
+    lease.check()
+    stuck.append("loading another model")
+    with pytest.raises(GiveBack, match="released"):
+        lease.check()
