@@ -148,7 +148,8 @@ def test_the_order_of_a_sweep_and_the_fields_of_a_row() -> None:
     assert tuple(Sweep.model_fields) == (
         "negative_prompt", "height", "width", "num_inference_steps", "guidance_scale", "scheduler", "seed",
         "arguments", "syntax", "long_prompts", "image", "mask_image", "control_image", "fit", "strength",
-        "controlnet_conditioning_scale", "loras", "textual_inversions", "ip_adapter_image", "ip_adapter_scale",
+        "controlnet_conditioning_scale", "loras", "textual_inversions", "ip_adapter_image",
+        "ip_adapter_scale",
     )  # fmt: skip
     assert ("prompt", *Sweep.model_fields, "images_per_prompt", "seeds", "id") == ROW_FIELDS
     assert tuple(PromptLine.model_fields) == (
