@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[1]
 OWN: Final = {
     "jobs/plain_file.py": "the one place",
     "jobs/connection.py": "the connection file, opened without following links",
+    "jobs/ledger/job_lookup.py": "imagemill's own script",
     "jobs/ledger/lua_functions.py": "imagemill's own scripts",
     "jobs/pipelines.py": "imagemill's own table",
     "producer/embedded_redis.py": "the log of a server that it started, in a folder of its own",
