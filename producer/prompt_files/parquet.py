@@ -18,7 +18,7 @@ from jobs.output.parquet_pieces import TooMuch, open_bounded
 from jobs.plain_file import open_plain
 from jobs.wording import printable, shortened
 from producer.manifest.parts import ROW_VALUES, first_twice
-from producer.manifest.text_lines import Record
+from producer.manifest.text_lines import MAX_LINE, Record
 from producer.prompt_files.arrow_texts import storable, unwritable, writer
 from producer.prompt_files.column_roles import ColumnRoles
 from producer.prompt_files.nested import Paths
@@ -73,7 +73,7 @@ def records(file: Path, roles: ColumnRoles, paths: Paths) -> Iterator[Record]:
                     remedy = "cast it to text, or leave it out of `columns`"
                     raise ManifestError(f"{file}: {shortened(name)}: holds {held}: {remedy}")
             doubtful = [name for name in fields if not _fits(fields[name], kinds[name])]
-            for _first, batch in table.pieces(columns, _ROWS):
+            for _first, batch in table.pieces(columns, _ROWS, MAX_LINE):
                 for row in storable(batch).to_pylist():
                     number += 1
                     for name, write in written.items():

@@ -39,7 +39,9 @@ from producer.prompt_files.unknown_columns import named_within
 if TYPE_CHECKING:
     from producer.wildcards.templates import Templates
 
-_ROWS = 512
+_ROWS, _FEW = 512, 8
+_TEXT = 16 << 20
+"""Characters of prompts after which rows are handed on, looked at after each `_FEW`."""
 LARGE = 8 << 20
 """Bytes of prompt files, about 80,000 prompts, that one process reads in half a second."""
 _MOST_UNKNOWN = 100
@@ -172,17 +174,32 @@ def source_rows(manifest: Manifest, check: PipelineCheck | None = None) -> Itera
         read = 0
         rows = _rows(manifest, source, path, noticed, RowChecks(kinds, check, templates, pictures, numbers))
         # A file without rows is one that was read.
-        while len(some := list(islice(rows, _ROWS))) == _ROWS:
+        some, ended = _some(rows)
+        while not ended:
             read += len(some)
             marks = marks_of_rows(some, path, numbers)
             yield Rows(str(path), sha256, some, None, marks, _numbers(numbers, templates))
             numbers.clear()
+            some, ended = _some(rows)
         if format_of(path) == ".txt" and not source.one_per_file:
             noticed.lines = read + len(some)
         marks = marks_of_rows(some, path, numbers)
         yield Rows(str(path), sha256, some, noticed, marks, _numbers(numbers, templates))
         if _state(path) != state:
             raise ManifestError(f"{path}: changed while it was being read: run the same command again")
+
+
+def _some(rows: Iterator[Row]) -> tuple[list[Row], bool]:
+    """The next rows, fewer where their prompts are long, and whether they are the last."""
+    some: list[Row] = []
+    held = 0
+    while len(some) < _ROWS and held < _TEXT:
+        few = list(islice(rows, _FEW))
+        some += few
+        if len(few) < _FEW:
+            return some, True
+        held += sum(len(row) if isinstance(row, str) else len(getattr(row, "prompt", "")) for row in few)
+    return some, False
 
 
 def _numbers(numbers: Sequence[int], templates: Templates | None) -> Sequence[str]:

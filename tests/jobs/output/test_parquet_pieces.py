@@ -110,7 +110,7 @@ def test_a_prompt_file_of_few_bytes_and_gigabytes_of_prompts_is_refused(tmp_path
     written = {"name": "cats", "model": "instant", "prompts_from": [str(path)]}
     with bounded(tmp_path), pytest.raises(ManifestError) as caught:
         list(lines(Manifest.from_json(written)))
-    assert str(caught.value) == f"{path}:1: holds more than 64 MiB: write a prompt a row"
+    assert str(caught.value) == f"{path}:1: holds more than 16 MiB: write a prompt a row"
 
 
 def test_an_exported_parquet_that_was_made_a_bomb_is_refused(rendered: Any, tmp_path: Path) -> None:

@@ -228,3 +228,14 @@ def test_a_file_whose_name_is_no_utf_8_is_refused_by_name(tmp_path: Path) -> Non
     (tmp_path / os.fsdecode(b"caf\xe9.jsonl")).write_text('{"prompt": "a"}\n')
     with pytest.raises(ManifestError, match=r"caf.+udce9\.jsonl' is not UTF-8: rename it"):
         _manifest(tmp_path)
+
+
+def test_rows_are_handed_on_by_what_they_hold(tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_text("".join(f"{n} {'x' * (3 << 20)}\n" for n in range(20)))
+    (tmp_path / "q.txt").write_text("".join(f"{n}\n" for n in range(1100)))
+    files = [str(tmp_path / name) for name in ("p.txt", "q.txt")]
+    manifest = Manifest.from_json({"name": "cats", "model": "instant", "prompts_from": files})
+    counts: dict[str, list[int]] = {}
+    for one in source_rows(manifest):
+        counts.setdefault(Path(one.path).name, []).append(len(one.rows))
+    assert counts == {"p.txt": [8, 8, 4], "q.txt": [512, 512, 76]}
