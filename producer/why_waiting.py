@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from jobs.ledger.job import JobStatus
@@ -53,45 +54,44 @@ def why_it_waits(job: JobStatus, workers: Mapping[str, Facts], *, full: bool = F
         return None  # nothing of it is stored yet, or nothing is left to render
     if full:
         return Wait("Redis full", "Redis is full: no shard is given out until it has room (raise maxmemory)")
-    able = {name: facts for name, facts in workers.items() if takes(facts, job.model)}
+    told = {name: _told(facts) for name, facts in workers.items()}
+    able = [name for name, one in told.items() if not one.models or job.model in one.models]
     if not able:
         others = _listed(
             [f"{name} takes {', '.join(models_of(facts) or ())}" for name, facts in workers.items()]
         )
         remedy = f"start one with `imagemill-worker --model {job.model}`"
         return Wait("model", f"no worker that is alive takes {job.model} ({others}): {remedy}")
-    willing = {name: facts for name, facts in able.items() if name not in job.refusals}
+    willing = [name for name in able if name not in job.refusals]
     if not willing:
         reasons = sorted({job.refusals[name] for name in able})
         remedy = f"fix that, then `imagemill resume {job.job_id}`"
         return Wait(
             "refused", f"every worker that takes the model refuses it: {'; '.join(reasons)}: {remedy}"
         )
-    if any(_is_free(facts) for facts in willing.values()):
+    if any(told[name].free for name in willing):
         return None
-    return _behind(job, willing)
+    stuck = [f"{name}: {workers[name]['stuck']}" for name in willing if workers[name].get("stuck")]
+    if len(stuck) == len(willing):
+        return Wait("stuck", _listed(stuck))
+    return _behind(job, [claim for name in willing for claim in told[name].claims])
 
 
-def takes(facts: Facts, model: str) -> bool:
-    """Whether a worker takes jobs of a model, as far as it tells."""
-    models = models_of(facts)
-    return not models or model in models
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What a worker tells, read."""
+
+    models: tuple[str, ...] | None
+    """() for any; None where it does not tell."""
+    claims: tuple[tuple[str, str, int], ...]
+    """Job, shard and priority."""
+    free: bool
+    """Whether it holds nothing: it then takes what there is for it, also of another model."""
 
 
 def models_of(facts: Facts) -> tuple[str, ...] | None:
     """The models that a worker takes, () for any; None where it does not tell."""
-    listed = _json_list(facts.get("models", ""))
-    return None if listed is None else tuple(map(str, listed))
-
-
-def claims_of(facts: Facts) -> list[tuple[str, str, int]]:
-    """The job, shard and priority of each claim that a worker holds, as far as it tells."""
-    claims = []
-    for claim in _json_list(facts.get("claims", "")) or []:
-        match claim:
-            case [str(job_id), str(shard), int(priority)]:
-                claims.append((job_id, shard, priority))
-    return claims
+    return _told(facts).models
 
 
 def in_words(name: str, facts: Facts) -> str:
@@ -102,7 +102,7 @@ def in_words(name: str, facts: Facts) -> str:
     parts = [f"takes {', '.join(models)}" if models else "takes any model"]
     if loaded := _loaded(facts):
         parts.append(f"last took up {loaded}")
-    doing = [f"{job_id} ({shard})" for job_id, shard, _priority in claims_of(facts)]
+    doing = [f"{job_id} ({shard})" for job_id, shard, _priority in _told(facts).claims]
     parts.append(f"works on {_listed(doing)}" if doing else "is free")
     parts += [told for told in (facts.get("loading", ""), facts.get("notice", "")) if told]
     return f"{name} {', '.join(parts)}"
@@ -134,22 +134,9 @@ def _of_worker(job: JobStatus, name: str, facts: Facts | None) -> Wait | None:
     return None
 
 
-def _is_free(facts: Facts) -> bool:
-    """Whether a worker holds nothing: it then takes what there is for it, also of another model."""
-    return facts.get("busy", "0") == "0" and not claims_of(facts) and not facts.get("stuck")
-
-
-def _behind(job: JobStatus, willing: Mapping[str, Facts]) -> Wait:
-    """That the workers that would take the job do something else."""
-    stuck = [f"{name}: {facts['stuck']}" for name, facts in willing.items() if facts.get("stuck")]
-    if len(stuck) == len(willing):
-        return Wait("stuck", _listed(stuck))
-    priorities = {
-        other: priority
-        for facts in willing.values()
-        for other, _shard, priority in claims_of(facts)
-        if other != job.job_id
-    }
+def _behind(job: JobStatus, claims: Sequence[tuple[str, str, int]]) -> Wait:
+    """That the workers that would take the job hold these claims."""
+    priorities = {other: priority for other, _, priority in claims if other != job.job_id}
     if not priorities:
         return Wait("behind", "every worker that takes it is busy")
     others = [
@@ -168,6 +155,22 @@ def _loaded(facts: Facts) -> str:
 def _listed(texts: Sequence[str]) -> str:
     more = f"; and {len(texts) - _NAMED} more" if len(texts) > _NAMED else ""
     return "; ".join(texts[:_NAMED]) + more
+
+
+def _told(facts: Facts) -> _Told:
+    get = facts.get
+    return _read(get("models", ""), get("claims", ""), get("busy", ""), get("stuck", ""))
+
+
+@lru_cache(1024)  # many jobs are compared with the same workers
+def _read(models: str, claims: str, busy: str, stuck: str) -> _Told:
+    named, held = _json_list(models), []
+    for claim in _json_list(claims) or []:
+        match claim:
+            case [str(job_id), str(shard), int(priority)]:
+                held.append((job_id, shard, priority))
+    free = busy in ("", "0") and not held and not stuck
+    return _Told(None if named is None else tuple(map(str, named)), tuple(held), free)
 
 
 def _json_list(text: str) -> list[object] | None:

@@ -186,6 +186,11 @@ class LedgerView:
             )
         return {name: dict(said) for name, said in facts.items() if said}
 
+    def worker(self, name: str) -> Mapping[str, str]:
+        """The facts that a worker gave; none of one that is not heard of."""
+        with as_ledger_errors():
+            return self._facts([name]).get(name, {})
+
     def rates(self) -> dict[SlotsKey, float]:
         """Slot evaluations per second, as measured on devices with full slots, by model and size.
 

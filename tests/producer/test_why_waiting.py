@@ -141,3 +141,12 @@ def test_status_prints_waits_workers_and_twins_and_json_has_the_same(
     print_wait(job, workers, False)
     assert capsys.readouterr().out.splitlines()[0] == f"  waits     {wait.text}"
     assert waits_as_json(job, workers, False) == {"kind": "model", "text": wait.text}
+
+
+def test_many_jobs_that_wait_for_the_same_share_a_line(
+    job_status: MakeStatus, capsys: pytest.CaptureFixture[str]
+) -> None:
+    jobs = [job_status(**IDLE | {"job_id": f"cats-{n}"}) for n in range(2000)]
+    print_waits([*jobs, job_status(**IDLE | {"paused": True})], {}, False)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("cats-0, cats-1, cats-2, cats-3, cats-4 and 1995 more wait: no worker is alive")

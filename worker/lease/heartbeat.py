@@ -11,6 +11,7 @@ from jobs.errors import LedgerError
 from jobs.ledger.job import Claim, LeaseState
 from jobs.ledger.ledger import Ledger
 from worker.lease.repeated import Repeated
+from worker.lease.twin import Twin
 
 log = logging.getLogger(__name__)
 ROUND = 1.0
@@ -47,6 +48,7 @@ class Heartbeat:
         self._ended = threading.Event()
         self._entered = threading.Event()
         self._repeated = Repeated()
+        self._twin, self._told = Twin(), False
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     def start(self) -> None:
@@ -125,11 +127,20 @@ class Heartbeat:
     def _keep_house(self) -> None:
         self.renew()
         # Before it reaps, which damaged keys might make fail: this worker is alive all the same.
-        self._ledger.heartbeat(self._worker, self._facts())
+        self._tell_facts()
         self._ledger.reap()
         if self._ledger.queued() == 0 and (waiting := self._ledger.waiting(self._worker, self._models)):
             # Celery has connections of its own: one that hangs must not hold the renewals up.
             threading.Thread(target=self._send, args=(waiting,), name="top-up", daemon=True).start()
+
+    def _tell_facts(self) -> None:
+        facts = self._facts()
+        self._twin.look(self._ledger.worker(self._worker), facts)
+        trouble = self._twin.trouble
+        if trouble and not self._told:
+            log.warning("%s: %s", self._worker, trouble)
+        self._told = bool(trouble)
+        self._ledger.heartbeat(self._worker, {**facts, "twin": trouble})
 
     def _send(self, waiting: int) -> None:
         if self._topping_up.acquire(blocking=False):

@@ -115,7 +115,7 @@ def test_the_heart_beats_with_the_workers_facts_until_it_stops(
 ) -> None:
     heartbeat = begin(ledger)
     wait_until(ledger.workers, "the worker is listed")
-    assert ledger.workers() == {"w1": {"slots": "2", "notice": "no space left"}}
+    assert ledger.workers() == {"w1": {"slots": "2", "notice": "no space left", "twin": ""}}
     heartbeat.stop()
     assert ledger.workers() == {}
 
