@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
-from jobs.ledger.broker import RENDER_TASK, celery_app
+from jobs.ledger.broker import celery_app
+from jobs.ledger.wake_up import RENDER_TASK
 from worker.process import WorkerProcess
 from worker.runtime import Runtime
 from worker.tasks import render
@@ -47,7 +48,7 @@ class Consumer:
 
 def run(office: Office, dispatcher: Dispatcher | None) -> Any:
     """Runs the task in a worker process with that runtime, as Celery does."""
-    app = celery_app("memory://")
+    app = celery_app("redis://localhost:6379/0")
     app.worker_process = WorkerProcess(cast("Runtime", office))
     app.worker_process.start(Consumer(dispatcher))
     app.set_current()
