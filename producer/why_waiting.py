@@ -50,8 +50,8 @@ def why_it_waits(job: JobStatus, workers: Mapping[str, Facts], *, full: bool = F
         return Wait("paused", f"it is paused: `imagemill resume {job.job_id}` continues it")
     if not workers:
         return Wait("no worker", "no worker is alive: start one with `imagemill-worker`")
-    if job.shards_ready == 0:
-        return None  # nothing of it is stored yet, or nothing is left to render
+    if job.ending or job.shards_ready == 0:
+        return None  # nothing of it is stored yet, or nothing is left to render: any worker ends it
     if full:
         return Wait("Redis full", "Redis is full: no shard is given out until it has room (raise maxmemory)")
     told = {name: _told(facts) for name, facts in workers.items()}

@@ -57,6 +57,7 @@ class Runtime:
             models=settings.models,
             facts=self.facts,
             top_up=lambda waiting: wake(min(waiting, self._free_slots())),
+            consumer_stopped=self._end_without_consumer,
         )
         self._engine = Engine(
             lambda pipeline: load_renderer(pipeline, settings, self._loading),
@@ -105,6 +106,7 @@ class Runtime:
         Claims nothing while the engine is stuck: it would only be held. `announce(job_id, shard)` is called
         once the claim is known.
         """
+        self._heartbeat.woken()
         if self._stop.is_set() or self._stalls.stall is not None:
             return None
         try:
@@ -207,6 +209,15 @@ class Runtime:
         with self._lock:
             free = self._settings.concurrency - self._shards()
         return 0 if self._stalls.stall is not None else max(0, free)
+
+    def _end_without_consumer(self) -> None:
+        """Ends this process, which holds nothing: Celery's consumer takes no message, and says not why."""
+        if not self._stop.is_set():
+            log.critical(
+                "Celery's consumer takes no wake-up though some wait, with work for this worker: this "
+                "process ends, to be started again"
+            )
+            os._exit(70)
 
     def _wants(self, pipeline: Pipeline) -> bool:
         """Whether a shard that this process holds needs a pipeline."""

@@ -146,10 +146,13 @@ def celery_app(url: str) -> Celery:
             "unacked_restore_interval": 30,
             "unacked_restore_throttle": 1,
             "unacked_mutex_expire": 10,
-            "socket_timeout": 30,
+            # With the interval below, a consumer whose connections nobody forwards any more takes wake-ups
+            # again within half a minute. kombu looks once an interval whether an answer is overdue by one;
+            # then each further connection in its pool costs a timeout.
+            "socket_timeout": 10,
             "socket_connect_timeout": 5,
             "socket_keepalive": True,
-            "health_check_interval": 25,
+            "health_check_interval": 10,
             # A sender of wake-ups does not wait for a Redis that is away. Celery itself retries a worker's
             # connection (broker_connection_max_retries).
             "max_retries": 0,

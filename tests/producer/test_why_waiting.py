@@ -37,6 +37,7 @@ def told(models: Sequence[str] = (), claims: Sequence[tuple[str, str, int]] = ()
         (IDLE | {"state": "open", "shards_ready": 0}, {"w1": told()}, False, None, []),
         (IDLE | {"paused": True}, {}, False, "paused", ["imagemill resume cats-1"]),
         (IDLE | {"paused": True, "ending": "cancelled"}, {}, False, "no worker", []),
+        (IDLE | {"ending": "cancelled"}, {"w1": told(["shapes"])}, False, None, []),
         ({"notices": {}, "paused": True}, {"gpu0@a": told()}, False, None, []),
         (IDLE, {"w1": told()}, False, None, []),
         (IDLE, {"w1": EARLIER}, False, None, []),

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from jobs.errors import LedgerError
 from jobs.ledger.job import Claim, LeaseState
 from jobs.ledger.ledger import Ledger
+from worker.lease.consumer_watch import ConsumerWatch
 from worker.lease.repeated import Repeated
 from worker.lease.twin import Twin
 
@@ -38,9 +39,12 @@ class Heartbeat:
         models: tuple[str, ...],
         facts: Callable[[], Mapping[str, str | int | float]],
         top_up: Callable[[int], None],
+        consumer_stopped: Callable[[], None] = lambda: None,
     ) -> None:
+        """`consumer_stopped` is called when no wake-up comes here though the queue has some."""
         self._ledger, self._worker, self._lease, self._models = ledger, worker, lease, models
-        self._facts, self._top_up = facts, top_up
+        self._facts, self._top_up, self._consumer_stopped = facts, top_up, consumer_stopped
+        self._consumer = ConsumerWatch()
         self._states: dict[Claim, LeaseState] = {}
         self._listings: dict[Claim, Callable[[], Sequence[int]]] = {}
         self._lock = threading.Lock()
@@ -81,6 +85,10 @@ class Heartbeat:
         """Makes each renewal of a claim report which images the death of this process would cost."""
         with self._lock:
             self._listings[claim] = listing
+
+    def woken(self) -> None:
+        """A wake-up has come: Celery's consumer lives."""
+        self._consumer.woken()
 
     def images_entered(self) -> None:
         """Renews soon, since other images are in flight now."""
@@ -129,7 +137,13 @@ class Heartbeat:
         # Before it reaps, which damaged keys might make fail: this worker is alive all the same.
         self._tell_facts()
         self._ledger.reap()
-        if self._ledger.queued() == 0 and (waiting := self._ledger.waiting(self._worker, self._models)):
+        queued = self._ledger.queued()
+        untaken = (
+            queued > 0 and not self._states and self._ledger.waiting(self._worker, self._models, enough=1)
+        )
+        if self._consumer.stopped(bool(untaken)):
+            self._consumer_stopped()
+        if queued == 0 and (waiting := self._ledger.waiting(self._worker, self._models)):
             # Celery has connections of its own: one that hangs must not hold the renewals up.
             threading.Thread(target=self._send, args=(waiting,), name="top-up", daemon=True).start()
 
