@@ -166,7 +166,7 @@ def test_an_output_that_cannot_be_written_is_reported(farm, command: str, place:
         (lambda file: np.save(file, np.zeros((4, 8, 8), np.float32)), "[4, 8, 8]"),
         (lambda file: file.write_bytes(b"not numpy at all"), "is not a .npy file"),
         (lambda file: None, "there is no such file"),
-        (lambda file: file.mkdir(), "cannot be read"),
+        (lambda file: file.mkdir(), "is not a plain file"),
     ],
 )
 def test_wrong_latents_are_reported_by_the_line_that_names_them(
@@ -208,7 +208,7 @@ def test_with_neither_a_url_nor_a_run_it_says_what_to_start(farm, command: list[
 def test_an_unknown_or_wrong_variable_is_reported(farm, command: str) -> None:
     arguments = [BIN / command, "status"] if command == "imagemill" else [BIN / command]
     for variable, value, part in (
-        ("IMAGEMILL_LEASES", "30", "IMAGEMILL_LEASES: no such setting; there are IMAGEMILL_BATCH_SIZE"),
+        ("IMAGEMILL_LEASES", "30", "IMAGEMILL_LEASES: no such setting; there are IMAGEMILL_ALLOW_EVICTION"),
         ("IMAGEMILL_LEASE", "soon", "IMAGEMILL_LEASE = 'soon': "),
     ):
         done = subprocess.run(

@@ -86,9 +86,15 @@ def test_a_death_in_the_middle_and_another_workers_hand_change_no_byte(
     saved = mill.folder("killed") / ".imagemill" / "spool"
     wait_until(lambda: 0 < len(list(saved.glob("*/*/metadata/*.json"))) < len(LINES), "it is half done")
     [holder] = mill.farm.status(job_id).workers
-    os.kill(mill.farm.celery_pid(holder.partition("@")[2]), signal.SIGKILL)
-    assert mill.farm.status(job_id).left > 0
-    mill.wait(job_id)
+    name = holder.partition("@")[2]
+    supervisor = mill.farm.workers[name]
+    supervisor.send_signal(signal.SIGSTOP)  # it would start the worker again, which may be first to go on
+    try:
+        os.kill(mill.farm.celery_pid(name), signal.SIGKILL)
+        assert mill.farm.status(job_id).left > 0
+        mill.wait(job_id)
+    finally:
+        supervisor.send_signal(signal.SIGCONT)
     assert len(mill.farm.ledger.workers_of(job_id)) == 2
     logs = mill.farm.log("w1") + mill.farm.log("w2")
     assert any(

@@ -148,7 +148,10 @@ def test_a_worker_with_a_list_of_models_takes_no_other_also_when_the_jobs_parts_
     farm.start_worker("w1", "--model", "instant")
     job_id = farm.submit(2, model="shapes-random")
     tamper(farm, job_id)
-    farm.client.hset(redis_keys.job(job_id), "model", "instant")
+    pipeline = json.loads(farm.client.hget(redis_keys.job(job_id), "pipeline") or "[]")
+    said = {"model": "instant", "pipeline": json.dumps(["instant", *pipeline[1:]])}
+    farm.client.hset(redis_keys.job(job_id), mapping=said)
+    farm.client.delete(redis_keys.CLAIMABLE)  # it is put among the jobs of the model that it says
     done = farm.command("watch", job_id)
     assert done.returncode == 2
     assert "model = shapes-random: this worker takes instant alone" in done.stderr
