@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from tests.faults.mutated import deployment, inputs, jobs, ledger, producer, worker
+from tests.faults.mutated import deployment, hangs, inputs, jobs, ledger, producer, worker
 
 PARTS = {
     "Ledger": ledger.CHECKS,
@@ -13,5 +13,6 @@ PARTS = {
     "Pictures and adapters": inputs.CHECKS,
     "Producer": producer.CHECKS,
     "Worker": worker.CHECKS,
+    "Workers that hang": hangs.CHECKS,
     "Containers and documents": deployment.CHECKS,
 }
