@@ -45,7 +45,7 @@ def resolve_controlnet(model: str, revision: str | None, beside: ModelRef) -> Fu
 
 
 def _file_trouble(model: str) -> str | None:
-    """Why a name that looks like a file's is none of a ControlNet here, with the remedy; None for others."""
+    """Why a name that looks like a file's names no ControlNet, with the remedy; None for others."""
     suffix = Path(model).suffix.lower()
     # Path.expanduser raises for an unknown user.
     if Path(os.path.expanduser(model)).is_dir():  # noqa: PTH111

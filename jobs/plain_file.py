@@ -20,8 +20,8 @@ _BUFFER: Final = 1 << 16
 MAX_CONFIG: Final = 8 * _MIB
 """Bytes of a model's configuration, or of another small file of JSON; as Python objects they take 20 times
 as much at most."""
-MAX_JSON: Final = 128 * _MIB
-"""Bytes of a job's report, which has its manifest; a manifest has half of them."""
+MAX_JSON: Final = 512 * _MIB
+"""Bytes of a job's report, which has its manifest in JSON: the largest, of 64 MiB, grows threefold."""
 MAX_VOCABULARY: Final = 64 * _MIB
 """Bytes of a tokenizer's file."""
 _VOCABULARIES: Final = ("vocab.json", "tokenizer.json")

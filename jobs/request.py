@@ -237,7 +237,7 @@ class ImageRequest:
         float,
         Setting(
             Decimal(0.0, MOST_SCALE),
-            "How much the IP-Adapter has to say; 0 is nothing.",
+            "How strongly the picture of the IP-Adapter counts; 0 is not at all.",
             added_later=True,
             pipelines=IP_ADAPTED,
         ),

@@ -15,9 +15,9 @@ from jobs.plain_file import open_plain
 from jobs.strict_json import strict_json
 
 SUFFIX: Final = ".safetensors"
-_LONGEST = 32_000_000
-"""Bytes of the longest header; the format itself allows 100 million, and a model of 100,000 tensors has a
-third of these. As Python objects they take 20 times as much at most."""
+_LONGEST, _LONGEST_EVER = 32_000_000, 100_000_000
+"""Bytes of the longest header that is read, and of the longest in the format. A model of 100,000 tensors has
+a third of the first. As Python objects they take 20 times as much at most."""
 
 
 class HeaderError(ValueError):
@@ -63,6 +63,10 @@ def header_of(file: Path) -> SafetensorsHeader:
             size = opened.seek(0, 2)
     except OSError as error:
         raise HeaderError(f"cannot be read: {error.strerror}") from None
+    if _LONGEST < length <= min(_LONGEST_EVER, size - 8):
+        raise HeaderError(
+            f"has a header of {length:,} bytes, and at most {_LONGEST:,} are read: shorten its metadata"
+        )
     if size == 0:
         raise HeaderError("is empty: fetch it again, or name another file")
     if 8 < size < 8 + length <= _LONGEST:

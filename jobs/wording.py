@@ -25,7 +25,7 @@ def printable(text: str) -> str:
 
 
 def on_one_line(text: str) -> str:
-    """`text` of anyone's for a terminal or a log: on one line, its own lines separated by semicolons."""
+    """`text` that others wrote, for a terminal or a log: on one line, its lines separated by semicolons."""
     return text if text.isprintable() else printable("; ".join(text.split("\n")))
 
 

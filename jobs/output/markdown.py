@@ -1,4 +1,4 @@
-"""Texts of anyone's in a page of Markdown: shown as they are, whatever marks they hold."""
+"""Texts that others wrote, in a page of Markdown: shown as they are, whatever marks they hold."""
 
 from __future__ import annotations
 

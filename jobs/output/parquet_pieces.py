@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 _BUFFER: Final = 1 << 20
 """Bytes read at a time: without it pyarrow holds a whole column of a row group, often all of the file."""
 MOST: Final = 64 << 20
-"""Bytes of a piece, and of a row: the longest line of a text file has as many."""
-_PACKED_FROM, _PACKED = 256 << 20, 200
-"""Bytes that a row group may unpack to, whatever the file's size, and how many times that size."""
+"""Bytes of a piece, and of a row."""
+_PACKED_FROM, _PACKED = 4 << 30, 200
+"""Bytes that a row group may unpack to, whatever the file's size, and how many times that size: columns that
+nobody reads, all of zeros, count too."""
 _FEWEST = 4
 """Rows at a time where nothing tells how much they hold."""
 

@@ -71,17 +71,17 @@ class IpAdapterSwitch:
         """By the files' hashes."""
         self._refused: dict[str, str] = {}
         """Why a file cannot be loaded: every image of a job names it."""
-        self.on: tuple[str, float] | None = None
-        """SHA-256 and scale of the one that the UNet has."""
+        self.on: tuple[str, str, float] | None = None
+        """SHA-256, revision of the image encoder, and scale of the one that the UNet has."""
 
     def put_on(self, adapter: IpAdapter | None, scale: float, inputs: Inputs) -> None:
-        """Makes the UNet follow pictures by this file's weights, with so much to say; None: follow none.
+        """Makes the UNet follow pictures by this file's weights, at this scale; None: follow none.
 
         inputs: where the file is. Raises RenderError for a file that is none of this model's, or where the
         image encoder that it asks for is not loaded, and what `Inputs.private_copy` raises: the UNet has none
         then.
         """
-        if adapter is not None and self.on == (adapter.sha256, scale):
+        if adapter is not None and self.on == (adapter.sha256, adapter.revision, scale):
             return
         self._put_off()
         if adapter is None:
@@ -95,7 +95,7 @@ class IpAdapterSwitch:
             if hasattr(processor, "to_k_ip"):
                 processor.scale = [scale]
         loaded.put_on(unet)
-        self.on = (adapter.sha256, scale)
+        self.on = (adapter.sha256, adapter.revision, scale)
 
     def forget_unused(self) -> None:
         """Drops what the UNet does not have; the last one stays where it has none."""

@@ -20,7 +20,7 @@ from worker.renderers.learned_cache import LearnedCache
 from worker.renderers.learning import Computing, Learned, learn_and_prove, sample_of
 
 log = logging.getLogger(__name__)
-_Key = tuple[tuple[str, ...], str]
+_Key = tuple[tuple[str, ...], str, bool]
 """The pictures of requests, and their IP-Adapter."""
 
 
@@ -51,7 +51,7 @@ class LearnedTasks:
 
     def first(self) -> Learned:
         """What was learned of the first task. Raises ModelError: the model is refused."""
-        found = self._found[self.first_pictures, NONE] = self._learn(self.first_pictures)
+        found = self._found[self.first_pictures, NONE, False] = self._learn(self.first_pictures)
         return found
 
     def known(self, request: ImageRequest) -> Learned | None:
@@ -99,6 +99,8 @@ class LearnedTasks:
             circumstances["controlnets"] = [one.revision for one in beside]
         if like is not None and like.ip_adapter != NONE:
             circumstances["ip_adapter"] = IP_ADAPTERS.identified(like.ip_adapter)
+            if like.ip_adapter_scale == 0:
+                circumstances["ip_adapter_scale"] = 0
         cache = LearnedCache(circumstances)
         learned = cache.load()
         if learned is None:
@@ -117,4 +119,5 @@ class LearnedTasks:
 
 
 def _key(request: ImageRequest) -> _Key:
-    return pictures_of(request), request.ip_adapter
+    # At scale 0 diffusers leaves the IP-Adapter's attention out: what was proved so says nothing of others.
+    return pictures_of(request), request.ip_adapter, request.ip_adapter_scale == 0

@@ -126,8 +126,8 @@ def test_an_exported_parquet_that_was_made_a_bomb_is_refused(rendered: Any, tmp_
     table = pq.read_table(path)
     long = pa.array(["x" * (300 * MIB)] + [""] * 3)
     pq.write_table(table.set_column(2, "text", long), path, compression="zstd")
-    with pytest.raises(OutputError, match=r"foxes\.parquet: .*unpacks from \d+,\d+ to 314,5"):
-        open_parquet(path)
+    with pytest.raises(OutputError, match=r"foxes\.parquet: .*row 1: holds more than 256 MiB"):
+        list(open_parquet(path).records())
 
 
 def test_a_table_beside_a_tar_that_was_made_a_bomb_is_reported(rendered: Any) -> None:
