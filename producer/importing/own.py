@@ -15,6 +15,7 @@ from jobs.adapters import (
     textual_inversions_of,
 )
 from jobs.arguments import arguments_of
+from jobs.further_models import commit_and_folder
 from jobs.hub import is_commit
 from jobs.inputs import kept_path
 from jobs.models import BUILT_IN, is_path, name_trouble
@@ -131,7 +132,7 @@ def _lose_ip_adapter(draft: Draft, adapter: IpAdapter, request: ImageRequest, fi
         found = [path for folder in _inputs(file) if (path := kept_path(folder, sha256)).is_file()]
         return str(found[0]) if found else "FILE"
 
-    named = f"{{file: {kept(adapter.sha256)}, image_encoder: {adapter.image_encoder}}}"
+    named = f"{{file: {kept(adapter.sha256)}, image_encoder: {_image_encoder(adapter)}}}"
     draft.lose(
         f"IP-Adapter {adapter.name} with SHA-256 {adapter.sha256}, and its picture with "
         f"{request.ip_adapter_image}",
@@ -139,6 +140,15 @@ def _lose_ip_adapter(draft: Draft, adapter: IpAdapter, request: ImageRequest, fi
         f"`ip_adapter_image: {escaped(kept(str(request.ip_adapter_image)))}`, `ip_adapter_scale: "
         f"{request.ip_adapter_scale:g}` beside the prompt",
     )
+
+
+def _image_encoder(adapter: IpAdapter) -> str:
+    """What a manifest writes of the image encoder; of a folder only its own name is known."""
+    if adapter.revision.startswith("sha256:"):
+        return f"./{adapter.image_encoder}"
+    commit, folder = commit_and_folder(adapter.revision)
+    subfolder = f", subfolder: {folder}" if folder else ""
+    return f"{{model: {adapter.image_encoder}{subfolder}, revision: {commit}}}"
 
 
 def _inputs(file: Path) -> Iterator[Path]:

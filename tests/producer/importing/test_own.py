@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -159,6 +160,31 @@ def test_textual_inversions_are_found_in_the_output_or_named(tmp_path: Path) -> 
     assert entry[0] == request.image_id
     [loss] = read_recipe(outside).losses
     assert "write `textual_inversions: [{file: FILE, token: <toy>}]` beside the prompt" in str(loss)
+
+
+@pytest.mark.parametrize(
+    ("name", "revision", "written"),
+    [
+        ("clip", "sha256:" + "c" * 64, "image_encoder: ./clip}`"),
+        (
+            "h94/IP-Adapter",
+            "d" * 40 + ":models/image_encoder",
+            "image_encoder: {model: h94/IP-Adapter, subfolder: models/image_encoder, revision: "
+            + "d" * 40
+            + "}}`",
+        ),
+        ("org/clip", "d" * 40, "image_encoder: {model: org/clip, revision: " + "d" * 40 + "}}`"),
+    ],
+)
+def test_an_ip_adapter_is_left_out_with_the_line_that_names_its_image_encoder(
+    tmp_path: Path, name: str, revision: str, written: str
+) -> None:
+    listed_one = {"name": "ip", "sha256": "a" * 64, "image_encoder": name, "revision": revision}
+    request = replace(REQUEST, ip_adapter=json.dumps([listed_one]), ip_adapter_image="b" * 64)
+    file = tmp_path / "a.png"
+    file.write_bytes(encode(np.zeros((64, 72, 3), np.uint8), request))
+    [loss] = read_recipe(file).losses
+    assert "write `ip_adapter: {file: FILE, " + written in str(loss)
 
 
 def test_a_request_with_a_value_that_none_has_is_refused() -> None:
