@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -98,9 +98,12 @@ def commit_and_folder(revision: str) -> tuple[str, str]:
     return commit, folder
 
 
-def further_revision(folder: Path, role: FurtherRole = "controlnet") -> str:
+def further_revision(
+    folder: Path, role: FurtherRole = "controlnet", hashed: Callable[[int], None] = lambda _size: None
+) -> str:
     """The hash, as "sha256:…", of what loading a model's folder reads: config.json and its .safetensors.
 
+    `hashed` is called with the size of each file once it is read.
     Raises ModelError if the folder is none of diffusers' or transformers' models, or cannot be read.
     """
     told = f"{role} = {folder}"
@@ -122,6 +125,7 @@ def further_revision(folder: Path, role: FurtherRole = "controlnet") -> str:
         total = hashlib.sha256()
         for file in (folder / CONFIG, *files):
             total.update(f"{file.name}\0{file_hash(file)}\n".encode())
+            hashed(file.stat().st_size)
     except OSError as error:
         raise ModelError(f"{told}: cannot be read: {error.strerror}: {error.filename}") from None
     return "sha256:" + total.hexdigest()

@@ -16,7 +16,7 @@ from jobs.hub import is_commit
 from worker.diffusion.precision import Precision
 from worker.engine.renderer import FurtherModel
 from worker.renderers.loading import Loading
-from worker.renderers.model_files import other_revision
+from worker.renderers.model_files import counting, other_revision
 from worker.renderers.weight_files import WeightFiles, choose_weights
 
 
@@ -69,7 +69,7 @@ def _checked(one: FurtherModel, loading: Loading) -> Path:
     """The folder, once its contents are known to be those of its revision."""
     folder = Path(one.model)
     with loading.stage("checking", str(folder)):
-        found = further_revision(folder, one.role)
+        found = further_revision(folder, one.role, lambda size: loading.advance(files=1, size=size))
     if found != one.revision:
         raise other_revision(str(folder), one.revision, found)
     return folder
@@ -86,11 +86,13 @@ def _fetched(one: FurtherModel, precision: Precision, loading: Loading) -> Furth
     below = f"{folder}/" if folder else ""
     with loading.stage("downloading", model):
         config = glob.escape(below + CONFIG)
-        snapshot = Path(snapshot_download(model, revision=commit, allow_patterns=[config]))
+        bars = counting(loading)
+        snapshot = Path(snapshot_download(model, revision=commit, allow_patterns=[config], tqdm_class=bars))
         paths = [file.path for file in get_cached_repo_tree(model, revision=commit)]
         names = [path.removeprefix(below) for path in paths if path.startswith(below)]
         weights = _weights(one, [name for name in names if "/" not in name], precision)
         wanted = [below + Path(name).name for name in weights.names]
         if any(not (snapshot / name).is_file() for name in wanted):
-            snapshot_download(model, revision=commit, allow_patterns=[config, *map(glob.escape, wanted)])
+            patterns = [config, *map(glob.escape, wanted)]
+            snapshot_download(model, revision=commit, allow_patterns=patterns, tqdm_class=bars)
     return FurtherFiles(snapshot / folder, weights)

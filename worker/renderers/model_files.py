@@ -50,9 +50,7 @@ def hub_index(model: str, commit: str, loading: Loading) -> Path:
         raise ModelError(f"model = {model}: revision = {commit!r} is no commit; submit the manifest again")
     with loading.stage("asking the hub for", model):
         return Path(
-            snapshot_download(
-                model, revision=commit, allow_patterns=[_INDEX], tqdm_class=_counting(Loading())
-            )
+            snapshot_download(model, revision=commit, allow_patterns=[_INDEX], tqdm_class=counting(Loading()))
         )
 
 
@@ -78,9 +76,27 @@ def fetch(model: str, commit: str, folder: Path, *, variant: str | None, loading
                 revision=commit,
                 # A pattern that is one file's name.
                 allow_patterns=[glob.escape(name) for name in missing],
-                tqdm_class=_counting(loading),
+                tqdm_class=counting(loading),
             )
     return weights
+
+
+def counting(loading: Loading) -> type[tqdm]:
+    """The class of bars that show nothing, and count files and bytes as `loading` has them."""
+
+    class Counting(tqdm):  # type: ignore[misc]
+        def __init__(self, *given: Any, **options: Any) -> None:
+            # Bytes that came from the network and bytes that reached the disk have a bar each.
+            self._is_bytes = options.get("unit") == "B"
+            self._is_twice = str(options.get("name", "")).endswith(".transfer")
+            super().__init__(*given, **options | {"disable": True})
+
+        def update(self, n: float | None = 1) -> bool | None:
+            if n is not None and not self._is_twice:
+                loading.advance(**{"size" if self._is_bytes else "files": int(n)})
+            return super().update(n)  # type: ignore[no-any-return]
+
+    return Counting
 
 
 def local_weights(folder: Path, variant: str | None) -> WeightFiles:
@@ -127,21 +143,3 @@ def _is_settings(name: str, listed: Set[str]) -> bool:
     """Whether a file of a component is a config, a vocabulary or a template."""
     path = Path(name)
     return path.parts[0] in listed and path.suffix in _SETTINGS and ".index." not in path.name
-
-
-def _counting(loading: Loading) -> type[tqdm]:
-    """The class of bars that show nothing, and count files and bytes as `loading` has them."""
-
-    class Counting(tqdm):  # type: ignore[misc]
-        def __init__(self, *given: Any, **options: Any) -> None:
-            # Bytes that came from the network and bytes that reached the disk have a bar each.
-            self._is_bytes = options.get("unit") == "B"
-            self._is_twice = str(options.get("name", "")).endswith(".transfer")
-            super().__init__(*given, **options | {"disable": True})
-
-        def update(self, n: float | None = 1) -> bool | None:
-            if n is not None and not self._is_twice:
-                loading.advance(**{"size" if self._is_bytes else "files": int(n)})
-            return super().update(n)  # type: ignore[no-any-return]
-
-    return Counting

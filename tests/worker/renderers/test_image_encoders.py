@@ -53,7 +53,7 @@ def test_of_the_hub_it_is_in_a_folder_of_a_commit(tmp_path: Path, monkeypatch: p
     paths += [f"models/image_encoder/{name}" for name in ("config.json", "model.safetensors")]
     asked: list[list[str]] = []
 
-    def snapshot(model: str, *, revision: str, allow_patterns: list[str]) -> str:
+    def snapshot(model: str, *, revision: str, allow_patterns: list[str], tqdm_class: object) -> str:
         assert (model, revision) == ("h94/IP-Adapter", COMMIT)
         asked.append(allow_patterns)
         return str(tmp_path)
