@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 LIMIT = 45.0
 """Seconds; Celery waits at most 30 between two attempts to connect again."""
+GAP = 5.0
+"""Seconds between two looks after which nothing is known of the time between: Redis was away."""
 
 
 class ConsumerWatch:
@@ -16,6 +18,7 @@ class ConsumerWatch:
         """`clock`: seconds."""
         self._clock = clock
         self._since: float | None = None
+        self._looked = clock()
 
     def woken(self) -> None:
         """A wake-up has come."""
@@ -23,12 +26,13 @@ class ConsumerWatch:
 
     def stopped(self, untaken: bool) -> bool:
         """Whether none has come for `LIMIT` although at each look some were `untaken`: in the queue, with
-        work for this worker, which holds nothing.
+        work for this worker, which holds nothing. It begins again after a `GAP` between two looks.
         """
+        now = self._clock()
+        is_gap, self._looked = now - self._looked > GAP, now
         if not untaken:
             self._since = None
             return False
-        now = self._clock()
-        if self._since is None:
+        if self._since is None or is_gap:
             self._since = now
         return now - self._since >= LIMIT

@@ -10,7 +10,7 @@ from jobs.ledger import redis_keys
 from jobs.ledger.ledger import Ledger
 from tests.waiting import WaitUntil
 from worker.lease import consumer_watch
-from worker.lease.consumer_watch import LIMIT, ConsumerWatch
+from worker.lease.consumer_watch import GAP, LIMIT, ConsumerWatch
 from worker.lease.heartbeat import Heartbeat
 
 Submit = Callable[..., str]
@@ -34,6 +34,16 @@ def test_only_wake_ups_that_are_not_taken_for_long_tell_of_a_consumer_that_stopp
     assert not looks(watch, now, 1, untaken=False)
     assert not looks(watch, now, int(LIMIT))
     assert looks(watch, now, 1)
+
+
+def test_the_time_of_an_outage_in_which_nobody_looked_does_not_count() -> None:
+    now = [0.0]
+    watch = ConsumerWatch(lambda: now[0])
+    assert not looks(watch, now, int(LIMIT))
+    now[0] += 10 * LIMIT
+    assert not looks(watch, now, int(LIMIT))
+    now[0] += GAP - 1
+    assert looks(watch, now, 1), "slow looks are no outage"
 
 
 @pytest.mark.parametrize(
