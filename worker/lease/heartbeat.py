@@ -117,7 +117,7 @@ class Heartbeat:
                 if self._ended.is_set():
                     return
                 self._entered.clear()
-                self._try("leases", self.renew)
+                self._try("renewals", self.renew)
                 self._ended.wait(_BETWEEN)
 
     def _try(self, name: str, duty: Callable[[], None]) -> None:

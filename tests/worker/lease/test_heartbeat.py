@@ -243,6 +243,31 @@ def test_it_outlives_an_outage_and_even_a_defect_and_says_each_once(
     assert caplog.text.count("ZeroDivisionError: a defect") == 1
 
 
+def test_a_round_that_fails_each_time_is_logged_once_though_renewals_between_succeed(
+    redis_server: EmbeddedRedis, begin: Begin, wait_until: Wait, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(Counting):
+        renewals = 0
+
+        def reap(self) -> int:
+            super().reap()
+            raise ZeroDivisionError("a defect")
+
+        def renew(self, claims: Mapping[Claim, Sequence[int]], lease: float) -> list[LeaseState]:
+            self.renewals += 1
+            return super().renew(claims, lease)
+
+    ledger = Broken(redis_server.url)
+    heartbeat = begin(ledger)
+
+    def renewed_between() -> bool:
+        heartbeat.images_entered()
+        return ledger.houses > 4 and ledger.renewals > ledger.houses + 3
+
+    wait_until(renewed_between, "it has renewed between rounds")
+    assert caplog.text.count("ZeroDivisionError: a defect") == 1
+
+
 def test_a_redis_that_refuses_the_password_is_logged_once_for_each_duty_and_not_each_second(
     redis_server: EmbeddedRedis, begin: Begin, wait_until: Wait, caplog: pytest.LogCaptureFixture
 ) -> None:
