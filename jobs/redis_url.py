@@ -217,6 +217,10 @@ def _split(url: str) -> SplitResult:
         raise ValueError(f"is no URL: {_FORM}") from None
     if parts.fragment or url.endswith("#"):
         raise ValueError(f"has a #, behind which nothing is read: {_QUOTE}")
+    # A / or ? in a password ends the part of it that stands before the @: the rest must not be shown.
+    cut_off = SCHEMES.get(parts.scheme) != "unix" or (parts.netloc and "@" not in parts.netloc)
+    if "@" in parts.query or ("@" in parts.path and cut_off):
+        raise ValueError(f"has an @ behind the first / or ?: {_QUOTE}; write an @ of an option as %40")
     return parts
 
 

@@ -89,6 +89,12 @@ def test_a_socket_is_the_same_file_and_database_for_both(url: str, database: int
     assert broker.hostname == f"socket://{credentials}/run/my%20redis.sock?virtual_host={database}"
 
 
+def test_a_sockets_path_may_hold_an_at_sign_and_so_may_an_option_that_quotes_it() -> None:
+    assert parse_redis_url("unix://:p@/run/redis@1.sock").path == "/run/redis@1.sock"
+    assert parse_redis_url("unix:///run/redis@1.sock").path == "/run/redis@1.sock"
+    assert parse_redis_url("rediss://h?ssl_ca_certs=/a%40b").tls == {"ssl_ca_certs": "/a@b"}
+
+
 def test_sentinels_may_be_written_as_celery_writes_them() -> None:
     short = parse_redis_url("sentinel://ann:p@a:1;b;[::1]:3/2?master_name=m&sentinel_password=s")
     long = parse_redis_url(
@@ -127,8 +133,15 @@ THERE_ARE = "there are health_check_interval, socket_connect_timeout and socket_
         ("redis://h/-1", "has '/-1' in the place of the database"),
         ("redis://h/0/1", "has '/0/1' in the place of the database"),
         ("redis://h:0x1/0", "has a port that is no number"),
-        ("redis://:secret/word@h/0", "has a port that is no number up to 65535"),
+        ("redis://:secret/word@h/0", "has an @ behind the first / or ?"),
+        ("redis://:secret/word", "has a port that is no number up to 65535"),
         ("redis://:se#cret@h/0", "has a #"),
+        ("redis://:pa?secret@h:6379/0", "in a user or password write / as %2F, ? as %3F, # as %23"),
+        ("redis://:12/secret@h/0", "has an @ behind the first / or ?: in a user or password"),
+        ("rediss://h?socket_timeout=secret@h", "write an @ of an option as %40"),
+        ("sentinel://:pa?secret@h/0?master_name=m", "has an @ behind the first / or ?"),
+        ("sentinel://a;:12/secret@h/0?master_name=m", "has an @ behind the first / or ?"),
+        ("unix://:pa/secret@/run/redis.sock", "has an @ behind the first / or ?"),
         ("redis://[::1/0", "is no URL"),
         ("redis://\u2100:secret@h/0", "is no URL"),
         ("redis://a;redis://b", "names several servers"),
