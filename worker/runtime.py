@@ -220,10 +220,11 @@ class Runtime:
             os._exit(70)
 
     def _wants(self, pipeline: Pipeline) -> bool:
-        """Whether a shard that this process holds needs a pipeline."""
+        """Whether a shard that this process holds needs a pipeline, or a finishing is being written."""
         with self._lock:
-            specs = [spec for claim, spec in self._held.items() if claim.kind == "shard"]
-        return any(_needs(spec, pipeline) for spec in specs)
+            held = list(self._held.items())
+        # A finishing goes on beside an engine that is stuck: the end of the process would cut it off.
+        return any(claim.kind == "finish" or _needs(spec, pipeline) for claim, spec in held)
 
     def _is_held_up(self, spec: JobSpec) -> bool:
         """Whether the engine is stuck in another job's pipeline."""
