@@ -11,6 +11,7 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from jobs.connection import redis_url
+from jobs.errors import SettingsError
 from jobs.settings import Settings
 from worker import logs
 from worker.host import gpus
@@ -43,7 +44,7 @@ def run_worker(
     gpu_choice: see `gpus.claim`. name: the host's name when None. Waits for a Redis that is away. Raises
     SettingsError or LedgerError for what waiting does not fix.
     """
-    Path.cwd()  # a folder that was removed ends this process, and not one worker process after the other
+    _require_working_folder()
     host = socket.gethostname() if name is None else name
     pace = Pace() if pace is None else pace
     logs.configure(settings.log_format, settings.log_level, f"supervisor@{host}")
@@ -62,3 +63,13 @@ def run_worker(
         node = f"{device.name}@{host}"
         children.append(Child(device, node, argv(node, settings.concurrency, settings.log_level)))
     return supervise(children, environment, stop, pace)
+
+
+def _require_working_folder() -> None:
+    """Ends this process, and not one worker process after the other, where the folder was removed."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise SettingsError(
+            "the folder that this was started in has been removed: `cd` to one that is there"
+        ) from None
