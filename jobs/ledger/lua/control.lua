@@ -29,13 +29,17 @@ if action == 'resume' then
   return 'ok'
 end
 
--- Whether no worker will finish the job: it cannot be read, all that tried refused it, or there is none.
+-- Whether no worker will finish the job: it cannot be read, all that live refuse it now, or there is none.
 local function forsaken()
   if redis.call('HGET', key(job_id), 'state') ~= 'finishing' or redis.call('HLEN', key(job_id, 'leased')) > 0 then
     return false
   end
-  local alive = redis.call('ZCOUNT', WORKERS, clock() / 1000 - WORKER_TTL, '+inf')
-  return not readable or alive == 0 or redis.call('EXISTS', key(job_id, 'refusals')) == 1
+  if not readable then return true end
+  local now = clock()
+  for _, worker in ipairs(redis.call('ZRANGEBYSCORE', WORKERS, now / 1000 - WORKER_TTL, '+inf')) do
+    if not refuses(job_id, worker, now) then return false end
+  end
+  return true
 end
 
 state = redis.call('HGET', key(job_id), 'state')
@@ -51,8 +55,6 @@ if action == 'pause' then
   keep_place(job_id)
   return 'ok'
 end
--- What was refused was to render: who refused that may finish the job.
-redis.call('DEL', key(job_id, 'refusals'))
 end_early(job_id, 'cancelled', reason)
 if not readable and forsaken() then
   conclude(job_id, 0)

@@ -94,6 +94,8 @@ function settle(job_id)
         outcome = (lacking or number(job_id, 'failed') > 0) and 'failures' or 'complete'
       end
       redis.call('HSET', key(job_id), 'state', 'finishing', 'ended', clock(), 'outcome', outcome)
+      -- What was refused was to render: who refused that may finish the job.
+      redis.call('DEL', key(job_id, 'refusals'))
     end
   end
   keep_place(job_id)

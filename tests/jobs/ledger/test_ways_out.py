@@ -165,6 +165,34 @@ def test_a_job_that_no_worker_can_even_finish_is_ended_by_cancelling_it_again(
     assert ledger.create(job_spec(), "digest", 1)[1], "the output is free"
 
 
+@pytest.mark.parametrize("refusal", ["another's", "run out"])
+def test_a_finishing_job_that_a_living_worker_does_not_refuse_is_left_to_it(
+    ledger: Ledger, submit_job: Submit, monkeypatch: pytest.MonkeyPatch, refusal: str
+) -> None:
+    job_id = submit_job(1)
+    ledger.control(job_id, "cancel")
+    ledger.heartbeat("w2", {})
+    if refusal == "run out":
+        monkeypatch.setattr("jobs.ledger.ledger.REFUSAL", 0)
+        ledger.refuse(must_claim(ledger, "w2"), "w2", "a while ago")
+    else:
+        ledger.heartbeat("w1", {})
+        ledger.refuse(must_claim(ledger, "w1"), "w1", "the disk is gone")
+    with pytest.raises(JobError, match="finishing already"):
+        ledger.control(job_id, "cancel")
+    ledger.finish(must_claim(ledger, "w2"))
+    assert ledger.status(job_id).outcome == "cancelled"
+
+
+def test_a_worker_that_refused_to_render_a_job_may_finish_it(ledger: Ledger, submit_job: Submit) -> None:
+    job_id = submit_job(1)
+    ledger.refuse(must_claim(ledger, "w1"), "w1", "its model is not there")
+    found = must_claim(ledger, "w2")
+    ledger.complete(found, indices(found), {})
+    assert ledger.status(job_id).refusals == {}
+    assert must_claim(ledger, "w1").kind == "finish"
+
+
 def test_a_cancelled_job_without_any_worker_is_ended_by_cancelling_it_again(
     ledger: Ledger, submit_job: Submit
 ) -> None:
