@@ -70,7 +70,7 @@ def print_jobs(jobs: Sequence[JobStatus | UnreadableJob], workers: Workers) -> N
             job.output,
         )
         if isinstance(job, JobStatus)
-        else (job.job_id, "cannot be read (another version?)", *4 * ("–",), "–")
+        else (job.job_id, "cannot be read (another version?)", *5 * ("–",))
         for job in jobs
     ]
     _print_table(header, rows)

@@ -26,9 +26,7 @@ REFUSAL = 300
 """Seconds that a worker's refusal of a job holds: a brief network failure must not stop a job for good."""
 RATE_TTL = 30 * 86400
 """Seconds that speeds are kept after the last shard."""
-
-
-ENOUGH = 16
+ENOUGH = 64
 """Claims that `waiting` counts: as many as one worker has task threads, or more."""
 
 
