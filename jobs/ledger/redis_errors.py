@@ -81,5 +81,6 @@ def _full(text: str) -> LedgerFull:
 def _refused(text: str) -> LedgerError:
     return LedgerError(
         f"Redis refuses a command ({text}): check the user in IMAGEMILL_REDIS_URL, and give it `~imagemill* "
-        "~celery* ~_kombu* ~unacked* ~*celery.pidbox* &* +@all -@admin -@dangerous`, or what SECURITY.md has"
+        "~celery* ~_kombu* ~unacked* ~*celery.pidbox* &* +@all -@admin -@dangerous`, or what SECURITY.md "
+        "has; a file of an earlier version must be printed again"
     )

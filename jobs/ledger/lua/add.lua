@@ -1,5 +1,7 @@
 -- Adds shards to an open job. The cursor keeps a second submitter out: it must be where the last call left it.
 -- Returns 'added', 'gone', 'ending', 'closed' or 'moved'
+-- A user without this key, whom an ACL file of an earlier version has, fails before anything is written.
+redis.call('EXISTS', CLAIMABLE)
 if not is_current(job_id, incarnation) then return 'gone' end
 local job = redis.call('HMGET', key(job_id), 'state', 'cursor')
 if ending_of(job_id) ~= '' then return 'ending' end

@@ -1,6 +1,8 @@
 -- Makes a job, or returns the active one that owns the output. Its number continues from the larger of Redis' last
 -- and the output folder's (`least_number` is one more than that).
 -- Returns {'created'|'attached'|'ending'|'taken', job id}
+-- A user without this key, whom an ACL file of an earlier version has, fails before anything is written.
+redis.call('EXISTS', CLAIMABLE)
 mend_shared()
 local owner = owner_of(new.output_key)
 if owner then

@@ -1,6 +1,8 @@
 -- Puts back a job that Redis lost, in one step: a crash must not leave half of it. The job is sealed and in its
 -- second run. Its shards were staged under its incarnation instead of its id.
 -- Returns 'recovered', 'known' (Redis has the job), 'expired' (the staged shards are gone), or 'taken by JOB'
+-- A user without this key, whom an ACL file of an earlier version has, fails before anything is written.
+redis.call('EXISTS', CLAIMABLE)
 mend_shared()
 drop_foreign('hash', key(job_id))
 if redis.call('EXISTS', key(job_id)) == 1 then return 'known' end

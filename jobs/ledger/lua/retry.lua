@@ -2,6 +2,8 @@
 -- instead of a job's id; everything else is done.
 -- Returns 'ok', 'gone', 'moved' (another call sent it back), 'expired' (the staged shards are gone), or
 -- 'taken by JOB'
+-- A user without this key, whom an ACL file of an earlier version has, fails before anything is written.
+redis.call('EXISTS', CLAIMABLE)
 mend_shared()
 mend_job(job_id)
 if not is_current(job_id, incarnation) then return 'gone' end

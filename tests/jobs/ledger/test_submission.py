@@ -3,9 +3,11 @@ from __future__ import annotations
 import pytest
 import redis
 
-from jobs.errors import JobError
+from jobs.errors import JobError, LedgerError
+from jobs.ledger import redis_keys
 from jobs.ledger.job import Submission
 from jobs.ledger.ledger import Ledger
+from producer.embedded_redis import EmbeddedRedis
 from tests.jobs.ledger.claims import MakeSpec, Submit, claim, indices, must_claim
 
 
@@ -68,3 +70,26 @@ def test_an_ending_job_of_the_same_manifest_is_named_as_such(
     ledger.control(job_id, "cancel")
     with pytest.raises(JobError, match=f"{job_id}, of this very manifest, is ending there"):
         ledger.create(job_spec(), "digest", 1)
+
+
+EARLIER = "numbers jobs active output:* job:* leases reaped workers worker:* rates events rows"
+"""The keys of an ACL file of an earlier version: without those that say what may be claimed."""
+
+
+def test_a_user_of_an_earlier_acl_file_is_refused_before_anything_is_stored(
+    ledger: Ledger, client: redis.Redis, redis_server: EmbeddedRedis, submit_job: Submit, job_spec: MakeSpec
+) -> None:
+    job_id = submit_job(0, seal=False)
+    before = {key: client.dump(key) for key in client.keys("*")}
+    keys = [f"~imagemill:{name}" for name in EARLIER.split()]
+    client.execute_command("ACL", "SETUSER", "earlier", "on", ">secret", "+@all", *keys)
+    try:
+        earlier = Ledger(f"redis://earlier:secret@{redis_server.url.partition('@')[2]}")
+        with pytest.raises(LedgerError, match="a file of an earlier version must be printed again"):
+            earlier.create(job_spec(output="/data/more"), "digest", 1)
+        with pytest.raises(LedgerError, match="a file of an earlier version must be printed again"):
+            earlier.add(job_id, ledger.incarnation(job_id), 0, 4, [(0, 4, b"blob")], seal=False)
+    finally:
+        client.execute_command("ACL", "DELUSER", "earlier")
+    assert {key: client.dump(key) for key in client.keys("*")} == before
+    assert client.hget(redis_keys.job(job_id), "shards") == b"0"
