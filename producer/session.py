@@ -49,11 +49,17 @@ class Session:
     def confirm(self) -> None:
         """Waits until a replica has what this command changed; says so on standard error if none has it.
 
-        Nothing is to be waited for without Sentinels.
+        Nothing is to be waited for without Sentinels. A Redis that is full or away now has the change all the
+        same, and the command goes on to say so.
         """
+        from jobs.errors import LedgerUnavailable
         from jobs.ledger.replicas import replica_has_it
 
-        if not replica_has_it(self.ledger.client):
+        try:
+            has_it = replica_has_it(self.ledger.client)
+        except LedgerUnavailable:
+            has_it = False
+        if not has_it:
             StandardError().line(
                 "note: no replica of this Redis has it yet: if the master is lost before one does, run the "
                 "same command again"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+import redis
 
 from jobs.errors import LedgerUnavailable
 from jobs.ledger.job import JobStatus
@@ -81,6 +82,18 @@ def test_a_command_says_when_no_replica_has_what_it_changed(watched: Farm) -> No
         assert "note: no replica of this Redis has it yet" in done.stderr
     resumed = watched.command("resume", "cats-1")
     assert (resumed.returncode, resumed.stderr) == (0, "")
+
+
+def test_a_command_says_what_it_did_although_redis_is_too_full_to_ask_its_replica(watched: Farm) -> None:
+    assert isinstance(watched.server, Sentinels)
+    assert watched.command("submit", watched.manifest(8)).returncode == 0
+    password, port = watched.server.place_of_master()
+    with redis.Redis(port=port, password=password) as master:
+        master.config_set("maxmemory", 1)
+    for command, said in (("pause", "is paused"), ("resume", "continues"), ("cancel", "is ending")):
+        done = watched.command(command, "cats-1")
+        assert done.returncode == 0 and said in done.stdout, done
+        assert "note: no replica of this Redis has it yet" in done.stderr
 
 
 @pytest.mark.soak
