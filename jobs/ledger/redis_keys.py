@@ -86,6 +86,7 @@ PREFIX = "imagemill:"
 QUEUE = "imagemill"
 
 JOB = PREFIX + "job:"
+OUTPUT = PREFIX + "output:"
 NUMBERS = PREFIX + "numbers"
 JOBS = PREFIX + "jobs"
 ACTIVE = PREFIX + "active"
@@ -152,7 +153,7 @@ def job(job_id: str, part: str | None = None) -> str:
 
 def output(path: str) -> str:
     """The key that holds the active job that owns an output folder."""
-    return f"{PREFIX}output:{hashlib.sha256(path.encode()).hexdigest()[:16]}"
+    return f"{OUTPUT}{hashlib.sha256(path.encode()).hexdigest()[:16]}"
 
 
 def worker(name: str) -> str:

@@ -56,6 +56,7 @@ class Steering(LedgerView):
             why = {
                 "gone": "Redis no longer holds it",
                 "moved": "it is not finished, or was sent back already",
+                "unnamed": "Redis lost which output it writes to: submit its manifest again instead",
                 "expired": "the shards to send back have expired: run the same command again",
             }
             raise JobError(f"{job_id}: {why.get(answer, f'its output is {answer}')}")

@@ -158,14 +158,21 @@ local function next_shard(job_id)
   return shard or nil
 end
 
+-- The key that says which job writes to the job's output; nil if none can be read. Workers may write a job's hash: it
+-- names no other key to a user that may do more.
+local function output_key_of(job_id)
+  local name = redis.call('HGET', key(job_id), 'output_key') or ''
+  return string.sub(name, 1, #OUTPUT) == OUTPUT and name or nil
+end
+
 -- Puts an unfinished job back into what all jobs share, as far as it was lost there.
 local function relist(job_id)
-  local job = redis.call('HMGET', key(job_id), 'priority', 'created', 'output_key')
+  local job, output_key = redis.call('HMGET', key(job_id), 'priority', 'created'), output_key_of(job_id)
   redis.call('ZADD', ACTIVE, 'NX', tonumber(job[1] or '') or 0, job_id)
   redis.call('ZADD', JOBS, 'NX', tonumber(job[2] or '') or clock(), job_id)
-  if job[3] then
-    drop_foreign('string', job[3])
-    redis.call('SET', job[3], job_id, 'NX')
+  if output_key then
+    drop_foreign('string', output_key)
+    redis.call('SET', output_key, job_id, 'NX')
   end
   for _, shard in ipairs(redis.call('HKEYS', key(job_id, 'leased'))) do
     local lease = lease_of(job_id, shard)
@@ -198,7 +205,7 @@ local function drop_job(job_id)
   for _, shard in ipairs(redis.call('HKEYS', key(job_id, 'leased'))) do
     redis.call('ZREM', LEASES, job_id .. '/' .. shard)
   end
-  local output_key = redis.call('HGET', key(job_id), 'output_key')
+  local output_key = output_key_of(job_id)
   if output_key and redis.call('GET', output_key) == job_id then redis.call('DEL', output_key) end
   redis.call('ZREM', ACTIVE, job_id)
   redis.call('ZREM', JOBS, job_id)

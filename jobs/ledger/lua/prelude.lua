@@ -104,8 +104,8 @@ end
 -- Ends a job for good: adds one event, frees the output, and gives every key of the job a TTL. `cut`: its images whose
 -- prompt was cut.
 local function conclude(job_id, cut)
-  local job = redis.call('HMGET', key(job_id), 'outcome', 'output_key', 'retention')
-  local output_key, retention = job[2], tonumber(job[3] or '') or A_WEEK
+  local job = redis.call('HMGET', key(job_id), 'outcome', 'retention')
+  local output_key, retention = output_key_of(job_id), tonumber(job[2] or '') or A_WEEK
   redis.call('HSET', key(job_id), 'state', 'finished', 'finished', clock(), 'cut', cut)
   redis.call('ZREM', ACTIVE, job_id)
   keep_place(job_id)

@@ -1,15 +1,17 @@
 -- Opens a finished job's next run. What its output lacks is sent back in shards that were staged under a word
 -- instead of a job's id; everything else is done.
--- Returns 'ok', 'gone', 'moved' (another call sent it back), 'expired' (the staged shards are gone), or
--- 'taken by JOB'
+-- Returns 'ok', 'gone', 'moved' (another call sent it back), 'unnamed' (Redis lost which output it has), 'expired' (the
+-- staged shards are gone), or 'taken by JOB'
 -- A user without this key, whom an ACL file of an earlier version has, fails before anything is written.
 redis.call('EXISTS', CLAIMABLE)
 mend_shared()
 mend_job(job_id)
 if not is_current(job_id, incarnation) then return 'gone' end
-local job = redis.call('HMGET', key(job_id), 'state', 'run', 'output_key', 'priority', 'total')
-local state, last_run, output_key, priority, total = unpack(job)
+local job = redis.call('HMGET', key(job_id), 'state', 'run', 'priority', 'total')
+local state, last_run, priority, total = unpack(job)
+local output_key = output_key_of(job_id)
 if state ~= 'finished' or tonumber(last_run) ~= run then return 'moved' end
+if not output_key then return 'unnamed' end
 local owner = owner_of(output_key)
 if owner then return 'taken by ' .. owner end
 if redis.call('HLEN', key(staged.word, 'shards')) ~= staged.shards then return 'expired' end

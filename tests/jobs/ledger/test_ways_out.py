@@ -193,6 +193,39 @@ def test_a_worker_that_refused_to_render_a_job_may_finish_it(ledger: Ledger, sub
     assert must_claim(ledger, "w1").kind == "finish"
 
 
+@pytest.mark.parametrize(
+    "forged", [redis_keys.ACTIVE, redis_keys.NUMBERS, "others", redis_keys.job("dogs-1", "spec")]
+)
+@pytest.mark.parametrize("way", ["relist", "finish", "drop", "retry"])
+def test_a_forged_name_of_a_jobs_output_key_costs_no_other_key(
+    ledger: Ledger, client: redis.Redis, submit_job: Submit, forged: str, way: str
+) -> None:
+    submit_job(1, name="dogs", output="/data/dogs")
+    ledger.control("dogs-1", "pause")
+    job_id = submit_job(0 if way == "retry" else 1)
+    if way == "retry":
+        ledger.finish(must_claim(ledger))
+    # A text that says the job's id is what a key of an output holds.
+    if forged == "others":
+        client.set(forged, job_id)
+    before = (client.type(forged), client.get(forged) if client.type(forged) == b"string" else None)
+    client.hset(redis_keys.job(job_id), "output_key", forged)
+    match way:
+        case "relist":
+            for _ in range(25):  # each looks at any one of the jobs
+                ledger.reap()
+        case "finish":
+            ledger.control(job_id, "cancel")
+            assert ledger.control(job_id, "cancel") == "ended"
+        case "drop":
+            client.hset(redis_keys.job(job_id), "state", "rubbish")
+            assert ledger.control(job_id, "cancel") == "dropped"
+        case "retry":
+            with pytest.raises(JobError, match="Redis lost which output it writes to"):
+                send_back(ledger, job_id, [])
+    assert (client.type(forged), client.get(forged) if before[0] == b"string" else None) == before
+
+
 def test_a_cancelled_job_without_any_worker_is_ended_by_cancelling_it_again(
     ledger: Ledger, submit_job: Submit
 ) -> None:
