@@ -32,7 +32,8 @@ from tests.tiny.families import FAMILIES
 from tests.tiny.family import Family
 from worker.diffusion.painter import Painter
 from worker.engine.renderer import Batching, first_line
-from worker.renderers.learning import learn_and_prove, paint_together, switched
+from worker.renderers.learning import learn_and_prove, switched
+from worker.renderers.paint_together import paint_together
 
 PAGE = Path(__file__).parents[1] / "docs" / "families.md"
 MARK, END = "<!-- python -m tools.families --write -->\n", "<!-- end -->"

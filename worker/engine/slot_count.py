@@ -15,14 +15,15 @@ _ROUNDS = 5
 _SECONDS = 4.0
 
 
-def fewest_cheap_slots(seconds: Callable[[int], float]) -> int:
+def fewest_cheap_slots(seconds: Callable[[int], float], moved: Callable[[], None] = lambda: None) -> int:
     """The fewest slots, of 2, 4, 8 … 64, that make a slot at most 15 % dearer than the best number does.
 
     seconds(slots) times one forward with so many slots, the device warm; it is called again and again: the
     numbers are timed in five rounds and the least time of each counts, so that a burst of other work on the
     machine spoils one time, not one number. A round ends after two doublings in a row that gain less than
     10 %; all ends after 4 s of forwards, or one. More slots than needed cost memory, and at the end of a job,
-    where they stand empty, time. Raises OutOfMemory when not even two slots fit.
+    where they stand empty, time. moved() is called after each forward that was timed. Raises OutOfMemory when
+    not even two slots fit.
     """
     costs: dict[int, float] = {}
     most, spent = MOST, 0.0
@@ -40,6 +41,7 @@ def fewest_cheap_slots(seconds: Callable[[int], float]) -> int:
                 most = slots // 2
                 costs = {fitting: cost for fitting, cost in costs.items() if fitting <= most}
                 break
+            moved()
             spent += taken
             costs[slots] = min(costs.get(slots, float("inf")), taken / slots)
             if costs[slots] < dearer * (1 - GAIN):

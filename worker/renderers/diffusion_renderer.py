@@ -70,9 +70,16 @@ class DiffusionRenderer:
 
     batching: Batching = "exact"
 
-    def __init__(self, model: ImageDiffusionModel, adapters: AdapterSwitch | None = None) -> None:
-        """adapters: that of another renderer over the same modules."""
-        self._model = model
+    def __init__(
+        self,
+        model: ImageDiffusionModel,
+        adapters: AdapterSwitch | None = None,
+        *,
+        moved: Callable[[], None] = lambda: None,
+    ) -> None:
+        """adapters: that of another renderer over the same modules. moved: called at each sign of progress
+        while slots are measured."""
+        self._model, self._moved = model, moved
         self.precision = model.precision.name
         self.device = kind_of_device(model.device, model.options)
         self.versions = versions()
@@ -113,7 +120,7 @@ class DiffusionRenderer:
 
             # An IP-Adapter's UNet takes no text alone.
             with self.adapters.carrying(NO_ADAPTERS, NO_INPUTS):
-                self._measured[height, width] = fewest_cheap_slots(seconds)
+                self._measured[height, width] = fewest_cheap_slots(seconds, self._moved)
         return self._measured[height, width]
 
     def render(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from jobs.adapters import IP_ADAPTERS, NONE, controlnets_of
@@ -17,7 +17,8 @@ from worker.engine.renderer import BrokenDevice, OutOfMemory, first_line
 from worker.error_frames import drop_frames
 from worker.renderers.device import device_errors
 from worker.renderers.learned_cache import LearnedCache
-from worker.renderers.learning import Computing, Learned, learn_and_prove, sample_of
+from worker.renderers.learning import Learned, learn_and_prove, sample_of
+from worker.renderers.paint_together import Computing
 
 log = logging.getLogger(__name__)
 _Key = tuple[tuple[str, ...], str, bool]
@@ -35,11 +36,12 @@ class LearnedTasks:
         model: str,
         computing: Computing,
         uncompiled: Computing,
+        moved: Callable[[], None] = lambda: None,
     ) -> None:
         """circumstances: what the pictures' bytes depend on besides the class, as of `LearnedCache`. model:
-        its name. computing, uncompiled: as of `learn_and_prove`."""
+        its name. computing, uncompiled, moved: as of `learn_and_prove`."""
         self._painters, self._circumstances, self._model = painters, circumstances, model
-        self._computing, self._uncompiled = computing, uncompiled
+        self._computing, self._uncompiled, self._moved = computing, uncompiled, moved
         self._found: dict[_Key, Learned | RenderError] = {}
         """An error where none of the images can be painted."""
 
@@ -108,7 +110,8 @@ class LearnedTasks:
             with device_errors():
                 with self._uncompiled():
                     sample = sample_of(painter, pictures, like)
-                learned = learn_and_prove(painter, sample, self._computing, self._uncompiled)
+                self._moved()
+                learned = learn_and_prove(painter, sample, self._computing, self._uncompiled, self._moved)
             what = f"images of {self._model}" + (f" with {' and '.join(pictures)}" if pictures else "")
             log.info("learned in %.1f s how %s share forwards", time.monotonic() - began, what)
             cache.keep(learned)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -24,7 +24,6 @@ from jobs.pipeline_task import pictures_of
 from jobs.request import ImageRequest
 from worker.diffusion.call_rules import Call, CallRules, learn
 from worker.diffusion.contents import Digests
-from worker.diffusion.interception import Hub, painted
 from worker.diffusion.joined_calls import keyed
 from worker.diffusion.painter import Painter, Painting
 from worker.diffusion.sharing_errors import CannotShare, Refused, Unlearnable
@@ -33,15 +32,12 @@ from worker.engine.renderer import Batching, BrokenDevice, OutOfMemory, first_li
 from worker.error_frames import drop_frames
 from worker.renderers.device import device_errors
 from worker.renderers.noise_pictures import NOISE_PICTURES, noise_picture
-
-Computing = Callable[[], AbstractContextManager[object]]
+from worker.renderers.paint_together import Computing, paint_together
 
 _SIDES = (64, 16, 256)
 """Pixels of the pictures from which is learned, the first that can be painted: rules follow from no size."""
 _BESIDE = ("controlnet", "ip_adapter", "ip_adapter_scale")
 """The settings that say what works beside a pipeline."""
-_SLOTS = 4
-"""Slots of the proof's forwards; a text rule's spare one is more."""
 _PROMPTS = (
     "a",
     "an old lighthouse at night, waves",
@@ -142,36 +138,41 @@ def learn_and_prove(
     sample: ImageRequest,
     computing: Computing = nullcontext,
     uncompiled: Computing = nullcontext,
+    moved: Callable[[], None] = lambda: None,
 ) -> Learned:
     """How the painter's images share forwards. sample: a small request that the pipeline paints.
 
     computing: the context of all work. uncompiled: that of calls of denoisers which no images share: what is
-    proved are compiled forwards, against pictures of uncompiled ones.
+    proved are compiled forwards, against pictures of uncompiled ones. moved: called after each forward, or
+    after each picture that is painted by itself.
 
     Raises ModelError when images that share forwards are other pictures than diffusers paints.
     """
     with torch.no_grad(), computing(), uncompiled():
         try:
-            learned = _learned(painter, sample)
+            learned = _learned(painter, sample, moved)
         except CannotShare as error:
-            return Learned("alone", {}, _slots_alone(painter, sample), error.what)
-    return _proved(painter, _proof(painter.kind, sample), learned, computing, uncompiled)
+            return Learned("alone", {}, _slots_alone(painter, sample, moved), error.what)
+        plain = _Plain.of(painter, _proof(painter.kind, sample), moved)
+    together = partial(paint_together, painter, learned.rules, computing=computing, moved=moved)
+    return _proved(painter.kind.name, plain, learned, together)
 
 
 # Learning.
 
 
-def _learned(painter: Painter, sample: ImageRequest) -> Learned:
+def _learned(painter: Painter, sample: ImageRequest, moved: Callable[[], None]) -> Learned:
     """The rules of each denoiser that is called, to be proved."""
     pairs: dict[str, list[tuple[tuple[Call, Any], tuple[Call, Any]]]] = {}
     unguided, guided = (
-        _calls(painter, request, 1) for request in (_off(painter.kind, sample), _on(painter.kind, sample))
+        _calls(painter, request, 1, moved)
+        for request in (_off(painter.kind, sample), _on(painter.kind, sample))
     )
     failed = ""
     for request, one in ((_off(painter.kind, sample), unguided), (_on(painter.kind, sample), guided)):
         try:
             with device_errors():
-                two = _calls(painter, request, 2)
+                two = _calls(painter, request, 2, moved)
         # A device that failed once says nothing of the pipeline, and what is learned is kept for good.
         except (Refused, OutOfMemory, BrokenDevice):
             raise
@@ -189,12 +190,15 @@ def _learned(painter: Painter, sample: ImageRequest) -> Learned:
     return Learned("alone", rules, slots=(_most_slots(rules, unguided), _most_slots(rules, guided)))
 
 
-def _calls(painter: Painter, request: ImageRequest, images: int) -> dict[str, list[tuple[Call, Any]]]:
+def _calls(
+    painter: Painter, request: ImageRequest, images: int, moved: Callable[[], None]
+) -> dict[str, list[tuple[Call, Any]]]:
     """Every denoiser's calls and outputs, by its name."""
     calls: dict[str, list[tuple[Call, Any]]] = {}
 
     def keep(name: str, module: Any, call: dict[str, Any]) -> Any:
         output = module(**call)
+        moved()
         calls.setdefault(name, []).append((text_rule_of(module).prepare(call), output))
         return output
 
@@ -210,12 +214,13 @@ def _most_slots(rules: Mapping[str, CallRules], calls: Mapping[str, Sequence[tup
     )
 
 
-def _slots_alone(painter: Painter, sample: ImageRequest) -> tuple[int, int]:
+def _slots_alone(painter: Painter, sample: ImageRequest, moved: Callable[[], None]) -> tuple[int, int]:
     """Slots of a call, at most, of which nothing was learned: the samples that the denoisers put out."""
     counts: list[int] = []
 
     def count(_module: Any, _args: Any, output: Any) -> None:
         counts.append(len(output if isinstance(output, torch.Tensor) else output[0]))
+        moved()
 
     def most(request: ImageRequest) -> int:
         counts.clear()
@@ -279,19 +284,36 @@ def _pictured(request: ImageRequest, strength: float) -> ImageRequest:
     return replace(request, strength=None if request.strength is None else strength, **own)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Plain:
+    """The proof's images as diffusers paints them."""
+
+    requests: Sequence[ImageRequest]
+    paintings: Sequence[Painting]
+    half: bool
+    """Whether they were computed in half precision."""
+
+    @classmethod
+    def of(cls, painter: Painter, requests: Sequence[ImageRequest], moved: Callable[[], None]) -> _Plain:
+        """Paints them in the context of all work."""
+        modules = painter.denoisers.values()
+        half = any(module.dtype != torch.float32 for module in modules)
+        half |= any(torch.is_autocast_enabled(module.device.type) for module in modules)
+        paintings = []
+        for request in requests:
+            paintings.append(painter.paint(request, NOISE_PICTURES))
+            moved()
+        return cls(requests, paintings, half)
+
+
 def _proved(
-    painter: Painter,
-    requests: Sequence[ImageRequest],
+    name: str,
+    plain: _Plain,
     learned: Learned,
-    computing: Computing,
-    uncompiled: Computing,
+    together: Callable[[Sequence[ImageRequest]], tuple[list[Painting], int]],
 ) -> Learned:
-    """What was learned, with how the images of the proof came out."""
-    half = any(module.dtype != torch.float32 for module in painter.denoisers.values())
-    with torch.no_grad(), computing(), uncompiled():
-        half |= any(torch.is_autocast_enabled(module.device.type) for module in painter.denoisers.values())
-        plain = [painter.paint(request, NOISE_PICTURES) for request in requests]
-    together = partial(paint_together, painter, learned.rules, computing=computing)
+    """What was learned, with how the images of the proof came out `together`. name: the class's."""
+    requests, half = plain.requests, plain.half
     try:
         alone = [together([request])[0][0] for request in requests]
         mixed, _forwards = together(requests)
@@ -299,10 +321,10 @@ def _proved(
     except CannotShare as error:
         return replace(learned, rules={}, reason=error.what)
     for ours in (alone, mixed):
-        difference = max(_difference(*pair, mean=half) for pair in zip(plain, ours, strict=True))
+        difference = max(_difference(*pair, mean=half) for pair in zip(plain.paintings, ours, strict=True))
         if difference > (_MOST_MEAN_DIFFERENCE if half else _MOST_DIFFERENCE):
             raise ModelError(
-                f"{painter.kind.name}: images that share forwards come out different (by {difference:.3f} "
+                f"{name}: images that share forwards come out different (by {difference:.3f} "
                 "of 1) from diffusers' own: this version cannot render the model; please report it"
             )
     same = all(
@@ -313,34 +335,6 @@ def _proved(
     if same:
         return replace(learned, batching="exact")
     return replace(learned, batching="fast", reason="bytes depend on the images that share a forward")
-
-
-def paint_together(
-    painter: Painter,
-    rules: Mapping[str, CallRules],
-    requests: Sequence[ImageRequest],
-    *,
-    slots: int = _SLOTS,
-    computing: Computing = nullcontext,
-) -> tuple[list[Painting], int]:
-    """The pictures of requests that enter together, in their order, and the number of forwards.
-
-    Raises what one of them raised.
-    """
-    hub: Hub[int] = Hub(rules, slots, spare=painter.spare_slots, computing=computing)
-    waiting = list(enumerate(requests))
-    paintings: dict[int, Painting] = {}
-    try:
-        while len(paintings) < len(requests):
-            while waiting and hub.free_slots:
-                index, request = waiting.pop(0)
-                hub.start(index, partial(painter.paint, request, NOISE_PICTURES))
-            if hub.running:
-                hub.forward()
-            paintings |= {index: painted(result) for index, result in hub.finished()}
-    finally:
-        hub.close()
-    return [paintings[index] for index in range(len(requests))], hub.forwards
 
 
 def _difference(one: Painting, other: Painting, *, mean: bool) -> float:

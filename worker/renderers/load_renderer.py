@@ -74,7 +74,7 @@ def load_renderer(pipeline: Pipeline, settings: Settings, loading: Loading | Non
                 compiled=settings.torch_compile,
                 channels_last=settings.channels_last,
             )
-            tables = DiffusionRenderer(model, adapters)
+            tables = DiffusionRenderer(model, adapters, moved=progress.advance)
             pictures = PipelineRenderer(
                 loaded,
                 precision=model.precision,
@@ -85,6 +85,7 @@ def load_renderer(pipeline: Pipeline, settings: Settings, loading: Loading | Non
                 controlnets=controlnets,
                 # The modules are prepared already, as the tables need them.
                 known=BY_TABLES,
+                moved=progress.advance,
             )
             return TwoRenderers(tables, pictures)
         return PipelineRenderer(
@@ -97,4 +98,5 @@ def load_renderer(pipeline: Pipeline, settings: Settings, loading: Loading | Non
             controlnets=controlnets,
             compiled=settings.torch_compile,
             channels_last=settings.channels_last,
+            moved=progress.advance,
         )

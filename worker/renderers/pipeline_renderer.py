@@ -77,6 +77,7 @@ class PipelineRenderer:
         known: Learned | None = None,
         compiled: bool = False,
         channels_last: bool = False,
+        moved: Callable[[], None] = lambda: None,
     ) -> None:
         """Learns how the pipeline's images share forwards, unless a worker of this user has before. What
         their pictures need is learned at the first image that has some.
@@ -84,13 +85,14 @@ class PipelineRenderer:
         adapters: that of another renderer over the same modules. controlnets: on the same device and in the
         same precision. known: of images of text alone, which another renderer paints. compiled: forwards that
         images share run through torch.compile. channels_last: modules that convolve do so in that memory
-        format. Both change the pipeline's modules.
+        format. Both change the pipeline's modules. moved: called at each sign of progress while slots are
+        measured, and while is learned how images share forwards.
 
         Raises ModelError when images come out as other pictures than diffusers paints, and for ControlNets of
         another kind than the pipeline takes.
         """
         self.pipeline = pipeline
-        self._device, self._precision = device, precision
+        self._device, self._precision, self._moved = device, precision, moved
         self._painters = Painters(pipeline, controlnets)
         self._painter = self._painters.own
         self._compiled = compiled
@@ -111,6 +113,7 @@ class PipelineRenderer:
             model=model,
             computing=self._computing,
             uncompiled=self._uncompiled,
+            moved=moved,
         )
         self._learned = self._tasks.first() if known is None else known
         if compiled and self.batching == "alone":
@@ -168,7 +171,7 @@ class PipelineRenderer:
                         return time.perf_counter() - began
 
                 warm: set[int] = set()
-                cheap = fewest_cheap_slots(seconds)
+                cheap = fewest_cheap_slots(seconds, self._moved)
             self._measured[height, width] = max(cheap, self._fewest)
         return self._measured[height, width]
 

@@ -84,6 +84,14 @@ def test_slots_that_do_not_fit_are_not_taken() -> None:
     assert fewest_cheap_slots(Device(1e-3, 0.0, fits=2).seconds) == 2
 
 
+def test_each_forward_that_was_timed_is_a_sign_of_progress() -> None:
+    device = Device(1e-3, 0.0, fits=15)
+    signs: list[int] = []
+    fewest_cheap_slots(device.seconds, lambda: signs.append(device.calls.total()))
+    fitting = device.calls.total() - device.calls[16]
+    assert len(signs) == len(set(signs)) == fitting > 3
+
+
 def test_a_device_without_room_for_two_slots_says_so() -> None:
     with pytest.raises(OutOfMemory, match="20 GiB"):
         fewest_cheap_slots(Device(1e-3, 0.0, fits=1).seconds)

@@ -25,7 +25,8 @@ from worker.diffusion.painter import Painter
 from worker.diffusion.precision import resolve_precision
 from worker.engine.renderer import Bucket, Picture, Pipeline
 from worker.renderers.diffusion_renderer import DiffusionRenderer
-from worker.renderers.learning import learn_and_prove, paint_together, sample_of
+from worker.renderers.learning import learn_and_prove, sample_of
+from worker.renderers.paint_together import paint_together
 from worker.renderers.pipeline_renderer import PipelineRenderer
 from worker.renderers.pipelines import image_diffusion_model
 

@@ -33,6 +33,27 @@ def test_flux_shares_its_positions_and_has_the_rest_for_each_slot() -> None:
     assert found.slots == (1, 1), "its guidance is embedded, or a call of its own"
 
 
+@pytest.mark.parametrize("family", ["FluxPipeline", "StableDiffusionXLPipeline"])
+def test_no_two_forwards_of_the_proof_pass_without_a_sign_of_progress(family: str) -> None:
+    """Those of a picture that is painted by itself count as one."""
+    painter = Painter(FAMILIES[family].build())
+    forwards, silent = [0], [0]
+
+    def moved() -> None:
+        silent.append(0)
+
+    def count(*_: object) -> None:
+        forwards[0] += 1
+        silent[-1] += 1
+
+    sample = sample_of(painter)
+    for module in painter.denoisers.values():
+        module.register_forward_hook(count)
+    assert learn_and_prove(painter, sample, moved=moved).batching == "exact"
+    assert forwards[0] > 20
+    assert max(silent) <= 8, "four steps, with a call for each text"
+
+
 def test_z_image_gives_lists_of_slots() -> None:
     found = learned("ZImagePipeline")
     rules = found.rules["transformer"]

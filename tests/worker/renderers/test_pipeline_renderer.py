@@ -317,7 +317,7 @@ def test_slots_are_measured_once_and_are_at_least_those_of_an_image(
 ) -> None:
     timed: list[int] = []
 
-    def fewest(seconds: Callable[[int], float]) -> int:
+    def fewest(seconds: Callable[[int], float], _moved: Callable[[], None]) -> int:
         timed.append(16)
         assert seconds(16) > 0
         return 2
