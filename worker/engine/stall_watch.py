@@ -58,7 +58,8 @@ class StallWatch:
         end: Callable[[], None] = _end,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`limit`: as `IMAGEMILL_STALL_LIMIT`. `wanted`: whether a claim of this process needs a pipeline."""
+        """`limit`: as `IMAGEMILL_STALL_LIMIT`. `wanted`: whether a claim of this process needs a pipeline, or
+        the process itself."""
         self._pulse, self._wanted, self._end, self._clock = pulse, wanted, end, clock
         self._bounds = Bounds(limit)
         self._told_at: float | None = None
