@@ -34,7 +34,7 @@ commands='+@connection +@transaction +@string +@list +@set +@hash +@sortedset +@
 # Submits, controls and watches. Watching puts back leases that ran out. It cannot remove a wake-up or speak for a
 # worker. A key of another kind than it should be is dropped by whoever finds it: hence the lengths.
 producer="$commands +rename
-    ~imagemill:numbers ~imagemill:jobs ~imagemill:active ~imagemill:output:* ~imagemill:job:* ~imagemill:nothing
+    ~imagemill:numbers ~imagemill:jobs ~imagemill:active ~imagemill:output:* ~imagemill:job:*
     ~imagemill:confirmed ~imagemill:leases ~imagemill:reaped ~imagemill:claimable ~imagemill:claimable:*
     ~imagemill:swept
     %R~imagemill:workers %R~imagemill:worker:* %R~imagemill:rates
