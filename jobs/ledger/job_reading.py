@@ -6,7 +6,6 @@ A figure that is not there has its default. A job that cannot be read is a JobUn
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -17,7 +16,7 @@ from jobs.ledger.job import JobStatus
 
 _COUNTS = ("priority", "run", "total", "left", "done", "failed", "shards", "held", "flagged", "cut")
 _TIMES = ("created", "started", "ended", "finished")
-_DIGITS = re.compile("[0-9]+")
+_MOST_DIGITS = 18
 _STATES = ("open", "sealed", "finishing", "finished")
 
 
@@ -77,7 +76,7 @@ def read_job(job_id: str, stored: StoredJob, facts: Mapping[str, Mapping[str, st
         workers=stored.workers,
         notices=_said("notice", stored.workers, facts),
         loading=_said("loading", stored.workers, facts),
-        broken={int(shard): reason for shard, reason in sorted(broken.items()) if _DIGITS.fullmatch(shard)},
+        broken={int(shard): reason for shard, reason in sorted(broken.items()) if is_figure(shard)},
         trouble=_trouble(job_id, job, stored),
         **figures,
     )
@@ -96,6 +95,12 @@ def unreadable(job_id: str, why: str) -> JobUnreadable:
         f"version of imagemill wrote them. `imagemill cancel {job_id}` removes it; its output keeps what was "
         "rendered, and submitting the manifest again renders the rest"
     )
+
+
+def is_figure(text: str) -> bool:
+    """Whether a text is a number in decimal digits that Redis can count with."""
+    # int() also reads digits of other scripts, and refuses thousands of them; isdigit() takes ² for one.
+    return text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS
 
 
 def read_figure(job_id: str, text: str, name: str = "a figure") -> int:

@@ -12,7 +12,7 @@ from jobs.errors import JobError, JobUnreadable, LedgerError
 from jobs.ledger import redis_keys
 from jobs.ledger.job import Bits, JobSpec, JobStatus, SlotsKey, Submission, UnreadableJob
 from jobs.ledger.job_lookup import look_up
-from jobs.ledger.job_reading import read_failure, read_figure, read_job, unreadable
+from jobs.ledger.job_reading import is_figure, read_failure, read_figure, read_job, unreadable
 from jobs.ledger.redis_client import redis_client
 from jobs.ledger.redis_errors import as_ledger_errors
 from jobs.ledger.shard import read_base
@@ -109,7 +109,7 @@ class LedgerView:
         if not isinstance(spec, bytes):
             raise unreadable(job_id, "its settings are lost")
         version = wire.decode(errors="replace") if isinstance(wire, bytes) else "0"
-        if not version.isdigit() or int(version) > redis_keys.WIRE:
+        if not is_figure(version) or int(version) > redis_keys.WIRE:
             this = redis_keys.WIRE
             raise unreadable(job_id, f"it is of wire version {version}, this imagemill reads {this}")
         try:
@@ -157,7 +157,8 @@ class LedgerView:
         """The job's failures: index in the job -> shard, position, image_id and reason."""
         with as_ledger_errors():
             raw = self._table(redis_keys.job(job_id, "failures"))
-        failures = {int(index): read_failure(failure) for index, failure in raw.items() if index.isdigit()}
+        indices = {index: index.decode(errors="replace") for index in raw}
+        failures = {int(text): read_failure(raw[index]) for index, text in indices.items() if is_figure(text)}
         return dict(sorted(failures.items()))
 
     def done_bits(self, job_id: str) -> Bits:
@@ -166,10 +167,11 @@ class LedgerView:
             return Bits(self.client.get(redis_keys.job(job_id, "done")) or b"")
 
     def shard_blobs(self, job_id: str) -> Iterator[bytes]:
-        """Every shard's blob, one by one, in the order of their numbers."""
+        """Every shard's blob, one by one, in the order of their numbers; skips fields that are none."""
         shards = redis_keys.job(job_id, "shards")
         with as_ledger_errors():
-            numbers = sorted(self.client.hkeys(shards), key=int)
+            fields = cast(list[bytes], self.client.hkeys(shards))
+            numbers = sorted((one for one in fields if is_figure(one.decode(errors="replace"))), key=int)
             for start in range(0, len(numbers), _BLOBS):
                 yield from self.client.hmget(shards, numbers[start : start + _BLOBS])
 

@@ -9,13 +9,13 @@ from dataclasses import asdict
 import pytest
 import redis
 
-from jobs.errors import JobError, LedgerError
+from jobs.errors import JobError, JobUnreadable, LedgerError
 from jobs.ledger import redis_keys
 from jobs.ledger.job import JobStatus
 from jobs.ledger.ledger import Ledger
 from jobs.ledger.ledger_view import LedgerView
 from producer.embedded_redis import EmbeddedRedis
-from tests.jobs.ledger.claims import Submit, must_claim
+from tests.jobs.ledger.claims import Submit, failure, must_claim
 
 
 @pytest.fixture
@@ -135,6 +135,23 @@ def test_settings_of_another_version_are_named_as_such(
     job_id = submit_job(1)
     client.set(redis_keys.job(job_id, "spec"), '{"from": "tomorrow"}')
     with pytest.raises(LedgerError, match="not as this imagemill writes them"):
+        ledger.spec(job_id)
+
+
+@pytest.mark.parametrize("odd", ["²", "٣", "-1", "", "one", "1" * 5000])
+def test_fields_and_versions_that_are_no_decimal_number_end_no_reading(
+    ledger: Ledger, submit_job: Submit, client: redis.Redis, odd: str
+) -> None:
+    job_id = submit_job(1)
+    found = must_claim(ledger)
+    ledger.record(found, [], failure(2))
+    for part in ("shards", "failures", "broken"):
+        client.hset(redis_keys.job(job_id, part), odd, "rubbish")
+    client.hset(redis_keys.job(job_id), "wire", odd)
+    assert list(ledger.shard_blobs(job_id)) == [b"blob 0"]
+    assert list(ledger.failures(job_id)) == [2]
+    assert ledger.status(job_id).broken == {}
+    with pytest.raises(JobUnreadable, match="it is of wire version"):
         ledger.spec(job_id)
 
 
