@@ -140,7 +140,13 @@ def print_end(end: JobStatus) -> None:
     if end.broken:
         shards = ", ".join(map(str, end.broken))
         say(f"shards {shards} could not be read in Redis: submit the manifest again to render their images")
-    if end.left:
+    if end.left and end.outcome == "failures" and not end.broken:
+        say(
+            f"{begin}: {end.done} of {end.total} images counted{time}{rate}{failed}{_flagged(end)}; Redis "
+            f"lost what it knew of the others: `imagemill retry {end.job_id}` renders those that "
+            f"{end.output} lacks; if Redis lost its shards, too, submit the manifest again{held}"
+        )
+    elif end.left:
         say(
             f"{begin}: {end.done} of {end.total} images rendered{time}{rate}{failed}{_flagged(end)}; those "
             f"of unfinished shards stay in the spool of {end.output} for the next submission{held}"

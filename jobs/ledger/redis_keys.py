@@ -54,8 +54,9 @@ swept           when places were looked after last, ms since 1970, and which unf
 reaped          when leases were looked at last, ms since 1970: a long time without a look does not count
 job:ID          fields: see `jobs.ledger.job.JobStatus`; besides those `wire` (`WIRE`), `digest` (what was
                 submitted), `cursor` (manifest lines in the ledger), `epoch` (claims so far), `requeued` (how
-                often a run's shards were looked at again because a key was lost), `place` (its set and member
-                in claimable:SET; none if nothing of it may be claimed) and `window_at, window_count,
+                often a run's shards were looked at again because a key was lost), `requeued_left` and
+                `requeued_epoch` (`left` and `epoch` when that was last), `place` (its set and member in
+                claimable:SET; none if nothing of it may be claimed) and `window_at, window_count,
                 window_rate` (the rate of the last half minute)
 job:ID:spec     JSON of `jobs.ledger.job.JobSpec`, the manifest in it: read once by a worker
 job:ID:shards   shard number -> zstd-compressed requests, `jobs.ledger.shard`

@@ -173,6 +173,12 @@ def test_a_terminal_gets_a_table_with_paths_as_they_are(
             "cancelled (enough): 24 of 100 images rendered, 50s, 2.0 images/s; those of unfinished shards "
             "stay in the spool of /data/cats for the next submission",
         ),
+        (
+            {"outcome": "failures", "done": 24, "left": 76, "held": 0},
+            "finished, with failures: 24 of 100 images counted, 50s, 2.0 images/s; Redis lost what it knew "
+            "of the others: `imagemill retry cats-1` renders those that /data/cats lacks; if Redis lost its "
+            "shards, too, submit the manifest again",
+        ),
         # Cancelled before any worker took it.
         (
             {

@@ -136,12 +136,17 @@ local function recount(job_id)
 end
 
 -- Lets all shards of a job's run wait again, because what waited or what is done was lost: a worker that finds a shard
--- in the output only records it. Not more than REQUEUES times a run. Returns whether there are any
-local function requeue(job_id)
+-- in the output only records it. Not more than REQUEUES times a run, and not again if a pass recorded nothing: images
+-- of an earlier run's shards, whose bits were lost, are only found by `imagemill retry`. Returns whether there are any
+local function requeue(job_id, left, lost)
   local first, shards = number(job_id, 'first_shard'), {}
+  local before, claims = number(job_id, 'requeued_left'), number(job_id, 'epoch')
+  local passed = before > 0 and claims > number(job_id, 'requeued_epoch')
+  if passed and not lost and left >= before then return false end
   local times = math.max(number(job_id, 'requeued'), number(job_id, 'run') * REQUEUES)
   if times >= (number(job_id, 'run') + 1) * REQUEUES then return false end
-  redis.call('HSET', key(job_id), 'requeued', times + 1, 'waiting_since', clock())
+  redis.call('HSET', key(job_id), 'requeued', times + 1, 'waiting_since', clock(), 'requeued_left', left,
+    'requeued_epoch', claims)
   for _, shard in ipairs(redis.call('HKEYS', key(job_id, 'shards'))) do
     local readable = redis.call('HEXISTS', key(job_id, 'broken'), shard) == 0
     if readable and (tonumber(shard) or -1) >= first then shards[#shards + 1] = tonumber(shard) end

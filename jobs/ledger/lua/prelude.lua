@@ -89,7 +89,7 @@ function settle(job_id)
         local left, lost = recount(job_id)
         local broken = redis.call('EXISTS', key(job_id, 'broken')) == 1
         -- Those of shards that cannot be read are left for good.
-        if left > 0 and (lost or not broken) and requeue(job_id) then return keep_place(job_id) end
+        if left > 0 and (lost or not broken) and requeue(job_id, left, lost) then return keep_place(job_id) end
         local lacking = left > 0 or broken
         outcome = (lacking or number(job_id, 'failed') > 0) and 'failures' or 'complete'
       end

@@ -32,7 +32,7 @@ redis.call('HINCRBY', key(job_id), 'run', 1)
 redis.call('HSET', key(job_id), 'first_shard', first, 'done', done_count, 'left', tonumber(total) - done_count,
   'failed', 0, 'flagged', redis.call('BITCOUNT', key(job_id, 'flagged')), 'state', 'sealed', 'ending', '', 'reason', '',
   'finished', 0, 'waiting_since', clock(), 'window_at', 0, 'window_count', 0, 'window_rate', 0, 'started', 0)
-redis.call('HDEL', key(job_id), 'outcome')
+redis.call('HDEL', key(job_id), 'outcome', 'requeued_left')
 redis.call('SET', output_key, job_id)
 redis.call('ZADD', ACTIVE, priority, job_id)
 redis.call('PERSIST', key(job_id))

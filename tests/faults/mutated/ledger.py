@@ -264,7 +264,8 @@ CHECKS = [
         "if gap < -A_LOOK then move_back(-gap, now) end", "",
         WAYS_OUT + "test_a_clock_that_steps_back_makes_no_refusal_longer"),
     Mutation("what waits is put back when its list was lost", "the job ends without it", PRELUDE_LUA,
-        "if left > 0 and (lost or not broken) and requeue(job_id) then return keep_place(job_id) end", "",
+        "if left > 0 and (lost or not broken) and requeue(job_id, left, lost) then "
+        "return keep_place(job_id) end", "",
         WAYS_OUT + "test_a_list_of_what_waits_that_was_lost_is_made_again_and_all_counts_are_exact"),
     Mutation("what is lost of what all jobs share comes back", "it does not", "jobs/ledger/lua/reap.lua",
         "relist_one()\n", "",

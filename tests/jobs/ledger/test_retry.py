@@ -7,7 +7,7 @@ from jobs.errors import JobError
 from jobs.ledger import redis_keys
 from jobs.ledger.job import Bits, Staged
 from jobs.ledger.ledger import STAGED, Ledger
-from tests.jobs.ledger.claims import Submit, claim, failure, must_claim, send_back
+from tests.jobs.ledger.claims import Submit, claim, failure, indices, must_claim, send_back
 
 
 def test_a_retry_takes_back_bits_of_images_that_never_reached_the_output(
@@ -66,3 +66,26 @@ def test_what_is_to_be_sent_back_expires_and_then_the_job_is_as_it_was(
         ledger.retry(job_id, "another", 1, Bits(b"\xb0"), Staged("word", 2, 1, 2))
     assert ledger.status(job_id) == before
     assert claim(ledger) is None
+
+
+def test_lost_bits_of_an_earlier_run_send_a_later_runs_shards_round_no_more_than_helps(
+    ledger: Ledger, submit_job: Submit, client: redis.Redis
+) -> None:
+    job_id = submit_job(1)
+    found = must_claim(ledger)
+    ledger.complete(found, indices(found)[:3], failure(3))
+    ledger.finish(must_claim(ledger))
+    send_back(ledger, job_id, [0, 1, 2])
+    client.delete(redis_keys.job(job_id, "done"))
+    passes = 0
+    while (found := must_claim(ledger)).kind == "shard":
+        ledger.complete(found, [3], {})
+        passes += 1
+    ledger.finish(found)
+    status = ledger.status(job_id)
+    assert (passes, status.outcome, status.done, status.left) == (3, "failures", 1, 3)
+    ledger.stage("more", [(2, b"again")])
+    ledger.retry(job_id, ledger.incarnation(job_id), 2, Bits(), Staged("more", 1, 2, 1))
+    client.delete(redis_keys.job(job_id, "ready"))
+    ledger.reap()
+    assert must_claim(ledger).shard == "2", "another run begins anew"
