@@ -21,7 +21,7 @@ def render(self: Task) -> dict[str, Any] | str:
         # worker's own dispatcher: past its buffer it can overtake `task-received`, which has no arguments.
         dispatcher = process.event_dispatcher
         if dispatcher is not None:
-            arguments = repr((job_id, int(shard) if shard.isdigit() else shard))
+            arguments = repr((job_id, int(shard) if shard.isdecimal() else shard))
             dispatcher.send("task-started", uuid=self.request.id, args=arguments, kwargs="{}")
 
     done = process.runtime.serve(announce)

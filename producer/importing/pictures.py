@@ -35,4 +35,4 @@ def _below(folder: Path) -> Iterator[Path]:
 
 def _natural(name: str) -> list[tuple[int, int, str]]:
     """A key by which numbers in names are ordered as numbers."""
-    return [(0, int(one), "") if one.isdigit() else (1, 0, one) for one in _DIGITS.split(name)]
+    return [(0, int(one), "") if one.isdecimal() else (1, 0, one) for one in _DIGITS.split(name)]
