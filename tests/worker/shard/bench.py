@@ -201,7 +201,7 @@ class Bench:
         self.start_engine()
         self.space = DiskSpace(0, self.stop)
         self.heartbeat = Heartbeat(
-            self.ledger, "w1", lease=0.6, models=(), facts=lambda: {"pid": 1}, top_up=lambda _count: None
+            self.ledger, "w1", lease=3.0, models=(), facts=lambda: {"pid": 1}, top_up=lambda _count: None
         )
         self.heartbeat.start()
 
