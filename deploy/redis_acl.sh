@@ -32,7 +32,7 @@ commands='+@connection +@transaction +@string +@list +@set +@hash +@sortedset +@
     +info'
 
 # Submits, controls and watches. Watching puts back leases that ran out. It cannot remove a wake-up or speak for a
-# worker. A key of another kind than it should be is dropped by whoever finds it: hence the lengths.
+# worker. A script that finds a key of the wrong kind drops it, and asks for its length first.
 producer="$commands +rename
     ~imagemill:numbers ~imagemill:jobs ~imagemill:active ~imagemill:output:* ~imagemill:job:*
     ~imagemill:confirmed ~imagemill:leases ~imagemill:reaped ~imagemill:claimable ~imagemill:claimable:*

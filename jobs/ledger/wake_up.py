@@ -2,7 +2,7 @@
 
 Whoever may submit may write any message. Celery would obey what it carries besides: callbacks, errbacks,
 chains and chords are sent on by the worker, to any key of Redis; an `eta` is held in memory; a routing key is
-where a message is put back to. So the message that Celery gets is made anew.
+where a message is put back to. So the message that Celery gets is another one, made by imagemill.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ def overwrite(path: Path, contents: bytes) -> None:
         file.write(contents)
 
 
-def test_a_copy_keeps_the_verified_bytes_when_its_file_is_written_anew_or_removed(kept: KeptInputs) -> None:
+def test_a_copy_keeps_the_verified_bytes_when_its_file_is_written_again_or_removed(kept: KeptInputs) -> None:
     path = kept.path(SHA256)
     with kept.private_copy(SHA256) as copy:
         overwrite(path, b"another lora")

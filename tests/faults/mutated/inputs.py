@@ -39,7 +39,7 @@ CHECKS = [
         INPUTS_PY,
         "yield copy",
         "yield path",
-        INPUTS + "test_a_copy_keeps_the_verified_bytes_when_its_file_is_written_anew_or_removed",
+        INPUTS + "test_a_copy_keeps_the_verified_bytes_when_its_file_is_written_again_or_removed",
     ),
     Mutation(
         "no input is a pipe or a device",

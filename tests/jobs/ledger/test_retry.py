@@ -88,4 +88,4 @@ def test_lost_bits_of_an_earlier_run_send_a_later_runs_shards_round_no_more_than
     ledger.retry(job_id, ledger.incarnation(job_id), 2, Bits(), Staged("more", 1, 2, 1))
     client.delete(redis_keys.job(job_id, "ready"))
     ledger.reap()
-    assert must_claim(ledger).shard == "2", "another run begins anew"
+    assert must_claim(ledger).shard == "2", "another run begins from the start"
