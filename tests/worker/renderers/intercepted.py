@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -95,3 +95,21 @@ def paint(renderer: PipelineRenderer, images: Sequence[Wanted], bucket: Bucket =
     found = render(renderer, images, bucket)
     assert all(isinstance(picture, Picture) and picture.finite for picture in found.values()), found
     return {seed: picture.pixels.tobytes() for seed, picture in found.items()}  # type: ignore[union-attr]
+
+
+def outcomes(
+    renderer: Renderer, bucket_of: Callable[[ImageRequest], Bucket], images: Sequence[Wanted]
+) -> dict[int, Picture | ImagemillError]:
+    """What comes of images by their seeds, bucket by bucket."""
+    found: dict[int, Picture | ImagemillError] = {}
+    for bucket in dict.fromkeys(bucket_of(one.request) for one in images):
+        together = [one for one in images if bucket_of(one.request) == bucket]
+        for step in renderer.render(bucket, Source(renderer, together), lambda: False):
+            found |= {asked.request.seed: result for asked, result in step}
+    return found
+
+
+def pixels_of(found: Mapping[int, Picture | ImagemillError]) -> dict[int, bytes]:
+    """The pictures' bytes; fails where an image has none, or one with numbers that are none."""
+    assert all(isinstance(one, Picture) and one.finite for one in found.values()), found
+    return {seed: one.pixels.tobytes() for seed, one in found.items()}  # type: ignore[union-attr]

@@ -18,7 +18,7 @@ from jobs.errors import ImagemillError, InputError, RenderError
 from jobs.request import ImageRequest
 from tests.random_loras import LoraFolder, loras, random_lora
 from tests.tiny.families import FAMILIES
-from tests.worker.renderers.intercepted import Source, Wanted
+from tests.worker.renderers.intercepted import Wanted, outcomes, pixels_of
 from worker.diffusion.adapters import AdapterSwitch
 from worker.diffusion.build_scheduler import build_scheduler
 from worker.diffusion.painter import Painter
@@ -65,19 +65,10 @@ class Place:
 
     def outcomes(self, images: Sequence[Wanted]) -> dict[int, Picture | ImagemillError]:
         """What comes of images, which go into a bucket for each set of adapters."""
-        found: dict[int, Picture | ImagemillError] = {}
-        for adapters in dict.fromkeys(one.request.adapters for one in images):
-            together = [one for one in images if one.request.adapters == adapters]
-            source = Source(self.renderer, together)
-            bucket = replace(BUCKET, adapters=adapters)
-            for step in self.renderer.render(bucket, source, lambda: False):
-                found |= {asked.request.seed: result for asked, result in step}
-        return found
+        return outcomes(self.renderer, lambda one: replace(BUCKET, adapters=one.adapters), images)
 
     def paint(self, images: Sequence[Wanted]) -> dict[int, bytes]:
-        found = self.outcomes(images)
-        assert all(isinstance(one, Picture) and one.finite for one in found.values()), found
-        return {seed: one.pixels.tobytes() for seed, one in found.items()}  # type: ignore[union-attr]
+        return pixels_of(self.outcomes(images))
 
     @property
     def mix(self) -> list[Wanted]:

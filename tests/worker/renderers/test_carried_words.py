@@ -16,7 +16,7 @@ from jobs.request import ImageRequest
 from tests.embedding_files import FolderInputs, embedding, listed, vectors
 from tests.random_loras import LoraFolder, loras, random_lora
 from tests.tiny.families import FAMILIES
-from tests.worker.renderers.intercepted import Source, Wanted
+from tests.worker.renderers.intercepted import Wanted, outcomes, pixels_of
 from worker.diffusion.precision import resolve_precision
 from worker.engine.renderer import Bucket, Picture, Pipeline
 from worker.renderers.diffusion_renderer import DiffusionRenderer
@@ -72,18 +72,10 @@ class Place:
 
     def outcomes(self, images: Sequence[Wanted]) -> dict[int, Picture | ImagemillError]:
         """What comes of images, which go into a bucket for each set of adapters."""
-        found: dict[int, Picture | ImagemillError] = {}
-        for adapters in dict.fromkeys(one.request.adapters for one in images):
-            together = [one for one in images if one.request.adapters == adapters]
-            bucket = replace(BUCKET, adapters=adapters)
-            for step in self.renderer.render(bucket, Source(self.renderer, together), lambda: False):
-                found |= {asked.request.seed: result for asked, result in step}
-        return found
+        return outcomes(self.renderer, lambda one: replace(BUCKET, adapters=one.adapters), images)
 
     def paint(self, images: Sequence[Wanted]) -> dict[int, bytes]:
-        found = self.outcomes(images)
-        assert all(isinstance(one, Picture) and one.finite for one in found.values()), found
-        return {seed: one.pixels.tobytes() for seed, one in found.items()}  # type: ignore[union-attr]
+        return pixels_of(self.outcomes(images))
 
 
 def built(family: str) -> Any:

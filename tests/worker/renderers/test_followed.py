@@ -21,7 +21,7 @@ from jobs.request import ImageRequest
 from tests.held_inputs import HeldInputs
 from tests.ip_adapter_files import image_encoder, save_image_encoder, save_ip_adapter
 from tests.random_loras import loras, random_lora
-from tests.worker.renderers.intercepted import CPU, Source, Wanted
+from tests.worker.renderers.intercepted import CPU, Wanted, outcomes, pixels_of
 from tests.worker.renderers.pictured import INPUTS, OTHER, PHOTO, Model, by_diffusers, pictured
 from worker.diffusion.adapters import AdapterSwitch
 from worker.diffusion.ip_adapter import ImageEncoder
@@ -95,25 +95,16 @@ class Place:
 
     def outcomes(self, requests: Sequence[ImageRequest]) -> dict[int, Picture | ImagemillError]:
         """What comes of images by their seeds; they go into a bucket for each task and set of adapters."""
-        found: dict[int, Picture | ImagemillError] = {}
-        kinds = dict.fromkeys((self.renderer.task(one), one.adapters) for one in requests)
-        for task, adapters in kinds:
-            together = [
-                Wanted(one, self.inputs)
-                for one in requests
-                if (self.renderer.task(one), one.adapters) == (task, adapters)
-            ]
-            pipeline = Pipeline("tiny", "1", "fp32")
-            bucket = Bucket(pipeline, SIDE, SIDE, slots=8, task=task, adapters=adapters)
-            for step in self.renderer.render(bucket, Source(self.renderer, together), lambda: False):
-                found |= {asked.request.seed: result for asked, result in step}
-        return found
+        pipeline = Pipeline("tiny", "1", "fp32")
+
+        def bucket_of(one: ImageRequest) -> Bucket:
+            return Bucket(pipeline, SIDE, SIDE, slots=8, task=self.renderer.task(one), adapters=one.adapters)
+
+        return outcomes(self.renderer, bucket_of, [Wanted(one, self.inputs) for one in requests])
 
     def paint(self, requests: Sequence[ImageRequest]) -> dict[int, bytes]:
         """The pictures' bytes."""
-        found = self.outcomes(requests)
-        assert all(isinstance(one, Picture) and one.finite for one in found.values()), found
-        return {seed: one.pixels.tobytes() for seed, one in found.items()}  # type: ignore[union-attr]
+        return pixels_of(self.outcomes(requests))
 
 
 def new_renderer(model: Model, encoder: ImageEncoder | None) -> tuple[Renderer, AdapterSwitch]:
