@@ -1,7 +1,8 @@
 """`celery -A tests.faults.armed_app worker`: the product's worker process, with failpoints that are armed.
 
-Beside the failpoints two places are made here: `rendering`, before images enter the slots, and `renewing`,
-before the heartbeat renews its leases. Every image that enters the slots is noted in `NAME.begun`.
+Beside the failpoints three places are made here: `loading`, before a model is loaded, `rendering`, before
+images enter the slots, and `renewing`, before the heartbeat renews its leases. Every image that enters the
+slots is noted in `NAME.begun`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,16 @@ time.time = lambda: _time() + _OFF
 import worker.renderers.load_renderer  # noqa: E402
 from jobs.failpoints import arm  # noqa: E402
 from jobs.ledger.ledger import Ledger  # noqa: E402
-from worker.engine.renderer import BrokenDevice, Bucket, OutOfMemory, Source, Stopped  # noqa: E402
+from jobs.settings import Settings  # noqa: E402
+from worker.engine.renderer import (  # noqa: E402
+    BrokenDevice,
+    Bucket,
+    OutOfMemory,
+    Pipeline,
+    Source,
+    Stopped,
+)
+from worker.renderers.loading import Loading  # noqa: E402
 
 _ERRORS: dict[str, Callable[[str], Exception]] = {
     "OutOfMemory": OutOfMemory,
@@ -37,14 +47,15 @@ _begun = os.open(_folder.parent / f"{os.environ[NAME]}.begun", os.O_WRONLY | os.
 class Noting:
     """A renderer that notes what enters its slots, and goes at the pace that the test sets."""
 
-    def __init__(self, renderer: Any) -> None:
-        self._renderer = renderer
+    def __init__(self, renderer: Any, beat: Callable[[], None]) -> None:
+        """`beat` tells that it moves."""
+        self._renderer, self._beat = renderer, beat
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._renderer, name)
 
     def render(self, bucket: Bucket, source: Source[Any], stop: Callable[[], bool]) -> Iterator[Any]:
-        return self._renderer.render(bucket, _Noted(source, stop), stop)
+        return self._renderer.render(bucket, _Noted(source, stop, self._beat), stop)
 
     def render_alone(self, request: Any, *rest: Any) -> Any:
         os.write(_begun, f"{request.image_id}\n".encode())
@@ -52,8 +63,8 @@ class Noting:
 
 
 class _Noted:
-    def __init__(self, source: Source[Any], stop: Callable[[], bool]) -> None:
-        self._source, self._stop = source, stop
+    def __init__(self, source: Source[Any], stop: Callable[[], bool], beat: Callable[[], None]) -> None:
+        self._source, self._stop, self._beat = source, stop, beat
         self.upcoming = source.upcoming
 
     def take(self, free_slots: int) -> Sequence[Any]:
@@ -74,6 +85,7 @@ class _Noted:
         while (left := until - time.monotonic()) > 0:
             if self._stop():
                 raise Stopped
+            self._beat()  # slow, and not stuck
             time.sleep(min(left, 0.02))
 
 
@@ -85,7 +97,12 @@ def _renewing(self: Ledger, *arguments: Any) -> Any:
     return _renew(self, *arguments)
 
 
-worker.renderers.load_renderer.load_renderer = lambda *arguments: Noting(_load_renderer(*arguments))  # type: ignore[assignment]
+def _loading(pipeline: Pipeline, settings: Settings, loading: Loading) -> Noting:
+    _armed("loading")
+    return Noting(_load_renderer(pipeline, settings, loading), loading.advance)
+
+
+worker.renderers.load_renderer.load_renderer = _loading  # type: ignore[assignment]
 Ledger.renew = _renewing  # type: ignore[method-assign]
 arm(_armed)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import errno
 import json
 import os
@@ -15,14 +14,26 @@ from functools import partial
 from pathlib import Path
 
 from jobs.errors import JobError
-from jobs.ledger.broker import RENDER_TASK, celery_app, wake
 from jobs.ledger.ledger import Ledger
-from jobs.ledger.redis_keys import QUEUE
 from producer.job_queue import JobQueue
 from producer.submit.retry import retry_job
 from tests.faults.arming import Order
+from tests.faults.connections import cut, forgotten
 from tests.faults.damage import clock_steps, job_lost, key_damaged
 from tests.faults.field import LEASE, Field, Leg
+from tests.faults.forged_jobs import bomb, other_wire, size_beyond_all_bounds
+from tests.faults.hung import hung
+from tests.faults.messages import (
+    HOSTILE,
+    doubled,
+    dropped,
+    garbage,
+    hostile,
+    old_protocol,
+    one_dropped,
+    other_arguments,
+    unknown_task,
+)
 from tests.faults.oracle import Verdict
 from tests.waiting import LONGEST
 
@@ -247,70 +258,6 @@ def truncate(image: Path) -> None:
     image.write_bytes(data[: len(data) // 2])
 
 
-# Messages.
-
-
-def doubled(field: Field) -> None:
-    field.hit()
-    wake(celery_app(field.server.url), 20)
-
-
-def dropped(field: Field) -> None:
-    """Every wake-up that waits is lost, for a second."""
-    field.hit()
-    until = time.monotonic() + 1
-    while time.monotonic() < until:
-        field.client.delete(QUEUE)
-
-
-def one_dropped(field: Field) -> None:
-    """Of more than the workers can take at once, so that one is there to be lost."""
-    app = celery_app(field.server.url)
-    field.wait(lambda: wake(app, 20) or field.client.lpop(QUEUE), "a wake-up is lost")  # type: ignore[func-returns-value]
-    field.hit()
-
-
-def unknown_task(field: Field) -> None:
-    field.hit()
-    celery_app(field.server.url).send_task("imagemill.nobody_knows", queue=QUEUE)
-
-
-def other_arguments(field: Field) -> None:
-    """A wake-up of a version that named its work in the message."""
-    field.hit()
-    celery_app(field.server.url).send_task(RENDER_TASK, args=["cats-1", 3], kwargs={"epoch": 2}, queue=QUEUE)
-
-
-def old_protocol(field: Field) -> None:
-    """An envelope of Celery 3, and one whose body is nothing that was ever sent."""
-    field.hit()
-    old = json.dumps({"task": RENDER_TASK, "id": "old", "args": [], "kwargs": {}}).encode()
-    for body in (old, b'{"shard": 3}', b"\x00\xff"):
-        message = {
-            "body": base64.b64encode(body).decode(), "content-type": "application/json",
-            "content-encoding": "utf-8", "headers": {},
-            "properties": {
-                "delivery_tag": os.urandom(8).hex(), "body_encoding": "base64",
-                "delivery_info": {"exchange": "", "routing_key": QUEUE}, "priority": 0,
-            },
-        }  # fmt: skip
-        _push(field, json.dumps(message).encode())
-
-
-def garbage(field: Field) -> None:
-    """A message that is no JSON: it is dropped, and ends no process."""
-    field.hit()
-    pids = {field.pid_of(name) for name in field.names}
-    _push(field, b"this is no message")
-    field.wait(lambda: pids == {field.pid(name) for name in field.names}, "the processes go on")
-
-
-def _push(field: Field, message: bytes) -> None:
-    """Puts a message where the next one is taken from, and waits until it was."""
-    field.client.rpush(QUEUE, message)
-    field.wait(lambda: field.client.lpos(QUEUE, message.decode()) is None, f"{message!r} is taken")
-
-
 # Submitting and steering.
 
 
@@ -446,11 +393,19 @@ FAULTS: tuple[Fault, ...] = (
     Fault("no reaper", no_reaper),
     Fault("many reapers", many_reapers),
     Fault("clock wrong", wrong_clock),
+    *(
+        Fault(f"hung {what}: {how}", partial(hung, at=at, for_good=for_good))
+        for what, at in (("load", "loading"), ("forward", "rendering"))
+        for how, for_good in (("goes on", False), ("ends its process", True))
+    ),
     Fault("Redis restarted", partial(redis_ended, signal_number=signal.SIGTERM)),
     Fault("Redis killed", partial(redis_ended, signal_number=signal.SIGKILL)),
     Fault("Redis cut short", redis_cut_short),
     Fault("Redis frozen", redis_frozen),
     Fault("Redis drops clients", redis_drops_clients),
+    Fault("half-open: idle", partial(forgotten, idle=True)),
+    Fault("half-open: rendering", partial(forgotten, idle=False)),
+    Fault("connections cut", cut),
     Fault("Redis full", redis_full),
     Fault("Redis wiped", redis_wiped),
     *(
@@ -473,6 +428,10 @@ FAULTS: tuple[Fault, ...] = (
     Fault("message with other arguments", other_arguments),
     Fault("message of an old protocol", old_protocol),
     Fault("message that is no JSON", garbage),
+    *(Fault(f"forged: {what}", partial(hostile, what=what)) for what in HOSTILE),
+    Fault("forged: job of another version", other_wire),
+    Fault("forged: job that asks for terabytes", size_beyond_all_bounds),
+    Fault("forged: shard that unpacks to 101 MiB", bomb),
     Fault("submission killed", submit_killed, images=80),
     Fault("submitted twice at once", submitted_twice, images=80),
     Fault("paused and resumed", paused_and_resumed),
@@ -485,8 +444,8 @@ USUAL = {
     "all killed", "frozen: before commit", "frozen: before finish", "told to leave", "device broken",
     "no reaper", "many reapers", "clock wrong",
     "Redis killed", "Redis cut short", "Redis full", "Redis wiped", "keys evicted", "Redis' clock steps back",
-    "disk full", "disk slow", "spooled image truncated",
-    "wake-ups dropped", "message that is no JSON",
+    "connections cut", "disk full", "disk slow", "spooled image truncated",
+    "wake-ups dropped", "message that is no JSON", "forged: callbacks", "forged: job of another version",
     "submission killed", "cancelled, and retried twice at once",
 }  # fmt: skip
 """Names: one of each family, for every run of the tests. A soak has them all."""

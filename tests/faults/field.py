@@ -117,6 +117,28 @@ class Field(Farm):
         self.workers[name].terminate()
         return self.workers[name].wait(LONGEST)
 
+    @contextmanager
+    def restarted(self, name: str, **settings: object) -> Iterator[None]:
+        """Starts a worker anew with other settings, and as it was when the context ends.
+
+        The job that is under way is paused when the context begins: `resume` it there.
+        """
+        assert self.leg is not None
+        self.ledger.control(self.leg.job_id, "pause")
+        self._start_again(name, **settings)
+        self.wait(self.ready, f"{name} is there again")
+        yield
+        self._start_again(name)
+
+    def resume(self) -> None:
+        """Lets the job that is under way go on that was paused."""
+        assert self.leg is not None
+        self.ledger.control(self.leg.job_id, "resume")
+
+    def _start_again(self, name: str, **settings: object) -> None:
+        assert self.end_worker(name) == 0, self.log(name)[-2000:]
+        self.start_worker(name, **settings)
+
     def attempts(self, name: str) -> dict[tuple[str, str], str]:
         """What a worker holds: (job, shard) -> attempt."""
         members = [member.decode().rpartition("/") for member in self.client.zrange(redis_keys.LEASES, 0, -1)]
@@ -150,10 +172,11 @@ class Field(Farm):
 
     # Orders.
 
-    def order(self, order: Order) -> Meeting:
-        """Gives an order and waits until it was met."""
+    def order(self, order: Order, then: Callable[[], object] = lambda: None) -> Meeting:
+        """Gives an order and waits until it was met. `then` is called once it was given."""
         met = self.book.give(order)
         try:
+            then()
             self.wait(lambda: self.book.meeting(met), f"somebody meets {order}")
         finally:
             self.book.withdraw(met)

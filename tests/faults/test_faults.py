@@ -8,6 +8,7 @@ fault there is hit once, and some again in the order of the seed; so does `make 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -52,6 +53,11 @@ def soak(soaks: Soaks, field: Field) -> Iterator[Soak]:
 def check_nothing_wrong(soak: Soak) -> None:
     problems, soak.verdict.problems = soak.verdict.problems, []
     assert problems == []
+
+
+def test_the_documents_say_how_many_kinds_there_are() -> None:
+    page = Path(__file__).parents[2] / "docs" / "faults.md"
+    assert f"There are {len({fault.name for fault in FAULTS})} kinds of faults." in page.read_text()
 
 
 @pytest.mark.parametrize(
