@@ -15,11 +15,12 @@ from jobs.ledger.ledger import Ledger
 from jobs.request import ImageRequest
 from producer.embedded_redis import EmbeddedRedis
 from tests.lent_redis import LentRedis
+from tests.object_store.lent import _lent_store, bucket, object_store
 from tests.rendered_output import rendered
 from tests.trouble import TROUBLED
 from tests.waiting import WaitUntil, wait_until
 
-__all__ = ["rendered"]
+__all__ = ["_lent_store", "bucket", "object_store", "rendered"]
 
 # One thread a forward, set before torch is loaded: the tiny models gain nothing from a second, whose spinning
 # takes the core from the servers and workers beside the test.
@@ -192,9 +193,9 @@ def arm_failpoints() -> Iterator[Callable[[Hook], None]]:
 
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The machine's own settings and connection files reach no test."""
+    """The machine's own settings, credentials and connection files reach no test."""
     for variable in list(os.environ):
-        if variable.startswith("IMAGEMILL_"):
+        if variable.startswith(("IMAGEMILL_", "AWS_", "AZURE_", "GOOGLE_")):
             monkeypatch.delenv(variable)
     runtime = tmp_path / "runtime"
     runtime.mkdir(mode=0o700)
