@@ -7,6 +7,7 @@ from tests.faults.mutated.mutation import Mutation
 EMBEDDED_REDIS_PY = "producer/embedded_redis.py"
 MANIFEST_TEXT_PY = "producer/importing/manifest_text.py"
 PICTURE_TEXTS_PY = "producer/importing/picture_texts.py"
+OWN_WORKER_PY = "producer/own_worker.py"
 RUN_PY = "producer/run.py"
 
 RUN = "tests/integration/test_run_command.py::"
@@ -64,10 +65,10 @@ CHECKS = [
     Mutation("submit and run look at the root", "not called", "producer/requests/prepared.py",
         "if settings.output_root is not None:", "if False:",
         SUBMIT + "test_an_output_outside_the_root_writes_nothing_anywhere"),
-    Mutation("the root of `run`'s worker is its output", "below the current folder", RUN_PY,
-        '        chosen["output_root"] = output\n', "        pass\n",
+    Mutation("the root of `run`'s worker is its output", "below the current folder", OWN_WORKER_PY,
+        '        chosen["output_root"] = output if root is None else root\n', "        pass\n",
         RUN + "test_the_runs_own_worker_writes_below_its_output_alone"),
-    Mutation("the log of `run`'s worker is no link", "followed", RUN_PY,
+    Mutation("the log of `run`'s worker is no link", "followed", OWN_WORKER_PY,
         'os.fdopen(open_plain(log, os.O_WRONLY | os.O_APPEND), "ab")', 'log.open("ab")',
         RUN + "test_a_link_in_the_place_of_the_workers_log_is_not_followed"),
     Mutation("import: a text is bounded while it is unpacked", "unpacked whole", PICTURE_TEXTS_PY,
