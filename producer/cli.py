@@ -10,7 +10,7 @@ import click
 from jobs.command_line import odd_surroundings
 from jobs.errors import ImagemillError, Interrupted
 from jobs.wording import on_its_lines
-from producer.commands import job, manifest, output, picture
+from producer.commands import job, manifest, output, picture, verification
 from producer.stops import stops_raise
 
 
@@ -45,6 +45,7 @@ for one in (
     job.retry,
     manifest.recover,
     output.doctor,
+    verification.verify,
     output.export,
     picture.import_pictures,
     manifest.schema,

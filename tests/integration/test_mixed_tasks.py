@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -146,3 +147,12 @@ def test_each_task_is_rendered_again_from_its_file_with_inputs_found_by_hash(
             again, None, [mill.folder("calm")], settings, controlnets=controlnets, image_encoder=encoder
         )
         assert rendered == file.read_bytes(), again.request
+
+
+def test_verify_renders_an_image_of_each_task_again_through_the_queue(
+    mill: Mill, calm: dict[str, str]
+) -> None:
+    done = mill.farm.command("verify", mill.folder("calm"), "--sample", "12", "--seed", "5", "--json")
+    found = json.loads(done.stdout)
+    assert (done.returncode, found["not_judged"], found["differing"]) == (0, [], []), done.stderr
+    assert found["equal_bytes"] == found["drawn"] == 12

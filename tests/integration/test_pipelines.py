@@ -338,3 +338,23 @@ def test_an_image_that_kills_every_worker_is_found_among_its_neighbours(
     assert "workers died over this shard: rendering" in mill.log("w2")
     assert mill.hashes("deadly") == calm
     mill.end()
+
+
+def test_verify_finds_a_model_where_its_manifest_had_it_or_where_it_is_named(mill: Mill) -> None:
+    mill.calm("flux")
+    output, moved = mill.folder / "calm-flux", mill.folder / "moved" / "flux"
+    told = ("verify", output, "--sample", "3", "--seed", "1")
+    done = mill.command(*told)
+    assert (done.returncode, "3 equal in every byte" in done.stdout) == (0, True), done.stdout + done.stderr
+    moved.parent.mkdir()
+    mill.model("flux").rename(moved)
+    try:
+        done = mill.command(*told)
+        assert done.returncode == 2
+        [line] = [line for line in done.stdout.splitlines() if "not compared: " in line]
+        assert "its model, flux at sha256:" in line
+        assert line.endswith("is not found: name its folder or file with --model PATH")
+        done = mill.command(*told, "--model", moved)
+        assert (done.returncode, "3 equal in every byte" in done.stdout) == (0, True), done.stdout
+    finally:
+        moved.rename(mill.model("flux"))

@@ -1,0 +1,115 @@
+"""The command that renders images of an output again. It imports heavy modules itself."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from producer.session import Session, emit, json_option, pass_session
+
+
+class _Count(click.ParamType[int]):
+    """A number from 1, or `all`, which becomes 0."""
+
+    name = "count"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if value == "all":
+            return 0
+        return click.IntRange(1, 10**9).convert(value, param, ctx)
+
+
+_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+
+
+@click.command()
+@click.argument("output", metavar="OUT", type=_FOLDER)
+@click.option(
+    "--sample", type=_Count(), default="20", show_default=True, metavar="N|all", help="How many images."
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**64 - 1),
+    metavar="S",
+    help="Draws the same images again. Default: another each time, which the report says.",
+)
+@click.option(
+    "--tolerance",
+    type=click.IntRange(0, 255),
+    default=0,
+    show_default=True,
+    metavar="D",
+    help="The largest difference of a channel, of 255, that is equal where bytes are not promised.",
+)
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    type=click.Path(exists=True, path_type=Path),
+    metavar="PATH",
+    help="The folder or file of a model that is not where it was: also of a ControlNet or an image encoder "
+    "(repeatable).",
+)
+@click.option(
+    "--inputs",
+    multiple=True,
+    type=_FOLDER,
+    metavar="FOLDER",
+    help="An output, or any folder, that has files which requests name and OUT does not keep (repeatable).",
+)
+@click.option(
+    "--into",
+    type=_FOLDER,
+    metavar="FOLDER",
+    help="Where pictures are rendered meanwhile, below the workers' IMAGEMILL_OUTPUT_ROOT. Default: beside "
+    "OUT, or where temporary files are if no Redis is configured.",
+)
+@click.option(
+    "--gpus",
+    default="all",
+    show_default=True,
+    metavar="all|any|0,1|none",
+    help="Which GPUs the worker of its own claims, if no Redis is configured.",
+)
+@json_option
+@pass_session
+def verify(
+    session: Session,
+    output: Path,
+    sample: int,
+    seed: int | None,
+    tolerance: int,
+    models: tuple[Path, ...],
+    inputs: tuple[Path, ...],
+    into: Path | None,
+    gpus: str,
+    as_json: bool,
+) -> None:
+    """Render a sample of an output's images again, and compare.
+
+    Images are rendered through the queue by the workers that run; without IMAGEMILL_REDIS_URL, by a Redis and
+    a worker of its own. Where device, precision, slots, versions and mode are as they were, files are
+    compared byte by byte, else pixel by pixel. OUT is only read. Exit status: 0 all are equal, 1 one differs,
+    2 one could not be compared, or bad input.
+    """
+    from jobs.output.output import Output
+    from producer.verify import report
+    from producer.verify.verify import Options
+    from producer.verify.verify import verify as verified
+
+    options = Options(
+        count=sample if sample else None,
+        seed=secrets.randbelow(2**32) if seed is None else seed,
+        tolerance=tolerance,
+        models=models,
+        inputs=inputs,
+        into=into,
+        gpus=gpus,
+    )
+    found = verified(Output(output.resolve()), session.settings, options, quiet=as_json)
+    emit(found, as_json, report.report, report.to_json)
+    sys.exit(found.exit_code)

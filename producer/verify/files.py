@@ -1,0 +1,83 @@
+"""Where the files of an output's requests are: those that it keeps by hash, and others by their contents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jobs.entry import Entry
+from jobs.file_hash import file_sha256
+from jobs.inputs import kept_path
+from jobs.output.output import INPUTS, Output
+from jobs.request import ImageRequest
+from producer.verify.sources import Sources
+from producer.verify.unjudged import Unjudged
+
+
+@dataclass(slots=True)
+class Files:
+    """The pictures, adapters and initial latents of one output's requests."""
+
+    output: Output
+    sources: Sources
+    folders: Sequence[Path] = ()
+    """Further outputs, or folders that hold files at any depth."""
+    _found: dict[str, Path | None] = field(default_factory=dict)
+    _unread: list[Path] | None = None
+    """What lies below `folders` and has no known hash yet, the last first."""
+
+    def of(self, request: ImageRequest, job_id: str) -> dict[str, str]:
+        """The SHA-256 of each picture and adapter of a request -> where it lies. Raises Unjudged."""
+        return {sha256: str(self._path(sha256, job_id)) for sha256 in Entry.of(request).inputs}
+
+    def latents(self, sha256: str) -> Path:
+        """Where the initial latents of this hash lie. Raises Unjudged."""
+        name = f"{sha256}.npy"
+        places = [self.output.inputs, *(one / INPUTS for one in self.folders), *self.folders]
+        found = next((place / name for place in places if (place / name).is_file()), None)
+        if found is None:
+            raise _missing(f"its initial latents, {name}")
+        return found
+
+    def _path(self, sha256: str, job_id: str) -> Path:
+        if sha256 not in self._found:
+            self._found[sha256] = self._look(sha256, job_id)
+        found = self._found[sha256]
+        if found is None:
+            raise _missing(f"a file of its settings, SHA-256 {sha256}")
+        return found
+
+    def _look(self, sha256: str, job_id: str) -> Path | None:
+        homes = [self.output.inputs, *(one / INPUTS for one in self.folders), *self.folders]
+        for home in homes:
+            if kept_path(home, sha256).is_file():
+                return kept_path(home, sha256).absolute()
+        kept = self.sources.manifest(job_id)
+        files = {} if kept is None or kept.files is None else kept.files
+        for name, contents in files.items():
+            if contents == sha256 and Path(name).is_absolute() and Path(name).is_file():
+                return Path(name)
+        return next((path for path, contents in self._below() if contents == sha256), None)
+
+    def _below(self) -> Iterator[tuple[Path, str]]:
+        """The files below `folders` with their hashes, each read once; those that cannot be read are passed
+        over."""
+        if self._unread is None:
+            self._unread = [one.absolute() for folder in self.folders for one in sorted(folder.rglob("*"))][::-1]
+        while self._unread:
+            path = self._unread.pop()
+            try:
+                contents = file_sha256(path) if path.is_file() else ""
+            except OSError:
+                continue
+            if contents:
+                self._found.setdefault(contents, path)
+                yield path, contents
+
+
+def _missing(what: str) -> Unjudged:
+    return Unjudged(
+        f"{what}, is not in the output's {INPUTS}: name a folder that holds it, at any depth, with --inputs "
+        "FOLDER"
+    )

@@ -1,0 +1,7 @@
+"""An image that cannot be compared."""
+
+from __future__ import annotations
+
+
+class Unjudged(Exception):
+    """An image cannot be rendered again, or not be compared; the message is why, and the remedy."""

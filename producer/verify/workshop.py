@@ -1,0 +1,269 @@
+"""Where images are rendered again: jobs of their own in the queue, and a folder that goes in the end."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from jobs.connection import redis_url
+from jobs.entry import Entry
+from jobs.errors import JobError, LedgerError, OutputError
+from jobs.inputs import KeptInputs
+from jobs.latents import write_input
+from jobs.ledger.job import JobSpec, JobStatus
+from jobs.ledger.shard import Shard, encode_shard
+from jobs.output.output import Output, check_within
+from jobs.settings import Settings
+from jobs.wording import on_one_line
+from producer.embedded_redis import EmbeddedRedis
+from producer.follow import follow_job
+from producer.job_queue import JobQueue
+from producer.own_worker import own_worker
+from producer.progress import show_progress
+from producer.reporter import StandardError
+from producer.requests.grouping import parts as in_shards
+from producer.verify.comparison import Kept
+from producer.verify.parts import Part
+from producer.verify.unjudged import Unjudged
+
+NAME: Final = "verify"
+"""What its jobs are called: verify-1."""
+_SHARD_SIZE: Final = 32
+"""Images a task: few, so that all workers take part."""
+_PRIORITY: Final = 5
+_RETENTION: Final = 600
+"""Seconds that a finished job stays in Redis: its folder is gone by then."""
+_PATIENCE: Final = 60.0
+"""Seconds that jobs which are cancelled are waited for: workers give up at their next step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """One image that was rendered again."""
+
+    output: Output
+    shard: int
+    record: Mapping[str, Any]
+
+    def read(self) -> Kept:
+        """The picture and its record. Raises Unjudged where it is not there."""
+        for _name, data in self.output.pictures(self.shard, [self.record["file_name"]]):
+            return Kept(self.record, data)
+        raise Unjudged(f"{self.output.path}: what was rendered again is gone: run the same command again")
+
+
+@dataclass(slots=True)
+class Workshop:
+    """A queue, and the folder in which its workers render."""
+
+    queue: JobQueue
+    folder: Path
+    check: Callable[[], None]
+    """Raises ImagemillError when what renders has ended."""
+    own_worker: bool
+    quiet: bool
+    _running: dict[str, Path] = field(default_factory=dict)
+    """The jobs that may not have ended, and the output of each."""
+    _made: int = 0
+
+    def render(self, parts: Sequence[Part]) -> dict[str, Again | Unjudged]:
+        """Renders images again; returns by image_id what came of each.
+
+        Raises ImagemillError where Redis, or the command's own worker, is gone.
+        """
+        submitted = [(self._submit(part), part) for part in parts]
+        found: dict[str, Again | Unjudged] = {}
+        for (job_id, output), part in submitted:
+            why = self._followed(job_id)
+            for shard in output.shards():
+                for record in output.records(shard):
+                    found[record["image_id"]] = Again(output, shard, record)
+                for failure in output.shard_failures(shard):
+                    found[failure.image_id] = Unjudged(
+                        f"could not be rendered again: {on_one_line(failure.reason)}"
+                    )
+            for image_id in part.requests:
+                found.setdefault(image_id, Unjudged(f"could not be rendered again: {why}"))
+        return found
+
+    def clear(self) -> None:
+        """Removes what was rendered until now."""
+        for entry in self.folder.iterdir():
+            shutil.rmtree(entry, ignore_errors=True)
+
+    def end(self) -> None:
+        """Cancels the jobs that still run, and waits until their workers have let go of the folder."""
+        deadline = time.monotonic() + _PATIENCE
+        for job_id in list(self._running):
+            with suppress(LedgerError, JobError):
+                self._end(job_id, deadline)
+
+    def _submit(self, part: Part) -> tuple[str, Output]:
+        """Makes a job of the part; returns its id and its output."""
+        self._made += 1
+        output = Output(self.folder / str(self._made))
+        output.prepare()
+        self._furnish(part, output)
+        ledger, kind = self.queue.ledger, part.kind
+        entries = ((image_id, Entry.of(request)) for image_id, request in part.requests.items())
+        shards: list[tuple[int, int, bytes]] = []
+        total = 0
+        for one in in_shards(entries, (), _SHARD_SIZE):
+            if one.entries:
+                here = [entry for _image_id, entry in one.entries]
+                named = {sha256: part.files[sha256] for entry in here for sha256 in entry.inputs}
+                blob = encode_shard(Shard(one.places, here, True, named), kind.base)
+                shards.append((len(shards), len(here), blob))
+                total += len(here)
+        spec = JobSpec(
+            manifest={"name": NAME, "model": kind.base.model},
+            base=kind.base.written(),
+            name=NAME,
+            output=str(output.path),
+            model=kind.source.model,
+            revision=kind.source.revision,
+            precision=kind.base.precision,
+            column_names=(),
+            shard_size=_SHARD_SIZE,
+            priority=_PRIORITY,
+            max_failures=None,
+            retention=_RETENTION,
+            mode=kind.mode,
+            further_models=kind.source.further,
+        )
+        # No other job has this digest: nobody attaches to it.
+        job_id, _created = ledger.create(spec, secrets.token_hex(32), 1)
+        self._running[job_id] = output.path
+        ledger.add(job_id, ledger.incarnation(job_id), 0, total, shards, seal=True)
+        self.queue.wake_for(len(shards))
+        return job_id, output
+
+    def _furnish(self, part: Part, output: Output) -> None:
+        """Puts into an output what its workers look for there: slots, and initial latents."""
+        try:
+            (output.private / "rows.json").write_text(part.slots_json(), "utf-8")
+            for sha256, path in part.latents.items():
+                write_input(output.inputs, KeptInputs(path.parent).latents(sha256))
+        except OSError as error:
+            raise _unwritable(self.folder, error) from None
+
+    def _followed(self, job_id: str) -> str:
+        """Waits until a job has ended; returns why it may have left images out."""
+        ledger = self.queue.ledger
+        try:
+            statuses = follow_job(
+                ledger, job_id, StandardError(), check=self.check, own_worker=self.own_worker
+            )
+            end = self._shown(statuses)
+        except JobError as error:
+            try:
+                refusals = sorted(set(ledger.status(job_id).refusals.values()))
+            except JobError:
+                del self._running[job_id]
+                return f"{job_id} is gone from Redis: run the same command again"
+            self._end(job_id, time.monotonic() + _PATIENCE)
+            return f"no worker takes it: {on_one_line('; '.join(refusals))}" if refusals else str(error)
+        del self._running[job_id]
+        return f"{job_id} was {end.outcome}{f' ({end.reason})' if end.reason else ''}"
+
+    def _shown(self, statuses: Iterator[JobStatus]) -> JobStatus:
+        if not self.quiet:
+            return show_progress(statuses)
+        *_, end = statuses
+        return end
+
+    def _end(self, job_id: str, deadline: float) -> None:
+        """Cancels a job until it has ended, or until the deadline. Raises JobError, LedgerError."""
+        ledger = self.queue.ledger
+        while ledger.status(job_id).state != "finished" and time.monotonic() < deadline:
+            with suppress(JobError):  # it is finishing: its worker ends it
+                ledger.control(job_id, "cancel", "the verification was stopped")
+            ledger.reap()
+            time.sleep(0.1)
+        self._running.pop(job_id, None)
+
+
+@contextmanager
+def workshop(
+    output: Output, settings: Settings, into: Path | None, gpus: str, *, quiet: bool
+) -> Iterator[Workshop]:
+    """A workshop for the images of `output`, of which nothing is left afterwards.
+
+    The Redis that the settings name, with the workers that run; without one, a Redis and a worker (`gpus`) of
+    its own. `into`: the folder in which pictures lie meanwhile; by default beside the output, or where
+    temporary files are if the worker is its own. Raises ImagemillError.
+    """
+    own = settings.redis_url is None
+    with ExitStack() as stack:
+        folder = stack.enter_context(_folder(output, settings, into, own))
+        server: EmbeddedRedis | None = None
+        if own:
+            server = stack.enter_context(EmbeddedRedis())
+            url = server.url
+        else:
+            url = redis_url(settings)
+        queue = JobQueue.at(url, allow_eviction=settings.allow_eviction)
+        queue.check()
+        worker = None
+        if own:
+            worker = stack.enter_context(own_worker(url, settings, output.path, gpus, root=folder))
+
+        def check() -> None:
+            if server is not None and not server.alive:
+                raise LedgerError("the Redis of this verification ended: run the same command again")
+            if worker is not None:
+                worker.check()
+
+        shop = Workshop(queue, folder, check, own, quiet)
+        if not own:  # its own worker is stopped, and its Redis with all jobs goes
+            stack.callback(shop.end)
+        yield shop
+
+
+@contextmanager
+def _folder(output: Output, settings: Settings, into: Path | None, own: bool) -> Iterator[Path]:
+    if into is not None:
+        home = into.resolve()
+    elif own and settings.output_root is None:
+        home = Path(tempfile.gettempdir()).resolve()
+    else:
+        home = output.path.parent
+    folder = home / f".{NAME}-{secrets.token_hex(4)}"
+    if settings.output_root is not None:
+        try:
+            check_within(folder, settings.output_root)
+        except OutputError as error:
+            raise OutputError(f"{error}; --into FOLDER names where pictures are rendered meanwhile") from None
+    try:
+        folder.mkdir()
+    except OSError as error:
+        raise _unwritable(home, error) from None
+    try:
+        yield folder
+    finally:
+        _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Removes a folder, also from under a worker that still makes files there."""
+    for _ in range(10):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not os.path.lexists(folder):
+            return
+        time.sleep(0.1)
+    StandardError().line(f"note: {folder} could not be removed: remove it")
+
+
+def _unwritable(folder: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"{folder}: pictures cannot be rendered there ({error.strerror}): name a folder that workers may "
+        "write in with --into"
+    )
