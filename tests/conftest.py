@@ -38,6 +38,7 @@ _FIRST = (
     "integration/test_bad_input.py",
     "faults/test_faults.py",
     "worker/diffusion/test_shapes.py",
+    "integration/test_verify_command.py",
     "integration/test_demo.py",
     "integration/test_doctor_command.py",
     "integration/test_pipelines.py",

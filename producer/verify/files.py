@@ -64,7 +64,9 @@ class Files:
         """The files below `folders` with their hashes, each read once; those that cannot be read are passed
         over."""
         if self._unread is None:
-            self._unread = [one.absolute() for folder in self.folders for one in sorted(folder.rglob("*"))][::-1]
+            self._unread = [one.absolute() for folder in self.folders for one in sorted(folder.rglob("*"))][
+                ::-1
+            ]
         while self._unread:
             path = self._unread.pop()
             try:

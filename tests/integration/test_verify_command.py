@@ -14,8 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic import SecretStr
 
+from jobs.output.metadata import request_of_record
+from jobs.output.output import Output
 from jobs.output.picture_file import read_picture
+from jobs.settings import Settings
+from producer.verify.verify import Options
+from producer.verify.verify import verify as verify_in_process
 from tests.farm import Farm
 from tests.trouble import TROUBLED
 from tests.waiting import LONGEST, WaitUntil
@@ -48,6 +54,12 @@ def listing(folder: Path) -> dict[str, tuple[int, int]]:
     return {str(path): (stat.st_size, stat.st_mtime_ns) for path, stat in found.items()}
 
 
+def end(farm: Farm, name: str) -> None:
+    """Ends a worker in good order."""
+    os.kill(farm.workers[name].pid, signal.SIGTERM)
+    farm.workers[name].wait(LONGEST)
+
+
 def left_over(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir() if path.name.startswith(".verify")]
 
@@ -77,11 +89,11 @@ def test_an_output_is_equal_to_itself_and_is_only_read(farm: Farm, layout: str) 
     assert left_over(farm.folder) == []
 
 
-@pytest.mark.parametrize("form", ["jpeg", "webp"])
-def test_jpeg_and_webp_are_compared_by_their_bytes(farm: Farm, form: str) -> None:
-    output = rendered(farm, f"as-{form}", 6, image_format=form, image_quality=80)
+def test_jpeg_and_webp_are_compared_by_their_bytes(farm: Farm) -> None:
+    rendered(farm, "as-both", 6, image_format="jpeg", image_quality=80)
+    output = rendered(farm, "as-both", 6, image_format="webp", image_quality=80)
     status, found = verify(farm, output, "--sample", "all")
-    assert (status, found["equal_bytes"]) == (0, 6)
+    assert (status, found["equal_bytes"]) == (0, 12)
 
 
 def test_a_picture_of_which_one_pixel_was_changed_is_named(farm: Farm) -> None:
@@ -117,15 +129,13 @@ def test_slots_are_those_of_the_records_and_not_what_another_job_measured(farm: 
     lines = output / "00000/metadata.jsonl"
     lines.write_text(lines.read_text().replace('"rendered_rows": 16', '"rendered_rows": 12'))
     farm.start_worker("unset")  # it takes the slots that an output was begun with
-    os.kill(farm.workers["w1"].pid, signal.SIGTERM)
-    farm.workers["w1"].wait(LONGEST)
+    end(farm, "w1")
     try:
         status, found = verify(farm, output, "--sample", "all")
         assert (status, found["equal_bytes"], found["bytes_not_promised"]) == (0, 4, [])
     finally:
         farm.start_worker(batch_size=16)
-        os.kill(farm.workers["unset"].pid, signal.SIGTERM)
-        farm.workers["unset"].wait(LONGEST)
+        end(farm, "unset")
 
 
 def test_inputs_are_found_by_hash_in_the_output_or_where_they_are_named(farm: Farm) -> None:
@@ -172,8 +182,6 @@ def test_a_model_that_is_not_there_costs_one_line(farm: Farm) -> None:
     changed = []
     for line in lines.read_text().splitlines():
         record = json.loads(line) | {"revision": "instant-0"}
-        from jobs.output.metadata import request_of_record
-
         changed.append(json.dumps(record | {"image_id": request_of_record(record).image_id}) + "\n")
     lines.write_text("".join(changed))
     done = farm.command("verify", output, "--sample", "all")
@@ -241,9 +249,8 @@ def test_without_a_redis_verify_has_one_and_a_worker_of_its_own(alone: Alone) ->
 
 def test_ctrl_c_leaves_neither_files_nor_a_job(farm: Farm, wait_until: WaitUntil) -> None:
     output = rendered(farm, "stopped", 40)
-    slow = farm.start_worker("slow", batch_size=16, instant_seconds=1.0)
-    os.kill(farm.workers["w1"].pid, signal.SIGTERM)
-    farm.workers["w1"].wait(LONGEST)
+    farm.start_worker("slow", batch_size=16, instant_seconds=1.0)
+    end(farm, "w1")
     try:
         before = listing(output)
         known = {*farm.ledger.job_ids()}
@@ -265,5 +272,36 @@ def test_ctrl_c_leaves_neither_files_nor_a_job(farm: Farm, wait_until: WaitUntil
         assert (left_over(farm.folder), listing(output)) == ([], before)
     finally:
         farm.start_worker(batch_size=16)
-        slow.terminate()
-        slow.wait(LONGEST)
+        end(farm, "slow")
+
+
+def test_all_images_of_an_output_are_rendered_round_by_round(
+    farm: Farm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = rendered(farm, "rounds", 20)
+    monkeypatch.setattr("producer.verify.verify.ROUND", 8)
+    known = {*farm.ledger.job_ids()}
+    settings = Settings(redis_url=SecretStr(farm.server.url))
+    found = verify_in_process(Output(output), settings, Options(count=None, seed=1), quiet=True)
+    assert (found.exit_code, found.equal_bytes, found.census.drawn) == (0, 20, 20)
+    assert sorted(farm.status(job_id).total for job_id in {*farm.ledger.job_ids()} - known) == [4, 8, 8]
+
+
+def test_a_worker_that_dies_meanwhile_is_waited_for(farm: Farm, wait_until: WaitUntil) -> None:
+    output = rendered(farm, "killed", 40)
+    farm.start_worker("dying", batch_size=16, instant_seconds=5.0)
+    end(farm, "w1")
+    known = {*farm.ledger.job_ids()}
+    process = subprocess.Popen(
+        [BIN / "imagemill", "verify", output, "--sample", "all"],
+        env=farm.environment(), cwd=farm.folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    wait_until(lambda: {*farm.ledger.job_ids()} - known, "its job is there")
+    [job_id] = {*farm.ledger.job_ids()} - known
+    wait_until(lambda: farm.status(job_id).workers, "a worker holds a shard")
+    for pid in (farm.workers["dying"].pid, farm.celery_pid("dying")):
+        os.kill(pid, signal.SIGKILL)
+    farm.workers["dying"].wait()
+    farm.start_worker(batch_size=16)
+    out, err = process.communicate(timeout=LONGEST)
+    assert (process.returncode, "40 equal in every byte" in out) == (0, True), out + err

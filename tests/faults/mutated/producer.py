@@ -9,8 +9,11 @@ MANIFEST_TEXT_PY = "producer/importing/manifest_text.py"
 PICTURE_TEXTS_PY = "producer/importing/picture_texts.py"
 OWN_WORKER_PY = "producer/own_worker.py"
 RUN_PY = "producer/run.py"
+COMPARISON_PY = "producer/verify/comparison.py"
+WORKSHOP_PY = "producer/verify/workshop.py"
 
 RUN = "tests/integration/test_run_command.py::"
+VERIFY = "tests/integration/test_verify_command.py::"
 CLI = "tests/producer/test_cli.py::"
 EMBEDDED = "tests/producer/test_embedded_redis.py::"
 IMPORTING = "tests/producer/importing/"
@@ -18,6 +21,8 @@ RECOVER = "tests/producer/submit/test_recover.py::"
 SHOW = "tests/producer/test_show.py::"
 SUBMIT = "tests/producer/submit/test_submit.py::"
 RETRY = "tests/producer/submit/test_retry.py::"
+VERIFYING = "tests/producer/verify/"
+COMPARING = VERIFYING + "test_comparison.py::"
 
 CHECKS = [
     Mutation("a submission closes attempts", "not called", "producer/submit/submit.py",
@@ -71,6 +76,24 @@ CHECKS = [
     Mutation("the log of `run`'s worker is no link", "followed", OWN_WORKER_PY,
         'os.fdopen(open_plain(log, os.O_WRONLY | os.O_APPEND), "ab")', 'log.open("ab")',
         RUN + "test_a_link_in_the_place_of_the_workers_log_is_not_followed"),
+    Mutation("verify: a tolerance does not count for bytes", "counts", COMPARISON_PY,
+        "    if because:\n", "    if because or tolerance:\n",
+        COMPARING + "test_one_level_of_one_channel_is_told_with_its_place[png]"),
+    Mutation("verify: how both pictures were rendered is compared", "not looked at", COMPARISON_PY,
+        "because = tuple(_reasons(then.record, now.record))", "because = ()",
+        COMPARING + "test_on_other_hardware_pixels_are_compared[other0-device: cpu then, NVIDIA H200 now]"),
+    Mutation("verify: a record's settings give its image_id", "not looked at", "producer/verify/asked.py",
+        'if image_id != record["image_id"]:', "if False:",
+        VERIFYING + "test_asked.py::test_a_changed_setting_is_named_by_the_request_in_the_picture"),
+    Mutation("verify: slots are those of the records", "measured", WORKSHOP_PY,
+        '(output.private / "rows.json").write_text(part.slots_json(), "utf-8")', "pass",
+        VERIFY + "test_slots_are_those_of_the_records_and_not_what_another_job_measured"),
+    Mutation("verify: what was rendered again is removed", "stays", WORKSHOP_PY,
+        "        _remove(folder)\n", "        pass\n",
+        VERIFY + "test_an_output_is_equal_to_itself_and_is_only_read[files]"),
+    Mutation("verify: its jobs end with it", "go on", WORKSHOP_PY,
+        "stack.callback(shop.end)", "pass",
+        VERIFY + "test_ctrl_c_leaves_neither_files_nor_a_job"),
     Mutation("import: a text is bounded while it is unpacked", "unpacked whole", PICTURE_TEXTS_PY,
         "return _bounded(unpacking.decompress(value, MAX_TEXT + 1))",
         "return unpacking.decompress(value)",
