@@ -17,6 +17,9 @@ Failpoint = Literal[
     "before write",  # of a file that must be whole (`jobs.output.durable`), as the next two
     "before rename",
     "after rename",
+    "before upload",  # of a file that goes to a bucket through a stage
+    "after upload",
+    "confirmed",  # the lease still holds, and what was uploaded gets its name
     "before commit",  # the one step that commits a shard
     "after commit",
     "before complete",  # the ledger does not know yet that a shard is committed

@@ -89,8 +89,14 @@ NO_INPUTS: Final = KeptInputs(Path("/nonexistent"))
 
 
 def kept_path(folder: Path, sha256: str) -> Path:
-    """Where a folder keeps the file of a hash: 256 folders, so that none has too many entries."""
-    return folder / sha256[:2] / sha256
+    """Where a folder keeps the file of a hash."""
+    return folder / kept_name(sha256)
+
+
+def kept_name(sha256: str) -> str:
+    """What the file of a hash is called where inputs are kept: 256 folders, so that none has too many
+    entries."""
+    return f"{sha256[:2]}/{sha256}"
 
 
 @contextmanager

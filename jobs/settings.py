@@ -33,9 +33,9 @@ class Settings(BaseSettings):
     allow_eviction: bool = False
     """`1` accepts a Redis that may drop keys when it is full (its `maxmemory-policy`), as `--allow-eviction`
     does."""
-    output_root: Path | None = None
-    """A worker, `submit` and `run` write nothing outside of this folder. Without it, a worker takes the
-    folder it was started in."""
+    output_root: str | None = None
+    """A worker, `submit` and `run` write nothing outside of this folder, or of `s3://BUCKET/PREFIX`. Without
+    it, a worker takes the folder it was started in."""
     lease: float = Field(30.0, ge=1.0, le=3600.0)
     """Seconds until the shard of a silent worker goes to another one. Use the same value on all workers."""
     stall_limit: float = Field(1800.0, ge=2.0, le=86400.0)
@@ -69,6 +69,11 @@ class Settings(BaseSettings):
     0700."""
     instant_seconds: float = Field(0.0, ge=0.0)
     """Seconds that the stand-in model `instant` takes for a micro-batch."""
+
+    @field_validator("output_root", mode="before")
+    @classmethod
+    def _take_paths(cls, value: object) -> object:
+        return str(value) if isinstance(value, Path) else value
 
     @field_validator("models", mode="before")
     @classmethod

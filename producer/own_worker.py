@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from jobs.errors import SettingsError
 from jobs.lifeline import start_tied
-from jobs.output.output import open_plain
+from jobs.output.output import open_or_make
 from jobs.settings import Settings
 from jobs.user_cache import cache_folder
 
@@ -50,7 +50,7 @@ class OwnWorker:
             self._process.wait()
 
 
-def _log_of(output: Path) -> Path:
+def _log_of(output: str) -> Path:
     """Where the log of an output's workers lies: outside of it, because a log names hosts and folders."""
     digest = hashlib.sha256(os.fsencode(output)).hexdigest()[:16]
     folder = cache_folder("runs") / digest
@@ -65,7 +65,7 @@ def _log_of(output: Path) -> Path:
 def own_worker(
     url: str,
     settings: Settings,
-    output: Path,
+    output: str,
     gpus: str,
     lock: int | None = None,
     *,
@@ -89,7 +89,7 @@ def own_worker(
     if settings.output_root is None:
         chosen["output_root"] = output if root is None else root
     log = _log_of(output)
-    with os.fdopen(open_plain(log, os.O_WRONLY | os.O_APPEND), "ab") as file:
+    with os.fdopen(open_or_make(log, os.O_WRONLY | os.O_APPEND), "ab") as file:
         process = start_tied(
             [command, "--gpus", gpus],
             env=settings.model_copy(update=chosen).environment(),

@@ -39,7 +39,7 @@ def run_job(prepared: Prepared, settings: Settings, *, gpus: str, keep: bool) ->
             output.prepare()
             # Another run has a Redis of its own: the output folder is all that both share.
             lock = stack.enter_context(output.locked())
-            stack.enter_context(publish(settings, url, output.path))
+            stack.enter_context(publish(settings, url, output.label))
             if keep:
                 click.echo(f"Redis' data: {server.folder}")
         else:
@@ -48,7 +48,7 @@ def run_job(prepared: Prepared, settings: Settings, *, gpus: str, keep: bool) ->
         with counting("images submitted") as reporter:
             submitted = submit_manifest(prepared, queue, reporter)
         print_submitted(submitted)
-        worker = stack.enter_context(own_worker(url, settings, output.path, gpus, lock))
+        worker = stack.enter_context(own_worker(url, settings, output.label, gpus, lock))
 
         def check() -> None:
             if server is not None and not server.alive:

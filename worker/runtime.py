@@ -18,6 +18,7 @@ from jobs.errors import JobError, LedgerError, LedgerUnavailable
 from jobs.failpoints import failpoint
 from jobs.ledger.job import Claim, JobSpec
 from jobs.ledger.ledger import Ledger
+from jobs.location import names_bucket
 from jobs.settings import Settings
 from worker.engine.engine import Engine
 from worker.engine.pulse import Pulse
@@ -44,7 +45,7 @@ class Runtime:
         """`wake` sends wake-ups; nothing is started or connected yet."""
         self._settings, self._worker, self._wake = settings, worker, wake
         self._ledger = Ledger(url)
-        self._root = (settings.output_root if settings.output_root is not None else Path.cwd()).resolve()
+        self._root = _root(settings)
         self._stop = threading.Event()
         self._space = DiskSpace(int(settings.min_free_disk), self._stop)
         self._pulse = Pulse()
@@ -249,3 +250,11 @@ def _in_words(report: dict[str, Any]) -> str:
     names = ("rendered", "adopted", "failed", "seconds")
     figures = [f"{report[name]} {name}" for name in names if name in report]
     return f"{report['ended']}: {', '.join(figures)}" if figures else report["ended"]
+
+
+def _root(settings: Settings) -> str:
+    """The folder or the place in a bucket that outputs must lie below."""
+    root = settings.output_root
+    if root is not None and names_bucket(root):
+        return root
+    return str((Path.cwd() if root is None else Path(root)).resolve())

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from jobs.location import names_bucket
+
 if TYPE_CHECKING:
     # What it imports takes as long as a status of 500 jobs.
     from jobs.output.stored_shard import LayoutName
@@ -53,8 +55,8 @@ class JobSpec:
     """Role, model and revision of each model that works beside its own, in their order: ControlNets."""
 
     def __post_init__(self) -> None:
-        if not Path(self.output).is_absolute():
-            raise ValueError(f"output {self.output!r}: must be absolute")
+        if not (names_bucket(self.output) or Path(self.output).is_absolute()):
+            raise ValueError(f"output {self.output!r}: must be absolute, or in a bucket")
 
     @property
     def pipeline(self) -> str:

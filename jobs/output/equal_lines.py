@@ -8,11 +8,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
+from jobs.output.output import Output
 from jobs.output.stored_shard import damaged
-from jobs.plain_file import plain_lines
 from jobs.strict_json import strict_json
 
 
@@ -31,18 +30,19 @@ class NotedLine:
         return json.dumps(asdict(self), ensure_ascii=False)
 
 
-def noted_lines(file: Path) -> Iterator[NotedLine]:
-    """The lines that a submission noted there; none where there is no file.
+def noted_lines(output: Output, job_id: str) -> Iterator[NotedLine]:
+    """The lines that a job's submission noted; none where it noted none.
 
     Raises OutputError naming file and line when one cannot be read.
     """
+    file = output.equal_lines(job_id)
     try:
-        for number, text in enumerate(plain_lines(file), 1):
+        for number, text in enumerate(output.store.lines(file), 1):
             try:
                 yield NotedLine(**strict_json(text))
             except (ValueError, TypeError) as error:
-                raise damaged(f"{file}:{number}", f"not a noted line ({error})") from None
+                raise damaged(f"{output.named(file)}:{number}", f"not a noted line ({error})") from None
     except FileNotFoundError:
         return
     except OSError as error:
-        raise damaged(str(file), f"cannot be read ({error.strerror})") from None
+        raise damaged(output.named(file), f"cannot be read ({error.strerror})") from None

@@ -22,6 +22,7 @@ from typing import Any
 from jobs.failpoints import failpoint
 from jobs.output.durable import fsync_folder, write_atomically
 from jobs.output.metadata import Failure
+from jobs.output.store import Stage
 from jobs.output.stored_shard import (
     FAILURES,
     Span,
@@ -55,8 +56,16 @@ class FolderShard:
                     yield number
 
     @property
+    def name(self) -> str:
+        return shard_name(self.number)
+
+    @property
     def path(self) -> Path:
-        return self.output / shard_name(self.number)
+        return self.output / self.name
+
+    @property
+    def label(self) -> str:
+        return str(self.path)
 
     @property
     def metadata_file(self) -> Path:
@@ -69,6 +78,9 @@ class FolderShard:
     def committed(self) -> bool:
         """Whether the shard is there. One in which every image failed is a folder without pictures."""
         return self.metadata_file.is_file() or self.failures_file.is_file()
+
+    def size(self) -> int:
+        return sum(file.stat().st_size for file in self.path.iterdir())
 
     def records(self) -> Iterator[dict[str, Any]]:
         return (record for _, record in self.located())
@@ -105,7 +117,9 @@ class FolderShard:
     def check_writable(self, folder: Path) -> None:
         """A rename is all it takes."""
 
-    def commit(self, images: Path, records: Sequence[Mapping[str, Any]], failures: Sequence[Failure]) -> None:
+    def commit(
+        self, images: Path, records: Sequence[Mapping[str, Any]], failures: Sequence[Failure], stage: Stage
+    ) -> None:
         if records:
             lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
             write_atomically(images / self.metadata_file.name, lines.encode())

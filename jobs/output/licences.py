@@ -10,13 +10,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from pathlib import Path
 
 from jobs.hub import cached_repository, is_commit
-from jobs.output.durable import write_atomically
 from jobs.output.output import Output
-from jobs.plain_file import MAX_CONFIG, read_json, read_plain
+from jobs.plain_file import MAX_CONFIG, read_plain
 
+_FILE = ".imagemill/licences.json"
 _LICENCE = re.compile(r"""^(license|license_name):[ \t]*["']?([^\s"'\[{#|>&*!-][^\n#"']*)""", re.MULTILINE)
 Model = tuple[str, str]
 """A model's name and its revision."""
@@ -25,7 +24,7 @@ Model = tuple[str, str]
 def read_licences(output: Output) -> dict[Model, str]:
     """What is known of an output's models; nothing where the file is not there or not ours."""
     try:
-        found = read_json(_file(output))
+        found = output.read_json(_FILE)
         return {_model(name): str(licence) for name, licence in found.items()}
     except (OSError, ValueError, AttributeError):
         return {}
@@ -37,7 +36,7 @@ def keep_licences(output: Output, models: Iterable[Model]) -> dict[Model, str]:
     new = {model: licence for model in sorted(models) if model not in known and (licence := _cached(*model))}
     if new:
         said = {"@".join(model): licence for model, licence in sorted((known | new).items())}
-        write_atomically(_file(output), f"{json.dumps(said, ensure_ascii=False, indent=2)}\n".encode())
+        output.store.replace(_FILE, f"{json.dumps(said, ensure_ascii=False, indent=2)}\n".encode())
     return known | new
 
 
@@ -61,10 +60,6 @@ def _cached(model: str, revision: str) -> str:
         return licence_of_card(read_plain(card, MAX_CONFIG).decode())
     except (OSError, ValueError):
         return ""
-
-
-def _file(output: Output) -> Path:
-    return output.private / "licences.json"
 
 
 def _model(name: str) -> Model:

@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.errors import OutputError
 from jobs.output.compact_counter import CompactCounter
-from jobs.output.durable import write_atomically
 from jobs.output.lines import key_of, place_of
-from jobs.output.output import Output
+from jobs.output.output import REPORT, Output
 from jobs.output.stored_shard import Span, damaged
-from jobs.plain_file import MAX_JSON, MAX_ORDER, read_json, read_plain
+from jobs.plain_file import MAX_ORDER
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,13 +27,13 @@ _NOT_ASKED = 1 << 40
 
 def write_order(output: Output, job_id: str, keys: array[int]) -> None:
     """Keeps the `line_key`s of a submission in their order."""
-    write_atomically(output.line_order(job_id), _little_endian(keys).tobytes())
+    output.store.replace(output.line_order(job_id), _little_endian(keys).tobytes())
 
 
 def last_job(output: Output) -> str | None:
     """The job that finished last in the output, as job.json says; None where it does not."""
     try:
-        job_id = str(read_json(output.path / "job.json", MAX_JSON)["job_id"])
+        job_id = str(output.read_json(REPORT)["job_id"])
         output.line_order(job_id)
     except (OSError, ValueError, KeyError, TypeError, OutputError):
         return None
@@ -98,14 +97,14 @@ class Split:
 
 def _read(output: Output, job_id: str) -> CompactCounter | None:
     """The keys of a job's lines, each with its first place + 1; None where the job wrote no order."""
-    file = output.line_order(job_id)
+    name = output.line_order(job_id)
     keys, order = array("Q"), CompactCounter()
     try:
-        keys.frombytes(read_plain(file, MAX_ORDER))
+        keys.frombytes(output.store.read(name, MAX_ORDER))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise damaged(str(file), f"is no order of lines ({error})") from None
+        raise damaged(output.named(name), f"is no order of lines ({error})") from None
     for place, key in enumerate(_little_endian(keys), 1):
         if not order.get(key):
             order.set(key, place)

@@ -1,4 +1,4 @@
-"""The output folder: its names, what it holds, and the one way a file gets into it.
+"""An output: its names, what it holds, and the one way a file gets into it.
 
     OUT/00003/  or  OUT/00003.tar, .parquet      a committed shard: it appears whole and never changes
     OUT/job.json  failures.jsonl  preview.jpg  README.md
@@ -16,42 +16,47 @@
     OUT/.imagemill/lock                          held by the `imagemill run` that renders here, and its worker
 
 The layout defines what a shard looks like (`jobs.output`). An output may hold shards of both layouts, because
-a manifest's layout may change: everything here is read from what is on disk.
+a manifest's layout may change: everything here is read from what is there.
+
+OUT is a folder or a place in a bucket (`store`). With a bucket, `lock` and the spool lie in a folder of this
+machine's cache, and `.imagemill/uploads/` is what is being uploaded.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
+import hashlib
+import importlib.util
 import json
 import os
 import re
 import stat
-import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from jobs.errors import JobError, OutputError
+from jobs.location import BucketPlace, NoLocation, names_bucket
 from jobs.lock import try_lock
-from jobs.output.durable import write_atomically
 from jobs.output.files import FolderShard
 from jobs.output.image_ids import ImageIds
 from jobs.output.lines import HeldLines
+from jobs.output.local_store import LocalStore
 from jobs.output.metadata import Failure
+from jobs.output.store import OutputStore
 from jobs.output.stored_shard import LayoutName, StoredShard, damaged, shard_name
 from jobs.output.webdataset import TarShard
-from jobs.plain_file import MAX_JSON, read_json
+from jobs.plain_file import MAX_JSON
+from jobs.strict_json import strict_json
+from jobs.user_cache import cache_folder
 
 INPUTS = ".imagemill/inputs"
-"""Where initial latents are, in the output's folder."""
-_CLOSED = ".closed"
-_LAYOUTS: Mapping[LayoutName, type[FolderShard] | type[TarShard]] = {
-    "files": FolderShard,
-    "webdataset": TarShard,
-}
+"""Where the files are that requests name, in the output."""
+JOBS = ".imagemill/jobs"
+REPORT = "job.json"
 
 
 def check_within(path: Path, root: Path) -> Path:
@@ -72,7 +77,7 @@ def check_within(path: Path, root: Path) -> Path:
     return real
 
 
-def open_plain(file: Path, flags: int) -> int:
+def open_or_make(file: Path, flags: int) -> int:
     """A descriptor of a plain file, made where there is none. Raises OutputError, also for a link."""
     try:
         # Without O_NONBLOCK the opening of a pipe waits for a reader.
@@ -89,13 +94,46 @@ def open_plain(file: Path, flags: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """An output folder. `path` is absolute."""
+    """An output. `path` is absolute: its folder; with a bucket, a folder of this machine's cache."""
 
     path: Path
+    store: OutputStore = field(default=None)  # type: ignore[assignment]
+    """Its files; those of the folder where none is given."""
 
     def __post_init__(self) -> None:
         if not self.path.is_absolute():
             raise ValueError(f"output {self.path}: must be absolute")
+        if self.store is None:
+            object.__setattr__(self, "store", LocalStore(self.path))
+
+    @classmethod
+    def at(cls, location: str) -> Self:
+        """The output that a manifest or the ledger calls so. Raises OutputError for no place in a bucket."""
+        if not names_bucket(location):
+            return cls(Path(location))
+        try:
+            place = BucketPlace.parse(location)
+        except NoLocation as error:
+            raise OutputError(f"output {location}: {error}") from None
+        if importlib.util.find_spec("obstore") is None:
+            raise OutputError(
+                f"output {location}: obstore, which reads and writes buckets, is not installed: "
+                "pip install 'imagemill[cloud]'"
+            )
+        from jobs.output.bucket_store import BucketStore  # an extra, and slow to import
+
+        digest = hashlib.sha256(str(place).encode()).hexdigest()[:32]
+        return cls(cache_folder("outputs") / digest, BucketStore(place))
+
+    @property
+    def label(self) -> str:
+        """What a manifest, the ledger and messages call it."""
+        return self.store.label
+
+    @property
+    def in_bucket(self) -> bool:
+        """Whether its files lie in a bucket."""
+        return self.store.far
 
     @property
     def private(self) -> Path:
@@ -119,10 +157,11 @@ class Output:
     def stored(self, shard: int, layout: LayoutName | None = None) -> StoredShard:
         """The shard's place in this layout; without one, the place where it is committed (where it is not,
         `layout: files`)."""
-        if layout is not None:
-            return _LAYOUTS[layout](self.path, shard)
-        places = [kind(self.path, shard) for kind in _LAYOUTS.values()]
-        return next((place for place in places if place.committed()), places[0])
+        tar = TarShard(self.store, shard)
+        if layout == "webdataset" or self.in_bucket:
+            return tar
+        folder = FolderShard(self.path, shard)
+        return folder if layout == "files" or folder.committed() or not tar.committed() else tar
 
     def shard_folder(self, shard: int) -> Path:
         """The folder of a shard in `layout: files`; the next two give files in it."""
@@ -137,13 +176,11 @@ class Output:
     def prepare(self) -> None:
         """Create the folder and make sure that it can be written.
 
-        Raises OutputError naming the folder, what the system said, and the remedy.
+        Raises OutputError naming the output, what the system said, and the remedy.
         """
         try:
             for folder in (self.spool, self.inputs, self.jobs):
                 folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.path):
-                pass
             same_device = self.path.stat().st_dev == self.spool.stat().st_dev
         except OSError as error:
             raise OutputError(
@@ -155,24 +192,45 @@ class Output:
                 f"output {self.path}: {self.spool} is on another file system, so shards could not appear in "
                 "one step: remove the link or mount there"
             )
+        self.store.prepare()
 
-    def check_within(self, root: Path) -> None:
-        """Raises OutputError where the folder, symbolic links resolved, is neither `root` nor below it, or a
-        link in it leads what imagemill keeps there out of `root`."""
+    def check_within(self, root: Path | str) -> None:
+        """Raises OutputError where the output is neither `root` nor below it.
+
+        `root`: a folder or a place in a bucket. Of folders symbolic links are resolved, also those in what
+        imagemill keeps in the output.
+        """
+        if names_bucket(str(root)) or self.in_bucket:
+            self._check_place(str(root))
+            return
         for folder in (self.path, self.private):
-            check_within(folder, root)
+            check_within(folder, Path(root))
         for folder in (self.private, self.spool):
             try:
-                links = [entry for entry in _entries(folder) if entry.is_symlink()]
+                links = [entry for entry in folder.iterdir() if entry.is_symlink()] if folder.is_dir() else []
             except OSError as error:
                 raise OutputError(
                     f"output {self.path} cannot be read ({error.strerror}: {error.filename}): make it "
                     "readable for this user, or name another output"
                 ) from None
             for link in links:
-                check_within(link, root)
+                check_within(link, Path(root))
 
-    @contextlib.contextmanager
+    def _check_place(self, root: str) -> None:
+        within = False
+        if self.in_bucket and names_bucket(root):
+            try:
+                within = BucketPlace.parse(self.label).is_within(BucketPlace.parse(root))
+            except NoLocation as error:
+                raise OutputError(f"IMAGEMILL_OUTPUT_ROOT = {root}: {error}") from None
+        if not within:
+            raise OutputError(
+                f"output {self.label} lies outside IMAGEMILL_OUTPUT_ROOT = {root}: name an output below it, "
+                "or start the workers with another IMAGEMILL_OUTPUT_ROOT, which takes a folder or "
+                "s3://BUCKET/PREFIX"
+            )
+
+    @contextmanager
     def locked(self, patience: float = 15.0) -> Iterator[int]:
         """Keeps every other `imagemill run` out of the folder, which exists; yields the lock's descriptor.
 
@@ -180,7 +238,7 @@ class Output:
         seconds for the process that holds it, then raises JobError with that process's id. On a file system
         without locks, nothing is locked.
         """
-        descriptor = open_plain(self.private / "lock", os.O_RDWR)
+        descriptor = open_or_make(self.private / "lock", os.O_RDWR)
         # The descriptor is closed and never unlocked: unlocking would take the lock from a process that has
         # it too. The file stays: if it were removed, one process could lock the old one, another a new one.
         try:
@@ -204,19 +262,23 @@ class Output:
             if time.monotonic() >= deadline:
                 holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
                 raise JobError(
-                    f"output {self.path}: another `imagemill run` (pid {holder}) is already rendering there, "
-                    f"or its worker is still ending: follow it with `imagemill watch`, wait for it, or stop "
-                    f"it (kill {holder}) and run the same command to go on"
+                    f"output {self.label}: another `imagemill run` (pid {holder}) is already rendering "
+                    f"there, or its worker is still ending: follow it with `imagemill watch`, wait for it, "
+                    f"or stop it (kill {holder}) and run the same command to go on"
                 )
             time.sleep(0.1)
 
     def committed(self, shard: int) -> bool:
         """Whether the shard is there, in any layout."""
-        return any(kind(self.path, shard).committed() for kind in _LAYOUTS.values())
+        if not self.in_bucket and FolderShard(self.path, shard).committed():
+            return True
+        return TarShard(self.store, shard).committed()
 
     def shards(self) -> list[int]:
-        """The numbers of the committed shards, ascending."""
-        return [shard for shard in sorted(self._numbers()) if self.committed(shard)]
+        """The numbers of the committed shards, ascending. Raises OutputError where a bucket is not there."""
+        with self._reading():
+            tars = TarShard.committed_numbers(self.store)
+            return sorted({*tars, *(n for n in self._folders() if FolderShard(self.path, n).committed())})
 
     def records(self, shard: int) -> Iterator[dict[str, Any]]:
         """The shard's metadata records, in the order of its images; none when every image failed.
@@ -278,40 +340,47 @@ class Output:
 
     def next_shard(self) -> int:
         """One more than the largest shard number in use, committed or in the spool; 0 when there is none."""
-        return max(self._numbers() | set(FolderShard.numbers(self.spool)), default=-1) + 1
+        with self._reading():
+            used = {*TarShard.numbers(self.store), *self._folders(), *FolderShard.numbers(self.spool)}
+        return max(used, default=-1) + 1
 
-    def _numbers(self) -> set[int]:
-        """The shard numbers in use in the output itself, committed or not."""
-        return {number for kind in _LAYOUTS.values() for number in kind.numbers(self.path)}
+    def _folders(self) -> Iterator[int]:
+        """The shard numbers that name a folder in the output, committed or not."""
+        return iter(()) if self.in_bucket else FolderShard.numbers(self.path)
 
     def next_job_number(self, name: str) -> int:
         """One more than the largest number of a job of this name submitted here; 1 when there is none.
 
         Raises OutputError when job.json is there and cannot be read.
         """
-        job_ids = {file.stem for file in self.jobs.glob("*.json")} if self.jobs.is_dir() else set()
-        report = self.path / "job.json"
-        if report.exists():
-            try:
-                job_ids.add(str(read_json(report, MAX_JSON)["job_id"]))
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                raise damaged(f"{report}:1", f"not a job's report ({error})") from None
+        with self._reading():
+            files = (Path(one.name) for one in self.store.list(JOBS) if not one.is_folder)
+            job_ids = {file.stem for file in files if file.suffix == ".json"}
+        try:
+            job_ids.add(str(self.read_json(REPORT)["job_id"]))
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise damaged(f"{self.named(REPORT)}:1", f"not a job's report ({error})") from None
         numbers = [int(m[1]) for i in job_ids if (m := re.fullmatch(re.escape(name) + r"-([0-9]{1,18})", i))]
         return max(numbers, default=0) + 1
 
+    def named(self, name: str) -> str:
+        """A file of it, as messages call it."""
+        return f"{self.label}/{name}"
+
+    def read_json(self, name: str) -> Any:
+        """The JSON value in a file. Raises OSError, and ValueError for any other text."""
+        return strict_json(self.store.read(name, MAX_JSON))
+
     def close_attempts(self) -> None:
-        """Rename the spool folder of every attempt, so that none of them can commit any more.
+        """Keep every attempt that is under way from committing.
 
         For a job that begins: a worker of an earlier one, frozen until now, must not add shards to what this
-        one writes. What they finished is still adopted from there.
+        one writes. What it finished is still adopted from its spool. The ledger has forgotten those attempts
+        before this is called.
         """
-        for shard in _entries(self.spool):
-            if shard.is_symlink():
-                continue
-            for attempt in _entries(shard):
-                if attempt.suffix != _CLOSED:
-                    with contextlib.suppress(FileNotFoundError):
-                        attempt.rename(attempt.with_name(attempt.name + _CLOSED))
+        self.store.close_stages()
 
     def write_job_manifest(self, job_id: str, manifest: Mapping[str, Any]) -> None:
         """Keep the submission's manifest in the output, by the job's id, which is as Redis gave it.
@@ -319,32 +388,42 @@ class Output:
         Raises OutputError for an id that would lead elsewhere.
         """
         text = json.dumps(manifest, ensure_ascii=False, indent=2)
-        write_atomically(self.job_manifest(job_id), f"{text}\n".encode())
+        self.store.replace(self.job_manifest(job_id), f"{text}\n".encode())
 
-    def job_manifest(self, job_id: str) -> Path:
-        """Where a submission's manifest is kept. Raises OutputError for an id that would lead elsewhere."""
-        if not re.fullmatch(r"[\w.-]+-\d+", job_id, re.ASCII):
-            raise OutputError(
-                f"{self.jobs}: Redis calls the job {job_id!r}, which is no job's id: find out who writes to "
-                "Redis, and submit to another"
-            )
-        return self.jobs / f"{job_id}.json"
+    def job_manifest(self, job_id: str) -> str:
+        """What a submission's manifest is called. Raises OutputError for an id that would lead elsewhere."""
+        return self._of_job(job_id, ".json")
 
-    def skipped_rows(self, job_id: str) -> Path:
-        """Where the rows of prompt files that a submission left out are listed. Raises as `job_manifest`."""
-        return self.job_manifest(job_id).with_suffix(".skipped.txt")
+    def skipped_rows(self, job_id: str) -> str:
+        """The list of the rows of prompt files that a submission left out. Raises as `job_manifest`."""
+        return self._of_job(job_id, ".skipped.txt")
 
-    def line_order(self, job_id: str) -> Path:
+    def line_order(self, job_id: str) -> str:
         """Where `line_order` keeps the order of a submission's lines. Raises as `job_manifest`."""
-        return self.job_manifest(job_id).with_suffix(".order")
+        return self._of_job(job_id, ".order")
 
-    def equal_lines(self, job_id: str) -> Path:
+    def equal_lines(self, job_id: str) -> str:
         """Where `equal_lines` keeps the lines of a submission that share a picture. Raises as
         `job_manifest`."""
-        return self.job_manifest(job_id).with_suffix(".lines.jsonl")
+        return self._of_job(job_id, ".lines.jsonl")
 
+    def _of_job(self, job_id: str, ending: str) -> str:
+        if not re.fullmatch(r"[\w.-]+-\d+", job_id, re.ASCII):
+            raise OutputError(
+                f"{self.named(JOBS)}: Redis calls the job {job_id!r}, which is no job's id: find out who "
+                "writes to Redis, and submit to another"
+            )
+        return f"{JOBS}/{job_id}{ending}"
 
-def _entries(folder: Path) -> list[Path]:
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        return list(folder.iterdir())
-    return []
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Inside, what a bucket cannot tell becomes OutputError; a folder's errors pass."""
+        try:
+            yield
+        except OSError as error:
+            if not self.in_bucket:
+                raise
+            raise OutputError(
+                f"output {self.label} cannot be read ({error.strerror}): check the bucket's name, its "
+                "endpoint and the credentials"
+            ) from None

@@ -81,14 +81,13 @@ def _lines(output: Output, split: Split) -> Iterator[tuple[int, Record]]:
     index = 0
     for shard, lines in groupby(split, itemgetter(0)):
         stored = output.stored(shard, "files")
-        folder = stored.path.relative_to(output.path)
         # Where its lines follow one another, a shard is read at one go.
         located = (
             stored.located() if split.in_order else ((span, stored.record_at(span)) for _, span in lines)
         )
         for span, record in located:
             values = numbered(record, index)
-            values["file_name"] = f"{folder}/{record['file_name']}"
+            values["file_name"] = f"{stored.name}/{record['file_name']}"
             yield span.size, values
             index += 1
 

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal, NamedTuple, Protocol
 from jobs.columns import MAX_DEPTH, deeper_than
 from jobs.errors import OutputError
 from jobs.output.metadata import Failure, setting_trouble
+from jobs.output.store import Stage
 
 LayoutName = Literal["files", "webdataset"]
 SHARD_LIMIT = 10_000
@@ -63,11 +64,18 @@ class StoredShard(Protocol):
     and place, if something else changed the shard."""
 
     @property
-    def path(self) -> Path:
+    def name(self) -> str:
         """What is in the output once the shard is committed."""
+
+    @property
+    def label(self) -> str:
+        """The same, as messages call it."""
 
     def committed(self) -> bool:
         """Whether the shard is there."""
+
+    def size(self) -> int:
+        """Its bytes, of all its files."""
 
     def records(self) -> Iterator[dict[str, Any]]:
         """The metadata records, in the order of the images; none when every image failed."""
@@ -91,12 +99,14 @@ class StoredShard(Protocol):
         """Raises OutputError where this machine or the file system of `folder`, which can be written, lacks
         what a commit takes."""
 
-    def commit(self, images: Path, records: Sequence[Mapping[str, Any]], failures: Sequence[Failure]) -> None:
+    def commit(
+        self, images: Path, records: Sequence[Mapping[str, Any]], failures: Sequence[Failure], stage: Stage
+    ) -> None:
         """Make the shard appear whole in one step; the pictures lie in the spool's folder `images`.
 
-        What else must be written is next to them. Raises FileExistsError, having changed nothing in the
-        output, when the shard's place is taken, and OSError as the system gives it: then the same call may
-        be made again.
+        What else must be written is next to them, in the folder of `stage`. Raises FileExistsError, having
+        changed nothing in the output, when the shard's place is taken, and OSError as the store gives it:
+        then the same call may be made again.
         """
 
     def complete(self) -> None:

@@ -6,12 +6,12 @@ that was cut off between two members as complete. Source: POSIX.1-2024, pax, "us
 
 from __future__ import annotations
 
-import os
 import tarfile
 from collections.abc import Iterator
 from io import BytesIO
 from typing import BinaryIO, NamedTuple
 
+from jobs.output.store import RandomAccess
 from jobs.plain_file import MAX_OF_OUTPUT
 
 _BLOCK = 512
@@ -25,6 +25,11 @@ class Member(NamedTuple):
     start: int
     """Where its contents begin, in bytes from the start of the tar."""
     size: int
+
+    @property
+    def end(self) -> int:
+        """Where the next member begins."""
+        return self.start + _padded(self.size)
 
 
 class DamagedTar(ValueError):
@@ -48,24 +53,31 @@ class TarWriter:
         self._tar.close()
 
 
+def following(end: int, size: int) -> tuple[int, int]:
+    """Where a member of `size` bytes begins and ends, after what ends at byte `end`."""
+    return end + _BLOCK, end + _BLOCK + _padded(size)
+
+
+def _padded(size: int) -> int:
+    return -(-size // _BLOCK) * _BLOCK
+
+
 class TarReader:
     """An open tar. Raises DamagedTar where it is not as `TarWriter` writes it, OSError as the system does."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file.fileno()
-        self.size = os.fstat(self._file).st_size
+    def __init__(self, file: RandomAccess) -> None:
+        self._file, self.size = file, file.size
 
     def check_padding(self) -> None:
         """Read the padding: there are zeros after each member's contents and after the tar's end."""
         end = 0
         for member in self.members():
-            stop = member.start + member.size
-            end = member.start + -(-member.size // _BLOCK) * _BLOCK
+            stop, end = member.start + member.size, member.end
             if any(self._contents(stop, end - stop)):
                 raise DamagedTar(f"bytes were changed: other than zeros follow {member.name}")
         if self.size > end + 2 * tarfile.RECORDSIZE:
             raise DamagedTar(f"bytes were added: {self.size - end:,} follow its last member")
-        while rest := os.pread(self._file, 1 << 20, end):
+        while rest := self._file.read_at(end, 1 << 20):
             if any(rest):
                 raise DamagedTar("bytes were changed or added: other than zeros follow its end")
             end += len(rest)
@@ -77,7 +89,7 @@ class TarReader:
         at = 0
         while (header := self._header(at)) is not None:
             kind, name, size = header
-            start, end = at + _BLOCK, at + _BLOCK + -(-size // _BLOCK) * _BLOCK
+            start, end = following(at, size)
             if end > self.size:
                 raise DamagedTar(f"is cut off: its {self.size:,} bytes end inside {name}")
             if size > MAX_OF_OUTPUT:
@@ -93,7 +105,7 @@ class TarReader:
 
     def _header(self, at: int) -> tuple[bytes, str, int] | None:
         """Kind, name and size of the member whose header begins at this byte; None at the tar's end."""
-        block = os.pread(self._file, _BLOCK, at)
+        block = self._file.read_at(at, _BLOCK)
         if block == _ZEROS:
             return None
         if len(block) < _BLOCK:
@@ -112,9 +124,9 @@ class TarReader:
         return block[156:157], name, size
 
     def _contents(self, start: int, size: int) -> bytes:
-        data = os.pread(self._file, size, start)
+        data = self._file.read_at(start, size)
         while len(data) < size:  # a signal or a network file system may give less than was asked for
-            more = os.pread(self._file, size - len(data), start + len(data))
+            more = self._file.read_at(start + len(data), size - len(data))
             if not more:
                 raise DamagedTar(f"is cut off: its {self.size:,} bytes end before byte {start + size:,}")
             data += more

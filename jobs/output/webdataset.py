@@ -15,6 +15,8 @@ appear in one step, so one of them must decide:
 - Killed between the two links, the winner leaves a committed tar without parquet. `complete` makes it from
   the tar, which a job's finishing does for every shard; a winner that only slept would link the same.
 
+In a bucket the store's own ways take the place of links (`bucket_store`), and the tar tells its records in
+one hidden member before the pictures (`tar_records`), so that nobody reads those to learn what is there.
 Reading takes nothing but the tar, and no pyarrow.
 """
 
@@ -24,17 +26,16 @@ import contextlib
 import errno
 import json
 import os
-import secrets
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.errors import OutputError
 from jobs.failpoints import failpoint
-from jobs.output.durable import fsync_folder, write_atomically, written_atomically
+from jobs.output.durable import write_atomically, written_atomically
 from jobs.output.metadata import Failure
 from jobs.output.shard_table import check_parquet, parquet_bytes, shard_table
+from jobs.output.store import OutputStore, Stage, Unreachable
 from jobs.output.stored_shard import (
     FAILURES,
     Span,
@@ -45,46 +46,60 @@ from jobs.output.stored_shard import (
     sound_record,
 )
 from jobs.output.tar_file import DamagedTar, Member, TarReader, TarWriter
-from jobs.plain_file import open_plain, read_plain
+from jobs.output.tar_records import RECORDS, Sample, read_records, records_bytes
+from jobs.plain_file import read_plain
 from jobs.strict_json import strict_json
-
-_NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 
 
 @dataclass(frozen=True, slots=True)
 class TarShard:
-    """A shard as a tar in `output`."""
+    """A shard as a tar in an output."""
 
-    output: Path
+    store: OutputStore
     number: int
 
     @staticmethod
-    def numbers(output: Path) -> Iterator[int]:
+    def numbers(store: OutputStore) -> Iterator[int]:
         """The shard numbers that name a tar or a parquet here."""
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            for entry in os.scandir(output):
-                stem, _, ending = entry.name.partition(".")
-                number = shard_number(stem) if ending in {"tar", "parquet"} else None
-                if number is not None:
-                    yield number
+        return (number for number, _ in _named(store, {"tar", "parquet"}))
+
+    @staticmethod
+    def committed_numbers(store: OutputStore) -> Iterator[int]:
+        """Those of committed shards."""
+        return (number for number, is_file in _named(store, {"tar"}) if is_file)
 
     @property
-    def path(self) -> Path:
-        return self.output / f"{shard_name(self.number)}.tar"
+    def name(self) -> str:
+        """What the tar is called in the output."""
+        return f"{shard_name(self.number)}.tar"
 
     @property
-    def parquet(self) -> Path:
-        return self.output / f"{shard_name(self.number)}.parquet"
+    def parquet(self) -> str:
+        """What the parquet is called in the output."""
+        return f"{shard_name(self.number)}.parquet"
+
+    @property
+    def label(self) -> str:
+        return f"{self.store.label}/{self.name}"
 
     def committed(self) -> bool:
         """Whether the tar is there, with or without its parquet."""
-        return self.path.is_file()
+        return self.store.exists(self.name)
+
+    def size(self) -> int:
+        with contextlib.suppress(FileNotFoundError):
+            return self.store.size(self.name) + self.store.size(self.parquet)
+        return self.store.size(self.name)
 
     def records(self) -> Iterator[dict[str, Any]]:
         return (record for _, record in self.located())
 
     def located(self) -> Iterator[tuple[Span, dict[str, Any]]]:
         with self._opened() as tar:
+            told = self._told(tar)
+            if told is not None:
+                yield from ((sample.json, sample.record) for sample in told)
+                return
             for member in tar.members():
                 if member.name.endswith(".json"):
                     yield Span(member.start, member.size), self._record(tar, member)
@@ -97,12 +112,16 @@ class TarShard:
         with self._opened() as tar:
             first = next(tar.members(), None)
             lines = tar.read(first).splitlines() if first is not None and first.name == FAILURES else []
-        place = f"{self.path}: {FAILURES}"
+        place = f"{self.label}: {FAILURES}"
         return [sound_failure(f"{place}:{n}", _json(f"{place}:{n}", line)) for n, line in enumerate(lines, 1)]
 
     def held_records(self) -> Iterator[dict[str, Any]]:
         pictures = set()
         with self._opened() as tar:
+            told = self._told(tar)
+            if told is not None:
+                yield from (sample.record for sample in told)
+                return
             for member in tar.members():
                 if not member.name.endswith(".json"):
                     pictures.add(member.name)
@@ -111,76 +130,107 @@ class TarShard:
 
     def pictures(self, file_names: Collection[str]) -> Iterator[tuple[str, bytes]]:
         with self._opened() as tar:
+            told = self._told(tar)
+            if told is not None:
+                for sample in told:
+                    if (name := sample.record["file_name"]) in file_names:
+                        yield name, tar.read(Member(name, *sample.picture))
+                return
             for member in tar.members():
                 if member.name in file_names:
                     yield member.name, tar.read(member)
 
     def check_writable(self, folder: Path) -> None:
         check_parquet()
-        one, other = (folder / f".probe.{secrets.token_hex(6)}" for _ in range(2))
-        try:
-            one.touch()
-            os.link(one, other)
-        except OSError as error:
-            if error.errno in _NO_LINKS:
-                raise OutputError(
-                    f"{self.output}: its file system has no hard links ({error.strerror}), without which a "
-                    "tar cannot appear whole and overwrite nothing: use layout: files, or another file system"
-                ) from None
-            raise
-        finally:
-            one.unlink(missing_ok=True)
-            other.unlink(missing_ok=True)
+        self.store.check_exact(folder)
 
-    def commit(self, images: Path, records: Sequence[Mapping[str, Any]], failures: Sequence[Failure]) -> None:
-        tar, parquet = images.parent / self.path.name, images.parent / self.parquet.name
+    def commit(
+        self,
+        images: Path,
+        records: Sequence[Mapping[str, Any]],
+        failures: Sequence[Failure],
+        stage: Stage,
+    ) -> None:
+        tar, parquet = images.parent / self.name, images.parent / self.parquet
+        samples = [
+            (
+                str(record["file_name"]),
+                str(record["text"]).encode(),
+                json.dumps(record, ensure_ascii=False).encode(),
+            )
+            for record in records
+        ]
         with written_atomically(tar) as file:
             writer = TarWriter(file)
             if failures:
                 writer.add(FAILURES, "".join(f"{failure.to_json()}\n" for failure in failures).encode())
-            for record in records:
-                name = str(record["file_name"])
+            if self.store.far:
+                told = (((images / name).stat().st_size, text, said) for name, text, said in samples)
+                writer.add(RECORDS, records_bytes(told))
+            for name, text, said in samples:
                 key = name.partition(".")[0]
                 writer.add(name, read_plain(images / name))
-                writer.add(f"{key}.txt", str(record["text"]).encode())
-                writer.add(f"{key}.json", json.dumps(record, ensure_ascii=False).encode())
+                writer.add(f"{key}.txt", text)
+                writer.add(f"{key}.json", said)
             writer.close()
         write_atomically(parquet, parquet_bytes(shard_table(self.number, records, failures)))
         # In this order: a parquet that is ours has its tar there already.
-        if self.parquet.exists() and not self.path.exists():
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(self.parquet))
-        failpoint("before commit", self.path)
-        os.link(tar, self.path)
-        failpoint("after commit", self.path)
-        fsync_folder(self.output)
+        if self.store.is_taken(self.parquet) and not self.store.is_taken(self.name):
+            raise FileExistsError(
+                errno.EEXIST, os.strerror(errno.EEXIST), f"{self.store.label}/{self.parquet}"
+            )
+        failpoint("before commit", Path(self.label))
+        self.store.put_if_absent(self.name, tar, stage)
+        failpoint("after commit", Path(self.label))
         try:
-            os.link(parquet, self.parquet)
+            self.store.put_if_absent(self.parquet, parquet)
         except FileExistsError:
             pass  # made by `complete`, of this very tar
         except FileNotFoundError:
             self.complete()  # the attempt that came second has removed the spool
-        fsync_folder(self.output)
 
     def complete(self) -> None:
         """The parquet, where there is none. Raises OutputError without pyarrow."""
-        if not self.parquet.exists():
+        if not self.store.exists(self.parquet):
             check_parquet()
             table = shard_table(self.number, list(self.records()), self.failures())
-            write_atomically(self.parquet, parquet_bytes(table))
+            self.store.replace(self.parquet, parquet_bytes(table))
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[TarReader]:
         try:
-            with open_plain(self.path) as file:
+            with self.store.opened(self.name) as file:
                 yield TarReader(file)
         except DamagedTar as error:
-            raise damaged(str(self.path), str(error)) from None
+            raise damaged(self.label, str(error)) from None
+        except Unreachable:
+            raise
         except OSError as error:
-            raise damaged(str(self.path), str(error.strerror)) from None
+            raise damaged(self.label, str(error.strerror)) from None
+
+    def _told(self, tar: TarReader) -> Sequence[Sample] | None:
+        """What the member of records tells; None where the tar has none, or is not far away."""
+        if not self.store.far:
+            return None
+        for member in tar.members():
+            if member.name == RECORDS:
+                return read_records(f"{self.label}: {RECORDS}", tar.read(member), member.end, tar.size)
+            if not member.name.startswith("."):
+                return None
+        return None
 
     def _record(self, tar: TarReader, member: Member) -> dict[str, Any]:
-        place = f"{self.path}: {member.name}"
+        place = f"{self.label}: {member.name}"
         return sound_record(place, _json(place, tar.read(member)))
+
+
+def _named(store: OutputStore, endings: Collection[str]) -> Iterator[tuple[int, bool]]:
+    """The shard numbers that name an entry with one of these endings, and whether it is a file."""
+    for entry in store.list():
+        stem, _, ending = entry.name.partition(".")
+        number = shard_number(stem) if ending in endings else None
+        if number is not None:
+            yield number, entry.is_file
 
 
 def _json(place: str, text: bytes) -> object:

@@ -6,6 +6,7 @@ for all layouts. `lost_shards.py` and `missing_images.py` find what should be th
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from jobs.errors import OutputError
 from jobs.output.files import METADATA, FolderShard
-from jobs.output.output import Output
+from jobs.output.output import REPORT, Output
 from jobs.output.split_table import TABLES
 from jobs.output.stored_shard import shard_number
 from jobs.output.webdataset import TarShard
@@ -30,7 +31,7 @@ from producer.doctor.soundness import RENDER_AGAIN, TAKE_OUT
 from producer.reporter import QUIET, Reporter
 
 _THREADS = min(8, os.cpu_count() or 1)
-_OWN_FILES = frozenset({"job.json", "failures.jsonl", "preview.jpg", "README.md", *TABLES})
+_OWN_FILES = frozenset({REPORT, "failures.jsonl", "preview.jpg", "README.md", *TABLES})
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 
@@ -102,18 +103,21 @@ def _examine(output: Output, shard: int) -> ShardFindings:
 def _entries(output: Output) -> tuple[list[int], list[Problem]]:
     """The committed shards, ascending, and what else is there and should not be."""
     try:
-        names = sorted(file.name for file in output.path.iterdir())
+        entries = sorted(output.store.list())
+        if not entries and not output.in_bucket and not output.path.is_dir():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
     except OSError as error:
         raise OutputError(
-            f"{output.path}: cannot be read ({error.strerror}): name an output folder"
+            f"{output.label}: cannot be read ({error.strerror}): name an output folder"
         ) from None
     committed: list[int] = []
+    files = {entry.name for entry in entries if entry.is_file}
     problems: list[Problem] = []
-    for name in names:
+    for name, is_folder, is_file in entries:
         stem, _, ending = name.partition(".")
         number = shard_number(stem)
         if number is not None and name == stem:
-            if FolderShard(output.path, number).committed():
+            if not output.in_bucket and FolderShard(output.path, number).committed():
                 committed.append(number)
                 continue
             what = f"is no shard that imagemill committed: it has neither {METADATA} nor failures"
@@ -124,7 +128,7 @@ def _entries(output: Output) -> tuple[list[int], list[Problem]]:
             if number in committed:
                 what = f"is next to the folder {stem}, and one of them is shard {number}"
                 problems.append(Problem(kind="folder", file=name, what=what, remedy="move one of them out"))
-            elif TarShard(output.path, number).committed():
+            elif is_file:
                 committed.append(number)
             else:
                 what = "is no file, and so no shard that imagemill committed"
@@ -132,32 +136,33 @@ def _entries(output: Output) -> tuple[list[int], list[Problem]]:
                     Problem(kind="folder", file=name, what=what, remedy=RENDER_AGAIN, cut=Cut(whole=True))
                 )
         elif number is not None and ending == "parquet":
-            if not TarShard(output.path, number).committed():
+            if f"{stem}.tar" not in files:
                 what = f"is there without {stem}.tar, whose pictures it lists"
                 problems.append(
                     Problem(kind="table", file=name, what=what, remedy=RENDER_AGAIN, cut=Cut(whole=True))
                 )
-        elif _read_as_data(output.path / name):
+        elif _read_as_data(output, name, is_folder):
             what = "is not imagemill's, and dataset readers take its pictures for part of the dataset"
             remedy = "move it out of the output"
             problems.append(Problem(kind="folder", file=shown(name), what=what, remedy=remedy))
-    if not committed and not output.private.is_dir() and not (output.path / "job.json").exists():
+    names = {entry.name for entry in entries}
+    if not committed and not names & {".imagemill", REPORT}:
         raise OutputError(
-            f"{output.path}: is no output of imagemill: it has no shard, no job.json and no .imagemill; name "
-            "the folder that the manifest calls `output`"
+            f"{output.label}: is no output of imagemill: it has no shard, no job.json and no .imagemill; "
+            "name the folder that the manifest calls `output`"
         )
     return sorted(committed), problems
 
 
-def _read_as_data(path: Path) -> bool:
+def _read_as_data(output: Output, name: str, is_folder: bool) -> bool:
     """Whether dataset readers would read the foreign entry: a picture, or a folder that holds some."""
-    if path.name in _OWN_FILES or path.name.startswith("."):
+    if name in _OWN_FILES or name.startswith("."):
         return False
     try:
-        names = [file.name for file in path.iterdir()] if path.is_dir() else [path.name]
+        names = [file.name for file in output.store.list(name)] if is_folder else [name]
     except OSError:
         return False
-    return any(name == METADATA or name.lower().endswith(_PICTURES) for name in names)
+    return any(one == METADATA or one.lower().endswith(_PICTURES) for one in names)
 
 
 def _doubled(found: ShardFindings, held: dict[int, str]) -> Iterator[Problem]:
@@ -187,9 +192,10 @@ def _leftovers(output: Output, *, explains: bool) -> Iterator[str]:
     if waiting:
         unfinished = f"{counted(len(waiting), 'image')} of {counted(len(set(waiting)), 'unfinished shard')}"
         yield f".imagemill/spool: holds {unfinished}, for the next submission to go on from"
-    repairs = len(list((output.private / QUARANTINE).glob("*")))
+    repairs = sum(1 for _ in output.store.list(QUARANTINE))
     if repairs:
         when = "when the next job has finished here" if explains else "at will"
-        yield f".imagemill/{QUARANTINE}: holds what {counted(repairs, 'repair')} set aside; remove it {when}"
-    for file in sorted(output.path.glob(".*.tmp")):
-        yield f"{shown(file.name)}: left by a write that was cut short; remove it at will"
+        yield f"{QUARANTINE}: holds what {counted(repairs, 'repair')} set aside; remove it {when}"
+    left = (one.name for one in output.store.list() if one.name.startswith(".") and one.name.endswith(".tmp"))
+    for name in sorted(left):
+        yield f"{shown(name)}: left by a write that was cut short; remove it at will"

@@ -82,13 +82,16 @@ def diagnose(output: Output, settings: Settings, *, repair: bool) -> Diagnosis:
             done = set_aside(output, found.problems) if repair else None
             if done is None:
                 return Diagnosis(output, found)
-            left = f"stopped after all that is broken was moved to {done.folder}: submit the manifest again"
+            left = (
+                f"stopped after all that is broken was moved to {output.named(done.folder)}: submit the "
+                "manifest again"
+            )
             write_table_again(output, done.folder)
             known = [shard for shard in found.shards if shard_name(shard.shard) not in done.shards]
             after = check_output(output, known=known)
             return Diagnosis(output, after, done, _send_back(output, done, settings))
         except KeyboardInterrupt:
-            raise Interrupted(f"{output.path}: {left}") from None
+            raise Interrupted(f"{output.label}: {left}") from None
 
 
 def _refuse_while_written(output: Output, settings: Settings) -> None:
@@ -96,7 +99,7 @@ def _refuse_while_written(output: Output, settings: Settings) -> None:
     if settings.redis_url is None and not live_connections(settings):
         return
     then = "repair; without --repair the output may be examined now"
-    LedgerView(redis_url(settings)).refuse_while_written(str(output.path), then)
+    LedgerView(redis_url(settings)).refuse_while_written(output.label, then)
 
 
 def _send_back(output: Output, repair: Repair, settings: Settings) -> SentBack:
@@ -121,7 +124,7 @@ def _send_back(output: Output, repair: Repair, settings: Settings) -> SentBack:
     for job_id in job_ids:
         try:
             status = ledger.status(job_id)
-            if status.output != str(output.path):
+            if status.output != output.label:
                 continue  # it writes to another output: Redis was wiped since, and gave its id to another job
             if status.outcome in {"cancelled", "stopped"}:
                 # Its next run would also render what a person, or its bound of failures, had stopped.
@@ -145,7 +148,7 @@ def _jobs_of(output: Output, repair: Repair) -> set[str]:
     found = {
         _job_of(shard)
         for name in names
-        for place in (output, Output(repair.folder))
+        for place in (output, Output.at(output.named(repair.folder)))
         for shard in (place.stored(int(name), "files"), place.stored(int(name), "webdataset"))
     }
     return {job_id for job_id in found if isinstance(job_id, str)}
@@ -180,7 +183,9 @@ def report(diagnosis: Diagnosis) -> None:
     if repair is not None:
         for problem in repair.problems:
             click.echo(f"{problem.place}: {problem.what}; set aside")
-        click.echo(f"{counted(len(repair.problems), 'problem')} set aside in {repair.folder}")
+        click.echo(
+            f"{counted(len(repair.problems), 'problem')} set aside in {diagnosis.output.named(repair.folder)}"
+        )
         for job_id, images in diagnosis.sent_back.images.items():
             click.echo(f"sent back {counted(images, 'image')} of {job_id}")
         click.echo()
@@ -191,14 +196,14 @@ def report(diagnosis: Diagnosis) -> None:
     failed = f", {checkup.failed} failed" if checkup.failed else ""
     held = f"{counted(checkup.images, 'image')} in {counted(len(checkup.shards), 'shard')}{failed}"
     wrong = counted(len(checkup.problems), "problem") if checkup.problems else "nothing is wrong"
-    click.echo(f"{diagnosis.output.path}: {held}: {wrong}")
+    click.echo(f"{diagnosis.output.label}: {held}: {wrong}")
 
 
 def to_json(diagnosis: Diagnosis) -> dict[str, Any]:
     """The same as JSON values."""
     checkup, repair = diagnosis.checkup, diagnosis.repair
     return {
-        "output": str(diagnosis.output.path),
+        "output": diagnosis.output.label,
         "images": checkup.images,
         "shards": len(checkup.shards),
         "failed": checkup.failed,
@@ -206,7 +211,7 @@ def to_json(diagnosis: Diagnosis) -> dict[str, Any]:
         "problems": _all_as_json(diagnosis.problems),
         "notes": diagnosis.notes,
         "set_aside": [] if repair is None else _all_as_json(repair.problems),
-        "quarantine": None if repair is None else str(repair.folder),
+        "quarantine": None if repair is None else diagnosis.output.named(repair.folder),
         "sent_back": dict(diagnosis.sent_back.images),
     }
 

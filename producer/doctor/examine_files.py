@@ -71,7 +71,7 @@ class _Examination:
         except OSError as error:
             name = shard_name(self._shard)
             where = name if error.filename is None else f"{name}/{Path(error.filename).name}"
-            self._found.problems.append(file_problem(self._folder, where, error))
+            self._found.problems.append(file_problem(str(self._folder), where, error))
             return self._found
         if not metadata and not failures:
             what = "holds no line of metadata and no failure"
@@ -133,7 +133,7 @@ class _Examination:
             # A link that leads nowhere is there all the same.
             names = (name,) if path.is_symlink() else ()
         except OSError as error:
-            self._found.problems.append(file_problem(path, f"{shard_name(self._shard)}/{name}", error))
+            self._found.problems.append(file_problem(str(path), f"{shard_name(self._shard)}/{name}", error))
             return
         else:
             wrong = picture_trouble(data, line.request, line.record["sha256"])

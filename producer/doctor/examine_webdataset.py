@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,8 +13,8 @@ from jobs.output.output import Output
 from jobs.output.shard_table import by_another_pyarrow, check_parquet, parquet_bytes, read_table, shard_table
 from jobs.output.stored_shard import FAILURES, REPAIRED
 from jobs.output.tar_file import DamagedTar, Member, TarReader
+from jobs.output.tar_records import RECORDS, read_records
 from jobs.output.webdataset import TarShard
-from jobs.plain_file import open_plain, read_plain
 from jobs.wording import shown
 from producer.doctor.findings import Cut, Held, Problem, ProblemKind, ShardFindings
 from producer.doctor.soundness import (
@@ -60,8 +60,8 @@ class _Sample:
 
 class _Examination:
     def __init__(self, output: Output, shard: int) -> None:
-        self._stored, self._shard = TarShard(output.path, shard), shard
-        self._tar_name = self._stored.path.name
+        self._stored, self._shard = TarShard(output.store, shard), shard
+        self._tar_name = self._stored.name
         self._found = ShardFindings(shard, self._tar_name)
         self._samples: dict[str, _Sample] = {}
         self._hidden: dict[str, Member] = {}
@@ -72,9 +72,10 @@ class _Examination:
         """Examine the shard and return what was found."""
         records: list[dict[str, Any]] = []
         try:
-            with open_plain(self._stored.path) as file:
+            with self._stored.store.opened(self._tar_name) as file:
                 tar = TarReader(file)
                 self._read_members(tar)
+                self._examine_told(tar)
                 for sample in self._samples.values():
                     self._filled.add(sample.position)
                     if (record := self._sound_record(tar, sample)) is not None:
@@ -82,7 +83,7 @@ class _Examination:
                 failures = list(self._sound_failures(tar))
                 self._filled.update(repaired_places(self._lines_of(tar, REPAIRED)))
         except OSError as error:
-            self._found.problems.append(file_problem(self._stored.path, self._tar_name, error))
+            self._found.problems.append(file_problem(self._stored.label, self._tar_name, error))
             return self._found
         gaps = gaps_between(self._filled)
         if gaps is not None:
@@ -102,7 +103,7 @@ class _Examination:
     def _take(self, number: int, member: Member) -> None:
         key, _, ending = member.name.partition(".")
         position = position_of(member.name, self._shard)
-        if member.name in {FAILURES, REPAIRED}:
+        if member.name in {FAILURES, REPAIRED, RECORDS}:
             twice = self._hidden.setdefault(member.name, member) is not member
         elif position is None or ending not in {"json", "txt", *_PICTURES}:
             what = f"member {number} does not belong to the shard"
@@ -153,6 +154,25 @@ class _Examination:
             return record
         return None
 
+    def _examine_told(self, tar: TarReader) -> None:
+        """Whether the member of records, where there is one, tells what the tar holds."""
+        if (told := self._hidden.get(RECORDS)) is None:
+            return
+        try:
+            samples = read_records(RECORDS, tar.read(told), told.end, tar.size)
+        except OutputError as error:
+            wrong: str | None = str(error)
+        else:
+            places = [(*sample.picture, *sample.json) for sample in samples]
+            wrong = None if places == [*_places_of(self._samples.values())] else "tells other places"
+            # Members that lie where it says are compared as they are.
+            if wrong is None and any(
+                json_object(tar.read(Member("", *one.json))) != one.record for one in samples
+            ):
+                wrong = "tells other records"
+        if wrong is not None:
+            self._add("table", RECORDS, wrong, MAKE_ANEW, cut=Cut())
+
     def _picture_name(self, tar: TarReader, sample: _Sample) -> str:
         """What the sample's JSON calls its picture."""
         record = json_object(tar.read(sample.members["json"])) or {}
@@ -176,13 +196,13 @@ class _Examination:
     def _examine_parquet(self, records: Sequence[dict[str, Any]], failures: Sequence[Failure]) -> None:
         """Whether the parquet says what the tar says. With a damaged tar this cannot be known: a repair
         writes the parquet again in any case."""
-        name = self._stored.parquet.name
+        name, store = self._stored.parquet, self._stored.store
         try:
-            data = read_plain(self._stored.parquet)
+            data = store.read(name)
         except FileNotFoundError:
             wrong: str | None = f"is missing: {self._tar_name} is there without it"
         except OSError as error:
-            self._found.problems.append(file_problem(self._stored.parquet, name, error))
+            self._found.problems.append(file_problem(f"{store.label}/{name}", name, error))
             return
         else:
             if self._found.problems:
@@ -206,6 +226,15 @@ class _Examination:
     def _add(self, kind: ProblemKind, name: str, what: str, remedy: str, **more: Any) -> None:
         file = f"{self._tar_name}/{shown(name)}" if name else self._tar_name
         self._found.problems.append(Problem(kind=kind, file=file, what=what, remedy=remedy, **more))
+
+
+def _places_of(samples: Iterable[_Sample]) -> Iterator[tuple[int, int, int, int]]:
+    """Where the picture and the record of each whole sample lie."""
+    for sample in samples:
+        pictures = sorted(_PICTURES & sample.members.keys())
+        if len(pictures) == 1 and "json" in sample.members:
+            picture, told = sample.members[pictures[0]], sample.members["json"]
+            yield picture.start, picture.size, told.start, told.size
 
 
 def _table_trouble(

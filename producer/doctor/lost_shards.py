@@ -13,12 +13,10 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import pairwise
-from pathlib import Path
 
 from jobs.output.card import is_ours
-from jobs.output.output import Output
+from jobs.output.output import REPORT, Output
 from jobs.output.stored_shard import shard_name, shard_number
-from jobs.plain_file import MAX_JSON, read_json, read_plain
 from jobs.wording import counted, shown
 from producer.doctor.findings import Problem
 from producer.doctor.quarantine import QUARANTINE
@@ -55,7 +53,7 @@ def lost_shards(output: Output) -> Lost:
     report = _read_report(output)
     committed = output.shards()
     # Something else in a shard's place is a problem of its own.
-    there = {*committed, *remains(output.path)}
+    there = {*committed, *remains(output)}
     if isinstance(report, Problem):
         lost.problems.append(report)
     elif report is not None:
@@ -78,18 +76,17 @@ def lost_shards(output: Output) -> Lost:
 
 def _read_report(output: Output) -> _Report | Problem | None:
     """What job.json says, or what is wrong with it; None where there is none."""
-    file = output.path / "job.json"
     try:
-        report = read_json(file, MAX_JSON)
+        report = output.read_json(REPORT)
         return _Report(int(report["output"]["shards"]), _finished(report))
     except FileNotFoundError:
         return None
     except OSError as error:
-        return file_problem(file, file.name, error)
+        return file_problem(output.named(REPORT), REPORT, error)
     except (ValueError, KeyError, TypeError, OverflowError) as error:
         what = f"is not a job's report ({shown(str(error))})"
         remedy = "remove it: the next job that finishes writes it"
-        return Problem(kind="report", file=file.name, what=what, remedy=remedy)
+        return Problem(kind="report", file=REPORT, what=what, remedy=remedy)
 
 
 def _finished(report: dict[str, object]) -> float:
@@ -111,7 +108,7 @@ def _count(output: Output, committed: int, there: Collection[int], report: _Repo
         lost.explained = True
         repairs = sorted({*set_aside.values()}, key=int)
         names = _names([(n, n) for n in sorted(set_aside)])
-        what += f", and in .imagemill/{QUARANTINE}/{', '.join(repairs)} what a repair set aside: {names}"
+        what += f", and in {QUARANTINE}/{', '.join(repairs)} what a repair set aside: {names}"
     known = {*there, *set_aside}
     if report.shards <= len(known):
         lost.notes.append(f"job.json: {what}")
@@ -124,21 +121,25 @@ def _count(output: Output, committed: int, there: Collection[int], report: _Repo
     lost.problems.append(Problem(kind="lost", file="job.json", what=what, remedy=remedy))
 
 
-def remains(folder: Path) -> set[int]:
-    """The shards of which there is anything in the folder."""
+def remains(output: Output, folder: str = "") -> set[int]:
+    """The shards of which there is anything in a folder of the output."""
     found = set()
     with contextlib.suppress(OSError):
-        for entry in folder.iterdir():
-            number = shard_number(entry.stem)
-            if number is not None and entry.suffix in {"", ".tar", ".parquet"} and _holds_anything(entry):
+        for entry in output.store.list(folder):
+            stem, _, ending = entry.name.partition(".")
+            number = shard_number(stem)
+            if number is None or ending not in {"", "tar", "parquet"}:
+                continue
+            # Not an empty folder, nor a file in a folder's place.
+            inside = f"{folder}/{entry.name}" if folder else entry.name
+            if _holds_anything(output, inside) if entry.is_folder else ending:
                 found.add(number)
     return found
 
 
-def _holds_anything(entry: Path) -> bool:
-    """Whether it may be a shard's: not an empty folder, nor a file in a folder's place."""
+def _holds_anything(output: Output, folder: str) -> bool:
     try:
-        return any(entry.iterdir()) if entry.is_dir() else entry.suffix != ""
+        return any(True for _ in output.store.list(folder))
     except OSError:
         return True
 
@@ -148,19 +149,20 @@ def _set_aside(output: Output, since: float) -> Iterator[tuple[int, str]]:
 
     Not those of repairs before the report: what it counts was there after them.
     """
-    for folder in sorted((output.private / QUARANTINE).glob("*")):
-        if folder.name.isdecimal() and folder.is_dir() and folder.stat().st_mtime >= since:
-            for number in remains(folder):
-                yield number, folder.name
+    for name in sorted(one.name for one in output.store.list(QUARANTINE) if one.name.isdecimal()):
+        folder = f"{QUARANTINE}/{name}"
+        with contextlib.suppress(FileNotFoundError):
+            if output.store.modified(f"{folder}/problems.json") >= since:
+                yield from ((number, name) for number in remains(output, folder))
 
 
 def _is_export(output: Output) -> bool:
     """Whether `imagemill export` wrote the folder: it has our card, without the contact sheet that is in a
     job's, and nothing else that jobs leave."""
-    if output.private.exists():
+    if any(True for _ in output.store.list(".imagemill")):
         return False
     try:
-        card = read_plain(output.path / _CARD).decode(errors="replace")
+        card = output.store.read(_CARD).decode(errors="replace")
     except OSError:
         return False
     return is_ours(card) and "](preview.jpg)" not in card

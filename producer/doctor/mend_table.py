@@ -8,11 +8,10 @@ from pathlib import Path
 from jobs.errors import OutputError
 from jobs.output.card import dataset_card, is_ours
 from jobs.output.contents import contents
-from jobs.output.durable import write_atomically
 from jobs.output.line_order import Places, Split, last_job
 from jobs.output.output import Output
 from jobs.output.split_table import PARQUET, TABLES, drop_tables, write_split
-from jobs.plain_file import open_plain, read_plain
+from jobs.plain_file import open_plain
 from producer.doctor.findings import Problem
 
 _CARD = "README.md"
@@ -41,13 +40,14 @@ def table_problem(output: Output) -> Problem | None:
     return Problem(kind="table", file=name, what=what, remedy=_REMEDY)
 
 
-def write_table_again(output: Output, aside: Path) -> None:
+def write_table_again(output: Output, aside_in: str) -> None:
     """Writes table and card for what the shards hold now, where the output has a table.
 
-    What goes is moved to the folder `aside`. Raises OutputError where it cannot be written.
+    What goes is moved to the folder `aside_in` of it. Raises OutputError where it cannot be written.
     """
-    if not any((output.path / name).exists() for name in TABLES):
+    if not any(output.store.exists(name) for name in TABLES):
         return
+    aside = output.path / aside_in
     split = Split(Places(output, last_job(output)))
     found = contents(output, split)
     table = None
@@ -57,18 +57,18 @@ def write_table_again(output: Output, aside: Path) -> None:
         else:
             drop_tables(output, aside)
         if found.total and is_ours("\n".join(_card(output))):
-            preview = (output.path / "preview.jpg").exists()
+            preview = output.store.exists("preview.jpg")
             card = dataset_card(found, failures=len(output.failures()), preview=preview, table=table)
-            write_atomically(output.path / _CARD, card.encode())
+            output.store.replace(_CARD, card.encode())
     except OSError as error:
         raise OutputError(
-            f"output {output.path} cannot be written ({error.strerror}): free some space"
+            f"output {output.label} cannot be written ({error.strerror}): free some space"
         ) from None
 
 
 def _card(output: Output) -> list[str]:
     try:
-        text = read_plain(output.path / _CARD).decode(errors="replace")
+        text = output.store.read(_CARD).decode(errors="replace")
     except OSError:
         return []
     return [line.strip() for line in text.splitlines()]

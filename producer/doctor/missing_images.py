@@ -11,9 +11,9 @@ from jobs.errors import ImagemillError, LatentsError, ManifestError
 from jobs.file_hash import file_sha256
 from jobs.models import FurtherRef, ModelRef
 from jobs.output.lines import line_key
-from jobs.output.output import Output
+from jobs.output.output import JOBS, REPORT, Output
 from jobs.pipeline_class import NO_GUIDANCE
-from jobs.plain_file import MAX_JSON, open_plain, read_plain
+from jobs.plain_file import MAX_JSON, open_plain
 from jobs.strict_json import strict_json
 from jobs.wording import counted, shown, some
 from producer.doctor.findings import Problem
@@ -78,15 +78,14 @@ def missing_images(output: Output, there: There) -> Missing:
     known, and a note says so.
     """
     found = Missing()
-    files = _kept_manifests(output)
-    if not files:
+    names = _kept_manifests(output)
+    if not names:
         found.notes.append("no manifest is kept in .imagemill/jobs: what is missing cannot be known")
-    for file in files:
-        name = str(file.relative_to(output.path))
+    for name in names:
         try:
-            job_id, kept = _read(file)
+            job_id, kept = _read(output, name)
         except OSError as error:
-            found.problems.append(file_problem(file, name, error))
+            found.problems.append(file_problem(output.named(name), name, error))
             continue
         except (ManifestError, ValueError, TypeError, KeyError) as error:
             what = f"is not a manifest as it was submitted ({shown(str(error).splitlines()[0])})"
@@ -94,7 +93,7 @@ def missing_images(output: Output, there: There) -> Missing:
             found.problems.append(Problem(kind="report", file=name, what=what, remedy=remedy))
             continue
         try:
-            kept = kept.located(known_paths(output.path, kept.manifest.name))
+            kept = kept.located(known_paths(output.label, kept.manifest.name))
             if kept.manifest.folder is None:
                 # The note below says to run doctor there, and all that is named is looked for first.
                 kept = replace(kept, manifest=kept.manifest.in_folder(Path.cwd()))
@@ -111,17 +110,17 @@ def missing_images(output: Output, there: There) -> Missing:
     return found
 
 
-def _kept_manifests(output: Output) -> list[Path]:
-    """Where the manifest of each name's newest job is kept, by name; job.json where none is."""
+def _kept_manifests(output: Output) -> list[str]:
+    """What the manifest of each name's newest job is called, by name; job.json where none is."""
     newest: dict[str, int] = {}
-    for file in output.jobs.glob("*.json"):
-        name, dash, number = file.stem.rpartition("-")
-        if dash and number.isdecimal():
+    for entry in output.store.list(JOBS):
+        stem, _, ending = entry.name.rpartition(".")
+        name, dash, number = stem.rpartition("-")
+        if ending == "json" and dash and number.isdecimal():
             newest[name] = max(newest.get(name, 0), int(number))
-    report = output.path / "job.json"
-    if not newest and report.exists():
-        return [report]
-    return sorted(output.jobs / f"{name}-{number}.json" for name, number in newest.items())
+    if not newest and output.store.exists(REPORT):
+        return [REPORT]
+    return sorted(f"{JOBS}/{name}-{number}.json" for name, number in newest.items())
 
 
 def _is_elsewhere(kept: SubmittedManifest) -> bool:
@@ -149,12 +148,14 @@ def _is_here(name: str) -> bool:
     return filled_in and Path(name.partition("{")[0].rpartition("/")[0]).is_dir()
 
 
-def _read(file: Path) -> tuple[str, SubmittedManifest]:
-    """The job and the manifest in `file`, which may be job.json. Raises OSError, and for anything else
-    ManifestError, ValueError, TypeError or KeyError."""
-    text = read_plain(file, MAX_JSON)
-    if file.name != "job.json":
-        return file.stem, SubmittedManifest.parse(text)
+def _read(output: Output, name: str) -> tuple[str, SubmittedManifest]:
+    """The job and the manifest in a file of the output, which may be job.json.
+
+    Raises OSError, and for anything else ManifestError, ValueError, TypeError or KeyError.
+    """
+    text = output.store.read(name, MAX_JSON)
+    if name != REPORT:
+        return Path(name).stem, SubmittedManifest.parse(text)
     report = strict_json(text)
     return shown(str(report["job_id"])), SubmittedManifest.from_json(report["manifest"])
 

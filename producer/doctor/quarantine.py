@@ -8,7 +8,7 @@
 What stays in a shard keeps every byte, and a submission of the manifest renders the rest into new shards.
 A crash at any point loses nothing and leaves what the next repair finds: lines are copied before they are
 cut, and cut before the picture that they name is moved. A tar is written again without what is wrong in it.
-One rename puts it in the place of the old one, once the old one has a second name in quarantine. Its parquet
+One step puts it in the place of the old one, once the old one has a second name in quarantine. Its parquet
 follows.
 """
 
@@ -17,33 +17,33 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
-import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from jobs.errors import OutputError
-from jobs.output.durable import fsync_folder, write_atomically, written_atomically
+from jobs.output.durable import fsync_folder, write_atomically
 from jobs.output.output import Output
 from jobs.output.shard_table import check_parquet
 from jobs.output.stored_shard import FAILURES, REPAIRED
 from jobs.output.tar_file import DamagedTar, Member, TarReader, TarWriter
+from jobs.output.tar_records import RECORDS, records_bytes
 from jobs.output.webdataset import TarShard
-from jobs.plain_file import open_plain, read_plain
+from jobs.plain_file import read_plain
 from producer.doctor.findings import Cut, Problem
 
-QUARANTINE = "quarantine"
-"""In an output's private folder."""
+QUARANTINE = ".imagemill/quarantine"
+"""In an output."""
 
 
 @dataclass(frozen=True, slots=True)
 class Repair:
     """What a repair did."""
 
-    folder: Path
-    """Where everything that was cut lies now."""
+    folder: str
+    """Where in the output everything that was cut lies now."""
     problems: Sequence[Problem]
     """The problems that were mended."""
 
@@ -68,15 +68,17 @@ def set_aside(output: Output, problems: Sequence[Problem]) -> Repair | None:
     try:
         folder = _new_folder(output)
         report = json.dumps([as_json(problem) for problem in mended], ensure_ascii=False, indent=2)
-        write_atomically(folder / "problems.json", f"{report}\n".encode())
+        with output.store.written(f"{folder}/problems.json") as file:
+            file.write(f"{report}\n".encode())
         for name, in_tar in sorted({(_shard_of(problem), _in_tar(problem)) for problem in mended}):
             of_it = [one for one in mended if (_shard_of(one), _in_tar(one)) == (name, in_tar)]
             (_mend_tar if in_tar else _mend)(output, int(name), folder, of_it)
-        fsync_folder(output.path)
+        if not output.in_bucket:
+            fsync_folder(output.path)
     except OSError as error:
         raise OutputError(
-            f"output {output.path} cannot be repaired ({error.strerror}: {error.filename}): make it writable "
-            "for this user or free some space, and run the same command to go on"
+            f"output {output.label} cannot be repaired ({error.strerror}: {error.filename}): make it "
+            "writable for this user or free some space, and run the same command to go on"
         ) from None
     return Repair(folder, mended)
 
@@ -86,14 +88,9 @@ def as_json(problem: Problem) -> dict[str, Any]:
     return {name: value for name, value in asdict(problem).items() if name != "cut"}
 
 
-def _new_folder(output: Output) -> Path:
-    parent = output.private / QUARANTINE
-    parent.mkdir(parents=True, exist_ok=True)
-    taken = [int(folder.name) for folder in parent.iterdir() if folder.name.isdecimal()]
-    folder = parent / str(max(taken, default=0) + 1)
-    folder.mkdir()
-    fsync_folder(parent)
-    return folder
+def _new_folder(output: Output) -> str:
+    taken = [int(one.name) for one in output.store.list(QUARANTINE) if one.name.isdecimal()]
+    return f"{QUARANTINE}/{max(taken, default=0) + 1}"
 
 
 def _shard_of(problem: Problem) -> str:
@@ -104,9 +101,10 @@ def _in_tar(problem: Problem) -> bool:
     return problem.file.partition("/")[0].endswith((".tar", ".parquet"))
 
 
-def _mend(output: Output, shard: int, quarantine: Path, problems: Sequence[Problem]) -> None:
+def _mend(output: Output, shard: int, aside_in: str, problems: Sequence[Problem]) -> None:
     """Take the problems' cuts out of one shard's folder; all of it when nothing would be left."""
     folder, cuts = output.shard_folder(shard), [one.cut for one in problems if one.cut is not None]
+    quarantine = output.path / aside_in
     aside = quarantine / folder.name
     failures = _Lines(output.failures_file(shard), {n for cut in cuts for n in cut.failure_lines})
     metadata = _Lines(output.metadata_file(shard), {n for cut in cuts for n in cut.lines})
@@ -118,7 +116,7 @@ def _mend(output: Output, shard: int, quarantine: Path, problems: Sequence[Probl
     for lines in (failures, metadata):
         if lines.kept != lines.before:
             write_atomically(aside / lines.file.name, lines.before)
-    if emptied := _notes_on_places(quarantine, problems):
+    if emptied := _notes_on_places(aside_in, problems):
         noted = _Lines(folder / REPAIRED, ())
         write_atomically(noted.file, noted.before + emptied.encode())
     for lines in (failures, metadata):
@@ -143,56 +141,65 @@ class _Lines:
         self.kept = b"".join(line for number, line in lines if number not in dropped)
 
 
-def _mend_tar(output: Output, shard: int, quarantine: Path, problems: Sequence[Problem]) -> None:
+def _mend_tar(output: Output, shard: int, quarantine: str, problems: Sequence[Problem]) -> None:
     """Write one shard's tar again without the problems' cuts, and its parquet from it; move both away
     when nothing would be left."""
-    stored, cuts = TarShard(output.path, shard), [one.cut for one in problems if one.cut is not None]
-    if any(cut.whole for cut in cuts) or not (kept := _sound_members(stored.path, cuts)):
+    stored, store = TarShard(output.store, shard), output.store
+    cuts = [one.cut for one in problems if one.cut is not None]
+    if any(cut.whole for cut in cuts) or not (kept := _sound_members(stored, cuts)):
         # The parquet first: it follows from the tar, and a next repair finds what a crash in between leaves.
-        for file in (stored.parquet, stored.path):
-            if os.path.lexists(file):
-                file.rename(quarantine / file.name)
-        fsync_folder(quarantine)
+        for name in (stored.parquet, stored.name):
+            with contextlib.suppress(FileNotFoundError):
+                store.move(name, f"{quarantine}/{Path(name).name}")
         return
-    if any(one.file != stored.parquet.name for one in problems):
-        _keep_as_it_is(stored.path, quarantine)
-        _write_sound(stored.path, kept, cuts, _notes_on_places(quarantine, problems))
-    if os.path.lexists(stored.parquet):
-        stored.parquet.rename(quarantine / stored.parquet.name)
-        fsync_folder(quarantine)
+    if any(one.file != stored.parquet for one in problems):
+        store.copy(stored.name, f"{quarantine}/{Path(stored.name).name}")
+        _write_sound(stored, kept, cuts, _notes_on_places(quarantine, problems))
+    with contextlib.suppress(FileNotFoundError):
+        store.move(stored.parquet, f"{quarantine}/{Path(stored.parquet).name}")
     stored.complete()
 
 
-def _sound_members(file: Path, cuts: Sequence[Cut]) -> list[Member]:
+def _sound_members(stored: TarShard, cuts: Sequence[Cut]) -> list[Member]:
     """The tar's samples and failures that the cuts leave."""
     keys = {name.partition(".")[0] for cut in cuts for name in cut.names}
     numbers = {number for cut in cuts for number in cut.lines}
     kept = []
-    with open_plain(file) as opened, contextlib.suppress(DamagedTar):
+    with stored.store.opened(stored.name) as opened, contextlib.suppress(DamagedTar):
         tar = TarReader(opened)
         for number, member in enumerate(tar.members(), 1):
             key = member.name.partition(".")[0]
-            if number in numbers or (key and key in keys):
+            if number in numbers or (key and key in keys) or member.name == RECORDS:
                 continue
             if member.name != FAILURES or _left_of(tar.read(member), cuts):
                 kept.append(member)
     return kept if any(member.name != REPAIRED for member in kept) else []
 
 
-def _write_sound(file: Path, kept: Sequence[Member], cuts: Sequence[Cut], emptied: str) -> None:
+def _write_sound(stored: TarShard, kept: Sequence[Member], cuts: Sequence[Cut], emptied: str) -> None:
     """Put these members of the tar in its place, with the failures that the cuts leave and the lines
     on the places that they emptied."""
-    with open_plain(file) as opened, written_atomically(file) as sink:
+    store = stored.store
+    with store.opened(stored.name) as opened, store.written(stored.name) as sink:
         tar, writer = TarReader(opened), TarWriter(sink)
         hidden = {member.name: tar.read(member) for member in kept if member.name.startswith(".")}
+        samples = [member for member in kept if member.name not in hidden]
         if FAILURES in hidden:
             writer.add(FAILURES, _left_of(hidden[FAILURES], cuts))
         if repaired := hidden.get(REPAIRED, b"") + emptied.encode():
             writer.add(REPAIRED, repaired)
-        for member in kept:
-            if member.name not in hidden:
-                writer.add(member.name, tar.read(member))
+        if store.far:
+            writer.add(RECORDS, records_bytes(_samples(tar, samples)))
+        for member in samples:
+            writer.add(member.name, tar.read(member))
         writer.close()
+
+
+def _samples(tar: TarReader, members: Sequence[Member]) -> Iterator[tuple[int, bytes, bytes]]:
+    """The bytes of each sample's picture, its text and its record as JSON."""
+    for _, of_key in groupby(members, lambda member: member.name.partition(".")[0]):
+        picture, text, record = of_key
+        yield picture.size, tar.read(text), tar.read(record)
 
 
 def _left_of(failures: bytes, cuts: Sequence[Cut]) -> bytes:
@@ -201,19 +208,12 @@ def _left_of(failures: bytes, cuts: Sequence[Cut]) -> bytes:
     return b"".join(line for number, line in lines if number not in dropped)
 
 
-def _keep_as_it_is(file: Path, quarantine: Path) -> None:
-    try:
-        os.link(file, quarantine / file.name)
-    except OSError:
-        shutil.copy2(file, quarantine / file.name)  # a file system without hard links
-    fsync_folder(quarantine)
-
-
-def _notes_on_places(quarantine: Path, problems: Sequence[Problem]) -> str:
+def _notes_on_places(quarantine: str, problems: Sequence[Problem]) -> str:
     """Lines that show the next examination why these places in the shard are empty."""
     places = {position: one for one in problems if one.cut is not None for position in one.cut.positions}
+    repair = Path(quarantine).name
     notes = [
-        {"position": position, "reason": f"{one.place}: {one.what}", "quarantine": quarantine.name}
+        {"position": position, "reason": f"{one.place}: {one.what}", "quarantine": repair}
         for position, one in sorted(places.items())
     ]
     return "".join(f"{json.dumps(one, ensure_ascii=False)}\n" for one in notes)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from jobs.columns import MAX_DEPTH, deeper_than
@@ -31,7 +30,7 @@ class Gaps(NamedTuple):
     what: str
 
 
-def file_problem(path: Path, file: str, error: OSError) -> Problem:
+def file_problem(path: str, file: str, error: OSError) -> Problem:
     """The problem that the system does not let us read `path`, which is `file` in the output."""
     return Problem(
         kind="unreadable",

@@ -95,23 +95,23 @@ def pictures(
     wanted: dict[str, Record] = {}
     for record in records:
         if takes(record) and wanted.setdefault(record["file_name"], record) is not record:
-            raise _broken(output, f"{stored.path}: two records are of {record['file_name']}")
+            raise _broken(output, f"{stored.label}: two records are of {record['file_name']}")
     for name, data in stored.pictures(wanted.keys()):
         picture = Picture(wanted.pop(name), data)
         if not picture.is_whole():
-            raise _broken(output, f"{stored.path}: {name} is not the picture that was written (SHA-256)")
+            raise _broken(output, f"{stored.label}: {name} is not the picture that was written (SHA-256)")
         try:
             # A record of anybody's may have the SHA-256 of any file, and a link in its place lead there.
             read_picture(data)
         except ValueError as error:
-            raise _broken(output, f"{stored.path}: {name} {error}") from None
+            raise _broken(output, f"{stored.label}: {name} {error}") from None
         yield picture
     if wanted:
-        raise _broken(output, f"{stored.path}: {next(iter(wanted))} is missing or cannot be read")
+        raise _broken(output, f"{stored.label}: {next(iter(wanted))} is missing or cannot be read")
 
 
 def _broken(output: Output, what: str) -> OutputError:
     return OutputError(
-        f"{what}; nothing was exported: `imagemill doctor {output.path}` names all that is wrong there, and "
+        f"{what}; nothing was exported: `imagemill doctor {output.label}` names all that is wrong there, and "
         "with --repair sets it aside"
     )

@@ -10,6 +10,7 @@ from jobs.output.contents import Contents
 from jobs.output.line_order import Places, Split
 from jobs.output.output import Output
 from jobs.output.split_table import write_split
+from jobs.output.store import Stage
 from jobs.output.stored_shard import LayoutName, image_key
 from producer.export.source import Picture
 
@@ -30,7 +31,9 @@ def write_shards(target: Output, layout: LayoutName, pictures: Iterator[Picture]
             name = f"{image_key(number, position)}{picture.suffix}"
             (images / name).write_bytes(picture.data)
             records.append({**picture.record, "file_name": name})
-        target.stored(number, layout).commit(images, records, [])
+        target.stored(number, layout).commit(
+            images, records, [], Stage(spool, f"export/{number}", lambda: None)
+        )
         shutil.rmtree(spool)
         number += 1
     return number

@@ -129,12 +129,12 @@ def _with_lists(part: Any, renamed: Callable[[str], str]) -> Any:
     return {**part, **changed}
 
 
-def remember_paths(output: Path, name: str, names: PathNames) -> None:
+def remember_paths(output: str, name: str, names: PathNames) -> None:
     """Remembers in the user's cache what the names in the output's manifests called `name` stand for."""
     remember(_remembered(output, name), json.dumps(names.known | {FOLDER: str(names.folder)}))
 
 
-def known_paths(output: Path, name: str) -> Mapping[str, str]:
+def known_paths(output: str, name: str) -> Mapping[str, str]:
     """What `remember_paths` remembered here; nothing where it did not."""
     try:
         known = read_json(_remembered(output, name), MAX_JSON)
@@ -143,6 +143,6 @@ def known_paths(output: Path, name: str) -> Mapping[str, str]:
     return known if isinstance(known, dict) else {}
 
 
-def _remembered(output: Path, name: str) -> Path:
+def _remembered(output: str, name: str) -> Path:
     digest = hashlib.sha256(f"{output}\0{name}".encode(errors="surrogateescape")).hexdigest()
     return cache_folder("manifests") / f"{digest[:32]}.json"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.errors import ManifestError
+from jobs.location import BucketPlace, NoLocation, names_bucket
 from jobs.models import is_path
 from jobs.request import PICTURES
 from producer.manifest.document import REFUSED, Location
@@ -108,6 +109,15 @@ def absolute_paths(written: WrittenManifest, folder: Path, problems: Problems) -
     fields: dict[str, Any] = {}
     if written.output is None:
         fields["output"] = default_output(written.name)
+    elif names_bucket(written.output):
+        try:
+            fields["output"] = str(BucketPlace.parse(written.output))
+        except NoLocation as error:
+            problems.add(("output",), str(error), value=written.output)
+        if written.layout != "webdataset":
+            problems.add(
+                ("layout",), "must be webdataset where the output is in a bucket", value=written.layout
+            )
     else:
         # One folder under two names (a symbolic link) would be two outputs to the ledger.
         fields["output"] = os.path.realpath(absolute(Path(), written.output, ("output",)))

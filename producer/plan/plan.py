@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from jobs.connection import live_connections, redis_url
 from jobs.entry import Entry
@@ -232,24 +230,15 @@ def _held(prepared: Prepared, columns: ColumnTypes) -> tuple[Holding, HeldLines,
                 own = (record["image_format"], record["image_quality"])[: len(form)]
                 kinds.add((record["height"], record["width"], own == form))
             except (KeyError, TypeError, ValueError, OverflowError) as error:
-                raise damaged(str(stored.path), f"the record of {record['file_name']}: {error!r}") from None
+                raise damaged(stored.label, f"the record of {record['file_name']}: {error!r}") from None
             images += 1
         if len(kinds) == 1:
             [(height, width, same_form)] = kinds
             shards, weighed, size = files.weighed.get((height, width), (0, 0, 0))
             if same_form and shards < _WEIGHED:
-                size += _bytes_of(stored.path)
+                size += stored.size()
                 files.weighed[height, width] = (shards + 1, weighed + images, size)
     return holding, held_lines, files
-
-
-def _bytes_of(shard: Path) -> int:
-    """Bytes of a shard's folder, or of its tar and its parquet."""
-    size = 0
-    for file in shard.iterdir() if shard.is_dir() else (shard, shard.with_suffix(".parquet")):
-        with suppress(FileNotFoundError):
-            size += file.stat().st_size
-    return size
 
 
 def _orphans(output: Output, holding: Holding) -> Iterator[Orphan]:
@@ -259,7 +248,7 @@ def _orphans(output: Output, holding: Holding) -> Iterator[Orphan]:
         for record in output.stored(shard).held_records():
             if holding.orphaned(record["image_id"]):
                 yield Orphan(
-                    f"{output.stored(shard).path.name}/{record['file_name']}",
+                    f"{output.stored(shard).name}/{record['file_name']}",
                     record["image_id"],
                     record.get("id"),
                     str(record.get("text", "")),
@@ -272,6 +261,6 @@ def _ask_redis(output: Output, settings: Settings) -> Deployment:
         return Deployment("no Redis")
     try:
         ledger = LedgerView(redis_url(settings))
-        return Deployment("", ledger.rates(), len(ledger.workers()), ledger.writer(str(output.path)))
+        return Deployment("", ledger.rates(), len(ledger.workers()), ledger.writer(output.label))
     except LedgerError as error:
         return Deployment(str(error).splitlines()[0])

@@ -60,7 +60,7 @@ def report(plan: Plan) -> None:
     narrowed = f" ({prepared.narrowed})" if prepared.narrowed else ""
     click.echo(
         f"{prepared.manifest.name}: {counted(found.images, 'image')}{narrowed} by {prepared.model.label}, "
-        f"{prepared.manifest.image_format}, into {prepared.output.path}"
+        f"{prepared.manifest.image_format}, into {prepared.output.label}"
     )
     for remark in (prepared.remark, plan.remark):
         if remark:
@@ -227,7 +227,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
         "model": prepared.model.label,
         "revision": prepared.model.revision,
         "precision": prepared.manifest.precision,
-        "output": str(prepared.output.path),
+        "output": prepared.output.label,
         "narrowed": prepared.narrowed,
         "images": found.images,
         "new": plan.new,

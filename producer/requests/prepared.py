@@ -12,7 +12,6 @@ from jobs.errors import OutputError
 from jobs.models import ModelRef
 from jobs.output.card import is_pattern
 from jobs.output.output import Output
-from jobs.plain_file import MAX_JSON, read_json
 from jobs.settings import Settings
 from producer.manifest.jpeg_check import check_jpegs
 from producer.manifest.latents import gather_latents
@@ -101,12 +100,12 @@ def prepare(
     check_jpegs(manifest, model)
     check_pictures(manifest)
     latents = gather_latents(manifest, model)
-    output = Output(Path(manifest.output))
+    output = Output.at(manifest.output)
     if settings.output_root is not None:
         output.check_within(settings.output_root)
     folder = path.parent.absolute()
     remarks = [model.remark, other_size(manifest, model), other_defaults(manifest, model, output, folder)]
-    if is_pattern(output.path):
+    if not output.in_bucket and is_pattern(output.path):
         remarks.append(
             f"output {output.path}: `load_dataset` takes * ? [ in a path for a pattern: name a folder "
             "without them, or load it as its card says"
@@ -135,7 +134,7 @@ def other_defaults(manifest: Manifest, model: ModelRef, output: Output, folder: 
     """
     try:
         job_id = f"{manifest.name}-{output.next_job_number(manifest.name) - 1}"
-        kept = read_json(output.job_manifest(job_id), MAX_JSON)
+        kept = output.read_json(output.job_manifest(job_id))
         same = kept["model"] in (manifest.model, PathNames(folder).of_model(manifest.model))
         then = kept["settings"] if same else {}
         left_open = manifest.settings.left_open() - manifest.sweep.swept().keys()

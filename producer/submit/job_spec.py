@@ -22,7 +22,7 @@ def job_spec(prepared: Prepared) -> JobSpec:
         manifest=_without_prompts(PathNames(prepared.folder).of_manifest(written(prepared))),
         base=json.loads(base_request(manifest, model).to_json()),
         name=manifest.name,
-        output=str(prepared.output.path),
+        output=prepared.output.label,
         model=model.model,
         revision=model.revision,
         precision=manifest.precision,

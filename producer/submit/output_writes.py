@@ -8,12 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import groupby, islice
 from pathlib import Path
-from typing import Final
+from tempfile import TemporaryDirectory
+from typing import BinaryIO, Final
 
 from jobs.errors import LatentsError, ManifestError, OutputError
-from jobs.inputs import kept_path
+from jobs.inputs import kept_name, kept_path
 from jobs.output.durable import fsync_folder, written_atomically
-from jobs.output.output import Output
+from jobs.output.output import INPUTS, Output
 from jobs.plain_file import open_plain
 from producer.manifest.latents import gather_latents
 from producer.reporter import QUIET, Reporter
@@ -34,21 +35,59 @@ def keep_inputs(prepared: Prepared, reporter: Reporter = QUIET) -> None:
     What is there already is not copied again. Raises LatentsError, ManifestError for a file that changed
     since it was hashed, OutputError, OSError.
     """
-    prepared.output.prepare()
-    kept = gather_latents(prepared.manifest, prepared.model, prepared.output.inputs)
-    for name, sha in kept.items():
+    output = prepared.output
+    output.prepare()
+    if output.in_bucket:
+        with TemporaryDirectory(prefix="imagemill-") as folder:
+            _gather_latents(prepared, Path(folder))
+            for file in Path(folder).iterdir():
+                if not output.store.exists(f"{INPUTS}/{file.name}"):
+                    output.store.replace(f"{INPUTS}/{file.name}", file.read_bytes())
+    else:
+        _gather_latents(prepared, output.inputs)
+    if prepared.manifest.inputs == "copy":
+        (_upload_inputs if output.in_bucket else _copy_inputs)(prepared, reporter)
+
+
+def _gather_latents(prepared: Prepared, folder: Path) -> None:
+    for name, sha in gather_latents(prepared.manifest, prepared.model, folder).items():
         if sha != prepared.latents[name]:
             raise LatentsError(f"{name}: changed after it was checked: submit again")
-    if prepared.manifest.inputs == "copy":
-        _copy_inputs(prepared, reporter)
+
+
+def _upload_inputs(prepared: Prepared, reporter: Reporter) -> None:
+    """Puts each file that the bucket lacks there, by its hash."""
+    output, kept = prepared.output, 0
+    count, said = _announced(prepared, f"{output.label}/{INPUTS}", reporter)
+
+    def upload(file: InputFile) -> None:
+        with output.store.written(f"{INPUTS}/{kept_name(file.sha256)}") as copy:
+            _copy_into(file, copy)
+
+    # The requests of several files are under way at a time.
+    with ThreadPoolExecutor(_WRITERS, "input") as writers:
+        for start, files in groupby(prepared.inputs.wanted(), lambda file: file.sha256[:2]):
+            there = {one.name for one in output.store.list(f"{INPUTS}/{start}")}
+            while some := list(islice(files, _AT_A_TIME)):
+                for _ in writers.map(upload, [file for file in some if file.sha256 not in there]):
+                    pass
+                kept += len(some)
+                if said:
+                    reporter.line(f"kept {kept:,} of {count:,}")
+
+
+def _announced(prepared: Prepared, where: str, reporter: Reporter) -> tuple[int, bool]:
+    """How many inputs there are, and whether their copying is reported."""
+    count, size = prepared.inputs.total()
+    said = count >= _SAID_FILES or size >= _SAID
+    if said:
+        reporter.line(f"keeping {count:,} pictures and adapters, {size / 1e6:,.0f} MB, in {where}")
+    return count, said
 
 
 def _copy_inputs(prepared: Prepared, reporter: Reporter) -> None:
     folder = prepared.output.inputs
-    count, size = prepared.inputs.total()
-    said = count >= _SAID_FILES or size >= _SAID
-    if said:
-        reporter.line(f"keeping {count:,} pictures and adapters, {size / 1e6:,.0f} MB, in {folder}")
+    count, said = _announced(prepared, str(folder), reporter)
     kept, told = 0, 0
     # Copies are made durable by several threads: a file system joins what they wait for.
     with ThreadPoolExecutor(_WRITERS, "input") as writers:
@@ -73,12 +112,17 @@ def _copy_inputs(prepared: Prepared, reporter: Reporter) -> None:
 
 def _copy(file: InputFile, target: Path) -> None:
     """Writes one file durably; its folder is to be made durable after it."""
+    with written_atomically(target, durable_name=False) as copy:
+        _copy_into(file, copy)
+
+
+def _copy_into(file: InputFile, copy: BinaryIO) -> None:
     digest = hashlib.sha256()
     try:
         source = open_plain(Path(file.path))
     except OSError as error:
         raise ManifestError(f"{file.path}: cannot be read any more: {error.strerror}: submit again") from None
-    with source, written_atomically(target, durable_name=False) as copy:
+    with source:
         while piece := source.read(_PIECE):
             digest.update(piece)
             copy.write(piece)
@@ -93,6 +137,6 @@ def write_errors(output: Output) -> Iterator[None]:
         yield
     except OSError as error:
         raise OutputError(
-            f"output {output.path}: cannot be written ({error.strerror}: {error.filename}): "
+            f"output {output.label}: cannot be written ({error.strerror}: {error.filename}): "
             "make it writable or free some space, and run the same command to continue"
         ) from None

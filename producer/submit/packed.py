@@ -8,14 +8,12 @@ from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from tempfile import SpooledTemporaryFile, gettempdir
 from typing import IO, NamedTuple
 
 from jobs.entry import Entry
 from jobs.errors import OutputError
 from jobs.ledger.shard import Shard, encode_shard
-from jobs.output.durable import written_atomically
 from jobs.output.equal_lines import NotedLine
 from jobs.output.line_order import write_order
 from jobs.output.lines import line_key
@@ -90,12 +88,13 @@ class Packed:
         self._blobs.seek(shard.start)
         return self._blobs.read(shard.size)
 
-    def write_skipped(self, file: Path, names: PathNames) -> None:
-        """Writes every row of prompt files that was skipped, a line each: `FILE:LINE: what`."""
+    def write_skipped(self, job_id: str, names: PathNames) -> None:
+        """Writes to the output every row of prompt files that was skipped, a line each: `FILE:LINE: what`."""
         named = {path.encode(errors="backslashreplace"): names(path).encode() for path in self.reading.sha256}
         paths = re.compile(b"|".join(map(re.escape, sorted(named, key=len, reverse=True))))
+        output = self.prepared.output
         self._skipped.seek(0)
-        with written_atomically(file) as lines:
+        with output.store.written(output.skipped_rows(job_id)) as lines:
             for row in self._skipped:
                 lines.write(paths.sub(lambda found: named[found[0]], row))
 
@@ -107,7 +106,7 @@ class Packed:
             write_order(output, job_id, self.order)
         if self.noted_lines:
             self._noted.seek(0)
-            with written_atomically(output.equal_lines(job_id)) as lines:
+            with output.store.written(output.equal_lines(job_id)) as lines:
                 shutil.copyfileobj(self._noted, lines)
 
 

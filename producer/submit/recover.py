@@ -20,7 +20,7 @@ from jobs.models import ModelDefaults
 from jobs.output.metadata import Failure
 from jobs.output.nested_kinds import ColumnTypes
 from jobs.output.output import Output
-from jobs.plain_file import MAX_JSON, read_plain
+from jobs.plain_file import MAX_JSON
 from jobs.settings import Settings
 from jobs.wording import some
 from producer.job_queue import JobQueue
@@ -101,12 +101,12 @@ def recover_job(file: Path, settings: Settings, queue: JobQueue, reporter: Repor
         _refuse_changes(file, job_id, kept.changed_files(files, prepared.folder))
         if rebuild.settled:
             raise JobError(
-                f"{output.path}: holds {len(rebuild.settled)} images of {job_id} that {file} does not ask "
+                f"{output.label}: holds {len(rebuild.settled)} images of {job_id} that {file} does not ask "
                 "for: did another program put them there, or another version of imagemill submit them? "
                 f"`imagemill submit {file}` renders what the output lacks as a new job"
             )
         if output.shards() != found:
-            raise JobError(f"{output.path}: a worker is still writing there: run the same command again")
+            raise JobError(f"{output.label}: a worker is still writing there: run the same command again")
         spec, recovery = job_spec(prepared), rebuild.recovery(number, waiting)
         ledger.recover(job_id, spec, digest(prepared, spec, files), recovery)
     queue.wake_for(max(1, waiting))
@@ -119,7 +119,7 @@ def recover_job(file: Path, settings: Settings, queue: JobQueue, reporter: Repor
         flagged=recovery.flagged.count(),
         left=recovery.total - done - failed,
         held=recovery.held,
-        output=str(output.path),
+        output=output.label,
         reason=ledger.status(job_id).reason,
         skipped=reading.skipped,
         skipped_rows=tuple(reading.skipped_rows),
@@ -228,15 +228,15 @@ def _as_submitted(prepared: Prepared, file: Path, job_id: str) -> tuple[Prepared
     """The manifest, narrowed and with the model's defaults as for the job, and the copy kept of it then."""
     place = prepared.output.job_manifest(job_id)
     try:
-        kept = SubmittedManifest.parse(read_plain(place, MAX_JSON))
+        kept = SubmittedManifest.parse(prepared.output.store.read(place, MAX_JSON))
     except FileNotFoundError:
         raise JobError(
-            f"{prepared.output.path}: no submission of {file} is recorded there, nothing can be recovered: "
+            f"{prepared.output.label}: no submission of {file} is recorded there, nothing can be recovered: "
             f"`imagemill submit {file}` renders what the output lacks"
         ) from None
     except (OSError, ManifestError) as error:
         raise OutputError(
-            f"{place}: not a record of a submission ({str(error).splitlines()[0]}): "
+            f"{prepared.output.named(place)}: not a record of a submission ({str(error).splitlines()[0]}): "
             f"`imagemill submit {file}` renders what the output lacks as a new job"
         ) from None
     # What the manifest leaves open is as it was then, even if the model's defaults have changed.
@@ -263,4 +263,4 @@ def _refuse_unless_lost(job_id: str, output: Output, ledger: Ledger) -> None:
             f"{job_id} is not lost, this Redis holds it: `imagemill status {job_id}` shows its state, "
             f"`imagemill retry {job_id}` sends back what it lacks once it is finished"
         )
-    ledger.refuse_while_written(str(output.path), f"recover {job_id}")
+    ledger.refuse_while_written(output.label, f"recover {job_id}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator
 from itertools import chain, islice
-from pathlib import Path
 
 from jobs.entry import Entry
 from jobs.errors import JobError
@@ -31,7 +30,7 @@ def retry_job(job_id: str, queue: JobQueue, reporter: Reporter = QUIET) -> int:
     if status.state != "finished":
         raise JobError(f"{job_id} is {status.state}: retry it when it is finished, or cancel it first")
     spec = ledger.spec(job_id)
-    base, output = ImageRequest.from_mapping(spec.base), Output(Path(spec.output))
+    base, output = ImageRequest.from_mapping(spec.base), Output.at(spec.output)
     ledger.refuse_while_written(spec.output, f"retry {job_id}")
     with write_errors(output):
         # The output decides: images that a cancelled job counted may be only in the spool, and a later job

@@ -20,7 +20,7 @@ from jobs.ledger.job import Submission
 from jobs.ledger.ledger import Ledger
 from jobs.ledger.ledger_view import LedgerView
 from jobs.ledger.shard import decode_shard
-from jobs.plain_file import MAX_JSON, read_plain
+from jobs.plain_file import MAX_JSON
 from jobs.wording import some
 from producer.job_queue import JobQueue
 from producer.manifest.base_request import base_request
@@ -110,9 +110,9 @@ def store(packed: Packed, queue: JobQueue, reporter: Reporter = QUIET) -> Submit
         while (at := ledger.submission(job_id)).state == "open":
             names = PathNames(prepared.folder)
             output.write_job_manifest(job_id, names.of_manifest(kept.to_json()))
-            remember_paths(output.path, manifest.name, names)
+            remember_paths(output.label, manifest.name, names)
             if packed.reading.skipped:
-                packed.write_skipped(output.skipped_rows(job_id), names)
+                packed.write_skipped(job_id, names)
             # From here on only this job writes to the output. Since the shards were packed, another
             # submission of this job may have begun, whose images do not count as held, or another job may
             # have ended, whose images do.
@@ -137,7 +137,7 @@ def store(packed: Packed, queue: JobQueue, reporter: Reporter = QUIET) -> Submit
             held=status.held,
             skipped=reading.skipped,
             skipped_rows=tuple(reading.skipped_rows),
-            skipped_file=str(output.skipped_rows(job_id)) if reading.skipped else None,
+            skipped_file=output.named(output.skipped_rows(job_id)) if reading.skipped else None,
             left_out=tuple(reading.left_out()),
             told=tuple(reading.told()),
             syntax=tuple(reading.marks.warnings(manifest.read_syntax)),
@@ -146,7 +146,7 @@ def store(packed: Packed, queue: JobQueue, reporter: Reporter = QUIET) -> Submit
             added_lines=packed.added_lines,
             reused_ids=packed.repeats.ids,
             first_reused_ids=tuple(packed.repeats.first_ids),
-            output=str(output.path),
+            output=output.label,
             remark="; ".join(one for one in (prepared.remark, packed.remark) if one),
             json_columns=packed.json_columns,
         )
@@ -154,7 +154,7 @@ def store(packed: Packed, queue: JobQueue, reporter: Reporter = QUIET) -> Submit
 
 def _begun_at(prepared: Prepared, ledger: LedgerView) -> int | None:
     """The first shard of the job that is being submitted to the output, when there is one."""
-    job_id = ledger.writer(str(prepared.output.path))
+    job_id = ledger.writer(prepared.output.label)
     first_shard = -1 if job_id is None else ledger.first_shard(job_id)
     return None if first_shard < 0 else first_shard
 
@@ -162,11 +162,11 @@ def _begun_at(prepared: Prepared, ledger: LedgerView) -> int | None:
 def _refuse_changed_files(prepared: Prepared, asked: SubmittedManifest, ledger: Ledger) -> None:
     """Raises JobError when the job that owns the output was begun with this manifest and other files."""
     output = prepared.output
-    job_id = ledger.writer(str(output.path))
+    job_id = ledger.writer(output.label)
     if job_id is None or ledger.status(job_id).ending:
         return
     try:
-        begun = SubmittedManifest.parse(read_plain(output.job_manifest(job_id), MAX_JSON))
+        begun = SubmittedManifest.parse(output.store.read(output.job_manifest(job_id), MAX_JSON))
     except (OSError, ManifestError):
         return  # nothing can be compared: the ledger's own error stands
     changes = begun.changes(asked, prepared.folder)
@@ -198,7 +198,7 @@ def _fill(packed: Packed, at: Submission, job_id: str, queue: JobQueue, reporter
         before.taken != at.cursor
     ):
         raise JobError(
-            f"{packed.prepared.output.path}: changed since {job_id} was begun, so its submission cannot be "
+            f"{packed.prepared.output.label}: changed since {job_id} was begun, so its submission cannot be "
             f"resumed: `imagemill cancel {job_id}` and submit again"
         )
     images = at.images

@@ -14,7 +14,7 @@ from jobs.further_models import FurtherRole, commit_and_folder, resolve_further
 from jobs.hub import is_commit
 from jobs.models import BUILT_IN, is_path, name_trouble, resolve_model
 from jobs.output.output import Output
-from jobs.plain_file import MAX_JSON, read_plain
+from jobs.plain_file import MAX_JSON
 from jobs.request import ImageRequest
 from jobs.wording import on_one_line
 from producer.manifest.path_names import FOLDER, known_paths
@@ -62,8 +62,10 @@ class Sources:
         """The manifest of a submission, with the paths that are known here; None where it is not kept."""
         if job_id not in self._kept:
             try:
-                kept = SubmittedManifest.parse(read_plain(self.output.job_manifest(job_id), MAX_JSON))
-                self._kept[job_id] = kept.located(known_paths(self.output.path, kept.manifest.name))
+                kept = SubmittedManifest.parse(
+                    self.output.store.read(self.output.job_manifest(job_id), MAX_JSON)
+                )
+                self._kept[job_id] = kept.located(known_paths(self.output.label, kept.manifest.name))
             except (OSError, ManifestError, ImagemillError, ValueError, TypeError, KeyError):
                 self._kept[job_id] = None
         return self._kept[job_id]
@@ -129,7 +131,7 @@ class Sources:
         yield from (path.absolute() for path in self.given)
         kept = self.manifest(job_id)
         if kept is not None:
-            known = known_paths(self.output.path, kept.manifest.name)
+            known = known_paths(self.output.label, kept.manifest.name)
             here = Path(known[FOLDER]) if FOLDER in known else Path.cwd()
             for name in _models_named(kept):
                 if not is_path(name):

@@ -214,7 +214,7 @@ def workshop(
         queue.check()
         worker = None
         if own:
-            worker = stack.enter_context(own_worker(url, settings, output.path, gpus, root=folder))
+            worker = stack.enter_context(own_worker(url, settings, output.label, gpus, root=folder))
 
         def check() -> None:
             if server is not None and not server.alive:
@@ -239,7 +239,7 @@ def _folder(output: Output, settings: Settings, into: Path | None, own: bool) ->
     folder = home / f".{NAME}-{secrets.token_hex(4)}"
     if settings.output_root is not None:
         try:
-            check_within(folder, settings.output_root)
+            check_within(folder, Path(settings.output_root))
         except OutputError as error:
             raise OutputError(f"{error}; --into FOLDER names where pictures are rendered meanwhile") from None
     try:

@@ -20,6 +20,7 @@ from jobs.entry import Entry
 from jobs.errors import ImagemillError, ManifestError
 from jobs.ledger.shard import decode_shard
 from jobs.output.contents import contents
+from jobs.output.local_store import LocalStore
 from jobs.output.metadata import Failure
 from jobs.output.output import Output
 from jobs.output.picture_file import read_picture
@@ -172,7 +173,7 @@ def _resealed(draw: st.DrawFn, row: dict[str, Any]) -> bytes:
 
 
 def _members(tar: Path) -> Iterator[tuple[str, bytes]]:
-    with tar.open("rb") as file:
+    with LocalStore(tar.parent).opened(tar.name) as file:
         reader = TarReader(file)
         for member in reader.members():
             yield member.name, reader.read(member)

@@ -14,7 +14,7 @@ from jobs.output.contents import contents
 from jobs.output.equal_lines import noted_lines
 from jobs.output.licences import read_licences
 from jobs.output.line_order import Places, last_job
-from jobs.output.output import Output, open_plain
+from jobs.output.output import Output, open_or_make
 from jobs.output.stored_shard import LayoutName
 from producer.doctor.checkup import Checkup, check_output
 from producer.doctor.quarantine import set_aside
@@ -85,15 +85,15 @@ def test_what_imagemill_keeps_beside_the_pictures_is_read_as_carefully(
     output = rendered(4)
     private = output.private
     lines, order, licences = (
-        private / "x.lines.jsonl",
-        output.line_order("foxes-1"),
+        output.path / output.equal_lines("foxes-1"),
+        output.path / output.line_order("foxes-1"),
         private / "licences.json",
     )
     card = output.path / "README.md"
     for path in (lines, order, licences, card):
         put(path, kind)
-    with cheap(tmp_path, 200 << 20), pytest.raises(OutputError, match=r"x\.lines\.jsonl"):
-        list(noted_lines(lines))
+    with cheap(tmp_path, 200 << 20), pytest.raises(OutputError, match=r"foxes-1\.lines\.jsonl"):
+        list(noted_lines(output, "foxes-1"))
     with cheap(tmp_path), pytest.raises(OutputError, match=r"foxes-1\.order"):
         Places(output, last_job(output))
     with cheap(tmp_path):
@@ -102,7 +102,7 @@ def test_what_imagemill_keeps_beside_the_pictures_is_read_as_carefully(
     assert examined(output, tmp_path).problems == []
     if kind != "sparse":
         with cheap(tmp_path), pytest.raises(OutputError, match="cannot be opened"):
-            open_plain(lines, 1)
+            open_or_make(lines, 1)
         lines.unlink()
         put(private / "lock", kind)
         with cheap(tmp_path), pytest.raises(OutputError, match="lock: cannot be opened"), output.locked():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from jobs.output.equal_lines import NotedLine, noted_lines
 from jobs.output.files import FolderShard
 from jobs.output.lines import HeldLines, columns_of
 from jobs.output.output import Output
+from jobs.output.store import Stage
 from jobs.output.stored_shard import LayoutName, image_key
 from jobs.plain_file import read_plain
 
@@ -37,15 +38,13 @@ class LinesOf:
     column_names: Sequence[str]
 
 
-def add_lines(output: Output, job: LinesOf, own: Path, check: Callable[[], None]) -> None:
+def add_lines(output: Output, job: LinesOf, stage: Stage) -> None:
     """Commits the lines that the job's submission noted and that the output lacks, where it has the picture.
 
-    `own`: the finishing's folder in the spool. `check` is called before each commit, and raises to prevent
-    it. Raises OSError as the system gives it, OutputError where metadata cannot be read, LeaseLost when the
-    place of a shard was taken meanwhile.
+    `stage`: the finishing's. Raises OSError as the store gives it, OutputError where metadata cannot be read,
+    LeaseLost when the place of a shard was taken meanwhile.
     """
-    file = output.equal_lines(job.job_id)
-    if not file.exists():
+    if not output.store.exists(output.equal_lines(job.job_id)):
         return
     held, where = HeldLines(), CompactCounter()
     for shard in output.shards():
@@ -55,14 +54,14 @@ def add_lines(output: Output, job: LinesOf, own: Path, check: Callable[[], None]
             if not where.get(key):
                 where.set(key, shard + 1)
     lacking: list[NotedLine] = []
-    for line in noted_lines(file):
+    for line in noted_lines(output, job.job_id):
         if line.image_id in held and held.take_line(line.image_id, line.id, line.columns):
             lacking.append(line)
             if len(lacking) == job.shard_size:
-                _commit(output, job, lacking, where, own, check)
+                _commit(output, job, lacking, where, stage)
                 lacking = []
     if lacking:
-        _commit(output, job, lacking, where, own, check)
+        _commit(output, job, lacking, where, stage)
 
 
 def _commit(
@@ -70,13 +69,12 @@ def _commit(
     job: LinesOf,
     lines: Sequence[NotedLine],
     where: CompactCounter,
-    own: Path,
-    check: Callable[[], None],
+    stage: Stage,
 ) -> None:
     number = output.next_shard()
     stored = output.stored(number, job.layout)
-    stored.check_writable(own)
-    images = own / f"lines-{number}" / "images"
+    stored.check_writable(stage.folder)
+    images = stage.folder / f"lines-{number}" / "images"
     images.mkdir(parents=True)
     wanted: dict[int, dict[str, list[int]]] = {}
     for position, line in enumerate(lines):
@@ -97,11 +95,11 @@ def _commit(
             {name: [records[p]["file_name"] for p in at] for name, at in sources.items()},
             images,
         )
-    check()
+    stage.confirm()
     try:
-        stored.commit(images, [records[position] for position in sorted(records)], [])
+        stored.commit(images, [records[position] for position in sorted(records)], [], stage)
     except FileExistsError:
-        raise LeaseLost(f"{stored.path}: another job has begun in the output and written it") from None
+        raise LeaseLost(f"{stored.label}: another job has begun in the output and written it") from None
     shutil.rmtree(images.parent, ignore_errors=True)
 
 

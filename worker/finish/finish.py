@@ -17,19 +17,20 @@ from jobs.errors import LeaseLost
 from jobs.file_hash import file_sha256
 from jobs.output.card import dataset_card, is_ours, is_pattern
 from jobs.output.contents import Contents, contents
-from jobs.output.durable import remove_temporaries, write_atomically
+from jobs.output.durable import remove_temporaries
 from jobs.output.licences import keep_licences
 from jobs.output.line_order import Places, Split
 from jobs.output.metadata import Failure, imagemill_version
-from jobs.output.output import Output
+from jobs.output.output import REPORT, Output
 from jobs.output.split_table import drop_tables, write_split
-from jobs.plain_file import read_plain
+from jobs.output.store import Stage, StageClosed
 from jobs.wording import without_folders
 from worker.finish.add_lines import LinesOf, add_lines
 from worker.finish.preview import Cell, contact_sheet, spread
 
 log = logging.getLogger(__name__)
 
+_CARD = "README.md"
 _VERSIONS_OF = ("torch", "diffusers", "transformers", "pillow")
 
 
@@ -83,27 +84,30 @@ def finish_output(
     """
     own = output.spool / "finish" / attempt
     own.mkdir(parents=True, exist_ok=True)
+    stage = Stage(own, f"finish/{attempt}", check)
     check()
     for shard in output.shards():
         output.stored(shard).complete()
     try:
         if lines is not None:
-            add_lines(output, lines, own, check)
+            add_lines(output, lines, stage)
         split = Split(Places(output, report.job_id))
         found = contents(output, split)
         failures = output.failures()
         found.licences = keep_licences(output, found.models)
         table = _write_table(output, split, found, own)
-        _describe(output, found, failures, own, table, preview=preview)
+        _describe(output, found, failures, stage, table, preview=preview)
         check()
         for folder in (output.path, output.private, output.jobs):
             remove_temporaries(folder)
         text = json.dumps(_job_json(report, found, len(failures)), ensure_ascii=False, indent=2)
-        write_atomically(output.path / "job.json", f"{text}\n".encode(), through=own)
-    except FileNotFoundError:
-        if own.exists():
+        output.store.replace(REPORT, f"{text}\n".encode(), stage)
+    except FileNotFoundError as error:
+        if own.exists() and not isinstance(error, StageClosed):
             raise
-        raise LeaseLost(f"{output.path}: another job has begun there, and describes it from now on") from None
+        raise LeaseLost(
+            f"{output.label}: another job has begun there, and describes it from now on"
+        ) from None
     whole = report.done + report.failed >= report.images
     left = _attempts(output) if whole else [own]
     check()
@@ -113,6 +117,8 @@ def finish_output(
 
 def _write_table(output: Output, split: Split, found: Contents, own: Path) -> str | None:
     """Write the lines of all folders in their order; returns the file's name, None without any."""
+    if output.in_bucket:
+        return None
     if not len(split):
         drop_tables(output, own)
         return None
@@ -125,32 +131,32 @@ def _describe(
     output: Output,
     found: Contents,
     failures: Sequence[Failure],
-    own: Path,
+    stage: Stage,
     table: str | None,
     *,
     preview: bool,
 ) -> None:
-    """Write failures.jsonl, preview.jpg and README.md through `own`, or remove those that have no content.
+    """Write failures.jsonl, preview.jpg and README.md through `stage`, or remove those that have no content.
 
-    A new job removes `own` (`Output.close_attempts`), so a paused finisher changes nothing, even just before
+    A new job closes it (`Output.close_attempts`), so a paused finisher changes nothing, even just before
     its rename.
     """
     lines = "".join(f"{failure.to_json()}\n" for failure in failures).encode()
     sheet = _preview(output, found) if found.total and preview else b""
     for name, data in (("failures.jsonl", lines), ("preview.jpg", sheet)):
         if data:
-            write_atomically(output.path / name, data, through=own)
-        elif (output.path / name).exists():
-            (output.path / name).rename(own / name)
+            output.store.replace(name, data, stage)
+        else:
+            output.store.remove(name, stage)
     if found.total:
         card = dataset_card(
             found,
             failures=len(failures),
             preview=preview,
-            as_pattern=is_pattern(output.path),
+            as_pattern=not output.in_bucket and is_pattern(output.path),
             table=table,
         )
-        _write_card(output.path / "README.md", card, own)
+        _write_card(output, card, stage)
 
 
 def _attempts(output: Output) -> list[Path]:
@@ -173,11 +179,15 @@ def _remove_from_spool(output: Output, left: Sequence[Path]) -> None:
             folder.rmdir()
 
 
-def _write_card(readme: Path, card: str, own: Path) -> None:
-    if readme.exists() and not is_ours(read_plain(readme).decode(errors="replace")):
-        log.warning("%s is not imagemill's card: it stays as it is, and no new card was written", readme)
-        return
-    write_atomically(readme, card.encode(), through=own)
+def _write_card(output: Output, card: str, stage: Stage) -> None:
+    with suppress(FileNotFoundError):
+        if not is_ours(output.store.read(_CARD).decode(errors="replace")):
+            log.warning(
+                "%s is not imagemill's card: it stays as it is, and no new card was written",
+                output.named(_CARD),
+            )
+            return
+    output.store.replace(_CARD, card.encode(), stage)
 
 
 def _job_json(report: JobReport, found: Contents, failures: int) -> dict[str, Any]:

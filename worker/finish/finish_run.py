@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from jobs.errors import OutputError
@@ -23,13 +22,13 @@ log = logging.getLogger(__name__)
 class FinishRun:
     """Finishes one job that has nothing left to render."""
 
-    def __init__(self, lease: Lease, spec: JobSpec, *, root: Path, space: DiskSpace) -> None:
+    def __init__(self, lease: Lease, spec: JobSpec, *, root: str, space: DiskSpace) -> None:
         self._lease, self._spec, self._root, self._space = lease, spec, root, space
 
     def run(self) -> str:
         """Writes what describes the output as a whole, ends the job and returns "finished"."""
         claim, ledger = self._lease.claim, self._lease.ledger
-        output = Output(Path(self._spec.output))
+        output = Output.at(self._spec.output)
         output.check_within(self._root)
         report = job_report(ledger, claim.job_id, output, self._spec)
         # The report is a few kB and frees the spool: it need not wait for the watermark.
@@ -47,7 +46,7 @@ class FinishRun:
         try:
             cut = self._space.write(output, write, self._lease.check, watermark=False)
         except OSError as error:
-            raise OutputError(f"{output.path}: {error}") from None
+            raise OutputError(f"{output.label}: {error}") from None
         failpoint("before finish")
         ledger.finish(claim, cut)
         failpoint("after finish")

@@ -10,7 +10,6 @@ from jobs.errors import OutputError
 from jobs.ledger.job import JobSpec
 from jobs.ledger.ledger_view import LedgerView
 from jobs.output.output import Output
-from jobs.plain_file import MAX_JSON, read_json
 from worker.finish.finish import JobReport
 
 
@@ -37,7 +36,7 @@ def job_report(ledger: LedgerView, job_id: str, output: Output, spec: JobSpec) -
 def _manifest(output: Output, job_id: str, spec: JobSpec) -> Mapping[str, Any]:
     """The manifest as the submitter left it in the output; without its prompts when that file is gone."""
     try:
-        return dict(read_json(output.job_manifest(job_id), MAX_JSON))
+        return dict(output.read_json(output.job_manifest(job_id)))
     except (OSError, ValueError, OutputError):
         return spec.manifest
 

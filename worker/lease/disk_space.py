@@ -1,4 +1,4 @@
-"""A full disk makes writers wait; it never fails an image."""
+"""A full disk, or a bucket that does not answer, makes writers wait; it never fails an image."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import logging
 import shutil
 import threading
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from jobs.output.output import Output
+from jobs.output.store import Unreachable
 from worker.engine.renderer import Stopped
 
 Result = TypeVar("Result")
@@ -20,8 +21,16 @@ _LOOK_AGAIN = 1.0
 
 
 def free_bytes(output: Output) -> int:
-    """Free space at the output for this user, in bytes."""
+    """Free space for this user where the output, or with a bucket its spool, lies; in bytes."""
+    if output.in_bucket:
+        output.path.mkdir(parents=True, exist_ok=True)
     return shutil.disk_usage(output.path).free
+
+
+class WithSpace(Protocol):
+    """Makes a call that writes, or reads what may not answer, once that can be."""
+
+    def __call__(self, write: Callable[[], Result]) -> Result: ...
 
 
 class DiskSpace:
@@ -39,7 +48,8 @@ class DiskSpace:
         *,
         watermark: bool = True,
     ) -> Result:
-        """Write once there is space (with `watermark`, above the low-watermark), and again after ENOSPC.
+        """Write once there is space (with `watermark`, above the low-watermark), and again after ENOSPC and
+        when the output's bucket did not answer.
 
         `check` is called while it waits, and may raise to end the wait. Raises Stopped when the worker stops.
         """
@@ -63,6 +73,9 @@ class DiskSpace:
                 continue
             try:
                 return write()
+            except Unreachable as error:
+                self._wait(f"{error.filename} cannot be reached: {error.strerror}")
+                check()
             except OSError as error:
                 if error.errno not in _FULL:
                     raise

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import queue
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from jobs.errors import ImagemillError, RenderError
 from worker.engine.request_queue import Outcome
+from worker.lease.disk_space import WithSpace
 from worker.lease.lease import GiveBack
 from worker.shard.store import ShardStore
 
@@ -28,7 +28,7 @@ class Arrival:
 class Arrivals:
     """Saves pictures into a shard's store, and keeps what came of each until it is collected."""
 
-    def __init__(self, store: ShardStore, with_space: Callable[[Callable[[], None]], None]) -> None:
+    def __init__(self, store: ShardStore, with_space: WithSpace) -> None:
         """with_space: makes a write to the output once there is space for it."""
         self._store, self._with_space = store, with_space
         self._arrived: queue.SimpleQueue[Arrival] = queue.SimpleQueue()

@@ -7,7 +7,6 @@ import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import TimeoutError as StillWaiting
 from functools import cached_property
-from pathlib import Path
 from typing import TypeVar, cast, get_args
 
 from jobs.adapters import Adapters
@@ -20,6 +19,7 @@ from jobs.prompt_weights import missing_package
 from jobs.request import ImageRequest
 from jobs.wording import shortened
 from worker.engine.renderer import Bucket, FurtherModel, Pipeline, Renderer
+from worker.lease.disk_space import WithSpace
 from worker.lease.lease import Lease
 from worker.shard.settled_slots import keep_slots, settled_slots
 from worker.shard.workplace import Workplace
@@ -36,12 +36,12 @@ class Buckets:
         lease: Lease,
         spec: JobSpec,
         workplace: Workplace,
-        with_space: Callable[[Callable[[], None]], None],
+        with_space: WithSpace,
     ) -> None:
         """with_space: makes a write to the output once there is space for it."""
         self._lease, self._spec, self._with_space = lease, spec, with_space
         self._engine, self._settings, self._known = workplace.engine, workplace.settings, workplace.known
-        self._output = Output(Path(spec.output))
+        self._output = Output.at(spec.output)
         self._buckets: dict[tuple[int, int, str, Adapters], Bucket] = {}
         """By height, width, the renderer's task, and what the model carries."""
         self._tasks = {"": ""}
@@ -114,7 +114,7 @@ class Buckets:
     def _slots(self, key: SlotsKey) -> int:
         """What the job has settled; else what was asked for, else what the output was begun with, else what
         is measured now."""
-        own, begun = self._settings.batch_size, settled_slots(self._output, key)
+        own, begun = self._settings.batch_size, self._with_space(lambda: settled_slots(self._output, key))
         proposed = begun if own is None else own
         slots = self._settle(key, slots=0 if proposed is None else proposed, measured=proposed is None)
         if slots == 0:
@@ -132,7 +132,7 @@ class Buckets:
             self._warn_once(key, warning, own, self._spec.name, slots)
         elif begun not in (None, own):
             warning = "--batch-size %d is taken, though %s was begun with %d slots: their bytes differ"
-            self._warn_once(key, warning, own, self._output.path, begun)
+            self._warn_once(key, warning, own, self._output.label, begun)
         return slots
 
     def _warn_once(self, key: SlotsKey, text: str, *figures: object) -> None:

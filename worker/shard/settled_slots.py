@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 
 from jobs.errors import OutputError
 from jobs.ledger.job import SlotsKey
-from jobs.output.durable import write_atomically
 from jobs.output.output import Output
-from jobs.plain_file import read_json
+from jobs.output.store import Unreachable
+
+_FILE = ".imagemill/rows.json"
 
 
 def settled_slots(output: Output, key: SlotsKey) -> int | None:
     """The slots that the output's pictures of this kind have; None where it has none yet.
 
-    Raises OutputError naming the file when it cannot be read.
+    Raises OutputError naming the file when it cannot be read, Unreachable when it may be later.
     """
-    return _read(_file(output)).get(key)
+    return _read(output).get(key)
 
 
 def keep_slots(output: Output, key: SlotsKey, slots: int) -> None:
@@ -31,31 +31,31 @@ def keep_slots(output: Output, key: SlotsKey, slots: int) -> None:
     Of two numbers written at once one may be lost: each shard writes down again what it misses. Raises
     OSError as the system gives it, and what `settled_slots` raises.
     """
-    settled = _read(_file(output))
+    settled = _read(output)
     if key not in settled:
         records = [asdict(one) | {"rows": number} for one, number in (settled | {key: slots}).items()]
-        write_atomically(_file(output), f"{json.dumps(records, indent=1)}\n".encode())
+        output.store.replace(_FILE, f"{json.dumps(records, indent=1)}\n".encode())
 
 
-def _file(output: Output) -> Path:
-    return output.private / "rows.json"
-
-
-def _read(file: Path) -> dict[SlotsKey, int]:
+def _read(output: Output) -> dict[SlotsKey, int]:
     settled: dict[SlotsKey, int] = {}
     try:
-        for record in read_json(file):
+        for record in output.read_json(_FILE):
             slots = record.pop("rows")
             if not isinstance(slots, int) or slots < 1:
                 raise ValueError(f"{slots} slots")
             settled[SlotsKey(**record)] = slots
     except FileNotFoundError:
         return {}
+    except Unreachable:
+        raise
     except OSError as error:
-        raise OutputError(f"{file}: {error.strerror}: make it readable for this user") from None
+        raise OutputError(
+            f"{output.named(_FILE)}: {error.strerror}: make it readable for this user"
+        ) from None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise OutputError(
-            f"{file}: not what imagemill wrote ({error}): restore it, or remove it: slots are "
+            f"{output.named(_FILE)}: not what imagemill wrote ({error}): restore it, or remove it: slots are "
             "then measured again"
         ) from None
     return settled

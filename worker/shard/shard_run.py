@@ -44,7 +44,7 @@ class ShardRun:
         self._buckets = Buckets(lease, spec, workplace, self._with_space)
         self._claim, self._ledger = lease.claim, lease.ledger
         self._number = int(lease.claim.shard)
-        self._output = Output(Path(spec.output))
+        self._output = Output.at(spec.output)
         self._results = ShardResults()
         self._ordered: dict[Order, int] = {}
         """Every order's index in the job."""
@@ -57,7 +57,7 @@ class ShardRun:
         Raises GiveBack once what is finished was recorded; other errors leave that to the next attempt.
         """
         self._output.check_within(self._root)
-        if self._output.committed(self._number):
+        if self._with_space(lambda: self._output.committed(self._number)):
             return self._found_committed()
         store = self._with_space(self._open_store)
         arrivals = Arrivals(store, self._with_space)
@@ -110,8 +110,10 @@ class ShardRun:
             adopt_below=self._lease.patiently(lambda: self._ledger.first_shard(self._claim.job_id)),
             layout=self._spec.layout,
             places=self._shard.indices if self._shard.in_order else None,
+            confirm=self._lease.confirm,
         )
-        check_within(store.folder, self._root)
+        if not self._output.in_bucket:
+            check_within(store.folder, Path(self._root))
         return store
 
     def _with_space(self, write: Callable[[], Result]) -> Result:
@@ -121,7 +123,7 @@ class ShardRun:
         except Stopped:
             raise GiveBack("released") from None
         except OSError as error:
-            raise OutputError(f"{self._output.path}: {error}") from None
+            raise OutputError(f"{self._output.label}: {error}") from None
 
     # Adopt.
 
@@ -245,12 +247,12 @@ class ShardRun:
 
     def _found_committed(self) -> str:
         """Records what another attempt committed before it died, or while this one was at it."""
-        committed = committed_shard(self._output, self._number)
+        committed = self._with_space(lambda: committed_shard(self._output, self._number))
         positions = {entry.request.image_id: position for position, entry in enumerate(self._shard.entries)}
         there = [*committed.image_ids, *(failure.image_id for failure in committed.failures)]
         if sorted(there) != sorted(positions):
             raise OutputError(
-                f"{self._output.stored(self._number).path} holds other images than shard {self._number} of "
+                f"{self._output.stored(self._number).label} holds other images than shard {self._number} of "
                 f"{self._claim.job_id}: was it written by another job, or changed by hand? Move it elsewhere"
             )
         self._results = ShardResults(

@@ -20,7 +20,7 @@ import re
 import secrets
 import shutil
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -32,7 +32,8 @@ from jobs.file_hash import file_sha256
 from jobs.output.durable import fsync_folder, write_atomically
 from jobs.output.metadata import Failure, metadata_record
 from jobs.output.output import Output
-from jobs.output.stored_shard import LayoutName, image_key, shard_number
+from jobs.output.store import Stage, StageClosed
+from jobs.output.stored_shard import LayoutName, image_key, shard_name, shard_number
 from jobs.plain_file import MAX_JSON, read_json, read_plain
 from worker.encode import SUFFIXES, Pixels, encode
 from worker.engine.renderer import RenderedBy
@@ -100,17 +101,19 @@ class ShardStore:
         adopt_below: int,
         layout: LayoutName = "files",
         places: Sequence[int] | None = None,
+        confirm: Callable[[], None] = lambda: None,
     ) -> None:
         """`column_names`: the user's columns of the whole job. `adopt_below`: the job's first shard number;
         what lies in the spool below it was left by jobs that ended. `places`: the entries' places in what
-        the job asks for; None where it does not say.
+        the job asks for; None where it does not say. `confirm` raises where the ledger has given the shard
+        to others.
 
         Raises OutputError where this machine cannot commit in `layout`.
         """
         self._output, self._shard, self._entries = output, shard, entries
         self._stored = output.stored(shard, layout)
         self._job_id, self._columns, self._adopt_below = job_id, column_names, adopt_below
-        self._places = places
+        self._places, self._confirm = places, confirm
         self._saved: dict[int, _Saved] = {}
         self._lock = threading.Lock()
         self.folder = output.spool_folder(shard, attempt)
@@ -192,7 +195,9 @@ class ShardStore:
         with self._held():
             self._remove_strays()
             try:
-                self._stored.commit(self._images, records, [failed[position] for position in sorted(failed)])
+                own = [failed[position] for position in sorted(failed)]
+                stage = Stage(self.folder, f"{shard_name(self._shard)}/{self.folder.name}", self._confirm)
+                self._stored.commit(self._images, records, own, stage)
             except FileExistsError as error:
                 if not self._output.committed(self._shard):
                     raise OutputError(
@@ -282,13 +287,16 @@ class ShardStore:
     def _held(self) -> Iterator[None]:
         try:
             yield
+        except StageClosed as error:
+            raise LeaseLost(f"{error.filename}: another job has begun there: {error.strerror}") from None
         except OSError as error:
+            if error.errno not in {errno.ENOENT, errno.ESTALE}:
+                raise
             # While a spool is being removed, the folder of images may still be there.
-            gone = not self._images.exists() or self._output.committed(self._shard)
-            if error.errno not in {errno.ENOENT, errno.ESTALE} or not gone:
+            if self._images.exists() and not self._output.committed(self._shard):
                 raise
             raise LeaseLost(
-                f"shard {self._shard} of {self._output.path}: another attempt committed it and "
+                f"shard {self._shard} of {self._output.label}: another attempt committed it and "
                 f"removed {self.folder}; its images are in the output"
             ) from None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from jobs.ledger.job import SlotsKey
 from jobs.settings import Settings
@@ -27,7 +26,7 @@ class Workplace:
     """One for a process; its engine serves every shard."""
 
     engine: Engine
-    root: Path
+    root: str
     """Outputs lie below this folder."""
     space: DiskSpace
     settings: Settings

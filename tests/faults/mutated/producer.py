@@ -74,7 +74,7 @@ CHECKS = [
         '        chosen["output_root"] = output if root is None else root\n', "        pass\n",
         RUN + "test_the_runs_own_worker_writes_below_its_output_alone"),
     Mutation("the log of `run`'s worker is no link", "followed", OWN_WORKER_PY,
-        'os.fdopen(open_plain(log, os.O_WRONLY | os.O_APPEND), "ab")', 'log.open("ab")',
+        'os.fdopen(open_or_make(log, os.O_WRONLY | os.O_APPEND), "ab")', 'log.open("ab")',
         RUN + "test_a_link_in_the_place_of_the_workers_log_is_not_followed"),
     Mutation("verify: a tolerance does not count for bytes", "counts", COMPARISON_PY,
         "    if because:\n", "    if because or tolerance:\n",

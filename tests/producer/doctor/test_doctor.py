@@ -239,7 +239,8 @@ class Desk:
         stored = self.output.stored(shard)
         name = f"{shard:05d}{position:04d}.png"
         ((_name, picture),) = stored.pictures([name])
-        file = stored.path / name if stored.path.is_dir() else stored.path
+        file = self.output.path / stored.name
+        file = file / name if file.is_dir() else file
         data = bytearray(file.read_bytes())
         data[data.index(picture) + len(picture) // 2] ^= 1
         file.write_bytes(data)
@@ -334,7 +335,7 @@ def test_a_line_that_says_nothing_any_more_is_sent_back(desk: Desk, repaired: Re
 def test_what_a_cut_off_tar_no_longer_holds_is_sent_back(desk: Desk, repaired: Repaired) -> None:
     job_id = desk.submit(FOXES)
     desk.render()
-    tar = desk.output.stored(0).path
+    tar = desk.output.path / desk.output.stored(0).name
     data = tar.read_bytes()
     ((_name, last),) = desk.output.stored(0).pictures(["000000003.png"])
     tar.write_bytes(data[: data.index(last) - 512])

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.errors import OutputError
+from jobs.output.local_store import LocalStore
 from jobs.output.output import Output
 from jobs.output.tar_file import DamagedTar, TarReader, TarWriter
 from producer.doctor.checkup import check_output
@@ -216,7 +217,7 @@ def test_a_parquet_without_its_tar_is_named_and_set_aside(output: Output) -> Non
     (output.path / TAR).unlink()
     assert problems_of(output) == [(PARQUET, f"is there without {TAR}, whose pictures it lists")]
     assert (done := repair(output))
-    assert (done.folder / PARQUET).is_file()
+    assert (output.path / done.folder / PARQUET).is_file()
     assert problems_of(output) == []
 
 
@@ -251,8 +252,8 @@ def test_a_repair_keeps_every_sound_sample_to_the_byte(output: Output) -> None:
     damaged = file.read_bytes()
     done = repair(output)
     assert done is not None
-    assert (done.folder / TAR).read_bytes() == damaged
-    assert (done.folder / PARQUET).is_file()
+    assert (output.path / done.folder / TAR).read_bytes() == damaged
+    assert (output.path / done.folder / PARQUET).is_file()
     after = dict(members_of(file))
     note = json.loads(after.pop(".repaired.jsonl"))
     assert (note["position"], note["quarantine"]) == (1, "1")
@@ -334,7 +335,7 @@ def test_a_tar_of_which_nothing_is_sound_goes_whole(output: Output, spoil: Calla
     assert (done := repair(output))
     assert not file.exists()
     assert not (output.path / PARQUET).exists()
-    assert (done.folder / TAR).read_bytes() == damaged
+    assert (output.path / done.folder / TAR).read_bytes() == damaged
     assert problems_of(output) == []
     assert output.shards() == [1]
 
@@ -410,6 +411,9 @@ def test_a_tar_whose_sizes_lead_back_is_damaged_and_read_to_an_end(tmp_path: Pat
     data[1024 + 148 : 1024 + 156] = b" " * 8
     data[1024 + 148 : 1024 + 156] = b"%06o\0 " % sum(data[1024:1536])
     file.write_bytes(data)
-    with file.open("rb") as opened, pytest.raises(DamagedTar, match="no member begins at byte 1024"):
+    with (
+        LocalStore(tmp_path).opened(file.name) as opened,
+        pytest.raises(DamagedTar, match="no member begins at byte 1024"),
+    ):
         for _member in islice(TarReader(opened).members(), 10):
             pass

@@ -86,10 +86,10 @@ def test_what_stays_in_a_shard_keeps_its_every_byte(rendered: Rendered) -> None:
         assert after[f"00000000{position}.png"] == before[f"00000000{position}.png"]
     lines = before["metadata.jsonl"].splitlines(keepends=True)
     assert after["metadata.jsonl"] == lines[0] + lines[2] + lines[3]
-    assert contents(done.folder / "00000") == {
+    assert contents(output.path / done.folder / "00000") == {
         "000000001.png": before["000000001.png"][:100], "metadata.jsonl": before["metadata.jsonl"]
     }  # fmt: skip
-    (why,) = json.loads((done.folder / "problems.json").read_text())
+    (why,) = json.loads((output.path / done.folder / "problems.json").read_text())
     assert (why["kind"], why["file"], why["line"]) == ("picture", "00000/000000001.png", None)
     assert why["what"].startswith("bytes were changed")
 
@@ -130,7 +130,7 @@ def test_a_shard_without_anything_sound_is_set_aside_whole(rendered: Rendered) -
     done = repair(output)
     assert done is not None
     assert not output.shard_folder(0).exists()
-    assert contents(done.folder / "00000") == before
+    assert contents(output.path / done.folder / "00000") == before
     assert problems(output) == []
 
 
@@ -154,8 +154,8 @@ def test_repairs_are_kept_apart_and_a_sound_output_needs_none(rendered: Rendered
         (output.shard_folder(0) / "cat.jpg").write_bytes(b"meow %d" % number)
         done = repair(output)
         assert done is not None
-        assert done.folder == output.private / "quarantine" / str(number)
-        assert (done.folder / "00000" / "cat.jpg").read_bytes() == b"meow %d" % number
+        assert done.folder == f".imagemill/quarantine/{number}"
+        assert (output.path / done.folder / "00000" / "cat.jpg").read_bytes() == b"meow %d" % number
     assert repair(output) is None
 
 

@@ -70,9 +70,9 @@ def test_names_are_turned_back_into_paths_where_they_were_remembered(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     names = PathNames(FOLDER)
     told = SubmittedManifest.from_json(names.of_manifest(kept(FOLDER).to_json()))
-    assert known_paths(Path("/out"), "cats") == {}
-    remember_paths(Path("/out"), "cats", names)
-    again = told.located(known_paths(Path("/out"), "cats"))
+    assert known_paths("/out", "cats") == {}
+    remember_paths("/out", "cats", names)
+    again = told.located(known_paths("/out", "cats"))
     assert again.files == {"/mill/anna/work/p.txt": "5f" * 32}
     assert again.manifest.prompts_from[0].file == "/mill/anna/work/p.txt"
 

@@ -20,6 +20,7 @@ from jobs.ledger.shard import Shard, decode_shard
 from jobs.models import BUILT_IN, ModelDefaults
 from jobs.output.metadata import Failure, metadata_record
 from jobs.output.output import Output
+from jobs.output.store import Stage
 from jobs.output.stored_shard import LayoutName, image_key
 from jobs.request import ImageRequest
 from jobs.settings import Settings
@@ -95,7 +96,9 @@ class Desk:
             doubt = "one flat colour" if index in flagged else None
             names = {"file_name": name, "sha256": "", "job_id": claim.job_id, "flagged": doubt}
             rows.append(metadata_record(entry, **names, rendered={}, column_names=()))
-        self.output.stored(number, self.layout).commit(images, rows, list(failures.values()))
+        self.output.stored(number, self.layout).commit(
+            images, rows, list(failures.values()), Stage(images.parent, "x", lambda: None)
+        )
         found = {
             index: {"shard": number, "position": one.position, "image_id": one.image_id, "reason": one.reason}
             for index, one in failures.items()
@@ -228,7 +231,7 @@ def test_pictures_of_other_jobs_are_held_but_what_the_job_failed_at_is_its_own(d
     images.mkdir()
     (images / "0.png").write_bytes(b"a picture")
     row = metadata_record(failed, file_name="0.png", sha256="", job_id="dogs-1", rendered={}, column_names=())
-    desk.output.stored(7).commit(images, [row], [])
+    desk.output.stored(7).commit(images, [row], [], Stage(images.parent, "x", lambda: None))
     done = desk.recover()
     assert (done.job_id, done.images, done.done, done.failed, done.held) == ("cats-2", 7, 4, 0, 3)
     assert (before.total, before.done, before.failed, before.held) == (7, 3, 1, 3)

@@ -447,7 +447,7 @@ def test_chunks_end_by_their_bytes_too(desk: Desk, monkeypatch: pytest.MonkeyPat
 
 def noted(desk: Desk, job_id: str) -> list[tuple[int, str | None]]:
     """Place and id of the lines that share a picture, as the job's finishing finds them."""
-    return [(one.index, one.id) for one in noted_lines(desk.output.equal_lines(job_id))]
+    return [(one.index, one.id) for one in noted_lines(desk.output, job_id)]
 
 
 def test_lines_of_one_picture_are_rendered_once_and_noted_with_their_places(
@@ -478,14 +478,14 @@ def test_a_line_whose_picture_is_there_under_another_id_is_noted_and_submitting_
     metadata.write_text("".join(json.dumps(record) + "\n" for record in records))
     done = desk.submit(lines("a1", "b1", "c1"))
     assert (done.images, done.held, done.added_lines) == (0, 3, 0)
-    assert not desk.output.equal_lines("cats-1").exists()
+    assert not desk.output.store.exists(desk.output.equal_lines("cats-1"))
     desk.finish()
     done = desk.submit(lines("c1", "b2", "d1", "a1"))
     assert (done.images, done.held, done.added_lines) == (1, 3, 1)
     assert noted(desk, "cats-2") == [(1, "b2")]
     # What is there says the places of its own job: the order is kept beside it.
-    assert desk.output.line_order("cats-2").stat().st_size == 4 * 8
-    assert not desk.output.line_order("cats-3").exists()
+    assert desk.output.store.size(desk.output.line_order("cats-2")) == 4 * 8
+    assert not desk.output.store.exists(desk.output.line_order("cats-3"))
 
 
 def test_a_submission_that_an_earlier_version_began_is_refused_with_the_remedy(desk: Desk) -> None:

@@ -85,7 +85,7 @@ def finish(
 def note(output: Output, lines: Sequence[tuple[int, Entry]], job: int = 1) -> None:
     noted = [NotedLine(one.request.image_id, place, one.id, one.columns) for place, one in lines]
     text = "".join(f"{one.to_json()}\n" for one in noted)
-    output.equal_lines(f"foxes-{job}").write_text(text)
+    (output.path / output.equal_lines(f"foxes-{job}")).write_text(text)
 
 
 def keep_order(output: Output, lines: Sequence[Entry], job: int) -> None:
