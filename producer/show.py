@@ -13,6 +13,7 @@ from jobs.ledger.job import JobStatus, UnreadableJob
 from jobs.wording import on_one_line, printable
 
 Workers = Mapping[str, Mapping[str, str]]
+_FACTS = tuple(field.name for field in fields(JobStatus))
 
 
 def say(text: str, *, err: bool = False) -> None:
@@ -38,7 +39,7 @@ def as_json(job: JobStatus | UnreadableJob) -> dict[str, Any]:
     if isinstance(job, UnreadableJob):
         return {"job_id": job.job_id, "state": "unreadable", "reason": job.reason}
     # asdict would copy every value.
-    return {**{field.name: getattr(job, field.name) for field in fields(job)}, "eta_seconds": job.eta_seconds}
+    return {**{name: getattr(job, name) for name in _FACTS}, "eta_seconds": job.eta_seconds}
 
 
 def duration(seconds: float | None) -> str:

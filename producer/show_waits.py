@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from jobs.ledger.job import JobStatus, UnreadableJob
@@ -21,7 +20,7 @@ def waits_as_json(
 ) -> dict[str, Any] | None:
     """Why the job waits, `{"kind": …, "text": …}`; None where it does not, or cannot be read."""
     wait = None if isinstance(job, UnreadableJob) else why_it_waits(job, workers, full=full)
-    return None if wait is None else asdict(wait)
+    return None if wait is None else {"kind": wait.kind, "text": wait.text}
 
 
 def print_waits(jobs: Sequence[JobStatus | UnreadableJob], workers: Mapping[str, Facts], full: bool) -> None:

@@ -8,8 +8,11 @@ compares.
 
 from __future__ import annotations
 
+import ast
+import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from textwrap import fill
 from typing import Any, Final
@@ -19,7 +22,7 @@ import click
 from jobs.pipeline_class import NOT_AT_HAND, PipelineClass
 from jobs.pipelines import admitted, find_painting, find_pipeline
 from jobs.schedulers import FLOW_SCHEDULERS, SCHEDULERS
-from jobs.settings import PREFIX, Settings
+from jobs.settings import Settings, variable_of
 from producer.cli import command as imagemill
 from producer.manifest.manifest import json_schema
 from worker.cli import command as imagemill_worker
@@ -170,14 +173,33 @@ def _samplers(pipeline: PipelineClass) -> str:
 
 
 def _environment() -> str:
-    schema = Settings.model_json_schema()
+    schema, meanings = Settings.model_json_schema(), _meanings_of_settings()
     return _table(
         ("variable", "takes", "default", "meaning"),
         (
-            (f"`{PREFIX}{name.upper()}`", *_in_environment(schema, about), _meaning(about))
+            (
+                f"`{variable_of(name)}`",
+                *_in_environment(schema, about),
+                _meaning({"description": meanings[name]}),
+            )
             for name, about in schema["properties"].items()
         ),
     )
+
+
+def _meanings_of_settings() -> dict[str, str]:
+    """What stands under each setting in its source, where pydantic would look at every start of a process."""
+    (settings,) = ast.parse(inspect.getsource(Settings)).body
+    assert isinstance(settings, ast.ClassDef)
+    return {
+        field.target.id: meaning.value.value
+        for field, meaning in pairwise(settings.body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(meaning, ast.Expr)
+        and isinstance(meaning.value, ast.Constant)
+        and isinstance(meaning.value.value, str)
+    }
 
 
 def _in_environment(schema: Mapping[str, Any], about: Mapping[str, Any]) -> tuple[str, str]:

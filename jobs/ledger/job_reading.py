@@ -60,6 +60,7 @@ def read_job(job_id: str, stored: StoredJob, facts: Mapping[str, Mapping[str, st
     figures |= {name: _figure(job_id, job, name) / 1000 for name in _TIMES}
     broken = _table(stored.broken)
     ready = stored.ready if isinstance(stored.ready, int) else 0
+    workers = stored.workers
     return JobStatus(
         job_id=job_id,
         state=cast(Any, job["state"]),
@@ -73,9 +74,9 @@ def read_job(job_id: str, stored: StoredJob, facts: Mapping[str, Mapping[str, st
         output=job["output"],
         model=job["model"],
         refusals=_standing(stored.refusals, now),
-        workers=stored.workers,
-        notices=_said("notice", stored.workers, facts),
-        loading=_said("loading", stored.workers, facts),
+        workers=workers,
+        notices=_said("notice", workers, facts),
+        loading=_said("loading", workers, facts),
         broken={int(shard): reason for shard, reason in sorted(broken.items()) if is_figure(shard)},
         trouble=_trouble(job_id, job, stored),
         **figures,

@@ -15,7 +15,6 @@ from jobs.ledger.job_lookup import look_up
 from jobs.ledger.job_reading import is_figure, read_failure, read_figure, read_job, unreadable
 from jobs.ledger.redis_client import redis_client
 from jobs.ledger.redis_errors import as_ledger_errors
-from jobs.ledger.shard import read_base
 from jobs.ledger.speeds import read_rates
 
 _Held = TypeVar("_Held")
@@ -98,6 +97,9 @@ class LedgerView:
 
         Raises JobError if there is no such job, JobUnreadable if this version cannot read it.
         """
+        # What an image may be told takes long to import; no listing needs it.
+        from jobs.ledger.shard import read_base
+
         with as_ledger_errors():
             pipe = self.client.pipeline(transaction=False)
             pipe.get(redis_keys.job(job_id, "spec"))

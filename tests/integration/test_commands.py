@@ -146,9 +146,9 @@ def cpu_of(call: Callable[[], object]) -> float:
 
 
 def test_help_and_status_take_at_most_four_tenths_of_a_second_of_cpu(farm) -> None:
-    """Where the libraries alone that they need take more than a quarter, in proportion."""
-    libraries = [sys.executable, "-c", "import click, pydantic_settings, redis"]
-    bound = 0.4 * max(1.0, cpu_of(lambda: subprocess.run(libraries, check=True)) / 0.25)
+    """Where the libraries alone that they need take more than a fifth, in proportion."""
+    libraries = [sys.executable, "-c", "import click, redis; from pydantic import BaseModel"]
+    bound = 0.4 * max(1.0, cpu_of(lambda: subprocess.run(libraries, check=True)) / 0.2)
     farm.submit(4)
     for arguments in (["--help"], ["status"], ["status", "cats-1"]):
         taken = cpu_of(lambda arguments=arguments: farm.command(*arguments).check_returncode())
@@ -170,7 +170,7 @@ def test_commands_that_only_look_load_neither_torch_nor_celery(farm, arguments: 
     )
     loaded = set(done.stderr.split())
     assert "producer" in loaded
-    assert not loaded & {"torch", "diffusers", "transformers", "celery", "kombu", "PIL", "worker"}
+    assert not loaded & {"torch", "diffusers", "transformers", "celery", "kombu", "numpy", "PIL", "worker"}
 
 
 def test_no_module_of_the_producer_loads_torch_or_the_worker(farm) -> None:
