@@ -23,12 +23,15 @@ MOST: Final = 64 << 20
 _PACKED_FROM, _PACKED = 4 << 30, 200
 """Bytes that a row group may unpack to, whatever the file's size, and how many times that size: columns that
 nobody reads, all of zeros, count too."""
+_ROWS_FROM, _ROWS_A_BYTE = 20_000_000, 16
+"""Rows that a file may have, whatever its size, and how many for each byte of it: equal rows take next to no
+room, and hours to read."""
 _FEWEST = 4
 """Rows at a time where nothing tells how much they hold."""
 
 
 class TooMuch(ValueError):
-    """A row holds more than any may; `row` is its number from 1, or None where it is not known."""
+    """A row or a file holds more than any may; `row` is its number from 1, or None where it is not known."""
 
     def __init__(self, what: str, row: int | None = None) -> None:
         super().__init__(what)
@@ -116,11 +119,14 @@ def open_bounded(file: BinaryIO, *, checksums: bool = False) -> BoundedParquet:
 
     plain = ParquetFile(file, buffer_size=_BUFFER, pre_buffer=False)
     metadata = plain.metadata
-    size = file.seek(0, os.SEEK_END)
+    size, rows = file.seek(0, os.SEEK_END), 0
     # Not column by column: pyarrow ends the process where their metadata are damaged.
     for group in map(metadata.row_group, range(metadata.num_row_groups)):
         if group.total_byte_size > max(_PACKED_FROM, _PACKED * size):
             raise TooMuch(f"unpacks from {size:,} to {group.total_byte_size:,} bytes")
+        rows += group.num_rows
+    if rows > max(_ROWS_FROM, _ROWS_A_BYTE * size):
+        raise TooMuch(f"has {rows:,} rows in {size:,} bytes, so most say the same")
     return BoundedParquet(file, metadata, plain.schema_arrow, checksums)
 
 

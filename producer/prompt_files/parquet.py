@@ -94,8 +94,10 @@ def records(file: Path, roles: ColumnRoles, paths: Paths) -> Iterator[Record]:
     except FileNotFoundError:
         raise ManifestError(f"{file}: there is no such file") from None
     except TooMuch as error:
-        where = str(file) if error.row is None else f"{file}:{error.row}"
-        raise ManifestError(f"{where}: {printable(str(error))}: write a prompt a row") from None
+        of_file = error.row is None
+        where = str(file) if of_file else f"{file}:{error.row}"
+        remedy = "write a file that has each prompt once" if of_file else "write a prompt a row"
+        raise ManifestError(f"{where}: {printable(str(error))}: {remedy}") from None
     except (pyarrow.ArrowException, ValueError, OverflowError, OSError) as error:
         where = f"{file}:{number + 1}" if number else str(file)
         raise ManifestError(f"{where}: cannot be read as parquet: {printable(str(error))}") from None

@@ -113,6 +113,38 @@ def test_a_prompt_file_of_few_bytes_and_gigabytes_of_prompts_is_refused(tmp_path
     assert str(caught.value) == f"{path}:1: holds more than 16 MiB: write a prompt a row"
 
 
+def _equal_rows(path: Path, millions: int) -> None:
+    """Rows that say the same, ten thousand of them in each four bytes."""
+    numbers = pa.array(bytearray(1_000_000), pa.int8())
+    table = pa.table({"prompt": pa.DictionaryArray.from_arrays(numbers, pa.array(["a fox"]))})
+    with pq.ParquetWriter(path, table.schema) as writer:
+        for _ in range(millions):
+            writer.write_table(table)
+
+
+def test_a_prompt_file_of_few_bytes_and_millions_of_equal_rows_is_refused_before_it_is_read(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "p.parquet"
+    _equal_rows(path, 21)
+    written = {"name": "cats", "model": "instant", "prompts_from": [str(path)]}
+    with pytest.raises(ManifestError) as caught:
+        next(lines(Manifest.from_json(written)))
+    size = path.stat().st_size
+    assert str(caught.value) == (
+        f"{path}: has 21,000,000 rows in {size:,} bytes, so most say the same: "
+        "write a file that has each prompt once"
+    )
+
+
+def test_ten_million_rows_are_taken_however_small_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "p.parquet"
+    _equal_rows(path, 10)
+    assert path.stat().st_size < 100_000
+    written = {"name": "cats", "model": "instant", "prompts_from": [str(path)]}
+    assert next(lines(Manifest.from_json(written))).prompt == "a fox"
+
+
 def test_an_exported_parquet_that_was_made_a_bomb_is_refused(rendered: Any, tmp_path: Path) -> None:
     output: Output = rendered(4)
     source, path = open_output(output), tmp_path / "foxes.parquet"
