@@ -167,7 +167,6 @@ def source_rows(manifest: Manifest, check: PipelineCheck | None = None) -> Itera
     pictures = PictureFiles.of(manifest, None if check is None else check.settings)
     for source, path in _files(manifest):
         state = _state(path)
-        sha256 = _sha256(path)
         noticed = Noticed()
         pictures.noted = noticed.pictures
         numbers: list[int] = []
@@ -175,6 +174,8 @@ def source_rows(manifest: Manifest, check: PipelineCheck | None = None) -> Itera
         rows = _rows(manifest, source, path, noticed, RowChecks(kinds, check, templates, pictures, numbers))
         # A file without rows is one that was read.
         some, ended = _some(rows)
+        # Not before: what is no prompt file at all may take long to be hashed.
+        sha256 = _sha256(path)
         while not ended:
             read += len(some)
             marks = marks_of_rows(some, path, numbers)
