@@ -136,6 +136,7 @@ class _Rebuild:
         self.settled, self._others = _settled(prepared.output, job_id)
         """Images of the job that are in the output and not asked for yet, by image_id."""
         self.images = 0
+        self._prepared = prepared
         self.staging = Staging(ledger, base_request(prepared.manifest, prepared.model))
         self._sizes = Counter(one.shard for one in self.settled.values())
         self._committed: dict[int, list[tuple[int, Entry]]] = {}
@@ -172,7 +173,9 @@ class _Rebuild:
             self._flagged.turn(index)
         shard.append((index, entry))
         if len(shard) == self._sizes[settled.shard]:
-            self.staging.add(settled.shard, self._committed.pop(settled.shard))
+            entries = self._committed.pop(settled.shard)
+            paths = self._prepared.referenced([entry for _, entry in entries])
+            self.staging.add(settled.shard, entries, paths)
 
     def recovery(self, first_waiting: int, waiting: int) -> Recovery:
         """What was taken in, once all entries were."""

@@ -6,6 +6,7 @@ import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -13,6 +14,9 @@ from PIL import Image
 from jobs.errors import JobError, ManifestError, OutputError
 from jobs.inputs import KeptInputs, kept_path
 from jobs.ledger.shard import Shard, decode_shard
+from jobs.output.metadata import Failure, metadata_record
+from jobs.output.store import Stage
+from jobs.output.stored_shard import image_key
 from jobs.request import ImageRequest
 from jobs.settings import Settings
 from producer.requests.prepared import prepare
@@ -184,6 +188,44 @@ def test_a_recovered_job_finds_its_pictures_and_a_changed_one_is_refused(desk: D
     [shard] = shards(desk)
     assert KeptInputs(desk.output.inputs, shard.inputs).contents(red)
     assert bool(shard.inputs) is (inputs == "reference")
+
+
+def commit_with_failure(desk: Desk, failed: int) -> None:
+    """Commits the next shard as a worker does, with the image of this index as a failure."""
+    claim = desk.claim()
+    [shard] = [one for one in shards(desk) if failed in one.indices]
+    rows, failures = [], []
+    images = desk.output.spool_folder(int(claim.shard), claim.attempt) / "images"
+    images.mkdir(parents=True)
+    for position, (index, entry) in enumerate(zip(shard.indices, shard.entries, strict=True)):
+        if index == failed:
+            about = {"reason": "black", "job_id": claim.job_id, "command": ""}
+            failures.append(Failure(shard=int(claim.shard), position=position, entry=entry, **about))
+            continue
+        name = f"{image_key(int(claim.shard), position)}.png"
+        (images / name).write_bytes(b"a picture")
+        names: dict[str, Any] = {"file_name": name, "sha256": "", "job_id": claim.job_id, "flagged": None}
+        rows.append(metadata_record(entry, **names, rendered={}, column_names=()))
+    stage = Stage(images.parent, "x", lambda: None)
+    desk.output.stored(int(claim.shard), "files").commit(images, rows, failures, stage)
+
+
+@pytest.mark.parametrize("inputs", ["copy", "reference"])
+def test_a_retry_of_a_recovered_job_finds_its_pictures(desk: Desk, inputs: str) -> None:
+    hashes = [picture(desk, f"{n}.png", colour) for n, colour in enumerate(("red", "lime"))]
+    desk.submit(lines("0.png", "1.png"), inputs=inputs)
+    commit_with_failure(desk, 1)
+    desk.client.flushall()
+    for kept_file in [one for one in desk.output.inputs.rglob("*") if one.is_file()]:
+        kept_file.unlink()
+    recovered = recover_job(desk.folder / "cats.yaml", Settings(), desk.queue)
+    assert (recovered.done, recovered.failed, recovered.left) == (1, 1, 0)
+    desk.finish()
+    assert retry_job("cats-1", desk.queue) == 1
+    again = shards(desk)[-1]
+    assert [entry.request.image for entry in again.entries] == [hashes[1]]
+    found = KeptInputs(desk.output.inputs, again.inputs).contents(hashes[1])
+    assert found == (desk.folder / "1.png").read_bytes()
 
 
 def test_progress_is_told_of_many_pictures(desk: Desk) -> None:
