@@ -12,28 +12,6 @@
 local now, full = clock(), when_full()
 reap(now)
 
-local sets, finish, own, other = claimable_sets()
-if sets.finish then finish = first('finish', worker, now) end
-for set, model in pairs(finish and {} or sets) do
-  if set ~= 'finish' and set ~= 'doubted' and may_take(set, model, models) then
-    if loaded == '' or set == loaded then
-      own = first(set, worker, now, own)
-    else
-      other = first(set, worker, now, other)
-    end
-  end
-end
-
-local chosen = finish or own
-if not finish and other then
-  local waited = now - math.max(other.waiting_since, other.last_claim)
-  if own then
-    if other.priority <= own.priority and waited > math.max(60000, 10 * load_ms) then chosen = other end
-  elseif idle_ms >= 2000 then
-    chosen = other
-  end
-end
-
 local function holds_something()
   for _, member in ipairs(redis.call('ZRANGE', LEASES, 0, -1)) do
     local lease = lease_of(split_member(member))
@@ -42,9 +20,37 @@ local function holds_something()
   return false
 end
 
-if not chosen and not other and sets.doubted and not holds_something() then
-  chosen = first('doubted', worker, now)
+local function choose()
+  local sets, finish, own, other = claimable_sets()
+  if sets.finish then finish = first('finish', worker, now) end
+  for set, model in pairs(finish and {} or sets) do
+    if set ~= 'finish' and set ~= 'doubted' and may_take(set, model, models) then
+      if loaded == '' or set == loaded then
+        own = first(set, worker, now, own)
+      else
+        other = first(set, worker, now, other)
+      end
+    end
+  end
+
+  local chosen = finish or own
+  if not finish and other then
+    local waited = now - math.max(other.waiting_since, other.last_claim)
+    if own then
+      if other.priority <= own.priority and waited > math.max(60000, 10 * load_ms) then chosen = other end
+    elseif idle_ms >= 2000 then
+      chosen = other
+    end
+  end
+  if not chosen and not other and sets.doubted and not holds_something() then
+    chosen = first('doubted', worker, now)
+  end
+  return chosen
 end
+
+-- What places misled was put right, maybe into a set that was not looked at: so there is one more look.
+local chosen = choose()
+if not chosen and misled then chosen = choose() end
 if not chosen then return {} end
 -- What is claimed comes to its end in a full Redis, and nothing else is begun there.
 if full and chosen.kind == 'shard' then return full end

@@ -100,6 +100,9 @@ function keep_place(job_id, thorough)
   return job
 end
 
+-- Whether `walk` met a place that was out of date.
+local misled = false
+
 -- Looks at some of the unfinished jobs, in turn, and puts back the places that they lack.
 local function sweep(now)
   local swept = call('HMGET', SWEPT, 'at', 'next')
@@ -173,10 +176,12 @@ local function walk(set, worker, now, best, visit)
         local job = keep_place(job_id)
         wrong = job.set ~= set or job.member ~= found.member or job.priority ~= found.priority
         if wrong then
+          misled = true
           if job.set == set and job.member == found.member then
             add_to_set(job)
           else
             remove_from_set(set, found.member)
+            if job.set then keep_place(job_id, true) end
           end
           from = job.set == set and before(job, found) and 0 or from + (i - 1) / 2
           break

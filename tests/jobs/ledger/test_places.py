@@ -352,6 +352,24 @@ def test_a_place_that_is_out_of_date_misleads_no_claim(
     assert claim(ledger) is None
 
 
+@pytest.mark.parametrize("places_as_well", [False, True])
+def test_a_claim_that_finds_only_places_that_are_out_of_date_finds_the_job(
+    ledger: Ledger, client: redis.Redis, submit_job: Submit, job_spec: MakeSpec, places_as_well: bool
+) -> None:
+    job_id = submit_job(1)
+    assert ledger.waiting("w1", ()) == 1
+    right, wrong = job_spec().pipeline, '["another model"]'
+    client.rename(f"{redis_keys.CLAIMABLE}:{right}", f"{redis_keys.CLAIMABLE}:{wrong}")
+    client.hdel(redis_keys.CLAIMABLE, right)
+    client.hset(redis_keys.CLAIMABLE, wrong, "another model")
+    if not places_as_well:
+        client.hdel(redis_keys.job(job_id), "place")
+    # So that no sweep puts it right.
+    client.hset(redis_keys.SWEPT, mapping={"at": int(now(client)), "next": 0})
+    assert must_claim(ledger).job_id == job_id
+    assert claim(ledger) is None
+
+
 def test_sweeps_come_to_every_job_in_turn_and_not_more_often_than_each_second(
     ledger: Ledger, client: redis.Redis, submit_job: Submit
 ) -> None:
