@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import click
 
 from jobs.command_line import done_all_the_same
@@ -26,6 +28,8 @@ def status(session: Session, job: str | None, as_json: bool) -> None:
     workers, memory = ledger.workers(), redis_memory(ledger.client)
     trouble = eviction_trouble(memory.policy)
     if job is None:
+        # What was imported stays. While thousands of jobs are read it need not be searched for garbage.
+        gc.freeze()
         jobs = ledger.jobs()
         if as_json:
             print_json(
