@@ -170,15 +170,25 @@ local function output_key_of(job_id)
   return string.sub(name, 1, #OUTPUT) == OUTPUT and name or nil
 end
 
+-- Whether a job's output is nobody else's: what its key has for an owner is the job itself, no job, or nothing.
+local function may_own(job_id, output_key)
+  drop_foreign('string', output_key)
+  local owner = redis.call('GET', output_key)
+  return not owner or owner == job_id or redis.call('EXISTS', key(owner)) == 0
+end
+
+-- Lets other jobs write to the job's output.
+local function free_output(job_id)
+  local output_key = output_key_of(job_id)
+  if output_key and may_own(job_id, output_key) then redis.call('DEL', output_key) end
+end
+
 -- Puts an unfinished job back into what all jobs share, as far as it was lost there.
 local function relist(job_id)
   local job, output_key = redis.call('HMGET', key(job_id), 'priority', 'created'), output_key_of(job_id)
   redis.call('ZADD', ACTIVE, 'NX', tonumber(job[1] or '') or 0, job_id)
   redis.call('ZADD', JOBS, 'NX', tonumber(job[2] or '') or clock(), job_id)
-  if output_key then
-    drop_foreign('string', output_key)
-    redis.call('SET', output_key, job_id, 'NX')
-  end
+  if output_key and may_own(job_id, output_key) then redis.call('SET', output_key, job_id) end
   for _, shard in ipairs(redis.call('HKEYS', key(job_id, 'leased'))) do
     local lease = lease_of(job_id, shard)
     redis.call('ZADD', LEASES, 'NX', lease and clock() + (tonumber(lease.l) or 60000) or 0, job_id .. '/' .. shard)
@@ -210,8 +220,7 @@ local function drop_job(job_id)
   for _, shard in ipairs(redis.call('HKEYS', key(job_id, 'leased'))) do
     redis.call('ZREM', LEASES, job_id .. '/' .. shard)
   end
-  local output_key = output_key_of(job_id)
-  if output_key and redis.call('GET', output_key) == job_id then redis.call('DEL', output_key) end
+  free_output(job_id)
   redis.call('ZREM', ACTIVE, job_id)
   redis.call('ZREM', JOBS, job_id)
   for _, part in ipairs(JOB_PARTS) do redis.call('EXPIRE', key(job_id, part), 0) end

@@ -105,11 +105,11 @@ end
 -- prompt was cut.
 local function conclude(job_id, cut)
   local job = redis.call('HMGET', key(job_id), 'outcome', 'retention')
-  local output_key, retention = output_key_of(job_id), tonumber(job[2] or '') or A_WEEK
+  local retention = tonumber(job[2] or '') or A_WEEK
   redis.call('HSET', key(job_id), 'state', 'finished', 'finished', clock(), 'cut', cut)
   redis.call('ZREM', ACTIVE, job_id)
   keep_place(job_id)
-  if output_key and redis.call('GET', output_key) == job_id then redis.call('DEL', output_key) end
+  free_output(job_id)
   redis.call('EXPIRE', key(job_id), retention)
   for _, part in ipairs(JOB_PARTS) do redis.call('EXPIRE', key(job_id, part), retention) end
   -- Not of a job that is ended for want of a worker by somebody who may not speak for one.

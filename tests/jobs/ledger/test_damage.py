@@ -195,6 +195,8 @@ def test_a_key_that_is_lost_or_damaged_has_the_way_out_that_is_documented(
         found = mill.way_out(job_id, state)
         if state != "finished":
             ways.add(found)
+            if key == "output:HASH":
+                assert not mill.client.exists(mill.name(job_id, key)), (state, "what it has stays for ever")
         ended = mill.status(job_id)
         if ended is not None and ended.outcome == "complete":
             counts = (ended.total, ended.done, ended.left, ended.failed)
