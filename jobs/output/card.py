@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import glob
 import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,16 @@ _MOST_LISTED = 20
 """Lines of one setting in the table: a sweep may have thousands of values."""
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How a dataset is read whose files lie otherwise than in an output."""
+
+    front: dict[str, Any]
+    """Of the front matter: `configs`, and perhaps `dataset_info`."""
+    text: str
+    """Python that loads it, with its words."""
+
+
 def is_ours(readme: str) -> bool:
     """Whether a README.md is a card that may be overwritten, and not a user's own text."""
     return MARK in readme.splitlines()
@@ -38,12 +50,14 @@ def dataset_card(
     preview: bool = False,
     as_pattern: bool = False,
     table: str | None = None,
+    reading: Reading | None = None,
 ) -> str:
     """The card's text: front matter in the Hugging Face form, then a page for people.
 
     `layout`: the one layout that all images have now, if they were in another before; `failures`: how many
     could not be rendered; `preview`: there is a contact sheet next to the card; `as_pattern`: the dataset's
-    path is one (`is_pattern`); `table`: the file that has the lines of all folders (`split_table`).
+    path is one (`is_pattern`); `table`: the file that has the lines of all folders (`split_table`);
+    `reading`: instead of these three, where the files do not lie as in an output.
     """
     import yaml  # only a finishing writes a card: a worker starts without it
 
@@ -53,13 +67,17 @@ def dataset_card(
         "task_categories": ["text-to-image"],
         "size_categories": [_size_category(found.total)],
         "tags": ["synthetic", "imagemill"],
-        **_reading(endings, found.columns, table),
+        **(_reading(endings, found.columns, table) if reading is None else reading.front),
     }
     # `datasets` keeps what it loaded under a hash of its configuration, whatever has become of the files: a
     # topped-up output would be loaded as it was before.
     front["configs"][0]["description"] = f"{_counted(found)}, checksum {found.checksum:08x}"
     failed = f" {failures:,} more could not be rendered: see `failures.jsonl`." if failures else ""
     sheet = "![A contact sheet](preview.jpg)\n\n" if preview else ""
+    if reading is not None:
+        loading, endings = reading.text, {}
+    else:
+        loading = _loading_escaped(endings) if as_pattern else _loading(endings)
     return f"""---
 {yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---
 
@@ -71,7 +89,7 @@ def dataset_card(
 
 All of them are synthetic: {_makers(found)}.
 
-{sheet}{_loading_escaped(endings) if as_pattern else _loading(endings)}
+{sheet}{loading}
 {_table(found)}
 
 All of them have in common:
@@ -122,10 +140,20 @@ def _reading(endings: Endings, columns: dict[str, Kind], table: str | None) -> d
             files += [*(files if only_one_each else []), table]
             reading["metadata_filenames"] = [table]
         return {"configs": [{**_config(*files), **reading, "features": _features(kinds)}]}
-    kinds = dict.fromkeys(sorted(endings["webdataset"]), "image")
-    kinds |= {"txt": "string", "json": columns, "__key__": "string", "__url__": "string"}
+    kinds = tar_kinds(endings["webdataset"], columns)
+    return typed_reading(["[0-9]*.tar"], kinds)
+
+
+def tar_kinds(endings: Iterable[str], columns: dict[str, Kind]) -> dict[str, Kind]:
+    """What `datasets` finds in a tar whose pictures' names end so."""
+    pictures: dict[str, Kind] = dict.fromkeys(sorted(endings), "image")
+    return pictures | {"txt": "string", "json": columns, "__key__": "string", "__url__": "string"}
+
+
+def typed_reading(files: Sequence[str], kinds: dict[str, Kind]) -> dict[str, Any]:
+    """The front matter by which `datasets` reads files of these patterns with columns of these types."""
     return {
-        "configs": [_config("[0-9]*.tar")],
+        "configs": [_config(*files)],
         "dataset_info": [{"config_name": "default", "features": _features(kinds)}],
     }
 

@@ -29,10 +29,18 @@ def beside(record: Record, columns: Mapping[str, Kind]) -> str | None:
     return None if text == _json(in_columns(record, columns)) else text
 
 
+def is_exact(record: Record, columns: Mapping[str, Kind]) -> bool:
+    """Whether the columns return the record exactly."""
+    return beside(record, columns) is None
+
+
 def json_column(records: Iterable[Record], columns: Mapping[str, Kind]) -> str | None:
     """A free name for the column of JSON; None when no record needs it."""
-    if all(beside(record, columns) is None for record in records):
-        return None
+    return None if all(is_exact(record, columns) for record in records) else free_name(columns)
+
+
+def free_name(columns: Mapping[str, Kind]) -> str:
+    """A name for the column of JSON that none of these has."""
     name = _COLUMN
     while name in columns:
         name += "_"
