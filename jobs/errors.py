@@ -65,6 +65,10 @@ class OutputError(ImagemillError):
     """An output folder cannot be written, or is outside IMAGEMILL_OUTPUT_ROOT."""
 
 
+class HubError(ImagemillError):
+    """The Hugging Face hub refuses something, or cannot be reached."""
+
+
 class StandardOutputError(ImagemillError):
     """Standard output cannot be written: its disk is full, or it was closed."""
 

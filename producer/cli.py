@@ -10,7 +10,7 @@ import click
 from jobs.command_line import odd_surroundings
 from jobs.errors import ImagemillError, Interrupted
 from jobs.wording import on_its_lines
-from producer.commands import job, manifest, output, picture, verification
+from producer.commands import job, manifest, output, picture, push, verification
 from producer.stops import stops_raise
 
 
@@ -47,6 +47,7 @@ for one in (
     output.doctor,
     verification.verify,
     output.export,
+    push.push,
     picture.import_pictures,
     manifest.schema,
 ):

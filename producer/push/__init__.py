@@ -1,0 +1,1 @@
+"""`imagemill push`: an output as a dataset repository of the Hugging Face hub."""

@@ -1,0 +1,74 @@
+"""`--to webdataset`: the committed tars as they are, each with its parquet, which lists it as a table.
+
+Those of a bucket are copied to the temporary folder on their way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, cast
+
+from jobs.output.output import Output
+from jobs.output.webdataset import TarShard
+from producer.push.form import Piece, check_sound
+from producer.push.paths import tar_path
+from producer.push.repository import Held, git_blob
+
+_PART: Final = 8 << 20
+"""Bytes that are read at a time."""
+
+
+@dataclass(slots=True)
+class Tars:
+    """The tars of an output as a `Form`."""
+
+    output: Output
+    shards: Sequence[int]
+    _proved: int | None = field(default=None, init=False)
+    """The shard that was proved last."""
+
+    def pieces(self) -> Iterator[Piece]:
+        for shard in self.shards:
+            stored, store = self._stored(shard), self.output.store
+            yield Piece(tar_path(shard, stored.name), shard, store.size(stored.name))
+            if store.exists(stored.parquet):
+                yield Piece(tar_path(shard, stored.parquet), shard, store.size(stored.parquet))
+
+    def is_there(self, piece: Piece, held: Held) -> bool:
+        if held.size != piece.size:
+            return False
+        if held.sha256 is None:
+            return held.blob == git_blob(self.output.store.read(self._name(piece)))
+        digest = hashlib.sha256()
+        for part in self._parts(piece):
+            digest.update(part)
+        return held.sha256 == digest.hexdigest()
+
+    def made(self, piece: Piece, folder: Path) -> Path:
+        if self._proved != piece.shard:
+            check_sound(self.output, piece.shard)
+            self._proved = piece.shard
+        if not self.output.in_bucket:
+            return self.output.path / self._name(piece)
+        file = folder / piece.path.replace("/", "-")
+        with file.open("xb") as copy:
+            copy.writelines(self._parts(piece))
+        return file
+
+    def _name(self, piece: Piece) -> str:
+        stored = self._stored(piece.shard)
+        return stored.name if piece.path.endswith(".tar") else stored.parquet
+
+    def _stored(self, shard: int) -> TarShard:
+        return cast(TarShard, self.output.stored(shard, "webdataset"))
+
+    def _parts(self, piece: Piece) -> Iterator[bytes]:
+        """The file's contents."""
+        with self.output.store.opened(self._name(piece)) as file:
+            at = 0
+            while part := file.read_at(at, _PART):
+                at += len(part)
+                yield part
