@@ -1,13 +1,14 @@
-"""A number for each of millions of 64-bit keys, in 11 bytes for each and 3 MB for all."""
+"""A number for each of millions of 64-bit keys: a million in 15 MB of memory, the others in a file."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-_BITS = 15
-_MASK = (1 << _BITS) - 1
-_KEY, _EACH = 7, 11
-"""Bytes of the part of a key that its bucket does not give; bytes of that part and the key's number."""
+from jobs.output.spilled_buckets import BITS, BUCKETS, EACH, KEY, SpilledBuckets, place_in
+
+_MASK = BUCKETS - 1
+IN_MEMORY = 1 << 20
+"""Keys that memory holds, in 15 MB; more go to a temporary file together."""
 
 
 class CompactCounter:
@@ -15,37 +16,60 @@ class CompactCounter:
 
     A dict of a million ints takes 100 MB and more, this 15: the last bits of a key choose a bucket, a bytes
     object of keys and numbers that is searched from its beginning, so memory never grows by leaps. A million
-    keys are 30 in a bucket.
+    keys are 32 in a bucket. Then all buckets go to a file and are filled anew, so memory stays below 40 MB.
+    Methods raise OutputError where the temporary folder cannot hold that file.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, in_memory: int = IN_MEMORY) -> None:
         # No buckets until there is a key: thousands of manifests at a time have several counters each.
         self._buckets: list[bytes] = []
+        self._room = self._in_memory = in_memory
+        self._spilled: SpilledBuckets | None = None
 
     def get(self, key: int) -> int:
         """The number of `key`."""
         bucket, place, _ = self._find(key)
-        return 0 if place < 0 else int.from_bytes(bucket[place + _KEY : place + _EACH], "little")
+        if place >= 0:
+            return int.from_bytes(bucket[place + KEY : place + EACH], "little")
+        return 0 if self._spilled is None else self._spilled.find(key)[0]
 
     def set(self, key: int, number: int) -> None:
         """Gives `key` a number above 0."""
-        if not self._buckets:
-            self._buckets = [b""] * (1 << _BITS)
         bucket, place, rest = self._find(key)
+        if place < 0 and self._spilled is not None:
+            before, where = self._spilled.find(key)
+            if before:
+                self._spilled.put(where, number)
+                return
+        if not self._buckets:
+            self._buckets = [b""] * BUCKETS
+        entry = rest + number.to_bytes(EACH - KEY, "little")
         if place < 0:
-            place = len(bucket)
-        entry = rest + number.to_bytes(_EACH - _KEY, "little")
-        self._buckets[key & _MASK] = bucket[:place] + entry + bucket[place + _EACH :]
+            self._buckets[key & _MASK] = bucket + entry
+            self._room -= 1
+            if not self._room:
+                self._spill()
+        else:
+            self._buckets[key & _MASK] = bucket[:place] + entry + bucket[place + EACH :]
 
     def mark(self, key: int, bits: int) -> int:
         """Sets `bits` (not 0) in the number of `key`; returns the number before."""
         # Most keys are new: then one look is enough.
-        at, rest = key & _MASK, (key >> _BITS).to_bytes(_KEY, "little")
+        at, rest = key & _MASK, (key >> BITS).to_bytes(KEY, "little")
         if not self._buckets:
-            self._buckets = [b""] * (1 << _BITS)
+            self._buckets = [b""] * BUCKETS
         bucket = self._buckets[at]
         if rest not in bucket:
-            self._buckets[at] = bucket + rest + bits.to_bytes(_EACH - _KEY, "little")
+            if self._spilled is not None:
+                before, where = self._spilled.find(key)
+                if before:
+                    if before | bits != before:
+                        self._spilled.put(where, before | bits)
+                    return before
+            self._buckets[at] = bucket + rest + bits.to_bytes(EACH - KEY, "little")
+            self._room -= 1
+            if not self._room:
+                self._spill()
             return 0
         before = self.get(key)
         if before | bits != before:
@@ -54,17 +78,20 @@ class CompactCounter:
 
     def __iter__(self) -> Iterator[int]:
         """Every key, in no order."""
-        for at, bucket in enumerate(self._buckets):
-            for place in range(0, len(bucket), _EACH):
-                yield int.from_bytes(bucket[place : place + _KEY], "little") << _BITS | at
+        for buckets in (self._buckets, () if self._spilled is None else self._spilled):
+            for at, bucket in enumerate(buckets):
+                for place in range(0, len(bucket), EACH):
+                    yield int.from_bytes(bucket[place : place + KEY], "little") << BITS | at
+
+    def _spill(self) -> None:
+        """Moves all keys to the file."""
+        if self._spilled is None:
+            self._spilled = SpilledBuckets()
+        self._spilled.add(self._buckets)
+        self._buckets, self._room = [], self._in_memory
 
     def _find(self, key: int) -> tuple[bytes, int, bytes]:
         """The bucket of `key`, its place there (-1: none), and what is stored there for it."""
-        if not self._buckets:
-            return b"", -1, b""
-        bucket, rest = self._buckets[key & _MASK], (key >> _BITS).to_bytes(_KEY, "little")
-        place = bucket.find(rest)
-        # Bytes that look like the key may belong to another key and its number.
-        while place > 0 and place % _EACH:
-            place = bucket.find(rest, place + 1)
-        return bucket, place, rest
+        rest = (key >> BITS).to_bytes(KEY, "little")
+        bucket = self._buckets[key & _MASK] if self._buckets else b""
+        return bucket, place_in(bucket, rest), rest
