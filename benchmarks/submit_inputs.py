@@ -69,15 +69,15 @@ def submitted(folder: Path, count: int) -> Iterator[dict[str, Any]]:
         with EmbeddedRedis() as server:
             client = redis.Redis.from_url(server.url)
             before = used_memory(client)
-            seconds, peak, printed = timed("submit", manifest, server.url)
+            took = timed("submit", manifest, server.url)
             after = used_memory(client)
-        [done] = json.loads(printed)
+        [done] = json.loads(took.printed)
         if done["images"] != count:
             raise SystemExit(f"{done['images']} images of {count} pictures")
         yield {
-            "seconds": round(seconds, 2),
+            "seconds": round(took.seconds, 2),
             "bytes_per_image": round((after - before) / count, 1),
-            "peak_rss_mb": round(peak / MEGABYTE),
+            "peak_rss_mb": round(took.peak / MEGABYTE),
             "kept": sum(one.is_file() for one in (output / ".imagemill" / "inputs").glob("*/*")),
         }
 

@@ -23,7 +23,10 @@ TOYS: dict[str, tuple[list[str], set[str]]] = {
     "machinery.py": ([], {"images_per_s", "exact", "flower_answered", "plan_seconds"}),
     "recovery.py": ([], {"kill_to_claim", "sigterm_to_exit", "redis_to_image"}),
     "schedulers.py": (["--model", "shapes-random"], {"compiled", "max_abs_diff"}),
-    "submit.py": ([], {"seconds", "bytes_per_prompt", "plan_seconds", "speed_vs_delay"}),
+    "submit.py": (
+        [],
+        {"seconds", "bytes_per_prompt", "plan_seconds", "speed_vs_delay", "cpu_seconds_vs_tenth"},
+    ),
     "submit_inputs.py": ([], {"pictures", "copy", "copied before", "reference"}),
     "system.py": ([], {"ratio", "bare_vs_diffusers", "images_per_s"}),
 }
