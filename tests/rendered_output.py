@@ -22,13 +22,15 @@ RENDERED_BY = RenderedBy(precision="fp32", rows=16, device="cpu", versions={"tor
 
 @pytest.fixture
 def rendered(tmp_path: Path) -> Callable[..., Output]:
-    """Renders manifest `foxes` of so many pictures in shards of 4; those of `failed` fail."""
+    """Renders manifest `foxes` of so many pictures in shards of 4; those of `failed` fail. `place`: where."""
 
-    def render(images: int = 12, failed: tuple[int, ...] = (), **keys: object) -> Output:
-        output = Output(tmp_path / "out")
+    def render(
+        images: int = 12, failed: tuple[int, ...] = (), *, place: str | None = None, **keys: object
+    ) -> Output:
+        output = Output(tmp_path / "out") if place is None else Output.at(place)
         output.prepare()
         given = {
-            "name": "foxes", "model": "instant", "revision": "instant-1", "output": str(output.path),
+            "name": "foxes", "model": "instant", "revision": "instant-1", "output": output.label,
             "settings": {"height": 64, "width": 64}, "prompts": [f"fox {n}, été 🦊" for n in range(images)],
         } | keys  # fmt: skip
         manifest = Manifest.from_json(given)
@@ -53,7 +55,7 @@ def rendered(tmp_path: Path) -> Callable[..., Output]:
                     store.save(position, drawn(entry.request), RENDERED_BY)
             assert store.commit(failures)
         report = {"job_id": "foxes-1", "output": {"images": images, "shards": (images + 3) // 4}}
-        (output.path / "job.json").write_text(json.dumps(report | {"manifest": manifest.to_json()}))
+        output.store.replace("job.json", json.dumps(report | {"manifest": manifest.to_json()}).encode())
         return output
 
     return render

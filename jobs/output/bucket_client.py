@@ -44,7 +44,7 @@ _DEBUG = "\n\nDebug source:"
 _FORBIDDEN = re.compile(r"401 Unauthorized|403 Forbidden")
 _NOT_THERE = re.compile(r"NoSuchBucket|404 Not Found|ContainerNotFound")
 _NEVER = re.compile(
-    r"InvalidBucketName|builder error|Missing \w*Key|must be specified|not a valid|400 Bad Request"
+    r"InvalidBucketName|builder error|Missing \w*Key|must be specified|not a valid|400 Bad Request|416 "
 )
 """Of what a store said, that it will say it again."""
 _OWN_ROLE = "169.254.169.254"

@@ -20,6 +20,7 @@ import os
 import secrets
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import lru_cache, partial
 from pathlib import Path
@@ -31,20 +32,22 @@ from jobs.errors import OutputError
 from jobs.failpoints import failpoint
 from jobs.location import BucketPlace
 from jobs.output.bucket_client import REQUEST_SECONDS, VARIABLES, asked, asked_once, connected
-from jobs.output.store import Found, RandomAccess, Stage, StageClosed, Unreachable
+from jobs.output.local_store import DescriptorAccess
+from jobs.output.store import UPLOADS, Found, RandomAccess, Stage, StageClosed, Unreachable
 from jobs.plain_file import MAX_OF_OUTPUT, TooLarge, open_plain
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 Result = TypeVar("Result")
-UPLOADS: Final = ".imagemill/uploads"
 _PART: Final = 8 << 20
 _PARTS_AT_ONCE: Final = 4
 """Bytes of a part of an upload; an uplink that moves so many within a request's time is fast enough."""
 _AHEAD: Final = 256 << 10
 _BLOCK: Final = 1 << 20
 """Bytes that are read ahead in an object: at first, where a shard has its records, and later."""
+_FETCHED: Final = 4 << 20
+"""Bytes of a part of a file that is read whole."""
 _COPIED: Final = 10 << 20
 """Bytes that a store copies in a second, at least."""
 _WAYS_TO_COPY: Final = ("header:if-none-match:*", "multipart")
@@ -94,8 +97,28 @@ class BucketStore:
             yield rest
 
     @contextmanager
-    def opened(self, name: str) -> Iterator[RandomAccess]:
-        yield _ObjectAccess(self, name)
+    def opened(self, name: str, *, whole: bool = False) -> Iterator[RandomAccess]:
+        opened = _ObjectAccess(self, name)
+        if not whole or opened.size <= _AHEAD:
+            yield opened
+            return
+        with tempfile.TemporaryFile(prefix="imagemill-") as file:
+            self._fetch(name, opened.size, file)
+            yield DescriptorAccess(file.fileno())
+
+    def _fetch(self, name: str, size: int, file: BinaryIO) -> None:
+        """Copy a file to this machine, in parts, so that a slow link only makes each of them late."""
+
+        def fetch(start: int) -> None:
+            _, data = self.part_of(name, start, _FETCHED)
+            file_at = start
+            while data:
+                written = os.pwrite(file.fileno(), data, file_at)
+                data, file_at = data[written:], file_at + written
+
+        with ThreadPoolExecutor(_PARTS_AT_ONCE, "fetch") as pool:
+            for _ in pool.map(fetch, range(0, size, _FETCHED)):
+                pass
 
     def part_of(self, name: str, start: int, size: int) -> tuple[int, bytes]:
         """The size of a file, and up to `size` bytes of it from `start`, in one request."""
@@ -104,7 +127,12 @@ class BucketStore:
             found = obstore.get(self._store, self._key(name), options={"range": (start, start + size)})
             return found.meta["size"], found.bytes().to_bytes()
 
-        return self._asked(name, read)
+        try:
+            return self._asked(name, read)
+        except OSError:
+            if start == 0 and self.size(name) == 0:  # which has no range
+                return 0, b""
+            raise
 
     def exists(self, name: str) -> bool:
         try:
@@ -290,18 +318,21 @@ class BucketStore:
 
 
 class _ObjectAccess:
-    """An object that is read in blocks, which are kept one at a time."""
+    """An object that is read in blocks, of which the first and the last are kept."""
 
-    __slots__ = ("_block", "_name", "_start", "_store", "size")
+    __slots__ = ("_block", "_first", "_name", "_start", "_store", "size")
 
     def __init__(self, store: BucketStore, name: str) -> None:
         self._store, self._name, self._start = store, name, 0
-        self.size, self._block = store.part_of(name, 0, _AHEAD)
+        self.size, self._first = store.part_of(name, 0, _AHEAD)
+        self._block = self._first
 
     def read_at(self, start: int, size: int) -> bytes:
         stop = min(start + size, self.size)
         if start >= stop:
             return b""
+        if stop <= len(self._first):
+            return self._first[start:stop]
         if start < self._start or stop > self._start + len(self._block):
             _, self._block = self._store.part_of(self._name, start, max(stop - start, _BLOCK))
             self._start = start

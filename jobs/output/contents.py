@@ -110,9 +110,8 @@ def contents(output: Output, split: Split | None = None) -> Contents:
     Raises OutputError where their metadata cannot be read.
     """
     found = Contents()
-    for shard in output.shards():
+    for shard, stored in output.in_turn():
         found.images[shard] = 0
-        stored = output.stored(shard)
         layout: LayoutName = "webdataset" if isinstance(stored, TarShard) else "files"
         for span, record in stored.located():
             if split is not None and layout == "files":

@@ -52,7 +52,7 @@ class LocalStore:
         return plain_lines(self.folder / name)
 
     @contextmanager
-    def opened(self, name: str) -> Iterator[RandomAccess]:
+    def opened(self, name: str, *, whole: bool = False) -> Iterator[RandomAccess]:
         with open_plain(self.folder / name) as file:
             yield DescriptorAccess(file.fileno())
 

@@ -32,7 +32,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,6 +46,7 @@ from jobs.output.image_ids import ImageIds
 from jobs.output.lines import HeldLines
 from jobs.output.local_store import LocalStore
 from jobs.output.metadata import Failure
+from jobs.output.read_ahead import read_ahead
 from jobs.output.store import OutputStore
 from jobs.output.stored_shard import LayoutName, StoredShard, damaged, shard_name
 from jobs.output.webdataset import TarShard
@@ -280,6 +281,18 @@ class Output:
             tars = TarShard.committed_numbers(self.store)
             return sorted({*tars, *(n for n in self._folders() if FolderShard(self.path, n).committed())})
 
+    def in_turn(self, shards: Iterable[int] | None = None) -> Iterator[tuple[int, StoredShard]]:
+        """These shards, or all that are committed, one after the other, with their places.
+
+        What a bucket's tars say is read ahead: for whoever asks each for its records or its failures.
+        """
+        numbers = self.shards() if shards is None else shards
+        if not self.in_bucket:
+            yield from ((shard, self.stored(shard)) for shard in numbers)
+            return
+        for tar in read_ahead(TarShard(self.store, shard) for shard in numbers):
+            yield tar.number, tar
+
     def records(self, shard: int) -> Iterator[dict[str, Any]]:
         """The shard's metadata records, in the order of its images; none when every image failed.
 
@@ -307,7 +320,7 @@ class Output:
         naming file and line when a shard's metadata cannot be read.
         """
         shards = [shard for shard in self.shards() if below is None or shard < below]
-        records = (record for shard in shards for record in self.stored(shard).held_records())
+        records = (record for _, stored in self.in_turn(shards) for record in stored.held_records())
         if on_record is None:
             return ImageIds(record["image_id"] for record in records)
 
@@ -323,17 +336,16 @@ class Output:
     ) -> HeldLines:
         """The same images with their lines. `below`, `on_record` and errors as in `held_image_ids`."""
         held = HeldLines()
-        for shard in self.shards():
-            for record in self.stored(shard).held_records() if below is None or shard < below else ():
+        shards = [shard for shard in self.shards() if below is None or shard < below]
+        for _, stored in self.in_turn(shards):
+            for record in stored.held_records():
                 on_record(record)
                 held.add(record)
         return held
 
     def failures(self) -> list[Failure]:
         """Every image that failed and that the output does not hold: once each, as it failed last."""
-        last = {
-            failure.image_id: failure for shard in self.shards() for failure in self.shard_failures(shard)
-        }
+        last = {failure.image_id: failure for _, stored in self.in_turn() for failure in stored.failures()}
         held = self.held_image_ids() if last else ImageIds()
         left = [failure for image_id, failure in last.items() if image_id not in held]
         return sorted(left, key=lambda failure: (failure.shard, failure.position))

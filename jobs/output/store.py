@@ -14,9 +14,12 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, Protocol
+from typing import BinaryIO, Final, NamedTuple, Protocol
 
 from jobs.plain_file import MAX_OF_OUTPUT
+
+UPLOADS: Final = ".imagemill/uploads"
+"""What is on its way into a bucket: the stages there."""
 
 
 class Unreachable(OSError):
@@ -72,8 +75,9 @@ class OutputStore(Protocol):
     def lines(self, name: str) -> Iterator[bytes]:
         """The lines of a file, with their ends, one at a time."""
 
-    def opened(self, name: str) -> AbstractContextManager[RandomAccess]:
-        """The file, to be read at any place."""
+    def opened(self, name: str, *, whole: bool = False) -> AbstractContextManager[RandomAccess]:
+        """The file, to be read at any place; `whole`: all of it will be, so that what is far away is fetched
+        first, to where temporary files are."""
 
     def exists(self, name: str) -> bool:
         """Whether there is a file of the name."""

@@ -24,18 +24,20 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import json
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+from jobs.errors import OutputError
 from jobs.failpoints import failpoint
 from jobs.output.durable import write_atomically, written_atomically
 from jobs.output.metadata import Failure
 from jobs.output.shard_table import check_parquet, parquet_bytes, shard_table
-from jobs.output.store import OutputStore, Stage, Unreachable
+from jobs.output.store import OutputStore, RandomAccess, Stage, Unreachable
 from jobs.output.stored_shard import (
     FAILURES,
     Span,
@@ -57,6 +59,17 @@ class TarShard:
 
     store: OutputStore
     number: int
+    opened: RandomAccess | None = field(default=None, compare=False, repr=False)
+    """Its tar, where it is open already."""
+
+    def begun(self) -> Self:
+        """The same with its tar open, in a store far away, and read up to its pictures, if that can be."""
+        with contextlib.suppress(DamagedTar, OSError), self.store.opened(self.name) as file:
+            tar = TarReader(file)
+            for member in itertools.takewhile(lambda one: one.name.startswith("."), tar.members()):
+                tar.read(member)
+            return replace(self, opened=file)  # nothing is held open there
+        return self
 
     @staticmethod
     def numbers(store: OutputStore) -> Iterator[int]:
@@ -129,16 +142,21 @@ class TarShard:
                     yield record
 
     def pictures(self, file_names: Collection[str]) -> Iterator[tuple[str, bytes]]:
-        with self._opened() as tar:
-            told = self._told(tar)
-            if told is not None:
-                for sample in told:
-                    if (name := sample.record["file_name"]) in file_names:
-                        yield name, tar.read(Member(name, *sample.picture))
+        told = None
+        if self.store.far:
+            with self._opened() as tar:
+                told = self._told(tar)
+        # Most of a tar is fetched at once, a few pictures one by one.
+        whole = told is None or 2 * len(file_names) > len(told)
+        with self._opened(whole=whole) as tar:
+            if told is None:
+                yield from (
+                    (member.name, tar.read(member)) for member in tar.members() if member.name in file_names
+                )
                 return
-            for member in tar.members():
-                if member.name in file_names:
-                    yield member.name, tar.read(member)
+            for sample in told:
+                if (name := sample.record["file_name"]) in file_names:
+                    yield name, tar.read(Member(name, *sample.picture))
 
     def check_writable(self, folder: Path) -> None:
         check_parquet()
@@ -197,16 +215,24 @@ class TarShard:
             self.store.replace(self.parquet, parquet_bytes(table))
 
     @contextlib.contextmanager
-    def _opened(self) -> Iterator[TarReader]:
+    def _opened(self, *, whole: bool = False) -> Iterator[TarReader]:
         try:
-            with self.store.opened(self.name) as file:
+            if self.opened is not None and not whole:
+                yield TarReader(self.opened)
+                return
+            with self.store.opened(self.name, whole=whole) as file:
                 yield TarReader(file)
         except DamagedTar as error:
             raise damaged(self.label, str(error)) from None
         except Unreachable:
             raise
         except OSError as error:
-            raise damaged(self.label, str(error.strerror)) from None
+            if not self.store.far or isinstance(error, FileNotFoundError):
+                raise damaged(self.label, str(error.strerror)) from None
+            raise OutputError(
+                f"{self.label}: cannot be read ({error.strerror}): check the credentials, and where "
+                "temporary files go (TMPDIR)"
+            ) from None
 
     def _told(self, tar: TarReader) -> Sequence[Sample] | None:
         """What the member of records tells; None where the tar has none, or is not far away."""

@@ -72,7 +72,7 @@ class _Examination:
         """Examine the shard and return what was found."""
         records: list[dict[str, Any]] = []
         try:
-            with self._stored.store.opened(self._tar_name) as file:
+            with self._stored.store.opened(self._tar_name, whole=True) as file:
                 tar = TarReader(file)
                 self._read_members(tar)
                 self._examine_told(tar)

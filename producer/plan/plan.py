@@ -220,8 +220,8 @@ def _held(prepared: Prepared, columns: ColumnTypes) -> tuple[Holding, HeldLines,
     # png ignores the quality.
     form = (manifest.image_format, manifest.image_quality)[: 1 if manifest.image_format == "png" else 2]
     holding, held_lines, files = Holding(), HeldLines(), Files()
-    for shard in output.shards():
-        stored, kinds, images = output.stored(shard), set[tuple[int, int, bool]](), 0
+    for _, stored in output.in_turn():
+        kinds, images = set[tuple[int, int, bool]](), 0
         for record in stored.held_records():
             columns.add(record)
             try:
@@ -244,11 +244,11 @@ def _held(prepared: Prepared, columns: ColumnTypes) -> tuple[Holding, HeldLines,
 def _orphans(output: Output, holding: Holding) -> Iterator[Orphan]:
     if holding.asked == holding.images:
         return
-    for shard in output.shards():
-        for record in output.stored(shard).held_records():
+    for _, stored in output.in_turn():
+        for record in stored.held_records():
             if holding.orphaned(record["image_id"]):
                 yield Orphan(
-                    f"{output.stored(shard).name}/{record['file_name']}",
+                    f"{stored.name}/{record['file_name']}",
                     record["image_id"],
                     record.get("id"),
                     str(record.get("text", "")),

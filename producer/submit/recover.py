@@ -192,15 +192,15 @@ class _Rebuild:
 def _settled(output: Output, job_id: str) -> tuple[dict[str, _Settled], set[str]]:
     """The job's images that its output knows, by image_id; the ids of images that only other jobs have."""
     settled, others, failures = dict[str, _Settled](), set[str](), dict[str, Failure]()
-    for shard in output.shards():
+    for shard, stored in output.in_turn():
         done, doubted = _Settled(shard), _Settled(shard, flagged=True)
-        for row in output.stored(shard).held_records():
+        for row in stored.held_records():
             if row.get("job_id") != job_id:
                 others.add(row["image_id"])
             else:
                 # The first is the one that was rendered; others are of lines that share its picture.
                 settled.setdefault(row["image_id"], done if row.get("flagged") is None else doubted)
-        for failure in output.shard_failures(shard):
+        for failure in stored.failures():
             if failure.job_id == job_id:
                 failures[failure.image_id] = failure
     for image_id, failure in failures.items():
@@ -218,8 +218,8 @@ def _json_columns(prepared: Prepared) -> Collection[str]:
     there, reading = ColumnTypes(names), Reading()
     for _ in prepared.entries(None, reading):
         pass
-    for shard in prepared.output.shards():
-        for record in prepared.output.records(shard):
+    for _, stored in prepared.output.in_turn():
+        for record in stored.records():
             there.add(record)
     try:
         return reading.columns.beside(there)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -19,8 +20,14 @@ def _lent_store() -> Iterator[BreakableStore]:
 
 
 @pytest.fixture
-def object_store(_lent_store: BreakableStore, monkeypatch: pytest.MonkeyPatch) -> BreakableStore:
-    """A real S3-speaking store, empty, which the environment leads to; the test may break the way to it."""
+def object_store(
+    _lent_store: BreakableStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> BreakableStore:
+    """A real S3-speaking store, empty, which the environment leads to; the test may break the way to it.
+
+    What outputs in buckets have on this machine lies in the test's folder.
+    """
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     if _lent_store.alive:
         _lent_store.empty()
     else:

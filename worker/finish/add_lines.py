@@ -47,8 +47,8 @@ def add_lines(output: Output, job: LinesOf, stage: Stage) -> None:
     if not output.store.exists(output.equal_lines(job.job_id)):
         return
     held, where = HeldLines(), CompactCounter()
-    for shard in output.shards():
-        for record in output.stored(shard).held_records():
+    for shard, stored in output.in_turn():
+        for record in stored.held_records():
             held.add(record)
             key = int(record["image_id"], 16)
             if not where.get(key):
