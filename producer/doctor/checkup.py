@@ -17,6 +17,7 @@ from jobs.errors import OutputError
 from jobs.output.files import METADATA, FolderShard
 from jobs.output.output import REPORT, Output
 from jobs.output.split_table import TABLES
+from jobs.output.store import UPLOADS
 from jobs.output.stored_shard import shard_number
 from jobs.output.webdataset import TarShard
 from jobs.wording import counted, shown
@@ -108,7 +109,8 @@ def _entries(output: Output) -> tuple[list[int], list[Problem]]:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
     except OSError as error:
         raise OutputError(
-            f"{output.label}: cannot be read ({error.strerror}): name an output folder"
+            f"{output.label}: cannot be read ({error.strerror}): "
+            + ("check the bucket's name and the credentials" if output.in_bucket else "name an output folder")
         ) from None
     committed: list[int] = []
     files = {entry.name for entry in entries if entry.is_file}
@@ -116,7 +118,11 @@ def _entries(output: Output) -> tuple[list[int], list[Problem]]:
     for name, is_folder, is_file in entries:
         stem, _, ending = name.partition(".")
         number = shard_number(stem)
-        if number is not None and name == stem:
+        if number is not None and is_folder and output.in_bucket:
+            what = "is a folder, as of layout: files, and in a bucket a shard is a tar"
+            remedy = "move it out, to a folder of a machine, and run `imagemill doctor` there"
+            problems.append(Problem(kind="folder", file=name, what=what, remedy=remedy))
+        elif number is not None and name == stem:
             if not output.in_bucket and FolderShard(output.path, number).committed():
                 committed.append(number)
                 continue
@@ -149,7 +155,7 @@ def _entries(output: Output) -> tuple[list[int], list[Problem]]:
     if not committed and not names & {".imagemill", REPORT}:
         raise OutputError(
             f"{output.label}: is no output of imagemill: it has no shard, no job.json and no .imagemill; "
-            "name the folder that the manifest calls `output`"
+            "name what the manifest calls `output`"
         )
     return sorted(committed), problems
 
@@ -196,6 +202,9 @@ def _leftovers(output: Output, *, explains: bool) -> Iterator[str]:
     if repairs:
         when = "when the next job has finished here" if explains else "at will"
         yield f"{QUARANTINE}: holds what {counted(repairs, 'repair')} set aside; remove it {when}"
+    uploads = sum(1 for _ in output.store.files_below(UPLOADS)) if output.in_bucket else 0
+    if uploads:
+        yield f"{UPLOADS}: holds {counted(uploads, 'upload')} of workers; a job that begins removes them"
     left = (one.name for one in output.store.list() if one.name.startswith(".") and one.name.endswith(".tmp"))
     for name in sorted(left):
         yield f"{shown(name)}: left by a write that was cut short; remove it at will"

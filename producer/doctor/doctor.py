@@ -164,10 +164,10 @@ def _costs_pictures(problem: Problem) -> bool:
 
 def _job_of(shard: StoredShard) -> object:
     """The job that the first readable record or failure names; None without one."""
-    with suppress(OutputError):
+    with suppress(OutputError, OSError):
         for record in shard.records():
             return record.get("job_id")
-    with suppress(OutputError):
+    with suppress(OutputError, OSError):
         for failure in shard.failures():
             return failure.job_id
     return None

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 from jobs.errors import OutputError
 from jobs.output.card import dataset_card, is_ours
 from jobs.output.contents import contents
 from jobs.output.line_order import Places, Split, last_job
 from jobs.output.output import Output
 from jobs.output.split_table import PARQUET, TABLES, drop_tables, write_split
-from jobs.plain_file import open_plain
 from producer.doctor.findings import Problem
 
 _CARD = "README.md"
@@ -28,7 +24,7 @@ def table_problem(output: Output) -> Problem | None:
     if name is None:
         return None
     try:
-        sound = _is_whole(output.path / name)
+        sound = _is_whole(output, name)
     except FileNotFoundError:
         what = "is missing: the card names it, and without it `datasets` reads pictures without their lines"
     except OSError as error:
@@ -45,7 +41,7 @@ def write_table_again(output: Output, aside_in: str) -> None:
 
     What goes is moved to the folder `aside_in` of it. Raises OutputError where it cannot be written.
     """
-    if not any(output.store.exists(name) for name in TABLES):
+    if output.in_bucket or not any(output.store.exists(name) for name in TABLES):
         return
     aside = output.path / aside_in
     split = Split(Places(output, last_job(output)))
@@ -74,10 +70,8 @@ def _card(output: Output) -> list[str]:
     return [line.strip() for line in text.splitlines()]
 
 
-def _is_whole(file: Path) -> bool:
+def _is_whole(output: Output, name: str) -> bool:
     """Whether the table has its beginning and its end. Raises OSError."""
-    with open_plain(file) as opened:
-        beginning, size = opened.read(4), opened.seek(0, os.SEEK_END)
-        opened.seek(max(0, size - 4))
-        end = opened.read()
-    return beginning == end == _PARQUET_MARK if file.name == PARQUET else end.endswith(b"\n")
+    with output.store.opened(name) as opened:
+        beginning, end = opened.read_at(0, 4), opened.read_at(max(0, opened.size - 4), 4)
+    return beginning == end == _PARQUET_MARK if name == PARQUET else end.endswith(b"\n")

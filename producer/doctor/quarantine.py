@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
@@ -183,7 +183,7 @@ def _write_sound(stored: TarShard, kept: Sequence[Member], cuts: Sequence[Cut], 
     with store.opened(stored.name) as opened, store.written(stored.name) as sink:
         tar, writer = TarReader(opened), TarWriter(sink)
         hidden = {member.name: tar.read(member) for member in kept if member.name.startswith(".")}
-        samples = [member for member in kept if member.name not in hidden]
+        samples = [*_ordered(member for member in kept if member.name not in hidden)]
         if FAILURES in hidden:
             writer.add(FAILURES, _left_of(hidden[FAILURES], cuts))
         if repaired := hidden.get(REPAIRED, b"") + emptied.encode():
@@ -193,6 +193,14 @@ def _write_sound(stored: TarShard, kept: Sequence[Member], cuts: Sequence[Cut], 
         for member in samples:
             writer.add(member.name, tar.read(member))
         writer.close()
+
+
+def _ordered(members: Iterable[Member]) -> Iterator[Member]:
+    """The same with each sample's picture, text and record in this order, which the member of records is
+    read by."""
+    places = {"txt": 1, "json": 2}
+    for _, of_key in groupby(members, lambda member: member.name.partition(".")[0]):
+        yield from sorted(of_key, key=lambda member: places.get(member.name.partition(".")[2], 0))
 
 
 def _samples(tar: TarReader, members: Sequence[Member]) -> Iterator[tuple[int, bytes, bytes]]:

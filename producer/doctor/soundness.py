@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jobs.columns import MAX_DEPTH, deeper_than
+from jobs.location import names_bucket
 from jobs.output.metadata import Failure, request_of_record
 from jobs.output.picture_file import read_picture
 from jobs.output.stored_shard import SHARD_LIMIT, shard_name
@@ -36,7 +37,9 @@ def file_problem(path: str, file: str, error: OSError) -> Problem:
         kind="unreadable",
         file=file,
         what=f"cannot be read ({error.strerror})",
-        remedy=f"make it readable for this user, or check the disk: {path}",
+        remedy=f"make it readable for this user, or check the disk: {path}"
+        if not names_bucket(path)
+        else f"check the credentials, and run the same command again: {path}",
     )
 
 
