@@ -8,7 +8,8 @@ import sys
 import click
 
 from jobs.command_line import odd_surroundings
-from jobs.errors import ImagemillError, Interrupted
+from jobs.errors import ImagemillError, Interrupted, OutputError
+from jobs.location import names_bucket
 from jobs.wording import on_its_lines
 from producer.commands import job, manifest, output, picture, push, verification
 from producer.stops import stops_raise
@@ -65,6 +66,15 @@ def main() -> None:
     except ImagemillError as error:
         click.echo(f"error: {on_its_lines(str(error))}", err=True)
         sys.exit(error.exit_code)
+    except OSError as error:
+        # The system's own errors have their messages where they arise; a store may fail anywhere.
+        if not (isinstance(error.filename, str) and names_bucket(error.filename)):
+            raise
+        said = (
+            f"{error.filename}: {error.strerror}: check the bucket's name, its endpoint and the credentials"
+        )
+        click.echo(f"error: {on_its_lines(said)}, and run the same command again", err=True)
+        sys.exit(OutputError.exit_code)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

@@ -129,12 +129,12 @@ def _submitted(jobs: Sequence[Submitted]) -> str:
 
 
 def _one_output_each(files: Sequence[Path], prepared: Sequence[Prepared]) -> None:
-    first: dict[Path, Path] = {}
+    first: dict[str, Path] = {}
     for file, one in zip(files, prepared, strict=True):
-        other = first.setdefault(one.output.path, file)
+        other = first.setdefault(one.output.label, file)
         if other is not file:
             raise JobError(
-                f"{other} and {file}: both write to {one.output.path}, one job at a time: submit the second "
+                f"{other} and {file}: both write to {one.output.label}, one job at a time: submit the second "
                 "when the first has finished, or name another output"
             )
 

@@ -8,19 +8,21 @@ from typing import TYPE_CHECKING
 
 import click
 
+from producer.commands.places import OUTPUT, PathOrBucket
 from producer.session import FILE, Session, emit, json_option, pass_session
 
 if TYPE_CHECKING:
+    from jobs.output.output import Output
     from producer.export.options import Form
 
 
 @click.command()
-@click.argument("output", metavar="OUT", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("output", metavar="OUT", type=OUTPUT)
 @click.option("--repair", is_flag=True, help="Set aside what is broken, and send it back to its job.")
 @json_option
 @pass_session
-def doctor(session: Session, output: Path, repair: bool, as_json: bool) -> None:
-    """Prove that an output folder is sound, or name what is wrong in it.
+def doctor(session: Session, output: Output, repair: bool, as_json: bool) -> None:
+    """Prove that an output, a folder or s3://BUCKET/PREFIX, is sound, or name what is wrong in it.
 
     Every picture is there, whole and as it was written; no image is there twice; lines and files agree;
     nothing is missing that its manifests ask for. Exit status: 0 nothing is wrong, 1 something is, 2 bad
@@ -29,17 +31,16 @@ def doctor(session: Session, output: Path, repair: bool, as_json: bool) -> None:
     --repair moves broken pictures and wrong lines to OUT/.imagemill/quarantine. If Redis holds their finished
     job, they are sent back to it; otherwise submit the manifest again to render what is lacking.
     """
-    from jobs.output.output import Output
     from producer.doctor.doctor import diagnose, report, to_json
 
-    diagnosis = diagnose(Output(output.resolve()), session.settings, repair=repair)
+    diagnosis = diagnose(output, session.settings, repair=repair)
     emit(diagnosis, as_json, report, to_json)
     sys.exit(diagnosis.exit_code)
 
 
 @click.command()
-@click.argument("source", metavar="SOURCE", type=click.Path(exists=True, path_type=Path))
-@click.argument("target", metavar="TARGET", type=click.Path(path_type=Path))
+@click.argument("source", metavar="SOURCE", type=PathOrBucket(exists=True))
+@click.argument("target", metavar="TARGET", type=PathOrBucket())
 @click.option(
     "--to",
     required=True,
@@ -73,8 +74,8 @@ def doctor(session: Session, output: Path, repair: bool, as_json: bool) -> None:
 @pass_session
 def export(
     session: Session,
-    source: Path,
-    target: Path,
+    source: Path | str,
+    target: Path | str,
     to: Form,
     only_current: Path | None,
     shard_size: int | None,
@@ -93,13 +94,17 @@ def export(
     or with --to parquet a file, appears whole or not at all. Pictures keep their bytes, and each is checked;
     failures are not exported. Equal outputs give equal exports. --to grid draws the pictures on pages; files,
     webdataset and parquet are datasets, with all metadata.
+
+    SOURCE may be an output in a bucket, s3://BUCKET/PREFIX, gs:// or az://. So may TARGET with --to
+    webdataset, where README.md comes last and the same command goes on with what was cut short, and with
+    --to parquet.
     """
     from producer.export.export import report, write_export
     from producer.export.options import Options
 
     exported = write_export(
-        source.resolve(),
-        target.resolve(),
+        source if isinstance(source, str) else source.resolve(),
+        target if isinstance(target, str) else target.resolve(),
         to,
         session.settings,
         only_current=only_current,

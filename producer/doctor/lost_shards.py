@@ -21,6 +21,7 @@ from jobs.wording import counted, shown
 from producer.doctor.findings import Problem
 from producer.doctor.quarantine import QUARANTINE
 from producer.doctor.soundness import file_problem
+from producer.export.bucket_target import MARK
 
 _NAMED = 10
 """Ranges of numbers that a message names."""
@@ -54,7 +55,14 @@ def lost_shards(output: Output) -> Lost:
     committed = output.shards()
     # Something else in a shard's place is a problem of its own.
     there = {*committed, *remains(output)}
-    if isinstance(report, Problem):
+    if output.in_bucket and output.store.exists(MARK):
+        what = "is the mark of an export that goes on, or was cut short: shards are not there yet"
+        lost.problems.append(
+            Problem(
+                kind="lost", file=MARK, what=what, remedy="run the same export again, which goes on with it"
+            )
+        )
+    elif isinstance(report, Problem):
         lost.problems.append(report)
     elif report is not None:
         _count(output, len(committed), there, report, lost)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -19,12 +20,13 @@ from jobs.output.lines import key_of, line_key, numbered
 from jobs.output.output import Output
 from jobs.settings import Settings
 from jobs.wording import counted
+from producer.export.bucket_target import appearing_object, check_apart, going_on
 from producer.export.consumer import Written
 from producer.export.exact_records import json_column
 from producer.export.options import Form, Options, consumer_of
 from producer.export.parquet import write_pictures, write_records
 from producer.export.parquet_source import open_parquet
-from producer.export.pictures import open_output
+from producer.export.pictures import OutputSource, open_output
 from producer.export.shards import write_shards, write_table
 from producer.export.source import Picture, PictureSource, Record, check_exportable
 from producer.export.target import appearing, check_free
@@ -115,8 +117,8 @@ class _Choice:
 
 
 def write_export(
-    path: Path,
-    target: Path,
+    path: Path | str,
+    target: Path | str,
     to: Form,
     settings: Settings,
     *,
@@ -125,15 +127,19 @@ def write_export(
 ) -> Exported:
     """Writes the images of the output or parquet at `path` to `target` in another form.
 
-    Both paths are absolute. Equal sources give equal bytes. `only_current`: a manifest; only what it asks for
-    is exported. Raises ImagemillError, and then nothing is left at `target`: OutputError when something is in
-    the way, the disk is full or a picture is broken, Interrupted after Ctrl-C.
+    Both are absolute paths, or texts that name places in buckets. Equal sources give equal bytes.
+    `only_current`: a manifest; only what it asks for is exported. Raises ImagemillError, and then nothing is
+    left at `target`, except in a bucket that was interrupted or gave no answer (`bucket_target`): OutputError
+    when something is in the way, the disk is full or a picture is broken, Interrupted after Ctrl-C.
     """
     consumer = consumer_of(to, options)
     if to == "parquet":
         check_pyarrow("--to parquet", "export --to files")
-    check_free(target, path, folder=to != "parquet")
-    with interruptible(f"{target}: stopped before the end; nothing was left there"):
+    place = _place(path, target, to) if isinstance(target, str) else None
+    if isinstance(target, Path):
+        check_free(target, path, folder=to != "parquet")
+    left = "nothing was left there" if place is None else "the same command goes on"
+    with interruptible(f"{target}: stopped before the end; {left}"):
         source = _source(path)
         asked, reading = None, Reading()
         if only_current is not None:
@@ -152,19 +158,22 @@ def write_export(
         if not found.total:
             which = "to export" if only_current is None else f"that {only_current} asks for"
             raise OutputError(f"{path}: holds no picture {which}")
-        found.licences = read_licences(Output(path)) if path.is_dir() else {}
+        found.licences = read_licences(source.output) if isinstance(source, OutputSource) else {}
         failed, shards = sum(map(choice.asks_for, source.failed())), None
         written = Written()
-        with counting("images exported", found.total) as reporter, appearing(target) as hidden:
+        size = SHARD_SIZE if options.shard_size is None else options.shard_size
+        told = {"images": found.total, "checksum": found.checksum, "shard_size": size}
+        with counting("images exported", found.total) as reporter, _appearing(target, place, told) as hidden:
             taken = _counted(_numbered(source.pictures(choice.takes)), reporter)
             if consumer is not None:
                 written = consumer.write(hidden, taken)
             elif to in {"files", "webdataset"}:
-                size = SHARD_SIZE if options.shard_size is None else options.shard_size
-                shards = write_shards(Output(hidden), to, taken, size)
-                table = write_table(Output(hidden), found) if to == "files" else None
-                card = dataset_card(found, layout=to, as_pattern=is_pattern(target), table=table)
-                (hidden / "README.md").write_bytes(card.encode())
+                output = Output(hidden) if place is None else place
+                shards = write_shards(output, to, taken, size)
+                table = write_table(output, found) if to == "files" else None
+                as_pattern = isinstance(target, Path) and is_pattern(target)
+                card = dataset_card(found, layout=to, as_pattern=as_pattern, table=table)
+                output.store.replace("README.md", card.encode())
             elif options.with_pictures:
                 column = json_column(_records(source, choice), found.columns)
                 write_pictures(hidden, taken, found.columns, column)
@@ -187,10 +196,41 @@ def write_export(
         )
 
 
-def _source(path: Path) -> PictureSource:
-    if not path.is_dir():
-        return open_parquet(path)
-    return open_output(Output(path))
+def _source(path: Path | str) -> PictureSource:
+    if isinstance(path, str):
+        if path.endswith(".parquet"):
+            raise OutputError(f"{path}: is in a bucket, and a parquet is read on this machine: download it")
+        return open_output(Output.at(path))
+    return open_output(Output(path)) if path.is_dir() else open_parquet(path)
+
+
+def _place(path: Path | str, target: str, to: Form) -> Output | None:
+    """The new output in a bucket that `target` names; None where it names an object.
+
+    Raises OutputError for a form that has no place there.
+    """
+    if to not in {"webdataset", "parquet"}:
+        raise OutputError(
+            f"{target}: is in a bucket, and --to {to} writes a folder: name one of this machine and copy it, "
+            "or take --to webdataset or parquet"
+        )
+    check_apart(target, str(path))
+    place = Output.at(target)
+    return place if to == "webdataset" else None
+
+
+@contextmanager
+def _appearing(target: Path | str, place: Output | None, told: Mapping[str, int]) -> Iterator[Path]:
+    """A path where the export is made, which becomes the target; with `place` it is made there."""
+    if isinstance(target, Path):
+        with appearing(target) as hidden:
+            yield hidden
+    elif place is None:
+        with appearing_object(target) as hidden:
+            yield hidden
+    else:
+        with going_on(place, told):
+            yield place.path
 
 
 def _records(source: PictureSource, choice: _Choice) -> Iterator[Record]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 
 from jobs.errors import OutputError
 from jobs.output.line_order import Places, Split, last_job
@@ -29,12 +28,12 @@ class OutputSource:
     """The order of their lines."""
 
     @property
-    def path(self) -> Path:
-        return self.output.path
+    def path(self) -> str:
+        return self.output.label
 
     def records(self) -> Iterator[Record]:
         if self.split.in_order:
-            return (record for shard in self.shards for record in self.output.records(shard))
+            return (record for _, stored in self.output.in_turn(self.shards) for record in stored.records())
         return (self.output.stored(shard).record_at(span) for shard, span in self.split)
 
     def pictures(self, takes: Callable[[Record], bool]) -> Iterator[Picture]:
@@ -77,8 +76,8 @@ class OutputSource:
 def open_output(output: Output) -> OutputSource:
     """The output as a source. Raises OutputError where its metadata cannot be read."""
     shards, split = tuple(output.shards()), Split(Places(output, last_job(output)))
-    for shard in shards:
-        for span, record in output.stored(shard).located():
+    for shard, stored in output.in_turn(shards):
+        for span, record in stored.located():
             split.add(shard, span, record)
     return OutputSource(output, shards, split)
 

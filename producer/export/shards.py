@@ -2,41 +2,80 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from itertools import chain, islice
+from pathlib import Path
 
+from jobs.errors import OutputError
 from jobs.output.contents import Contents
 from jobs.output.line_order import Places, Split
 from jobs.output.output import Output
 from jobs.output.split_table import write_split
 from jobs.output.store import Stage
-from jobs.output.stored_shard import LayoutName, image_key
-from producer.export.source import Picture
+from jobs.output.stored_shard import LayoutName, StoredShard, image_key
+from producer.export.bucket_target import repeated
+from producer.export.source import Picture, Record
 
 
 def write_shards(target: Output, layout: LayoutName, pictures: Iterator[Picture], shard_size: int) -> int:
     """Write the pictures to a new output, in shards of `shard_size`; returns how many shards.
 
-    Raises OSError as the system gives it, OutputError where this machine cannot write the layout.
+    In a bucket, shards that are there already are those of an export that was cut short. Raises OSError as
+    the system gives it, OutputError where this machine cannot write the layout.
     """
-    target.path.mkdir()
-    target.stored(0, layout).check_writable(target.path)
-    number = 0
+    with _home(target) as home:
+        target.stored(0, layout).check_writable(home)
+        return _write(target, layout, pictures, shard_size, home)
+
+
+@contextmanager
+def _home(target: Output) -> Iterator[Path]:
+    """Where shards are made: in the output, or with a bucket where temporary files are."""
+    if not target.in_bucket:
+        target.path.mkdir()
+        yield target.path
+        return
+    with tempfile.TemporaryDirectory(prefix="imagemill-") as folder:
+        yield Path(folder)
+
+
+def _write(
+    target: Output, layout: LayoutName, pictures: Iterator[Picture], shard_size: int, home: Path
+) -> int:
+    number, attempt = 0, f"export-{secrets.token_hex(6)}"
     while (first := next(pictures, None)) is not None:
-        spool = target.path / f".{number}"
-        images, records = spool / "images", []
+        spool = home / f".{number}"
+        images, records = spool / "images", list[Record]()
         images.mkdir(parents=True)
         for position, picture in enumerate(chain([first], islice(pictures, shard_size - 1))):
             name = f"{image_key(number, position)}{picture.suffix}"
             (images / name).write_bytes(picture.data)
             records.append({**picture.record, "file_name": name})
-        target.stored(number, layout).commit(
-            images, records, [], Stage(spool, f"export/{number}", lambda: None)
-        )
+        stored, stage = target.stored(number, layout), Stage(spool, f"{attempt}/{number}", lambda: None)
+        if target.in_bucket:
+            repeated(partial(_commit_again, stored, images, records, stage))
+        else:
+            stored.commit(images, records, [], stage)
         shutil.rmtree(spool)
         number += 1
     return number
+
+
+def _commit_again(stored: StoredShard, images: Path, records: Sequence[Record], stage: Stage) -> None:
+    """Commits a shard, which may be there already; the same call may be made again."""
+    try:
+        stored.commit(images, records, [], stage)
+    except FileExistsError:
+        if [*stored.records()] != [*records]:
+            raise OutputError(
+                f"{stored.label}: is there already, and is not the export's: name a place where nothing is"
+            ) from None
+        stored.complete()
 
 
 def write_table(target: Output, found: Contents) -> str:

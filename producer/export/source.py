@@ -41,7 +41,7 @@ class PictureSource(Protocol):
     """
 
     @property
-    def path(self) -> Path:
+    def path(self) -> Path | str:
         """What a person calls it."""
 
     def records(self) -> Iterator[Record]:

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from jobs.errors import OutputError
 from jobs.lock import try_lock
+from jobs.output.store import Unreachable
 
 
-def check_free(target: Path, source: Path, *, folder: bool) -> None:
+def check_free(target: Path, source: Path | str, *, folder: bool) -> None:
     """Raises OutputError where an export of `source` cannot appear at `target`. Both are absolute.
 
     `folder`: it will be a folder, which may be there and empty; else a file, which must not.
@@ -58,6 +59,8 @@ def appearing(target: Path) -> Iterator[Path]:
             if not hidden.is_dir() and os.path.lexists(target):
                 raise FileExistsError(errno.EEXIST, "it was made meanwhile")
             hidden.rename(target)
+    except Unreachable:
+        raise
     except OSError as error:
         full = error.errno in {errno.ENOSPC, errno.EDQUOT}
         remedy = "free some space, or name a place on another disk" if full else "name another place"
