@@ -69,7 +69,7 @@ def own_worker(
     gpus: str,
     lock: int | None = None,
     *,
-    root: Path | None = None,
+    root: str | None = None,
 ) -> Iterator[OwnWorker]:
     """A worker on this machine, tied to this process, writing only below `root`; without one, below `output`,
     whose log it has.

@@ -5,11 +5,15 @@ from __future__ import annotations
 import secrets
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from producer.commands.places import OUTPUT, LocalPath, PathOrBucket
 from producer.session import Session, emit, json_option, pass_session
+
+if TYPE_CHECKING:
+    from jobs.output.output import Output
 
 
 class _Count(click.ParamType[int]):
@@ -23,11 +27,11 @@ class _Count(click.ParamType[int]):
         return click.IntRange(1, 10**9).convert(value, param, ctx)
 
 
-_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+_FOLDER = LocalPath("a folder", file_okay=False)
 
 
 @click.command()
-@click.argument("output", metavar="OUT", type=_FOLDER)
+@click.argument("output", metavar="OUT", type=OUTPUT)
 @click.option(
     "--sample", type=_Count(), default="20", show_default=True, metavar="N|all", help="How many images."
 )
@@ -49,7 +53,7 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     "--model",
     "models",
     multiple=True,
-    type=click.Path(exists=True, path_type=Path),
+    type=LocalPath("a folder or file"),
     metavar="PATH",
     help="The folder or file of a model that is not where it was: also of a ControlNet or an image encoder "
     "(repeatable).",
@@ -63,10 +67,10 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 )
 @click.option(
     "--into",
-    type=_FOLDER,
+    type=PathOrBucket(exists=True, file_okay=False),
     metavar="FOLDER",
-    help="Where pictures are rendered meanwhile, below the workers' IMAGEMILL_OUTPUT_ROOT. Default: beside "
-    "OUT, or where temporary files are if no Redis is configured.",
+    help="Where pictures are rendered meanwhile, below the workers' IMAGEMILL_OUTPUT_ROOT: a folder, or "
+    "s3://BUCKET/PREFIX. Default: beside OUT, or where temporary files are if no Redis is configured.",
 )
 @click.option(
     "--gpus",
@@ -79,13 +83,13 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 @pass_session
 def verify(
     session: Session,
-    output: Path,
+    output: Output,
     sample: int,
     seed: int | None,
     tolerance: int,
     models: tuple[Path, ...],
     inputs: tuple[Path, ...],
-    into: Path | None,
+    into: Path | str | None,
     gpus: str,
     as_json: bool,
 ) -> None:
@@ -96,7 +100,6 @@ def verify(
     compared byte by byte, else pixel by pixel. OUT is only read. Exit status: 0 all are equal, 1 one differs,
     2 one could not be compared, or bad input.
     """
-    from jobs.output.output import Output
     from producer.verify import report
     from producer.verify.verify import Options
     from producer.verify.verify import verify as verified
@@ -107,9 +110,9 @@ def verify(
         tolerance=tolerance,
         models=models,
         inputs=inputs,
-        into=into,
+        into=into.resolve() if isinstance(into, Path) else into,
         gpus=gpus,
     )
-    found = verified(Output(output.resolve()), session.settings, options, quiet=as_json)
+    found = verified(output, session.settings, options, quiet=as_json)
     emit(found, as_json, report.report, report.to_json)
     sys.exit(found.exit_code)

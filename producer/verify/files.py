@@ -5,14 +5,34 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final, NamedTuple
 
 from jobs.entry import Entry
 from jobs.file_hash import file_sha256
-from jobs.inputs import kept_path
+from jobs.inputs import kept_name, kept_path
 from jobs.output.output import INPUTS, Output
 from jobs.request import ImageRequest
 from producer.verify.sources import Sources
 from producer.verify.unjudged import Unjudged
+
+_PIECE: Final = 1 << 20
+"""Bytes that are copied at a time."""
+
+
+class InBucket(NamedTuple):
+    """A file that an output in a bucket keeps."""
+
+    output: Output
+    name: str
+
+    def copy_to(self, output: Output) -> None:
+        """Keeps it in another output too, under its name. Raises OSError."""
+        with (
+            self.output.store.opened(self.name, whole=True) as source,
+            output.store.written(self.name) as copy,
+        ):
+            for start in range(0, source.size, _PIECE):
+                copy.write(source.read_at(start, _PIECE))
 
 
 @dataclass(slots=True)
@@ -23,24 +43,31 @@ class Files:
     sources: Sources
     folders: Sequence[Path] = ()
     """Further outputs, or folders that hold files at any depth."""
-    _found: dict[str, Path | None] = field(default_factory=dict)
+    _found: dict[str, Path | InBucket | None] = field(default_factory=dict)
     _unread: list[Path] | None = None
     """What lies below `folders` and has no known hash yet, the last first."""
 
-    def of(self, request: ImageRequest, job_id: str) -> dict[str, str]:
+    def of(self, request: ImageRequest, job_id: str) -> dict[str, Path | InBucket]:
         """The SHA-256 of each picture and adapter of a request -> where it lies. Raises Unjudged."""
-        return {sha256: str(self._path(sha256, job_id)) for sha256 in Entry.of(request).inputs}
+        return {sha256: self._path(sha256, job_id) for sha256 in Entry.of(request).inputs}
 
-    def latents(self, sha256: str) -> Path:
+    def latents(self, sha256: str) -> Path | InBucket:
         """Where the initial latents of this hash lie. Raises Unjudged."""
         name = f"{sha256}.npy"
+        if (kept := self._in_bucket(name)) is not None:
+            return kept
         places = [self.output.inputs, *(one / INPUTS for one in self.folders), *self.folders]
         found = next((place / name for place in places if (place / name).is_file()), None)
         if found is None:
             raise _missing(f"its initial latents, {name}")
         return found
 
-    def _path(self, sha256: str, job_id: str) -> Path:
+    def _in_bucket(self, name: str) -> InBucket | None:
+        """What an output in a bucket keeps under a name."""
+        kept = InBucket(self.output, f"{INPUTS}/{name}")
+        return kept if self.output.in_bucket and self.output.store.exists(kept.name) else None
+
+    def _path(self, sha256: str, job_id: str) -> Path | InBucket:
         if sha256 not in self._found:
             self._found[sha256] = self._look(sha256, job_id)
         found = self._found[sha256]
@@ -48,7 +75,9 @@ class Files:
             raise _missing(f"a file of its settings, SHA-256 {sha256}")
         return found
 
-    def _look(self, sha256: str, job_id: str) -> Path | None:
+    def _look(self, sha256: str, job_id: str) -> Path | InBucket | None:
+        if (in_bucket := self._in_bucket(kept_name(sha256))) is not None:
+            return in_bucket
         homes = [self.output.inputs, *(one / INPUTS for one in self.folders), *self.folders]
         for home in homes:
             if kept_path(home, sha256).is_file():

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 from jobs.ledger.job import SlotsKey
 from jobs.request import IMAGE_SETTINGS, ImageRequest, settings_in
-from producer.verify.files import Files
+from producer.verify.files import Files, InBucket
 from producer.verify.sources import Source, Sources
 
 Mode = Literal["exact", "fast"]
@@ -35,9 +35,9 @@ class Part:
     """By image_id."""
     slots: dict[SlotsKey, int] = field(default_factory=dict)
     """With how many slots the pictures of a size were rendered on a kind of device."""
-    files: dict[str, str] = field(default_factory=dict)
-    """SHA-256 of pictures and adapters -> absolute path."""
-    latents: dict[str, Path] = field(default_factory=dict)
+    files: dict[str, Path | InBucket] = field(default_factory=dict)
+    """SHA-256 of pictures and adapters -> absolute path, or what a bucket keeps."""
+    latents: dict[str, Path | InBucket] = field(default_factory=dict)
     """The same of initial latents."""
 
     def slots_json(self) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from jobs.errors import OutputError
 from jobs.output.output import Output
-from jobs.output.stored_shard import shard_name
+from jobs.output.stored_shard import StoredShard, shard_name
 from jobs.request import PICTURES
 
 FEWEST_SHARDS: Final = 256
@@ -69,20 +69,20 @@ def draw(output: Output, count: int | None, seed: int, census: Census) -> Iterat
         yield one
     if not census.drawn:
         raise OutputError(
-            f"{output.path}: holds no image that could be rendered again: name an output with shards"
+            f"{output.label}: holds no image that could be rendered again: name an output with shards"
         )
 
 
 def _all(output: Output, shards: Iterable[int], census: Census) -> Iterator[Drawn]:
-    for shard in shards:
-        yield from (Drawn(shard, record) for record in _records(output, shard, census))
+    for shard, stored in output.in_turn(shards):
+        yield from (Drawn(shard, record) for record in _records(stored, census))
 
 
 def _some(output: Output, shards: Sequence[int], count: int, seed: int, census: Census) -> Iterator[Drawn]:
     kinds: dict[Hashable, list[tuple[int, int, Drawn]]] = {}
-    for shard in _looked_at(shards, max(FEWEST_SHARDS, 4 * count), seed):
+    for shard, stored in output.in_turn(_looked_at(shards, max(FEWEST_SHARDS, 4 * count), seed)):
         here: dict[Hashable, list[tuple[int, int, dict[str, Any]]]] = {}
-        for place, record in enumerate(_records(output, shard, census)):
+        for place, record in enumerate(_records(stored, census)):
             here.setdefault(_kind(record), []).append((_lot(seed, record["image_id"]), place, record))
         turn = _lot(seed, shard)
         for kind, found in here.items():
@@ -125,10 +125,10 @@ def _looked_at(shards: Sequence[int], most: int, seed: int) -> Iterator[int]:
         yield shards[first + _lot(seed, "stretch", stretch) % (end - first)]
 
 
-def _records(output: Output, shard: int, census: Census) -> Iterator[dict[str, Any]]:
+def _records(stored: StoredShard, census: Census) -> Iterator[dict[str, Any]]:
     census.looked_at += 1
-    census.failed += len(output.shard_failures(shard))
-    for record in output.records(shard):
+    census.failed += len(stored.failures())
+    for record in stored.records():
         census.images += 1
         yield record
 

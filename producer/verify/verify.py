@@ -43,8 +43,8 @@ class Options:
     """Folders and files of models that are not where they were."""
     inputs: Sequence[Path] = ()
     """Folders that hold files which requests name."""
-    into: Path | None = None
-    """Where pictures are rendered meanwhile."""
+    into: Path | str | None = None
+    """Where pictures are rendered meanwhile: a folder, or a place in a bucket."""
     gpus: str = "all"
     """As of `imagemill-worker --gpus`, for a worker of its own."""
 
@@ -54,12 +54,12 @@ def verify(output: Output, settings: Settings, options: Options, *, quiet: bool 
 
     Raises ImagemillError where nothing can be drawn or rendered, Interrupted after Ctrl-C.
     """
-    found = Verification(str(output.path), options.seed, options.count is None, options.tolerance)
+    found = Verification(output.label, options.seed, options.count is None, options.tolerance)
     sources = Sources(output, options.models)
     files = Files(output, sources, options.inputs)
     shop: Workshop | None = None
     with (
-        interruptible(f"{output.path}: stopped before the end; it is as it was, and nothing else is left"),
+        interruptible(f"{output.label}: stopped before the end; it is as it was, and nothing else is left"),
         ExitStack() as stack,
     ):
         for drawn in _rounds(draw(output, options.count, options.seed, found.census)):

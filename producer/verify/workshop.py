@@ -1,11 +1,8 @@
-"""Where images are rendered again: jobs of their own in the queue, and a folder that goes in the end."""
+"""Where images are rendered again: jobs of their own in the queue, and outputs that go in the end."""
 
 from __future__ import annotations
 
-import os
 import secrets
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -15,12 +12,10 @@ from typing import Any, Final
 
 from jobs.connection import redis_url
 from jobs.entry import Entry
-from jobs.errors import JobError, LedgerError, OutputError
-from jobs.inputs import KeptInputs
-from jobs.latents import write_input
+from jobs.errors import JobError, LedgerError
 from jobs.ledger.job import JobSpec, JobStatus
 from jobs.ledger.shard import Shard, encode_shard
-from jobs.output.output import Output, check_within
+from jobs.output.output import Output
 from jobs.settings import Settings
 from jobs.wording import on_one_line
 from producer.embedded_redis import EmbeddedRedis
@@ -32,6 +27,7 @@ from producer.reporter import StandardError
 from producer.requests.grouping import parts as in_shards
 from producer.verify.comparison import Kept
 from producer.verify.parts import Part
+from producer.verify.room import Room, room
 from producer.verify.unjudged import Unjudged
 
 NAME: Final = "verify"
@@ -57,21 +53,21 @@ class Again:
         """The picture and its record. Raises Unjudged where it is not there."""
         for _name, data in self.output.pictures(self.shard, [self.record["file_name"]]):
             return Kept(self.record, data)
-        raise Unjudged(f"{self.output.path}: what was rendered again is gone: run the same command again")
+        raise Unjudged(f"{self.output.label}: what was rendered again is gone: run the same command again")
 
 
 @dataclass(slots=True)
 class Workshop:
-    """A queue, and the folder in which its workers render."""
+    """A queue, and the room in which its workers render."""
 
     queue: JobQueue
-    folder: Path
+    room: Room
     check: Callable[[], None]
     """Raises ImagemillError when what renders has ended."""
     own_worker: bool
     quiet: bool
-    _running: dict[str, Path] = field(default_factory=dict)
-    """The jobs that may not have ended, and the output of each."""
+    _running: set[str] = field(default_factory=set)
+    """The jobs that may not have ended."""
     _made: int = 0
 
     def render(self, parts: Sequence[Part]) -> dict[str, Again | Unjudged]:
@@ -83,10 +79,10 @@ class Workshop:
         found: dict[str, Again | Unjudged] = {}
         for (job_id, output), part in submitted:
             why = self._followed(job_id)
-            for shard in output.shards():
-                for record in output.records(shard):
+            for shard, stored in output.in_turn():
+                for record in stored.records():
                     found[record["image_id"]] = Again(output, shard, record)
-                for failure in output.shard_failures(shard):
+                for failure in stored.failures():
                     found[failure.image_id] = Unjudged(
                         f"could not be rendered again: {on_one_line(failure.reason)}"
                     )
@@ -96,11 +92,10 @@ class Workshop:
 
     def clear(self) -> None:
         """Removes what was rendered until now."""
-        for entry in self.folder.iterdir():
-            shutil.rmtree(entry, ignore_errors=True)
+        self.room.clear()
 
     def end(self) -> None:
-        """Cancels the jobs that still run, and waits until their workers have let go of the folder."""
+        """Cancels the jobs that still run, and waits until their workers have let go of the room."""
         deadline = time.monotonic() + _PATIENCE
         for job_id in list(self._running):
             with suppress(LedgerError, JobError):
@@ -109,9 +104,7 @@ class Workshop:
     def _submit(self, part: Part) -> tuple[str, Output]:
         """Makes a job of the part; returns its id and its output."""
         self._made += 1
-        output = Output(self.folder / str(self._made))
-        output.prepare()
-        self._furnish(part, output)
+        output, paths = self.room.output(self._made, part), self.room.named(part)
         ledger, kind = self.queue.ledger, part.kind
         entries = ((image_id, Entry.of(request)) for image_id, request in part.requests.items())
         shards: list[tuple[int, int, bytes]] = []
@@ -119,7 +112,7 @@ class Workshop:
         for one in in_shards(entries, (), _SHARD_SIZE):
             if one.entries:
                 here = [entry for _image_id, entry in one.entries]
-                named = {sha256: part.files[sha256] for entry in here for sha256 in entry.inputs}
+                named = {one: paths[one] for entry in here for one in entry.inputs if one in paths}
                 blob = encode_shard(Shard(one.places, here, True, named), kind.base)
                 shards.append((len(shards), len(here), blob))
                 total += len(here)
@@ -127,7 +120,8 @@ class Workshop:
             manifest={"name": NAME, "model": kind.base.model},
             base=kind.base.written(),
             name=NAME,
-            output=str(output.path),
+            output=output.label,
+            layout="webdataset" if output.in_bucket else "files",
             model=kind.source.model,
             revision=kind.source.revision,
             precision=kind.base.precision,
@@ -141,19 +135,10 @@ class Workshop:
         )
         # No other job has this digest: nobody attaches to it.
         job_id, _created = ledger.create(spec, secrets.token_hex(32), 1)
-        self._running[job_id] = output.path
+        self._running.add(job_id)
         ledger.add(job_id, ledger.incarnation(job_id), 0, total, shards, seal=True)
         self.queue.wake_for(len(shards))
         return job_id, output
-
-    def _furnish(self, part: Part, output: Output) -> None:
-        """Puts into an output what its workers look for there: slots, and initial latents."""
-        try:
-            (output.private / "rows.json").write_text(part.slots_json(), "utf-8")
-            for sha256, path in part.latents.items():
-                write_input(output.inputs, KeptInputs(path.parent).latents(sha256))
-        except OSError as error:
-            raise _unwritable(self.folder, error) from None
 
     def _followed(self, job_id: str) -> str:
         """Waits until a job has ended; returns why it may have left images out."""
@@ -167,11 +152,11 @@ class Workshop:
             try:
                 refusals = sorted(set(ledger.status(job_id).refusals.values()))
             except JobError:
-                del self._running[job_id]
+                self._running.discard(job_id)
                 return f"{job_id} is gone from Redis: run the same command again"
             self._end(job_id, time.monotonic() + _PATIENCE)
             return f"no worker takes it: {on_one_line('; '.join(refusals))}" if refusals else str(error)
-        del self._running[job_id]
+        self._running.discard(job_id)
         return f"{job_id} was {end.outcome}{f' ({end.reason})' if end.reason else ''}"
 
     def _shown(self, statuses: Iterator[JobStatus]) -> JobStatus:
@@ -188,22 +173,21 @@ class Workshop:
                 ledger.control(job_id, "cancel", "the verification was stopped")
             ledger.reap()
             time.sleep(0.1)
-        self._running.pop(job_id, None)
+        self._running.discard(job_id)
 
 
 @contextmanager
 def workshop(
-    output: Output, settings: Settings, into: Path | None, gpus: str, *, quiet: bool
+    output: Output, settings: Settings, into: Path | str | None, gpus: str, *, quiet: bool
 ) -> Iterator[Workshop]:
     """A workshop for the images of `output`, of which nothing is left afterwards.
 
     The Redis that the settings name, with the workers that run; without one, a Redis and a worker (`gpus`) of
-    its own. `into`: the folder in which pictures lie meanwhile; by default beside the output, or where
-    temporary files are if the worker is its own. Raises ImagemillError.
+    its own. `into`: where pictures lie meanwhile (`room`). Raises ImagemillError.
     """
     own = settings.redis_url is None
     with ExitStack() as stack:
-        folder = stack.enter_context(_folder(output, settings, into, own))
+        place = stack.enter_context(room(output, settings, into, own))
         server: EmbeddedRedis | None = None
         if own:
             server = stack.enter_context(EmbeddedRedis())
@@ -214,7 +198,7 @@ def workshop(
         queue.check()
         worker = None
         if own:
-            worker = stack.enter_context(own_worker(url, settings, output.label, gpus, root=folder))
+            worker = stack.enter_context(own_worker(url, settings, output.label, gpus, root=place.place))
 
         def check() -> None:
             if server is not None and not server.alive:
@@ -222,48 +206,7 @@ def workshop(
             if worker is not None:
                 worker.check()
 
-        shop = Workshop(queue, folder, check, own, quiet)
+        shop = Workshop(queue, place, check, own, quiet)
         if not own:  # its own worker is stopped, and its Redis with all jobs goes
             stack.callback(shop.end)
         yield shop
-
-
-@contextmanager
-def _folder(output: Output, settings: Settings, into: Path | None, own: bool) -> Iterator[Path]:
-    if into is not None:
-        home = into.resolve()
-    elif own and settings.output_root is None:
-        home = Path(tempfile.gettempdir()).resolve()
-    else:
-        home = output.path.parent
-    folder = home / f".{NAME}-{secrets.token_hex(4)}"
-    if settings.output_root is not None:
-        try:
-            check_within(folder, Path(settings.output_root))
-        except OutputError as error:
-            raise OutputError(f"{error}; --into FOLDER names where pictures are rendered meanwhile") from None
-    try:
-        folder.mkdir()
-    except OSError as error:
-        raise _unwritable(home, error) from None
-    try:
-        yield folder
-    finally:
-        _remove(folder)
-
-
-def _remove(folder: Path) -> None:
-    """Removes a folder, also from under a worker that still makes files there."""
-    for _ in range(10):
-        shutil.rmtree(folder, ignore_errors=True)
-        if not os.path.lexists(folder):
-            return
-        time.sleep(0.1)
-    StandardError().line(f"note: {folder} could not be removed: remove it")
-
-
-def _unwritable(folder: Path, error: OSError) -> OutputError:
-    return OutputError(
-        f"{folder}: pictures cannot be rendered there ({error.strerror}): name a folder that workers may "
-        "write in with --into"
-    )

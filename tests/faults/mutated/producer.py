@@ -10,6 +10,7 @@ PICTURE_TEXTS_PY = "producer/importing/picture_texts.py"
 OWN_WORKER_PY = "producer/own_worker.py"
 RUN_PY = "producer/run.py"
 COMPARISON_PY = "producer/verify/comparison.py"
+ROOM_PY = "producer/verify/room.py"
 WORKSHOP_PY = "producer/verify/workshop.py"
 
 RUN = "tests/integration/test_run_command.py::"
@@ -85,11 +86,11 @@ CHECKS = [
     Mutation("verify: a record's settings give its image_id", "not looked at", "producer/verify/asked.py",
         'if image_id != record["image_id"]:', "if False:",
         VERIFYING + "test_asked.py::test_a_changed_setting_is_named_by_the_request_in_the_picture"),
-    Mutation("verify: slots are those of the records", "measured", WORKSHOP_PY,
-        '(output.private / "rows.json").write_text(part.slots_json(), "utf-8")', "pass",
+    Mutation("verify: slots are those of the records", "measured", ROOM_PY,
+        'output.store.replace(".imagemill/rows.json", part.slots_json().encode())', "pass",
         VERIFY + "test_slots_are_those_of_the_records_and_not_what_another_job_measured"),
-    Mutation("verify: what was rendered again is removed", "stays", WORKSHOP_PY,
-        "        _remove(folder)\n", "        pass\n",
+    Mutation("verify: what was rendered again is removed", "stays", ROOM_PY,
+        "        _remove(made)\n", "        pass\n",
         VERIFY + "test_an_output_is_equal_to_itself_and_is_only_read[files]"),
     Mutation("verify: its jobs end with it", "go on", WORKSHOP_PY,
         "stack.callback(shop.end)", "pass",
