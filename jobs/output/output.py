@@ -293,6 +293,14 @@ class Output:
         for tar in read_ahead(TarShard(self.store, shard) for shard in numbers):
             yield tar.number, tar
 
+    def incomplete(self) -> list[int]:
+        """The committed shards for which `StoredShard.complete` may have something to do; of a bucket two
+        listings tell them."""
+        if not self.in_bucket:
+            return self.shards()
+        with self._reading():
+            return sorted(TarShard.without_parquet(self.store))
+
     def records(self, shard: int) -> Iterator[dict[str, Any]]:
         """The shard's metadata records, in the order of its images; none when every image failed.
 

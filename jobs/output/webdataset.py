@@ -81,6 +81,12 @@ class TarShard:
         """Those of committed shards."""
         return (number for number, is_file in _named(store, {"tar"}) if is_file)
 
+    @staticmethod
+    def without_parquet(store: OutputStore) -> set[int]:
+        """Those of committed shards that lack their parquet."""
+        complete = {number for number, is_file in _named(store, {"parquet"}) if is_file}
+        return {*TarShard.committed_numbers(store)} - complete
+
     @property
     def name(self) -> str:
         """What the tar is called in the output."""

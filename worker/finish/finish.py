@@ -86,7 +86,7 @@ def finish_output(
     own.mkdir(parents=True, exist_ok=True)
     stage = Stage(own, f"finish/{attempt}", check)
     check()
-    for shard in output.shards():
+    for shard in output.incomplete():
         output.stored(shard).complete()
     try:
         if lines is not None:

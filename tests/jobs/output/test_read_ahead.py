@@ -40,6 +40,14 @@ def test_records_and_failures_take_a_request_a_shard(output: Output, object_stor
     assert [*contents(output).images] == [*range(SHARDS)]
 
 
+def test_those_that_lack_their_parquet_are_told_by_listings(
+    output: Output, object_store: BreakableStore
+) -> None:
+    object_store.forget()
+    assert output.incomplete() == [*range(1, SHARDS)]
+    assert object_store.traffic().requests == object_store.traffic(Kind.LIST).requests == 2
+
+
 def test_answers_are_waited_for_together(output: Output, object_store: BreakableStore) -> None:
     object_store.order(Fault(Action.DELAY, frozenset({Kind.GET}), seconds=1.0))
     begin = time.monotonic()
