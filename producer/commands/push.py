@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from producer.commands.places import OUTPUT
 from producer.session import emit, json_option
 
 if TYPE_CHECKING:
+    from jobs.output.output import Output
     from producer.push.paths import FormName
 
 
-class _Place(click.ParamType[str]):
-    """Where an output is: a folder, which becomes absolute, or a place in a bucket."""
-
-    name = "place"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        from jobs.location import names_bucket
-
-        if names_bucket(value):
-            return str(value)
-        folder = click.Path(exists=True, file_okay=False, path_type=Path).convert(value, param, ctx)
-        return str(Path(folder).resolve())
-
-
 @click.command()
-@click.argument("output", metavar="OUT", type=_Place())
+@click.argument("output", metavar="OUT", type=OUTPUT)
 @click.argument("repository", metavar="ORG/NAME")
 @click.option(
     "--to",
@@ -41,7 +28,7 @@ class _Place(click.ParamType[str]):
 @click.option("--dry-run", is_flag=True, help="Say files, bytes and commits, and change nothing.")
 @json_option
 def push(
-    output: str,
+    output: Output,
     repository: str,
     to: FormName | None,
     public: bool,
@@ -57,9 +44,8 @@ def push(
     others and a README.md of yours there are kept. The token is HF_TOKEN, or that of a login (`hf auth
     login`).
     """
-    from jobs.output.output import Output
     from producer.push.push import Options, report
     from producer.push.push import push as push_output
 
     options = Options(to=to, public=public, branch=revision, overwrite=overwrite, dry_run=dry_run)
-    emit(push_output(Output.at(output), repository, options), as_json, report)
+    emit(push_output(output, repository, options), as_json, report)

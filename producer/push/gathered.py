@@ -42,9 +42,8 @@ def gather(output: Output, reporter: Reporter) -> Gathered:
     gathered = Gathered()
     alike: dict[str, dict[str, Kind]] = {}
     try:
-        for shard in output.shards():
+        for shard, stored in output.in_turn():
             gathered.found.images[shard] = 0
-            stored = output.stored(shard)
             layout: LayoutName = "webdataset" if isinstance(stored, TarShard) else "files"
             outline = gathered.outlines[shard] = Outline()
             for record in stored.records():
