@@ -7,11 +7,11 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import click
 
+from jobs.local_path import LocalPath
 from producer.reporter import StandardError
 from producer.stops import interruptible
 
@@ -84,7 +84,7 @@ class Session:
             return end
 
 
-FILE = click.Path(dir_okay=False, path_type=Path)
+FILE = LocalPath("a file", exists=False, dir_okay=False)
 """The type of an argument that names a file."""
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 pass_session = click.make_pass_decorator(Session, ensure=True)

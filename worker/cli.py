@@ -12,6 +12,7 @@ from click.core import ParameterSource
 from jobs.command_line import odd_surroundings
 from jobs.errors import ImagemillError, SettingsError
 from jobs.lifeline import LIFELINE_FD
+from jobs.local_path import LocalPath
 from jobs.wording import on_its_lines
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def command(
 @click.option(
     "--from",
     "file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=LocalPath("a file", dir_okay=False),
     metavar="FILE",
     help="An image that imagemill wrote: render it again, by the request in it and the metadata next to it.",
 )
@@ -123,7 +124,7 @@ def command(
 @click.option(
     "--inputs",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=LocalPath("a folder", exists=False),
     metavar="FOLDER",
     help="An output, or any folder that has the files which the request names, at any depth; may be given "
     "again. Default: the output that FILE lies in.",

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import click
 
+from jobs.local_path import LocalPath
 from producer.stops import interruptible
 
 
 @click.command("import")
-@click.argument("pictures", metavar="PICTURE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument(
+    "pictures", metavar="PICTURE...", nargs=-1, required=True, type=LocalPath("a picture", exists=False)
+)
 @click.option("--name", default="again", show_default=True, metavar="NAME", help="The name of the job.")
 @click.option(
     "--model", metavar="MODEL", help="The manifest's model: a folder, a file, a hub id or a built-in one."

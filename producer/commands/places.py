@@ -29,19 +29,6 @@ class OutputPlace(click.ParamType["Output"]):
         return Output(_FOLDER.convert(value, param, ctx).resolve())
 
 
-class LocalPath(click.Path):
-    """A path of this machine; a place in a bucket is refused in a line that says so."""
-
-    def __init__(self, what: str, *, exists: bool = True, file_okay: bool = True) -> None:
-        super().__init__(exists=exists, file_okay=file_okay, path_type=Path)
-        self._what = what
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if isinstance(value, str) and names_bucket(value):
-            self.fail(f"{value!r} is in a bucket: name {self._what} of this machine", param, ctx)
-        return super().convert(value, param, ctx)
-
-
 class PathOrBucket(click.Path):
     """A path of this machine, or the text that names a place in a bucket."""
 

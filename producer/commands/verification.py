@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from producer.commands.places import OUTPUT, LocalPath, PathOrBucket
+from jobs.local_path import LocalPath
+from producer.commands.places import OUTPUT, PathOrBucket
 from producer.session import Session, emit, json_option, pass_session
 
 if TYPE_CHECKING:
