@@ -155,13 +155,16 @@ class _Examination:
         return None
 
     def _examine_told(self, tar: TarReader) -> None:
-        """Whether the member of records, where there is one, tells what the tar holds."""
-        if (told := self._hidden.get(RECORDS)) is None:
+        """Whether the member of records, where there is one, tells what the tar holds; of a damaged tar it
+        cannot."""
+        if (told := self._hidden.get(RECORDS)) is None or any(
+            problem.kind == "tar" for problem in self._found.problems
+        ):
             return
         try:
             samples = read_records(RECORDS, tar.read(told), told.end, tar.size)
         except OutputError as error:
-            wrong: str | None = str(error)
+            wrong: str | None = str(error).removeprefix(f"{RECORDS}: ").partition("; imagemill ")[0]
         else:
             places = [(*sample.picture, *sample.json) for sample in samples]
             wrong = None if places == [*_places_of(self._samples.values())] else "tells other places"

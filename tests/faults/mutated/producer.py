@@ -10,6 +10,7 @@ PICTURE_TEXTS_PY = "producer/importing/picture_texts.py"
 OWN_WORKER_PY = "producer/own_worker.py"
 RUN_PY = "producer/run.py"
 COMPARISON_PY = "producer/verify/comparison.py"
+BUCKET_TARGET_PY = "producer/export/bucket_target.py"
 ROOM_PY = "producer/verify/room.py"
 WORKSHOP_PY = "producer/verify/workshop.py"
 
@@ -22,6 +23,7 @@ RECOVER = "tests/producer/submit/test_recover.py::"
 SHOW = "tests/producer/test_show.py::"
 SUBMIT = "tests/producer/submit/test_submit.py::"
 RETRY = "tests/producer/submit/test_retry.py::"
+EXPORTING = "tests/producer/export/"
 VERIFYING = "tests/producer/verify/"
 COMPARING = VERIFYING + "test_comparison.py::"
 
@@ -95,6 +97,12 @@ CHECKS = [
     Mutation("verify: its jobs end with it", "go on", WORKSHOP_PY,
         "stack.callback(shop.end)", "pass",
         VERIFY + "test_ctrl_c_leaves_neither_files_nor_a_job"),
+    Mutation("export: another export does not go on with one in a bucket", "goes on", BUCKET_TARGET_PY,
+        "if store.read(MARK) == mark:", "if store.read(MARK):",
+        EXPORTING + "test_buckets.py::test_an_export_that_is_cut_short_is_known_goes_on_and_ends_as_another"),
+    Mutation("export: a shard that is there already is the export's own", "taken as it is",
+        "producer/export/shards.py", "if [*stored.records()] != [*records]:", "if False:",
+        EXPORTING + "test_buckets.py::test_a_tar_of_another_in_an_exports_place_is_not_taken_for_its_own"),
     Mutation("import: a text is bounded while it is unpacked", "unpacked whole", PICTURE_TEXTS_PY,
         "return _bounded(unpacking.decompress(value, MAX_TEXT + 1))",
         "return unpacking.decompress(value)",

@@ -111,6 +111,19 @@ def test_an_export_that_is_cut_short_is_known_goes_on_and_ends_as_another(
     assert stores[0].read("README.md") == stores[1].read("README.md")
 
 
+def test_a_tar_of_another_in_an_exports_place_is_not_taken_for_its_own(
+    source: Output, place: str, bucket: str, object_store: BreakableStore
+) -> None:
+    target = f"s3://{bucket}/sets/copy"
+    object_store.order(Fault(Action.ANSWER, NAMING, keys=r"copy/00001\.tar", status=403))
+    with pytest.raises(OutputError, match="cannot be reached"):
+        export(place, target, "webdataset", shard_size=3)
+    object_store.withdraw()
+    Output.at(target).store.replace("00001.tar", source.store.read("00001.tar"))
+    with pytest.raises(OutputError, match=r"00001\.tar: is there already, and is not the export's"):
+        export(place, target, "webdataset", shard_size=3)
+
+
 def test_ctrl_c_leaves_what_the_same_command_goes_on_with(
     source: Output, place: str, bucket: str, arm_failpoints: Callable[..., None]
 ) -> None:
