@@ -28,6 +28,7 @@ from worker.finish.finish_run import FinishRun
 from worker.lease.disk_space import DiskSpace
 from worker.lease.heartbeat import Heartbeat
 from worker.lease.lease import Lease, Work
+from worker.lease.old_spools import OldSpools
 from worker.lease.repeated import Repeated
 from worker.logs import bound
 from worker.renderers.load_renderer import load_renderer
@@ -65,6 +66,7 @@ class Runtime:
             on_taken=self._heartbeat.images_entered,
             pulse=self._pulse,
         )
+        self._old_spools = OldSpools(self._ledger, self._stop, every=settings.lease)
         self._workplace = Workplace(self._engine, self._root, self._space, settings)
         self._lock = threading.Lock()
         self._claiming = threading.Lock()
@@ -85,6 +87,7 @@ class Runtime:
         except LedgerError as error:
             log.warning("%s", error)
         self._heartbeat.start()
+        self._old_spools.start()
 
     def stop(self) -> None:
         """Makes every task give its shard back, and the engine stop after its current step."""

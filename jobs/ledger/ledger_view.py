@@ -53,6 +53,14 @@ class LedgerView:
                 self.client.zrem(redis_keys.JOBS, *gone)
         return [job_id for job_id in ids if there[job_id]]
 
+    def outputs_in_work(self) -> set[str]:
+        """The outputs of all unfinished jobs, as their manifests call them."""
+        with as_ledger_errors():
+            pipe = self.client.pipeline(transaction=False)
+            for name in self._held(redis_keys.ACTIVE):
+                pipe.hget(redis_keys.job(name.decode(errors="replace")), "output")
+            return {output.decode() for output in pipe.execute() if isinstance(output, bytes)}
+
     def jobs(self) -> list[JobStatus | UnreadableJob]:
         """Every job, oldest first; those that cannot be read, or whose own key is lost, are named as such."""
         with as_ledger_errors():

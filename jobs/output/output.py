@@ -78,6 +78,11 @@ def check_within(path: Path, root: Path) -> Path:
     return real
 
 
+def caches_of_buckets() -> Path:
+    """Where outputs in buckets have their folders on this machine."""
+    return cache_folder("outputs")
+
+
 def open_or_make(file: Path, flags: int) -> int:
     """A descriptor of a plain file, made where there is none. Raises OutputError, also for a link."""
     try:
@@ -124,7 +129,7 @@ class Output:
         from jobs.output.bucket_store import BucketStore  # an extra, and slow to import
 
         digest = hashlib.sha256(str(place).encode()).hexdigest()[:32]
-        return cls(cache_folder("outputs") / digest, BucketStore(place))
+        return cls(caches_of_buckets() / digest, BucketStore(place))
 
     @property
     def label(self) -> str:

@@ -73,7 +73,7 @@ def finish_output(
     job.json; then remove the spool.
 
     First, shards get what a crash right after their commit kept from them (`StoredShard.complete`). What
-    killed writers left is removed: no other process writes there at that point.
+    killed writers left, in a bucket their uploads, is removed: no other process writes there at that point.
     Safe to run again, also after a crash: the same output and report give the same files. failures.jsonl
     exists only when something failed that the output does not hold. The spool of a job that left images
     neither done nor failed (a cancelled one) stays: the next submission adopts from it. A README.md without
@@ -111,6 +111,9 @@ def finish_output(
     whole = report.done + report.failed >= report.images
     left = _attempts(output) if whole else [own]
     check()
+    if output.in_bucket:
+        # What those had uploaded who died before it had its name. No lease of this job is under way now.
+        output.store.close_stages()
     _remove_from_spool(output, left)
     return found.cut[report.job_id]
 
