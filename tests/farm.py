@@ -86,8 +86,8 @@ class Farm:
         """What a worker has logged."""
         return (self.folder / f"{name}.log").read_text()
 
-    def manifest(self, prompts: list[object] | int, **keys: object) -> Path:
-        """Writes a manifest of the stand-in model; JSON is YAML."""
+    def manifest(self, prompts: list[object] | int | None, **keys: object) -> Path:
+        """Writes a manifest of the stand-in model; JSON is YAML. `prompts`: None where `keys` say."""
         lines = [f"picture {n}" for n in range(prompts)] if isinstance(prompts, int) else prompts
         settings = {"height": 64, "width": 64, "num_inference_steps": 4} | dict(keys.pop("settings", {}))  # type: ignore[call-overload]
         manifest = {
@@ -96,7 +96,7 @@ class Farm:
             "output": str(self.output),
             "shard_size": 8,
             "settings": settings,
-            "prompts": lines,
+            **({} if lines is None else {"prompts": lines}),
         } | keys
         file = self.folder / f"{manifest['name']}.yaml"
         file.write_text(json.dumps(manifest))

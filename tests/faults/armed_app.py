@@ -20,6 +20,7 @@ _time = time.time
 # Before anything else asks for the time.
 time.time = lambda: _time() + _OFF
 
+import worker.lease.old_spools  # noqa: E402
 import worker.renderers.load_renderer  # noqa: E402
 from jobs.failpoints import arm  # noqa: E402
 from jobs.ledger.ledger import Ledger  # noqa: E402
@@ -102,6 +103,7 @@ def _loading(pipeline: Pipeline, settings: Settings, loading: Loading) -> Noting
     return Noting(_load_renderer(pipeline, settings, loading), loading.advance)
 
 
+worker.lease.old_spools.KEPT = 0.0  # type: ignore[misc]
 worker.renderers.load_renderer.load_renderer = _loading  # type: ignore[assignment]
 Ledger.renew = _renewing  # type: ignore[method-assign]
 arm(_armed)

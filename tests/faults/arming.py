@@ -22,6 +22,8 @@ from typing import Literal
 
 FOLDER, NAME, CLOCK = "FAULTS_ORDERS", "FAULTS_NAME", "FAULTS_CLOCK"
 """Environment variables: the orders' folder, the process's name, and by how many seconds its clock is off."""
+MACHINES = "FAULTS_MACHINES"
+"""Another: where the folders are that workers take for their machines' own; none: they have one machine."""
 PACE = "pace"
 """A file in the orders' folder: seconds that an image takes beside what its renderer takes; none: nothing."""
 

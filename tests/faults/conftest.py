@@ -11,6 +11,9 @@ from tests.breakable_redis import BreakableRedis
 from tests.faults.field import Field
 from tests.faults.fuzzing import CASES, SLICE
 from tests.faults.fuzzing import SEED as FUZZ_SEED
+from tests.faults.soak import Soak
+from tests.faults.soaks import AGAIN, Soaks
+from tests.object_store.breakable_store import BreakableStore
 
 SEED = 7
 FAILED = pytest.StashKey[bool]()
@@ -35,8 +38,9 @@ def _the_seed_is_shown(pytestconfig: pytest.Config) -> None:
 class Fields:
     """Two armed workers on a Redis that breaks, for as long as all goes well with them."""
 
-    def __init__(self, folder: Callable[[], Path]) -> None:
-        self._folder = folder
+    def __init__(self, folder: Callable[[], Path], store: BreakableStore | None = None) -> None:
+        """`store`: where jobs write, if it is not into folders."""
+        self._folder, self._store = folder, store
         self._server: BreakableRedis | None = None
         self._field: Field | None = None
 
@@ -46,7 +50,7 @@ class Fields:
             folder = self._folder()
             self._server = BreakableRedis(folder / "redis")
             self._server.start()
-            self._field = Field(folder, self._server, SEED, workers=2)
+            self._field = Field(folder, self._server, SEED, workers=2, store=self._store)
             self._field.start()
         return self._field
 
@@ -60,8 +64,14 @@ class Fields:
 
 
 @pytest.fixture(scope="module")
-def fields(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fields]:
-    fields = Fields(lambda: tmp_path_factory.mktemp("faults"))
+def store() -> BreakableStore | None:
+    """Where the jobs of a file write: into folders, unless the file has another fixture of this name."""
+    return None
+
+
+@pytest.fixture(scope="module")
+def fields(tmp_path_factory: pytest.TempPathFactory, store: BreakableStore | None) -> Iterator[Fields]:
+    fields = Fields(lambda: tmp_path_factory.mktemp("faults"), store)
     yield fields
     fields.give_up()
 
@@ -74,3 +84,15 @@ def field(fields: Fields, request: pytest.FixtureRequest) -> Iterator[Field]:
     finally:
         if request.node.stash.get(FAILED, False):
             fields.give_up()
+
+
+@pytest.fixture(scope="module")
+def soaks(request: pytest.FixtureRequest) -> Soaks:
+    here = [item for item in request.session.items if item.path == request.path]
+    in_any_order = any("any_order" in item.name for item in here)
+    return Soaks(len(here) + AGAIN * in_any_order)
+
+
+@pytest.fixture
+def soak(soaks: Soaks, field: Field) -> Soak:
+    return soaks.on(field)

@@ -20,7 +20,7 @@ def _keys(leg: Leg) -> dict[str, str]:
     parts = {part: kind for part, kind in redis_keys.KINDS.items() if part not in _LASTING}
     keys = {redis_keys.job(leg.job_id, part): kind for part, kind in parts.items()}
     keys |= {key: kind for key, kind in redis_keys.SHARED.items() if kind != "stream"}
-    return keys | {redis_keys.output(str(leg.output)): "string"}
+    return keys | {redis_keys.output(leg.output): "string"}
 
 
 def key_damaged(field: Field, how: str) -> None:

@@ -1,4 +1,7 @@
-"""The faults, each a function that lets something break while a job is under way; `FAULTS` is the table."""
+"""The faults, each a function that lets something break while a job is under way; `FAULTS` is the table.
+
+`FAULTS_OF_BUCKET` is that of jobs which write into a bucket: those that have a meaning there, and its own.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +22,9 @@ from producer.submit.retry import retry_job
 from tests.faults.arming import Order
 from tests.faults.connections import cut, forgotten
 from tests.faults.damage import clock_steps, job_lost, key_damaged
-from tests.faults.field import LEASE, Field, Leg
+from tests.faults.fault import Fault
+from tests.faults.field import LEASE, Field
+from tests.faults.finishing import frozen_while_finishing, killed_while_finishing
 from tests.faults.forged_jobs import bomb, other_wire, size_beyond_all_bounds
 from tests.faults.hung import hung
 from tests.faults.messages import (
@@ -34,24 +38,13 @@ from tests.faults.messages import (
     other_arguments,
     unknown_task,
 )
+from tests.faults.mirror import committed
 from tests.faults.oracle import Verdict
+from tests.faults.store_faults import STORE_FAULTS, USUAL_OF_STORE
 from tests.waiting import LONGEST
 
 HOURS = 8 * 3600
 """More than Celery's visibility timeout."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """Something that breaks."""
-
-    name: str
-    strike: Callable[[Field], Verdict | None]
-    """Returns once it is over but for workers that are still coming back; the verdict on a job of its own."""
-    images: int = 0
-    """Of that job."""
-    refuses: bool = False
-    """Whether workers refuse the job then, as they should, until it is resumed."""
 
 
 # Workers.
@@ -224,11 +217,12 @@ def _refused_for_memory(field: Field) -> int:
 def redis_wiped(field: Field) -> None:
     """Everything is gone; the manifest is submitted again."""
     assert field.leg is not None
-    before = {file: file.stat().st_ino for file in field.leg.output.glob("[0-9]*/*")}
+    before = committed(field.leg.output)
     field.hit()
     field.client.flushall()
     field.submit_again(field.leg)
-    assert {file: file.stat().st_ino for file in before} == before, "a committed shard was overwritten"
+    after = committed(field.leg.output)
+    assert {file: after.get(file) for file in before} == before, "a committed shard was overwritten"
 
 
 # Disks.
@@ -319,38 +313,6 @@ def cancelled_and_retried(field: Field) -> Verdict:
             one.join()
         assert sorted(map(bool, found)) == [False, True], found
         return field.finish(leg)
-
-
-def killed_while_finishing(field: Field, at: str) -> Verdict:
-    """A process dies when all is rendered and a job's report is being written."""
-    with field.side(8, shard_size=8) as leg:
-        field.submit_again(leg)
-        field.gone(field.order(Order(at, "kill", matching=_report(leg, at))).pid)
-        return field.finish(leg)
-
-
-def frozen_while_finishing(field: Field, at: str) -> Verdict:
-    """A process stands still there, and wakes up when the next job of that output has ended, too."""
-    with field.side(8, shard_size=8) as leg:
-        field.submit_again(leg)
-        met = field.order(Order(at, "freeze", matching=_report(leg, at)))
-        name = next(name for name in field.names if field.pid(name) == met.pid)
-        found = field.log(name).count("leaving it")
-        with field.frozen(met.pid):
-            field.taken_from(name)
-            first = field.finish(leg)
-            assert first.exact, first.problems
-            asked, leg.asked, leg.images = leg.asked, [], 16
-            field.manifest(16, name=leg.name, output=str(leg.output), priority=0)
-            field.submit_again(leg)
-            leg.asked += asked
-            field.finish(leg)
-        field.wait(lambda: field.log(name).count("leaving it") > found, "who slept has seen that it lost")
-        return field.finish(leg)
-
-
-def _report(leg: Leg, at: str) -> str:
-    return f"*{leg.name}/job.json" if "rename" in at else "*"
 
 
 _AT = ("claimed", "rendered", "before commit", "after commit", "before complete", "before acknowledge")
@@ -449,3 +411,10 @@ USUAL = {
     "submission killed", "cancelled, and retried twice at once",
 }  # fmt: skip
 """Names: one of each family, for every run of the tests. A soak has them all."""
+_BY_RENAMES = {
+    f"{what}: {when} rename of the report"
+    for what, when in (("killed", "before"), ("killed", "after"), ("frozen", "before"))
+}
+"""In a bucket a report is uploaded: `STORE_FAULTS` has what may happen to it."""
+FAULTS_OF_BUCKET = (*(fault for fault in FAULTS if fault.name not in _BY_RENAMES), *STORE_FAULTS)
+USUAL_OF_BUCKET = {"killed: after commit", "Redis wiped", "submission killed"} | USUAL_OF_STORE

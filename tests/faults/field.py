@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import secrets
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ import jobs
 from jobs.errors import LedgerUnavailable
 from jobs.ledger import redis_keys
 from jobs.ledger.shard import decode_shard
+from jobs.output.output import Output
 from jobs.request import ImageRequest
 from jobs.settings import Settings
 from producer.job_queue import JobQueue
@@ -30,8 +32,9 @@ from producer.requests.prepared import prepare
 from producer.submit.submit import submit_manifest
 from tests.breakable_redis import BreakableRedis
 from tests.farm import Farm
-from tests.faults.arming import FOLDER, PACE, Meeting, Order, OrderBook
+from tests.faults.arming import FOLDER, MACHINES, PACE, Meeting, Order, OrderBook
 from tests.faults.oracle import Verdict, judge
+from tests.object_store.breakable_store import BreakableStore
 from tests.waiting import LONGEST, Overdue, wait_until
 
 LEASE = 2.0
@@ -47,8 +50,14 @@ class Leg:
     name: str
     job_id: str
     images: int
-    output: Path
+    output: str
+    """As the manifest calls it: a folder, or a place in a bucket."""
     asked: list[str]
+
+    @property
+    def folder(self) -> Path:
+        """The output, where it is a folder."""
+        return Path(self.output)
 
 
 class Field(Farm):
@@ -56,8 +65,19 @@ class Field(Farm):
 
     worker_command = (sys.executable, "-m", "tests.faults.armed_worker")
 
-    def __init__(self, folder: Path, server: BreakableRedis, seed: int, workers: int = 3) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        server: BreakableRedis,
+        seed: int,
+        workers: int = 3,
+        store: BreakableStore | None = None,
+    ) -> None:
+        """`store`: jobs write into a bucket there, by the way that breaks; without it, into folders."""
         super().__init__(folder, server)
+        self._store, self.bucket = store, f"soak-{secrets.token_hex(6)}"
+        if store is not None:
+            store.make_bucket(self.bucket)
         self.redis, self.client = server, server.client
         self.random = random.Random(seed)
         self.book = OrderBook(folder / "orders")
@@ -70,7 +90,36 @@ class Field(Farm):
     def environment(self, **settings: object) -> dict[str, str]:
         root = str(Path(jobs.__file__).parents[1])
         armed = {"PYTHONPATH": root, FOLDER: str(self.book.folder), "OMP_NUM_THREADS": "1"}
-        return super().environment(lease=LEASE, log_level="WARNING", **settings) | armed
+        own: dict[str, object] = {"lease": LEASE, "log_level": "WARNING"}
+        if self._store is not None:
+            armed |= self._store.environment() | {MACHINES: str(self._machines)}
+            own["output_root"] = f"s3://{self.bucket}"
+        return super().environment(**own | settings) | armed
+
+    # Where outputs lie.
+
+    @property
+    def store(self) -> BreakableStore:
+        """The store of the bucket, and the way to it."""
+        assert self._store is not None
+        return self._store
+
+    @property
+    def in_bucket(self) -> bool:
+        return self._store is not None
+
+    def place(self, name: str) -> str:
+        """The output of a job of this name."""
+        return f"s3://{self.bucket}/{name}" if self.in_bucket else str(self.folder / name)
+
+    @property
+    def _machines(self) -> Path:
+        return self.folder / "machines"
+
+    def spools(self, output: str) -> list[Path]:
+        """The spools that an output in the bucket has on the workers' machines."""
+        folder = Output.at(output).path.name
+        return [*self._machines.glob(f"*/imagemill/outputs/{folder}/.imagemill/spool")]
 
     # Workers.
 
@@ -212,27 +261,35 @@ class Field(Farm):
 
     # Jobs.
 
-    def begin(self, name: str, images: int, output: Path | None = None, **keys: object) -> Leg:
+    def begin(self, name: str, images: int, output: str | None = None, **keys: object) -> Leg:
         """Submits a job of its own output."""
-        output = self.folder / name if output is None else output
-        self.manifest(images, name=name, output=str(output), **{"shard_size": SIZE} | keys)
+        output = self.place(name) if output is None else output
+        self.manifest(images, name=name, output=output, **{"shard_size": SIZE} | self.layout | keys)
         leg = Leg(name, "", images, output, [])
         self.submit_again(leg)
         return leg
 
     @contextmanager
-    def side(self, images: int, **keys: object) -> Iterator[Leg]:
-        """Writes the manifest of a job beside the one that is under way, which stands still meanwhile."""
+    def side(self, images: int | None, **keys: object) -> Iterator[Leg]:
+        """Writes the manifest of a job beside the one that is under way, which stands still meanwhile.
+
+        `images`: None where `keys` say what there is.
+        """
         assert self.leg is not None
         name, job_id, pace = f"side{self.hits}", self.leg.job_id, self.paced
-        self.manifest(images, name=name, output=str(self.folder / name), priority=0, **keys)
+        self.manifest(images, name=name, output=self.place(name), priority=0, **self.layout | keys)
         self.ledger.control(job_id, "pause")
         self.pace(min(pace, 0.03))
         try:
-            yield Leg(name, "", images, self.folder / name, [])
+            yield Leg(name, "", images or 0, self.place(name), [])
         finally:
             self.pace(pace)
             self.patiently(lambda: self.ledger.control(job_id, "resume"))
+
+    @property
+    def layout(self) -> dict[str, object]:
+        """What a manifest must say of it."""
+        return {"layout": "webdataset"} if self.in_bucket else {}
 
     def submit_again(self, leg: Leg) -> None:
         """Submits a job's manifest once more, as a person does who lost sight of it."""
@@ -283,6 +340,8 @@ class Field(Farm):
         def clean() -> bool:
             nonlocal verdict
             verdict = judge(output, self.client, leg.job_id, leg.asked, begun)
+            if spooled := [file for spool in self.spools(output) for file in spool.glob("*/*/*/*")]:
+                verdict.problems.append(f"workers keep {len(spooled)} files, {spooled[:3]} among them")
             return verdict.exact
 
         try:

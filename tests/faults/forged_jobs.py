@@ -17,7 +17,7 @@ IMAGES = 8
 def other_wire(field: Field) -> None:
     """A job of a later version, which names the real one's output: refused until it is cancelled."""
     assert field.leg is not None
-    job_id = _forge(field, _some_shard(field), output=str(field.leg.output), wire=redis_keys.WIRE + 98)
+    job_id = _forge(field, _some_shard(field), output=field.leg.output, wire=redis_keys.WIRE + 98)
     _refused_and_cancelled(field, job_id)
 
 
@@ -40,15 +40,16 @@ def _forge(
 ) -> str:
     """Writes a job of one shard as a submission would, in the likeness of the one that is under way.
 
-    `output`: without it, a folder of its own. `base`: changes to what its lines have in common.
+    `output`: without it, one of its own. `base`: changes to what its lines have in common.
     """
     assert field.leg is not None
     field.hit()
     real, name, client = field.leg.job_id, f"forged{field.hits}", field.client
     job_id = f"{name}-1"
     if output == "":
-        (field.folder / name).mkdir()
-        output = str(field.folder / name)
+        output = field.place(name)
+        if not field.in_bucket:
+            (field.folder / name).mkdir()
     spec = json.loads(client.get(redis_keys.job(real, "spec")))
     spec |= {"name": name, "output": output, "base": spec["base"] | base}
     figures = dict.fromkeys(("done", "failed", "flagged", "held", "epoch", "first_shard", "started"), 0)

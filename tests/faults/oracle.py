@@ -1,13 +1,14 @@
 """What must be true of jobs that ended: every image there once, counted once, and nothing left behind.
 
-Read from the disk and from Redis by means of its own, the doctor of the product beside them: an oracle that
-asked the code it judges would agree with it.
+Read from the disk, or from a bucket (`mirror`), and from Redis by means of its own, the doctor of the product
+beside them: an oracle that asked the code it judges would agree with it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 import tarfile
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -19,6 +20,7 @@ import redis
 
 from jobs.output.output import Output
 from producer.doctor.checkup import check_output
+from tests.faults.mirror import as_folder
 
 LASTING = {
     *("numbers", "jobs", "active", "claimable", "swept", "leases", "reaped", "events", "workers", "rows"),
@@ -26,6 +28,11 @@ LASTING = {
 }
 """Keys behind imagemill: that no job's end takes away (`jobs.ledger.redis_keys`)."""
 PICTURES = {".png", ".jpg", ".jpeg", ".webp"}
+OURS = re.compile(
+    r"[0-9]{5}[.](tar|parquet)|job[.]json|README[.]md|preview[.]jpg|failures[.]jsonl"
+    r"|[.]imagemill/(licences[.]json|rows[.]json|jobs/[\w-]+[.](json|order|lines[.]jsonl))"
+)
+"""What an output in a bucket may hold in the end."""
 
 
 @dataclass(slots=True)
@@ -72,18 +79,21 @@ class Verdict:
 
 
 def judge(
-    output: Path, client: redis.Redis, job_id: str, asked: Collection[str], begun: Sequence[str] = ()
+    output: str, client: redis.Redis, job_id: str, asked: Collection[str], begun: Sequence[str] = ()
 ) -> Verdict:
     """Compares the output with Redis' account of the job that wrote it last, which is finished.
 
     `asked`: the image_ids of the manifest. `begun`: the image_id of every image that entered a worker's rows.
     """
     verdict = Verdict(images=len(set(asked)))
-    _judge_files(output, set(asked), verdict)
-    _judge_redis(client, output, job_id, verdict)
+    with as_folder(output) as folder:
+        _judge_files(folder, set(asked), verdict)
+        _judge_redis(client, folder, job_id, verdict)
+        if folder != Path(output):
+            _judge_objects(folder, verdict)
     ours = [image_id for image_id in begun if image_id in set(asked)]
     verdict.regenerated = len(ours) - len(set(ours))
-    verdict.problems += [f"doctor: {problem}" for problem in check_output(Output(output)).problems]
+    verdict.problems += [f"doctor: {problem}" for problem in check_output(Output.at(output)).problems]
     return verdict
 
 
@@ -115,6 +125,18 @@ def _judge_files(output: Path, asked: set[str], verdict: Verdict) -> None:
     left = [file for file in output.rglob(".*") if file.name.endswith(".tmp")]
     if left:
         say(f"left behind: {[str(file.relative_to(output)) for file in left]}")
+
+
+def _judge_objects(folder: Path, verdict: Verdict) -> None:
+    """A bucket has no temporary files; what is left of uploads and probes lies beside the rest."""
+    names = [str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()]
+    strange = [name for name in names if OURS.fullmatch(name) is None]
+    if strange:
+        verdict.problems.append(f"left behind: {len(strange)} objects, {sorted(strange)[:3]} among them")
+    tars = {Path(name).stem for name in names if name.endswith(".tar")}
+    tables = {Path(name).stem for name in names if name.endswith(".parquet")}
+    if tars != tables:
+        verdict.problems.append(f"tars without a parquet, or the other way round: {sorted(tars ^ tables)}")
 
 
 def _committed(output: Path) -> Iterator[tuple[str, dict[str, Any], bytes | None]]:

@@ -3,13 +3,14 @@
 Real Redis, real Celery workers, the stand-in model: jobs of files and of tars, one after the other, and
 faults in an order that the seed gives. Each fault hits while a job is under way (or the run ends), and is
 over before the next. Every job is judged when it ends; the last line is JSON. The exit status is 1 unless all
-is exact.
+is exact. With `--bucket`, jobs write into a bucket, which the workers reach by a way that breaks, too.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import sys
 import tempfile
@@ -21,9 +22,11 @@ from functools import partial
 from pathlib import Path
 
 from tests.breakable_redis import BreakableRedis
-from tests.faults.faults import FAULTS, Fault
+from tests.faults.fault import Fault
+from tests.faults.faults import FAULTS, FAULTS_OF_BUCKET
 from tests.faults.field import Field
 from tests.faults.oracle import Verdict
+from tests.object_store.breakable_store import BreakableStore
 
 JOB = 1000
 """Images of one job, about."""
@@ -36,9 +39,9 @@ SHAPES = 300
 SHAPES_FAULTS = ("killed: rendered", "killed: before commit", "frozen", "Redis killed", "told to leave")
 
 
-def schedule(seed: int, count: int, word: str = "") -> list[Fault]:
+def schedule(seed: int, count: int, word: str = "", table: Sequence[Fault] = FAULTS) -> list[Fault]:
     """So many faults; all kinds, or those with this word in their name, before one comes again."""
-    kinds = [fault for fault in FAULTS if word in fault.name]
+    kinds = [fault for fault in table if word in fault.name]
     drawn, order = random.Random(seed), list[Fault]()
     while len(order) < count:
         order += drawn.sample(kinds, len(kinds))
@@ -122,9 +125,9 @@ class Soak:
 
     def _begin_job(self, images: int) -> None:
         self._jobs += 1
-        layout = ("files", "webdataset")[self._jobs % 2]
+        layout = {"layout": ("files", "webdataset")[self._jobs % 2]} | self._field.layout
         name = f"{self._keys.get('model', 'job')}{self._jobs}"
-        self._field.leg = self._field.begin(name, images, layout=layout, **self._keys)
+        self._field.leg = self._field.begin(name, images, **layout | self._keys)
         self._left -= images
 
     def _set_pace(self) -> None:
@@ -156,17 +159,24 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=None, help="default: another each time")
     parser.add_argument("--shapes", action="store_true", help=f"then {SHAPES} images of the model `shapes`")
+    parser.add_argument("--bucket", action="store_true", help="write into a bucket, not into folders")
     parser.add_argument("--only", metavar="WORD", default="", help="only faults with this in their name")
     options = parser.parse_args()
     seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
     say = partial(print, flush=True)
     say(f"seed {seed}")
-    faults = schedule(seed, options.faults, options.only)
+    table = FAULTS_OF_BUCKET if options.bucket else FAULTS
+    faults = schedule(seed, options.faults, options.only, table)
     images = options.images - sum(fault.images for fault in faults)
     began = time.monotonic()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="imagemill-soak-")))
-        field = Field(folder, stack.enter_context(BreakableRedis(folder / "redis")), seed)
+        server, store = stack.enter_context(BreakableRedis(folder / "redis")), None
+        if options.bucket:
+            store = stack.enter_context(BreakableStore())
+            # Who submits and judges here goes past the way that breaks.
+            os.environ |= store.environment(store.direct) | {"XDG_CACHE_HOME": str(folder / "cache")}
+        field = Field(folder, server, seed, store=store)
         stack.callback(field.stop)
         field.start()
         soak = Soak(field, images, len(faults), say)

@@ -57,7 +57,7 @@ def test_a_crash_costs_no_more_than_the_slots_and_the_bounded_queue_behind_them(
     def waiting() -> int:
         """Begun and not saved, or fewer: what is saved is counted last."""
         begun = len(field.begun()) - already
-        return begun - len(list((leg.output / ".imagemill" / "spool").glob("*/*/metadata/*.json")))
+        return begun - len(list((leg.folder / ".imagemill" / "spool").glob("*/*/metadata/*.json")))
 
     field.wait(lambda: waiting() >= 2 * SLOTS, "the queue is full")
     holder = next(name for name in field.names if field.attempts(name))
@@ -74,7 +74,7 @@ def test_a_full_disk_makes_workers_wait_and_a_read_only_one_makes_them_refuse(fi
     disk = field.folder / "disk"
     field.pace(0.05)
     with small_disk(disk) as mounted:
-        leg = field.leg = field.begin("tight", 160, output=disk / "tight")
+        leg = field.leg = field.begin("tight", 160, output=str(disk / "tight"))
         field.goes_on()
         ballast = disk / "ballast"
         if mounted:
@@ -105,8 +105,8 @@ def test_a_shard_of_somebody_elses_images_is_not_taken_for_what_a_crash_left(fie
     assert field.finish(other).problems == []
     field.pace(0.1)
     leg = field.leg = field.begin("strange", 160, shard_size=8)
-    stranger = leg.output / "00019"
-    shutil.copytree(other.output / "00000", stranger)
+    stranger = leg.folder / "00019"
+    shutil.copytree(other.folder / "00000", stranger)
     field.pace(0)
     refused = "holds other images than shard 19"
     field.wait(lambda: refused in str(field.ledger.status(leg.job_id).refusals), "it is named")

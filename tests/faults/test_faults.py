@@ -7,52 +7,16 @@ fault there is hit once, and some again in the order of the seed; so does `make 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.faults.faults import FAULTS, USUAL, Fault
-from tests.faults.field import Field
+from tests.faults.fault import Fault
+from tests.faults.faults import FAULTS, USUAL
 from tests.faults.soak import Soak, schedule
+from tests.faults.soaks import AGAIN, check_nothing_wrong
 
 SEED = 7
-AGAIN = 20
-"""Faults drawn by the seed after each kind was there once."""
-IMAGES = 100
-"""For each fault."""
-
-
-class Soaks:
-    """The soak on a field; a fresh field has a soak of its own."""
-
-    def __init__(self, faults: int) -> None:
-        self._faults = faults
-        self._field: Field | None = None
-        self._soak: Soak | None = None
-
-    def on(self, field: Field) -> Soak:
-        """Jobs that last for all faults of this file."""
-        if self._soak is None or self._field is not field:
-            self._field, self._soak = field, Soak(field, IMAGES * self._faults, self._faults, print)
-        return self._soak
-
-
-@pytest.fixture(scope="module")
-def soaks(request: pytest.FixtureRequest) -> Soaks:
-    here = [item for item in request.session.items if item.path == request.path]
-    in_any_order = any("any_order" in item.name for item in here)
-    return Soaks(len(here) + AGAIN * in_any_order)
-
-
-@pytest.fixture
-def soak(soaks: Soaks, field: Field) -> Iterator[Soak]:
-    return soaks.on(field)
-
-
-def check_nothing_wrong(soak: Soak) -> None:
-    problems, soak.verdict.problems = soak.verdict.problems, []
-    assert problems == []
 
 
 def test_the_documents_say_how_many_kinds_there_are() -> None:

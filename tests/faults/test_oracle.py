@@ -37,7 +37,7 @@ def bit(field: Field, leg: Leg) -> None:
 
 def edit(file: str, change: Callable[[bytes], bytes]) -> Spoil:
     def spoil(_field: Field, leg: Leg) -> None:
-        path = leg.output / file
+        path = leg.folder / file
         path.write_bytes(change(path.read_bytes()))
 
     return spoil
@@ -48,15 +48,15 @@ def without_last_line(data: bytes) -> bytes:
 
 
 SPOILT: dict[str, tuple[Spoil, str]] = {
-    "a picture is gone": (lambda _f, leg: (leg.output / "00001" / "000010003.png").unlink(), "is not there"),
+    "a picture is gone": (lambda _f, leg: (leg.folder / "00001" / "000010003.png").unlink(), "is not there"),
     "a picture is another": (edit("00001/000010003.png", lambda data: data[:-20] + b"x" * 20), "SHA-256"),
     "a line of metadata is gone": (edit("00000/metadata.jsonl", without_last_line), "lost: 1"),
-    "a shard is gone": (lambda _f, leg: shutil.rmtree(leg.output / "00002"), "lost: 8"),
+    "a shard is gone": (lambda _f, leg: shutil.rmtree(leg.folder / "00002"), "lost: 8"),
     "a shard is there twice": (
-        lambda _f, leg: shutil.copytree(leg.output / "00000", leg.output / "00003"), "doubled"
+        lambda _f, leg: shutil.copytree(leg.folder / "00000", leg.folder / "00003"), "doubled"
     ),
     "a picture too many": (
-        lambda _f, leg: shutil.copy(leg.output / "00000" / "000000000.png", leg.output / "00000" / "x.png"),
+        lambda _f, leg: shutil.copy(leg.folder / "00000" / "000000000.png", leg.folder / "00000" / "x.png"),
         "25 files, 24 records",
     ),
     "a bit too many": (bit, "25 bits"),
@@ -84,15 +84,15 @@ SPOILT: dict[str, tuple[Spoil, str]] = {
     "the output is still taken": (
         lambda f, leg: f.client.set("imagemill:output:x", leg.job_id), "has no TTL"
     ),
-    "the spool is left": (lambda _f, leg: (leg.output / ".imagemill" / "spool").mkdir(), "spool"),
+    "the spool is left": (lambda _f, leg: (leg.folder / ".imagemill" / "spool").mkdir(), "spool"),
     "a temporary file is left": (
-        lambda _f, leg: (leg.output / "00000" / ".a.png.1.tmp").write_bytes(b""), "left behind"
+        lambda _f, leg: (leg.folder / "00000" / ".a.png.1.tmp").write_bytes(b""), "left behind"
     ),
     "a report of something else": (
         edit("job.json", lambda data: data.replace(b'"complete"', b'"cancelled"')), "job.json says"
     ),
     "a picture that no metadata names": (
-        lambda _f, leg: (leg.output / "cat.png").write_bytes(b"no picture"), "doctor"
+        lambda _f, leg: (leg.folder / "cat.png").write_bytes(b"no picture"), "doctor"
     ),
 }  # fmt: skip
 
@@ -102,12 +102,12 @@ def test_the_oracle_names_what_is_wrong(finished: tuple[Field, Leg], tmp_path: P
     field, leg = finished
     kept = {key: (field.client.dump(key), field.client.pttl(key)) for key in field.client.scan_iter("*")}
     copy = tmp_path / leg.name
-    shutil.copytree(leg.output, copy)
-    spoilt = Leg(leg.name, leg.job_id, leg.images, copy, leg.asked)
+    shutil.copytree(leg.folder, copy)
+    spoilt = Leg(leg.name, leg.job_id, leg.images, str(copy), leg.asked)
     spoil, message = SPOILT[what]
     spoil(field, spoilt)
     try:
-        problems = judge(copy, field.client, leg.job_id, leg.asked).problems
+        problems = judge(str(copy), field.client, leg.job_id, leg.asked).problems
     finally:
         field.client.flushall()
         for key, (value, ttl) in kept.items():
@@ -121,4 +121,4 @@ def test_the_oracle_finds_nothing_wrong_with_what_is_right(finished: tuple[Field
     facts = [verdict.images, verdict.files, verdict.bits, verdict.counted, verdict.lost, verdict.doubled]
     assert (facts, verdict.finish_events, verdict.problems) == ([24, 24, 24, 24, 0, 0], 1, [])
     assert verdict.regenerated == 1, "an image that was begun twice was rendered again"
-    assert json.loads((leg.output / "job.json").read_text())["images"]["done"] == 24
+    assert json.loads((leg.folder / "job.json").read_text())["images"]["done"] == 24

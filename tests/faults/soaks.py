@@ -1,0 +1,32 @@
+"""The soak of a test file: its jobs last for all faults of the file."""
+
+from __future__ import annotations
+
+from tests.faults.field import Field
+from tests.faults.soak import Soak
+
+AGAIN = 20
+"""Faults drawn by a seed after each kind was there once."""
+IMAGES = 100
+"""For each fault."""
+
+
+class Soaks:
+    """The soak on a field; a fresh field has a soak of its own."""
+
+    def __init__(self, faults: int) -> None:
+        self._faults = faults
+        self._field: Field | None = None
+        self._soak: Soak | None = None
+
+    def on(self, field: Field) -> Soak:
+        """Jobs that last for all faults of this file."""
+        if self._soak is None or self._field is not field:
+            self._field, self._soak = field, Soak(field, IMAGES * self._faults, self._faults, print)
+        return self._soak
+
+
+def check_nothing_wrong(soak: Soak) -> None:
+    """Nothing was, with the jobs that ended since this was asked last."""
+    problems, soak.verdict.problems = soak.verdict.problems, []
+    assert problems == []
