@@ -128,7 +128,7 @@ class TimedFarm:
     def check_exact(self, job_id: str, images: int) -> None:
         """Raises SystemExit unless ledger and output have so many images, each once, and no failure."""
         status = self.ledger.status(job_id)
-        output = Output(Path(status.output))
+        output = Output.at(status.output)
         records = [record for shard in output.shards() for record in output.records(shard)]
         found = {
             "done": status.done,

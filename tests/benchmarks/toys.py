@@ -23,6 +23,7 @@ TOYS: dict[str, tuple[list[str], set[str]]] = {
     "machinery.py": ([], {"images_per_s", "exact", "flower_answered", "plan_seconds"}),
     "recovery.py": ([], {"kill_to_claim", "sigterm_to_exit", "redis_to_image"}),
     "schedulers.py": (["--model", "shapes-random"], {"compiled", "max_abs_diff"}),
+    "storage.py": (["--model", "instant"], {"lost", "doubled", "speed_vs_local", "worker_cpu"}),
     "submit.py": (
         [],
         {"seconds", "bytes_per_prompt", "plan_seconds", "speed_vs_delay", "cpu_seconds_vs_tenth"},

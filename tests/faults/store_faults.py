@@ -26,7 +26,7 @@ FOR_A_TIME = 1.5
 """Seconds from the first request that is hit."""
 TOO_LONG = 14.0
 """More seconds than a worker gives a request (`jobs.output.bucket_client.REQUEST_SECONDS`)."""
-LARGE, TEXTS = 4, 2 << 20
+LARGE, TEXTS = 4, 1 << 20
 """Images of a job whose shard is uploaded in parts, and the characters of each prompt."""
 _STAGED, _SHARD = "/uploads/.*[.]tar$", r"^\w+/[0-9]+[.]tar$"
 _REPORT, _TABLE = r"^\w+/job[.]json$", "[.]parquet$"
