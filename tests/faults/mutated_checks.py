@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
-from tests.faults.mutated import deployment, hangs, inputs, jobs, ledger, producer, worker
+from tests.faults.mutated import buckets, deployment, hangs, inputs, jobs, ledger, producer, worker
 
 PARTS = {
     "Ledger": ledger.CHECKS,
     "Settings, models and outputs": jobs.CHECKS,
+    "Outputs in buckets": buckets.CHECKS,
     "Pictures and adapters": inputs.CHECKS,
     "Producer": producer.CHECKS,
     "Worker": worker.CHECKS,

@@ -110,10 +110,11 @@ def finish_output(
         ) from None
     whole = report.done + report.failed >= report.images
     left = _attempts(output) if whole else [own]
-    check()
     if output.in_bucket:
+        check()
         # What those had uploaded who died before it had its name. No lease of this job is under way now.
         output.store.close_stages()
+    check()
     _remove_from_spool(output, left)
     return found.cut[report.job_id]
 

@@ -59,6 +59,16 @@ def test_a_job_that_ends_leaves_nothing_of_what_dead_attempts_had_uploaded(outpu
     assert not output.spool.exists()
 
 
+def test_a_job_that_ends_makes_the_parquet_that_a_dead_attempt_did_not_and_no_other(output: Output) -> None:
+    table = output.store.read("00000.parquet")
+    output.store.remove("00000.parquet")
+    finish_output(output, REPORTED)
+    assert output.store.read("00000.parquet") == table
+    output.store.replace("00000.parquet", b"another one's")
+    finish_output(output, REPORTED)
+    assert output.store.read("00000.parquet") == b"another one's"
+
+
 def test_a_finisher_that_slept_until_another_ended_the_job_adds_nothing(output: Output) -> None:
     slept = []
 
