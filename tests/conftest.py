@@ -37,6 +37,7 @@ _FIRST = (
     "worker/renderers/test_carried.py",
     "integration/test_bad_input.py",
     "faults/test_faults.py",
+    "faults/test_store_faults.py",
     "worker/diffusion/test_shapes.py",
     "integration/test_verify_command.py",
     "integration/test_demo.py",

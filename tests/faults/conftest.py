@@ -87,10 +87,16 @@ def field(fields: Fields, request: pytest.FixtureRequest) -> Iterator[Field]:
 
 
 @pytest.fixture(scope="module")
-def soaks(request: pytest.FixtureRequest) -> Soaks:
+def images_for_each() -> int:
+    """How many images a file has for each of its faults."""
+    return 100
+
+
+@pytest.fixture(scope="module")
+def soaks(request: pytest.FixtureRequest, images_for_each: int) -> Soaks:
     here = [item for item in request.session.items if item.path == request.path]
     in_any_order = any("any_order" in item.name for item in here)
-    return Soaks(len(here) + AGAIN * in_any_order)
+    return Soaks(len(here) + AGAIN * in_any_order, images_for_each)
 
 
 @pytest.fixture

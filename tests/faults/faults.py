@@ -40,7 +40,7 @@ from tests.faults.messages import (
 )
 from tests.faults.mirror import committed
 from tests.faults.oracle import Verdict
-from tests.faults.store_faults import STORE_FAULTS, USUAL_OF_STORE
+from tests.faults.store_faults import STORE_FAULTS
 from tests.waiting import LONGEST
 
 HOURS = 8 * 3600
@@ -417,4 +417,3 @@ _BY_RENAMES = {
 }
 """In a bucket a report is uploaded: `STORE_FAULTS` has what may happen to it."""
 FAULTS_OF_BUCKET = (*(fault for fault in FAULTS if fault.name not in _BY_RENAMES), *STORE_FAULTS)
-USUAL_OF_BUCKET = {"killed: after commit", "Redis wiped", "submission killed"} | USUAL_OF_STORE

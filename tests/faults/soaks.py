@@ -7,22 +7,21 @@ from tests.faults.soak import Soak
 
 AGAIN = 20
 """Faults drawn by a seed after each kind was there once."""
-IMAGES = 100
-"""For each fault."""
 
 
 class Soaks:
     """The soak on a field; a fresh field has a soak of its own."""
 
-    def __init__(self, faults: int) -> None:
-        self._faults = faults
+    def __init__(self, faults: int, images: int) -> None:
+        """`images`: for each fault."""
+        self._faults, self._images = faults, images
         self._field: Field | None = None
         self._soak: Soak | None = None
 
     def on(self, field: Field) -> Soak:
         """Jobs that last for all faults of this file."""
         if self._soak is None or self._field is not field:
-            self._field, self._soak = field, Soak(field, IMAGES * self._faults, self._faults, print)
+            self._field, self._soak = field, Soak(field, self._images * self._faults, self._faults, print)
         return self._soak
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from tests.faults.arming import Meeting, Order
 from tests.faults.fault import Fault
-from tests.faults.field import Field
+from tests.faults.field import LEASE, Field
 from tests.faults.finishing import frozen_while_finishing, killed_while_finishing
 from tests.faults.mirror import clear, committed
 from tests.faults.oracle import Verdict
@@ -63,8 +63,8 @@ def _hit(field: Field, numbers: list[int], count: int | None) -> None:
 def refused(field: Field) -> None:
     """Nobody can connect, for longer than a lease."""
     field.hit()
-    field.store.refuse(3.0)
-    time.sleep(3.0)
+    field.store.refuse(LEASE + 0.5)
+    time.sleep(LEASE + 0.5)
 
 
 # The way, at a job's end and beginning.
@@ -298,12 +298,11 @@ STORE_FAULTS: tuple[Fault, ...] = (
     Fault("store: spools gone", spool_gone),
 )
 USUAL_OF_STORE = {
-    "store: 503, slow down to writes", "store: 429 to looks", "store: 500 to lists", "store: 403 to writes",
-    "store: connections refused", "store: cut in a request's body, reset", "store: cut in an answer, closed",
-    "store: answer lost to an upload, reset", "store: answer lost to a shard's copy, closed",
-    "store: answer lost to a shard's copy, which is taken then", "store: slow uploads", "store: upload hangs",
-    "store: answer lost to the last of the parts, reset", "killed: confirmed", "frozen: after upload",
-    "frozen over a wipe: confirmed", "frozen: confirmed of the report", "store: stage cleared",
-    "store: spools gone",
+    "store: 503, slow down to writes", "store: 403 to writes", "store: connections refused",
+    "store: cut in a request's body, reset", "store: cut in an answer, closed",
+    "store: answer lost to an upload, reset", "store: answer lost to a shard's copy, which is taken then",
+    "store: upload hangs", "store: answer lost to the last of the parts, reset", "store: stage cleared",
+    "killed: confirmed", "frozen: after upload", "frozen over a wipe: confirmed",
+    "frozen: confirmed of the report",
 }  # fmt: skip
 """Names: one of each family, as `tests.faults.faults.USUAL`."""

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.faults.fault import Fault
-from tests.faults.faults import FAULTS_OF_BUCKET, USUAL_OF_BUCKET
+from tests.faults.faults import FAULTS_OF_BUCKET
 from tests.faults.soak import Soak
 from tests.faults.soaks import check_nothing_wrong
+from tests.faults.store_faults import USUAL_OF_STORE
 from tests.object_store.breakable_store import BreakableStore
 
 
@@ -22,6 +23,12 @@ def store() -> Iterator[BreakableStore]:
     """A store whose way breaks."""
     with BreakableStore() as store:
         yield store
+
+
+@pytest.fixture(scope="module")
+def images_for_each() -> int:
+    """Fewer than in folders: each shard takes some twenty requests of a slow server."""
+    return 50
 
 
 @pytest.fixture(autouse=True)
@@ -40,13 +47,13 @@ def test_the_documents_say_how_many_kinds_there_are() -> None:
 
 
 def test_the_usual_kinds_are_kinds() -> None:
-    assert {fault.name for fault in FAULTS_OF_BUCKET} >= USUAL_OF_BUCKET
+    assert {fault.name for fault in FAULTS_OF_BUCKET} >= USUAL_OF_STORE
 
 
 @pytest.mark.parametrize(
     "fault",
     [
-        pytest.param(fault, id=fault.name, marks=[] if fault.name in USUAL_OF_BUCKET else [pytest.mark.soak])
+        pytest.param(fault, id=fault.name, marks=[] if fault.name in USUAL_OF_STORE else [pytest.mark.soak])
         for fault in FAULTS_OF_BUCKET
     ],
 )
