@@ -59,7 +59,8 @@ class LedgerView:
             pipe = self.client.pipeline(transaction=False)
             for name in self._held(redis_keys.ACTIVE):
                 pipe.hget(redis_keys.job(name.decode(errors="replace")), "output")
-            return {output.decode() for output in pipe.execute() if isinstance(output, bytes)}
+            found = pipe.execute(raise_on_error=False)
+        return {output.decode(errors="replace") for output in found if isinstance(output, bytes)}
 
     def jobs(self) -> list[JobStatus | UnreadableJob]:
         """Every job, oldest first; those that cannot be read, or whose own key is lost, are named as such."""

@@ -15,8 +15,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from jobs.errors import LedgerError
+from jobs.errors import LedgerError, OutputError
 from jobs.ledger.ledger_view import LedgerView
+from jobs.location import names_bucket
 from jobs.output.output import Output, caches_of_buckets
 from worker.lease.repeated import Repeated
 
@@ -42,7 +43,7 @@ class OldSpools:
         old = [attempt for attempt in _attempts() if time.time() - _written(attempt) > KEPT]
         if not old:
             return
-        in_work = {Output.at(output).path for output in self._ledger.outputs_in_work()}
+        in_work = {_cache(output) for output in self._ledger.outputs_in_work()}
         for attempt in old:
             if attempt.parents[3] not in in_work:
                 shutil.rmtree(attempt, ignore_errors=True)
@@ -58,6 +59,14 @@ class OldSpools:
             except (LedgerError, OSError) as error:
                 if (count := self._repeated.to_say("old spools", error)) is not None:
                     log.warning("%s; what old attempts left stays%s", error, count)
+
+
+def _cache(output: str) -> Path | None:
+    """This machine's folder of an output; None of a folder, and of what is no output."""
+    try:
+        return Output.at(output).path if names_bucket(output) else None
+    except OutputError:
+        return None
 
 
 def _attempts() -> Iterator[Path]:

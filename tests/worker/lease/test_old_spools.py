@@ -48,6 +48,10 @@ def test_what_no_job_writes_to_any_more_is_removed_with_its_empty_folders(ledger
 
 def test_what_a_job_may_go_on_from_stays(ledger: Ledger, submit_job: Submit) -> None:
     submit_job(output=OUTPUT)
+    submit_job(output="/data/dogs", name="dogs")
+    submit_job(output="s3://no place", name="forged")
+    ledger.client.set("imagemill:job:odd-1", "no hash")
+    ledger.client.zadd("imagemill:active", {"odd-1": 1})
     stays, goes = left_by_an_attempt(OUTPUT), left_by_an_attempt("s3://bucket/dogs")
     old_spools(ledger).remove()
     assert (stays / "images" / "a").exists()
