@@ -251,6 +251,7 @@ class ShardRun:
         positions = {entry.request.image_id: position for position, entry in enumerate(self._shard.entries)}
         there = [*committed.image_ids, *(failure.image_id for failure in committed.failures)]
         if sorted(there) != sorted(positions):
+            self._lease.confirm()  # a late attempt finds what a newer job committed under its number
             raise OutputError(
                 f"{self._output.stored(self._number).label} holds other images than shard {self._number} of "
                 f"{self._claim.job_id}: was it written by another job, or changed by hand? Move it elsewhere"

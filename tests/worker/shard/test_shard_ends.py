@@ -67,6 +67,20 @@ def test_a_shard_committed_by_another_while_this_one_renders_counts_once(bench: 
     assert (status.done, status.left, status.state) == (8, 0, "finishing")
 
 
+def test_an_attempt_that_lost_its_lease_does_not_take_a_newer_jobs_shard_for_a_strangers(
+    bench: Bench,
+) -> None:
+    bench.submit(lines(4, p0={"prompt": "of another job"}))
+    assert bench.other_attempt(0, 1, 2, 3).commit([])
+    bench.client.flushall()
+    bench.submit(lines(4))
+    assert bench.run(claim := bench.claim()).ended == "refused"
+    bench.ledger.control(bench.job_id, "resume")
+    assert bench.claim("w2") != claim
+    assert bench.run(claim).ended == "lost"
+    assert bench.status().refusals == {}
+
+
 def test_a_lost_lease_is_left_without_a_commit_and_without_touching_its_new_holder(bench: Bench) -> None:
     bench.submit(lines(8))
     claim = bench.claim()
