@@ -10,7 +10,8 @@ import errno
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, TypeVar, cast
@@ -32,11 +33,22 @@ VARIABLES: Final[Mapping[str, str]] = {
     "az": "AZURE_STORAGE_ACCOUNT_NAME, AZURE_STORAGE_ACCOUNT_KEY",
 }
 """The variables that say where a store is, and who asks."""
-REQUEST_SECONDS: Final = 12
-_REPEATED_SECONDS: Final = 16
-"""How long one request may take, and how long it is begun again: together shorter than a lease."""
-_PAUSES: Final = (0.2, 0.5, 1.0, 2.0, 4.0)
-"""Seconds before each further try of our own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a store is waited for, in seconds."""
+
+    request: int = 12
+    repeated: int = 16
+    """How long one request may take, and how long it is begun again: together shorter than a lease."""
+    pauses: Sequence[float] = (0.2, 0.5, 1.0, 2.0, 4.0)
+    """Before each further try of our own."""
+    settled: float = 3.0
+    """How long a store may still copy what it has begun to, after its source was deleted."""
+
+
+PATIENCE = Patience()
 _REPETITIONS: Final = 8
 _LONGEST: Final = 300
 _SPACES = re.compile(r"\s+")
@@ -44,31 +56,41 @@ _DEBUG = "\n\nDebug source:"
 _FORBIDDEN = re.compile(r"401 Unauthorized|403 Forbidden")
 _NOT_THERE = re.compile(r"NoSuchBucket|404 Not Found|ContainerNotFound")
 _NEVER = re.compile(
-    r"InvalidBucketName|builder error|Missing \w*Key|must be specified|not a valid|400 Bad Request|416 "
+    r"InvalidBucketName|builder error|Missing \w*Key|must be specified|not a valid|400 Bad Request"
+    r"|405 Method Not Allowed|416 |501 Not Implemented"
 )
-"""Of what a store said, that it will say it again."""
-_OWN_ROLE = "169.254.169.254"
+"""Of what a store said, that it will say it again …"""
+_BROKEN_OFF = re.compile(r"RequestTimeout|IncompleteBody|BadDigest")
+"""… but what S3 says, with the status 400, of a body that came too slowly or not whole."""
+_OWN_ROLE = re.compile(r"169\.254\.169\.254|/latest/(api/token|meta-data)")
 """Where a machine in Amazon's cloud is asked for its credentials, when no variable has some."""
+_ENDPOINTS: Final = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AWS_ENDPOINT_URL_S3")
 
 
-def connected(place: BucketPlace, *, seconds: int = REQUEST_SECONDS, copying: str = "") -> ObjectStore:
-    """The bucket. `seconds`: how long a request may take. `copying`: how S3 is to copy on a condition.
+def connected(
+    place: BucketPlace, *, seconds: int | None = None, copying: str = "", repeats: bool = True
+) -> ObjectStore:
+    """The bucket. `seconds`: how long a request may take, if longer than others. `copying`: how S3 is to copy
+    on a condition. `repeats`: whether obstore makes a request again that failed on its way.
 
     Raises OutputError where the variables make no connection.
     """
     # Its threads do not live on in a child of this process.
-    return _connected(place.scheme, place.bucket, seconds, copying, os.getpid())
+    patience = PATIENCE if seconds is None else replace(PATIENCE, request=seconds)
+    return _connected(place.scheme, place.bucket, patience, copying, repeats, os.getpid())
 
 
 @lru_cache
-def _connected(scheme: str, bucket: str, seconds: int, copying: str, _process: int) -> ObjectStore:
+def _connected(
+    scheme: str, bucket: str, patience: Patience, copying: str, repeats: bool, _process: int
+) -> ObjectStore:
     # As configuration, and not as the options of a client, which would replace those of the environment.
-    config = {"timeout": f"{seconds}s", "connect_timeout": "5s"}
-    if any(os.environ.get(name, "").startswith("http://") for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT")):
+    config = {"timeout": f"{patience.request}s", "connect_timeout": "5s"}
+    if scheme == "s3" and any(os.environ.get(name, "").startswith("http://") for name in _ENDPOINTS):
         config["allow_http"] = "true"
     retry: RetryConfig = {
-        "max_retries": _REPETITIONS,
-        "retry_timeout": timedelta(seconds=_REPEATED_SECONDS),
+        "max_retries": _REPETITIONS if repeats else 0,
+        "retry_timeout": timedelta(seconds=patience.repeated),
     }
     try:
         match scheme:
@@ -90,8 +112,8 @@ def _connected(scheme: str, bucket: str, seconds: int, copying: str, _process: i
 
 def asked(named: str, ask: Callable[[], Result]) -> Result:
     """What a store answers; asked again where it gave no answer. See `asked_once` for the errors."""
-    until = time.monotonic() + _REPEATED_SECONDS
-    for pause in _PAUSES:
+    until = time.monotonic() + PATIENCE.repeated
+    for pause in PATIENCE.pauses:
         try:
             return asked_once(named, ask)
         except Unreachable:
@@ -118,15 +140,20 @@ def asked_once(named: str, ask: Callable[[], Result]) -> Result:
         raise FileExistsError(errno.EEXIST, "is there already", named) from None
     except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
         raise _refused(error, named) from None
-    except (exceptions.BaseError, ValueError) as error:
+    except ValueError as error:  # a name that no object can have
+        raise OSError(errno.EINVAL, _said(error), named) from None
+    except exceptions.BaseError as error:
         said = _said(error)
+        # What that service says is of no file: 404 has another meaning there.
+        if _OWN_ROLE.search(said):
+            said = f"no credentials are set, and this machine's own role gives none: {said}"
+            raise Unreachable(errno.EACCES, said, named) from None
         if _FORBIDDEN.search(said):
             raise _refused(error, named) from None
         if _NOT_THERE.search(said):
             raise FileNotFoundError(errno.ENOENT, said, named) from None
-        if _OWN_ROLE in said:
-            said = f"no credentials are set, and this machine's own role gives none: {said}"
-        raise (OSError if _NEVER.search(said) else Unreachable)(errno.EIO, said, named) from None
+        never = _NEVER.search(said) and not _BROKEN_OFF.search(said)
+        raise (OSError if never else Unreachable)(errno.EIO, said, named) from None
     except BaseException as error:
         if _is_panic(error):
             raise OSError(errno.EINVAL, f"its client fails ({_said(error)})", named) from None

@@ -19,10 +19,10 @@ import io
 import os
 import secrets
 import tempfile
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Callable, Iterator, MutableSequence, Sequence
 from contextlib import contextmanager, suppress
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, TypeVar
 
@@ -31,27 +31,26 @@ import obstore
 from jobs.errors import OutputError
 from jobs.failpoints import failpoint
 from jobs.location import BucketPlace
-from jobs.output.bucket_client import REQUEST_SECONDS, VARIABLES, asked, asked_once, connected
+from jobs.output import bucket_client
+from jobs.output.bucket_client import VARIABLES, asked, asked_once, connected
+from jobs.output.bucket_copies import way_to_copy
 from jobs.output.local_store import DescriptorAccess
+from jobs.output.object_access import AHEAD, ObjectAccess, fetch
 from jobs.output.store import UPLOADS, Found, RandomAccess, Stage, StageClosed, Unreachable
 from jobs.plain_file import MAX_OF_OUTPUT, TooLarge, open_plain
 
 if TYPE_CHECKING:
+    from obstore import ObjectMeta
     from obstore.store import ObjectStore
 
 Result = TypeVar("Result")
 _PART: Final = 8 << 20
 _PARTS_AT_ONCE: Final = 4
 """Bytes of a part of an upload; an uplink that moves so many within a request's time is fast enough."""
-_AHEAD: Final = 256 << 10
-_BLOCK: Final = 1 << 20
-"""Bytes that are read ahead in an object: at first, where a shard has its records, and later."""
-_FETCHED: Final = 4 << 20
-"""Bytes of a part of a file that is read whole."""
 _COPIED: Final = 10 << 20
 """Bytes that a store copies in a second, at least."""
-_WAYS_TO_COPY: Final = ("header:if-none-match:*", "multipart")
-"""How S3, and what speaks like it, copies to a name that must be free; the first that works is taken."""
+_MOST_COPIED: Final = 5 << 30
+"""Bytes that S3 copies in one request."""
 
 
 class BucketStore:
@@ -98,27 +97,13 @@ class BucketStore:
 
     @contextmanager
     def opened(self, name: str, *, whole: bool = False) -> Iterator[RandomAccess]:
-        opened = _ObjectAccess(self, name)
-        if not whole or opened.size <= _AHEAD:
+        opened = ObjectAccess(partial(self.part_of, name))
+        if not whole or opened.size <= AHEAD:
             yield opened
             return
         with tempfile.TemporaryFile(prefix="imagemill-") as file:
-            self._fetch(name, opened.size, file)
+            fetch(partial(self.part_of, name), opened.size, file)
             yield DescriptorAccess(file.fileno())
-
-    def _fetch(self, name: str, size: int, file: BinaryIO) -> None:
-        """Copy a file to this machine, in parts, so that a slow link only makes each of them late."""
-
-        def fetch(start: int) -> None:
-            _, data = self.part_of(name, start, _FETCHED)
-            file_at = start
-            while data:
-                written = os.pwrite(file.fileno(), data, file_at)
-                data, file_at = data[written:], file_at + written
-
-        with ThreadPoolExecutor(_PARTS_AT_ONCE, "fetch") as pool:
-            for _ in pool.map(fetch, range(0, size, _FETCHED)):
-                pass
 
     def part_of(self, name: str, start: int, size: int) -> tuple[int, bytes]:
         """The size of a file, and up to `size` bytes of it from `start`, in one request."""
@@ -129,10 +114,11 @@ class BucketStore:
 
         try:
             return self._asked(name, read)
-        except OSError:
-            if start == 0 and self.size(name) == 0:  # which has no range
-                return 0, b""
-            raise
+        except OSError as error:
+            # An empty file has no part, not even one of no bytes.
+            if isinstance(error, Unreachable | FileNotFoundError) or (whole := self.size(name)) > start:
+                raise
+            return whole, b""
 
     def exists(self, name: str) -> bool:
         try:
@@ -161,9 +147,28 @@ class BucketStore:
 
     def files_below(self, folder: str) -> Iterator[str]:
         begin = len(self.place.prefix) + 1 if self.place.prefix else 0
-        prefix = self._key(folder) or None
-        for entry in self._asked(folder, lambda: obstore.list(self._store, prefix).collect()):
-            yield entry["path"][begin:]
+        for path in self._paths_below(folder):
+            yield path[begin:]
+
+    def _paths_below(self, folder: str) -> Iterator[str]:
+        """The keys below a folder, a page at a time; after an answer that was lost, from there on."""
+        prefix, last = self._key(folder) or None, ""
+        pages: Iterator[Sequence[ObjectMeta]] | None = None
+
+        def page() -> Sequence[ObjectMeta] | None:
+            nonlocal pages
+            if pages is None:
+                pages = iter(obstore.list(self._store, prefix, offset=last or None))
+            try:
+                return next(pages, None)
+            except BaseException:
+                pages = None
+                raise
+
+        while (found := self._asked(folder, page)) is not None:
+            for entry in found:
+                last = entry["path"]
+                yield last
 
     # Writing.
 
@@ -201,7 +206,7 @@ class BucketStore:
         self._asked(to, lambda: obstore.copy(store, self._key(name), self._key(to)))
 
     def copy_if_absent(self, name: str, to: str, way: str) -> None:
-        """Copy a file inside the store, in one of `_WAYS_TO_COPY`.
+        """Copy a file inside the store, in one of `bucket_copies.WAYS`.
 
         Raises FileExistsError where the name is taken, FileNotFoundError where there is no such file; either
         may come of an answer that was lost, and the copy be there.
@@ -233,37 +238,70 @@ class BucketStore:
             ) from None
 
     def check_exact(self, folder: Path) -> None:
-        _way_to_copy(self, os.getpid())
+        way_to_copy(self, os.getpid())
 
     def close_stages(self) -> None:
-        """Deletes what lies in them: what a worker finished lies in its own spool, too."""
-        for name in [*self.files_below(UPLOADS)]:
+        """Deletes what lies in them: what a worker finished lies in its own spool, too.
+
+        Returns once a copy of it is done that the store had begun before.
+        """
+        names = [*self.files_below(UPLOADS)]
+        for name in names:
             self.remove(name)
+        if names:
+            time.sleep(bucket_client.PATIENCE.settled)
 
     def _put_staged(self, name: str, file: BinaryIO, size: int, stage: Stage, *, overwrite: bool) -> None:
         """Give the name to what is uploaded into the stage first."""
-        staged, place = f"{UPLOADS}/{stage.name}/{Path(name).name}", Path(self._named(name))
-        failpoint("before upload", place)
-        self._put(staged, file, size)
-        failpoint("after upload", place)
+        if self.place.scheme == "s3" and size > _MOST_COPIED:
+            raise OSError(
+                errno.EFBIG,
+                f"has {size:,} bytes, and S3 copies {_MOST_COPIED:,} in a request: take a smaller shard_size",
+                self._named(name),
+            )
+        place = Path(self._named(name))
+        uploads: list[str] = []
         try:
+            failpoint("before upload", place)
+            self._upload(f"{UPLOADS}/{stage.name}", Path(name).name, file, size, uploads)
+            failpoint("after upload", place)
             stage.confirm()
             failpoint("confirmed", place)
+            self._give_name(uploads[-1], name, overwrite=overwrite)
+        finally:
+            # What stays is removed when a job begins: a store that is away is not waited for, within a lease.
+            with suppress(OSError):
+                once = connected(self.place, repeats=False)
+                asked_once(place.name, lambda: obstore.delete(once, [self._key(one) for one in uploads]))
+
+    def _upload(self, folder: str, base: str, file: BinaryIO, size: int, tries: MutableSequence[str]) -> None:
+        """Upload a file; `tries` gets the name of every try, and the last one is it.
+
+        Each has a name of its own, for a request that was given up may arrive late: under a name that was
+        copied since, or taken away because another job has begun, it would be there again.
+        """
+
+        def put() -> None:
+            tries.append(f"{folder}/{secrets.token_hex(4)}/{base}")
+            large = size > _PART
+            self._send(connected(self.place, repeats=large), tries[-1], file, size)
+
+        asked(self._named(folder), put)
+
+    def _give_name(self, staged: str, name: str, *, overwrite: bool) -> None:
+        """Copy an upload to its name. Raises StageClosed where it is gone."""
+        try:
             if overwrite:
                 self.copy(staged, name)
             else:
                 self._copy_to_free(staged, name)
         except FileNotFoundError:
             raise StageClosed(errno.ENOENT, "its upload was taken away", self._named(name)) from None
-        finally:
-            # What stays is removed when a job begins.
-            with suppress(OSError):
-                self.remove(staged)
 
     def _copy_to_free(self, staged: str, name: str) -> None:
         """Raises FileExistsError where the name is taken, if need be by a copy whose answer was lost."""
         try:
-            self.copy_if_absent(staged, name, _way_to_copy(self, os.getpid()))
+            self.copy_if_absent(staged, name, way_to_copy(self, os.getpid()))
         except (FileExistsError, FileNotFoundError) as error:
             if self.exists(name):
                 raise FileExistsError(errno.EEXIST, "is there already", self._named(name)) from None
@@ -272,23 +310,22 @@ class BucketStore:
             raise
 
     def _put(self, name: str, file: BinaryIO, size: int) -> None:
-        key, named = self._key(name), self._named(name)
-        large = size > _PART
+        self._asked(name, lambda: self._send(self._store, name, file, size))
 
-        def put() -> None:
-            file.seek(0)
+    def _send(self, store: ObjectStore, name: str, file: BinaryIO, size: int) -> None:
+        """One try to write a whole file."""
+        large = size > _PART
+        file.seek(0)
+        try:
             # What is small is sent as it is, in one request.
             obstore.put(
-                self._store,
-                key,
+                store,
+                self._key(name),
                 file if large else file.read(),
                 use_multipart=large,
                 chunk_size=_PART,
                 max_concurrency=_PARTS_AT_ONCE,
             )
-
-        try:
-            asked(named, put)
         except FileNotFoundError:
             # So an upload in parts ends whose last answer was lost: it is tidied up, though it is there.
             if not large or self.size(name) != size:
@@ -305,7 +342,7 @@ class BucketStore:
 
     def _seconds_to_copy(self, name: str) -> int:
         """How long a copy may take: one of few figures, since each is a connection of its own."""
-        seconds, wanted = REQUEST_SECONDS, self.size(name) // _COPIED
+        seconds, wanted = bucket_client.PATIENCE.request, self.size(name) // _COPIED
         while seconds < wanted:
             seconds *= 2
         return seconds
@@ -315,58 +352,3 @@ class BucketStore:
 
     def _named(self, name: str) -> str:
         return f"{self.label}/{name}" if name else self.label
-
-
-class _ObjectAccess:
-    """An object that is read in blocks, of which the first and the last are kept."""
-
-    __slots__ = ("_block", "_first", "_name", "_start", "_store", "size")
-
-    def __init__(self, store: BucketStore, name: str) -> None:
-        self._store, self._name, self._start = store, name, 0
-        self.size, self._first = store.part_of(name, 0, _AHEAD)
-        self._block = self._first
-
-    def read_at(self, start: int, size: int) -> bytes:
-        stop = min(start + size, self.size)
-        if start >= stop:
-            return b""
-        if stop <= len(self._first):
-            return self._first[start:stop]
-        if start < self._start or stop > self._start + len(self._block):
-            _, self._block = self._store.part_of(self._name, start, max(stop - start, _BLOCK))
-            self._start = start
-        return self._block[start - self._start : stop - self._start]
-
-
-@lru_cache
-def _way_to_copy(store: BucketStore, _process: int) -> str:
-    """How the store copies to a free name and to no other: tried once in each process.
-
-    Raises OutputError where it does not, Unreachable.
-    """
-    chosen = os.environ.get("AWS_COPY_IF_NOT_EXISTS")
-    ways = ("",) if store.place.scheme != "s3" else _WAYS_TO_COPY if chosen is None else (chosen,)
-    source, *targets = (f".imagemill/probe-{secrets.token_hex(6)}" for _ in range(1 + len(ways)))
-    said = "it overwrites what it was asked not to"
-    try:
-        store.replace(source, b"1")
-        for way, target in zip(ways, targets, strict=True):
-            give = partial(store.copy_if_absent, source, target, way)
-            try:
-                give()
-                give()
-            except FileExistsError:
-                return way
-            except Unreachable:
-                raise
-            except OSError as error:
-                said = str(error.strerror)
-    finally:
-        for name in (source, *targets):
-            with suppress(OSError):
-                store.remove(name)
-    raise OutputError(
-        f"{store.label}: its store does not copy on the condition that the name is free ({said}), without "
-        "which a shard could be lost: take another store, or a newer version of it"
-    )

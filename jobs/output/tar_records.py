@@ -48,6 +48,8 @@ def read_records(place: str, contents: bytes, end: int, size: int) -> Sequence[S
             *sizes, record = strict_json(line)
             spans = []
             for one in sizes:
+                if type(one) is not int or one < 0:
+                    raise ValueError(f"{one!r} is no number of bytes")
                 start, end = following(end, one)
                 spans.append(Span(start, one))
             picture, _, told = spans

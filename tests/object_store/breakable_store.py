@@ -104,6 +104,10 @@ class BreakableStore:
         """Makes an empty bucket."""
         self._call("PUT", f"/{name}")
 
+    def check(self, what: str) -> None:
+        """What the server checks from now on, until it is emptied: one of `server.CHECKS`."""
+        self._call("POST", f"/checks/{what}")
+
     # The way.
 
     def order(self, fault: Fault) -> int:

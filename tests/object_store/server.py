@@ -40,6 +40,16 @@ class Handler(MotoRequestHandler):
             super().finish()
 
 
+CHECKS = ("copies", "parts", "nothing")
+"""Where the server heeds `If-None-Match: *`: also at a copy, as S3 does since October 2025 and moto does not;
+at a put and the end of an upload in parts; nowhere."""
+_CHECKS = "/checks/"
+_TAKEN = (
+    b'<?xml version="1.0"?>\n<Error><Code>PreconditionFailed</Code><Message>At least one of the '
+    b"pre-conditions you specified did not hold</Message><Condition>If-None-Match</Condition></Error>"
+)
+
+
 class OneAtATime:
     """Has moto's S3 answer one whole request after the other."""
 
@@ -48,6 +58,7 @@ class OneAtATime:
         self._s3: Application = create_backend_app("s3")
         self._moto: Application = create_backend_app("moto_api")
         self._lock = threading.Lock()
+        self._checks = CHECKS[0]
 
     def __call__(self, environ: Environ, start: Start) -> list[bytes]:
         length = int(environ.get("CONTENT_LENGTH") or 0)
@@ -57,19 +68,44 @@ class OneAtATime:
             start("400 Bad Request", [("Content-Length", "0"), ("Connection", "close")])
             return [b""]
         environ["wsgi.input"] = io.BytesIO(body)
-        started: list[tuple[str, list[tuple[str, str]]]] = []
+        path = environ["PATH_INFO"]
         with self._lock:
-            application = self._moto if environ["PATH_INFO"].startswith("/moto-api/") else self._s3
-            answer = application(environ, lambda status, headers, *_: started.append((status, headers)))
-            content = b"".join(answer)
-            if (close := getattr(answer, "close", None)) is not None:
-                close()
-        status, headers = started[-1]
+            if path.startswith(_CHECKS):
+                self._checks = path.removeprefix(_CHECKS)
+                status, headers, content = "204 No Content", [], b""
+            elif path.startswith("/moto-api/"):
+                self._checks = CHECKS[0]  # a reset
+                status, headers, content = _answered(self._moto, environ)
+            elif self._is_taken(environ):
+                status, headers, content = "412 Precondition Failed", [], _TAKEN
+            else:
+                if self._checks == "nothing":
+                    environ.pop("HTTP_IF_NONE_MATCH", None)
+                status, headers, content = _answered(self._s3, environ)
         if environ["REQUEST_METHOD"] != "HEAD":
             headers = [(name, value) for name, value in headers if name.lower() != "content-length"]
             headers.append(("Content-Length", str(len(content))))
         start(status, headers)
         return [content]
+
+    def _is_taken(self, environ: Environ) -> bool:
+        """Whether the request is a copy to a name that must be free, and is not."""
+        asked = environ.get("HTTP_IF_NONE_MATCH") == "*" and "HTTP_X_AMZ_COPY_SOURCE" in environ
+        if self._checks != "copies" or not asked or "uploadId" in environ["QUERY_STRING"]:
+            return False
+        look = environ | {"REQUEST_METHOD": "HEAD", "CONTENT_LENGTH": "0", "wsgi.input": io.BytesIO()}
+        for name in ("HTTP_IF_NONE_MATCH", "HTTP_X_AMZ_COPY_SOURCE"):
+            del look[name]
+        return _answered(self._s3, look)[0].startswith("200")
+
+
+def _answered(application: Application, environ: Environ) -> tuple[str, list[tuple[str, str]], bytes]:
+    started: list[tuple[str, list[tuple[str, str]]]] = []
+    answer = application(environ, lambda status, headers, *_: started.append((status, headers)))
+    content = b"".join(answer)
+    if (close := getattr(answer, "close", None)) is not None:
+        close()
+    return *started[-1], content
 
 
 def main() -> None:
