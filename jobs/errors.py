@@ -65,6 +65,10 @@ class OutputError(ImagemillError):
     """An output folder cannot be written, or is outside IMAGEMILL_OUTPUT_ROOT."""
 
 
+class InputsAway(OutputError):
+    """The bucket that keeps a request's files gave no answer: they may be asked for again."""
+
+
 class HubError(ImagemillError):
     """The Hugging Face hub refuses something, or cannot be reached."""
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
-from jobs.errors import InputError, OutputError
+from jobs.errors import InputError, InputsAway, OutputError
+from jobs.output.store import Unreachable
 from jobs.plain_file import NotPlain, TooLarge, open_plain, read_plain
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ class Inputs(Protocol):
     """Where the files of requests are found; what is asked for is the SHA-256 that the request says."""
 
     def latents(self, sha256: str) -> Latents:
-        """Initial latents [C,h,w]. Raises LatentsError, and OutputError where the system cannot read them."""
+        """Initial latents [C,h,w]. Raises LatentsError; OutputError where the system cannot read them, and of
+        those InputsAway where they may be asked for again."""
 
     def contents(self, sha256: str) -> bytes:
         """The bytes of a picture's file, verified. Raises InputError; OutputError as above."""
@@ -59,10 +61,10 @@ class KeptInputs:
     def contents(self, sha256: str) -> bytes:
         """A picture's file; see `Inputs.contents`."""
         path = self.path(sha256)
-        with _reading(path):
+        with reading(path):
             found = read_plain(path, MAX_PICTURE_BYTES)
         if hashlib.sha256(found).hexdigest() != sha256:
-            raise _altered(path)
+            raise altered(path)
         return found
 
     @contextmanager
@@ -70,16 +72,15 @@ class KeptInputs:
         """An adapter's file; see `Inputs.private_copy`."""
         path = self.path(sha256)
         # The file itself may become another one between the look at its hash and the loading, or after that.
-        with _temporary_folder() as folder:
+        with temporary_folder() as folder:
             copy = folder / sha256
             if _copied(path, copy) != sha256:
-                raise _altered(path)
+                raise altered(path)
             yield copy
 
     def path(self, sha256: str) -> Path:
         """Where the file of this hash lies, if it is there. Raises InputError for what is no hash."""
-        if not _DIGEST.fullmatch(sha256):
-            raise InputError(f"{sha256!r}: is not a SHA-256")
+        check_digest(sha256)
         given = self.referenced.get(sha256)
         return kept_path(self.folder, sha256) if given is None else Path(given)
 
@@ -99,8 +100,14 @@ def kept_name(sha256: str) -> str:
     return f"{sha256[:2]}/{sha256}"
 
 
+def check_digest(sha256: str) -> None:
+    """Raises InputError for what is no hash."""
+    if not _DIGEST.fullmatch(sha256):
+        raise InputError(f"{sha256!r}: is not a SHA-256")
+
+
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def reading(path: Path | str) -> Iterator[None]:
     """Inside, what the reading of a file raises becomes InputError and OutputError, with its path."""
     try:
         yield
@@ -110,6 +117,8 @@ def _reading(path: Path) -> Iterator[None]:
         raise InputError(f"{path}: is no plain file: put the file itself there") from None
     except FileNotFoundError:
         raise InputError(f"{path}: is missing: put it back, or submit the manifest again") from None
+    except Unreachable as error:
+        raise InputsAway(f"{path}: cannot be read at present: {error.strerror}") from None
     except OSError as error:
         raise OutputError(
             f"{path}: cannot be read ({error.strerror}): make it readable for this worker's user, and check "
@@ -118,7 +127,7 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _temporary_folder() -> Iterator[Path]:
+def temporary_folder() -> Iterator[Path]:
     """A folder of this process alone, which goes with all that is in it. Raises OutputError."""
     try:
         folder = tempfile.TemporaryDirectory(prefix="imagemill-", ignore_cleanup_errors=True)
@@ -130,24 +139,29 @@ def _temporary_folder() -> Iterator[Path]:
 
 def _copied(path: Path, copy: Path) -> str:
     """Copies a file; returns the SHA-256 of what was copied. Raises InputError, OutputError."""
+    with reading(path), open_plain(path) as file:
+        return written(iter(partial(file.read, _CHUNK), b""), copy)
+
+
+def written(chunks: Iterable[bytes], copy: Path) -> str:
+    """Writes a new file; returns the SHA-256 of what was written. Raises OutputError."""
     digest = hashlib.sha256()
-    with _reading(path), open_plain(path) as file:
-        try:
-            written = copy.open("xb")
-        except OSError as error:
-            raise _no_room(error) from None
-        with written:
-            for chunk in iter(partial(file.read, _CHUNK), b""):
-                digest.update(chunk)
-                try:
-                    written.write(chunk)
-                    written.flush()
-                except OSError as error:
-                    raise _no_room(error) from None
+    try:
+        file = copy.open("xb")
+    except OSError as error:
+        raise _no_room(error) from None
+    with file:
+        for chunk in chunks:
+            digest.update(chunk)
+            try:
+                file.write(chunk)
+                file.flush()
+            except OSError as error:
+                raise _no_room(error) from None
     return digest.hexdigest()
 
 
-def _altered(path: Path) -> InputError:
+def altered(path: Path | str) -> InputError:
     return InputError(
         f"{path}: is another file than was submitted: put it back, or submit the manifest again"
     )

@@ -55,13 +55,13 @@ def _latents(path: Path) -> Latents:
     except (NotPlain, TooLarge) as error:
         raise LatentsError(f"{path}: is {error.strerror}: is it the right file?") from None
     if path.suffix == ".npy":
-        array = _from_npy(path, contents)
-    elif path.suffix == ".safetensors":
-        array = _from_safetensors(path, contents)
-    else:
-        raise LatentsError(
-            f"{path}: must end in .npy or .safetensors: save it with numpy.save or safetensors"
-        )
+        return _canonical(path, _from_npy(path, contents))
+    if path.suffix == ".safetensors":
+        return _canonical(path, _from_safetensors(path, contents))
+    raise LatentsError(f"{path}: must end in .npy or .safetensors: save it with numpy.save or safetensors")
+
+
+def _canonical(path: Path | str, array: NDArray[np.generic]) -> Latents:
     if array.dtype.kind != "f" or array.dtype.itemsize > 8:
         raise LatentsError(f"{path}: holds {array.dtype}: save it as float32")
     shape = _shape(array)
@@ -129,12 +129,24 @@ def read_input(folder: Path, sha: str) -> Latents:
             f"{path}: cannot be read ({error.strerror}): make the output readable for this worker's user, "
             "and check its disk or mount"
         ) from None
+    return _verified(path, latents, sha)
+
+
+def parsed_input(place: str, contents: bytes, sha: str) -> Latents:
+    """The latents in the file that `write_input` stored under `sha`, of which messages call the place so.
+
+    Raises LatentsError if they are altered.
+    """
+    return _verified(place, _canonical(place, _from_npy(place, contents)), sha)
+
+
+def _verified(place: Path | str, latents: Latents, sha: str) -> Latents:
     if latents_sha256(latents) != sha:
-        raise LatentsError(f"{path}: does not hold what its name says: submit the manifest again")
+        raise LatentsError(f"{place}: does not hold what its name says: submit the manifest again")
     return latents
 
 
-def _from_npy(path: Path, contents: bytes) -> NDArray[np.generic]:
+def _from_npy(path: Path | str, contents: bytes) -> NDArray[np.generic]:
     if not contents.startswith(b"\x93NUMPY"):
         raise LatentsError(f"{path}: is not a .npy file: save it with numpy.save")
     stream = io.BytesIO(contents)

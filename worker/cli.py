@@ -124,10 +124,9 @@ def command(
 @click.option(
     "--inputs",
     multiple=True,
-    type=LocalPath("a folder", exists=False),
     metavar="FOLDER",
-    help="An output, or any folder that has the files which the request names, at any depth; may be given "
-    "again. Default: the output that FILE lies in.",
+    help="An output (also s3://BUCKET/FOLDER), or any folder that has the files which the request names, "
+    "at any depth; may be given again. Default: the output that FILE lies in.",
 )
 @click.option(
     "--controlnet",
@@ -151,7 +150,7 @@ def render(
     request: str | None,
     file: Path | None,
     model: str | None,
-    inputs: tuple[Path, ...],
+    inputs: tuple[str, ...],
     controlnets: tuple[str, ...],
     image_encoder: str | None,
     out: Path | None,
@@ -162,6 +161,7 @@ def render(
     `imagemill-worker --batch-size N render …` renders it with as many slots as its job did.
     """
     from jobs.errors import OutputError
+    from jobs.location import names_bucket
     from jobs.output.durable import write_atomically
     from jobs.settings import load_settings
     from worker.encode import SUFFIXES
@@ -190,7 +190,7 @@ def render(
     picture = render_one(
         reproduction,
         model,
-        inputs,
+        [one if names_bucket(one) else Path(one) for one in inputs],
         settings,
         lambda remark: click.echo(f"note: {on_its_lines(remark)}", err=True),
         controlnets=controlnets,

@@ -17,6 +17,7 @@ from jobs.errors import ImagemillError, RenderError
 from jobs.inputs import Inputs
 from jobs.models import is_path
 from jobs.output.files import METADATA
+from jobs.output.output import INPUTS
 from jobs.pipeline_task import vain
 from jobs.plain_file import plain_lines
 from jobs.request import IMAGE_SETTINGS, ImageRequest
@@ -36,16 +37,23 @@ UNKNOWN_FOLDER = "PATH/TO/"
 """What stands in a command for a folder that an output does not tell: that of a model or of inputs."""
 
 
-def reproducing_command(request: ImageRequest, model: str, slots: int, elsewhere: Container[str] = ()) -> str:
+def reproducing_command(
+    request: ImageRequest,
+    model: str,
+    slots: int,
+    elsewhere: Container[str] = (),
+    bucket: str | None = None,
+) -> str:
     """The shell command that renders a request of a job again, by itself, with as many slots.
 
-    It is run in the output's folder. `model`: what the job's workers loaded. `elsewhere`: SHA-256 of files
-    that the output does not keep.
+    It is run in the output's folder; of an output in a bucket, which `bucket` names, anywhere. `model`: what
+    the job's workers loaded. `elsewhere`: SHA-256 of files that the output does not keep.
     """
     parts = ["imagemill-worker", "--batch-size", str(slots), "render", "--request", request.to_json()]
     if model != request.model:
         parts += ["--model", UNKNOWN_FOLDER + Path(model).name]
-    return shlex.join([*parts, *options(request, UNKNOWN_FOLDER, elsewhere)])
+    kept = INPUTS if bucket is None else bucket
+    return shlex.join([*parts, *options(request, UNKNOWN_FOLDER, elsewhere, kept)])
 
 
 def parse_request(text: str, where: str = "--request") -> ImageRequest:
@@ -161,7 +169,7 @@ def reproduction_of(file: Path, slots: int | None) -> Reproduction:
 def render(
     reproduction: Reproduction,
     model: str | None,
-    inputs: Sequence[Path],
+    inputs: Sequence[Path | str],
     settings: Settings,
     say: Callable[[str], None] = lambda _remark: None,
     *,

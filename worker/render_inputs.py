@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Final
 
 from jobs.adapters import controlnets_of, ip_adapter_of
+from jobs.bucket_inputs import BucketInputs
 from jobs.errors import RenderError
 from jobs.file_hash import file_sha256
-from jobs.inputs import NO_INPUTS, KeptInputs, kept_path
-from jobs.output.output import INPUTS
+from jobs.inputs import NO_INPUTS, Inputs, KeptInputs, kept_path
+from jobs.output.output import INPUTS, Output
 from jobs.request import PICTURES, ImageRequest
 from worker.engine.renderer import FurtherModel
 
@@ -29,12 +30,38 @@ def named_files(request: ImageRequest) -> dict[str, str]:
     return pictures | adapters
 
 
-def inputs_of(request: ImageRequest, folders: Sequence[Path]) -> KeptInputs:
+def inputs_of(request: ImageRequest, places: Sequence[Path | str]) -> Inputs:
     """The files of a request: in an output, in the folder where it keeps them, or anywhere below one of the
-    `folders`, whose files are then read once, for their hashes.
+    `places`, whose files are then read once, for their hashes. A text is an output in a bucket.
 
-    Raises RenderError for files that are not there, or where no folder is given and the request names some.
+    Raises RenderError for files that are not there, or where no place is given and the request names some.
     """
+    folders = [one for one in places if isinstance(one, Path)]
+    match [one for one in places if isinstance(one, str)]:
+        case []:
+            return _in_folders(request, folders)
+        case [bucket]:
+            return _in_bucket(request, bucket, folders)
+        case several:
+            raise RenderError(f"--inputs {', '.join(several)}: name one output in a bucket, and no other")
+
+
+def _in_bucket(request: ImageRequest, location: str, folders: Sequence[Path]) -> Inputs:
+    """What an output in a bucket keeps, and beside it what folders have."""
+    output, wanted = Output.at(location), named_files(request)
+    found: dict[str, str] = {}
+    for folder in folders:
+        found |= _by_hash(folder, wanted.keys() - found.keys())
+    inputs = BucketInputs(output.store, KeptInputs(output.inputs, found))
+    try:
+        lacking = [sha for sha in wanted.keys() - found.keys() if not inputs.has(sha)]
+    except OSError as error:
+        raise RenderError(f"--inputs {output.label}: cannot be read ({error.strerror})") from None
+    _refuse_missing(wanted, lacking, (output.label, *folders))
+    return inputs
+
+
+def _in_folders(request: ImageRequest, folders: Sequence[Path]) -> KeptInputs:
     wanted, latents = named_files(request), request.init_latents
     if latents is None and not wanted:
         return NO_INPUTS
@@ -53,13 +80,17 @@ def inputs_of(request: ImageRequest, folders: Sequence[Path]) -> KeptInputs:
     for folder in folders:
         found |= _by_hash(folder, lacking) if lacking else {}
         lacking -= found.keys()
+    _refuse_missing(wanted, lacking, folders)
+    return KeptInputs(home, found)
+
+
+def _refuse_missing(wanted: Mapping[str, str], lacking: Container[str], places: Sequence[Path | str]) -> None:
     missing = [f"{wanted[sha256]} ({sha256})" for sha256 in wanted if sha256 in lacking]
     if missing:
         raise RenderError(
-            f"--inputs {', '.join(map(str, folders))}: no file there has the contents of "
+            f"--inputs {', '.join(map(str, places))}: no file there has the contents of "
             f"{', '.join(missing)}: name a folder that has them, at any depth; --inputs may be given again"
         )
-    return KeptInputs(home, found)
 
 
 def further_of(
@@ -109,12 +140,11 @@ def _image_encoder_of(request: ImageRequest, given: str | None) -> tuple[Further
     return (FurtherModel("image_encoder", model, adapter.revision),)
 
 
-def options(request: ImageRequest, unknown: str, elsewhere: Container[str]) -> list[str]:
-    """The words of a command that say where a request's files and the models beside its own are; run in its
-    output.
+def options(request: ImageRequest, unknown: str, elsewhere: Container[str], kept: str = INPUTS) -> list[str]:
+    """The words of a command that say where a request's files and the models beside its own are.
 
     unknown: what stands for a folder that an output does not tell. elsewhere: SHA-256 of files that the
-    output does not keep.
+    output does not keep. kept: where it keeps the others; as it stands, for a command that is run in it.
     """
     words = []
     for one in controlnets_of(request.controlnet):
@@ -126,7 +156,7 @@ def options(request: ImageRequest, unknown: str, elsewhere: Container[str]) -> l
     files = named_files(request)
     away = [sha256 for sha256 in files if sha256 in elsewhere]
     if request.init_latents is not None or len(away) < len(files):
-        words += ["--inputs", INPUTS]
+        words += ["--inputs", kept]
     if away:
         words += ["--inputs", unknown + INPUTS_FOLDER]
     return words
@@ -137,7 +167,7 @@ def output_of(file: Path) -> Path | None:
     return next((folder for folder in file.absolute().parents if (folder / INPUTS).is_dir()), None)
 
 
-def _by_hash(folder: Path, wanted: set[str]) -> Mapping[str, str]:
+def _by_hash(folder: Path, wanted: Set[str]) -> Mapping[str, str]:
     """The files below a folder whose hashes are wanted; those that cannot be read are passed over."""
     found: dict[str, str] = {}
     for path in sorted(folder.rglob("*")):

@@ -13,6 +13,7 @@ from jobs.adapters import CONTROLNETS, IP_ADAPTERS, LORAS
 from jobs.errors import RenderError
 from jobs.inputs import kept_path
 from jobs.latents import write_input
+from jobs.output.output import Output
 from jobs.request import ImageRequest
 from worker.engine.renderer import FurtherModel
 from worker.render_inputs import further_of, inputs_of, options, output_of
@@ -151,3 +152,20 @@ def test_files_may_lie_in_several_folders(tmp_path: Path) -> None:
         assert np.array_equal(found.latents(request.init_latents), latents)
     kept(output)
     assert inputs_of(request, [away, output]).referenced == {}
+
+
+def test_an_output_in_a_bucket_has_what_it_keeps_and_folders_beside_it_the_rest(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    output = Output.at(f"s3://{bucket}/out")
+    output.store.replace(f".imagemill/inputs/{PHOTO_SHA[:2]}/{PHOTO_SHA}", PHOTO)
+    (tmp_path / "mine.safetensors").write_bytes(LORA)
+    with pytest.raises(RenderError, match=rf"--inputs {output.label}: no file there .*loras \({LORA_SHA}\)"):
+        inputs_of(REQUEST, [output.label])
+    found = inputs_of(REQUEST, [output.label, tmp_path])
+    assert found.contents(PHOTO_SHA) == PHOTO
+    with found.private_copy(LORA_SHA) as copy:
+        assert copy.read_bytes() == LORA
+    with pytest.raises(RenderError, match="name one output in a bucket, and no other"):
+        inputs_of(REQUEST, [output.label, "s3://another/out"])

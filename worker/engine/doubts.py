@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from jobs.errors import RenderError
+from jobs.errors import OutputError, RenderError
 from worker.encode import is_flat
 from worker.engine.batch import Batch
 from worker.engine.delivery import Delivery
@@ -88,6 +88,10 @@ class Doubts:
             picture = renderer.render_alone(order.request, order.inputs, self._stop)
         except (Stopped, BrokenDevice, OutOfMemory):
             raise
+        except OutputError as error:  # no failure of the image
+            drop_frames(error)
+            self._delivery.hand_over(order, error)
+            return
         except Exception as error:
             drop_frames(error)  # the writers may be waited for
             self._fail(order, f"raised {first_line(error)}")

@@ -16,6 +16,8 @@ class ShardResults:
     failed: dict[int, Failure] = field(default_factory=dict)
     flagged: set[int] = field(default_factory=set)
     """Those of the done whose picture is doubted."""
+    away: list[int] = field(default_factory=list)
+    """Neither: a bucket did not give their files, and they are to be ordered again."""
 
     @property
     def ended(self) -> set[int]:

@@ -14,9 +14,10 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from jobs.errors import ImagemillError, OutputError, RenderError
+from jobs.bucket_inputs import BucketInputs
+from jobs.errors import ImagemillError, InputsAway, OutputError, RenderError
 from jobs.failpoints import failpoint
-from jobs.inputs import KeptInputs
+from jobs.inputs import Inputs, KeptInputs
 from jobs.ledger.job import JobSpec
 from jobs.ledger.shard import Shard, decode_shard, read_base
 from jobs.output.metadata import Failure
@@ -95,9 +96,10 @@ class ShardRun:
         return decode_shard(self._claim.blob, base, self._spec.name)
 
     @cached_property
-    def _inputs(self) -> KeptInputs:
+    def _inputs(self) -> Inputs:
         """Where the files are that the requests name."""
-        return KeptInputs(self._output.inputs, self._shard.inputs)
+        near = KeptInputs(self._output.inputs, self._shard.inputs)
+        return BucketInputs(self._output.store, near) if self._output.in_bucket else near
 
     def _open_store(self) -> ShardStore:
         store = ShardStore(
@@ -165,11 +167,21 @@ class ShardRun:
                 outstanding -= arrived.ended
                 self._record(arrived)
                 self._lease.check()
+                if arrived.away:
+                    self._with_space(self._reach_inputs)
+                    again = [self._order(position, alone, arrivals) for position in sorted(arrived.away)]
+                    orders += again
+                    self._engine.submit(again)
         finally:
             if outstanding:
                 # What is in the slots now is delivered and saved: the next attempt adopts it.
                 self._engine.withdraw(orders)
             self._buckets.report_caps()
+
+    def _reach_inputs(self) -> None:
+        """Raises Unreachable while the bucket gives no answer that keeps the requests' files."""
+        if isinstance(self._inputs, BucketInputs):
+            self._inputs.reach()
 
     def _order(self, position: int, alone: bool, arrivals: Arrivals) -> Order:
         """The order of an image."""
@@ -201,7 +213,9 @@ class ShardRun:
         """
         new, ends = ShardResults(), list[Exception]()
         for one in arrived:
-            if isinstance(one.error, RenderError):
+            if isinstance(one.error, InputsAway):
+                new.away.append(one.position)
+            elif isinstance(one.error, RenderError):
                 new.failed[one.position] = self._failure(one.position, str(one.error))
             elif one.error is not None:
                 ends.append(one.error)
@@ -224,7 +238,11 @@ class ShardRun:
             reason=reason,
             job_id=self._claim.job_id,
             command=reproducing_command(
-                entry.request, self._spec.model, slots, self._inputs.referenced.keys()
+                entry.request,
+                self._spec.model,
+                slots,
+                self._shard.inputs.keys(),
+                self._output.label if self._output.in_bucket else None,
             ),
         )
 

@@ -15,7 +15,7 @@ import numpy as np
 import redis
 
 from jobs.entry import Entry
-from jobs.errors import ImagemillError, LatentsError, LedgerUnavailable
+from jobs.errors import ImagemillError, LedgerUnavailable
 from jobs.inputs import Inputs
 from jobs.ledger.job import Claim, JobSpec, JobStatus, SlotsKey
 from jobs.ledger.ledger import Ledger
@@ -104,7 +104,7 @@ class Painter:
         named = request.init_latents
         try:
             latents = None if named is None else inputs.latents(named)
-        except LatentsError as error:
+        except ImagemillError as error:
             return error
         self.seen.append(request)
         self.latents.append(latents)
