@@ -172,7 +172,8 @@ class ForkingPopen(subprocess.Popen[Any]):
 
     def _execute_child(self, *given: Any) -> None:
         told = dict(zip(_PARAMETERS, given, strict=True))
-        if not _origin.forkable(told):
+        # The threads of obstore do not live on in a copy, and both would hang.
+        if "obstore" in sys.modules or not _origin.forkable(told):
             super()._execute_child(*given)
             return
         asked, files = asked_of(told)
