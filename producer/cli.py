@@ -9,6 +9,7 @@ import click
 
 from jobs.command_line import odd_surroundings
 from jobs.errors import ImagemillError, Interrupted, OutputError
+from jobs.fetched_files import named
 from jobs.location import names_bucket
 from jobs.wording import on_its_lines
 from producer.commands import job, manifest, output, picture, push, verification
@@ -64,7 +65,7 @@ def main() -> None:
         with odd_surroundings(), stops_raise(KeyboardInterrupt):
             sys.exit(command(standalone_mode=False))
     except ImagemillError as error:
-        click.echo(f"error: {on_its_lines(str(error))}", err=True)
+        click.echo(f"error: {on_its_lines(named(str(error)))}", err=True)
         sys.exit(error.exit_code)
     except OSError as error:
         # The system's own errors have their messages where they arise; a store may fail anywhere.

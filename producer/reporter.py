@@ -6,6 +6,7 @@ from typing import Final, Protocol
 
 import click
 
+from jobs.fetched_files import named
 from jobs.wording import on_its_lines
 
 
@@ -37,4 +38,4 @@ class StandardError(Quiet):
 
     def line(self, text: str, /) -> None:
         """Prints it."""
-        click.echo(on_its_lines(text), err=True)
+        click.echo(on_its_lines(named(text)), err=True)

@@ -6,7 +6,9 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jobs.errors import ManifestError
+from jobs.errors import InputError, ManifestError
+from jobs.fetched_files import near
+from jobs.location import names_bucket
 from jobs.wording import shortened
 
 
@@ -23,7 +25,13 @@ class AdapterFiles:
     _given: int = field(default=0, init=False)
 
     def absolute(self, file: str) -> Path:
-        """Where a file lies. Raises ManifestError for a relative path where the folder is not known."""
+        """Where a file lies. Raises ManifestError for a relative path where the folder is not known, and for
+        one of a bucket that cannot be read."""
+        if names_bucket(file):
+            try:
+                return near(file)
+            except InputError as error:
+                raise ManifestError(str(error)) from None
         # Path.expanduser raises for an unknown user.
         path = Path(os.path.expanduser(file))  # noqa: PTH111
         if path.is_absolute():
@@ -35,6 +43,8 @@ class AdapterFiles:
     def called(self, file: str) -> str:
         """What people call a file: a path as it is from the manifest's folder."""
         path = Path(file)
+        if names_bucket(file):
+            return shortened(file)
         if self.base is not None and path.is_relative_to(self.base):
             path = path.relative_to(self.base)
         return shortened(str(path))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from itertools import product
 from pathlib import Path
 
-from jobs.errors import LatentsError
+from jobs.errors import InputError, LatentsError
+from jobs.fetched_files import near
 from jobs.models import ModelRef
 from producer.manifest.manifest import Manifest
 from producer.manifest.parts import PromptLine
@@ -34,14 +35,14 @@ def gather_latents(manifest: Manifest, model: ModelRef, folder: Path | None = No
     for name, sizes in uses.items():
         index = next(iter(sizes.values()))
         try:
-            latents = read_latents(Path(name))
+            latents = read_latents(near(name))
             for (height, width), index in sizes.items():  # noqa: B007 - the message below names this line
                 check_latents(Path(name), latents, model, height, width)
-        except LatentsError as error:
+        except (LatentsError, InputError) as error:
             raise LatentsError(f"{manifest.place('prompts', index, 'init_latents')} = {error}") from None
         hashes[name] = latents_sha256(latents)
     if folder is not None:
         for name in uses:
-            if write_input(folder, read_latents(Path(name))) != hashes[name]:
+            if write_input(folder, read_latents(near(name))) != hashes[name]:
                 raise LatentsError(f"{name}: changed while it was read: submit again")
     return hashes

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from jobs.fetched_files import named
 from jobs.plain_file import MAX_JSON, read_json
 from jobs.user_cache import cache_folder, remember
 from producer.manifest.written_files import WITH_FILES
@@ -36,7 +37,8 @@ class PathNames:
         self._names: dict[str, str] = {}
 
     def __call__(self, path: str) -> str:
-        """The name of an absolute path, which may be a pattern."""
+        """The name of an absolute path, which may be a pattern; of a copy, its place in a bucket."""
+        path = named(path)
         if not Path(path).is_absolute():
             return path
         if path not in self._names:

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from jobs.errors import ManifestError
+from jobs.errors import InputError, ManifestError
+from jobs.fetched_files import near
 from jobs.location import BucketPlace, NoLocation, names_bucket
 from jobs.models import is_path
 from jobs.request import PICTURES
@@ -43,8 +44,10 @@ def with_variable_files(raw: Mapping[str, Any], folder: Path, problems: Problems
         for name, value in variables.items():
             if isinstance(value, str):
                 try:
-                    read[name] = _values(folder.absolute() / Path(value).expanduser())
-                except (ManifestError, RuntimeError, ValueError) as error:
+                    read[name] = _values(
+                        near(value) if names_bucket(value) else folder.absolute() / Path(value).expanduser()
+                    )
+                except (ManifestError, InputError, RuntimeError, ValueError) as error:
                     problems.add(("prompts", index, "variables", name), str(error), value=value)
                     read[name] = REFUSED
         return line | {"variables": variables | read}
@@ -80,6 +83,8 @@ def absolute_paths(written: WrittenManifest, folder: Path, problems: Problems) -
     """
 
     def absolute(base: Path, text: str, path: Location) -> str:
+        if names_bucket(text):
+            return text
         try:
             wanted = base.absolute() / Path(text).expanduser()
         except RuntimeError:
@@ -90,16 +95,25 @@ def absolute_paths(written: WrittenManifest, folder: Path, problems: Problems) -
         # A link at the end keeps its name: a single file's configuration is found by it.
         return str(wanted.parent.resolve() / wanted.name if ".." in wanted.parts else wanted)
 
+    def here(text: str, path: Location) -> str:
+        """The same of what is read on this machine alone."""
+        if names_bucket(text):
+            problems.add(path, "is read from no bucket: copy it to this machine", value=text)
+            return text
+        return absolute(folder, text, path)
+
     def found(index: int, source: PromptSource) -> PromptSource:
         path = problems.as_written(("prompts_from", index, "file"))
         before = len(problems)
         file = absolute(folder, source.file, path)
-        if glob.has_magic(source.file) and not Path(file).exists():
+        if not names_bucket(file) and glob.has_magic(source.file) and not Path(file).exists():
             # It is a pattern, and its folder, which may have brackets in its own name, is none.
             file = absolute(Path(glob.escape(str(folder.absolute()))), source.file, path)
         source = source.with_file(file)
         try:
             trouble = source_trouble(source) if len(problems) == before else None
+        except InputError as error:
+            trouble = str(error)
         except OSError as error:
             trouble = f"cannot be read: {error.strerror}"
         if trouble is not None:
@@ -121,21 +135,19 @@ def absolute_paths(written: WrittenManifest, folder: Path, problems: Problems) -
     else:
         # One folder under two names (a symbolic link) would be two outputs to the ledger.
         fields["output"] = os.path.realpath(absolute(Path(), written.output, ("output",)))
-    if is_path(written.model):
-        fields["model"] = absolute(folder, written.model, ("model",))
+    if is_path(written.model) or names_bucket(written.model):
+        fields["model"] = here(written.model, ("model",))
     # Braces in the folder's own name are none of a pattern.
     braced = Path(escaped(str(folder.absolute())))
     fields["controlnet"] = tuple(
-        one.model_copy(
-            update={"model": absolute(folder, one.model, problems.as_written(("controlnet", index, "model")))}
-        )
-        if is_path(one.model)
+        one.model_copy(update={"model": here(one.model, problems.as_written(("controlnet", index, "model")))})
+        if is_path(one.model) or names_bucket(one.model)
         else one
         for index, one in enumerate(written.controlnet)
     )
     if written.ip_adapter is not None:
         fields["ip_adapter"] = written.ip_adapter.with_paths(
-            lambda text, key: absolute(folder, text, problems.as_written(("ip_adapter", key)))
+            lambda text, key: here(text, problems.as_written(("ip_adapter", key)))
         )
     lines = list(written.prompts)
     for index, line in enumerate(lines):
@@ -151,10 +163,10 @@ def absolute_paths(written: WrittenManifest, folder: Path, problems: Problems) -
         lambda path, name, text: WITH_FILES[name](text, lambda file: absolute(folder, file, path)),
     )
     if written.lora_folder is not None:
-        fields["lora_folder"] = absolute(folder, written.lora_folder, ("lora_folder",))
+        fields["lora_folder"] = here(written.lora_folder, ("lora_folder",))
     if written.syntax == "dynamic":
         wildcards = "wildcards" if written.wildcards is None else written.wildcards
-        fields["wildcards"] = absolute(folder, wildcards, ("wildcards",))
+        fields["wildcards"] = here(wildcards, ("wildcards",))
     fields["prompts_from"] = tuple(found(*numbered) for numbered in enumerate(written.prompts_from))
     return fields
 

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from jobs.errors import InputError, ManifestError
+from jobs.fetched_files import named, near
 from jobs.file_hash import FileState, file_state
+from jobs.location import names_bucket
 from jobs.pipeline_task import TASK_PICTURES
 from jobs.request import PICTURES, settings_in
 from jobs.wording import counted, shortened
@@ -129,7 +131,10 @@ class PictureFiles:
 
     def _file(self, name: str, text: str, values: Mapping[str, Any]) -> tuple[str, PictureHeader]:
         try:
-            path = self.base / Path(filled(text, values)).expanduser()
+            called = filled(text, values)
+            if names_bucket(called):
+                return _in_bucket(called)
+            path = self.base / Path(called).expanduser()
             if path.name.endswith(ANY_SUFFIX):
                 path = self._of_any_suffix(path)
             return str(path), _header(str(path))
@@ -153,6 +158,14 @@ class PictureFiles:
         return path.parent / called
 
 
+def _in_bucket(name: str) -> tuple[str, PictureHeader]:
+    """The copy of a picture in a bucket, and its header. Raises InputError."""
+    if name.endswith(ANY_SUFFIX):
+        raise InputError("a picture in a bucket needs its suffix: write it out, as in {id}.png")
+    copy = str(near(name))
+    return copy, _header(copy)
+
+
 def _header(path: str) -> PictureHeader:
     """What the file's header says. Raises InputError."""
     try:
@@ -171,7 +184,7 @@ def _header_of(path: str, _state: FileState | None) -> PictureHeader:
     try:
         return read_header(Path(path))
     except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+        raise InputError(f"{named(path)}: {error}") from None
 
 
 def check_pictures(manifest: Manifest) -> None:

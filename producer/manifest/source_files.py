@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from jobs.fetched_files import copy_of, is_there, matching, near
+from jobs.location import names_bucket
 from producer.manifest.prompt_source import PromptSource
 from producer.manifest.source_yaml import key_offer
 from producer.manifest.unpacked import PACKED
@@ -72,12 +74,24 @@ def files_of(source: PromptSource) -> tuple[Path, ...]:
     With `one_per_file` a folder means the .txt files in it and in its folders, and numbers in names are
     sorted by their values.
     """
+    if names_bucket(source.file):
+        return _in_bucket(source)
     file = Path(source.file)
     if source.one_per_file:
         return tuple(sorted(_texts_of(source), key=lambda file: _natural(str(file))))
     if file.exists():
         return (file,)
     return tuple(sorted(_matches(source.file)))
+
+
+def _in_bucket(source: PromptSource) -> tuple[Path, ...]:
+    """The copies of a source's files. Raises InputError."""
+    found = [source.file] if is_there(source.file) else matching(source.file)
+    if source.one_per_file and not found:
+        below = matching(f"{source.file.removesuffix('/')}/**")
+        found = [one for one in below if format_of(Path(one)) == ".txt"]
+    key = _natural if source.one_per_file else None
+    return tuple(near(one) for one in sorted(found, key=key))
 
 
 def id_of(source: PromptSource, file: Path) -> str:
@@ -166,7 +180,7 @@ def _matches(pattern: str) -> Iterator[Path]:
 
 def _root(source: PromptSource) -> Path:
     """The folder below which names differ between the files of a source."""
-    file = Path(source.file)
+    file = copy_of(source.file) if names_bucket(source.file) else Path(source.file)
     if file.is_dir():
         return file
     if file.exists():

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Final
 
 from jobs.bounds import Column, plain_text
 from jobs.errors import ManifestError
+from jobs.location import SCHEMES
 from jobs.request import PICTURES
 from jobs.wording import shortened
 
@@ -43,7 +44,8 @@ class WrittenPicture:
 
 def name_trouble(text: str) -> str | None:
     """What is wrong with the form of a name; None where it may stand."""
-    if "://" in text or text.startswith("data:"):
+    scheme, is_address, _ = text.partition("://")
+    if (is_address and scheme not in SCHEMES) or text.startswith("data:"):
         return "is an address: download the picture, and name its file"
     if any(found[0] in ("{", "}") for found in _FIELD.finditer(text)):
         return "has a brace without its other: {id} and {column} are the line's own, {{ and }} are braces"

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from jobs.bounds import Text, Values
-from jobs.errors import ManifestError
+from jobs.errors import InputError, ManifestError
+from jobs.fetched_files import named
 from jobs.file_hash import FileState, file_sha256, file_state
 from jobs.wording import printable, shortened
 from producer.manifest.line import Line, line_of, written_lines
@@ -126,11 +127,12 @@ def written_rows(
                         yield reading.taken(row) if row.columns else row
                 continue
             reading.skipped += 1
-            reading.on_skipped(str(row))
+            told = named(str(row))
+            reading.on_skipped(told)
             if len(reading.skipped_rows) < MAX_REPORTED:
-                reading.skipped_rows.append(str(row))
+                reading.skipped_rows.append(told)
             elif manifest.on_bad_row == "stop":
-                raise ManifestError("\n".join([*reading.skipped_rows, f"{path}: and more"]))
+                raise ManifestError("\n".join([*reading.skipped_rows, f"{named(path)}: and more"]))
     wrong = reading.skipped_rows if manifest.on_bad_row == "stop" else []
     wrong = [*wrong, *_without_prompts(found)]
     if found and not manifest.prompts and found.total() == reading.skipped:
@@ -302,7 +304,11 @@ def _files(manifest: Manifest) -> Iterator[tuple[PromptSource, Path]]:
     seen = set[Path]()
     for source in manifest.prompts_from:
         # A manifest is loaded some time before its files are read.
-        if (trouble := source_trouble(source)) is not None:
+        try:
+            trouble = source_trouble(source)
+        except InputError as error:
+            trouble = str(error)
+        if trouble is not None:
             raise ManifestError(f"prompts_from = {source.file}: {trouble}")
         for path in files_of(source):
             if path in seen:

@@ -8,7 +8,8 @@ from itertools import chain
 from pathlib import Path
 
 from jobs.entry import Entry
-from jobs.errors import OutputError
+from jobs.errors import ManifestError, OutputError
+from jobs.fetched_files import named
 from jobs.models import ModelRef
 from jobs.output.card import is_pattern
 from jobs.output.output import Output
@@ -59,7 +60,14 @@ class Prepared:
             self.inputs.want(hashes)
             return {}
         found = {sha256: self.inputs.path_of(sha256) for sha256 in hashes}
-        return {sha256: path for sha256, path in found.items() if path is not None}
+        paths = {sha256: path for sha256, path in found.items() if path is not None}
+        far = next((place for path in paths.values() if (place := named(path)) != path), None)
+        if far is not None:
+            raise ManifestError(
+                f"inputs: reference, and {far} is in a bucket, of which workers read nothing: leave `inputs` "
+                "out, so that the output keeps its files"
+            )
+        return paths
 
     @property
     def narrowed(self) -> str:
