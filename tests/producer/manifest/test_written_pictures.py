@@ -45,7 +45,7 @@ def test_an_address_and_a_lone_brace_are_no_names() -> None:
     names = WrittenPicture()
     for wrong in (
         "https://a.b/c.png",
-        "s3://a/b.png",
+        "ftp://a/b.png",
         "data:image/png;base64,AA==",
         "a{b.png",
         "a}b.png",
