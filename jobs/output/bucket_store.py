@@ -267,6 +267,7 @@ class BucketStore:
             failpoint("after upload", place)
             stage.confirm()
             failpoint("confirmed", place)
+            self._check_whole(uploads[-1], size, name)
             self._give_name(uploads[-1], name, overwrite=overwrite)
         finally:
             # What stays is removed when a job begins: a store that is away is not waited for, within a lease.
@@ -288,6 +289,15 @@ class BucketStore:
 
         asked(self._named(folder), put)
 
+    def _check_whole(self, staged: str, size: int, name: str) -> None:
+        """Raises StageClosed where an upload is gone, Unreachable where some of it is."""
+        try:
+            there = self.size(staged)
+        except FileNotFoundError:
+            raise _closed(self._named(name)) from None
+        if there != size:
+            raise Unreachable(errno.EIO, f"has {there:,} of the {size:,} bytes sent", self._named(staged))
+
     def _give_name(self, staged: str, name: str, *, overwrite: bool) -> None:
         """Copy an upload to its name. Raises StageClosed where it is gone."""
         try:
@@ -296,7 +306,7 @@ class BucketStore:
             else:
                 self._copy_to_free(staged, name)
         except FileNotFoundError:
-            raise StageClosed(errno.ENOENT, "its upload was taken away", self._named(name)) from None
+            raise _closed(self._named(name)) from None
 
     def _copy_to_free(self, staged: str, name: str) -> None:
         """Raises FileExistsError where the name is taken, if need be by a copy whose answer was lost."""
@@ -352,3 +362,7 @@ class BucketStore:
 
     def _named(self, name: str) -> str:
         return f"{self.label}/{name}" if name else self.label
+
+
+def _closed(named: str) -> StageClosed:
+    return StageClosed(errno.ENOENT, "its upload was taken away", named)

@@ -268,6 +268,17 @@ def test_a_listing_of_several_pages_goes_on_where_it_was_cut(
     assert [*store.files_below("a")] == [f"a/{number:03}" for number in range(60)]
 
 
+def test_an_upload_that_is_not_whole_gets_no_name(store: BucketStore, tmp_path: Path) -> None:
+    def spoil() -> None:
+        [upload] = store.files_below(".imagemill/uploads")
+        store.replace(upload, SMALL[:-1])
+
+    stage = staged(tmp_path, confirm=spoil)
+    with pytest.raises(Unreachable, match="has 4 of the 5 bytes sent"):
+        store.put_if_absent(TAR, file(stage, SMALL), stage)
+    assert [*store.files_below("")] == []
+
+
 # Stores that cannot be written to exactly, or at all.
 
 
