@@ -61,7 +61,7 @@ class PromptSource(Strict):
 
     file: PathText
     """A .jsonl, .json, .csv, .tsv, .txt or .parquet file, the first five packed as .gz or .zst too, or a
-    pattern (*, ?, [a-z], **) of such, or a folder; relative to the manifest."""
+    pattern (*, ?, [a-z], **) of such, or a folder; relative to the manifest, or s3://BUCKET/…, gs://, az://."""
     fields: dict[str, Text] = Field(default_factory=dict)
     """What the file calls our fields, where it has other names: {prompt: caption, arguments.eta: eta}. A path
     leads into objects: {prompt: data.caption}."""
