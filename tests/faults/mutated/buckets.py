@@ -9,6 +9,8 @@ FINISH_PY = "worker/finish/finish.py"
 OLD_SPOOLS_PY = "worker/lease/old_spools.py"
 
 FINISH = "tests/worker/finish/test_finish_in_bucket.py::"
+SHARD = "tests/worker/shard/test_shard_bucket.py::"
+STORE = "tests/jobs/output/test_bucket_store.py::"
 OLD_SPOOLS = "tests/worker/lease/test_old_spools.py::"
 
 CHECKS = [
@@ -18,8 +20,24 @@ CHECKS = [
         FINISH + "test_a_finisher_that_slept_until_another_ended_the_job_adds_nothing"),
     Mutation("a job that begins takes all uploads away", "none",
         BUCKET_STORE_PY,
-        "for name in [*self.files_below(UPLOADS)]:", "for name in ():",
+        "names = [*self.files_below(UPLOADS)]", "names = ()",
         FINISH + "test_what_goes_through_a_stage_that_was_closed_is_not_there"),
+    Mutation("an upload that arrives late is copied by nobody", "each try has the same name",
+        BUCKET_STORE_PY,
+        "{folder}/{secrets.token_hex(4)}/{base}", "{folder}/{base}",
+        STORE + "test_what_arrives_late_under_a_name_of_an_upload_is_not_what_is_copied"),
+    Mutation("a copy whose answer was lost counts", "it is not looked for",
+        BUCKET_STORE_PY,
+        "            if self.exists(name):", "            if False:",
+        STORE + "test_a_copy_that_happened_and_is_denied_when_it_is_asked_for_again_counts"),
+    Mutation("an upload that is not whole gets no name", "it does",
+        BUCKET_STORE_PY,
+        "if there != size:", "if False:",
+        STORE + "test_an_upload_that_is_not_whole_gets_no_name"),
+    Mutation("a bucket that gives no file for a while refuses no job", "it does",
+        "worker/shard/shard_run.py",
+        "if isinstance(one.error, InputsAway):", "if False:",
+        SHARD + "test_a_bucket_that_gives_no_answer_for_a_while_fails_no_image_and_refuses_no_job"),
     Mutation("a finishing takes away what dead attempts had uploaded", "it stays",
         FINISH_PY,
         "        output.store.close_stages()\n", "        pass\n",
