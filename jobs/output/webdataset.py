@@ -106,9 +106,10 @@ class TarShard:
         return self.store.exists(self.name)
 
     def size(self) -> int:
+        tar = self.store.size(self.name) if self.opened is None else self.opened.size
         with contextlib.suppress(FileNotFoundError):
-            return self.store.size(self.name) + self.store.size(self.parquet)
-        return self.store.size(self.name)
+            return tar + self.store.size(self.parquet)
+        return tar
 
     def records(self) -> Iterator[dict[str, Any]]:
         return (record for _, record in self.located())

@@ -40,6 +40,15 @@ def test_records_and_failures_take_a_request_a_shard(output: Output, object_stor
     assert [*contents(output).images] == [*range(SHARDS)]
 
 
+def test_the_size_of_a_shard_that_was_read_takes_a_look_at_its_parquet_alone(
+    output: Output, object_store: BreakableStore
+) -> None:
+    tar, parquet = (output.store.size(f"00000.{ending}") for ending in ("tar", "parquet"))
+    object_store.forget()
+    assert [stored.size() for _, stored in output.in_turn([0, 1])] == [tar + parquet, tar]
+    assert object_store.traffic(Kind.HEAD).requests == 2
+
+
 def test_those_that_lack_their_parquet_are_told_by_listings(
     output: Output, object_store: BreakableStore
 ) -> None:
