@@ -30,13 +30,14 @@ def fsync_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def written_atomically(
-    path: Path, through: Path | None = None, *, durable_name: bool = True
+    path: Path, through: Path | None = None, *, synced: bool = True, durable_name: bool = True
 ) -> Iterator[BinaryIO]:
     """Yields a file to write. At the end it is at `path`, whole and durable, or nothing has changed.
 
     Replaces what is there. `through`: the folder where it is written first, on the same file system; removing
-    that folder stops the writer. `durable_name`: False leaves the folder to a later `fsync_folder`. Raises
-    OSError as the system gives it (ENOSPC: nothing is left behind).
+    that folder stops the writer. `synced`: False spares what may be lost, or be half there, with the power.
+    `durable_name`: False leaves the folder to a later `fsync_folder`. Raises OSError as the system gives it
+    (ENOSPC: nothing is left behind).
     """
     folder = path.parent if through is None else through
     temporary = folder / f".{path.name}.{secrets.token_hex(6)}.tmp"
@@ -45,7 +46,8 @@ def written_atomically(
         with temporary.open("xb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if synced:
+                os.fsync(file.fileno())
         failpoint("before rename", path)
         temporary.replace(path)
     except BaseException:
@@ -53,13 +55,13 @@ def written_atomically(
             temporary.unlink()
         raise
     failpoint("after rename", path)
-    if durable_name:
+    if synced and durable_name:
         fsync_folder(path.parent)
 
 
-def write_atomically(path: Path, data: bytes, through: Path | None = None) -> None:
+def write_atomically(path: Path, data: bytes, through: Path | None = None, *, synced: bool = True) -> None:
     """Write the file whole and durable, or not at all, as `written_atomically` does."""
-    with written_atomically(path, through) as file:
+    with written_atomically(path, through, synced=synced) as file:
         file.write(data)
 
 

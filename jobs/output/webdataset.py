@@ -185,7 +185,8 @@ class TarShard:
             )
             for record in records
         ]
-        with written_atomically(tar) as file:
+        synced = not self.store.far  # what is uploaded at once need not outlive this machine
+        with written_atomically(tar, synced=synced) as file:
             writer = TarWriter(file)
             if failures:
                 writer.add(FAILURES, "".join(f"{failure.to_json()}\n" for failure in failures).encode())
@@ -198,7 +199,7 @@ class TarShard:
                 writer.add(f"{key}.txt", text)
                 writer.add(f"{key}.json", said)
             writer.close()
-        write_atomically(parquet, parquet_bytes(shard_table(self.number, records, failures)))
+        write_atomically(parquet, parquet_bytes(shard_table(self.number, records, failures)), synced=synced)
         # In this order: a parquet that is ours has its tar there already.
         if self.store.is_taken(self.parquet) and not self.store.is_taken(self.name):
             raise FileExistsError(

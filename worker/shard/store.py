@@ -1,5 +1,7 @@
 """A shard's images on their way to disk: each is durable by itself, then all become visible in one step.
 
+With a bucket the spool lies on the machine of one worker, and is not synced: others render what it loses.
+
     .imagemill/spool/00003/000002-5f3a9c1e/images/000030000.png   000002-5f3a9c1e names the attempt
     .imagemill/spool/00003/000002-5f3a9c1e/metadata/IMAGE_ID.json this file's rename makes it done on disk
 
@@ -116,6 +118,8 @@ class ShardStore:
         self._places, self._confirm = places, confirm
         self._saved: dict[int, _Saved] = {}
         self._lock = threading.Lock()
+        # Of a machine that lost power others render the shard again: nothing here is waited for by them.
+        self._synced = not output.in_bucket
         self.folder = output.spool_folder(shard, attempt)
         self._stored.check_writable(output.private)
         with self._held():
@@ -169,7 +173,7 @@ class ShardStore:
         digest = hashlib.sha256(data).hexdigest()
         saved = _Saved(request.image_id, file_name, digest, asdict(rendered_by), flagged, prompt_cut)
         with self._held():
-            write_atomically(self._images / file_name, data)
+            write_atomically(self._images / file_name, data, synced=self._synced)
         self._record(position, saved)
 
     def flagged(self) -> set[int]:
@@ -240,18 +244,20 @@ class ShardStore:
             except FileNotFoundError:
                 return
             except OSError:
-                write_atomically(own, read_plain(file))  # a file system without hard links
+                # A file system without hard links.
+                write_atomically(own, read_plain(file), synced=self._synced)
             # Checked only now, on our own file: the earlier attempt may still be writing.
             if file_sha256(own) != saved.sha256:
                 own.unlink()
                 return
-            fsync_folder(self._images)
+            if self._synced:
+                fsync_folder(self._images)
         self._record(position, replace(saved, file_name=own.name))
 
     def _record(self, position: int, saved: _Saved) -> None:
         data = saved.to_json().encode()
         with self._held():
-            write_atomically(self._metadata / f"{saved.image_id}.json", data)
+            write_atomically(self._metadata / f"{saved.image_id}.json", data, synced=self._synced)
         with self._lock:
             self._saved[position] = saved
 
