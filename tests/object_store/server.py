@@ -40,9 +40,9 @@ class Handler(MotoRequestHandler):
             super().finish()
 
 
-CHECKS = ("copies", "parts", "nothing")
-"""Where the server heeds `If-None-Match: *`: also at a copy, as S3 does since October 2025 and moto does not;
-at a put and the end of an upload in parts; nowhere."""
+CHECKS = ("parts", "copies", "nothing")
+"""Where the server heeds `If-None-Match: *`: at a put and the end of an upload in parts, as moto does; also
+at a copy, as S3 does since October 2025; nowhere."""
 _CHECKS = "/checks/"
 _TAKEN = (
     b'<?xml version="1.0"?>\n<Error><Code>PreconditionFailed</Code><Message>At least one of the '

@@ -40,7 +40,8 @@ def be_patient(monkeypatch: pytest.MonkeyPatch, *, request: int, repeated: int) 
 
 
 @pytest.fixture
-def store(bucket: str) -> BucketStore:
+def store(object_store: BreakableStore, bucket: str) -> BucketStore:
+    object_store.check("copies")
     return BucketStore(BucketPlace("s3", bucket, "out"))
 
 
