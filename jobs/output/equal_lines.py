@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from jobs.output.output import Output
+from jobs.output.store import Unreachable
 from jobs.output.stored_shard import damaged
 from jobs.strict_json import strict_json
 
@@ -44,5 +45,7 @@ def noted_lines(output: Output, job_id: str) -> Iterator[NotedLine]:
                 raise damaged(f"{output.named(file)}:{number}", f"not a noted line ({error})") from None
     except FileNotFoundError:
         return
+    except Unreachable:
+        raise
     except OSError as error:
         raise damaged(output.named(file), f"cannot be read ({error.strerror})") from None

@@ -15,6 +15,7 @@ from jobs.errors import OutputError
 from jobs.output.compact_counter import CompactCounter
 from jobs.output.lines import key_of, place_of
 from jobs.output.output import REPORT, Output
+from jobs.output.store import Unreachable
 from jobs.output.stored_shard import Span, damaged
 from jobs.plain_file import MAX_ORDER
 
@@ -103,6 +104,8 @@ def _read(output: Output, job_id: str) -> CompactCounter | None:
         keys.frombytes(output.store.read(name, MAX_ORDER))
     except FileNotFoundError:
         return None
+    except Unreachable:
+        raise
     except (OSError, ValueError) as error:
         raise damaged(output.named(name), f"is no order of lines ({error})") from None
     for place, key in enumerate(_little_endian(keys), 1):

@@ -47,7 +47,7 @@ from jobs.output.lines import HeldLines
 from jobs.output.local_store import LocalStore
 from jobs.output.metadata import Failure
 from jobs.output.read_ahead import read_ahead
-from jobs.output.store import OutputStore
+from jobs.output.store import OutputStore, Unreachable
 from jobs.output.stored_shard import LayoutName, StoredShard, damaged, shard_name
 from jobs.output.webdataset import TarShard
 from jobs.plain_file import MAX_JSON
@@ -442,9 +442,11 @@ class Output:
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
-        """Inside, what a bucket cannot tell becomes OutputError; a folder's errors pass."""
+        """Inside, what a bucket refuses becomes OutputError; no answer, and a folder's errors, pass."""
         try:
             yield
+        except Unreachable:
+            raise
         except OSError as error:
             if not self.in_bucket:
                 raise

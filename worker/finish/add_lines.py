@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from jobs.columns import INDEX
-from jobs.errors import LeaseLost
 from jobs.output.compact_counter import CompactCounter
 from jobs.output.durable import write_atomically
 from jobs.output.equal_lines import NotedLine, noted_lines
@@ -42,10 +41,18 @@ def add_lines(output: Output, job: LinesOf, stage: Stage) -> None:
     """Commits the lines that the job's submission noted and that the output lacks, where it has the picture.
 
     `stage`: the finishing's. Raises OSError as the store gives it, OutputError where metadata cannot be read,
-    LeaseLost when the place of a shard was taken meanwhile.
+    LeaseLost when another job has begun.
     """
     if not output.store.exists(output.equal_lines(job.job_id)):
         return
+    while not _add(output, job, stage):
+        stage.confirm()
+
+
+def _add(output: Output, job: LinesOf, stage: Stage) -> bool:
+    """Adds them; False when a late attempt at this finishing took a number, and so may have added some."""
+    # Before the shards are listed: what a late attempt adds after that has one of the numbers from here on.
+    number = output.next_shard()
     held, where = HeldLines(), CompactCounter()
     for shard, stored in output.in_turn():
         for record in stored.held_records():
@@ -58,23 +65,25 @@ def add_lines(output: Output, job: LinesOf, stage: Stage) -> None:
         if line.image_id in held and held.take_line(line.image_id, line.id, line.columns):
             lacking.append(line)
             if len(lacking) == job.shard_size:
-                _commit(output, job, lacking, where, stage)
-                lacking = []
-    if lacking:
-        _commit(output, job, lacking, where, stage)
+                if not _commit(output, job, number, lacking, where, stage):
+                    return False
+                number, lacking = number + 1, []
+    return not lacking or _commit(output, job, number, lacking, where, stage)
 
 
 def _commit(
     output: Output,
     job: LinesOf,
+    number: int,
     lines: Sequence[NotedLine],
     where: CompactCounter,
     stage: Stage,
-) -> None:
-    number = output.next_shard()
+) -> bool:
+    """Commits a shard of lines; False when its number is taken."""
     stored = output.stored(number, job.layout)
     stored.check_writable(stage.folder)
     images = stage.folder / f"lines-{number}" / "images"
+    shutil.rmtree(images.parent, ignore_errors=True)  # of a commit that failed, as on a full disk
     images.mkdir(parents=True)
     wanted: dict[int, dict[str, list[int]]] = {}
     for position, line in enumerate(lines):
@@ -99,8 +108,9 @@ def _commit(
     try:
         stored.commit(images, [records[position] for position in sorted(records)], [], stage)
     except FileExistsError:
-        raise LeaseLost(f"{stored.label}: another job has begun in the output and written it") from None
+        return False
     shutil.rmtree(images.parent, ignore_errors=True)
+    return True
 
 
 def _put_pictures(output: Output, shard: int, names: Mapping[str, Sequence[str]], images: Path) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
 import sys
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ import pytest
 
 from jobs.entry import Entry
 from jobs.errors import LeaseLost
+from jobs.failpoints import Failpoint, arm
 from jobs.output.equal_lines import NotedLine
 from jobs.output.line_order import write_order
 from jobs.output.lines import line_key
 from jobs.output.output import Output
+from jobs.output.store import Stage
 from jobs.output.stored_shard import LayoutName
 from jobs.request import ImageRequest
 from jobs.settings import Settings
@@ -28,6 +31,7 @@ from producer.export.export import write_export
 from producer.export.options import Options
 from tests.waiting import LONGEST
 from worker.engine.renderer import RenderedBy
+from worker.finish import add_lines
 from worker.finish.add_lines import LinesOf
 from worker.finish.finish import JobReport, finish_output
 from worker.shard.store import ShardStore
@@ -250,6 +254,60 @@ def test_no_line_is_added_once_a_newer_job_has_begun(output: Output) -> None:
     with pytest.raises(LeaseLost):
         finish(output, lines=LinesOf("foxes-1", "files", 2, []), check=begun)
     assert output.shards() == [0]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("when", ["before the lines are read", "before the commit"])
+def test_lines_that_a_late_attempt_adds_meanwhile_are_added_once(
+    output: Output, layout: LayoutName, when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = LinesOf("foxes-1", layout, 2, [])
+    put(output, 0, [line(0, "a")], [0], layout=layout)
+    note(output, [(1, line(0, "b"))])
+    read, late = add_lines.noted_lines, [True]
+
+    def other() -> None:
+        if late:
+            late.clear()
+            stage = Stage(output.spool / "finish/late", "finish/late", lambda: None)
+            stage.folder.mkdir()
+            add_lines.add_lines(output, job, stage)
+
+    def reading(*of: Any) -> Iterator[NotedLine]:
+        if when == "before the lines are read":
+            other()
+        return read(*of)
+
+    def committing() -> None:
+        if when == "before the commit" and (output.spool / "finish/1/lines-1").exists():
+            other()
+
+    monkeypatch.setattr(add_lines, "noted_lines", reading)
+    finish(output, lines=job, check=committing)
+    assert late == []
+    assert [(one["seed"], one["id"]) for one in records(output)] == [(0, "a"), (0, "b")]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_disk_that_is_full_while_lines_are_added_only_makes_the_finishing_wait(
+    output: Output, layout: LayoutName
+) -> None:
+    put(output, 0, [line(0, "a")], [0], layout=layout)
+    note(output, [(1, line(0, "b"))])
+    full = [OSError(errno.ENOSPC, "No space left on device")]
+
+    def hook(name: Failpoint, _path: Path | None) -> None:
+        if name == "before commit" and full:
+            raise full.pop()
+
+    before = arm(hook)
+    try:
+        with pytest.raises(OSError, match="No space left"):
+            finish(output, lines=LinesOf("foxes-1", layout, 2, []))
+        finish(output, lines=LinesOf("foxes-1", layout, 2, []))
+    finally:
+        arm(before)
+    assert [one["id"] for one in records(output)] == ["a", "b"]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
