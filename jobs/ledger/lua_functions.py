@@ -3,8 +3,8 @@
 A protocol declares the functions, and each runs the script of its name in `jobs/ledger/lua/`. What Redis gets
 is the key names of `redis_keys`, then `damage.lua`, `prelude.lua` and `places.lua`, then a `local` for each
 parameter, read from ARGV in the order of the declaration, then the script. Redis keeps that text; a call
-sends its hash and the arguments. If a damaged key makes a script fail, `mend.lua` drops what is damaged, and
-it runs again.
+sends its hash and the arguments. If a damaged key makes a script fail, `mend.lua` drops what is damaged, also
+of the jobs that the call names, and it runs again.
 
 Python                  ARGV                       Lua
 str, bytes, Literal     the bytes                  string
@@ -62,10 +62,23 @@ def _lua_function(declared: Callable[..., Any], before: str, client: Any, mend: 
             except redis.exceptions.ResponseError as error:
                 if not any(words in str(error) for words in redis_keys.DAMAGE):
                     raise
-                log.warning("Redis: dropped what cannot be read (%s): %s", error, mend())
+                dropped = mend(args=sorted(_jobs_of(arguments)))
+                log.warning("Redis: dropped what cannot be read (%s): %s", error, dropped)
                 return script(args=argv)
 
     return run
+
+
+def _jobs_of(call: object) -> set[str]:
+    """The jobs that a call's arguments name: a list of jobs that was lost as well does not have them."""
+    if is_dataclass(call):
+        call = {field.name: getattr(call, field.name) for field in fields(call)}
+    if isinstance(call, Mapping):
+        own = {call["job_id"]} if "job_id" in call else set()
+        return own.union(*map(_jobs_of, call.values()))
+    if isinstance(call, Sequence) and not isinstance(call, (str, bytes)):
+        return set().union(*map(_jobs_of, call))
+    return set()
 
 
 def _lua_file(name: str) -> str:

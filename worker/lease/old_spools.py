@@ -23,8 +23,8 @@ from worker.lease.repeated import Repeated
 
 log = logging.getLogger(__name__)
 KEPT: Final = 3 * 86400.0
-"""Seconds that an attempt stays which nobody writes to: the next submission adopts it if Redis lost a job, and
-a worker of another Redis may still hold it while its bucket is away."""
+"""Seconds that an attempt stays which nobody writes to: the next submission adopts it if Redis lost a job,
+and a worker of another Redis may still hold it while its bucket is away."""
 
 
 class OldSpools:

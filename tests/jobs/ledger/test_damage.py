@@ -211,5 +211,17 @@ def test_a_key_that_is_lost_or_damaged_has_the_way_out_that_is_documented(
     assert ways == {documented()[key][DAMAGES.index(how)]}
 
 
+@pytest.mark.parametrize("damaged", ["done", "failures", "flagged"])
+def test_a_jobs_key_is_mended_where_the_list_of_jobs_is_lost_as_well(mill: Mill, damaged: str) -> None:
+    job_id = mill.begin("waiting")
+    found = must_claim(mill.ledger)
+    mill.damage(job_id, f"job:ID:{damaged}", "of another kind")
+    mill.client.delete(redis_keys.ACTIVE)
+    mill.ledger.complete(found, indices(found)[1:], failure(indices(found)[0]), flagged={indices(found)[1]})
+    mill.looks = 25
+    mill.work()
+    assert mill.ended(job_id)
+
+
 def test_the_table_has_every_key() -> None:
     assert list(documented()) == KEYS
