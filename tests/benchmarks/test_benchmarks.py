@@ -17,8 +17,8 @@ NO_SCRIPTS = {"sizes.py", "timed_farm.py"}
 """What benchmarks share."""
 ELSEWHERE = {"gpu.py", "gpu_pipelines.py"}
 """test_gpu.py and test_painting.py run them."""
-STARTED = "machinery.py"
-"""Runs as a user runs it, with all that it starts; the others are forks (`tests.warm_python`)."""
+STARTED = {"machinery.py", "storage.py"}
+"""Run as a user runs them, with all that they start; the others are forks (`tests.warm_python`)."""
 
 
 def test_every_script_is_run() -> None:
@@ -31,7 +31,7 @@ def test_a_toy_run_ends_in_its_figures(script: str, tmp_path: Path) -> None:
     if script == "machinery.py":
         options = ["--flower-port", str(free_port())]
     command = [sys.executable, FOLDER / script, "--toy", *options]
-    if script == STARTED:
+    if script in STARTED:
         ran = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=600, check=False)
     else:
         ran = warm_imagemill().call(command, cwd=tmp_path, env=os.environ, timeout=600)

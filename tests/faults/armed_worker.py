@@ -34,6 +34,8 @@ if __name__ == "__main__":
     os.environ |= {NAME: options.name, CLOCK: options.clock}
     if MACHINES in os.environ:
         os.environ["XDG_CACHE_HOME"] = str(Path(os.environ[MACHINES]) / _machine(options.name))
+        if options.name == "w1":  # copies as older stores do it, the others in one request
+            os.environ["AWS_COPY_IF_NOT_EXISTS"] = "multipart"
     # Deaths are the point here: the process is started again at once.
     pace = Pace(first_pause=0.1, longest_pause=0.1, grace=60.0)
     settings = load_settings()

@@ -205,9 +205,11 @@ def _large(name: str, fault: OfWay, then: Callable[[Field], None] = lambda field
 _AT = ("before upload", "after upload", "confirmed")
 _BUSY = {500: "500", 503: "503, slow down", 429: "429"}
 _ENDS = {True: "reset", False: "closed"}
+_COPY = [Kind.COPY, Kind.COMPLETE_UPLOAD]
+"""What gives a shard its name, in one request or, of the first worker, in parts."""
 _LOST = {
     "an upload": ([Kind.PUT], _STAGED),
-    "a shard's copy": ([Kind.COMPLETE_UPLOAD], _SHARD),
+    "a shard's copy": (_COPY, _SHARD),
     "a copy's beginning": ([Kind.CREATE_UPLOAD], _SHARD),
     "a copy's part": ([Kind.COPY_PART], _SHARD),
     "a deletion": ([Kind.DELETE], ""),
@@ -230,7 +232,7 @@ STORE_FAULTS: tuple[Fault, ...] = (
     ),
     _shards("503 to deletions", _way(Action.ANSWER, [Kind.DELETE])),
     _shards("503 to every third request", _way(Action.ANSWER, OBJECTS, share=0.33)),
-    _shards("an error in place of a copy", _way(Action.ERROR_IN_200, _COMPLETE, _SHARD, count=2)),
+    _shards("an error in place of a copy", _way(Action.ERROR_IN_200, _COPY, _SHARD, count=2)),
     _finishing("an error in place of a report", _way(Action.ERROR_IN_200, [Kind.COPY], _REPORT, count=2)),
     _shards("403 to writes", _way(Action.ANSWER, WRITES, status=403), refuses=True),
     _shards("403 to looks", _way(Action.ANSWER, [Kind.HEAD], status=403), refuses=True),
@@ -270,10 +272,10 @@ STORE_FAULTS: tuple[Fault, ...] = (
     _finishing("slow answers", _way(Action.TRICKLE, [Kind.GET], rate=16_000, count=3)),
     _held_up("upload too slow", _way(Action.TRICKLE, [Kind.PUT], _STAGED, rate=1_000, count=1)),
     _held_up("upload hangs", _way(Action.HANG, [Kind.PUT], _STAGED, seconds=TOO_LONG, count=1)),
-    _held_up("copy hangs", _way(Action.HANG, _COMPLETE, _SHARD, seconds=TOO_LONG, count=1)),
+    _held_up("copy hangs", _way(Action.HANG, _COPY, _SHARD, seconds=TOO_LONG, count=1)),
     _held_up("look hangs", _way(Action.HANG, [Kind.HEAD], seconds=TOO_LONG, count=1)),
     _held_up("upload comes late", _way(Action.DELAY, [Kind.PUT], _STAGED, seconds=TOO_LONG, count=1)),
-    _held_up("copy comes late", _way(Action.DELAY, _COMPLETE, _SHARD, seconds=TOO_LONG, count=1)),
+    _held_up("copy comes late", _way(Action.DELAY, _COPY, _SHARD, seconds=TOO_LONG, count=1)),
     _large("503 to a part", _way(Action.ANSWER, _PARTS, count=2)),
     _large("cut in a part", _way(Action.CUT_REQUEST, _PARTS, count=2)),
     _large("answer lost to a part", _way(Action.LOSE_ANSWER, _PARTS, count=1)),
