@@ -25,14 +25,14 @@ RUN if [ -n "$TORCH_INDEX_URL" ]; then \
         pip install --no-deps --index-url "$TORCH_INDEX_URL" --constraint constraints.txt torch; \
     fi
 # The dependencies before the code, so that changing the code does not download torch again.
-RUN python -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; extras = project['optional-dependencies']; print(*project['dependencies'], *extras['worker'], *extras['flower'], sep='\n')" > requirements.txt \
+RUN python -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; extras = project['optional-dependencies']; print(*project['dependencies'], *extras['worker'], *extras['flower'], *extras['cloud'], sep='\n')" > requirements.txt \
     && pip install --constraint constraints.txt --requirement requirements.txt
 COPY README.md LICENSE ./
 COPY jobs jobs
 COPY producer producer
 COPY worker worker
 RUN pip wheel --no-deps --wheel-dir /wheels . \
-    && pip install --constraint constraints.txt "$(ls /wheels/imagemill-*.whl)[worker,flower]"
+    && pip install --constraint constraints.txt "$(ls /wheels/imagemill-*.whl)[worker,flower,cloud]"
 
 FROM python:${PYTHON}-slim
 ARG UID=10001
