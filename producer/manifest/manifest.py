@@ -48,7 +48,7 @@ class Manifest(WrittenManifest):
     """A job whose manifest was read: its paths are absolute, and it knows where they were written."""
 
     output: PathText
-    """The folder to write, without links."""
+    """The folder to write, without links, or a place in a bucket."""
 
     _places: Mapping[Location, str] = PrivateAttr(default_factory=dict)
     _folder: Path | None = PrivateAttr(default=None)

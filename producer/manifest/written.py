@@ -94,7 +94,8 @@ class WrittenManifest(Strict):
     """The IP-Adapter by which images follow their `ip_adapter_image`: a file, or what diffusers'
     load_ip_adapter takes."""
     output: PathText | None = None
-    """The folder to write, relative to the current directory; out/NAME when left out. Links are resolved."""
+    """The folder to write, relative to the current directory, or a place in a bucket: s3://BUCKET/PREFIX, gs://,
+    az:// (`layout: webdataset` only). out/NAME when left out. Links are resolved."""
     layout: LayoutName = "files"
     """How the output is laid out: `files` is a Hugging Face imagefolder, `webdataset` a tar and a parquet for
     each shard."""
