@@ -44,8 +44,9 @@ def push(
     others and a README.md of yours there are kept. The token is HF_TOKEN, or that of a login (`hf auth
     login`).
     """
-    from producer.push.push import Options, report
+    from producer.push.push import Options
     from producer.push.push import push as push_output
+    from producer.push.report import report
 
     options = Options(to=to, public=public, branch=revision, overwrite=overwrite, dry_run=dry_run)
     emit(push_output(output, repository, options), as_json, report)

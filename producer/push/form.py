@@ -12,7 +12,7 @@ from jobs.output.webdataset import TarShard
 from jobs.wording import counted
 from producer.doctor.examine_files import examine_shard
 from producer.doctor.examine_webdataset import examine_tar
-from producer.push.repository import Held
+from producer.push.repository import RemoteFile
 
 
 class Piece(NamedTuple):
@@ -31,7 +31,7 @@ class Form(Protocol):
     def pieces(self) -> Iterator[Piece]:
         """All of them."""
 
-    def is_there(self, piece: Piece, held: Held) -> bool:
+    def is_there(self, piece: Piece, held: RemoteFile) -> bool:
         """Whether a file of that path in the repository is this very one."""
 
     def made(self, piece: Piece, folder: Path) -> Path:

@@ -23,7 +23,7 @@ from producer.export.parquet import write_pictures
 from producer.export.pictures import pictures
 from producer.push.form import Piece, check_sound, unsound
 from producer.push.paths import parquet_path
-from producer.push.repository import Held
+from producer.push.repository import RemoteFile
 
 _VERSION: Final = "1"
 """Of what a parquet holds; another one gives all of them other names."""
@@ -82,7 +82,7 @@ class Parquets:
                 path = parquet_path(shard, outline.fingerprint(self.columns))
                 yield Piece(path, shard, self.output.stored(shard).size())
 
-    def is_there(self, piece: Piece, held: Held) -> bool:
+    def is_there(self, piece: Piece, held: RemoteFile) -> bool:
         return True  # its name says what is in it
 
     def made(self, piece: Piece, folder: Path) -> Path:

@@ -12,7 +12,7 @@ from jobs.wording import counted, some
 from producer.push.commits import CommitSize
 from producer.push.form import Form, Piece
 from producer.push.paths import FormName, Place, place_of
-from producer.push.repository import Held, git_blob
+from producer.push.repository import RemoteFile, git_blob
 from producer.push.small_files import CARD, FAILED, SHEET
 from producer.reporter import Reporter
 
@@ -55,7 +55,7 @@ class Plan:
 
 
 def compared(
-    form: Form, name: FormName, there: Mapping[str, Held], reporter: Reporter, *, overwrite: bool
+    form: Form, name: FormName, there: Mapping[str, RemoteFile], reporter: Reporter, *, overwrite: bool
 ) -> Plan:
     """Compare the shards; `there` are the repository's files. `reporter` counts the output's files.
 
@@ -100,7 +100,7 @@ def compared(
     return plan
 
 
-def add_small_files(plan: Plan, files: Mapping[str, bytes], there: Mapping[str, Held]) -> None:
+def add_small_files(plan: Plan, files: Mapping[str, bytes], there: Mapping[str, RemoteFile]) -> None:
     """Add the files beside the shards that the repository does not have as they are."""
     for path, data in files.items():
         if path in there and _is_equal(there[path], data):
@@ -111,7 +111,7 @@ def add_small_files(plan: Plan, files: Mapping[str, bytes], there: Mapping[str, 
         plan.removed.append(FAILED)
 
 
-def _is_equal(held: Held, data: bytes) -> bool:
+def _is_equal(held: RemoteFile, data: bytes) -> bool:
     if held.sha256 is not None:
         return held.sha256 == hashlib.sha256(data).hexdigest()
     return held.blob == git_blob(data)
@@ -133,7 +133,7 @@ def _refuse(differ: list[str], other: list[str], name: FormName) -> None:
         )
 
 
-def _note_others(plan: Plan, there: Mapping[str, Held], places: Mapping[str, Place]) -> None:
+def _note_others(plan: Plan, there: Mapping[str, RemoteFile], places: Mapping[str, Place]) -> None:
     others = [path for path in there if path not in places and path not in _OURS]
     if others:
         plan.notes.append(

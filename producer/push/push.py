@@ -7,40 +7,30 @@ are known to the hub by their hashes. So the same command goes on after any end,
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
-
-import click
+from typing import Final
 
 from jobs.errors import HubError, Interrupted, OutputError
 from jobs.output.arrow_columns import check_pyarrow
 from jobs.output.card import is_ours
 from jobs.output.output import Output
-from jobs.wording import counted, some
+from jobs.wording import counted
 from producer.progress import counting
 from producer.push.card import Placed
-from producer.push.commits import CommitSize
-from producer.push.form import Form, Piece
+from producer.push.form import Form
 from producer.push.gathered import Gathered, gather, unfinished_job
 from producer.push.parquets import Parquets
 from producer.push.paths import FormName
-from producer.push.patience import AGAIN, PATIENT, Patience
 from producer.push.plan import Plan, add_small_files, compared
-from producer.push.repository import MAIN, Repository, Seen, is_uploaded, plain_client
+from producer.push.report import Pushed
+from producer.push.repository import MAIN, Repository, RepositoryState, plain_client
+from producer.push.retries import AGAIN, RETRIES, Retries
 from producer.push.small_files import CARD, has_own_card, small_files
 from producer.push.tars import Tars
-from producer.push.temporary import temporary_folder
-from producer.reporter import Reporter, StandardError
+from producer.push.upload import upload
+from producer.reporter import StandardError
 
-if TYPE_CHECKING:
-    from huggingface_hub import CommitOperationAdd
-
-_TOGETHER_FILES: Final = 32
-_TOGETHER_BYTES: Final = 64 << 20
-"""Files are uploaded together up to the one or the other: many small ones would wait for each other."""
-_NOWHERE: Final = Seen(private=True, files={}, has_branch=False)
+_NOWHERE: Final = RepositoryState(private=True, files={}, has_branch=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,29 +43,7 @@ class Options:
     branch: str = MAIN
     overwrite: bool = False
     dry_run: bool = False
-    patience: Patience = PATIENT
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pushed:
-    """What was pushed, or with `dry_run` would be."""
-
-    output: str
-    repository: str
-    to: FormName
-    private: bool
-    images: int
-    failed: int
-    """Images of the output that could not be rendered."""
-    files: int
-    bytes: int
-    """Of these files; with `dry_run` and parquet, about so many."""
-    commits: int
-    there: int
-    """Files that were there already."""
-    removed: int
-    dry_run: bool
-    notes: tuple[str, ...]
+    retries: Retries = RETRIES
 
 
 def push(output: Output, name: str, options: Options) -> Pushed:
@@ -83,7 +51,7 @@ def push(output: Output, name: str, options: Options) -> Pushed:
 
     Raises HubError, OutputError, and Interrupted after Ctrl-C; each says how far the push has come.
     """
-    repository = Repository(name, options.branch, StandardError(), options.patience)
+    repository = Repository(name, options.branch, StandardError(), options.retries)
     if not options.dry_run and not repository.has_token():
         raise HubError(
             f"{name}: this machine has no token of the hub: set HF_TOKEN, or log in (`hf auth login`)"
@@ -97,26 +65,6 @@ def push(output: Output, name: str, options: Options) -> Pushed:
         raise type(error)(f"{error} ({_so_far(repository)})" if repository.commits else str(error)) from None
     except OSError as error:
         raise _unusable(error, output) from None
-
-
-def report(pushed: Pushed) -> None:
-    """Prints what was pushed, and what to know of it."""
-    would = "would push" if pushed.dry_run else "pushed"
-    about = "about " if pushed.dry_run and pushed.to == "parquet" else ""
-    kind = "private" if pushed.private else "public"
-    parts = [
-        f"{pushed.repository} ({kind}): {would} {counted(pushed.files, 'file')}, {about}"
-        f"{_size(pushed.bytes)}, in {counted(pushed.commits, 'commit')}",
-        f"{counted(pushed.there, 'file')} there already",
-        counted(pushed.images, "image"),
-    ]
-    if pushed.removed:
-        parts.append(f"{counted(pushed.removed, 'file')} removed")
-    if pushed.failed:
-        parts.append(f"{pushed.failed:,} failed")
-    click.echo("; ".join(parts))
-    for note in pushed.notes:
-        click.echo(f"note: {note}")
 
 
 class _Push:
@@ -154,7 +102,7 @@ class _Push:
                 repository.create(private=private)
             if not seen.has_branch and options.branch != MAIN:
                 repository.create_branch()
-            self._upload(plan, form)
+            upload(repository, plan, form)
             size = repository.sent_bytes
         return Pushed(
             output=output.label,
@@ -187,13 +135,13 @@ class _Push:
         branch = self._options.branch
         return f'"{self._repository.name}"' + ("" if branch == MAIN else f', revision="{branch}"')
 
-    def _may_write_card(self, seen: Seen) -> bool:
-        """Whether the repository has no card, or one of ours."""
+    def _may_write_card(self, seen: RepositoryState) -> bool:
+        """Whether the repository has no card, or one of ours: a card that is there is read from the hub."""
         if CARD not in seen.files:
             return True
         return is_ours(self._repository.text(CARD))
 
-    def _note(self, plan: Plan, asked: Seen | None) -> None:
+    def _note(self, plan: Plan, asked: RepositoryState | None) -> None:
         repository, options = self._repository, self._options
         if asked is None and options.dry_run and not repository.has_token():
             plan.notes.append(
@@ -217,78 +165,6 @@ class _Push:
                 "and it is kept"
             )
 
-    def _upload(self, plan: Plan, form: Form) -> None:
-        """Upload and commit what the plan has."""
-        waiting = _Waiting(self._repository, plan)
-        with temporary_folder() as folder, counting("MB pushed", _mb(plan.bytes)) as reporter:
-            for pieces, full in _together(plan):
-                waiting.upload([(piece.path, form.made(piece, folder)) for piece in pieces], folder)
-                reporter.count(_mb(waiting.bytes))
-                if full:
-                    waiting.commit(reporter)
-                    _empty(folder)
-            waiting.upload(list(plan.small.items()), folder)
-            waiting.commit(reporter)
-        if lacking := self._repository.lacking():
-            raise HubError(
-                f"{self._repository.name}: {counted(len(lacking), 'file')} not there after the commit "
-                f"({some(lacking)}): see whether a .gitignore there names them, or who else writes to it; "
-                f"then {AGAIN}"
-            )
-
-
-class _Waiting:
-    """What was uploaded and is not committed yet."""
-
-    def __init__(self, repository: Repository, plan: Plan) -> None:
-        self._repository, self._total = repository, plan.files
-        self._added: list[CommitOperationAdd] = []
-        self._removed: Sequence[str] = plan.removed
-        self.bytes = 0
-        """All that were uploaded."""
-
-    def upload(self, files: Sequence[tuple[str, Path | bytes]], folder: Path) -> None:
-        """Upload files; those in `folder` are removed when they are not needed any more."""
-        if not files:
-            return
-        added = self._repository.upload(files)
-        for one, (_, file) in zip(added, files, strict=True):
-            self.bytes += one.upload_info.size
-            if is_uploaded(one) and isinstance(file, Path) and file.parent == folder:
-                file.unlink()
-        self._added += added
-
-    def commit(self, reporter: Reporter) -> None:
-        """Commit it, where there is something."""
-        if self._added or self._removed:
-            self._repository.commit(self._added, self._removed, f"Add {counted(len(self._added), 'file')}")
-            self._added, self._removed = [], ()
-            reporter.line(
-                f"{self._repository.name}: commit {self._repository.commits}: "
-                f"{len(self._repository.sent):,} of {counted(self._total, 'file')}"
-            )
-
-
-def _together(plan: Plan) -> Iterator[tuple[list[Piece], bool]]:
-    """The pieces that are uploaded together, and whether a commit follows."""
-    size = CommitSize.of(len(plan.pieces), plan.bytes)
-    pieces: list[Piece] = []
-    held = 0
-    for piece in plan.pieces:
-        pieces.append(piece)
-        held += piece.size
-        full = size.add(piece.size)
-        if full or len(pieces) == _TOGETHER_FILES or held >= _TOGETHER_BYTES:
-            yield pieces, full
-            pieces, held = [], 0
-    if pieces:
-        yield pieces, False
-
-
-def _empty(folder: Path) -> None:
-    for file in folder.iterdir():
-        file.unlink()
-
 
 def _unusable(error: OSError, output: Output) -> OutputError:
     """The error that a file of the output, or of the temporary folder, cannot be read or written."""
@@ -296,7 +172,7 @@ def _unusable(error: OSError, output: Output) -> OutputError:
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         what = "cannot be written", "free some space, or let TMPDIR name a folder with more"
     else:
-        what = "cannot be used", "see to that"
+        what = "cannot be used", "make it readable and writable for this user"
     return OutputError(f"{file}: {what[0]} ({error.strerror or error}): {what[1]}; then {AGAIN}")
 
 
@@ -305,11 +181,3 @@ def _so_far(repository: Repository) -> str:
         return "nothing was committed"
     files, commits = counted(len(repository.sent), "file"), counted(repository.commits, "commit")
     return f"committed so far: {files} in {commits}"
-
-
-def _mb(size: int) -> int:
-    return size // 1_000_000
-
-
-def _size(size: int) -> str:
-    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from jobs.errors import HubError
-from producer.push.patience import Patience, patiently, status_of
+from producer.push.retries import Retries, retried, status_of
 from producer.reporter import Reporter
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ MAIN: Final = "main"
 _Returned = TypeVar("_Returned")
 
 
-class Held(NamedTuple):
+class RemoteFile(NamedTuple):
     """A file in the repository."""
 
     size: int
@@ -42,11 +42,11 @@ class Held(NamedTuple):
     """Git's SHA-1 of a file that is not large."""
 
 
-class Seen(NamedTuple):
+class RepositoryState(NamedTuple):
     """The repository when the push began."""
 
     private: bool
-    files: dict[str, Held]
+    files: dict[str, RemoteFile]
     """By their paths."""
     has_branch: bool
 
@@ -64,7 +64,7 @@ class Repository:
     """`org/name`."""
     branch: str
     reporter: Reporter
-    patience: Patience
+    retries: Retries
     commits: int = field(default=0, init=False)
     """Those that were made."""
     sent: dict[str, str] = field(default_factory=dict, init=False)
@@ -95,7 +95,7 @@ class Repository:
 
         return get_token() is not None
 
-    def look(self) -> Seen | None:
+    def look(self) -> RepositoryState | None:
         """What is there; None where nothing is, or where what is there is not shown to this user."""
         from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
@@ -105,24 +105,24 @@ class Repository:
             except RepositoryNotFoundError:
                 return None
 
-        found = self._patiently(info)
+        found = self._retried(info)
         if found is None:
             return None
         try:
-            files = self._patiently(self._files, RevisionNotFoundError)
+            files = self._retried(self._files, RevisionNotFoundError)
         except RevisionNotFoundError:
-            return Seen(bool(found.private), {}, has_branch=False)
-        return Seen(bool(found.private), files, has_branch=True)
+            return RepositoryState(bool(found.private), {}, has_branch=False)
+        return RepositoryState(bool(found.private), files, has_branch=True)
 
     def create(self, *, private: bool) -> None:
         """Make the repository."""
-        self._patiently(
+        self._retried(
             lambda: self._api.create_repo(self.name, repo_type=_TYPE, private=private, exist_ok=True)
         )
 
     def create_branch(self) -> None:
         """Make the branch, from the main one."""
-        self._patiently(
+        self._retried(
             lambda: self._api.create_branch(self.name, branch=self.branch, repo_type=_TYPE, exist_ok=True)
         )
 
@@ -134,7 +134,7 @@ class Repository:
         from huggingface_hub import CommitOperationAdd
 
         added = [CommitOperationAdd(path, data) for path, data in files]
-        self._patiently(
+        self._retried(
             lambda: self._api.preupload_lfs_files(
                 self.name, additions=added, repo_type=_TYPE, revision=self.branch
             )
@@ -166,7 +166,7 @@ class Repository:
                 raise
             return True
 
-        if self._patiently(once):
+        if self._retried(once):
             self.commits += 1
             self.sent |= {one.path_in_repo: _digest(one) for one in added}
             self.sent_bytes += sum(one.upload_info.size for one in added)
@@ -177,7 +177,7 @@ class Repository:
 
     def lacking(self) -> list[str]:
         """The paths of the files that were committed and are not there with their contents."""
-        there = self._patiently(self._files)
+        there = self._retried(self._files)
         return [path for path, digest in self.sent.items() if _digest_of(there.get(path)) != digest]
 
     def text(self, path: str) -> str:
@@ -194,7 +194,7 @@ class Repository:
             text: str = answer.content.decode(errors="replace")
             return text
 
-        return self._patiently(read)
+        return self._retried(read)
 
     def _has(self, added: Sequence[CommitOperationAdd]) -> bool:
         """Whether all of these are there."""
@@ -202,17 +202,17 @@ class Repository:
             some = added[start : start + _ASKED_AT_ONCE]
             paths = [one.path_in_repo for one in some]
             found = self._api.get_paths_info(self.name, paths, repo_type=_TYPE, revision=self.branch)
-            files = {one.path: _held(one) for one in found if hasattr(one, "blob_id")}
+            files = {one.path: _remote_file(one) for one in found if hasattr(one, "blob_id")}
             if any(_digest_of(files.get(one.path_in_repo)) != _digest(one) for one in some):
                 return False
         return bool(added)
 
-    def _files(self) -> dict[str, Held]:
+    def _files(self) -> dict[str, RemoteFile]:
         tree = self._api.list_repo_tree(self.name, recursive=True, repo_type=_TYPE, revision=self.branch)
-        return {one.path: _held(one) for one in tree if hasattr(one, "blob_id")}
+        return {one.path: _remote_file(one) for one in tree if hasattr(one, "blob_id")}
 
-    def _patiently(self, call: Callable[[], _Returned], *let_through: type[Exception]) -> _Returned:
-        return patiently(call, self.name, self.patience, self.reporter, let_through)
+    def _retried(self, call: Callable[[], _Returned], *let_through: type[Exception]) -> _Returned:
+        return retried(call, self.name, self.retries, self.reporter, let_through)
 
 
 @contextmanager
@@ -263,8 +263,8 @@ class _Said(logging.Handler):
             self._reporter.line(f"the hub's client: {text}")
 
 
-def _held(file: Any) -> Held:
-    return Held(file.size, None if file.lfs is None else file.lfs.sha256, file.blob_id)
+def _remote_file(file: Any) -> RemoteFile:
+    return RemoteFile(file.size, None if file.lfs is None else file.lfs.sha256, file.blob_id)
 
 
 def is_uploaded(added: CommitOperationAdd) -> bool:
@@ -280,5 +280,5 @@ def _digest(added: CommitOperationAdd) -> str:
         return git_blob(file.read())
 
 
-def _digest_of(held: Held | None) -> str | None:
+def _digest_of(held: RemoteFile | None) -> str | None:
     return None if held is None else held.blob if held.sha256 is None else held.sha256

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, cast
@@ -15,7 +16,7 @@ from jobs.output.output import Output
 from jobs.output.webdataset import TarShard
 from producer.push.form import Piece, check_sound
 from producer.push.paths import tar_path
-from producer.push.repository import Held, git_blob
+from producer.push.repository import RemoteFile, git_blob
 
 _PART: Final = 8 << 20
 """Bytes that are read at a time."""
@@ -34,10 +35,10 @@ class Tars:
         for shard in self.shards:
             stored, store = self._stored(shard), self.output.store
             yield Piece(tar_path(shard, stored.name), shard, store.size(stored.name))
-            if store.exists(stored.parquet):
+            with suppress(FileNotFoundError):  # of a bucket, `exists` would be one more request
                 yield Piece(tar_path(shard, stored.parquet), shard, store.size(stored.parquet))
 
-    def is_there(self, piece: Piece, held: Held) -> bool:
+    def is_there(self, piece: Piece, held: RemoteFile) -> bool:
         if held.size != piece.size:
             return False
         if held.sha256 is None:

@@ -18,7 +18,7 @@ _MOMENT: Final = 60.0
 
 
 @contextmanager
-def temporary_folder() -> Iterator[Path]:
+def push_folder() -> Iterator[Path]:
     """Yields a new folder in the system's temporary one (TMPDIR), which goes when the block ends."""
     for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         with suppress(OSError):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from producer.push.patience import Patience
 from producer.push.push import Options
+from producer.push.retries import Retries
 
 REPOSITORY = "org/foxes"
 
 
 def options(**given: object) -> Options:
     """How to push; what fails is tried again three times, at once."""
-    return Options(patience=Patience((0, 0, 0)), **given)  # type: ignore[arg-type]
+    return Options(retries=Retries((0, 0, 0)), **given)  # type: ignore[arg-type]

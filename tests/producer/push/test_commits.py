@@ -12,7 +12,7 @@ from jobs.errors import OutputError
 from producer.push.form import Piece
 from producer.push.paths import MOST_SHARDS, parquet_path, patterns, place_of, tar_path
 from producer.push.plan import Plan, compared
-from producer.push.repository import Held
+from producer.push.repository import RemoteFile
 from producer.reporter import QUIET
 
 PICTURE = 1_500_000
@@ -38,14 +38,14 @@ class _Listing:
             yield Piece(_tar(shard), shard, self.shard_size * PICTURE)
             yield Piece(_table(shard), shard, self.shard_size * 200)
 
-    def is_there(self, piece: Piece, held: Held) -> bool:
+    def is_there(self, piece: Piece, held: RemoteFile) -> bool:
         return held.size == piece.size
 
     def made(self, piece: Piece, folder: Path) -> Path:
         raise AssertionError("a plan makes nothing")
 
 
-def _plan(images: int, shard_size: int, there: dict[str, Held] | None = None) -> Plan:
+def _plan(images: int, shard_size: int, there: dict[str, RemoteFile] | None = None) -> Plan:
     held = {} if there is None else there
     plan = compared(_Listing(images, shard_size), "webdataset", held, QUIET, overwrite=False)
     plan.small = {"README.md": b"card"}
@@ -73,7 +73,7 @@ def test_a_small_output_takes_one_commit() -> None:
 
 
 def test_a_top_up_takes_the_commits_of_what_is_new() -> None:
-    there = {piece.path: Held(piece.size, "", "") for piece in _Listing(1_000_000, 1_000).pieces()}
+    there = {piece.path: RemoteFile(piece.size, "", "") for piece in _Listing(1_000_000, 1_000).pieces()}
     plan = _plan(1_010_000, 1_000, there)
     assert (len(plan.pieces), plan.there, plan.commits) == (20, 2_000, 2)
 

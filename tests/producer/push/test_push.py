@@ -13,7 +13,8 @@ from datasets import Image, load_dataset
 from jobs.errors import HubError, OutputError
 from jobs.output.card import MARK
 from jobs.output.output import Output
-from producer.push.push import push, report
+from producer.push.push import push
+from producer.push.report import report
 from tests.hub_server import HubServer, Repo
 from tests.producer.push.hasty import REPOSITORY, options
 

@@ -67,7 +67,7 @@ def test_what_is_no_repositorys_name_is_refused_before_anything_is_asked(
     assert not hub.requests
 
 
-def test_a_token_that_may_only_read_is_told_so(
+def test_the_message_says_that_a_token_may_only_read(
     hub: HubServer, rendered: Render, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_reader")
@@ -75,7 +75,7 @@ def test_a_token_that_may_only_read_is_told_so(
     assert "you must use a write token" in _trouble(rendered(4))
 
 
-def test_a_token_that_the_hub_does_not_know_is_told_so(
+def test_the_message_says_that_the_hub_does_not_know_the_token(
     hub: HubServer, rendered: Render, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_forgotten")

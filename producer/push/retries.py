@@ -30,26 +30,26 @@ _Returned = TypeVar("_Returned")
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class Retries:
     """How long to go on where the hub is away, refuses for the moment, or limits requests."""
 
     waits: tuple[float, ...] = (2, 4, 8, 16, 32)
     """Seconds before each further try. A longer one that the hub asks for counts instead."""
 
 
-PATIENT: Final = Patience()
+RETRIES: Final = Retries()
 
 
-def patiently(
+def retried(
     call: Callable[[], _Returned],
     repository: str,
-    patience: Patience,
+    retries: Retries,
     reporter: Reporter,
     let_through: tuple[type[Exception], ...] = (),
 ) -> _Returned:
     """What `call` returns, tried again while the hub may still do it. Raises HubError, and errors of the
     kinds `let_through` as they are."""
-    waits = iter(patience.waits)
+    waits = iter(retries.waits)
     while True:
         try:
             return call()
