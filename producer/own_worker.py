@@ -71,10 +71,12 @@ def own_worker(
     *,
     root: str | None = None,
 ) -> Iterator[OwnWorker]:
-    """A worker on this machine, tied to this process, writing only below `root`; without one, below `output`,
-    whose log it has.
+    """Runs a worker on this machine until the block ends, or this process.
 
-    It inherits `lock`, so that the output stays locked until it has ended, even if this process is killed.
+    It writes only below the settings' root; where they have none, below `root`, by default `output`. Its log,
+    in the user's cache, is that of `output`. `gpus`: as of `imagemill-worker --gpus`. It inherits `lock`, so
+    that the output stays locked until it has ended, even if this process is killed. Raises SettingsError if
+    `imagemill-worker` is not installed.
     """
     command = shutil.which(
         "imagemill-worker", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"

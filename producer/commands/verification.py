@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from jobs.output.output import Output
 
 
-class _Count(click.ParamType[int]):
-    """A number from 1, or `all`, which becomes 0."""
+class _Count(click.ParamType[int | None]):
+    """A number from 1, or `all`, which becomes None."""
 
     name = "count"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
         if value == "all":
-            return 0
+            return None
         return click.IntRange(1, 10**9).convert(value, param, ctx)
 
 
@@ -85,7 +85,7 @@ _FOLDER = LocalPath("a folder", file_okay=False)
 def verify(
     session: Session,
     output: Output,
-    sample: int,
+    sample: int | None,
     seed: int | None,
     tolerance: int,
     models: tuple[Path, ...],
@@ -106,7 +106,7 @@ def verify(
     from producer.verify.verify import verify as verified
 
     options = Options(
-        count=sample if sample else None,
+        count=sample,
         seed=secrets.randbelow(2**32) if seed is None else seed,
         tolerance=tolerance,
         models=models,

@@ -15,14 +15,14 @@ from PIL import Image
 
 from jobs.columns import RENDERED_PREFIX
 from jobs.wording import counted, shortened
-from producer.verify.unjudged import Unjudged
+from producer.verify.not_comparable import NotComparable
 
 _CHANNELS: Final = ("red", "green", "blue")
 _CALLED: Final = {"rows": "slots"}
 """What people call a column of how a picture was rendered, where that is not its name."""
 
 
-class Kept(NamedTuple):
+class StoredPicture(NamedTuple):
     """A picture's file with its record."""
 
     record: Mapping[str, Any]
@@ -67,12 +67,12 @@ class Comparison:
         return "; ".join([*said, *([self.what] if self.what else [])])
 
 
-def compare(place: str, then: Kept, now: Kept, tolerance: int = 0) -> Comparison:
+def compare(place: str, then: StoredPicture, now: StoredPicture, tolerance: int = 0) -> Comparison:
     """Compares two files of one image.
 
     By bytes where both records say the same of what rendered them, and the mode promises bytes. `tolerance`:
-    the largest difference, 0 to 255, that counts as equal where pixels are compared. Raises Unjudged for a
-    file that is no picture.
+    the largest difference, 0 to 255, that counts as equal where pixels are compared. Raises
+    NotComparable for a file that is no picture.
     """
     because = tuple(_reasons(then.record, now.record))
     equal_bytes = then.data == now.data
@@ -118,13 +118,13 @@ def _largest(difference: NDArray[np.int16]) -> Largest | None:
 
 
 def _pixels(data: bytes) -> NDArray[np.uint8]:
-    """uint8 [H,W,3]. Raises Unjudged."""
+    """uint8 [H,W,3]. Raises NotComparable."""
     try:
         with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as picture:
             return np.asarray(picture.convert("RGB"), np.uint8)
     # Pillow's readers raise many kinds of errors for damaged files, and refuse very large ones.
     except Exception as error:
-        raise Unjudged(
+        raise NotComparable(
             f"its file cannot be read as a picture ({shortened(str(error), 120)}): see `imagemill doctor`"
         ) from None
 

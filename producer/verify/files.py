@@ -12,8 +12,8 @@ from jobs.file_hash import file_sha256
 from jobs.inputs import kept_name, kept_path
 from jobs.output.output import INPUTS, Output
 from jobs.request import ImageRequest
+from producer.verify.not_comparable import NotComparable
 from producer.verify.sources import Sources
-from producer.verify.unjudged import Unjudged
 
 _PIECE: Final = 1 << 20
 """Bytes that are copied at a time."""
@@ -48,11 +48,11 @@ class Files:
     """What lies below `folders` and has no known hash yet, the last first."""
 
     def of(self, request: ImageRequest, job_id: str) -> dict[str, Path | InBucket]:
-        """The SHA-256 of each picture and adapter of a request -> where it lies. Raises Unjudged."""
+        """The SHA-256 of each picture and adapter of a request -> where it lies. Raises NotComparable."""
         return {sha256: self._path(sha256, job_id) for sha256 in Entry.of(request).inputs}
 
     def latents(self, sha256: str) -> Path | InBucket:
-        """Where the initial latents of this hash lie. Raises Unjudged."""
+        """Where the initial latents of this hash lie. Raises NotComparable."""
         name = f"{sha256}.npy"
         if (kept := self._in_bucket(name)) is not None:
             return kept
@@ -107,8 +107,8 @@ class Files:
                 yield path, contents
 
 
-def _missing(what: str) -> Unjudged:
-    return Unjudged(
+def _missing(what: str) -> NotComparable:
+    return NotComparable(
         f"{what}, is not in the output's {INPUTS}: name a folder that holds it, at any depth, with --inputs "
         "FOLDER"
     )

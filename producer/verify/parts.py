@@ -55,7 +55,7 @@ class Parts:
     parts: list[Part] = field(default_factory=list)
 
     def add(self, request: ImageRequest, record: Mapping[str, Any]) -> None:
-        """Takes an image and its record. Raises Unjudged where its model or one of its files is not there."""
+        """Takes an image and its record. Raises NotComparable where its model or a file is not there."""
         job_id = str(record.get("job_id"))
         files = self.files.of(request, job_id)
         sha256 = request.init_latents

@@ -11,11 +11,11 @@ import click
 
 from jobs.wording import counted, on_one_line
 from producer.verify.comparison import Comparison
-from producer.verify.sample import Census
+from producer.verify.sample import SampleCounts
 
 
 @dataclass(frozen=True, slots=True)
-class NotJudged:
+class NotCompared:
     """An image that was drawn and could not be compared."""
 
     place: str
@@ -32,7 +32,7 @@ class Verification:
     every: bool
     """Whether all images were drawn."""
     tolerance: int
-    census: Census = field(default_factory=Census)
+    counts: SampleCounts = field(default_factory=SampleCounts)
     equal_bytes: int = 0
     """Equal to the last byte."""
     equal_pixels: int = 0
@@ -40,8 +40,8 @@ class Verification:
     largest_tolerated: int = 0
     """The largest difference among these, of 255."""
     differing: list[Comparison] = field(default_factory=list)
-    not_judged: list[NotJudged] = field(default_factory=list)
-    other_hardware: Counter[tuple[str, ...]] = field(default_factory=Counter)
+    not_compared: list[NotCompared] = field(default_factory=list)
+    why_pixels: Counter[tuple[str, ...]] = field(default_factory=Counter)
     """Why bytes were not compared -> how many images."""
 
     @property
@@ -49,12 +49,12 @@ class Verification:
         """0 all are equal, 1 one is not, 2 one could not be compared."""
         if self.differing:
             return 1
-        return 2 if self.not_judged else 0
+        return 2 if self.not_compared else 0
 
     def take(self, one: Comparison) -> None:
         """Adds an image that was compared."""
         if one.because:
-            self.other_hardware[one.because] += 1
+            self.why_pixels[one.because] += 1
         if not one.equal:
             self.differing.append(one)
         elif one.by == "bytes":
@@ -70,17 +70,17 @@ def report(found: Verification) -> None:
     for one in found.differing:
         how = "its bytes should be equal" if one.by == "bytes" else "compared by pixels"
         _say(f"{one.place}: {one.image_id}: differs: {one} ({how})")
-    for reason, places in _by_reason(found.not_judged):
+    for reason, places in _by_reason(found.not_compared):
         more = "" if len(places) == 1 else f" and {len(places) - 1:,} more"
         _say(f"{places[0]}{more}: not compared: {reason}")
-    for because, count in found.other_hardware.most_common():
+    for because, count in found.why_pixels.most_common():
         _say(f"note: bytes of {counted(count, 'image')} need not be equal: {'; '.join(because)}")
-    census = found.census
-    if census.looked_at < census.shards:
-        _say(f"note: drawn from {census.looked_at:,} of {counted(census.shards, 'shard')}")
-    if census.failed:
-        _say(f"note: {counted(census.failed, 'failed image')} left out: there is no picture to compare")
-    drawn = f"{census.drawn:,} of {counted(census.images, 'image')}"
+    counts = found.counts
+    if counts.looked_at < counts.shards:
+        _say(f"note: drawn from {counts.looked_at:,} of {counted(counts.shards, 'shard')}")
+    if counts.failed:
+        _say(f"note: {counted(counts.failed, 'failed image')} left out: there is no picture to compare")
+    drawn = f"{counts.drawn:,} of {counted(counts.images, 'image')}"
     how = "" if found.every else f" (--seed {found.seed})"
     told = [f"{found.equal_bytes:,} equal in every byte"] if found.equal_bytes else []
     if found.equal_pixels:
@@ -90,11 +90,11 @@ def report(found: Verification) -> None:
         )
         told.append(f"{found.equal_pixels:,} {within}")
     told += [f"{len(found.differing):,} differ"] if found.differing else []
-    told += [f"{len(found.not_judged):,} not compared"] if found.not_judged else []
+    told += [f"{len(found.not_compared):,} not compared"] if found.not_compared else []
     _say(f"{found.output}: {drawn} rendered again{how}: {', '.join(told)}")
 
 
-def _by_reason(found: Sequence[NotJudged]) -> list[tuple[str, list[str]]]:
+def _by_reason(found: Sequence[NotCompared]) -> list[tuple[str, list[str]]]:
     places: dict[str, list[str]] = {}
     for one in found:
         places.setdefault(one.why, []).append(f"{one.place}: {one.image_id}")
@@ -107,26 +107,25 @@ def _say(text: str) -> None:
 
 def to_json(found: Verification) -> dict[str, Any]:
     """The same as JSON values."""
-    census = found.census
+    counts = found.counts
     return {
         "output": found.output,
         "seed": None if found.every else found.seed,
-        "shards": census.shards,
-        "shards_looked_at": census.looked_at,
-        "images_looked_at": census.images,
-        "failed_left_out": census.failed,
-        "drawn": census.drawn,
+        "shards": counts.shards,
+        "shards_looked_at": counts.looked_at,
+        "images_looked_at": counts.images,
+        "failed_left_out": counts.failed,
+        "drawn": counts.drawn,
         "tolerance": found.tolerance,
         "equal_bytes": found.equal_bytes,
         "equal_pixels": found.equal_pixels,
         "largest_tolerated": found.largest_tolerated,
         "differing": [_comparison(one) for one in found.differing],
-        "not_judged": [
-            {"file": one.place, "image_id": one.image_id, "why": one.why} for one in found.not_judged
+        "not_compared": [
+            {"file": one.place, "image_id": one.image_id, "why": one.why} for one in found.not_compared
         ],
         "bytes_not_promised": [
-            {"because": list(because), "images": count}
-            for because, count in found.other_hardware.most_common()
+            {"because": list(because), "images": count} for because, count in found.why_pixels.most_common()
         ],
     }
 

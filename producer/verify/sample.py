@@ -40,7 +40,7 @@ class Drawn(NamedTuple):
 
 
 @dataclass(slots=True)
-class Census:
+class SampleCounts:
     """What a drawing saw of the output."""
 
     shards: int = 0
@@ -54,37 +54,39 @@ class Census:
     drawn: int = 0
 
 
-def draw(output: Output, count: int | None, seed: int, census: Census) -> Iterator[Drawn]:
+def draw(output: Output, count: int | None, seed: int, counts: SampleCounts) -> Iterator[Drawn]:
     """Yields `count` images, shard by shard; None: all of them, and no more than one shard is held in memory.
 
     Kinds of images (job, model, size, task, adapters, hardware) take turns, and in each kind shards do. An
-    image whose picture another line shares comes once while there are others. Fills in `census` on the way.
+    image whose picture another line shares comes once while there are others. Fills in `counts` on the way.
     Raises OutputError where there is no image, or a shard's metadata cannot be read.
     """
     shards = output.shards()
-    census.shards = len(shards)
-    drawn = _all(output, shards, census) if count is None else _some(output, shards, count, seed, census)
+    counts.shards = len(shards)
+    drawn = _all(output, shards, counts) if count is None else _some(output, shards, count, seed, counts)
     for one in drawn:
-        census.drawn += 1
+        counts.drawn += 1
         yield one
-    if not census.drawn:
+    if not counts.drawn:
         raise OutputError(
             f"{output.label}: holds no image that could be rendered again: name an output with shards"
         )
 
 
-def _all(output: Output, shards: Iterable[int], census: Census) -> Iterator[Drawn]:
+def _all(output: Output, shards: Iterable[int], counts: SampleCounts) -> Iterator[Drawn]:
     for shard, stored in output.in_turn(shards):
-        yield from (Drawn(shard, record) for record in _records(stored, census))
+        yield from (Drawn(shard, record) for record in _records(stored, counts))
 
 
-def _some(output: Output, shards: Sequence[int], count: int, seed: int, census: Census) -> Iterator[Drawn]:
+def _some(
+    output: Output, shards: Sequence[int], count: int, seed: int, counts: SampleCounts
+) -> Iterator[Drawn]:
     kinds: dict[Hashable, list[tuple[int, int, Drawn]]] = {}
     for shard, stored in output.in_turn(_looked_at(shards, max(FEWEST_SHARDS, 4 * count), seed)):
         here: dict[Hashable, list[tuple[int, int, dict[str, Any]]]] = {}
-        for place, record in enumerate(_records(stored, census)):
-            here.setdefault(_kind(record), []).append((_lot(seed, record["image_id"]), place, record))
-        turn = _lot(seed, shard)
+        for place, record in enumerate(_records(stored, counts)):
+            here.setdefault(_kind(record), []).append((_random_rank(seed, record["image_id"]), place, record))
+        turn = _random_rank(seed, shard)
         for kind, found in here.items():
             known = kinds.setdefault(kind, [])
             # Every shard gives its first image before any gives its second.
@@ -94,7 +96,7 @@ def _some(output: Output, shards: Sequence[int], count: int, seed: int, census: 
                 known[:] = heapq.nsmallest(count, known, key=lambda one: one[:2])
     lines = [
         [one for *_, one in sorted(kinds[kind], key=lambda one: one[:2])]
-        for kind in sorted(kinds, key=lambda kind: _lot(seed, kind))
+        for kind in sorted(kinds, key=lambda kind: _random_rank(seed, kind))
     ]
     chosen = _in_turn(lines, count)
     return iter(sorted(chosen, key=lambda one: (one.shard, one.record["file_name"])))
@@ -122,14 +124,14 @@ def _looked_at(shards: Sequence[int], most: int, seed: int) -> Iterator[int]:
         return
     for stretch in range(most):
         first, end = (len(shards) * at // most for at in (stretch, stretch + 1))
-        yield shards[first + _lot(seed, "stretch", stretch) % (end - first)]
+        yield shards[first + _random_rank(seed, "stretch", stretch) % (end - first)]
 
 
-def _records(stored: StoredShard, census: Census) -> Iterator[dict[str, Any]]:
-    census.looked_at += 1
-    census.failed += len(stored.failures())
+def _records(stored: StoredShard, counts: SampleCounts) -> Iterator[dict[str, Any]]:
+    counts.looked_at += 1
+    counts.failed += len(stored.failures())
     for record in stored.records():
-        census.images += 1
+        counts.images += 1
         yield record
 
 
@@ -138,6 +140,6 @@ def _kind(record: Mapping[str, Any]) -> Hashable:
     return (*told, *(record.get(name) is not None for name in PICTURES))
 
 
-def _lot(seed: int, *drawn: object) -> int:
+def _random_rank(seed: int, *drawn: object) -> int:
     """A number of 64 bits that follows from the seed and what is drawn."""
     return int.from_bytes(sha256(json.dumps([seed, *drawn]).encode()).digest()[:8])

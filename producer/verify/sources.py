@@ -19,10 +19,11 @@ from jobs.request import ImageRequest
 from jobs.wording import on_one_line
 from producer.manifest.path_names import FOLDER, known_paths
 from producer.manifest.submitted import SubmittedManifest
-from producer.verify.unjudged import Unjudged
+from producer.verify.not_comparable import NotComparable
 
 _OF_A_FOLDER: Final = "sha256:"
 """What the revision of a folder's or a file's contents begins with; a hub's are commits."""
+_OTHER_VERSION: Final = "verify with the version that rendered it (its line's rendered_versions)"
 
 
 class Source(NamedTuple):
@@ -43,10 +44,10 @@ class Sources:
     given: Sequence[Path] = ()
     """Folders and files of models, named by the caller."""
     _kept: dict[str, SubmittedManifest | None] = field(default_factory=dict)
-    _found: dict[tuple[str, str, str], str | Unjudged] = field(default_factory=dict)
+    _found: dict[tuple[str, str, str], str | NotComparable] = field(default_factory=dict)
 
     def of(self, request: ImageRequest, job_id: str) -> Source:
-        """What to load for an image of a job. Raises Unjudged where a model is not there."""
+        """What to load for an image of a job. Raises NotComparable where a model is not there."""
         model = self._model(request.model, request.revision, job_id)
         further = [
             ("controlnet", self._beside("controlnet", one.name, one.revision, job_id), one.revision)
@@ -76,16 +77,18 @@ class Sources:
         if is_commit(revision) and not is_path(label) and name_trouble(label) is None:
             return label
         if label in BUILT_IN and not revision.startswith(_OF_A_FOLDER):
-            raise Unjudged(f"its model, {label} at {revision}, is not of this imagemill: {_OTHER_VERSION}")
+            raise NotComparable(
+                f"its model, {label} at {revision}, is not of this imagemill: {_OTHER_VERSION}"
+            )
 
         def named(path: Path) -> str:
             return resolve_model(str(path)).revision
 
         try:
             return self._on_disk(("model", label, revision), job_id, named)
-        except Unjudged as error:
+        except NotComparable as error:
             if label in BUILT_IN:
-                raise Unjudged(f"{error}; or it is of another imagemill: {_OTHER_VERSION}") from None
+                raise NotComparable(f"{error}; or it is of another imagemill: {_OTHER_VERSION}") from None
             raise
 
     def _beside(self, role: FurtherRole, label: str, revision: str, job_id: str) -> str:
@@ -98,17 +101,17 @@ class Sources:
         return self._on_disk((role, label, revision), job_id, named)
 
     def _on_disk(self, wanted: tuple[str, str, str], job_id: str, revision_of: Callable[[Path], str]) -> str:
-        """The path of a model whose contents have the wanted revision. Raises Unjudged."""
+        """The path of a model whose contents have the wanted revision. Raises NotComparable."""
         if wanted not in self._found:
             self._found[wanted] = self._look(wanted, job_id, revision_of)
         found = self._found[wanted]
-        if isinstance(found, Unjudged):
+        if isinstance(found, NotComparable):
             raise found
         return found
 
     def _look(
         self, wanted: tuple[str, str, str], job_id: str, revision_of: Callable[[Path], str]
-    ) -> str | Unjudged:
+    ) -> str | NotComparable:
         role, label, revision = wanted
         others = []
         for path in dict.fromkeys(self._candidates(label, job_id)):
@@ -121,7 +124,7 @@ class Sources:
                 return str(path)
             others.append(f"{path} holds {there}")
         seen = f" ({'; '.join(others)})" if others else ""
-        return Unjudged(
+        return NotComparable(
             f"its {role.replace('_', ' ')}, {label} at {revision}, is not found{seen}: name its folder or "
             "file with --model PATH"
         )
@@ -151,6 +154,3 @@ def _models_named(kept: SubmittedManifest) -> Iterator[str]:
     yield from (one.model for one in manifest.controlnet)
     if manifest.ip_adapter is not None and manifest.ip_adapter.image_encoder is not None:
         yield manifest.ip_adapter.image_encoder.model
-
-
-_OTHER_VERSION: Final = "verify with the version that rendered it (its line's rendered_versions)"

@@ -17,14 +17,14 @@ from jobs.output.output import Output
 from jobs.settings import Settings
 from producer.stops import interruptible
 from producer.verify.asked import OtherId, request_asked
-from producer.verify.comparison import Kept, compare
+from producer.verify.comparison import StoredPicture, compare
 from producer.verify.files import Files
+from producer.verify.not_comparable import NotComparable
 from producer.verify.parts import Part, Parts
-from producer.verify.report import NotJudged, Verification
+from producer.verify.report import NotCompared, Verification
+from producer.verify.rerenderer import Rerendered, Rerenderer, rerendering
 from producer.verify.sample import Drawn, draw
 from producer.verify.sources import Sources
-from producer.verify.unjudged import Unjudged
-from producer.verify.workshop import Again, Workshop, workshop
 
 ROUND: Final = 1000
 """Images that are rendered, compared and removed at a time: `--sample all` takes no more room than these."""
@@ -57,21 +57,23 @@ def verify(output: Output, settings: Settings, options: Options, *, quiet: bool 
     found = Verification(output.label, options.seed, options.count is None, options.tolerance)
     sources = Sources(output, options.models)
     files = Files(output, sources, options.inputs)
-    shop: Workshop | None = None
+    rerenderer: Rerenderer | None = None
     with (
         interruptible(f"{output.label}: stopped before the end; it is as it was, and nothing else is left"),
         ExitStack() as stack,
     ):
-        for drawn in _rounds(draw(output, options.count, options.seed, found.census)):
+        for drawn in _rounds(draw(output, options.count, options.seed, found.counts)):
             parts, not_asked = _asked(drawn, sources, files)
-            if parts and shop is None:
-                shop = stack.enter_context(
-                    workshop(output, settings, options.into, options.gpus, quiet=quiet)
+            if parts and rerenderer is None:
+                rerenderer = stack.enter_context(
+                    rerendering(output, settings, options.into, options.gpus, quiet=quiet)
                 )
-            again: Mapping[str, Again | Unjudged] = {} if shop is None else shop.render(parts)
+            again: Mapping[str, Rerendered | NotComparable] = (
+                {} if rerenderer is None else rerenderer.render(parts)
+            )
             _compare(output, drawn, {**not_asked, **again}, found)
-            if shop is not None:
-                shop.clear()
+            if rerenderer is not None:
+                rerenderer.clear()
     return found
 
 
@@ -82,19 +84,22 @@ def _rounds(drawn: Iterator[Drawn]) -> Iterator[list[Drawn]]:
 
 def _asked(
     drawn: Iterable[Drawn], sources: Sources, files: Files
-) -> tuple[list[Part], dict[str, Again | Unjudged]]:
+) -> tuple[list[Part], dict[str, Rerendered | NotComparable]]:
     """The jobs that render images again; by image_id, why others cannot be."""
-    parts, not_asked = Parts(sources, files), dict[str, Again | Unjudged]()
+    parts, not_asked = Parts(sources, files), dict[str, Rerendered | NotComparable]()
     for one in drawn:
         try:
             parts.add(request_asked(one.record), one.record)
-        except Unjudged as error:
+        except NotComparable as error:
             not_asked[one.image_id] = error
     return parts.parts, not_asked
 
 
 def _compare(
-    output: Output, drawn: Iterable[Drawn], again: Mapping[str, Again | Unjudged], found: Verification
+    output: Output,
+    drawn: Iterable[Drawn],
+    again: Mapping[str, Rerendered | NotComparable],
+    found: Verification,
 ) -> None:
     for shard, images in groupby(drawn, lambda one: one.shard):
         wanted = {str(one.record["file_name"]): one for one in images}
@@ -104,11 +109,13 @@ def _compare(
                 result = again[one.image_id]
                 if isinstance(result, OtherId):
                     raise result.told_by(data)
-                if isinstance(result, Unjudged):
+                if isinstance(result, NotComparable):
                     raise result
-                found.take(compare(one.place, Kept(one.record, data), result.read(), found.tolerance))
-            except Unjudged as error:
-                found.not_judged.append(NotJudged(one.place, one.image_id, str(error)))
+                found.take(
+                    compare(one.place, StoredPicture(one.record, data), result.read(), found.tolerance)
+                )
+            except NotComparable as error:
+                found.not_compared.append(NotCompared(one.place, one.image_id, str(error)))
         for one in wanted.values():
             why = "its picture is not there: `imagemill doctor` says what else is missing"
-            found.not_judged.append(NotJudged(one.place, one.image_id, why))
+            found.not_compared.append(NotCompared(one.place, one.image_id, why))

@@ -154,5 +154,5 @@ def test_verify_renders_an_image_of_each_task_again_through_the_queue(
 ) -> None:
     done = mill.farm.command("verify", mill.folder("calm"), "--sample", "12", "--seed", "5", "--json")
     found = json.loads(done.stdout)
-    assert (done.returncode, found["not_judged"], found["differing"]) == (0, [], []), done.stderr
+    assert (done.returncode, found["not_compared"], found["differing"]) == (0, [], []), done.stderr
     assert found["equal_bytes"] == found["drawn"] == 12

@@ -155,14 +155,14 @@ def test_inputs_are_found_by_hash_in_the_output_or_where_they_are_named(farm: Fa
         if kept.is_file():
             kept.unlink()
     status, found = verify(farm, output, "--sample", "all")
-    assert (status, len(found["not_judged"])) == (2, 2)
-    assert all("--inputs FOLDER" in one["why"] for one in found["not_judged"])
+    assert (status, len(found["not_compared"])) == (2, 2)
+    assert all("--inputs FOLDER" in one["why"] for one in found["not_compared"])
     status, found = verify(farm, output, "--sample", "all", "--inputs", inputs)
-    assert (status, found["equal_bytes"], len(found["not_judged"])) == (2, 1, 1)
-    assert "its initial latents" in found["not_judged"][0]["why"]
+    assert (status, found["equal_bytes"], len(found["not_compared"])) == (2, 1, 1)
+    assert "its initial latents" in found["not_compared"][0]["why"]
 
 
-def test_a_changed_line_and_a_missing_picture_are_not_judged_and_the_others_are(farm: Farm) -> None:
+def test_a_changed_line_and_a_missing_picture_are_not_compared_and_the_others_are(farm: Farm) -> None:
     output = rendered(farm, "damaged", 5)
     lines = output / "00000/metadata.jsonl"
     first, *others = lines.read_text().splitlines(keepends=True)
@@ -171,7 +171,7 @@ def test_a_changed_line_and_a_missing_picture_are_not_judged_and_the_others_are(
     (output / "00000/000000003.png").unlink()
     status, found = verify(farm, output, "--sample", "all")
     assert (status, found["equal_bytes"]) == (2, 3)
-    why = {one["file"]: one["why"] for one in found["not_judged"]}
+    why = {one["file"]: one["why"] for one in found["not_compared"]}
     assert "num_inference_steps is 9 there and 4 in its picture" in why["00000/000000000.png"]
     assert "its picture is not there" in why["00000/000000003.png"]
 
@@ -196,7 +196,7 @@ def test_workers_that_may_not_write_there_say_so_and_another_folder_helps(farm: 
     outside.mkdir()
     status, found = verify(farm, output, "--into", outside, output_root=farm.folder.parent)
     assert status == 2
-    assert {"lies outside IMAGEMILL_OUTPUT_ROOT" in one["why"] for one in found["not_judged"]} == {True}
+    assert {"lies outside IMAGEMILL_OUTPUT_ROOT" in one["why"] for one in found["not_compared"]} == {True}
     assert list(outside.iterdir()) == []
     inner = farm.folder / "inner"
     inner.mkdir()
@@ -283,7 +283,7 @@ def test_all_images_of_an_output_are_rendered_round_by_round(
     known = {*farm.ledger.job_ids()}
     settings = Settings(redis_url=SecretStr(farm.server.url))
     found = verify_in_process(Output(output), settings, Options(count=None, seed=1), quiet=True)
-    assert (found.exit_code, found.equal_bytes, found.census.drawn) == (0, 20, 20)
+    assert (found.exit_code, found.equal_bytes, found.counts.drawn) == (0, 20, 20)
     assert sorted(farm.status(job_id).total for job_id in {*farm.ledger.job_ids()} - known) == [4, 8, 8]
 
 

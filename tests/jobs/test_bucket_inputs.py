@@ -117,7 +117,7 @@ def test_a_silence_is_no_refusal_and_is_not_waited_for_again_at_once(
     assert inputs.contents(PHOTO_SHA) == PHOTO
 
 
-def test_a_refusal_is_none_that_passes(inputs: BucketInputs, object_store: BreakableStore) -> None:
+def test_a_refusal_is_not_retried(inputs: BucketInputs, object_store: BreakableStore) -> None:
     object_store.order(Fault(Action.ANSWER, status=403))
     with pytest.raises(OutputError, match="the store refuses it") as raised:
         inputs.contents(PHOTO_SHA)

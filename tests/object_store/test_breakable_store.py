@@ -143,7 +143,7 @@ def test_a_bucket_that_is_missing_is_a_file_that_is_missing_but_for_a_list() -> 
         keys(store)
 
 
-def test_missing_credentials_are_asked_of_the_machine_and_half_of_them_are_refused(
+def test_without_credentials_the_machines_role_is_used_and_half_a_pair_is_refused(
     bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")

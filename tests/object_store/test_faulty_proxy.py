@@ -97,9 +97,7 @@ def test_a_put_whose_answer_is_lost_has_happened(object_store: BreakableStore, b
     assert keys(client(bucket)) == ["a", "b"]
 
 
-def test_a_conditional_put_that_is_tried_again_meets_itself(
-    object_store: BreakableStore, bucket: str
-) -> None:
+def test_a_retried_conditional_put_finds_its_own_object(object_store: BreakableStore, bucket: str) -> None:
     object_store.order(Fault(Action.LOSE_ANSWER, PUTS, count=1, resets=False))
     with pytest.raises(AlreadyExistsError):
         obstore.put(client(bucket, retries=RETRIES), "a", b"1", mode="create")

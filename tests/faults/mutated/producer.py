@@ -11,8 +11,8 @@ OWN_WORKER_PY = "producer/own_worker.py"
 RUN_PY = "producer/run.py"
 COMPARISON_PY = "producer/verify/comparison.py"
 BUCKET_TARGET_PY = "producer/export/bucket_target.py"
-ROOM_PY = "producer/verify/room.py"
-WORKSHOP_PY = "producer/verify/workshop.py"
+SCRATCH_PY = "producer/verify/scratch.py"
+RERENDERER_PY = "producer/verify/rerenderer.py"
 
 RUN = "tests/integration/test_run_command.py::"
 VERIFY = "tests/integration/test_verify_command.py::"
@@ -88,14 +88,14 @@ CHECKS = [
     Mutation("verify: a record's settings give its image_id", "not looked at", "producer/verify/asked.py",
         'if image_id != record["image_id"]:', "if False:",
         VERIFYING + "test_asked.py::test_a_changed_setting_is_named_by_the_request_in_the_picture"),
-    Mutation("verify: slots are those of the records", "measured", ROOM_PY,
+    Mutation("verify: slots are those of the records", "measured", SCRATCH_PY,
         'output.store.replace(".imagemill/rows.json", part.slots_json().encode())', "pass",
         VERIFY + "test_slots_are_those_of_the_records_and_not_what_another_job_measured"),
-    Mutation("verify: what was rendered again is removed", "stays", ROOM_PY,
+    Mutation("verify: what was rendered again is removed", "stays", SCRATCH_PY,
         "        _remove(made)\n", "        pass\n",
         VERIFY + "test_an_output_is_equal_to_itself_and_is_only_read[files]"),
-    Mutation("verify: its jobs end with it", "go on", WORKSHOP_PY,
-        "stack.callback(shop.end)", "pass",
+    Mutation("verify: its jobs end with it", "go on", RERENDERER_PY,
+        "stack.callback(rerenderer.end)", "pass",
         VERIFY + "test_ctrl_c_leaves_neither_files_nor_a_job"),
     Mutation("export: another export does not go on with one in a bucket", "goes on", BUCKET_TARGET_PY,
         "if store.read(MARK) == mark:", "if store.read(MARK):",

@@ -188,7 +188,7 @@ def test_a_broken_picture_leaves_nothing_at_the_target(source: Output, place: st
     assert files_of(target) == []
 
 
-def test_what_cannot_be_is_refused_in_a_line(source: Output, place: str, bucket: str, tmp_path: Path) -> None:
+def test_impossible_targets_are_refused(source: Output, place: str, bucket: str, tmp_path: Path) -> None:
     for to in ("files", "flat", "captions", "geneval", "grid"):
         with pytest.raises(OutputError, match=f"is in a bucket, and --to {to} writes a folder"):
             export(place, f"s3://{bucket}/sets/copy", to)  # type: ignore[arg-type]

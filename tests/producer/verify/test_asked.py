@@ -8,7 +8,7 @@ import pytest
 
 from jobs.output.output import Output
 from producer.verify.asked import OtherId, request_asked
-from producer.verify.unjudged import Unjudged
+from producer.verify.not_comparable import NotComparable
 from tests.rendered_output import rendered
 
 __all__ = ["rendered"]
@@ -38,7 +38,7 @@ def test_a_changed_setting_is_named_by_the_request_in_the_picture(rendered: Call
 
 def test_a_value_that_no_setting_has_is_named(rendered: Callable[..., Output]) -> None:
     record = next(rendered(4).records(0))
-    with pytest.raises(Unjudged, match="width = 63, which must be"):
+    with pytest.raises(NotComparable, match="width = 63, which must be"):
         request_asked(record | {"width": 63})
-    with pytest.raises(Unjudged, match="make no request"):
+    with pytest.raises(NotComparable, match="make no request"):
         request_asked({name: value for name, value in record.items() if name != "seed"})

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from producer.verify.comparison import Comparison, Kept, Largest, compare
-from producer.verify.unjudged import Unjudged
+from producer.verify.comparison import Comparison, Largest, StoredPicture, compare
+from producer.verify.not_comparable import NotComparable
 
 AS_THEN = {
     "rendered_precision": "fp32",
@@ -22,11 +22,11 @@ AS_THEN = {
 }
 
 
-def saved(pixels: np.ndarray, form: str = "png", **rendered: Any) -> Kept:
+def saved(pixels: np.ndarray, form: str = "png", **rendered: Any) -> StoredPicture:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, form)
     sha256 = hashlib.sha256(file.getvalue()).hexdigest()
-    return Kept({"image_id": "0" * 16, "sha256": sha256} | AS_THEN | rendered, file.getvalue())
+    return StoredPicture({"image_id": "0" * 16, "sha256": sha256} | AS_THEN | rendered, file.getvalue())
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def changed(pixels: np.ndarray, by: int) -> np.ndarray:
     return other
 
 
-def against(then: Kept, now: Kept, tolerance: int = 0) -> Comparison:
+def against(then: StoredPicture, now: StoredPicture, tolerance: int = 0) -> Comparison:
     return compare("00000/000000000.png", then, now, tolerance)
 
 
@@ -55,10 +55,10 @@ def test_one_level_of_one_channel_is_told_with_its_place(pixels: np.ndarray, for
     other = changed(pixels, 3)
     lossless = {"lossless": True} if form == "webp" else {}
 
-    def file(values: np.ndarray) -> Kept:
+    def file(values: np.ndarray) -> StoredPicture:
         data = io.BytesIO()
         Image.fromarray(values).save(data, form, **lossless)
-        return Kept(saved(values).record, data.getvalue())
+        return StoredPicture(saved(values).record, data.getvalue())
 
     found = against(file(pixels), file(other), tolerance=255)
     assert not found.equal, "a tolerance does not count where bytes are promised"
@@ -97,25 +97,29 @@ def test_mode_fast_promises_no_bytes(pixels: np.ndarray) -> None:
 
 def test_a_record_that_says_nothing_of_its_hardware_promises_nothing(pixels: np.ndarray) -> None:
     bare = {"image_id": "0" * 16, "sha256": ""}
-    found = against(Kept(bare, saved(pixels).data), Kept(bare, saved(changed(pixels, 1)).data))
+    found = against(
+        StoredPicture(bare, saved(pixels).data), StoredPicture(bare, saved(changed(pixels, 1)).data)
+    )
     assert (found.by, found.because) == ("pixels", ("nothing says how it was rendered",))
 
 
 def test_other_bytes_with_equal_pixels_differ_where_bytes_are_promised(pixels: np.ndarray) -> None:
     then, now = saved(pixels), saved(pixels)
-    with_text = Kept(then.record, now.data[:-12] + b"\x00\x00\x00\x00tEXt\x1c\xdf\xa7\xdb" + now.data[-12:])
+    with_text = StoredPicture(
+        then.record, now.data[:-12] + b"\x00\x00\x00\x00tEXt\x1c\xdf\xa7\xdb" + now.data[-12:]
+    )
     found = against(then, with_text)
     assert (found.equal, found.largest) == (False, None)
     assert "all pixels are equal" in str(found)
 
 
 def test_a_file_that_was_changed_since_it_was_written_is_said_to_be(pixels: np.ndarray) -> None:
-    then = Kept(saved(pixels).record, saved(changed(pixels, 9)).data)
+    then = StoredPicture(saved(pixels).record, saved(changed(pixels, 9)).data)
     assert "its file is not as it was written" in str(against(then, saved(pixels)))
 
 
-def test_another_size_differs_and_a_damaged_file_is_not_judged(pixels: np.ndarray) -> None:
+def test_another_size_differs_and_a_damaged_file_is_not_compared(pixels: np.ndarray) -> None:
     found = against(saved(pixels), saved(pixels[:40]))
     assert (found.equal, found.what) == (False, "sizes 64x48 and 64x40")
-    with pytest.raises(Unjudged, match="cannot be read as a picture"):
-        against(Kept(saved(pixels).record, b"no picture"), saved(pixels))
+    with pytest.raises(NotComparable, match="cannot be read as a picture"):
+        against(StoredPicture(saved(pixels).record, b"no picture"), saved(pixels))

@@ -9,14 +9,14 @@ import pytest
 
 from jobs.errors import OutputError
 from jobs.output.output import Output
-from producer.verify.sample import Census, Drawn, draw
+from producer.verify.sample import Drawn, SampleCounts, draw
 from tests.rendered_output import rendered
 
 __all__ = ["rendered"]
 
 
 def drawn(output: Output, count: int | None, seed: int = 1) -> list[Drawn]:
-    return list(draw(output, count, seed, Census()))
+    return list(draw(output, count, seed, SampleCounts()))
 
 
 @pytest.mark.parametrize("layout", ["files", "webdataset"])
@@ -45,11 +45,11 @@ def test_kinds_of_images_take_turns(rendered: Callable[..., Output]) -> None:
 
 def test_a_sample_of_as_many_or_all_has_every_image_once(rendered: Callable[..., Output]) -> None:
     output = rendered(10, failed=(3, 8))
-    census = Census()
-    everything = list(draw(output, None, 1, census))
+    counts = SampleCounts()
+    everything = list(draw(output, None, 1, counts))
     assert len({one.place for one in everything}) == 8
     assert {one.place for one in drawn(output, 100)} == {one.place for one in everything}
-    assert (census.shards, census.looked_at, census.images, census.failed, census.drawn) == (3, 3, 8, 2, 8)
+    assert (counts.shards, counts.looked_at, counts.images, counts.failed, counts.drawn) == (3, 3, 8, 2, 8)
 
 
 def test_an_output_without_images_is_refused(rendered: Callable[..., Output]) -> None:

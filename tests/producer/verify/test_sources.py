@@ -12,8 +12,8 @@ import pytest
 from jobs.models import BUILT_IN
 from jobs.output.output import Output
 from jobs.request import ImageRequest
+from producer.verify.not_comparable import NotComparable
 from producer.verify.sources import Source, Sources
-from producer.verify.unjudged import Unjudged
 from tests.rendered_output import rendered
 
 __all__ = ["rendered"]
@@ -29,13 +29,13 @@ def test_built_in_models_and_those_of_the_hub_need_no_folder(rendered: Callable[
     assert sources.of(of_hub, "foxes-1") == Source("org/sunsets", COMMIT, ())
 
 
-def test_a_built_in_model_of_another_version_is_none_of_this_one(rendered: Callable[..., Output]) -> None:
+def test_a_built_in_model_of_another_version_is_not_compared(rendered: Callable[..., Output]) -> None:
     sources = Sources(rendered(1))
-    with pytest.raises(Unjudged, match="instant at instant-0, is not of this imagemill"):
+    with pytest.raises(NotComparable, match="instant at instant-0, is not of this imagemill"):
         sources.of(replace(REQUEST, revision="instant-0"), "foxes-1")
     other = replace(REQUEST, model="shapes", revision="sha256:" + "0" * 64)
     assert other.revision != BUILT_IN["shapes"].revision
-    with pytest.raises(Unjudged, match="or it is of another imagemill"):
+    with pytest.raises(NotComparable, match="or it is of another imagemill"):
         sources.of(other, "foxes-1")
 
 
@@ -49,11 +49,11 @@ def test_a_controlnets_folder_is_taken_where_its_contents_are_those_of_the_revis
         return replace(REQUEST, control_image="0" * 64, controlnet=json.dumps(told))
 
     given = Sources(output, [EDGES])
-    with pytest.raises(Unjudged) as raised:
+    with pytest.raises(NotComparable) as raised:
         given.of(followed("sha256:" + "0" * 64), "foxes-1")
     assert f"{EDGES} holds sha256:" in str(raised.value)
     holds = str(raised.value).partition(f"{EDGES} holds ")[2].partition(")")[0]
     [beside] = given.of(followed(holds), "foxes-1").further
     assert beside == ("controlnet", str(EDGES), holds)
-    with pytest.raises(Unjudged, match=r"controlnet, edges at sha256:.* is not found: name its folder"):
+    with pytest.raises(NotComparable, match=r"controlnet, edges at sha256:.* is not found: name its folder"):
         Sources(output).of(followed(holds), "foxes-1")

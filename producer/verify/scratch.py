@@ -23,11 +23,12 @@ from producer.reporter import StandardError
 from producer.verify.files import InBucket
 from producer.verify.parts import Part
 
-_NAME: Final = "verify"
+NAME: Final = "verify"
+"""What a verification's jobs are called, verify-1, and with a dot the place that they write to."""
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class Scratch:
     """A new place for the outputs of jobs."""
 
     place: str
@@ -84,8 +85,8 @@ class Room:
 
 
 @contextmanager
-def room(output: Output, settings: Settings, into: Path | str | None, own: bool) -> Iterator[Room]:
-    """A room for what is rendered of `output` again: in `into`, by default where temporary files are if the
+def scratch(output: Output, settings: Settings, into: Path | str | None, own: bool) -> Iterator[Scratch]:
+    """A place for what is rendered of `output` again: in `into`, by default where temporary files are if the
     worker is the command's own, else beside the output. Raises OutputError."""
     if into is not None:
         home = str(into)
@@ -98,7 +99,7 @@ def room(output: Output, settings: Settings, into: Path | str | None, own: bool)
                 f"{output.label}: has nothing beside it, where its pictures could be rendered again: name a "
                 "place with --into"
             )
-    place = f"{home.removesuffix('/')}/.{_NAME}-{secrets.token_hex(4)}"
+    place = f"{home.removesuffix('/')}/.{NAME}-{secrets.token_hex(4)}"
     there = Output.at(place)
     if settings.output_root is not None:
         try:
@@ -110,14 +111,14 @@ def room(output: Output, settings: Settings, into: Path | str | None, own: bool)
             there.path.mkdir()
         except OSError as error:
             raise _unwritable(home, error) from None
-    made = Room(place)
+    made = Scratch(place)
     try:
         yield made
     finally:
         _remove(made)
 
 
-def _remove(made: Room) -> None:
+def _remove(made: Scratch) -> None:
     """Removes it, also from under a worker that still makes files there."""
     for _ in range(10):
         if names_bucket(made.place):

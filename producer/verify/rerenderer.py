@@ -25,13 +25,11 @@ from producer.own_worker import own_worker
 from producer.progress import show_progress
 from producer.reporter import StandardError
 from producer.requests.grouping import parts as in_shards
-from producer.verify.comparison import Kept
+from producer.verify.comparison import StoredPicture
+from producer.verify.not_comparable import NotComparable
 from producer.verify.parts import Part
-from producer.verify.room import Room, room
-from producer.verify.unjudged import Unjudged
+from producer.verify.scratch import NAME, Scratch, scratch
 
-NAME: Final = "verify"
-"""What its jobs are called: verify-1."""
 _SHARD_SIZE: Final = 32
 """Images a task: few, so that all workers take part."""
 _PRIORITY: Final = 5
@@ -42,60 +40,62 @@ _PATIENCE: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Again:
+class Rerendered:
     """One image that was rendered again."""
 
     output: Output
     shard: int
     record: Mapping[str, Any]
 
-    def read(self) -> Kept:
-        """The picture and its record. Raises Unjudged where it is not there."""
+    def read(self) -> StoredPicture:
+        """The picture and its record. Raises NotComparable where it is not there."""
         for _name, data in self.output.pictures(self.shard, [self.record["file_name"]]):
-            return Kept(self.record, data)
-        raise Unjudged(f"{self.output.label}: what was rendered again is gone: run the same command again")
+            return StoredPicture(self.record, data)
+        raise NotComparable(
+            f"{self.output.label}: what was rendered again is gone: run the same command again"
+        )
 
 
 @dataclass(slots=True)
-class Workshop:
-    """A queue, and the room in which its workers render."""
+class Rerenderer:
+    """A queue, and the place in which its workers render."""
 
     queue: JobQueue
-    room: Room
+    scratch: Scratch
     check: Callable[[], None]
     """Raises ImagemillError when what renders has ended."""
-    own_worker: bool
+    has_own_worker: bool
     quiet: bool
     _running: set[str] = field(default_factory=set)
     """The jobs that may not have ended."""
     _made: int = 0
 
-    def render(self, parts: Sequence[Part]) -> dict[str, Again | Unjudged]:
+    def render(self, parts: Sequence[Part]) -> dict[str, Rerendered | NotComparable]:
         """Renders images again; returns by image_id what came of each.
 
         Raises ImagemillError where Redis, or the command's own worker, is gone.
         """
         submitted = [(self._submit(part), part) for part in parts]
-        found: dict[str, Again | Unjudged] = {}
+        found: dict[str, Rerendered | NotComparable] = {}
         for (job_id, output), part in submitted:
             why = self._followed(job_id)
             for shard, stored in output.in_turn():
                 for record in stored.records():
-                    found[record["image_id"]] = Again(output, shard, record)
+                    found[record["image_id"]] = Rerendered(output, shard, record)
                 for failure in stored.failures():
-                    found[failure.image_id] = Unjudged(
+                    found[failure.image_id] = NotComparable(
                         f"could not be rendered again: {on_one_line(failure.reason)}"
                     )
             for image_id in part.requests:
-                found.setdefault(image_id, Unjudged(f"could not be rendered again: {why}"))
+                found.setdefault(image_id, NotComparable(f"could not be rendered again: {why}"))
         return found
 
     def clear(self) -> None:
         """Removes what was rendered until now."""
-        self.room.clear()
+        self.scratch.clear()
 
     def end(self) -> None:
-        """Cancels the jobs that still run, and waits until their workers have let go of the room."""
+        """Cancels the jobs that still run, and waits until their workers have let go of the place."""
         deadline = time.monotonic() + _PATIENCE
         for job_id in list(self._running):
             with suppress(LedgerError, JobError):
@@ -104,7 +104,7 @@ class Workshop:
     def _submit(self, part: Part) -> tuple[str, Output]:
         """Makes a job of the part; returns its id and its output."""
         self._made += 1
-        output, paths = self.room.output(self._made, part), self.room.named(part)
+        output, paths = self.scratch.output(self._made, part), self.scratch.named(part)
         ledger, kind = self.queue.ledger, part.kind
         entries = ((image_id, Entry.of(request)) for image_id, request in part.requests.items())
         shards: list[tuple[int, int, bytes]] = []
@@ -145,7 +145,7 @@ class Workshop:
         ledger = self.queue.ledger
         try:
             statuses = follow_job(
-                ledger, job_id, StandardError(), check=self.check, own_worker=self.own_worker
+                ledger, job_id, StandardError(), check=self.check, own_worker=self.has_own_worker
             )
             end = self._shown(statuses)
         except JobError as error:
@@ -157,6 +157,8 @@ class Workshop:
             self._end(job_id, time.monotonic() + _PATIENCE)
             return f"no worker takes it: {on_one_line('; '.join(refusals))}" if refusals else str(error)
         self._running.discard(job_id)
+        if end.outcome in ("complete", "failures"):
+            return "the worker wrote no picture of it: read its log"
         return f"{job_id} was {end.outcome}{f' ({end.reason})' if end.reason else ''}"
 
     def _shown(self, statuses: Iterator[JobStatus]) -> JobStatus:
@@ -177,17 +179,17 @@ class Workshop:
 
 
 @contextmanager
-def workshop(
+def rerendering(
     output: Output, settings: Settings, into: Path | str | None, gpus: str, *, quiet: bool
-) -> Iterator[Workshop]:
-    """A workshop for the images of `output`, of which nothing is left afterwards.
+) -> Iterator[Rerenderer]:
+    """What renders images of `output` again, and of which nothing is left afterwards.
 
     The Redis that the settings name, with the workers that run; without one, a Redis and a worker (`gpus`) of
-    its own. `into`: where pictures lie meanwhile (`room`). Raises ImagemillError.
+    its own. `into`: where pictures lie meanwhile (`scratch`). Raises ImagemillError.
     """
     own = settings.redis_url is None
     with ExitStack() as stack:
-        place = stack.enter_context(room(output, settings, into, own))
+        place = stack.enter_context(scratch(output, settings, into, own))
         server: EmbeddedRedis | None = None
         if own:
             server = stack.enter_context(EmbeddedRedis())
@@ -206,7 +208,7 @@ def workshop(
             if worker is not None:
                 worker.check()
 
-        shop = Workshop(queue, place, check, own, quiet)
+        rerenderer = Rerenderer(queue, place, check, own, quiet)
         if not own:  # its own worker is stopped, and its Redis with all jobs goes
-            stack.callback(shop.end)
-        yield shop
+            stack.callback(rerenderer.end)
+        yield rerenderer

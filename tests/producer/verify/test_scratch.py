@@ -17,7 +17,7 @@ from jobs.request import ImageRequest
 from jobs.settings import Settings
 from producer.verify.files import Files
 from producer.verify.parts import Kind, Part
-from producer.verify.room import room
+from producer.verify.scratch import scratch
 from producer.verify.sources import Source, Sources
 
 PICTURE = b"the bytes of a picture"
@@ -60,7 +60,7 @@ def test_what_an_output_keeps_is_there_for_workers_and_nothing_is_left(
 ) -> None:
     part = part_of(Output.at(places[kept_in]))
     into = places[rendered_in].rpartition("/")[0]
-    with room(
+    with scratch(
         Output.at(places[kept_in]), Settings(), Path(into) if rendered_in == "folder" else into, own=False
     ) as made:
         output = made.output(1, part)
@@ -81,17 +81,17 @@ def test_what_an_output_keeps_is_there_for_workers_and_nothing_is_left(
 
 def test_it_is_beside_the_output_or_where_temporary_files_are(places: dict[str, str], bucket: str) -> None:
     output = Output.at(places["bucket"])
-    with room(output, Settings(), None, own=False) as made:
+    with scratch(output, Settings(), None, own=False) as made:
         assert made.place.startswith(f"s3://{bucket}/sets/.verify-")
-    with room(output, Settings(), None, own=True) as made:
+    with scratch(output, Settings(), None, own=True) as made:
         assert Path(made.place).is_dir()
     with (
         pytest.raises(OutputError, match=r"has nothing beside it.*--into"),
-        room(Output.at(f"s3://{bucket}"), Settings(), None, own=False),
+        scratch(Output.at(f"s3://{bucket}"), Settings(), None, own=False),
     ):
         pass
     with (
         pytest.raises(OutputError, match=r"lies outside IMAGEMILL_OUTPUT_ROOT = s3://other: .*--into"),
-        room(output, Settings(output_root="s3://other"), None, own=True),
+        scratch(output, Settings(output_root="s3://other"), None, own=True),
     ):
         pass

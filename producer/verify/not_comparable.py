@@ -3,5 +3,5 @@
 from __future__ import annotations
 
 
-class Unjudged(Exception):
+class NotComparable(Exception):
     """An image cannot be rendered again, or not be compared; the message is why, and the remedy."""
