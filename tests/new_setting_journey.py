@@ -94,7 +94,7 @@ def journey(folder: Path) -> dict[str, Any]:
         )
         for n, entry in enumerate(decoded)
     ]
-    table = shard_table(0, records, [])
+    table = shard_table(str, records, [])
     card = Contents()
     card.add(records[0])
     least = json.dumps({"prompt": "x", "seed": 1, "model": "m", "revision": "r"})

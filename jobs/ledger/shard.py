@@ -18,7 +18,7 @@ from jobs.bounds import Sha256, plain_text
 from jobs.columns import INDEX, MAX_DEPTH, column_trouble, deeper_than, plain_cell
 from jobs.entry import Entry
 from jobs.errors import BrokenShard, LedgerError
-from jobs.output.stored_shard import SHARD_LIMIT
+from jobs.output.shard_names import SHARD_LIMIT
 from jobs.request import IMAGE_SETTINGS, SETTINGS, ImageRequest, quoted, settings_of
 from jobs.request_template import RequestTemplate
 from jobs.strict_json import strict_json

@@ -19,6 +19,7 @@ from jobs.output.column_kinds import Kind
 from jobs.output.contents import Contents, Endings
 from jobs.output.markdown import in_code, in_text
 from jobs.output.nested_kinds import DATES, JSON_TEXT
+from jobs.output.shard_names import ShardNames
 from jobs.output.stored_shard import LayoutName
 
 MARK = "<!-- Written by imagemill after every job. Remove this line to keep a text of your own. -->"
@@ -67,7 +68,7 @@ def dataset_card(
         "task_categories": ["text-to-image"],
         "size_categories": [_size_category(found.total)],
         "tags": ["synthetic", "imagemill"],
-        **(_reading(endings, found.columns, table) if reading is None else reading.front),
+        **(_reading(endings, found, table) if reading is None else reading.front),
     }
     # `datasets` keeps what it loaded under a hash of its configuration, whatever has become of the files: a
     # topped-up output would be loaded as it was before.
@@ -77,7 +78,7 @@ def dataset_card(
     if reading is not None:
         loading, endings = reading.text, {}
     else:
-        loading = _loading_escaped(endings) if as_pattern else _loading(endings)
+        loading = _loading_escaped(endings, found.names) if as_pattern else _loading(endings, found)
     return f"""---
 {yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---
 
@@ -121,7 +122,7 @@ def _counted(found: Contents) -> str:
     return f"{found.total:,} lines with {found.pictures:,} different pictures"
 
 
-def _reading(endings: Endings, columns: dict[str, Kind], table: str | None) -> dict[str, Any]:
+def _reading(endings: Endings, found: Contents, table: str | None) -> dict[str, Any]:
     """The front matter: which files `datasets` should read, and the types of their columns.
 
     `datasets` takes the types of folders only from the configuration, and those of tars only from
@@ -129,10 +130,11 @@ def _reading(endings: Endings, columns: dict[str, Kind], table: str | None) -> d
     types.
     """
     kinds: dict[str, Kind]
+    columns, pattern = found.columns, found.names.pattern
     if "files" in endings:
         kinds = {"image": "image", **columns}
         del kinds["file_name"]
-        files = ["[0-9]*/*"]
+        files = [f"{pattern}/*"]
         reading: dict[str, Any] = {}
         if table is not None:
             # `datasets` takes the most common ending for the kind of the data, and of two the parquet.
@@ -141,7 +143,7 @@ def _reading(endings: Endings, columns: dict[str, Kind], table: str | None) -> d
             reading["metadata_filenames"] = [table]
         return {"configs": [{**_config(*files), **reading, "features": _features(kinds)}]}
     kinds = tar_kinds(endings["webdataset"], columns)
-    return typed_reading(["[0-9]*.tar"], kinds)
+    return typed_reading([f"{pattern}.tar"], kinds)
 
 
 def tar_kinds(endings: Iterable[str], columns: dict[str, Kind]) -> dict[str, Kind]:
@@ -163,7 +165,7 @@ def _config(*files: str) -> dict[str, Any]:
     return {"config_name": "default", "data_files": [{"split": "train", "path": path}]}
 
 
-def _loading(endings: Endings) -> str:
+def _loading(endings: Endings, found: Contents) -> str:
     """Python that loads what there is, when it runs in the dataset's folder."""
     text = []
     # load_dataset(".") fails: it takes the dataset's name from the path.
@@ -181,7 +183,7 @@ print(dataset.num_rows, dataset[0]["image"], dataset[0]["text"])
     if "webdataset" in endings:
         before, where = "import os\n", "os.getcwd()"
         if "files" in endings:
-            before, where = "", '"webdataset", data_files="[0-9]*.tar"'
+            before, where = "", f'"webdataset", data_files="{found.names.pattern}.tar"'
         text.append(f"""Numbered tars hold pictures, each with its prompt (`.txt`) and its metadata (`.json`);
 the parquets list the same as tables:
 
@@ -193,7 +195,19 @@ sample = next(iter(dataset))
 print(sample["{min(endings["webdataset"])}"], sample["txt"], sample["json"])
 ```
 """)
+        shards = [*found.images]
+        if (
+            found.names.nested
+            and shards
+            and len(endings) == 1
+            and shards == [*range(shards[0], shards[-1] + 1)]
+        ):
+            text.append(f"webdataset reads `{found.names.braces(shards[0], shards[-1])}`.\n")
     return "\n".join(text)
+
+
+def _follow_one_another(numbers: Sequence[int]) -> bool:
+    return len(numbers) == numbers[-1] - numbers[0] + 1
 
 
 def is_pattern(path: Path) -> bool:
@@ -201,14 +215,14 @@ def is_pattern(path: Path) -> bool:
     return glob.has_magic(str(path))
 
 
-def _loading_escaped(endings: Endings) -> str:
+def _loading_escaped(endings: Endings, names: ShardNames) -> str:
     """The same for a folder whose path is a pattern to `datasets`."""
     text = """The path of this folder has one of `* ? [` in it, which `load_dataset` takes for a pattern.
 Rename the folder, or load it so, with types that `datasets` takes from the first file:
 """
     for layout, builder, files in (
-        ("files", "imagefolder", "[0-9]*/*"),
-        ("webdataset", "webdataset", "[0-9]*.tar"),
+        ("files", "imagefolder", f"{names.pattern}/*"),
+        ("webdataset", "webdataset", f"{names.pattern}.tar"),
     ):
         if layout in endings:
             text += f"""

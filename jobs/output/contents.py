@@ -15,6 +15,7 @@ from jobs.output.line_order import Split
 from jobs.output.lines import numbered
 from jobs.output.nested_kinds import special_text
 from jobs.output.output import Output
+from jobs.output.shard_names import FLAT, ShardNames
 from jobs.output.stored_shard import LayoutName
 from jobs.output.webdataset import TarShard
 from jobs.request import SETTINGS
@@ -62,6 +63,8 @@ class Contents:
     """The name of the job that rendered the first image."""
     checksum: int = 0
     """A CRC-32 of all records in their order: another one for other pictures, lines or places."""
+    names: ShardNames = FLAT
+    """What the dataset's shards are called."""
     _seen: CompactCounter = field(default_factory=CompactCounter)
 
     def ordered_by(self, table: str) -> None:
@@ -109,7 +112,7 @@ def contents(output: Output, split: Split | None = None) -> Contents:
 
     Raises OutputError where their metadata cannot be read.
     """
-    found = Contents()
+    found = Contents(names=output.names)
     for shard, stored in output.in_turn():
         found.images[shard] = 0
         layout: LayoutName = "webdataset" if isinstance(stored, TarShard) else "files"

@@ -1,6 +1,7 @@
 """`layout: files`, a Hugging Face imagefolder: a shard is a folder of pictures and one metadata.jsonl.
 
-    OUT/00003/000030000.png … metadata.jsonl     it appears by one rename, and never changes
+    OUT/00003/000030000.png … metadata.jsonl     it appears by one rename, and never changes (OUT/149/421/ in
+                                                 an output of many shards: `shard_names`)
     OUT/00003/.failures.jsonl                    what failed in it; hidden, so dataset readers skip it
     OUT/00003/.repaired.jsonl                    which places a repair emptied
 
@@ -21,14 +22,14 @@ from typing import Any
 
 from jobs.failpoints import failpoint
 from jobs.output.durable import fsync_folder, write_atomically
+from jobs.output.kept_names import shard_entries
 from jobs.output.metadata import Failure
-from jobs.output.store import Stage
+from jobs.output.shard_names import ShardNames
+from jobs.output.store import OutputStore, Stage
 from jobs.output.stored_shard import (
     FAILURES,
     Span,
     damaged,
-    shard_name,
-    shard_number,
     sound_failure,
     sound_record,
 )
@@ -45,19 +46,21 @@ class FolderShard:
 
     output: Path
     number: int
+    names: ShardNames
 
     @staticmethod
-    def numbers(output: Path) -> Iterator[int]:
-        """The shard numbers that name a folder here; a file of such a name is none."""
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            for entry in os.scandir(output):
-                number = shard_number(entry.name)
-                if number is not None and entry.is_dir():
-                    yield number
+    def numbers(store: OutputStore, names: ShardNames, below: str = "") -> Iterator[int]:
+        """The shard numbers that name a folder in the output, or in a folder of it; a file of such a name is
+        none."""
+        return (
+            entry.shard
+            for entry in shard_entries(store, names, below)
+            if entry.is_folder and not entry.ending
+        )
 
     @property
     def name(self) -> str:
-        return shard_name(self.number)
+        return self.names.name(self.number)
 
     @property
     def path(self) -> Path:
@@ -74,6 +77,9 @@ class FolderShard:
     @property
     def failures_file(self) -> Path:
         return self.path / FAILURES
+
+    def key(self, position: int) -> str:
+        return self.names.key(self.number, position)
 
     def committed(self) -> bool:
         """Whether the shard is there. One in which every image failed is a folder without pictures."""
@@ -128,13 +134,17 @@ class FolderShard:
             write_atomically(images / self.failures_file.name, lines.encode())
         failpoint("before commit", self.path)
         try:
+            if self.names.nested:
+                # The output's folder itself must be there: it is made by who begins it.
+                self.path.parent.mkdir(exist_ok=True)
             images.rename(self.path)
         except OSError as error:
             if error.errno in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}:
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(self.path)) from None
             raise
         failpoint("after commit", self.path)
-        fsync_folder(self.output)
+        for folder in {self.path.parent, self.output}:
+            fsync_folder(folder)
 
     def complete(self) -> None:
         """The rename was all."""

@@ -82,8 +82,13 @@ class LocalStore:
         write_atomically(self.folder / name, data, through=None if stage is None else stage.folder)
 
     def put_if_absent(self, name: str, file: Path, stage: Stage | None = None) -> None:
-        os.link(file, self.folder / name)
-        fsync_folder((self.folder / name).parent)
+        target = self.folder / name
+        if target.parent != self.folder:
+            # The output's folder itself must be there: it is made by who begins it.
+            target.parent.mkdir(exist_ok=True)
+        os.link(file, target)
+        for folder in {target.parent, self.folder}:
+            fsync_folder(folder)
 
     @contextmanager
     def written(self, name: str) -> Iterator[BinaryIO]:

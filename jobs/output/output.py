@@ -1,6 +1,7 @@
 """An output: its names, what it holds, and the one way a file gets into it.
 
     OUT/00003/  or  OUT/00003.tar, .parquet      a committed shard: it appears whole and never changes
+    OUT/149/421/  or  OUT/149/421.tar, .parquet  the same in an output of many shards: `shard_names`
     OUT/job.json  failures.jsonl  preview.jpg  README.md
     OUT/records.parquet (or .jsonl)              the lines of all folders, in one order: `split_table`
     OUT/.imagemill/jobs/sunsets-1.json           the manifest of every submission
@@ -9,6 +10,7 @@
     OUT/.imagemill/jobs/sunsets-2.lines.jsonl    its lines that share a picture with another one
     OUT/.imagemill/inputs/                       initial latents, by hash
     OUT/.imagemill/licences.json                 those of the models, as the hub tells them
+    OUT/.imagemill/shards.json                   the form of its shards' names
     OUT/.imagemill/rows.json                     the slots of its pictures' forwards
     OUT/.imagemill/spool/00003/000002-5f3a9c1e/  finished images of a shard's second attempt
     OUT/.imagemill/spool/finish/000004-81b0d7aa/ what a finishing is writing
@@ -35,6 +37,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
@@ -43,12 +46,14 @@ from jobs.location import BucketPlace, NoLocation, names_bucket
 from jobs.lock import try_lock
 from jobs.output.files import FolderShard
 from jobs.output.image_ids import ImageIds
+from jobs.output.kept_names import KeptNames
 from jobs.output.lines import HeldLines
 from jobs.output.local_store import LocalStore
 from jobs.output.metadata import Failure
 from jobs.output.read_ahead import read_ahead
+from jobs.output.shard_names import FLAT, ShardNames
 from jobs.output.store import OutputStore, Unreachable
-from jobs.output.stored_shard import LayoutName, StoredShard, damaged, shard_name
+from jobs.output.stored_shard import LayoutName, StoredShard, damaged
 from jobs.output.webdataset import TarShard
 from jobs.plain_file import MAX_JSON
 from jobs.strict_json import strict_json
@@ -57,6 +62,7 @@ from jobs.user_cache import cache_folder
 INPUTS = ".imagemill/inputs"
 """Where the files are that requests name, in the output."""
 JOBS = ".imagemill/jobs"
+SPOOL = ".imagemill/spool"
 REPORT = "job.json"
 
 
@@ -105,12 +111,15 @@ class Output:
     path: Path
     store: OutputStore = field(default=None)  # type: ignore[assignment]
     """Its files; those of the folder where none is given."""
+    _names: KeptNames = field(default=None, repr=False, compare=False)  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         if not self.path.is_absolute():
             raise ValueError(f"output {self.path}: must be absolute")
         if self.store is None:
             object.__setattr__(self, "store", LocalStore(self.path))
+        if self._names is None:
+            object.__setattr__(self, "_names", KeptNames(self.store))
 
     @classmethod
     def at(cls, location: str) -> Self:
@@ -147,7 +156,7 @@ class Output:
 
     @property
     def spool(self) -> Path:
-        return self.private / "spool"
+        return self.path / SPOOL
 
     @property
     def inputs(self) -> Path:
@@ -158,26 +167,43 @@ class Output:
         return self.private / "jobs"
 
     def spool_folder(self, shard: int, attempt: str) -> Path:
-        return self.spool / shard_name(shard) / attempt
+        return self.spool / FLAT.name(shard) / attempt
+
+    @property
+    def names(self) -> ShardNames:
+        """What its shards are called. Raises OutputError where that cannot be told, Unreachable."""
+        return self._names.now()
+
+    def with_names(self, names: ShardNames) -> Output:
+        """The same, where the output does not say itself what its shards are called."""
+        return Output(self.path, self.store, KeptNames(self.store, names))
+
+    def settle_names(self, names: ShardNames) -> None:
+        """Keep the form of the names in the output, for a job that begins: `names`, where it has no shard.
+
+        Before any worker can commit, and when none of an earlier job can any more. Raises OSError,
+        OutputError.
+        """
+        self._names.settle(self.names if self.shards() else names)
 
     def stored(self, shard: int, layout: LayoutName | None = None) -> StoredShard:
         """The shard's place in this layout; without one, the place where it is committed (where it is not,
         `layout: files`)."""
-        tar = TarShard(self.store, shard)
+        tar = TarShard(self.store, shard, self.names)
         if layout == "webdataset" or self.in_bucket:
             return tar
-        folder = FolderShard(self.path, shard)
+        folder = self._folder(shard)
         return folder if layout == "files" or folder.committed() or not tar.committed() else tar
 
     def shard_folder(self, shard: int) -> Path:
         """The folder of a shard in `layout: files`; the next two give files in it."""
-        return FolderShard(self.path, shard).path
+        return self._folder(shard).path
 
     def metadata_file(self, shard: int) -> Path:
-        return FolderShard(self.path, shard).metadata_file
+        return self._folder(shard).metadata_file
 
     def failures_file(self, shard: int) -> Path:
-        return FolderShard(self.path, shard).failures_file
+        return self._folder(shard).failures_file
 
     def prepare(self) -> None:
         """Create the folder and make sure that it can be written.
@@ -276,15 +302,15 @@ class Output:
 
     def committed(self, shard: int) -> bool:
         """Whether the shard is there, in any layout."""
-        if not self.in_bucket and FolderShard(self.path, shard).committed():
+        if not self.in_bucket and self._folder(shard).committed():
             return True
-        return TarShard(self.store, shard).committed()
+        return TarShard(self.store, shard, self.names).committed()
 
     def shards(self) -> list[int]:
         """The numbers of the committed shards, ascending. Raises OutputError where a bucket is not there."""
         with self._reading():
-            tars = TarShard.committed_numbers(self.store)
-            return sorted({*tars, *(n for n in self._folders() if FolderShard(self.path, n).committed())})
+            tars = TarShard.committed_numbers(self.store, self.names)
+            return sorted({*tars, *(n for n in self._folders() if self._folder(n).committed())})
 
     def in_turn(self, shards: Iterable[int] | None = None) -> Iterator[tuple[int, StoredShard]]:
         """These shards, or all that are committed, one after the other, with their places.
@@ -295,7 +321,7 @@ class Output:
         if not self.in_bucket:
             yield from ((shard, self.stored(shard)) for shard in numbers)
             return
-        for tar in read_ahead(TarShard(self.store, shard) for shard in numbers):
+        for tar in read_ahead(TarShard(self.store, shard, self.names) for shard in numbers):
             yield tar.number, tar
 
     def incomplete(self) -> list[int]:
@@ -304,7 +330,7 @@ class Output:
         if not self.in_bucket:
             return self.shards()
         with self._reading():
-            return sorted(TarShard.without_parquet(self.store))
+            return sorted(TarShard.without_parquet(self.store, self.names))
 
     def records(self, shard: int) -> Iterator[dict[str, Any]]:
         """The shard's metadata records, in the order of its images; none when every image failed.
@@ -366,12 +392,16 @@ class Output:
     def next_shard(self) -> int:
         """One more than the largest shard number in use, committed or in the spool; 0 when there is none."""
         with self._reading():
-            used = {*TarShard.numbers(self.store), *self._folders(), *FolderShard.numbers(self.spool)}
-        return max(used, default=-1) + 1
+            spooled = FolderShard.numbers(LocalStore(self.path), FLAT, SPOOL)
+            used = chain(TarShard.numbers(self.store, self.names), self._folders(), spooled)
+            return max(used, default=-1) + 1
 
     def _folders(self) -> Iterator[int]:
         """The shard numbers that name a folder in the output, committed or not."""
-        return iter(()) if self.in_bucket else FolderShard.numbers(self.path)
+        return iter(()) if self.in_bucket else FolderShard.numbers(self.store, self.names)
+
+    def _folder(self, shard: int) -> FolderShard:
+        return FolderShard(self.path, shard, self.names)
 
     def next_job_number(self, name: str) -> int:
         """One more than the largest number of a job of this name submitted here; 1 when there is none.

@@ -15,7 +15,7 @@ Source: img2dataset's README ("Output format").
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jobs.columns import INDEX
@@ -24,7 +24,7 @@ from jobs.output.column_kinds import Kind, kind_of, merged
 from jobs.output.lines import has_index
 from jobs.output.metadata import Failure
 from jobs.output.parquet_pieces import open_bounded
-from jobs.output.stored_shard import SHARD_LIMIT, image_key
+from jobs.output.shard_names import SHARD_LIMIT
 from jobs.plain_file import MAX_OF_OUTPUT
 from jobs.request import IMAGE_SETTINGS
 
@@ -59,12 +59,12 @@ def check_parquet() -> None:
 
 
 def shard_table(
-    shard: int, records: Sequence[Mapping[str, Any]], failures: Sequence[Failure]
+    key: Callable[[int], str], records: Sequence[Mapping[str, Any]], failures: Sequence[Failure]
 ) -> pyarrow.Table:
-    """The shard as a table, in the order of its positions."""
+    """The shard as a table, in the order of its positions, of which `key` makes keys."""
     import pyarrow as pa  # an extra, and slow to import
 
-    lines = [_done(record) for record in records] + [_failed(shard, failure) for failure in failures]
+    lines = [_done(record) for record in records] + [_failed(key, failure) for failure in failures]
     lines.sort(key=lambda line: line["key"])
     used = {name for line in lines for name in line}
     kinds = {name: kind for name, kind in _FIRST.items() if name not in _ADDED_LATER or name in used}
@@ -135,10 +135,10 @@ def _done(record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _failed(shard: int, failure: Failure) -> dict[str, Any]:
+def _failed(key: Callable[[int], str], failure: Failure) -> dict[str, Any]:
     request = failure.entry.request.written()
     return {
-        "key": image_key(shard, failure.position),
+        "key": key(failure.position),
         "caption": request.pop("prompt"),
         "status": FAILED,
         "error_message": failure.reason,

@@ -1,11 +1,11 @@
-"""What every layout can do with a shard, and the names that all of them use."""
+"""What every layout can do with a shard."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from jobs.columns import MAX_DEPTH, deeper_than
 from jobs.errors import OutputError
@@ -13,43 +13,19 @@ from jobs.output.metadata import Failure, setting_trouble
 from jobs.output.store import Stage
 
 LayoutName = Literal["files", "webdataset"]
-SHARD_LIMIT = 10_000
-"""Images in one shard at most: a key has four digits for the place in it."""
-HUB_ENTRIES: Final = 10_000
-"""Entries that the Hugging Face hub takes in a folder.
-Source: https://huggingface.co/docs/hub/repositories-recommendations"""
-FOLDER_LIMIT: Final = HUB_ENTRIES - 1
-"""Images in one shard of `layout: files`: metadata.jsonl is one entry more. A tar's members are none."""
 
 FAILURES = ".failures.jsonl"
 """The file next to a shard's pictures that lists what failed. It is hidden, so dataset readers skip it."""
 REPAIRED = ".repaired.jsonl"
 """The same for the places that a repair emptied, and why."""
 
-_SHARD_NAME = re.compile(r"[0-9]{5,}")
 _IMAGE_ID = re.compile(r"[0-9a-f]{16}")
 _FILE_NAME = re.compile(r"[\w-]+\.[a-z]+", re.ASCII)
 
 
-def shard_name(shard: int) -> str:
-    """`00003`: five digits, more from shard 100000 on."""
-    return f"{shard:05d}"
-
-
-def shard_number(name: str) -> int | None:
-    """The shard that `shard_name` calls so; None for any other name."""
-    number = int(name) if _SHARD_NAME.fullmatch(name) else None
-    return number if number is not None and name == shard_name(number) else None
-
-
-def image_key(shard: int, position: int) -> str:
-    """`000030012`: the shard's name and four digits for the place in it, from 0.
-
-    Raises ValueError outside 0 .. SHARD_LIMIT - 1.
-    """
-    if not 0 <= position < SHARD_LIMIT:
-        raise ValueError(f"position {position} in a shard: must be 0 .. {SHARD_LIMIT - 1}")
-    return f"{shard_name(shard)}{position:04d}"
+def entries_of_a_shard(layout: LayoutName) -> int:
+    """How many entries a shard takes of its folder: its own, or a tar and a parquet."""
+    return 1 if layout == "files" else 2
 
 
 class Span(NamedTuple):
@@ -70,6 +46,10 @@ class StoredShard(Protocol):
     @property
     def label(self) -> str:
         """The same, as messages call it."""
+
+    def key(self, position: int) -> str:
+        """What the files of an image are called, without their ending: `000030012`. `position`: its place in
+        the shard, from 0 to SHARD_LIMIT - 1."""
 
     def committed(self) -> bool:
         """Whether the shard is there."""

@@ -3,6 +3,8 @@
     OUT/00003.tar       000030000.png 000030000.txt 000030000.json …     it appears by one link
     OUT/00003.parquet   what the tar says, as a table: `shard_table`
 
+In an output of many shards they are OUT/149/421.tar and OUT/149/421.parquet (`shard_names`).
+
 The tar is the shard: KEY.txt is the prompt, KEY.json the metadata record. What failed is listed in its first
 member, `.failures.jsonl`, what a repair emptied in `.repaired.jsonl`, as in `layout: files`: a hidden name
 has no key, so readers of samples skip it. The parquet holds nothing that is not in the tar. Two files cannot
@@ -35,15 +37,15 @@ from typing import Any, Self
 from jobs.errors import OutputError
 from jobs.failpoints import failpoint
 from jobs.output.durable import write_atomically, written_atomically
+from jobs.output.kept_names import shard_entries
 from jobs.output.metadata import Failure
+from jobs.output.shard_names import ShardNames
 from jobs.output.shard_table import check_parquet, parquet_bytes, shard_table
 from jobs.output.store import OutputStore, RandomAccess, Stage, Unreachable
 from jobs.output.stored_shard import (
     FAILURES,
     Span,
     damaged,
-    shard_name,
-    shard_number,
     sound_failure,
     sound_record,
 )
@@ -59,6 +61,7 @@ class TarShard:
 
     store: OutputStore
     number: int
+    names: ShardNames
     opened: RandomAccess | None = field(default=None, compare=False, repr=False)
     """Its tar, where it is open already."""
 
@@ -72,34 +75,40 @@ class TarShard:
         return self
 
     @staticmethod
-    def numbers(store: OutputStore) -> Iterator[int]:
-        """The shard numbers that name a tar or a parquet here."""
-        return (number for number, _ in _named(store, {"tar", "parquet"}))
+    def numbers(store: OutputStore, names: ShardNames) -> Iterator[int]:
+        """The shard numbers that name a tar or a parquet in the output."""
+        return (entry.shard for entry in shard_entries(store, names) if entry.ending)
 
     @staticmethod
-    def committed_numbers(store: OutputStore) -> Iterator[int]:
+    def committed_numbers(store: OutputStore, names: ShardNames) -> Iterator[int]:
         """Those of committed shards."""
-        return (number for number, is_file in _named(store, {"tar"}) if is_file)
+        return (
+            entry.shard for entry in shard_entries(store, names) if entry.ending == "tar" and entry.is_file
+        )
 
     @staticmethod
-    def without_parquet(store: OutputStore) -> set[int]:
+    def without_parquet(store: OutputStore, names: ShardNames) -> set[int]:
         """Those of committed shards that lack their parquet."""
-        complete = {number for number, is_file in _named(store, {"parquet"}) if is_file}
-        return {*TarShard.committed_numbers(store)} - complete
+        files = [entry for entry in shard_entries(store, names) if entry.is_file]
+        complete = {entry.shard for entry in files if entry.ending == "parquet"}
+        return {entry.shard for entry in files if entry.ending == "tar"} - complete
 
     @property
     def name(self) -> str:
         """What the tar is called in the output."""
-        return f"{shard_name(self.number)}.tar"
+        return f"{self.names.name(self.number)}.tar"
 
     @property
     def parquet(self) -> str:
         """What the parquet is called in the output."""
-        return f"{shard_name(self.number)}.parquet"
+        return f"{self.names.name(self.number)}.parquet"
 
     @property
     def label(self) -> str:
         return f"{self.store.label}/{self.name}"
+
+    def key(self, position: int) -> str:
+        return self.names.key(self.number, position)
 
     def committed(self) -> bool:
         """Whether the tar is there, with or without its parquet."""
@@ -176,7 +185,7 @@ class TarShard:
         failures: Sequence[Failure],
         stage: Stage,
     ) -> None:
-        tar, parquet = images.parent / self.name, images.parent / self.parquet
+        tar, parquet = (images.parent / Path(name).name for name in (self.name, self.parquet))
         samples = [
             (
                 str(record["file_name"]),
@@ -199,7 +208,7 @@ class TarShard:
                 writer.add(f"{key}.txt", text)
                 writer.add(f"{key}.json", said)
             writer.close()
-        write_atomically(parquet, parquet_bytes(shard_table(self.number, records, failures)), synced=synced)
+        write_atomically(parquet, parquet_bytes(shard_table(self.key, records, failures)), synced=synced)
         # In this order: a parquet that is ours has its tar there already.
         if self.store.is_taken(self.parquet) and not self.store.is_taken(self.name):
             raise FileExistsError(
@@ -219,7 +228,7 @@ class TarShard:
         """The parquet, where there is none. Raises OutputError without pyarrow."""
         if not self.store.exists(self.parquet):
             check_parquet()
-            table = shard_table(self.number, list(self.records()), self.failures())
+            table = shard_table(self.key, list(self.records()), self.failures())
             self.store.replace(self.parquet, parquet_bytes(table))
 
     @contextlib.contextmanager
@@ -256,15 +265,6 @@ class TarShard:
     def _record(self, tar: TarReader, member: Member) -> dict[str, Any]:
         place = f"{self.label}: {member.name}"
         return sound_record(place, _json(place, tar.read(member)))
-
-
-def _named(store: OutputStore, endings: Collection[str]) -> Iterator[tuple[int, bool]]:
-    """The shard numbers that name an entry with one of these endings, and whether it is a file."""
-    for entry in store.list():
-        stem, _, ending = entry.name.partition(".")
-        number = shard_number(stem) if ending in endings else None
-        if number is not None:
-            yield number, entry.is_file
 
 
 def _json(place: str, text: bytes) -> object:

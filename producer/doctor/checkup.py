@@ -14,11 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jobs.errors import OutputError
-from jobs.output.files import METADATA, FolderShard
+from jobs.output.files import METADATA
 from jobs.output.output import REPORT, Output
 from jobs.output.split_table import TABLES
-from jobs.output.store import UPLOADS
-from jobs.output.stored_shard import shard_number
+from jobs.output.store import UPLOADS, Found
 from jobs.output.webdataset import TarShard
 from jobs.wording import counted, shown
 from producer.doctor.examine_files import examine_shard
@@ -103,8 +102,9 @@ def _examine(output: Output, shard: int) -> ShardFindings:
 
 def _entries(output: Output) -> tuple[list[int], list[Problem]]:
     """The committed shards, ascending, and what else is there and should not be."""
+    names = output.names
     try:
-        entries = sorted(output.store.list())
+        entries = [*_listed(output)]
         if not entries and not output.in_bucket and not output.path.is_dir():
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
     except OSError as error:
@@ -116,14 +116,14 @@ def _entries(output: Output) -> tuple[list[int], list[Problem]]:
     files = {entry.name for entry in entries if entry.is_file}
     problems: list[Problem] = []
     for name, is_folder, is_file in entries:
-        stem, _, ending = name.partition(".")
-        number = shard_number(stem)
+        number, ending = names.part(name) or (None, "")
+        stem = "" if number is None else names.name(number)
         if number is not None and is_folder and output.in_bucket:
             what = "is a folder, as of layout: files, and in a bucket a shard is a tar"
             remedy = "move it out, to a folder of a machine, and run `imagemill doctor` there"
             problems.append(Problem(kind="folder", file=name, what=what, remedy=remedy))
-        elif number is not None and name == stem:
-            if not output.in_bucket and FolderShard(output.path, number).committed():
+        elif number is not None and not ending:
+            if not output.in_bucket and output.stored(number, "files").committed():
                 committed.append(number)
                 continue
             what = f"is no shard that imagemill committed: it has neither {METADATA} nor failures"
@@ -131,7 +131,7 @@ def _entries(output: Output) -> tuple[list[int], list[Problem]]:
                 Problem(kind="folder", file=name, what=what, remedy=RENDER_AGAIN, cut=Cut(whole=True))
             )
         elif number is not None and ending == "tar":
-            if number in committed:
+            if committed and committed[-1] == number:
                 what = f"is next to the folder {stem}, and one of them is shard {number}"
                 problems.append(Problem(kind="folder", file=name, what=what, remedy="move one of them out"))
             elif is_file:
@@ -151,8 +151,7 @@ def _entries(output: Output) -> tuple[list[int], list[Problem]]:
             what = "is not imagemill's, and dataset readers take its pictures for part of the dataset"
             remedy = "move it out of the output"
             problems.append(Problem(kind="folder", file=shown(name), what=what, remedy=remedy))
-    names = {entry.name for entry in entries}
-    if not committed and not names & {".imagemill", REPORT}:
+    if not committed and not {entry.name for entry in entries} & {".imagemill", REPORT}:
         raise OutputError(
             f"{output.label}: is no output of imagemill: it has no shard, no job.json and no .imagemill; "
             "name what the manifest calls `output`"
@@ -160,9 +159,19 @@ def _entries(output: Output) -> tuple[list[int], list[Problem]]:
     return sorted(committed), problems
 
 
+def _listed(output: Output) -> Iterator[Found]:
+    """The entries of the output in their order; of a folder of a thousand shards, its own."""
+    for entry in sorted(output.store.list()):
+        if not (entry.is_folder and output.names.is_folder(entry.name)):
+            yield entry
+            continue
+        for inner in sorted(output.store.list(entry.name)):
+            yield inner._replace(name=f"{entry.name}/{inner.name}")
+
+
 def _read_as_data(output: Output, name: str, is_folder: bool) -> bool:
     """Whether dataset readers would read the foreign entry: a picture, or a folder that holds some."""
-    if name in _OWN_FILES or name.startswith("."):
+    if name in _OWN_FILES or name.rpartition("/")[2].startswith("."):
         return False
     try:
         names = [file.name for file in output.store.list(name)] if is_folder else [name]

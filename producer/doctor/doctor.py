@@ -14,7 +14,7 @@ from jobs.connection import live_connections, redis_url
 from jobs.errors import ImagemillError, Interrupted, OutputError
 from jobs.ledger.ledger_view import LedgerView
 from jobs.output.output import Output
-from jobs.output.stored_shard import StoredShard, shard_name
+from jobs.output.stored_shard import StoredShard
 from jobs.settings import Settings
 from jobs.wording import counted
 from producer.doctor.checkup import Checkup, check_output
@@ -87,7 +87,7 @@ def diagnose(output: Output, settings: Settings, *, repair: bool) -> Diagnosis:
                 "manifest again"
             )
             write_table_again(output, done.folder)
-            known = [shard for shard in found.shards if shard_name(shard.shard) not in done.shards]
+            known = [shard for shard in found.shards if shard.shard not in done.shards]
             after = check_output(output, known=known)
             return Diagnosis(output, after, done, _send_back(output, done, settings))
         except KeyboardInterrupt:
@@ -144,12 +144,13 @@ def _send_back(output: Output, repair: Repair, settings: Settings) -> SentBack:
 def _jobs_of(output: Output, repair: Repair) -> set[str]:
     """The jobs of the shards that the repair took pictures out of, as named by what is left there and what
     was cut."""
-    names = {one.file.partition("/")[0].partition(".")[0] for one in repair.problems if _costs_pictures(one)}
+    parts = {output.names.part(one.file) for one in repair.problems if _costs_pictures(one)}
+    aside = Output.at(output.named(repair.folder)).with_names(output.names)
     found = {
         _job_of(shard)
-        for name in names
-        for place in (output, Output.at(output.named(repair.folder)))
-        for shard in (place.stored(int(name), "files"), place.stored(int(name), "webdataset"))
+        for number in {part.shard for part in parts if part is not None}
+        for place in (output, aside)
+        for shard in (place.stored(number, "files"), place.stored(number, "webdataset"))
     }
     return {job_id for job_id in found if isinstance(job_id, str)}
 

@@ -12,7 +12,7 @@ from jobs.output.files import METADATA
 from jobs.output.lines import key_of
 from jobs.output.output import Output
 from jobs.output.picture_file import read_picture
-from jobs.output.stored_shard import REPAIRED, shard_name
+from jobs.output.stored_shard import REPAIRED
 from jobs.plain_file import read_plain
 from jobs.request import ImageRequest
 from jobs.wording import shown
@@ -27,7 +27,6 @@ from producer.doctor.soundness import (
     json_object,
     lines_of,
     picture_trouble,
-    position_of,
     repaired_places,
     request_in,
 )
@@ -55,7 +54,8 @@ class _Examination:
     def __init__(self, output: Output, shard: int) -> None:
         self._folder, self._shard = output.shard_folder(shard), shard
         self._failures_name = output.failures_file(shard).name
-        self._found = ShardFindings(shard, shard_name(shard))
+        self._names, self._name = output.names, output.names.name(shard)
+        self._found = ShardFindings(shard, self._name)
         self._claimed: dict[str, int] = {}
         """Every picture that a line names -> the first such line."""
         self._filled: set[int] = set()
@@ -69,7 +69,7 @@ class _Examination:
             failures = self._lines_of(self._failures_name) if self._failures_name in names else []
             repaired = self._lines_of(REPAIRED) if REPAIRED in names else []
         except OSError as error:
-            name = shard_name(self._shard)
+            name = self._name
             where = name if error.filename is None else f"{name}/{Path(error.filename).name}"
             self._found.problems.append(file_problem(str(self._folder), where, error))
             return self._found
@@ -95,7 +95,7 @@ class _Examination:
                 self._add_line(number, "is not a JSON object")
                 continue
             name = record.get("file_name")
-            position = position_of(name, self._shard)
+            position = self._names.position(self._shard, name)
             if position is None or not isinstance(name, str):
                 self._add_line(number, f"names no picture of this shard: file_name = {name!r}")
                 continue
@@ -133,7 +133,7 @@ class _Examination:
             # A link that leads nowhere is there all the same.
             names = (name,) if path.is_symlink() else ()
         except OSError as error:
-            self._found.problems.append(file_problem(str(path), f"{shard_name(self._shard)}/{name}", error))
+            self._found.problems.append(file_problem(str(path), f"{self._name}/{name}", error))
             return
         else:
             wrong = picture_trouble(data, line.request, line.record["sha256"])
@@ -147,10 +147,10 @@ class _Examination:
         """Add the files that no line names to the problems; return the places that they would have."""
         positions = set()
         for name in names:
-            position = position_of(name, self._shard)
+            position = self._names.position(self._shard, name)
             if name.startswith("."):
                 self._found.notes.append(
-                    f"{shard_name(self._shard)}/{shown(name)}: not imagemill's; dataset readers pass it by"
+                    f"{self._name}/{shown(name)}: not imagemill's; dataset readers pass it by"
                 )
             elif position is None:
                 cut = Cut(names=(name,))
@@ -193,5 +193,5 @@ class _Examination:
         self._add(kind, METADATA, what, remedy, line=number, cut=Cut(lines=(number,), **cut))
 
     def _add(self, kind: ProblemKind, name: str, what: str, remedy: str, **more: Any) -> None:
-        file = f"{shard_name(self._shard)}/{shown(name)}" if name else shard_name(self._shard)
+        file = f"{self._name}/{shown(name)}" if name else self._name
         self._found.problems.append(Problem(kind=kind, file=file, what=what, remedy=remedy, **more))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +27,6 @@ from producer.doctor.soundness import (
     json_object,
     lines_of,
     picture_trouble,
-    position_of,
     repaired_places,
     request_in,
 )
@@ -60,7 +59,7 @@ class _Sample:
 
 class _Examination:
     def __init__(self, output: Output, shard: int) -> None:
-        self._stored, self._shard = TarShard(output.store, shard), shard
+        self._stored, self._shard = TarShard(output.store, shard, output.names), shard
         self._tar_name = self._stored.name
         self._found = ShardFindings(shard, self._tar_name)
         self._samples: dict[str, _Sample] = {}
@@ -102,7 +101,7 @@ class _Examination:
 
     def _take(self, number: int, member: Member) -> None:
         key, _, ending = member.name.partition(".")
-        position = position_of(member.name, self._shard)
+        position = self._stored.names.position(self._shard, member.name)
         if member.name in {FAILURES, REPAIRED, RECORDS}:
             twice = self._hidden.setdefault(member.name, member) is not member
         elif position is None or ending not in {"json", "txt", *_PICTURES}:
@@ -215,7 +214,7 @@ class _Examination:
             except OutputError as error:
                 self._found.notes.append(f"{name}: not examined: {error}")
                 return
-            wrong = _table_trouble(data, self._shard, records, failures)
+            wrong = _table_trouble(data, self._stored.key, records, failures)
         if wrong is not None:
             problem = Problem(kind="table", file=name, what=shown(wrong), remedy=MAKE_ANEW, cut=Cut())
             self._found.problems.append(problem)
@@ -241,10 +240,13 @@ def _places_of(samples: Iterable[_Sample]) -> Iterator[tuple[int, int, int, int]
 
 
 def _table_trouble(
-    data: bytes, shard: int, records: Sequence[dict[str, Any]], failures: Sequence[Failure]
+    data: bytes,
+    key_of: Callable[[int], str],
+    records: Sequence[dict[str, Any]],
+    failures: Sequence[Failure],
 ) -> str | None:
     """How a parquet differs from these records and failures; None when it does not."""
-    wanted = shard_table(shard, records, failures)
+    wanted = shard_table(key_of, records, failures)
     again = parquet_bytes(wanted)
     if data == again:
         return None

@@ -15,8 +15,9 @@ from datetime import datetime
 from itertools import pairwise
 
 from jobs.output.card import is_ours
+from jobs.output.kept_names import shard_entries
 from jobs.output.output import REPORT, Output
-from jobs.output.stored_shard import shard_name, shard_number
+from jobs.output.shard_names import ShardNames
 from jobs.wording import counted, shown
 from producer.doctor.findings import Problem
 from producer.doctor.quarantine import QUARANTINE
@@ -73,7 +74,8 @@ def lost_shards(output: Output) -> Lost:
             Problem(
                 kind="lost",
                 file=_CARD,
-                what=f"is an export's, whose shards are numbered without a gap: {_none_called(gaps)}",
+                what="is an export's, whose shards are numbered without a gap: "
+                + _none_called(output.names, gaps),
                 remedy="restore it from a copy, or export the output again",
             )
         )
@@ -115,16 +117,16 @@ def _count(output: Output, committed: int, there: Collection[int], report: _Repo
     if set_aside:
         lost.explained = True
         repairs = sorted({*set_aside.values()}, key=int)
-        names = _names([(n, n) for n in sorted(set_aside)])
+        names = _names(output.names, [(n, n) for n in sorted(set_aside)])
         what += f", and in {QUARANTINE}/{', '.join(repairs)} what a repair set aside: {names}"
     known = {*there, *set_aside}
     if report.shards <= len(known):
         lost.notes.append(f"job.json: {what}")
         return
     if gaps := _gaps(known):
-        what += f"; {_none_called(gaps)}"
+        what += f"; {_none_called(output.names, gaps)}"
     elif known:
-        what += f"; those after {shard_name(max(known))} are gone"
+        what += f"; those after {output.names.name(max(known))} are gone"
     remedy = "restore it from a copy, or submit the manifest again, which renders what is lacking"
     lost.problems.append(Problem(kind="lost", file="job.json", what=what, remedy=remedy))
 
@@ -133,15 +135,11 @@ def remains(output: Output, folder: str = "") -> set[int]:
     """The shards of which there is anything in a folder of the output."""
     found = set()
     with contextlib.suppress(OSError):
-        for entry in output.store.list(folder):
-            stem, _, ending = entry.name.partition(".")
-            number = shard_number(stem)
-            if number is None or ending not in {"", "tar", "parquet"}:
-                continue
+        for entry in shard_entries(output.store, output.names, folder):
             # Not an empty folder, nor a file in a folder's place.
             inside = f"{folder}/{entry.name}" if folder else entry.name
-            if _holds_anything(output, inside) if entry.is_folder else ending:
-                found.add(number)
+            if _holds_anything(output, inside) if entry.is_folder else entry.ending:
+                found.add(entry.shard)
     return found
 
 
@@ -181,11 +179,11 @@ def _gaps(numbers: Iterable[int]) -> list[tuple[int, int]]:
     return [(one + 1, other - 1) for one, other in pairwise(sorted({-1, *numbers})) if other > one + 1]
 
 
-def _none_called(gaps: Collection[tuple[int, int]]) -> str:
-    return f"no shard is called {_names(gaps)}"
+def _none_called(names: ShardNames, gaps: Collection[tuple[int, int]]) -> str:
+    return f"no shard is called {_names(names, gaps)}"
 
 
-def _names(ranges: Collection[tuple[int, int]]) -> str:
+def _names(form: ShardNames, ranges: Collection[tuple[int, int]]) -> str:
     """`00001, 00003–00005`; of many ranges the first."""
-    names = [shard_name(a) if a == b else f"{shard_name(a)}–{shard_name(b)}" for a, b in ranges]
+    names = [form.name(a) if a == b else f"{form.name(a)}–{form.name(b)}" for a, b in ranges]
     return ", ".join([*names[:_NAMED], *(["…"] if len(names) > _NAMED else [])])

@@ -5,6 +5,8 @@
     OUT/.imagemill/quarantine/1/00003/000030001.png     a broken picture
     OUT/.imagemill/quarantine/1/00004.tar               a tar as it was, and its parquet
 
+(of an output of many shards: 149/421/ and 149/421.tar there, as in the output)
+
 What stays in a shard keeps every byte, and a submission of the manifest renders the rest into new shards.
 A crash at any point loses nothing and leaves what the next repair finds: lines are copied before they are
 cut, and cut before the picture that they name is moved. A tar is written again without what is wrong in it.
@@ -20,12 +22,14 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from jobs.errors import OutputError
 from jobs.output.durable import fsync_folder, write_atomically
 from jobs.output.output import Output
+from jobs.output.shard_names import Part
 from jobs.output.shard_table import check_parquet
 from jobs.output.stored_shard import FAILURES, REPAIRED
 from jobs.output.tar_file import DamagedTar, Member, TarReader, TarWriter
@@ -46,11 +50,8 @@ class Repair:
     """Where in the output everything that was cut lies now."""
     problems: Sequence[Problem]
     """The problems that were mended."""
-
-    @property
-    def shards(self) -> set[str]:
-        """The names of the shards that were changed."""
-        return {_shard_of(problem) for problem in self.problems}
+    shards: Collection[int]
+    """The shards that were changed."""
 
 
 def set_aside(output: Output, problems: Sequence[Problem]) -> Repair | None:
@@ -63,16 +64,19 @@ def set_aside(output: Output, problems: Sequence[Problem]) -> Repair | None:
     mended = [problem for problem in problems if problem.cut is not None]
     if not mended:
         return None
-    if any(_in_tar(problem) for problem in mended):
+    parts = [_part_of(output, problem) for problem in mended]
+    if any(part.ending for part in parts):
         check_parquet()
     try:
         folder = _new_folder(output)
         report = json.dumps([as_json(problem) for problem in mended], ensure_ascii=False, indent=2)
         with output.store.written(f"{folder}/problems.json") as file:
             file.write(f"{report}\n".encode())
-        for name, in_tar in sorted({(_shard_of(problem), _in_tar(problem)) for problem in mended}):
-            of_it = [one for one in mended if (_shard_of(one), _in_tar(one)) == (name, in_tar)]
-            (_mend_tar if in_tar else _mend)(output, int(name), folder, of_it)
+        wrong: dict[tuple[int, bool], list[Problem]] = {}
+        for part, problem in zip(parts, mended, strict=True):
+            wrong.setdefault((part.shard, part.ending != ""), []).append(problem)
+        for (shard, in_tar), of_it in sorted(wrong.items(), key=itemgetter(0)):
+            (_mend_tar if in_tar else _mend)(output, shard, folder, of_it)
         if not output.in_bucket:
             fsync_folder(output.path)
     except OSError as error:
@@ -80,7 +84,7 @@ def set_aside(output: Output, problems: Sequence[Problem]) -> Repair | None:
             f"output {output.label} cannot be repaired ({error.strerror}: {error.filename}): make it "
             "writable for this user or free some space, and run the same command to go on"
         ) from None
-    return Repair(folder, mended)
+    return Repair(folder, mended, {part.shard for part in parts})
 
 
 def as_json(problem: Problem) -> dict[str, Any]:
@@ -93,24 +97,25 @@ def _new_folder(output: Output) -> str:
     return f"{QUARANTINE}/{max(taken, default=0) + 1}"
 
 
-def _shard_of(problem: Problem) -> str:
-    return problem.file.partition("/")[0].partition(".")[0]
-
-
-def _in_tar(problem: Problem) -> bool:
-    return problem.file.partition("/")[0].endswith((".tar", ".parquet"))
+def _part_of(output: Output, problem: Problem) -> Part:
+    """The shard that a problem's cut is of; with an ending where it is a tar."""
+    part = output.names.part(problem.file)
+    if part is None:
+        raise ValueError(f"{problem.file}: is to be cut, and is no shard's")
+    return part
 
 
 def _mend(output: Output, shard: int, aside_in: str, problems: Sequence[Problem]) -> None:
     """Take the problems' cuts out of one shard's folder; all of it when nothing would be left."""
     folder, cuts = output.shard_folder(shard), [one.cut for one in problems if one.cut is not None]
     quarantine = output.path / aside_in
-    aside = quarantine / folder.name
+    aside = quarantine / output.names.name(shard)
+    aside.parent.mkdir(exist_ok=True)
     failures = _Lines(output.failures_file(shard), {n for cut in cuts for n in cut.failure_lines})
     metadata = _Lines(output.metadata_file(shard), {n for cut in cuts for n in cut.lines})
     if any(cut.whole for cut in cuts) or not (failures.kept or metadata.kept):
         folder.rename(aside)
-        fsync_folder(quarantine)
+        fsync_folder(aside.parent)
         return
     aside.mkdir()
     for lines in (failures, metadata):
@@ -144,19 +149,19 @@ class _Lines:
 def _mend_tar(output: Output, shard: int, quarantine: str, problems: Sequence[Problem]) -> None:
     """Write one shard's tar again without the problems' cuts, and its parquet from it; move both away
     when nothing would be left."""
-    stored, store = TarShard(output.store, shard), output.store
+    stored, store = TarShard(output.store, shard, output.names), output.store
     cuts = [one.cut for one in problems if one.cut is not None]
     if any(cut.whole for cut in cuts) or not (kept := _sound_members(stored, cuts)):
         # The parquet first: it follows from the tar, and a next repair finds what a crash in between leaves.
         for name in (stored.parquet, stored.name):
             with contextlib.suppress(FileNotFoundError):
-                store.move(name, f"{quarantine}/{Path(name).name}")
+                store.move(name, f"{quarantine}/{name}")
         return
     if any(one.file != stored.parquet for one in problems):
-        store.copy(stored.name, f"{quarantine}/{Path(stored.name).name}")
+        store.copy(stored.name, f"{quarantine}/{stored.name}")
         _write_sound(stored, kept, cuts, _notes_on_places(quarantine, problems))
     with contextlib.suppress(FileNotFoundError):
-        store.move(stored.parquet, f"{quarantine}/{Path(stored.parquet).name}")
+        store.move(stored.parquet, f"{quarantine}/{stored.parquet}")
     stored.complete()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -11,7 +10,7 @@ from jobs.columns import MAX_DEPTH, deeper_than
 from jobs.location import names_bucket
 from jobs.output.metadata import Failure, request_of_record
 from jobs.output.picture_file import read_picture
-from jobs.output.stored_shard import SHARD_LIMIT, shard_name
+from jobs.output.shard_names import SHARD_LIMIT
 from jobs.request import ImageRequest
 from jobs.strict_json import strict_json
 from producer.doctor.findings import Problem
@@ -21,7 +20,6 @@ TAKE_OUT = "`--repair` sets it aside"
 FILL_GAP = "submit the manifest again; `--repair` notes the gap"
 
 _CHANGED = "bytes were changed: its SHA-256 is not that of its line"
-_FILE_NAME = re.compile(r"([0-9]{9,})\.[a-z]+")
 
 
 class Gaps(NamedTuple):
@@ -106,14 +104,6 @@ def gaps_between(filled: Collection[int], reported: Collection[int] = ()) -> Gap
         return None
     noun, verb = ("place", "is") if len(gaps) == 1 else ("places", "are")
     return Gaps(tuple(gaps), f"{noun} {_ranges(gaps)} {verb} neither a picture nor a failure")
-
-
-def position_of(name: object, shard: int) -> int | None:
-    """The place in this shard that a file of this name has; None for any other name."""
-    found = _FILE_NAME.fullmatch(name) if isinstance(name, str) else None
-    if found is None or found[1][:-4] != shard_name(shard):
-        return None
-    return int(found[1][-4:])
 
 
 def lines_of(data: bytes) -> list[bytes]:

@@ -27,7 +27,7 @@ from producer.export.options import Form, Options, consumer_of
 from producer.export.parquet import write_pictures, write_records
 from producer.export.parquet_source import open_parquet
 from producer.export.pictures import OutputSource, open_output
-from producer.export.shards import write_shards, write_table
+from producer.export.shards import named_for, write_shards, write_table
 from producer.export.source import Picture, PictureSource, Record, check_exportable
 from producer.export.target import appearing, check_free
 from producer.progress import counting
@@ -168,7 +168,8 @@ def write_export(
             if consumer is not None:
                 written = consumer.write(hidden, taken)
             elif to in {"files", "webdataset"}:
-                output = Output(hidden) if place is None else place
+                output = named_for(Output(hidden) if place is None else place, to, found.total, size)
+                found.names = output.names
                 shards = write_shards(output, to, taken, size)
                 table = write_table(output, found) if to == "files" else None
                 as_pattern = isinstance(target, Path) and is_pattern(target)

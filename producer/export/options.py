@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from jobs.errors import JobError
-from jobs.output.stored_shard import FOLDER_LIMIT
+from jobs.output.shard_names import FOLDER_LIMIT
 from producer.export.consumer import Consumer
 from producer.export.flat import Flat
 from producer.export.geneval import GenEval

@@ -15,11 +15,25 @@ from jobs.errors import OutputError
 from jobs.output.contents import Contents
 from jobs.output.line_order import Places, Split
 from jobs.output.output import Output
+from jobs.output.shard_names import ShardNames
 from jobs.output.split_table import write_split
 from jobs.output.store import Stage
-from jobs.output.stored_shard import LayoutName, StoredShard, image_key
+from jobs.output.stored_shard import LayoutName, StoredShard, entries_of_a_shard
 from producer.export.bucket_target import repeated
 from producer.export.source import Picture, Record
+
+
+def named_for(target: Output, layout: LayoutName, images: int, shard_size: int) -> Output:
+    """A new output with names for as many shards as the images need. Raises OutputError where there are
+    none."""
+    shards = -(-images // shard_size)
+    names = ShardNames.for_shards(shards, entries_of_a_shard(layout))
+    if shards > names.most(1):
+        raise OutputError(
+            f"{target.label}: {shards:,} shards, and names are for {names.most(1):,}: use a larger "
+            "--shard-size"
+        )
+    return target.with_names(names)
 
 
 def write_shards(target: Output, layout: LayoutName, pictures: Iterator[Picture], shard_size: int) -> int:
@@ -52,11 +66,12 @@ def _write(
         spool = home / f".{number}"
         images, records = spool / "images", list[Record]()
         images.mkdir(parents=True)
+        stored = target.stored(number, layout)
         for position, picture in enumerate(chain([first], islice(pictures, shard_size - 1))):
-            name = f"{image_key(number, position)}{picture.suffix}"
+            name = f"{stored.key(position)}{picture.suffix}"
             (images / name).write_bytes(picture.data)
             records.append({**picture.record, "file_name": name})
-        stored, stage = target.stored(number, layout), Stage(spool, f"{attempt}/{number}", lambda: None)
+        stage = Stage(spool, f"{attempt}/{number}", lambda: None)
         if target.in_bucket:
             repeated(partial(_commit_again, stored, images, records, stage))
         else:

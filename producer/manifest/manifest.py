@@ -13,8 +13,8 @@ from jobs.arguments import arguments_of
 from jobs.errors import ManifestError, ModelError, OutputError
 from jobs.further_models import resolve_controlnet
 from jobs.models import FurtherRef, IpAdapterRef, ModelRef, resolve_model
+from jobs.output.shard_names import FOLDER_LIMIT
 from jobs.output.shard_table import check_parquet
-from jobs.output.stored_shard import FOLDER_LIMIT
 from jobs.plain_file import open_plain
 from jobs.request import settings_in
 from producer.manifest.document import Location, dotted

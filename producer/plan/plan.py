@@ -24,7 +24,7 @@ from producer.plan.survey import DeviceTime, Group, Holding, Survey, all_picture
 from producer.prompt_files.reading import Reading
 from producer.reporter import QUIET, Reporter
 from producer.requests.expand import EqualLine, Identified, Repeats
-from producer.requests.folder_entries import entries_remark
+from producer.requests.folder_entries import room_for
 from producer.requests.line_count import Lines
 from producer.requests.prepared import Prepared
 
@@ -100,7 +100,7 @@ class Plan:
     deployment: Deployment
     times: list[DeviceTime]
     remark: str
-    """That the output's folder gets too many entries for the hub; empty when it does not."""
+    """What is to be said of the number of shards; empty when nothing is."""
     json_columns: Mapping[str, str]
     """The user's columns that are written as JSON text, and why."""
     tasks: Mapping[str, int]
@@ -199,18 +199,21 @@ def plan_submission(
         disk_bytes=disk_bytes,
         disk_images=disk_images,
         deployment=deployment,
-        remark=entries_remark(
-            manifest,
-            len(prepared.output.shards()),
-            -(-found.to_render // manifest.pictures_a_shard),
-            found.to_render,
-        ),
+        remark=_room(prepared, found.to_render),
         json_columns=reading.columns.beside(there) if found.to_render else {},
         tasks=tasks,
         input_files=input_files,
         input_bytes=input_bytes,
         times=device_times(found.groups, deployment.rates, model.revision, manifest.precision),
     )
+
+
+def _room(prepared: Prepared, to_render: int) -> str:
+    """What is to be said of the number of shards."""
+    manifest, output = prepared.manifest, prepared.output
+    shards = -(-to_render // manifest.pictures_a_shard)
+    room = room_for(manifest, output, output.shards(), shards, to_render)
+    return room.remark if not room.refusal else f"a submission is refused: {room.refusal}"
 
 
 def _held(prepared: Prepared, columns: ColumnTypes) -> tuple[Holding, HeldLines, Files]:

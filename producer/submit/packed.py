@@ -23,7 +23,7 @@ from producer.manifest.path_names import PathNames
 from producer.prompt_files.reading import Reading
 from producer.reporter import QUIET, Reporter
 from producer.requests.expand import EqualLine, Identified, Repeats
-from producer.requests.folder_entries import entries_remark
+from producer.requests.folder_entries import Room, room_for
 from producer.requests.grouping import parts
 from producer.requests.prepared import Prepared
 
@@ -78,10 +78,11 @@ class Packed:
         """In all shards."""
         return sum(shard.images for shard in self.shards)
 
-    @property
-    def remark(self) -> str:
-        """What is to be said of the hub's limit of entries; empty when nothing is."""
-        return entries_remark(self.prepared.manifest, len(self.found), len(self.shards), self.images)
+    def room(self) -> Room:
+        """Where the shards go, with those that the job's end adds. Raises as `room_for`."""
+        manifest = self.prepared.manifest
+        new = len(self.shards) + -(-self.noted_lines // manifest.pictures_a_shard)
+        return room_for(manifest, self.prepared.output, self.found, new, self.images)
 
     def blob(self, shard: PackedShard) -> bytes:
         """The shard as it is stored."""

@@ -29,6 +29,7 @@ from producer.manifest.submitted import Change, SubmittedManifest
 from producer.prompt_files.reading import Reading
 from producer.reporter import QUIET, Reporter
 from producer.requests.expand import EqualLine, Identified, Repeats
+from producer.requests.folder_entries import names_to_begin
 from producer.requests.grouping import parts
 from producer.requests.prepared import Prepared, prepare
 from producer.submit.job_spec import digest, file_hashes, job_spec
@@ -107,6 +108,7 @@ def recover_job(file: Path, settings: Settings, queue: JobQueue, reporter: Repor
             )
         if output.shards() != found:
             raise JobError(f"{output.label}: a worker is still writing there: run the same command again")
+        output.settle_names(names_to_begin(prepared.manifest.layout, number + waiting))
         spec, recovery = job_spec(prepared), rebuild.recovery(number, waiting)
         ledger.recover(job_id, spec, digest(prepared, spec, files), recovery)
     queue.wake_for(max(1, waiting))

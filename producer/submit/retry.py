@@ -14,6 +14,7 @@ from jobs.request import ImageRequest
 from jobs.request_template import RequestTemplate
 from producer.job_queue import JobQueue
 from producer.reporter import QUIET, Reporter
+from producer.requests.folder_entries import names_to_begin
 from producer.requests.grouping import parts
 from producer.submit.output_writes import write_errors
 from producer.submit.staging import Staging
@@ -53,6 +54,9 @@ def retry_job(job_id: str, queue: JobQueue, reporter: Reporter = QUIET) -> int:
             images += len(part.entries)
             reporter.count(images)
     if images:
+        with write_errors(output):
+            output.prepare()
+            output.settle_names(names_to_begin(spec.layout, first + waiting))
         ledger.retry(job_id, incarnation, status.run, done, staging.staged(first, waiting))
         queue.wake_for(waiting)
     return images

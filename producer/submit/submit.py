@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 
-from jobs.errors import JobError, LedgerFull, ManifestError, Overtaken
+from jobs.errors import JobError, LedgerFull, ManifestError, OutputError, Overtaken
 from jobs.failpoints import failpoint
 from jobs.ledger.job import Submission
 from jobs.ledger.ledger import Ledger
@@ -95,6 +95,10 @@ def store(packed: Packed, queue: JobQueue, reporter: Reporter = QUIET) -> Submit
     """
     prepared, ledger = packed.prepared, queue.ledger
     manifest, output = prepared.manifest, prepared.output
+    room = packed.room()
+    # What is resumed has a part of its shards there already.
+    if room.refusal and packed.below is None:
+        raise OutputError(room.refusal)
     with write_errors(output), ExitStack() as stack:
         keep_inputs(prepared, reporter)
         spec, files = job_spec(prepared), file_hashes(prepared, packed.reading)
@@ -124,6 +128,8 @@ def store(packed: Packed, queue: JobQueue, reporter: Reporter = QUIET) -> Submit
                 keep_inputs(prepared, reporter)
             if at.shards:
                 _refuse_former_numbers(packed, job_id, ledger)
+            else:
+                output.settle_names(packed.room().names)
             packed.write_lines(job_id)
             try:
                 _fill(packed, at, job_id, queue, reporter)
@@ -147,7 +153,7 @@ def store(packed: Packed, queue: JobQueue, reporter: Reporter = QUIET) -> Submit
             reused_ids=packed.repeats.ids,
             first_reused_ids=tuple(packed.repeats.first_ids),
             output=output.label,
-            remark="; ".join(one for one in (prepared.remark, packed.remark) if one),
+            remark="; ".join(one for one in (prepared.remark, room.remark) if one),
             json_columns=packed.json_columns,
         )
 

@@ -11,7 +11,8 @@ from typing import Any, Final, NamedTuple
 
 from jobs.errors import OutputError
 from jobs.output.output import Output
-from jobs.output.stored_shard import StoredShard, shard_name
+from jobs.output.shard_names import ShardNames
+from jobs.output.stored_shard import StoredShard
 from jobs.request import PICTURES
 
 FEWEST_SHARDS: Final = 256
@@ -28,11 +29,12 @@ class Drawn(NamedTuple):
 
     shard: int
     record: Mapping[str, Any]
+    names: ShardNames
 
     @property
     def place(self) -> str:
         """`00003/000030012.png`, in either layout."""
-        return f"{shard_name(self.shard)}/{self.record['file_name']}"
+        return f"{self.names.name(self.shard)}/{self.record['file_name']}"
 
     @property
     def image_id(self) -> str:
@@ -75,7 +77,7 @@ def draw(output: Output, count: int | None, seed: int, counts: SampleCounts) -> 
 
 def _all(output: Output, shards: Iterable[int], counts: SampleCounts) -> Iterator[Drawn]:
     for shard, stored in output.in_turn(shards):
-        yield from (Drawn(shard, record) for record in _records(stored, counts))
+        yield from (Drawn(shard, record, output.names) for record in _records(stored, counts))
 
 
 def _some(
@@ -91,7 +93,9 @@ def _some(
             known = kinds.setdefault(kind, [])
             # Every shard gives its first image before any gives its second.
             best = heapq.nsmallest(count, found, key=lambda one: one[:2])
-            known += [(rank, turn, Drawn(shard, record)) for rank, (_, _, record) in enumerate(best)]
+            known += [
+                (rank, turn, Drawn(shard, record, output.names)) for rank, (_, _, record) in enumerate(best)
+            ]
             if len(known) > 4 * count:
                 known[:] = heapq.nsmallest(count, known, key=lambda one: one[:2])
     lines = [

@@ -95,7 +95,7 @@ def test_a_record_of_metadata() -> None:
 
 
 def test_the_columns_of_a_parquet() -> None:
-    table = shard_table(0, [record()], [])
+    table = shard_table(str, [record()], [])
     assert [(field.name, str(field.type)) for field in table.schema] == [
         ("key", "string"), ("caption", "string"), ("status", "string"), ("error_message", "string"),
         ("width", "int64"), ("height", "int64"), ("sha256", "string"), ("image_id", "string"),

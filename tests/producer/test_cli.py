@@ -18,7 +18,7 @@ from jobs.errors import ImagemillError, Interrupted, JobError, LedgerError, Mani
 from jobs.ledger.ledger import Ledger
 from jobs.ledger.shard import decode_shard
 from jobs.output.output import Output
-from jobs.output.stored_shard import image_key
+from jobs.output.shard_names import FLAT
 from jobs.request import ImageRequest
 from producer import cli, follow, job_queue
 from producer.embedded_redis import EmbeddedRedis
@@ -69,7 +69,7 @@ def render(ledger: Ledger, count: int, failed: bool = False) -> None:
     output.shard_folder(number).mkdir()
     with output.metadata_file(number).open("w") as rows:
         for position, entry in list(enumerate(entries))[int(failed) :]:
-            name = f"{image_key(number, position)}.png"
+            name = f"{FLAT.key(number, position)}.png"
             (output.shard_folder(number) / name).touch()
             rows.write(json.dumps({"file_name": name, "image_id": entry.request.image_id}) + "\n")
     failures: dict[int, dict[str, object]] = {

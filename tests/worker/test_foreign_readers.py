@@ -146,7 +146,7 @@ def test_parquets_of_a_job_are_read_as_one(output: Output) -> None:
 
 
 def test_every_way_of_rendering_has_a_column_of_fixed_type(output: Output) -> None:
-    (record, *_), empty = output.records(0), shard_table(0, [], []).column_names
+    (record, *_), empty = output.records(0), shard_table(str, [], []).column_names
     assert {name for name in record if name.startswith("rendered_")} <= set(empty)
 
 

@@ -21,7 +21,7 @@ from jobs.output.files import FolderShard
 from jobs.output.lines import HeldLines, columns_of
 from jobs.output.output import Output
 from jobs.output.store import Stage
-from jobs.output.stored_shard import LayoutName, image_key
+from jobs.output.stored_shard import LayoutName
 from jobs.plain_file import read_plain
 
 Record = dict[str, Any]
@@ -95,7 +95,7 @@ def _commit(
         for source in output.stored(shard).held_records():
             for position in of_image.pop(source["image_id"], ()):
                 suffix = Path(source["file_name"]).suffix
-                name = f"{image_key(number, position)}{suffix}"
+                name = f"{stored.key(position)}{suffix}"
                 records[position] = _record(source, name, lines[position], job)
                 sources.setdefault(source["file_name"], []).append(position)
         _put_pictures(

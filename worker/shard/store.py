@@ -34,8 +34,9 @@ from jobs.file_hash import file_sha256
 from jobs.output.durable import fsync_folder, write_atomically
 from jobs.output.metadata import Failure, metadata_record
 from jobs.output.output import Output
+from jobs.output.shard_names import FLAT
 from jobs.output.store import Stage, StageClosed
-from jobs.output.stored_shard import LayoutName, image_key, shard_name, shard_number
+from jobs.output.stored_shard import LayoutName
 from jobs.plain_file import MAX_JSON, read_json, read_plain
 from worker.encode import SUFFIXES, Pixels, encode
 from worker.engine.renderer import RenderedBy
@@ -200,7 +201,7 @@ class ShardStore:
             self._remove_strays()
             try:
                 own = [failed[position] for position in sorted(failed)]
-                stage = Stage(self.folder, f"{shard_name(self._shard)}/{self.folder.name}", self._confirm)
+                stage = Stage(self.folder, f"{FLAT.name(self._shard)}/{self.folder.name}", self._confirm)
                 self._stored.commit(self._images, records, own, stage)
             except FileExistsError as error:
                 if not self._output.committed(self._shard):
@@ -218,7 +219,7 @@ class ShardStore:
         below = [
             folder
             for name in sorted(_listing(self._output.spool))
-            if (number := shard_number(name)) is not None
+            if (number := FLAT.number(name)) is not None
             and number < self._adopt_below
             and (folder := own.with_name(name)) != own
         ]
@@ -276,7 +277,7 @@ class ShardStore:
         )
 
     def _file_name(self, position: int) -> str:
-        return image_key(self._shard, position) + SUFFIXES[self._entries[position].request.image_format]
+        return self._stored.key(position) + SUFFIXES[self._entries[position].request.image_format]
 
     def _remove_strays(self) -> None:
         """Remove the pictures of saves that ended before their metadata file was written."""

@@ -12,7 +12,7 @@ from jobs.errors import JobError, OutputError
 from jobs.output.durable import write_atomically
 from jobs.output.metadata import Failure
 from jobs.output.output import Output, check_within
-from jobs.output.stored_shard import image_key
+from jobs.output.shard_names import FLAT
 from jobs.request import ImageRequest
 
 
@@ -25,7 +25,7 @@ def put_shard(output, shard, seeds=(), failed_seeds=()):
     folder.mkdir(parents=True)
     records = []
     for position, seed in enumerate(seeds):
-        name = f"{image_key(shard, position)}.png"
+        name = f"{FLAT.key(shard, position)}.png"
         (folder / name).write_bytes(b"a picture")
         records.append({"file_name": name, "image_id": a_request(seed).image_id})
     if records:
@@ -50,9 +50,9 @@ def test_names_have_five_digits_for_the_shard_and_four_for_the_place():
     assert output.shard_folder(3) == Path("/out/00003")
     assert output.shard_folder(123456) == Path("/out/123456")
     assert output.spool_folder(3, "2") == Path("/out/.imagemill/spool/00003/2")
-    assert image_key(3, 12) == "000030012"
+    assert FLAT.key(3, 12) == "000030012"
     with pytest.raises(ValueError, match="10000"):
-        image_key(3, 10_000)
+        FLAT.key(3, 10_000)
 
 
 def test_a_relative_output_is_refused():
@@ -148,7 +148,7 @@ def test_held_images_are_those_named_in_metadata_and_there(tmp_path):
     output = Output(tmp_path)
     put_shard(output, 0, seeds=[1, 2])
     put_shard(output, 1, seeds=[3])
-    (output.shard_folder(0) / f"{image_key(0, 1)}.png").unlink()
+    (output.shard_folder(0) / f"{FLAT.key(0, 1)}.png").unlink()
     assert output.held_image_ids() == {a_request(1).image_id, a_request(3).image_id}
 
 

@@ -62,7 +62,7 @@ def test_a_repair_leaves_only_what_is_sound(rendered: Rendered) -> None:
     }  # fmt: skip
     done = set_aside(output, found.problems)
     assert done is not None
-    assert done.shards == {"00000", "00001", "00002", "00003", "00004", "00009"}
+    assert done.shards == {0, 1, 2, 3, 4, 9}
     after = check_output(output)
     assert [problem.kind for problem in after.problems] == ["missing"]
     sound = {image.image_id for shard in found.shards for image in shard.images}

@@ -13,7 +13,8 @@ from jobs.errors import ManifestError, OutputError
 from jobs.ledger.job import JobSpec, SlotsKey
 from jobs.ledger.ledger import Ledger
 from jobs.output.output import Output
-from jobs.output.stored_shard import LayoutName, image_key
+from jobs.output.shard_names import FLAT
+from jobs.output.stored_shard import LayoutName
 from jobs.settings import Settings
 from producer.embedded_redis import EmbeddedRedis
 from producer.manifest.manifest import load_manifest
@@ -117,8 +118,8 @@ def test_new_changed_unchanged_and_orphaned_are_told_apart(desk: Desk, shown: Sh
     planned = desk.plan()
     assert figures(planned) == (2, 1, 4, 2)
     assert [(orphan.file, orphan.id, orphan.prompt, orphan.replaced) for orphan in planned.orphans] == [
-        (f"00001/{image_key(1, 0)}.png", "f4", "fox 4", True),
-        (f"00001/{image_key(1, 1)}.png", "f5", "fox 5", False),
+        (f"00001/{FLAT.key(1, 0)}.png", "f4", "fox 4", True),
+        (f"00001/{FLAT.key(1, 1)}.png", "f5", "fox 5", False),
     ]
     lines = shown(planned)
     assert "  changed    1: the output has their ids, with other settings" in lines
@@ -129,7 +130,7 @@ def test_new_changed_unchanged_and_orphaned_are_told_apart(desk: Desk, shown: Sh
 def test_a_picture_that_was_deleted_is_to_be_rendered_again(desk: Desk) -> None:
     desk.write(6)
     desk.render()
-    (desk.output.shard_folder(0) / f"{image_key(0, 1)}.png").unlink()
+    (desk.output.shard_folder(0) / f"{FLAT.key(0, 1)}.png").unlink()
     assert figures(desk.plan()) == (1, 0, 5, 0)
 
 
@@ -158,7 +159,7 @@ def test_what_is_there_counts_in_every_layout(desk: Desk, layout: LayoutName) ->
     planned = desk.plan()
     assert figures(planned) == (0, 0, 6, 2)
     shard = "00001.tar" if layout == "webdataset" else "00001"
-    assert planned.orphans[0].file == f"{shard}/{image_key(1, 2)}.png"
+    assert planned.orphans[0].file == f"{shard}/{FLAT.key(1, 2)}.png"
 
 
 def test_bytes_on_disk_are_those_of_pictures_of_the_same_size_and_format(desk: Desk, shown: Shown) -> None:

@@ -20,8 +20,9 @@ from jobs.ledger.shard import Shard, decode_shard
 from jobs.models import BUILT_IN, ModelDefaults
 from jobs.output.metadata import Failure, metadata_record
 from jobs.output.output import Output
+from jobs.output.shard_names import FLAT
 from jobs.output.store import Stage
-from jobs.output.stored_shard import LayoutName, image_key
+from jobs.output.stored_shard import LayoutName
 from jobs.request import ImageRequest
 from jobs.settings import Settings
 from producer.embedded_redis import EmbeddedRedis
@@ -91,7 +92,7 @@ class Desk:
                     command="",
                 )
                 continue
-            name = f"{image_key(number, position)}.png"
+            name = f"{FLAT.key(number, position)}.png"
             (images / name).write_bytes(b"a picture")
             doubt = "one flat colour" if index in flagged else None
             names = {"file_name": name, "sha256": "", "job_id": claim.job_id, "flagged": doubt}
