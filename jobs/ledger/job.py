@@ -53,6 +53,8 @@ class JobSpec:
     """How the submission was narrowed: "--limit 10", or nothing."""
     further_models: Sequence[Sequence[str]] = ()
     """Role, model and revision of each model that works beside its own, in their order: ControlNets."""
+    shard_bytes: int = 0
+    """Bytes of a shard's pictures at most, by estimate; 0: as many as `shard_size` pictures take."""
 
     def __post_init__(self) -> None:
         if not (names_bucket(self.output) or Path(self.output).is_absolute()):
@@ -69,6 +71,8 @@ class JobSpec:
         mapping = asdict(self)
         if not self.further_models:
             del mapping["further_models"]
+        if not self.shard_bytes:
+            del mapping["shard_bytes"]
         return mapping
 
 

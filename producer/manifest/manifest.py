@@ -43,6 +43,10 @@ _ADDED_LATER: Final[Mapping[str, Any]] = {
 }
 """Keys that a manifest is kept without while they are as they were before they existed -> that value."""
 
+AUTO_PICTURES: Final = 1_000
+AUTO_BYTES: Final = 300_000_000
+"""What `shard_size: auto` aims at: the one that is reached first."""
+
 
 class Manifest(WrittenManifest):
     """A job whose manifest was read: its paths are absolute, and it knows where they were written."""
@@ -148,8 +152,14 @@ class Manifest(WrittenManifest):
 
     @property
     def pictures_a_shard(self) -> int:
-        """`shard_size`, or as many as a folder gets at most."""
-        return min(self.shard_size, FOLDER_LIMIT) if self.layout == "files" else self.shard_size
+        """`shard_size`, or as many as a folder gets at most; of auto the most that it chooses."""
+        size = AUTO_PICTURES if self.shard_size == "auto" else self.shard_size
+        return min(size, FOLDER_LIMIT) if self.layout == "files" else size
+
+    @property
+    def bytes_a_shard(self) -> int:
+        """The most that `shard_size: auto` chooses, by estimate; 0 for a number."""
+        return AUTO_BYTES if self.shard_size == "auto" else 0
 
     def column_names(self) -> tuple[str, ...]:
         """The user's own columns in the order in which they first appear."""

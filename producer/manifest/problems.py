@@ -74,6 +74,8 @@ class Problems:
         without the list and the mapping that a bare name stands for."""
         if len(location) > 2 and location[0] == "prompts" and location[2] in ("text", "mapping"):
             return location[:2] + location[3:]
+        if location[:1] == ("shard_size",):
+            return location[:1]
         if not location or location[0] not in _SHORT or self._document is None:
             return location
         short = _SHORT[str(location[0])]

@@ -21,6 +21,10 @@ def _text_or_mapping(value: object) -> str:
     return "mapping" if isinstance(value, (dict, PromptLine)) else "text"
 
 
+def _number_or_auto(value: object) -> str:
+    return "auto" if value == "auto" else "number"
+
+
 def _as_sources(value: object) -> object:
     """A file's bare name as a source, one source as a list of one."""
     several = value if isinstance(value, (list, tuple)) else [value]
@@ -105,8 +109,12 @@ class WrittenManifest(Strict):
     mode: Literal["exact", "fast"] = "exact"
     """exact gives each picture the same bytes, no matter what is rendered with it; fast gives that up to end
     the job sooner."""
-    shard_size: Annotated[int, Field(ge=1, le=10_000)] = 64
-    """Pictures in one task, and in one folder or tar of the output. A folder gets 9,999 at most."""
+    shard_size: Annotated[
+        Annotated[int, Field(ge=1, le=10_000), Tag("number")] | Annotated[Literal["auto"], Tag("auto")],
+        Discriminator(_number_or_auto),
+    ] = 64
+    """Pictures in one task, and in one folder or tar of the output. A folder gets 9,999 at most. auto: 1,000,
+    or fewer where these would be more than 300 MB."""
     priority: Annotated[int, Field(ge=0, le=9)] = 5
     """0 is soonest, 9 last."""
     settings: DefaultSettings = DefaultSettings()

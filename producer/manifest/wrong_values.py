@@ -68,6 +68,8 @@ def what_is_wrong(kind: str, path: Location, value: Any, context: Mapping[str, A
             )
         case "string_pattern_mismatch":
             return "holds the character NUL: remove it"
+        case "int_type" if path == ("shard_size",):
+            return "must be a whole number without a point, or auto"
         case "int_type" if isinstance(value, str):
             return "must be a whole number, without quotes"
         case "int_type":

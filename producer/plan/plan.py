@@ -199,7 +199,7 @@ def plan_submission(
         disk_bytes=disk_bytes,
         disk_images=disk_images,
         deployment=deployment,
-        remark=_room(prepared, found.to_render),
+        remark=_room(prepared, found),
         json_columns=reading.columns.beside(there) if found.to_render else {},
         tasks=tasks,
         input_files=input_files,
@@ -208,11 +208,14 @@ def plan_submission(
     )
 
 
-def _room(prepared: Prepared, to_render: int) -> str:
+def _room(prepared: Prepared, found: Survey) -> str:
     """What is to be said of the number of shards."""
-    manifest, output = prepared.manifest, prepared.output
-    shards = -(-to_render // manifest.pictures_a_shard)
-    room = room_for(manifest, output, output.shards(), shards, to_render)
+    manifest, output, size = prepared.manifest, prepared.output, prepared.shard_size()
+    sizes = Counter[Size]()
+    for group in found.groups:
+        sizes[group.height, group.width] += group.to_render
+    shards = sum(-(-images // size.of_size(*of)) for of, images in sizes.items())
+    room = room_for(manifest, output, output.shards(), shards, found.to_render)
     return room.remark if not room.refusal else f"a submission is refused: {room.refusal}"
 
 

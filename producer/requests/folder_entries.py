@@ -16,6 +16,7 @@ from jobs.output.shard_names import (
     ShardNames,
 )
 from jobs.output.stored_shard import LayoutName, entries_of_a_shard
+from jobs.wording import counted
 from producer.manifest.manifest import Manifest
 
 _ROOM: Final = 2
@@ -45,7 +46,7 @@ def room_for(manifest: Manifest, output: Output, there: Collection[int], new: in
     `there`: shards of the output; `new`: those to come, which hold `images`. Raises OutputError where the
     output's names cannot be told.
     """
-    smaller = _smaller(manifest, images)
+    smaller = _smaller(manifest, new, images)
     end = output.next_shard() + new
     if not there:
         names = names_to_begin(manifest.layout, end)
@@ -64,8 +65,11 @@ def room_for(manifest: Manifest, output: Output, there: Collection[int], new: in
     return Room(names, smaller, _refusal(manifest, output, end) if full else "")
 
 
-def _smaller(manifest: Manifest, images: int) -> str:
-    """That shards are smaller than `shard_size`."""
+def _smaller(manifest: Manifest, new: int, images: int) -> str:
+    """That shards are smaller than `shard_size`, or what auto chose."""
+    if manifest.shard_size == "auto":
+        each = f", of {-(-images // new):,} pictures on average" if new else ""
+        return f"shard_size = auto: {counted(new, 'shard')}{each}"
     if manifest.shard_size == manifest.pictures_a_shard or images <= manifest.pictures_a_shard:
         return ""
     return (
@@ -79,8 +83,9 @@ def _refusal(manifest: Manifest, output: Output, end: int) -> str:
     if output.shards():
         how = "in folders of a thousand" if output.names.nested else "all in one folder"
         names = f" was begun with its shards {how}, and"
-    size = manifest.pictures_a_shard
-    larger = "" if size * 2 > _most(manifest) else ", use a larger shard_size (auto chooses one)"
+    larger = ", use a larger shard_size (auto chooses one)"
+    if manifest.shard_size == "auto" or manifest.pictures_a_shard * 2 > _most(manifest):
+        larger = ""
     return (
         f"output {output.label}{names} has no place for {end:,} shards: a folder gets {HUB_ENTRIES:,} "
         f"entries at most: name another output{larger}"

@@ -11,6 +11,7 @@ from jobs.bounds import Arguments, Text
 from jobs.entry import Entry
 from jobs.request import IMAGE_SETTINGS, SETTINGS, settings_in
 from producer.requests.expand import EqualLine
+from producer.requests.shard_size import ShardSize
 
 _Key = TypeVar("_Key")
 _Open = tuple[list[tuple[_Key, Entry]], list[int]]
@@ -51,20 +52,21 @@ def _text(entry: Entry) -> int:
 def parts(
     entries: Iterable[tuple[_Key, Entry]],
     held: Container[_Key],
-    shard_size: int,
+    shard_size: ShardSize,
     most_open: int = MOST_OPEN,
     on_left_out: Callable[[int, tuple[_Key, Entry]], None] = lambda place, keyed: None,
 ) -> Iterator[Part[_Key]]:
     """Every shard of a job, each of one group (`Entry.group`): model and precision are the job's own.
 
-    A shard ends when it holds `shard_size` entries, or MOST_TEXT; when `most_open` others are open, the one
-    that was begun first ends early; those left come last, in the order in which they were begun, and after
-    them an empty one that shows how far the whole stream went. Entries whose key is among `held` are left
-    out, and so are EqualLines: `on_left_out` gets each with its place. The same entries, of which the same
-    are held, give the same parts.
+    A shard ends when it holds as many entries as `shard_size` says, or MOST_TEXT; when `most_open` others are
+    open, the one that was begun first ends early; those left come last, in the order in which they were
+    begun, and after them an empty one that shows how far the whole stream went. Entries whose key is among
+    `held` are left out, and so are EqualLines: `on_left_out` gets each with its place. The same entries, of
+    which the same are held, give the same parts.
     """
     open_shards: dict[tuple[object, ...], _Open[_Key]] = {}
     text: dict[tuple[object, ...], int] = {}
+    full: dict[tuple[object, ...], int] = {}
     taken = left_out = 0
     last: tuple[Any, ...] | None = None
     group: tuple[object, ...] = ()
@@ -88,10 +90,12 @@ def parts(
                 yield Part(*open_shards.pop(next(iter(open_shards))), taken, left_out)
             part = open_shards[group] = ([], [])
             text[group] = 0
+            if group not in full:
+                full[group] = shard_size.of_size(*keyed[1].size)
         part[0].append(keyed)
         part[1].append(taken - 1)
         text[group] += of_settings + _text(keyed[1])
-        if len(part[0]) == shard_size or text[group] >= MOST_TEXT:
+        if len(part[0]) == full[group] or text[group] >= MOST_TEXT:
             yield Part(*open_shards.pop(group), taken, left_out)
     for part in open_shards.values():
         yield Part(*part, taken, left_out)

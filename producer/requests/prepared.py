@@ -24,6 +24,7 @@ from producer.manifest.pipeline_check import check_pipeline
 from producer.prompt_files.reading import Reading
 from producer.requests.expand import Identified, Repeats, identify, narrowed
 from producer.requests.input_files import InputFiles
+from producer.requests.shard_size import ShardSize, shard_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,12 @@ class Prepared:
                 "out, so that the output keeps its files"
             )
         return paths
+
+    def shard_size(self, below: int | None = None) -> ShardSize:
+        """How many pictures the job's shards get. `below` and errors as of `shard_size`."""
+        manifest = self.manifest
+        most = (manifest.pictures_a_shard, manifest.bytes_a_shard)
+        return shard_size(self.output, most, manifest.image_format, below)
 
     @property
     def narrowed(self) -> str:

@@ -30,6 +30,7 @@ def job_spec(prepared: Prepared) -> JobSpec:
         layout=manifest.layout,
         column_names=manifest.column_names(),
         shard_size=manifest.pictures_a_shard,
+        shard_bytes=manifest.bytes_a_shard,
         priority=manifest.priority,
         max_failures=manifest.max_failures,
         retention=manifest.retention,

@@ -171,7 +171,7 @@ def _packed(
         # What the output lacks says its place itself.
         identified = _in_order(asked, order) if held_lines.pictures else asked
         try:
-            for part in parts(identified, held_lines, prepared.manifest.pictures_a_shard, on_left_out=note):
+            for part in parts(identified, held_lines, prepared.shard_size(below), on_left_out=note):
                 taken, held = part.taken, part.held
                 if part.entries:
                     entries = [entry for _, entry in part.entries]

@@ -91,7 +91,7 @@ def recover_job(file: Path, settings: Settings, queue: JobQueue, reporter: Repor
         reading = Reading(json_columns=_json_columns(prepared))
         rebuild = _Rebuild(prepared, job_id, ledger)
         lacking = rebuild.lacking(prepared.entries(None, reading, Repeats()))
-        for part in parts(lacking, (), prepared.manifest.pictures_a_shard):
+        for part in parts(lacking, (), prepared.shard_size()):
             if part.entries:
                 paths = prepared.referenced([entry for _, entry in part.entries])
                 rebuild.staging.add(number + waiting, part.entries, paths)

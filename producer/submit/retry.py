@@ -16,6 +16,7 @@ from producer.job_queue import JobQueue
 from producer.reporter import QUIET, Reporter
 from producer.requests.folder_entries import names_to_begin
 from producer.requests.grouping import parts
+from producer.requests.shard_size import shard_size
 from producer.submit.output_writes import write_errors
 from producer.submit.staging import Staging
 
@@ -42,10 +43,11 @@ def retry_job(job_id: str, queue: JobQueue, reporter: Reporter = QUIET) -> int:
     in_order = all(
         decode_shard(blob, base, spec.name).in_order for blob in islice(ledger.shard_blobs(job_id), 1)
     )
+    size = shard_size(output, (spec.shard_size, spec.shard_bytes), base.image_format)
     staging, images, waiting, paths = Staging(ledger, base, in_order=in_order), 0, 0, dict[str, str]()
     shards = (decode_shard(blob, base, spec.name) for blob in ledger.shard_blobs(job_id))
     lacking = _lacking(shards, in_output, done, paths)
-    for part in parts(lacking, (), spec.shard_size):
+    for part in parts(lacking, (), size):
         if part.entries:
             named = chain.from_iterable(entry.inputs for _, entry in part.entries)
             inputs = {sha256: paths[sha256] for sha256 in dict.fromkeys(named) if sha256 in paths}

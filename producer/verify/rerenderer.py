@@ -25,6 +25,7 @@ from producer.own_worker import own_worker
 from producer.progress import show_progress
 from producer.reporter import StandardError
 from producer.requests.grouping import parts as in_shards
+from producer.requests.shard_size import ShardSize
 from producer.verify.comparison import StoredPicture
 from producer.verify.not_comparable import NotComparable
 from producer.verify.parts import Part
@@ -109,7 +110,7 @@ class Rerenderer:
         entries = ((image_id, Entry.of(request)) for image_id, request in part.requests.items())
         shards: list[tuple[int, int, bytes]] = []
         total = 0
-        for one in in_shards(entries, (), _SHARD_SIZE):
+        for one in in_shards(entries, (), ShardSize(_SHARD_SIZE)):
             if one.entries:
                 here = [entry for _image_id, entry in one.entries]
                 named = {one: paths[one] for entry in here for one in entry.inputs if one in paths}
