@@ -21,6 +21,7 @@ TOYS: dict[str, tuple[list[str], set[str]]] = {
     ),
     "long_run.py": (["--model", "instant"], {"rss_ratio", "fds_first", "fds_last", "keys_left_without_ttl"}),
     "machinery.py": ([], {"images_per_s", "exact", "flower_answered", "plan_seconds"}),
+    "many_shards.py": ([], {"shards", "most_entries", "exact", "plan_s", "plan_mb", "doctor_s", "doctor_mb"}),
     "recovery.py": ([], {"kill_to_claim", "sigterm_to_exit", "redis_to_image"}),
     "schedulers.py": (["--model", "shapes-random"], {"compiled", "max_abs_diff"}),
     "storage.py": (["--model", "instant"], {"lost", "doubled", "speed_vs_local", "worker_cpu"}),

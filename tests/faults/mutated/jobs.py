@@ -33,7 +33,7 @@ CHECKS = [
         "            images.rename(self.path)",
         STORE + "test_a_strangers_folder_in_a_shards_place_is_named_and_kept"),
     Mutation("a tar's link never overwrites", "`os.replace`", LOCAL_PY,
-        "os.link(file, self.folder / name)", "os.replace(file, self.folder / name)",
+        "os.link(file, target)", "os.replace(file, target)",
         STORE_TAR + "test_a_late_tar_that_slipped_past_the_check_touches_neither_tar_nor_parquet"),
     Mutation("fsync before a rename", "not called", "jobs/output/durable.py",
         "os.fsync(file.fileno())", "pass",

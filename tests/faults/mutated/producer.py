@@ -24,10 +24,17 @@ SHOW = "tests/producer/test_show.py::"
 SUBMIT = "tests/producer/submit/test_submit.py::"
 RETRY = "tests/producer/submit/test_retry.py::"
 EXPORTING = "tests/producer/export/"
+NAMES = "tests/producer/submit/test_shard_names.py::"
 VERIFYING = "tests/producer/verify/"
 COMPARING = VERIFYING + "test_comparison.py::"
 
 CHECKS = [
+    Mutation("the form of names is kept before a shard is", "not called", "producer/submit/submit.py",
+        "output.settle_names(packed.room().names)", "pass",
+        NAMES + "test_the_form_is_there_before_a_shard_is_and_stays_when_the_submission_is_resumed"),
+    Mutation("a job that its output has no place for", "stored", "producer/submit/submit.py",
+        "if room.refusal and packed.below is None:", "if False:",
+        NAMES + "test_a_job_that_does_not_fit_is_refused_before_anything_is_stored"),
     Mutation("a submission closes attempts", "not called", "producer/submit/submit.py",
         "                output.close_attempts()\n", "                pass\n",
         SUBMIT + "test_an_attempt_that_was_frozen_before_a_wipe_can_commit_no_more_once_a_job_begins_there"),
