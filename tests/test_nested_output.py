@@ -9,6 +9,7 @@ import pytest
 from datasets import load_dataset
 from webdataset import WebDataset
 
+from jobs.errors import OutputError
 from jobs.models import BUILT_IN
 from jobs.output.metadata import Failure
 from jobs.output.output import Output
@@ -66,12 +67,16 @@ def output(tmp_path: Path, layout: LayoutName) -> Output:
         for position in range(len(failures), 2):
             store.save(position, drawn(here[position].request), RENDERED_BY)
         assert store.commit(failures)
-    report = JobReport(
-        job_id="foxes-1", manifest=manifest.to_json(), outcome="failures", images=12, done=11, failed=1,
-        submitted_at="2026-01-31T12:00:00Z", started_at=None, finished_at="2026-01-31T12:00:00Z", workers=[],
-    )  # fmt: skip
-    finish_output(output, report)
+    finish_output(output, report_of(output))
     return output
+
+
+def report_of(output: Output) -> JobReport:
+    return JobReport(
+        job_id="foxes-1", manifest=output.read_json(output.job_manifest("foxes-1")), outcome="failures",
+        images=12, done=11, failed=1, submitted_at="2026-01-31T12:00:00Z", started_at=None,
+        finished_at="2026-01-31T12:00:00Z", workers=[],
+    )  # fmt: skip
 
 
 def test_its_shards_lie_by_thousands_and_are_found_again(output: Output, layout: LayoutName) -> None:
@@ -87,6 +92,33 @@ def test_its_shards_lie_by_thousands_and_are_found_again(output: Output, layout:
     names = [record["file_name"] for record in output.records(1001)]
     assert names == ["0010010000.png", "0010010001.png"]
     assert [failure.shard for failure in output.failures()] == [999]
+
+
+def test_what_killed_writers_left_in_a_folder_of_a_thousand_goes_with_the_next_finishing(
+    output: Output,
+) -> None:
+    left = output.path / "001" / ".000.parquet.0123456789ab.tmp"
+    left.touch()
+    assert f"001/{left.name}: left by a write" in " ".join(check_output(output).notes)
+    finish_output(output, report_of(output))
+    assert not left.exists()
+
+
+def test_a_link_in_the_place_of_a_thousand_is_not_followed(
+    output: Output, layout: LayoutName, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (output.path / "002").symlink_to(elsewhere)
+    manifest = Manifest.from_json(output.read_json(output.job_manifest("foxes-1")))
+    [entry, *_] = expand(manifest, BUILT_IN["instant"])
+    store = ShardStore(
+        output, 2000, "1-a", [entry], job_id="foxes-1", column_names=(), adopt_below=0, layout=layout
+    )
+    store.save(0, drawn(entry.request), RENDERED_BY)
+    with pytest.raises(OutputError, match=r"002 is in the way: it is not a shard"):
+        store.commit([])
+    assert not any(elsewhere.iterdir())
 
 
 def test_nothing_is_wrong_with_it(output: Output) -> None:

@@ -28,6 +28,14 @@ def fsync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def make_folder_within(folder: Path) -> None:
+    """Make a folder of an output, whose own folder is there. Raises FileExistsError for what is no folder of
+    its own: a link may lead anywhere."""
+    folder.mkdir(exist_ok=True)
+    if folder.is_symlink():
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(folder))
+
+
 @contextlib.contextmanager
 def written_atomically(
     path: Path, through: Path | None = None, *, synced: bool = True, durable_name: bool = True

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.failpoints import failpoint
-from jobs.output.durable import fsync_folder, write_atomically
+from jobs.output.durable import fsync_folder, make_folder_within, write_atomically
 from jobs.output.kept_names import shard_entries
 from jobs.output.metadata import Failure
 from jobs.output.shard_names import ShardNames
@@ -133,10 +133,9 @@ class FolderShard:
             lines = "".join(f"{failure.to_json()}\n" for failure in failures)
             write_atomically(images / self.failures_file.name, lines.encode())
         failpoint("before commit", self.path)
+        if self.names.nested:
+            make_folder_within(self.path.parent)
         try:
-            if self.names.nested:
-                # The output's folder itself must be there: it is made by who begins it.
-                self.path.parent.mkdir(exist_ok=True)
             images.rename(self.path)
         except OSError as error:
             if error.errno in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}:

@@ -34,15 +34,18 @@ class ShardEntry(NamedTuple):
     is_file: bool
 
 
+def thousands(store: OutputStore, names: ShardNames, below: str = "") -> Iterator[str]:
+    """The folders of a thousand shards in the output, or in a folder of it, in no order."""
+    if names.nested:
+        folders = (one.name for one in store.list(below) if one.is_folder and names.is_folder(one.name))
+        yield from (f"{below}/{folder}" if below else folder for folder in folders)
+
+
 def shard_entries(store: OutputStore, names: ShardNames, below: str = "") -> Iterator[ShardEntry]:
     """What has a shard's name in the output, or in a folder of it, in no order."""
-    folders = [""]
-    if names.nested:
-        folders = [one.name for one in store.list(below) if one.is_folder and names.is_folder(one.name)]
-    for folder in folders:
-        inside = "/".join(part for part in (below, folder) if part)
-        for entry in store.list(inside):
-            name = f"{folder}/{entry.name}" if folder else entry.name
+    for folder in thousands(store, names, below) if names.nested else (below,):
+        for entry in store.list(folder):
+            name = f"{folder.rpartition('/')[2]}/{entry.name}" if names.nested else entry.name
             part = names.part(name)
             if part is not None:
                 yield ShardEntry(part.shard, name, part.ending, entry.is_folder, entry.is_file)

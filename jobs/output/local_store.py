@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from jobs.errors import OutputError
-from jobs.output.durable import fsync_folder, write_atomically, written_atomically
+from jobs.output.durable import fsync_folder, make_folder_within, write_atomically, written_atomically
 from jobs.output.store import Found, RandomAccess, Stage
 from jobs.plain_file import MAX_OF_OUTPUT, open_plain, plain_lines, read_plain
 
@@ -84,8 +84,7 @@ class LocalStore:
     def put_if_absent(self, name: str, file: Path, stage: Stage | None = None) -> None:
         target = self.folder / name
         if target.parent != self.folder:
-            # The output's folder itself must be there: it is made by who begins it.
-            target.parent.mkdir(exist_ok=True)
+            make_folder_within(target.parent)
         os.link(file, target)
         for folder in {target.parent, self.folder}:
             fsync_folder(folder)

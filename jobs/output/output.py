@@ -46,7 +46,7 @@ from jobs.location import BucketPlace, NoLocation, names_bucket
 from jobs.lock import try_lock
 from jobs.output.files import FolderShard
 from jobs.output.image_ids import ImageIds
-from jobs.output.kept_names import KeptNames
+from jobs.output.kept_names import KeptNames, thousands
 from jobs.output.lines import HeldLines
 from jobs.output.local_store import LocalStore
 from jobs.output.metadata import Failure
@@ -399,6 +399,11 @@ class Output:
     def _folders(self) -> Iterator[int]:
         """The shard numbers that name a folder in the output, committed or not."""
         return iter(()) if self.in_bucket else FolderShard.numbers(self.store, self.names)
+
+    def thousands(self) -> Iterator[Path]:
+        """The folders of a thousand shards, where the output has such and is a folder."""
+        folders = () if self.in_bucket else thousands(self.store, self.names)
+        return (self.path / folder for folder in folders)
 
     def _folder(self, shard: int) -> FolderShard:
         return FolderShard(self.path, shard, self.names)

@@ -214,6 +214,7 @@ def _leftovers(output: Output, *, explains: bool) -> Iterator[str]:
     uploads = sum(1 for _ in output.store.files_below(UPLOADS)) if output.in_bucket else 0
     if uploads:
         yield f"{UPLOADS}: holds {counted(uploads, 'upload')} of workers; a job that begins removes them"
-    left = (one.name for one in output.store.list() if one.name.startswith(".") and one.name.endswith(".tmp"))
+    names = (one.name for one in _listed(output))
+    left = (name for name in names if name.rpartition("/")[2].startswith(".") and name.endswith(".tmp"))
     for name in sorted(left):
         yield f"{shown(name)}: left by a write that was cut short; remove it at will"

@@ -98,7 +98,7 @@ def finish_output(
         table = _write_table(output, split, found, own)
         _describe(output, found, failures, stage, table, preview=preview)
         check()
-        for folder in (output.path, output.private, output.jobs):
+        for folder in (output.path, output.private, output.jobs, *output.thousands()):
             remove_temporaries(folder)
         text = json.dumps(_job_json(report, found, len(failures)), ensure_ascii=False, indent=2)
         output.store.replace(REPORT, f"{text}\n".encode(), stage)
