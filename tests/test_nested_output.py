@@ -43,16 +43,20 @@ def layout(request: pytest.FixtureRequest) -> LayoutName:
 @pytest.fixture
 def output(tmp_path: Path, layout: LayoutName) -> Output:
     """As workers leave it: the first place of shard 999 failed."""
-    output = Output(tmp_path / "out")
+    return rendered(Output(tmp_path / "out"), layout, tmp_path)
+
+
+def rendered(output: Output, layout: LayoutName, folder: Path) -> Output:
+    """An output of NUMBERS, as workers leave it; its manifest is in the folder."""
     output.prepare()
     output.settle_names(ShardNames(6))
     given = {
-        "name": "foxes", "model": "instant", "revision": "instant-1", "output": str(output.path),
+        "name": "foxes", "model": "instant", "revision": "instant-1", "output": output.label,
         "layout": layout, "shard_size": 2, "settings": {"height": 8, "width": 8, "num_inference_steps": 1},
         "prompts": [f"fox {n}" for n in range(2 * len(NUMBERS))],
     }  # fmt: skip
     manifest = Manifest.from_json(given)
-    (tmp_path / "foxes.yaml").write_text(json.dumps({**given, "revision": None}))
+    (folder / "foxes.yaml").write_text(json.dumps({**given, "revision": None}))
     output.write_job_manifest("foxes-1", manifest.to_json())
     entries = list(expand(manifest, BUILT_IN["instant"]))
     for turn, shard in enumerate(NUMBERS):
@@ -213,3 +217,17 @@ def test_a_repair_of_a_whole_shard_leaves_nothing_of_it(output: Output, layout: 
     assert mended.checkup.images == 9
     assert 998 not in Output(output.path).shards()
     assert [problem.kind for problem in mended.problems] == ["missing"]
+
+
+def test_in_a_bucket_it_is_the_same(bucket: str, tmp_path: Path) -> None:
+    output = rendered(Output.at(f"s3://{bucket}/sets/foxes"), "webdataset", tmp_path)
+    again = Output.at(output.label)
+    assert (again.names, again.shards(), again.next_shard()) == (ShardNames(6), list(NUMBERS), 1002)
+    assert {one.name for one in again.store.list()} >= {"000", "001", "job.json", "README.md"}
+    assert sorted(one.name for one in again.store.list("001")) == [
+        f"00{n}.{ending}" for n in (0, 1) for ending in ("parquet", "tar")
+    ]
+    checkup = check_output(again)
+    assert (checkup.images, checkup.failed, checkup.problems) == (11, 1, [])
+    plan = plan_submission(prepare(tmp_path / "foxes.yaml", Settings()), Settings())
+    assert (plan.survey.held, plan.survey.to_render) == (11, 1)
