@@ -22,10 +22,9 @@ from typing import Any
 
 from jobs.failpoints import failpoint
 from jobs.output.durable import fsync_folder, make_folder_within, write_atomically
-from jobs.output.kept_names import shard_entries
 from jobs.output.metadata import Failure
 from jobs.output.shard_names import ShardNames
-from jobs.output.store import OutputStore, Stage
+from jobs.output.store import Stage
 from jobs.output.stored_shard import (
     FAILURES,
     Span,
@@ -47,16 +46,6 @@ class FolderShard:
     output: Path
     number: int
     names: ShardNames
-
-    @staticmethod
-    def numbers(store: OutputStore, names: ShardNames, below: str = "") -> Iterator[int]:
-        """The shard numbers that name a folder in the output, or in a folder of it; a file of such a name is
-        none."""
-        return (
-            entry.shard
-            for entry in shard_entries(store, names, below)
-            if entry.is_folder and not entry.ending
-        )
 
     @property
     def name(self) -> str:

@@ -44,10 +44,11 @@ def thousands(store: OutputStore, names: ShardNames, below: str = "") -> Iterato
 def shard_entries(store: OutputStore, names: ShardNames, below: str = "") -> Iterator[ShardEntry]:
     """What has a shard's name in the output, or in a folder of it, in no order."""
     for folder in thousands(store, names, below) if names.nested else (below,):
+        thousand = folder.rpartition("/")[2]
         for entry in store.list(folder):
-            name = f"{folder.rpartition('/')[2]}/{entry.name}" if names.nested else entry.name
-            part = names.part(name)
+            part = names.part_in(thousand, entry.name)
             if part is not None:
+                name = f"{thousand}/{entry.name}" if names.nested else entry.name
                 yield ShardEntry(part.shard, name, part.ending, entry.is_folder, entry.is_file)
 
 

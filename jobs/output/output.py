@@ -46,7 +46,7 @@ from jobs.location import BucketPlace, NoLocation, names_bucket
 from jobs.lock import try_lock
 from jobs.output.files import FolderShard
 from jobs.output.image_ids import ImageIds
-from jobs.output.kept_names import KeptNames, thousands
+from jobs.output.kept_names import KeptNames, ShardEntry, shard_entries, thousands
 from jobs.output.lines import HeldLines
 from jobs.output.local_store import LocalStore
 from jobs.output.metadata import Failure
@@ -309,8 +309,8 @@ class Output:
     def shards(self) -> list[int]:
         """The numbers of the committed shards, ascending. Raises OutputError where a bucket is not there."""
         with self._reading():
-            tars = TarShard.committed_numbers(self.store, self.names)
-            return sorted({*tars, *(n for n in self._folders() if self._folder(n).committed())})
+            entries = shard_entries(self.store, self.names)
+            return sorted({entry.shard for entry in entries if self._holds(entry)})
 
     def in_turn(self, shards: Iterable[int] | None = None) -> Iterator[tuple[int, StoredShard]]:
         """These shards, or all that are committed, one after the other, with their places.
@@ -392,13 +392,19 @@ class Output:
     def next_shard(self) -> int:
         """One more than the largest shard number in use, committed or in the spool; 0 when there is none."""
         with self._reading():
-            spooled = FolderShard.numbers(LocalStore(self.path), FLAT, SPOOL)
-            used = chain(TarShard.numbers(self.store, self.names), self._folders(), spooled)
+            entries = chain(
+                (one for one in shard_entries(self.store, self.names) if one.ending or not self.in_bucket),
+                shard_entries(LocalStore(self.path), FLAT, SPOOL),
+            )
+            # A file in a folder's place is none.
+            used = (entry.shard for entry in entries if entry.ending or entry.is_folder)
             return max(used, default=-1) + 1
 
-    def _folders(self) -> Iterator[int]:
-        """The shard numbers that name a folder in the output, committed or not."""
-        return iter(()) if self.in_bucket else FolderShard.numbers(self.store, self.names)
+    def _holds(self, entry: ShardEntry) -> bool:
+        """Whether the entry is a committed shard."""
+        if entry.ending:
+            return entry.ending == "tar" and entry.is_file
+        return entry.is_folder and not self.in_bucket and self._folder(entry.shard).committed()
 
     def thousands(self) -> Iterator[Path]:
         """The folders of a thousand shards, where the output has such and is a folder."""

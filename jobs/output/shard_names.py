@@ -97,13 +97,25 @@ class ShardNames:
     def part(self, path: str) -> Part | None:
         """The shard to which a path in the output belongs, `00003.tar` or `149/421/metadata.jsonl`; None for
         what belongs to none."""
-        parts = path.split("/")
-        of_name = 2 if self.nested else 1
-        if len(parts) < of_name:
+        folder, *below = path.split("/")
+        if not self.nested:
+            return self.part_in("", folder)
+        return self.part_in(folder, below[0]) if below and self.is_folder(folder) else None
+
+    def part_in(self, folder: str, name: str) -> Part | None:
+        """The same of an entry of a folder of a thousand shards, or of the output where names are flat.
+
+        A listing asks for each of hundreds of thousands.
+        """
+        stem, dot, ending = name.partition(".")
+        if dot + ending not in _ENDINGS:
             return None
-        stem, dot, ending = parts[of_name - 1].partition(".")
-        shard = self.number("/".join([*parts[: of_name - 1], stem]))
-        return Part(shard, ending) if shard is not None and dot + ending in _ENDINGS else None
+        if not self.nested:
+            shard = self.number(stem)
+        else:
+            inner = len(stem) == _INNER and stem.isascii() and stem.isdecimal()
+            shard = int(folder) * 10**_INNER + int(stem) if inner else None
+        return None if shard is None else Part(shard, ending)
 
     def key(self, shard: int, position: int) -> str:
         """`000030012`: the shard's digits and four for the place in it, from 0.

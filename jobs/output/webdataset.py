@@ -75,18 +75,6 @@ class TarShard:
         return self
 
     @staticmethod
-    def numbers(store: OutputStore, names: ShardNames) -> Iterator[int]:
-        """The shard numbers that name a tar or a parquet in the output."""
-        return (entry.shard for entry in shard_entries(store, names) if entry.ending)
-
-    @staticmethod
-    def committed_numbers(store: OutputStore, names: ShardNames) -> Iterator[int]:
-        """Those of committed shards."""
-        return (
-            entry.shard for entry in shard_entries(store, names) if entry.ending == "tar" and entry.is_file
-        )
-
-    @staticmethod
     def without_parquet(store: OutputStore, names: ShardNames) -> set[int]:
         """Those of committed shards that lack their parquet."""
         files = [entry for entry in shard_entries(store, names) if entry.is_file]
