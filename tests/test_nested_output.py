@@ -23,7 +23,7 @@ from producer.export.options import Options
 from producer.manifest.manifest import Manifest
 from producer.plan.plan import plan_submission
 from producer.requests.prepared import prepare
-from producer.verify.sample import Census, draw
+from producer.verify.sample import SampleCounts, draw
 from tests.expanded import expand
 from tests.rendered_output import RENDERED_BY
 from tests.stand_ins import drawn
@@ -191,7 +191,7 @@ def test_a_shard_that_is_gone_is_missed_by_its_name(output: Output, layout: Layo
 
 
 def test_drawn_images_have_the_places_of_its_files(output: Output) -> None:
-    places = {one.place for one in draw(output, None, 1, Census())}
+    places = {one.place for one in draw(output, None, 1, SampleCounts())}
     assert {"000/999/0009990001.png", "001/001/0010010001.png"} <= places
 
 
