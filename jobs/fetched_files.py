@@ -31,7 +31,6 @@ MOST = 20 << 30
 """Bytes of copies that are kept; the ones not used for longest go first."""
 SAID = 100 << 20
 """Bytes of a file whose fetching is said."""
-_CHUNK: Final = 8 << 20
 _FILES, _STATES = "files", "states"
 _MAGIC = re.compile(r"[*?[]")
 _PARTS: Final = {"*": "[^/]*", "?": "[^/]"}
@@ -208,20 +207,17 @@ def _fetched(asked: _Key) -> Path:
 
 
 def _download(asked: _Key, to: Path) -> ObjectMeta:
-    """Writes the object into a file; returns what the store says of that one."""
-    import obstore
+    """Writes the object into a file; returns what the store says of that one. Raises OSError."""
+    from jobs.output.object_access import PART, fetch
+    from jobs.output.object_parts import ObjectParts  # an extra, and slow to import
 
-    def download(store: ObjectStore) -> ObjectMeta:
-        found = obstore.get(store, asked.key)
-        with to.open("wb") as file:
-            for chunk in found.stream(min_chunk_size=_CHUNK):
-                file.write(chunk)
-            size = file.tell()
-        if size != found.meta["size"]:
-            raise OSError(errno.EIO, f"gave {size:,} of {found.meta['size']:,} bytes", asked.url)
-        return found.meta
-
-    return _asked(asked, download)
+    parts = ObjectParts(BucketPlace(asked.scheme, asked.bucket, ""), asked.key, asked.url)
+    with to.open("wb") as file:
+        size, data = parts.part(0, PART)
+        file.write(data)
+        file.flush()
+        fetch(parts.part, size, file, PART)
+    return parts.first
 
 
 def _is_copy(target: Path, state: Path, found: ObjectMeta) -> bool:
@@ -277,6 +273,8 @@ _room = _Room()
 def _unreadable(asked: _Key, error: OSError) -> InputError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return InputError(f"{asked.url}: cannot be copied to {_folder()} ({error.strerror}): make room there")
+    if error.errno == errno.ESTALE:
+        return InputError(f"{asked.url}: {error.strerror}: try again once it is written")
     return InputError(
         f"{asked.url}: cannot be read ({error.strerror}): check the bucket's name, its endpoint and the "
         "credentials"

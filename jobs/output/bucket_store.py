@@ -22,7 +22,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, MutableSequence, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, TypeVar
 
@@ -36,8 +35,9 @@ from jobs.output.bucket_client import VARIABLES, asked, asked_once, connected
 from jobs.output.bucket_copies import way_to_copy
 from jobs.output.local_store import DescriptorAccess
 from jobs.output.object_access import AHEAD, ObjectAccess, fetch
+from jobs.output.object_parts import ObjectParts
 from jobs.output.store import UPLOADS, Found, RandomAccess, Stage, StageClosed, Unreachable
-from jobs.plain_file import MAX_OF_OUTPUT, TooLarge, open_plain
+from jobs.plain_file import MAX_OF_OUTPUT, open_plain
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
@@ -77,48 +77,29 @@ class BucketStore:
     # Reading.
 
     def read(self, name: str, most: int = MAX_OF_OUTPUT) -> bytes:
-        def read() -> bytes:
-            found = obstore.get(self._store, self._key(name))
-            if found.meta["size"] > most:
-                raise TooLarge(errno.EFBIG, f"larger than {most:,} bytes", self._named(name))
-            return found.bytes().to_bytes()
-
-        return self._asked(name, read)
+        return b"".join(self._parts(name).pieces(most))
 
     def lines(self, name: str) -> Iterator[bytes]:
         rest = b""
-        stream = self._asked(name, lambda: obstore.get(self._store, self._key(name)).stream())
-        # A body that is cut is asked for again from there.
-        while (chunk := asked_once(self._named(name), lambda: next(stream, None))) is not None:
-            *lines, rest = (rest + bytes(chunk)).split(b"\n")
+        for piece in self._parts(name).pieces():
+            *lines, rest = (rest + piece).split(b"\n")
             yield from (line + b"\n" for line in lines)
         if rest:
             yield rest
 
     @contextmanager
     def opened(self, name: str, *, whole: bool = False) -> Iterator[RandomAccess]:
-        opened = ObjectAccess(partial(self.part_of, name))
+        part_of = self._parts(name).part
+        opened = ObjectAccess(part_of)
         if not whole or opened.size <= AHEAD:
             yield opened
             return
         with tempfile.TemporaryFile(prefix="imagemill-") as file:
-            fetch(partial(self.part_of, name), opened.size, file)
+            fetch(part_of, opened.size, file)
             yield DescriptorAccess(file.fileno())
 
-    def part_of(self, name: str, start: int, size: int) -> tuple[int, bytes]:
-        """The size of a file, and up to `size` bytes of it from `start`, in one request."""
-
-        def read() -> tuple[int, bytes]:
-            found = obstore.get(self._store, self._key(name), options={"range": (start, start + size)})
-            return found.meta["size"], found.bytes().to_bytes()
-
-        try:
-            return self._asked(name, read)
-        except OSError as error:
-            # An empty file has no part, not even one of no bytes.
-            if isinstance(error, Unreachable | FileNotFoundError) or (whole := self.size(name)) > start:
-                raise
-            return whole, b""
+    def _parts(self, name: str) -> ObjectParts:
+        return ObjectParts(self.place, self._key(name), self._named(name))
 
     def exists(self, name: str) -> bool:
         try:

@@ -10,9 +10,10 @@ from typing import BinaryIO, Final
 AHEAD: Final = 256 << 10
 _BLOCK: Final = 1 << 20
 """Bytes that are read ahead in an object: at first, where a shard has its records, and later."""
-_FETCHED: Final = 4 << 20
+PART: Final = 2 << 20
 _PARTS_AT_ONCE: Final = 4
-"""Bytes of a part of a file that is read whole, and how many parts are under way."""
+"""Bytes of a part of a file that is read whole, and how many parts are under way: a link that moves so many
+within the time of a request, and of its repetition, is fast enough."""
 
 PartOf = Callable[[int, int], tuple[int, bytes]]
 """Gives the size of an object, and up to so many (second) bytes of it from a place."""
@@ -41,16 +42,16 @@ class ObjectAccess:
         return self._block[start - self._start : stop - self._start]
 
 
-def fetch(part_of: PartOf, size: int, file: BinaryIO) -> None:
-    """Copy an object to this machine, in parts, so that a slow link only makes each of them late."""
+def fetch(part_of: PartOf, size: int, file: BinaryIO, start: int = 0) -> None:
+    """Copy an object to this machine from `start`, in parts: a slow link only makes each of them late."""
 
     def fetch_part(start: int) -> None:
-        _, data = part_of(start, _FETCHED)
+        _, data = part_of(start, PART)
         file_at = start
         while data:
             written = os.pwrite(file.fileno(), data, file_at)
             data, file_at = data[written:], file_at + written
 
     with ThreadPoolExecutor(_PARTS_AT_ONCE, "fetch") as pool:
-        for _ in pool.map(fetch_part, range(0, size, _FETCHED)):
+        for _ in pool.map(fetch_part, range(start, size, PART)):
             pass

@@ -152,3 +152,13 @@ def test_the_fetching_of_a_large_file_is_said(
     store.replace("large.txt", LARGE)
     near(f"{store.label}/large.txt")
     assert capsys.readouterr().err.startswith(f"fetching {store.label}/large.txt, 9 MB, to ")
+
+
+def test_a_large_file_comes_over_a_slow_link(
+    store: BucketStore, object_store: BreakableStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole of it takes longer than a request may."""
+    store.replace("large.txt", LARGE)
+    monkeypatch.setattr(bucket_client, "PATIENCE", Patience(request=2, repeated=1, pauses=(0.05,)))
+    object_store.order(Fault(Action.TRICKLE, frozenset({Kind.GET}), rate=2 << 20))
+    assert near(f"{store.label}/large.txt").read_bytes() == LARGE

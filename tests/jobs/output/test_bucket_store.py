@@ -6,6 +6,7 @@ import errno
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -278,6 +279,44 @@ def test_an_upload_that_is_not_whole_gets_no_name(store: BucketStore, tmp_path: 
     with pytest.raises(Unreachable, match="has 4 of the 5 bytes sent"):
         store.put_if_absent(TAR, file(stage, SMALL), stage)
     assert [*store.files_below("")] == []
+
+
+# What takes longer than a request may.
+
+
+@pytest.mark.parametrize("reading", ["read", "lines", "opened"])
+def test_a_large_file_is_read_over_a_slow_link(
+    object_store: BreakableStore, store: BucketStore, monkeypatch: pytest.MonkeyPatch, reading: str
+) -> None:
+    store.replace("large", LARGE)
+    be_patient(monkeypatch, request=2, repeated=1)
+    object_store.order(Fault(Action.TRICKLE, frozenset({Kind.GET}), rate=2 << 20))
+    if reading == "opened":
+        with store.opened("large", whole=True) as opened:
+            assert opened.read_at(0, opened.size) == LARGE
+    else:
+        assert (store.read("large") if reading == "read" else b"".join(store.lines("large"))) == LARGE
+
+
+def test_a_reader_of_lines_may_take_its_time(store: BucketStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [b"%d" % number + bytes(1 << 20) + b"\n" for number in range(24)]
+    store.replace("large", b"".join(lines))
+    be_patient(monkeypatch, request=1, repeated=0)
+    read = []
+    for line in store.lines("large"):
+        read.append(line)
+        time.sleep(0.1)
+    assert read == lines
+
+
+def test_what_becomes_another_file_while_it_is_read_is_said_to_have_changed(store: BucketStore) -> None:
+    for other in (LARGE[::-1], b"short", b""):
+        store.replace("large", LARGE)
+        lines = store.lines("large")
+        next(lines)
+        store.replace("large", other)
+        with pytest.raises(Unreachable, match="changed while it was read"):
+            list(lines)
 
 
 # Stores that cannot be written to exactly, or at all.
