@@ -22,8 +22,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, MutableSequence, Sequence
 from contextlib import contextmanager, suppress
+from itertools import chain, repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple, TypeVar
 
 import obstore
 
@@ -44,9 +45,18 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 Result = TypeVar("Result")
-_PART: Final = 8 << 20
-_PARTS_AT_ONCE: Final = 4
-"""Bytes of a part of an upload; an uplink that moves so many within a request's time is fast enough."""
+
+
+class _Pace(NamedTuple):
+    """How an upload is cut; what is no larger than a part is sent in one request."""
+
+    part: int
+    at_once: int
+    """Bytes of a part, and parts that are under way: an uplink moves so many within a request's time."""
+
+
+_USUAL, _SLOW = _Pace(8 << 20, 4), _Pace(5 << 20, 1)
+"""The pace of a first try, and of those after it: S3 takes no smaller parts."""
 _COPIED: Final = 10 << 20
 """Bytes that a store copies in a second, at least."""
 _MOST_COPIED: Final = 5 << 30
@@ -263,12 +273,12 @@ class BucketStore:
         copied since, or taken away because another job has begun, it would be there again.
         """
 
-        def put() -> None:
+        def put(pace: _Pace) -> None:
             tries.append(f"{folder}/{secrets.token_hex(4)}/{base}")
-            large = size > _PART
-            self._send(connected(self.place, repeats=large), tries[-1], file, size)
+            large = size > pace.part
+            self._send(connected(self.place, repeats=large), tries[-1], file, pace)
 
-        asked(self._named(folder), put)
+        self._paced(folder, size, put)
 
     def _check_whole(self, staged: str, size: int, name: str) -> None:
         """Raises StageClosed where an upload is gone, Unreachable where some of it is."""
@@ -301,11 +311,29 @@ class BucketStore:
             raise
 
     def _put(self, name: str, file: BinaryIO, size: int) -> None:
-        self._asked(name, lambda: self._send(self._store, name, file, size))
+        self._paced(name, size, lambda pace: self._send(self._store, name, file, pace))
 
-    def _send(self, store: ObjectStore, name: str, file: BinaryIO, size: int) -> None:
+    def _paced(self, name: str, size: int, send: Callable[[_Pace], None]) -> None:
+        """Send a file of that size; after a try that got no answer, so that a slow uplink can."""
+        paces = chain((_USUAL,), repeat(_SLOW))
+        tried: list[_Pace] = []
+
+        def try_next() -> None:
+            tried.append(next(paces))
+            send(tried[-1])
+
+        try:
+            self._asked(name, try_next)
+        except Unreachable:
+            # The first try of a large file may last longer than it is tried again.
+            if len(tried) > 1 or size <= _SLOW.part:
+                raise
+            self._asked(name, try_next)
+
+    def _send(self, store: ObjectStore, name: str, file: BinaryIO, pace: _Pace) -> None:
         """One try to write a whole file."""
-        large = size > _PART
+        size = file.seek(0, os.SEEK_END)
+        large = size > pace.part
         file.seek(0)
         try:
             # What is small is sent as it is, in one request.
@@ -314,8 +342,8 @@ class BucketStore:
                 self._key(name),
                 file if large else file.read(),
                 use_multipart=large,
-                chunk_size=_PART,
-                max_concurrency=_PARTS_AT_ONCE,
+                chunk_size=pace.part,
+                max_concurrency=pace.at_once,
             )
         except FileNotFoundError:
             # So an upload in parts ends whose last answer was lost: it is tidied up, though it is there.

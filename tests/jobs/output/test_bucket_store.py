@@ -298,6 +298,25 @@ def test_a_large_file_is_read_over_a_slow_link(
         assert (store.read("large") if reading == "read" else b"".join(store.lines("large"))) == LARGE
 
 
+@pytest.mark.parametrize("contents", [LARGE, LARGE[: 7 << 20]], ids=["in parts", "in one request"])
+def test_a_shard_is_uploaded_over_a_slow_link(
+    object_store: BreakableStore,
+    store: BucketStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    contents: bytes,
+) -> None:
+    """A part of the usual size takes longer than a request may, the smallest one does not."""
+    store.check_exact(tmp_path)
+    be_patient(monkeypatch, request=3, repeated=1)
+    slow = frozenset({Kind.PUT, Kind.UPLOAD_PART})
+    object_store.order(Fault(Action.TRICKLE, slow, rate=(5 << 20) * 10 // 23))
+    stage = staged(tmp_path)
+    store.put_if_absent(TAR, file(stage, contents), stage)
+    object_store.withdraw()
+    assert store.read(TAR) == contents
+
+
 def test_a_reader_of_lines_may_take_its_time(store: BucketStore, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = [b"%d" % number + bytes(1 << 20) + b"\n" for number in range(24)]
     store.replace("large", b"".join(lines))
