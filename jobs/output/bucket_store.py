@@ -122,11 +122,13 @@ class BucketStore:
         return self.exists(name)
 
     def size(self, name: str) -> int:
-        return self._asked(name, lambda: obstore.head(self._store, self._key(name)))["size"]
+        return self._head(name)["size"]
 
     def modified(self, name: str) -> float:
-        found = self._asked(name, lambda: obstore.head(self._store, self._key(name)))
-        return found["last_modified"].timestamp()
+        return self._head(name)["last_modified"].timestamp()
+
+    def _head(self, name: str) -> ObjectMeta:
+        return self._asked(name, lambda: obstore.head(self._store, self._key(name)))
 
     def list(self, folder: str = "") -> Iterator[Found]:
         prefix = self._key(folder) or None
@@ -311,7 +313,11 @@ class BucketStore:
             raise
 
     def _put(self, name: str, file: BinaryIO, size: int) -> None:
-        self._paced(name, size, lambda pace: self._send(self._store, name, file, pace))
+        before: ObjectMeta | None = None
+        if size > _SLOW.part:
+            with suppress(FileNotFoundError):
+                before = self._head(name)
+        self._paced(name, size, lambda pace: self._send(self._store, name, file, pace, before))
 
     def _paced(self, name: str, size: int, send: Callable[[_Pace], None]) -> None:
         """Send a file of that size; after a try that got no answer, so that a slow uplink can."""
@@ -330,8 +336,10 @@ class BucketStore:
                 raise
             self._asked(name, try_next)
 
-    def _send(self, store: ObjectStore, name: str, file: BinaryIO, pace: _Pace) -> None:
-        """One try to write a whole file."""
+    def _send(
+        self, store: ObjectStore, name: str, file: BinaryIO, pace: _Pace, before: ObjectMeta | None = None
+    ) -> None:
+        """One try to write a whole file, over the one that was there before."""
         size = file.seek(0, os.SEEK_END)
         large = size > pace.part
         file.seek(0)
@@ -347,7 +355,14 @@ class BucketStore:
             )
         except FileNotFoundError:
             # So an upload in parts ends whose last answer was lost: it is tidied up, though it is there.
-            if not large or self.size(name) != size:
+            if not large:
+                raise
+            there = self._head(name)
+            if there == before:
+                raise Unreachable(
+                    errno.EIO, "was not replaced: its upload is gone", self._named(name)
+                ) from None
+            if there["size"] != size:
                 raise
 
     # Asking.

@@ -270,6 +270,29 @@ def test_a_listing_of_several_pages_goes_on_where_it_was_cut(
     assert [*store.files_below("a")] == [f"a/{number:03}" for number in range(60)]
 
 
+def test_a_large_file_whose_upload_is_gone_is_not_taken_for_the_one_that_it_replaces(
+    object_store: BreakableStore, store: BucketStore
+) -> None:
+    """Both have the same size."""
+    store.replace(TAR, LARGE)
+    object_store.order(Fault(Action.ANSWER, frozenset({Kind.COMPLETE_UPLOAD}), status=404, count=1))
+    store.replace(TAR, LARGE[::-1])
+    assert store.read(TAR) == LARGE[::-1]
+
+
+def test_a_large_file_that_replaced_another_one_is_there_though_no_answer_said_so(
+    object_store: BreakableStore, store: BucketStore
+) -> None:
+    store.replace(TAR, LARGE)
+    ends = frozenset({Kind.COMPLETE_UPLOAD})
+    object_store.order(Fault(Action.LOSE_ANSWER, ends, count=1))
+    object_store.order(Fault(Action.ANSWER, ends, status=404, count=1))
+    object_store.forget()
+    store.replace(TAR, LARGE[::-1])
+    assert store.read(TAR) == LARGE[::-1]
+    assert object_store.traffic(Kind.CREATE_UPLOAD).requests == 1
+
+
 def test_an_upload_that_is_not_whole_gets_no_name(store: BucketStore, tmp_path: Path) -> None:
     def spoil() -> None:
         [upload] = store.files_below(".imagemill/uploads")
