@@ -136,7 +136,7 @@ class BucketStore:
         for one in found["common_prefixes"]:
             yield Found(one.rpartition("/")[2], True, False)
         for entry in found["objects"]:
-            yield Found(entry["path"].rpartition("/")[2], False, True)
+            yield Found(entry["path"].rpartition("/")[2], False, True, entry["size"])
 
     def files_below(self, folder: str) -> Iterator[str]:
         begin = len(self.place.prefix) + 1 if self.place.prefix else 0

@@ -37,6 +37,8 @@ class Found(NamedTuple):
     is_folder: bool
     is_file: bool
     """Neither of both: a pipe, say."""
+    size: int | None = None
+    """Bytes of a file, where a listing tells them: in a bucket."""
 
 
 class RandomAccess(Protocol):

@@ -115,7 +115,7 @@ def _entries(output: Output) -> tuple[list[int], list[Problem]]:
     committed: list[int] = []
     files = {entry.name for entry in entries if entry.is_file}
     problems: list[Problem] = []
-    for name, is_folder, is_file in entries:
+    for name, is_folder, is_file, _ in entries:
         number, ending = names.part(name) or (None, "")
         stem = "" if number is None else names.name(number)
         if number is not None and is_folder and output.in_bucket:

@@ -67,9 +67,11 @@ def _upload_inputs(prepared: Prepared, reporter: Reporter) -> None:
     # The requests of several files are under way at a time.
     with ThreadPoolExecutor(_WRITERS, "input") as writers:
         for start, files in groupby(prepared.inputs.wanted(), lambda file: file.sha256[:2]):
-            there = {one.name for one in output.store.list(f"{INPUTS}/{start}")}
+            # One of another size was damaged: it is replaced.
+            there = {(one.name, one.size) for one in output.store.list(f"{INPUTS}/{start}")}
             while some := list(islice(files, _AT_A_TIME)):
-                for _ in writers.map(upload, [file for file in some if file.sha256 not in there]):
+                lacking = [file for file in some if (file.sha256, file.size) not in there]
+                for _ in writers.map(upload, lacking):
                     pass
                 kept += len(some)
                 if said:

@@ -11,15 +11,16 @@ import pytest
 from PIL import Image
 
 from jobs.errors import ManifestError
-from jobs.inputs import kept_path
+from jobs.inputs import kept_name, kept_path
 from jobs.location import BucketPlace
 from jobs.output.bucket_store import BucketStore
-from jobs.output.output import Output
+from jobs.output.output import INPUTS, Output
 from jobs.settings import Settings
 from producer.embedded_redis import EmbeddedRedis
 from producer.job_queue import JobQueue
 from producer.manifest.manifest import load_manifest
 from producer.requests.prepared import prepare
+from producer.submit.output_writes import keep_inputs
 from producer.submit.submit import submit_manifest
 from tests.farm import Farm
 from tests.lora_files import random_lora
@@ -178,3 +179,20 @@ def test_what_a_bucket_gave_is_run_examined_and_restored(farm: Farm, store: Buck
         assert "3" in planned.stdout
     finally:
         farm.stop()
+
+
+def test_an_input_that_was_damaged_in_a_bucket_is_replaced(farm: Farm, store: BucketStore) -> None:
+    line = {"prompt": "a fox", "image": f"{store.label}/pictures/0.png"}
+    prepared = prepare(farm.manifest([line], output=f"{store.label}/out", layout="webdataset"), Settings())
+    entries = [entry for _, entry in prepared.entries()]
+    prepared.referenced(entries)
+    [sha256] = entries[0].inputs
+    kept = f"out/{INPUTS}/{kept_name(sha256)}"
+    keep_inputs(prepared)
+    whole = store.read(kept)
+    store.replace(kept, whole[:-1])
+    keep_inputs(prepared)
+    assert store.read(kept) == whole
+    written = store.modified(kept)
+    keep_inputs(prepared)
+    assert store.modified(kept) == written
