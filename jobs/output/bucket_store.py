@@ -22,9 +22,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, MutableSequence, Sequence
 from contextlib import contextmanager, suppress
-from itertools import chain, repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, Final, TypeVar
 
 import obstore
 
@@ -38,6 +37,7 @@ from jobs.output.local_store import DescriptorAccess
 from jobs.output.object_access import AHEAD, ObjectAccess, fetch
 from jobs.output.object_parts import ObjectParts
 from jobs.output.store import UPLOADS, Found, RandomAccess, Stage, StageClosed, Unreachable
+from jobs.output.upload_pace import SLOW, Pace, paced
 from jobs.plain_file import MAX_OF_OUTPUT, open_plain
 
 if TYPE_CHECKING:
@@ -45,18 +45,6 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 Result = TypeVar("Result")
-
-
-class _Pace(NamedTuple):
-    """How an upload is cut; what is no larger than a part is sent in one request."""
-
-    part: int
-    at_once: int
-    """Bytes of a part, and parts that are under way: an uplink moves so many within a request's time."""
-
-
-_USUAL, _SLOW = _Pace(8 << 20, 4), _Pace(5 << 20, 1)
-"""The pace of a first try, and of those after it: S3 takes no smaller parts."""
 _COPIED: Final = 10 << 20
 """Bytes that a store copies in a second, at least."""
 _MOST_COPIED: Final = 5 << 30
@@ -275,12 +263,12 @@ class BucketStore:
         copied since, or taken away because another job has begun, it would be there again.
         """
 
-        def put(pace: _Pace) -> None:
+        def put(pace: Pace) -> None:
             tries.append(f"{folder}/{secrets.token_hex(4)}/{base}")
             large = size > pace.part
             self._send(connected(self.place, repeats=large), tries[-1], file, pace)
 
-        self._paced(folder, size, put)
+        paced(self._named(folder), size, put)
 
     def _check_whole(self, staged: str, size: int, name: str) -> None:
         """Raises StageClosed where an upload is gone, Unreachable where some of it is."""
@@ -314,30 +302,13 @@ class BucketStore:
 
     def _put(self, name: str, file: BinaryIO, size: int) -> None:
         before: ObjectMeta | None = None
-        if size > _SLOW.part:
+        if size > SLOW.part:
             with suppress(FileNotFoundError):
                 before = self._head(name)
-        self._paced(name, size, lambda pace: self._send(self._store, name, file, pace, before))
-
-    def _paced(self, name: str, size: int, send: Callable[[_Pace], None]) -> None:
-        """Send a file of that size; after a try that got no answer, so that a slow uplink can."""
-        paces = chain((_USUAL,), repeat(_SLOW))
-        tried: list[_Pace] = []
-
-        def try_next() -> None:
-            tried.append(next(paces))
-            send(tried[-1])
-
-        try:
-            self._asked(name, try_next)
-        except Unreachable:
-            # The first try of a large file may last longer than it is tried again.
-            if len(tried) > 1 or size <= _SLOW.part:
-                raise
-            self._asked(name, try_next)
+        paced(self._named(name), size, lambda pace: self._send(self._store, name, file, pace, before))
 
     def _send(
-        self, store: ObjectStore, name: str, file: BinaryIO, pace: _Pace, before: ObjectMeta | None = None
+        self, store: ObjectStore, name: str, file: BinaryIO, pace: Pace, before: ObjectMeta | None = None
     ) -> None:
         """One try to write a whole file, over the one that was there before."""
         size = file.seek(0, os.SEEK_END)

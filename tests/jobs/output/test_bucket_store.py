@@ -336,8 +336,11 @@ def test_a_shard_is_uploaded_over_a_slow_link(
     object_store.order(Fault(Action.TRICKLE, slow, rate=(5 << 20) * 10 // 23))
     stage = staged(tmp_path)
     store.put_if_absent(TAR, file(stage, contents), stage)
+    object_store.forget()
+    store.put_if_absent("00004.tar", file(stage, contents), stage)
+    assert object_store.traffic(Kind.CREATE_UPLOAD).requests == 1  # at once at the pace that was found
     object_store.withdraw()
-    assert store.read(TAR) == contents
+    assert store.read(TAR) == store.read("00004.tar") == contents
 
 
 def test_a_reader_of_lines_may_take_its_time(store: BucketStore, monkeypatch: pytest.MonkeyPatch) -> None:
