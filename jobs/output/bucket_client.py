@@ -45,7 +45,7 @@ class Patience:
     pauses: Sequence[float] = (0.2, 0.5, 1.0, 2.0, 4.0)
     """Before each further try of our own."""
     settled: float = 3.0
-    """How long a store may still copy what it has begun to, after its source was deleted."""
+    """How long a store may still copy what it has begun to, at least, after its source was deleted."""
 
 
 PATIENCE = Patience()

@@ -127,12 +127,11 @@ class BucketStore:
             yield Found(entry["path"].rpartition("/")[2], False, True, entry["size"])
 
     def files_below(self, folder: str) -> Iterator[str]:
-        begin = len(self.place.prefix) + 1 if self.place.prefix else 0
-        for path in self._paths_below(folder):
-            yield path[begin:]
+        for entry in self._entries_below(folder):
+            yield self._name(entry)
 
-    def _paths_below(self, folder: str) -> Iterator[str]:
-        """The keys below a folder, a page at a time; after an answer that was lost, from there on."""
+    def _entries_below(self, folder: str) -> Iterator[ObjectMeta]:
+        """What is below a folder, a page at a time; after an answer that was lost, from there on."""
         prefix, last = self._key(folder) or None, ""
         pages: Iterator[Sequence[ObjectMeta]] | None = None
 
@@ -149,7 +148,7 @@ class BucketStore:
         while (found := self._asked(folder, page)) is not None:
             for entry in found:
                 last = entry["path"]
-                yield last
+                yield entry
 
     # Writing.
 
@@ -226,11 +225,12 @@ class BucketStore:
 
         Returns once a copy of it is done that the store had begun before.
         """
-        names = [*self.files_below(UPLOADS)]
-        for name in names:
-            self.remove(name)
-        if names:
-            time.sleep(bucket_client.PATIENCE.settled)
+        uploads = [*self._entries_below(UPLOADS)]
+        for upload in uploads:
+            self.remove(self._name(upload))
+        if uploads:
+            largest = max(upload["size"] for upload in uploads)
+            time.sleep(max(bucket_client.PATIENCE.settled, largest / _COPIED))
 
     def _put_staged(self, name: str, file: BinaryIO, size: int, stage: Stage, *, overwrite: bool) -> None:
         """Give the name to what is uploaded into the stage first."""
@@ -354,6 +354,9 @@ class BucketStore:
 
     def _key(self, name: str) -> str:
         return "/".join(part for part in (self.place.prefix, name) if part)
+
+    def _name(self, entry: ObjectMeta) -> str:
+        return entry["path"][len(self.place.prefix) + 1 if self.place.prefix else 0 :]
 
     def _named(self, name: str) -> str:
         return f"{self.label}/{name}" if name else self.label

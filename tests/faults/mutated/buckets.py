@@ -20,7 +20,7 @@ CHECKS = [
         FINISH + "test_a_finisher_that_slept_until_another_ended_the_job_adds_nothing"),
     Mutation("a job that begins takes all uploads away", "none",
         BUCKET_STORE_PY,
-        "names = [*self.files_below(UPLOADS)]", "names = ()",
+        "uploads = [*self._entries_below(UPLOADS)]", "uploads: list[ObjectMeta] = []",
         FINISH + "test_what_goes_through_a_stage_that_was_closed_is_not_there"),
     Mutation("an upload that arrives late is copied by nobody", "each try has the same name",
         BUCKET_STORE_PY,

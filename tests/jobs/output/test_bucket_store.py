@@ -462,6 +462,13 @@ def test_stages_of_earlier_jobs_are_taken_away(store: BucketStore, tmp_path: Pat
     assert [*store.files_below("")] == [TAR]
 
 
+def test_closing_the_stages_lasts_as_long_as_a_copy_of_what_lay_there_may(store: BucketStore) -> None:
+    store.replace(".imagemill/uploads/00001/000001-a/1234/00001.tar", LARGE)
+    began = time.monotonic()
+    store.close_stages()
+    assert time.monotonic() - began > len(LARGE) / (10 << 20)
+
+
 def test_a_message_and_a_description_name_no_credentials(
     object_store: BreakableStore, store: BucketStore
 ) -> None:
