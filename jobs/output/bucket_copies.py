@@ -41,13 +41,15 @@ class Copying(Protocol):
 def way_to_copy(store: Copying, _process: int) -> str:
     """How the store copies to a free name and to no other: tried once in each process.
 
-    Raises OutputError where it does not, Unreachable.
+    Raises OutputError where it does not, Unreachable, FileNotFoundError where the bucket is not there,
+    PermissionError where the store refuses to write.
     """
     chosen = os.environ.get("AWS_COPY_IF_NOT_EXISTS")
     ways = ("",) if store.place.scheme != "s3" else WAYS if chosen is None else (chosen,)
     source, *targets = (f".imagemill/probe-{secrets.token_hex(6)}" for _ in range(1 + len(ways)))
     said = "it overwrites what it was asked not to"
     try:
+        store.replace(source, b"first")  # its errors are not those of a copy
         for way, target in zip(ways, targets, strict=True):
             try:
                 if _keeps(store, source, target, way):

@@ -281,18 +281,19 @@ class BucketStore:
 
     def _give_name(self, staged: str, name: str, *, overwrite: bool) -> None:
         """Copy an upload to its name. Raises StageClosed where it is gone."""
+        way = "" if overwrite else way_to_copy(self, os.getpid())
         try:
             if overwrite:
                 self.copy(staged, name)
             else:
-                self._copy_to_free(staged, name)
+                self._copy_to_free(staged, name, way)
         except FileNotFoundError:
             raise _closed(self._named(name)) from None
 
-    def _copy_to_free(self, staged: str, name: str) -> None:
+    def _copy_to_free(self, staged: str, name: str, way: str) -> None:
         """Raises FileExistsError where the name is taken, if need be by a copy whose answer was lost."""
         try:
-            self.copy_if_absent(staged, name, way_to_copy(self, os.getpid()))
+            self.copy_if_absent(staged, name, way)
         except (FileExistsError, FileNotFoundError) as error:
             if self.exists(name):
                 raise FileExistsError(errno.EEXIST, "is there already", self._named(name)) from None

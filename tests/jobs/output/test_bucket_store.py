@@ -376,6 +376,16 @@ def test_a_store_that_copies_over_what_is_there_is_refused(
     assert [*store.files_below("")] == []
 
 
+def test_of_a_store_that_takes_no_file_no_way_to_copy_is_said_to_be_missing(
+    object_store: BreakableStore, store: BucketStore, tmp_path: Path
+) -> None:
+    with pytest.raises(FileNotFoundError, match="NoSuchBucket"):
+        BucketStore(BucketPlace("s3", "bucket-that-is-missing", "out")).check_exact(tmp_path)
+    object_store.order(Fault(Action.ANSWER, status=403))
+    with pytest.raises(PermissionError, match="the store refuses it"):
+        store.check_exact(tmp_path)
+
+
 @pytest.mark.parametrize(("checks", "kind"), [("copies", Kind.COPY), ("parts", Kind.COMPLETE_UPLOAD)])
 def test_a_shard_is_copied_in_one_request_where_the_store_can_and_in_parts_where_not(
     object_store: BreakableStore, store: BucketStore, tmp_path: Path, checks: str, kind: Kind
