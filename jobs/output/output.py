@@ -172,7 +172,8 @@ class Output:
     @property
     def names(self) -> ShardNames:
         """What its shards are called. Raises OutputError where that cannot be told, Unreachable."""
-        return self._names.now()
+        with self._reading():
+            return self._names.now()
 
     def with_names(self, names: ShardNames) -> Output:
         """The same, where the output does not say itself what its shards are called."""

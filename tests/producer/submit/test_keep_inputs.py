@@ -16,7 +16,6 @@ from jobs.inputs import KeptInputs, kept_path
 from jobs.ledger.shard import Shard, decode_shard
 from jobs.output.metadata import Failure, metadata_record
 from jobs.output.store import Stage
-from jobs.output.stored_shard import image_key
 from jobs.request import ImageRequest
 from jobs.settings import Settings
 from producer.requests.prepared import prepare
@@ -202,7 +201,7 @@ def commit_with_failure(desk: Desk, failed: int) -> None:
             about = {"reason": "black", "job_id": claim.job_id, "command": ""}
             failures.append(Failure(shard=int(claim.shard), position=position, entry=entry, **about))
             continue
-        name = f"{image_key(int(claim.shard), position)}.png"
+        name = f"{desk.output.names.key(int(claim.shard), position)}.png"
         (images / name).write_bytes(b"a picture")
         names: dict[str, Any] = {"file_name": name, "sha256": "", "job_id": claim.job_id, "flagged": None}
         rows.append(metadata_record(entry, **names, rendered={}, column_names=()))
