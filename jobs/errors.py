@@ -62,7 +62,7 @@ class Overtaken(JobError):
 
 
 class OutputError(ImagemillError):
-    """An output folder cannot be written, or is outside IMAGEMILL_OUTPUT_ROOT."""
+    """An output cannot be read or written, or is outside IMAGEMILL_OUTPUT_ROOT."""
 
 
 class InputsAway(OutputError):

@@ -1,7 +1,7 @@
 """Shards of a bucket whose tars begin to be read before it is their turn.
 
-What a tar says of itself takes a request, whose answer is mostly waited for. So some are under way at a time;
-what is read ahead are bytes (`bucket_store._AHEAD`, and the member of records), and no more of them than of
+Reading a tar's records takes a request, most of which is waiting. So some are under way at a time;
+what is read ahead are bytes (`object_access.AHEAD`, and the member of records), and no more of them than of
 these shards.
 """
 

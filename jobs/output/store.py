@@ -2,10 +2,10 @@
 
 Names are relative to the output and have slashes: `job.json`, `.imagemill/jobs/sunsets-1.json`.
 
-A change that a late process must not make goes through a stage: what it writes lies there first, its lease is
-confirmed, and only what still lies in the stage gets its name. Whoever begins a job clears the stages of
-those before (`close_stages`), after the ledger has forgotten their leases: none of them can change
-anything any more, however long it slept.
+A change that a late process must not make goes through a stage: what it writes lies there first, and only
+what still lies there gets its name; in a bucket the lease is confirmed in between. A job that begins clears
+all stages (`close_stages`), after the ledger has forgotten the leases of earlier ones: none of their attempts
+can write anything any more, however long it slept. In a bucket a job's finishing clears them, too.
 """
 
 from __future__ import annotations
@@ -119,7 +119,11 @@ class OutputStore(Protocol):
         """Give a file another name; over what has it. Nothing else may write there meanwhile."""
 
     def remove(self, name: str, stage: Stage | None = None) -> None:
-        """Take a file away, if it is there."""
+        """Take a file away, if it is there.
+
+        In a bucket a process that sleeps between the confirmation and the deletion may take away a newer
+        job's file of the name: the next finishing writes it again.
+        """
 
     def prepare(self) -> None:
         """Make sure that it can be written. Raises OutputError with the remedy."""

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from jobs.errors import OutputError
-from jobs.location import BucketPlace, NoLocation
+from jobs.location import BucketPlace, NoLocation, names_bucket
 from jobs.output.output import Output
 from jobs.output.store import OutputStore, Stage, Unreachable
 
@@ -133,6 +133,11 @@ def _writing(target: str) -> Iterator[None]:
         yield
     except OSError as error:
         place = error.filename if isinstance(error.filename, str) else target
+        if not names_bucket(place):
+            raise OutputError(
+                f"{place}: cannot be written ({error.strerror}): free some space, or let TMPDIR name another "
+                f"folder, and run the same command, which goes on with {target}"
+            ) from None
         raise OutputError(
             f"{place}: cannot be reached ({error.strerror}): check the bucket, its endpoint and the "
             f"credentials, and run the same command, which goes on with {target}"

@@ -27,7 +27,7 @@ class Workplace:
 
     engine: Engine
     root: str
-    """Outputs lie below this folder."""
+    """The folder, or the place in a bucket, below which outputs lie."""
     space: DiskSpace
     settings: Settings
     known: Known = field(default_factory=Known)

@@ -48,7 +48,7 @@ local function choose()
   return chosen
 end
 
--- What places misled was put right, maybe into a set that was not looked at: so there is one more look.
+-- The walk put right a place that was out of date. Its job may now be in a set that was passed: look once more.
 local chosen = choose()
 if not chosen and misled then chosen = choose() end
 if not chosen then return {} end
