@@ -6,6 +6,7 @@ an export, a copy without hidden files) the names of the shards tell: the forms 
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 from collections.abc import Iterator
@@ -90,6 +91,9 @@ class KeptNames:
         except Unreachable:
             raise
         except OSError as error:
+            # Of a bucket, and of a path that no file may have, others say what helps.
+            if self._store.far or error.errno == errno.ENAMETOOLONG:
+                raise
             raise OutputError(f"{place}: {error.strerror}: make it readable for this user") from None
         except ValueError as error:
             raise OutputError(

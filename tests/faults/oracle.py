@@ -30,7 +30,7 @@ LASTING = {
 PICTURES = {".png", ".jpg", ".jpeg", ".webp"}
 OURS = re.compile(
     r"[0-9]{5}[.](tar|parquet)|job[.]json|README[.]md|preview[.]jpg|failures[.]jsonl"
-    r"|[.]imagemill/(licences[.]json|rows[.]json|jobs/[\w-]+[.](json|order|lines[.]jsonl))"
+    r"|[.]imagemill/(licences[.]json|rows[.]json|shards[.]json|jobs/[\w-]+[.](json|order|lines[.]jsonl))"
 )
 """What an output in a bucket may hold in the end."""
 
