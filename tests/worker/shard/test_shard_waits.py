@@ -158,9 +158,9 @@ def test_a_tar_waits_for_space_and_leaves_nothing_half(
     name = f"jobs.output.webdataset.{step}"
     write = pkgutil.resolve_name(name)
 
-    def full(*arguments: Any) -> Any:
+    def full(*arguments: Any, **named: Any) -> Any:
         if next(left, None) is None:
-            return write(*arguments)
+            return write(*arguments, **named)
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(name, full)
