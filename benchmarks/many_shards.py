@@ -22,6 +22,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+# A script's own folder is on the path, the repository's is not.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from rich.console import Console
 from rich.progress import Progress
 from sizes import parse_sized
@@ -46,12 +49,12 @@ RENDERED = {"precision": "fp32", "rows": 16, "device": "cpu", "versions": {}}
 
 def written(folder: Path, shards: int, output: Path) -> Path:
     """The manifest of so many prompts, a shard each."""
-    (folder / "prompts.txt").write_text("".join(f"a thing, number {n}\n" for n in range(shards)))
+    (folder / "prompts.txt").write_text("".join(f"a thing, number {n}\n" for n in range(shards)), "utf-8")
     manifest = folder / "many.json"
     settings = {"height": 8, "width": 8, "num_inference_steps": 1}
     keys = {"name": "many", "model": "instant", "output": str(output), "layout": "webdataset"}
     manifest.write_text(
-        json.dumps({**keys, "shard_size": 1, "settings": settings, "prompts_from": "prompts.txt"})
+        json.dumps({**keys, "shard_size": 1, "settings": settings, "prompts_from": "prompts.txt"}), "utf-8"
     )
     return manifest
 
@@ -181,7 +184,7 @@ def main() -> None:
         said = command("plan", "plan", str(manifest), "--json")
         planned = json.loads(said)
         examined = json.loads(command("doctor", "doctor", str(place), "--json"))
-        card = (place / "README.md").read_text()
+        card = (place / "README.md").read_text("utf-8")
         braces = names.braces(numbers[0], numbers[-1])
         everything = [*range(options.shards)]
         exact = {

@@ -62,7 +62,7 @@ def under_faults(faults: int, images: int) -> dict[str, object]:
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=False,
     )
     last = ran.stdout.splitlines()[-1:] or [""]

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from jobs.errors import InputError
 from jobs.location import BucketPlace, NoLocation, names_bucket
+from jobs.plain_file import read_plain
 from jobs.user_cache import cache_folder
 
 if TYPE_CHECKING:
@@ -202,7 +203,7 @@ def _fetched(asked: _Key) -> Path:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-    state.write_text(_state(target, told))
+    state.write_text(_state(target, told), "utf-8")
     return target
 
 
@@ -222,7 +223,7 @@ def _download(asked: _Key, to: Path) -> ObjectMeta:
 
 def _is_copy(target: Path, state: Path, found: ObjectMeta) -> bool:
     try:
-        return state.read_text() == _state(target, found)
+        return read_plain(state).decode() == _state(target, found)
     except (OSError, ValueError):
         return False
 

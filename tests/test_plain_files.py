@@ -16,7 +16,7 @@ OWN: Final = {
     "jobs/pipelines.py": "imagemill's own table",
     "producer/embedded_redis.py": "the log of a server that it started, in a folder of its own",
     "producer/manifest/starter.py": "imagemill's own example",
-    "producer/run.py": "the log of a worker that it started, in the user's cache",
+    "producer/own_worker.py": "the log of a worker that it started, in the user's cache",
     "worker/renderers/device.py": "/proc",
     "worker/renderers/memory.py": "/proc and /sys",
 }

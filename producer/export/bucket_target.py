@@ -23,6 +23,7 @@ from jobs.errors import OutputError
 from jobs.location import BucketPlace, NoLocation, names_bucket
 from jobs.output.output import Output
 from jobs.output.store import OutputStore, Stage, Unreachable
+from jobs.plain_file import open_plain
 
 MARK: Final = ".export.json"
 _CARD: Final = "README.md"
@@ -121,7 +122,7 @@ def _check_new(store: OutputStore, name: str, target: str) -> None:
 
 def _is(store: OutputStore, name: str, file: Path) -> bool:
     """Whether an object has a file's size and end."""
-    with file.open("rb") as opened, store.opened(name) as there:
+    with open_plain(file) as opened, store.opened(name) as there:
         start = max(0, there.size - _COMPARED)
         opened.seek(start)
         return there.size == file.stat().st_size and there.read_at(start, _COMPARED) == opened.read()

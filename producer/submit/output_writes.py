@@ -15,7 +15,7 @@ from jobs.errors import LatentsError, ManifestError, OutputError
 from jobs.inputs import kept_name, kept_path
 from jobs.output.durable import fsync_folder, written_atomically
 from jobs.output.output import INPUTS, Output
-from jobs.plain_file import open_plain
+from jobs.plain_file import open_plain, read_plain
 from producer.manifest.latents import gather_latents
 from producer.reporter import QUIET, Reporter
 from producer.requests.input_files import InputFile
@@ -42,7 +42,7 @@ def keep_inputs(prepared: Prepared, reporter: Reporter = QUIET) -> None:
             _gather_latents(prepared, Path(folder))
             for file in Path(folder).iterdir():
                 if not output.store.exists(f"{INPUTS}/{file.name}"):
-                    output.store.replace(f"{INPUTS}/{file.name}", file.read_bytes())
+                    output.store.replace(f"{INPUTS}/{file.name}", read_plain(file))
     else:
         _gather_latents(prepared, output.inputs)
     if prepared.manifest.inputs == "copy":

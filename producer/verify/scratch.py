@@ -18,6 +18,7 @@ from jobs.inputs import KeptInputs, kept_name
 from jobs.latents import write_input
 from jobs.location import names_bucket
 from jobs.output.output import INPUTS, Output
+from jobs.plain_file import open_plain, read_plain
 from jobs.settings import Settings
 from producer.reporter import StandardError
 from producer.verify.files import InBucket
@@ -49,7 +50,7 @@ class Scratch:
                 if isinstance(file, InBucket):
                     file.copy_to(output)
                 elif output.in_bucket:
-                    with file.open("rb") as source, output.store.written(_kept(sha256)) as copy:
+                    with open_plain(file) as source, output.store.written(_kept(sha256)) as copy:
                         shutil.copyfileobj(source, copy)
         except OSError as error:
             raise _unwritable(self.place, error) from None
@@ -138,7 +139,7 @@ def _keep_latents(output: Output, path: Path, sha256: str) -> None:
         return
     with tempfile.TemporaryDirectory(prefix="imagemill-") as folder:
         name = f"{write_input(Path(folder), latents)}.npy"
-        output.store.replace(f"{INPUTS}/{name}", (Path(folder) / name).read_bytes())
+        output.store.replace(f"{INPUTS}/{name}", read_plain(Path(folder) / name))
 
 
 def _kept(sha256: str) -> str:
