@@ -344,8 +344,9 @@ def test_verify_finds_a_model_where_its_manifest_had_it_or_where_it_is_named(mil
     mill.calm("flux")
     output, moved = mill.folder / "calm-flux", mill.folder / "moved" / "flux"
     told = ("verify", output, "--sample", "3", "--seed", "1")
+    # In every byte, or on a busy machine, whose forwards may have other slots, in every pixel.
     done = mill.command(*told)
-    assert (done.returncode, "3 equal in every byte" in done.stdout) == (0, True), done.stdout + done.stderr
+    assert (done.returncode, "3 equal in every" in done.stdout) == (0, True), done.stdout + done.stderr
     moved.parent.mkdir()
     mill.model("flux").rename(moved)
     try:
@@ -355,6 +356,6 @@ def test_verify_finds_a_model_where_its_manifest_had_it_or_where_it_is_named(mil
         assert "its model, flux at sha256:" in line
         assert line.endswith("is not found: name its folder or file with --model PATH")
         done = mill.command(*told, "--model", moved)
-        assert (done.returncode, "3 equal in every byte" in done.stdout) == (0, True), done.stdout
+        assert (done.returncode, "3 equal in every" in done.stdout) == (0, True), done.stdout
     finally:
         moved.rename(mill.model("flux"))

@@ -29,7 +29,10 @@ def graph_for_each_shape() -> None:
     Beyond its limits of graphs torch runs the rest uncompiled: other kernels, so other bytes. Where it times
     kernels that sum in another order and takes the fastest, two workers may take two.
     """
-    dynamo, inductor = torch._dynamo.config, torch._inductor.config
+    # Imported here, which waits where another thread is still loading them.
+    from torch._dynamo import config as dynamo
+    from torch._inductor import config as inductor
+
     dynamo.recompile_limit = max(_MOST_GRAPHS, dynamo.recompile_limit)
     dynamo.accumulated_recompile_limit = max(_MOST_GRAPHS, dynamo.accumulated_recompile_limit)
     inductor.deterministic = True
