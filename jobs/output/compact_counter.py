@@ -16,7 +16,7 @@ class CompactCounter:
 
     A dict of a million ints takes 100 MB and more, this 15: the last bits of a key choose a bucket, a bytes
     object of keys and numbers that is searched from its beginning, so memory never grows by leaps. A million
-    keys are 32 in a bucket. Then all buckets go to a file and are filled anew, so memory stays below 40 MB.
+    keys are 32 in a bucket. Then all buckets go to a file and are filled again, so memory stays below 40 MB.
     Methods raise OutputError where the temporary folder cannot hold that file.
     """
 

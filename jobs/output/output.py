@@ -316,7 +316,7 @@ class Output:
     def in_turn(self, shards: Iterable[int] | None = None) -> Iterator[tuple[int, StoredShard]]:
         """These shards, or all that are committed, one after the other, with their places.
 
-        What a bucket's tars say is read ahead: for whoever asks each for its records or its failures.
+        What a bucket's tars say is read ahead, for callers that ask each for its records or its failures.
         """
         numbers = self.shards() if shards is None else shards
         if not self.in_bucket:

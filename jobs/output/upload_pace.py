@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from itertools import chain, repeat
 from typing import Final, NamedTuple
 
+from obstore.exceptions import BaseError
+
 from jobs.output import bucket_client
 from jobs.output.bucket_client import asked
 from jobs.output.store import Unreachable
@@ -43,7 +45,7 @@ class _Uplink:
         began = time.monotonic()
         try:
             yield
-        except Exception:
+        except (BaseError, OSError):
             if time.monotonic() - began >= bucket_client.PATIENCE.request:
                 self._slow_until = time.monotonic() + _SLOW_FOR
             raise

@@ -10,7 +10,7 @@
 
 -- The field of CLAIMABLE that says that every job has had its place written.
 local WHOLE = 'whole'
--- Milliseconds between two sweeps, whoever looks; how many sweeps it takes to see every job; how many jobs a sweep
+-- Milliseconds between two sweeps of any process; how many sweeps it takes to see every job; how many jobs a sweep
 -- looks at, at least.
 local SWEEP_EVERY, SWEEPS, LEAST_SWEPT = 1000, 30, 50
 

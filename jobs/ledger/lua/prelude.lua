@@ -112,7 +112,7 @@ local function conclude(job_id, cut)
   free_output(job_id)
   redis.call('EXPIRE', key(job_id), retention)
   for _, part in ipairs(JOB_PARTS) do redis.call('EXPIRE', key(job_id, part), retention) end
-  -- Not of a job that is ended for want of a worker by somebody who may not speak for one.
+  -- No event where a user without a right to them ends the job, because no worker will.
   redis.pcall('XADD', EVENTS, 'MAXLEN', '~', 1000, '*', 'event', 'finished', 'job', job_id, 'run', number(job_id, 'run'),
     'outcome', job[1] or 'failures', 'done', number(job_id, 'done'), 'failed', number(job_id, 'failed'), 'cut', cut)
 end
