@@ -182,16 +182,19 @@ class BucketStore:
         )
 
     def copy(self, name: str, to: str) -> None:
-        store = connected(self.place, seconds=self._seconds_to_copy(name))
+        self._copy(name, to, self.size(name))
+
+    def _copy(self, name: str, to: str, size: int) -> None:
+        store = connected(self.place, seconds=_seconds_to_copy(size))
         self._asked(to, lambda: obstore.copy(store, self._key(name), self._key(to)))
 
-    def copy_if_absent(self, name: str, to: str, way: str) -> None:
-        """Copy a file inside the store, in one of `bucket_copies.WAYS`.
+    def copy_if_absent(self, name: str, to: str, way: str, size: int = 0) -> None:
+        """Copy a file of `size` bytes inside the store, in one of `bucket_copies.WAYS`.
 
         Raises FileExistsError where the name is taken, FileNotFoundError where there is no such file; either
         may come of an answer that was lost, and the copy be there.
         """
-        store = connected(self.place, seconds=self._seconds_to_copy(name), copying=way)
+        store = connected(self.place, seconds=_seconds_to_copy(size), copying=way)
         source, target = self._key(name), self._key(to)
         asked_once(self._named(to), lambda: obstore.copy(store, source, target, overwrite=False))
 
@@ -249,7 +252,7 @@ class BucketStore:
             stage.confirm()
             failpoint("confirmed", place)
             self._check_whole(uploads[-1], size, name)
-            self._give_name(uploads[-1], name, overwrite=overwrite)
+            self._give_name(uploads[-1], name, size, overwrite=overwrite)
         finally:
             # What stays is removed when a job begins: a store that is away is not waited for, within a lease.
             with suppress(OSError):
@@ -279,21 +282,21 @@ class BucketStore:
         if there != size:
             raise Unreachable(errno.EIO, f"has {there:,} of the {size:,} bytes sent", self._named(staged))
 
-    def _give_name(self, staged: str, name: str, *, overwrite: bool) -> None:
+    def _give_name(self, staged: str, name: str, size: int, *, overwrite: bool) -> None:
         """Copy an upload to its name. Raises StageClosed where it is gone."""
         way = "" if overwrite else way_to_copy(self, os.getpid())
         try:
             if overwrite:
-                self.copy(staged, name)
+                self._copy(staged, name, size)
             else:
-                self._copy_to_free(staged, name, way)
+                self._copy_to_free(staged, name, size, way)
         except FileNotFoundError:
             raise _closed(self._named(name)) from None
 
-    def _copy_to_free(self, staged: str, name: str, way: str) -> None:
+    def _copy_to_free(self, staged: str, name: str, size: int, way: str) -> None:
         """Raises FileExistsError where the name is taken, if need be by a copy whose answer was lost."""
         try:
-            self.copy_if_absent(staged, name, way)
+            self.copy_if_absent(staged, name, way, size)
         except (FileExistsError, FileNotFoundError) as error:
             if self.exists(name):
                 raise FileExistsError(errno.EEXIST, "is there already", self._named(name)) from None
@@ -346,13 +349,6 @@ class BucketStore:
     def _asked(self, name: str, ask: Callable[[], Result]) -> Result:
         return asked(self._named(name), ask)
 
-    def _seconds_to_copy(self, name: str) -> int:
-        """How long a copy may take: one of few figures, since each is a connection of its own."""
-        seconds, wanted = bucket_client.PATIENCE.request, self.size(name) // _COPIED
-        while seconds < wanted:
-            seconds *= 2
-        return seconds
-
     def _key(self, name: str) -> str:
         return "/".join(part for part in (self.place.prefix, name) if part)
 
@@ -365,3 +361,11 @@ class BucketStore:
 
 def _closed(named: str) -> StageClosed:
     return StageClosed(errno.ENOENT, "its upload was taken away", named)
+
+
+def _seconds_to_copy(size: int) -> int:
+    """How long a copy may take: one of few figures, since each is a connection of its own."""
+    seconds, wanted = bucket_client.PATIENCE.request, size // _COPIED
+    while seconds < wanted:
+        seconds *= 2
+    return seconds
