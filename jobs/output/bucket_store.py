@@ -58,7 +58,7 @@ class BucketStore:
     """
 
     __slots__ = ("label", "place")
-    far = True
+    is_remote = True
 
     def __init__(self, place: BucketPlace) -> None:
         self.place, self.label = place, str(place)
@@ -220,7 +220,7 @@ class BucketStore:
                 f"endpoint and the credentials ({VARIABLES[self.place.scheme]}), or name another output"
             ) from None
 
-    def check_exact(self, folder: Path) -> None:
+    def check_can_put_if_absent(self, folder: Path) -> None:
         way_to_copy(self, os.getpid())
 
     def close_stages(self) -> None:

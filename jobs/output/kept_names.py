@@ -92,7 +92,7 @@ class KeptNames:
             raise
         except OSError as error:
             # Of a bucket, and of a path that no file may have, others say what helps.
-            if self._store.far or error.errno == errno.ENAMETOOLONG:
+            if self._store.is_remote or error.errno == errno.ENAMETOOLONG:
                 raise
             raise OutputError(f"{place}: {error.strerror}: make it readable for this user") from None
         except ValueError as error:

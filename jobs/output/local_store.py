@@ -31,7 +31,7 @@ class LocalStore:
     """The files of the output in `folder`, which is absolute; see `OutputStore`."""
 
     __slots__ = ("folder", "label")
-    far = False
+    is_remote = False
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.label = folder, str(folder)
@@ -126,7 +126,7 @@ class LocalStore:
                 "make the folder writable for this user, free some space, or name another output"
             ) from None
 
-    def check_exact(self, folder: Path) -> None:
+    def check_can_put_if_absent(self, folder: Path) -> None:
         one, other = (folder / f".probe.{secrets.token_hex(6)}" for _ in range(2))
         try:
             one.touch()

@@ -148,7 +148,7 @@ class Output:
     @property
     def in_bucket(self) -> bool:
         """Whether its files lie in a bucket."""
-        return self.store.far
+        return self.store.is_remote
 
     @property
     def private(self) -> Path:

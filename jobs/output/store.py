@@ -68,7 +68,7 @@ class OutputStore(Protocol):
 
     label: str
     """As the manifest and the ledger call it."""
-    far: bool
+    is_remote: bool
     """Whether each reading takes a request over a network, so that few large ones are better."""
 
     def read(self, name: str, most: int = MAX_OF_OUTPUT) -> bytes:
@@ -128,7 +128,7 @@ class OutputStore(Protocol):
     def prepare(self) -> None:
         """Make sure that it can be written. Raises OutputError with the remedy."""
 
-    def check_exact(self, folder: Path) -> None:
+    def check_can_put_if_absent(self, folder: Path) -> None:
         """Raises OutputError where a name cannot be given so that it overwrites nothing, as from `folder`."""
 
     def close_stages(self) -> None:

@@ -147,7 +147,7 @@ class TarShard:
 
     def pictures(self, file_names: Collection[str]) -> Iterator[tuple[str, bytes]]:
         told = None
-        if self.store.far:
+        if self.store.is_remote:
             with self._opened() as tar:
                 told = self._told(tar)
         # Most of a tar is fetched at once, a few pictures one by one.
@@ -164,7 +164,7 @@ class TarShard:
 
     def check_writable(self, folder: Path) -> None:
         check_parquet()
-        self.store.check_exact(folder)
+        self.store.check_can_put_if_absent(folder)
 
     def commit(
         self,
@@ -182,12 +182,12 @@ class TarShard:
             )
             for record in records
         ]
-        synced = not self.store.far  # what is uploaded at once need not outlive this machine
+        synced = not self.store.is_remote  # what is uploaded at once need not outlive this machine
         with written_atomically(tar, synced=synced) as file:
             writer = TarWriter(file)
             if failures:
                 writer.add(FAILURES, "".join(f"{failure.to_json()}\n" for failure in failures).encode())
-            if self.store.far:
+            if self.store.is_remote:
                 told = (((images / name).stat().st_size, text, said) for name, text, said in samples)
                 writer.add(RECORDS, records_bytes(told))
             for name, text, said in samples:
@@ -232,7 +232,7 @@ class TarShard:
         except Unreachable:
             raise
         except OSError as error:
-            if not self.store.far or isinstance(error, FileNotFoundError):
+            if not self.store.is_remote or isinstance(error, FileNotFoundError):
                 raise damaged(self.label, str(error.strerror)) from None
             raise OutputError(
                 f"{self.label}: cannot be read ({error.strerror}): check the credentials, and where "
@@ -241,7 +241,7 @@ class TarShard:
 
     def _told(self, tar: TarReader) -> Sequence[Sample] | None:
         """What the member of records tells; None where the tar has none, or is not far away."""
-        if not self.store.far:
+        if not self.store.is_remote:
             return None
         for member in tar.members():
             if member.name == RECORDS:

@@ -193,7 +193,7 @@ def _write_sound(stored: TarShard, kept: Sequence[Member], cuts: Sequence[Cut], 
             writer.add(FAILURES, _left_of(hidden[FAILURES], cuts))
         if repaired := hidden.get(REPAIRED, b"") + emptied.encode():
             writer.add(REPAIRED, repaired)
-        if store.far:
+        if store.is_remote:
             writer.add(RECORDS, records_bytes(_samples(tar, samples)))
         for member in samples:
             writer.add(member.name, tar.read(member))

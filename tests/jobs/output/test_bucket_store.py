@@ -133,7 +133,7 @@ def test_a_shard_is_there_once_and_whole_after_any_fault(
     name: str,
     contents: bytes,
 ) -> None:
-    store.check_exact(tmp_path)
+    store.check_can_put_if_absent(tmp_path)
     object_store.order(FAULTS[name])
     assert committed(store, staged(tmp_path), contents) in {"put", "there"}
     held = judge()
@@ -147,7 +147,7 @@ def test_of_two_attempts_at_once_one_wins_and_neither_is_mixed(
     object_store: BreakableStore, store: BucketStore, tmp_path: Path, checks: str, contents: bytes
 ) -> None:
     object_store.check(checks)
-    store.check_exact(tmp_path)
+    store.check_can_put_if_absent(tmp_path)
     together = threading.Barrier(4)
     ended: dict[str, str] = {}
 
@@ -174,7 +174,7 @@ def test_a_copy_that_happened_and_is_denied_when_it_is_asked_for_again_counts(
     object_store: BreakableStore, store: BucketStore, tmp_path: Path, kind: Kind, status: int
 ) -> None:
     object_store.check("copies" if kind is Kind.COPY else "parts")
-    store.check_exact(tmp_path)
+    store.check_can_put_if_absent(tmp_path)
     kinds = frozenset({kind})
     object_store.order(Fault(Action.LOSE_ANSWER, kinds, TAR, count=1))
     object_store.order(Fault(Action.ANSWER, kinds, TAR, count=1, status=status))
@@ -185,7 +185,7 @@ def test_a_copy_that_happened_and_is_denied_when_it_is_asked_for_again_counts(
 def test_a_name_that_a_store_calls_taken_and_has_not_is_asked_for_again(
     object_store: BreakableStore, store: BucketStore, tmp_path: Path
 ) -> None:
-    store.check_exact(tmp_path)
+    store.check_can_put_if_absent(tmp_path)
     object_store.order(Fault(Action.ANSWER, frozenset({Kind.COPY}), TAR, count=1, status=412))
     stage = staged(tmp_path)
     with pytest.raises(Unreachable, match="is being written"):
@@ -202,7 +202,7 @@ def test_what_arrives_late_under_a_name_of_an_upload_is_not_what_is_copied(
 ) -> None:
     """An upload that was given up reaches the store after another job has closed the stages."""
     be_patient(monkeypatch, request=1, repeated=10)
-    store.check_exact(tmp_path)
+    store.check_can_put_if_absent(tmp_path)
     late = object_store.order(
         Fault(Action.DELAY, frozenset({Kind.PUT}), "uploads/.*tar$", count=1, seconds=4)
     )
@@ -330,7 +330,7 @@ def test_a_shard_is_uploaded_over_a_slow_link(
     contents: bytes,
 ) -> None:
     """A part of the usual size takes longer than a request may, the smallest one does not."""
-    store.check_exact(tmp_path)
+    store.check_can_put_if_absent(tmp_path)
     be_patient(monkeypatch, request=3, repeated=1)
     slow = frozenset({Kind.PUT, Kind.UPLOAD_PART})
     object_store.order(Fault(Action.TRICKLE, slow, rate=(5 << 20) * 10 // 23))
@@ -372,7 +372,7 @@ def test_a_store_that_copies_over_what_is_there_is_refused(
 ) -> None:
     object_store.check("nothing")
     with pytest.raises(OutputError, match="does not copy on the condition that the name is free"):
-        store.check_exact(tmp_path)
+        store.check_can_put_if_absent(tmp_path)
     assert [*store.files_below("")] == []
 
 
@@ -380,10 +380,10 @@ def test_of_a_store_that_takes_no_file_no_way_to_copy_is_said_to_be_missing(
     object_store: BreakableStore, store: BucketStore, tmp_path: Path
 ) -> None:
     with pytest.raises(FileNotFoundError, match="NoSuchBucket"):
-        BucketStore(BucketPlace("s3", "bucket-that-is-missing", "out")).check_exact(tmp_path)
+        BucketStore(BucketPlace("s3", "bucket-that-is-missing", "out")).check_can_put_if_absent(tmp_path)
     object_store.order(Fault(Action.ANSWER, status=403))
     with pytest.raises(PermissionError, match="the store refuses it"):
-        store.check_exact(tmp_path)
+        store.check_can_put_if_absent(tmp_path)
 
 
 @pytest.mark.parametrize(("checks", "kind"), [("copies", Kind.COPY), ("parts", Kind.COMPLETE_UPLOAD)])
@@ -391,7 +391,7 @@ def test_a_shard_is_copied_in_one_request_where_the_store_can_and_in_parts_where
     object_store: BreakableStore, store: BucketStore, tmp_path: Path, checks: str, kind: Kind
 ) -> None:
     object_store.check(checks)
-    store.check_exact(tmp_path)
+    store.check_can_put_if_absent(tmp_path)
     object_store.forget()
     assert committed(store, staged(tmp_path), SMALL) == "put"
     assert object_store.traffic(Kind.COPY, Kind.COMPLETE_UPLOAD).requests == 1
@@ -401,9 +401,9 @@ def test_a_shard_is_copied_in_one_request_where_the_store_can_and_in_parts_where
 def test_the_way_to_copy_is_tried_once_in_a_process(
     object_store: BreakableStore, store: BucketStore, tmp_path: Path
 ) -> None:
-    store.check_exact(tmp_path)
+    store.check_can_put_if_absent(tmp_path)
     object_store.forget()
-    BucketStore(store.place).check_exact(tmp_path)
+    BucketStore(store.place).check_can_put_if_absent(tmp_path)
     assert object_store.traffic().requests == 0
 
 

@@ -29,7 +29,7 @@ def stage(store: OutputStore, tmp_path: Path) -> Callable[..., Stage]:
     """Makes a stage: on the output's file system, as a worker's spool is."""
 
     def make(name: str = "00003/000001-a", confirm: Callable[[], None] = lambda: None) -> Stage:
-        folder = (tmp_path if store.far else tmp_path / "out") / ".imagemill" / "spool" / name
+        folder = (tmp_path if store.is_remote else tmp_path / "out") / ".imagemill" / "spool" / name
         folder.mkdir(parents=True)
         return Stage(folder, name, confirm)
 
@@ -168,7 +168,7 @@ def test_a_stage_that_was_closed_gives_no_name(store: OutputStore, stage: Callab
         store.close_stages()
 
     late = Stage(late.folder, late.name, closed_meanwhile)
-    if not store.far:
+    if not store.is_remote:
         store.close_stages()
     with pytest.raises(FileNotFoundError):
         store.put_if_absent("00003.tar", tar, late)
@@ -192,7 +192,7 @@ def test_what_is_replaced_or_removed_through_a_stage_is_so_while_it_is_open(
 
 def test_a_store_that_can_be_written_is_prepared_and_exact(store: OutputStore, tmp_path: Path) -> None:
     store.prepare()
-    store.check_exact(tmp_path)
+    store.check_can_put_if_absent(tmp_path)
     assert [*store.files_below("")] == []
 
 
