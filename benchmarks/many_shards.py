@@ -30,6 +30,7 @@ from rich.progress import Progress
 from sizes import parse_sized
 
 from jobs.ledger.shard import decode_shard
+from jobs.output.job_files import JobFiles
 from jobs.output.metadata import metadata_record
 from jobs.output.output import Output
 from jobs.output.shard_names import ShardNames
@@ -65,7 +66,7 @@ def render(prepared: Prepared, packed: Packed, names: ShardNames) -> None:
     output.prepare()
     output.settle_names(names)
     files = dict(packed.reading.sha256)
-    output.write_job_manifest(JOB, SubmittedManifest(prepared.pinned, "", files).to_json())
+    JobFiles(output, JOB).write_manifest(SubmittedManifest(prepared.pinned, "", files).to_json())
     base = base_request(prepared.manifest, prepared.model)
     spool = output.spool_folder(0, "000001-bench")
     images = spool / "images"

@@ -1,4 +1,4 @@
-"""Opens and reads files that others wrote: plain ones alone, and no more of them than is asked for.
+"""Opens files that others may have made: plain ones alone, and reads no more of them than is asked for.
 
 A pipe would be waited for, a device may never end, and a sparse file of gigabytes costs its maker nothing.
 """
@@ -13,6 +13,7 @@ from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import Any, Final
 
+from jobs.errors import OutputError
 from jobs.strict_json import strict_json
 
 _MIB: Final = 1 << 20
@@ -56,6 +57,24 @@ def open_plain(path: Path) -> BufferedReader:
         os.close(descriptor)
         raise
     return BufferedReader(FileIO(descriptor, "rb"), _BUFFER)
+
+
+def open_or_make(file: Path, flags: int) -> int:
+    """A descriptor of a plain file to write in, made where there is none.
+
+    Raises OutputError, also for a link: what is written there would be written elsewhere.
+    """
+    try:
+        # Without O_NONBLOCK the opening of a pipe waits for a reader.
+        descriptor = os.open(file, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return descriptor
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a plain file")
+    except OSError as error:
+        raise OutputError(
+            f"{file}: cannot be opened ({error.strerror}): make it a file that this user may write"
+        ) from None
 
 
 def read_plain(path: Path, most: int = MAX_OF_OUTPUT) -> bytes:

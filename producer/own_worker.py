@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from jobs.errors import SettingsError
 from jobs.lifeline import start_tied
-from jobs.output.output import open_or_make
+from jobs.plain_file import open_or_make
 from jobs.settings import Settings
 from jobs.user_cache import cache_folder
 

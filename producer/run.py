@@ -9,6 +9,7 @@ import click
 from jobs.connection import publish, redis_url
 from jobs.errors import Interrupted, LedgerError
 from jobs.ledger.job import JobStatus
+from jobs.output.output_lock import locked
 from jobs.settings import Settings
 from producer.embedded_redis import EmbeddedRedis
 from producer.follow import follow_job
@@ -38,7 +39,7 @@ def run_job(prepared: Prepared, settings: Settings, *, gpus: str, keep: bool) ->
             url = server.url
             output.prepare()
             # Another run has a Redis of its own: the output folder is all that both share.
-            lock = stack.enter_context(output.locked())
+            lock = stack.enter_context(locked(output))
             stack.enter_context(publish(settings, url, output.label))
             if keep:
                 click.echo(f"Redis' data: {server.folder}")

@@ -11,6 +11,7 @@ from webdataset import WebDataset
 
 from jobs.errors import OutputError
 from jobs.models import BUILT_IN
+from jobs.output.job_files import JobFiles
 from jobs.output.metadata import Failure
 from jobs.output.output import Output
 from jobs.output.shard_names import ShardNames
@@ -57,7 +58,7 @@ def rendered(output: Output, layout: LayoutName, folder: Path) -> Output:
     }  # fmt: skip
     manifest = Manifest.from_json(given)
     (folder / "foxes.yaml").write_text(json.dumps({**given, "revision": None}))
-    output.write_job_manifest("foxes-1", manifest.to_json())
+    JobFiles(output, "foxes-1").write_manifest(manifest.to_json())
     entries = list(expand(manifest, BUILT_IN["instant"]))
     for turn, shard in enumerate(NUMBERS):
         here = entries[turn * 2 : turn * 2 + 2]
@@ -77,7 +78,7 @@ def rendered(output: Output, layout: LayoutName, folder: Path) -> Output:
 
 def report_of(output: Output) -> JobReport:
     return JobReport(
-        job_id="foxes-1", manifest=output.read_json(output.job_manifest("foxes-1")), outcome="failures",
+        job_id="foxes-1", manifest=output.read_json(JobFiles(output, "foxes-1").manifest), outcome="failures",
         images=12, done=11, failed=1, submitted_at="2026-01-31T12:00:00Z", started_at=None,
         finished_at="2026-01-31T12:00:00Z", workers=[],
     )  # fmt: skip
@@ -114,7 +115,7 @@ def test_a_link_in_the_place_of_a_thousand_is_not_followed(
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (output.path / "002").symlink_to(elsewhere)
-    manifest = Manifest.from_json(output.read_json(output.job_manifest("foxes-1")))
+    manifest = Manifest.from_json(output.read_json(JobFiles(output, "foxes-1").manifest))
     [entry, *_] = expand(manifest, BUILT_IN["instant"])
     store = ShardStore(
         output, 2000, "1-a", [entry], job_id="foxes-1", column_names=(), adopt_below=0, layout=layout

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from jobs.output.job_files import JobFiles
 from jobs.output.output import Output
 from jobs.output.store import Unreachable
 from jobs.output.stored_shard import damaged
@@ -36,7 +37,7 @@ def noted_lines(output: Output, job_id: str) -> Iterator[NotedLine]:
 
     Raises OutputError naming file and line when one cannot be read.
     """
-    file = output.equal_lines(job_id)
+    file = JobFiles(output, job_id).equal_lines
     try:
         for number, text in enumerate(output.store.lines(file), 1):
             try:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.errors import OutputError
 from jobs.output.compact_counter import CompactCounter
+from jobs.output.job_files import JobFiles
 from jobs.output.lines import key_of, place_of
 from jobs.output.output import REPORT, Output
 from jobs.output.store import Unreachable
@@ -28,14 +29,14 @@ _NOT_ASKED = 1 << 40
 
 def write_order(output: Output, job_id: str, keys: array[int]) -> None:
     """Keeps the `line_key`s of a submission in their order."""
-    output.store.replace(output.line_order(job_id), _little_endian(keys).tobytes())
+    output.store.replace(JobFiles(output, job_id).line_order, _little_endian(keys).tobytes())
 
 
 def last_job(output: Output) -> str | None:
     """The job that finished last in the output, as job.json says; None where it does not."""
     try:
         job_id = str(output.read_json(REPORT)["job_id"])
-        output.line_order(job_id)
+        JobFiles(output, job_id)  # others may have written job.json
     except (OSError, ValueError, KeyError, TypeError, OutputError):
         return None
     return job_id
@@ -98,7 +99,7 @@ class Split:
 
 def _read(output: Output, job_id: str) -> CompactCounter | None:
     """The keys of a job's lines, each with its first place + 1; None where the job wrote no order."""
-    name = output.line_order(job_id)
+    name = JobFiles(output, job_id).line_order
     keys, order = array("Q"), CompactCounter()
     try:
         keys.frombytes(output.store.read(name, MAX_ORDER))

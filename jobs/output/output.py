@@ -26,24 +26,17 @@ machine's cache, and `.imagemill/uploads/` is what is being uploaded.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import importlib.util
-import json
-import os
-import re
-import stat
-import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
-from jobs.errors import JobError, OutputError
+from jobs.errors import OutputError
 from jobs.location import BucketPlace, NoLocation, names_bucket
-from jobs.lock import try_lock
 from jobs.output.files import FolderShard
 from jobs.output.image_ids import ImageIds
 from jobs.output.kept_names import KeptNames, ShardEntry, shard_entries, thousands
@@ -53,7 +46,7 @@ from jobs.output.metadata import Failure
 from jobs.output.read_ahead import read_ahead
 from jobs.output.shard_names import FLAT, ShardNames
 from jobs.output.store import OutputStore, Unreachable
-from jobs.output.stored_shard import LayoutName, StoredShard, damaged
+from jobs.output.stored_shard import LayoutName, StoredShard
 from jobs.output.webdataset import TarShard
 from jobs.plain_file import MAX_JSON
 from jobs.strict_json import strict_json
@@ -66,42 +59,9 @@ SPOOL = ".imagemill/spool"
 REPORT = "job.json"
 
 
-def check_within(path: Path, root: Path) -> Path:
-    """The path with its symbolic links resolved, which is `root` or below it.
-
-    Raises OutputError where it is not, or cannot be a path. Neither needs to exist.
-    """
-    try:
-        real, real_root = path.resolve(), root.resolve()
-        os.fsencode(real)
-    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a NUL, half of a surrogate pair
-        raise OutputError(f"output {str(path)!r} cannot be a path ({error}): name another output") from None
-    if real != real_root and real_root not in real.parents:
-        raise OutputError(
-            f"output {path} (really {real}) lies outside IMAGEMILL_OUTPUT_ROOT = {real_root}: "
-            "name a folder below it, or start the workers with another IMAGEMILL_OUTPUT_ROOT"
-        )
-    return real
-
-
 def caches_of_buckets() -> Path:
     """Where outputs in buckets have their folders on this machine."""
     return cache_folder("outputs")
-
-
-def open_or_make(file: Path, flags: int) -> int:
-    """A descriptor of a plain file, made where there is none. Raises OutputError, also for a link."""
-    try:
-        # Without O_NONBLOCK the opening of a pipe waits for a reader.
-        descriptor = os.open(file, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
-        if stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return descriptor
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, "not a plain file")
-    except OSError as error:
-        raise OutputError(
-            f"{file}: cannot be opened ({error.strerror}): make it a file that this user may write"
-        ) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +132,7 @@ class Output:
     @property
     def names(self) -> ShardNames:
         """What its shards are called. Raises OutputError where that cannot be told, Unreachable."""
-        with self._reading():
+        with self.reading():
             return self._names.now()
 
     def with_names(self, names: ShardNames) -> Output:
@@ -227,80 +187,6 @@ class Output:
             )
         self.store.prepare()
 
-    def check_within(self, root: Path | str) -> None:
-        """Raises OutputError where the output is neither `root` nor below it.
-
-        `root`: a folder or a place in a bucket. Of folders symbolic links are resolved, also those in what
-        imagemill keeps in the output.
-        """
-        if names_bucket(str(root)) or self.in_bucket:
-            self._check_place(str(root))
-            return
-        for folder in (self.path, self.private):
-            check_within(folder, Path(root))
-        for folder in (self.private, self.spool):
-            try:
-                links = [entry for entry in folder.iterdir() if entry.is_symlink()] if folder.is_dir() else []
-            except OSError as error:
-                raise OutputError(
-                    f"output {self.path} cannot be read ({error.strerror}: {error.filename}): make it "
-                    "readable for this user, or name another output"
-                ) from None
-            for link in links:
-                check_within(link, Path(root))
-
-    def _check_place(self, root: str) -> None:
-        within = False
-        if self.in_bucket and names_bucket(root):
-            try:
-                within = BucketPlace.parse(self.label).is_within(BucketPlace.parse(root))
-            except NoLocation as error:
-                raise OutputError(f"IMAGEMILL_OUTPUT_ROOT = {root}: {error}") from None
-        if not within:
-            raise OutputError(
-                f"output {self.label} lies outside IMAGEMILL_OUTPUT_ROOT = {root}: name an output below it, "
-                "or start the workers with another IMAGEMILL_OUTPUT_ROOT, which takes a folder or "
-                "s3://BUCKET/PREFIX"
-            )
-
-    @contextmanager
-    def locked(self, patience: float = 15.0) -> Iterator[int]:
-        """Keeps every other `imagemill run` out of the folder, which exists; yields the lock's descriptor.
-
-        A process that inherits the descriptor holds the lock too, until it ends. Waits up to `patience`
-        seconds for the process that holds it, then raises JobError with that process's id. On a file system
-        without locks, nothing is locked.
-        """
-        descriptor = open_or_make(self.private / "lock", os.O_RDWR)
-        # The descriptor is closed and never unlocked: unlocking would take the lock from a process that has
-        # it too. The file stays: if it were removed, one process could lock the old one, another a new one.
-        try:
-            self._lock(descriptor, patience)
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-            yield descriptor
-        finally:
-            os.close(descriptor)
-
-    def _lock(self, descriptor: int, patience: float) -> None:
-        deadline = time.monotonic() + patience
-        while True:
-            try:
-                if try_lock(descriptor):
-                    return
-            except OSError as error:
-                if error.errno in {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}:
-                    return
-                raise
-            if time.monotonic() >= deadline:
-                holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
-                raise JobError(
-                    f"output {self.label}: another `imagemill run` (pid {holder}) is already rendering "
-                    f"there, or its worker is still ending: follow it with `imagemill watch`, wait for it, "
-                    f"or stop it (kill {holder}) and run the same command to go on"
-                )
-            time.sleep(0.1)
-
     def committed(self, shard: int) -> bool:
         """Whether the shard is there, in any layout."""
         if not self.in_bucket and self._folder(shard).committed():
@@ -309,7 +195,7 @@ class Output:
 
     def shards(self) -> list[int]:
         """The numbers of the committed shards, ascending. Raises OutputError where a bucket is not there."""
-        with self._reading():
+        with self.reading():
             entries = shard_entries(self.store, self.names)
             return sorted({entry.shard for entry in entries if self._holds(entry)})
 
@@ -330,7 +216,7 @@ class Output:
         listings tell them."""
         if not self.in_bucket:
             return self.shards()
-        with self._reading():
+        with self.reading():
             return sorted(TarShard.without_parquet(self.store, self.names))
 
     def records(self, shard: int) -> Iterator[dict[str, Any]]:
@@ -392,7 +278,7 @@ class Output:
 
     def next_shard(self) -> int:
         """One more than the largest shard number in use, committed or in the spool; 0 when there is none."""
-        with self._reading():
+        with self.reading():
             entries = chain(
                 (one for one in shard_entries(self.store, self.names) if one.ending or not self.in_bucket),
                 shard_entries(LocalStore(self.path), FLAT, SPOOL),
@@ -415,23 +301,6 @@ class Output:
     def _folder(self, shard: int) -> FolderShard:
         return FolderShard(self.path, shard, self.names)
 
-    def next_job_number(self, name: str) -> int:
-        """One more than the largest number of a job of this name submitted here; 1 when there is none.
-
-        Raises OutputError when job.json is there and cannot be read.
-        """
-        with self._reading():
-            files = (Path(one.name) for one in self.store.list(JOBS) if not one.is_folder)
-            job_ids = {file.stem for file in files if file.suffix == ".json"}
-        try:
-            job_ids.add(str(self.read_json(REPORT)["job_id"]))
-        except FileNotFoundError:
-            pass
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise damaged(f"{self.named(REPORT)}:1", f"not a job's report ({error})") from None
-        numbers = [int(m[1]) for i in job_ids if (m := re.fullmatch(re.escape(name) + r"-([0-9]{1,18})", i))]
-        return max(numbers, default=0) + 1
-
     def named(self, name: str) -> str:
         """A file of it, as messages call it."""
         return f"{self.label}/{name}"
@@ -449,41 +318,8 @@ class Output:
         """
         self.store.close_stages()
 
-    def write_job_manifest(self, job_id: str, manifest: Mapping[str, Any]) -> None:
-        """Keep the submission's manifest in the output, by the job's id, which is as Redis gave it.
-
-        Raises OutputError for an id that would lead elsewhere.
-        """
-        text = json.dumps(manifest, ensure_ascii=False, indent=2)
-        self.store.replace(self.job_manifest(job_id), f"{text}\n".encode())
-
-    def job_manifest(self, job_id: str) -> str:
-        """What a submission's manifest is called. Raises OutputError for an id that would lead elsewhere."""
-        return self._of_job(job_id, ".json")
-
-    def skipped_rows(self, job_id: str) -> str:
-        """The list of the rows of prompt files that a submission left out. Raises as `job_manifest`."""
-        return self._of_job(job_id, ".skipped.txt")
-
-    def line_order(self, job_id: str) -> str:
-        """Where `line_order` keeps the order of a submission's lines. Raises as `job_manifest`."""
-        return self._of_job(job_id, ".order")
-
-    def equal_lines(self, job_id: str) -> str:
-        """Where `equal_lines` keeps the lines of a submission that share a picture. Raises as
-        `job_manifest`."""
-        return self._of_job(job_id, ".lines.jsonl")
-
-    def _of_job(self, job_id: str, ending: str) -> str:
-        if not re.fullmatch(r"[\w.-]+-\d+", job_id, re.ASCII):
-            raise OutputError(
-                f"{self.named(JOBS)}: Redis calls the job {job_id!r}, which is no job's id: find out who "
-                "writes to Redis, and submit to another"
-            )
-        return f"{JOBS}/{job_id}{ending}"
-
     @contextmanager
-    def _reading(self) -> Iterator[None]:
+    def reading(self) -> Iterator[None]:
         """Inside, what a bucket refuses becomes OutputError; no answer, and a folder's errors, pass."""
         try:
             yield

@@ -14,6 +14,7 @@ from jobs.connection import live_connections, redis_url
 from jobs.errors import ImagemillError, Interrupted, OutputError
 from jobs.ledger.ledger_view import LedgerView
 from jobs.output.output import Output
+from jobs.output.output_lock import locked
 from jobs.output.stored_shard import StoredShard
 from jobs.settings import Settings
 from jobs.wording import counted
@@ -72,7 +73,7 @@ def diagnose(output: Output, settings: Settings, *, repair: bool) -> Diagnosis:
     """
     with ExitStack() as stack:
         if repair and output.private.is_dir():
-            stack.enter_context(output.locked(patience=0))
+            stack.enter_context(locked(output, patience=0))
         if repair:
             _refuse_while_written(output, settings)
         left = "stopped before the end: run the same command again"

@@ -12,7 +12,9 @@ from jobs.errors import ManifestError, OutputError
 from jobs.fetched_files import named
 from jobs.models import ModelRef
 from jobs.output.card import is_pattern
+from jobs.output.job_files import JobFiles, next_job_number
 from jobs.output.output import Output
+from jobs.output.output_root import check_output_within
 from jobs.settings import Settings
 from producer.manifest.jpeg_check import check_jpegs
 from producer.manifest.latents import gather_latents
@@ -117,7 +119,7 @@ def prepare(
     latents = gather_latents(manifest, model)
     output = Output.at(manifest.output)
     if settings.output_root is not None:
-        output.check_within(settings.output_root)
+        check_output_within(output, settings.output_root)
     folder = path.parent.absolute()
     remarks = [model.remark, other_size(manifest, model), other_defaults(manifest, model, output, folder)]
     if not output.in_bucket and is_pattern(output.path):
@@ -148,8 +150,8 @@ def other_defaults(manifest: Manifest, model: ModelRef, output: Output, folder: 
     `folder`: the manifest's own.
     """
     try:
-        job_id = f"{manifest.name}-{output.next_job_number(manifest.name) - 1}"
-        kept = output.read_json(output.job_manifest(job_id))
+        job_id = f"{manifest.name}-{next_job_number(output, manifest.name) - 1}"
+        kept = output.read_json(JobFiles(output, job_id).manifest)
         same = kept["model"] in (manifest.model, PathNames(folder).of_model(manifest.model))
         then = kept["settings"] if same else {}
         left_open = manifest.settings.left_open() - manifest.sweep.swept().keys()

@@ -15,6 +15,7 @@ from jobs.entry import Entry
 from jobs.errors import OutputError
 from jobs.ledger.shard import Shard, encode_shard
 from jobs.output.equal_lines import NotedLine
+from jobs.output.job_files import JobFiles
 from jobs.output.line_order import write_order
 from jobs.output.lines import line_key
 from jobs.output.nested_kinds import ColumnTypes
@@ -95,7 +96,7 @@ class Packed:
         paths = re.compile(b"|".join(map(re.escape, sorted(named, key=len, reverse=True))))
         output = self.prepared.output
         self._skipped.seek(0)
-        with output.store.written(output.skipped_rows(job_id)) as lines:
+        with output.store.written(JobFiles(output, job_id).skipped_rows) as lines:
             for row in self._skipped:
                 lines.write(paths.sub(lambda found: named[found[0]], row))
 
@@ -107,7 +108,7 @@ class Packed:
             write_order(output, job_id, self.order)
         if self.noted_lines:
             self._noted.seek(0)
-            with output.store.written(output.equal_lines(job_id)) as lines:
+            with output.store.written(JobFiles(output, job_id).equal_lines) as lines:
                 shutil.copyfileobj(self._noted, lines)
 
 

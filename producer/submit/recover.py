@@ -17,9 +17,11 @@ from jobs.errors import JobError, ManifestError, OutputError
 from jobs.ledger.job import Bits, Recovery
 from jobs.ledger.ledger import Ledger
 from jobs.models import ModelDefaults
+from jobs.output.job_files import JobFiles, next_job_number
 from jobs.output.metadata import Failure
 from jobs.output.nested_kinds import ColumnTypes
 from jobs.output.output import Output
+from jobs.output.output_lock import locked
 from jobs.plain_file import MAX_JSON
 from jobs.settings import Settings
 from jobs.wording import some
@@ -79,12 +81,12 @@ def recover_job(file: Path, settings: Settings, queue: JobQueue, reporter: Repor
     queue.check()
     prepared, ledger = prepare(file, settings), queue.ledger
     output, name = prepared.output, prepared.manifest.name
-    job_id = f"{name}-{output.next_job_number(name) - 1}"
+    job_id = f"{name}-{next_job_number(output, name) - 1}"
     prepared, kept = _as_submitted(prepared, file, job_id)
     asked = SubmittedManifest(prepared.pinned, kept.narrowed)
     _refuse_changes(file, job_id, kept.changes(asked, prepared.folder))
     _refuse_unless_lost(job_id, output, ledger)
-    with output.locked(patience=0), write_errors(output):
+    with locked(output, patience=0), write_errors(output):
         keep_inputs(prepared)
         output.close_attempts()
         found, number, waiting = output.shards(), output.next_shard(), 0
@@ -231,7 +233,7 @@ def _json_columns(prepared: Prepared) -> Collection[str]:
 
 def _as_submitted(prepared: Prepared, file: Path, job_id: str) -> tuple[Prepared, SubmittedManifest]:
     """The manifest, narrowed and with the model's defaults as for the job, and the copy kept of it then."""
-    place = prepared.output.job_manifest(job_id)
+    place = JobFiles(prepared.output, job_id).manifest
     try:
         kept = SubmittedManifest.parse(prepared.output.store.read(place, MAX_JSON))
     except FileNotFoundError:

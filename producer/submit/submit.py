@@ -20,6 +20,7 @@ from jobs.ledger.job import Submission
 from jobs.ledger.ledger import Ledger
 from jobs.ledger.ledger_view import LedgerView
 from jobs.ledger.shard import decode_shard
+from jobs.output.job_files import JobFiles, next_job_number
 from jobs.plain_file import MAX_JSON
 from jobs.wording import some
 from producer.job_queue import JobQueue
@@ -106,14 +107,14 @@ def store(packed: Packed, queue: JobQueue, reporter: Reporter = QUIET) -> Submit
         kept = SubmittedManifest(prepared.pinned, prepared.narrowed, files, pipeline)
         try:
             job_id, created = ledger.create(
-                spec, digest(prepared, spec, files), output.next_job_number(manifest.name)
+                spec, digest(prepared, spec, files), next_job_number(output, manifest.name)
             )
         except JobError:
             _refuse_changed_files(prepared, kept, ledger)
             raise
         while (at := ledger.submission(job_id)).state == "open":
             names = PathNames(prepared.folder)
-            output.write_job_manifest(job_id, names.of_manifest(kept.to_json()))
+            JobFiles(output, job_id).write_manifest(names.of_manifest(kept.to_json()))
             remember_paths(output.label, manifest.name, names)
             if packed.reading.skipped:
                 packed.write_skipped(job_id, names)
@@ -143,7 +144,7 @@ def store(packed: Packed, queue: JobQueue, reporter: Reporter = QUIET) -> Submit
             held=status.held,
             skipped=reading.skipped,
             skipped_rows=tuple(reading.skipped_rows),
-            skipped_file=output.named(output.skipped_rows(job_id)) if reading.skipped else None,
+            skipped_file=output.named(JobFiles(output, job_id).skipped_rows) if reading.skipped else None,
             left_out=tuple(reading.left_out()),
             told=tuple(reading.told()),
             syntax=tuple(reading.marks.warnings(manifest.read_syntax)),
@@ -172,7 +173,7 @@ def _refuse_changed_files(prepared: Prepared, asked: SubmittedManifest, ledger: 
     if job_id is None or ledger.status(job_id).ending:
         return
     try:
-        begun = SubmittedManifest.parse(output.store.read(output.job_manifest(job_id), MAX_JSON))
+        begun = SubmittedManifest.parse(output.store.read(JobFiles(output, job_id).manifest, MAX_JSON))
     except (OSError, ManifestError):
         return  # nothing can be compared: the ledger's own error stands
     changes = begun.changes(asked, prepared.folder)

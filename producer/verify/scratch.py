@@ -18,6 +18,7 @@ from jobs.inputs import KeptInputs, kept_name
 from jobs.latents import write_input
 from jobs.location import names_bucket
 from jobs.output.output import INPUTS, Output
+from jobs.output.output_root import check_output_within
 from jobs.plain_file import open_plain, read_plain
 from jobs.settings import Settings
 from producer.reporter import StandardError
@@ -104,7 +105,7 @@ def scratch(output: Output, settings: Settings, into: Path | str | None, own: bo
     there = Output.at(place)
     if settings.output_root is not None:
         try:
-            there.check_within(settings.output_root)
+            check_output_within(there, settings.output_root)
         except OutputError as error:
             raise OutputError(f"{error}; --into FOLDER names where pictures are rendered meanwhile") from None
     if not there.in_bucket:

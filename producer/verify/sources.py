@@ -13,6 +13,7 @@ from jobs.errors import ImagemillError, ManifestError, ModelError
 from jobs.further_models import FurtherRole, commit_and_folder, resolve_further
 from jobs.hub import is_commit
 from jobs.models import BUILT_IN, is_path, name_trouble, resolve_model
+from jobs.output.job_files import JobFiles
 from jobs.output.output import Output
 from jobs.plain_file import MAX_JSON
 from jobs.request import ImageRequest
@@ -64,7 +65,7 @@ class Sources:
         if job_id not in self._kept:
             try:
                 kept = SubmittedManifest.parse(
-                    self.output.store.read(self.output.job_manifest(job_id), MAX_JSON)
+                    self.output.store.read(JobFiles(self.output, job_id).manifest, MAX_JSON)
                 )
                 self._kept[job_id] = kept.located(known_paths(self.output.label, kept.manifest.name))
             except (OSError, ManifestError, ImagemillError, ValueError, TypeError, KeyError):

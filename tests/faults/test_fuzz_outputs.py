@@ -20,9 +20,11 @@ from jobs.entry import Entry
 from jobs.errors import ImagemillError, ManifestError
 from jobs.ledger.shard import decode_shard
 from jobs.output.contents import contents
+from jobs.output.job_files import JobFiles, next_job_number
 from jobs.output.local_store import LocalStore
 from jobs.output.metadata import Failure
 from jobs.output.output import Output
+from jobs.output.output_root import check_output_within
 from jobs.output.picture_file import read_picture
 from jobs.output.stored_shard import LayoutName
 from jobs.output.tar_file import TarReader, TarWriter
@@ -50,7 +52,7 @@ def render_all(packed: Packed, prepared: Prepared, failed: Callable[[int, int], 
     """Renders what was packed as workers do, with the instant model; those of `failed` fail."""
     output, manifest = prepared.output, prepared.manifest
     output.prepare()
-    output.write_job_manifest("cats-1", manifest.to_json() | {"revision": prepared.model.revision})
+    JobFiles(output, "cats-1").write_manifest(manifest.to_json() | {"revision": prepared.model.revision})
     rendered: list[Entry] = []
     for number, packed_shard in enumerate(shard for shard in packed.shards if shard.images):
         shard = decode_shard(packed.blob(packed_shard), base_request(manifest, prepared.model), manifest.name)
@@ -86,7 +88,7 @@ def test_a_manifest_becomes_the_pictures_it_asks_for(written: dict[str, Any], tm
             except ManifestError as error:
                 check_message(error, f"{file}:")
                 return
-            prepared.output.check_within(root)
+            check_output_within(prepared.output, root)
             with pack(prepared) as packed:
                 rendered = render_all(packed, prepared, lambda shard, position: False)
             assert packed.images + packed.equal_lines + packed.duplicates == images_asked(
@@ -258,7 +260,7 @@ def test_an_output_that_was_changed_is_reported_and_mended_and_nothing_else_touc
             lambda: [row for shard in output.shards() for row in output.records(shard)],
             output.held_image_ids,
             output.failures,
-            lambda: output.next_job_number("cats"),
+            lambda: next_job_number(output, "cats"),
             lambda: contents(output),
             lambda: list(open_output(output).pictures(lambda record: True)),
         ):

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from jobs.output.output import Output
+from jobs.output.output_lock import locked
 from tests.processes import runs
 from tests.waiting import LONGEST, WaitUntil
 from tests.warm_python import BIN, warm_imagemill
@@ -262,7 +263,7 @@ def test_a_second_run_that_waits_in_vain_names_the_first_and_says_what_to_do(
 ) -> None:
     output = Output(mill.output)
     output.prepare()
-    with output.locked():
+    with locked(output):
         done = mill.call("run", mill.manifest(8), "--gpus", "none")
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: output {mill.output}: another `imagemill run` (pid {os.getpid()})")

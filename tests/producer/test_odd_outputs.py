@@ -12,10 +12,13 @@ import pytest
 from jobs.errors import ImagemillError, OutputError
 from jobs.output.contents import contents
 from jobs.output.equal_lines import noted_lines
+from jobs.output.job_files import JobFiles, next_job_number
 from jobs.output.licences import read_licences
 from jobs.output.line_order import Places, last_job
-from jobs.output.output import Output, open_or_make
+from jobs.output.output import Output
+from jobs.output.output_lock import locked
 from jobs.output.stored_shard import LayoutName
+from jobs.plain_file import open_or_make
 from producer.doctor.checkup import Checkup, check_output
 from producer.doctor.quarantine import set_aside
 from producer.export.pictures import open_output
@@ -36,7 +39,7 @@ def readings(output: Output) -> Iterator[Callable[[], object]]:
     yield lambda: [row for shard in output.shards() for row in output.records(shard)]
     yield output.held_image_ids
     yield output.failures
-    yield lambda: output.next_job_number("foxes")
+    yield lambda: next_job_number(output, "foxes")
     yield lambda: contents(output)
     yield lambda: list(open_output(output).pictures(lambda record: True))
 
@@ -85,8 +88,8 @@ def test_what_imagemill_keeps_beside_the_pictures_is_read_as_carefully(
     output = rendered(4)
     private = output.private
     lines, order, licences = (
-        output.path / output.equal_lines("foxes-1"),
-        output.path / output.line_order("foxes-1"),
+        output.path / JobFiles(output, "foxes-1").equal_lines,
+        output.path / JobFiles(output, "foxes-1").line_order,
         private / "licences.json",
     )
     card = output.path / "README.md"
@@ -105,7 +108,7 @@ def test_what_imagemill_keeps_beside_the_pictures_is_read_as_carefully(
             open_or_make(lines, 1)
         lines.unlink()
         put(private / "lock", kind)
-        with cheap(tmp_path), pytest.raises(OutputError, match="lock: cannot be opened"), output.locked():
+        with cheap(tmp_path), pytest.raises(OutputError, match="lock: cannot be opened"), locked(output):
             pass
 
 

@@ -18,6 +18,7 @@ from jobs.output.compact_counter import CompactCounter
 from jobs.output.durable import write_atomically
 from jobs.output.equal_lines import NotedLine, noted_lines
 from jobs.output.files import FolderShard
+from jobs.output.job_files import JobFiles
 from jobs.output.lines import HeldLines, columns_of
 from jobs.output.output import Output
 from jobs.output.store import Stage
@@ -43,7 +44,7 @@ def add_lines(output: Output, job: LinesOf, stage: Stage) -> None:
     `stage`: the finishing's. Raises OSError as the store gives it, OutputError where metadata cannot be read,
     LeaseLost when another job has begun.
     """
-    if not output.store.exists(output.equal_lines(job.job_id)):
+    if not output.store.exists(JobFiles(output, job.job_id).equal_lines):
         return
     while not _add(output, job, stage):
         stage.confirm()

@@ -10,6 +10,7 @@ from jobs.errors import OutputError
 from jobs.failpoints import failpoint
 from jobs.ledger.job import JobSpec
 from jobs.output.output import Output
+from jobs.output.output_root import check_output_within
 from worker.finish.add_lines import LinesOf
 from worker.finish.finish import finish_output
 from worker.finish.job_report import job_report
@@ -29,7 +30,7 @@ class FinishRun:
         """Writes what describes the output as a whole, ends the job and returns "finished"."""
         claim, ledger = self._lease.claim, self._lease.ledger
         output = Output.at(self._spec.output)
-        output.check_within(self._root)
+        check_output_within(output, self._root)
         report = job_report(ledger, claim.job_id, output, self._spec)
         # The report is a few kB and frees the spool: it need not wait for the watermark.
         write = partial(

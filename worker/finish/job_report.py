@@ -9,6 +9,7 @@ from typing import Any
 from jobs.errors import OutputError
 from jobs.ledger.job import JobSpec
 from jobs.ledger.ledger_view import LedgerView
+from jobs.output.job_files import JobFiles
 from jobs.output.output import Output
 from worker.finish.finish import JobReport
 
@@ -36,7 +37,7 @@ def job_report(ledger: LedgerView, job_id: str, output: Output, spec: JobSpec) -
 def _manifest(output: Output, job_id: str, spec: JobSpec) -> Mapping[str, Any]:
     """The manifest as the submitter left it in the output; without its prompts when that file is gone."""
     try:
-        return dict(output.read_json(output.job_manifest(job_id)))
+        return dict(output.read_json(JobFiles(output, job_id).manifest))
     except (OSError, ValueError, OutputError):
         return spec.manifest
 

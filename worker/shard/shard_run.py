@@ -21,7 +21,8 @@ from jobs.inputs import Inputs, KeptInputs
 from jobs.ledger.job import JobSpec
 from jobs.ledger.shard import Shard, decode_shard, read_base
 from jobs.output.metadata import Failure
-from jobs.output.output import Output, check_within
+from jobs.output.output import Output
+from jobs.output.output_root import check_output_within, check_path_within
 from worker.engine.renderer import Stopped
 from worker.engine.request_queue import Order
 from worker.lease.lease import GiveBack, Lease
@@ -57,7 +58,7 @@ class ShardRun:
 
         Raises GiveBack once what is finished was recorded; other errors leave that to the next attempt.
         """
-        self._output.check_within(self._root)
+        check_output_within(self._output, self._root)
         if self._with_space(lambda: self._output.committed(self._number)):
             return self._found_committed()
         store = self._with_space(self._open_store)
@@ -115,7 +116,7 @@ class ShardRun:
             confirm=self._lease.confirm,
         )
         if not self._output.in_bucket:
-            check_within(store.folder, Path(self._root))
+            check_path_within(store.folder, Path(self._root))
         return store
 
     def _with_space(self, write: Callable[[], Result]) -> Result:

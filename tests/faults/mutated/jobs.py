@@ -6,8 +6,8 @@ from tests.faults.mutated.mutation import Mutation
 
 CONNECTION_PY = "jobs/connection.py"
 MODEL_FOLDER_PY = "jobs/model_folder.py"
-OUTPUT_PY = "jobs/output/output.py"
 LOCAL_PY = "jobs/output/local_store.py"
+OUTPUT_ROOT_PY = "jobs/output/output_root.py"
 REDIS_URL_PY = "jobs/redis_url.py"
 SINGLE_FILE_PY = "jobs/single_file.py"
 
@@ -17,6 +17,7 @@ PLAIN = "tests/jobs/test_plain_file.py::"
 SINGLE_FILE = "tests/jobs/test_single_file.py::"
 MODELS = "tests/jobs/test_models.py::"
 OUTPUT = "tests/jobs/output/test_output.py::"
+OUTPUT_ROOT = "tests/jobs/output/test_output_root.py::"
 REDIS_URL = "tests/jobs/test_redis_url.py::"
 SHARD_ENDS = "tests/worker/shard/test_shard_ends.py::"
 STORE = "tests/worker/shard/test_store.py::"
@@ -83,28 +84,30 @@ CHECKS = [
     Mutation("no password in an error", "shown", CONNECTION_PY,
         '    rest = f"***@{place}" if credentials or at else rest\n', "",
         CONNECTION + "test_messages_show_a_url_without_its_password"),
-    Mutation("an output is below the root", "not compared", OUTPUT_PY,
+    Mutation("an output is below the root", "not compared", OUTPUT_ROOT_PY,
         "if real != real_root and real_root not in real.parents:", "if False:",
-        OUTPUT + "test_an_output_outside_the_root_is_refused_through_dots_and_links_too"),
-    Mutation("`..` and links are resolved", "neither is", OUTPUT_PY,
+        OUTPUT_ROOT + "test_an_output_outside_the_root_is_refused_through_dots_and_links_too"),
+    Mutation("`..` and links are resolved", "neither is", OUTPUT_ROOT_PY,
         "real, real_root = path.resolve(), root.resolve()",
         "real, real_root = path.absolute(), root.resolve()",
-        OUTPUT + "test_an_output_outside_the_root_is_refused_through_dots_and_links_too"),
-    Mutation("links in `.imagemill`", "not looked at", OUTPUT_PY,
-        "check_within(link, Path(root))", "pass",
-        OUTPUT + "test_a_link_inside_the_output_that_leads_out_of_the_root_is_refused"),
-    Mutation("links in the spool", "not looked at", OUTPUT_PY,
-        "for folder in (self.private, self.spool):", "for folder in (self.private,):",
-        OUTPUT + "test_a_shards_spool_that_leads_out_of_the_root_is_refused"),
+        OUTPUT_ROOT + "test_an_output_outside_the_root_is_refused_through_dots_and_links_too"),
+    Mutation("links in `.imagemill`", "not looked at", OUTPUT_ROOT_PY,
+        "check_path_within(link, Path(root))", "pass",
+        OUTPUT_ROOT + "test_a_link_inside_the_output_that_leads_out_of_the_root_is_refused"),
+    Mutation("links in the spool", "not looked at", OUTPUT_ROOT_PY,
+        "for folder in (output.private, output.spool):", "for folder in (output.private,):",
+        OUTPUT_ROOT + "test_a_shards_spool_that_leads_out_of_the_root_is_refused"),
     Mutation("attempts are closed where no link leads", "links are followed", LOCAL_PY,
         "if shard.is_symlink():", "if False:",
         OUTPUT + "test_attempts_are_closed_in_the_output_and_not_where_a_link_leads"),
-    Mutation("files that are appended to are no links", "followed", OUTPUT_PY,
+    Mutation("files that are appended to are no links", "followed", "jobs/plain_file.py",
         "flags | os.O_CREAT | os.O_NOFOLLOW", "flags | os.O_CREAT",
-        OUTPUT + "test_a_link_in_the_place_of_the_lock_is_not_followed"),
-    Mutation("a job's id is no path", "any id", OUTPUT_PY,
-        r'if not re.fullmatch(r"[\w.-]+-\d+", job_id, re.ASCII):', "if False:",
-        OUTPUT + "test_a_job_id_that_would_lead_elsewhere_is_refused"),
+        "tests/jobs/output/test_output_lock.py::"
+        "test_a_link_in_the_place_of_the_lock_is_not_followed"),
+    Mutation("a job's id is no path", "any id", "jobs/output/job_files.py",
+        r'if not re.fullmatch(r"[\w.-]+-\d+", self.job_id, re.ASCII):', "if False:",
+        "tests/jobs/output/test_job_files.py::"
+        "test_a_job_id_that_would_lead_elsewhere_is_refused"),
     Mutation("latents are named by a hash", "any name", "jobs/latents.py",
         "if not _DIGEST.fullmatch(sha):", "if False:",
         LATENTS + "test_a_hash_that_is_a_path_is_refused"),

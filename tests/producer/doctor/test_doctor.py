@@ -13,8 +13,10 @@ from jobs.errors import Interrupted, JobError, LedgerError
 from jobs.ledger.ledger import Ledger
 from jobs.ledger.shard import decode_shard
 from jobs.models import BUILT_IN
+from jobs.output.job_files import JobFiles
 from jobs.output.metadata import Failure
 from jobs.output.output import Output
+from jobs.output.output_lock import locked
 from jobs.output.stored_shard import LayoutName
 from jobs.request import ImageRequest
 from jobs.settings import Settings
@@ -44,7 +46,7 @@ def output(tmp_path: Path) -> Output:
         "settings": {"height": 64, "width": 64}, "prompts": ["a fox", "two foxes", "three foxes"],
     }  # fmt: skip
     manifest = Manifest.from_json(given)
-    output.write_job_manifest("foxes-1", manifest.to_json())
+    JobFiles(output, "foxes-1").write_manifest(manifest.to_json())
     entries = list(expand(manifest, BUILT_IN["instant"]))
     store = ShardStore(output, 0, "1-a", entries, job_id="foxes-1", column_names=(), adopt_below=0)
     rendered_by = RenderedBy(precision="fp32", rows=16, device="cpu", versions={})
@@ -141,7 +143,7 @@ def test_what_is_no_output_is_bad_input(call: Call, tmp_path: Path) -> None:
 
 def test_a_repair_is_refused_while_a_run_holds_the_output(call: Call, output: Output) -> None:
     (output.shard_folder(0) / "cat.jpg").touch()
-    with output.locked():
+    with locked(output):
         with pytest.raises(JobError, match="another `imagemill run`"):
             call(output.path, "--repair")
         assert call(output.path).exit_code == 1

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from jobs.latents import latents_sha256
+from jobs.output.job_files import JobFiles
 from jobs.output.output import Output
 from producer.doctor.checkup import Checkup, check_output
 
@@ -30,7 +31,7 @@ def records(output: Output, shard: int) -> list[dict[str, object]]:
 def submit_again(output: Output, number: int, **changes: object) -> dict[str, object]:
     """Keeps the manifest's next submission, changed; returns it."""
     manifest = json.loads((output.jobs / "foxes-1.json").read_text()) | changes
-    output.write_job_manifest(f"foxes-{number}", manifest)
+    JobFiles(output, f"foxes-{number}").write_manifest(manifest)
     return manifest
 
 
@@ -77,7 +78,7 @@ def test_an_output_of_before_models_had_defaults_lacks_nothing(rendered: Rendere
 def test_manifests_of_every_name_count(rendered: Rendered) -> None:
     output = rendered(4)
     hares = json.loads((output.jobs / "foxes-1.json").read_text()) | {"name": "hares"}
-    output.write_job_manifest("hares-1", hares | {"prompts": ["a hare"]})
+    JobFiles(output, "hares-1").write_manifest(hares | {"prompts": ["a hare"]})
     assert [place for _kind, place, _what in problems_of(output)] == [".imagemill/jobs/hares-1.json"]
 
 
@@ -160,7 +161,7 @@ class Asked:
         manifest |= {"prompts_from": [{"file": str(self.file) if source is None else source}]}
         hashes = {str(file): sha256(file) for file in files or (self.file,)}
         del manifest["prompts"]
-        self.output.write_job_manifest("foxes-2", manifest | {"narrowed": "", "files": hashes} | keys)
+        JobFiles(self.output, "foxes-2").write_manifest(manifest | {"narrowed": "", "files": hashes} | keys)
 
     def examine(self) -> Checkup:
         return check_output(self.output)

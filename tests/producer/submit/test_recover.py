@@ -20,6 +20,7 @@ from jobs.ledger.shard import Shard, decode_shard
 from jobs.models import BUILT_IN, ModelDefaults
 from jobs.output.metadata import Failure, metadata_record
 from jobs.output.output import Output
+from jobs.output.output_lock import locked
 from jobs.output.shard_names import FLAT
 from jobs.output.store import Stage
 from jobs.output.stored_shard import LayoutName
@@ -451,7 +452,7 @@ def test_what_is_not_lost_or_was_never_there_is_refused(desk: Desk) -> None:
 def test_an_output_that_a_run_renders_to_is_refused(desk: Desk) -> None:
     desk.submit(3)
     desk.lose()
-    with desk.output.locked(), pytest.raises(JobError, match="another `imagemill run`"):
+    with locked(desk.output), pytest.raises(JobError, match="another `imagemill run`"):
         desk.recover()
     assert desk.ledger.job_ids() == []
     desk.recover()

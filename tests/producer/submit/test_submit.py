@@ -17,6 +17,7 @@ from jobs.ledger import redis_keys
 from jobs.ledger.ledger import Ledger
 from jobs.ledger.shard import decode_shard, encode_shard
 from jobs.output.equal_lines import noted_lines
+from jobs.output.job_files import JobFiles
 from jobs.request import ImageRequest
 from jobs.settings import Settings
 from producer.embedded_redis import EmbeddedRedis
@@ -478,14 +479,14 @@ def test_a_line_whose_picture_is_there_under_another_id_is_noted_and_submitting_
     metadata.write_text("".join(json.dumps(record) + "\n" for record in records))
     done = desk.submit(lines("a1", "b1", "c1"))
     assert (done.images, done.held, done.added_lines) == (0, 3, 0)
-    assert not desk.output.store.exists(desk.output.equal_lines("cats-1"))
+    assert not desk.output.store.exists(JobFiles(desk.output, "cats-1").equal_lines)
     desk.finish()
     done = desk.submit(lines("c1", "b2", "d1", "a1"))
     assert (done.images, done.held, done.added_lines) == (1, 3, 1)
     assert noted(desk, "cats-2") == [(1, "b2")]
     # What is there says the places of its own job: the order is kept beside it.
-    assert desk.output.store.size(desk.output.line_order("cats-2")) == 4 * 8
-    assert not desk.output.store.exists(desk.output.line_order("cats-3"))
+    assert desk.output.store.size(JobFiles(desk.output, "cats-2").line_order) == 4 * 8
+    assert not desk.output.store.exists(JobFiles(desk.output, "cats-3").line_order)
 
 
 def test_a_submission_that_an_earlier_version_began_is_refused_with_the_remedy(desk: Desk) -> None:

@@ -12,6 +12,7 @@ from PIL import Image
 from jobs.entry import Entry
 from jobs.errors import LeaseLost, OutputError
 from jobs.output.card import MARK
+from jobs.output.job_files import next_job_number
 from jobs.output.metadata import Failure
 from jobs.output.output import Output
 from jobs.request import ImageRequest
@@ -184,7 +185,7 @@ def test_job_json_says_what_was_asked_how_it_ended_and_what_the_output_holds(out
     assert job["manifest"] == {"name": "foxes", "prompts": ["a fox 🦊"]}
     assert job["times"]["finished"] == "2026-01-31T12:00:09Z"
     assert {"imagemill", "python", "torch", "diffusers"} <= set(job["versions"])
-    assert output.next_job_number("foxes") == 2
+    assert next_job_number(output, "foxes") == 2
 
 
 def test_failures_are_merged_and_go_when_a_later_job_rendered_them(output):

@@ -11,6 +11,7 @@ import pytest
 from jobs.errors import JobError
 from jobs.ledger.job import Claim, JobSpec
 from jobs.ledger.ledger import Ledger
+from jobs.output.job_files import JobFiles
 from jobs.output.output import Output
 from worker.finish.finish import JobReport
 from worker.finish.job_report import job_report
@@ -85,7 +86,7 @@ def test_the_manifest_is_the_one_that_was_submitted_with_its_prompts(
 ) -> None:
     job_id, output = submit_job(), Output(tmp_path)
     output.prepare()
-    output.write_job_manifest(job_id, {"name": "cats", "prompts": ["a cat"]})
+    JobFiles(output, job_id).write_manifest({"name": "cats", "prompts": ["a cat"]})
     assert report(job_id, output).manifest == {"name": "cats", "prompts": ["a cat"]}
 
 

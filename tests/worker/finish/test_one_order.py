@@ -20,6 +20,7 @@ from jobs.entry import Entry
 from jobs.errors import LeaseLost
 from jobs.failpoints import Failpoint, arm
 from jobs.output.equal_lines import NotedLine
+from jobs.output.job_files import JobFiles
 from jobs.output.line_order import write_order
 from jobs.output.lines import line_key
 from jobs.output.output import Output
@@ -89,7 +90,7 @@ def finish(
 def note(output: Output, lines: Sequence[tuple[int, Entry]], job: int = 1) -> None:
     noted = [NotedLine(one.request.image_id, place, one.id, one.columns) for place, one in lines]
     text = "".join(f"{one.to_json()}\n" for one in noted)
-    (output.path / output.equal_lines(f"foxes-{job}")).write_text(text)
+    (output.path / JobFiles(output, f"foxes-{job}").equal_lines).write_text(text)
 
 
 def keep_order(output: Output, lines: Sequence[Entry], job: int) -> None:
