@@ -64,22 +64,24 @@ def caches_of_buckets() -> Path:
     return cache_folder("outputs")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Output:
-    """An output. `path` is absolute: its folder; with a bucket, a folder of this machine's cache."""
+    """An output. Equal ones have the same files."""
 
     path: Path
-    store: OutputStore = field(default=None)  # type: ignore[assignment]
-    """Its files; those of the folder where none is given."""
-    _names: KeptNames = field(default=None, repr=False, compare=False)  # type: ignore[assignment]
+    """Its folder, absolute; with a bucket, a folder of this machine's cache."""
+    store: OutputStore
+    _names: KeptNames = field(repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        if not self.path.is_absolute():
-            raise ValueError(f"output {self.path}: must be absolute")
-        if self.store is None:
-            object.__setattr__(self, "store", LocalStore(self.path))
-        if self._names is None:
-            object.__setattr__(self, "_names", KeptNames(self.store))
+    def __init__(self, path: Path, store: OutputStore | None = None, names: KeptNames | None = None) -> None:
+        """The output in the folder `path`. `store`: its files, where they lie elsewhere; `names`: the form of
+        its shards' names, where the output does not say it itself. Raises ValueError for a relative path."""
+        if not path.is_absolute():
+            raise ValueError(f"output {path}: must be absolute")
+        own = LocalStore(path) if store is None else store
+        object.__setattr__(self, "path", path)
+        object.__setattr__(self, "store", own)
+        object.__setattr__(self, "_names", KeptNames(own) if names is None else names)
 
     @classmethod
     def at(cls, location: str) -> Self:

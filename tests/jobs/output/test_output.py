@@ -1,5 +1,6 @@
 import json
 import os
+import pickle
 import stat
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from jobs.output.job_files import next_job_number
 from jobs.output.metadata import Failure
 from jobs.output.output import Output
 from jobs.output.output_root import check_output_within
-from jobs.output.shard_names import FLAT
+from jobs.output.shard_names import FLAT, ShardNames
 from jobs.request import ImageRequest
 
 
@@ -60,6 +61,16 @@ def test_names_have_five_digits_for_the_shard_and_four_for_the_place():
 def test_a_relative_output_is_refused():
     with pytest.raises(ValueError, match="absolute"):
         Output(Path("out"))
+
+
+def test_outputs_of_the_same_files_are_equal_and_stay_so_on_their_way_to_another_process():
+    for location in ("/out", "s3://pictures/out"):
+        output = Output.at(location)
+        named = output.with_names(ShardNames(6))
+        for other in (Output.at(location), named, pickle.loads(pickle.dumps(named))):
+            assert (other, hash(other), other.label) == (output, hash(output), location)
+        assert pickle.loads(pickle.dumps(named)).names == ShardNames(6)
+        assert output != Output.at(f"{location}-2")
 
 
 def test_a_file_is_synced_before_it_is_renamed_and_its_folder_after(tmp_path, monkeypatch):
