@@ -29,7 +29,7 @@ _VOCABULARIES: Final = ("vocab.json", "tokenizer.json")
 MAX_OF_OUTPUT: Final = 256 * _MIB
 """Bytes of one file in an output, tars and tables aside, or of one file in a tar: a picture of the largest
 size has 200 million, and a shard's metadata fewer."""
-_LONGEST_LINE: Final = 64 * _MIB
+LONGEST_LINE: Final = 64 * _MIB
 """Bytes of a line of JSON in an output: the longest prompt has a quarter of them."""
 MAX_ORDER: Final = 1024 * _MIB
 """Bytes of the order of a job's lines, 8 a line."""
@@ -93,10 +93,15 @@ def read_plain(path: Path, most: int = MAX_OF_OUTPUT) -> bytes:
 def plain_lines(path: Path) -> Iterator[bytes]:
     """The lines of a plain file, with their ends, one at a time. Raises OSError, also for one without end."""
     with open_plain(path) as file:
-        while line := file.readline(_LONGEST_LINE + 1):
-            if len(line) > _LONGEST_LINE:
-                raise TooLarge(errno.EFBIG, f"a line of more than {_LONGEST_LINE // _MIB} MiB", str(path))
+        while line := file.readline(LONGEST_LINE + 1):
+            check_line(line, str(path))
             yield line
+
+
+def check_line(line: bytes, named: str) -> None:
+    """Raises TooLarge for a line, or a part of one, that is longer than any in an output."""
+    if len(line) > LONGEST_LINE:
+        raise TooLarge(errno.EFBIG, f"a line of more than {LONGEST_LINE // _MIB} MiB", named)
 
 
 def check_size(file: BufferedReader, path: Path, most: int) -> int:

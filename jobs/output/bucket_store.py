@@ -38,7 +38,7 @@ from jobs.output.object_access import AHEAD, ObjectAccess, fetch
 from jobs.output.object_parts import ObjectParts
 from jobs.output.store import UPLOADS, Found, RandomAccess, Stage, StageClosed, Unreachable
 from jobs.output.upload_pace import SLOW, Pace, paced
-from jobs.plain_file import MAX_OF_OUTPUT, open_plain
+from jobs.plain_file import MAX_OF_OUTPUT, check_line, open_plain
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
@@ -82,6 +82,7 @@ class BucketStore:
         for piece in self._parts(name).pieces():
             *lines, rest = (rest + piece).split(b"\n")
             yield from (line + b"\n" for line in lines)
+            check_line(rest, self._named(name))
         if rest:
             yield rest
 

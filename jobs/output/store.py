@@ -75,7 +75,7 @@ class OutputStore(Protocol):
         """All bytes of a file. Raises FileNotFoundError, and TooLarge for more than `most` bytes."""
 
     def lines(self, name: str) -> Iterator[bytes]:
-        """The lines of a file, with their ends, one at a time."""
+        """The lines of a file, with their ends, one at a time. Raises TooLarge for one without end."""
 
     def opened(self, name: str, *, whole: bool = False) -> AbstractContextManager[RandomAccess]:
         """The file, to be read at any place; `whole`: all of it will be, so that what is far away is fetched

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs import plain_file
 from jobs.errors import LeaseLost
 from jobs.location import BucketPlace
 from jobs.output.bucket_store import BucketStore
@@ -87,6 +88,17 @@ def test_a_file_that_is_not_there_is_said_to_be_missing(store: OutputStore) -> N
             ask()
     assert not store.exists("b.json")
     store.remove("a.json")
+
+
+def test_a_line_without_end_is_refused_before_all_of_it_is_read(
+    store: OutputStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plain_file, "LONGEST_LINE", 1 << 20)
+    put(store, "a", b"a line\n" + bytes(3 << 20))
+    lines = store.lines("a")
+    assert next(lines) == b"a line\n"
+    with pytest.raises(TooLarge, match="a line of more than 1 MiB"):
+        next(lines)
 
 
 def test_more_than_may_be_read_is_refused(store: OutputStore) -> None:
