@@ -178,6 +178,12 @@ class Output:
                 folder.mkdir(parents=True, exist_ok=True)
             same_device = self.path.stat().st_dev == self.spool.stat().st_dev
         except OSError as error:
+            if self.in_bucket:
+                raise OutputError(
+                    f"output {self.label}: {self.path} on this machine, where its spool is, cannot be "
+                    f"written ({error.strerror}: {error.filename}): make the folder writable for this user, "
+                    "free some space, or let XDG_CACHE_HOME name another one"
+                ) from None
             raise OutputError(
                 f"output {self.path} cannot be written ({error.strerror}: {error.filename}): "
                 "make the folder writable for this user, free some space, or name another output"
@@ -239,30 +245,21 @@ class Output:
         """Name and bytes of those of these pictures that the shard holds, in its order."""
         return self.stored(shard).pictures(file_names)
 
-    def held_image_ids(
-        self, below: int | None = None, on_record: Callable[[dict[str, Any]], None] | None = None
-    ) -> ImageIds:
+    def held_image_ids(self) -> ImageIds:
         """The ids of the images that the output holds: named in a committed shard's metadata, and there.
 
-        `below`: only in shards with lower numbers. `on_record` gets each of their records. Raises OutputError
-        naming file and line when a shard's metadata cannot be read.
+        Raises OutputError naming file and line when a shard's metadata cannot be read.
         """
-        shards = [shard for shard in self.shards() if below is None or shard < below]
-        records = (record for _, stored in self.in_turn(shards) for record in stored.held_records())
-        if on_record is None:
-            return ImageIds(record["image_id"] for record in records)
-
-        def ids() -> Iterator[str]:
-            for record in records:
-                on_record(record)
-                yield record["image_id"]
-
-        return ImageIds(ids())
+        records = (record for _, stored in self.in_turn() for record in stored.held_records())
+        return ImageIds(record["image_id"] for record in records)
 
     def held_lines(
         self, below: int | None = None, on_record: Callable[[dict[str, Any]], None] = lambda record: None
     ) -> HeldLines:
-        """The same images with their lines. `below`, `on_record` and errors as in `held_image_ids`."""
+        """The same images with their lines. Raises as `held_image_ids`.
+
+        `below`: only those in shards with lower numbers. `on_record` gets each of their records.
+        """
         held = HeldLines()
         shards = [shard for shard in self.shards() if below is None or shard < below]
         for _, stored in self.in_turn(shards):

@@ -71,6 +71,8 @@ class OutputStore(Protocol):
     is_remote: bool
     """Whether each reading takes a request over a network, so that few large ones are better."""
 
+    # Reading.
+
     def read(self, name: str, most: int = MAX_OF_OUTPUT) -> bytes:
         """All bytes of a file. Raises FileNotFoundError, and TooLarge for more than `most` bytes."""
 
@@ -99,6 +101,8 @@ class OutputStore(Protocol):
     def files_below(self, folder: str) -> Iterator[str]:
         """The names of all files at any depth of a folder, in no order; none where it is not there."""
 
+    # Writing.
+
     def replace(self, name: str, data: bytes, stage: Stage | None = None) -> None:
         """Write a file whole, or not at all, also over another one."""
 
@@ -124,6 +128,8 @@ class OutputStore(Protocol):
         In a bucket a process that sleeps between the confirmation and the deletion may take away a newer
         job's file of the name: the next finishing writes it again.
         """
+
+    # Before a job, and as it begins.
 
     def prepare(self) -> None:
         """Make sure that it can be written. Raises OutputError with the remedy."""

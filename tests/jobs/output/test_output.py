@@ -190,8 +190,8 @@ def test_folders_and_tars_stand_in_one_output(rendered):
     assert output.shards() == [0, 1, 3]
     assert output.next_shard() == 6
     assert [output.committed(shard) for shard in range(6)] == [True, True, False, True, False, False]
+    assert output.held_lines(below=3).pictures == len(held)
     assert output.held_image_ids() == held | {a_request(7).image_id, a_request(8).image_id}
-    assert output.held_image_ids(below=3) == held
     assert len(held) == 7
     assert [(failure.shard, failure.position) for failure in output.failures()] == [(0, 1), (3, 2)]
     for shard in output.shards():
@@ -245,6 +245,15 @@ def test_an_output_that_the_system_refuses_is_refused_with_the_reason(tmp_path, 
     monkeypatch.setattr(os, "mkdir", read_only)
     with pytest.raises(OutputError, match="Read-only file system"):
         Output(tmp_path / "out").prepare()
+
+
+def test_a_folder_of_this_machine_that_a_bucket_cannot_have_is_named_with_the_remedy(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "cache").write_text("")
+    with pytest.raises(
+        OutputError, match=r"output s3://pictures/foxes: \S+/cache/\S+ on this .* XDG_CACHE_HOME"
+    ):
+        Output.at("s3://pictures/foxes").prepare()
 
 
 def test_preparing_leaves_nothing_visible_in_the_output(tmp_path):
