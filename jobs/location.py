@@ -18,6 +18,8 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 _PART = re.compile(r"[\w.=+@,() -]+")
 _LONGEST: Final = 700
 """Bytes of a prefix: the stores take keys of 1,024, and the names of an output's files follow it."""
+CHECK_BUCKET: Final = "check the bucket's name, its endpoint and the credentials"
+"""The remedy where a bucket cannot be read or written."""
 
 
 class NoLocation(ValueError):
@@ -32,7 +34,7 @@ class BucketPlace:
     """One of SCHEMES."""
     bucket: str
     prefix: str
-    """What the keys there begin with, without slashes around it; empty: the bucket's top."""
+    """What the keys there begin with, without slashes around it. Of a file: its key. Empty: the bucket."""
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -52,6 +54,19 @@ class BucketPlace:
         if len(prefix.encode()) > _LONGEST:
             raise NoLocation(f"is longer than {_LONGEST} bytes after the bucket's name: shorten it")
         return cls(found[1], bucket, prefix)
+
+    @classmethod
+    def parse_file(cls, text: str) -> Self:
+        """The place of a file that a text names, or of a pattern of files. Raises NoLocation.
+
+        Its prefix is the key, which others may have given: any that a path can have.
+        """
+        scheme, _, rest = text.partition("://")
+        bucket, _, key = rest.partition("/")
+        top = cls.parse(f"{scheme}://{bucket}")
+        if not key or not key.isprintable() or any(part in ("", ".", "..") for part in key.split("/")):
+            raise NoLocation(f"is no file's name there: write {top}/FOLDER/FILE")
+        return cls(scheme, bucket, key)
 
     def __str__(self) -> str:
         """As a manifest names it."""

@@ -9,8 +9,8 @@ import click
 
 from jobs.command_line import odd_surroundings
 from jobs.errors import ImagemillError, Interrupted, OutputError
-from jobs.fetched_files import named
-from jobs.location import names_bucket
+from jobs.location import CHECK_BUCKET, names_bucket
+from jobs.object_copies import named
 from jobs.wording import on_its_lines
 from producer.commands import job, manifest, output, picture, push, verification
 from producer.stops import stops_raise
@@ -71,10 +71,8 @@ def main() -> None:
         # The system's own errors have their messages where they arise; a store may fail anywhere.
         if not (isinstance(error.filename, str) and names_bucket(error.filename)):
             raise
-        said = (
-            f"{error.filename}: {error.strerror}: check the bucket's name, its endpoint and the credentials"
-        )
-        click.echo(f"error: {on_its_lines(said)}, and run the same command again", err=True)
+        said = f"{error.filename}: {error.strerror}: {CHECK_BUCKET}, and run the same command again"
+        click.echo(f"error: {on_its_lines(said)}", err=True)
         sys.exit(OutputError.exit_code)
     except click.ClickException as error:
         error.show()

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from jobs.errors import InputError, ManifestError
-from jobs.fetched_files import named, near
+from jobs.fetched_files import near
 from jobs.file_hash import FileState, file_state
 from jobs.location import names_bucket
+from jobs.object_copies import named
 from jobs.pipeline_task import TASK_PICTURES
 from jobs.request import PICTURES, settings_in
 from jobs.wording import counted, shortened

@@ -48,6 +48,12 @@ def test_what_names_no_place_is_refused_and_says_why(text: str, says: str) -> No
     assert says in str(refused.value)
 
 
+def test_a_file_may_have_a_key_that_an_output_could_not() -> None:
+    place = BucketPlace.parse_file("s3://sunsets/lists/it's {a} ~1*.txt")
+    assert place == BucketPlace("s3", "sunsets", "lists/it's {a} ~1*.txt")
+    assert str(place) == "s3://sunsets/lists/it's {a} ~1*.txt"
+
+
 @pytest.mark.parametrize(
     ("text", "root", "within"),
     [

@@ -1,0 +1,132 @@
+"""Copies of a bucket's files in the user's cache; together they have a bound.
+
+CACHE/fetched/files/s3/BUCKET/KEY     a copy, under the file's own name
+CACHE/fetched/states/s3/BUCKET/KEY    which version of the file it is; last modified when it was last used
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+import time
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from jobs.errors import InputError
+from jobs.location import SCHEMES, BucketPlace
+from jobs.plain_file import read_plain
+from jobs.user_cache import cache_folder
+
+MOST = 20 << 30
+"""Bytes of copies that are kept. The ones that were not used for longest go first."""
+_FILES: Final = "files"
+_BEGAN: Final = time.time()
+
+Version = tuple[str, int]
+"""What a store calls this version of a file, and its bytes."""
+
+
+def copies_folder() -> Path:
+    """Where all copies lie."""
+    return cache_folder("fetched")
+
+
+def copy_path(place: BucketPlace) -> Path:
+    """Where the copy of a file, or of the files of a pattern, lies or would lie."""
+    return copies_folder() / _FILES / place.scheme / place.bucket / place.prefix
+
+
+def named(text: str) -> str:
+    """The text with places in buckets instead of their copies, for a message or what an output keeps."""
+    return _of_copies(str(copies_folder())).sub(r"\1://", text)
+
+
+@cache
+def _of_copies(folder: str) -> re.Pattern[str]:
+    return re.compile(rf"{re.escape(folder)}/{_FILES}/({'|'.join(SCHEMES)})/")
+
+
+def kept_copy(place: BucketPlace, version: Version) -> Path | None:
+    """The copy, which is used now, where it is of this version; None where there is no such."""
+    copy, state = copy_path(place), _state_path(place)
+    try:
+        noted = read_plain(state).decode()
+        if not noted or noted != _state(copy, version):
+            return None
+    except (OSError, ValueError):
+        return None
+    os.utime(state)
+    return copy
+
+
+def keep_copy(place: BucketPlace, download: Callable[[Path], Version]) -> Path:
+    """Replace the copy. `download` writes the file to a path, and returns its version.
+
+    Raises OSError as the system gives it, and what `download` raises; nothing has changed then.
+    """
+    copy, state = copy_path(place), _state_path(place)
+    for file in (copy, state):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=copy.parent, prefix=".")
+    try:
+        os.close(handle)
+        version = download(Path(temporary))
+        Path(temporary).replace(copy)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    state.write_text(_state(copy, version), "utf-8")
+    return copy
+
+
+class _Room:
+    """The bound: copies that this process has not used make room for new ones."""
+
+    def __init__(self) -> None:
+        self._held: int | None = None
+        """Bytes of all copies, as far as this process knows."""
+
+    def make(self, place: BucketPlace, size: int) -> None:
+        """Remove copies until one of `size` bytes fits. Raises InputError where it cannot."""
+        if self._held is None or self._held + size > MOST:
+            self._held = self._left(size)
+        self._held += size
+        if self._held > MOST:
+            raise InputError(
+                f"{place}: with it, more than {MOST >> 30} GiB that lie in buckets would be copied here: "
+                "copy the files to a folder first"
+            )
+
+    def _left(self, size: int) -> int:
+        """The bytes of the copies that stay."""
+        files, states = copies_folder() / _FILES, _states()
+        used = sorted((state.stat().st_mtime, state) for state in states.rglob("*") if state.is_file())
+        copies = [(last, files / state.relative_to(states), state) for last, state in used]
+        held = sum(copy.stat().st_size for _, copy, _ in copies if copy.is_file())
+        for last, copy, state in copies:
+            if held + size > MOST and last < _BEGAN and copy.is_file():
+                held -= copy.stat().st_size
+                state.unlink(missing_ok=True)
+                copy.unlink(missing_ok=True)
+        return held
+
+
+make_room = _Room().make
+
+
+def _states() -> Path:
+    return copies_folder() / "states"
+
+
+def _state_path(place: BucketPlace) -> Path:
+    return _states() / place.scheme / place.bucket / place.prefix
+
+
+def _state(copy: Path, version: Version) -> str:
+    """Which version of a file a copy is, and that it is this very copy; empty for one of another size."""
+    status = copy.stat()
+    called, size = version
+    return f"{called} {size} {status.st_ino} {status.st_mtime_ns}" if status.st_size == size else ""
