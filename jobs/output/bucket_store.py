@@ -29,7 +29,7 @@ import obstore
 
 from jobs.errors import OutputError
 from jobs.failpoints import failpoint
-from jobs.location import BucketPlace
+from jobs.location import CHECK_BUCKET, BucketPlace
 from jobs.output import bucket_client
 from jobs.output.bucket_client import VARIABLES, asked, asked_once, connected
 from jobs.output.bucket_copies import way_to_copy
@@ -217,8 +217,8 @@ class BucketStore:
             self.remove(probe)
         except OSError as error:
             raise OutputError(
-                f"output {self.label} cannot be written ({error.strerror}): check the bucket's name, its "
-                f"endpoint and the credentials ({VARIABLES[self.place.scheme]}), or name another output"
+                f"output {self.label} cannot be written ({error.strerror}): {CHECK_BUCKET} "
+                f"({VARIABLES[self.place.scheme]}), or name another output"
             ) from None
 
     def check_can_put_if_absent(self, folder: Path) -> None:

@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from jobs.errors import OutputError
-from jobs.location import BucketPlace, NoLocation, names_bucket
+from jobs.location import CHECK_BUCKET, BucketPlace, NoLocation, names_bucket
 from jobs.output.files import FolderShard
 from jobs.output.image_ids import ImageIds
 from jobs.output.kept_names import KeptNames, ShardEntry, shard_entries, thousands
@@ -328,6 +328,5 @@ class Output:
             if not self.in_bucket:
                 raise
             raise OutputError(
-                f"output {self.label} cannot be read ({error.strerror}): check the bucket's name, its "
-                "endpoint and the credentials"
+                f"output {self.label} cannot be read ({error.strerror}): {CHECK_BUCKET}"
             ) from None

@@ -36,6 +36,7 @@ from typing import Any, Self
 
 from jobs.errors import OutputError
 from jobs.failpoints import failpoint
+from jobs.location import CHECK_BUCKET
 from jobs.output.durable import write_atomically, written_atomically
 from jobs.output.kept_names import shard_entries
 from jobs.output.metadata import Failure
@@ -235,8 +236,8 @@ class TarShard:
             if not self.store.is_remote or isinstance(error, FileNotFoundError):
                 raise damaged(self.label, str(error.strerror)) from None
             raise OutputError(
-                f"{self.label}: cannot be read ({error.strerror}): check the credentials, and where "
-                "temporary files go (TMPDIR)"
+                f"{self.label}: cannot be read ({error.strerror}): {CHECK_BUCKET}, and where temporary files "
+                "go (TMPDIR)"
             ) from None
 
     def _told(self, tar: TarReader) -> Sequence[Sample] | None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jobs.errors import OutputError
+from jobs.location import CHECK_BUCKET
 from jobs.output.files import METADATA
 from jobs.output.output import REPORT, Output
 from jobs.output.split_table import TABLES
@@ -110,7 +111,7 @@ def _entries(output: Output) -> tuple[list[int], list[Problem]]:
     except OSError as error:
         raise OutputError(
             f"{output.label}: cannot be read ({error.strerror}): "
-            + ("check the bucket's name and the credentials" if output.in_bucket else "name an output folder")
+            + (CHECK_BUCKET if output.in_bucket else "name an output folder")
         ) from None
     committed: list[int] = []
     files = {entry.name for entry in entries if entry.is_file}

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jobs.columns import MAX_DEPTH, deeper_than
-from jobs.location import names_bucket
+from jobs.location import CHECK_BUCKET, names_bucket
 from jobs.output.metadata import Failure, request_of_record
 from jobs.output.picture_file import read_picture
 from jobs.output.shard_names import SHARD_LIMIT
@@ -37,7 +37,7 @@ def file_problem(path: str, file: str, error: OSError) -> Problem:
         what=f"cannot be read ({error.strerror})",
         remedy=f"make it readable for this user, or check the disk: {path}"
         if not names_bucket(path)
-        else f"check the credentials, and run the same command again: {path}",
+        else f"{CHECK_BUCKET}, and run the same command again: {path}",
     )
 
 

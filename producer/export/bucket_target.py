@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from jobs.errors import OutputError
-from jobs.location import BucketPlace, NoLocation, names_bucket
+from jobs.location import CHECK_BUCKET, BucketPlace, NoLocation, names_bucket
 from jobs.output.output import Output
 from jobs.output.store import OutputStore, Stage, Unreachable
 from jobs.plain_file import open_plain
@@ -140,6 +140,6 @@ def _writing(target: str) -> Iterator[None]:
                 f"folder, and run the same command, which goes on with {target}"
             ) from None
         raise OutputError(
-            f"{place}: cannot be reached ({error.strerror}): check the bucket, its endpoint and the "
-            f"credentials, and run the same command, which goes on with {target}"
+            f"{place}: cannot be reached ({error.strerror}): {CHECK_BUCKET}, and run the same command, which "
+            f"goes on with {target}"
         ) from None

@@ -185,4 +185,4 @@ def test_a_place_without_an_output_and_credentials_that_are_refused_are_told(
     found = check_output(output)
     [problem] = [one for one in found.problems if one.kind == "unreadable"]
     assert (problem.file, problem.cut) == (TAR, None)
-    assert "check the credentials" in problem.remedy
+    assert "check the bucket's name, its endpoint and the credentials" in problem.remedy
