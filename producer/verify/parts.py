@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -39,11 +38,6 @@ class Part:
     """SHA-256 of pictures and adapters -> absolute path, or what a bucket keeps."""
     latents: dict[str, Path | InBucket] = field(default_factory=dict)
     """The same of initial latents."""
-
-    def slots_json(self) -> str:
-        """`slots` as `OUT/.imagemill/rows.json` has them: a worker takes these numbers."""
-        told = [asdict(key) | {"rows": slots} for key, slots in self.slots.items()]
-        return f"{json.dumps(told, indent=1)}\n"
 
 
 @dataclass(slots=True)

@@ -21,6 +21,7 @@ from jobs.output.output import INPUTS, Output
 from jobs.output.output_root import check_output_within
 from jobs.plain_file import open_plain, read_plain
 from jobs.settings import Settings
+from jobs.settled_slots import write_slots
 from producer.reporter import StandardError
 from producer.verify.files import InBucket
 from producer.verify.parts import Part
@@ -41,7 +42,7 @@ class Scratch:
         output = Output.at(f"{self.place}/{number}")
         output.prepare()
         try:
-            output.store.replace(".imagemill/rows.json", part.slots_json().encode())
+            write_slots(output, part.slots)
             for sha256, latents in part.latents.items():
                 if isinstance(latents, InBucket):
                     latents.copy_to(output)

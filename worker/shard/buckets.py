@@ -17,11 +17,11 @@ from jobs.output.output import Output
 from jobs.pipeline_task import pictures_of
 from jobs.prompt_weights import missing_package
 from jobs.request import ImageRequest
+from jobs.settled_slots import keep_slots, settled_slots
 from jobs.wording import shortened
 from worker.engine.renderer import Bucket, FurtherModel, Pipeline, Renderer
 from worker.lease.disk_space import WithSpace
 from worker.lease.lease import Lease
-from worker.shard.settled_slots import keep_slots, settled_slots
 from worker.shard.workplace import Workplace
 
 log = logging.getLogger(__name__)

@@ -15,6 +15,7 @@ from jobs.ledger.job import SlotsKey
 from jobs.output.output import INPUTS, Output
 from jobs.request import ImageRequest
 from jobs.settings import Settings
+from jobs.settled_slots import settled_slots
 from producer.verify.files import Files
 from producer.verify.parts import Kind, Part
 from producer.verify.scratch import scratch
@@ -22,6 +23,7 @@ from producer.verify.sources import Source, Sources
 
 PICTURE = b"the bytes of a picture"
 SHA256 = hashlib.sha256(PICTURE).hexdigest()
+SLOTS = SlotsKey("cpu", "fp32", "instant-1", 64, 64)
 LATENTS = np.linspace(-1, 1, 64, dtype="<f4").reshape(4, 4, 4)
 
 
@@ -49,7 +51,7 @@ def part_of(output: Output) -> Part:
     part = Part(Kind(Source("instant", "instant-1", ()), request, "exact"))
     part.files.update(files.of(request, "foxes-1"))
     part.latents[digest] = files.latents(digest)
-    part.slots[SlotsKey("cpu", "fp32", "instant-1", 64, 64)] = 16
+    part.slots[SLOTS] = 16
     return part
 
 
@@ -68,7 +70,7 @@ def test_what_an_output_keeps_is_there_for_workers_and_nothing_is_left(
         (tmp_path / "read").mkdir()
         (tmp_path / f"read/{latents}.npy").write_bytes(output.store.read(f"{INPUTS}/{latents}.npy"))
         assert np.array_equal(KeptInputs(tmp_path / "read").latents(latents), LATENTS)
-        assert output.read_json(".imagemill/rows.json")[0]["rows"] == 16
+        assert settled_slots(output, SLOTS) == 16
         named = made.named(part)
         if SHA256 in named:  # workers read it where it is
             assert Path(named[SHA256]).read_bytes() == PICTURE

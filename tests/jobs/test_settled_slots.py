@@ -1,3 +1,5 @@
+"""The slots of an output's pictures, which outlive Redis."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -8,7 +10,7 @@ import pytest
 from jobs.errors import OutputError
 from jobs.ledger.job import SlotsKey
 from jobs.output.output import Output
-from worker.shard.settled_slots import keep_slots, settled_slots
+from jobs.settled_slots import keep_slots, settled_slots, write_slots
 
 SIZE = SlotsKey("card", "bf16", "sha256:1", 512, 768)
 
@@ -36,6 +38,13 @@ def test_what_bytes_and_speed_depend_on_has_slots_of_its_own(output: Output, oth
     assert settled_slots(output, another) is None
     keep_slots(output, another, 32)
     assert (settled_slots(output, SIZE), settled_slots(output, another)) == (8, 32)
+
+
+def test_slots_that_are_given_take_the_place_of_what_is_there(output: Output) -> None:
+    another = replace(SIZE, width=64)
+    keep_slots(output, SIZE, 8)
+    write_slots(output, {another: 16})
+    assert (settled_slots(output, SIZE), settled_slots(output, another)) == (None, 16)
 
 
 def test_a_file_that_may_not_be_read_is_reported_with_the_remedy(output: Output) -> None:

@@ -7,6 +7,7 @@ bytes. The first number of a kind of device, a model and a size stays.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 
 from jobs.errors import OutputError
@@ -33,8 +34,13 @@ def keep_slots(output: Output, key: SlotsKey, slots: int) -> None:
     """
     settled = _read(output)
     if key not in settled:
-        records = [asdict(one) | {"rows": number} for one, number in (settled | {key: slots}).items()]
-        output.store.replace(_FILE, f"{json.dumps(records, indent=1)}\n".encode())
+        write_slots(output, settled | {key: slots})
+
+
+def write_slots(output: Output, settled: Mapping[SlotsKey, int]) -> None:
+    """Writes down all slots of an output's pictures, instead of what is there. Raises OSError."""
+    records = [asdict(key) | {"rows": slots} for key, slots in settled.items()]
+    output.store.replace(_FILE, f"{json.dumps(records, indent=1)}\n".encode())
 
 
 def _read(output: Output) -> dict[SlotsKey, int]:
