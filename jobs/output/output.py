@@ -57,6 +57,11 @@ INPUTS = ".imagemill/inputs"
 JOBS = ".imagemill/jobs"
 SPOOL = ".imagemill/spool"
 REPORT = "job.json"
+CARD = "README.md"
+PREVIEW = "preview.jpg"
+"""The contact sheet."""
+FAILURES = "failures.jsonl"
+"""What failed and the output does not hold, of all shards."""
 
 
 def caches_of_buckets() -> Path:

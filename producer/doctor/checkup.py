@@ -16,7 +16,7 @@ from pathlib import Path
 from jobs.errors import OutputError
 from jobs.location import CHECK_BUCKET
 from jobs.output.files import METADATA
-from jobs.output.output import REPORT, Output
+from jobs.output.output import CARD, FAILURES, PREVIEW, REPORT, Output
 from jobs.output.split_table import TABLES
 from jobs.output.store import UPLOADS, Found
 from jobs.output.webdataset import TarShard
@@ -32,7 +32,7 @@ from producer.doctor.soundness import RENDER_AGAIN, TAKE_OUT
 from producer.reporter import QUIET, Reporter
 
 _THREADS = min(8, os.cpu_count() or 1)
-_OWN_FILES = frozenset({REPORT, "failures.jsonl", "preview.jpg", "README.md", *TABLES})
+_OWN_FILES = frozenset({REPORT, FAILURES, PREVIEW, CARD, *TABLES})
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 

@@ -16,7 +16,7 @@ from itertools import pairwise
 
 from jobs.output.card import is_ours
 from jobs.output.kept_names import shard_entries
-from jobs.output.output import REPORT, Output
+from jobs.output.output import CARD, PREVIEW, REPORT, Output
 from jobs.output.shard_names import ShardNames
 from jobs.wording import counted, shown
 from producer.doctor.findings import Problem
@@ -26,7 +26,6 @@ from producer.export.bucket_target import MARK
 
 _NAMED = 10
 """Ranges of numbers that a message names."""
-_CARD = "README.md"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,19 +67,19 @@ def lost_shards(output: Output) -> Lost:
     elif report is not None:
         _count(output, len(committed), there, report, lost)
     elif not _is_export(output):
-        lost.notes.append("job.json: not there: no job has finished here")
+        lost.notes.append(f"{REPORT}: not there: no job has finished here")
     elif gaps := _gaps(there):
         lost.problems.append(
             Problem(
                 kind="lost",
-                file=_CARD,
+                file=CARD,
                 what="is an export's, whose shards are numbered without a gap: "
                 + _none_called(output.names, gaps),
                 remedy="restore it from a copy, or export the output again",
             )
         )
     else:
-        lost.notes.append(f"{_CARD}: is an export's: whether shards are gone after the last cannot be known")
+        lost.notes.append(f"{CARD}: is an export's: whether shards are gone after the last cannot be known")
     return lost
 
 
@@ -121,14 +120,14 @@ def _count(output: Output, committed: int, there: Collection[int], report: _Repo
         what += f", and in {QUARANTINE}/{', '.join(repairs)} what a repair set aside: {names}"
     known = {*there, *set_aside}
     if report.shards <= len(known):
-        lost.notes.append(f"job.json: {what}")
+        lost.notes.append(f"{REPORT}: {what}")
         return
     if gaps := _gaps(known):
         what += f"; {_none_called(output.names, gaps)}"
     elif known:
         what += f"; those after {output.names.name(max(known))} are gone"
     remedy = "restore it from a copy, or submit the manifest again, which renders what is lacking"
-    lost.problems.append(Problem(kind="lost", file="job.json", what=what, remedy=remedy))
+    lost.problems.append(Problem(kind="lost", file=REPORT, what=what, remedy=remedy))
 
 
 def remains(output: Output, folder: str = "") -> set[int]:
@@ -168,10 +167,10 @@ def _is_export(output: Output) -> bool:
     if any(True for _ in output.store.list(".imagemill")):
         return False
     try:
-        card = output.store.read(_CARD).decode(errors="replace")
+        card = output.store.read(CARD).decode(errors="replace")
     except OSError:
         return False
-    return is_ours(card) and "](preview.jpg)" not in card
+    return is_ours(card) and f"]({PREVIEW})" not in card
 
 
 def _gaps(numbers: Iterable[int]) -> list[tuple[int, int]]:

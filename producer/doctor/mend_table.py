@@ -6,11 +6,10 @@ from jobs.errors import OutputError
 from jobs.output.card import dataset_card, is_ours
 from jobs.output.contents import contents
 from jobs.output.line_order import Places, Split, last_job
-from jobs.output.output import Output
+from jobs.output.output import CARD, PREVIEW, Output
 from jobs.output.split_table import PARQUET, TABLES, drop_tables, write_split
 from producer.doctor.findings import Problem
 
-_CARD = "README.md"
 _PARQUET_MARK = b"PAR1"
 _REMEDY = "submit the manifest again: the job's end writes it"
 
@@ -53,9 +52,9 @@ def write_table_again(output: Output, aside_in: str) -> None:
         else:
             drop_tables(output, aside)
         if found.total and is_ours("\n".join(_card(output))):
-            preview = output.store.exists("preview.jpg")
+            preview = output.store.exists(PREVIEW)
             card = dataset_card(found, failures=len(output.failures()), preview=preview, table=table)
-            output.store.replace(_CARD, card.encode())
+            output.store.replace(CARD, card.encode())
     except OSError as error:
         raise OutputError(
             f"output {output.label} cannot be written ({error.strerror}): free some space"
@@ -64,7 +63,7 @@ def write_table_again(output: Output, aside_in: str) -> None:
 
 def _card(output: Output) -> list[str]:
     try:
-        text = output.store.read(_CARD).decode(errors="replace")
+        text = output.store.read(CARD).decode(errors="replace")
     except OSError:
         return []
     return [line.strip() for line in text.splitlines()]

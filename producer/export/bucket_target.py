@@ -26,7 +26,6 @@ from jobs.output.store import OutputStore, Stage, Unreachable
 from jobs.plain_file import open_plain
 
 MARK: Final = ".export.json"
-_CARD: Final = "README.md"
 _PAUSES: Final = (1.0, 4.0, 15.0)
 """Seconds before a shard is given to a store again that gave no answer."""
 _COMPARED: Final = 1 << 20

@@ -17,7 +17,7 @@ from jobs.output.compact_counter import CompactCounter
 from jobs.output.contents import Contents
 from jobs.output.licences import read_licences
 from jobs.output.lines import key_of, line_key, numbered
-from jobs.output.output import Output
+from jobs.output.output import CARD, Output
 from jobs.settings import Settings
 from jobs.wording import counted
 from producer.export.bucket_target import appearing_object, check_apart, going_on
@@ -174,7 +174,7 @@ def write_export(
                 table = write_table(output, found) if to == "files" else None
                 as_pattern = isinstance(target, Path) and is_pattern(target)
                 card = dataset_card(found, layout=to, as_pattern=as_pattern, table=table)
-                output.store.replace("README.md", card.encode())
+                output.store.replace(CARD, card.encode())
             elif options.with_pictures:
                 column = json_column(_records(source, choice), found.columns)
                 write_pictures(hidden, taken, found.columns, column)

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
+from jobs.output.output import PREVIEW, REPORT
+
 _SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".webp"})
-_PREVIEW: Final = "preview.jpg"
-"""The contact sheet of an output."""
 _DIGITS = re.compile(r"([0-9]{1,18})")
 
 
@@ -27,7 +27,7 @@ def pictures_in(paths: Iterable[Path]) -> Iterator[Path]:
 def _below(folder: Path) -> Iterator[Path]:
     for where, folders, names in os.walk(folder):
         folders[:] = sorted((name for name in folders if not name.startswith(".")), key=_natural)
-        sheet = {_PREVIEW} if "job.json" in names else set()
+        sheet = {PREVIEW} if REPORT in names else set()
         for name in sorted(names, key=_natural):
             if Path(name).suffix.lower() in _SUFFIXES and not name.startswith(".") and name not in sheet:
                 yield Path(where) / name

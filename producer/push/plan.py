@@ -7,16 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from jobs.errors import HubError
-from jobs.output.output import REPORT
+from jobs.output.output import CARD, FAILURES, PREVIEW, REPORT
 from jobs.wording import counted, some
 from producer.push.commits import CommitSize
 from producer.push.form import Form, Piece
 from producer.push.paths import FormName, Place, place_of
 from producer.push.repository import RemoteFile, git_blob
-from producer.push.small_files import CARD, FAILED, SHEET
 from producer.reporter import Reporter
 
-_OURS = frozenset({CARD, FAILED, SHEET, REPORT, ".gitattributes"})
+_OURS = frozenset({CARD, FAILURES, PREVIEW, REPORT, ".gitattributes"})
 ADVISED_FILES = 100_000
 """Files of a repository that the hub advises at most.
 Source: https://huggingface.co/docs/hub/repositories-recommendations"""
@@ -107,8 +106,8 @@ def add_small_files(plan: Plan, files: Mapping[str, bytes], there: Mapping[str, 
             plan.there += 1
         else:
             plan.small[path] = data
-    if FAILED in there and FAILED not in files:
-        plan.removed.append(FAILED)
+    if FAILURES in there and FAILURES not in files:
+        plan.removed.append(FAILURES)
 
 
 def _is_equal(held: RemoteFile, data: bytes) -> bool:

@@ -13,7 +13,7 @@ from typing import Final
 from jobs.errors import HubError, Interrupted, OutputError
 from jobs.output.arrow_columns import check_pyarrow
 from jobs.output.card import is_ours
-from jobs.output.output import Output
+from jobs.output.output import CARD, Output
 from jobs.wording import counted
 from producer.progress import counting
 from producer.push.card import Placed
@@ -25,7 +25,7 @@ from producer.push.plan import Plan, add_small_files, compared
 from producer.push.report import Pushed
 from producer.push.repository import MAIN, Repository, RepositoryState, plain_client
 from producer.push.retries import AGAIN, RETRIES, Retries
-from producer.push.small_files import CARD, has_own_card, small_files
+from producer.push.small_files import has_own_card, small_files
 from producer.push.tars import Tars
 from producer.push.upload import upload
 from producer.reporter import StandardError

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 from jobs.output.card import is_ours
 from jobs.output.licences import read_licences
-from jobs.output.output import REPORT, Output
+from jobs.output.output import CARD, FAILURES, PREVIEW, REPORT, Output
 from jobs.plain_file import MAX_JSON
 from producer.push.card import Placed, repository_card
 from producer.push.gathered import Gathered
-
-CARD, FAILED, SHEET = "README.md", "failures.jsonl", "preview.jpg"
 
 
 def small_files(output: Output, gathered: Gathered, placed: Placed) -> dict[str, bytes]:
     """The contents of those that the output has, by their names. Raises OSError."""
     failed = "".join(f"{failure.to_json()}\n" for failure in gathered.failures).encode()
-    files = {FAILED: failed} if failed else {}
-    for name in (SHEET, REPORT):
+    files = {FAILURES: failed} if failed else {}
+    for name in (PREVIEW, REPORT):
         if output.store.exists(name):
             files[name] = output.store.read(name, MAX_JSON)
     gathered.found.licences = read_licences(output)
     failures = len(gathered.failures)
-    card = repository_card(gathered.found, placed, failures=failures, preview=SHEET in files)
+    card = repository_card(gathered.found, placed, failures=failures, preview=PREVIEW in files)
     return {**files, CARD: card.encode()}
 
 

@@ -21,7 +21,7 @@ from jobs.output.durable import remove_temporaries
 from jobs.output.licences import keep_licences
 from jobs.output.line_order import Places, Split
 from jobs.output.metadata import Failure, imagemill_version
-from jobs.output.output import REPORT, Output
+from jobs.output.output import CARD, FAILURES, PREVIEW, REPORT, Output
 from jobs.output.split_table import drop_tables, write_split
 from jobs.output.store import Stage, StageClosed
 from jobs.wording import without_folders
@@ -30,7 +30,6 @@ from worker.finish.preview import Cell, contact_sheet, spread
 
 log = logging.getLogger(__name__)
 
-_CARD = "README.md"
 _VERSIONS_OF = ("torch", "diffusers", "transformers", "pillow")
 
 
@@ -147,7 +146,7 @@ def _describe(
     """
     lines = "".join(f"{failure.to_json()}\n" for failure in failures).encode()
     sheet = _preview(output, found) if found.total and preview else b""
-    for name, data in (("failures.jsonl", lines), ("preview.jpg", sheet)):
+    for name, data in ((FAILURES, lines), (PREVIEW, sheet)):
         if data:
             output.store.replace(name, data, stage)
         else:
@@ -185,13 +184,13 @@ def _remove_from_spool(output: Output, left: Sequence[Path]) -> None:
 
 def _write_card(output: Output, card: str, stage: Stage) -> None:
     with suppress(FileNotFoundError):
-        if not is_ours(output.store.read(_CARD).decode(errors="replace")):
+        if not is_ours(output.store.read(CARD).decode(errors="replace")):
             log.warning(
                 "%s is not imagemill's card: it stays as it is, and no new card was written",
-                output.named(_CARD),
+                output.named(CARD),
             )
             return
-    output.store.replace(_CARD, card.encode(), stage)
+    output.store.replace(CARD, card.encode(), stage)
 
 
 def _job_json(report: JobReport, found: Contents, failures: int) -> dict[str, Any]:
