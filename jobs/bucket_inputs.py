@@ -22,13 +22,11 @@ from jobs.inputs import (
 )
 from jobs.latents import MAX_BYTES, parsed_input
 from jobs.output.output import INPUTS
-from jobs.output.store import OutputStore, Unreachable
+from jobs.output.store import OutputStore, Unreachable, pieces
 
 if TYPE_CHECKING:
     from jobs.latents import Latents
 
-_CHUNK: Final = 8 << 20
-"""Bytes of an adapter that one request asks for."""
 _LEFT_ALONE: Final = 2.0
 """Seconds in which a store that gave no answer is not asked: the one thread that renders would wait again for
 each image."""
@@ -61,7 +59,7 @@ class BucketInputs:
         """A picture's file; see `Inputs.contents`."""
         if sha256 in self.near.referenced:
             return self.near.contents(sha256)
-        name, place = self._found(sha256)
+        name, place = self._names(sha256)
         with self._asking(place):
             found = self.store.read(name, MAX_PICTURE_BYTES)
         if hashlib.sha256(found).hexdigest() != sha256:
@@ -75,30 +73,25 @@ class BucketInputs:
             with self.near.private_copy(sha256) as copy:
                 yield copy
             return
-        name, place = self._found(sha256)
+        name, place = self._names(sha256)
         with temporary_folder() as folder:
             copy = folder / sha256
-            with self._asking(place):
-                digest = written(self._chunks(name), copy)
+            with self._asking(place), self.store.opened(name) as file:
+                digest = written(pieces(file), copy)
             if digest != sha256:
                 raise altered(place)
             yield copy
 
     def has(self, sha256: str) -> bool:
         """Whether the output keeps a picture or an adapter of this hash. Raises OSError."""
-        return self.store.exists(self._found(sha256)[0])
+        return self.store.exists(self._names(sha256)[0])
 
     def reach(self) -> None:
         """Asks the store anything. Raises Unreachable where it gives no answer."""
         self.store.exists(INPUTS)
         self._failed = None
 
-    def _chunks(self, name: str) -> Iterator[bytes]:
-        with self.store.opened(name) as file:
-            for start in range(0, file.size, _CHUNK):
-                yield file.read_at(start, _CHUNK)
-
-    def _found(self, sha256: str) -> tuple[str, str]:
+    def _names(self, sha256: str) -> tuple[str, str]:
         """What a file is called in the output, and in messages."""
         check_digest(sha256)
         name = f"{INPUTS}/{kept_name(sha256)}"

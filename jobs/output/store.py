@@ -20,6 +20,7 @@ from jobs.plain_file import MAX_OF_OUTPUT
 
 UPLOADS: Final = ".imagemill/uploads"
 """What is on its way into a bucket: the stages there."""
+_PIECE: Final = 8 << 20
 
 
 class Unreachable(OSError):
@@ -49,6 +50,14 @@ class RandomAccess(Protocol):
 
     def read_at(self, start: int, size: int) -> bytes:
         """Up to `size` bytes from `start`; fewer only at its end. Raises OSError."""
+
+
+def pieces(file: RandomAccess) -> Iterator[bytes]:
+    """All bytes of an open file, in pieces of at most 8 MiB. Raises OSError."""
+    at = 0
+    while piece := file.read_at(at, _PIECE):
+        at += len(piece)
+        yield piece
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,16 +10,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, cast
+from typing import cast
 
 from jobs.output.output import Output
+from jobs.output.store import pieces
 from jobs.output.webdataset import TarShard
 from producer.push.form import Piece, check_sound
 from producer.push.paths import tar_path
 from producer.push.repository import RemoteFile, git_blob
-
-_PART: Final = 8 << 20
-"""Bytes that are read at a time."""
 
 
 @dataclass(slots=True)
@@ -44,8 +42,9 @@ class Tars:
         if held.sha256 is None:
             return held.blob == git_blob(self.output.store.read(self._name(piece)))
         digest = hashlib.sha256()
-        for part in self._parts(piece):
-            digest.update(part)
+        with self.output.store.opened(self._name(piece)) as file:
+            for part in pieces(file):
+                digest.update(part)
         return held.sha256 == digest.hexdigest()
 
     def made(self, piece: Piece, folder: Path) -> Path:
@@ -54,10 +53,10 @@ class Tars:
             self._proved = piece.shard
         if not self.output.in_bucket:
             return self.output.path / self._name(piece)
-        file = folder / piece.path.replace("/", "-")
-        with file.open("xb") as copy:
-            copy.writelines(self._parts(piece))
-        return file
+        made = folder / piece.path.replace("/", "-")
+        with self.output.store.opened(self._name(piece)) as file, made.open("xb") as copy:
+            copy.writelines(pieces(file))
+        return made
 
     def _name(self, piece: Piece) -> str:
         stored = self._stored(piece.shard)
@@ -65,11 +64,3 @@ class Tars:
 
     def _stored(self, shard: int) -> TarShard:
         return cast(TarShard, self.output.stored(shard, "webdataset"))
-
-    def _parts(self, piece: Piece) -> Iterator[bytes]:
-        """The file's contents."""
-        with self.output.store.opened(self._name(piece)) as file:
-            at = 0
-            while part := file.read_at(at, _PART):
-                at += len(part)
-                yield part

@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from jobs.entry import Entry
 from jobs.file_hash import file_sha256
 from jobs.inputs import kept_name, kept_path
 from jobs.output.output import INPUTS, Output
+from jobs.output.store import pieces
 from jobs.request import ImageRequest
 from producer.verify.not_comparable import NotComparable
 from producer.verify.sources import Sources
-
-_PIECE: Final = 1 << 20
-"""Bytes that are copied at a time."""
 
 
 class InBucket(NamedTuple):
@@ -31,8 +29,7 @@ class InBucket(NamedTuple):
             self.output.store.opened(self.name, whole=True) as source,
             output.store.written(self.name) as copy,
         ):
-            for start in range(0, source.size, _PIECE):
-                copy.write(source.read_at(start, _PIECE))
+            copy.writelines(pieces(source))
 
 
 @dataclass(slots=True)
@@ -56,11 +53,14 @@ class Files:
         name = f"{sha256}.npy"
         if (kept := self._in_bucket(name)) is not None:
             return kept
-        places = [self.output.inputs, *(one / INPUTS for one in self.folders), *self.folders]
-        found = next((place / name for place in places if (place / name).is_file()), None)
+        found = next((home / name for home in self._homes() if (home / name).is_file()), None)
         if found is None:
             raise _missing(f"its initial latents, {name}")
         return found
+
+    def _homes(self) -> list[Path]:
+        """The folders that may hold files by their hashes."""
+        return [self.output.inputs, *(one / INPUTS for one in self.folders), *self.folders]
 
     def _in_bucket(self, name: str) -> InBucket | None:
         """What an output in a bucket keeps under a name."""
@@ -78,8 +78,7 @@ class Files:
     def _look(self, sha256: str, job_id: str) -> Path | InBucket | None:
         if (in_bucket := self._in_bucket(kept_name(sha256))) is not None:
             return in_bucket
-        homes = [self.output.inputs, *(one / INPUTS for one in self.folders), *self.folders]
-        for home in homes:
+        for home in self._homes():
             if kept_path(home, sha256).is_file():
                 return kept_path(home, sha256).absolute()
         kept = self.sources.manifest(job_id)
@@ -93,9 +92,8 @@ class Files:
         """The files below `folders` with their hashes, each read once; those that cannot be read are passed
         over."""
         if self._unread is None:
-            self._unread = [one.absolute() for folder in self.folders for one in sorted(folder.rglob("*"))][
-                ::-1
-            ]
+            below = [one.absolute() for folder in self.folders for one in sorted(folder.rglob("*"))]
+            self._unread = below[::-1]
         while self._unread:
             path = self._unread.pop()
             try:
