@@ -16,7 +16,7 @@ from jobs.output.stored_shard import REPAIRED
 from jobs.plain_file import read_plain
 from jobs.request import ImageRequest
 from jobs.wording import shown
-from producer.doctor.findings import Cut, Held, Problem, ProblemKind, ShardFindings
+from producer.doctor.findings import Cut, Problem, ProblemKind, ShardFindings, SoundImage
 from producer.doctor.soundness import (
     FILL_GAP,
     RENDER_AGAIN,
@@ -138,7 +138,7 @@ class _Examination:
         else:
             wrong = picture_trouble(data, line.request, line.record["sha256"])
         if wrong is None:
-            self._found.images.append(Held(image_id, line.number, name, key_of(line.record)))
+            self._found.images.append(SoundImage(image_id, line.number, name, key_of(line.record)))
             return
         cut = Cut(names=names, lines=(line.number,), positions=(line.position,))
         self._add("picture", name, wrong, RENDER_AGAIN, image_id=image_id, cut=cut)

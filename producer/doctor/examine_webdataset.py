@@ -16,7 +16,7 @@ from jobs.output.tar_file import DamagedTar, Member, TarReader
 from jobs.output.tar_records import RECORDS, read_records
 from jobs.output.webdataset import TarShard
 from jobs.wording import shown
-from producer.doctor.findings import Cut, Held, Problem, ProblemKind, ShardFindings
+from producer.doctor.findings import Cut, Problem, ProblemKind, ShardFindings, SoundImage
 from producer.doctor.soundness import (
     FILL_GAP,
     RENDER_AGAIN,
@@ -149,7 +149,7 @@ class _Examination:
         ) is not None:
             self._add_sample("picture", sample, name, wrong, image_id=request.image_id)
         else:
-            self._found.images.append(Held(request.image_id, sample.number, name, key_of(record)))
+            self._found.images.append(SoundImage(request.image_id, sample.number, name, key_of(record)))
             return record
         return None
 

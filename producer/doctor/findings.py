@@ -62,8 +62,8 @@ class Problem:
         return self.file if self.line is None else f"{self.file}:{self.line}"
 
 
-class Held(NamedTuple):
-    """A sound image: its line in the shard's metadata (of a tar: its member), and its file there."""
+class SoundImage(NamedTuple):
+    """An image with nothing wrong: its line in the shard's metadata (of a tar: its member), and its file."""
 
     image_id: str
     line: int
@@ -79,7 +79,7 @@ class ShardFindings:
     shard: int
     place: str
     """What holds its pictures, relative to the output."""
-    images: list[Held] = field(default_factory=list)
+    images: list[SoundImage] = field(default_factory=list)
     """The sound ones, in their order."""
     failed: list[str] = field(default_factory=list)
     """The image_ids of its failures."""

@@ -26,8 +26,8 @@ class Axes:
         return tuple(name for name in (self.x, self.y) if name is not None)
 
 
-class Seen(NamedTuple):
-    """What a plan keeps of a record."""
+class GridPicture(NamedTuple):
+    """A picture of a grid, as a plan knows it by its record."""
 
     position: int
     """In the source, from 0."""
@@ -64,7 +64,7 @@ class Page:
 
     number: int
     """From 0, in the order of the pages."""
-    pictures: tuple[Seen, ...]
+    pictures: tuple[GridPicture, ...]
     """In the order of the source."""
     x: Along | None
     """What its columns are; None where they are nothing."""

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, UnidentifiedImageError
 
 from jobs.errors import JobError, OutputError
 from jobs.lettering import Font, drawable, line_height, load_font, wrapped
-from producer.export.grid_layout import Page, Seen
+from producer.export.grid_layout import GridPicture, Page
 
 _PAPER, _EMPTY, _EDGE = (250, 250, 248), (238, 238, 235), (222, 222, 218)
 _INK, _PALE_INK = (36, 36, 34), (120, 120, 114)
@@ -137,7 +137,7 @@ def draw_plain(page: Page, waiting: Path, file: Path) -> None:
     image.save(file, "PNG")
 
 
-def _opened(one: Seen, waiting: Path) -> Image.Image:
+def _opened(one: GridPicture, waiting: Path) -> Image.Image:
     """The picture; where it is transparent, with the page's colour behind it."""
     try:
         with Image.open(waiting / str(one.position)) as image:

@@ -11,7 +11,7 @@ from jobs.errors import OutputError
 from jobs.request import IMAGE_SETTINGS, SETTINGS
 from producer.export.columns import value_of
 from producer.export.consumer import told
-from producer.export.grid_layout import Along, Axes, Page, Seen, label
+from producer.export.grid_layout import Along, Axes, GridPicture, Page, label
 from producer.export.source import Record
 
 _SEED, _ARGUMENT = "seed", "arguments."
@@ -35,7 +35,7 @@ class Plan:
             (option, name) for option, names in options.items() for name in names if name is not None
         ]
         self._names = [name for _, name in self._asked]
-        self._seen: list[Seen] = []
+        self._pictures: list[GridPicture] = []
         self._settings = dict[tuple[Hashable, ...], tuple[Hashable, ...]]()
 
     def add(self, record: Record) -> None:
@@ -45,12 +45,12 @@ class Plan:
             try:
                 own.append(None if name == "index" else _key(value_of(record, name)))
             except LookupError as error:
-                what = told(len(self._seen), int(record["image_id"], 16))
+                what = told(len(self._pictures), int(record["image_id"], 16))
                 raise OutputError(f"{option} {name}: {what} {error.args[0]}") from None
         settings = tuple(_key(value_of(record, name)) for name in SETTINGS)
-        self._seen.append(
-            Seen(
-                len(self._seen),
+        self._pictures.append(
+            GridPicture(
+                len(self._pictures),
                 int(record["image_id"], 16),
                 record["text"],
                 record.get("id"),
@@ -62,7 +62,7 @@ class Plan:
 
     def largest(self) -> tuple[int, int]:
         """The width and the height, in pixels, that hold each of the pictures."""
-        sizes = {(one.setting("width"), one.setting("height")) for one in self._seen}
+        sizes = {(one.setting("width"), one.setting("height")) for one in self._pictures}
         return max(width for width, _ in sizes), max(height for _, height in sizes)
 
     def shared_value(self, page: Page, name: str) -> Hashable:
@@ -79,7 +79,7 @@ class Plan:
         groups = self._grouped()
         axes = [self._axis(name, groups) for name in self._axes.named]
         split = [part for group in groups.values() for part in self._by_seed(group, axes)]
-        differing = _differing(self._seen)
+        differing = _differing(self._pictures)
         pages = list[Page]()
         for part in sorted(split, key=lambda part: part[0].position):
             if axes:
@@ -88,13 +88,13 @@ class Plan:
                 pages.append(self._side_by_side(len(pages), part, differing))
         return pages
 
-    def _grouped(self) -> dict[tuple[Hashable, ...], list[Seen]]:
+    def _grouped(self) -> dict[tuple[Hashable, ...], list[GridPicture]]:
         """The pictures of each page, or of several that differ in the seed alone."""
         axes, pages = self._axes.named, self._axes.pages
         # An axis of prompts, or of what belongs to a prompt, lays these out; another one does not.
         of_prompts = any(name not in IMAGE_SETTINGS and not name.startswith(_ARGUMENT) for name in axes)
-        groups = dict[tuple[Hashable, ...], list[Seen]]()
-        for one in self._seen:
+        groups = dict[tuple[Hashable, ...], list[GridPicture]]()
+        for one in self._pictures:
             base: tuple[Hashable, ...] = () if of_prompts or "prompt" in axes else (one.id, one.text)
             if pages:
                 base = tuple(self._value(one, name) for name in pages)
@@ -102,14 +102,14 @@ class Plan:
         if pages or not axes:
             return groups
         deciding = self._undecided(groups)
-        split = dict[tuple[Hashable, ...], list[Seen]]()
+        split = dict[tuple[Hashable, ...], list[GridPicture]]()
         for base, group in groups.items():
             for one in group:
                 rest = self._rest(one)
                 split.setdefault((*base, *(rest[place] for place in deciding)), []).append(one)
         return split
 
-    def _undecided(self, groups: dict[tuple[Hashable, ...], list[Seen]]) -> list[int]:
+    def _undecided(self, groups: dict[tuple[Hashable, ...], list[GridPicture]]) -> list[int]:
         """The settings that the axes do not decide within every group."""
         found = set[int]()
         for group in groups.values():
@@ -121,7 +121,7 @@ class Plan:
                     found.update(place for place, value in enumerate(rest) if value != there[place])
         return sorted(found)
 
-    def _rest(self, one: Seen) -> tuple[Hashable, ...]:
+    def _rest(self, one: GridPicture) -> tuple[Hashable, ...]:
         """The values of SETTINGS, less the single arguments that are an axis."""
         single = {name.removeprefix(_ARGUMENT) for name in self._axes.named if name.startswith(_ARGUMENT)}
         if not single:
@@ -130,13 +130,13 @@ class Plan:
         rest = json.dumps({name: value for name, value in arguments.items() if name not in single})
         return (*one.settings[:_ARGUMENTS], rest, *one.settings[_ARGUMENTS + 1 :])
 
-    def _axis(self, name: str, groups: dict[tuple[Hashable, ...], list[Seen]]) -> _Axis:
+    def _axis(self, name: str, groups: dict[tuple[Hashable, ...], list[GridPicture]]) -> _Axis:
         """Each picture's place on an axis. A seed is its number among those of its line where no two lines
         have one in common, as derived seeds have not."""
-        values = [self._value(one, name) for one in self._seen]
+        values = [self._value(one, name) for one in self._pictures]
         if name == _SEED:
             others = [other for other in self._axes.named if other != name]
-            lines = dict[tuple[Hashable, ...], list[Seen]]()
+            lines = dict[tuple[Hashable, ...], list[GridPicture]]()
             for key, group in groups.items():
                 for one in group:
                     lines.setdefault((*key, *(self._value(one, other) for other in others)), []).append(one)
@@ -149,28 +149,28 @@ class Plan:
         place = {value: number for number, value in enumerate(ordered)}
         return _Axis(Along(name, tuple(map(label, ordered))), [place[value] for value in values])
 
-    def _by_seed(self, group: list[Seen], axes: Sequence[_Axis]) -> list[list[Seen]]:
+    def _by_seed(self, group: list[GridPicture], axes: Sequence[_Axis]) -> list[list[GridPicture]]:
         """The group's pages: one for each seed, or for each number of a picture among those of its cell
         where no two cells have a seed in common, as derived seeds have not."""
-        cells = dict[tuple[Hashable, ...], list[Seen]]()
+        cells = dict[tuple[Hashable, ...], list[GridPicture]]()
         for one in group:
             cells.setdefault(tuple(axis.places[one.position] for axis in axes), []).append(one)
         several = any(len(cell) > 1 for cell in cells.values())
         if not axes or not several or _SEED in (*self._axes.named, *self._axes.pages):
             return [group]
         by_value = _have_common([{one.seed for one in cell} for cell in cells.values()])
-        parts = dict[int, list[Seen]]()
+        parts = dict[int, list[GridPicture]]()
         for cell in cells.values():
             for number, one in enumerate(cell):
                 parts.setdefault(one.seed if by_value else number, []).append(one)
         return [sorted(part, key=lambda one: one.position) for part in parts.values()]
 
     def _laid_out(
-        self, number: int, part: list[Seen], axes: Sequence[_Axis], differing: Sequence[str]
+        self, number: int, part: list[GridPicture], axes: Sequence[_Axis], differing: Sequence[str]
     ) -> Page:
         x = axes[0] if self._axes.x is not None else None
         y = axes[-1] if self._axes.y is not None else None
-        places = dict[tuple[int, int], Seen]()
+        places = dict[tuple[int, int], GridPicture]()
         for one in part:
             place = (0 if x is None else x.places[one.position]), (0 if y is None else y.places[one.position])
             other = places.setdefault(place, one)
@@ -189,7 +189,7 @@ class Plan:
             captions=(),
         )
 
-    def _side_by_side(self, number: int, part: list[Seen], differing: Sequence[str]) -> Page:
+    def _side_by_side(self, number: int, part: list[GridPicture], differing: Sequence[str]) -> Page:
         columns = next(width for width in range(1, len(part) + 1) if width * width >= len(part))
         here = _differing(part)
         return Page(
@@ -205,7 +205,7 @@ class Plan:
             captions=tuple(" · ".join(f"{name} {label(_value(one, name))}" for name in here) for one in part),
         )
 
-    def _told(self, part: list[Seen], differing: Sequence[str]) -> str:
+    def _told(self, part: list[GridPicture], differing: Sequence[str]) -> str:
         """The settings in which the pages differ, as these pictures have them."""
         said, others = [], []
         for name in ("id", *differing):
@@ -221,10 +221,10 @@ class Plan:
         ]
         return " · ".join([*said, *([f"each with its own {', '.join(besides)}"] if besides else [])])
 
-    def _value(self, one: Seen, name: str) -> Hashable:
+    def _value(self, one: GridPicture, name: str) -> Hashable:
         return one.own[self._names.index(name)]
 
-    def _doubled(self, one: Seen, other: Seen) -> OutputError:
+    def _doubled(self, one: GridPicture, other: GridPicture) -> OutputError:
         place = ", ".join(f"{name} = {label(self._value(one, name))}" for name in self._axes.named)
         named = [
             name for name in ("id", "prompt", _SEED, *SETTINGS) if _value(one, name) != _value(other, name)
@@ -236,7 +236,7 @@ class Plan:
         )
 
 
-def _differing(part: Sequence[Seen]) -> list[str]:
+def _differing(part: Sequence[GridPicture]) -> list[str]:
     """The settings, seed included, in which these pictures differ; a model's revision goes with it."""
     tuples = {one.settings for one in part}
     found = [name for place, name in enumerate(SETTINGS) if len({one[place] for one in tuples}) > 1]
@@ -245,12 +245,12 @@ def _differing(part: Sequence[Seen]) -> list[str]:
     return [*found, *([_SEED] if len({one.seed for one in part}) > 1 else [])]
 
 
-def _heading(part: Sequence[Seen]) -> str:
+def _heading(part: Sequence[GridPicture]) -> str:
     """The prompt of all these pictures; empty where they have several."""
     return "" if len({one.text for one in part}) > 1 else part[0].text or "(the empty prompt)"
 
 
-def _value(one: Seen, name: str) -> Hashable:
+def _value(one: GridPicture, name: str) -> Hashable:
     plain = {"id": one.id, "prompt": one.text, _SEED: one.seed}
     return plain[name] if name in plain else one.setting(name)
 
