@@ -41,8 +41,9 @@ def gather(output: Output, reporter: Reporter) -> Gathered:
     """
     gathered = Gathered()
     alike: dict[str, dict[str, Kind]] = {}
+    shards = output.shards()
     try:
-        for shard, stored in output.in_turn():
+        for shard, stored in output.in_turn(shards):
             gathered.found.images[shard] = 0
             layout: LayoutName = "webdataset" if isinstance(stored, TarShard) else "files"
             outline = gathered.outlines[shard] = Outline()

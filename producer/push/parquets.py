@@ -36,7 +36,7 @@ class Outline:
     kinds: dict[str, Kind] = field(default_factory=dict)
     """The columns that any of its records has."""
     images: int = 0
-    records: Any = field(default_factory=lambda: hashlib.sha256(_VERSION.encode()))
+    digest: Any = field(default_factory=lambda: hashlib.sha256(_VERSION.encode()))
     """A hash of all records in their order."""
 
     def add(self, record: Mapping[str, Any]) -> None:
@@ -48,7 +48,7 @@ class Outline:
             known = kinds.setdefault(name, kind)
             if kind != known:
                 kinds[name] = merged(known, kind)
-        self.records.update(json.dumps(record).encode() + b"\n")
+        self.digest.update(json.dumps(record).encode() + b"\n")
 
     def columns(self, among: Mapping[str, Kind]) -> dict[str, Kind]:
         """The columns of the parquet, where those of all records are `among` these."""
@@ -60,7 +60,7 @@ class Outline:
 
     def fingerprint(self, columns: Mapping[str, Kind]) -> str:
         """16 hex digits that follow from the parquet's contents."""
-        told = self.records.copy()
+        told = self.digest.copy()
         told.update(json.dumps(self.columns(columns)).encode())
         digits: str = told.hexdigest()
         return digits[:16]

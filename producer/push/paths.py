@@ -62,11 +62,16 @@ def place_of(path: str) -> Place | None:
     return None
 
 
+def is_nested(path: str) -> bool:
+    """Whether a shard's file lies in a folder of a thousand shards."""
+    return "/" in path.removeprefix(_DATA)
+
+
 def patterns(form: FormName, paths: Collection[str]) -> list[str]:
     """The patterns by which a card names the shards; each finds some. `paths`: of all shards, or one in the
     top folder and one in a nested one, where there are such."""
     before, files = ("", "[0-9]*.tar") if form == "webdataset" else (_DATA, "*.parquet")
-    nested = {"/" in path.removeprefix(before) for path in paths}
+    nested = {is_nested(path) for path in paths}
     return [f"{before}{'[0-9]*/' if one else ''}{files}" for one in sorted(nested)]
 
 

@@ -11,7 +11,7 @@ from jobs.output.output import CARD, FAILURES, PREVIEW, REPORT
 from jobs.wording import counted, some
 from producer.push.commits import CommitSize
 from producer.push.form import Form, Piece
-from producer.push.paths import FormName, Place, place_of
+from producer.push.paths import FormName, Place, is_nested, place_of
 from producer.push.repository import RemoteFile, git_blob
 from producer.reporter import Reporter
 
@@ -69,7 +69,7 @@ def compared(
     for number, piece in enumerate(form.pieces(), 1):
         reporter.count(number)
         shards.add(piece.shard)
-        plan.folders[piece.path.removeprefix("data/").count("/") > 0] = piece.path
+        plan.folders[is_nested(piece.path)] = piece.path
         place = left.pop(piece.path, None)
         held = there.get(piece.path)
         if held is not None and form.is_there(piece, held):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from jobs.errors import HubError, Interrupted, OutputError
+from jobs.location import CHECK_BUCKET, names_bucket
 from jobs.output.arrow_columns import check_pyarrow
 from jobs.output.card import is_ours
 from jobs.output.output import CARD, Output
@@ -168,12 +169,14 @@ class _Push:
 
 def _unusable(error: OSError, output: Output) -> OutputError:
     """The error that a file of the output, or of the temporary folder, cannot be read or written."""
-    file = output.label if error.filename is None else error.filename
+    file = output.label if error.filename is None else str(error.filename)
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        what = "cannot be written", "free some space, or let TMPDIR name a folder with more"
+        what, remedy = "cannot be written", "free some space, or let TMPDIR name a folder with more"
+    elif names_bucket(file):
+        what, remedy = "cannot be read", CHECK_BUCKET
     else:
-        what = "cannot be used", "make it readable and writable for this user"
-    return OutputError(f"{file}: {what[0]} ({error.strerror or error}): {what[1]}; then {AGAIN}")
+        what, remedy = "cannot be used", "make it readable and writable for this user"
+    return OutputError(f"{file}: {what} ({error.strerror or error}): {remedy}; then {AGAIN}")
 
 
 def _so_far(repository: Repository) -> str:
