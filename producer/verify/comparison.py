@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
@@ -75,43 +75,37 @@ def compare(place: str, then: StoredPicture, now: StoredPicture, tolerance: int 
     NotComparable for a file that is no picture.
     """
     because = tuple(_reasons(then.record, now.record))
-    equal_bytes = then.data == now.data
-    image_id = str(then.record["image_id"])
-    changed = hashlib.sha256(then.data).hexdigest() != then.record.get("sha256")
-    what = (
-        "its file is not as it was written, its SHA-256 is another one: see `imagemill doctor`"
-        if changed
-        else ""
-    )
-    by: Literal["bytes", "pixels"] = "pixels" if because else "bytes"
-    if equal_bytes:
-        return Comparison(place=place, image_id=image_id, by=by, because=because, equal=True)
-    before, after = _pixels(then.data), _pixels(now.data)
-    if before.shape != after.shape:
-        sizes = " and ".join(f"{one.shape[1]}x{one.shape[0]}" for one in (before, after))
-        what = "; ".join(filter(None, (f"sizes {sizes}", what)))
-        return Comparison(place=place, image_id=image_id, by=by, because=because, equal=False, what=what)
-    difference = np.abs(before.astype(np.int16) - after)
-    largest = _largest(difference)
-    if because:
-        equal = largest is None or largest.difference <= tolerance
-    else:
-        equal = False
-        if largest is None:
-            what = "; ".join(filter(None, ("all pixels are equal, other bytes of the file are not", what)))
-    return Comparison(
+    found = Comparison(
         place=place,
-        image_id=image_id,
-        by=by,
+        image_id=str(then.record["image_id"]),
+        by="pixels" if because else "bytes",
         because=because,
-        equal=equal,
-        largest=largest,
-        differing_pixels=int(np.count_nonzero(difference.any(axis=2))),
-        what=what,
+        equal=then.data == now.data,
     )
+    if found.equal:
+        return found
+    before, after = _pixels(then.data), _pixels(now.data)
+    said = []
+    if before.shape != after.shape:
+        said.append(f"sizes {' and '.join(f'{one.shape[1]}x{one.shape[0]}' for one in (before, after))}")
+    else:
+        difference = np.abs(before.astype(np.int16) - after)
+        largest = _largest(difference)
+        if largest is None and not because:
+            said.append("all pixels are equal, other bytes of the file are not")
+        found = replace(
+            found,
+            equal=bool(because) and (largest is None or largest.difference <= tolerance),
+            largest=largest,
+            differing_pixels=int(np.count_nonzero(difference.any(axis=2))),
+        )
+    if hashlib.sha256(then.data).hexdigest() != then.record.get("sha256"):
+        said.append("its file is not as it was written, its SHA-256 is another one: see `imagemill doctor`")
+    return replace(found, what="; ".join(said))
 
 
 def _largest(difference: NDArray[np.int16]) -> Largest | None:
+    """The largest of these, [H,W,3], and where it is first; None where all are 0."""
     y, x, channel = (int(at) for at in np.unravel_index(int(difference.argmax()), difference.shape))
     most = int(difference[y, x, channel])
     return Largest(most, x, y, _CHANNELS[channel]) if most else None
