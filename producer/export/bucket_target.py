@@ -29,6 +29,7 @@ MARK: Final = ".export.json"
 _PAUSES: Final = (1.0, 4.0, 15.0)
 """Seconds before a shard is given to a store again that gave no answer."""
 _COMPARED: Final = 1 << 20
+"""Bytes at the end of a file by which it is known again."""
 
 
 def check_apart(target: str, source: str) -> None:
@@ -39,14 +40,14 @@ def check_apart(target: str, source: str) -> None:
 
 
 @contextmanager
-def going_on(target: Output, told: Mapping[str, int]) -> Iterator[None]:
-    """Inside, shards of the export that `told` describes are written to a new place in a bucket, or to one
-    where the same was cut short; at the end, once the card is there, it is done.
+def resumable(target: Output, identity: Mapping[str, int]) -> Iterator[None]:
+    """Inside, an export is written to a place in a bucket: a new one, or where the same was cut short.
 
+    `identity`: what only the same export has in common. At the end, once the card is there, the mark goes.
     Raises OutputError where something else is there, or the store does not take it: what is there then stays
     for the same command. Where the source is broken it is taken away.
     """
-    store, mark = target.store, f"{json.dumps(dict(told))}\n".encode()
+    store, mark = target.store, f"{json.dumps(dict(identity))}\n".encode()
     with _writing(target.label):
         _begin(target, mark)
         try:
@@ -81,7 +82,7 @@ def appearing_object(target: str) -> Iterator[Path]:
             try:
                 store.put_if_absent(name, file, stage)
             except FileExistsError:  # maybe by this very call, whose answer was lost
-                if not _is(store, name, file):
+                if not _is_copy(store, name, file):
                     raise OutputError(
                         f"{target}: was made meanwhile, by another program: name another place"
                     ) from None
@@ -119,7 +120,7 @@ def _check_new(store: OutputStore, name: str, target: str) -> None:
         raise OutputError(f"{target}: already exists: remove it, or name a file that is not there yet")
 
 
-def _is(store: OutputStore, name: str, file: Path) -> bool:
+def _is_copy(store: OutputStore, name: str, file: Path) -> bool:
     """Whether an object has a file's size and end."""
     with open_plain(file) as opened, store.opened(name) as there:
         start = max(0, there.size - _COMPARED)
@@ -129,6 +130,7 @@ def _is(store: OutputStore, name: str, file: Path) -> bool:
 
 @contextmanager
 def _writing(target: str) -> Iterator[None]:
+    """Inside, an error of the system or of the store becomes OutputError with its remedy."""
     try:
         yield
     except OSError as error:

@@ -20,7 +20,7 @@ from jobs.output.lines import key_of, line_key, numbered
 from jobs.output.output import CARD, Output
 from jobs.settings import Settings
 from jobs.wording import counted
-from producer.export.bucket_target import appearing_object, check_apart, going_on
+from producer.export.bucket_target import appearing_object, check_apart, resumable
 from producer.export.consumer import Written
 from producer.export.exact_records import json_column
 from producer.export.options import Form, Options, consumer_of
@@ -162,8 +162,11 @@ def write_export(
         failed, shards = sum(map(choice.asks_for, source.failed())), None
         written = Written()
         size = SHARD_SIZE if options.shard_size is None else options.shard_size
-        told = {"images": found.total, "checksum": found.checksum, "shard_size": size}
-        with counting("images exported", found.total) as reporter, _appearing(target, place, told) as hidden:
+        identity = {"images": found.total, "checksum": found.checksum, "shard_size": size}
+        with (
+            counting("images exported", found.total) as reporter,
+            _appearing(target, place, identity) as hidden,
+        ):
             taken = _counted(_numbered(source.pictures(choice.takes)), reporter)
             if consumer is not None:
                 written = consumer.write(hidden, taken)
@@ -221,7 +224,7 @@ def _place(path: Path | str, target: str, to: Form) -> Output | None:
 
 
 @contextmanager
-def _appearing(target: Path | str, place: Output | None, told: Mapping[str, int]) -> Iterator[Path]:
+def _appearing(target: Path | str, place: Output | None, identity: Mapping[str, int]) -> Iterator[Path]:
     """A path where the export is made, which becomes the target; with `place` it is made there."""
     if isinstance(target, Path):
         with appearing(target) as hidden:
@@ -230,7 +233,7 @@ def _appearing(target: Path | str, place: Output | None, told: Mapping[str, int]
         with appearing_object(target) as hidden:
             yield hidden
     else:
-        with going_on(place, told):
+        with resumable(place, identity):
             yield place.path
 
 
