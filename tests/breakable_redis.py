@@ -9,18 +9,17 @@ import subprocess
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import redis
 
 from jobs.lifeline import start_tied_program
 from producer.embedded_redis import find_binary
 from tests.ports import free_port
+from tests.started import Started
 from tests.waiting import LONGEST, wait_until
 
 
-class BreakableRedis:
+class BreakableRedis(Started):
     """A server on loopback with one port and one password for its whole life, whatever happens to it."""
 
     def __init__(self, folder: Path) -> None:
@@ -37,15 +36,6 @@ class BreakableRedis:
         self.client = redis.Redis.from_url(self.url, socket_timeout=5)
         self.pid = 0
         self._process: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def stop(self) -> None:
         """Ends the server, whatever state it is in."""

@@ -7,15 +7,15 @@ import socket
 import struct
 import threading
 from contextlib import suppress
-from types import TracebackType
-from typing import Self
 from urllib.parse import urlsplit
+
+from tests.started import Started
 
 _AT_ONCE = struct.pack("ii", 1, 0)
 """SO_LINGER: closing sends a reset."""
 
 
-class HalfOpenWay:
+class HalfOpenWay(Started):
     """Forwards connections to a server on loopback, until it is told to cut or to forget them."""
 
     def __init__(self, url: str) -> None:
@@ -31,13 +31,12 @@ class HalfOpenWay:
         self._open: list[tuple[socket.socket, socket.socket, threading.Event]] = []
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
 
-    def __enter__(self) -> Self:
+    def start(self) -> None:
+        """Takes connections from now on; those that came before wait for it."""
         self._threads[0].start()
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def stop(self) -> None:
+        """Takes none any more, and cuts those that there are."""
         self._ended.set()
         self.cut()
         for thread in self._threads:

@@ -9,8 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import psutil
 import redis
@@ -18,6 +17,7 @@ import redis
 from jobs.lifeline import start_tied_program
 from producer.embedded_redis import find_binary
 from tests.ports import free_port
+from tests.started import Started
 from tests.waiting import wait_until
 
 NAME = "mill"
@@ -58,7 +58,7 @@ class _Server:
             self._process.wait()
 
 
-class Sentinels:
+class Sentinels(Started):
     """As a farm's server: its `url` names the Sentinels, and `pid` is the master's at present."""
 
     def __init__(self, folder: Path) -> None:
@@ -83,7 +83,8 @@ class Sentinels:
             f"sentinel://:{self._password}@{places}/0?master_name={NAME}&sentinel_password={self._watchword}"
         )
 
-    def __enter__(self) -> Self:
+    def start(self) -> None:
+        """Starts them; returns when the Sentinels know the replica."""
         first, second = self._servers
         first.start()
         second.start("--replicaof", f"127.0.0.1 {first.port}")
@@ -92,11 +93,9 @@ class Sentinels:
         for watcher in self._watchers:
             watcher.start()
         self.whole()
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def stop(self) -> None:
+        """Ends them, whatever state they are in."""
         for server in (*self._watchers, *self._servers):
             server.kill()
 

@@ -14,7 +14,7 @@ import pytest
 from tests.faults.fault import Fault
 from tests.faults.faults import FAULTS, USUAL
 from tests.faults.soak import Soak, schedule
-from tests.faults.soaks import AGAIN, check_nothing_wrong
+from tests.faults.soaks import AGAIN, check_all_once, check_nothing_wrong, each
 
 SEED = 7
 
@@ -24,13 +24,7 @@ def test_the_documents_say_how_many_kinds_there_are() -> None:
     assert f"There are {len({fault.name for fault in FAULTS})} kinds of faults." in page.read_text()
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [
-        pytest.param(fault, id=fault.name, marks=[] if fault.name in USUAL else [pytest.mark.soak])
-        for fault in FAULTS
-    ],
-)
+@pytest.mark.parametrize("fault", each(FAULTS, USUAL))
 def test_work_goes_on_after(soak: Soak, fault: Fault) -> None:
     soak.strike(fault)
     check_nothing_wrong(soak)
@@ -44,7 +38,4 @@ def test_work_goes_on_after_faults_in_any_order(soak: Soak) -> None:
 
 
 def test_all_images_under_all_these_faults_are_there_once_and_counted_once(soak: Soak) -> None:
-    verdict = soak.end()
-    assert verdict.problems == []
-    assert verdict.images == verdict.files == verdict.bits == verdict.counted >= soak.images
-    assert (verdict.lost, verdict.doubled, verdict.finish_events) == (0, 0, verdict.runs)
+    check_all_once(soak)

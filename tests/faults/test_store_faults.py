@@ -13,7 +13,7 @@ import pytest
 from tests.faults.fault import Fault
 from tests.faults.faults import FAULTS_OF_BUCKET
 from tests.faults.soak import Soak
-from tests.faults.soaks import check_nothing_wrong
+from tests.faults.soaks import check_all_once, check_nothing_wrong, each
 from tests.faults.store_faults import USUAL_OF_STORE
 from tests.object_store.breakable_store import BreakableStore
 
@@ -50,20 +50,11 @@ def test_the_usual_kinds_are_kinds() -> None:
     assert {fault.name for fault in FAULTS_OF_BUCKET} >= USUAL_OF_STORE
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [
-        pytest.param(fault, id=fault.name, marks=[] if fault.name in USUAL_OF_STORE else [pytest.mark.soak])
-        for fault in FAULTS_OF_BUCKET
-    ],
-)
+@pytest.mark.parametrize("fault", each(FAULTS_OF_BUCKET, USUAL_OF_STORE))
 def test_work_goes_on_after(soak: Soak, fault: Fault) -> None:
     soak.strike(fault)
     check_nothing_wrong(soak)
 
 
 def test_all_images_under_all_these_faults_are_there_once_and_counted_once(soak: Soak) -> None:
-    verdict = soak.end()
-    assert verdict.problems == []
-    assert verdict.images == verdict.files == verdict.bits == verdict.counted >= soak.images
-    assert (verdict.lost, verdict.doubled, verdict.finish_events) == (0, 0, verdict.runs)
+    check_all_once(soak)

@@ -13,12 +13,12 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from jobs.lifeline import start_tied
 from tests.object_store.fault import Fault, Kind
 from tests.ports import free_port
+from tests.started import Started
 from tests.waiting import LONGEST
 
 _ROOT = Path(__file__).parents[2]
@@ -35,7 +35,7 @@ class Traffic:
     sent: int = 0
 
 
-class BreakableStore:
+class BreakableStore(Started):
     """An S3-speaking server and the faulty way to it, a process each; both end with this process.
 
     The server holds its objects in memory: it is not for killing. `endpoint` leads through the faulty way,
@@ -48,15 +48,6 @@ class BreakableStore:
         self._processes: list[subprocess.Popen[bytes]] = []
         self.endpoint = self.direct = ""
         self._control = ("", 0)
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     @property
     def alive(self) -> bool:
