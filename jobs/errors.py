@@ -65,6 +65,10 @@ class OutputError(ImagemillError):
     """An output cannot be read or written, or is outside IMAGEMILL_OUTPUT_ROOT."""
 
 
+class OutputRefused(OutputError):
+    """A store refuses an output, which may be sound all the same."""
+
+
 class InputsAway(OutputError):
     """The bucket that keeps a request's files gave no answer: they may be asked for again."""
 

@@ -35,7 +35,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
-from jobs.errors import OutputError
+from jobs.errors import OutputError, OutputRefused
 from jobs.location import CHECK_BUCKET, BucketPlace, NoLocation, names_bucket
 from jobs.output.files import FolderShard
 from jobs.output.image_ids import ImageIds
@@ -332,6 +332,6 @@ class Output:
         except OSError as error:
             if not self.in_bucket:
                 raise
-            raise OutputError(
+            raise OutputRefused(
                 f"output {self.label} cannot be read ({error.strerror}): {CHECK_BUCKET}"
             ) from None

@@ -34,7 +34,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
-from jobs.errors import OutputError
+from jobs.errors import OutputRefused
 from jobs.failpoints import failpoint
 from jobs.location import CHECK_BUCKET
 from jobs.output.durable import write_atomically, written_atomically
@@ -235,7 +235,7 @@ class TarShard:
         except OSError as error:
             if not self.store.is_remote or isinstance(error, FileNotFoundError):
                 raise damaged(self.label, str(error.strerror)) from None
-            raise OutputError(
+            raise OutputRefused(
                 f"{self.label}: cannot be read ({error.strerror}): {CHECK_BUCKET}, and where temporary files "
                 "go (TMPDIR)"
             ) from None

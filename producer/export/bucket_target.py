@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from jobs.errors import OutputError
+from jobs.errors import OutputError, OutputRefused
 from jobs.location import CHECK_BUCKET, BucketPlace, NoLocation, names_bucket
 from jobs.output.output import Output
 from jobs.output.store import OutputStore, Stage, Unreachable
@@ -45,13 +45,15 @@ def resumable(target: Output, identity: Mapping[str, int]) -> Iterator[None]:
 
     `identity`: what only the same export has in common. At the end, once the card is there, the mark goes.
     Raises OutputError where something else is there, or the store does not take it: what is there then stays
-    for the same command. Where the source is broken it is taken away.
+    for the same command, also where the source's store refuses it. Where the source is broken it is removed.
     """
     store, mark = target.store, f"{json.dumps(dict(identity))}\n".encode()
     with _writing(target.label):
         _begin(target, mark)
         try:
             yield
+        except OutputRefused:  # the source, which may be sound: the same command goes on
+            raise
         except OutputError:
             with suppress(OSError):
                 for name in sorted(store.files_below(""), key=lambda name: name == MARK):

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jobs.errors import OutputError
+from jobs.errors import OutputError, OutputRefused
 from jobs.output.column_kinds import Kind
 from jobs.output.contents import Contents
 from jobs.output.line_order import last_job
@@ -41,9 +41,8 @@ def gather(output: Output, reporter: Reporter) -> Gathered:
     """
     gathered = Gathered()
     alike: dict[str, dict[str, Kind]] = {}
-    shards = output.shards()
     try:
-        for shard, stored in output.in_turn(shards):
+        for shard, stored in output.in_turn():
             gathered.found.images[shard] = 0
             layout: LayoutName = "webdataset" if isinstance(stored, TarShard) else "files"
             outline = gathered.outlines[shard] = Outline()
@@ -54,6 +53,8 @@ def gather(output: Output, reporter: Reporter) -> Gathered:
             outline.kinds = alike.setdefault(json.dumps(outline.kinds), outline.kinds)
             reporter.count(gathered.found.total)
         gathered.failures = output.failures()
+    except OutputRefused:
+        raise
     except OutputError as error:
         raise unsound(output, str(error)) from None
     if not gathered.found.total:

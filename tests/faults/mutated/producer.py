@@ -107,6 +107,10 @@ CHECKS = [
     Mutation("export: another export does not go on with one in a bucket", "goes on", BUCKET_TARGET_PY,
         "if store.read(MARK) == mark:", "if store.read(MARK):",
         EXPORTING + "test_buckets.py::test_an_export_that_is_cut_short_is_known_goes_on_and_ends_as_another"),
+    Mutation("export: a source whose store refuses it costs nothing of what was exported", "removed",
+        BUCKET_TARGET_PY, "except OutputRefused:", "except KeyError:",
+        EXPORTING + "test_buckets.py::"
+        "test_a_source_that_is_refused_in_the_middle_leaves_what_the_same_command_goes_on_with"),
     Mutation("export: a shard that is there already is the export's own", "taken as it is",
         "producer/export/shards.py", "if [*stored.records()] != [*records]:", "if False:",
         EXPORTING + "test_buckets.py::test_a_tar_of_another_in_an_exports_place_is_not_taken_for_its_own"),

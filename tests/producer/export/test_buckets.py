@@ -148,6 +148,29 @@ def _stopped_after_the_second() -> Callable[[str, Path], None]:
     return hook
 
 
+def test_a_source_that_is_refused_in_the_middle_leaves_what_the_same_command_goes_on_with(
+    source: Output,
+    place: str,
+    bucket: str,
+    object_store: BreakableStore,
+    arm_failpoints: Callable[..., None],
+) -> None:
+    target = f"s3://{bucket}/sets/copy"
+
+    def refuse(point: str, _path: Path) -> None:
+        if point == "after commit":
+            object_store.order(Fault(Action.ANSWER, frozenset({Kind.GET}), keys=r"foxes/.*\.tar", status=403))
+
+    arm_failpoints(refuse)
+    with pytest.raises(OutputError, match=r"foxes/00001\.tar: cannot be read .*: check the bucket's name"):
+        export(place, target, "webdataset", shard_size=3)
+    object_store.withdraw()
+    assert files_of(target) == [".export.json", "00000.parquet", "00000.tar"]
+    arm_failpoints(lambda point, path: None)
+    export(place, target, "webdataset", shard_size=3)
+    assert files_of(target) == [*SHARDS, "README.md"]
+
+
 def test_answers_that_are_lost_and_a_store_that_is_busy_change_nothing(
     source: Output, place: str, bucket: str, object_store: BreakableStore
 ) -> None:

@@ -16,6 +16,8 @@ from jobs.output.output import Output
 from producer.push.push import push
 from producer.push.report import report
 from tests.hub_server import HubServer, Repo
+from tests.object_store.breakable_store import BreakableStore
+from tests.object_store.fault import Action, Fault, Kind
 from tests.producer.push.hasty import REPOSITORY, options
 
 Render = Callable[..., Output]
@@ -322,3 +324,16 @@ def test_an_output_in_a_bucket_goes_up_as_one_in_a_folder_does(
     one, other = (hub.repos[name].files for name in ("org/local", "org/far"))
     assert one.keys() == other.keys()
     assert all(one[path] == other[path] for path in one if path != "README.md")
+
+
+def test_a_bucket_that_refuses_is_told_with_what_to_check(
+    hub: HubServer, rendered: Render, bucket: str, object_store: BreakableStore
+) -> None:
+    output = rendered(4, layout="webdataset", place=f"s3://{bucket}/foxes")
+    for keys in (".*", r"foxes/00000\.tar"):
+        object_store.order(Fault(Action.ANSWER, frozenset({Kind.GET, Kind.LIST}), keys=keys, status=403))
+        with pytest.raises(OutputError, match=r"cannot be read .*check the bucket's name") as raised:
+            push(output, REPOSITORY, options())
+        assert "doctor" not in str(raised.value)
+        object_store.withdraw()
+    assert not hub.repos
