@@ -7,7 +7,6 @@ same. Messages and what an output keeps name the place in the bucket (`object_co
 from __future__ import annotations
 
 import errno
-import importlib.util
 import sys
 from collections.abc import Iterator
 from functools import lru_cache
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from jobs.errors import InputError
 from jobs.key_pattern import compiled, fixed_folder
-from jobs.location import CHECK_BUCKET, BucketPlace, NoLocation, names_bucket
+from jobs.location import CHECK_BUCKET, BucketPlace, NoLocation, check_obstore, names_bucket
 from jobs.object_copies import (
     Version,
     copies_folder,
@@ -76,12 +75,9 @@ def copy_of(name: str) -> Path:
 def _place(text: str) -> BucketPlace:
     try:
         place = BucketPlace.parse_file(text)
+        check_obstore()
     except NoLocation as error:
         raise InputError(f"{text}: {error}") from None
-    if importlib.util.find_spec("obstore") is None:
-        raise InputError(
-            f"{text}: obstore, which reads buckets, is not installed: pip install 'imagemill[cloud]'"
-        )
     return place
 
 

@@ -8,6 +8,7 @@ az://container/sets/sunsets    Azure Blob Storage
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from dataclasses import dataclass
 from typing import Final, Self
@@ -23,7 +24,7 @@ CHECK_BUCKET: Final = "check the bucket's name, its endpoint and the credentials
 
 
 class NoLocation(ValueError):
-    """A text names no place in a bucket; the message says why, and what to write."""
+    """A text names no place in a bucket that can be used here; the message says why, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,14 @@ class BucketPlace:
         """Whether it is the place `root` or below it."""
         same = (self.scheme, self.bucket) == (root.scheme, root.bucket)
         return same and f"{self.prefix}/".startswith(f"{root.prefix}/" if root.prefix else "")
+
+
+def check_obstore() -> None:
+    """Raises NoLocation where the package is not installed that reads and writes buckets."""
+    if importlib.util.find_spec("obstore") is None:
+        raise NoLocation(
+            "obstore, which reads and writes buckets, is not installed: pip install 'imagemill[cloud]'"
+        )
 
 
 def names_bucket(text: str) -> bool:

@@ -27,7 +27,6 @@ machine's cache, and `.imagemill/uploads/` is what is being uploaded.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -36,7 +35,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from jobs.errors import OutputError, OutputRefused
-from jobs.location import CHECK_BUCKET, BucketPlace, NoLocation, names_bucket
+from jobs.location import CHECK_BUCKET, BucketPlace, NoLocation, check_obstore, names_bucket
 from jobs.output.files import FolderShard
 from jobs.output.image_ids import ImageIds
 from jobs.output.kept_names import KeptNames, ShardEntry, shard_entries, thousands
@@ -95,13 +94,9 @@ class Output:
             return cls(Path(location))
         try:
             place = BucketPlace.parse(location)
+            check_obstore()
         except NoLocation as error:
             raise OutputError(f"output {location}: {error}") from None
-        if importlib.util.find_spec("obstore") is None:
-            raise OutputError(
-                f"output {location}: obstore, which reads and writes buckets, is not installed: "
-                "pip install 'imagemill[cloud]'"
-            )
         from jobs.output.bucket_store import BucketStore  # an extra, and slow to import
 
         digest = hashlib.sha256(str(place).encode()).hexdigest()[:32]

@@ -1,4 +1,4 @@
-"""What a push knows of an output before it asks the hub: everything that its records say, in one pass."""
+"""What a push knows of an output: everything that its records say, read in one pass."""
 
 from __future__ import annotations
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from jobs.location import BucketPlace, NoLocation, names_bucket
+from jobs.errors import InputError, OutputError
+from jobs.fetched_files import copy_of
+from jobs.location import BucketPlace, NoLocation, check_obstore, names_bucket
+from jobs.output.output import Output
 
 
 @pytest.mark.parametrize(
@@ -46,6 +49,16 @@ def test_what_names_no_place_is_refused_and_says_why(text: str, says: str) -> No
     with pytest.raises(NoLocation) as refused:
         BucketPlace.parse(text)
     assert says in str(refused.value)
+
+
+def test_a_bucket_without_its_package_is_refused_with_the_command_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    check_obstore()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    for refusal, named in ((OutputError, Output.at), (InputError, copy_of)):
+        with pytest.raises(refusal, match=r"s3://sunsets/a: obstore, .* pip install 'imagemill\[cloud\]'"):
+            named("s3://sunsets/a")
 
 
 def test_a_file_may_have_a_key_that_an_output_could_not() -> None:
