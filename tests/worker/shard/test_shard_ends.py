@@ -27,6 +27,7 @@ from tests.worker.shard.bench import (
     lines,
 )
 from worker.lease.lease import Lease
+from worker.shard import shard_run
 from worker.shard.shard_run import ShardRun
 from worker.shard.store import ShardStore
 
@@ -212,14 +213,14 @@ def test_a_link_put_in_for_the_spool_after_the_output_was_looked_at_gets_no_pict
     bench.submit(lines(2))
     bench.root, outside = bench.output.path, tmp_path / "outside"
     outside.mkdir()
-    look = Output.check_within
+    look = shard_run.check_output_within
 
     def look_too_early(output: Output, root: Path) -> None:
         look(output, root)
         output.spool.rmdir()
         output.spool.symlink_to(outside)
 
-    monkeypatch.setattr(Output, "check_within", look_too_early)
+    monkeypatch.setattr(shard_run, "check_output_within", look_too_early)
     assert bench.run().ended == "refused"
     assert "IMAGEMILL_OUTPUT_ROOT" in bench.status().refusals["w1"]
     assert bench.painter.seen == []
