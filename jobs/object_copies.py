@@ -1,7 +1,9 @@
 """Copies of a bucket's files in the user's cache; together they have a bound.
 
-CACHE/fetched/files/s3/BUCKET/KEY     a copy, under the file's own name
-CACHE/fetched/states/s3/BUCKET/KEY    which version of the file it is; last modified when it was last used
+    CACHE/fetched/files/s3/BUCKET/KEY     a copy, under the file's own name
+    CACHE/fetched/states/s3/BUCKET/KEY    which version of the file it is; last modified when it was last used
+
+No copy that this process has used is removed.
 """
 
 from __future__ import annotations
@@ -50,7 +52,7 @@ def _of_copies(folder: str) -> re.Pattern[str]:
 
 
 def kept_copy(place: BucketPlace, version: Version) -> Path | None:
-    """The copy, which is used now, where it is of this version; None where there is no such."""
+    """The copy of this version, which counts as used now; None where there is none."""
     copy, state = copy_path(place), _state_path(place)
     try:
         noted = read_plain(state).decode()

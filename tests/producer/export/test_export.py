@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -30,7 +29,6 @@ from producer.export.parquet_source import ParquetSource, open_parquet
 from producer.export.pictures import open_output
 from producer.export.shards import write_shards
 from producer.export.source import Picture, PictureSource, Record, check_exportable
-from producer.export.target import appearing, check_free
 from worker.engine.renderer import RenderedBy
 from worker.shard.store import ShardStore
 
@@ -483,76 +481,6 @@ def test_two_records_of_one_file_are_refused(tmp_path: Path, layout: LayoutName)
         file.write_bytes(file.read_bytes().replace(b'"000000001.png"', b'"000000000.png"'))
     with pytest.raises(OutputError, match=r"two records are of 000000000\.png"):
         taken(target)
-
-
-def test_a_target_appears_at_the_end_also_where_an_empty_folder_stands(tmp_path: Path) -> None:
-    target = tmp_path / "new"
-    target.mkdir()
-    with appearing(target) as hidden:
-        hidden.mkdir()
-        (hidden / "one").write_text("1")
-        assert not any(target.iterdir())
-    assert files_of(tmp_path) == {"new/one": b"1"}
-
-
-@pytest.mark.parametrize(
-    ("error", "raised", "message"),
-    [
-        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), OutputError, "No space left.*free some space"),
-        (OSError(errno.EACCES, os.strerror(errno.EACCES)), OutputError, "Permission denied.*another place"),
-        (KeyboardInterrupt(), KeyboardInterrupt, None),
-    ],
-)
-@pytest.mark.parametrize("folder", [True, False])
-def test_nothing_is_left_of_a_target_that_was_not_finished(
-    tmp_path: Path, error: BaseException, raised: type[BaseException], message: str | None, folder: bool
-) -> None:
-    place = tmp_path / "place"
-    place.mkdir()
-    with pytest.raises(raised, match=message), appearing(place / "new") as hidden:
-        if folder:
-            hidden.mkdir()
-            (hidden / "one").write_text("1")
-        else:
-            hidden.write_text("1")
-        raise error
-    assert not list(place.iterdir())
-
-
-@pytest.mark.parametrize("folder", [True, False])
-def test_what_was_put_in_a_targets_place_meanwhile_stays(tmp_path: Path, folder: bool) -> None:
-    target = tmp_path / "new"
-    with pytest.raises(OutputError, match="new: cannot be written"), appearing(target) as hidden:
-        if folder:
-            hidden.mkdir()
-            target.mkdir()
-            (target / "theirs").write_text("2")
-        else:
-            hidden.write_text("1")
-            target.write_text("2")
-    assert set(files_of(tmp_path).values()) == {b"2"}
-
-
-def test_a_target_in_the_way_or_nowhere_is_refused(tmp_path: Path) -> None:
-    output = fill(tmp_path / "out").path
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "file").touch()
-    (tmp_path / "dangling").symlink_to("nowhere")
-    check_free(tmp_path / "empty", output, folder=True)
-    check_free(tmp_path / "new", output, folder=False)
-    for target, folder, wrong in [
-        (output, True, "is the export's own source"),
-        (output / "new", True, "is inside the output"),
-        (tmp_path, True, "already exists"),
-        (tmp_path / "file", True, "already exists"),
-        (tmp_path / "file", False, "already exists"),
-        (tmp_path / "empty", False, "a file that is not there yet"),
-        (tmp_path / "dangling", True, "already exists"),
-        (tmp_path / "no/new", True, "there is no folder"),
-        (tmp_path / "file/new", True, "there is no folder"),
-    ]:
-        with pytest.raises(OutputError, match=wrong):
-            check_free(target, output, folder=folder)
 
 
 def test_a_text_with_unicodes_own_line_ends_stays_one_line(tmp_path: Path) -> None:
