@@ -25,6 +25,7 @@ from worker.engine.pulse import Pulse
 from worker.engine.renderer import Pipeline
 from worker.engine.stall_watch import StallWatch
 from worker.finish.finish_run import FinishRun
+from worker.lease.beat import Beat
 from worker.lease.disk_space import DiskSpace
 from worker.lease.heartbeat import Heartbeat
 from worker.lease.lease import Lease, Work
@@ -52,6 +53,7 @@ class Runtime:
         self._pulse = Pulse()
         self._loading = Loading(self._pulse.beat)
         self._stalls = StallWatch(self._pulse, settings.stall_limit, self._wants)
+        self._beat = Beat(settings, worker)
         self._heartbeat = Heartbeat(
             self._ledger,
             worker,
@@ -60,6 +62,7 @@ class Runtime:
             facts=self.facts,
             top_up=lambda waiting: wake(min(waiting, self._free_slots())),
             consumer_stopped=self._end_without_consumer,
+            went_round=self._beat.touch,
         )
         self._engine = Engine(
             lambda pipeline: load_renderer(pipeline, settings, self._loading),
@@ -103,6 +106,7 @@ class Runtime:
         """Waits for engine and heartbeat to end; after the tasks have."""
         self._engine.close()
         self._heartbeat.stop()
+        self._beat.end()
 
     def serve(self, announce: Callable[[str, str], None]) -> dict[str, Any] | None:
         """Claims the next shard or finishing and does it; says what was done, None when there was nothing.

@@ -40,10 +40,14 @@ class Heartbeat:
         facts: Callable[[], Mapping[str, str | int | float]],
         top_up: Callable[[int], None],
         consumer_stopped: Callable[[], None] = lambda: None,
+        went_round: Callable[[], None] = lambda: None,
     ) -> None:
-        """`consumer_stopped` is called when no wake-up comes here though the queue has some."""
+        """`consumer_stopped` is called when no wake-up comes here though the queue has some, `went_round`
+        after each round, whether or not Redis answered.
+        """
         self._ledger, self._worker, self._lease, self._models = ledger, worker, lease, models
         self._facts, self._top_up, self._consumer_stopped = facts, top_up, consumer_stopped
+        self._went_round = went_round
         self._consumer = ConsumerWatch()
         self._states: dict[Claim, LeaseState] = {}
         self._listings: dict[Claim, Callable[[], Sequence[int]]] = {}
@@ -113,6 +117,7 @@ class Heartbeat:
         while not self._ended.is_set():
             round_ends = time.monotonic() + min(ROUND, self._lease / 3)
             self._try("leases", self._keep_house)
+            self._went_round()
             while (left := round_ends - time.monotonic()) > 0 and self._entered.wait(left):
                 if self._ended.is_set():
                     return
