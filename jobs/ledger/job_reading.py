@@ -17,6 +17,8 @@ from jobs.ledger.job import JobStatus
 _COUNTS = ("priority", "run", "total", "left", "done", "failed", "shards", "held", "flagged", "cut")
 _TIMES = ("created", "started", "ended", "finished")
 _MOST_DIGITS = 18
+_TRUSTED_AFTER = 15.0
+"""Seconds from a job's first picture until its rate is told."""
 _STATES = ("open", "sealed", "finishing", "finished")
 
 
@@ -178,7 +180,10 @@ def _standing(refusals: Any, now: float) -> dict[str, str]:
 
 
 def _rate(job_id: str, job: Mapping[str, str], now: float) -> float:
-    """Images per second: of the last half minute while a run lasts, of the whole run once it has finished."""
+    """Images per second: of the last half minute while a run lasts, of the whole run once it has finished.
+
+    0.0 in the first seconds after the first picture, when a few pictures would stand for the whole job.
+    """
     if job["state"] == "finished":
         started = _figure(job_id, job, "started")
         taken = (_figure(job_id, job, "last_image") - started) / 1000
@@ -186,7 +191,7 @@ def _rate(job_id: str, job: Mapping[str, str], now: float) -> float:
         return _figure(job_id, job, "done") / taken if taken > 0 and started and first else 0.0
     window_at, rate = _number(job.get("window_at", "")), _number(job.get("window_rate", ""))
     since = now - window_at / 1000
-    if window_at == 0 or since < 0:
+    if window_at == 0 or since < (0.0 if rate > 0 else _TRUSTED_AFTER):
         return 0.0
     if rate == 0 or since > 10:
         return _number(job.get("window_count", "")) / max(since, 0.001)

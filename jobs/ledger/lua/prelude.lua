@@ -256,11 +256,12 @@ local function check_bound(job_id)
   end
 end
 
--- Counts new pictures into the rate of the last half minute.
+-- Counts new pictures into the rate of the last half minute. It begins with the first pictures, which are not counted:
+-- the time before them was that of loading the model.
 local function count_into_window(job_id, pictures, now)
   local window_at = number(job_id, 'window_at')
   if window_at == 0 or window_at > now then
-    redis.call('HSET', key(job_id), 'window_at', number(job_id, 'started'), 'window_count', pictures)
+    redis.call('HSET', key(job_id), 'window_at', now, 'window_count', 0)
   elseif now - window_at < 30000 then
     redis.call('HINCRBY', key(job_id), 'window_count', pictures)
   else
