@@ -19,6 +19,8 @@ from pydantic import (
 )
 
 from jobs.errors import SettingsError
+from jobs.secret_files import URL, VARIABLES, redis_url_from_files
+from jobs.service_links import is_service_link
 
 PREFIX = "IMAGEMILL_"
 FORMER_NAMES = {"rows": "batch_size", "task_slots": "concurrency"}
@@ -28,7 +30,8 @@ FORMER_NAMES = {"rows": "batch_size", "task_slots": "concurrency"}
 class Settings(BaseModel):
     """The settings of one process, read once at its start: what is given comes before its environment.
 
-    A variable that begins with IMAGEMILL_ and is not one of these is refused by `load_settings`.
+    `load_settings` refuses a variable that begins with IMAGEMILL_ and is not one of these, unless Kubernetes
+    put it there for a service, or it names a file that has a secret.
     """
 
     # pydantic-settings reads variables too, and takes longer to import than all of this.
@@ -36,7 +39,9 @@ class Settings(BaseModel):
 
     redis_url: SecretStr | None = None
     """`redis://:PASSWORD@HOST:6379/0`, or `rediss://` for TLS (`?ssl_ca_certs=FILE` names your own CA).
-    docs/operate.md has the other forms. Without it, the Redis of the newest `imagemill run`."""
+    docs/operate.md has the other forms. IMAGEMILL_REDIS_URL_FILE names a file that holds it, and
+    IMAGEMILL_REDIS_PASSWORD_FILE one that holds the password which it lacks. Without an address, the Redis of
+    the newest `imagemill run`."""
     insecure: bool = False
     """`1` accepts a Redis beyond this machine without password and TLS, as `--insecure` does."""
     allow_eviction: bool = False
@@ -143,7 +148,12 @@ def load_settings(**given: object) -> Settings:
     Raises SettingsError naming the variable, its value and what is allowed.
     """
     values = {name: value for name, value in given.items() if value is not None}
-    return _checked(_former_variables(values) | {name: (name, value) for name, value in values.items()})
+    found = _former_variables(values)
+    if "redis_url" not in values:
+        url = redis_url_from_files({variable.upper(): value for variable, value in os.environ.items()})
+        if url is not None:
+            found["redis_url"] = (URL, url)
+    return _checked(found | {name: (name, value) for name, value in values.items()})
 
 
 def _former_variables(given: Collection[str]) -> dict[str, tuple[str, object]]:
@@ -151,7 +161,7 @@ def _former_variables(given: Collection[str]) -> dict[str, tuple[str, object]]:
 
     Raises SettingsError for a variable that is no setting, and for one whose setting has both its names set.
     """
-    known = set(map(variable_of, Settings.model_fields))
+    known = {*map(variable_of, Settings.model_fields), *VARIABLES}
     present = {variable.upper() for variable in os.environ}
     found: dict[str, tuple[str, object]] = {}
     for variable in sorted(os.environ):
@@ -159,6 +169,8 @@ def _former_variables(given: Collection[str]) -> dict[str, tuple[str, object]]:
             continue
         field = FORMER_NAMES.get(variable.upper().removeprefix(PREFIX).lower())
         if field is None:
+            if is_service_link(variable, os.environ[variable]):
+                continue
             raise SettingsError(f"{variable}: no such setting; there are {', '.join(sorted(known))}")
         if field in given:
             continue

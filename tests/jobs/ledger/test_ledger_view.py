@@ -164,8 +164,8 @@ def test_settings_that_name_a_relative_output_are_refused(
         ledger.spec(job_id)
 
 
-# Of a worker on two slow cores: seconds since the line before, and pictures that were recorded then. The first took the
-# time of downloading and loading the model. Eight images share a forward, so they end together.
+# Of a worker on two slow cores: seconds since the one before, and pictures that were recorded then. The first
+# took the time of downloading and loading the model. Eight images share a forward, so they end together.
 RECORDED = [(71.0, 3), (0.4, 3), (0.5, 2), *[(19.6, 4), (0.6, 4)] * 14]
 
 
