@@ -29,10 +29,11 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--gpus",
-    default="all",
+    default="auto",
     show_default=True,
-    metavar="all|any|0,1|none",
-    help="Which GPUs to claim, a process each: all that are free, any one of them, these, or none (CPU).",
+    metavar="auto|all|any|0,1|none",
+    help="Which GPUs to claim, a process each: all that are free, any one of them, these, or none (CPU). "
+    "auto is all, or the CPU where there is no GPU.",
 )
 @click.option(
     "--batch-size",

@@ -75,9 +75,9 @@ _FOLDER = LocalPath("a folder", file_okay=False)
 )
 @click.option(
     "--gpus",
-    default="all",
+    default="auto",
     show_default=True,
-    metavar="all|any|0,1|none",
+    metavar="auto|all|any|0,1|none",
     help="Which GPUs the worker of its own claims, if no Redis is configured.",
 )
 @json_option

@@ -45,7 +45,7 @@ class Options:
     """Folders that hold files which requests name."""
     into: Path | str | None = None
     """Where pictures are rendered meanwhile: a folder, or a place in a bucket."""
-    gpus: str = "all"
+    gpus: str = "auto"
     """As of `imagemill-worker --gpus`, for a worker of its own."""
 
 

@@ -16,6 +16,7 @@ import re
 import shutil
 import subprocess
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,9 +68,10 @@ class GpusClaimed(SettingsError):
 def claim(gpus: str, name: str, settings: Settings, patience: float = 0.0) -> list[Device]:
     """Lock the devices that `gpus` asks for, for the worker called `name` (its host's name by default).
 
-    `gpus`: "all" GPUs that are free (without any GPU, one device on the CPU), "any" one that is free, "none"
-    for the CPU, or numbers as nvidia-smi shows them: "0,1". Raises SettingsError, holding nothing, when a
-    GPU named is not there; GpusClaimed when one named, or every GPU, stays claimed for `patience` seconds.
+    `gpus`: "auto" for all GPUs that are free, or one device on the CPU where there is no GPU; "all" that are
+    free, and "any" one of them; "none" for the CPU; or numbers as nvidia-smi shows them: "0,1". Raises
+    SettingsError, holding nothing, when a GPU is asked for and not there; GpusClaimed when one named, or
+    every GPU, stays claimed for `patience` seconds.
     """
     wanted = _parse(gpus)
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
@@ -77,8 +79,15 @@ def claim(gpus: str, name: str, settings: Settings, patience: float = 0.0) -> li
     locks = runtime_folder(settings) / "locks"
     present = () if wanted == "none" else list_gpus()
     if not present and isinstance(wanted, str):
-        if wanted != "none":
+        if wanted in ("all", "any"):
+            # A job keeps the kind of device that it began on: a CPU would turn all GPUs away from it.
+            raise SettingsError(
+                f"--gpus {wanted}: no NVIDIA GPU is here (nvidia-smi shows what is; a container needs the "
+                "NVIDIA container toolkit): use --gpus none for the CPU, or auto for a GPU where there is one"
+            )
+        if wanted == "auto":
             _log.warning("no NVIDIA GPU is here: rendering on the CPU")
+        _sweep(locks)
         return [_claim_cpu(name, locks)]
     deadline = time.monotonic() + patience
     while True:
@@ -111,10 +120,10 @@ def _claim_free(present: tuple[Gpu, ...], locks: Path, only_one: bool) -> list[D
 
 
 def _parse(gpus: str) -> str | tuple[int, ...]:
-    if gpus in ("all", "any", "none"):
+    if gpus in ("auto", "all", "any", "none"):
         return gpus
     if not re.fullmatch(r"[0-9]+(,[0-9]+)*", gpus):
-        raise SettingsError(f"--gpus {gpus}: must be all, any, none, or numbers such as 0,1")
+        raise SettingsError(f"--gpus {gpus}: must be auto, all, any, none, or numbers such as 0,1")
     numbers = tuple(int(number) for number in gpus.split(","))
     if len(set(numbers)) < len(numbers):
         raise SettingsError(f"--gpus {gpus}: names a GPU twice")
@@ -152,23 +161,54 @@ def _claim_cpu(name: str, locks: Path) -> Device:
     return Device(f"cpu{number}", None, lock)
 
 
+def _sweep(locks: Path) -> None:
+    """Remove what workers on the CPU left: each container has a name of its own, and so a file here."""
+    for file in locks.glob("cpu*@*"):
+        with suppress(OSError):
+            fd = os.open(file, os.O_RDONLY)
+            try:
+                if try_lock(fd):
+                    file.unlink()
+            finally:
+                os.close(fd)
+
+
 def _lock(file: Path) -> int | None:
     """The descriptor of `file`, locked; None when another process holds the lock.
 
     Opened for reading, so that users who share the folder need no right to write each other's files.
     """
-    try:
-        file.parent.mkdir(exist_ok=True)
-        fd = os.open(file, os.O_RDONLY | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise SettingsError(
-            f"{file}: cannot be opened as a lock ({error.strerror}): "
-            "set IMAGEMILL_RUNTIME_DIR to a folder of yours"
-        ) from None
-    if try_lock(fd):
-        return fd
-    os.close(fd)
-    return None
+    while True:
+        try:
+            file.parent.mkdir(exist_ok=True)
+            fd = os.open(file, os.O_RDONLY | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise SettingsError(
+                f"{file}: cannot be opened as a lock ({error.strerror}): {_remedy(file.parent)}"
+            ) from None
+        if not try_lock(fd):
+            os.close(fd)
+            return None
+        # Another worker may have swept it since it was opened: a lock on what has no name keeps nobody out.
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(fd), file.stat()):
+                return fd
+        os.close(fd)
+
+
+def _remedy(folder: Path) -> str:
+    """What to do about a folder that cannot be written: a volume keeps the owner that it was made with."""
+    with suppress(OSError):
+        there = folder if os.access(folder, os.F_OK) else folder.parent
+        owner, mine = there.stat().st_uid, os.geteuid()
+        if owner != mine:
+            return (
+                f"{there} belongs to user {owner}, and this process is user {mine}. If it is a volume, which "
+                f"keeps its owner when RUN_AS_UID changes: `chown -R {mine}:{os.getegid()}` it as root, "
+                "and the volumes of outputs and cache (docs/operate.md, Containers, has the command). "
+                "Otherwise set IMAGEMILL_RUNTIME_DIR to a folder of yours"
+            )
+    return "set IMAGEMILL_RUNTIME_DIR to a folder of yours"
 
 
 def list_gpus() -> tuple[Gpu, ...]:

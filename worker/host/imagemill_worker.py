@@ -33,7 +33,7 @@ def celery_argv(node: str, concurrency: int, log_level: str) -> list[str]:
 def run_worker(
     settings: Settings,
     *,
-    gpu_choice: str = "all",
+    gpu_choice: str = "auto",
     name: str | None = None,
     lifeline_fd: int | None = None,
     argv: Callable[[str, int, str], list[str]] = celery_argv,
@@ -55,6 +55,9 @@ def run_worker(
     devices = gpus.claim(gpu_choice, host, settings, patience=1.2 * pace.orphan_grace)
     wait_for_redis(url, stop, allow_eviction=settings.allow_eviction)
     environment = settings.model_copy(update={"redis_url": SecretStr(url)}).environment()
+    if gpu_choice not in ("auto", "none") and settings.device == "auto":
+        # A torch that cannot use the GPU which was asked for refuses jobs, and renders none on the CPU.
+        environment["IMAGEMILL_DEVICE"] = "cuda"
     # OpenMP's threads spin while they wait for each other: on a core that others use too, that made rendering
     # on a CPU nine times slower.
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -151,8 +151,8 @@ def test_the_lock_lasts_as_long_as_a_child_that_inherited_it(claimed: Claim) -> 
     ("gpus", "message"),
     [
         ("0,3", r"there is no GPU 3 \(there are: 0, 1, 2\)"),
-        ("first", "must be all, any, none, or numbers"),
-        ("0,", "must be all, any, none, or numbers"),
+        ("first", "must be auto, all, any, none, or numbers"),
+        ("0,", "must be auto, all, any, none, or numbers"),
         ("1,1", "names a GPU twice"),
     ],
 )
@@ -167,10 +167,22 @@ def test_a_name_that_celery_could_not_carry_is_refused(claimed: Claim) -> None:
         claimed("none", "a/b")
 
 
-def test_without_a_gpu_all_gives_one_seat_on_the_cpu_and_says_so(
+@pytest.mark.parametrize("gpus", ["all", "any"])
+@pytest.mark.usefixtures("fake_smi")
+def test_without_a_gpu_a_worker_that_asks_for_one_is_refused(gpus: str, claimed: Claim) -> None:
+    with pytest.raises(SettingsError, match=rf"--gpus {gpus}: no NVIDIA GPU is here .*--gpus none.*auto"):
+        claimed(gpus)
+
+
+@pytest.mark.usefixtures("three_gpus")
+def test_auto_claims_every_gpu_where_there_are_some(claimed: Claim) -> None:
+    assert _names(claimed("auto")) == ["gpu0", "gpu1", "gpu2"]
+
+
+def test_without_a_gpu_auto_gives_one_seat_on_the_cpu_and_says_so(
     fake_smi: Callable[[str], None], claimed: Claim, caplog: pytest.LogCaptureFixture
 ) -> None:
-    devices = claimed("all")
+    devices = claimed("auto")
     assert [(device.name, device.gpu, device.cuda_visible_devices) for device in devices] == [
         ("cpu0", None, "")
     ]
@@ -252,6 +264,61 @@ def test_a_lock_folder_that_cannot_be_written_is_named(
     (settings.runtime_dir / "locks").write_text("")
     with pytest.raises(SettingsError, match=r"locks/cpu0@host: cannot be opened as a lock"):
         claimed("none")
+
+
+def test_the_locks_of_containers_that_are_gone_are_swept_and_those_of_living_workers_stay(
+    claimed: Claim, other_process: Callable[[str], subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    locks = tmp_path / "runtime" / "locks"
+    assert _first_line(other_process("none")) == b"['cpu0']\n"
+    for container in ("4f1ef528d4dc", "88bc6a44b474"):
+        (locks / f"cpu0@{container}").touch()
+    assert _names(claimed("none", "c0ffee")) == ["cpu0"]
+    assert sorted(file.name for file in locks.iterdir()) == ["cpu0@c0ffee", "cpu0@host"]
+    assert _names(claimed("none")) == ["cpu1"], "the lock of the other process still holds"
+
+
+def test_a_lock_that_was_swept_while_it_was_opened_is_taken_again(claimed: Claim, tmp_path: Path) -> None:
+    """Workers that start together sweep and lock the same names: no two may have one of them."""
+    code = (
+        "import sys, time; from jobs.settings import load_settings; from worker.host.gpus import claim\n"
+        "sys.stdin.readline(); print(claim('none', 'host', load_settings())[0].name, flush=True)\n"
+        "time.sleep(100)"
+    )
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )
+        for _ in range(6)
+    ]  # fmt: skip
+    try:
+        for process in started:
+            assert process.stdin is not None
+            process.stdin.write(b"\n")
+            process.stdin.flush()
+        assert len({_first_line(process) for process in started}) == 6
+    finally:
+        for process in started:
+            process.kill()
+            process.communicate()
+
+
+def test_a_volume_of_another_user_is_named_with_the_command_that_mends_it() -> None:
+    code = (
+        "import os; from jobs.settings import Settings; from worker.host.gpus import claim\n"
+        "if os.geteuid() == 0: os.setgid(4711); os.setuid(4711)\n"
+        "try: claim('none', 'host', Settings(runtime_dir='/usr'))\n"
+        "except Exception as error: print(error, os.geteuid())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True,
+        capture_output=True, check=False,
+    )  # fmt: skip
+    mine = done.stdout.split()[-1]
+    assert f"/usr belongs to user 0, and this process is user {mine}" in done.stdout, done.stderr
+    assert "RUN_AS_UID" in done.stdout
+    assert f"chown -R {mine}:" in done.stdout
 
 
 def test_claiming_loads_no_torch() -> None:
