@@ -6,7 +6,7 @@ BIN := .venv/bin
 # index holds other versions of what torch needs than constraints.txt pins.
 TORCH_INDEX_URL ?=
 
-.PHONY: demo test families gpu soak check clean
+.PHONY: demo test families gpu soak containers check clean
 
 demo: .venv/.made
 	$(BIN)/imagemill run jobs/examples/demo.yaml
@@ -41,6 +41,11 @@ soak: .venv/.made
 	FUZZ_CASES=10000 $(BIN)/python -m pytest --capture=no tests/faults/test_fuzz.py tests/faults/test_fuzz_models.py tests/faults/test_fuzz_outputs.py
 	$(BIN)/python -m tests.faults.soak --bucket --faults 200 --images 20000
 	$(BIN)/python -m tests.faults.soak --faults 1000 --images 100000 --shapes
+
+# Needs an engine with Compose; a quarter of an hour. BASE_IMAGE, REDIS_IMAGE, TORCH_INDEX_URL and others:
+# tests/faults/containers.py.
+containers:
+	$(PYTHON) -m tests.faults.containers
 
 check: .venv/.made
 	$(BIN)/ruff format --check .

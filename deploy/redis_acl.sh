@@ -4,7 +4,7 @@
 #
 #     REDIS_PRODUCER_PASSWORD=… REDIS_WORKER_PASSWORD=… REDIS_FLOWER_PASSWORD=… sh redis_acl.sh > users.acl
 #
-# The file holds hashes only. redis.conf names it: `aclfile /etc/redis/users.acl`, instead of `requirepass`.
+# A password may be in a file instead, which REDIS_…_PASSWORD_FILE names. The file holds hashes only. redis.conf names it: `aclfile /etc/redis/users.acl`, instead of `requirepass`.
 # Rules are words of one text: %R~ reads, %W~ writes, ~ does both, & names channels, and brackets group a selector.
 # Redis checks what a script does as if its user had done it.
 set -efu
@@ -17,6 +17,18 @@ hash() {
             ;;
     esac
     printf %s "$2" | sha256sum | cut -d ' ' -f 1
+}
+
+# The password in the variable $1, or in the file that the variable $1_FILE names.
+password() {
+    eval "value=\${$1:-} file=\${$1_FILE:-}"
+    if [ -n "$file" ] && [ -n "$value" ]; then
+        echo "$1_FILE: $1 is set too: remove one of them" >&2
+    elif [ -n "$file" ]; then
+        cat "$file"
+    else
+        printf %s "$value"
+    fi
 }
 
 user() {
@@ -55,9 +67,9 @@ worker="$commands $celery ~imagemill ~imagemill[^:]*
 # Shows workers and tasks. It knows only what tasks say about their jobs, and the length of the queue.
 flower="$commands $celery (-@all +llen ~imagemill ~imagemill[^:]*)"
 
-producer_hash=$(hash REDIS_PRODUCER_PASSWORD "${REDIS_PRODUCER_PASSWORD:-}")
-worker_hash=$(hash REDIS_WORKER_PASSWORD "${REDIS_WORKER_PASSWORD:-}")
-flower_hash=$(hash REDIS_FLOWER_PASSWORD "${REDIS_FLOWER_PASSWORD:-}")
+producer_hash=$(hash REDIS_PRODUCER_PASSWORD "$(password REDIS_PRODUCER_PASSWORD)")
+worker_hash=$(hash REDIS_WORKER_PASSWORD "$(password REDIS_WORKER_PASSWORD)")
+flower_hash=$(hash REDIS_FLOWER_PASSWORD "$(password REDIS_FLOWER_PASSWORD)")
 echo 'user default off resetpass resetkeys resetchannels -@all'
 user producer "$producer_hash" "$producer"
 user worker "$worker_hash" "$worker"

@@ -10,13 +10,13 @@ import base64
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
 import stat
 import subprocess
 import sys
-import tomllib
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -44,14 +44,19 @@ SECRETS = {
 }
 OURS = ("worker", "flower", "producer")
 _RESET = object()
-_VARIABLE = re.compile(r"\$(?:(\$)|\{(\w+)(?::([?-])([^}]*))?\})")
+_VARIABLE = re.compile(r"\$(?:(\$)|\{(\w+)(?::?([?-])([^}]*))?\})")
+
+
+class _Instead(dict[str, Any]):
+    """What `!override` puts in the place of what stood there."""
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML with Compose's `!reset`."""
+    """YAML with Compose's `!reset` and `!override`."""
 
 
 _Loader.add_constructor("!reset", lambda _loader, _node: _RESET)
+_Loader.add_constructor("!override", lambda loader, node: _Instead(loader.construct_mapping(node, deep=True)))
 
 
 def services(*overrides: str, **variables: str) -> dict[str, Any]:
@@ -64,7 +69,7 @@ def services(*overrides: str, **variables: str) -> dict[str, Any]:
 
 def _merge(below: Any, above: Any) -> Any:
     # Compose appends lists, but for command and healthcheck; no list but `command` stands in our second file.
-    if not (isinstance(below, dict) and isinstance(above, dict)):
+    if not (isinstance(below, dict) and isinstance(above, dict)) or isinstance(above, _Instead):
         return above
     both = below | {key: _merge(below.get(key), value) for key, value in above.items()}
     return {key: value for key, value in both.items() if value is not _RESET}
@@ -96,13 +101,13 @@ class Stack:
         self._folder = folder
         self.redis_port, self.flower_port = free_port(), free_port()
         volumes = [volume for each in self.services.values() for volume in each.get("volumes", [])]
-        targets = {volume.split(":")[1] for volume in volumes}
+        targets = {volume.split(":")[1] for volume in volumes} | {"/work"}
         self._replaced = {rf"(?<![\w/.]){path}(?![\w.-])": str(self.place(path)) for path in targets} | {
             r"@redis:6379": f"@127.0.0.1:{self.redis_port}", r"\b6379\b": str(self.redis_port),
             r"\b5555\b": str(self.flower_port), r"0\.0\.0\.0": "127.0.0.1",
         }  # fmt: skip
         for target in targets:
-            self.place(target).mkdir(parents=True)
+            self.place(target).mkdir(parents=True, exist_ok=True)
         shutil.copytree(ROOT / "deploy", self.place("/deploy"), dirs_exist_ok=True)
         (folder / "bin").mkdir()
         (folder / "root").mkdir()
@@ -130,6 +135,7 @@ class Stack:
         """What the service finds in its environment, and nothing of this test's own but paths."""
         path = [self._folder / "bin", BIN, find_binary().parent, os.environ["PATH"]]
         own = {"PATH": os.pathsep.join(map(str, path)), "HOME": str(self._folder), "OMP_NUM_THREADS": "1"}
+        own["PYTHONPATH"] = str(ROOT)
         given = self.services[service].get("environment", {})
         return own | {name: self.here(str(value)) for name, value in given.items() if value is not None}
 
@@ -233,6 +239,11 @@ def test_a_job_goes_through_the_services_own_command_lines_and_flower_shows_it(
     assert online() == [f"cpu{n}@{socket.gethostname()}" for n in (0, 1)]
     assert stack.flower("/api/workers", credentials="") == 401
     assert stack.flower("/api/tasks", credentials="ann:wrong") == 401
+    assert stack.flower("/metrics", credentials="") == 401
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert stack.healthy("worker")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.1, "seconds of a CPU"
     assert stack.flower(f"/api/worker/shutdown/{online()[0]}", method="POST") == 403
 
     manifest = {
@@ -242,7 +253,8 @@ def test_a_job_goes_through_the_services_own_command_lines_and_flower_shows_it(
     (stack.place("/manifests") / "cats.yaml").write_text(json.dumps(manifest))
     done = stack.run("producer", "submit", "/manifests/cats.yaml", "--wait")
     assert done.returncode == 0, done.stderr + stack.logs()
-    pictures = list(stack.place("/outputs").glob("out/cats/[0-9]*/*.png"))
+    # With OUTPUTS=./out this is ./out/cats, as the manifest says.
+    pictures = list(stack.place("/work/out").glob("cats/[0-9]*/*.png"))
     assert len(pictures) == 32
 
     def shards_shown() -> set[str]:
@@ -342,24 +354,69 @@ def test_replicas_share_the_gpus_by_locks_in_one_volume_and_the_cpu_file_asks_fo
     assert on_cpu == worker | {"command": ["imagemill-worker", "--gpus", "none"], "deploy": on_cpu["deploy"]}
 
 
-def test_the_image_runs_as_a_user_of_its_own_that_owns_every_folder_it_writes_to() -> None:
-    dockerfile = (ROOT / "Dockerfile").read_text()
-    assert re.findall(r"^ARG UID=(\d+)$", dockerfile, re.M) == ["10001"]
-    assert re.findall(r"^USER (.+)$", dockerfile, re.M) == ["${UID}:${UID}"]
-    made = re.findall(r"install -d -o \$\{UID\} -g \$\{UID\} -m \d+ ((?:/\S+ ?)+)", dockerfile)
-    mounted = [volume.split(":") for name in OURS for volume in services()[name].get("volumes", [])]
-    assert {path for _, path, *mode in mounted if mode != ["ro"]} == set(" ".join(made).split())
+def test_one_service_builds_the_image_that_all_of_ours_use() -> None:
+    """With two builders of one tag, a plain `up -d` replaces every worker."""
+    assert [name for name, service in services().items() if "build" in service] == ["worker"]
+    assert len({services()[name]["image"] for name in OURS}) == 1
 
 
-def test_the_image_holds_the_whole_wheel_with_extras_that_there_are() -> None:
-    dockerfile = (ROOT / "Dockerfile").read_text()
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    (extras,) = re.findall(r"\.whl\)\[([\w,]+)\]", dockerfile)
-    assert set(extras.split(",")) <= set(project["project"]["optional-dependencies"])
-    copied = {
-        name for line in re.findall(r"^COPY (?!--from)(.+) \S+$", dockerfile, re.M) for name in line.split()
+@pytest.mark.parametrize("service", ["worker", "producer"])
+def test_every_setting_reaches_the_service_from_the_file_of_variables(service: str) -> None:
+    here = {"REDIS_URL", "OUTPUT_ROOT", *(["RUNTIME_DIR"] if service == "worker" else [])}
+    # One process of a producer alone has no locks to share.
+    left_out = {"RUNTIME_DIR"} - here
+    environment = {
+        variable.removeprefix(PREFIX): value
+        for variable, value in services()[service]["environment"].items()
+        if variable.startswith(PREFIX)
     }
-    packages = {name.rstrip("*") for name in project["tool"]["setuptools"]["packages"]["find"]["include"]}
-    assert packages | {"pyproject.toml", "constraints.txt", project["project"]["readme"]} <= copied
-    kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
-    assert copied == kept
+    assert {name.upper() for name in (*Settings.model_fields, *FORMER_NAMES)} == set(environment) | left_out
+    assert {name for name, value in environment.items() if value is not None} == here
+
+
+def test_no_log_grows_without_end() -> None:
+    for name, service in services().items():
+        options = service["logging"]["options"]
+        assert options["max-size"] == "10m", name
+        assert int(options["max-file"]) > 1, name
+
+
+def test_a_file_says_how_many_workers_there_are() -> None:
+    assert services()["worker"]["deploy"]["replicas"] == "1"
+    assert services(WORKERS="4")["worker"]["deploy"]["replicas"] == "4"
+    assert "#WORKERS=1\n" in (ROOT / ".env.example").read_text()
+
+
+def test_the_file_of_passwords_is_never_committed() -> None:
+    assert {".env", "secrets/"} <= set((ROOT / ".gitignore").read_text().splitlines())
+
+
+def test_a_producer_that_waits_ends_with_the_rest() -> None:
+    assert "\nCOMPOSE_REMOVE_ORPHANS=1\n" in (ROOT / ".env.example").read_text()
+
+
+def test_with_passwords_in_files_none_is_in_an_environment() -> None:
+    described = services("docker-compose.secrets.yml")
+    for name, service in described.items():
+        environment = service["environment"]
+        assert not [
+            value for value in environment.values() for secret in SECRETS.values() if secret in str(value)
+        ]
+        files = {value for variable, value in environment.items() if variable.endswith("_FILE")}
+        assert files == {f"/run/secrets/{secret}" for secret in service["secrets"]}, name
+
+
+def test_the_servers_users_are_the_same_with_passwords_from_files(tmp_path: Path) -> None:
+    given = {name: value for name, value in SECRETS.items() if name.startswith("REDIS_")}
+    for name, value in given.items():
+        (tmp_path / name).write_text(f"{value}\n")
+    in_files = {f"{name}_FILE": str(tmp_path / name) for name in given}
+    argv = ["sh", ROOT / "deploy" / "redis_acl.sh"]
+    files, variables, both = (
+        subprocess.run(argv, env=os.environ | given, text=True, capture_output=True, check=False)
+        for given in (in_files, given, in_files | given)
+    )
+    assert variables.stdout.count("\n") == 4
+    assert files.stdout == variables.stdout
+    assert both.returncode == 2
+    assert "REDIS_PRODUCER_PASSWORD_FILE: REDIS_PRODUCER_PASSWORD is set too" in both.stderr

@@ -51,7 +51,7 @@ class Flower:
     def __init__(self, farm: Farm, url: str) -> None:
         page = (ROOT / "docs" / "operate.md").read_text()
         (line,) = re.findall(r"^FLOWER_BASIC_AUTH=\S+ celery .+ flower .+$", page, re.MULTILINE)
-        setting, *command = shlex.split(line)
+        setting, *command = shlex.split(line.replace("deploy/", f"{ROOT}/deploy/"))
         name, _, _value = setting.partition("=")
         self.port = free_port()
         with (farm.folder / "flower.log").open("wb") as log:
@@ -478,6 +478,8 @@ def test_flower_as_the_docs_start_it_listens_on_loopback_and_asks_for_a_password
     try:
         wait_until(lambda: flower.ask("/api/workers") is not None, "Flower listens")
         assert flower.ask("/api/workers", "ann:wrong") == flower.ask("/", "") == 401
+        assert flower.ask("/metrics", "") == flower.ask("/metrics", "ann:wrong") == 401
+        assert isinstance(flower.ask("/metrics"), bytes)
         assert isinstance(flower.ask("/api/workers"), bytes)
         connections = psutil.Process(flower.process.pid).net_connections("tcp")
         assert {each.laddr.ip for each in connections if each.status == psutil.CONN_LISTEN} == {"127.0.0.1"}

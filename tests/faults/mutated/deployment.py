@@ -10,6 +10,7 @@ REDIS_ACL_FILE = "deploy/redis_acl.sh"
 
 ORACLE = "tests/faults/test_oracle.py::"
 COMPOSE = "tests/integration/test_compose.py::"
+IMAGE = "tests/integration/test_image.py::"
 AT_THE_DOORS = "tests/integration/test_doors.py::"
 
 CHECKS = [
@@ -74,7 +75,7 @@ CHECKS = [
         AT_THE_DOORS + "test_no_user_of_the_acl_file_can_do_more[flower]"),
     Mutation("the image has a user of its own", "root", "Dockerfile",
         "USER ${UID}:${UID}", "USER root",
-        COMPOSE + "test_the_image_runs_as_a_user_of_its_own_that_owns_every_folder_it_writes_to"),
+        IMAGE + "test_the_image_runs_as_a_user_of_its_own_that_owns_every_folder_it_writes_to"),
     Mutation("containers: a read-only root", "writable", DOCKER_COMPOSE_FILE,
         "  init: true\n  read_only: true\n", "  init: true\n",
         COMPOSE + "test_no_service_has_more_rights_than_it_needs"),
@@ -108,6 +109,15 @@ CHECKS = [
     Mutation("Flower only shows", "left out", DOCKER_COMPOSE_FILE,
         "      - --read_only=True\n", "",
         COMPOSE + "test_flower_only_shows"),
+    Mutation("Flower's /metrics asks for the password", "answers anybody", "deploy/flowerconfig.py",
+        "Metrics.get = authenticated(Metrics.get)\n", "",
+        COMPOSE + "test_a_job_goes_through_the_services_own_command_lines_and_flower_shows_it"),
+    Mutation("containers: one service builds the image", "Flower as well", DOCKER_COMPOSE_FILE,
+        "    # Flower stores nothing", "    build: .\n    # Flower stores nothing",
+        COMPOSE + "test_one_service_builds_the_image_that_all_of_ours_use"),
+    Mutation("the code lies in a layer of its own", "with the dependencies", "Dockerfile",
+        "COPY constraints.txt ./\n", "COPY constraints.txt jobs ./\n",
+        IMAGE + "test_a_change_of_the_code_or_of_the_version_installs_no_dependency_again"),
     Mutation("Flower as docs/operate.md starts it: on loopback", "everywhere", "docs/operate.md",
         "flower --address=127.0.0.1 --purge_offline_workers=600",
         "flower --address=0.0.0.0 --purge_offline_workers=600",
