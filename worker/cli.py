@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -17,6 +18,20 @@ from jobs.wording import on_its_lines
 
 if TYPE_CHECKING:
     from worker.logs import Format
+
+_PATIENCE = 900.0
+"""Seconds that a worker which is to leave by itself waits for Redis."""
+
+
+class Seconds(click.FloatRange):
+    """A duration within bounds; click takes `nan` for one."""
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> float:
+        """The number that a word is. Raises BadParameter for what is none, and for one beyond the bounds."""
+        seconds: float = super().convert(value, param, context)
+        if math.isnan(seconds):
+            self.fail(f"{value} is no number of seconds", param, context)
+        return seconds
 
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
@@ -62,6 +77,29 @@ if TYPE_CHECKING:
     help="Without progress in a load or a forward for so long, a process ends and is started again. Default: "
     "IMAGEMILL_STALL_LIMIT or 1800.",
 )
+@click.option(
+    "--until-idle",
+    type=Seconds(1, 86400),
+    is_flag=False,
+    flag_value=60,
+    metavar="[SECONDS]",
+    help="Leave, with exit status 0, once nothing has been left for this host for so long: nothing waits, "
+    "nobody renders what could come back, no job is being submitted. 60 without a number. Default: stay.",
+)
+@click.option(
+    "--redis-patience",
+    type=Seconds(1, 86400),
+    metavar="SECONDS",
+    help="Leave, with exit status 75, when Redis has given no answer for so long. Default: wait, with "
+    "--until-idle for 900.",
+)
+@click.option(
+    "--spot-notice",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Stop as at SIGTERM once there is a file of this name: a notice that this machine is to be taken "
+    "away.",
+)
 @click.option("--name", metavar="NAME", help="What follows the @ in gpu0@NAME. Default: the host's name.")
 @click.option(
     "--log-format", type=click.Choice(["plain", "json"]), help="Default: IMAGEMILL_LOG_FORMAT or plain."
@@ -79,6 +117,9 @@ def command(
     mixed_hardware: bool,
     concurrency: int | None,
     stall_limit: float | None,
+    until_idle: float | None,
+    redis_patience: float | None,
+    spot_notice: Path | None,
     name: str | None,
     log_format: Format | None,
     insecure: bool,
@@ -90,11 +131,16 @@ def command(
     Redis is IMAGEMILL_REDIS_URL, else that of a running `imagemill run`. SIGTERM or Ctrl-C stops in good
     order (finished images are kept, the rest goes back to the queue, 120 s at most); a second one stops at
     once.
+
+    Exit status: 0 stopped in good order, 1 a process had to be killed, 2 bad settings or a wrong Redis, 75 no
+    answer of Redis (--redis-patience). With --until-idle, 0 nothing is left, 3 nothing but jobs that this
+    worker refuses, 143 SIGTERM or the notice came before, 130 Ctrl-C.
     """
     if context.invoked_subcommand is not None:
         return
     from jobs.settings import load_settings
     from worker.host.imagemill_worker import run_worker
+    from worker.host.leaving import Leaving
 
     for model in models:
         if "," in model:  # its processes read the models from a variable that separates them with commas
@@ -109,7 +155,10 @@ def command(
         insecure=insecure or None,
         allow_eviction=allow_eviction or None,
     )
-    sys.exit(run_worker(settings, gpu_choice=gpus, name=name, lifeline_fd=lifeline_fd))
+    if until_idle is not None and redis_patience is None:
+        redis_patience = _PATIENCE
+    leaving = Leaving(until_idle, redis_patience, spot_notice)
+    sys.exit(run_worker(settings, gpu_choice=gpus, name=name, lifeline_fd=lifeline_fd, leaving=leaving))
 
 
 @command.command()

@@ -153,6 +153,22 @@ class Claim:
         return Fence(self.job_id, self.incarnation, self.shard, self.attempt)
 
 
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What may still come to the workers of a host. The counts are whole only if nothing is left."""
+
+    left: bool
+    """Whether a job may give them a shard or its finishing, now or when the leases of others run out."""
+    growth: int
+    """A number that changes as long as jobs that have no shard yet are being submitted."""
+    open: int
+    """How many jobs have no shard to render, and no end of their submission yet."""
+    paused: int
+    """How many jobs that they would take are paused."""
+    refused: int
+    """How many unfinished jobs all of them have refused."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobStatus:
     """A job as Redis holds it. Times are seconds since 1970, 0.0 for what has not happened yet."""

@@ -14,7 +14,7 @@ from typing import Any, Literal, cast
 
 from jobs.errors import JobError, LeaseLost, OtherHardware, Overtaken
 from jobs.ledger import redis_keys
-from jobs.ledger.job import Claim, JobSpec, LeaseState, Recovery, SlotsKey
+from jobs.ledger.job import Claim, JobSpec, LeaseState, Outlook, Recovery, SlotsKey
 from jobs.ledger.redis_errors import as_ledger_errors
 from jobs.ledger.scripts import Marks, NewJob, NewShard, Renewal, failures_as_json
 from jobs.ledger.speeds import work_with
@@ -280,6 +280,14 @@ class Ledger(Steering):
     def waiting(self, worker: str, models: Sequence[str], *, enough: int = ENOUGH) -> int:
         """How many claims this worker would find now; counts no further than `enough`."""
         return self._scripts.waiting(worker=worker, models=models, enough=enough)
+
+    def outlook(self, workers: Sequence[str], models: Sequence[str]) -> Outlook:
+        """What may still come to these workers, now or when the leases of others run out.
+
+        An empty `models` means any.
+        """
+        left, *counts = self._scripts.outlook(workers=workers, models=models)
+        return Outlook(bool(left), *counts)
 
     def queued(self) -> int:
         """How many wake-ups in Celery's queue no worker has taken yet."""

@@ -174,6 +174,9 @@ class Scripts(Protocol):
     def waiting(self, *, worker: str, models: Sequence[str], enough: int) -> int:
         """How many claims a worker would find now; counts no further than `enough`."""
 
+    def outlook(self, *, workers: Sequence[str], models: Sequence[str]) -> list[int]:
+        """What may still come to these workers: the fields of `jobs.ledger.job.Outlook`."""
+
     def heartbeat(self, *, worker: str, facts: Mapping[str, str]) -> int:
         """Notes that a worker is alive, and facts about it."""
 

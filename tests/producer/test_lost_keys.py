@@ -16,7 +16,7 @@ from jobs.ledger.ledger import Ledger
 from producer import cli
 from producer.embedded_redis import EmbeddedRedis
 from worker.host.redis_wait import wait_for_redis
-from worker.host.supervisor import Stop
+from worker.host.stop import Stop
 
 Call = Callable[..., str]
 

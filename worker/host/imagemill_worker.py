@@ -12,11 +12,14 @@ from pydantic import SecretStr
 
 from jobs.connection import redis_url
 from jobs.errors import SettingsError
+from jobs.ledger.ledger import Ledger
 from jobs.settings import Settings
 from worker import logs
 from worker.host import gpus
+from worker.host.leaving import Leaving, watch, watch_for_notice
 from worker.host.redis_wait import wait_for_redis
-from worker.host.supervisor import Child, Pace, Stop, supervise
+from worker.host.stop import Stop
+from worker.host.supervisor import Child, Pace, supervise
 
 _log = logging.getLogger(__name__)
 
@@ -36,24 +39,29 @@ def run_worker(
     gpu_choice: str = "auto",
     name: str | None = None,
     lifeline_fd: int | None = None,
+    leaving: Leaving | None = None,
     argv: Callable[[str, int, str], list[str]] = celery_argv,
     pace: Pace | None = None,
 ) -> int:
     """Run the worker processes of this host until a stop is requested; returns the exit status.
 
-    gpu_choice: see `gpus.claim`. name: the host's name when None. Waits for a Redis that is away. Raises
-    SettingsError or LedgerError for what waiting does not fix.
+    gpu_choice: see `gpus.claim`. name: the host's name when None. leaving: when the stop comes from here.
+    Waits for a Redis that is away. Raises SettingsError or LedgerError for what waiting does not fix.
     """
     _require_working_folder()
+    leaving = Leaving() if leaving is None else leaving
+    leaving.refuse_what_cannot_come()
     host = socket.gethostname() if name is None else name
     pace = Pace() if pace is None else pace
     logs.configure(settings.log_format, settings.log_level, f"supervisor@{host}")
-    stop = Stop()
+    stop = Stop(until_idle=leaving.until_idle is not None)
     stop.listen(lifeline_fd)
+    if leaving.spot_notice is not None:
+        watch_for_notice(leaving.spot_notice, stop)
     url = redis_url(settings, say=_log.warning)
     # The orphans of a supervisor that was killed hold their GPUs until they have stopped.
     devices = gpus.claim(gpu_choice, host, settings, patience=1.2 * pace.orphan_grace)
-    wait_for_redis(url, stop, allow_eviction=settings.allow_eviction)
+    wait_for_redis(url, stop, allow_eviction=settings.allow_eviction, patience=leaving.redis_patience)
     environment = settings.model_copy(update={"redis_url": SecretStr(url)}).environment()
     if gpu_choice not in ("auto", "none") and settings.device == "auto":
         # A torch that cannot use the GPU which was asked for refuses jobs, and renders none on the CPU.
@@ -65,6 +73,11 @@ def run_worker(
     for device in devices:
         node = f"{device.name}@{host}"
         children.append(Child(device, node, argv(node, settings.concurrency, settings.log_level)))
+
+    def nodes() -> list[str]:
+        return [child.node for child in children if not child.given_up]
+
+    watch(leaving, stop, Ledger(url), nodes, settings.models)
     return supervise(children, environment, stop, pace)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from contextlib import suppress
 
 import redis
@@ -13,19 +14,24 @@ from jobs.ledger.eviction import refuse_eviction
 from jobs.ledger.redis_client import WrongKind, redis_client
 from jobs.ledger.redis_errors import as_ledger_error
 from jobs.ledger.sentinels import NoSuchMaster
-from worker.host.supervisor import Stop
+from worker.host import exit_status
+from worker.host.stop import Stop
 
 _log = logging.getLogger(__name__)
 _REMEDY = "correct IMAGEMILL_REDIS_URL (redis://:PASSWORD@HOST:6379/0)"
 
 
-def wait_for_redis(url: str, stop: Stop, *, allow_eviction: bool = False) -> None:
+def wait_for_redis(
+    url: str, stop: Stop, *, allow_eviction: bool = False, patience: float | None = None
+) -> None:
     """Return once Redis answers at `url`, or a stop is requested; say so while it does not.
+
+    After `patience` seconds without an answer, it requests the stop itself.
 
     Raises LedgerError when the password, the certificate or the kind of server is wrong, or when it may drop
     keys of jobs, unless `allow_eviction`: waiting does not fix that.
     """
-    pause = 1.0
+    pause, began = 1.0, time.monotonic()
     with redis_client(url) as client:
         while not stop:
             try:
@@ -46,5 +52,8 @@ def wait_for_redis(url: str, stop: Stop, *, allow_eviction: bool = False) -> Non
                 if not isinstance(ours, LedgerUnavailable):
                     raise LedgerError(f"{safe_url(url)}: {ours}") from None
                 _log.warning("Redis is away, next try in %g s: %s", pause, error)
-            stop.wait(pause)
+            waited = time.monotonic() - began
+            if patience is not None and waited >= patience:
+                stop.leave(exit_status.NO_REDIS, f"Redis has given no answer for {waited:.0f} s")
+            stop.wait(pause if patience is None else min(pause, patience - waited))
             pause = min(2 * pause, 30.0)

@@ -9,15 +9,13 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import FrameType
 
 from jobs import lifeline
-from worker.host import gpus
+from worker.host import exit_status, gpus
+from worker.host.stop import Stop
 
 _log = logging.getLogger(__name__)
 
-REFUSED = 2
-"""The exit status of a worker process whose settings, model or Redis are wrong: a restart does not help."""
 _REFUSALS = 5
 _POLL = 0.1
 
@@ -36,36 +34,6 @@ class Pace:
     """From SIGTERM to SIGKILL: more than one micro-batch, after which a worker has handed back its work."""
     orphan_grace: float = 10.0
     """The same once the process that started the supervisor is gone, so that nothing waits for it."""
-
-
-class Stop:
-    """Requests to stop: by SIGTERM or SIGINT, or because the process that started this one is gone."""
-
-    def __init__(self) -> None:
-        self.signals = 0
-        self.orphaned = False
-
-    def __bool__(self) -> bool:
-        return self.signals > 0 or self.orphaned
-
-    def listen(self, lifeline_fd: int | None) -> None:
-        """Take SIGTERM and SIGINT from now on, and watch the lifeline where there is one."""
-        signal.signal(signal.SIGTERM, self._on_signal)
-        signal.signal(signal.SIGINT, self._on_signal)
-        if lifeline_fd is not None:
-            lifeline.watch(lifeline_fd, self._on_gone)
-
-    def wait(self, seconds: float) -> None:
-        """Sleep for `seconds`, less when a stop is requested."""
-        deadline = time.monotonic() + seconds
-        while not self and (left := deadline - time.monotonic()) > 0:
-            time.sleep(min(_POLL, left))
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self.signals += 1
-
-    def _on_gone(self) -> None:
-        self.orphaned = True
 
 
 class Child:
@@ -114,7 +82,7 @@ class Child:
         now = time.monotonic()
         if now - self._started >= pace.healthy_after:
             self._deaths = self._refusals = 0
-        self._refusals = self._refusals + 1 if status == REFUSED else 0
+        self._refusals = self._refusals + 1 if status == exit_status.REFUSED else 0
         if self._refusals == _REFUSALS:
             _log.error(
                 "%s %s, %d times in a row: given up; its own lines say why", self.node, what, _REFUSALS
@@ -140,15 +108,15 @@ class Child:
 def supervise(children: Sequence[Child], env: Mapping[str, str], stop: Stop, pace: Pace) -> int:
     """Keep the children running until a stop is requested, then take them down; returns the exit status.
 
-    0 after an orderly stop, 1 when a child had to be killed, REFUSED when every child has refused to work
-    five times in a row. One that refuses while others work is given up alone.
+    That of the stop after an orderly one, KILLED when a child had to be killed, REFUSED when every child has
+    refused to work five times in a row. One that refuses while others work is given up alone.
     """
     while not stop:
         for child in children:
             child.reap(False, pace)
             child.keep_alive(env, pace)
         if all(child.given_up for child in children):
-            return REFUSED
+            return exit_status.REFUSED
         stop.wait(_POLL)
 
     stopped = time.monotonic()
@@ -166,7 +134,7 @@ def supervise(children: Sequence[Child], env: Mapping[str, str], stop: Stop, pac
         for child in children:
             child.reap(True, pace)
         if all(child.process is None for child in children):
-            return 1 if killed else 0
+            return exit_status.KILLED if killed else stop.status
         grace = pace.orphan_grace if stop.orphaned else pace.grace
         if not killed and (stop.signals > max(1, signals_by_then) or time.monotonic() - stopped > grace):
             _log.warning("killing the worker processes that are left")

@@ -15,7 +15,7 @@ from jobs.ledger.broker import celery_app, wake
 from jobs.ledger.ledger import Ledger
 from tests.sentinels import Sentinels
 from worker.host.redis_wait import wait_for_redis
-from worker.host.supervisor import Stop
+from worker.host.stop import Stop
 
 ASKED: dict[str, Callable[[str], object]] = {
     "ledger": lambda url: Ledger(url).ping(),

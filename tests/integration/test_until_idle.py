@@ -1,0 +1,119 @@
+"""Workers that leave by themselves: the job is complete before they do, whatever becomes of some of them."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.farm import Farm
+from tests.waiting import LONGEST, WaitUntil
+
+NAMES = ("w1", "w2", "w3", "w4")
+IMAGES, SHARD = 96, 8
+IDLE = "3"
+ENDLESS = 600.0
+"""A lease that does not run out while a test lasts: what is given back was given back."""
+
+
+def four_workers(farm: Farm, *options: str, **settings: object) -> None:
+    for name in NAMES:
+        farm.start_worker(name, "--until-idle", IDLE, *options, concurrency=1, **settings)
+
+
+def renders(farm: Farm, job_id: str, wait_until: WaitUntil) -> str:
+    """Waits until a worker is in the middle of the job and holds a shard of it; returns its name."""
+
+    def busy() -> list[str]:
+        status = farm.status(job_id)
+        done = SHARD <= status.done < IMAGES // 2
+        return [worker.split("@")[1] for worker in status.workers] if done else []
+
+    wait_until(busy, "a worker holds a shard", progress=lambda: farm.status(job_id).done)
+    return busy()[0]
+
+
+def statuses(farm: Farm, *names: str) -> dict[str, int]:
+    return {name: farm.workers[name].wait(LONGEST) for name in names}
+
+
+def others(name: str) -> list[str]:
+    return [other for other in NAMES if other != name]
+
+
+def test_four_workers_finish_a_job_and_leave_with_0(farm: Farm) -> None:
+    four_workers(farm)
+    job_id = farm.submit(IMAGES, shard_size=SHARD)
+    assert statuses(farm, *NAMES) == dict.fromkeys(NAMES, 0)
+    farm.check_exact(job_id, IMAGES)
+    for name in NAMES:
+        assert "leaving with exit status 0: nothing has been left here for 3 s" in farm.log(name)
+        assert not re.search(r"killing|died", farm.log(name))
+    assert not farm.ledger.workers(), "each has taken itself off the list"
+
+
+@pytest.mark.parametrize("how", ["SIGTERM", "a notice"])
+def test_a_worker_that_must_go_gives_its_shard_back_and_the_others_render_it(
+    farm: Farm, wait_until: WaitUntil, how: str
+) -> None:
+    notices = {name: farm.folder / f"{name}-is-taken-away" for name in NAMES}
+    for name, notice in notices.items():
+        farm.start_worker(
+            name,
+            *("--until-idle", IDLE, "--spot-notice", str(notice)),
+            concurrency=1,
+            instant_seconds=0.5,
+            lease=ENDLESS,
+        )
+    job_id = farm.submit(IMAGES, shard_size=SHARD)
+    victim = renders(farm, job_id, wait_until)
+    if how == "SIGTERM":
+        farm.workers[victim].terminate()
+    else:
+        notices[victim].touch()
+    assert statuses(farm, victim) == {victim: 143}
+    assert farm.status(job_id).state != "finished"
+    assert statuses(farm, *others(victim)) == dict.fromkeys(others(victim), 0)
+    farm.check_exact(job_id, IMAGES)
+
+
+def test_the_others_stay_until_the_lease_of_a_dead_worker_ends_and_render_its_shard(
+    farm: Farm, wait_until: WaitUntil
+) -> None:
+    # Nothing else is left long before this lease ends.
+    four_workers(farm, instant_seconds=0.3, lease=15.0)
+    job_id = farm.submit(IMAGES, shard_size=SHARD)
+    victim = renders(farm, job_id, wait_until)
+    supervisor = psutil.Process(farm.workers[victim].pid)
+    for process in (supervisor, *supervisor.children()):
+        os.kill(process.pid, signal.SIGKILL)
+    assert statuses(farm, victim) == {victim: -signal.SIGKILL}
+    held = farm.status(job_id)
+    assert any(worker.endswith(f"@{victim}") for worker in held.workers), "nobody gave it back"
+    wait_until(
+        lambda: (status := farm.status(job_id)).shards_ready == 0 and status.shards_leased == 1,
+        "the dead worker's shard is all that is left",
+        progress=lambda: farm.status(job_id).done,
+    )
+    assert [farm.workers[name].poll() for name in others(victim)] == [None] * 3
+    assert statuses(farm, *others(victim)) == dict.fromkeys(others(victim), 0)
+    farm.check_exact(job_id, IMAGES)
+
+
+def test_a_worker_that_is_started_before_its_job_and_has_refused_it_leaves_with_3(farm: Farm) -> None:
+    # Its outputs lie elsewhere, so it refuses what lies here.
+    elsewhere = farm.folder / "elsewhere"
+    elsewhere.mkdir()
+    farm.start_worker("w1", "--until-idle", "5", output_root=elsewhere)
+    job_id = farm.submit(SHARD)
+    assert statuses(farm, "w1") == {"w1": 3}
+    assert "this worker does not take" in farm.log("w1")
+    assert farm.status(job_id).done == 0
+    farm.start_worker("w2", "--until-idle", IDLE)
+    assert statuses(farm, "w2") == {"w2": 0}
+    farm.check_exact(job_id, SHARD)
+    assert Path(farm.output).is_dir()

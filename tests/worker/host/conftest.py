@@ -1,0 +1,41 @@
+"""A host with two GPUs, and the Redis of its tests."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from producer.embedded_redis import EmbeddedRedis
+from tests.processes import runs
+from tests.worker.host.host import A, B, Host
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wait_until: Callable[..., None]) -> Iterator[Host]:
+    """A host with two GPUs."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "nvidia-smi").write_text(f'#!/bin/sh\necho "0, {A}"; echo "1, {B}"\n')
+    (programs / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    (tmp_path / "host").mkdir()
+    started = Host(tmp_path / "host", wait_until)
+    yield started
+    if started.process is not None:
+        started.look()
+        if started.process.poll() is None:
+            started.process.kill()
+            started.process.wait()
+        for process in started.family:
+            if runs(process):
+                process.kill()
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with EmbeddedRedis() as server:
+        yield server.url
