@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import signal
 import socket
@@ -24,6 +25,9 @@ from tests.waiting import LONGEST
 _ROOT = Path(__file__).parents[2]
 _BACKLOG = 512
 REGION = "us-east-1"
+_SERVER_SETTINGS = {"S3_UPLOAD_PART_MIN_SIZE": "256", "MOTO_S3_DEFAULT_KEY_BUFFER_SIZE": str(5 << 20)}
+"""Parts may be smaller than S3's 5 MiB, so that tests may upload little in parts; moto then keeps little in
+memory of an object, unless it is told how much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +134,8 @@ class BreakableStore(Started):
     def _run(self, module: str, listeners: list[socket.socket], arguments: list[str]) -> None:
         numbers = [listener.fileno() for listener in listeners]
         argv = [sys.executable, "-m", f"tests.object_store.{module}", *map(str, numbers), *arguments]
-        self._processes.append(start_tied(argv, pass_fds=numbers, cwd=_ROOT))
+        env = os.environ | _SERVER_SETTINGS
+        self._processes.append(start_tied(argv, env=env, pass_fds=numbers, cwd=_ROOT))
 
     def _call(self, method: str, path: str) -> None:
         with urllib.request.urlopen(

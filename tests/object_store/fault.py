@@ -74,7 +74,8 @@ class Action(StrEnum):
     LOSE_ANSWER = "lose_answer"
     """The server answers, and the connection ends before a byte of the answer."""
     TRICKLE = "trickle"
-    """The request's body, or the response's when it has none, takes its time: `rate` bytes a second."""
+    """The request's body, or the response's when it has none, takes its time: `rate` bytes a second, of all
+    such requests together when the rate is `shared`."""
     HANG = "hang"
     """Nothing is read and nothing is answered for `seconds`; then the connection ends."""
     DELAY = "delay"
@@ -112,6 +113,7 @@ class Fault:
     status: int = 503
     seconds: float = 1.0
     rate: int = 65536
+    shared: bool = False
     resets: bool = True
 
     def __post_init__(self) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 from jobs.lifeline import end_with_parent
 from tests.object_store.fault import STATUSES, Action, Fault, FaultBook, Kind, kind_of
-from tests.object_store.messages import PIECE, Ended, Head, read_body, read_head
+from tests.object_store.messages import PIECE, Ended, Head, Link, read_body, read_head
 
 _AT_ONCE = struct.pack("ii", 1, 0)
 """SO_LINGER: closing sends a reset."""
@@ -57,6 +57,7 @@ class Proxy:
         self._numbers = ("", 0)
         self.book = FaultBook()
         self.traffic: dict[Kind, list[int]] = {}
+        self._links: dict[Fault, Link] = {}
 
     async def listen(self, listener: socket.socket) -> None:
         """Takes connections from now on."""
@@ -85,6 +86,10 @@ class Proxy:
             await self.listen(socket.create_server(self._numbers, backlog=512))
             if refusing is not asyncio.current_task():
                 refusing.cancel()
+
+    def link(self, fault: Fault) -> Link:
+        """What the bodies of a slow request pass: one of its own, or that of all of the order."""
+        return self._links.setdefault(fault, Link(fault.rate)) if fault.shared else Link(fault.rate)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Passes the requests of one connection on, by one to the store."""
@@ -179,8 +184,8 @@ class Passage:
         if late:
             writer.write(body)
         else:
-            slowly = fault.rate if fault.action is Action.TRICKLE else None
-            async for piece in self._body(head, rate=slowly):
+            slowly = self._proxy.link(fault) if fault.action is Action.TRICKLE else None
+            async for piece in self._body(head, link=slowly):
                 writer.write(piece)
                 await writer.drain()
         await writer.drain()
@@ -191,19 +196,19 @@ class Passage:
         length = 0 if head.first[0] == "HEAD" or answer.first[1] in _BODILESS else answer.length
         cuts = fault.action is Action.CUT_RESPONSE
         self._writer.write(answer.raw if length or not cuts else answer.raw[: len(answer.raw) // 2])
-        slowly = fault.rate if fault.action is Action.TRICKLE and not head.length else None
-        async for piece in read_body(reader, length // 2 if cuts else length, rate=slowly):
+        slowly = self._proxy.link(fault) if fault.action is Action.TRICKLE and not head.length else None
+        async for piece in read_body(reader, length // 2 if cuts else length, link=slowly):
             counted[2] += len(piece)
             self._writer.write(piece)
             await self._writer.drain()
         await self._writer.drain()
         return await self._end(resets=fault.resets) if cuts else True
 
-    async def _body(self, head: Head, *, rate: int | None = None) -> AsyncIterator[bytes]:
+    async def _body(self, head: Head, *, link: Link | None = None) -> AsyncIterator[bytes]:
         """The request's body; a client that asks before it sends one is told to go on."""
         if head.headers.get("expect", "").lower() == "100-continue":
             self._writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        async for piece in read_body(self._reader, head.length, rate=rate):
+        async for piece in read_body(self._reader, head.length, link=link):
             yield piece
 
     async def _reach(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

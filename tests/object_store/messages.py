@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -43,11 +44,23 @@ async def read_head(reader: asyncio.StreamReader) -> Head:
     return Head(raw, first.split(" ", 2), headers)
 
 
+class Link:
+    """Lets so many bytes a second through, of all who pass them; also of those that nobody waits for."""
+
+    def __init__(self, rate: int) -> None:
+        self.rate, self._free_at = rate, 0.0
+
+    async def passed(self, size: int) -> None:
+        """Returns when so many bytes have passed, after those of others that came before."""
+        self._free_at = max(time.monotonic(), self._free_at) + size / self.rate
+        await asyncio.sleep(self._free_at - time.monotonic())
+
+
 async def read_body(
-    reader: asyncio.StreamReader, length: int, *, rate: int | None = None
+    reader: asyncio.StreamReader, length: int, *, link: Link | None = None
 ) -> AsyncIterator[bytes]:
-    """The pieces of a body, at most `rate` bytes a second; raises Ended when it ends early."""
-    most = PIECE if rate is None else max(1, rate // 20)
+    """The pieces of a body, as they pass the link; raises Ended when it ends early."""
+    most = PIECE if link is None else max(1, link.rate // 20)
     while length:
         try:
             piece = await reader.read(min(most, length))
@@ -57,5 +70,5 @@ async def read_body(
             raise Ended
         length -= len(piece)
         yield piece
-        if rate is not None:
-            await asyncio.sleep(len(piece) / rate)
+        if link is not None:
+            await link.passed(len(piece))
