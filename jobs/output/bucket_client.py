@@ -64,7 +64,8 @@ _BROKEN_OFF = re.compile(r"RequestTimeout|IncompleteBody|BadDigest")
 """… but what S3 says, with the status 400, of a body that came too slowly or not whole."""
 _OWN_ROLE = re.compile(r"169\.254\.169\.254|/latest/(api/token|meta-data)")
 """Where a machine in Amazon's cloud is asked for its credentials, when no variable has some."""
-_ENDPOINTS: Final = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AWS_ENDPOINT_URL_S3")
+ENDPOINTS: Final = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AWS_ENDPOINT_URL_S3")
+"""The variables that lead to another store than Amazon's."""
 
 
 def connected(
@@ -86,7 +87,7 @@ def _connected(
 ) -> ObjectStore:
     # As configuration, and not as the options of a client, which would replace those of the environment.
     config = {"timeout": f"{patience.request}s", "connect_timeout": "5s"}
-    if scheme == "s3" and any(os.environ.get(name, "").startswith("http://") for name in _ENDPOINTS):
+    if scheme == "s3" and any(os.environ.get(name, "").startswith("http://") for name in ENDPOINTS):
         config["allow_http"] = "true"
     retry: RetryConfig = {
         "max_retries": _REPETITIONS if repeats else 0,

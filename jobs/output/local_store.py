@@ -12,7 +12,8 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -142,7 +143,7 @@ class LocalStore:
             one.unlink(missing_ok=True)
             other.unlink(missing_ok=True)
 
-    def close_stages(self) -> None:
+    def close_stages(self, wait: Callable[[float], None] = time.sleep) -> None:
         """Renames them: what they finished is still adopted from there."""
         for shard in _entries(self.folder / _SPOOL):
             if shard.is_symlink():

@@ -27,6 +27,7 @@ machine's cache, and `.imagemill/uploads/` is what is being uploaded.
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -308,14 +309,14 @@ class Output:
         """The JSON value in a file. Raises OSError, and ValueError for any other text."""
         return strict_json(self.store.read(name, MAX_JSON))
 
-    def close_attempts(self) -> None:
+    def close_attempts(self, wait: Callable[[float], None] = time.sleep) -> None:
         """Keep every attempt that is under way from committing.
 
         For a job that begins: a worker of an earlier one, frozen until now, must not add shards to what this
         one writes. What it finished is still adopted from its spool. The ledger has forgotten those attempts
-        before this is called.
+        before this is called. `wait`: see `OutputStore.close_stages`.
         """
-        self.store.close_stages()
+        self.store.close_stages(wait)
 
     @contextmanager
     def reading(self) -> Iterator[None]:

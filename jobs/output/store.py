@@ -10,6 +10,7 @@ can write anything any more, however long it slept. In a bucket a job's finishin
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -134,8 +135,8 @@ class OutputStore(Protocol):
     def remove(self, name: str, stage: Stage | None = None) -> None:
         """Take a file away, if it is there.
 
-        In a bucket a process that sleeps between the confirmation and the deletion may take away a newer
-        job's file of the name: the next finishing writes it again.
+        Through a stage, in a bucket, it becomes an empty file: no store deletes on a condition, and a process
+        that slept would take away what a newer job has written there since.
         """
 
     # Before a job, and as it begins.
@@ -146,5 +147,9 @@ class OutputStore(Protocol):
     def check_can_put_if_absent(self, folder: Path) -> None:
         """Raises OutputError where a name cannot be given so that it overwrites nothing, as from `folder`."""
 
-    def close_stages(self) -> None:
-        """Take away what all stages hold: see the module."""
+    def close_stages(self, wait: Callable[[float], None] = time.sleep) -> None:
+        """Take away what all stages hold: see the module.
+
+        In a bucket, a copy of it may be under way then. `wait` waits so many seconds until it is done, which
+        may be minutes for a large file, and may raise: who closes the stages next then waits in its place.
+        """

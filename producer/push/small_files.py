@@ -15,8 +15,9 @@ def small_files(output: Output, gathered: Gathered, placed: Placed) -> dict[str,
     failed = "".join(f"{failure.to_json()}\n" for failure in gathered.failures).encode()
     files = {FAILURES: failed} if failed else {}
     for name in (PREVIEW, REPORT):
-        if output.store.exists(name):
-            files[name] = output.store.read(name, MAX_JSON)
+        # In a bucket an empty file stands for one that was taken away.
+        if output.store.exists(name) and (contents := output.store.read(name, MAX_JSON)):
+            files[name] = contents
     gathered.found.licences = read_licences(output)
     failures = len(gathered.failures)
     card = repository_card(gathered.found, placed, failures=failures, preview=PREVIEW in files)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import math
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import groupby, islice
@@ -130,6 +132,19 @@ def _copy_into(file: InputFile, copy: BinaryIO) -> None:
             copy.write(piece)
         if digest.hexdigest() != file.sha256:
             raise ManifestError(f"{file.path}: changed after it was checked: submit again")
+
+
+def said_wait(output: Output, reporter: Reporter) -> Callable[[float], None]:
+    """What waits for the copies that a bucket may still make of an earlier job's uploads, and says so."""
+
+    def wait(seconds: float) -> None:
+        reporter.line(
+            f"{output.label}: holds uploads of an earlier job; waiting {math.ceil(seconds):,} s until no "
+            "copy of them can be under way"
+        )
+        time.sleep(seconds)
+
+    return wait
 
 
 @contextmanager

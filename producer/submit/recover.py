@@ -35,7 +35,7 @@ from producer.requests.folder_entries import names_to_begin
 from producer.requests.grouping import parts
 from producer.requests.prepared import Prepared, prepare
 from producer.submit.job_spec import digest, file_hashes, job_spec
-from producer.submit.output_writes import keep_inputs, write_errors
+from producer.submit.output_writes import keep_inputs, said_wait, write_errors
 from producer.submit.staging import Staging
 
 
@@ -88,7 +88,7 @@ def recover_job(file: Path, settings: Settings, queue: JobQueue, reporter: Repor
     _refuse_unless_lost(job_id, output, ledger)
     with locked(output, patience=0), write_errors(output):
         keep_inputs(prepared)
-        output.close_attempts()
+        output.close_attempts(said_wait(output, reporter))
         found, number, waiting = output.shards(), output.next_shard(), 0
         reading = Reading(json_columns=_json_columns(prepared))
         rebuild = _Rebuild(prepared, job_id, ledger)

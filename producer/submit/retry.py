@@ -17,7 +17,7 @@ from producer.reporter import QUIET, Reporter
 from producer.requests.folder_entries import names_to_begin
 from producer.requests.grouping import parts
 from producer.requests.shard_size import shard_size
-from producer.submit.output_writes import write_errors
+from producer.submit.output_writes import said_wait, write_errors
 from producer.submit.staging import Staging
 
 
@@ -37,7 +37,7 @@ def retry_job(job_id: str, queue: JobQueue, reporter: Reporter = QUIET) -> int:
     with write_errors(output):
         # The output decides: images that a cancelled job counted may be only in the spool, and a later job
         # may have rendered what this one left.
-        output.close_attempts()
+        output.close_attempts(said_wait(output, reporter))
         in_output, done = output.held_image_ids(), Bits()
         first = max(output.next_shard(), ledger.first_shard(job_id) + status.shards)
     in_order = all(

@@ -31,7 +31,7 @@ from producer.reporter import QUIET, Reporter
 from producer.requests.prepared import Prepared
 from producer.submit.chunk import in_chunks
 from producer.submit.job_spec import digest, file_hashes, job_spec
-from producer.submit.output_writes import keep_inputs, write_errors
+from producer.submit.output_writes import keep_inputs, said_wait, write_errors
 from producer.submit.packed import Packed, PackedShard, pack
 
 
@@ -123,7 +123,7 @@ def store(packed: Packed, queue: JobQueue, reporter: Reporter = QUIET) -> Submit
             # have ended, whose images do.
             below = at.first_shard if at.shards else None
             if not at.shards:
-                output.close_attempts()
+                output.close_attempts(said_wait(output, reporter))
             if packed.below != below or (below is None and packed.found != output.shards()):
                 packed = stack.enter_context(pack(prepared, below=below))
                 keep_inputs(prepared, reporter)

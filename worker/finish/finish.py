@@ -7,9 +7,11 @@ import json
 import logging
 import platform
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,8 @@ from worker.finish.add_lines import LinesOf, add_lines
 from worker.finish.preview import Cell, contact_sheet, spread
 
 log = logging.getLogger(__name__)
-
+_SAID = 10.0
+"""Seconds of waiting from which on the log tells of it."""
 _VERSIONS_OF = ("torch", "diffusers", "transformers", "pillow")
 
 
@@ -112,10 +115,20 @@ def finish_output(
     if output.in_bucket:
         check()
         # What those had uploaded who died before it had its name. No lease of this job is under way now.
-        output.store.close_stages()
+        output.store.close_stages(partial(_wait, output, check))
     check()
     _remove_from_spool(output, left)
     return found.cut[report.job_id]
+
+
+def _wait(output: Output, check: Callable[[], None], seconds: float) -> None:
+    """Wait until the store has done what it may have begun to copy, for as long as the job is ours."""
+    if seconds > _SAID:
+        log.info("%s: an upload was left there; waiting %.0f s for copies of it", output.label, seconds)
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        time.sleep(min(left, 1.0))
+        check()
 
 
 def _write_table(output: Output, split: Split, found: Contents, own: Path) -> str | None:

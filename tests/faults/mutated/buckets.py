@@ -6,11 +6,13 @@ from tests.faults.mutated.mutation import Mutation
 
 BUCKET_STORE_PY = "jobs/output/bucket_store.py"
 FINISH_PY = "worker/finish/finish.py"
+PACE_PY = "jobs/output/upload_pace.py"
 OLD_SPOOLS_PY = "worker/lease/old_spools.py"
 
 FINISH = "tests/worker/finish/test_finish_in_bucket.py::"
 SHARD = "tests/worker/shard/test_shard_bucket.py::"
 STORE = "tests/jobs/output/test_bucket_store.py::"
+PACE = "tests/jobs/output/test_upload_pace.py::"
 OLD_SPOOLS = "tests/worker/lease/test_old_spools.py::"
 
 CHECKS = [
@@ -20,11 +22,11 @@ CHECKS = [
         FINISH + "test_a_finisher_that_slept_until_another_ended_the_job_adds_nothing"),
     Mutation("a job that begins takes all uploads away", "none",
         BUCKET_STORE_PY,
-        "uploads = [*self._entries_below(UPLOADS)]", "uploads: list[ObjectMeta] = []",
+        "uploads = dict(self.sizes_below(UPLOADS))", "uploads: dict[str, int] = {}",
         FINISH + "test_what_goes_through_a_stage_that_was_closed_is_not_there"),
     Mutation("an upload that arrives late is copied by nobody", "each try has the same name",
-        BUCKET_STORE_PY,
-        "{folder}/{secrets.token_hex(4)}/{base}", "{folder}/{base}",
+        "jobs/output/object_upload.py",
+        "{folder}-{secrets.token_hex(4)}/{name}", "{folder}-00000000/{name}",
         STORE + "test_what_arrives_late_under_a_name_of_an_upload_is_not_what_is_copied"),
     Mutation("a copy whose answer was lost counts", "it is not looked for",
         BUCKET_STORE_PY,
@@ -34,14 +36,35 @@ CHECKS = [
         BUCKET_STORE_PY,
         "if there != size:", "if False:",
         STORE + "test_an_upload_that_is_not_whole_gets_no_name"),
+    Mutation("a removal hits no file that a newer job wrote", "it is a deletion",
+        BUCKET_STORE_PY,
+        '            self.replace(name, b"", stage)',
+        "            stage.confirm()\n            self.remove(name)",
+        STORE + "test_a_late_removal_hits_no_file_of_a_newer_job"),
+    Mutation("a wait for copies that was cut short is made up for", "it is not told",
+        BUCKET_STORE_PY,
+        '            self.replace(closing, b"")', "            pass",
+        STORE + "test_who_closes_the_stages_after_one_that_was_stopped_waits_in_its_place"),
+    Mutation("an uplink that is not known takes one part at a time", "four large ones",
+        PACE_PY,
+        "if self._most >= self.full.bytes:", "if True:",
+        PACE + "test_a_large_shard_gets_through_a_slow_uplink_from_a_new_process"),
+    Mutation("uploads take turns over an uplink that is slow", "all at once",
+        PACE_PY,
+        "return not self._under_way or", "return True or",
+        PACE + "test_shards_that_share_a_slow_uplink_go_one_after_the_other"),
     Mutation("a bucket that gives no file for a while refuses no job", "it does",
         "worker/shard/shard_run.py",
         "if isinstance(one.error, InputsAway):", "if False:",
         SHARD + "test_a_bucket_that_gives_no_answer_for_a_while_fails_no_image_and_refuses_no_job"),
     Mutation("a finishing takes away what dead attempts had uploaded", "it stays",
         FINISH_PY,
-        "        output.store.close_stages()\n", "        pass\n",
+        "        output.store.close_stages(partial(_wait, output, check))\n", "        pass\n",
         FINISH + "test_a_job_that_ends_leaves_nothing_of_what_dead_attempts_had_uploaded"),
+    Mutation("a finisher that waits for copies asks for its lease", "not",
+        FINISH_PY,
+        "        time.sleep(min(left, 1.0))\n        check()", "        time.sleep(min(left, 1.0))",
+        FINISH + "test_a_finisher_that_waits_for_the_copy_of_an_upload_asks_whether_it_still_holds_the_job"),
     Mutation("a spool that a job may go on from stays", "it goes",
         OLD_SPOOLS_PY,
         "if attempt.parents[3] not in in_work:", "if True:",

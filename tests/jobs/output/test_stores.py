@@ -177,7 +177,7 @@ def test_a_stage_that_was_closed_gives_no_name(store: OutputStore, stage: Callab
     tar = file(late, b"late")
 
     def closed_meanwhile() -> None:
-        store.close_stages()
+        store.close_stages(lambda seconds: None)
 
     late = Stage(late.folder, late.name, closed_meanwhile)
     if not store.is_remote:
@@ -199,7 +199,7 @@ def test_what_is_replaced_or_removed_through_a_stage_is_so_while_it_is_open(
     assert store.read("job.json") == b"2"
     store.remove("job.json", opened)
     store.remove("job.json", opened)
-    assert not store.exists("job.json")
+    assert (store.read("job.json") == b"") if store.is_remote else not store.exists("job.json")
 
 
 def test_a_store_that_can_be_written_is_prepared_and_exact(store: OutputStore, tmp_path: Path) -> None:

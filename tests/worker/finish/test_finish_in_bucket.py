@@ -51,12 +51,29 @@ def names(output: Output) -> set[str]:
 
 
 def test_a_job_that_ends_leaves_nothing_of_what_dead_attempts_had_uploaded(output: Output) -> None:
-    output.store.replace(".imagemill/uploads/00000/000001-0badcafe/00000.tar", b"whole, and too late")
+    output.store.replace(".imagemill/uploads/00000/000001-0badcafe/new-5f3a9c1e/00000.tar", b"too late")
     finish_output(output, REPORTED)
     assert names(output) == {
         "00000.tar", "00000.parquet", "job.json", "README.md", "preview.jpg",
     }  # fmt: skip
     assert not output.spool.exists()
+
+
+def test_a_finisher_that_waits_for_the_copy_of_an_upload_asks_whether_it_still_holds_the_job(
+    output: Output,
+) -> None:
+    upload = ".imagemill/uploads/00001/000001-0badcafe/new-5f3a9c1e/00001.tar"
+    output.store.replace(upload, b"of a job that was cancelled")
+
+    def check() -> None:
+        if any("uploads/closing" in name for name in names(output)):
+            raise LeaseLost("others have it")
+
+    with pytest.raises(LeaseLost):
+        finish_output(output, REPORTED, check=check)
+    assert upload not in names(output)
+    finish_output(output, REPORTED, attempt="2")
+    assert not [name for name in names(output) if "uploads" in name]
 
 
 def test_a_job_that_ends_makes_the_parquet_that_a_dead_attempt_did_not_and_no_other(output: Output) -> None:
