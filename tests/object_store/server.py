@@ -42,7 +42,7 @@ class Handler(MotoRequestHandler):
 
 CHECKS = ("parts", "copies", "nothing")
 """Where the server heeds `If-None-Match: *`: at a put and the end of an upload in parts, as moto does; also
-at a copy, as S3 does since October 2025; nowhere."""
+at a copy, as S3 does since October 2025; nowhere, and no `If-Match` either."""
 _CHECKS = "/checks/"
 _TAKEN = (
     b'<?xml version="1.0"?>\n<Error><Code>PreconditionFailed</Code><Message>At least one of the '
@@ -80,7 +80,8 @@ class OneAtATime:
                 status, headers, content = "412 Precondition Failed", [], _TAKEN
             else:
                 if self._checks == "nothing":
-                    environ.pop("HTTP_IF_NONE_MATCH", None)
+                    for name in ("HTTP_IF_NONE_MATCH", "HTTP_IF_MATCH"):
+                        environ.pop(name, None)
                 status, headers, content = _answered(self._s3, environ)
         if environ["REQUEST_METHOD"] != "HEAD":
             headers = [(name, value) for name, value in headers if name.lower() != "content-length"]
