@@ -47,7 +47,7 @@ commands='+@connection +@transaction +@string +@list +@set +@hash +@sortedset +@
 # worker. A script that finds a key of the wrong kind drops it, and asks for its length first.
 producer="$commands +rename
     ~imagemill:numbers ~imagemill:jobs ~imagemill:active ~imagemill:output:* ~imagemill:job:*
-    ~imagemill:confirmed ~imagemill:leases ~imagemill:reaped ~imagemill:claimable ~imagemill:claimable:*
+    ~imagemill:confirmed ~imagemill:ledger ~imagemill:leases ~imagemill:reaped ~imagemill:claimable ~imagemill:claimable:*
     ~imagemill:swept
     %R~imagemill:workers %R~imagemill:worker:* %R~imagemill:rates
     (-@all +xlen +hlen +expire ~imagemill:events ~imagemill:rows)
@@ -60,7 +60,7 @@ celery='~unacked* ~_kombu.* ~celeryev.* ~*.celery.pidbox* &/0.celeryev/* &/0.cel
 # that begin with s, its spec and its shards, and sets their time to live.
 worker="$commands $celery ~imagemill ~imagemill[^:]*
     %R~imagemill:job:* ~imagemill:job:*[0-9] ~imagemill:job:*:[^s]* ~imagemill:jobs ~imagemill:active
-    ~imagemill:leases ~imagemill:reaped ~imagemill:claimable ~imagemill:claimable:* ~imagemill:swept
+    ~imagemill:ledger ~imagemill:leases ~imagemill:reaped ~imagemill:claimable ~imagemill:claimable:* ~imagemill:swept
     ~imagemill:output:* ~imagemill:events ~imagemill:rows ~imagemill:rates ~imagemill:workers ~imagemill:worker:*
     (-@all +hlen %R~imagemill:numbers) (-@all +expire %W~imagemill:job:*:spec %W~imagemill:job:*:shards)"
 

@@ -22,11 +22,18 @@ class JobQueue:
     """Sends so many wake-ups; each lets one free task slot look into the ledger. Raises LedgerError."""
     allow_eviction: bool = False
     """Whether the Redis may be one that drops keys when it is full."""
+    lease: float = 30.0
+    """Seconds that workers lease a shard for, as far as this process knows."""
+    lock: str = ""
+    """The lock that is held for as long as the Redis lives, where it is a command's own: `lock_name`."""
 
     @classmethod
-    def at(cls, url: str, *, allow_eviction: bool = False) -> JobQueue:
+    def at(cls, url: str, settings: Settings | None = None, *, lock: str = "") -> JobQueue:
         """The queue in the Redis at `url`. Connects lazily."""
-        return cls(Ledger(url), _WakeUps(url).send, allow_eviction)
+        ledger, wake = Ledger(url), _WakeUps(url).send
+        if settings is None:
+            return cls(ledger, wake, lock=lock)
+        return cls(ledger, wake, settings.allow_eviction, settings.lease, lock)
 
     def check(self) -> None:
         """Returns if Redis answers, has room and keeps what it is given; raises LedgerError otherwise."""
@@ -49,7 +56,7 @@ def connect(settings: Settings, reporter: Reporter = QUIET) -> JobQueue:
     Raises SettingsError for a URL that is not safe to use, LedgerError when there is nothing to connect to.
     """
     url = redis_url(settings, reporter.line)
-    return JobQueue.at(url, allow_eviction=settings.allow_eviction)
+    return JobQueue.at(url, settings)
 
 
 class _WakeUps:

@@ -9,6 +9,7 @@ import click
 from jobs.connection import publish, redis_url
 from jobs.errors import Interrupted, LedgerError
 from jobs.ledger.job import JobStatus
+from jobs.lock import lock_name
 from jobs.output.output_lock import locked
 from jobs.settings import Settings
 from producer.embedded_redis import EmbeddedRedis
@@ -21,6 +22,7 @@ from producer.requests.prepared import Prepared
 from producer.stops import stops_raise
 from producer.submit.report import print_submitted
 from producer.submit.submit import submit_manifest
+from producer.submit.writing import freed_at_the_end
 
 
 def run_job(prepared: Prepared, settings: Settings, *, gpus: str, keep: bool) -> JobStatus:
@@ -34,18 +36,22 @@ def run_job(prepared: Prepared, settings: Settings, *, gpus: str, keep: bool) ->
     with ExitStack() as stack:
         stack.enter_context(stops_raise(_interrupted))
         server = lock = None
+        ended_with_it = ""
         if settings.redis_url is None:
             server = stack.enter_context(EmbeddedRedis(keep=keep))
             url = server.url
             output.prepare()
             # Another run has a Redis of its own: the output folder is all that both share.
             lock = stack.enter_context(locked(output))
+            ended_with_it = lock_name(lock)
             stack.enter_context(publish(settings, url, output.label))
             if keep:
                 click.echo(f"Redis' data: {server.folder}")
         else:
             url = redis_url(settings)
-        queue = JobQueue.at(url, allow_eviction=settings.allow_eviction)
+        queue = JobQueue.at(url, settings, lock=ended_with_it)
+        if server is not None:
+            stack.enter_context(freed_at_the_end(output, queue))
         with counting("images submitted") as reporter:
             submitted = submit_manifest(prepared, queue, reporter)
         print_submitted(submitted)

@@ -31,6 +31,7 @@ from worker.lease.heartbeat import Heartbeat
 from worker.lease.lease import Lease, Work
 from worker.lease.old_spools import OldSpools
 from worker.lease.repeated import Repeated
+from worker.lease.writers import Writers
 from worker.logs import bound
 from worker.renderers.load_renderer import load_renderer
 from worker.renderers.loading import Loading
@@ -69,6 +70,7 @@ class Runtime:
             on_taken=self._heartbeat.images_entered,
             pulse=self._pulse,
         )
+        self._writers = Writers(self._ledger, lease=settings.lease)
         self._old_spools = OldSpools(self._ledger, self._stop, every=settings.lease)
         self._workplace = Workplace(self._engine, self._root, self._space, settings)
         self._lock = threading.Lock()
@@ -91,6 +93,7 @@ class Runtime:
             log.warning("%s", error)
         self._heartbeat.start()
         self._old_spools.start()
+        self._writers.start()
 
     def stop(self) -> None:
         """Makes every task give its shard back, and the engine stop after its current step."""
@@ -136,6 +139,7 @@ class Runtime:
             worker=self._worker,
             stop=self._stop,
             held_up=lambda: claim.kind == "shard" and self._is_held_up(spec),
+            writing=self._writers.of(claim, spec.output),
         )
         try:
             with bound(job=claim.job_id, shard=int(claim.shard) if claim.kind == "shard" else None):
@@ -147,6 +151,7 @@ class Runtime:
             return report
         finally:
             self._heartbeat.drop(claim)
+            self._writers.drop(claim)
             with self._lock:
                 del self._held[claim]
                 self._last_busy = time.monotonic()

@@ -8,9 +8,12 @@ own. The keys are listed in `jobs.ledger.redis_keys`.
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, Literal, cast
+from typing import Any, Final, Literal, cast
+
+import redis.exceptions
 
 from jobs.errors import JobError, LeaseLost, OtherHardware, Overtaken
 from jobs.ledger import redis_keys
@@ -30,6 +33,9 @@ ENOUGH = 64
 """Claims that `waiting` counts: as many as one worker has task threads, or more."""
 
 
+_WORD: Final = re.compile(rb"[0-9a-f]{16}")
+
+
 class Ledger(Steering):
     """The calls of producers and workers that change the ledger.
 
@@ -40,6 +46,30 @@ class Ledger(Steering):
         """Returns if Redis answers, lets us write and has room; raises LedgerError otherwise."""
         with as_ledger_errors():
             self.client.lpushx(redis_keys.NOTHING, "")
+
+    def word(self) -> str:
+        """The random word that tells the data of this Redis from that of any other; kept from its first use.
+
+        What is no such word is replaced. Raises LedgerError.
+        """
+        with as_ledger_errors():
+            while (held := self._held_word()) is None:
+                self.client.set(redis_keys.LEDGER, secrets.token_hex(8), nx=True)
+        return held
+
+    def _held_word(self) -> str | None:
+        try:
+            held = self.client.get(redis_keys.LEDGER)
+        except redis.exceptions.ResponseError as error:
+            if "WRONGTYPE" not in str(error):
+                raise
+            held = b""
+        if held is None:
+            return None
+        if _WORD.fullmatch(held) is None:
+            self.client.delete(redis_keys.LEDGER)
+            return None
+        return cast(bytes, held).decode()
 
     # Submitting.
 

@@ -19,6 +19,7 @@ imagemill:worker:NAME     hash    heartbeat                status, waiters 60 s,
 imagemill:rows            hash    settle_slots             settle_slots    none: one a device, model, size
 imagemill:rates           hash    add_work                 rates           30 days after the last shard
 imagemill:confirmed       string  submit, control … *      nobody          60 s
+imagemill:ledger          string  submit, worker           both            none: one word
 imagemill:job:ID          hash    every script             every script    retention after it finished
 imagemill:job:ID:spec     string  create                   claim           retention after it finished
 imagemill:job:ID:shards   hash    add, retry               claim, retry    retention after it finished
@@ -51,6 +52,7 @@ claimable       set -> its model; "whole" says that all unfinished jobs have bee
 claimable:SET   jobs that may be claimed, in the order of claims (`places.lua`); follows from the jobs' own
                 keys, and is made from them again where it is lost
 swept           when places were looked after last, ms since 1970, and which unfinished job is next
+ledger          a random word by which buckets tell this Redis from others: jobs.output.writer
 reaped          when leases were looked at last, ms since 1970: a long time without a look does not count
 job:ID          fields: see `jobs.ledger.job.JobStatus`; besides those `wire` (`WIRE`), `digest` (what was
                 submitted), `cursor` (manifest lines in the ledger), `epoch` (claims so far), `requeued` (how
@@ -103,6 +105,7 @@ WORKER = PREFIX + "worker:"
 NOTHING = JOB + ":nothing"
 """No key has this name: LPUSHX to it fails if writes fail, and changes nothing."""
 CONFIRMED = PREFIX + "confirmed"
+LEDGER = PREFIX + "ledger"
 
 WIRE = 1
 """What a job's hash and spec are like; one more wherever an earlier version would misread them. A job without
@@ -135,6 +138,7 @@ SHARED = {
     SWEPT: "hash",
     LEASES: "zset",
     REAPED: "string",
+    LEDGER: "string",
     EVENTS: "stream",
     WORKERS: "zset",
     SLOTS: "hash",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from producer.doctor.findings import Problem
 from producer.doctor.mend_table import write_table_again
 from producer.doctor.quarantine import Repair, as_json, set_aside
 from producer.progress import counting
+from producer.reporter import StandardError
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +75,10 @@ def diagnose(output: Output, settings: Settings, *, repair: bool) -> Diagnosis:
     with ExitStack() as stack:
         if repair and output.private.is_dir():
             stack.enter_context(locked(output, patience=0))
+        mending = stack.enter_context(ExitStack())
         if repair:
             _refuse_while_written(output, settings)
+            mending.enter_context(_held(output, settings))
         left = "stopped before the end: run the same command again"
         try:
             with counting("shards examined") as reporter:
@@ -90,6 +93,7 @@ def diagnose(output: Output, settings: Settings, *, repair: bool) -> Diagnosis:
             write_table_again(output, done.folder)
             known = [shard for shard in found.shards if shard.shard not in done.shards]
             after = check_output(output, known=known)
+            mending.close()  # jobs that go on take the output themselves
             return Diagnosis(output, after, done, _send_back(output, done, settings))
         except KeyboardInterrupt:
             raise Interrupted(f"{output.label}: {left}") from None
@@ -101,6 +105,24 @@ def _refuse_while_written(output: Output, settings: Settings) -> None:
         return
     then = "repair; without --repair the output may be examined now"
     LedgerView(redis_url(settings)).refuse_while_written(output.label, then)
+
+
+@contextmanager
+def _held(output: Output, settings: Settings) -> Iterator[None]:
+    """Keeps jobs out that another Redis has for the output, where it is in a bucket."""
+    if not output.in_bucket:
+        yield
+        return
+    from producer.job_queue import connect
+    from producer.submit.output_writes import write_errors
+    from producer.submit.writing import writing
+
+    has_redis = settings.redis_url is not None or bool(live_connections(settings))
+    queue = connect(settings) if has_redis else None
+    with ExitStack() as stack:
+        with write_errors(output):
+            stack.enter_context(writing(output, queue, "a repair", StandardError()))
+        yield
 
 
 def _send_back(output: Output, repair: Repair, settings: Settings) -> SentBack:

@@ -37,6 +37,7 @@ from producer.requests.prepared import Prepared, prepare
 from producer.submit.job_spec import digest, file_hashes, job_spec
 from producer.submit.output_writes import keep_inputs, said_wait, write_errors
 from producer.submit.staging import Staging
+from producer.submit.writing import writing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +87,11 @@ def recover_job(file: Path, settings: Settings, queue: JobQueue, reporter: Repor
     asked = SubmittedManifest(prepared.pinned, kept.narrowed)
     _refuse_changes(file, job_id, kept.changes(asked, prepared.folder))
     _refuse_unless_lost(job_id, output, ledger)
-    with locked(output, patience=0), write_errors(output):
+    with (
+        locked(output, patience=0),
+        write_errors(output),
+        writing(output, queue, name, reporter) as held,
+    ):
         keep_inputs(prepared)
         output.close_attempts(said_wait(output, reporter))
         found, number, waiting = output.shards(), output.next_shard(), 0
@@ -113,6 +118,7 @@ def recover_job(file: Path, settings: Settings, queue: JobQueue, reporter: Repor
         output.settle_names(names_to_begin(prepared.manifest.layout, number + waiting))
         spec, recovery = job_spec(prepared), rebuild.recovery(number, waiting)
         ledger.recover(job_id, spec, digest(prepared, spec, files), recovery)
+        held.keep()
     queue.wake_for(max(1, waiting))
     done, failed = recovery.done.count(), len(recovery.failures)
     return Recovered(

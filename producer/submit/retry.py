@@ -19,6 +19,7 @@ from producer.requests.grouping import parts
 from producer.requests.shard_size import shard_size
 from producer.submit.output_writes import said_wait, write_errors
 from producer.submit.staging import Staging
+from producer.submit.writing import writing
 
 
 def retry_job(job_id: str, queue: JobQueue, reporter: Reporter = QUIET) -> int:
@@ -34,34 +35,34 @@ def retry_job(job_id: str, queue: JobQueue, reporter: Reporter = QUIET) -> int:
     spec = ledger.spec(job_id)
     base, output = ImageRequest.from_mapping(spec.base), Output.at(spec.output)
     ledger.refuse_while_written(spec.output, f"retry {job_id}")
-    with write_errors(output):
+    with write_errors(output), writing(output, queue, job_id, reporter) as held:
         # The output decides: images that a cancelled job counted may be only in the spool, and a later job
         # may have rendered what this one left.
         output.close_attempts(said_wait(output, reporter))
         in_output, done = output.held_image_ids(), Bits()
         first = max(output.next_shard(), ledger.first_shard(job_id) + status.shards)
-    in_order = all(
-        decode_shard(blob, base, spec.name).in_order for blob in islice(ledger.shard_blobs(job_id), 1)
-    )
-    size = shard_size(output, (spec.shard_size, spec.shard_bytes), base.image_format)
-    staging, images, waiting, paths = Staging(ledger, base, in_order=in_order), 0, 0, dict[str, str]()
-    shards = (decode_shard(blob, base, spec.name) for blob in ledger.shard_blobs(job_id))
-    lacking = _lacking(shards, in_output, done, paths)
-    for part in parts(lacking, (), size):
-        if part.entries:
-            named = chain.from_iterable(entry.inputs for _, entry in part.entries)
-            inputs = {sha256: paths[sha256] for sha256 in dict.fromkeys(named) if sha256 in paths}
-            staging.add(first + waiting, part.entries, inputs)
-            waiting += 1
-            images += len(part.entries)
-            reporter.count(images)
-    if images:
-        with write_errors(output):
+        in_order = all(
+            decode_shard(blob, base, spec.name).in_order for blob in islice(ledger.shard_blobs(job_id), 1)
+        )
+        size = shard_size(output, (spec.shard_size, spec.shard_bytes), base.image_format)
+        staging, images, waiting, paths = Staging(ledger, base, in_order=in_order), 0, 0, dict[str, str]()
+        shards = (decode_shard(blob, base, spec.name) for blob in ledger.shard_blobs(job_id))
+        lacking = _lacking(shards, in_output, done, paths)
+        for part in parts(lacking, (), size):
+            if part.entries:
+                named = chain.from_iterable(entry.inputs for _, entry in part.entries)
+                inputs = {sha256: paths[sha256] for sha256 in dict.fromkeys(named) if sha256 in paths}
+                staging.add(first + waiting, part.entries, inputs)
+                waiting += 1
+                images += len(part.entries)
+                reporter.count(images)
+        if images:
             output.prepare()
             output.settle_names(names_to_begin(spec.layout, first + waiting))
-        ledger.retry(job_id, incarnation, status.run, done, staging.staged(first, waiting))
-        queue.wake_for(waiting)
-    return images
+            held.bind(job_id, incarnation)
+            ledger.retry(job_id, incarnation, status.run, done, staging.staged(first, waiting))
+            queue.wake_for(waiting)
+        return images
 
 
 def _lacking(

@@ -33,6 +33,7 @@ from producer.submit.chunk import in_chunks
 from producer.submit.job_spec import digest, file_hashes, job_spec
 from producer.submit.output_writes import keep_inputs, said_wait, write_errors
 from producer.submit.packed import Packed, PackedShard, pack
+from producer.submit.writing import writing
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,7 @@ def store(packed: Packed, queue: JobQueue, reporter: Reporter = QUIET) -> Submit
     if room.refusal and packed.below is None:
         raise OutputError(room.refusal)
     with write_errors(output), ExitStack() as stack:
+        held = stack.enter_context(writing(output, queue, manifest.name, reporter))
         keep_inputs(prepared, reporter)
         spec, files = job_spec(prepared), file_hashes(prepared, packed.reading)
         pipeline = (prepared.model.pipeline or "") if prepared.inputs.some else ""
@@ -112,7 +114,9 @@ def store(packed: Packed, queue: JobQueue, reporter: Reporter = QUIET) -> Submit
         except JobError:
             _refuse_changed_files(prepared, kept, ledger)
             raise
+        held.keep()
         while (at := ledger.submission(job_id)).state == "open":
+            held.bind(job_id, at.incarnation)
             names = PathNames(prepared.folder)
             JobFiles(output, job_id).write_manifest(names.of_manifest(kept.to_json()))
             remember_paths(output.label, manifest.name, names)

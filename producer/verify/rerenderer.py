@@ -197,7 +197,7 @@ def rerendering(
             url = server.url
         else:
             url = redis_url(settings)
-        queue = JobQueue.at(url, allow_eviction=settings.allow_eviction)
+        queue = JobQueue.at(url, settings)
         queue.check()
         worker = None
         if own:

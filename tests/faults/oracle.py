@@ -24,13 +24,13 @@ from tests.faults.mirror import as_folder
 
 LASTING = {
     *("numbers", "jobs", "active", "claimable", "swept", "leases", "reaped", "events", "workers", "rows"),
-    "rates",
+    *("rates", "ledger"),
 }
 """Keys behind imagemill: that no job's end takes away (`jobs.ledger.redis_keys`)."""
 PICTURES = {".png", ".jpg", ".jpeg", ".webp"}
 OURS = re.compile(
     r"[0-9]{5}[.](tar|parquet)|job[.]json|README[.]md|preview[.]jpg|failures[.]jsonl"
-    r"|[.]imagemill/(licences[.]json|rows[.]json|shards[.]json|jobs/[\w-]+[.](json|order|lines[.]jsonl))"
+    r"|[.]imagemill/((licences|rows|shards|writer)[.]json|jobs/[\w-]+[.](json|order|lines[.]jsonl))"
 )
 """What an output in a bucket may hold in the end."""
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from jobs.errors import OutputError
 from jobs.failpoints import failpoint
@@ -17,6 +18,7 @@ from worker.finish.job_report import job_report
 from worker.lease.disk_space import DiskSpace
 from worker.lease.lease import Lease
 
+Result = TypeVar("Result")
 log = logging.getLogger(__name__)
 
 
@@ -31,6 +33,7 @@ class FinishRun:
         claim, ledger = self._lease.claim, self._lease.ledger
         output = Output.at(self._spec.output)
         check_output_within(output, self._root)
+        self._patiently(output, self._lease.begin)
         report = job_report(ledger, claim.job_id, output, self._spec)
         # The report is a few kB and frees the spool: it need not wait for the watermark.
         write = partial(
@@ -44,14 +47,19 @@ class FinishRun:
         )
         if claim.all_suspect:
             log.warning("workers died while they finished %s: no preview.jpg is made of it", claim.job_id)
-        try:
-            cut = self._space.write(output, write, self._lease.check, watermark=False)
-        except OSError as error:
-            raise OutputError(f"{output.label}: {error}") from None
+        cut = self._patiently(output, write)
         failpoint("before finish")
         ledger.finish(claim, cut)
         failpoint("after finish")
+        self._lease.writing.end()
         return "finished"
+
+    def _patiently(self, output: Output, write: Callable[[], Result]) -> Result:
+        """Writes once there is any space, and the bucket answers."""
+        try:
+            return self._space.write(output, write, self._lease.check, watermark=False)
+        except OSError as error:
+            raise OutputError(f"{output.label}: {error}") from None
 
     def report(self, ended: str) -> dict[str, Any]:
         """What was done, as the task's result shows it."""

@@ -13,6 +13,7 @@ from jobs.ledger.ledger import Ledger
 from worker.engine.renderer import Stopped
 from worker.lease.heartbeat import Heartbeat
 from worker.lease.repeated import Repeated
+from worker.lease.writers import InFolder, Writing
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -48,13 +49,19 @@ class Lease:
         worker: str,
         stop: threading.Event,
         held_up: Callable[[], bool] = lambda: False,
+        writing: Writing | None = None,
     ) -> None:
-        """`held_up`: whether the engine is stuck in something else, so that others do the work sooner."""
+        """`held_up`: whether the engine is stuck in something else, so that others do the work sooner.
+
+        `writing`: what to ask of who writes the output; without it, nothing.
+        """
         self.claim, self.ledger = claim, ledger
+        self.writing = InFolder() if writing is None else writing
         self._heartbeat, self._worker, self._stop, self._held_up = heartbeat, worker, stop, held_up
 
     def check(self) -> None:
-        """Raises LeaseLost when another attempt holds the claim, GiveBack when the work should end early."""
+        """Raises LeaseLost when another attempt holds the claim, GiveBack when the work should end early,
+        OutputError when another ledger has taken the output over."""
         state = self._heartbeat.state(self.claim)
         if state == "lost":
             raise LeaseLost(f"{self.claim.job_id}: {self.claim.shard} is now another attempt's")
@@ -62,11 +69,20 @@ class Lease:
             raise GiveBack("cancelled")
         if self._stop.is_set() or self._held_up():
             raise GiveBack("released")
+        self.writing.check()
+
+    def begin(self) -> None:
+        """Makes sure that the output may be written. Raises OutputError, OSError, and as `patiently`."""
+        self.patiently(self.writing.begin)
 
     def confirm(self) -> None:
-        """The same, by what the ledger says now: this process may have been paused since it last asked."""
+        """The same, by what ledger and bucket say now: this process may have been paused since it last asked.
+
+        Raises OSError, too, where the bucket does not say.
+        """
         self.patiently(self._heartbeat.renew)
         self.check()
+        self.patiently(self.writing.confirm)
 
     def list_in_flight(self, listing: Callable[[], Sequence[int]]) -> None:
         """From now on each renewal reports which images of the job the death of this process would cost."""

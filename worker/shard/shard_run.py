@@ -59,6 +59,7 @@ class ShardRun:
         Raises GiveBack once what is finished was recorded; other errors leave that to the next attempt.
         """
         check_output_within(self._output, self._root)
+        self._with_space(self._lease.begin)
         if self._with_space(lambda: self._output.committed(self._number)):
             return self._found_committed()
         store = self._with_space(self._open_store)
@@ -270,7 +271,9 @@ class ShardRun:
         positions = {entry.request.image_id: position for position, entry in enumerate(self._shard.entries)}
         there = [*committed.image_ids, *(failure.image_id for failure in committed.failures)]
         if sorted(there) != sorted(positions):
-            self._lease.confirm()  # a late attempt finds what a newer job committed under its number
+            self._with_space(
+                self._lease.confirm
+            )  # a late attempt finds what a newer job committed under its number
             raise OutputError(
                 f"{self._output.stored(self._number).label} holds other images than shard {self._number} of "
                 f"{self._claim.job_id}: was it written by another job, or changed by hand? Move it elsewhere"

@@ -8,12 +8,15 @@ BUCKET_STORE_PY = "jobs/output/bucket_store.py"
 FINISH_PY = "worker/finish/finish.py"
 PACE_PY = "jobs/output/upload_pace.py"
 OLD_SPOOLS_PY = "worker/lease/old_spools.py"
+WRITER_PY = "jobs/output/writer.py"
 
 FINISH = "tests/worker/finish/test_finish_in_bucket.py::"
 SHARD = "tests/worker/shard/test_shard_bucket.py::"
 STORE = "tests/jobs/output/test_bucket_store.py::"
 PACE = "tests/jobs/output/test_upload_pace.py::"
 OLD_SPOOLS = "tests/worker/lease/test_old_spools.py::"
+WRITER = "tests/jobs/output/test_writer.py::"
+WRITERS = "tests/worker/lease/test_writers.py::"
 
 CHECKS = [
     Mutation("what is uploaded gets its name only while its lease holds", "the lease is not confirmed",
@@ -73,4 +76,24 @@ CHECKS = [
         OLD_SPOOLS_PY,
         " if time.time() - _written(attempt) > KEPT]", "]",
         OLD_SPOOLS + "test_what_was_written_a_moment_ago_stays_for_redis_may_have_lost_its_job"),
+    Mutation("a name is given only while the output is its ledger's", "nobody asks",
+        "worker/lease/lease.py",
+        "        self.patiently(self.writing.confirm)", "        pass",
+        WRITERS + "test_a_name_is_given_only_while_the_output_is_this_ledgers"),
+    Mutation("an output is not taken from a job that is at work", "it is",
+        WRITER_PY,
+        "                if left > 0:", "                if False:",
+        WRITER + "test_an_output_is_refused_while_another_ledgers_job_is_at_work"),
+    Mutation("a writer's object is replaced only as it was seen", "however it is",
+        "jobs/output/tagged_object.py",
+        'mode = "create" if tag is None else _version(tag)', 'mode: Literal["overwrite"] = "overwrite"',
+        WRITER + "test_a_silent_writer_is_taken_over_and_finds_it_out_before_it_gives_a_name"),
+    Mutation("what a job asks for was chosen since another ledger wrote", "not looked at",
+        WRITER_PY,
+        "                if begun:", "                if False:",
+        WRITER + "test_a_job_that_has_shards_does_not_come_back_after_another_ledgers"),
+    Mutation("a silent writer is waited for as long as it was seen", "since the first look",
+        WRITER_PY,
+        "if before != seen.tag or is_gap:", "if before != seen.tag:",
+        WRITER + "test_time_in_which_nothing_was_seen_does_not_count_and_a_clock_alone_is_asked"),
 ]  # fmt: skip
