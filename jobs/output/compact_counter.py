@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from jobs.output.spilled_buckets import BITS, BUCKETS, EACH, KEY, SpilledBuckets, place_in
+from jobs.output.spilled_buckets import (
+    BITS,
+    BUCKETS,
+    EACH,
+    FILTER_BIT,
+    FILTER_BYTE,
+    KEY,
+    SpilledBuckets,
+    place_in,
+)
 
 _MASK = BUCKETS - 1
 IN_MEMORY = 1 << 20
@@ -60,11 +69,12 @@ class CompactCounter:
             self._buckets = [b""] * BUCKETS
         bucket = self._buckets[at]
         if rest not in bucket:
-            if self._spilled is not None:
-                before, where = self._spilled.find(key)
+            spilled = self._spilled
+            if spilled is not None and spilled.filter[key >> FILTER_BYTE] >> (key & FILTER_BIT) & 1:
+                before, where = spilled.find(key)
                 if before:
                     if before | bits != before:
-                        self._spilled.put(where, before | bits)
+                        spilled.put(where, before | bits)
                     return before
             self._buckets[at] = bucket + rest + bits.to_bytes(EACH - KEY, "little")
             self._room -= 1

@@ -16,9 +16,12 @@ BITS = 15
 BUCKETS = 1 << BITS
 KEY, EACH = 7, 11
 """Bytes of the part of a key that its bucket does not give; bytes of that part and the key's number."""
+FILTER_BYTE, FILTER_BIT = 40, 7
+"""A key's first bit in the filter: of the byte of its upper 24 bits, the one of its last 3 bits."""
+_SECOND_BYTE, _SECOND_BIT = 16, 3
+"""Its second bit: of the byte of the 24 bits from the 16th, the one of the 3 bits from the third."""
+_FILTER_BYTES = 1 << (64 - FILTER_BYTE)
 _MOST_RUNS = 8
-_FILTER_BITS = 27
-_LOWER, _UPPER = (1 << _FILTER_BITS) - 1, 64 - _FILTER_BITS
 _NOWHERE = 0, -1
 _AT_A_TIME = 512
 """Buckets that are read or noted together."""
@@ -41,8 +44,10 @@ class SpilledBuckets:
     """
 
     def __init__(self) -> None:
-        self._filter = bytearray(1 << (_FILTER_BITS - 3))
-        # Where in the file each bucket of a run begins, and where the last one ends.
+        self.filter = bytearray(_FILTER_BYTES)
+        """A key whose first bit here is 0 is not there: who looks for millions need not call `find`."""
+        # Where in the file each bucket of a run begins, and where the last one ends. The newest run comes
+        # first: lines that are equal are seldom far from each other.
         self._runs: list[array[int]] = []
         # Who finds a key asks for it again, to change it.
         self._last, self._last_found = -1, _NOWHERE
@@ -54,7 +59,7 @@ class SpilledBuckets:
         self._last = -1  # its place may change
         try:
             if len(self._runs) < _MOST_RUNS:
-                self._runs.append(_written(self._file, buckets))
+                self._runs.insert(0, _written(self._file, buckets))
                 return
             # One run of all, so that a key is not looked for in ever more places.
             close, joined = self._close, map(bytes.__add__, self._all(), buckets)
@@ -69,11 +74,10 @@ class SpilledBuckets:
         if key == self._last:
             return self._last_found
         # Most keys are not there, and most of those lack the first bit.
-        low = key & _LOWER
-        if not self._filter[low >> 3] >> (low & 7) & 1:
+        if not self.filter[key >> FILTER_BYTE] >> (key & FILTER_BIT) & 1:
             return _NOWHERE
-        high = key >> _UPPER
-        if not self._filter[high >> 3] >> (high & 7) & 1:
+        second = key >> _SECOND_BYTE & (_FILTER_BYTES - 1)
+        if not self.filter[second] >> (key >> _SECOND_BIT & FILTER_BIT) & 1:
             return _NOWHERE
         at, rest = key & (BUCKETS - 1), (key >> BITS).to_bytes(KEY, "little")
         try:
@@ -120,7 +124,7 @@ class SpilledBuckets:
         """Sets the bits of every key in the filter."""
         import numpy
 
-        bits = numpy.frombuffer(self._filter, numpy.uint8)
+        bits = numpy.frombuffer(self.filter, numpy.uint8)
         for first in range(0, BUCKETS, _AT_A_TIME):
             some = buckets[first : first + _AT_A_TIME]
             entries = numpy.frombuffer(b"".join(some), numpy.uint8).reshape(-1, EACH)
@@ -130,8 +134,11 @@ class SpilledBuckets:
                 numpy.arange(first, first + len(some), dtype="<u8"), [len(one) // EACH for one in some]
             )
             whole = keys.view("<u8").ravel() << BITS | at
-            for probe in (whole & _LOWER, whole >> _UPPER):
-                numpy.bitwise_or.at(bits, probe >> 3, (1 << (probe & 7)).astype(numpy.uint8))
+            for byte, bit in (
+                (whole >> FILTER_BYTE, whole),
+                (whole >> _SECOND_BYTE & (_FILTER_BYTES - 1), whole >> _SECOND_BIT),
+            ):
+                numpy.bitwise_or.at(bits, byte, (1 << (bit & FILTER_BIT)).astype(numpy.uint8))
 
 
 def _buckets(descriptor: int, runs: Sequence[array[int]]) -> Iterator[bytes]:
