@@ -6,30 +6,40 @@ the place of another job: the submission then writes the keys of all its lines, 
 
 from __future__ import annotations
 
+import errno
+import shutil
 import sys
 from array import array
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from jobs.errors import OutputError
 from jobs.output.compact_counter import CompactCounter
 from jobs.output.job_files import JobFiles
 from jobs.output.lines import key_of, place_of
 from jobs.output.output import REPORT, Output
-from jobs.output.store import Unreachable
+from jobs.output.store import RandomAccess, Unreachable, pieces
 from jobs.output.stored_shard import Span, damaged
-from jobs.plain_file import MAX_ORDER
+from jobs.plain_file import MAX_ORDER, TooLarge
 
 if TYPE_CHECKING:
     import numpy as np
 
+_EACH = 8
+"""Bytes of a key."""
 _NOT_ASKED = 1 << 40
 """Above every place of what is asked for."""
 
 
-def write_order(output: Output, job_id: str, keys: array[int]) -> None:
-    """Keeps the `line_key`s of a submission in their order."""
-    output.store.replace(JobFiles(output, job_id).line_order, _little_endian(keys).tobytes())
+def as_kept(keys: array[int]) -> bytes:
+    """The `line_key`s of lines as the file of an order has them."""
+    return _little_endian(keys).tobytes()
+
+
+def write_order(output: Output, job_id: str, kept: IO[bytes]) -> None:
+    """Keeps the order of a submission's lines. `kept`: their keys as of `as_kept`, read from here on."""
+    with output.store.written(JobFiles(output, job_id).line_order) as file:
+        shutil.copyfileobj(kept, file)
 
 
 def last_job(output: Output) -> str | None:
@@ -99,20 +109,35 @@ class Split:
 
 def _read(output: Output, job_id: str) -> CompactCounter | None:
     """The keys of a job's lines, each with its first place + 1; None where the job wrote no order."""
-    name = JobFiles(output, job_id).line_order
-    keys, order = array("Q"), CompactCounter()
+    name, order, read = JobFiles(output, job_id).line_order, CompactCounter(), 0
     try:
-        keys.frombytes(output.store.read(name, MAX_ORDER))
+        with output.store.opened(name) as file:
+            if file.size > MAX_ORDER:
+                raise TooLarge(errno.EFBIG, f"larger than {MAX_ORDER >> 20:,} MiB")
+            for keys in _keys(file):
+                for place, key in enumerate(keys, read + 1):
+                    if not order.get(key):
+                        order.set(key, place)
+                read += len(keys)
     except FileNotFoundError:
         return None
     except Unreachable:
         raise
     except (OSError, ValueError) as error:
         raise damaged(output.named(name), f"is no order of lines ({error})") from None
-    for place, key in enumerate(_little_endian(keys), 1):
-        if not order.get(key):
-            order.set(key, place)
     return order
+
+
+def _keys(file: RandomAccess) -> Iterator[array[int]]:
+    """The keys of a kept order, a part at a time. Raises ValueError where one is cut off."""
+    rest = b""
+    for piece in pieces(file):
+        held = rest + piece
+        whole = len(held) - len(held) % _EACH
+        rest = held[whole:]
+        yield _little_endian(array("Q", held[:whole]))
+    if rest:
+        raise ValueError(f"{len(rest)} bytes after the last key")
 
 
 def _little_endian(keys: array[int]) -> array[int]:

@@ -16,7 +16,7 @@ from jobs.errors import OutputError
 from jobs.ledger.shard import Shard, encode_shard
 from jobs.output.equal_lines import NotedLine
 from jobs.output.job_files import JobFiles
-from jobs.output.line_order import write_order
+from jobs.output.line_order import as_kept, write_order
 from jobs.output.lines import line_key
 from jobs.output.nested_kinds import ColumnTypes
 from producer.manifest.base_request import base_request
@@ -30,6 +30,8 @@ from producer.requests.prepared import Prepared
 
 IN_MEMORY = 1 << 20
 """Bytes of packed shards, about 25,000 prompts; more go to an unnamed temporary file."""
+_KEYS = 1 << 13
+"""Keys of lines that are written together."""
 
 
 class PackedShard(NamedTuple):
@@ -68,11 +70,11 @@ class Packed:
     reading: Reading
     json_columns: Mapping[str, str]
     """The user's columns that are written as JSON text, and why."""
-    order: array[int]
-    """The `line_key` of each line, where the output held some of them; else empty."""
     _blobs: IO[bytes]
     _skipped: IO[bytes]
     _noted: IO[bytes]
+    _order: IO[bytes]
+    """Of all lines, where the output held pictures."""
 
     @property
     def images(self) -> int:
@@ -104,8 +106,9 @@ class Packed:
         """Writes to the output what its records alone do not say of the lines: their order, and those that
         share a picture."""
         output = self.prepared.output
-        if self.order:
-            write_order(output, job_id, self.order)
+        if self.held:
+            self._order.seek(0)
+            write_order(output, job_id, self._order)
         if self.noted_lines:
             self._noted.seek(0)
             with output.store.written(JobFiles(output, job_id).equal_lines) as lines:
@@ -142,7 +145,7 @@ def _packed(
     held_lines = prepared.output.held_lines(below, there.add)
     base = base_request(prepared.manifest, prepared.model)
     taken = duplicates = images = equal_lines = noted_lines = added_lines = 0
-    order, repeats = array("Q"), Repeats()
+    repeats = Repeats()
 
     def count(_entry: Entry) -> None:
         nonlocal duplicates
@@ -153,6 +156,7 @@ def _packed(
         SpooledTemporaryFile(IN_MEMORY, prefix="imagemill-") as blobs,
         SpooledTemporaryFile(IN_MEMORY, prefix="imagemill-") as skipped,
         SpooledTemporaryFile(IN_MEMORY, prefix="imagemill-") as noted,
+        SpooledTemporaryFile(IN_MEMORY, prefix="imagemill-") as order,
     ):
 
         def skip(row: str) -> None:
@@ -201,15 +205,20 @@ def _packed(
             repeats=repeats,
             reading=reading,
             json_columns=reading.columns.beside(there) if images or noted_lines else {},
-            order=order if held else array("Q"),
             _blobs=blobs,
             _skipped=skipped,
             _noted=noted,
+            _order=order,
         )
 
 
-def _in_order(asked: Iterable[Identified], order: array[int]) -> Iterator[Identified]:
+def _in_order(asked: Iterable[Identified], order: IO[bytes]) -> Iterator[Identified]:
     """The same; the key of each line is added to `order`."""
+    keys = array("Q")
     for keyed in asked:
-        order.append(line_key(keyed[0], keyed[1].id, keyed[1].columns))
+        keys.append(line_key(keyed[0], keyed[1].id, keyed[1].columns))
+        if len(keys) == _KEYS:
+            order.write(as_kept(keys))
+            del keys[:]
         yield keyed
+    order.write(as_kept(keys))

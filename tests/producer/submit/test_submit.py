@@ -18,6 +18,7 @@ from jobs.ledger.ledger import Ledger
 from jobs.ledger.shard import decode_shard, encode_shard
 from jobs.output.equal_lines import noted_lines
 from jobs.output.job_files import JobFiles
+from jobs.output.lines import line_key
 from jobs.request import ImageRequest
 from jobs.settings import Settings
 from producer.embedded_redis import EmbeddedRedis
@@ -487,6 +488,16 @@ def test_a_line_whose_picture_is_there_under_another_id_is_noted_and_submitting_
     # What is there says the places of its own job: the order is kept beside it.
     assert desk.output.store.size(JobFiles(desk.output, "cats-2").line_order) == 4 * 8
     assert not desk.output.store.exists(JobFiles(desk.output, "cats-3").line_order)
+
+
+def test_the_order_of_many_lines_is_kept_whole(desk: Desk) -> None:
+    desk.write(9_000, shard_size=3_000)
+    first, *_ = asked = desk.asked()
+    desk.put_in_output(0, [first])
+    assert desk.submit(9_000, shard_size=3_000).held == 1
+    kept = desk.output.store.read(JobFiles(desk.output, "cats-1").line_order)
+    keys = [line_key(one.request.image_id, one.id, one.columns) for one in asked]
+    assert np.frombuffer(kept, "<u8").tolist() == keys
 
 
 def test_a_submission_that_an_earlier_version_began_is_refused_with_the_remedy(desk: Desk) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from array import array
 from collections.abc import Callable, Iterator, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from jobs.errors import LeaseLost
 from jobs.failpoints import Failpoint, arm
 from jobs.output.equal_lines import NotedLine
 from jobs.output.job_files import JobFiles
-from jobs.output.line_order import write_order
+from jobs.output.line_order import as_kept, write_order
 from jobs.output.lines import line_key
 from jobs.output.output import Output
 from jobs.output.store import Stage
@@ -95,7 +96,7 @@ def note(output: Output, lines: Sequence[tuple[int, Entry]], job: int = 1) -> No
 
 def keep_order(output: Output, lines: Sequence[Entry], job: int) -> None:
     keys = [line_key(one.request.image_id, one.id, one.columns) for one in lines]
-    write_order(output, f"foxes-{job}", array("Q", keys))
+    write_order(output, f"foxes-{job}", BytesIO(as_kept(array("Q", keys))))
 
 
 def table(output: Output) -> list[dict[str, Any]]:
