@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -14,6 +15,7 @@ from jobs.ledger.job import JobSpec, JobStatus
 from jobs.ledger.ledger import Ledger
 from jobs.request import ImageRequest
 from producer.embedded_redis import EmbeddedRedis
+from tests.collected import copied_processes, imports_everything
 from tests.lent_redis import LentRedis
 from tests.object_store.lent import _lent_store, bucket, object_store
 from tests.rendered_output import rendered
@@ -72,6 +74,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return places.get(file.as_posix(), places.get(file.parts[0], last))
 
     items.sort(key=place)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_sessionstart(session: pytest.Session) -> Iterator[None]:
+    """Starts the processes of a whole run as copies."""
+    if imports_everything(session.config):
+        with copied_processes():
+            return (yield)
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[object]:
+    """Keeps the garbage collector away from what stays: modules, and thousands of tests."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture(scope="session")

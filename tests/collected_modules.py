@@ -1,0 +1,5 @@
+"""Importing this imports every file of tests (`tests.collected`)."""
+
+from tests.collected import collect
+
+collect()
