@@ -8,7 +8,8 @@ from typing import Protocol
 
 LONGEST = 120.0
 """Seconds without any progress. A busy machine takes many times what an idle one takes."""
-POLL = 0.02
+POLL, SLOWEST_POLL = 0.02, 0.1
+"""Seconds between two looks, at the beginning and at the end of a long wait: each is CPU time of others."""
 
 
 class Overdue(AssertionError):
@@ -39,10 +40,11 @@ def wait_until(
 
     The deadline is `seconds` from the last time that `progress()` changed; without `progress`, from now.
     """
-    seen, deadline = None, time.monotonic() + seconds
+    began = time.monotonic()
+    seen, deadline = None, began + seconds
     while not condition():
         if progress is not None and (now := progress()) != seen:
             seen, deadline = now, time.monotonic() + seconds
         if time.monotonic() > deadline:
             raise Overdue(f"waited {seconds:g} s in vain: {what}")
-        time.sleep(POLL)
+        time.sleep(min(max(POLL, (time.monotonic() - began) / 20), SLOWEST_POLL))
