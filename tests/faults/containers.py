@@ -235,6 +235,17 @@ class Check:
         names = ", ".join(name.removeprefix(f"{PROJECT}-") for name in killed)
         say(f"{IMAGES:,} pictures, none lost and none twice, though each was killed once: {names}")
 
+    def another_user(self) -> None:
+        """What a changed RUN_AS_UID meets in volumes, and that the command of docs/operate.md works."""
+        told = self.compose("run", "--rm", "-T", "--no-deps", "--user", "1000:1000", "worker", check=False)
+        if "belongs to user 10001, and this process is user 1000" not in told:
+            raise Failed(f"a worker of another user says: {told}")
+        rights = ("--user", "0", "--cap-add", "CHOWN", "--cap-add", "DAC_OVERRIDE")
+        folders = ("/work/out", "/cache", "/var/lib/imagemill")
+        argv = ("worker", "chown", "-R", "10001:10001", *folders)
+        self.compose("run", "--rm", "-T", "--no-deps", *rights, *argv)
+        say("a worker of another user is refused with the remedy, and the remedy works")
+
     def take_down(self) -> None:
         """`down` while a producer waits: nothing is left."""
         many = (self.manifests / "many.yaml").read_text()
@@ -261,7 +272,8 @@ def main() -> int:
         say(f"Compose {versions[0].strip()}, engine {versions[1]}")
         try:
             for step in (
-                check.build, check.come_up, check.examples, check.kill_all_in_the_middle, check.take_down,
+                check.build, check.come_up, check.examples, check.kill_all_in_the_middle, check.another_user,
+                check.take_down,
             ):  # fmt: skip
                 step()
         except Failed as failure:
