@@ -391,8 +391,13 @@ def test_the_file_of_passwords_is_never_committed() -> None:
     assert {".env", "secrets/"} <= set((ROOT / ".gitignore").read_text().splitlines())
 
 
-def test_a_producer_that_waits_ends_with_the_rest() -> None:
-    assert "\nCOMPOSE_REMOVE_ORPHANS=1\n" in (ROOT / ".env.example").read_text()
+def test_the_producer_is_a_container_of_the_stack_so_that_down_ends_what_waits_in_it(stack: Stack) -> None:
+    """Compose's `down` leaves containers of `run`, and no container of a profile is there for `exec`."""
+    assert "profiles" not in stack.services["producer"]
+    stack.start("producer")
+    assert stack.run("producer", "--help").stdout.startswith("Usage: imagemill")
+    assert stack.running["producer-1"].poll() is None
+    assert stack.stop() == {"producer-1": -signal.SIGTERM}
 
 
 def test_with_passwords_in_files_none_is_in_an_environment() -> None:
