@@ -1,0 +1,164 @@
+#!/bin/bash
+# Renders manifests on a Slurm cluster: an array of workers, each of which leaves when nothing is left for it.
+#
+#     sbatch --array=0-7 slurm.sh cats.yaml dogs.yaml       # from a folder that all nodes share
+#     WORKER_OPTIONS="--gpus none" sbatch --gpus=0 slurm.sh cats.yaml
+#
+# The task of the array that starts first leads: it submits the manifests and, unless IMAGEMILL_REDIS_URL names a Redis,
+# runs one on its node, with its data in the shared folder. docs/operate.md says what happens at a time limit, at a
+# preemption and at the loss of a node.
+#
+# Variables, all optional; those that begin with IMAGEMILL_ are imagemill's own:
+#   RUN_FOLDER      where Redis' data, its address (with a password, mode 0600) and the state of the run lie. Default:
+#                   imagemill-ARRAY_JOB_ID in the folder of submission. All nodes must share it.
+#   WORKER_OPTIONS  further options of imagemill-worker, split at blanks
+#   IDLE_SECONDS    how long nothing must be left before a worker leaves. Default: 60.
+#   MOST_RESTARTS   how often a task is put back into Slurm's queue by this script. Default: 100.
+#SBATCH --job-name=imagemill
+#SBATCH --array=0-3
+#SBATCH --ntasks=1
+#SBATCH --gpus=1
+#SBATCH --cpus-per-task=4
+#SBATCH --mem=24G
+#SBATCH --time=04:00:00
+#SBATCH --output=imagemill-%A_%a.log
+#SBATCH --open-mode=append
+# SIGTERM goes to the worker two minutes before the time limit: it gives its shard back, and this script goes on.
+#SBATCH --signal=TERM@120
+# After the loss of its node or a preemption, Slurm starts the task again.
+#SBATCH --requeue
+
+set -u
+run=${RUN_FOLDER:-$PWD/imagemill-${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}}
+task=${SLURM_ARRAY_TASK_ID:-0}
+# Not SLURM_JOB_ID: that of one task of an array is the number of the whole array.
+me=${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}
+try_again=75 # EX_TEMPFAIL
+redis=
+leads=
+mkdir -p -m 700 "$run"
+
+say() { echo "$(date -u +%FT%TZ) task $task: $*"; }
+
+stop_redis() {
+    if [ -n "$redis" ]; then
+        rm -f "$run/address"
+        kill -TERM "$redis" 2>/dev/null
+        wait "$redis" 2>/dev/null
+        redis=
+    fi
+}
+
+# SIGTERM to this shell is an scancel or a preemption: the task is not put back from here.
+trap 'stop_redis; exit 143' TERM
+trap stop_redis EXIT
+
+# Ends this task; a worker that was told to leave, or found no Redis, is put back into Slurm's queue.
+end() {
+    stop_redis
+    if [ "$1" = 143 ] || [ "$1" = $try_again ]; then
+        if [ "${SLURM_RESTART_COUNT:-0}" -lt "${MOST_RESTARTS:-100}" ]; then
+            say "status $1: back into the queue"
+            scontrol requeue "$me" && sleep 60
+        fi
+    fi
+    exit "$1"
+}
+
+# Starts a Redis on this node, with the data of this run; prints its address.
+start_redis() {
+    local server port password host
+    server=$(command -v redis-server || command -v valkey-server || python3 -c '
+from producer.embedded_redis import find_binary
+print(find_binary())') || return
+    host=${REDIS_HOST:-$(hostname)}
+    # It stays the same when this task is started again: on the same node, the others then just go on.
+    [ -s "$run/password" ] || (umask 077 && od -An -tx1 -N16 /dev/urandom | tr -d ' \n' >"$run/password")
+    password=$(cat "$run/password")
+    mkdir -p "$run/redis"
+    for port in $(seq $((20000 + SLURM_JOB_ID % 10000)) $((20009 + SLURM_JOB_ID % 10000))); do
+        # The password is not in a command line, which every user of the node can read.
+        "$server" - >"$run/redis.log" 2>&1 <<END &
+port $port
+bind * -::*
+requirepass $password
+dir $run/redis
+appendonly yes
+appendfsync everysec
+save ""
+maxmemory-policy noeviction
+END
+        redis=$!
+        for _ in $(seq 150); do
+            kill -0 "$redis" 2>/dev/null || break
+            if IMAGEMILL_REDIS_URL="redis://:$password@$host:$port/0" imagemill status >/dev/null 2>&1; then
+                url="redis://:$password@$host:$port/0"
+                return 0
+            fi
+            sleep 2
+        done
+        stop_redis
+    done
+    return 1
+}
+
+# Waits until no worker is left that uses the Redis of this task.
+wait_for_others() {
+    while imagemill status --json 2>/dev/null | grep -q '@[^"]*": {'; do sleep 5; done
+}
+
+lead() {
+    local status
+    rm -f "$run/address"
+    if [ -z "${IMAGEMILL_REDIS_URL:-}" ]; then
+        start_redis || { say "no Redis could be started: see $run/redis.log"; end 2; }
+        export IMAGEMILL_REDIS_URL=$url
+    fi
+    imagemill submit "$@"
+    status=$?
+    # A task that was started again finds its job in Redis; only if Redis' data was lost has it to be submitted anew.
+    if [ $status != 0 ] && ! [ -e "$run/submitted" ]; then
+        say "the manifests were not submitted: status $status"
+        echo $status >"$run/over"
+        end $status
+    fi
+    touch "$run/submitted"
+    (umask 077 && printf '%s\n' "$IMAGEMILL_REDIS_URL" >"$run/address.new") && mv "$run/address.new" "$run/address"
+}
+
+follow() {
+    local waited=0
+    until [ -s "$run/address" ]; do
+        if [ -s "$run/over" ]; then end "$(cat "$run/over")"; fi
+        if [ $waited -ge 1800 ]; then say "no address of a Redis in $run"; end $try_again; fi
+        sleep 2
+        waited=$((waited + 2))
+    done
+    IMAGEMILL_REDIS_URL=$(cat "$run/address")
+    export IMAGEMILL_REDIS_URL
+}
+
+if [ $# = 0 ]; then
+    say "name a manifest: sbatch $0 cats.yaml"
+    exit 2
+fi
+if [ -s "$run/over" ]; then exit "$(cat "$run/over")"; fi
+# Whoever makes the file leads, also after this task was started again.
+if (set -o noclobber; echo "$task" >"$run/leader") 2>/dev/null || [ "$(cat "$run/leader")" = "$task" ]; then
+    leads=yes
+    lead "$@"
+else
+    follow
+fi
+
+# shellcheck disable=SC2086 # the options are split on purpose
+srun --ntasks=1 imagemill-worker --name "${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}-$task" \
+    --until-idle "${IDLE_SECONDS:-60}" --redis-patience 300 ${WORKER_OPTIONS:-}
+status=$?
+say "the worker left with status $status"
+if [ -n "$leads" ]; then
+    if [ $status = 0 ]; then echo 0 >"$run/over"; fi
+    # Those who still render need the Redis of this task, unless its time is over.
+    case $status in 143 | $try_again) ;; *) if [ -n "$redis" ]; then wait_for_others; fi ;; esac
+fi
+end $status

@@ -1,0 +1,110 @@
+"""deploy/slurm.sh renders a manifest on a stand-in for Slurm, though tasks are drained in the middle.
+
+On a real slurmctld and slurmd it was tried by hand: docs/operate.md.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.deploy.slurm import Slurm, options
+from tests.waiting import WaitUntil
+from tests.warm_python import BIN
+
+SCRIPT = Path(__file__).parents[2] / "deploy" / "slurm.sh"
+IMAGES, SHARD = 240, 8
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Slurm]:
+    """Four tasks that render 240 images into a folder which they share."""
+    manifest = {
+        "name": "cats",
+        "model": "instant",
+        "output": str(tmp_path / "out"),
+        "shard_size": SHARD,
+        "settings": {"height": 64, "width": 64, "num_inference_steps": 4},
+        "prompts": [f"picture {number}" for number in range(IMAGES)],
+    }
+    (tmp_path / "cats.yaml").write_text(json.dumps(manifest))
+    settings = {"TORCH_THREADS": 1, "MIN_FREE_DISK": 0, "INSTANT_SECONDS": 0.7, "LEASE": 60}
+    env = {
+        **{name: value for name, value in os.environ.items() if name != "IMAGEMILL_REDIS_URL"},
+        **{f"IMAGEMILL_{name}": str(value) for name, value in settings.items()},
+        "IMAGEMILL_RUNTIME_DIR": str(tmp_path / "runtime"),
+        "PATH": f"{BIN}:{os.environ['PATH']}",
+        "PYTHONPATH": str(SCRIPT.parents[1]),
+        "REDIS_HOST": "127.0.0.1",
+        "WORKER_OPTIONS": "--gpus none --concurrency 1",
+        "IDLE_SECONDS": "3",
+    }
+    started = Slurm(tmp_path, SCRIPT, ["cats.yaml"], env)
+    yield started
+    started.stop()
+
+
+def committed(folder: Path) -> int:
+    return len(list((folder / "out").glob("[0-9]*/metadata.jsonl")))
+
+
+def test_four_tasks_finish_a_job_though_a_worker_and_the_leader_are_drained(
+    cluster: Slurm, tmp_path: Path, wait_until: WaitUntil
+) -> None:
+    run = tmp_path / "imagemill-4200"
+
+    def progress() -> object:
+        cluster.look()
+        return committed(tmp_path), [cluster.log_of(task).stat().st_size for task in cluster.restarts]
+
+    def rendering() -> set[int]:
+        logs = {task: cluster.log_of(task).read_text() for task in cluster.restarts}
+        return {task for task, log in logs.items() if re.search(r"committed: \d+ rendered", log)}
+
+    wait_until((run / "leader").exists, "a task leads", progress=progress)
+    wait_until((run / "leader").read_text, "its number is written")
+    leader = int((run / "leader").read_text())
+    wait_until(lambda: {leader} < rendering(), "the leader and others render", progress=progress)
+    follower = min(rendering() - {leader})
+    assert stat.S_IMODE((run / "address").stat().st_mode) == 0o600
+    cluster.signal_steps_of(follower)
+    cluster.signal_steps_of(leader)
+    assert committed(tmp_path) < IMAGES // SHARD, "the job is under way"
+    drained = {task: int(task in (leader, follower)) for task in range(4)}
+    wait_until(lambda: cluster.restarts == drained, "these two are requeued, and no other", progress=progress)
+    for task in (follower, leader):
+        assert "the worker left with status 143" in cluster.log_of(task).read_text()
+    wait_until(cluster.look, "all tasks end", progress=progress)
+    assert cluster.statuses == dict.fromkeys(range(4), 0)
+    lines = [line for file in tmp_path.glob("out/[0-9]*/metadata.jsonl") for line in file.open()]
+    assert len(lines) == len({json.loads(line)["image_id"] for line in lines}) == IMAGES
+    assert (tmp_path / "out" / "job.json").is_file()
+    assert not list(run.glob("address*")), "no task that comes later asks a Redis that is gone"
+
+
+def test_its_options_are_those_of_sbatch() -> None:
+    found = options(SCRIPT)
+    assert found["signal"] == "TERM@120", "to the steps, not to the shell, two minutes before the time limit"
+    assert "requeue" in found
+    assert re.fullmatch(r"\d+-\d+", found["array"])
+    assert re.fullmatch(r"\d\d:\d\d:\d\d", found["time"])
+    known = {"job-name", "array", "ntasks", "gpus", "cpus-per-task", "mem", "time", "output", "open-mode"}
+    assert found.keys() == known | {"signal", "requeue"}
+
+
+def test_it_asks_for_a_manifest_and_sets_no_variable_that_the_settings_refuse(tmp_path: Path) -> None:
+    env = {"PATH": os.environ["PATH"], "SLURM_JOB_ID": "1"}
+    done = subprocess.run(
+        ["bash", SCRIPT], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "name a manifest" in done.stdout
+    assigned = set(re.findall(r"^\s*(?:export )?(IMAGEMILL_\w+)=", SCRIPT.read_text(), re.MULTILINE))
+    assert assigned == {"IMAGEMILL_REDIS_URL"}
