@@ -46,8 +46,8 @@ def others(name: str) -> list[str]:
 
 
 def test_four_workers_finish_a_job_and_leave_with_0(farm: Farm) -> None:
-    four_workers(farm)
     job_id = farm.submit(IMAGES, shard_size=SHARD)
+    four_workers(farm)
     assert statuses(farm, *NAMES) == dict.fromkeys(NAMES, 0)
     farm.check_exact(job_id, IMAGES)
     for name in NAMES:
@@ -60,6 +60,7 @@ def test_four_workers_finish_a_job_and_leave_with_0(farm: Farm) -> None:
 def test_a_worker_that_must_go_gives_its_shard_back_and_the_others_render_it(
     farm: Farm, wait_until: WaitUntil, how: str
 ) -> None:
+    job_id = farm.submit(IMAGES, shard_size=SHARD)
     notices = {name: farm.folder / f"{name}-is-taken-away" for name in NAMES}
     for name, notice in notices.items():
         farm.start_worker(
@@ -69,7 +70,6 @@ def test_a_worker_that_must_go_gives_its_shard_back_and_the_others_render_it(
             instant_seconds=0.5,
             lease=ENDLESS,
         )
-    job_id = farm.submit(IMAGES, shard_size=SHARD)
     victim = renders(farm, job_id, wait_until)
     if how == "SIGTERM":
         farm.workers[victim].terminate()
@@ -84,9 +84,9 @@ def test_a_worker_that_must_go_gives_its_shard_back_and_the_others_render_it(
 def test_the_others_stay_until_the_lease_of_a_dead_worker_ends_and_render_its_shard(
     farm: Farm, wait_until: WaitUntil
 ) -> None:
+    job_id = farm.submit(IMAGES, shard_size=SHARD)
     # Nothing else is left long before this lease ends.
     four_workers(farm, instant_seconds=0.3, lease=15.0)
-    job_id = farm.submit(IMAGES, shard_size=SHARD)
     victim = renders(farm, job_id, wait_until)
     supervisor = psutil.Process(farm.workers[victim].pid)
     for process in (supervisor, *supervisor.children()):
@@ -104,12 +104,12 @@ def test_the_others_stay_until_the_lease_of_a_dead_worker_ends_and_render_its_sh
     farm.check_exact(job_id, IMAGES)
 
 
-def test_a_worker_that_is_started_before_its_job_and_has_refused_it_leaves_with_3(farm: Farm) -> None:
+def test_a_worker_that_refuses_what_is_left_leaves_with_3_and_another_renders_it(farm: Farm) -> None:
     # Its outputs lie elsewhere, so it refuses what lies here.
     elsewhere = farm.folder / "elsewhere"
     elsewhere.mkdir()
-    farm.start_worker("w1", "--until-idle", "5", output_root=elsewhere)
     job_id = farm.submit(SHARD)
+    farm.start_worker("w1", "--until-idle", IDLE, output_root=elsewhere)
     assert statuses(farm, "w1") == {"w1": 3}
     assert "this worker does not take" in farm.log("w1")
     assert farm.status(job_id).done == 0

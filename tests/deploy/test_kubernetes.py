@@ -1,0 +1,207 @@
+"""The files in deploy/kubernetes agree with this program: commands, variables, names, volumes, probes.
+
+No cluster is needed. Against Kubernetes' own schemas they were checked by hand: docs/operate.md.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+import yaml
+
+from jobs.settings import PREFIX, Settings, variable_of
+from producer.cli import command as producer_command
+from producer.manifest.manifest import load_manifest
+from tests.deploy.kubernetes import EVERYTHING, FOLDER, OURS, PODS, WORKERS, variables
+from worker.cli import command as worker_command
+from worker.host import exit_status
+from worker.host.supervisor import Pace
+
+PROGRAMS = {"imagemill": producer_command, "imagemill-worker": worker_command}
+
+
+def test_every_pod_is_known() -> None:
+    assert PODS.keys() == {("StatefulSet", "redis"), ("Job", "submit"), *WORKERS}
+    assert OURS.keys() == PODS.keys() - {("StatefulSet", "redis")}
+    for (_kind, name), one in EVERYTHING.items():
+        assert one["metadata"].get("namespace", name) == "imagemill"
+
+
+@pytest.mark.parametrize("name", PODS, ids="/".join)
+def test_no_service_becomes_a_variable_and_no_pod_may_do_more_than_it_must(name: tuple[str, str]) -> None:
+    pod = PODS[name]
+    assert pod["enableServiceLinks"] is False
+    assert pod["automountServiceAccountToken"] is False
+    context = pod["securityContext"]
+    assert context["runAsNonRoot"] is True
+    assert context["runAsUser"] == context["runAsGroup"] == context["fsGroup"] > 0
+    assert context["seccompProfile"] == {"type": "RuntimeDefault"}
+    for container in pod["containers"]:
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert "memory" in container["resources"]["limits"]
+        mounted = {mount["name"] for mount in container["volumeMounts"]}
+        own = {one["metadata"]["name"] for one in EVERYTHING[name]["spec"].get("volumeClaimTemplates", [])}
+        assert mounted == {volume["name"] for volume in pod.get("volumes", [])} | own
+    claims = {
+        one["persistentVolumeClaim"]["claimName"]
+        for one in pod.get("volumes", [])
+        if len(one) == 2 and "persistentVolumeClaim" in one
+    }
+    assert all(("PersistentVolumeClaim", claim) in EVERYTHING for claim in claims)
+
+
+def test_no_service_has_a_name_that_would_become_a_setting() -> None:
+    names = [name for kind, name in EVERYTHING if kind == "Service"]
+    assert names == ["redis"]
+    assert not any(name.upper().replace("-", "_").startswith(PREFIX.rstrip("_")) for name in names)
+
+
+@pytest.mark.parametrize("name", OURS, ids="/".join)
+def test_its_command_is_one_of_ours_and_its_variables_are_settings(
+    name: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pod = OURS[name]
+    [container] = pod["containers"]
+    program, *words = container["command"]
+    words = [word.replace("/manifests/", f"{FOLDER}/base/manifests/") for word in words]
+    command: click.Command = PROGRAMS[program]
+    while isinstance(command, click.Group) and words and not words[0].startswith("-"):
+        program, *words = words
+        command = command.commands[program]
+    command.make_context(program, words)
+    given = variables(pod)
+    for variable, value in given.items():
+        if variable.startswith(PREFIX):
+            monkeypatch.setenv(variable, value)
+    known = set(map(variable_of, Settings.model_fields))
+    assert {variable for variable in given if variable.startswith(PREFIX)} <= known
+    settings = Settings()
+    order = list(given)
+    assert order.index("REDIS_PASSWORD") < order.index("IMAGEMILL_REDIS_URL"), "else it is not put in"
+    [redis] = [one for (kind, _), one in EVERYTHING.items() if kind == "Service"]
+    assert given["IMAGEMILL_REDIS_URL"].endswith(
+        f"@{redis['metadata']['name']}:{redis['spec']['ports'][0]['port']}/0"
+    )
+    mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
+    assert {settings.output_root, str(settings.runtime_dir), given["XDG_CACHE_HOME"], "/tmp"} <= mounts
+    assert given["HF_HOME"].startswith("/cache/")
+
+
+def test_redis_keeps_its_data_and_drops_none() -> None:
+    pod = PODS[("StatefulSet", "redis")]
+    [container] = pod["containers"]
+    script = container["command"][-1]
+    for line in ("maxmemory-policy noeviction", "appendonly yes", "requirepass $REDIS_PASSWORD", "dir /data"):
+        assert line in script
+    assert container["volumeMounts"] == [{"name": "data", "mountPath": "/data"}]
+    labels = EVERYTHING[("StatefulSet", "redis")]["spec"]["template"]["metadata"]["labels"]
+    assert EVERYTHING[("Service", "redis")]["spec"]["selector"] == labels
+    assert EVERYTHING[("NetworkPolicy", "redis")]["spec"]["podSelector"]["matchLabels"] == labels
+
+
+@pytest.mark.parametrize("name", WORKERS, ids="/".join)
+def test_a_worker_has_longer_to_stop_than_it_takes(name: tuple[str, str]) -> None:
+    assert PODS[name]["terminationGracePeriodSeconds"] > Pace().grace
+
+
+def test_the_workers_that_leave_are_started_again_by_their_exit_status() -> None:
+    spec = EVERYTHING[("Job", "workers")]["spec"]
+    assert "--until-idle" in PODS[("Job", "workers")]["containers"][0]["command"]
+    assert spec["completionMode"] == "Indexed"
+    assert spec["completions"] == spec["parallelism"]
+    rules = {
+        status: rule["action"]
+        for rule in spec["podFailurePolicy"]["rules"]
+        for status in rule.get("onExitCodes", {}).get("values", [])
+    }
+    assert rules == {
+        exit_status.of_signal(15): "Ignore",
+        exit_status.REFUSED: "FailIndex",
+        exit_status.ALL_REFUSED: "FailIndex",
+    }
+    assert exit_status.NO_REDIS not in rules, "it counts as a failure, after which another pod starts"
+
+
+def probe(name: tuple[str, str], kind: str, folder: Path) -> int:
+    [container] = PODS[name]["containers"]
+    command = container[kind]["exec"]["command"]
+    env = {**os.environ, "IMAGEMILL_RUNTIME_DIR": str(folder)}
+    return subprocess.run(command, env=env, stderr=subprocess.DEVNULL, check=False).returncode
+
+
+def test_the_probes_of_a_worker_read_the_age_of_its_beat(tmp_path: Path) -> None:
+    deployment, job = WORKERS
+    assert probe(deployment, "readinessProbe", tmp_path) != 0
+    assert probe(deployment, "livenessProbe", tmp_path) == 0, "it may wait for Redis for any time"
+    (tmp_path / "beats").mkdir()
+    beat = tmp_path / "beats" / f"gpu0@{os.uname().nodename}"
+    other = tmp_path / "beats" / "gpu0@another"
+    other.touch()
+    os.utime(other, (1, 1))
+    assert probe(deployment, "livenessProbe", tmp_path) == 0, "another one's is none of its own"
+    beat.touch()
+    assert [probe(deployment, kind, tmp_path) for kind in ("readinessProbe", "livenessProbe")] == [0, 0]
+    old = time.time() - 300
+    os.utime(beat, (old, old))
+    assert probe(deployment, "readinessProbe", tmp_path) != 0
+    assert [probe(name, "livenessProbe", tmp_path) for name in (deployment, job)] == [1, 1]
+
+
+def manifests() -> Iterator[Path]:
+    yield from FOLDER.glob("*/manifests/*.yaml")
+
+
+@pytest.mark.parametrize("file", manifests(), ids=lambda file: file.parents[1].name)
+def test_the_manifests_load_and_lie_below_the_root_of_outputs(file: Path) -> None:
+    manifest = load_manifest(file)
+    assert manifest.model == "shapes"
+    assert f"/manifests/{file.name}" in PODS[("Job", "submit")]["containers"][0]["command"]
+
+
+def test_the_component_for_a_bucket_changes_what_is_there() -> None:
+    component = yaml.safe_load((FOLDER / "bucket" / "kustomization.yaml").read_text())
+    [generator] = component["configMapGenerator"]
+    assert (generator["name"], generator["behavior"]) == ("manifests", "replace")
+    root = set()
+    for one in component["patches"]:
+        patch = yaml.safe_load(one["patch"])
+        if "target" not in one:
+            assert (patch["kind"], patch["metadata"]["name"]) in EVERYTHING
+            continue
+        pod = PODS[(one["target"]["kind"], one["target"]["name"])]
+        change = patch["spec"]["template"]["spec"]
+        [container] = change["containers"]
+        assert container["name"] == pod["containers"][0]["name"]
+        root |= {variable["value"] for variable in container["env"]}
+        volumes = {volume["name"] for volume in change["volumes"]}
+        assert volumes == {"outputs", "spool"}
+        assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
+    [place] = root
+    output = yaml.safe_load((FOLDER / "bucket" / "manifests" / "demo.yaml").read_text())["output"]
+    assert output.startswith(f"{place}/")
+
+
+def test_the_component_without_gpus_changes_what_is_there() -> None:
+    component = yaml.safe_load((FOLDER / "cpu" / "kustomization.yaml").read_text())
+    [one] = component["patches"]
+    name, _, value = one["target"]["labelSelector"].partition("=")
+    for worker in WORKERS:
+        assert EVERYTHING[worker]["metadata"]["labels"][name] == value
+        container = PODS[worker]["containers"][0]
+        assert "nvidia.com/gpu" in container["resources"]["limits"]
+        assert container["command"][1:3] == ["--gpus", "all"]
+    assert re.findall(r"path: (\S+)", one["patch"]) == [
+        "/spec/template/spec/containers/0/resources/limits/nvidia.com~1gpu",
+        "/spec/template/spec/containers/0/command/2",
+    ]
