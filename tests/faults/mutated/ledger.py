@@ -8,6 +8,7 @@ BROKER_PY = "jobs/ledger/broker.py"
 CLAIM_LUA = "jobs/ledger/lua/claim.lua"
 COMPLETE_LUA = "jobs/ledger/lua/complete.lua"
 DAMAGE_LUA = "jobs/ledger/lua/damage.lua"
+OUTLOOK_LUA = "jobs/ledger/lua/outlook.lua"
 PLACES_LUA = "jobs/ledger/lua/places.lua"
 PRELUDE_LUA = "jobs/ledger/lua/prelude.lua"
 RECORD_LUA = "jobs/ledger/lua/record.lua"
@@ -26,6 +27,7 @@ FULL = "tests/jobs/ledger/test_full.py::"
 LEASES = "tests/jobs/ledger/test_leases.py::"
 LEDGER = "tests/jobs/ledger/test_ledger.py::"
 LEDGER_VIEW = "tests/jobs/ledger/test_ledger_view.py::"
+OUTLOOK = "tests/jobs/ledger/test_outlook.py::"
 LUA_FUNCTIONS = "tests/jobs/ledger/test_lua_functions.py::"
 PLACES = "tests/jobs/ledger/test_places.py::"
 RECORD = "tests/jobs/ledger/test_record.py::"
@@ -281,4 +283,11 @@ CHECKS = [
     Mutation("a full Redis begins no shard", "it does", CLAIM_LUA,
         "if full and chosen.kind == 'shard' then return full end", "",
         FULL + "test_a_full_redis_lets_work_end_and_begins_none"),
+    Mutation("a worker that may leave waits for others' leases", "only what is ready counts", OUTLOOK_LUA,
+        "if is_open and ready == 0 and leased == 0 then", "if ready == 0 then",
+        OUTLOOK + "test_a_job_is_left_from_its_first_shard_until_it_is_finished"),
+    Mutation("a worker that refuses for ever may leave", "a refusal that is over counts no more", OUTLOOK_LUA,
+        "if redis.call('HEXISTS', key(job_id, 'refusals'), worker) == 0 then return false end",
+        "if not refuses(job_id, worker, clock()) then return false end",
+        OUTLOOK + "test_a_job_is_left_until_every_worker_of_the_host_has_refused_it"),
 ]  # fmt: skip

@@ -49,6 +49,7 @@ SHARD_SUSPECTS = "tests/worker/shard/test_shard_suspects.py::"
 SHARD_WAITS = "tests/worker/shard/test_shard_waits.py::"
 STORE = "tests/worker/shard/test_store.py::"
 ADOPTION = "tests/worker/shard/test_store_adoption.py::"
+LEAVING = "tests/worker/host/test_leaving.py::"
 SUPERVISOR = "tests/worker/host/test_supervisor.py::"
 
 CHECKS = [
@@ -150,6 +151,13 @@ CHECKS = [
     Mutation("a process that died is started again", "given up", "worker/host/supervisor.py",
         'self._plan_restart(f"died: {_describe(status)}", status, pace)', "self.given_up = True",
         SUPERVISOR + "test_a_process_that_is_killed_is_started_again_and_the_other_left_alone"),
+    Mutation("status 0 says that nothing is left", "a drained worker's, too", "worker/host/stop.py",
+        "return exit_status.of_signal(number) if self._until_idle else exit_status.ORDERLY",
+        "return exit_status.ORDERLY",
+        LEAVING + "test_a_signal_before_nothing_is_left_has_a_status_of_its_own[15-143]"),
+    Mutation("time without Redis is no idle time", "it counts", "worker/host/leaving.py",
+        "if outlook is None or outlook.left:", "if outlook is not None and outlook.left:",
+        LEAVING + "test_time_without_an_answer_does_not_count"),
     Mutation("only tests arm failpoints", "the worker could", "worker/celery_app.py",
         "from jobs.lifeline import end_with_parent",
         "from jobs import failpoints as failpoints\nfrom jobs.lifeline import end_with_parent",
