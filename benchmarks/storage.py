@@ -109,9 +109,9 @@ class Arm:
         return Taken(status.ended - status.started, after[0] - before[0], after[1] - before[1])
 
 
-def requests_of_a_shard(folder: Path, store: BreakableStore) -> dict[str, float]:
-    """How many of each kind there are for each further shard of a job, its finishing among them."""
-    shards, counts = 8, list[dict[Kind, int]]()
+def requests_of_a_shard(folder: Path, store: BreakableStore, shards: int) -> dict[str, float]:
+    """How many of each kind each further shard of a job takes, its finishing among them."""
+    counts: list[dict[Kind, int]] = []
     os.environ |= store.environment()
     with timed_farm(folder, output_root=PLACE) as here:
         arm = Arm(here, f"{PLACE}/counted", [], model="instant")
@@ -156,7 +156,8 @@ def main() -> None:
     options = parse_sized(
         parser,
         faults=(1, 10, 40),
-        fault_images=(200, 1500, 5000),
+        fault_images=(64, 1500, 5000),
+        shards=(1, 8, 8),
         rounds=(1, 3, 5),
         images=(8, 192, 512),
         steps=(2, 20, 20),
@@ -172,7 +173,7 @@ def main() -> None:
         store.make_bucket(BUCKET)
         os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
         (folder / "counting").mkdir()
-        requests = requests_of_a_shard(folder / "counting", store)
+        requests = requests_of_a_shard(folder / "counting", store, options.shards)
         settings = {"height": 64, "width": 64, "num_inference_steps": options.steps}
         job = {"model": options.model, "settings": settings}
         taken = in_turn(folder, store, options.rounds, options.images, **job)
