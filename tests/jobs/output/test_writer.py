@@ -26,8 +26,8 @@ LEASE = 1.0
 
 
 @pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bucket_client, "PATIENCE", Patience(3, 2, (0.05, 0.1, 0.2), settled=0.1))
+def _unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bucket_client, "PATIENCE", Patience(settled=0.1))
 
 
 @pytest.fixture
