@@ -55,7 +55,7 @@ def test_help_loads_nothing_heavy() -> None:
     ("options", "variables", "message"),
     [
         (["--gpus", "none"], {}, "error: no Redis to connect to"),
-        (["--gpus", "x"], {"IMAGEMILL_REDIS_URL": "redis://127.0.0.1:1/0"}, "error: --gpus x: must be all"),
+        (["--gpus", "x"], {"IMAGEMILL_REDIS_URL": "redis://127.0.0.1:1/0"}, "error: --gpus x: must be auto"),
         (["--name", "a b"], {"IMAGEMILL_REDIS_URL": "redis://127.0.0.1:1/0"}, "error: --name a b: use"),
         ([], {"IMAGEMILL_REDIS_URL": "http://:hunter2@a"}, "error: IMAGEMILL_REDIS_URL = http://***@a"),
         ([], {"IMAGEMILL_BATCH_SIZE": "0"}, "error: IMAGEMILL_BATCH_SIZE = '0'"),
