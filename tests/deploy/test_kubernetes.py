@@ -15,6 +15,7 @@ from pathlib import Path
 import click
 import pytest
 import yaml
+from producer.serve.doors import HEALTH
 
 from jobs.settings import PREFIX, Settings, variable_of
 from producer.cli import command as producer_command
@@ -28,7 +29,7 @@ PROGRAMS = {"imagemill": producer_command, "imagemill-worker": worker_command}
 
 
 def test_every_pod_is_known() -> None:
-    assert PODS.keys() == {("StatefulSet", "redis"), ("Job", "submit"), *WORKERS}
+    assert PODS.keys() == {("StatefulSet", "redis"), ("Job", "submit"), ("Deployment", "serve"), *WORKERS}
     assert OURS.keys() == PODS.keys() - {("StatefulSet", "redis")}
     for (_kind, name), one in EVERYTHING.items():
         assert one["metadata"].get("namespace", name) == "imagemill"
@@ -63,7 +64,7 @@ def test_no_service_becomes_a_variable_and_no_pod_may_do_more_than_it_must(name:
 
 def test_no_service_has_a_name_that_would_become_a_setting() -> None:
     names = [name for kind, name in EVERYTHING if kind == "Service"]
-    assert names == ["redis"]
+    assert set(names) == {"redis", "serve"}
     assert not any(name.upper().replace("-", "_").startswith(PREFIX.rstrip("_")) for name in names)
 
 
@@ -89,7 +90,7 @@ def test_its_command_is_one_of_ours_and_its_variables_are_settings(
     settings = Settings()
     order = list(given)
     assert order.index("REDIS_PASSWORD") < order.index("IMAGEMILL_REDIS_URL"), "else it is not put in"
-    [redis] = [one for (kind, _), one in EVERYTHING.items() if kind == "Service"]
+    redis = EVERYTHING["Service", "redis"]
     assert given["IMAGEMILL_REDIS_URL"].endswith(
         f"@{redis['metadata']['name']}:{redis['spec']['ports'][0]['port']}/0"
     )
@@ -205,3 +206,27 @@ def test_the_component_without_gpus_changes_what_is_there() -> None:
         "/spec/template/spec/containers/0/resources/limits/nvidia.com~1gpu",
         "/spec/template/spec/containers/0/command/2",
     ]
+
+
+def test_the_pages_are_served_where_their_service_and_their_probes_look() -> None:
+    [container] = PODS["Deployment", "serve"]["containers"]
+    [port], [of_service] = container["ports"], EVERYTHING["Service", "serve"]["spec"]["ports"]
+    command = container["command"]
+    assert command[command.index("--port") + 1] == str(port["containerPort"]) == str(of_service["port"])
+    assert of_service["targetPort"] == port["name"]
+    for probe in ("readinessProbe", "livenessProbe"):
+        assert container[probe]["httpGet"] == {"path": HEALTH, "port": port["name"]}
+    labels = EVERYTHING["Deployment", "serve"]["spec"]["template"]["metadata"]["labels"]
+    assert EVERYTHING["Service", "serve"]["spec"]["selector"] == labels
+    token = Path(command[command.index("--token-file") + 1])
+    assert {"name": "token", "mountPath": str(token.parent), "readOnly": True} in container["volumeMounts"]
+
+
+def test_keda_scales_the_workers_that_stay() -> None:
+    scaled = yaml.safe_load((FOLDER / "keda" / "scaling.yaml").read_text())
+    assert ("Deployment", scaled["spec"]["scaleTargetRef"]["name"]) in WORKERS
+    assert "replicas" not in EVERYTHING["Deployment", "worker"]["spec"], (
+        "applying it would undo KEDA's number"
+    )
+    [trigger] = scaled["spec"]["triggers"]
+    assert trigger["metadata"]["threshold"] == str(Settings().concurrency)
