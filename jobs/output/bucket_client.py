@@ -53,6 +53,9 @@ _REPETITIONS: Final = 8
 _LONGEST: Final = 300
 _SPACES = re.compile(r"\s+")
 _DEBUG = "\n\nDebug source:"
+_ASKED = re.compile(r".*?Error performing [A-Z]+ \S+ in \S+ - (?:Server returned non-2xx status code: )?")
+"""What was asked for, which has the names of objects: whatever these are, they say nothing of the answer."""
+_DOCUMENT = re.compile(r"<\?xml.*<Code>(.*?)</Code>(?:.*<Message>(.*?)</Message>)?.*")
 _FORBIDDEN = re.compile(r"401 Unauthorized|403 Forbidden")
 _NOT_THERE = re.compile(r"NoSuchBucket|404 Not Found|ContainerNotFound")
 _NEVER = re.compile(
@@ -62,7 +65,9 @@ _NEVER = re.compile(
 """Of what a store said, that it will say it again …"""
 _BROKEN_OFF = re.compile(r"RequestTimeout|IncompleteBody|BadDigest")
 """… but what S3 says, with the status 400, of a body that came too slowly or not whole."""
-_OWN_ROLE = re.compile(r"169\.254\.169\.254|/latest/(api/token|meta-data)")
+_OWN_ROLE = re.compile(
+    r"Error performing [A-Z]+ https?://(169\.254\.169\.254/|[^/\s]+/latest/(api/token|meta-data))"
+)
 """Where a machine in Amazon's cloud is asked for its credentials, when no variable has some."""
 ENDPOINTS: Final = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AWS_ENDPOINT_URL_S3")
 """The variables that lead to another store than Amazon's."""
@@ -107,7 +112,8 @@ def _connected(
         if not isinstance(error, Exception) and not _is_panic(error):
             raise
         raise OutputError(
-            f"{scheme}://{bucket}: no connection can be made ({_said(error)}): set {VARIABLES[scheme]}"
+            f"{scheme}://{bucket}: no connection can be made ({_shown(_answer(error))}): "
+            f"set {VARIABLES[scheme]}"
         ) from None
 
 
@@ -133,7 +139,8 @@ def asked_once(named: str, ask: Callable[[], Result]) -> Result:
     try:
         return ask()
     except FileNotFoundError as error:
-        what = _said(error) if _NOT_THERE.search(str(error)) else "is not there"
+        answer = _answer(error)
+        what = _shown(answer) if _NOT_THERE.search(answer) else "is not there"
         raise FileNotFoundError(errno.ENOENT, what, named) from None
     except OSError:
         raise
@@ -142,27 +149,28 @@ def asked_once(named: str, ask: Callable[[], Result]) -> Result:
     except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
         raise _refused(error, named) from None
     except ValueError as error:  # a name that no object can have
-        raise OSError(errno.EINVAL, _said(error), named) from None
+        raise OSError(errno.EINVAL, _shown(_answer(error)), named) from None
     except exceptions.BaseError as error:
-        said = _said(error)
+        answer = _answer(error)
+        shown = _shown(answer)
         # What that service says is of no file: 404 has another meaning there.
-        if _OWN_ROLE.search(said):
-            said = f"no credentials are set, and this machine's own role gives none: {said}"
-            raise Unreachable(errno.EACCES, said, named) from None
-        if _FORBIDDEN.search(said):
+        if _OWN_ROLE.search(str(error)):
+            shown = f"no credentials are set, and this machine's own role gives none: {shown}"
+            raise Unreachable(errno.EACCES, shown, named) from None
+        if _FORBIDDEN.search(answer):
             raise _refused(error, named) from None
-        if _NOT_THERE.search(said):
-            raise FileNotFoundError(errno.ENOENT, said, named) from None
-        never = _NEVER.search(said) and not _BROKEN_OFF.search(said)
-        raise (OSError if never else Unreachable)(errno.EIO, said, named) from None
+        if _NOT_THERE.search(answer):
+            raise FileNotFoundError(errno.ENOENT, shown, named) from None
+        never = _NEVER.search(answer) and not _BROKEN_OFF.search(answer)
+        raise (OSError if never else Unreachable)(errno.EIO, shown, named) from None
     except BaseException as error:
         if _is_panic(error):
-            raise OSError(errno.EINVAL, f"its client fails ({_said(error)})", named) from None
+            raise OSError(errno.EINVAL, f"its client fails ({_shown(_answer(error))})", named) from None
         raise
 
 
 def _refused(error: Exception, named: str) -> PermissionError:
-    return PermissionError(errno.EACCES, f"the store refuses it: {_said(error)}", named)
+    return PermissionError(errno.EACCES, f"the store refuses it: {_shown(_answer(error))}", named)
 
 
 def _is_panic(error: BaseException) -> bool:
@@ -170,7 +178,12 @@ def _is_panic(error: BaseException) -> bool:
     return type(error).__name__ == "PanicException"
 
 
-def _said(error: BaseException) -> str:
+def _answer(error: BaseException) -> str:
     """What a store said, on one line; obstore's own details aside."""
-    text = _SPACES.sub(" ", str(error).partition(_DEBUG)[0]).strip()
+    return _ASKED.sub("", _SPACES.sub(" ", str(error).partition(_DEBUG)[0]).strip(), count=1)
+
+
+def _shown(answer: str) -> str:
+    """The answer for a person: of S3's documents the code and the message."""
+    text = _DOCUMENT.sub(lambda found: ": ".join(filter(None, found.groups())), answer)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"

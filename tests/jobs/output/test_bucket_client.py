@@ -56,6 +56,24 @@ def test_an_error_is_known_by_what_the_store_said(said: str, means: type[OSError
     assert "\n" not in str(raised.value)
 
 
+DOCUMENT = (
+    '404 Not Found: <?xml version="1.0"?> <Error> <Code>NoSuchBucket</Code>\n'
+    "<Message>It is not there</Message></Error>"
+)
+
+
+@pytest.mark.parametrize("key", ["k" * 900, "404%20Not%20Found", "builder%20error", "latest/meta-data/x"])
+def test_the_name_of_an_object_hides_nothing_of_the_answer_and_is_none(key: str) -> None:
+    asked_for = f"Generic S3 error: Error performing PUT http://host/bucket/{key} in 2ms - "
+    busy = f"{asked_for}Server returned non-2xx status code: 503 Service Unavailable:"
+    with pytest.raises(Unreachable, match="503 Service Unavailable"):
+        asked_once("s3://b-1/a", failing(exceptions.GenericError(busy)))
+    missing = f"{asked_for}Server returned non-2xx status code: {DOCUMENT}"
+    with pytest.raises(FileNotFoundError) as raised:
+        asked_once("s3://b-1/a", failing(exceptions.GenericError(missing)))
+    assert raised.value.strerror == "404 Not Found: NoSuchBucket: It is not there"
+
+
 @pytest.mark.parametrize(
     ("error", "means"),
     [
