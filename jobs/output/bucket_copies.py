@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import threading
@@ -11,7 +12,7 @@ from typing import Final, NamedTuple, Protocol
 from jobs.errors import OutputError
 from jobs.location import BucketPlace
 from jobs.output.bucket_client import ENDPOINTS
-from jobs.output.store import Unreachable
+from jobs.output.store import PROBES, Unreachable
 
 WAYS: Final = (
     "header:if-none-match:*",
@@ -104,6 +105,8 @@ def _tried(store: Copying) -> str:
                     return way
             except Unreachable:
                 raise
+            except FileNotFoundError:  # a job that began has cleared it away
+                raise Unreachable(errno.ENOENT, "is gone right after it was written", source) from None
             except OSError as error:
                 said = str(error.strerror)
     finally:
@@ -117,7 +120,7 @@ def _tried(store: Copying) -> str:
 
 
 def _probe() -> str:
-    return f".imagemill/probe-{secrets.token_hex(6)}"
+    return f"{PROBES}{secrets.token_hex(6)}"
 
 
 def _keeps(store: Copying, source: str, target: str, way: str) -> bool:

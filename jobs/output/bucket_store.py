@@ -38,7 +38,7 @@ from jobs.output.bucket_client import VARIABLES, asked_once, connected
 from jobs.output.bucket_copies import way_to_copy
 from jobs.output.bucket_reading import BucketReading
 from jobs.output.object_upload import put, upload
-from jobs.output.store import UPLOADS, Stage, StageClosed, Unreachable
+from jobs.output.store import PROBES, UPLOADS, Stage, StageClosed, Unreachable
 from jobs.plain_file import open_plain
 
 _COPIED: Final = 10 << 20
@@ -166,6 +166,8 @@ class BucketStore(BucketReading):
         """How long a copy of one of the uploads may last that the store has begun."""
         longest = 0.0
         for name, size in sorted(uploads.items(), key=lambda one: -one[1]):
+            if name.startswith(PROBES):
+                continue
             told = _CLOSED.fullmatch(name)
             if told is not None:
                 seconds = float(told[1])

@@ -21,6 +21,8 @@ from jobs.plain_file import MAX_OF_OUTPUT
 
 UPLOADS: Final = ".imagemill/uploads"
 """What is on its way into a bucket: the stages there."""
+PROBES: Final = f"{UPLOADS}/probe-"
+"""What a bucket is tried with: among uploads, so that what a killed process leaves goes with them."""
 _PIECE: Final = 8 << 20
 
 

@@ -20,7 +20,7 @@ import obstore
 from jobs.errors import OutputError
 from jobs.location import BucketPlace
 from jobs.output.bucket_client import asked, asked_once, connected
-from jobs.output.store import UPLOADS, Unreachable
+from jobs.output.store import PROBES, Unreachable
 
 if TYPE_CHECKING:
     from obstore import UpdateVersion
@@ -108,8 +108,7 @@ class _Bucket:
 
 @lru_cache
 def _check(bucket: _Bucket, _process: int) -> None:
-    # Among uploads, so that what a process leaves that is killed here goes with them.
-    probe = TaggedObject(bucket.place, f"{UPLOADS}/probe-{secrets.token_hex(6)}")
+    probe = TaggedObject(bucket.place, f"{PROBES}{secrets.token_hex(6)}")
     try:
         if not _keeps(probe):
             raise OutputError(

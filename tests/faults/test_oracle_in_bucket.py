@@ -69,7 +69,7 @@ SPOILT: dict[str, tuple[Spoil, str]] = {
     "a shard is another one": (copy("00000.tar", "00002.tar"), "lost: 8"),
     "a parquet is gone": (delete("00001.parquet"), "tars without a parquet"),
     "an upload is left": (put(".imagemill/uploads/00001/000001-5f3a9c1e/00001.tar"), "left behind"),
-    "a probe is left": (put(".imagemill/probe-5f3a9c1e"), "left behind"),
+    "a probe is left": (put(".imagemill/uploads/probe-5f3a9c1e"), "left behind"),
     "something else is there": (put("notes.txt"), "left behind"),
     "a report of something else": (
         put("job.json", b'{"job_id": "x", "outcome": "", "images": {"done": 1}}'), "job.json says"

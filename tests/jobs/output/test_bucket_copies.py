@@ -133,3 +133,16 @@ def test_without_obstore_the_remedy_is_said(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(sys.modules, "obstore", None)
     with pytest.raises(OutputError, match=r"pip install 'imagemill\[cloud\]'"):
         Output.at("s3://bucket/out")
+
+
+def test_what_stays_of_a_trial_goes_with_what_is_left_of_uploads(
+    object_store: BreakableStore, store: BucketStore
+) -> None:
+    """As of a process that is killed meanwhile; nobody waits for its copies."""
+    object_store.order(Fault(Action.ANSWER, frozenset({Kind.DELETE}), status=403))
+    store.prepare()
+    object_store.withdraw()
+    assert [*store.files_below("")] != []
+    waits: list[float] = []
+    store.close_stages(waits.append)
+    assert ([*store.files_below("")], waits) == ([], [])
