@@ -14,6 +14,7 @@ import argparse
 import hashlib
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -28,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from rich.console import Console
 from rich.progress import Progress
 from sizes import parse_sized
+from submit import MEGABYTE, peak_memory
 
 from jobs.ledger.shard import decode_shard
 from jobs.output.job_files import JobFiles
@@ -119,20 +121,16 @@ def command(name: str, *arguments: str) -> str:
     """What `imagemill` prints; seconds and largest memory become figures."""
 
     def run() -> tuple[int, str, int]:
-        with tempfile.TemporaryFile() as printed:
-            program = str(Path(sys.executable).parent / "imagemill")
-            pid = os.posix_spawn(
-                program,
-                [program, *arguments],
-                dict(os.environ),
-                file_actions=[(os.POSIX_SPAWN_DUP2, printed.fileno(), 1)],
-            )
-            _, status, used = os.wait4(pid, 0)
+        program = str(Path(sys.executable).parent / "imagemill")
+        with tempfile.TemporaryFile("w+", encoding="utf-8") as printed:
+            # What wait4 gives as the most is at least what this process has.
+            process = subprocess.Popen([program, *arguments], stdout=printed)
+            peak = peak_memory(process)
             printed.seek(0)
-            return os.waitstatus_to_exitcode(status), printed.read().decode(), used.ru_maxrss
+            return process.returncode, printed.read(), peak
 
-    code, text, kilobytes = timed(name, run)
-    FIGURES[f"{name}_mb"] = round(kilobytes / 1024)
+    code, text, peak = timed(name, run)
+    FIGURES[f"{name}_mb"] = round(peak / MEGABYTE)
     print(f"{'':<24}{FIGURES[f'{name}_mb']:>10} MB", flush=True)
     if code != 0:
         sys.exit(f"imagemill {' '.join(arguments)} ended with {code}:\n{text}")
