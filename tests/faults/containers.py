@@ -183,7 +183,7 @@ class Check:
         """What the README and the examples do."""
         self.produce("submit", "/manifests/demo.yaml", "--wait")
         self.produce("submit", "/manifests/webdataset.yaml", "--wait")
-        self.produce("export", "out/demo", "--to", "parquet", "--into", "out/demo.parquet")
+        self.produce("export", "out/demo", "out/demo.parquet", "--to", "parquet")
         found = self.in_worker(
             "cd /work/out && ls demo/records.parquet webdataset/00000.parquet demo.parquet"
         )
@@ -271,7 +271,7 @@ def main() -> int:
         say(f"Compose {versions[0].strip()}, engine {versions[1]}")
         try:
             build = [] if os.environ.get("BUILD") == "0" else [check.build]
-            stack = [check.come_up, check.examples, check.kill_all_in_the_middle, check.another_user]
+            stack = [check.come_up, check.kill_all_in_the_middle, check.examples, check.another_user]
             for step in (*build, *stack, check.take_down):
                 step()
         except Failed as failure:
