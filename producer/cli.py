@@ -12,7 +12,7 @@ from jobs.errors import ImagemillError, Interrupted, OutputError
 from jobs.location import CHECK_BUCKET, names_bucket
 from jobs.object_copies import named
 from jobs.wording import on_its_lines
-from producer.commands import job, manifest, output, picture, push, verification
+from producer.commands import job, manifest, output, picture, push, serve, verification
 from producer.stops import stops_raise
 
 
@@ -41,6 +41,7 @@ for one in (
     manifest.run,
     job.status,
     job.watch,
+    serve.serve,
     job.cancel,
     job.pause,
     job.resume,

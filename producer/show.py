@@ -66,7 +66,7 @@ def print_jobs(jobs: Sequence[JobStatus | UnreadableJob], workers: Workers) -> N
             state(job),
             f"{job.done}/{job.total}",
             str(job.failed),
-            _rate(job),
+            rate(job),
             duration(job.eta_seconds),
             job.output,
         )
@@ -94,7 +94,7 @@ def print_job(job: JobStatus, workers: Workers, failures: Mapping[int, Mapping[s
     if job.cut:
         say(f"  prompts   {cut_prompts(job.cut)}")
     say(f"  shards    {job.shards} in all, {job.shards_ready} waiting, {job.shards_leased} being rendered")
-    say(f"  rate      {_rate(job)} images/s, {duration(job.eta_seconds)} left")
+    say(f"  rate      {rate(job)} images/s, {duration(job.eta_seconds)} left")
     say(f"  model     {job.model}, priority {job.priority}, run {job.run}")
     say(f"  workers   {', '.join(job.workers) or '–'} on it, of {', '.join(workers) or 'none alive'}")
     if job.trouble:
@@ -135,7 +135,7 @@ def print_end(end: JobStatus) -> None:
     taken = end.ended - end.started
     # The time of a later run would not be that of all its images: earlier runs rendered some.
     time = f", {duration(taken)}" if end.run == 1 and end.started and taken > 0 else ""
-    rate = f", {end.images_per_second:.1f} images/s" if end.images_per_second > 0 else ""
+    speed = f", {end.images_per_second:.1f} images/s" if end.images_per_second > 0 else ""
     failed = f", {end.failed} failed (see failures.jsonl)" if end.failed else ""
     held = f"; {end.held} were already there" if end.held else ""
     if end.broken:
@@ -143,17 +143,17 @@ def print_end(end: JobStatus) -> None:
         say(f"shards {shards} could not be read in Redis: submit the manifest again to render their images")
     if end.left and end.outcome == "failures" and not end.broken:
         say(
-            f"{begin}: {end.done} of {end.total} images counted{time}{rate}{failed}{_flagged(end)}; Redis "
+            f"{begin}: {end.done} of {end.total} images counted{time}{speed}{failed}{_flagged(end)}; Redis "
             f"lost what it knew of the others: `imagemill retry {end.job_id}` renders those that "
             f"{end.output} lacks; if Redis lost its shards, too, submit the manifest again{held}"
         )
     elif end.left:
         say(
-            f"{begin}: {end.done} of {end.total} images rendered{time}{rate}{failed}{_flagged(end)}; those "
+            f"{begin}: {end.done} of {end.total} images rendered{time}{speed}{failed}{_flagged(end)}; those "
             f"of unfinished shards stay in the spool of {end.output} for the next submission{held}"
         )
     else:
-        say(f"{begin}: {end.done} images in {end.output}{time}{rate}{failed}{_flagged(end)}{held}")
+        say(f"{begin}: {end.done} images in {end.output}{time}{speed}{failed}{_flagged(end)}{held}")
     if end.cut:
         say(cut_prompts(end.cut))
 
@@ -170,9 +170,14 @@ def cut_prompts(count: int) -> str:
 def progress_line(job: JobStatus) -> str:
     """The progress of the job in one line, for `watch` and `run`."""
     return on_one_line(
-        f"{job.job_id}: {state(job)}, {job.done}/{job.total} images{doubts(job)}, {_rate(job)} images/s, "
+        f"{job.job_id}: {state(job)}, {job.done}/{job.total} images{doubts(job)}, {rate(job)} images/s, "
         f"{duration(job.eta_seconds)} left{waits(job)}"
     )
+
+
+def rate(job: JobStatus) -> str:
+    """The images a second of the job; a dash where there is no rate yet."""
+    return f"{job.images_per_second:.1f}" if job.images_per_second else "–"
 
 
 def doubts(job: JobStatus) -> str:
@@ -193,10 +198,6 @@ def is_terminal() -> bool:
 
 def _flagged(job: JobStatus) -> str:
     return f", {job.flagged} flagged (see metadata.jsonl)" if job.flagged else ""
-
-
-def _rate(job: JobStatus) -> str:
-    return f"{job.images_per_second:.1f}" if job.images_per_second else "–"
 
 
 def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

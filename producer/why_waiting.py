@@ -94,13 +94,24 @@ def models_of(facts: Facts) -> tuple[str, ...] | None:
     return _told(facts).models
 
 
+def claims_of(facts: Facts) -> tuple[tuple[str, str, int], ...]:
+    """Job, shard and priority of what a worker holds."""
+    return _told(facts).claims
+
+
+def loaded_model(facts: Facts) -> str:
+    """The model that a worker has loaded, or is about to load; empty for none."""
+    pipeline = _json_list(facts.get("pipeline", "")) or []
+    return str(pipeline[0]) if pipeline else ""
+
+
 def in_words(name: str, facts: Facts) -> str:
     """What a worker takes, has loaded and does, on one line; empty for one that does not tell."""
     models = models_of(facts)
     if models is None:
         return ""
     parts = [f"takes {', '.join(models)}" if models else "takes any model"]
-    if loaded := _loaded(facts):
+    if loaded := loaded_model(facts):
         parts.append(f"last took up {loaded}")
     doing = [f"{job_id} ({shard})" for job_id, shard, _priority in _told(facts).claims]
     parts.append(f"works on {_listed(doing)}" if doing else "is free")
@@ -144,12 +155,6 @@ def _behind(job: JobStatus, claims: Sequence[tuple[str, str, int]]) -> Wait:
         for other, priority in sorted(priorities.items(), key=lambda pair: (pair[1], pair[0]))
     ]
     return Wait("behind", f"it is behind {_listed(others)}, which every worker that takes it renders now")
-
-
-def _loaded(facts: Facts) -> str:
-    """The model that a worker has loaded, or is about to load; empty for none."""
-    pipeline = _json_list(facts.get("pipeline", "")) or []
-    return str(pipeline[0]) if pipeline else ""
 
 
 def _listed(texts: Sequence[str]) -> str:

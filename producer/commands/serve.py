@@ -1,0 +1,89 @@
+"""The command that serves the pages. Heavy modules are imported by the command that needs them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from jobs.errors import Interrupted, SettingsError
+from producer.commands.places import OUTPUT
+from producer.session import FILE, Session, pass_session
+
+if TYPE_CHECKING:
+    from jobs.output.output import Output
+
+_SHORTEST = 16
+"""Characters of a token: nobody guesses so many."""
+
+
+@click.command()
+@click.argument("outputs", metavar="[OUT]...", nargs=-1, type=OUTPUT)
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="The address to serve at; 0.0.0.0 is all there are.",
+)
+@click.option(
+    "--port", default=8484, show_default=True, type=click.IntRange(0, 65535), help="0 is any that is free."
+)
+@click.option("--token", metavar="TOKEN", help="Let in only who gives it. Other users may see it in `ps`.")
+@click.option("--token-file", type=FILE, metavar="FILE", help="The same, read from a file.")
+@pass_session
+def serve(
+    session: Session,
+    outputs: tuple[Output, ...],
+    host: str,
+    port: int,
+    token: str | None,
+    token_file: Path | None,
+) -> None:
+    """Show jobs, workers and pictures in a browser.
+
+    The outputs of all jobs in Redis can be seen, and each OUT, a folder or s3://BUCKET/PREFIX. Nothing can be
+    changed. Only this machine is served, unless --host names another address; that needs a token. Ctrl-C ends
+    it. It needs the extra `serve`: pip install 'imagemill[serve]'.
+    """
+    from producer.serve.server import check_installed, is_loopback, listen, serving
+
+    check_installed()
+    secret = _token(token, token_file)
+    if secret is None and not is_loopback(host):
+        raise SettingsError(
+            f"--host {host}: others could look at everything: write a token to a file, such as by\n"
+            "    python -c 'import secrets; print(secrets.token_urlsafe())' > token\n"
+            "and add --token-file token; or leave --host away, and come through `ssh -L`"
+        )
+    from producer.serve.opened import site_of
+
+    site = site_of(session.settings, outputs, secret)
+    try:
+        listener = listen(host, port)
+        with serving(listener, site) as served:
+            click.echo(f"serving at {listener.url}/ (Ctrl-C ends it)")
+            served.join()
+    except KeyboardInterrupt:
+        sys.exit(Interrupted.exit_code)
+
+
+def _token(token: str | None, file: Path | None) -> str | None:
+    """The token that was given. Raises SettingsError for one that could be guessed."""
+    if token is not None and file is not None:
+        raise SettingsError("--token and --token-file exclude each other: give one")
+    if file is not None:
+        from jobs.plain_file import read_plain
+
+        try:
+            token = read_plain(file, 4096).decode().strip()
+        except (OSError, ValueError) as error:
+            raise SettingsError(f"--token-file {file}: cannot be read ({error})") from None
+    where = "--token" if file is None else f"--token-file {file}"
+    if token is not None and (len(token) < _SHORTEST or not token.isascii() or not token.isprintable()):
+        raise SettingsError(
+            f"{where}: must have at least {_SHORTEST} characters of ASCII: take what "
+            "`python -c 'import secrets; print(secrets.token_urlsafe())'` prints"
+        )
+    return token

@@ -1,0 +1,52 @@
+"""The application: all routes, behind the doors."""
+
+from __future__ import annotations
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
+
+from producer.serve import job_pages, sign_in
+from producer.serve.doors import HEALTH, Guarded
+from producer.serve.site import Site
+
+
+def create_app(site: Site) -> ASGIApp:
+    """The pages of a site as an ASGI application."""
+
+    async def healthy(_: Request) -> Response:
+        return PlainTextResponse("ok\n")
+
+    async def wrong(request: Request, error: Exception) -> Response:
+        status = error.status_code if isinstance(error, HTTPException) else 500
+        said = (
+            error.detail
+            if isinstance(error, HTTPException)
+            else "this page failed: the server's log says why"
+        )
+        return site.pages.answer(request, "wrong.html", {"status": status, "said": said}, status=status)
+
+    app = Starlette(
+        routes=[
+            *job_pages.routes(site),
+            *sign_in.routes(site),
+            Route(HEALTH, healthy),
+            Mount("/static", _Static(packages=[("producer.serve", "static")])),
+        ],
+        exception_handlers={HTTPException: wrong, 500: wrong},
+    )
+    # Around all of it: the page of a failure has the same headers.
+    return Guarded(app, site.doors)
+
+
+class _Static(StaticFiles):
+    """Files that a browser keeps, and asks for again."""
+
+    def file_response(self, *arguments: object, **options: object) -> Response:
+        response = super().file_response(*arguments, **options)  # type: ignore[arg-type]
+        response.headers["Cache-Control"] = "no-cache"
+        return response

@@ -1,0 +1,56 @@
+"""The templates, and what they may use.
+
+Everything that they print is escaped: prompts, names and reasons are strangers' text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from time import localtime, strftime
+from typing import Any
+from urllib.parse import quote
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.requests import Request
+from starlette.responses import HTMLResponse
+
+from producer import show
+from producer.serve.outputs import key_of
+
+
+class Pages:
+    """Makes pages of templates."""
+
+    def __init__(self, *, guarded: bool) -> None:
+        """`guarded`: whether visitors sign in."""
+        self._templates = Environment(
+            loader=PackageLoader("producer.serve"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._templates.filters |= {
+            "grouped": lambda number: f"{number:,}",
+            "duration": show.duration,
+            "rate": show.rate,
+            "clock": _clock,
+            "segment": lambda text: quote(text, safe=""),
+            "key": key_of,
+            "name": lambda text: hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16],
+        }
+        self._templates.globals |= {"state": show.state, "cut_prompts": show.cut_prompts, "guarded": guarded}
+
+    def answer(
+        self, request: Request, template: str, context: Mapping[str, Any], *, status: int = 200
+    ) -> HTMLResponse:
+        """The page that a template makes of `context`."""
+        text = self._templates.get_template(template).render({"path": request.url.path, **context})
+        # Half of a surrogate pair, in a name of a file, is in no encoding.
+        return HTMLResponse(text.encode("utf-8", "replace"), status)
+
+
+def _clock(moment: float) -> str:
+    """A Unix time as a person of this machine reads it; a dash for 0."""
+    return strftime("%Y-%m-%d %H:%M:%S", localtime(moment)) if moment else "–"

@@ -1,0 +1,143 @@
+"""The pages served at an address of this machine, in a thread of this process."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Final
+
+from jobs.errors import SettingsError
+
+if TYPE_CHECKING:
+    from producer.serve.site import Site
+
+PORT: Final = 8484
+"""Where the pages are if nobody says otherwise."""
+_NEEDED: Final = ("starlette", "uvicorn", "jinja2")
+_STOP_SECONDS: Final = 5.0
+
+
+def is_installed() -> bool:
+    """Whether the extra `serve` is there."""
+    return all(find_spec(name) is not None for name in _NEEDED)
+
+
+def check_installed() -> None:
+    """Raises SettingsError where the extra `serve` is not there."""
+    missing = [name for name in _NEEDED if find_spec(name) is None]
+    if missing:
+        raise SettingsError(
+            f"the pages need {', '.join(missing)}, which this Python does not have: "
+            "pip install 'imagemill[serve]'"
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a host's name or address."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A socket that takes connections; they wait until the pages are ready."""
+
+    socket: socket.socket
+    url: str
+    """The address for a browser, without a slash at its end."""
+
+
+def listen(host: str, port: int) -> Listener:
+    """Takes a port of this machine; 0 is any that is free. Raises SettingsError."""
+    try:
+        [family, kind, protocol, _, address] = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except OSError as error:
+        raise SettingsError(f"--host {host}: is no address of this machine ({error.strerror})") from None
+    taken = socket.socket(family, kind, protocol)
+    try:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(address)
+        taken.listen(128)
+    except OSError as error:
+        taken.close()
+        if error.errno == errno.EADDRINUSE:
+            raise SettingsError(
+                f"port {port} of {host} is in use: name another, or --port 0 for any that is free"
+            ) from None
+        raise SettingsError(f"{host}, port {port}: cannot be served ({error.strerror})") from None
+    at = taken.getsockname()[1]
+    shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return Listener(taken, f"http://{f'[{shown}]' if ':' in shown else shown}:{at}")
+
+
+def listen_anywhere() -> Listener:
+    """Takes PORT of the loopback address, or any that is free. Raises SettingsError."""
+    try:
+        return listen("127.0.0.1", PORT)
+    except SettingsError:
+        return listen("127.0.0.1", 0)
+
+
+class Serving:
+    """The thread that serves."""
+
+    def __init__(self, listener: Listener, site: Site) -> None:
+        import uvicorn
+
+        from producer.serve.app import create_app
+
+        self._socket = listener.socket
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                create_app(site),
+                loop="asyncio",
+                http="h11",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,  # an address may hold a token
+                server_header=False,
+                proxy_headers=False,
+                timeout_graceful_shutdown=1,
+            )
+        )
+        self._thread = threading.Thread(target=self._run, name="serve", daemon=True)
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    def join(self) -> None:
+        """Waits until the thread ends, which it does not by itself."""
+        while self._thread.is_alive():
+            self._thread.join(1.0)
+
+    def stop(self) -> None:
+        """Ends the thread; connections that are open are closed."""
+        self._server.should_exit = True
+        self._thread.join(_STOP_SECONDS)
+        self._socket.close()
+
+    def _run(self) -> None:
+        self._server.run(sockets=[self._socket])
+
+
+@contextmanager
+def serving(listener: Listener, site: Site) -> Iterator[Serving]:
+    """Serves a site until the block ends."""
+    served = Serving(listener, site)
+    served.start()
+    try:
+        yield served
+    finally:
+        served.stop()

@@ -1,0 +1,60 @@
+"""A worker as a page shows it: what its heartbeat tells, read. What it does not tell stays empty."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from producer.why_waiting import Facts, claims_of, loaded_model, models_of
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerView:
+    """A worker that is heard of."""
+
+    name: str
+    host: str
+    device: str
+    model: str
+    """What it has loaded, or is about to load."""
+    takes: str
+    """The models that it takes; empty where it does not tell."""
+    holds: tuple[tuple[str, str], ...]
+    """The job and the shard of each of its claims."""
+    slots: str
+    """Shards that it may hold at a time."""
+    images: str
+    """Images that it has rendered since it was started."""
+    memory: str
+    says: tuple[str, ...]
+    """What it loads or waits for, and what is wrong with it."""
+
+
+def worker_views(workers: Mapping[str, Facts]) -> list[WorkerView]:
+    """All workers, by their names."""
+    return [_view(name, facts) for name, facts in sorted(workers.items())]
+
+
+def _view(name: str, facts: Facts) -> WorkerView:
+    models = models_of(facts)
+    said = (facts.get("loading", ""), facts.get("notice", ""), facts.get("twin", ""))
+    return WorkerView(
+        name=name,
+        host=facts.get("host", ""),
+        device=facts.get("device", ""),
+        model=loaded_model(facts),
+        takes="" if models is None else ", ".join(models) if models else "any model",
+        holds=tuple((job_id, shard) for job_id, shard, _priority in claims_of(facts)),
+        slots=facts.get("slots", ""),
+        images=facts.get("images", ""),
+        memory=_memory(facts),
+        says=tuple(filter(None, said)),
+    )
+
+
+def _memory(facts: Facts) -> str:
+    """How much of its device's memory is used; empty where it does not tell."""
+    used, whole = facts.get("gpu_memory_used", ""), facts.get("gpu_memory_total", "")
+    if not (used.isdecimal() and whole.isdecimal()):
+        return ""
+    return f"{int(used) / 1e9:.1f} of {int(whole) / 1e9:.1f} GB"
