@@ -19,18 +19,19 @@ from producer.own_worker import own_worker
 from producer.progress import counting, show_progress
 from producer.reporter import StandardError
 from producer.requests.prepared import Prepared
+from producer.serve.beside_run import pages_of
 from producer.stops import stops_raise
 from producer.submit.report import print_submitted
 from producer.submit.submit import submit_manifest
 from producer.submit.writing import freed_at_the_end
 
 
-def run_job(prepared: Prepared, settings: Settings, *, gpus: str, keep: bool) -> JobStatus:
+def run_job(prepared: Prepared, settings: Settings, *, gpus: str, keep: bool, serve: bool) -> JobStatus:
     """Submits and renders a manifest on this machine; returns how its job ended.
 
     Uses IMAGEMILL_REDIS_URL when it is set, else a Redis of its own that ends with this call (`keep` leaves
-    its data). `gpus`: as of `imagemill-worker --gpus`. Raises Interrupted after a clean stop; a second run
-    then renders the rest.
+    its data). `gpus`: as of `imagemill-worker --gpus`. `serve`: whether a browser may look on, where the
+    extra is installed. Raises Interrupted after a clean stop; a second run then renders the rest.
     """
     output = prepared.output
     with ExitStack() as stack:
@@ -56,6 +57,9 @@ def run_job(prepared: Prepared, settings: Settings, *, gpus: str, keep: bool) ->
             submitted = submit_manifest(prepared, queue, reporter)
         print_submitted(submitted)
         worker = stack.enter_context(own_worker(url, settings, output.label, gpus, lock))
+        if serve:
+            # The worker has begun to start: what the pages import keeps nothing waiting.
+            stack.enter_context(pages_of(url, output, submitted.job_id, StandardError()))
 
         def check() -> None:
             if server is not None and not server.alive:

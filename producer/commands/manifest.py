@@ -146,11 +146,21 @@ def _one_output_each(files: Sequence[Path], prepared: Sequence[Prepared]) -> Non
     "--gpus", default="auto", show_default=True, metavar="auto|all|0,1|none", help="As of imagemill-worker."
 )
 @click.option("--keep", is_flag=True, help="Keep the data of the Redis that this command starts.")
+@click.option("--no-serve", is_flag=True, help="Serve no pages.")
 @pass_session
-def run(session: Session, file: Path, limit: int | None, sample: int | None, gpus: str, keep: bool) -> None:
+def run(
+    session: Session,
+    file: Path,
+    limit: int | None,
+    sample: int | None,
+    gpus: str,
+    keep: bool,
+    no_serve: bool,
+) -> None:
     """Render a manifest on this machine, now.
 
-    Starts a Redis (unless IMAGEMILL_REDIS_URL is set) and a worker, and stops them at the end.
+    Starts a Redis (unless IMAGEMILL_REDIS_URL is set) and a worker, and stops them at the end. With the extra
+    `serve`, it also prints an address at which a browser shows progress and pictures meanwhile.
 
     Ctrl-C stops cleanly; the same command continues where it stopped.
     """
@@ -158,7 +168,7 @@ def run(session: Session, file: Path, limit: int | None, sample: int | None, gpu
     from producer.run import run_job
 
     prepared = prepare(file, session.settings, limit=limit, sample=sample)
-    exit_with([run_job(prepared, session.settings, gpus=gpus, keep=keep)])
+    exit_with([run_job(prepared, session.settings, gpus=gpus, keep=keep, serve=not no_serve)])
 
 
 @click.command()

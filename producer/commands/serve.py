@@ -62,7 +62,7 @@ def serve(
     site = site_of(session.settings, outputs, secret)
     try:
         listener = listen(host, port)
-        with serving(listener, site) as served:
+        with serving(listener, lambda: site) as served:
             click.echo(f"serving at {listener.url}/ (Ctrl-C ends it)")
             served.join()
     except KeyboardInterrupt:

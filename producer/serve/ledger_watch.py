@@ -12,7 +12,7 @@ from jobs.ledger.eviction import eviction_trouble, redis_memory
 from jobs.ledger.job import JobStatus, UnreadableJob
 from jobs.ledger.ledger_view import LedgerView
 
-_OLDEST = 1.0
+OLDEST = 1.0
 """Seconds that a reading is good for."""
 
 
@@ -78,7 +78,7 @@ class LedgerWatch:
     def now(self) -> Snapshot:
         """The ledger, a second old at most; as it was last, if it cannot be read."""
         with self._lock:
-            if time.monotonic() - self._looked >= _OLDEST:
+            if time.monotonic() - self._looked >= OLDEST:
                 self._snapshot = self._read()
                 self._looked = time.monotonic()
             return self._snapshot

@@ -29,9 +29,9 @@ def site_of(settings: Settings, outputs: Sequence[Output], token: str | None = N
     return _site(lambda: LedgerView(redis_url(settings), timeout=_TIMEOUT), outputs, token)
 
 
-def site_at(url: str, output: Output) -> Site:
+def site_at(url: str, output: Output, token: str) -> Site:
     """What `imagemill run` shows: the jobs of its Redis, and its output."""
-    return _site(lambda: LedgerView(url, timeout=_TIMEOUT), [output], None)
+    return _site(lambda: LedgerView(url, timeout=_TIMEOUT), [output], token)
 
 
 def _site(connect: Callable[[], LedgerView], outputs: Sequence[Output], token: str | None) -> Site:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Final
 from jobs.errors import SettingsError
 
 if TYPE_CHECKING:
+    from uvicorn import Server
+
     from producer.serve.site import Site
 
 PORT: Final = 8484
@@ -91,26 +93,11 @@ def listen_anywhere() -> Listener:
 class Serving:
     """The thread that serves."""
 
-    def __init__(self, listener: Listener, site: Site) -> None:
-        import uvicorn
-
-        from producer.serve.app import create_app
-
-        self._socket = listener.socket
-        self._server = uvicorn.Server(
-            uvicorn.Config(
-                create_app(site),
-                loop="asyncio",
-                http="h11",
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,  # an address may hold a token
-                server_header=False,
-                proxy_headers=False,
-                timeout_graceful_shutdown=1,
-            )
-        )
+    def __init__(self, listener: Listener, site: Callable[[], Site]) -> None:
+        """`site`: called in the thread, for what it imports takes long."""
+        self._socket, self._site = listener.socket, site
+        self._server: Server | None = None
+        self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="serve", daemon=True)
 
     def start(self) -> None:
@@ -124,17 +111,38 @@ class Serving:
 
     def stop(self) -> None:
         """Ends the thread; connections that are open are closed."""
-        self._server.should_exit = True
+        self._stopped.set()
+        if self._server is not None:
+            self._server.should_exit = True
         self._thread.join(_STOP_SECONDS)
         self._socket.close()
 
     def _run(self) -> None:
-        self._server.run(sockets=[self._socket])
+        import uvicorn
+
+        from producer.serve.app import create_app
+
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                create_app(self._site()),
+                loop="asyncio",
+                http="h11",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,  # an address may hold a token
+                server_header=False,
+                proxy_headers=False,
+                timeout_graceful_shutdown=1,
+            )
+        )
+        if not self._stopped.is_set():
+            self._server.run(sockets=[self._socket])
 
 
 @contextmanager
-def serving(listener: Listener, site: Site) -> Iterator[Serving]:
-    """Serves a site until the block ends."""
+def serving(listener: Listener, site: Callable[[], Site]) -> Iterator[Serving]:
+    """Serves a site until the block ends. `site`: called in the thread, for what it imports takes long."""
     served = Serving(listener, site)
     served.start()
     try:

@@ -6,6 +6,8 @@ import re
 import signal
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -102,6 +104,11 @@ class Run:
         return len(in_spool | {row["image_id"] for row in self.records()})
 
 
+def troubles(err: str) -> str:
+    """What a run said on standard error besides the address of its pages."""
+    return re.sub(r"^pictures: http://127\.0\.0\.1:.*\n", "", err, flags=re.MULTILINE)
+
+
 @pytest.fixture
 def mill(tmp_path: Path) -> Iterator[Run]:
     """A folder to run in; whatever a test leaves running is ended."""
@@ -122,7 +129,7 @@ def test_run_renders_a_manifest_and_leaves_its_output_alone(mill: Run, wait_unti
     wait_until(mill.finished_images, "pictures appear")
     mill.look(process)
     out, err = process.communicate(timeout=LONGEST)
-    assert (process.returncode, err) == (0, "")
+    assert (process.returncode, troubles(err)) == (0, "")
     last = out.splitlines()[-1]
     assert re.fullmatch(rf"finished: 24 images in {re.escape(str(mill.output))}, \d+s, [\d.]+ images/s", last)
     mill.check_exact(24)
@@ -146,13 +153,15 @@ def test_ctrl_c_stops_cleanly_and_the_second_run_renders_only_what_is_missing(
     out, err = process.communicate(timeout=LONGEST)
     assert process.returncode == 130
     assert "Traceback" not in out + err
-    assert re.fullmatch(r"error: stopped by SIGINT; .*run the same command to continue", err.strip())
+    assert re.fullmatch(
+        r"error: stopped by SIGINT; .*run the same command to continue", troubles(err).strip()
+    )
     assert mill.alive() == []
     assert list(mill.temporary.iterdir()) == []
     finished = mill.finished_images()
     assert 32 <= finished < 96
     again = mill.call("run", manifest, "--gpus", "none")
-    assert (again.returncode, again.stderr) == (0, "")
+    assert (again.returncode, troubles(again.stderr)) == (0, "")
     mill.check_exact(96)
     assert mill.rendered() == 96
 
@@ -169,7 +178,7 @@ def test_no_process_outlives_a_run_that_is_killed(mill: Run, wait_until: WaitUnt
     wait_until(lambda: list(mill.temporary.iterdir()) == [], "the Redis folder is gone")
     finished = mill.finished_images()
     again = mill.call("run", manifest, "--gpus", "none")
-    assert (again.returncode, again.stderr) == (0, "")
+    assert (again.returncode, troubles(again.stderr)) == (0, "")
     mill.check_exact(96)
     # The worker was told to stop, so that its log names all it rendered.
     assert mill.rendered() == 96
@@ -180,7 +189,7 @@ def test_another_terminal_finds_a_live_run(mill: Run, wait_until: WaitUntil) -> 
     process = mill.start("run", mill.manifest(160), "--gpus", "none", instant_seconds=1.0)
     wait_until(lambda: mill.finished_images() >= 8, "the job is under way")
     done = mill.call("status", "--json")
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, troubles(done.stderr)) == (0, "")
     (job,) = json.loads(done.stdout)["jobs"]
     assert (job["job_id"], job["total"], job["output"]) == ("cats-1", 160, str(mill.output))
     assert mill.call("cancel", "cats-1", "--reason", "enough").returncode == 0
@@ -199,7 +208,7 @@ def test_another_terminal_finds_a_live_run(mill: Run, wait_until: WaitUntil) -> 
 @pytest.mark.usefixtures("troubled")
 def test_run_shows_failures_by_its_exit_status_and_its_last_line(mill: Run) -> None:
     done = mill.call("run", mill.manifest(["a fox", "!raise", "a hen"]), "--gpus", "none")
-    assert (done.returncode, done.stderr) == (1, "")
+    assert (done.returncode, troubles(done.stderr)) == (1, "")
     assert "2 images" in done.stdout.splitlines()[-1]
     assert "1 failed (see failures.jsonl)" in done.stdout.splitlines()[-1]
     mill.check_exact(2)
@@ -222,7 +231,7 @@ def test_a_worker_that_ends_for_good_ends_the_run_with_its_last_lines(mill: Run)
     done = mill.call("run", manifest, "--gpus", "99")
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
-    assert re.match(r"error: the worker ended \(exit status 2\); the end of its log, ", done.stderr)
+    assert re.match(r"error: the worker ended \(exit status 2\); the end of its log, ", troubles(done.stderr))
     assert "99" in done.stderr.split("worker.log", 1)[1]
     assert list(mill.temporary.iterdir()) == []
     assert mill.call("run", manifest, "--gpus", "none").returncode == 0
@@ -253,7 +262,7 @@ def test_two_runs_of_one_manifest_paint_no_image_twice(mill: Run, wait_until: Wa
     second = mill.start("run", manifest, "--gpus", "none", instant_seconds=0.2)
     for process in (first, second):
         _out, err = process.communicate(timeout=LONGEST)
-        assert (process.returncode, err) == (0, "")
+        assert (process.returncode, troubles(err)) == (0, "")
     mill.check_exact(48)
     assert mill.rendered() == 48
 
@@ -284,13 +293,13 @@ def test_a_run_whose_redis_dies_ends_and_the_same_command_goes_on(mill: Run, wai
     assert "Traceback" not in err
     assert mill.alive() == []
     again = mill.call("run", manifest, "--gpus", "none")
-    assert (again.returncode, again.stderr) == (0, "")
+    assert (again.returncode, troubles(again.stderr)) == (0, "")
     mill.check_exact(96)
 
 
 def test_a_models_setting_for_workers_elsewhere_does_not_bind_the_runs_own(mill: Run) -> None:
     done = mill.call("run", mill.manifest(8), "--gpus", "none", models="org/other")
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, troubles(done.stderr)) == (0, "")
     mill.check_exact(8)
 
 
@@ -318,3 +327,41 @@ def test_a_link_in_the_place_of_the_workers_log_is_not_followed(mill: Run) -> No
     assert done.returncode == 2
     assert re.match(r"error: .*worker\.log: cannot be opened", done.stderr)
     assert precious.read_text() == "mine"
+
+
+def test_run_tells_an_address_that_shows_its_job_while_it_lasts_to_those_who_have_it(
+    mill: Run, wait_until: WaitUntil
+) -> None:
+    process = mill.start("run", mill.manifest(48), "--gpus", "none", instant_seconds=0.5)
+    assert process.stderr is not None
+    line = process.stderr.readline()
+    found = re.fullmatch(r"pictures: ((http://127\.0\.0\.1:\d+)/jobs/cats-1)\?token=([\w-]{40,})\n", line)
+    assert found is not None, line
+    page, server, token = found.groups()
+    browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+    browser.addheaders = [("Accept", "text/html")]
+    with browser.open(f"{page}?token={token}", timeout=LONGEST) as answer:
+        assert answer.url == page
+        assert "<h1>cats-1 " in answer.read().decode()
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlopen(page, timeout=LONGEST)
+    out, err = process.communicate(timeout=LONGEST)
+    assert (process.returncode, err) == (0, "")
+    assert "http://" not in out
+    with pytest.raises(urllib.error.URLError):
+        urllib.request.urlopen(f"{server}/healthz", timeout=LONGEST)
+
+
+@pytest.mark.parametrize("hidden", ["starlette", ""])
+def test_run_serves_no_pages_where_it_must_not_or_cannot(hidden: str, mill: Run) -> None:
+    program = "import sys; sys.modules.update(dict.fromkeys(filter(None, [sys.argv.pop(1)]))); "
+    process = subprocess.Popen(
+        [
+            sys.executable, "-c", program + "from producer.cli import main; main()", hidden,
+            "run", mill.manifest(2), "--gpus", "none", *([] if hidden else ["--no-serve"]),
+        ],
+        env=mill.environment(), cwd=mill.folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    mill.started.append(process)
+    _, err = process.communicate(timeout=LONGEST)
+    assert (process.returncode, err) == (0, "")

@@ -1,0 +1,44 @@
+"""The pages of an `imagemill run`, for as long as it lasts."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from jobs.errors import SettingsError
+from producer.reporter import Reporter
+from producer.serve.server import is_installed, listen_anywhere, serving
+
+if TYPE_CHECKING:
+    from jobs.output.output import Output
+    from producer.serve.site import Site
+
+
+@contextmanager
+def pages_of(url: str, output: Output, job_id: str, reporter: Reporter) -> Iterator[None]:
+    """Serves the pages of the Redis at `url` on this machine until the block ends; tells the job's address.
+
+    Does nothing where the extra `serve` is not installed or no port can be had. The address has a token:
+    other users of the machine must not see what they cannot read.
+    """
+    if not is_installed():
+        yield
+        return
+    try:
+        listener = listen_anywhere()
+    except SettingsError:
+        yield
+        return
+    token = secrets.token_urlsafe()
+
+    def site() -> Site:
+        from producer.serve.opened import site_at
+
+        return site_at(url, output, token)
+
+    with serving(listener, site):
+        reporter.line(f"pictures: {listener.url}/jobs/{quote(job_id, safe='')}?token={token}")
+        yield

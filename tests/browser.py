@@ -1,0 +1,85 @@
+"""Chromium without a window: the one place that starts it, and that keeps account of what it was kept from.
+
+It is the system's own (`apt-get install chromium`), driven by the package playwright, whose own browsers are
+not downloaded.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+from urllib.parse import urlsplit
+
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
+
+_NAMES: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+_ARGUMENTS: Final = (
+    "--no-sandbox",  # root has none
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+LONGEST: Final = 120_000
+"""Milliseconds that a page may take on a busy machine."""
+
+
+class Visit:
+    """A page in a browser, with all that it asked for and all that went wrong in it."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.asked: list[str] = []
+        """The addresses of all requests."""
+        self.troubles: list[str] = []
+        """What the console said that is no plain message, such as a violation of the policy; errors of scripts."""
+        page.on("request", self._request)
+        page.on("console", self._console)
+        page.on("pageerror", lambda error: self.troubles.append(str(error)))
+        page.on("dialog", lambda dialog: self.troubles.append(f"dialog: {dialog.message}"))
+
+    def check(self, server: str) -> None:
+        """Nothing went wrong, and nothing was asked for elsewhere."""
+        assert self.troubles == []
+        here = urlsplit(server).netloc
+        assert [url for url in self.asked if urlsplit(url).netloc != here] == []
+
+    def _request(self, request: Request) -> None:
+        self.asked.append(request.url)
+
+    def _console(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self.troubles.append(f"{message.type}: {message.text}")
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """Chromium, until the block ends. Fails where the machine has none."""
+    found = next(filter(None, map(shutil.which, _NAMES)), None)
+    assert found is not None, "no Chromium: apt-get install chromium (macOS: brew install --cask chromium)"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=list(_ARGUMENTS))
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+@contextmanager
+def visiting(
+    browser: Browser, *, width: int = 1280, height: int = 800, dark: bool = False
+) -> Iterator[Visit]:
+    """A page of its own, with no cookies, until the block ends."""
+    context = browser.new_context(
+        viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light"
+    )
+    context.set_default_timeout(LONGEST)
+    try:
+        yield Visit(context.new_page())
+    finally:
+        context.close()

@@ -1,0 +1,191 @@
+"""The pages in Chromium: live, with strangers' text as text, by keyboard, and on a phone."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page
+
+from jobs.ledger.ledger import Ledger
+from jobs.output.output import Output
+from jobs.settings import Settings
+from producer.embedded_redis import EmbeddedRedis
+from producer.serve.opened import site_at, site_of
+from producer.serve.server import listen, serving
+from tests.browser import chromium, visiting
+from tests.farm import Farm
+from tests.visitor import TOKEN
+from tests.waiting import WaitUntil
+
+HOSTILE = (
+    """<script>window.hit=1</script>"><img src="http://strangers.example/x" onerror="hit=1"> {{7*7}} '"""
+)
+LONG = "a-name-without-any-space-" * 8
+NUMBERS = "() => document.querySelector('progress').value"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One Chromium for all."""
+    with chromium() as started:
+        yield started
+
+
+@contextmanager
+def pages(url: str) -> Iterator[str]:
+    """The pages of a Redis; yields their address."""
+    listener = listen("127.0.0.1", 0)
+    settings = Settings(redis_url=url)  # type: ignore[arg-type]
+    with serving(listener, lambda: site_of(settings, [])):
+        yield listener.url
+
+
+def spoil(ledger: Ledger, submit_job: Callable[..., str]) -> str:
+    """A job and a worker whose every text is hostile, or long, and a failure of the same kind."""
+    job_id = submit_job(3, name="cats", model=HOSTILE + LONG, output=f"/data/{HOSTILE}")
+    facts = dict.fromkeys(("host", "notice", "loading", "twin", "device"), HOSTILE + LONG)
+    ledger.heartbeat(
+        HOSTILE, {**facts, "models": json.dumps([]), "claims": "[]", "pipeline": json.dumps([HOSTILE + LONG])}
+    )
+    claim = ledger.claim(HOSTILE, lease=600, loaded="", idle=0, load_time=0, models=())
+    assert claim is not None
+    failure = {"shard": 0, "position": 0, "image_id": "0" * 16, "reason": HOSTILE + LONG}
+    ledger.record(claim, [], {0: failure}, [])
+    return job_id
+
+
+def is_wide(page: Page) -> bool:
+    """Whether a reader must scroll sideways."""
+    wide: bool = page.evaluate("() => document.documentElement.scrollWidth > window.innerWidth")
+    return wide
+
+
+def test_progress_of_a_real_job_moves_without_a_reload(
+    browser: Browser, farm: Farm, wait_until: WaitUntil
+) -> None:
+    farm.start_worker(instant_seconds=1)
+    job_id = farm.submit(64)
+    with pages(farm.server.url) as server, visiting(browser) as visit:
+        visit.page.goto(f"{server}/jobs/{job_id}")
+        seen = {0}
+        wait_until(
+            lambda: seen.add(visit.page.evaluate(NUMBERS)) or len(seen) > 3,
+            "the bar moves",
+            progress=lambda: (farm.status(job_id).done, len(seen)),
+        )
+        assert visit.page.locator("h1 .state").inner_text() in ("running", "finishing", "finished")
+        farm.finished(job_id)
+        visit.page.locator("h1 .state", has_text=re.compile("^finished$")).wait_for()
+        assert visit.page.evaluate(NUMBERS) == 64
+        visit.page.get_by_role("link", name="imagemill", exact=True).click()
+        assert "64 of 64 done" in visit.page.get_by_role("listitem").filter(has_text=job_id).inner_text()
+        worker = visit.page.get_by_role("region", name="w1")
+        assert "instant" in worker.inner_text()
+        assert [url for url in visit.asked if url == f"{server}/jobs/{job_id}"] == [f"{server}/jobs/{job_id}"]
+        visit.check(server)
+
+
+def test_strangers_text_is_shown_as_text_and_runs_and_loads_nothing(
+    browser: Browser, redis_server: EmbeddedRedis, ledger: Ledger, submit_job: Callable[..., str]
+) -> None:
+    job_id = spoil(ledger, submit_job)
+    with pages(redis_server.url) as server, visiting(browser) as visit:
+        for path in ("/", f"/jobs/{job_id}"):
+            visit.page.goto(server + path)
+            with visit.page.expect_response(lambda answer: "part=live" in answer.url):
+                pass  # what is swapped in is looked at, too
+            visit.page.wait_for_timeout(200)
+            assert HOSTILE in visit.page.locator("main").inner_text()
+            assert visit.page.evaluate("() => window.hit === undefined && !document.images.length")
+        visit.check(server)
+
+
+def test_an_outage_of_redis_is_told_with_its_beginning_and_passes(
+    browser: Browser, redis_server: EmbeddedRedis, submit_job: Callable[..., str]
+) -> None:
+    job_id = submit_job(2)
+    with pages(redis_server.url) as server, visiting(browser) as visit:
+        visit.page.goto(server)
+        redis_server.stop()
+        alarm = visit.page.get_by_text("Redis cannot be read since")
+        alarm.wait_for()
+        assert re.search(r"since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d", alarm.inner_text())
+        assert job_id in visit.page.locator("main").inner_text()
+        redis_server.start()
+        alarm.wait_for(state="detached")
+        visit.check(server)
+
+
+def test_a_page_whose_server_has_ended_says_that_it_is_old(
+    browser: Browser, redis_server: EmbeddedRedis, submit_job: Callable[..., str]
+) -> None:
+    submit_job()
+    with visiting(browser) as visit:
+        with pages(redis_server.url) as server:
+            visit.page.goto(server)
+            assert not visit.page.get_by_text("no longer updated").is_visible()
+        visit.page.get_by_text("no longer updated").wait_for()
+
+
+def test_everything_is_reached_by_keyboard_with_its_focus_seen_and_kept(
+    browser: Browser, redis_server: EmbeddedRedis, submit_job: Callable[..., str]
+) -> None:
+    job_id = submit_job(2)
+    with pages(redis_server.url) as server, visiting(browser) as visit:
+        page = visit.page
+        page.goto(server)
+        reached = []
+        for _ in range(5):
+            page.keyboard.press("Tab")
+            reached.append(page.evaluate("() => document.activeElement.innerText"))
+            assert page.evaluate("() => getComputedStyle(document.activeElement).outlineStyle") != "none"
+        assert reached == ["Skip to content", "imagemill", job_id, "pictures", "/data/cats"]
+        page.keyboard.press("Shift+Tab")
+        page.keyboard.press("Shift+Tab")
+        with page.expect_response(lambda answer: "part=live" in answer.url):
+            pass
+        page.wait_for_timeout(200)
+        assert page.evaluate("() => document.activeElement.innerText") == job_id
+        page.keyboard.press("Enter")
+        page.wait_for_url(f"{server}/jobs/{job_id}")
+        visit.check(server)
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_on_a_phone_nothing_is_wider_than_the_screen(
+    dark: bool,
+    browser: Browser,
+    redis_server: EmbeddedRedis,
+    ledger: Ledger,
+    submit_job: Callable[..., str],
+) -> None:
+    job_id = spoil(ledger, submit_job)
+    with pages(redis_server.url) as server, visiting(browser, width=340, height=700, dark=dark) as visit:
+        for path in ("/", f"/jobs/{job_id}", "/sign-in", "/nothing"):
+            visit.page.goto(server + path)
+            assert not is_wide(visit.page), path
+        ground = visit.page.evaluate("() => getComputedStyle(document.body).backgroundColor")
+        red = int(re.findall(r"\d+", ground)[0])
+        assert (red < 60) is dark
+
+
+def test_a_person_signs_in_with_the_token_and_sees_the_page_that_was_asked_for(
+    browser: Browser, redis_server: EmbeddedRedis, submit_job: Callable[..., str], tmp_path: Path
+) -> None:
+    job_id = submit_job(2)
+    listener = listen("127.0.0.1", 0)
+    site = site_at(redis_server.url, Output(tmp_path), TOKEN)
+    with serving(listener, lambda: site), visiting(browser) as visit:
+        visit.page.goto(f"{listener.url}/jobs/{job_id}")
+        visit.page.get_by_label("Token").fill("a wrong one")
+        visit.page.keyboard.press("Enter")
+        visit.page.get_by_text("This is not the token").wait_for()
+        visit.page.get_by_label("Token").fill(TOKEN)
+        visit.page.get_by_role("button", name="Sign in").click()
+        visit.page.wait_for_url(f"{listener.url}/jobs/{job_id}")
+        visit.page.get_by_role("heading", name=job_id).wait_for()

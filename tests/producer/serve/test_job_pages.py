@@ -1,0 +1,162 @@
+"""The pages of all jobs and of one: what they show is what the ledger says, as text."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from jobs.entry import Entry
+from jobs.ledger.ledger import Ledger
+from jobs.output.metadata import Failure
+from jobs.output.output import Output
+from tests.conftest import BASE
+
+Visit = Callable[..., TestClient]
+Submit = Callable[..., str]
+HOSTILE = """<script>alert(1)</script>"><img src=x onerror=alert(2)> {{ 7*7 }} ' \u202e\x1b[31m"""
+SOMETHING = {"models": "[]", "claims": "[]", "busy": 0, "slots": 2}
+WORKER: dict[str, Any] = {"lease": 30, "loaded": "", "idle": 0, "load_time": 0, "models": ()}
+
+
+def words(page: str) -> str:
+    """The text of a page, with single spaces."""
+    return html.unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", page)))
+
+
+def test_without_jobs_the_page_says_how_to_make_one(visit: Visit) -> None:
+    page = words(visit().get("/").text)
+    assert "There is no job yet: imagemill run FILE" in page
+    assert "No worker is alive." in page
+
+
+def test_all_jobs_are_shown_with_their_state_counts_and_why_they_wait(
+    visit: Visit, submit_job: Submit, ledger: Ledger
+) -> None:
+    first, second = submit_job(3), submit_job(2, output="/data/dogs", name="dogs")
+    ledger.control(first, "pause")
+    page = visit().get("/").text
+    said = words(page)
+    assert f"{second} waiting 0 of {ledger.status(second).total} done" in said
+    assert f"{first} paused 0 of {ledger.status(first).total} done" in said
+    assert f"waits: it is paused: `imagemill resume {first}` continues it" in said
+    assert "waits: no worker is alive: start one with `imagemill-worker`" in said
+    assert said.index(second) < said.index(first)
+    assert 'hx-trigger="every 2s"' in page
+
+
+def test_what_changes_is_asked_for_alone(visit: Visit, submit_job: Submit) -> None:
+    job_id = submit_job()
+    for path in ("/", f"/jobs/{job_id}"):
+        part = visit().get(f"{path}?part=live").text
+        assert part.startswith('<div id="live" ')
+        assert "<html" not in part
+        assert part in visit().get(path).text
+
+
+def test_a_job_is_shown_with_its_workers_shards_refusals_and_notices(
+    visit: Visit, submit_job: Submit, ledger: Ledger
+) -> None:
+    job_id = submit_job(3)
+    ledger.heartbeat(
+        "gpu0@a",
+        {**SOMETHING, "host": "a", "pipeline": '["org/m", "r", "fp16"]', "claims": f'[["{job_id}", "0", 5]]',
+         "busy": 1, "images": 41, "notice": "no space left at /data", "device": "NVIDIA L4"},
+    )  # fmt: skip
+    ledger.heartbeat("gpu1@b", SOMETHING)
+    claim = ledger.claim("gpu0@a", **WORKER)
+    assert claim is not None
+    refused = ledger.claim("gpu1@b", **WORKER)
+    assert refused is not None
+    ledger.refuse(refused, "gpu1@b", "org/m: is not there")
+    visitor = visit()
+    said = words(visitor.get(f"/jobs/{job_id}").text)
+    assert "3 in all, 2 waiting, 1 being rendered" in said
+    assert "gpu1@b : org/m: is not there" in said
+    assert (
+        f"device NVIDIA L4 model org/m (takes any model) shards {job_id} (0) 1 of 2 images 41 since" in said
+    )
+    assert "no space left at /data" in said
+    assert "gpu1@b device" not in said
+    assert "gpu1@b" in words(visitor.get("/").text)
+
+
+def test_a_job_that_is_not_there_is_a_page_that_says_so(visit: Visit) -> None:
+    answer = visit().get("/jobs/cats-9")
+    assert answer.status_code == 404
+    assert "there is no such job in this Redis" in answer.text
+    assert visit().get("/nothing/at/all").status_code == 404
+
+
+def failed(job_id: str, shard: int, position: int) -> Failure:
+    return Failure(
+        shard=shard,
+        position=position,
+        entry=Entry.of(BASE),
+        reason="all black",
+        job_id=job_id,
+        command=f"imagemill-worker render '{shard} {position}'",
+    )
+
+
+def test_a_failure_has_its_reproducing_command_once_its_shard_is_finished(
+    visit: Visit, submit_job: Submit, ledger: Ledger, tmp_path: Path
+) -> None:
+    output = Output(tmp_path / "out")
+    output.prepare()
+    job_id = submit_job(2, output=output.label)
+    claim = ledger.claim("w", **WORKER)
+    assert claim is not None
+    failure = failed(job_id, 0, 1)
+    ledger.record(claim, [], {1: failure.in_ledger()}, [])
+    visitor = visit()
+    said = words(visitor.get(f"/jobs/{job_id}").text)
+    assert f"image 1 {failure.image_id} , shard 0: all black" in said
+    assert "is here once its shard is finished" in said
+    output.shard_folder(0).mkdir(parents=True)
+    output.metadata_file(0).write_text("", "utf-8")
+    output.failures_file(0).write_text(failure.to_json() + "\n", "utf-8")
+    ledger.complete(claim, [0, 2, 3], {1: failure.in_ledger()})
+    assert "imagemill-worker render '0 1'" in words(visit().get(f"/jobs/{job_id}").text)
+
+
+def test_strangers_text_is_text(visit: Visit, submit_job: Submit, ledger: Ledger) -> None:
+    job_id = submit_job(model=HOSTILE, output=f"/data/{HOSTILE}", name="cats")
+    hostile = dict.fromkeys(("host", "notice", "loading", "twin", "device", "slots", "images"), HOSTILE)
+    ledger.heartbeat(HOSTILE, {**hostile, "models": "[]", "claims": "[]", "pipeline": "[", "busy": HOSTILE})
+    claim = ledger.claim(HOSTILE, **WORKER)
+    assert claim is not None
+    ledger.record(claim, [], {0: {"shard": 0, "position": 0, "image_id": HOSTILE, "reason": HOSTILE}}, [])
+    visitor = visit()
+    check_escaped(visitor.get("/").text)
+    check_escaped(visitor.get(f"/jobs/{job_id}").text)
+    ledger.client.rename(f"imagemill:job:{job_id}", f"imagemill:job:{HOSTILE}")
+    ledger.client.zadd("imagemill:jobs", {HOSTILE: 2})
+    visitor = visit()
+    check_escaped(visitor.get("/").text)
+    check_escaped(visitor.get("/jobs/" + "".join(f"%{byte:02x}" for byte in HOSTILE.encode())).text)
+
+
+def check_escaped(page: str) -> None:
+    """The hostile text is there, and is no markup and no template."""
+    assert html.unescape(page).count(HOSTILE) > 2
+    for name, attributes in re.findall(r"<(script|img)\b([^>]*)>", page):
+        assert name == "script" and 'src="/static/' in attributes
+    assert "<script>" not in page
+    assert not re.search(r"<[^>]*\son\w+=", re.sub(r'"[^"]*"', '""', page))
+
+
+@pytest.mark.parametrize("shape", ["none", "other"])
+def test_a_job_that_cannot_be_read_hides_no_other(
+    shape: str, visit: Visit, submit_job: Submit, ledger: Ledger
+) -> None:
+    broken, sound = submit_job(), submit_job(output="/data/dogs", name="dogs")
+    ledger.client.hdel(f"imagemill:job:{broken}", "state" if shape == "none" else "output")
+    said = words(visit().get("/").text)
+    assert f"{broken} cannot be read" in said and f"{sound} waiting" in said
+    assert f"`imagemill cancel {broken}` removes it" in words(visit().get(f"/jobs/{broken}").text)

@@ -1,0 +1,73 @@
+"""The ledger is read at most once a second, and an outage is shown as such."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from jobs.errors import LedgerError
+from jobs.ledger.ledger import Ledger
+from jobs.ledger.ledger_view import LedgerView
+from producer.embedded_redis import EmbeddedRedis
+from producer.serve import ledger_watch
+from producer.serve.ledger_watch import LedgerWatch
+from tests.waiting import WaitUntil
+
+
+def reads(ledger: Ledger) -> int:
+    """How often Redis was asked how its memory stands, which is done once in each reading."""
+    return int(ledger.client.info("commandstats").get("cmdstat_info", {"calls": 0})["calls"])
+
+
+def test_a_hundred_visitors_at_once_cost_one_reading(redis_server: EmbeddedRedis, ledger: Ledger) -> None:
+    watch = LedgerWatch(lambda: LedgerView(redis_server.url))
+    before = reads(ledger)
+    threads = [threading.Thread(target=watch.now) for _ in range(100)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    # The look of `reads` itself is one, and a slow machine may take more than a second.
+    assert reads(ledger) - before - 1 <= 3
+
+
+def test_an_outage_is_told_with_its_beginning_and_what_was_known_stays(
+    redis_server: EmbeddedRedis,
+    submit_job: Callable[..., str],
+    wait_until: WaitUntil,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ledger_watch, "OLDEST", 0.0)
+    job_id = submit_job()
+    watch = LedgerWatch(lambda: LedgerView(redis_server.url))
+    before = watch.now()
+    assert [job.job_id for job in before.jobs] == [job_id] and before.away is None
+    redis_server.stop()
+    first, second = watch.now(), watch.now()
+    assert first.away is not None and second.away is not None
+    assert first.away.since == second.away.since >= before.read
+    assert "Redis does not answer" in first.away.reason
+    assert first.jobs == before.jobs
+    redis_server.start()
+    wait_until(lambda: watch.now().away is None, "the ledger is read again")
+
+
+def test_a_redis_that_comes_later_is_found(
+    redis_server: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As that of an `imagemill run` that begins after the server."""
+    monkeypatch.setattr(ledger_watch, "OLDEST", 0.0)
+    urls: list[str] = []
+
+    def connect() -> LedgerView:
+        if not urls:
+            raise LedgerError("no Redis to connect to")
+        return LedgerView(urls[0])
+
+    watch = LedgerWatch(connect)
+    away = watch.now().away
+    assert away is not None and away.reason == "no Redis to connect to"
+    urls.append(redis_server.url)
+    assert watch.now().away is None

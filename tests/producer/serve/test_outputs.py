@@ -1,0 +1,42 @@
+"""What may be seen: outputs of jobs and those that were named, by keys that are no paths."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from jobs.ledger.ledger_view import LedgerView
+from jobs.output.output import Output
+from producer.embedded_redis import EmbeddedRedis
+from producer.serve.ledger_watch import LedgerWatch
+from producer.serve.outputs import Outputs, key_of
+
+
+def test_the_outputs_of_jobs_and_those_that_were_named_are_found_and_no_other(
+    redis_server: EmbeddedRedis, submit_job: Callable[..., str], tmp_path: Path
+) -> None:
+    submit_job(output="/data/cats")
+    named = Output(tmp_path / "named")
+    outputs = Outputs([named], LedgerWatch(lambda: LedgerView(redis_server.url)))
+    assert outputs.labels() == [named.label, "/data/cats"]
+    assert outputs.find(key_of(named.label)) == named
+    assert outputs.find(key_of("/data/cats")) == Output(Path("/data/cats"))
+    for other in (key_of("/etc"), "/etc", "", "..", named.label, key_of("/data")):
+        assert outputs.find(other) is None, other
+
+
+def test_a_key_is_of_one_form_whatever_the_label_is() -> None:
+    labels = ["/data/cats", "s3://bucket/cats", "/data/\udcff", "/data/<b>", "x" * 5000]
+    keys = [key_of(label) for label in labels]
+    assert all(re.fullmatch("[0-9a-f]{16}", key) for key in keys)
+    assert len(set(keys)) == len(keys)
+
+
+def test_an_output_that_cannot_be_one_here_is_none(
+    redis_server: EmbeddedRedis, submit_job: Callable[..., str]
+) -> None:
+    job_id = submit_job()
+    watch = LedgerWatch(lambda: LedgerView(redis_server.url))
+    watch.ledger.client.hset(f"imagemill:job:{job_id}", "output", "no/absolute/path")
+    assert Outputs([], watch).find(key_of("no/absolute/path")) is None

@@ -1,0 +1,83 @@
+"""Where the pages are served, and what is said where they cannot be."""
+
+from __future__ import annotations
+
+import socket
+import sys
+import urllib.request
+
+import pytest
+
+from jobs.errors import SettingsError
+from jobs.settings import Settings
+from producer.embedded_redis import EmbeddedRedis
+from producer.serve.opened import site_of
+from producer.serve.server import check_installed, is_installed, is_loopback, listen, listen_anywhere, serving
+
+
+def test_any_port_that_is_free_is_taken_and_its_address_answers_until_the_block_ends(
+    redis_server: EmbeddedRedis,
+) -> None:
+    listener = listen("127.0.0.1", 0)
+    settings = Settings(redis_url=redis_server.url)  # type: ignore[arg-type]
+    with serving(listener, lambda: site_of(settings, [])):
+        with urllib.request.urlopen(f"{listener.url}/", timeout=60) as answer:
+            assert b"There is no job yet" in answer.read()
+        server_header = answer.headers.get("server")
+    assert server_header is None
+    with pytest.raises(OSError):
+        urllib.request.urlopen(f"{listener.url}/", timeout=60)
+
+
+def test_a_port_in_use_is_one_message_and_a_run_takes_another() -> None:
+    taken = listen("127.0.0.1", 0)
+    port = taken.socket.getsockname()[1]
+    with taken.socket, pytest.raises(SettingsError, match=f"port {port} of 127.0.0.1 is in use: .*--port 0"):
+        listen("127.0.0.1", port)
+    first = listen_anywhere()
+    second = listen_anywhere()
+    with first.socket, second.socket:
+        assert first.url != second.url
+        assert second.url.startswith("http://127.0.0.1:")
+
+
+def test_an_address_of_another_machine_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"192\.0\.2\.1, port 0: cannot be served"):
+        listen("192.0.2.1", 0)
+    with pytest.raises(SettingsError, match=r"--host no\.such\.host\.invalid: is no address of this machine"):
+        listen("no.such.host.invalid", 0)
+
+
+@pytest.mark.parametrize(
+    ("host", "is_it"),
+    [
+        ("127.0.0.1", True),
+        ("localhost", True),
+        ("::1", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("a", False),
+    ],
+)
+def test_what_only_this_machine_reaches(host: str, is_it: bool) -> None:
+    assert is_loopback(host) is is_it
+
+
+def test_an_address_of_ipv6_stands_in_brackets() -> None:
+    if not socket.has_ipv6:
+        return
+    try:
+        listener = listen("::1", 0)
+    except SettingsError as error:
+        assert "::1" in str(error)  # a machine without that address
+        return
+    with listener.socket:
+        assert listener.url.startswith("http://[::1]:")
+
+
+def test_without_the_extra_the_message_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert is_installed()
+    monkeypatch.setitem(sys.modules, "starlette", None)
+    assert not is_installed()
+    with pytest.raises(SettingsError, match=r"need starlette, .*: pip install 'imagemill\[serve\]'"):
+        check_installed()
