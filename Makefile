@@ -6,7 +6,7 @@ BIN := .venv/bin
 # index holds other versions of what torch needs than constraints.txt pins.
 TORCH_INDEX_URL ?=
 
-.PHONY: demo test families gpu soak containers check clean
+.PHONY: demo test families gpu soak containers browser check clean
 
 demo: .venv/.made
 	$(BIN)/imagemill run jobs/examples/demo.yaml
@@ -18,7 +18,7 @@ TEST_PROCESSES ?= 4
 
 # Hundreds of tests start `imagemill` or a worker: each of these would compile all that it imports of this folder again.
 test: export PYTHONDONTWRITEBYTECODE =
-test: .venv/.made
+test: .venv/.made browser
 	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --durations 15
 
 # A few minutes: a tiny pipeline of every family, one by one and together, docs/families.md; then the tests of those
@@ -46,6 +46,15 @@ soak: .venv/.made
 # tests/faults/containers.py.
 containers:
 	$(PYTHON) -m tests.faults.containers
+
+# The pages are tested in the system's own Chromium. Who is root on a Debian gets it; others are told what to install,
+# and the tests of the pages fail until it is there.
+browser:
+	@for name in chromium chromium-browser google-chrome google-chrome-stable; do \
+		if command -v $$name >/dev/null; then exit 0; fi; done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; then exit 0; fi; \
+	echo "The tests of the pages need Chromium: apt-get install chromium; on macOS brew install --cask chromium" >&2
 
 check: .venv/.made
 	$(BIN)/ruff format --check .

@@ -37,7 +37,7 @@ class Visit:
         self.asked: list[str] = []
         """The addresses of all requests."""
         self.troubles: list[str] = []
-        """What the console said that is no plain message, such as a violation of the policy; errors of scripts."""
+        """Errors of scripts, and what the console said besides: a violation of the policy, for one."""
         page.on("request", self._request)
         page.on("console", self._console)
         page.on("pageerror", lambda error: self.troubles.append(str(error)))

@@ -19,6 +19,8 @@ from producer.why_waiting import why_it_waits
 
 _OFTEN, _SELDOM = 2, 10
 """Seconds from one look to the next while something runs, and while nothing does."""
+_MOST = 50
+"""Jobs on a page."""
 
 
 def routes(site: Site) -> list[Route]:
@@ -27,13 +29,20 @@ def routes(site: Site) -> list[Route]:
 
     async def all_jobs(request: Request) -> Response:
         now = await to_thread.run_sync(site.watch.now)
-        named = await to_thread.run_sync(site.outputs.labels)
+        labels = await to_thread.run_sync(site.outputs.labels)
+        shown = {job.output for job in now.readable}
+        jobs = sorted(now.jobs, key=lambda job: isinstance(job, JobStatus) and job.state == "finished")
+        first = _first(request, len(jobs))
         context = {
             "now": now,
             "every": _every(now),
-            "jobs": [_job(job, now) for job in now.jobs],
+            "jobs": [_job(job, now) for job in jobs[first : first + _MOST]],
+            "first": first,
+            "before": max(0, first - _MOST) if first else None,
+            "after": first + _MOST if first + _MOST < len(jobs) else None,
+            "count": len(jobs),
             "workers": worker_views(now.alive),
-            "outputs": named,
+            "outputs": [label for label in labels if label not in shown],
         }
         return site.pages.answer(request, _part(request, "jobs"), context)
 
@@ -61,6 +70,14 @@ def routes(site: Site) -> list[Route]:
 
 def _part(request: Request, page: str) -> str:
     return f"{page}_live.html" if request.query_params.get("part") == "live" else f"{page}.html"
+
+
+def _first(request: Request, jobs: int) -> int:
+    """Which job a page begins with; the first for what is no place among them."""
+    asked = request.query_params.get("from", "0")
+    return (
+        int(asked) if asked.isascii() and asked.isdecimal() and len(asked) < 10 and int(asked) < jobs else 0
+    )
 
 
 def _every(now: Snapshot) -> int:

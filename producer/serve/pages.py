@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from itertools import cycle
 from time import localtime, strftime
 from typing import Any
 from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
@@ -36,6 +38,7 @@ class Pages:
             "duration": show.duration,
             "rate": show.rate,
             "clock": _clock,
+            "commands": _commands,
             "segment": lambda text: quote(text, safe=""),
             "key": key_of,
             "name": lambda text: hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16],
@@ -54,3 +57,14 @@ class Pages:
 def _clock(moment: float) -> str:
     """A Unix time as a person of this machine reads it; a dash for 0."""
     return strftime("%Y-%m-%d %H:%M:%S", localtime(moment)) if moment else "–"
+
+
+def _commands(text: str) -> Markup:
+    """A message of ours, escaped, with what stands between backticks as code."""
+    pieces = [escape(piece) for piece in text.split("`")]
+    if len(pieces) % 2 == 0:  # one is not closed
+        return escape(text)
+    return Markup("").join(
+        Markup("<code>{}</code>").format(piece) if odd else piece
+        for piece, odd in zip(pieces, cycle((False, True)), strict=False)
+    )

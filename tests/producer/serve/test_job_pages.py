@@ -42,12 +42,28 @@ def test_all_jobs_are_shown_with_their_state_counts_and_why_they_wait(
     ledger.control(first, "pause")
     page = visit().get("/").text
     said = words(page)
-    assert f"{second} waiting 0 of {ledger.status(second).total} done" in said
-    assert f"{first} paused 0 of {ledger.status(first).total} done" in said
-    assert f"waits: it is paused: `imagemill resume {first}` continues it" in said
-    assert "waits: no worker is alive: start one with `imagemill-worker`" in said
+    assert f"{second} waiting 0 of 8 0 of 8 done" in said  # the bar says it, too
+    assert f"{first} paused 0 of 12 0 of 12 done" in said
+    assert f"waits: it is paused: imagemill resume {first} continues it" in said
+    assert "waits: no worker is alive: start one with imagemill-worker" in said
     assert said.index(second) < said.index(first)
     assert 'hx-trigger="every 2s"' in page
+
+
+def test_many_jobs_have_several_pages_and_those_that_are_not_finished_come_first(
+    visit: Visit, submit_job: Submit, ledger: Ledger
+) -> None:
+    ids = [submit_job(1, name=f"job{n}", output=f"/data/{n}") for n in range(53)]
+    ledger.client.hset(f"imagemill:job:{ids[-1]}", mapping={"state": "finished", "outcome": "complete"})
+    visitor = visit()
+    first, second = visitor.get("/").text, visitor.get("/?from=50").text
+    assert re.findall(r'id="job-[0-9a-f]+" href="/jobs/([^"]+)"', first) == ids[-2:1:-1]
+    assert re.findall(r'id="job-[0-9a-f]+" href="/jobs/([^"]+)"', second) == [ids[1], ids[0], ids[-1]]
+    assert 'href="/?from=50">Older</a>' in first and "Newer" not in first
+    assert 'href="/">Newer</a>' in second and "Older" not in second
+    assert 'hx-get="/?part=live&amp;from=50"' in second
+    for odd in ("-1", "99999999999999999999", "x", "²", "53"):
+        assert visitor.get("/", params={"from": odd}).text == first
 
 
 def test_what_changes_is_asked_for_alone(visit: Visit, submit_job: Submit) -> None:
@@ -159,4 +175,4 @@ def test_a_job_that_cannot_be_read_hides_no_other(
     ledger.client.hdel(f"imagemill:job:{broken}", "state" if shape == "none" else "output")
     said = words(visit().get("/").text)
     assert f"{broken} cannot be read" in said and f"{sound} waiting" in said
-    assert f"`imagemill cancel {broken}` removes it" in words(visit().get(f"/jobs/{broken}").text)
+    assert f"imagemill cancel {broken} removes it" in words(visit().get(f"/jobs/{broken}").text)
