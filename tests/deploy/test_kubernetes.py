@@ -15,11 +15,11 @@ from pathlib import Path
 import click
 import pytest
 import yaml
-from producer.serve.doors import HEALTH
 
 from jobs.settings import PREFIX, Settings, variable_of
 from producer.cli import command as producer_command
 from producer.manifest.manifest import load_manifest
+from producer.serve.doors import HEALTH
 from tests.deploy.kubernetes import EVERYTHING, FOLDER, OURS, PODS, WORKERS, variables
 from worker.cli import command as worker_command
 from worker.host import exit_status

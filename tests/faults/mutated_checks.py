@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from tests.faults.mutated import buckets, deployment, hangs, inputs, jobs, ledger, producer, worker
+from tests.faults.mutated import buckets, deployment, hangs, inputs, jobs, ledger, producer, serve, worker
 
 PARTS = {
     "Ledger": ledger.CHECKS,
@@ -13,6 +13,7 @@ PARTS = {
     "Outputs in buckets": buckets.CHECKS,
     "Pictures and adapters": inputs.CHECKS,
     "Producer": producer.CHECKS,
+    "Pages": serve.CHECKS,
     "Worker": worker.CHECKS,
     "Workers that hang": hangs.CHECKS,
     "Containers and documents": deployment.CHECKS,

@@ -1,0 +1,79 @@
+"""The checks of the pages, how each is taken out, and the test that is red then."""
+
+from __future__ import annotations
+
+from tests.faults.mutated.mutation import Mutation
+
+APP_PY = "producer/serve/app.py"
+BESIDE_RUN_PY = "producer/serve/beside_run.py"
+DOORS_PY = "producer/serve/doors.py"
+LEDGER_WATCH_PY = "producer/serve/ledger_watch.py"
+OUTPUTS_PY = "producer/serve/outputs.py"
+PAGES_PY = "producer/serve/pages.py"
+SIGN_IN_PY = "producer/serve/sign_in.py"
+SERVE_PY = "producer/commands/serve.py"
+
+AT_THE_DOOR = "tests/producer/serve/test_doors.py::"
+SIGNING_IN = "tests/producer/serve/test_sign_in.py::"
+JOB_PAGES = "tests/producer/serve/test_job_pages.py::"
+WATCHING = "tests/producer/serve/test_ledger_watch.py::"
+SEEING = "tests/producer/serve/test_outputs.py::"
+COMMAND = "tests/integration/test_serve_command.py::"
+
+CHECKS = [
+    Mutation("serve: names of this machine alone", "any", DOORS_PY,
+        "if not self._doors.takes_host(headers):", "if False:",
+        AT_THE_DOOR + "test_without_a_token_another_name_that_leads_here_is_refused[strangers.example]"),
+    Mutation("serve: nobody without the token", "everybody", DOORS_PY,
+        "(self._doors.lets_in(headers) and not tells)", "not tells",
+        AT_THE_DOOR + "test_with_a_token_nobody_is_let_in_who_does_not_give_it[/]"),
+    Mutation("serve: the token is compared whole", "its beginning", DOORS_PY,
+        'hmac.compare_digest(given.encode("utf-8", "replace"), self._token)',
+        'self._token.startswith(given.encode("utf-8", "replace"))',
+        AT_THE_DOOR + "test_with_a_token_nobody_is_let_in_who_does_not_give_it[/]"),
+    Mutation("serve: a policy for every answer", "none", DOORS_PY,
+        "headers.setdefault(name, value)", "pass",
+        AT_THE_DOOR + "test_every_answer_keeps_a_browser_from_running_loading_or_sending_anything_else[/]"),
+    Mutation("serve: the policy is around failures, too", "within", APP_PY,
+        "return Guarded(app, site.doors)", "return app",
+        AT_THE_DOOR + "test_a_page_that_fails_says_so_without_its_inside"),
+    Mutation("serve: strangers' text is escaped", "as it is", PAGES_PY,
+        "autoescape=True,", "autoescape=False,",
+        JOB_PAGES + "test_strangers_text_is_text"),
+    Mutation("serve: messages are escaped", "as they are", PAGES_PY,
+        'pieces = [escape(piece) for piece in text.split("`")]',
+        'pieces = [Markup(piece) for piece in text.split("`")]',
+        JOB_PAGES + "test_strangers_text_is_text"),
+    Mutation("serve: signing in leads to this server alone", "anywhere", SIGN_IN_PY,
+        'return there if local and not there.startswith(SIGN_IN) else "/"', "return there",
+        SIGNING_IN + "test_signing_in_leads_nowhere_else[//strangers.example]"),
+    Mutation("serve: the token leaves the address", "stays", SIGN_IN_PY,
+        'token = asked.pop("token")[-1]', 'token = asked["token"][-1]',
+        SIGNING_IN + "test_an_address_with_the_token_signs_in_and_loses_it"),
+    Mutation("serve: the cookie is no token", "the token", DOORS_PY,
+        'return self._digest("pass")', "return (self._token or b\"\").decode()",
+        SIGNING_IN + "test_an_address_with_the_token_signs_in_and_loses_it"),
+    Mutation("serve: outputs that may be seen", "any path, too", OUTPUTS_PY,
+        "        if key in self._named:\n",
+        '        if key.startswith("/"):\n            return Output.at(key)\n'
+        "        if key in self._named:\n",
+        SEEING + "test_the_outputs_of_jobs_and_those_that_were_named_are_found_and_no_other"),
+    Mutation("serve: one reading for all visitors", "one each", LEDGER_WATCH_PY,
+        "OLDEST = 1.0", "OLDEST = 0.0",
+        WATCHING + "test_a_hundred_visitors_at_once_cost_one_reading"),
+    Mutation("serve: an outage keeps its beginning", "begins at each look", LEDGER_WATCH_PY,
+        "since = time.time() if before is None else before.since", "since = time.time()",
+        WATCHING + "test_an_outage_is_told_with_its_beginning_and_what_was_known_stays"),
+    Mutation("serve: another host needs a token", "none", SERVE_PY,
+        "if secret is None and not is_loopback(host):", "if False:",
+        COMMAND + "test_what_cannot_be_served_is_one_message[options0-error: --host 0\\\\.0\\\\.0\\\\.0: "
+        "others could look at everything: .*--token-file]"),
+    Mutation("serve: a token cannot be guessed", "of any length", SERVE_PY,
+        "len(token) < _SHORTEST", "len(token) < 1",
+        COMMAND + "test_what_cannot_be_served_is_one_message[options1-error: --token: must have at least 16 "
+        "characters]"),
+    Mutation("serve: the pages of a run have a token", "none", BESIDE_RUN_PY,
+        "return site_at(url, output, token)", "return site_at(url, output, None)",
+        "tests/integration/test_run_command.py::"
+        "test_run_tells_an_address_that_shows_its_job_while_it_lasts_to_those_who_have_it"),
+]  # fmt: skip
