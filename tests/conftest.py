@@ -62,6 +62,7 @@ _FIRST = (
     "worker/test_image_diffusion_model.py",
     "worker/renderers/test_compiled_pipelines.py",
     "integration/test_commands.py",
+    "integration/test_pages_in_browser.py",
     "integration/test_single_files.py",
     "worker/renderers/test_pipeline_renderer.py",
     "worker/renderers/test_pictures.py",

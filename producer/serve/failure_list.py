@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from jobs.errors import LedgerError, OutputError
 from jobs.ledger.job import JobStatus, UnreadableJob
@@ -74,33 +74,29 @@ class FailureList:
 
     def _read(self, job: JobStatus) -> Failures:
         failures = self._watch.ledger.failures(job.job_id)
-        first = list(failures.items())[:MOST]
+        first = {index: _in_shard(failures[index]) for index in list(failures)[:MOST]}
         trouble, commands = "", {}
         try:
-            commands = _commands(job.output, {failure["shard"] for _, failure in first})
+            commands = _commands(job.output, set(first.values()))
         except (OutputError, OSError, ValueError) as error:
             trouble = f"the commands that render them again cannot be read here: {error}"
-        return Failures(
-            tuple(
-                Shown(
-                    index,
-                    str(failure["image_id"]),
-                    failure["shard"],
-                    str(failure["reason"]),
-                    commands.get((failure["shard"], str(failure["image_id"])), ""),
-                )
-                for index, failure in first
-            ),
-            len(failures) - len(first),
-            trouble,
-        )
+        shown = []
+        for index, shard in first.items():
+            image_id, reason = str(failures[index]["image_id"]), str(failures[index]["reason"])
+            shown.append(Shown(index, image_id, shard, reason, commands.get((shard, image_id), "")))
+        return Failures(tuple(shown), len(failures) - len(first), trouble)
 
 
-def _commands(location: str, shards: Collection[object]) -> dict[tuple[object, str], str]:
+def _in_shard(failure: Mapping[str, Any]) -> int:
+    """The shard of a failure; -1 where the ledger holds anything else there."""
+    shard = failure["shard"]
+    return shard if isinstance(shard, int) and shard >= 0 else -1
+
+
+def _commands(location: str, shards: Collection[int]) -> dict[tuple[int, str], str]:
     """Shard and image_id -> command, of those of these shards that are committed."""
     output = Output.at(location)
-    numbers = sorted(shard for shard in shards if isinstance(shard, int) and shard >= 0)
     with output.reading():
-        there = [shard for shard in numbers if output.committed(shard)]
+        there = [shard for shard in sorted(shards) if shard >= 0 and output.committed(shard)]
         found = [(shard, one) for shard, stored in output.in_turn(there) for one in stored.failures()]
     return {(shard, one.image_id): one.command for shard, one in found}

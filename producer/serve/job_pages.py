@@ -49,6 +49,8 @@ def routes(site: Site) -> list[Route]:
     async def one_job(request: Request) -> Response:
         now = await to_thread.run_sync(site.watch.now)
         found = now.job(request.path_params["job_id"])
+        if found is None and now.away is not None:
+            raise HTTPException(503, f"Redis cannot be read: {now.away.reason}")
         if found is None:
             raise HTTPException(404, "there is no such job in this Redis")
         workers = {

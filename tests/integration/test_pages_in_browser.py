@@ -70,22 +70,22 @@ def is_wide(page: Page) -> bool:
 def test_progress_of_a_real_job_moves_without_a_reload(
     browser: Browser, farm: Farm, wait_until: WaitUntil
 ) -> None:
-    farm.start_worker(instant_seconds=1)
-    job_id = farm.submit(64)
+    farm.start_worker(instant_seconds=0.4)
+    job_id = farm.submit(160)
     with pages(farm.server.url) as server, visiting(browser) as visit:
         visit.page.goto(f"{server}/jobs/{job_id}")
         seen = {0}
         wait_until(
-            lambda: seen.add(visit.page.evaluate(NUMBERS)) or len(seen) > 3,
+            lambda: seen.add(visit.page.evaluate(NUMBERS)) or len(seen) > 2,
             "the bar moves",
             progress=lambda: (farm.status(job_id).done, len(seen)),
         )
         assert visit.page.locator("h1 .state").inner_text() in ("running", "finishing", "finished")
         farm.finished(job_id)
         visit.page.locator("h1 .state", has_text=re.compile("^finished$")).wait_for()
-        assert visit.page.evaluate(NUMBERS) == 64
+        assert visit.page.evaluate(NUMBERS) == 160
         visit.page.get_by_role("link", name="imagemill", exact=True).click()
-        assert "64 of 64 done" in visit.page.get_by_role("listitem").filter(has_text=job_id).inner_text()
+        assert "160 of 160 done" in visit.page.get_by_role("listitem").filter(has_text=job_id).inner_text()
         worker = visit.page.get_by_role("region", name="w1")
         assert "instant" in worker.inner_text()
         assert [url for url in visit.asked if url == f"{server}/jobs/{job_id}"] == [f"{server}/jobs/{job_id}"]

@@ -15,6 +15,7 @@ from jobs.entry import Entry
 from jobs.ledger.ledger import Ledger
 from jobs.output.metadata import Failure
 from jobs.output.output import Output
+from producer.embedded_redis import EmbeddedRedis
 from tests.conftest import BASE
 
 Visit = Callable[..., TestClient]
@@ -139,6 +140,28 @@ def test_a_failure_has_its_reproducing_command_once_its_shard_is_finished(
     output.failures_file(0).write_text(failure.to_json() + "\n", "utf-8")
     ledger.complete(claim, [0, 2, 3], {1: failure.in_ledger()})
     assert "imagemill-worker render '0 1'" in words(visit().get(f"/jobs/{job_id}").text)
+
+
+def test_a_failure_that_nobody_could_have_written_costs_no_page(
+    visit: Visit, submit_job: Submit, ledger: Ledger
+) -> None:
+    job_id = submit_job()
+    odd = ['{"shard": [1]}', '{"shard": 1e300, "image_id": {}}', "[", '{"shard": -7, "reason": null}']
+    ledger.client.hset(f"imagemill:job:{job_id}:failures", mapping=dict(enumerate(odd)))
+    ledger.client.hset(f"imagemill:job:{job_id}", mapping={"failed": len(odd), "output": "no/path\0"})
+    answer = visit().get(f"/jobs/{job_id}")
+    assert answer.status_code == 200
+    assert "what Redis held of it cannot be read" in answer.text
+    assert "the commands that render them again cannot be read here" in answer.text
+
+
+def test_a_job_cannot_be_looked_for_while_redis_is_away(visit: Visit, redis_server: EmbeddedRedis) -> None:
+    visitor = visit()
+    redis_server.stop()
+    answer = visitor.get("/jobs/cats-1")
+    assert answer.status_code == 503
+    assert "Redis cannot be read: Redis does not answer" in answer.text
+    redis_server.start()
 
 
 def test_strangers_text_is_text(visit: Visit, submit_job: Submit, ledger: Ledger) -> None:
