@@ -131,7 +131,7 @@ def _done(record: Mapping[str, Any]) -> dict[str, Any]:
         "key": str(record["file_name"]).partition(".")[0],
         "caption": record["text"],
         "status": SUCCESS,
-        **{_name(name): value for name, value in record.items() if name not in _CALLED_OTHERWISE},
+        **{name_in_table(name): value for name, value in record.items() if name not in _CALLED_OTHERWISE},
     }
 
 
@@ -145,13 +145,13 @@ def _failed(key: Callable[[int], str], failure: Failure) -> dict[str, Any]:
         "image_id": failure.image_id,
         **request,
         "id": failure.entry.id,
-        **{_name(name): value for name, value in failure.entry.columns.items()},
+        **{name_in_table(name): value for name, value in failure.entry.columns.items()},
         "job_id": failure.job_id,
         "command": failure.command,
     }
 
 
-def _name(name: str) -> str:
+def name_in_table(name: str) -> str:
     """What the table calls a column of the metadata: no two are called the same."""
     return f"column_{name}" if name in _NOT_IN_RECORDS or name.startswith("column_") else name
 

@@ -29,10 +29,10 @@ import errno
 import itertools
 import json
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from jobs.errors import OutputRefused
 from jobs.failpoints import failpoint
@@ -54,6 +54,14 @@ from jobs.output.tar_file import DamagedTar, Member, TarReader, TarWriter
 from jobs.output.tar_records import RECORDS, Sample, read_records, records_bytes
 from jobs.plain_file import read_plain
 from jobs.strict_json import strict_json
+
+
+class Place(NamedTuple):
+    """Where the files of an image lie in a tar."""
+
+    file_name: str
+    picture: Span
+    json: Span
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +133,30 @@ class TarShard:
     def record_at(self, span: Span) -> dict[str, Any]:
         with self._opened() as tar:
             return self._record(tar, Member(f"byte {span.start}", span.start, span.size))
+
+    def places(self) -> Iterator[Place]:
+        """Where the files of each image lie, in the tar's order; what its record says is not read."""
+        with self._opened() as tar:
+            told = self._told(tar)
+            if told is not None:
+                for sample in told:
+                    yield Place(sample.record["file_name"], sample.picture, sample.json)
+                return
+            picture: Member | None = None
+            for member in tar.members():
+                key, _, ending = member.name.partition(".")
+                if ending == "json" and picture is not None and picture.name.partition(".")[0] == key:
+                    yield Place(
+                        picture.name, Span(picture.start, picture.size), Span(member.start, member.size)
+                    )
+                elif ending not in ("json", "txt"):
+                    picture = member
+
+    def read_at(self, spans: Iterable[Span]) -> Iterator[bytes]:
+        """What lies there, one after the other."""
+        with self._opened() as tar:
+            for span in spans:
+                yield tar.read(Member(f"byte {span.start}", span.start, span.size))
 
     def failures(self) -> list[Failure]:
         with self._opened() as tar:

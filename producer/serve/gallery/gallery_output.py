@@ -1,0 +1,201 @@
+"""An output as a gallery reads it: pages of images from any place on, single pictures, records.
+
+Page one asks for shard 0 and lists nothing. Everything else reads the one or two shards that it shows; a
+search reads on until it has a page, or has taken long enough, and says how far it came.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from jobs.errors import OutputError
+from jobs.output.files import FolderShard
+from jobs.output.metadata import Failure
+from jobs.output.output import REPORT, Output
+from jobs.output.store import Unreachable
+from jobs.output.stored_shard import StoredShard
+from jobs.output.webdataset import TarShard
+from jobs.strict_json import strict_json
+from producer.serve.gallery.filter import Filter
+from producer.serve.gallery.line import START, Cursor, Line
+from producer.serve.gallery.record_lines import RecordLines
+from producer.serve.gallery.shard_list import ShardList
+from producer.serve.gallery.table_lines import table_lines
+from producer.serve.gallery.tar_index import TarIndices
+from producer.serve.gallery.wanted import EVERY, Found, Wanted
+
+PAGE: Final = 60
+"""Images on a page: rows of 2, 3, 4, 5 or 6 are full."""
+BUDGET: Final = 0.15
+"""Seconds after which a search looks at no further shard."""
+_SUFFIXES: Final = ("png", "jpg", "webp")
+_MOST_REPORT: Final = 4 << 20
+"""Bytes of a job.json that is read for its number of images: one with all prompts in it may have 500 million."""
+_MOST_TROUBLES: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Some images of an output, in their order."""
+
+    lines: Sequence[Line]
+    next: Cursor | None
+    """Where to go on; None: there is nothing after them."""
+    complete: bool
+    """Whether a page is full, or nothing is left: False where a search stopped because of the time."""
+    troubles: Sequence[str] = ()
+    """What could not be read, and was passed over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How much an output holds, as far as that is known."""
+
+    images: int | None
+    """Pictures that are there; None where nothing tells."""
+    last: int
+    """The number of the last shard; -1 without any."""
+    shards: int
+    exact: bool
+    """Whether the number of images is that of a finished job's report."""
+
+
+@dataclass(slots=True)
+class GalleryOutput:
+    """One output; threads may share it."""
+
+    output: Output
+    indices: TarIndices
+    clock: Callable[[], float] = time.monotonic
+    shards: ShardList = field(init=False)
+    _records: RecordLines = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.shards = ShardList(self.output)
+        self._records = RecordLines(self.output, self.indices)
+
+    def page(
+        self, start: Cursor = START, taken: Filter = EVERY, count: int = PAGE, budget: float = BUDGET
+    ) -> Piece:
+        """Up to `count` images from a place on. Raises OutputError where the output itself cannot be read."""
+        ends = self.clock() + budget
+        lines: list[Line] = []
+        troubles: list[str] = []
+        place: Cursor | None = start
+        while place is not None:
+            shard = self.shards.following(place.shard)
+            if shard is None:
+                place = None
+                break
+            if shard != place.shard:
+                place = Cursor(shard, 0)
+            left = count - len(lines)
+            wanted = Wanted(start=place.position, count=left, filter=taken, late=lambda: self.clock() > ends)
+            try:
+                found = self._found(shard, wanted)
+            except Unreachable:
+                raise
+            except OutputError as error:
+                if len(troubles) < _MOST_TROUBLES:
+                    troubles.append(str(error))
+                found = Found(())
+            lines += found.lines
+            place = Cursor(shard + 1, 0) if found.reached is None else Cursor(shard, found.reached)
+            if len(lines) == count or self.clock() > ends:
+                break
+        return Piece(lines, place, place is None or len(lines) == count, troubles)
+
+    def before(self, place: Cursor, count: int = PAGE) -> Sequence[Line]:
+        """Up to `count` images that come before a place; of two shards at most."""
+        lines: list[Line] = []
+        shard: int | None = place.shard
+        stop = {"stop": place.position}
+        for _ in range(2):
+            if shard is None:
+                break
+            wanted = Wanted(count=count - len(lines), last=True, **stop)
+            if self.output.committed(shard):
+                try:
+                    lines[:0] = self._found(shard, wanted).lines
+                except OutputError:
+                    break  # the page that begins there tells of it
+            if len(lines) == count:
+                break
+            shard, stop = self.shards.preceding(shard), {}
+        return lines
+
+    def record(self, place: Cursor) -> dict[str, Any] | None:
+        """The record of the picture there; None where there is none. Raises OutputError."""
+        if not self.output.committed(place.shard):
+            return None
+        return self._records.record(self.output.stored(place.shard), place)
+
+    def failure(self, place: Cursor) -> Failure | None:
+        """What failed there; None where nothing did. Raises OutputError."""
+        if not self.output.committed(place.shard):
+            return None
+        failures = self.output.stored(place.shard).failures()
+        return next((one for one in failures if one.position == place.position), None)
+
+    def picture(self, place: Cursor) -> bytes | None:
+        """The file of the picture there; None where there is none. Raises OutputError."""
+        stored = self.output.stored(place.shard)
+        if isinstance(stored, FolderShard):
+            key = stored.key(place.position)
+            found = stored.pictures([f"{key}.{suffix}" for suffix in _SUFFIXES])
+            return next((data for _, data in found), None)
+        assert isinstance(stored, TarShard)
+        if not stored.committed():
+            return None
+        index = self.indices.of(stored)
+        row = index.at(place.position)
+        return None if row is None else next(stored.read_at([index.picture(row)]))
+
+    def stored_name(self, place: Cursor, file_name: str) -> str:
+        """What a picture's file is called in the output, as messages and commands name it."""
+        stored = self.output.stored(place.shard)
+        return f"{stored.name}/{file_name}" if isinstance(stored, FolderShard) else file_name
+
+    def in_folder(self, place: Cursor) -> bool:
+        """Whether the picture is a file of its own."""
+        return isinstance(self.output.stored(place.shard), FolderShard)
+
+    def extent(self) -> Extent:
+        """How much there is. Lists the shards."""
+        listed = self.shards.listed()
+        images = self._reported()
+        exact = images is not None
+        if images is None and listed:
+            images = self._estimated(listed)
+        return Extent(images, listed[-1] if listed else -1, len(listed), exact)
+
+    def _reported(self) -> int | None:
+        """The number of images that job.json tells."""
+        try:
+            if self.output.store.size(REPORT) > _MOST_REPORT:
+                return None
+            images = strict_json(self.output.store.read(REPORT, _MOST_REPORT))["output"]["images"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return images if type(images) is int and images >= 0 else None
+
+    def _estimated(self, listed: Sequence[int]) -> int | None:
+        """By the images of the first shard and of the last."""
+        try:
+            counts = [
+                len(self._found(shard, Wanted(count=10_000)).lines) for shard in {listed[0], listed[-1]}
+            ]
+        except OutputError:
+            return None
+        return counts[0] if len(listed) == 1 else (len(listed) - 1) * max(counts) + min(counts)
+
+    def _found(self, shard: int, wanted: Wanted) -> Found:
+        stored: StoredShard = self.output.stored(shard)
+        if isinstance(stored, TarShard):
+            found = table_lines(stored, wanted)
+            if found is not None:
+                return found
+        return self._records.lines(stored, shard, wanted)

@@ -1,0 +1,124 @@
+"""Images by the records of a shard: in `layout: files`, and where a tar has no parquet.
+
+No more is read than is shown: in `layout: files` a line begins with the name of its picture, and a tar's
+index tells where the record of each image lies.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any, Final, NamedTuple
+
+from jobs.output.files import METADATA, FolderShard
+from jobs.output.output import Output
+from jobs.output.stored_shard import StoredShard, damaged, sound_record
+from jobs.output.webdataset import TarShard
+from jobs.strict_json import strict_json
+from producer.serve.gallery.line import (
+    Cursor,
+    Line,
+    line_of_failure,
+    line_of_record,
+    values_of_failure,
+)
+from producer.serve.gallery.tar_index import TarIndices
+from producer.serve.gallery.wanted import Found, Wanted
+
+_NAME: Final = re.compile(rb'\{"file_name": "([0-9]{9,}\.[a-z]+)"')
+"""How `layout: files` begins the line of a record."""
+
+
+class _Raw(NamedTuple):
+    """A record that was not parsed."""
+
+    position: int
+    place: str
+    """As messages call it."""
+    text: bytes | dict[str, Any]
+
+    def record(self) -> dict[str, Any]:
+        if isinstance(self.text, dict):
+            return self.text
+        try:
+            said = strict_json(self.text)
+        except ValueError as error:
+            raise damaged(self.place, f"not JSON ({error})") from None
+        return sound_record(self.place, said)
+
+
+class RecordLines:
+    """Reads the records of one output's shards."""
+
+    def __init__(self, output: Output, indices: TarIndices) -> None:
+        self._output, self._indices = output, indices
+
+    def lines(self, stored: StoredShard, shard: int, wanted: Wanted) -> Found:
+        """The images that are wanted. Raises OutputError where the shard is damaged."""
+        if wanted.filter.failed:
+            return self._failures(stored, wanted)
+        raw = self._raw(stored, shard, wanted.start, wanted.stop)
+        if wanted.last:
+            left = deque(raw, wanted.count)
+            return Found([line_of_record(Cursor(shard, one.position), one.record()) for one in left])
+        lines: list[Line] = []
+        for one in raw:
+            if len(lines) == wanted.count or wanted.late():
+                return Found(lines, one.position)
+            record = one.record()
+            if wanted.filter.takes(record):
+                lines.append(line_of_record(Cursor(shard, one.position), record))
+        return Found(lines)
+
+    def record(self, stored: StoredShard, place: Cursor) -> dict[str, Any] | None:
+        """The record of the picture there; None where there is none."""
+        raw = self._raw(stored, place.shard, place.position, place.position + 1)
+        return next((one.record() for one in islice(raw, 1)), None)
+
+    def _failures(self, stored: StoredShard, wanted: Wanted) -> Found:
+        taken = [
+            failure
+            for failure in stored.failures()
+            if wanted.start <= failure.position < wanted.stop
+            and wanted.filter.takes(values_of_failure(failure))
+        ]
+        lines = [line_of_failure(failure) for failure in taken[: wanted.count]]
+        more = len(taken) > wanted.count
+        return Found(lines, taken[wanted.count].position if more else None)
+
+    def _raw(self, stored: StoredShard, shard: int, start: int, stop: int) -> Iterator[_Raw]:
+        """The records of the places from `start` up to `stop`, in their order."""
+        if isinstance(stored, FolderShard):
+            yield from self._of_folder(stored, shard, start, stop)
+        elif isinstance(stored, TarShard) and not stored.store.is_remote:
+            index = self._indices.of(stored)
+            rows = range(index.row(start), index.row(stop))
+            texts = stored.read_at(map(index.record, rows))
+            for row, text in zip(rows, texts, strict=True):
+                yield _Raw(index.positions[row], f"{stored.label}: row {row}", text)
+        else:
+            for record in stored.records():
+                position = self._output.names.position(shard, record["file_name"])
+                if position is not None and start <= position < stop:
+                    yield _Raw(position, stored.label, record)
+
+    def _of_folder(self, folder: FolderShard, shard: int, start: int, stop: int) -> Iterator[_Raw]:
+        if not folder.metadata_file.exists():
+            return  # every image failed
+        names = self._output.names
+        try:
+            for number, line in enumerate(self._output.store.lines(f"{folder.name}/{METADATA}"), 1):
+                place = f"{folder.metadata_file}:{number}"
+                begins = _NAME.match(line)
+                raw = _Raw(-1, place, line)
+                name = begins[1].decode() if begins else raw.record()["file_name"]
+                position = names.position(shard, name)
+                if position is None or position < start:
+                    continue
+                if position >= stop:
+                    return
+                yield raw._replace(position=position)
+        except OSError as error:
+            raise damaged(str(folder.metadata_file), str(error.strerror)) from None

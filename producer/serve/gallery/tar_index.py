@@ -1,0 +1,101 @@
+"""Where pictures lie in tars, so that one is read without its tar being walked through again."""
+
+from __future__ import annotations
+
+import time
+from array import array
+from bisect import bisect_left
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import Final
+
+from jobs.output.stored_shard import Span
+from jobs.output.webdataset import TarShard
+from producer.serve.gallery.bounded_cache import BoundedCache
+
+_HELD: Final = 4 << 20
+"""Bytes of the indices of the tars that were looked at last: 26 an image."""
+_REMOTE_SECONDS: Final = 60
+"""How long what a bucket's tar says is taken for what it says now: its date takes a request."""
+
+
+@dataclass(frozen=True, slots=True)
+class TarIndex:
+    """Of each image of a tar its place in the shard and where its picture and its record lie."""
+
+    positions: array[int] = field(default_factory=lambda: array("H"))
+    """Ascending."""
+    pictures: array[int] = field(default_factory=lambda: array("Q"))
+    picture_sizes: array[int] = field(default_factory=lambda: array("L"))
+    records: array[int] = field(default_factory=lambda: array("Q"))
+    record_sizes: array[int] = field(default_factory=lambda: array("L"))
+
+    @classmethod
+    def of(cls, tar: TarShard) -> TarIndex:
+        """That of a tar. Raises OutputError where it is damaged."""
+        index = cls()
+        for place in tar.places():
+            position = tar.names.position(tar.number, place.file_name)
+            if position is None or (index.positions and position <= index.positions[-1]):
+                continue  # not as imagemill writes it; `doctor` tells of it
+            index.positions.append(position)
+            index.pictures.append(place.picture.start)
+            index.picture_sizes.append(place.picture.size)
+            index.records.append(place.json.start)
+            index.record_sizes.append(place.json.size)
+        return index
+
+    @property
+    def bytes(self) -> int:
+        """How many it holds."""
+        columns = (self.positions, self.pictures, self.picture_sizes, self.records, self.record_sizes)
+        return sum(len(one) * one.itemsize for one in columns) + 500
+
+    def at(self, position: int) -> int | None:
+        """The row of the image at a place in the shard; None where no picture is there."""
+        row = self.row(position)
+        return row if row < len(self.positions) and self.positions[row] == position else None
+
+    def row(self, position: int) -> int:
+        """The first row at or after a place in the shard."""
+        return bisect_left(self.positions, position)
+
+    def picture(self, row: int) -> Span:
+        """Where the row's picture lies."""
+        return Span(self.pictures[row], self.picture_sizes[row])
+
+    def record(self, row: int) -> Span:
+        """Where the row's record lies."""
+        return Span(self.records[row], self.record_sizes[row])
+
+
+class TarIndices:
+    """The indices of the tars that were looked at last."""
+
+    def __init__(self) -> None:
+        self._cache: BoundedCache[TarIndex] = BoundedCache(_HELD, lambda index: index.bytes)
+        self._lock = Lock()
+
+    def of(self, tar: TarShard) -> TarIndex:
+        """The tar's index. Raises OutputError where it is damaged."""
+        key = (tar.label, _state(tar))
+        found = self._cache.get(key)
+        if found is not None:
+            return found
+        # A page asks for the pictures of one tar at once: one thread walks through it.
+        with self._lock:
+            found = self._cache.get(key)
+            if found is None:
+                found = TarIndex.of(tar)
+                self._cache.put(key, found)
+            return found
+
+
+def _state(tar: TarShard) -> float:
+    """What changes when the tar does: an output may be removed and rendered again."""
+    if tar.store.is_remote:
+        return time.monotonic() // _REMOTE_SECONDS
+    try:
+        return tar.store.modified(tar.name)
+    except OSError:
+        return 0.0  # the reading says what is wrong
