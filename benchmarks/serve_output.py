@@ -1,4 +1,4 @@
-"""An output of many pictures for `serve.py`: tars and parquets as workers commit them, written by one process.
+"""An output of many pictures for `serve.py`: tars and parquets as workers commit them.
 
 The pictures are a few that the stand-in model `instant` draws, again and again: what a page takes depends on
 the records and on where pictures lie, which are those of so many different images. Nothing is synced.
@@ -91,7 +91,8 @@ def make_output(folder: Path, images: int, shard_size: int) -> Output:
                 continue
             if not template:
                 template = metadata_record(
-                    entry, file_name="", sha256="", job_id=JOB, rendered=RENDERED, column_names=("kind",), index=0
+                    entry, file_name="", sha256="", job_id=JOB, rendered=RENDERED, column_names=("kind",),
+                    index=0,
                 )  # fmt: skip
             if request.scheduler not in parts:
                 parts[request.scheduler] = request.identity_parts()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-import shlex
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -17,7 +16,6 @@ from jobs.errors import ImagemillError, RenderError
 from jobs.inputs import Inputs
 from jobs.models import is_path
 from jobs.output.files import METADATA
-from jobs.output.output import INPUTS
 from jobs.pipeline_task import vain
 from jobs.plain_file import plain_lines
 from jobs.request import IMAGE_SETTINGS, ImageRequest
@@ -26,34 +24,11 @@ from jobs.strict_json import strict_json
 from jobs.wording import printable, shortened
 from worker.encode import encode, read_file
 from worker.engine.renderer import BrokenDevice, Bucket, OutOfMemory, Picture, Pipeline, Renderer
-from worker.render_inputs import further_of, inputs_of, options, output_of
+from worker.render_inputs import further_of, inputs_of, output_of
 from worker.renderers.load_renderer import load_renderer
 
 _SLOTS = range(1, 1024 + 1)
 """The slots that a forward may have: what --batch-size takes, and 1 for an image alone."""
-
-
-UNKNOWN_FOLDER = "PATH/TO/"
-"""What stands in a command for a folder that an output does not tell: that of a model or of inputs."""
-
-
-def reproducing_command(
-    request: ImageRequest,
-    model: str,
-    slots: int,
-    elsewhere: Container[str] = (),
-    bucket: str | None = None,
-) -> str:
-    """The shell command that renders a request of a job again, by itself, with as many slots.
-
-    It is run in the output's folder; of an output in a bucket, which `bucket` names, anywhere. `model`: what
-    the job's workers loaded. `elsewhere`: SHA-256 of files that the output does not keep.
-    """
-    parts = ["imagemill-worker", "--batch-size", str(slots), "render", "--request", request.to_json()]
-    if model != request.model:
-        parts += ["--model", UNKNOWN_FOLDER + Path(model).name]
-    kept = INPUTS if bucket is None else bucket
-    return shlex.join([*parts, *options(request, UNKNOWN_FOLDER, elsewhere, kept)])
 
 
 def parse_request(text: str, where: str = "--request") -> ImageRequest:

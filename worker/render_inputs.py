@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Container, Mapping, Sequence, Set
 from pathlib import Path
-from typing import Final
 
 from jobs.adapters import controlnets_of, ip_adapter_of
 from jobs.bucket_inputs import BucketInputs
@@ -13,21 +11,9 @@ from jobs.errors import RenderError
 from jobs.file_hash import file_sha256
 from jobs.inputs import NO_INPUTS, Inputs, KeptInputs, kept_path
 from jobs.output.output import INPUTS, Output
-from jobs.request import PICTURES, ImageRequest
+from jobs.render_command import OF_A_FOLDER, named_files
+from jobs.request import ImageRequest
 from worker.engine.renderer import FurtherModel
-
-_ADAPTERS: Final = ("loras", "textual_inversions", "ip_adapter")
-_OF_A_FOLDER: Final = "sha256:"
-"""What the revision of a folder's contents begins with; a hub's are commits."""
-INPUTS_FOLDER: Final = "INPUTS"
-"""What stands in a command for the folder in which files lie that an output does not keep."""
-
-
-def named_files(request: ImageRequest) -> dict[str, str]:
-    """The SHA-256 of every file that a request names, and the setting that names it; latents aside."""
-    pictures = {getattr(request, name): name for name in PICTURES if getattr(request, name) is not None}
-    adapters = {one["sha256"]: name for name in _ADAPTERS for one in json.loads(getattr(request, name))}
-    return pictures | adapters
 
 
 def inputs_of(request: ImageRequest, places: Sequence[Path | str]) -> Inputs:
@@ -106,7 +92,7 @@ def further_of(
 
 def _controlnets_of(request: ImageRequest, controlnets: Sequence[str]) -> tuple[FurtherModel, ...]:
     named = controlnets_of(request.controlnet)
-    folders = [one.name for one in named if one.revision.startswith(_OF_A_FOLDER)]
+    folders = [one.name for one in named if one.revision.startswith(OF_A_FOLDER)]
     if len(folders) != len(controlnets):
         names = f" ({', '.join(folders)})" if folders else ""
         raise RenderError(
@@ -117,7 +103,7 @@ def _controlnets_of(request: ImageRequest, controlnets: Sequence[str]) -> tuple[
     return tuple(
         FurtherModel(
             "controlnet",
-            _absolute(next(paths)) if one.revision.startswith(_OF_A_FOLDER) else one.name,
+            _absolute(next(paths)) if one.revision.startswith(OF_A_FOLDER) else one.name,
             one.revision,
         )
         for one in named
@@ -126,7 +112,7 @@ def _controlnets_of(request: ImageRequest, controlnets: Sequence[str]) -> tuple[
 
 def _image_encoder_of(request: ImageRequest, given: str | None) -> tuple[FurtherModel, ...]:
     adapter = ip_adapter_of(request.ip_adapter)
-    is_folder = adapter is not None and adapter.revision.startswith(_OF_A_FOLDER)
+    is_folder = adapter is not None and adapter.revision.startswith(OF_A_FOLDER)
     if is_folder != (given is not None):
         what = "has no image encoder that is a folder: leave --image-encoder out"
         if adapter is not None and given is None:
@@ -138,28 +124,6 @@ def _image_encoder_of(request: ImageRequest, given: str | None) -> tuple[Further
         return ()
     model = adapter.image_encoder if given is None else _absolute(given)
     return (FurtherModel("image_encoder", model, adapter.revision),)
-
-
-def options(request: ImageRequest, unknown: str, elsewhere: Container[str], kept: str = INPUTS) -> list[str]:
-    """The words of a command that say where a request's files and the models beside its own are.
-
-    unknown: what stands for a folder that an output does not tell. elsewhere: SHA-256 of files that the
-    output does not keep. kept: where it keeps the others; as it stands, for a command that is run in it.
-    """
-    words = []
-    for one in controlnets_of(request.controlnet):
-        if one.revision.startswith(_OF_A_FOLDER):
-            words += ["--controlnet", unknown + Path(one.name).name]
-    adapter = ip_adapter_of(request.ip_adapter)
-    if adapter is not None and adapter.revision.startswith(_OF_A_FOLDER):
-        words += ["--image-encoder", unknown + Path(adapter.image_encoder).name]
-    files = named_files(request)
-    away = [sha256 for sha256 in files if sha256 in elsewhere]
-    if request.init_latents is not None or len(away) < len(files):
-        words += ["--inputs", kept]
-    if away:
-        words += ["--inputs", unknown + INPUTS_FOLDER]
-    return words
 
 
 def output_of(file: Path) -> Path | None:

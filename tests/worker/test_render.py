@@ -16,6 +16,7 @@ import worker.render
 from jobs.errors import ImagemillError, LatentsError, OutputError, RenderError
 from jobs.inputs import NO_INPUTS, Inputs
 from jobs.latents import write_input
+from jobs.render_command import reproducing_command
 from jobs.request import ImageRequest
 from jobs.settings import Settings
 from tests.trouble import Troubled
@@ -26,7 +27,6 @@ from worker.render import (
     Reproduction,
     parse_request,
     render,
-    reproducing_command,
     reproduction_as_asked,
     reproduction_of,
 )

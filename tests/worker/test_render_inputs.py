@@ -14,9 +14,10 @@ from jobs.errors import RenderError
 from jobs.inputs import kept_path
 from jobs.latents import write_input
 from jobs.output.output import Output
+from jobs.render_command import options
 from jobs.request import ImageRequest
 from worker.engine.renderer import FurtherModel
-from worker.render_inputs import further_of, inputs_of, options, output_of
+from worker.render_inputs import further_of, inputs_of, output_of
 
 PHOTO, LORA = b"a photo", b"a lora"
 PHOTO_SHA, LORA_SHA = (sha256(contents).hexdigest() for contents in (PHOTO, LORA))

@@ -23,10 +23,10 @@ from jobs.ledger.shard import Shard, decode_shard, read_base
 from jobs.output.metadata import Failure
 from jobs.output.output import Output
 from jobs.output.output_root import check_output_within, check_path_within
+from jobs.render_command import reproducing_command
 from worker.engine.renderer import Stopped
 from worker.engine.request_queue import Order
 from worker.lease.lease import GiveBack, Lease
-from worker.render import reproducing_command
 from worker.shard.arrivals import Arrival, Arrivals
 from worker.shard.buckets import Buckets
 from worker.shard.results import ShardResults

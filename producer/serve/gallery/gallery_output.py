@@ -7,7 +7,7 @@ search reads on until it has a page, or has taken long enough, and says how far 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -33,7 +33,7 @@ BUDGET: Final = 0.15
 """Seconds after which a search looks at no further shard."""
 _SUFFIXES: Final = ("png", "jpg", "webp")
 _MOST_REPORT: Final = 4 << 20
-"""Bytes of a job.json that is read for its number of images: one with all prompts in it may have 500 million."""
+"""Bytes of a job.json that is read for its number of images: it may have all prompts in it."""
 _MOST_TROUBLES: Final = 5
 
 
@@ -132,6 +132,10 @@ class GalleryOutput:
         if not self.output.committed(place.shard):
             return None
         return self._records.record(self.output.stored(place.shard), place)
+
+    def records(self, shard: int, start: int = 0) -> Iterator[tuple[Cursor, dict[str, Any]]]:
+        """The records of a committed shard from a place on. Raises OutputError."""
+        return self._records.records(self.output.stored(shard), shard, start)
 
     def failure(self, place: Cursor) -> Failure | None:
         """What failed there; None where nothing did. Raises OutputError."""

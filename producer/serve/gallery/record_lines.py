@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from jobs.output.files import METADATA, FolderShard
 from jobs.output.output import Output
+from jobs.output.shard_names import SHARD_LIMIT
 from jobs.output.stored_shard import StoredShard, damaged, sound_record
 from jobs.output.webdataset import TarShard
 from jobs.strict_json import strict_json
@@ -71,6 +72,11 @@ class RecordLines:
             if wanted.filter.takes(record):
                 lines.append(line_of_record(Cursor(shard, one.position), record))
         return Found(lines)
+
+    def records(self, stored: StoredShard, shard: int, start: int) -> Iterator[tuple[Cursor, dict[str, Any]]]:
+        """The records from a place on, each with its own. Raises OutputError where the shard is damaged."""
+        for one in self._raw(stored, shard, start, SHARD_LIMIT):
+            yield Cursor(shard, one.position), one.record()
 
     def record(self, stored: StoredShard, place: Cursor) -> dict[str, Any] | None:
         """The record of the picture there; None where there is none."""
