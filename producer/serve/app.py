@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 
 from producer.serve import job_pages, sign_in
 from producer.serve.doors import HEALTH, Guarded
+from producer.serve.gallery import gallery_pages
 from producer.serve.site import Site
 
 
@@ -33,6 +34,7 @@ def create_app(site: Site) -> ASGIApp:
     app = Starlette(
         routes=[
             *job_pages.routes(site),
+            *gallery_pages.routes(site),
             *sign_in.routes(site),
             Route(HEALTH, healthy),
             Mount("/static", _Static(packages=[("producer.serve", "static")])),

@@ -41,6 +41,7 @@ class Pages:
             "commands": _commands,
             "segment": lambda text: quote(text, safe=""),
             "key": key_of,
+            "last_part": lambda label: label.rstrip("/").rpartition("/")[2] or label,
             "name": lambda text: hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16],
         }
         self._templates.globals |= {"state": show.state, "cut_prompts": show.cut_prompts, "guarded": guarded}

@@ -167,10 +167,11 @@ class GalleryOutput:
         """Whether the picture is a file of its own."""
         return isinstance(self.output.stored(place.shard), FolderShard)
 
-    def extent(self) -> Extent:
-        """How much there is. Lists the shards."""
+    def extent(self, *, reported: bool = True) -> Extent:
+        """How much there is; lists the shards. `reported`: whether job.json knows it: while a job renders it
+        does not."""
         listed = self.shards.listed()
-        images = self._reported()
+        images = self._reported() if reported else None
         exact = images is not None
         if images is None and listed:
             images = self._estimated(listed)

@@ -57,6 +57,10 @@ class ShardList:
         place = bisect_left(listed, number)
         return listed[place - 1] if place else None
 
+    def ordinal(self, number: int) -> int:
+        """How many of them come before a number."""
+        return bisect_left(self.listed(), number)
+
     def _is_there(self, number: int) -> bool:
         """Whether it is committed; for a number that no shard of the output's names can have, it is not."""
         names = self._output.names

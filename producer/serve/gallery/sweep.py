@@ -69,7 +69,7 @@ class Sweep:
 
     @property
     def proposed(self) -> Axes:
-        """Axes that suit most people: x has what was swept first, y what was swept, too, or the prompts."""
+        """Axes that suit most people: x has what was swept first, y what else was, or the prompts."""
         x, *others = self.axes or [None]
         settled = [name for name in others if name != "seed"]
         return Axes(x=x, y=next(iter(settled or others), None))

@@ -94,12 +94,12 @@ class Thumbnails:
         self._pool = ThreadPoolExecutor(_AT_A_TIME, "thumbnail")
         self._cache: BoundedCache[Thumbnail] = BoundedCache(_CACHED, lambda one: len(one.data) + 200)
 
-    def get(self, key: Hashable, read: Callable[[], bytes | None]) -> Future[Thumbnail]:
+    def get(self, key: Hashable | None, read: Callable[[], bytes | None]) -> Future[Thumbnail]:
         """The thumbnail called `key`, of the file that `read` gives; a placeholder where it gives none.
 
-        What `read` raises, the future raises.
+        Without a key it is not held. What `read` raises, the future raises.
         """
-        held = self._cache.get(key)
+        held = None if key is None else self._cache.get(key)
         if held is not None:
             done: Future[Thumbnail] = Future()
             done.set_result(held)
@@ -110,10 +110,10 @@ class Thumbnails:
         """End the threads; what waits is not drawn."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _made(self, key: Hashable, read: Callable[[], bytes | None]) -> Thumbnail:
+    def _made(self, key: Hashable | None, read: Callable[[], bytes | None]) -> Thumbnail:
         data = read()
         made = PLACEHOLDER if data is None else draw(data)
-        if not made.damaged:
+        if key is not None and not made.damaged:
             self._cache.put(key, made)
         return made
 

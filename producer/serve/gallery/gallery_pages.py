@@ -1,0 +1,234 @@
+"""The pages of an output: its pictures, one of them, and a sweep as a grid.
+
+No address holds a path: an output is its key, a picture is its shard and its place in it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+from urllib.parse import urlencode
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from jobs.errors import ManifestError, OutputError
+from producer.export.grid_layout import Axes
+from producer.serve.gallery.filter import Filter, WrongFilter
+from producer.serve.gallery.gallery_output import PAGE, Extent, GalleryOutput, Piece
+from producer.serve.gallery.line import Cursor
+from producer.serve.gallery.picture_facts import command_of, facts_of, facts_of_failure, manifest_of
+from producer.serve.gallery.picture_files import file_routes
+from producer.serve.gallery.shelf import Shelf, count_in, number_in, place_in, place_of
+from producer.serve.gallery.sweep import GridTable, read_sweep
+from producer.serve.site import Site
+
+EVERY: Final = 3
+"""Seconds from one look for new pictures to the next, while a job renders."""
+
+
+def routes(site: Site) -> list[Route]:
+    """The pages of outputs."""
+    shelf = Shelf(site)
+    pages = _GalleryPages(site, shelf)
+    return [
+        Route("/outputs/{key}", pages.gallery),
+        Route("/outputs/{key}/page", pages.piece),
+        Route("/outputs/{key}/bar", pages.bar),
+        Route("/outputs/{key}/new", pages.new),
+        Route("/outputs/{key}/grid", pages.grid),
+        Route("/outputs/{key}/{shard}/{position}", pages.picture),
+        *file_routes(shelf),
+    ]
+
+
+class _GalleryPages:
+    def __init__(self, site: Site, shelf: Shelf) -> None:
+        self._site, self._shelf = site, shelf
+
+    async def gallery(self, request: Request) -> Response:
+        """The first page from a place on, with all around it."""
+        taken = _filter(request)
+
+        def read() -> dict[str, Any]:
+            output = self._shelf.find(request.path_params["key"])
+            return self._piece(request, output, taken) | {
+                "label": output.output.label,
+                "live": self._shelf.is_live(output),
+            }
+
+        context = await self._shelf.read(read)
+        return self._site.pages.answer(request, "gallery.html", context)
+
+    async def piece(self, request: Request) -> Response:
+        """Further images, alone."""
+        taken = _filter(request)
+
+        def read() -> dict[str, Any]:
+            output = self._shelf.find(request.path_params["key"])
+            return self._piece(request, output, taken) | {"live": self._shelf.is_live(output)}
+
+        context = await self._shelf.read(read)
+        return self._site.pages.answer(request, "gallery_piece.html", context)
+
+    async def bar(self, request: Request) -> Response:
+        """How much there is, and the way to any place of it. Asked for after the page: shards are listed."""
+        taken, place = _filter(request), place_in(request.query_params)
+
+        def read() -> dict[str, Any]:
+            output = self._shelf.find(request.path_params["key"])
+            live = self._shelf.is_live(output)
+            return {"extent": output.extent(reported=not live), "live": live}
+
+        context = await self._shelf.read(read)
+        context |= {"base": _base(request), "place": place, "filter": taken, "every": EVERY}
+        return self._site.pages.answer(request, "gallery_bar.html", context)
+
+    async def new(self, request: Request) -> Response:
+        """How many pictures came since the page was made."""
+        seen = number_in(request.query_params, "seen")
+
+        def read() -> Extent:
+            return self._shelf.find(request.path_params["key"]).extent(reported=False)
+
+        extent = await self._shelf.read(read)
+        context = {"base": _base(request), "seen": seen, "extent": extent, "every": EVERY}
+        return self._site.pages.answer(request, "gallery_new.html", context)
+
+    async def picture(self, request: Request) -> Response:
+        """One image with all its settings, or why it failed."""
+        place = place_of(request)
+
+        def read() -> dict[str, Any]:
+            output = self._shelf.find(request.path_params["key"])
+            record = output.record(place)
+            failure = None if record is not None else output.failure(place)
+            if record is None and failure is None:
+                raise HTTPException(404, "there is no such picture in this output")
+            before = output.before(place, 1)
+            after = output.page(place.next, count=1).lines
+            context: dict[str, Any] = {
+                "label": output.output.label,
+                "before": before[0].place if before else None,
+                "after": after[0].place if after else None,
+                "failure": failure,
+            }
+            if record is None:
+                assert failure is not None
+                facts, command = facts_of_failure(failure), failure.command
+                return context | {
+                    "facts": facts, "command": command, "manifest": "", "text": failure.entry.request.prompt,
+                    "record": None, "cannot": "",
+                }  # fmt: skip
+            stored = output.stored_name(place, record["file_name"])
+            try:
+                cannot, manifest = "", manifest_of(record, output.output, stored)
+                command = command_of(record, output.output, stored if output.in_folder(place) else None)
+            except ManifestError as error:
+                cannot, manifest, command = str(error), "", ""
+            return context | {
+                "facts": facts_of(record), "command": command, "manifest": manifest, "record": record,
+                "text": record.get("text", ""), "cannot": cannot,
+            }  # fmt: skip
+
+        context = await self._shelf.read(read)
+        base = _base(request)
+        context |= {"place": place, "base": base, "up": _up(base, place)}
+        return self._site.pages.answer(request, "picture.html", context)
+
+    async def grid(self, request: Request) -> Response:
+        """Pictures along what was swept."""
+        start, number = place_in(request.query_params), number_in(request.query_params, "page")
+        asked = {name: request.query_params.get(name) for name in ("x", "y")}
+
+        def read() -> dict[str, Any]:
+            output = self._shelf.find(request.path_params["key"])
+            sweep = read_sweep(output, start)
+            axes = sweep.proposed
+            if asked["x"] is not None or asked["y"] is not None:
+                axes = Axes(
+                    **{axis: name if name in sweep.axes else None for axis, name in asked.items()}  # type: ignore[arg-type]
+                )
+            if axes.x == axes.y:
+                axes = Axes(x=axes.x)
+            trouble, table, count = "", None, 0
+            try:
+                table, count = _table(sweep, axes, number)
+            except OutputError as error:
+                trouble = str(error)
+            return {
+                "label": output.output.label, "sweep": sweep, "axes": axes, "table": table, "count": count,
+                "trouble": trouble,
+            }  # fmt: skip
+
+        context = await self._shelf.read(read)
+        context |= {"base": _base(request), "place": start, "number": number}
+        return self._site.pages.answer(request, "gallery_grid.html", context)
+
+    def _piece(self, request: Request, output: GalleryOutput, taken: Filter) -> dict[str, Any]:
+        """What a piece of the gallery is made of."""
+        place = place_in(request.query_params)
+        backwards = request.query_params.get("before") == "1" and taken.is_empty
+        if backwards:
+            lines = output.before(place)
+            piece = Piece(lines, place, complete=True)
+            place = lines[0].place if lines else place
+        else:
+            piece = output.page(place, taken, count_in(request.query_params))
+        extent = output.extent() if not (taken.is_empty or piece.complete) else None
+        base, query = _base(request), taken.query()
+
+        def address(at: Cursor, **more: str) -> str:
+            given = {"shard": str(at.shard), "position": str(at.position), **query, **more}
+            return f"{base}/page?{urlencode(given)}"
+
+        count = len(piece.lines)
+        return {
+            "base": base,
+            "place": place,
+            "piece": piece,
+            "backwards": backwards,
+            "filter": taken,
+            "query": f"&{urlencode(query)}" if query else "",
+            "here": address(place, count=str(count)) if 0 < count < PAGE else address(place),
+            "further": None if piece.next is None or backwards else address(piece.next),
+            "tail": address(piece.lines[-1].place.next if piece.lines else place),
+            "earlier": address(place, before="1") if taken.is_empty and place > (0, 0) and count else None,
+            "searched": None if extent is None else _searched(extent, output, piece),
+            "extent": extent,
+            "every": EVERY,
+        }
+
+
+def _filter(request: Request) -> Filter:
+    try:
+        return Filter.of_query(request.query_params)
+    except WrongFilter as error:
+        raise HTTPException(400, str(error)) from None
+
+
+def _base(request: Request) -> str:
+    """The address of the output; the key is one that was found."""
+    return f"/outputs/{request.path_params['key'][:16]}"
+
+
+def _up(base: str, place: Cursor) -> str:
+    """The page of the gallery on which the picture is."""
+    first = place.position // PAGE * PAGE
+    return f"{base}?{urlencode({'shard': place.shard, 'position': first})}#i{place.shard}-{place.position}"
+
+
+def _searched(extent: Extent, output: GalleryOutput, piece: Piece) -> int:
+    """About how many images a search has looked at."""
+    if piece.next is None or not extent.shards:
+        return extent.images or 0
+    before = output.shards.ordinal(piece.next.shard)
+    return round((extent.images or 0) * before / extent.shards)
+
+
+def _table(sweep: Any, axes: Axes, number: int) -> tuple[GridTable | None, int]:
+    pages = sweep.pages(axes)
+    if number >= len(pages):
+        return None, len(pages)
+    return sweep.table(pages[number]), len(pages)

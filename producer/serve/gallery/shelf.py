@@ -1,0 +1,102 @@
+"""The outputs that are looked at, each with what is known of it; and addresses read as what they mean."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from threading import Lock
+from typing import Final, TypeVar
+
+from anyio import CapacityLimiter, to_thread
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from jobs.errors import OutputError
+from jobs.output.shard_names import SHARD_LIMIT
+from jobs.output.store import Unreachable
+from producer.serve.gallery.gallery_output import PAGE, GalleryOutput
+from producer.serve.gallery.line import Cursor
+from producer.serve.gallery.tar_index import TarIndices
+from producer.serve.site import Site
+
+_HELD: Final = 32
+"""Outputs of which something is remembered."""
+_AT_A_TIME: Final = 4
+"""Requests that read outputs at a time: each holds what it reads."""
+_MOST_SHARDS: Final = 10**7
+T = TypeVar("T")
+
+
+class Shelf:
+    """The outputs that may be seen, as galleries."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._indices = TarIndices()
+        self._held: OrderedDict[str, GalleryOutput] = OrderedDict()
+        self._lock = Lock()
+        self._limiter: CapacityLimiter | None = None
+
+    async def read(self, work: Callable[[], T]) -> T:
+        """What `work` gives, in a thread. What an output says against it becomes a page that tells it."""
+        if self._limiter is None:
+            self._limiter = CapacityLimiter(_AT_A_TIME)
+        try:
+            return await to_thread.run_sync(work, limiter=self._limiter)
+        except Unreachable as error:
+            raise HTTPException(503, f"the store of this output gives no answer now: {error}") from None
+        except (OutputError, OSError) as error:
+            raise HTTPException(502, f"this output cannot be read: {error}") from None
+
+    def find(self, key: str) -> GalleryOutput:
+        """The output that addresses call so. Raises HTTPException where none may be seen."""
+        with self._lock:
+            held = self._held.get(key)
+        # Asked each time: an output may be seen as long as the ledger or the command line names it.
+        output = self._site.outputs.find(key)
+        if output is None:
+            raise HTTPException(404, "there is no such output: no job in Redis writes it, and none was named")
+        if held is not None and held.output == output:
+            return held
+        found = GalleryOutput(output, self._indices)
+        with self._lock:
+            self._held[key] = found
+            self._held.move_to_end(key)
+            while len(self._held) > _HELD:
+                self._held.popitem(last=False)
+        return found
+
+    def is_live(self, output: GalleryOutput) -> bool:
+        """Whether a job writes into it now, as far as the ledger tells."""
+        label = output.output.label
+        return any(job.output == label and job.state != "finished" for job in self._site.watch.now().readable)
+
+
+def place_in(given: Mapping[str, str]) -> Cursor:
+    """The place in an output that an address names: by two numbers; its beginning without any.
+
+    Raises HTTPException for anything else.
+    """
+    return Cursor(_number(given, "shard", _MOST_SHARDS), _number(given, "position", SHARD_LIMIT))
+
+
+def place_of(request: Request) -> Cursor:
+    """The same, of an address that is one picture's."""
+    return place_in(request.path_params)
+
+
+def count_in(given: Mapping[str, str]) -> int:
+    """How many images an address asks for."""
+    return max(1, _number(given, "count", PAGE + 1)) if "count" in given else PAGE
+
+
+def number_in(given: Mapping[str, str], name: str) -> int:
+    """A number that an address names, from 0; 0 without it."""
+    return _number(given, name, 10**12)
+
+
+def _number(given: Mapping[str, str], name: str, limit: int) -> int:
+    text = given.get(name, "0") or "0"
+    if not (text.isascii() and text.isdecimal() and len(text) <= 12) or int(text) >= limit:
+        raise HTTPException(404, f"{name}: is a whole number from 0 to {limit - 1:,}")
+    return int(text)
