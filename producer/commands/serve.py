@@ -57,9 +57,12 @@ def serve(
             "    python -c 'import secrets; print(secrets.token_urlsafe())' > token\n"
             "and add --token-file token; or leave --host away, and come through `ssh -L`"
         )
+    from producer.serve.gallery.warm import warm
     from producer.serve.opened import site_of
 
     site = site_of(session.settings, outputs, secret)
+    warm()
+    site.pages.compile()
     try:
         listener = listen(host, port)
         with serving(listener, lambda: site) as served:

@@ -46,6 +46,11 @@ class Pages:
         }
         self._templates.globals |= {"state": show.state, "cut_prompts": show.cut_prompts, "guarded": guarded}
 
+    def compile(self) -> None:
+        """Read all templates now instead of when they are first asked for."""
+        for name in self._templates.list_templates(extensions=["html"]):
+            self._templates.get_template(name)
+
     def answer(
         self, request: Request, template: str, context: Mapping[str, Any], *, status: int = 200
     ) -> HTMLResponse:

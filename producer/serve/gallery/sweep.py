@@ -85,8 +85,8 @@ class Sweep:
         """A page as a table. Raises OutputError for one of too many cells."""
         if page.columns * page.rows > MOST_CELLS:
             raise OutputError(
-                f"this page would have {page.columns:,} x {page.rows:,} cells, more than {MOST_CELLS}: name an "
-                "axis with fewer values"
+                f"this page would have {page.columns:,} x {page.rows:,} cells, more than {MOST_CELLS}: "
+                "name an axis with fewer values"
             )
         cells: dict[tuple[int, int], Cell] = {}
         for number, (one, (column, row)) in enumerate(zip(page.pictures, page.places, strict=True)):
