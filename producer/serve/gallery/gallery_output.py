@@ -29,8 +29,10 @@ from producer.serve.gallery.wanted import EVERY, Found, Wanted
 
 PAGE: Final = 60
 """Images on a page: rows of 2, 3, 4, 5 or 6 are full."""
-BUDGET: Final = 0.15
+BUDGET: Final = 0.1
 """Seconds after which a search looks at no further shard."""
+_LEAST_SHARDS: Final = 6
+"""That a page without conditions may take: one of small shards is full, too, on a busy machine."""
 _SUFFIXES: Final = ("png", "jpg", "webp")
 _MOST_REPORT: Final = 4 << 20
 """Bytes of a job.json that is read for its number of images: it may have all prompts in it."""
@@ -85,6 +87,7 @@ class GalleryOutput:
         lines: list[Line] = []
         troubles: list[str] = []
         place: Cursor | None = start
+        looked = 0
         while place is not None:
             shard = self.shards.following(place.shard)
             if shard is None:
@@ -93,7 +96,12 @@ class GalleryOutput:
             if shard != place.shard:
                 place = Cursor(shard, 0)
             left = count - len(lines)
-            wanted = Wanted(start=place.position, count=left, filter=taken, late=lambda: self.clock() > ends)
+            wanted = Wanted(
+                start=place.position,
+                count=left,
+                filter=taken,
+                late=lambda: not taken.is_empty and self.clock() > ends,
+            )
             try:
                 found = self._found(shard, wanted)
             except Unreachable:
@@ -104,7 +112,9 @@ class GalleryOutput:
                 found = Found(())
             lines += found.lines
             place = Cursor(shard + 1, 0) if found.reached is None else Cursor(shard, found.reached)
-            if len(lines) == count or self.clock() > ends:
+            looked += 1
+            enough = looked >= _LEAST_SHARDS or not taken.is_empty
+            if len(lines) == count or (enough and self.clock() > ends):
                 break
         return Piece(lines, place, place is None or len(lines) == count, troubles)
 

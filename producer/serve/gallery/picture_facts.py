@@ -11,6 +11,7 @@ from typing import Any, Final
 from jobs.adapters import controlnets_of
 from jobs.columns import INDEX, RENDERED_PREFIX
 from jobs.errors import ManifestError
+from jobs.models import BUILT_IN
 from jobs.output.lines import columns_of
 from jobs.output.metadata import Failure, request_of_record
 from jobs.output.output import Output
@@ -110,7 +111,7 @@ def command_of(record: Mapping[str, Any], output: Output, stored_as: str | None)
 
 def _is_folder(request: ImageRequest) -> bool:
     """Whether the model is a folder or a file, of which the request tells its own name only."""
-    return request.revision.startswith(OF_A_FOLDER)
+    return request.model not in BUILT_IN and request.revision.startswith(OF_A_FOLDER)
 
 
 def _names_folders(request: ImageRequest) -> bool:

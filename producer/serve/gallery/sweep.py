@@ -25,6 +25,8 @@ MOST: Final = 1_000
 """Images of a grid."""
 BUDGET: Final = 0.1
 """Seconds after which no further images are read."""
+_LEAST: Final = 200
+"""Images that are read however long it takes."""
 _MOST_VALUES: Final = 40
 """Of an axis that is proposed."""
 MOST_CELLS: Final = 400
@@ -124,11 +126,11 @@ def read_sweep(
         first = place.position if shard == place.shard else 0
         place = Cursor(shard + 1, 0)
         for one, record in output.records(shard, first):
-            if len(records) == MOST or (records and clock() > ends):
+            if len(records) == MOST or (len(records) >= _LEAST and clock() > ends):
                 place = one
                 break
             records.append((one, record))
-        if place.position or clock() > ends:
+        if place.position or (len(records) >= _LEAST and clock() > ends):
             break
     return Sweep(records, place, _axes(records))
 

@@ -70,7 +70,13 @@
     event.target.form.querySelector("output").textContent =
       `image ${image.toLocaleString("en")}, ${Math.round(100 * value / max)} %`;
   });
-  document.addEventListener("change", (event) => { if (event.target.id === "jump") event.target.form.submit(); });
+  // The mouse or a finger goes there at once; keys move step by step, and Enter goes.
+  let dragged = false;
+  document.addEventListener("pointerdown", (event) => { dragged = event.target.id === "jump"; });
+  document.addEventListener("keydown", () => { dragged = false; });
+  document.addEventListener("change", (event) => {
+    if (event.target.id === "jump" && dragged) event.target.form.requestSubmit();
+  });
 
   // A piece far from what is seen becomes a space of its height, and is asked for again when it comes near.
   const let_go = (piece) => {
