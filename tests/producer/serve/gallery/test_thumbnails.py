@@ -1,0 +1,103 @@
+"""Thumbnails: small, of any picture, and a placeholder for what is none."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from producer.serve.gallery.bounded_cache import BoundedCache
+from producer.serve.gallery.thumbnails import PLACEHOLDER, SIDE, Thumbnails, draw, media_type
+
+
+def picture(form: str, width: int, height: int) -> bytes:
+    """A file of noise."""
+    file = io.BytesIO()
+    noise = np.random.default_rng(1).integers(0, 256, (height, width, 3), np.uint8)
+    Image.fromarray(noise).save(file, form)
+    return file.getvalue()
+
+
+@pytest.fixture
+def thumbnails() -> Iterator[Thumbnails]:
+    drawn = Thumbnails()
+    yield drawn
+    drawn.close()
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize(("width", "height"), [(1024, 512), (400, 2000), (321, 321)])
+def test_a_large_picture_becomes_a_small_one_of_its_proportions(form: str, width: int, height: int) -> None:
+    made = draw(picture(form, width, height))
+    small = Image.open(io.BytesIO(made.data))
+    assert max(small.size) == SIDE
+    assert abs(small.width / small.height - width / height) < 0.02
+    assert made.media_type == "image/jpeg"
+    assert len(made.data) < 120_000
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
+def test_a_small_picture_is_shown_as_it_is(form: str) -> None:
+    data = picture(form, 64, 48)
+    assert draw(data) == (data, f"image/{form.lower()}", False)
+
+
+def bomb() -> bytes:
+    """A PNG of few bytes that says it has 10^10 pixels."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    head = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"", b"no picture", picture("PNG", 600, 600)[:5000], picture("JPEG", 64, 64)[:100], bomb(),
+        b"GIF89a" + b"\0" * 99,
+    ],
+    ids=["nothing", "text", "half a PNG", "half a JPEG", "bomb", "GIF"],
+)  # fmt: skip
+def test_what_cannot_be_shown_becomes_a_placeholder(data: bytes) -> None:
+    assert draw(data) == PLACEHOLDER
+
+
+def test_a_thumbnail_is_drawn_once_and_a_placeholder_each_time(thumbnails: Thumbnails) -> None:
+    read: list[str] = []
+
+    def data(name: str) -> bytes:
+        read.append(name)
+        return picture("PNG", 8, 8) if name == "whole" else b"damaged"
+
+    for name in ("whole", "damaged", "whole", "damaged"):
+        thumbnails.get(name, lambda name=name: data(name)).result(60)  # type: ignore[misc]
+    assert read == ["whole", "damaged", "damaged"]
+    assert thumbnails.get("gone", lambda: None).result(60) == PLACEHOLDER
+    thumbnails.get(None, lambda: data("whole")).result(60)
+    assert read[-1] == "whole"
+
+
+def test_a_cache_holds_a_bounded_number_of_bytes_and_forgets_the_oldest() -> None:
+    cache: BoundedCache[bytes] = BoundedCache(10, len)
+    for name in "abc":
+        cache.put(name, b"1234")
+        cache.get("a")
+    assert (cache.get("a"), cache.get("b"), cache.get("c")) == (b"1234", None, b"1234")
+    cache.put("a", b"12")
+    cache.put("large", b"x" * 11)
+    assert (cache.held, cache.get("large")) == (6, None)
+
+
+def test_a_file_is_what_its_first_bytes_say() -> None:
+    kinds = {form: media_type(picture(form, 8, 8)) for form in ("PNG", "JPEG", "WEBP")}
+    assert kinds == {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
+    assert media_type(b"<svg onload=alert(1)>") == "application/octet-stream"
