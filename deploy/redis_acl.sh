@@ -48,7 +48,7 @@ commands='+@connection +@transaction +@string +@list +@set +@hash +@sortedset +@
 producer="$commands +rename
     ~imagemill:numbers ~imagemill:jobs ~imagemill:active ~imagemill:output:* ~imagemill:job:*
     ~imagemill:confirmed ~imagemill:ledger ~imagemill:leases ~imagemill:reaped ~imagemill:claimable ~imagemill:claimable:*
-    ~imagemill:swept
+    ~imagemill:swept ~imagemill:counted
     %R~imagemill:workers %R~imagemill:worker:* %R~imagemill:rates
     (-@all +xlen +hlen +expire ~imagemill:events ~imagemill:rows)
     (-@all +lpush +llen ~imagemill ~imagemill[^:]*) (-@all +@set ~_kombu.binding*.imagemill)"
@@ -61,7 +61,8 @@ celery='~unacked* ~_kombu.* ~celeryev.* ~*.celery.pidbox* &/0.celeryev/* &/0.cel
 worker="$commands $celery ~imagemill ~imagemill[^:]*
     %R~imagemill:job:* ~imagemill:job:*[0-9] ~imagemill:job:*:[^s]* ~imagemill:jobs ~imagemill:active
     ~imagemill:ledger ~imagemill:leases ~imagemill:reaped ~imagemill:claimable ~imagemill:claimable:* ~imagemill:swept
-    ~imagemill:output:* ~imagemill:events ~imagemill:rows ~imagemill:rates ~imagemill:workers ~imagemill:worker:*
+    ~imagemill:counted ~imagemill:output:* ~imagemill:events ~imagemill:rows ~imagemill:rates
+    ~imagemill:workers ~imagemill:worker:*
     (-@all +hlen %R~imagemill:numbers) (-@all +expire %W~imagemill:job:*:spec %W~imagemill:job:*:shards)"
 
 # Shows workers and tasks. It knows only what tasks say about their jobs, and the length of the queue.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,10 @@ class RedisMemory:
     """Its maxmemory-policy; empty where this user may not ask, or the server does not say."""
     full: bool
     """Whether it has no room for new keys."""
+    used: int = 0
+    """Bytes."""
+    most: int = 0
+    """Bytes that it may use; 0 where nothing bounds them, or the server does not say."""
 
 
 def redis_memory(client: Any) -> RedisMemory:
@@ -29,9 +34,14 @@ def redis_memory(client: Any) -> RedisMemory:
         try:
             told = client.info("memory")
         except redis.exceptions.ResponseError:
-            return RedisMemory("", False)
-    most = int(told.get("maxmemory", 0))
-    return RedisMemory(str(told.get("maxmemory_policy", "")), 0 < most <= int(told.get("used_memory", 0)))
+            told = {}
+    return read_memory(told)
+
+
+def read_memory(told: Mapping[str, Any]) -> RedisMemory:
+    """How the memory stands by what `INFO memory` told; nothing of it where it told nothing."""
+    used, most = int(told.get("used_memory", 0)), int(told.get("maxmemory", 0))
+    return RedisMemory(str(told.get("maxmemory_policy", "")), 0 < most <= used, used, most)
 
 
 def eviction_policy(client: Any) -> str:

@@ -200,6 +200,8 @@ class JobStatus:
     ended: float
     """When nothing was left to render."""
     finished: float
+    last_moved: float = 0.0
+    """When something of it was claimed or rendered last, or it began to wait."""
     images_per_second: float
     output: str
     model: str

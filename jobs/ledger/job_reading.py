@@ -16,6 +16,7 @@ from jobs.ledger.job import JobStatus
 
 _COUNTS = ("priority", "run", "total", "left", "done", "failed", "shards", "held", "flagged", "cut")
 _TIMES = ("created", "started", "ended", "finished")
+_MOVES = ("created", "waiting_since", "last_claim", "last_image")
 _MOST_DIGITS = 18
 _TRUSTED_AFTER = 15.0
 """Seconds from a job's first picture until its rate is told."""
@@ -72,6 +73,7 @@ def read_job(job_id: str, stored: StoredJob, facts: Mapping[str, Mapping[str, st
         paused=job.get("paused") == "1",
         shards_ready=ready,
         shards_leased=len(_table(stored.leased)),
+        last_moved=max(_number(job.get(name, "")) for name in _MOVES) / 1000,
         images_per_second=_rate(job_id, job, now),
         output=job["output"],
         model=job["model"],

@@ -10,9 +10,11 @@ import redis.exceptions
 
 from jobs.errors import JobError, JobUnreadable, LedgerError
 from jobs.ledger import redis_keys
+from jobs.ledger.eviction import read_memory
 from jobs.ledger.job import Bits, JobSpec, JobStatus, SlotsKey, Submission, UnreadableJob
 from jobs.ledger.job_lookup import look_up
-from jobs.ledger.job_reading import is_figure, read_failure, read_figure, read_job, unreadable
+from jobs.ledger.job_reading import StoredJob, is_figure, read_failure, read_figure, read_job, unreadable
+from jobs.ledger.overview import Counted, Overview
 from jobs.ledger.redis_client import redis_client
 from jobs.ledger.redis_errors import as_ledger_errors
 from jobs.ledger.speeds import read_rates
@@ -88,18 +90,35 @@ class LedgerView:
 
     def _read(self, job_ids: Sequence[str]) -> list[JobStatus | UnreadableJob | None]:
         """Jobs by their ids, in two round trips; None for one that Redis does not hold."""
-        found: list[JobStatus | UnreadableJob | None] = []
         stored, now = look_up(self.client, job_ids)
         facts = self._facts({name for one in stored for name in one.workers})
-        for job_id, one in zip(job_ids, stored, strict=True):
-            if one.fields == {} and one.active is None:
-                found.append(None)
-                continue
-            try:
-                found.append(read_job(job_id, one, facts, now))
-            except JobUnreadable as error:
-                found.append(UnreadableJob(job_id, str(error)))
-        return found
+        return [_job(job_id, one, facts, now) for job_id, one in zip(job_ids, stored, strict=True)]
+
+    def overview(self) -> Overview:
+        """All jobs, oldest first, all workers, and how Redis stands, in three round trips. Changes nothing."""
+        with as_ledger_errors():
+            pipe = self.client.pipeline(transaction=False)
+            for key in (*_LISTS, redis_keys.WORKERS):
+                pipe.zrange(key, 0, -1)
+            pipe.hgetall(redis_keys.COUNTED)
+            pipe.info("memory")
+            *answers, counted, told = pipe.execute(raise_on_error=False)
+            jobs, active, workers = (
+                _if_foreign(one, []) if isinstance(one, redis.exceptions.RedisError) else one
+                for one in answers
+            )
+            ids = [name.decode(errors="replace") for name in dict.fromkeys([*jobs, *active])]
+            stored, now = look_up(self.client, ids)
+            facts = self._facts(sorted({name.decode(errors="replace") for name in workers}))
+        found = [_job(job_id, one, facts, now) for job_id, one in zip(ids, stored, strict=True)]
+        return Overview(
+            [job for job in found if job is not None],
+            {name: said for name, said in facts.items() if said},
+            _counted(counted),
+            # A user without a right to INFO is told nothing of the memory.
+            read_memory(told if isinstance(told, Mapping) else {}),
+            now,
+        )
 
     def spec(self, job_id: str) -> JobSpec:
         """What a worker must know about the job.
@@ -256,7 +275,29 @@ class LedgerView:
         return JobError(f"there is no job {job_id!r} in this Redis; the latest: {there_are}")
 
 
-def _if_foreign(error: redis.exceptions.ResponseError, instead: _Held) -> _Held:
+def _job(
+    job_id: str, stored: StoredJob, facts: Mapping[str, Mapping[str, str]], now: float
+) -> JobStatus | UnreadableJob | None:
+    """A job from what Redis holds of it; None where it holds nothing."""
+    if stored.fields == {} and stored.active is None:
+        return None
+    try:
+        return read_job(job_id, stored, facts, now)
+    except JobUnreadable as error:
+        return UnreadableJob(job_id, str(error))
+
+
+def _counted(stored: Any) -> Counted | None:
+    if isinstance(stored, redis.exceptions.NoPermissionError):
+        return None
+    if isinstance(stored, redis.exceptions.RedisError):
+        return _if_foreign(stored, Counted())
+    told = {name.decode(errors="replace"): text.decode(errors="replace") for name, text in stored.items()}
+    figures = {name: told.get(name, "") for name in ("lease_expiries", "refusals")}
+    return Counted(**{name: int(text) if is_figure(text) else 0 for name, text in figures.items()})
+
+
+def _if_foreign(error: redis.exceptions.RedisError, instead: _Held) -> _Held:
     """`instead` if a key is of another kind; raises any other error again."""
     if "WRONGTYPE" in str(error):
         return instead

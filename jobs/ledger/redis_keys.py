@@ -18,6 +18,7 @@ imagemill:workers         zset    heartbeat                status          none:
 imagemill:worker:NAME     hash    heartbeat                status, waiters 60 s, renewed
 imagemill:rows            hash    settle_slots             settle_slots    none: one a device, model, size
 imagemill:rates           hash    add_work                 rates           30 days after the last shard
+imagemill:counted         hash    reap, claim, refuse      metrics         none: two numbers
 imagemill:confirmed       string  submit, control … *      nobody          60 s
 imagemill:ledger          string  submit, worker           both            none: one word
 imagemill:job:ID          hash    every script             every script    retention after it finished
@@ -77,6 +78,8 @@ job:ID:expiries shard number (or `finish`) -> JSON {"count", "images"}: how ofte
                 without a new picture or failure, and which images were in the slots each time
 job:ID:deaths   index -> how many workers died while they rendered this image alone
 job:ID:broken   shard number -> why it cannot be read
+counted         lease_expiries, refusals: how often a lease ran out, and a worker refused a job, since the
+                first time
 rows            device, model, size -> slots, as measured last; if memory runs out, only the job's are lowered
 rates           device, model, size -> JSON [slot evaluations, seconds]; older work counts for less
 """
@@ -99,6 +102,7 @@ LEASES = PREFIX + "leases"
 REAPED = PREFIX + "reaped"
 EVENTS = PREFIX + "events"
 WORKERS = PREFIX + "workers"
+COUNTED = PREFIX + "counted"
 SLOTS = PREFIX + "rows"
 RATES = PREFIX + "rates"
 WORKER = PREFIX + "worker:"
@@ -141,6 +145,7 @@ SHARED = {
     LEDGER: "string",
     EVENTS: "stream",
     WORKERS: "zset",
+    COUNTED: "hash",
     SLOTS: "hash",
     RATES: "hash",
 }

@@ -59,6 +59,13 @@ local function drop_lease(job_id, shard)
   redis.call('ZREM', LEASES, job_id .. '/' .. shard)
 end
 
+-- Counts an event for those who watch the mill. What cannot be counted stops nothing: an earlier list of rights does
+-- not name the key.
+local function count(event)
+  drop_foreign('hash', COUNTED)
+  redis.pcall('HINCRBY', COUNTED, event, 1)
+end
+
 -- Writes where a job stands among what may be claimed: places.lua.
 local keep_place
 
@@ -229,7 +236,7 @@ local function reap(now)
       if shard then entries[#entries + 1] = entry end
     end)
   end
-  local count = 0
+  local expired = 0
   for _, entry in ipairs(entries) do
     local job_id, shard, lease = entry.job_id, entry.shard, entry.lease
     local excused = entry.innocent and guilty[lease.w] ~= nil
@@ -238,14 +245,15 @@ local function reap(now)
         local there = redis.call('EXISTS', key(job_id)) == 1
         if there and not (excused or lease.excused) then blame(job_id, shard, lease) end
         put_back(job_id, shard, now)
-        count = count + 1
+        expired = expired + 1
+        if there then count('lease_expiries') end
       end)
     elseif excused and guilty[lease.w] then
       lease.excused = true
       redis.call('HSET', key(job_id, 'leased'), shard, cjson.encode(lease))
     end
   end
-  return count
+  return expired
 end
 
 -- Stops a job at its bound of pictures that failed or are doubted.

@@ -5,4 +5,5 @@ local now = clock()
 local refusal = {reason = reason, ['until'] = now + refusal_ms}
 redis.call('HSET', key(fence.job_id, 'refusals'), worker, cjson.encode(refusal))
 put_back(fence.job_id, fence.shard, now)
+count('refusals')
 return 1
