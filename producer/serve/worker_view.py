@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from jobs.ledger.job_reading import is_figure
 from producer.why_waiting import Facts, claims_of, loaded_model, models_of
 
 
@@ -26,6 +27,9 @@ class WorkerView:
     images: str
     """Images that it has rendered since it was started."""
     memory: str
+    """How much of its GPU's memory is in use; empty where it does not tell."""
+    use: str
+    """How busy its GPU is; empty where it does not tell."""
     says: tuple[str, ...]
     """What it loads or waits for, and what is wrong with it."""
 
@@ -48,13 +52,23 @@ def _view(name: str, facts: Facts) -> WorkerView:
         slots=facts.get("slots", ""),
         images=facts.get("images", ""),
         memory=_memory(facts),
+        use=_use(facts),
         says=tuple(filter(None, said)),
     )
 
 
 def _memory(facts: Facts) -> str:
-    """How much of its device's memory is used; empty where it does not tell."""
     used, whole = facts.get("gpu_memory_used", ""), facts.get("gpu_memory_total", "")
-    if not (used.isdecimal() and whole.isdecimal()):
+    return f"{_gigabytes(used)} of {_gigabytes(whole)} GB" if is_figure(used) and is_figure(whole) else ""
+
+
+def _gigabytes(told: str) -> str:
+    return f"{int(told) / 1e9:.1f}"
+
+
+def _use(facts: Facts) -> str:
+    try:
+        part = float(facts.get("gpu_utilisation", ""))
+    except ValueError:
         return ""
-    return f"{int(used) / 1e9:.1f} of {int(whole) / 1e9:.1f} GB"
+    return f"{part:.0%}" if 0 <= part <= 1 else ""

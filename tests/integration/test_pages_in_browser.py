@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +23,8 @@ from tests.breakable_redis import BreakableRedis
 from tests.browser import chromium, visiting
 from tests.farm import Farm
 from tests.visitor import TOKEN
-from tests.waiting import WaitUntil
+from tests.waiting import LONGEST, WaitUntil
+from tests.warm_python import BIN
 
 HOSTILE = (
     """<script>window.hit=1</script>"><img src="http://strangers.example/x" onerror="hit=1"> {{7*7}} '"""
@@ -193,3 +195,23 @@ def test_a_person_signs_in_with_the_token_and_sees_the_page_that_was_asked_for(
         visit.page.get_by_role("button", name="Sign in").click()
         visit.page.wait_for_url(f"{listener.url}/jobs/{job_id}")
         visit.page.get_by_role("heading", name=job_id).wait_for()
+
+
+def test_the_address_that_a_run_tells_leads_to_its_pictures(browser: Browser, farm: Farm) -> None:
+    process = farm.python().popen(
+        [BIN / "imagemill", "run", farm.manifest(160), "--gpus", "none"],
+        env=farm.environment(instant_seconds=0.4), cwd=farm.folder, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        address = process.stderr.readline().removeprefix("pictures: ").strip()
+        with visiting(browser) as visit:
+            visit.page.goto(address)
+            assert "token" not in visit.page.url
+            visit.page.get_by_role("link", name="See the pictures").click()
+            visit.page.wait_for_function("() => [...document.images].some((one) => one.naturalWidth > 0)")
+            visit.check(address)
+    finally:
+        process.terminate()
+        out, err = process.communicate(timeout=LONGEST)
+    assert process.returncode in (0, 130), (out, err)

@@ -98,7 +98,9 @@ def test_a_token_of_a_file_lets_in_who_gives_it_from_anywhere(serve: Serve, farm
     ],
 )
 def test_what_cannot_be_served_is_one_message(options: list[str], said: str, farm: Farm) -> None:
-    done = farm.command("serve", *options)
+    # The port is in use: a check that is lost costs another message, and no server that runs for ever.
+    with socket.create_server(("0.0.0.0", 0)) as taken:
+        done = farm.command("serve", "--port", str(taken.getsockname()[1]), *options)
     assert (done.returncode, done.stdout) == (2, "")
     assert re.search(said, done.stderr, re.DOTALL), done.stderr
     assert "Traceback" not in done.stderr
