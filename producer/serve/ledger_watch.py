@@ -77,11 +77,15 @@ class LedgerWatch:
 
     def now(self) -> Snapshot:
         """The ledger, a second old at most; as it was last, if it cannot be read."""
-        with self._lock:
-            if time.monotonic() - self._looked >= OLDEST:
-                self._snapshot = self._read()
-                self._looked = time.monotonic()
-            return self._snapshot
+        # While one visitor waits for a Redis that hangs, the others get what is known.
+        if self._lock.acquire(blocking=self._looked == float("-inf")):
+            try:
+                if time.monotonic() - self._looked >= OLDEST:
+                    self._snapshot = self._read()
+                    self._looked = time.monotonic()
+            finally:
+                self._lock.release()
+        return self._snapshot
 
     def _read(self) -> Snapshot:
         try:

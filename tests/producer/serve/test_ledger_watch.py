@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from collections.abc import Callable
 
@@ -52,6 +54,29 @@ def test_an_outage_is_told_with_its_beginning_and_what_was_known_stays(
     assert first.jobs == before.jobs
     redis_server.start()
     wait_until(lambda: watch.now().away is None, "the ledger is read again")
+
+
+def test_a_redis_that_hangs_keeps_one_visitor_waiting_and_the_others_see_what_is_known(
+    redis_server: EmbeddedRedis,
+    submit_job: Callable[..., str],
+    wait_until: WaitUntil,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ledger_watch, "OLDEST", 0.0)
+    submit_job()
+    watch = LedgerWatch(lambda: LedgerView(redis_server.url))
+    known, seen = watch.now(), []
+    visitors = [threading.Thread(target=lambda: seen.append(watch.now())) for _ in range(8)]
+    os.kill(redis_server.pid, signal.SIGSTOP)
+    try:
+        for visitor in visitors:
+            visitor.start()
+        wait_until(lambda: sum(visitor.is_alive() for visitor in visitors) == 1, "one is left")
+        assert seen == [known] * 7
+    finally:
+        os.kill(redis_server.pid, signal.SIGCONT)
+    for visitor in visitors:
+        visitor.join()
 
 
 def test_a_redis_that_comes_later_is_found(
