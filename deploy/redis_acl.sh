@@ -71,7 +71,9 @@ flower="$commands $celery (-@all +llen ~imagemill ~imagemill[^:]*)"
 producer_hash=$(hash REDIS_PRODUCER_PASSWORD "$(password REDIS_PRODUCER_PASSWORD)")
 worker_hash=$(hash REDIS_WORKER_PASSWORD "$(password REDIS_WORKER_PASSWORD)")
 flower_hash=$(hash REDIS_FLOWER_PASSWORD "$(password REDIS_FLOWER_PASSWORD)")
-echo 'user default off resetpass resetkeys resetchannels -@all'
+# Off: nobody can be this user, with or without a password. But Redis 7.0 reads its own appendonly file as this user
+# when it starts, and would leave out all that it may not do: every job would be lost.
+echo 'user default off resetpass ~* &* +@all'
 user producer "$producer_hash" "$producer"
 user worker "$worker_hash" "$worker"
 user flower "$flower_hash" "$flower"

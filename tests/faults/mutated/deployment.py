@@ -30,7 +30,7 @@ CHECKS = [
         "if sorted(runs_reported) != list(range(1, runs + 1)):", "if False:",
         ORACLE + "test_the_oracle_names_what_is_wrong[a second finish event]"),
     Mutation("ACL: no user without a password", "on, without a password", REDIS_ACL_FILE,
-        "echo 'user default off resetpass resetkeys resetchannels -@all'",
+        "echo 'user default off resetpass ~* &* +@all'",
         "echo 'user default on nopass ~* &* +@all'",
         AT_THE_DOORS + "test_nobody_comes_in_without_a_password_and_a_job_belongs_to_worker_but_for_"
         "what_it_asks"),
