@@ -304,19 +304,31 @@ def test_a_lock_that_was_swept_while_it_was_opened_is_taken_again(claimed: Claim
             process.communicate()
 
 
-def test_a_volume_of_another_user_is_named_with_the_command_that_mends_it() -> None:
+@pytest.mark.parametrize("there", [True, False])
+def test_a_volume_of_another_user_is_named_with_the_command_that_mends_it(
+    there: bool, tmp_path: Path
+) -> None:
+    volume = tmp_path / "volume"
+    (volume / "locks" if there else volume).mkdir(parents=True)
+    volume.chmod(0)  # as a volume of another user looks; root alone sees through it, and becomes another here
     code = (
-        "import os; from jobs.settings import Settings; from worker.host.gpus import claim\n"
+        "import os; from pathlib import Path; from jobs.settings import Settings\n"
+        "from worker.host.gpus import claim\n"
         "if os.geteuid() == 0: os.setgid(4711); os.setuid(4711)\n"
-        "try: claim('none', 'host', Settings(runtime_dir='/usr'))\n"
-        "except Exception as error: print(error, os.geteuid())"
+        f"folder = {str(volume)!r} if os.geteuid() == 4711 else '/usr'\n"
+        "try: claim('none', 'host', Settings(runtime_dir=folder))\n"
+        "except Exception as error: print(type(error).__name__, error, os.geteuid())"
     )
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
     done = subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True,
         capture_output=True, check=False,
     )  # fmt: skip
+    volume.chmod(0o700)
     mine = done.stdout.split()[-1]
-    assert f"/usr belongs to user 0, and this process is user {mine}" in done.stdout, done.stderr
+    assert done.stdout.startswith("SettingsError"), done.stdout + done.stderr
+    assert f" belongs to user 0, and this process is user {mine}" in done.stdout
     assert "RUN_AS_UID" in done.stdout
     assert f"chown -R {mine}:" in done.stdout
 
