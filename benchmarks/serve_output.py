@@ -10,7 +10,7 @@ import hashlib
 import io
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,21 +38,33 @@ JOB = "many-1"
 RARE = "a lighthouse in fog"
 """The prompt of one image in RARELY."""
 RARELY, FLAGGED, FAILS, PICTURES = 200_000, 1_000, 5_000, 16
+NO_PROMPTS: Mapping[int, str] = {}
 SCHEDULERS = ("LMS", "DDIM", "Euler", "DPM++ 2M")
-RENDERED = {"precision": "fp32", "rows": 16, "device": "cpu", "versions": "{}", "mode": "exact"}
+RENDERED = {"precision": "fp32", "rows": 16, "device": "cpu", "versions": {}, "mode": "exact"}
 
 
-def requests(base: ImageRequest, first: int, number: int) -> Iterator[ImageRequest]:
-    """The requests of a job from this one on."""
+def requests(
+    base: ImageRequest, first: int, number: int, prompts: Mapping[int, str] = NO_PROMPTS
+) -> Iterator[ImageRequest]:
+    """The requests of a job from this one on; those of `prompts` have a text of their own."""
     values = base.to_mapping()
     for index in range(first, first + number):
-        prompt = RARE if index % RARELY == RARELY // 2 else f"a fox, number {index}, in the snow"
-        scheduler = SCHEDULERS[index % len(SCHEDULERS)]
-        yield ImageRequest(**(values | {"prompt": prompt, "seed": index, "scheduler": scheduler}))
+        usual = RARE if index % RARELY == RARELY // 2 else f"a fox, number {index}, in the snow"
+        own = {
+            "prompt": prompts.get(index, usual),
+            "seed": index,
+            "scheduler": SCHEDULERS[index % len(SCHEDULERS)],
+        }
+        yield ImageRequest(**(values | own))
 
 
-def make_output(folder: Path, images: int, shard_size: int) -> Output:
-    """The output in this folder; shards that are there are kept. In each 5,000 images one has failed."""
+def make_output(
+    folder: Path, images: int, shard_size: int, prompts: Mapping[int, str] = NO_PROMPTS
+) -> Output:
+    """The output in this folder; shards that are there are kept. In each 5,000 images one has failed.
+
+    `prompts`: other texts than the usual ones, by the number of the image.
+    """
     output = Output(folder)
     output.prepare()
     shards = -(-images // shard_size)
@@ -78,7 +90,7 @@ def make_output(folder: Path, images: int, shard_size: int) -> Output:
         failures: list[Failure] = []
         template: dict[str, Any] = {}
         parts: dict[str, Any] = {}
-        for place, request in enumerate(requests(base, first, here)):
+        for place, request in enumerate(requests(base, first, here, prompts)):
             index = first + place
             entry = Entry.of(request, id=None, columns={"kind": f"k{index % 7}"})
             if index % FAILS == FAILS - 1:

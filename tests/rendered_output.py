@@ -40,8 +40,8 @@ def rendered(tmp_path: Path) -> Callable[..., Output]:
         for shard in range((images + 3) // 4):
             here = entries[shard * 4 : shard * 4 + 4]
             store = ShardStore(
-                output, shard, "1-a", here, job_id="foxes-1", column_names=sorted({name for one in entries for name in one.columns}), adopt_below=0,
-                layout=manifest.layout,
+                output, shard, "1-a", here, job_id="foxes-1", column_names=manifest.column_names(),
+                adopt_below=0, layout=manifest.layout,
             )  # fmt: skip
             failures = []
             for position, entry in enumerate(here):

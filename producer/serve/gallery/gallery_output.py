@@ -32,7 +32,7 @@ PAGE: Final = 60
 BUDGET: Final = 0.1
 """Seconds after which a search looks at no further shard."""
 _LEAST_SHARDS: Final = 6
-"""That a page without conditions may take: one of small shards is full, too, on a busy machine."""
+"""That a page without conditions takes whatever the time: one of small shards is full, too."""
 _SUFFIXES: Final = ("png", "jpg", "webp")
 _MOST_REPORT: Final = 4 << 20
 """Bytes of a job.json that is read for its number of images: it may have all prompts in it."""
@@ -119,11 +119,11 @@ class GalleryOutput:
         return Piece(lines, place, place is None or len(lines) == count, troubles)
 
     def before(self, place: Cursor, count: int = PAGE) -> Sequence[Line]:
-        """Up to `count` images that come before a place; of two shards at most."""
+        """Up to `count` images that come before a place; of a few shards at most."""
         lines: list[Line] = []
         shard: int | None = place.shard
         stop = {"stop": place.position}
-        for _ in range(2):
+        for _ in range(_LEAST_SHARDS):
             if shard is None:
                 break
             wanted = Wanted(count=count - len(lines), last=True, **stop)

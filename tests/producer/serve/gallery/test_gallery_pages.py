@@ -1,0 +1,259 @@
+"""The pages of an output as a browser gets them: what they show is what the output holds, as text."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from starlette.testclient import TestClient
+
+from jobs.output.output import Output
+from jobs.request import IMAGE_SETTINGS
+from jobs.settings import Settings
+from producer.plan.plan import plan_submission
+from producer.requests.prepared import prepare
+from tests.waiting import WaitUntil
+
+Rendered = Callable[..., Output]
+PagesOf = Callable[[Output], tuple[TestClient, str]]
+HOSTILE = """<script>alert(1)</script>"><img src=x onerror=alert(2)> {{ 7*7 }} ' &amp; \u202e"""
+LAYOUTS = ("files", "webdataset")
+
+
+def words(page: str) -> str:
+    """The text of a page, with single spaces."""
+    return html.unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", page)))
+
+
+def tiles(page: str) -> list[str]:
+    """The addresses of the images on a page."""
+    return re.findall(r'<li class="tile[^"]*"><a id="[^"]*" href="([^"]*)"', page)
+
+
+def block(page: str, name: str) -> str:
+    """The text that can be copied under a name."""
+    found = re.search(rf'<pre id="{name}"[^>]*>(.*?)</pre>', page, re.DOTALL)
+    assert found is not None
+    return html.unescape(found[1])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_pieces_lead_from_the_first_image_to_the_last(
+    layout: str, rendered: Rendered, pages_of: PagesOf
+) -> None:
+    client, base = pages_of(rendered(14, failed=(5,), layout=layout))
+    page = client.get(f"{base}?count=4").text
+    found = tiles(page)
+    while further := re.search(r'class="further" hx-get="([^"]*)"', page):
+        page = client.get(html.unescape(further[1]) + "&count=4").text
+        found += tiles(page)
+    assert found == [f"{base}/{place // 4}/{place % 4}" for place in range(14) if place != 5]
+    assert "The end." in page
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_picture_of_a_page_and_its_thumbnail_are_there(
+    layout: str, rendered: Rendered, pages_of: PagesOf
+) -> None:
+    output = rendered(5, layout=layout)
+    client, base = pages_of(output)
+    for link in re.findall(r'src="([^"]*)"', client.get(base).text.partition("<main")[2]):
+        small = client.get(link)
+        assert small.headers["content-type"] == "image/png"
+        assert "immutable" in small.headers["cache-control"]
+        again = client.get(link, headers={"If-None-Match": small.headers["etag"]})
+        assert (again.status_code, again.content) == (304, b"")
+    whole = client.get(f"{base}/1/0/file")
+    [(name, data)] = output.pictures(1, {f"{output.stored(1).key(0)}.png"})
+    assert (whole.content, whole.headers["content-type"]) == (data, "image/png")
+    assert f'filename="{name}"' in whole.headers["content-disposition"]
+
+
+def test_strangers_text_is_text_on_every_page(rendered: Rendered, pages_of: PagesOf) -> None:
+    prompts = [{"prompt": HOSTILE, "columns": {"mine": HOSTILE}, "id": "one"}, {"prompt": HOSTILE, "seed": 3}]
+    client, base = pages_of(rendered(2, failed=(1,), prompts=prompts))
+    paths = ["", "/0/0", "/0/1", "/grid", "?failed=1", f"?text={HOSTILE[:8]}", "?column=mine&value=<b>"]
+    for path in paths:
+        page = client.get(base + path).text
+        assert "<script>alert" not in page, path
+        assert "<img src=x" not in page, path
+        assert " 49 " not in words(page), path
+    for path in ("", "/0/0", "/0/1", "?failed=1"):
+        assert " ".join(HOSTILE.split()) in words(client.get(base + path).text), path
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_picture_is_shown_with_every_column_and_its_neighbours(
+    layout: str, rendered: Rendered, pages_of: PagesOf
+) -> None:
+    prompts = [{"prompt": f"fox {n}", "columns": {"kind": f"k{n}"}} for n in range(9)]
+    output = rendered(9, failed=(3,), layout=layout, prompts=prompts)
+    client, base = pages_of(output)
+    page = client.get(f"{base}/1/0").text
+    record = next(output.records(1))
+    said = words(page)
+    for name, value in record.items():
+        shown = {"text": "prompt"}.get(name, name).removeprefix("rendered_")
+        assert shown in said, name
+        text = json.dumps(value) if isinstance(value, dict) else str(value)
+        assert value in (None, "") or text in said or isinstance(value, float), name
+    named = re.findall(r"<dt>([^<]*)</dt>", page)
+    settings = [name for name in IMAGE_SETTINGS if name != "prompt"]
+    assert [name for name in named if name in IMAGE_SETTINGS][1:] == settings
+    links = dict(re.findall(r'rel="(prev|next)" href="([^"]*)"', page))
+    assert links == {"prev": f"{base}/0/2", "next": f"{base}/1/1"}
+    assert 'rel="prev"' not in client.get(f"{base}/0/0").text
+    assert 'rel="next"' not in client.get(f"{base}/2/0").text
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_manifest_of_a_picture_asks_for_that_picture(
+    layout: str, rendered: Rendered, pages_of: PagesOf, tmp_path: Path
+) -> None:
+    output = rendered(6, layout=layout)
+    client, base = pages_of(output)
+    text = block(client.get(f"{base}/1/1").text, "manifest")
+    file = tmp_path / "again.yaml"
+    file.write_text(text + f"output: {output.label}\n", "utf-8")
+    assert yaml.safe_load(text)["model"] == "instant"
+    plan = plan_submission(prepare(file, Settings()), Settings())
+    assert (plan.unchanged, plan.new) == (1, 0)
+
+
+def test_the_command_of_a_picture_names_its_file_or_its_request(
+    rendered: Rendered, pages_of: PagesOf
+) -> None:
+    client, base = pages_of(rendered(2, layout="files"))
+    command = block(client.get(f"{base}/0/1").text, "command")
+    assert command == "imagemill-worker render --from 00000/000000001.png"
+
+
+def test_the_command_of_a_picture_in_a_tar_has_the_whole_request(
+    rendered: Rendered, pages_of: PagesOf
+) -> None:
+    client, base = pages_of(rendered(2, layout="webdataset"))
+    command = block(client.get(f"{base}/0/1").text, "command")
+    assert command.startswith("imagemill-worker --batch-size 16 render --request '{")
+    assert '"prompt": "fox 1, été 🦊"' in command
+
+
+def test_what_failed_is_shown_with_its_reason_and_command(rendered: Rendered, pages_of: PagesOf) -> None:
+    client, base = pages_of(rendered(4, failed=(2,)))
+    page = client.get(f"{base}/0/2").text
+    assert "This image failed. black" in words(page)
+    assert block(page, "command") == "render it"
+    assert client.get(f"{base}/0/2/file").status_code == 404
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_damaged_picture_has_a_placeholder_and_its_page(
+    layout: str, rendered: Rendered, pages_of: PagesOf
+) -> None:
+    output = rendered(2, layout=layout)
+    [(_, data)] = output.pictures(0, {"000000001.png"})
+    for file in (output.path / "00000.tar", output.path / "00000" / "000000001.png"):
+        if file.exists():
+            file.write_bytes(file.read_bytes().replace(data, b"x" * len(data)))
+    client, base = pages_of(output)
+    for path in ("small", "file"):
+        shown = client.get(f"{base}/0/1/{path}")
+        assert (shown.status_code, shown.headers["content-type"]) == (200, "image/svg+xml")
+        assert "immutable" not in shown.headers["cache-control"]
+    assert client.get(f"{base}/0/1").status_code == 200
+    assert client.get(f"{base}/0/0/small").headers["content-type"] == "image/png"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/outputs/0123456789abcdef", "/outputs/..%2f..%2fetc", "BASE/9/9",
+        "BASE/0/99", "BASE/-1/0", "BASE/x/0",
+        "BASE/0/10000", "BASE/" + "9" * 5000 + "/0", "BASE/0/0/other", "BASE/..%2f/0/file", "BASE?shard=x",
+        "BASE?position=-1", "BASE/0/9/file", "BASE/9/0/file",
+    ],
+)  # fmt: skip
+def test_what_is_not_there_is_not_found(path: str, rendered: Rendered, pages_of: PagesOf) -> None:
+    client, base = pages_of(rendered(2))
+    assert client.get(path.replace("BASE", base)).status_code == 404
+
+
+def test_a_condition_that_is_none_is_told(rendered: Rendered, pages_of: PagesOf) -> None:
+    client, base = pages_of(rendered(2))
+    answer = client.get(f"{base}?seed=many")
+    assert answer.status_code == 400
+    assert "seed = many: must be a whole number" in words(answer.text)
+    assert "Nothing was found." in words(client.get(f"{base}?text=wolf").text)
+
+
+def test_the_bar_says_how_much_there_is_and_keeps_the_conditions(
+    rendered: Rendered, pages_of: PagesOf
+) -> None:
+    client, base = pages_of(rendered(10))
+    bar = client.get(f"{base}/bar?shard=1&text=fox%26").text
+    assert "10 pictures 3 shards" in words(bar)
+    assert 'max="2" value="1"' in bar
+    assert '<input type="hidden" name="text" value="fox&amp;">' in bar
+
+
+def test_while_a_job_renders_its_new_pictures_are_told_and_come(
+    rendered: Rendered, pages_of: PagesOf, submit_job: Callable[..., str], wait_until: WaitUntil
+) -> None:
+    output = rendered(8)
+    client, base = pages_of(output)
+    assert "New pictures appear here." not in client.get(base).text
+    submit_job(output=output.label)
+    wait_until(lambda: "New pictures appear here." in client.get(base).text, "the ledger is read again")
+    page = client.get(base).text
+    bar = client.get(f"{base}/bar").text
+    assert "A job renders here." in bar
+    tail, new = (
+        html.unescape(re.search(rf'hx-get="([^"]*/{name}\?[^"]*)" hx-trigger="every', text)[1])  # type: ignore[index]
+        for name, text in (("page", page), ("new", bar))
+    )
+    assert tiles(client.get(tail).text) == []
+    (output.path / "00001").rename(output.path / "00002")
+    moved = (output.path / "00002" / "metadata.jsonl").read_text("utf-8").replace('"00001', '"00002')
+    (output.path / "00002" / "metadata.jsonl").write_text(moved, "utf-8")
+    assert tiles(client.get(tail).text) == [f"{base}/2/{place}" for place in range(4)]
+    assert "A job renders here." in client.get(new).text
+
+
+def test_a_grid_has_what_was_swept_along_its_axes(rendered: Rendered, pages_of: PagesOf) -> None:
+    sweep = {"guidance_scale": [1.0, 3.0, 7.5], "scheduler": ["DDIM", "Euler"]}
+    prompts = ["a fox", "a hare"]
+    client, base = pages_of(rendered(12, prompts=prompts, sweep=sweep))
+    page = client.get(f"{base}/grid").text
+    said = words(page)
+    assert "scheduler ↓ · guidance_scale → 1 3 7.5 DDIM Euler" in said
+    assert "page 1 of 2" in said
+    assert re.findall(rf'<td><a href="{base}/([^"]*)"', page) == ["0/0", "0/2", "1/0", "0/1", "0/3", "1/1"]
+    other = client.get(f"{base}/grid?x=prompt&y=guidance_scale&page=1").text
+    assert "guidance_scale ↓ · prompt → a fox a hare 1 3 7.5" in words(other)
+
+
+def test_a_grid_of_one_setting_stands_in_a_row(rendered: Rendered, pages_of: PagesOf) -> None:
+    client, base = pages_of(rendered(3, prompts=["a fox"], sweep={"num_inference_steps": [1, 2, 3]}))
+    page = client.get(f"{base}/grid").text
+    assert re.findall(rf'<td><a href="{base}/([^"]*)"', page) == ["0/0", "0/1", "0/2"]
+
+
+def test_pictures_that_differ_in_nothing_have_no_axes(rendered: Rendered, pages_of: PagesOf) -> None:
+    client, base = pages_of(rendered(1))
+    assert "differ in nothing" in words(client.get(f"{base}/grid").text)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_an_output_that_cannot_be_read_is_told_on_its_page(
+    layout: str, rendered: Rendered, pages_of: PagesOf
+) -> None:
+    output = rendered(8, layout=layout)
+    (output.path / ".imagemill" / "shards.json").write_text("{")
+    client, base = pages_of(Output(output.path))
+    answer = client.get(base)
+    assert answer.status_code == 502
+    assert "not what imagemill wrote" in words(answer.text)
