@@ -13,11 +13,11 @@ from tests.benchmarks.toys import FOLDER, PAINTING, TOYS, check_figures
 from tests.ports import free_port
 from tests.warm_python import warm_imagemill
 
-NO_SCRIPTS = {"sizes.py", "timed_farm.py"}
+NO_SCRIPTS = {"serve_output.py", "sizes.py", "timed_farm.py"}
 """What benchmarks share."""
 ELSEWHERE = {"gpu.py", "gpu_pipelines.py"}
 """test_gpu.py and test_painting.py run them."""
-STARTED = {"machinery.py", "storage.py"}
+STARTED = {"machinery.py", "serve.py", "storage.py"}
 """Run as a user runs them, with all that they start; the others are forks (`tests.warm_python`)."""
 
 

@@ -5,7 +5,18 @@
 
 from __future__ import annotations
 
-from tests.faults.mutated import buckets, deployment, hangs, inputs, jobs, ledger, producer, serve, worker
+from tests.faults.mutated import (
+    buckets,
+    deployment,
+    gallery,
+    hangs,
+    inputs,
+    jobs,
+    ledger,
+    producer,
+    serve,
+    worker,
+)
 
 PARTS = {
     "Ledger": ledger.CHECKS,
@@ -14,6 +25,7 @@ PARTS = {
     "Pictures and adapters": inputs.CHECKS,
     "Producer": producer.CHECKS,
     "Pages": serve.CHECKS,
+    "Pages of pictures": gallery.CHECKS,
     "Worker": worker.CHECKS,
     "Workers that hang": hangs.CHECKS,
     "Containers and documents": deployment.CHECKS,

@@ -15,6 +15,7 @@ from jobs.errors import OutputError
 from jobs.output.files import FolderShard
 from jobs.output.metadata import Failure
 from jobs.output.output import REPORT, Output
+from jobs.output.shard_names import SHARD_LIMIT
 from jobs.output.store import Unreachable
 from jobs.output.stored_shard import StoredShard
 from jobs.output.webdataset import TarShard
@@ -122,11 +123,11 @@ class GalleryOutput:
         """Up to `count` images that come before a place; of a few shards at most."""
         lines: list[Line] = []
         shard: int | None = place.shard
-        stop = {"stop": place.position}
+        stop = place.position
         for _ in range(_LEAST_SHARDS):
             if shard is None:
                 break
-            wanted = Wanted(count=count - len(lines), last=True, **stop)
+            wanted = Wanted(count=count - len(lines), last=True, stop=stop)
             if self.output.committed(shard):
                 try:
                     lines[:0] = self._found(shard, wanted).lines
@@ -134,7 +135,7 @@ class GalleryOutput:
                     break  # the page that begins there tells of it
             if len(lines) == count:
                 break
-            shard, stop = self.shards.preceding(shard), {}
+            shard, stop = self.shards.preceding(shard), SHARD_LIMIT
         return lines
 
     def record(self, place: Cursor) -> dict[str, Any] | None:

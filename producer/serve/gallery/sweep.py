@@ -72,7 +72,9 @@ class Sweep:
     @property
     def proposed(self) -> Axes:
         """Axes that suit most people: x has what was swept first, y what else was, or the prompts."""
-        x, *others = self.axes or [None]
+        if not self.axes:
+            return Axes()
+        x, *others = self.axes
         settled = [name for name in others if name != "seed"]
         return Axes(x=x, y=next(iter(settled or others), None))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator, Sequence
-from functools import cache
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 
 from jobs.output.parquet_pieces import BoundedParquet, open_bounded
@@ -26,6 +26,7 @@ _MOST: Final = 32 << 20
 """Bytes of a parquet that is read: 10,000 images have 2 million."""
 _ROWS: Final = 2_000
 """Rows at a time."""
+_IMPORTING: Final = Lock()
 _SHOWN: Final = ("key", "caption", "image_id", "width", "height", "seed", "flagged")
 _OF_FAILED: Final = ("error_message", "command")
 
@@ -46,9 +47,16 @@ def table_lines(tar: TarShard, wanted: Wanted) -> Found | None:
         return None  # the tar says it, or what is wrong with it
 
 
-@cache
 def _has_pyarrow() -> bool:
-    return importlib.util.find_spec("pyarrow") is not None
+    """Whether it is installed; it is imported then, once: two threads that do so at a time may meet half of
+    it."""
+    with _IMPORTING:
+        if importlib.util.find_spec("pyarrow") is None:
+            return False
+        import pyarrow.compute
+        import pyarrow.parquet  # noqa: F401
+
+        return True
 
 
 def _lines(table: BoundedParquet, tar: TarShard, wanted: Wanted) -> Found:

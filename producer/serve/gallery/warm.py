@@ -6,6 +6,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Final
 
+import anyio
+
 _SLOW: Final = (
     "producer.importing.manifest_text",
     "producer.importing.own",
@@ -18,6 +20,7 @@ def warm() -> None:
     """Load them; those of an extra that is not installed stay away."""
     for name in (*_SLOW, *(_TABLES if find_spec("pyarrow") is not None else ())):
         import_module(name)
+    anyio.run(anyio.sleep, 0)  # what runs threads for pages
     if find_spec("pyarrow") is not None:
         import pyarrow
 

@@ -104,7 +104,7 @@ def test_a_picture_is_shown_with_every_column_and_its_neighbours(
         assert value in (None, "") or text in said or isinstance(value, float), name
     named = re.findall(r"<dt>([^<]*)</dt>", page)
     settings = [name for name in IMAGE_SETTINGS if name != "prompt"]
-    assert [name for name in named if name in IMAGE_SETTINGS][1:] == settings
+    assert [name for name in named if name in IMAGE_SETTINGS][1 : 1 + len(settings)] == settings
     links = dict(re.findall(r'rel="(prev|next)" href="([^"]*)"', page))
     assert links == {"prev": f"{base}/0/2", "next": f"{base}/1/1"}
     assert 'rel="prev"' not in client.get(f"{base}/0/0").text
@@ -171,10 +171,9 @@ def test_a_damaged_picture_has_a_placeholder_and_its_page(
 @pytest.mark.parametrize(
     "path",
     [
-        "/outputs/0123456789abcdef", "/outputs/..%2f..%2fetc", "BASE/9/9",
-        "BASE/0/99", "BASE/-1/0", "BASE/x/0",
-        "BASE/0/10000", "BASE/" + "9" * 5000 + "/0", "BASE/0/0/other", "BASE/..%2f/0/file", "BASE?shard=x",
-        "BASE?position=-1", "BASE/0/9/file", "BASE/9/0/file",
+        "/outputs/0123456789abcdef", "/outputs/..%2f..%2fetc", "BASE/9/9", "BASE/0/99", "BASE/-1/0",
+        pytest.param("BASE/" + "9" * 5000 + "/0", id="many digits"), "BASE/0/10000", "BASE/0/0/other",
+        "BASE/x/0", "BASE/..%2f/0/file", "BASE?shard=x", "BASE?position=-1", "BASE/0/9/file", "BASE/9/0/file",
     ],
 )  # fmt: skip
 def test_what_is_not_there_is_not_found(path: str, rendered: Rendered, pages_of: PagesOf) -> None:

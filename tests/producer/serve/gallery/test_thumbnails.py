@@ -71,6 +71,13 @@ def test_what_cannot_be_shown_becomes_a_placeholder(data: bytes) -> None:
     assert draw(data) == PLACEHOLDER
 
 
+def test_a_picture_of_too_many_pixels_is_not_decoded() -> None:
+    file = io.BytesIO()
+    Image.new("1", (8_000, 8_000)).save(file, "PNG")
+    assert len(file.getvalue()) < 100_000
+    assert draw(file.getvalue()) == PLACEHOLDER
+
+
 def test_a_thumbnail_is_drawn_once_and_a_placeholder_each_time(thumbnails: Thumbnails) -> None:
     read: list[str] = []
 

@@ -1,0 +1,50 @@
+"""The checks of the pages of pictures, how each is taken out, and the test that is red then."""
+
+from __future__ import annotations
+
+from tests.faults.mutated.mutation import Mutation
+
+FILES_PY = "producer/serve/gallery/picture_files.py"
+OUTPUT_PY = "producer/serve/gallery/gallery_output.py"
+RECORDS_PY = "producer/serve/gallery/record_lines.py"
+SHELF_PY = "producer/serve/gallery/shelf.py"
+TABLE_PY = "producer/serve/gallery/table_lines.py"
+THUMBNAILS_PY = "producer/serve/gallery/thumbnails.py"
+
+IN_PAGES = "tests/producer/serve/gallery/test_gallery_output.py::"
+FILTERS = "tests/producer/serve/gallery/test_filter.py::"
+SHOWN = "tests/producer/serve/gallery/test_gallery_pages.py::"
+SMALL = "tests/producer/serve/gallery/test_thumbnails.py::"
+
+CHECKS = [
+    Mutation("gallery: pixels are bounded before they are decoded", "any number", THUMBNAILS_PY,
+        "if width * height > _MOST_PIXELS:", "if False:",
+        SMALL + "test_a_picture_of_too_many_pixels_is_not_decoded"),
+    Mutation("gallery: formats are those that imagemill writes", "any", THUMBNAILS_PY,
+        "picture = Image.open(io.BytesIO(data), formats=_FORMATS)", "picture = Image.open(io.BytesIO(data))",
+        SMALL + "test_what_cannot_be_shown_becomes_a_placeholder[GIF]"),
+    Mutation("gallery: a placeholder is not kept by browsers", "a week long", FILES_PY,
+        "if made.damaged or not version:", "if not version:",
+        SHOWN + "test_a_damaged_picture_has_a_placeholder_and_its_page[files]"),
+    Mutation("gallery: a file is a picture or a placeholder", "sent as it is", FILES_PY,
+        "if kind not in _SUFFIXES:", "if False:",
+        SHOWN + "test_a_damaged_picture_has_a_placeholder_and_its_page[files]"),
+    Mutation("gallery: a place is two numbers in bounds", "of any size", SHELF_PY,
+        "and len(text) <= 12", "",
+        SHOWN + "test_what_is_not_there_is_not_found[many digits]"),
+    Mutation("gallery: a damaged shard is passed over", "ends the page", OUTPUT_PY,
+        "            except OutputError as error:\n                if len(troubles)",
+        "            except ZeroDivisionError as error:\n                if len(troubles)",
+        IN_PAGES + "test_a_damaged_shard_is_named_and_the_others_are_shown"),
+    Mutation("gallery: a search gets on however late it is", "stays", RECORDS_PY,
+        "late = number > 0 and number % _STEP == 0 and wanted.late()", "late = wanted.late()",
+        FILTERS + "test_a_search_stops_when_its_time_is_over_and_goes_on_where_it_was[files]"),
+    Mutation("gallery: what failed is no picture", "is shown", TABLE_PY,
+        "status = FAILED if wanted.filter.failed else SUCCESS",
+        "status = SUCCESS if wanted.filter.failed else FAILED",
+        FILTERS + "test_every_layout_finds_the_same[webdataset]"),
+    Mutation("gallery: a table that cannot be read is not asked", "ends the page", TABLE_PY,
+        "    except (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError):\n",
+        "    except ZeroDivisionError:\n",
+        IN_PAGES + "test_a_tar_without_its_parquet_gives_the_same_pages"),
+]  # fmt: skip
