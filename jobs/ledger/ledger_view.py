@@ -95,7 +95,7 @@ class LedgerView:
         return [_job(job_id, one, facts, now) for job_id, one in zip(job_ids, stored, strict=True)]
 
     def overview(self) -> Overview:
-        """All jobs, oldest first, all workers, and how Redis stands, in three round trips. Changes nothing."""
+        """All jobs, oldest first, all workers, and how Redis stands; three round trips. Changes nothing."""
         with as_ledger_errors():
             pipe = self.client.pipeline(transaction=False)
             for key in (*_LISTS, redis_keys.WORKERS):

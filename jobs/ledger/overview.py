@@ -1,4 +1,4 @@
-"""All of the ledger at once, for those who watch the mill: jobs, workers, events that were counted, memory."""
+"""All of the ledger at once, for those who watch the mill: jobs, workers, what was counted, memory."""
 
 from __future__ import annotations
 
