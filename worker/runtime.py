@@ -25,6 +25,7 @@ from worker.engine.pulse import Pulse
 from worker.engine.renderer import Pipeline
 from worker.engine.stall_watch import StallWatch
 from worker.finish.finish_run import FinishRun
+from worker.gpu_use import GpuUse
 from worker.lease.beat import Beat
 from worker.lease.disk_space import DiskSpace
 from worker.lease.heartbeat import Heartbeat
@@ -37,6 +38,7 @@ from worker.renderers.load_renderer import load_renderer
 from worker.renderers.loading import Loading
 from worker.shard.shard_run import ShardRun
 from worker.shard.workplace import Workplace
+from worker.stage_seconds import SPENT
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +57,7 @@ class Runtime:
         self._loading = Loading(self._pulse.beat)
         self._stalls = StallWatch(self._pulse, settings.stall_limit, self._wants)
         self._beat = Beat(settings, worker)
+        self._gpu = GpuUse()
         self._heartbeat = Heartbeat(
             self._ledger,
             worker,
@@ -91,6 +94,7 @@ class Runtime:
             self._ledger.forget_refusals(self._worker)
         except LedgerError as error:
             log.warning("%s", error)
+        self._gpu.start()
         self._heartbeat.start()
         self._old_spools.start()
         self._writers.start()
@@ -109,6 +113,7 @@ class Runtime:
         """Waits for engine and heartbeat to end; after the tasks have."""
         self._engine.close()
         self._heartbeat.stop()
+        self._gpu.stop()
         self._beat.end()
 
     def serve(self, announce: Callable[[str, str], None]) -> dict[str, Any] | None:
@@ -176,6 +181,9 @@ class Runtime:
                 "notice": "; ".join(filter(None, (self._space.notice, stuck))),
                 "stuck": stuck,
                 "loading": self._loading.text,
+                "device": self._engine.device,
+                **{f"{stage}_seconds": round(spent, 3) for stage, spent in SPENT.totals().items()},
+                **self._gpu.facts(),
             }
 
     def _work(self, lease: Lease, spec: JobSpec) -> Work:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from worker.diffusion.contents import Digests, content_of
+from worker.diffusion.decoding import timed_decoding
 from worker.diffusion.in_float32 import in_float32
 from worker.diffusion.sharing_errors import Refused
 from worker.diffusion.tensors_within import tensors_within
@@ -95,7 +96,7 @@ class WatchedAutoencoder(StandIn):
         self.__dict__.update(_finite=finite, _noise=noise)
 
     def decode(self, latents: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        with self._in_range(latents):
+        with timed_decoding(latents.device), self._in_range(latents):
             decoded = self._module.decode(self._taken(latents), *args, **kwargs)
         picture = decoded[0] if isinstance(decoded, tuple) else decoded.sample
         self._finite.extend([latents.isfinite().all(), picture.isfinite().all()])

@@ -39,7 +39,9 @@ from worker.engine.renderer import (
 from worker.engine.request_queue import Answer, Finished, Order, RequestQueue
 from worker.engine.slot_count import FEWEST
 from worker.engine.slot_time import SlotTime, SlotUse, SlotUses
+from worker.engine.timed_steps import timed_steps
 from worker.error_frames import drop_frames
+from worker.stage_seconds import SPENT
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +80,8 @@ class Engine:
         """Seconds spent on questions, while a bucket's slots stood still."""
         self.load_seconds = 0.0
         """How long the loaded pipeline took to load."""
+        self.device = ""
+        """The kind of device that renders; empty until a pipeline has been loaded."""
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     # For the other threads.
@@ -196,7 +200,7 @@ class Engine:
             return
         slot_time = SlotTime(renderer, bucket, self._clock)
         try:
-            for finished in renderer.render(bucket, batch, self._must_stop):
+            for finished in timed_steps(renderer.render(bucket, batch, self._must_stop), self._clock):
                 failpoint("rendered")
                 self._pulse.beat()
                 self._steps += 1
@@ -278,7 +282,7 @@ class Engine:
         began = time.monotonic()
         self._loading = True
         try:
-            with self._pulse.doing("loading", pipeline):
+            with SPENT.timed("load"), self._pulse.doing("loading", pipeline):
                 self._renderer = self._load(pipeline)
         except Exception as error:
             if self._stop.is_set():  # no order is left to answer, and no writer
@@ -290,7 +294,7 @@ class Engine:
             return None
         finally:
             self._loading = False
-        self._pipeline = pipeline
+        self._pipeline, self.device = pipeline, self._renderer.device
         self.load_seconds = time.monotonic() - began
         log.info("loaded %s in %.1f s", pipeline.model, self.load_seconds)
         return self._renderer

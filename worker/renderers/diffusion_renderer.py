@@ -15,6 +15,7 @@ from jobs.errors import ImagemillError, RenderError
 from jobs.inputs import NO_INPUTS, Inputs
 from jobs.request import ImageRequest
 from worker.diffusion.adapters import AdapterSwitch
+from worker.diffusion.decoding import timed_decoding
 from worker.diffusion.denoiser import Denoiser, LatentImage
 from worker.diffusion.denoiser_by_length import DenoiserByLength
 from worker.diffusion.sampling import sample
@@ -232,7 +233,8 @@ class DiffusionRenderer:
         """Starts to decode images, in a batch filled up to `batch`, and to copy them to the host."""
         latents = torch.stack([latents for _image, latents in finished])
         padding = latents.new_zeros(max(0, batch - len(latents)), *latents.shape[1:])
-        decoded = self._model.decode_img_latents(torch.cat([latents, padding]))[: len(latents)]
+        with timed_decoding(self._model.device):
+            decoded = self._model.decode_img_latents(torch.cat([latents, padding]))[: len(latents)]
         finite = latents.isfinite().flatten(1).all(1) & decoded.isfinite().flatten(1).all(1)
         pixels = to_pixels(decoded)
         asked = [image.key for image, _latents in finished]

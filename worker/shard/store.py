@@ -40,6 +40,7 @@ from jobs.output.stored_shard import LayoutName
 from jobs.plain_file import MAX_JSON, read_json, read_plain
 from worker.encode import SUFFIXES, Pixels, encode
 from worker.engine.renderer import RenderedBy
+from worker.stage_seconds import SPENT
 
 _PICTURE = re.compile("[0-9]{9,}[.][a-z]+")
 
@@ -169,13 +170,15 @@ class ShardStore:
         Raises RenderError when the request cannot be written in its format.
         """
         request = self._entries[position].request
-        data = encode(pixels, request)
-        file_name = self._file_name(position)
-        digest = hashlib.sha256(data).hexdigest()
-        saved = _Saved(request.image_id, file_name, digest, asdict(rendered_by), flagged, prompt_cut)
-        with self._held():
-            write_atomically(self._images / file_name, data, synced=self._synced)
-        self._record(position, saved)
+        with SPENT.timed("encode"):
+            data = encode(pixels, request)
+        with SPENT.timed("write"):
+            file_name = self._file_name(position)
+            digest = hashlib.sha256(data).hexdigest()
+            saved = _Saved(request.image_id, file_name, digest, asdict(rendered_by), flagged, prompt_cut)
+            with self._held():
+                write_atomically(self._images / file_name, data, synced=self._synced)
+            self._record(position, saved)
 
     def flagged(self) -> set[int]:
         """The positions of images that are done but doubtful."""
@@ -197,7 +200,7 @@ class ShardStore:
         if open_positions:
             raise ValueError(f"shard {self._shard}: {sorted(open_positions)} are neither done nor failed")
         records = [self._record_of(position) for position in sorted(self._saved)]
-        with self._held():
+        with SPENT.timed("write"), self._held():
             self._remove_strays()
             try:
                 own = [failed[position] for position in sorted(failed)]
