@@ -1,4 +1,4 @@
-"""Write the tables of docs/manifest.md and docs/commands.md: `python tools/reference.py`.
+"""Write the tables of docs/manifest.md, docs/commands.md and docs/operate.md: `python tools/reference.py`.
 
 The pages are written by hand, except between a mark `<!-- python tools/reference.py: NAME -->` and the
 next `<!-- end -->`. That text follows from the product: the manifest's JSON schema, the samplers, the
@@ -25,10 +25,11 @@ from jobs.schedulers import FLOW_SCHEDULERS, SCHEDULERS
 from jobs.settings import Settings, variable_of
 from producer.cli import command as imagemill
 from producer.manifest.manifest import json_schema
+from producer.metrics.families import FAMILIES
 from worker.cli import command as imagemill_worker
 
 DOCS: Final = Path(__file__).resolve().parent.parent / "docs"
-PAGES: Final = ("manifest.md", "commands.md")
+PAGES: Final = ("manifest.md", "commands.md", "operate.md")
 
 _SECTION = re.compile(r"(<!-- python tools/reference\.py: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _SIZES: Final = {1 << 30: "GiB", 1 << 20: "MiB", 1 << 10: "KiB"}
@@ -314,6 +315,16 @@ def _table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in cells)
 
 
+def _metrics() -> str:
+    return _table(
+        ("metric", "kind", "labels", "meaning"),
+        (
+            (f"`{one.name}`", one.kind, ", ".join(f"`{label}`" for label in one.labels), one.meaning)
+            for one in FAMILIES
+        ),
+    )
+
+
 def _group(name: str, group: click.Group) -> Callable[[], str]:
     def section() -> str:
         paragraphs = [*_command(name, group)]
@@ -357,6 +368,7 @@ _SECTIONS: Final[Mapping[str, Callable[[], str]]] = {
     "imagemill": _group("imagemill", imagemill),
     "imagemill-worker": _group("imagemill-worker", imagemill_worker),
     "environment": _environment,
+    "metrics": _metrics,
 }
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
-from producer.serve import job_pages, sign_in
+from producer.serve import figures, job_pages, sign_in
 from producer.serve.doors import HEALTH, Guarded
 from producer.serve.gallery import gallery_pages
 from producer.serve.site import Site
@@ -36,6 +36,7 @@ def create_app(site: Site) -> ASGIApp:
             *job_pages.routes(site),
             *gallery_pages.routes(site),
             *sign_in.routes(site),
+            *figures.routes(site.watch),
             Route(HEALTH, healthy),
             Mount("/static", _Static(packages=[("producer.serve", "static")])),
         ],

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 SIGN_IN: Final = "/sign-in"
 HEALTH: Final = "/healthz"
+READY: Final = "/health"
 _OPEN: Final = ("/static/", SIGN_IN, HEALTH)
 """What is served without a token: it says nothing of jobs."""
 _POLICY: Final = (
@@ -118,7 +119,7 @@ class Guarded:
 
     def _refusal(self, scope: Scope) -> Response | None:
         path, headers = scope["path"], Headers(scope=scope)
-        if path == HEALTH:
+        if path in (HEALTH, READY):
             return None
         if not self._doors.takes_host(headers):
             return PlainTextResponse(

@@ -6,12 +6,14 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from jobs.errors import LedgerError
 from jobs.ledger.eviction import eviction_trouble, redis_memory
 from jobs.ledger.job import JobStatus, UnreadableJob
 from jobs.ledger.ledger_view import LedgerView
 
+_Answer = TypeVar("_Answer")
 OLDEST = 1.0
 """Seconds that a reading is good for."""
 
@@ -74,6 +76,14 @@ class LedgerWatch:
         if self._ledger is None:
             self._ledger = self._connect()
         return self._ledger
+
+    def ask(self, question: Callable[[LedgerView], _Answer]) -> _Answer:
+        """The ledger's answer to what no snapshot holds. Raises LedgerError; the next one connects again."""
+        try:
+            return question(self.ledger)
+        except LedgerError:
+            self._ledger = None
+            raise
 
     def now(self) -> Snapshot:
         """The ledger, a second old at most; as it was last, if it cannot be read."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 PORT: Final = 8484
 """Where the pages are if nobody says otherwise."""
-_NEEDED: Final = ("starlette", "uvicorn", "jinja2")
+_NEEDED: Final = ("starlette", "uvicorn", "jinja2", "prometheus_client")
 _STOP_SECONDS: Final = 5.0
 
 

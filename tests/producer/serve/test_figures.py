@@ -1,0 +1,115 @@
+"""What programs ask the pages for: /metrics and /health, through the doors, over a real connection."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from prometheus_client.openmetrics import parser as openmetrics
+from prometheus_client.parser import text_string_to_metric_families
+
+from jobs.settings import Settings
+from producer.embedded_redis import EmbeddedRedis
+from producer.metrics.families import FAMILIES
+from producer.serve.opened import site_of
+from producer.serve.server import listen, serving
+from tests.jobs.ledger.claims import Submit
+from tests.waiting import WaitUntil
+
+TOKEN = "long-enough-to-be-a-token"
+
+
+@contextmanager
+def served(server: EmbeddedRedis, token: str | None = None) -> Iterator[str]:
+    """The address of pages of that Redis."""
+    listener = listen("127.0.0.1", 0)
+    with serving(listener, lambda: site_of(Settings(redis_url=server.url), [], token)):
+        yield listener.url
+
+
+def get(url: str, **headers: str) -> tuple[int, str, str]:
+    """Status, type and text."""
+    request = urllib.request.Request(url, headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.status, answer.headers["Content-Type"], answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.headers["Content-Type"], error.read().decode()
+
+
+def test_a_scrape_is_what_prometheus_reads(redis_server: EmbeddedRedis, submit_job: Submit) -> None:
+    job_id = submit_job(2)
+    with served(redis_server) as url:
+        status, kind, text = get(f"{url}/metrics")
+    assert (status, kind.partition(";")[0]) == (200, "text/plain")
+    found = {
+        (sample.name, sample.labels.get("job_id"), sample.labels.get("state")): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+    assert found["imagemill_images", job_id, "left"] == 8
+    assert found["imagemill_shards", job_id, "waiting"] == 2
+    assert found["imagemill_redis_memory_used_bytes", None, None] > 100_000
+    for family in FAMILIES:
+        if not family.name.startswith("imagemill_worker"):  # none is alive
+            assert f"# HELP {family.name} " in text
+            assert f"# TYPE {family.name} {family.kind}" in text
+
+
+def test_openmetrics_is_given_to_who_asks_for_it(redis_server: EmbeddedRedis) -> None:
+    accept = "application/openmetrics-text;version=1.0.0"
+    with served(redis_server) as url:
+        _, kind, text = get(f"{url}/metrics", Accept=accept)
+    assert kind.startswith("application/openmetrics-text")
+    names = {family.name for family in openmetrics.text_string_to_metric_families(text)}
+    assert {"imagemill_redis_up", "imagemill_refusals"} <= names
+
+
+def test_with_a_token_metrics_need_it_and_health_does_not(redis_server: EmbeddedRedis) -> None:
+    with served(redis_server, TOKEN) as url:
+        assert get(f"{url}/metrics")[0] == 401
+        assert get(f"{url}/metrics", Authorization="Bearer another-token-that-is-wrong")[0] == 401
+        assert get(f"{url}/metrics", Authorization=f"Bearer {TOKEN}", Host="serve:8484")[0] == 200
+        assert get(f"{url}/health", Host="10.0.0.7:8484")[::2] == (200, "ok\n")
+
+
+def test_without_redis_metrics_say_so_and_health_fails_until_it_is_back(
+    redis_server: EmbeddedRedis, wait_until: WaitUntil
+) -> None:
+    with served(redis_server) as url:
+        assert "imagemill_redis_up 1.0" in get(f"{url}/metrics")[2]
+        redis_server.stop()
+        status, _, text = get(f"{url}/metrics")
+        assert status == 200
+        assert "imagemill_redis_up 0.0" in text
+        assert "imagemill_scrape_errors_total 1.0" in text
+        assert "imagemill_jobs" not in text
+        status, _, text = get(f"{url}/health")
+        assert (status, text) == (503, "Redis does not answer\n"), "nothing of where it is"
+
+
+def test_health_waits_no_longer_than_a_second_for_a_redis_that_hangs(redis_server: EmbeddedRedis) -> None:
+    with served(redis_server) as url:
+        assert get(f"{url}/health")[0] == 200
+        os.kill(redis_server.pid, signal.SIGSTOP)
+        try:
+            began = time.monotonic()
+            status, _, text = get(f"{url}/health")
+            waited = time.monotonic() - began
+        finally:
+            os.kill(redis_server.pid, signal.SIGCONT)
+    assert status == 503
+    assert text == "Redis does not answer\n"
+    assert waited < 4  # a call waits five; this machine may be busy
+
+
+@pytest.mark.parametrize("page", ["/metrics", "/health"])
+def test_neither_is_kept_by_who_asks(redis_server: EmbeddedRedis, page: str) -> None:
+    with served(redis_server) as url, urllib.request.urlopen(f"{url}{page}", timeout=30) as answer:
+        assert answer.headers["Cache-Control"] == "no-store"
