@@ -60,11 +60,15 @@ _Loader.add_constructor("!override", lambda loader, node: _Instead(loader.constr
 
 
 def services(*overrides: str, **variables: str) -> dict[str, Any]:
-    """docker-compose.yml under the `overrides`, its variables replaced; KeyError for a required empty one."""
+    """docker-compose.yml under the `overrides`, its variables replaced, without the profile `metrics`.
+
+    KeyError for a required variable that is empty.
+    """
     merged: Any = {}
     for file in ("docker-compose.yml", *overrides):
         merged = _merge(merged, yaml.load((ROOT / file).read_text(), _Loader))
-    return cast(dict[str, Any], _resolve(merged, SECRETS | variables)["services"])
+    described = cast(dict[str, Any], _resolve(merged, SECRETS | variables)["services"])
+    return {name: one for name, one in described.items() if one.get("profiles") != ["metrics"]}
 
 
 def _merge(below: Any, above: Any) -> Any:
