@@ -141,6 +141,7 @@ def main() -> None:
         places = [divmod(chance.randrange(options.images), options.shard_size) for _ in range(options.pages)]
         there = [place for place in places if (place[0] * options.shard_size + place[1]) % FAILS != FAILS - 1]
 
+        client.page("/healthz")  # it serves
         first = client.page(base)
         asked = {
             "first page": [first],

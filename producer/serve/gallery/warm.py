@@ -12,6 +12,7 @@ _SLOW: Final = (
     "producer.importing.manifest_text",
     "producer.importing.own",
     "producer.serve.gallery.gallery_pages",
+    "uvicorn",
 )
 _TABLES: Final = ("pyarrow.parquet", "pyarrow.compute")
 

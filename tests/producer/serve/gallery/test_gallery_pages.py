@@ -122,7 +122,7 @@ def test_the_manifest_of_a_picture_asks_for_that_picture(
     file.write_text(text + f"output: {output.label}\n", "utf-8")
     assert yaml.safe_load(text)["model"] == "instant"
     plan = plan_submission(prepare(file, Settings()), Settings())
-    assert (plan.unchanged, plan.new) == (1, 0)
+    assert (plan.survey.held, plan.new) == (1, 0)
 
 
 def test_the_command_of_a_picture_names_its_file_or_its_request(
@@ -160,7 +160,7 @@ def test_a_damaged_picture_has_a_placeholder_and_its_page(
         if file.exists():
             file.write_bytes(file.read_bytes().replace(data, b"x" * len(data)))
     client, base = pages_of(output)
-    for path in ("small", "file"):
+    for path in ("small?v=0123456789abcdef", "file"):
         shown = client.get(f"{base}/0/1/{path}")
         assert (shown.status_code, shown.headers["content-type"]) == (200, "image/svg+xml")
         assert "immutable" not in shown.headers["cache-control"]
