@@ -154,7 +154,8 @@ class _GalleryPages:
                 axes = Axes(x=axes.x)
             trouble, table, count = "", None, 0
             try:
-                table, count = _table(sweep, axes, number)
+                if sweep.axes:  # else each prompt would have a page of one picture
+                    table, count = _table(sweep, axes, number)
             except OutputError as error:
                 trouble = str(error)
             return {
