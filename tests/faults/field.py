@@ -297,7 +297,8 @@ class Field(Farm):
         queue = JobQueue.at(self.server.url)
         leg.job_id = self.patiently(lambda: submit_manifest(prepared, queue)).job_id
         if not leg.asked:
-            leg.asked = self.asked(leg.job_id)
+            # A job asks for nothing once that of an earlier submission has rendered all.
+            leg.asked = self.asked(leg.job_id) or [one[0] for one in prepared.entries()]
 
     def asked(self, job_id: str) -> list[str]:
         """The image_ids that a job is to render."""

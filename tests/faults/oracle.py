@@ -24,7 +24,7 @@ from tests.faults.mirror import as_folder
 
 LASTING = {
     *("numbers", "jobs", "active", "claimable", "swept", "leases", "reaped", "events", "workers", "rows"),
-    *("rates", "ledger"),
+    *("rates", "ledger", "counted"),
 }
 """Keys behind imagemill: that no job's end takes away (`jobs.ledger.redis_keys`)."""
 PICTURES = {".png", ".jpg", ".jpeg", ".webp"}
