@@ -87,6 +87,7 @@ def recover_job(file: Path, settings: Settings, queue: JobQueue, reporter: Repor
     asked = SubmittedManifest(prepared.pinned, kept.narrowed)
     _refuse_changes(file, job_id, kept.changes(asked, prepared.folder))
     _refuse_unless_lost(job_id, output, ledger)
+    output.prepare()  # what a bucket has on this machine: its job may have begun on another one
     with (
         locked(output, patience=0),
         write_errors(output),

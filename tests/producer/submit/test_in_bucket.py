@@ -1,13 +1,19 @@
-"""What a submission into a bucket says of uploads that were left there."""
+"""A submission into a bucket, and its recovery."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from jobs.ledger import redis_keys
 from jobs.output import bucket_client
 from jobs.output.bucket_client import Patience
 from jobs.output.output import Output
+from jobs.settings import Settings
 from producer.submit.output_writes import said_wait
+from producer.submit.recover import recover_job
+from tests.producer.submit.desk import Desk
 from tests.reported import Reported
 
 
@@ -24,3 +30,16 @@ def test_a_submission_says_for_how_long_it_waits_for_copies_of_an_earlier_jobs_u
         f"s3://{bucket}/foxes: holds uploads of an earlier job; waiting 1 s until no copy of them can be "
         "under way"
     ]
+
+
+def test_a_job_is_recovered_on_a_machine_that_never_saw_its_output(
+    desk: Desk, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache of one"))
+    submitted = desk.submit(3, output=f"s3://{bucket}/cats", layout="webdataset")
+    word = desk.ledger.word()
+    desk.client.flushdb()
+    desk.client.set(redis_keys.LEDGER, word)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache of another"))
+    recovered = recover_job(tmp_path / "cats.yaml", Settings(), desk.queue)
+    assert (recovered.job_id, recovered.left) == (submitted.job_id, 3)
