@@ -42,6 +42,8 @@ _SLACK: Final = 1.1
 """By how much longer than that a silent writer is looked at."""
 _LOOKS: Final = 20
 """Looks at a writer within its lease, at least."""
+_SLOW: Final = 12.0
+"""Seconds that a look may take, and a pause is none: else a short lease would never end over a slow link."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,7 @@ class Watch:
         """Takes what a look found; whether it is other than at the look before."""
         now, before = self._clock(), self._tag
         # If looks failed for long, its writer may have found no answer either.
-        is_gap = not self._gaps and now - self._looked > seen.writer.lease / 2
+        is_gap = not self._gaps and now - self._looked > max(_SLOW, seen.writer.lease / 2)
         if before != seen.tag or is_gap:
             self._since = now
         self._tag, self._looked = seen.tag, now
@@ -213,7 +215,12 @@ class OutputWriter:
                 self._object.check()
                 if seen is not None and (watch is None or not self._is_left(seen, watch)):
                     raise OutputError(self._overtaken(seen.writer, me.job))
-            elif not seen.writer.free and seen.writer.incarnation == me.incarnation:
+            elif (
+                not seen.writer.free
+                and seen.writer.incarnation == me.incarnation
+                # Until this side's first renewal another ledger waits for as long as the object says.
+                and seen.writer.lease >= me.lease
+            ):
                 return
             if self._put(seen, me):
                 return
@@ -260,6 +267,9 @@ class OutputWriter:
         """False where the object is no longer as it was seen."""
         if seen is not None and not writer.lock and seen.writer.ledger == writer.ledger and not writer.free:
             writer = replace(writer, lock=seen.writer.lock)
+        if seen is not None and writer.incarnation and seen.writer.incarnation == writer.incarnation:
+            # Workers may lease for longer than the command does, and each other.
+            writer = replace(writer, lease=max(writer.lease, seen.writer.lease))
         try:
             self._object.put(writer.to_json(), None if seen is None else seen.tag)
         except (FileExistsError, Unreachable) as error:

@@ -167,6 +167,20 @@ def test_an_answer_that_is_lost_counts_where_the_write_happened(
     assert kept(output)["job"] == "foxes-1"
 
 
+def test_the_object_has_the_longest_lease_of_those_who_renew_it(output: Output) -> None:
+    """A command's is often shorter than its workers', who have not renewed it yet when that is over."""
+    command, slow, fast = side(output, "ours"), *(side(output, "ours", lease=lease) for lease in (60.0, 1.0))
+    command.take(told)
+    slow.hold()
+    assert kept(output)["lease"] == 60
+    fast.hold()
+    fast.renew()
+    command.bind("foxes-1", "ours:foxes-1")
+    assert kept(output)["lease"] == 60
+    side(output, "ours", "foxes-2").take(told)
+    assert kept(output)["lease"] == LEASE
+
+
 def test_what_is_no_writers_object_is_another_at_first_and_then_none(output: Output) -> None:
     for text in (b"\xff", b"[]", b'{"ledger": 3, "lease": NaN}', b"{" * 99_999):
         found = Writer.parse(text)
@@ -208,6 +222,11 @@ def test_time_in_which_nothing_was_seen_does_not_count_and_a_clock_alone_is_aske
     assert watch.left(writer) == pytest.approx(11)
     assert watch.changed(second)
     assert not watch.changed(second)
+    brief = Writer(lease=3.0)
+    for _ in range(3):  # over a slow link a look takes longer than half of a short lease
+        watch.changed(Seen(brief, Tag("3", None)))
+        now[0] += 2
+    assert watch.left(brief) < 0
     far = Watch(lambda: now[0], gaps=True)
     far.changed(first)
     now[0] += 30

@@ -104,8 +104,9 @@ def test_a_worker_renews_what_it_writes_and_finds_out_who_took_it(
 
 
 def test_a_shard_that_begins_soon_after_another_asks_nothing(
-    writers: Writers, output: Output, object_store: BreakableStore
+    output: Output, object_store: BreakableStore
 ) -> None:
+    writers = Writers(Word("redis://127.0.0.1:1/0"), lease=60 * LEASE)
     a_lease(writers, output).begin()
     object_store.forget()
     a_lease(writers, output).begin()
