@@ -98,9 +98,10 @@ class Uplink:
             if time.monotonic() - began >= bucket_client.PATIENCE.request:
                 self._rate = 0.0
             raise
-        # What is small says how far the store is, and not how fast the link.
-        if size > self.first.part:
-            self._rate = size / max(time.monotonic() - began, 1e-3)
+        if size > self.small:
+            rate = size / max(time.monotonic() - began, 1e-3)
+            # What is no larger than a part says more of how far the store is: the link is as fast at least.
+            self._rate = rate if size > self.first.part else max(rate, self._rate)
 
 
 UPLINK = Uplink()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -146,6 +147,20 @@ def test_a_small_file_waits_for_no_large_one() -> None:
     uplink = Uplink()
     with uplink.room_for(1 << 30), uplink.room_for(SMALL_FILE) as pace:
         assert pace == upload_pace.FIRST
+
+
+def test_files_of_less_than_a_part_tell_that_a_link_is_fast_and_never_that_it_is_slow() -> None:
+    """Pictures that a submission keeps are mostly such, and went one or two at a time."""
+    uplink = Uplink()
+    with uplink.watched(SMALL_FILE):
+        pass
+    assert uplink.pace == upload_pace.FIRST
+    with uplink.watched(3 << 20):
+        pass
+    assert uplink.pace == upload_pace.FULL
+    with uplink.watched(SMALL_FILE + 1):
+        time.sleep(0.2)
+    assert uplink.pace == upload_pace.FULL
 
 
 def test_a_new_process_sends_the_smallest_parts_that_s3_takes_one_at_a_time() -> None:
