@@ -105,7 +105,8 @@ def _unfinished(ledger: Ledger, output: str) -> _Unfinished:
     if job_id is None:
         return _Unfinished()
     try:
-        found = ledger.submission(job_id)
+        found, ending = ledger.submission(job_id), ledger.status(job_id).ending
     except (JobError, JobUnreadable):
         return _Unfinished(job_id, "", True)
-    return _Unfinished(job_id, found.incarnation, found.shards > 0)
+    # One that is ending renders nothing more, and its submission is refused by the ledger.
+    return _Unfinished(job_id, found.incarnation, found.shards > 0 and not ending)

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from jobs.errors import JobError
 from jobs.ledger import redis_keys
 from jobs.output import bucket_client
 from jobs.output.bucket_client import Patience
 from jobs.output.output import Output
+from jobs.output.writer import WRITER, OutputWriter, Writer
 from jobs.settings import Settings
 from producer.submit.output_writes import said_wait
 from producer.submit.recover import recover_job
@@ -43,3 +45,19 @@ def test_a_job_is_recovered_on_a_machine_that_never_saw_its_output(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache of another"))
     recovered = recover_job(tmp_path / "cats.yaml", Settings(), desk.queue)
     assert (recovered.job_id, recovered.left) == (submitted.job_id, 3)
+
+
+def test_a_job_that_was_cancelled_since_another_ledger_had_its_output_is_waited_for(
+    desk: Desk, bucket: str
+) -> None:
+    keys = {"output": f"s3://{bucket}/cats", "layout": "webdataset"}
+    job_id, output = desk.submit(3, **keys).job_id, Output.at(keys["output"])
+    other = OutputWriter(output, Writer(job="foxes-1", incarnation="foxes"), lambda: "other")
+    output.store.remove(WRITER)
+    other.take(lambda _line: None)
+    other.free()
+    with pytest.raises(JobError, match=f"foxes-1 of another Redis has had it .*`imagemill cancel {job_id}`"):
+        desk.submit(3, **keys)
+    desk.ledger.control(job_id, "cancel")
+    with pytest.raises(JobError, match=f"{job_id}, .* is ending there: wait for it"):
+        desk.submit(3, **keys)
