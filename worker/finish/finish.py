@@ -77,10 +77,10 @@ def finish_output(
     First, shards get what a crash right after their commit kept from them (`StoredShard.complete`). What
     killed writers left, in a bucket their uploads, is removed: no other process writes there at that point.
     Safe to run again, also after a crash: the same output and report give the same files. failures.jsonl
-    exists only when something failed that the output does not hold. The spool of a job that left images
-    neither done nor failed (a cancelled one) stays: the next submission adopts from it. A README.md without
-    our mark stays as it is, and the log says so. `check` is called before each change that could hit a newer
-    job's files; it raises to prevent it.
+    exists only when something failed that the output does not hold; in a bucket, one that was there is empty
+    else. The spool of a job that left images neither done nor failed (a cancelled one) stays: the next
+    submission adopts from it. A README.md without our mark stays as it is, and the log says so. `check` is
+    called before each change that could hit a newer job's files; it raises to prevent it.
     Returns how many images the job rendered of less than their whole prompt.
     Raises OutputError where a shard's metadata cannot be read, LeaseLost when a newer job has begun.
     """
