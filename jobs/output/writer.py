@@ -18,6 +18,7 @@ import json
 import secrets
 import socket
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -142,7 +143,8 @@ class OutputWriter:
         self.label = output.label
         self._object: TaggedObject = TaggedObject(BucketPlace.parse(output.label), WRITER)
         self._me, self._ledger = replace(me, host=socket.gethostname()), ledger
-        self._beat = self._own_beat = ""
+        self._beat = ""
+        self._own_beats: deque[str] = deque(maxlen=4)
         self.trouble = ""
         """Who took the output over, as the last `renew` found."""
 
@@ -245,16 +247,17 @@ class OutputWriter:
 
     def free(self, whose: Callable[[Writer], bool] | None = None) -> None:
         """Marks the output free where the writer is of this side's job, or one of which `whose` is true."""
-        seen = self._look()
-        if seen is None or seen.writer.free:
-            return
-        mine = seen.writer.incarnation == self._me.incarnation
-        if mine if whose is None else whose(seen.writer):
-            self._put(seen, replace(seen.writer, free=True, host="", lock="", beat=secrets.token_hex(8)))
+        while (seen := self._look()) is not None and not seen.writer.free:
+            mine = seen.writer.incarnation == self._me.incarnation
+            if not (mine if whose is None else whose(seen.writer)):
+                return
+            # A renewal of this side's may come in between.
+            if self._put(seen, replace(seen.writer, free=True, host="", lock="", beat=secrets.token_hex(8))):
+                return
 
     def is_as_left(self, writer: Writer) -> bool:
         """Whether nobody has written since this side did."""
-        return writer.beat == self._own_beat
+        return writer.beat in self._own_beats
 
     def _now(self) -> Writer:
         return replace(self._me, ledger=self._ledger(), beat=secrets.token_hex(8))
@@ -270,6 +273,7 @@ class OutputWriter:
         if seen is not None and writer.incarnation and seen.writer.incarnation == writer.incarnation:
             # Workers may lease for longer than the command does, and each other.
             writer = replace(writer, lease=max(writer.lease, seen.writer.lease))
+        self._own_beats.append(writer.beat)  # the answer may be lost, or another thread end meanwhile
         try:
             self._object.put(writer.to_json(), None if seen is None else seen.tag)
         except (FileExistsError, Unreachable) as error:
@@ -279,7 +283,7 @@ class OutputWriter:
                 if isinstance(error, Unreachable):
                     raise
                 return False
-        self._beat = self._own_beat = writer.beat
+        self._beat = writer.beat
         return True
 
     def _overtaken(self, writer: Writer, job: str) -> str:

@@ -167,6 +167,22 @@ def test_an_answer_that_is_lost_counts_where_the_write_happened(
     assert kept(output)["job"] == "foxes-1"
 
 
+def test_what_a_command_wrote_is_its_own_also_where_the_answer_was_lost(
+    output: Output, object_store: BreakableStore
+) -> None:
+    """It may end while its thread renews, or not know whether its last write happened."""
+    ours = side(output, "ours")
+    ours.take(told)
+    object_store.order(Fault(Action.LOSE_ANSWER, frozenset({Kind.PUT}), r"writer\.json$", count=1))
+    object_store.order(
+        Fault(Action.ANSWER, frozenset({Kind.GET}), r"writer\.json$", status=403, skip=1, count=1)
+    )
+    with pytest.raises(PermissionError):
+        ours.renew()
+    ours.free(ours.is_as_left)
+    assert kept(output)["free"] is True
+
+
 def test_the_object_has_the_longest_lease_of_those_who_renew_it(output: Output) -> None:
     """A command's is often shorter than its workers', who have not renewed it yet when that is over."""
     command, slow, fast = side(output, "ours"), *(side(output, "ours", lease=lease) for lease in (60.0, 1.0))
