@@ -33,7 +33,8 @@ class GridPicture(NamedTuple):
     """In the source, from 0."""
     image_id: int
     text: str
-    id: str | None
+    id: Hashable
+    """A text or None; anything else in a record that others wrote."""
     seed: int
     settings: tuple[Hashable, ...]
     """The values of SETTINGS."""

@@ -53,7 +53,7 @@ class Plan:
                 len(self._pictures),
                 int(record["image_id"], 16),
                 record["text"],
-                record.get("id"),
+                _key(record.get("id")),
                 record.get(_SEED, 0),
                 self._settings.setdefault(settings, settings),
                 tuple(own),

@@ -98,15 +98,18 @@ def command_of(record: Mapping[str, Any], output: Output, stored_as: str | None)
     """
     try:
         request = request_of_record(record)
+        if stored_as is not None and not _names_folders(request):
+            return shlex.join(["imagemill-worker", "render", "--from", stored_as])
+        rows = record.get(f"{RENDERED_PREFIX}rows")
+        model = f"/{request.model}" if _is_folder(request) else request.model
+        return reproducing_command(
+            request,
+            model,
+            rows if type(rows) is int else 1,
+            bucket=output.label if output.in_bucket else None,
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise ManifestError(f"its record is not one that a command can say: {error}") from None
-    if stored_as is not None and not _names_folders(request):
-        return shlex.join(["imagemill-worker", "render", "--from", stored_as])
-    rows = record.get(f"{RENDERED_PREFIX}rows")
-    model = f"/{request.model}" if _is_folder(request) else request.model
-    return reproducing_command(
-        request, model, rows if type(rows) is int else 1, bucket=output.label if output.in_bucket else None
-    )
 
 
 def _is_folder(request: ImageRequest) -> bool:

@@ -43,7 +43,7 @@ def table_lines(tar: TarShard, wanted: Wanted) -> Found | None:
         return _lines(table, tar, wanted)
     except FileNotFoundError:
         return None
-    except (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError):
+    except (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError, OverflowError):
         return None  # the tar says it, or what is wrong with it
 
 

@@ -6,6 +6,8 @@ import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from jobs.output.output import Output
@@ -49,6 +51,20 @@ def test_a_line_says_what_the_record_says(layout: str, rendered: Rendered, galle
         assert (line.text, line.seed, line.width, line.flagged) == (
             record["text"], record["seed"], record["width"], record["flagged"]
         )  # fmt: skip
+
+
+def test_a_table_of_values_that_python_does_not_have_is_passed_over(
+    rendered: Rendered, gallery: Look
+) -> None:
+    output = rendered(4, layout="webdataset")
+    before = gallery(output).page().lines
+    [file] = output.path.glob("*.parquet")
+    table = pyarrow.parquet.read_table(file)
+    far = pyarrow.array([2**31 - 1] * 4, pyarrow.int32()).cast(pyarrow.date32())
+    pyarrow.parquet.write_table(
+        table.set_column(table.schema.get_field_index("flagged"), "flagged", far), file
+    )
+    assert gallery(output).page().lines == before
 
 
 def test_a_tar_without_its_parquet_gives_the_same_pages(rendered: Rendered, gallery: Look) -> None:

@@ -168,6 +168,22 @@ def test_a_damaged_picture_has_a_placeholder_and_its_page(
     assert client.get(f"{base}/0/0/small").headers["content-type"] == "image/png"
 
 
+@pytest.mark.parametrize("said", ["", "[1]", "[{}]", "{", '{"a": 1}'])
+@pytest.mark.parametrize("setting", ["loras", "controlnet", "textual_inversions", "ip_adapter"])
+def test_a_record_that_no_command_can_say_is_shown_with_the_reason(
+    setting: str, said: str, rendered: Rendered, pages_of: PagesOf
+) -> None:
+    output = rendered(2)
+    file = output.path / "00000" / "metadata.jsonl"
+    records = [json.loads(line) | {setting: said, "id": [1]} for line in file.read_text().splitlines()]
+    file.write_text("".join(f"{json.dumps(one)}\n" for one in records))
+    client, base = pages_of(output)
+    shown = client.get(f"{base}/0/1")
+    assert shown.status_code == 200
+    assert "its record is not one that a" in words(shown.text)
+    assert client.get(f"{base}/grid?x=prompt").status_code == 200
+
+
 @pytest.mark.parametrize(
     "path",
     [

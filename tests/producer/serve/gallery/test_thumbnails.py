@@ -47,12 +47,19 @@ def test_a_small_picture_is_shown_as_it_is(form: str) -> None:
     assert draw(data) == (data, f"image/{form.lower()}", False)
 
 
+def chunk(kind: bytes, body: bytes) -> bytes:
+    """A piece of a PNG."""
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def with_an_empty_profile() -> bytes:
+    """A PNG of which Pillow raises an IndexError once its pixels are there."""
+    data, end = picture("PNG", 8, 8), chunk(b"IEND", b"")
+    return data.removesuffix(end) + chunk(b"iCCP", b"") + end
+
+
 def bomb() -> bytes:
     """A PNG of few bytes that says it has 10^10 pixels."""
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
     head = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
     return (
         b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
@@ -63,9 +70,9 @@ def bomb() -> bytes:
     "data",
     [
         b"", b"no picture", picture("PNG", 600, 600)[:5000], picture("JPEG", 64, 64)[:100], bomb(),
-        picture("GIF", 8, 8),
+        picture("GIF", 8, 8), with_an_empty_profile(),
     ],
-    ids=["nothing", "text", "half a PNG", "half a JPEG", "bomb", "GIF"],
+    ids=["nothing", "text", "half a PNG", "half a JPEG", "bomb", "GIF", "empty profile"],
 )  # fmt: skip
 def test_what_cannot_be_shown_becomes_a_placeholder(data: bytes) -> None:
     assert draw(data) == PLACEHOLDER
