@@ -6,6 +6,7 @@ Prometheus sends one by `basic_auth`. Where no user and password are set, nothin
 """
 
 import os
+import sys
 from pathlib import Path
 
 from flower.views.monitor import Metrics
@@ -17,3 +18,6 @@ _file = os.environ.get("FLOWER_BASIC_AUTH_FILE")
 if _file is not None:
     # USER:PASSWORD as a file, such as a secret of Compose or Kubernetes.
     basic_auth = [Path(_file).read_text(encoding="utf-8").strip()]
+    if not all(basic_auth[0].partition(":")):
+        # An empty password would let in whoever sends an empty one.
+        sys.exit(f"FLOWER_BASIC_AUTH_FILE = {_file}: must hold USER:PASSWORD")
