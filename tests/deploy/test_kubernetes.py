@@ -19,6 +19,7 @@ import yaml
 from jobs.settings import PREFIX, Settings, variable_of
 from producer.cli import command as producer_command
 from producer.manifest.manifest import load_manifest
+from producer.metrics.families import REDIS_UP
 from producer.serve.doors import HEALTH
 from tests.deploy.kubernetes import EVERYTHING, FOLDER, OURS, PODS, WORKERS, variables
 from worker.cli import command as worker_command
@@ -230,3 +231,12 @@ def test_keda_scales_the_workers_that_stay() -> None:
     )
     [trigger] = scaled["spec"]["triggers"]
     assert trigger["metadata"]["threshold"] == str(Settings().concurrency)
+
+
+def test_keda_takes_no_worker_away_while_redis_or_the_pages_are_away() -> None:
+    """Then there is no figure: KEDA takes that for 0 unless it is told not to, so 0 has to be said."""
+    scaled = yaml.safe_load((FOLDER / "keda" / "scaling.yaml").read_text())
+    [trigger] = scaled["spec"]["triggers"]
+    assert trigger["metadata"]["ignoreNullValues"] == "false"
+    _shards, told_nothing_waits = trigger["metadata"]["query"].split(" or ")
+    assert told_nothing_waits == f"0 * sum({REDIS_UP.name} == 1)"
