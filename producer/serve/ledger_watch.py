@@ -73,9 +73,10 @@ class LedgerWatch:
     @property
     def ledger(self) -> LedgerView:
         """The ledger itself, for what no snapshot holds. Raises LedgerError."""
-        if self._ledger is None:
-            self._ledger = self._connect()
-        return self._ledger
+        ledger = self._ledger  # read once: another thread may lose it meanwhile
+        if ledger is None:
+            ledger = self._ledger = self._connect()
+        return ledger
 
     def ask(self, question: Callable[[LedgerView], _Answer]) -> _Answer:
         """The ledger's answer to what no snapshot holds. Raises LedgerError; the next one connects again."""

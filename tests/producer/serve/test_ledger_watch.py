@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 
@@ -33,6 +36,35 @@ def test_a_hundred_visitors_at_once_cost_one_reading(redis_server: EmbeddedRedis
         thread.join()
     # The look of `reads` itself is one, and a slow machine may take more than a second.
     assert reads(ledger) - before - 1 <= 3
+
+
+def test_a_ledger_that_another_visitor_lost_meanwhile_is_still_one(redis_server: EmbeddedRedis) -> None:
+    watch = LedgerWatch(lambda: LedgerView(redis_server.url))
+    ends = time.monotonic() + 1.0
+    found: set[bool] = set()
+
+    def lose(_: LedgerView) -> None:
+        raise LedgerError("Redis went away")
+
+    def ask(losing: bool) -> None:
+        while time.monotonic() < ends:
+            if losing:
+                with suppress(LedgerError):
+                    watch.ask(lose)
+            else:
+                found.add(isinstance(watch.ledger, LedgerView))
+
+    threads = [threading.Thread(target=ask, args=(losing,)) for losing in (False, True, False, True)]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert found == {True}
 
 
 def test_an_outage_is_told_with_its_beginning_and_what_was_known_stays(
