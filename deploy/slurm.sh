@@ -10,7 +10,8 @@
 #
 # Variables, all optional; those that begin with IMAGEMILL_ are imagemill's own:
 #   RUN_FOLDER      where Redis' data, its address (with a password, mode 0600) and the state of the run lie. Default:
-#                   imagemill-ARRAY_JOB_ID in the folder of submission. All nodes must share it.
+#                   imagemill-ARRAY_JOB_ID in the folder of submission. All nodes must share it, and each array needs its
+#                   own.
 #   WORKER_OPTIONS  further options of imagemill-worker, split at blanks
 #   IDLE_SECONDS    how long nothing must be left before a worker leaves. Default: 60.
 #   MOST_RESTARTS   how often a task is put back into Slurm's queue by this script. Default: 100.
@@ -29,10 +30,11 @@
 #SBATCH --requeue
 
 set -u
-run=${RUN_FOLDER:-$PWD/imagemill-${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}}
+array=${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}
+run=${RUN_FOLDER:-$PWD/imagemill-$array}
 task=${SLURM_ARRAY_TASK_ID:-0}
 # Not SLURM_JOB_ID: that of one task of an array is the number of the whole array.
-me=${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}
+me=$array${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}
 try_again=75 # EX_TEMPFAIL
 redis=
 leads=
@@ -142,6 +144,13 @@ if [ $# = 0 ]; then
     say "name a manifest: sbatch $0 cats.yaml"
     exit 2
 fi
+# That another array's run is over says nothing of this one. A link appears with its contents, on a file server too.
+echo "$array" >"$run/array.$task" && ln "$run/array.$task" "$run/array" 2>/dev/null
+rm -f "$run/array.$task"
+if [ "$(cat "$run/array")" != "$array" ]; then
+    say "RUN_FOLDER=$run is that of array $(cat "$run/array"): name another folder"
+    exit 2
+fi
 if [ -s "$run/over" ]; then exit "$(cat "$run/over")"; fi
 # Whoever makes the file leads, also after this task was started again.
 if (set -o noclobber; echo "$task" >"$run/leader") 2>/dev/null || [ "$(cat "$run/leader")" = "$task" ]; then
@@ -152,7 +161,7 @@ else
 fi
 
 # shellcheck disable=SC2086 # the options are split on purpose
-srun --ntasks=1 imagemill-worker --name "${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}-$task" \
+srun --ntasks=1 imagemill-worker --name "$array-$task" \
     --until-idle "${IDLE_SECONDS:-60}" --redis-patience 300 ${WORKER_OPTIONS:-}
 status=$?
 say "the worker left with status $status"

@@ -108,3 +108,17 @@ def test_it_asks_for_a_manifest_and_sets_no_variable_that_the_settings_refuse(tm
     assert "name a manifest" in done.stdout
     assigned = set(re.findall(r"^\s*(?:export )?(IMAGEMILL_\w+)=", SCRIPT.read_text(), re.MULTILINE))
     assert assigned == {"IMAGEMILL_REDIS_URL"}
+
+
+def test_the_folder_of_another_array_is_refused_instead_of_taken_for_this_run(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "over").write_text("0\n")
+    said = {}
+    for array in ("7", "8"):
+        env = {"PATH": os.environ["PATH"], "SLURM_JOB_ID": array, "RUN_FOLDER": str(tmp_path / "run")}
+        done = subprocess.run(
+            ["bash", SCRIPT, "cats.yaml"], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+        )
+        said[array] = (done.returncode, done.stdout.partition(": ")[2])
+    refused = f"RUN_FOLDER={tmp_path / 'run'} is that of array 7: name another folder\n"
+    assert said == {"7": (0, ""), "8": (2, refused)}
