@@ -54,7 +54,7 @@ def serve(
     if secret is None and not is_loopback(host):
         raise SettingsError(
             f"--host {host}: others could look at everything: write a token to a file, such as by\n"
-            "    python -c 'import secrets; print(secrets.token_urlsafe())' > token\n"
+            "    (umask 077; python -c 'import secrets; print(secrets.token_urlsafe())' > token)\n"
             "and add --token-file token; or leave --host away, and come through `ssh -L`"
         )
     from producer.serve.gallery.warm import warm
