@@ -95,7 +95,8 @@ def _tell_job(samples: Samples, job: JobStatus, label: str) -> None:
         samples.add(told.IMAGES, count, label, state)
     if job.state != "finished":
         samples.add(told.RATE, job.images_per_second, label)
-        samples.add(told.SHARDS, job.shards_ready, label, "waiting")
+        # A paused job asks for no worker, and what counts the shards that wait must not start one.
+        samples.add(told.SHARDS, job.shards_ready, label, "paused" if job.paused else "waiting")
         samples.add(told.SHARDS, job.shards_leased, label, "leased")
         samples.add(told.REFUSING, len(job.refusals), label)
 

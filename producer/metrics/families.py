@@ -37,7 +37,10 @@ RATE: Final = Family(
     "imagemill_images_per_second", "gauge", "How fast an unfinished job is rendered now.", ("job_id",)
 )
 SHARDS: Final = Family(
-    "imagemill_shards", "gauge", "An unfinished job's shards: waiting, leased.", ("job_id", "state")
+    "imagemill_shards",
+    "gauge",
+    "An unfinished job's shards: waiting (paused, if the job is), leased.",
+    ("job_id", "state"),
 )
 REFUSING: Final = Family(
     "imagemill_refusing_workers", "gauge", "Workers that refuse an unfinished job now.", ("job_id",)

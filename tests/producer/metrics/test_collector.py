@@ -154,6 +154,18 @@ def test_why_the_longest_waiting_jobs_wait(job_status: MakeStatus) -> None:
     assert of(found, "imagemill_oldest_wait_seconds", why="starting") == 900
 
 
+def test_shards_of_a_paused_job_do_not_wait_for_a_worker(job_status: MakeStatus) -> None:
+    found = figures(seen(job_status(paused=True), replace(job_status(), job_id="dogs-1")))
+    shards = {
+        (dict(labels)["job_id"], dict(labels)["state"]): value
+        for (name, labels), value in found.items()
+        if name == "imagemill_shards"
+    }
+    assert shards == {
+        ("cats-1", "paused"): 4, ("cats-1", "leased"): 2, ("dogs-1", "waiting"): 4, ("dogs-1", "leased"): 2,
+    }  # fmt: skip
+
+
 def test_a_job_that_is_gone_and_a_finished_one_lose_series(job_status: MakeStatus) -> None:
     done = replace(job_status(), job_id="dogs-1", state="finished", left=0)
     jobs = {dict(labels).get("job_id") for _name, labels in figures(seen(done))}
