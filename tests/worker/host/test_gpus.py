@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -304,11 +305,19 @@ def test_a_lock_that_was_swept_while_it_was_opened_is_taken_again(claimed: Claim
             process.communicate()
 
 
+@pytest.fixture
+def readable_by_all() -> Iterator[Path]:
+    """A folder that another user finds: that of a test is below one of root's alone."""
+    with tempfile.TemporaryDirectory(prefix="imagemill-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
 @pytest.mark.parametrize("there", [True, False])
 def test_a_volume_of_another_user_is_named_with_the_command_that_mends_it(
-    there: bool, tmp_path: Path
+    there: bool, readable_by_all: Path
 ) -> None:
-    volume = tmp_path / "volume"
+    volume = readable_by_all / "volume"
     (volume / "locks" if there else volume).mkdir(parents=True)
     volume.chmod(0)  # as a volume of another user looks; root alone sees through it, and becomes another here
     code = (
@@ -319,8 +328,6 @@ def test_a_volume_of_another_user_is_named_with_the_command_that_mends_it(
         "try: claim('none', 'host', Settings(runtime_dir=folder))\n"
         "except Exception as error: print(type(error).__name__, error, os.geteuid())"
     )
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
     done = subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True,
         capture_output=True, check=False,
