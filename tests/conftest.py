@@ -15,7 +15,6 @@ from jobs.ledger.job import JobSpec, JobStatus
 from jobs.ledger.ledger import Ledger
 from jobs.request import ImageRequest
 from producer.embedded_redis import EmbeddedRedis
-from tests.collected import copied_processes, imports_everything
 from tests.lent_redis import LentRedis
 from tests.object_store.lent import _lent_store, bucket, object_store
 from tests.rendered_output import rendered
@@ -87,15 +86,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return places.get(file.as_posix(), places.get(file.parts[0], last))
 
     items.sort(key=place)
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_sessionstart(session: pytest.Session) -> Iterator[None]:
-    """Starts the processes of a whole run as copies."""
-    if imports_everything(session.config):
-        with copied_processes():
-            return (yield)
-    return (yield)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -50,12 +50,8 @@ _READ_HERE = ("PYTHONPATH", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE")
 class Forkable:
     """Which programs this Python can become."""
 
-    def __init__(self, environment: Mapping[str, str], *, hub: bool, terminal: bool = False) -> None:
-        """`environment`: where it imported its libraries; `hub`: whether huggingface_hub is one of them.
-
-        `terminal`: whether a copy may have a terminal among its standard files.
-        """
-        self._terminal = terminal
+    def __init__(self, environment: Mapping[str, str], *, hub: bool) -> None:
+        """`environment`: where it imported its libraries; `hub`: whether huggingface_hub is one of them."""
         self._read_by_libraries = _READ_AT_ONCE + (_READ_BY_HUB if hub else ())
         self._fixed = self._read(environment)
 
@@ -73,10 +69,7 @@ class Forkable:
             and told["process_group"] in (None, -1)
             and _program(told["args"]) is not None
             and self._read({os.fsdecode(name): value for name, value in environment.items()}) == self._fixed
-            and (
-                self._terminal
-                or not any(os.isatty(number if file == -1 else file) for number, file in enumerate(files))
-            )
+            and not any(os.isatty(number if file == -1 else file) for number, file in enumerate(files))
         )
 
     def _read(self, environment: Mapping[str, str]) -> dict[str, str]:
@@ -213,8 +206,7 @@ def _become(asked: Mapping[str, Any], files: Sequence[int]) -> NoReturn:
             os.chdir(asked["cwd"])
         _open_streams(bool(asked["env"].get("PYTHONUNBUFFERED")))
         random.seed()
-        if not asked.get("bare"):
-            subprocess.Popen = ForkingPopen  # type: ignore[misc]
+        subprocess.Popen = ForkingPopen  # type: ignore[misc]
         status = _run(asked["program"])
     except BaseException:
         traceback.print_exc()

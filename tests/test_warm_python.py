@@ -110,23 +110,6 @@ def test_what_a_copy_starts_is_a_copy_and_its_own_child(warm: WarmPython, tmp_pa
     assert "returncode=3, stdout='shell\\n'" in second
 
 
-def test_what_a_bare_copy_starts_is_a_process(tmp_path: Path) -> None:
-    code = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]], check=True)"
-    bare = WarmPython("colorsys", bare=True)
-    assert bare.run(MARK, cwd=tmp_path, env=os.environ, timeout=LONGEST).stdout == "True\n"
-    assert bare.run(code, MARK, cwd=tmp_path, env=os.environ, timeout=LONGEST).stdout == "False\n"
-
-
-def test_a_bare_copy_may_have_a_terminal(warm: WarmPython, tmp_path: Path) -> None:
-    for python, copied in ((warm, b"False"), (WarmPython("colorsys", bare=True), b"True")):
-        ours, theirs = os.openpty()
-        process = python.popen([sys.executable, "-c", MARK], cwd=tmp_path, stdout=theirs)
-        assert process.wait(LONGEST) == 0
-        assert os.read(ours, 99).strip() == copied
-        os.close(theirs)
-        os.close(ours)
-
-
 def test_a_copy_is_a_child_that_is_watched_and_killed_as_any(warm: WarmPython, tmp_path: Path) -> None:
     read, write = os.pipe()
     code = f"import os, time; os.write({write}, b'{'x' * 3}'); print('up', flush=True); time.sleep(1000)"

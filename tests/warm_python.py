@@ -28,15 +28,11 @@ _PARAMETERS = forked._PARAMETERS
 class WarmPython:
     """The test's end. The server ends with the process that started it, which closes its socket."""
 
-    def __init__(self, *modules: str, bare: bool = False, **environment: str) -> None:
-        """`environment`: what modules look at when they are imported.
-
-        `bare`: the copies start programs as ever, and may have a terminal.
-        """
+    def __init__(self, *modules: str, **environment: str) -> None:
+        """`environment`: what modules look at when they are imported."""
         self.environment = {**os.environ, **environment}
-        self._bare = bare
         hub = any(module.partition(".")[0] in forked.HUB for module in modules)
-        self.forkable = forked.Forkable(self.environment, hub=hub, terminal=bare)
+        self.forkable = forked.Forkable(self.environment, hub=hub)
         self._lock = threading.Lock()
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
@@ -78,8 +74,7 @@ class WarmPython:
         with self._lock:
             forked.adopt(True)
             try:
-                message = json.dumps({**asked, "bare": self._bare}).encode()
-                socket.send_fds(self._socket, [message], files)
+                socket.send_fds(self._socket, [json.dumps(asked).encode()], files)
                 return int(self._socket.recv(32))
             finally:
                 forked.adopt(False)

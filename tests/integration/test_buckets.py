@@ -116,7 +116,7 @@ def test_a_cancelled_job_leaves_whole_shards_and_the_next_renders_the_rest(
     farm: BucketFarm, wait_until: WaitUntil
 ) -> None:
     place = f"{farm.root}/cancelled"
-    file = farm.manifest(64, name="cancelled", output=place, layout="webdataset", priority=1)
+    file = farm.manifest(320, name="cancelled", output=place, layout="webdataset", priority=1)
     farm.command("submit", file)
     wait_until(lambda: farm.status("cancelled-1").done >= 8, "a shard is done")
     farm.command("pause", "cancelled-1")
@@ -125,7 +125,7 @@ def test_a_cancelled_job_leaves_whole_shards_and_the_next_renders_the_rest(
     output = Output.at(place)
     assert len(held(output)) % 8 == 0
     assert farm.told("submit", file, "--wait")[0] == 0
-    assert len({*held(output)}) == len(held(output)) == 64
+    assert len({*held(output)}) == len(held(output)) == 320
     assert farm.told("doctor", place)[1]["problems"] == []
 
 
