@@ -12,6 +12,7 @@ from jobs.errors import LedgerError, OutputError
 from jobs.ledger.job import JobStatus, UnreadableJob
 from jobs.output.output import Output
 from producer.serve.ledger_watch import LedgerWatch
+from producer.serve.outputs import Outputs
 
 MOST: Final = 20
 """Failures that a page shows."""
@@ -46,8 +47,8 @@ class Failures:
 class FailureList:
     """Reads failures of jobs, and remembers them until there are others. Threads may share it."""
 
-    def __init__(self, watch: LedgerWatch) -> None:
-        self._watch = watch
+    def __init__(self, watch: LedgerWatch, outputs: Outputs) -> None:
+        self._watch, self._outputs = watch, outputs
         self._known: OrderedDict[str, tuple[object, Failures]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -77,7 +78,7 @@ class FailureList:
         first = {index: _in_shard(failures[index]) for index in list(failures)[:MOST]}
         trouble, commands = "", {}
         try:
-            commands = _commands(job.output, set(first.values()))
+            commands = _commands(self._outputs.of_job(job.output), set(first.values()))
         except (OutputError, OSError, ValueError) as error:
             trouble = f"the commands that render them again cannot be read here: {error}"
         shown = []
@@ -93,9 +94,8 @@ def _in_shard(failure: Mapping[str, Any]) -> int:
     return shard if isinstance(shard, int) and shard >= 0 else -1
 
 
-def _commands(location: str, shards: Collection[int]) -> dict[tuple[int, str], str]:
+def _commands(output: Output, shards: Collection[int]) -> dict[tuple[int, str], str]:
     """Shard and image_id -> command, of those of these shards that are committed."""
-    output = Output.at(location)
     with output.reading():
         there = [shard for shard in sorted(shards) if shard >= 0 and output.committed(shard)]
         found = [(shard, one) for shard, stored in output.in_turn(there) for one in stored.failures()]

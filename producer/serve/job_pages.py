@@ -25,7 +25,7 @@ _MOST = 50
 
 def routes(site: Site) -> list[Route]:
     """The pages of jobs."""
-    failures = FailureList(site.watch)
+    failures = FailureList(site.watch, site.outputs)
 
     async def all_jobs(request: Request) -> Response:
         now = await to_thread.run_sync(site.watch.now)

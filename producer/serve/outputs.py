@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from jobs.errors import OutputError
 from jobs.output.output import Output
+from jobs.output.output_root import check_output_within
 from producer.serve.ledger_watch import LedgerWatch
 
 
@@ -21,10 +22,11 @@ def key_of(label: str) -> str:
 class Outputs:
     """The outputs that may be seen."""
 
-    def __init__(self, named: Sequence[Output], watch: LedgerWatch) -> None:
-        """`named`: those that are shown whatever the ledger says."""
+    def __init__(self, named: Sequence[Output], watch: LedgerWatch, root: str | None = None) -> None:
+        """`named`: those that are shown whatever the ledger says. `root`: a folder or a place in a bucket,
+        which confines the others; None: nothing does."""
         self._named = {key_of(output.label): output for output in named}
-        self._watch = watch
+        self._watch, self._root = watch, root
 
     def find(self, key: str) -> Output | None:
         """The output of this key; None if there is none that may be seen, or none that can be one here."""
@@ -33,10 +35,20 @@ class Outputs:
         for label in self.labels():
             if key_of(label) == key:
                 try:
-                    return Output.at(label)
+                    return self.of_job(label)
                 except (OutputError, ValueError):  # what is in the ledger may be anything
                     return None
         return None
+
+    def of_job(self, label: str) -> Output:
+        """The output that a job in the ledger names, where anyone may have written anything.
+
+        Raises OutputError for one outside of the root, OutputError or ValueError for what can be none here.
+        """
+        output = Output.at(label)
+        if self._root is not None and key_of(label) not in self._named:
+            check_output_within(output, self._root)
+        return output
 
     def labels(self) -> list[str]:
         """All outputs that may be seen, as the ledger and messages call them: first those that were named."""

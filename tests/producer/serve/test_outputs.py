@@ -40,3 +40,22 @@ def test_an_output_that_cannot_be_one_here_is_none(
     watch = LedgerWatch(lambda: LedgerView(redis_server.url))
     watch.ledger.client.hset(f"imagemill:job:{job_id}", "output", "no/absolute/path")
     assert Outputs([], watch).find(key_of("no/absolute/path")) is None
+
+
+def test_a_job_shows_no_output_outside_of_the_root_and_the_command_line_any(
+    redis_server: EmbeddedRedis, submit_job: Callable[..., str], tmp_path: Path
+) -> None:
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    for folder in (root / "cats", outside):
+        folder.mkdir(parents=True)
+    (root / "linked").symlink_to(outside)
+    watch = LedgerWatch(lambda: LedgerView(redis_server.url))
+    for label in ("root/cats", "root/linked", "outside"):
+        submit_job(output=str(tmp_path / label))
+    outputs = Outputs([], watch, str(root))
+    found = {
+        label: outputs.find(key_of(str(tmp_path / label)))
+        for label in ("root/cats", "root/linked", "outside")
+    }
+    assert found == {"root/cats": Output(root / "cats"), "root/linked": None, "outside": None}
+    assert Outputs([Output(outside)], watch, str(root)).find(key_of(str(outside))) == Output(outside)
