@@ -46,8 +46,10 @@ COPY pyproject.toml README.md LICENSE ./
 COPY jobs jobs
 COPY producer producer
 COPY worker worker
-# Into a folder of its own, which has the shape of the environment it is then laid over.
-RUN pip install --no-deps --prefix /layer .
+# Into a folder of its own, which has the shape of the environment it is then laid over. Not isolated: an isolated
+# build takes the newest setuptools, whatever constraints.txt pins.
+RUN pip install --constraint constraints.txt setuptools \
+    && pip install --no-deps --no-build-isolation --prefix /layer .
 
 FROM ${BASE}
 ARG COMPILER="g++"
