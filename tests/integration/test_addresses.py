@@ -107,7 +107,8 @@ def test_a_url_that_not_all_parts_can_use_is_refused_before_anything_is_stored(
 
 
 def test_a_cluster_is_refused_in_a_line_and_nothing_is_stored_there(tmp_path: Path, start: Start) -> None:
-    lines = ("cluster-enabled yes", "bind 127.0.0.1", "port {port}", 'save ""')
+    # Its other port would be 10,000 more, which not every port leaves room for.
+    lines = ("cluster-enabled yes", f"cluster-port {free_port()}", "bind 127.0.0.1", "port {port}", 'save ""')
     farm = Farm(tmp_path, start("redis://127.0.0.1:{port}/0", *lines))
     for said in refusals(farm, farm.server.url):
         assert "a node of a Redis Cluster answers" in said
