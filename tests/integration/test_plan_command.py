@@ -34,8 +34,8 @@ def traces(farm) -> list[object]:
         if "redis" not in file.parts and file.suffix != ".log"
     ]
     client = farm.client
-    found = redis_keys.REAPED.encode()
-    keys = [key for key in sorted(client.keys("imagemill:*")) if b":worker" not in key and key != found]
+    theirs = {key.encode() for key in (redis_keys.REAPED, redis_keys.SWEPT, redis_keys.CLAIMABLE)}
+    keys = [key for key in sorted(client.keys("imagemill:*")) if b":worker" not in key and key not in theirs]
     return [files, [(key, client.dump(key)) for key in keys]]
 
 
