@@ -19,5 +19,5 @@ if _file is not None:
     # USER:PASSWORD as a file, such as a secret of Compose or Kubernetes.
     basic_auth = [Path(_file).read_text(encoding="utf-8").strip()]
     if not all(basic_auth[0].partition(":")):
-        # An empty password would let in whoever sends an empty one.
+        # An empty password would let in everybody who sends an empty one.
         sys.exit(f"FLOWER_BASIC_AUTH_FILE = {_file}: must hold USER:PASSWORD")

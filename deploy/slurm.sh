@@ -118,7 +118,7 @@ lead() {
     fi
     imagemill submit "$@"
     status=$?
-    # A task that was started again finds its job in Redis; only if Redis' data was lost has it to be submitted anew.
+    # A task that was started again finds its job in Redis; it is submitted again only if Redis' data was lost.
     if [ $status != 0 ] && ! [ -e "$run/submitted" ]; then
         say "the manifests were not submitted: status $status"
         echo $status >"$run/over"

@@ -52,7 +52,7 @@ class Proven:
         self.forget()
 
     def forget(self) -> None:
-        """Begin anew."""
+        """Forget what was tried."""
         self._trying = threading.Lock()
         self._ways: dict[_Server, str] = {}
         self._written: set[BucketPlace] = set()

@@ -47,7 +47,7 @@ class Uplink:
         self.forget()
 
     def forget(self) -> None:
-        """Begin anew."""
+        """Forget what is known."""
         self._rate, self._under_way = 0.0, 0
         self._turn, self._changed = threading.Lock(), threading.Condition()
 

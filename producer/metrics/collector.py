@@ -1,6 +1,6 @@
 """The ledger as metrics: what a scrape of /metrics finds.
 
-A job that is gone from Redis, and a worker without a heartbeat, have no series: all are made anew from the
+A job that is gone from Redis, and a worker without a heartbeat, have no series: all are made again from the
 ledger at each scrape.
 """
 

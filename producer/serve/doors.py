@@ -1,7 +1,7 @@
 """Who is let in, and what a browser may do with what it gets: a layer around all pages.
 
 Without a token only this machine is served, and only by its own names: a page of strangers whose name is made
-to lead here (DNS rebinding) is refused. With a token, whoever gives it is let in, as `Authorization: Bearer`
+to lead here (DNS rebinding) is refused. With a token, who gives it is let in, as `Authorization: Bearer`
 or by the cookie that signing in sets.
 """
 

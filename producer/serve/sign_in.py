@@ -16,7 +16,7 @@ from producer.serve.site import Site
 _LONGEST: Final = 4096
 """Bytes of a form."""
 _PAUSE: Final = 0.5
-"""Seconds that a wrong token costs whoever tries many."""
+"""Seconds that a wrong token costs, so that trying many takes long."""
 
 
 def routes(site: Site) -> list[Route]:

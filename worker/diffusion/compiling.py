@@ -29,7 +29,7 @@ def graph_for_each_shape() -> None:
     Beyond its limits of graphs torch runs the rest uncompiled: other kernels, so other bytes. Where it times
     kernels that sum in another order and takes the fastest, two workers may take two.
     """
-    # Imported here, which waits where another thread is still loading them.
+    # Slow to import.
     from torch._dynamo import config as dynamo
     from torch._inductor import config as inductor
 

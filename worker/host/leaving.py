@@ -56,7 +56,7 @@ class Idleness:
         """Takes what the ledger says, None without an answer; returns whether it is time to leave.
 
         Only time between two looks that both found nothing counts, and a job that is being submitted
-        begins it anew.
+        begins it again.
         """
         if outlook is None or outlook.left:
             self._since = None
