@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from jobs.settings import Settings
 from producer.job_queue import JobQueue
 from producer.requests.prepared import prepare
 from producer.submit.submit import submit_manifest
+from tests.processes import kill_families
 from tests.waiting import LONGEST, wait_until
 from tests.warm_python import BIN, WarmPython, warm_imagemill
 
@@ -163,11 +163,4 @@ class Farm:
 
     def stop(self) -> None:
         """Ends every worker, whatever state it is in."""
-        for process in self.workers.values():
-            family = [process.pid]
-            if psutil.pid_exists(process.pid):
-                family += [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
-            for pid in family:
-                if psutil.pid_exists(pid):
-                    os.kill(pid, signal.SIGKILL)
-            process.wait()
+        kill_families(self.workers.values())

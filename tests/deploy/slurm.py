@@ -11,6 +11,8 @@ from pathlib import Path
 
 import psutil
 
+from tests.processes import kill_families
+
 JOB = 4200
 # Drops srun's own options, notes the step's process as slurmstepd does, and becomes the step.
 SRUN = """#!/bin/sh
@@ -110,11 +112,4 @@ class Slurm:
 
     def stop(self) -> None:
         """Ends everything, whatever state it is in."""
-        for process in self._running.values():
-            family = [process.pid]
-            if psutil.pid_exists(process.pid):
-                family += [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
-            for pid in family:
-                if psutil.pid_exists(pid):
-                    os.kill(pid, signal.SIGKILL)
-            process.wait()
+        kill_families(self._running.values())

@@ -14,25 +14,13 @@ from jobs.output.bucket_store import BucketStore
 from jobs.output.output import Output
 from tests.jobs.output.buckets import (
     SMALL,
-    be_patient,
     committed,
-    in_bucket,
-    know_no_uplink,
     staged,
 )
 from tests.object_store.breakable_store import BreakableStore
 from tests.object_store.fault import Action, Fault, Kind
 
-
-@pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    be_patient(monkeypatch, request=3, repeated=2)
-    know_no_uplink(monkeypatch)
-
-
-@pytest.fixture
-def store(object_store: BreakableStore, bucket: str) -> BucketStore:
-    return in_bucket(object_store, bucket)
+pytestmark = pytest.mark.usefixtures("impatient")
 
 
 def test_a_store_that_copies_over_what_is_there_is_refused(

@@ -15,7 +15,6 @@ from jobs.output.store import Unreachable
 from tests.jobs.output.buckets import (
     TAR,
     be_patient,
-    in_bucket,
 )
 from tests.object_store.breakable_store import BreakableStore
 from tests.object_store.fault import OBJECTS, Action, Fault, Kind
@@ -28,11 +27,6 @@ LONG = os.urandom(4 << 20)
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     be_patient(monkeypatch, request=3, repeated=2)
-
-
-@pytest.fixture
-def store(object_store: BreakableStore, bucket: str) -> BucketStore:
-    return in_bucket(object_store, bucket)
 
 
 def test_a_store_that_does_not_answer_is_said_to_be_unreachable_and_asked_again_later(

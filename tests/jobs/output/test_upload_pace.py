@@ -24,23 +24,12 @@ from tests.jobs.output.buckets import (
     TAR,
     be_patient,
     file,
-    in_bucket,
-    know_no_uplink,
     staged,
 )
 from tests.object_store.breakable_store import BreakableStore
 from tests.object_store.fault import Action, Fault, Kind
 
-
-@pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    be_patient(monkeypatch, request=3, repeated=2)
-    know_no_uplink(monkeypatch)
-
-
-@pytest.fixture
-def store(object_store: BreakableStore, bucket: str) -> BucketStore:
-    return in_bucket(object_store, bucket)
+pytestmark = pytest.mark.usefixtures("impatient")
 
 
 SENDING = frozenset({Kind.PUT, Kind.UPLOAD_PART})
