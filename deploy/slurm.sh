@@ -5,7 +5,7 @@
 #     WORKER_OPTIONS="--gpus none" sbatch --gpus=0 slurm.sh cats.yaml
 #
 # The task of the array that starts first leads: it submits the manifests and, unless IMAGEMILL_REDIS_URL names a Redis,
-# runs one on its node, with its data in the shared folder. docs/operate.md says what happens at a time limit, at a
+# runs one on its node, with its data in the shared folder. docs/deploy.md says what happens at a time limit, at a
 # preemption and at the loss of a node.
 #
 # Variables, all optional; those that begin with IMAGEMILL_ are imagemill's own:

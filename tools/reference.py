@@ -1,4 +1,4 @@
-"""Write the tables of docs/manifest.md, docs/commands.md and docs/operate.md: `python tools/reference.py`.
+"""Write the tables of docs/manifest.md, docs/commands.md and docs/monitor.md: `python tools/reference.py`.
 
 The pages are written by hand, except between a mark `<!-- python tools/reference.py: NAME -->` and the
 next `<!-- end -->`. That text follows from the product: the manifest's JSON schema, the samplers, the
@@ -29,7 +29,7 @@ from producer.metrics.families import FAMILIES
 from worker.cli import command as imagemill_worker
 
 DOCS: Final = Path(__file__).resolve().parent.parent / "docs"
-PAGES: Final = ("manifest.md", "commands.md", "operate.md")
+PAGES: Final = ("manifest.md", "commands.md", "monitor.md")
 
 _SECTION = re.compile(r"(<!-- python tools/reference\.py: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _SIZES: Final = {1 << 30: "GiB", 1 << 20: "MiB", 1 << 10: "KiB"}

@@ -1,4 +1,4 @@
-"""Every family of metrics: its name, kind, labels and meaning. docs/operate.md shows this table.
+"""Every family of metrics: its name, kind, labels and meaning. docs/monitor.md shows this table.
 
 Names follow Prometheus: base units, `_total` for what only grows. A job's label is `job_id`, because `job` is
 Prometheus' own.

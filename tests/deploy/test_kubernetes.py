@@ -1,6 +1,6 @@
 """The files in deploy/kubernetes agree with this program: commands, variables, names, volumes, probes.
 
-No cluster is needed. Against Kubernetes' own schemas they were checked by hand: docs/operate.md.
+No cluster is needed. Against Kubernetes' own schemas they were checked by hand: docs/deploy.md.
 """
 
 from __future__ import annotations

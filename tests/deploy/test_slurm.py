@@ -1,6 +1,6 @@
 """deploy/slurm.sh renders a manifest on a stand-in for Slurm, though tasks are drained in the middle.
 
-On a real slurmctld and slurmd it was tried by hand: docs/operate.md.
+On a real slurmctld and slurmd it was tried by hand: docs/deploy.md.
 """
 
 from __future__ import annotations

@@ -232,7 +232,7 @@ class Check:
         say(f"{IMAGES:,} pictures, none lost and none twice, though each was killed once: {names}")
 
     def another_user(self) -> None:
-        """What a changed RUN_AS_UID meets in volumes, and that the command of docs/operate.md works."""
+        """What a changed RUN_AS_UID meets in volumes, and that the command of docs/deploy.md works."""
         told = self.compose("run", "--rm", "-T", "--no-deps", "--user", "1000:1000", "worker", check=False)
         if "belongs to user 10001, and this process is user 1000" not in told:
             raise Failed(f"a worker of another user says: {told}")

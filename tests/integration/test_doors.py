@@ -46,10 +46,10 @@ Finish = Callable[..., JobStatus]
 
 
 class Flower:
-    """Flower, started by the command line in docs/operate.md, on a port of its own."""
+    """Flower, started by the command line in docs/monitor.md, on a port of its own."""
 
     def __init__(self, farm: Farm, url: str) -> None:
-        page = (ROOT / "docs" / "operate.md").read_text()
+        page = (ROOT / "docs" / "monitor.md").read_text()
         (line,) = re.findall(r"^FLOWER_BASIC_AUTH=\S+ celery .+ flower .+$", page, re.MULTILINE)
         setting, *command = shlex.split(line.replace("deploy/", f"{ROOT}/deploy/"))
         name, _, _value = setting.partition("=")

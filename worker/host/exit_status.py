@@ -1,4 +1,4 @@
-"""The exit statuses of `imagemill-worker`, for what started it: docs/operate.md explains each."""
+"""The exit statuses of `imagemill-worker`, for what started it: docs/deploy.md explains each."""
 
 from __future__ import annotations
 

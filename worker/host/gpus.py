@@ -208,7 +208,7 @@ def _remedy(folder: Path) -> str:
             return (
                 f"{there} belongs to user {owner}, and this process is user {mine}. If it is a volume, which "
                 f"keeps its owner when RUN_AS_UID changes: `chown -R {mine}:{os.getegid()}` it as root, "
-                "and the volumes of outputs and cache (docs/operate.md, Containers, has the command). "
+                "and the volumes of outputs and cache (docs/deploy.md, Containers, has the command). "
                 "Otherwise set IMAGEMILL_RUNTIME_DIR to a folder of yours"
             )
     return "set IMAGEMILL_RUNTIME_DIR to a folder of yours"

@@ -118,7 +118,7 @@ CHECKS = [
     Mutation("the code lies in a layer of its own", "with the dependencies", "Dockerfile",
         "COPY constraints.txt ./\n", "COPY constraints.txt jobs ./\n",
         IMAGE + "test_a_change_of_the_code_or_of_the_version_installs_no_dependency_again"),
-    Mutation("Flower as docs/operate.md starts it: on loopback", "everywhere", "docs/operate.md",
+    Mutation("Flower as docs/monitor.md starts it: on loopback", "everywhere", "docs/monitor.md",
         "flower --address=127.0.0.1 --purge_offline_workers=600",
         "flower --address=0.0.0.0 --purge_offline_workers=600",
         AT_THE_DOORS + "test_flower_as_the_docs_start_it_listens_on_loopback_and_asks_for_a_password"),
