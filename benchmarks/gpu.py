@@ -25,19 +25,15 @@ of the ceiling to reach, null for the toy.
 from __future__ import annotations
 
 import argparse
-import copy
 import itertools
 import json
 import os
 import platform
 import random
-import statistics
 import sys
-import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -53,26 +49,20 @@ import numpy as np
 import PIL
 import torch
 import transformers
-from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from painting import Painted, by_renderer, median_seconds, save_all
+from sd14 import Parts, diffusers_pipeline, model_of, sd14, toy
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import CLIPTextConfig, CLIPTextModel
 
-from jobs.errors import ImagemillError
-from jobs.inputs import NO_INPUTS, Inputs
 from jobs.request import ImageRequest
-from worker.diffusion.build_scheduler import build_scheduler
 from worker.diffusion.sampling_settings import Sampling
-from worker.encode import encode
 from worker.engine.renderer import Bucket, OutOfMemory, Pipeline
 from worker.engine.slot_count import fewest_cheap_slots
 from worker.image_diffusion_model import ImageDiffusionModel
 from worker.renderers.diffusion_renderer import DiffusionRenderer
-from worker.renderers.shapes_random import build as build_toy
 
 GOAL: Final = 0.6
 """Share of the ceiling at the first of `--steps`."""
 GUIDANCE: Final = 7.5
-WRITERS: Final = 8
 TOGETHER: Final = 8
 """Images of a call of diffusers' pipeline in its batched arm."""
 MIX: Final = ("DDIM", "Euler", "DPM++ 2M", "Euler a", "UniPC", "PNDM")
@@ -98,142 +88,11 @@ TOY: Final = Scale(size=64, steps=(6, 3), slots=(1, 2, 4), matrix=256, subjects=
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
-    """The networks of a Stable Diffusion."""
-
-    unet: Any
-    vae: Any
-    text_encoder: Any
-
-
-@dataclass(frozen=True, slots=True)
 class SlotTime:
     """Seconds of a forward of the bare UNet, and of the engine's step, which has such a forward in it."""
 
     forward: float
     step: float
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Asked:
-    """An image that the benchmark asks the renderer for."""
-
-    request: ImageRequest
-    inputs: Inputs = NO_INPUTS
-
-
-class Line:
-    """Requests in the order given, none after `seconds`: what is in the slots by then is finished."""
-
-    def __init__(self, requests: Iterable[ImageRequest], seconds: float) -> None:
-        self._asked = [Asked(request) for request in requests]
-        self._ends = time.perf_counter() + seconds
-
-    def take(self, free_slots: int) -> list[Asked]:
-        """The first that fit; none overtakes another, so an image's place follows from the order alone."""
-        if time.perf_counter() > self._ends:
-            return []
-        slots = itertools.accumulate(2 if asked.request.guided else 1 for asked in self._asked)
-        count = sum(1 for _ in itertools.takewhile(lambda total: total <= free_slots, slots))
-        taken, self._asked = self._asked[:count], self._asked[count:]
-        return taken
-
-    def upcoming(self, count: int) -> list[Asked]:
-        """The next ones."""
-        return self._asked[:count]
-
-
-def sd14(device: torch.device) -> Parts:
-    """SD 1.4's networks with random weights, made on `device` in float32.
-
-    Source: the configurations of CompVis/stable-diffusion-v1-4; what they share with diffusers' and
-    transformers' defaults is left out.
-    """
-    torch.manual_seed(0)
-    with device:
-        return Parts(
-            unet=UNet2DConditionModel(
-                sample_size=64,
-                block_out_channels=(320, 640, 1280, 1280),
-                layers_per_block=2,
-                attention_head_dim=8,
-                cross_attention_dim=768,
-            ),
-            vae=AutoencoderKL(
-                sample_size=512,
-                latent_channels=4,
-                block_out_channels=(128, 256, 512, 512),
-                down_block_types=("DownEncoderBlock2D",) * 4,
-                up_block_types=("UpDecoderBlock2D",) * 4,
-                layers_per_block=2,
-                scaling_factor=0.18215,
-            ),
-            text_encoder=CLIPTextModel(
-                CLIPTextConfig(
-                    vocab_size=49408,
-                    hidden_size=768,
-                    intermediate_size=3072,
-                    num_hidden_layers=12,
-                    num_attention_heads=12,
-                    max_position_embeddings=77,
-                    hidden_act="quick_gelu",
-                )
-            ),
-        )
-
-
-def toy(device: torch.device) -> Parts:
-    """The networks of the built-in model `shapes-random`."""
-    pipeline = build_toy()
-    return Parts(pipeline.unet.to(device), pipeline.vae.to(device), pipeline.text_encoder.to(device))
-
-
-def model_of(
-    parts: Parts, options: argparse.Namespace, device: torch.device, *, compiled: bool
-) -> ImageDiffusionModel:
-    """The product's own model of the parts."""
-    schedule = PNDMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        skip_prk_steps=True,
-        set_alpha_to_one=False,
-        steps_offset=1,
-    ).config
-    return ImageDiffusionModel(
-        vae=parts.vae,
-        # A few hundred tokens in the form of CLIP's; every prompt is padded to 77 of them in either.
-        tokenizer=build_toy().tokenizer,
-        text_encoder=parts.text_encoder,
-        unet=parts.unet,
-        # In LMS' place, which nothing here asks for.
-        scheduler_LMS=build_scheduler("PNDM", schedule),
-        scheduler_DDIM=build_scheduler("DDIM", schedule),
-        device=device,
-        precision=options.precision,
-        compiled=compiled,
-        channels_last=options.channels_last,
-    )
-
-
-def synchronize(device: torch.device) -> None:
-    """Waits for the device."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def median_seconds(call: Callable[[], object], device: torch.device, *, calls: int = 1) -> float:
-    """The median time of a call after a first one: of 10 samples of `calls` calls, or of those of 5 s."""
-    call()
-    synchronize(device)
-    taken: list[float] = []
-    while len(taken) < 10 and sum(taken) < 5.0:
-        began = time.perf_counter()
-        for _ in range(calls):
-            call()
-        synchronize(device)
-        taken.append(time.perf_counter() - began)
-    return statistics.median(taken) / calls
 
 
 def ceiling(model: ImageDiffusionModel, side: int) -> float:
@@ -382,22 +241,13 @@ def mixed_requests(count: int, size: int) -> list[ImageRequest]:
     ]
 
 
-Painted = Iterator[tuple[np.ndarray, ImageRequest]]
-
-
 def by_engine(
     model: ImageDiffusionModel, slots: int, requests: Sequence[ImageRequest], seconds: float = float("inf")
 ) -> Painted:
-    """Pictures by the product's own loop, in the order in which they end."""
+    """Pictures by the product, in the order in which they end."""
     size = requests[0].height
     bucket = Bucket(Pipeline("random", "random", model.precision.name), size, size, slots)
-    for outcomes in DiffusionRenderer(model).render(bucket, Line(requests, seconds), lambda: False):
-        for asked, outcome in outcomes:
-            if isinstance(outcome, ImagemillError):
-                raise outcome
-            if not outcome.finite:
-                raise SystemExit("a picture is not finite: no figure would mean anything")
-            yield outcome.pixels, asked.request
+    return by_renderer(DiffusionRenderer(model), bucket, requests, seconds)
 
 
 def by_diffusers(
@@ -423,43 +273,6 @@ def by_diffusers(
                 generator=[torch.Generator().manual_seed(request.seed) for request in part],
             ).images
         yield from zip(map(np.asarray, images), part, strict=True)
-
-
-def diffusers_pipeline(model: ImageDiffusionModel) -> Any:
-    """diffusers' pipeline of the same weights, all in the UNet's number format."""
-    pipeline = StableDiffusionPipeline(
-        # A copy: the product's VAE stays in float32 under fp16, which the pipeline cannot have.
-        vae=copy.deepcopy(model.vae).to(model.precision.weights),
-        text_encoder=model.text_encoder,
-        tokenizer=model.tokenizer,
-        unet=model.unet,
-        scheduler=copy.deepcopy(model.scheduler_DDIM),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
-
-
-def save_all(painted: Painted) -> tuple[int, float]:
-    """Encodes and writes pictures in threads while they are painted; how many, and the seconds it took."""
-
-    def save(pixels: np.ndarray, request: ImageRequest, file: Path) -> None:
-        with file.open("wb") as out:
-            out.write(encode(pixels, request))
-            out.flush()
-            os.fsync(out.fileno())
-
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(WRITERS) as pool:
-        began = time.perf_counter()
-        written = [
-            pool.submit(save, pixels, request, Path(folder) / f"{request.image_id}.png")
-            for pixels, request in painted
-        ]
-        for each in written:
-            each.result()
-        return len(written), time.perf_counter() - began
 
 
 def share_identical(engine: Callable[[], ImageDiffusionModel], slots: int, size: int, count: int) -> float:

@@ -13,7 +13,14 @@ from tests.benchmarks.toys import FOLDER, PAINTING, TOYS, check_figures
 from tests.ports import free_port
 from tests.warm_python import warm_imagemill
 
-NO_SCRIPTS = {"serve_output.py", "sizes.py", "timed_farm.py"}
+NO_SCRIPTS = {
+    "painting.py",
+    "published_pipelines.py",
+    "sd14.py",
+    "serve_output.py",
+    "sizes.py",
+    "timed_farm.py",
+}
 """What benchmarks share."""
 ELSEWHERE = {"gpu.py", "gpu_pipelines.py"}
 """test_gpu.py and test_painting.py run them."""

@@ -6,12 +6,15 @@ import re
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType
 
+import gpu
 import pytest
+import sd14
 import torch
+from painting import Line
+
+from worker.renderers.diffusion_renderer import DiffusionRenderer
 
 GPU = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu.py"
 NEEDED = {"torch", "diffusers", "transformers", "numpy", "pillow"}
@@ -20,7 +23,7 @@ IMAGEMILLS_OWN = {"pydantic", "pydantic_core", "redis", "celery", "kombu", "clic
 """Needed elsewhere in imagemill; some come with `NEEDED` too, which do without."""
 
 RUN_WITHOUT = """
-import importlib.machinery, runpy, sys
+import importlib.machinery, os, runpy, sys
 script, hidden, *arguments = sys.argv[1:]
 hidden = frozenset(hidden.split(","))
 
@@ -32,6 +35,7 @@ class Installed(importlib.machinery.PathFinder):
 # Nor is imagemill itself installed: a finder of an editable install would find it.
 sys.meta_path[:] = [importlib.machinery.BuiltinImporter, importlib.machinery.FrozenImporter, Installed]
 sys.argv = [script, *arguments]
+sys.path.insert(0, os.path.dirname(script))  # as Python does for a script
 runpy.run_path(script, run_name="__main__")
 """
 
@@ -76,17 +80,6 @@ def modules_of_others() -> set[str]:
     }
 
 
-@pytest.fixture(scope="module")
-def gpu() -> ModuleType:
-    spec = spec_from_file_location("gpu", GPU)
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    sys.modules["gpu"] = module  # its dataclasses look themselves up there
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_a_toy_runs_from_a_plain_checkout_with_five_packages_and_ends_in_json(tmp_path: Path) -> None:
     hidden = modules_of_others() | IMAGEMILLS_OWN
     folder = tmp_path / "elsewhere"
@@ -117,7 +110,7 @@ def test_a_toy_runs_from_a_plain_checkout_with_five_packages_and_ends_in_json(tm
 
 
 def test_without_cuda_it_refuses_what_would_take_hours(
-    gpu: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(sys, "argv", [str(GPU)])
@@ -127,8 +120,8 @@ def test_without_cuda_it_refuses_what_would_take_hours(
     assert "say --toy for a tiny model, or --device cpu" in capsys.readouterr().err
 
 
-def test_the_networks_are_those_of_stable_diffusion_1_4(gpu: ModuleType) -> None:
-    parts = gpu.sd14(torch.device("meta"))
+def test_the_networks_are_those_of_stable_diffusion_1_4() -> None:
+    parts = sd14.sd14(torch.device("meta"))
     networks = (parts.unet, parts.vae, parts.text_encoder)
     # The numbers of parameters of the published weights.
     assert [sum(weights.numel() for weights in network.parameters()) for network in networks] == [
@@ -138,25 +131,28 @@ def test_the_networks_are_those_of_stable_diffusion_1_4(gpu: ModuleType) -> None
     ]
 
 
-def test_an_image_of_50_steps_costs_83_tflop(gpu: ModuleType) -> None:
-    flops = gpu.image_flops(gpu.sd14(torch.device("meta")), 512, (4, 64, 64), 77)
+def test_an_image_of_50_steps_costs_83_tflop() -> None:
+    flops = gpu.image_flops(sd14.sd14(torch.device("meta")), 512, (4, 64, 64), 77)
     assert flops(50) == pytest.approx(82.9e12, rel=2e-3)
 
 
-def test_a_line_gives_in_order_what_fits_and_nothing_when_its_time_is_over(gpu: ModuleType) -> None:
+def test_a_line_gives_in_order_what_fits_and_nothing_when_its_time_is_over() -> None:
+    options = gpu.parse_options(["--toy", "--device", "cpu"])
+    device = torch.device("cpu")
+    renderer = DiffusionRenderer(sd14.model_of(sd14.toy(device), options, device, compiled=False))
     guided, unguided, third = gpu.mixed_requests(3, 64)
     assert (guided.guided, unguided.guided) == (True, False)
-    line = gpu.Line([guided, unguided, third], seconds=60)
+    line = Line(renderer, [guided, unguided, third], seconds=60)
     assert [asked.request for asked in line.take(3)] == [guided, unguided]
     assert [asked.request for asked in line.upcoming(9)] == [third]
     assert line.take(1) == []
-    assert gpu.Line([guided], seconds=-1).take(9) == []
+    assert Line(renderer, [guided], seconds=-1).take(9) == []
 
 
-def test_bytes_that_depend_on_company_are_seen(gpu: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bytes_that_depend_on_company_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     options = gpu.parse_options(["--toy", "--device", "cpu"])
     device = torch.device("cpu")
-    parts = gpu.toy(device)
+    parts = sd14.toy(device)
     forward = parts.unet.forward
 
     def mixing(sample: torch.Tensor, *others: object, **named: object) -> object:
@@ -164,5 +160,5 @@ def test_bytes_that_depend_on_company_are_seen(gpu: ModuleType, monkeypatch: pyt
         return (output + 0.1 * sample.mean(),)
 
     monkeypatch.setattr(parts.unet, "forward", mixing)
-    share = gpu.share_identical(lambda: gpu.model_of(parts, options, device, compiled=False), 4, 64, 3)
+    share = gpu.share_identical(lambda: sd14.model_of(parts, options, device, compiled=False), 4, 64, 3)
     assert share < 1.0
