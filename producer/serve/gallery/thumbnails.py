@@ -27,6 +27,9 @@ _CACHED: Final = 12 << 20
 _AT_A_TIME: Final = 2
 _FORMATS: Final = ("PNG", "JPEG", "WEBP")
 _QUALITY: Final = 82
+# What Pillow finds odd about a picture would stand on the server's standard error each time that it is shown.
+# For the process: threads draw at once, and a filter for one of them would be taken back by another.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 class Thumbnail(NamedTuple):
@@ -43,9 +46,7 @@ def draw(data: bytes) -> Thumbnail:
     try:
         if len(data) > _MOST_BYTES:
             return PLACEHOLDER
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            picture = Image.open(io.BytesIO(data), formats=_FORMATS)
+        picture = Image.open(io.BytesIO(data), formats=_FORMATS)
         width, height = picture.size
         if width * height > _MOST_PIXELS:
             return PLACEHOLDER

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import struct
+import subprocess
+import sys
 import zlib
 from collections.abc import Iterator
 
@@ -76,6 +78,29 @@ def bomb() -> bytes:
 )  # fmt: skip
 def test_what_cannot_be_shown_becomes_a_placeholder(data: bytes) -> None:
     assert draw(data) == PLACEHOLDER
+
+
+ODD = """
+import warnings; warnings.resetwarnings()
+import sys
+from producer.serve.gallery.thumbnails import PLACEHOLDER, draw
+print(draw(sys.stdin.buffer.read()) == PLACEHOLDER)
+"""
+
+
+def animated_without_frames() -> bytes:
+    """A PNG that says it is an animation of no frame, of which Pillow warns."""
+    data = picture("PNG", 400, 400)
+    head = 8 + 25  # the signature and IHDR
+    return data[:head] + chunk(b"acTL", struct.pack(">II", 0, 0)) + data[head:]
+
+
+def test_an_odd_picture_is_shown_and_nothing_stands_on_standard_error() -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "default", "-c", ODD], input=animated_without_frames(), capture_output=True,
+        check=True,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == (b"False\n", b"")
 
 
 def test_a_picture_of_too_many_pixels_is_not_decoded() -> None:
