@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from functools import partial
 from typing import Final
 
-from anyio import fail_after, to_thread
+from anyio import CapacityLimiter, to_thread
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from starlette.requests import Request
@@ -35,16 +37,40 @@ def routes(watch: LedgerWatch) -> list[Route]:
         text = await to_thread.run_sync(encode, registry)
         return Response(text, headers={"Content-Type": content_type})
 
+    probe = _Probe(watch)
+
     async def health(_: Request) -> Response:
-        try:
-            with fail_after(_PATIENCE):
-                await to_thread.run_sync(watch.ask, _ping, abandon_on_cancel=True)
-        except (LedgerError, TimeoutError):
-            # No more than that: who asks may be anybody.
-            return PlainTextResponse("Redis does not answer\n", 503)
-        return PlainTextResponse("ok\n")
+        if await probe.redis_answers():
+            return PlainTextResponse("ok\n")
+        # No more than that: who asks may be anybody.
+        return PlainTextResponse("Redis does not answer\n", 503)
 
     return [Route(METRICS, metrics), Route(READY, health)]
+
+
+class _Probe:
+    """Asks Redis one question at a time, however many want to know: anybody may ask for /health."""
+
+    def __init__(self, watch: LedgerWatch) -> None:
+        self._watch = watch
+        self._asked: asyncio.Future[None] | None = None
+        self._since = 0.0
+
+    async def redis_answers(self) -> bool:
+        """Whether Redis answers within its time; False at once where the last question still waits then."""
+        if self._asked is None or self._asked.done():
+            # A limiter of its own: pages that wait for Redis must not hold this one up.
+            question = to_thread.run_sync(self._watch.ask, _ping, limiter=CapacityLimiter(1))
+            self._asked, self._since = asyncio.ensure_future(question), time.monotonic()
+            self._asked.add_done_callback(asyncio.Future.exception)  # looked at, though nobody waits any more
+        left = self._since + _PATIENCE - time.monotonic()
+        await asyncio.wait([self._asked], timeout=max(0.0, left))
+        if not self._asked.done():
+            return False
+        error = self._asked.exception()
+        if error is not None and not isinstance(error, LedgerError):
+            raise error
+        return error is None
 
 
 def _ping(ledger: LedgerView) -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from typing import Protocol
 
 import pytest
 from prometheus_client.openmetrics import parser as openmetrics
@@ -25,11 +29,47 @@ from tests.waiting import WaitUntil
 TOKEN = "long-enough-to-be-a-token"
 
 
+class HasAddress(Protocol):
+    """A server of Redis, or what is taken for one."""
+
+    url: str
+
+
+class Silent:
+    """A server that takes connections and never answers."""
+
+    def __init__(self) -> None:
+        self._socket = socket.create_server(("127.0.0.1", 0), backlog=100)
+        self.url = f"redis://127.0.0.1:{self._socket.getsockname()[1]}/0"
+        self.taken: list[socket.socket] = []
+        threading.Thread(target=self._take, daemon=True).start()
+
+    def _take(self) -> None:
+        with suppress(OSError):
+            while True:
+                self.taken.append(self._socket.accept()[0])
+
+    def close(self) -> None:
+        """Ends it, and all connections."""
+        self._socket.shutdown(socket.SHUT_RDWR)
+        for one in (self._socket, *self.taken):
+            one.close()
+
+
+@pytest.fixture
+def silent() -> Iterator[Silent]:
+    """A Redis that takes connections and never answers."""
+    server = Silent()
+    yield server
+    server.close()
+
+
 @contextmanager
-def served(server: EmbeddedRedis, token: str | None = None) -> Iterator[str]:
+def served(server: HasAddress, token: str | None = None) -> Iterator[str]:
     """The address of pages of that Redis."""
     listener = listen("127.0.0.1", 0)
-    with serving(listener, lambda: site_of(Settings(redis_url=server.url), [], token)):
+    settings = Settings(redis_url=server.url)  # type: ignore[arg-type]
+    with serving(listener, lambda: site_of(settings, [], token)):
         yield listener.url
 
 
@@ -107,6 +147,24 @@ def test_health_waits_no_longer_than_a_second_for_a_redis_that_hangs(redis_serve
     assert status == 503
     assert text == "Redis does not answer\n"
     assert waited < 4  # a call waits five; this machine may be busy
+
+
+def test_many_who_ask_for_health_cost_one_question_to_a_redis_that_never_answers(silent: Silent) -> None:
+    with served(silent) as url, ThreadPoolExecutor(60) as visitors:
+        get(f"{url}/healthz")
+        asked = [visitors.submit(get, f"{url}/health") for _ in range(15)]
+        answers = {one.result() for one in asked}
+        connections = len(silent.taken)
+        # All pages wait, and hold the threads that pages have.
+        pages = [visitors.submit(get, f"{url}/") for _ in range(45)]
+        began = time.monotonic()
+        answers.add(get(f"{url}/health"))
+        waited = time.monotonic() - began
+        for page in pages:
+            page.result()
+    assert {status for status, _, _ in answers} == {503}
+    assert connections <= 2  # a busy machine may take five seconds for fifteen visitors, and ask again
+    assert waited < 4  # pages wait five; this machine may be busy
 
 
 @pytest.mark.parametrize("page", ["/metrics", "/health"])
