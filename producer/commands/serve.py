@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,14 @@ _SHORTEST = 16
 )
 @click.option("--token", metavar="TOKEN", help="Let in only who gives it. Other users may see it in `ps`.")
 @click.option("--token-file", type=FILE, metavar="FILE", help="The same, read from a file.")
+@click.option(
+    "--forwarded-allow-ips",
+    "proxies",
+    metavar="LIST",
+    default="127.0.0.0/8,::1",
+    show_default=True,
+    help="Proxies whose X-Forwarded-Proto is believed: addresses and networks, with commas between them.",
+)
 @pass_session
 def serve(
     session: Session,
@@ -40,6 +49,7 @@ def serve(
     port: int,
     token: str | None,
     token_file: Path | None,
+    proxies: str,
 ) -> None:
     """Show jobs, workers and pictures in a browser.
 
@@ -50,6 +60,7 @@ def serve(
     from producer.serve.server import check_installed, is_loopback, listen, serving
 
     check_installed()
+    believed = _networks(proxies)
     secret = _token(token, token_file)
     if secret is None and not is_loopback(host):
         raise SettingsError(
@@ -65,11 +76,25 @@ def serve(
     site.pages.compile()
     try:
         listener = listen(host, port)
-        with serving(listener, lambda: site) as served:
+        with serving(listener, lambda: site, believed) as served:
             click.echo(f"serving at {listener.url}/ (Ctrl-C ends it)")
             served.join()
     except KeyboardInterrupt:
         sys.exit(Interrupted.exit_code)
+
+
+def _networks(told: str) -> list[str]:
+    """The addresses and networks of a list. Raises SettingsError."""
+    found = [part.strip() for part in told.split(",") if part.strip()]
+    for one in found:
+        try:
+            ip_network(one)
+        except ValueError as error:
+            raise SettingsError(
+                f"--forwarded-allow-ips {one}: is no address and no network, such as 10.0.0.7 or 10.0.0.0/8 "
+                f"({error})"
+            ) from None
+    return found
 
 
 def _token(token: str | None, file: Path | None) -> str | None:

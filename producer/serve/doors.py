@@ -12,7 +12,7 @@ import hmac
 import ipaddress
 from http.cookies import CookieError, SimpleCookie
 from typing import Final
-from urllib.parse import parse_qs, quote
+from urllib.parse import parse_qs, quote, urlsplit, urlunsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
@@ -95,6 +95,12 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
+def _here(address: str) -> str:
+    """An address of this server without its name, which a proxy in front may call otherwise."""
+    _, _, path, query, fragment = urlsplit(address)
+    return urlunsplit(("", "", f"/{path.lstrip('/')}", query, fragment))
+
+
 class Guarded:
     """An application behind its doors."""
 
@@ -112,6 +118,8 @@ class Guarded:
                 headers = MutableHeaders(scope=message)
                 for name, value in _HEADERS.items():
                     headers.setdefault(name, value)
+                if "location" in headers:
+                    headers["location"] = _here(headers["location"])
             await send(message)
 
         refused = self._refusal(scope)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 PORT: Final = 8484
 """Where the pages are if nobody says otherwise."""
+LOOPBACK: Final = ("127.0.0.0/8", "::1")
+"""Proxies that are believed if nobody says otherwise: those of this machine."""
 _NEEDED: Final = ("starlette", "uvicorn", "jinja2", "prometheus_client")
 _STOP_SECONDS: Final = 5.0
 
@@ -93,9 +95,12 @@ def listen_anywhere() -> Listener:
 class Serving:
     """The thread that serves."""
 
-    def __init__(self, listener: Listener, site: Callable[[], Site]) -> None:
-        """`site`: called in the thread, for what it imports takes long."""
-        self._socket, self._site = listener.socket, site
+    def __init__(
+        self, listener: Listener, site: Callable[[], Site], proxies: Sequence[str] = LOOPBACK
+    ) -> None:
+        """`site`: called in the thread, for what it imports takes long. `proxies`: the addresses and networks
+        whose word is taken for how a visitor came: by https or http."""
+        self._socket, self._site, self._proxies = listener.socket, site, proxies
         self._server: Server | None = None
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="serve", daemon=True)
@@ -132,7 +137,8 @@ class Serving:
                 log_config=None,
                 access_log=False,  # an address may hold a token
                 server_header=False,
-                proxy_headers=False,
+                proxy_headers=True,
+                forwarded_allow_ips=[*self._proxies],
                 timeout_graceful_shutdown=1,
             )
         )
@@ -141,9 +147,11 @@ class Serving:
 
 
 @contextmanager
-def serving(listener: Listener, site: Callable[[], Site]) -> Iterator[Serving]:
-    """Serves a site until the block ends. `site`: called in the thread, for what it imports takes long."""
-    served = Serving(listener, site)
+def serving(
+    listener: Listener, site: Callable[[], Site], proxies: Sequence[str] = LOOPBACK
+) -> Iterator[Serving]:
+    """Serves a site until the block ends; the arguments are those of `Serving`."""
+    served = Serving(listener, site, proxies)
     served.start()
     try:
         yield served

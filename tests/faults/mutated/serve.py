@@ -7,11 +7,13 @@ from tests.faults.mutated.mutation import Mutation
 APP_PY = "producer/serve/app.py"
 BESIDE_RUN_PY = "producer/serve/beside_run.py"
 DOORS_PY = "producer/serve/doors.py"
+FIGURES_PY = "producer/serve/figures.py"
 LEDGER_WATCH_PY = "producer/serve/ledger_watch.py"
 OUTPUTS_PY = "producer/serve/outputs.py"
 PAGES_PY = "producer/serve/pages.py"
 SIGN_IN_PY = "producer/serve/sign_in.py"
 SERVE_PY = "producer/commands/serve.py"
+SERVER_PY = "producer/serve/server.py"
 
 AT_THE_DOOR = "tests/producer/serve/test_doors.py::"
 SIGNING_IN = "tests/producer/serve/test_sign_in.py::"
@@ -19,6 +21,8 @@ JOB_PAGES = "tests/producer/serve/test_job_pages.py::"
 WATCHING = "tests/producer/serve/test_ledger_watch.py::"
 SEEING = "tests/producer/serve/test_outputs.py::"
 COMMAND = "tests/integration/test_serve_command.py::"
+BEHIND_PROXY = "tests/integration/test_pages_behind_proxy.py::"
+FIGURES = "tests/producer/serve/test_figures.py::"
 
 CHECKS = [
     Mutation("serve: names of this machine alone", "any", DOORS_PY,
@@ -75,6 +79,20 @@ CHECKS = [
         "len(token) < _SHORTEST", "len(token) < 1",
         COMMAND + "test_what_cannot_be_served_is_one_message[options1-error: --token: must have at least 16 "
         "characters]"),
+    Mutation("serve: proxies that were named are believed", "all", SERVER_PY,
+        "forwarded_allow_ips=[*self._proxies],", 'forwarded_allow_ips="*",',
+        BEHIND_PROXY + "test_only_a_proxy_that_was_named_is_believed[proxies2-False]"),
+    Mutation("serve: a proxy is an address or a network", "anything", SERVE_PY,
+        "            ip_network(one)\n", "            str(one)\n",
+        COMMAND + "test_what_cannot_be_served_is_one_message[options5-error: --forwarded-allow-ips "
+        "10\\\\.0\\\\.0\\\\.300: is no address and no network]"),
+    Mutation("serve: a redirect names no server", "the one asked for", DOORS_PY,
+        'headers["location"] = _here(headers["location"])', "pass",
+        AT_THE_DOOR + "test_a_redirect_names_no_server_so_that_it_stays_behind_the_proxy_that_was_asked"
+        "[http://127.0.0.1:8484]"),
+    Mutation("serve: one question for all who ask for health", "one each", FIGURES_PY,
+        "if self._asked is None or self._asked.done():", "if True:",
+        FIGURES + "test_many_who_ask_for_health_cost_one_question_to_a_redis_that_never_answers"),
     Mutation("serve: the pages of a run have a token", "none", BESIDE_RUN_PY,
         "return site_at(url, output, token)", "return site_at(url, output, None)",
         "tests/integration/test_run_command.py::"

@@ -81,6 +81,23 @@ def test_a_program_gives_the_token_in_a_header(visit: Visit) -> None:
     assert visitor.get("/", headers={"Authorization": f"bearer  {TOKEN}"}).status_code == 200
 
 
+@pytest.mark.parametrize("base", ["http://127.0.0.1:8484", "https://farm.example", "https://127.0.0.1:8484"])
+def test_a_redirect_names_no_server_so_that_it_stays_behind_the_proxy_that_was_asked(
+    base: str, visit: Visit
+) -> None:
+    visitor = visit(TOKEN, base=base)
+    visitor.post("/sign-in", data={"token": TOKEN})
+    for path, there in (
+        ("/outputs/0123/?text=a%2Fb", "/outputs/0123?text=a%2Fb"),
+        ("/metrics/", "/metrics"),
+        (f"/jobs/a%20b?token={TOKEN}", "/sign-in?next=%2Fjobs%2Fa%2520b%3Ftoken%3D" + TOKEN),
+    ):
+        answer = visitor.get(path, headers=HTML)
+        assert (answer.status_code, answer.headers["location"]) in ((307, there), (303, there)), path
+    for path in ("//strangers.example/", "//strangers.example/outputs/", "/\\\\strangers.example/"):
+        assert "location" not in visitor.get(base + path, headers=HTML).headers, path
+
+
 def test_what_is_open_says_nothing_of_jobs(visit: Visit) -> None:
     visitor = visit(TOKEN)
     assert visitor.get("/static/imagemill.css").status_code == 200
