@@ -49,7 +49,11 @@ def why_it_waits(job: JobStatus, workers: Mapping[str, Facts], *, full: bool = F
     if job.paused and not job.ending:
         return Wait("paused", f"it is paused: `imagemill resume {job.job_id}` continues it")
     if not workers:
-        return Wait("no worker", "no worker is alive: start one with `imagemill-worker`")
+        why, remedy = "no worker is alive", "start one with `imagemill-worker`"
+        if has_been_refused(job, workers):
+            why += f", and the last ones refused it: {_reasons(job.refused_by)}"
+            remedy = f"fix that, then `imagemill resume {job.job_id}`, and {remedy}"
+        return Wait("no worker", f"{why}: {remedy}")
     if job.ending or job.shards_ready == 0:
         return None  # nothing of it is stored yet, or nothing is left to render: any worker ends it
     if full:
@@ -64,17 +68,36 @@ def why_it_waits(job: JobStatus, workers: Mapping[str, Facts], *, full: bool = F
         return Wait("model", f"no worker that is alive takes {job.model} ({others}): {remedy}")
     willing = [name for name in able if name not in job.refusals]
     if not willing:
-        reasons = sorted({job.refusals[name] for name in able})
+        reasons = _reasons({name: job.refusals[name] for name in able})
         remedy = f"fix that, then `imagemill resume {job.job_id}`"
-        return Wait(
-            "refused", f"every worker that takes the model refuses it: {'; '.join(reasons)}: {remedy}"
-        )
+        return Wait("refused", f"every worker that takes the model refuses it: {reasons}: {remedy}")
     if any(told[name].free for name in willing):
         return None
     stuck = [f"{name}: {workers[name]['stuck']}" for name in willing if workers[name].get("stuck")]
     if len(stuck) == len(willing):
         return Wait("stuck", _listed(stuck))
     return _behind(job, [claim for name in willing for claim in told[name].claims])
+
+
+def has_been_refused(job: JobStatus, workers: Mapping[str, Facts]) -> bool:
+    """Whether some workers have refused the job, and so has each that is alive and takes its model.
+
+    One that tries again counts as well, until it has rendered something. So do those that are gone: who comes
+    in their place would refuse it, too.
+    """
+    if not job.refused_by or job.ending or job.state == "finished":
+        return False
+    able = (name for name, facts in workers.items() if job.state == "finishing" or _takes(facts, job.model))
+    return all(name in job.refused_by for name in able)
+
+
+def _takes(facts: Facts, model: str) -> bool:
+    models = models_of(facts)
+    return not models or model in models
+
+
+def _reasons(refusals: Mapping[str, str]) -> str:
+    return _listed(sorted(set(refusals.values())))
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from jobs.ledger.eviction import RedisMemory
 from jobs.ledger.overview import Counted, Overview
-from producer.metrics.collector import WHY, LedgerCollector
-from producer.metrics.families import FAMILIES
+from producer.metrics.collector import SHARD_STATES, WHY, LedgerCollector
+from producer.metrics.families import FAMILIES, SHARDS
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 RULES = DEPLOY / "prometheus" / "alerts.yml"
@@ -55,6 +55,8 @@ def test_an_expression_names_metrics_and_labels_that_there_are(where: str, expre
             assert label in LABELS[name], f"{where}: {name} has no {label}"
             if label == "why":
                 assert {*value.split("|")} <= {*WHY}, f"{where}: no job waits for {value}"
+            if (name, label) == (SHARDS.name, "state"):
+                assert {*value.split("|")} <= {*SHARD_STATES}, f"{where}: no shard is {value}"
 
 
 def test_every_metric_is_used_by_an_alert_or_shown() -> None:

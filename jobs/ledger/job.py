@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -208,7 +208,9 @@ class JobStatus:
     held: int
     """Images of the manifest that the output held before, so that they are not in the job."""
     refusals: Mapping[str, str]
-    """Worker -> why it does not take the job."""
+    """Worker -> why it does not take the job now."""
+    refused_by: Mapping[str, str] = field(default_factory=dict)
+    """Worker -> why it did not take the job, also where it may try again: it has rendered nothing since."""
     workers: Sequence[str]
     """Workers that hold one of its shards now."""
     notices: Mapping[str, str]

@@ -77,7 +77,8 @@ def read_job(job_id: str, stored: StoredJob, facts: Mapping[str, Mapping[str, st
         images_per_second=_rate(job_id, job, now),
         output=job["output"],
         model=job["model"],
-        refusals=_standing(stored.refusals, now),
+        refusals=_reasons(stored.refusals, now),
+        refused_by=_reasons(stored.refusals, 0.0),
         workers=workers,
         notices=_said("notice", workers, facts),
         loading=_said("loading", workers, facts),
@@ -170,15 +171,15 @@ def _json_table(text: str | bytes) -> dict[str, Any]:
     return read if isinstance(read, dict) else {}
 
 
-def _standing(refusals: Any, now: float) -> dict[str, str]:
-    """The refusals that still hold: worker -> reason."""
-    standing = {}
+def _reasons(refusals: Any, now: float) -> dict[str, str]:
+    """The refusals that hold at a time: worker -> reason."""
+    reasons = {}
     for name, text in _table(refusals).items():
         refusal = _json_table(text)
         until, reason = refusal.get("until"), refusal.get("reason")
         if isinstance(until, int | float) and until > now * 1000:
-            standing[name] = str(reason)
-    return standing
+            reasons[name] = str(reason)
+    return reasons
 
 
 def _rate(job_id: str, job: Mapping[str, str], now: float) -> float:

@@ -18,7 +18,7 @@ from jobs.ledger.job import JobStatus
 from jobs.ledger.overview import Overview
 from producer.metrics import families as told
 from producer.metrics.samples import Samples
-from producer.why_waiting import Facts, Kind, claims_of, loaded_model, why_it_waits
+from producer.why_waiting import Facts, Kind, claims_of, has_been_refused, loaded_model, why_it_waits
 
 MOST_JOBS: Final = 250
 """Jobs with series of their own, at most 8 each. Unfinished jobs come first, the oldest before all; then
@@ -30,6 +30,8 @@ STARTING: Final = "starting"
 WHY: Final = (*get_args(Kind), STARTING)
 """Every reason to wait."""
 _STATES: Final = ("open", "sealed", "finishing", "finished")
+SHARD_STATES: Final = ("waiting", "leased", "paused", "refused")
+"""The states of shards. For the first two, one more worker has something to do."""
 _STAGES: Final = ("load", "sample", "decode", "encode", "write")
 OTHERS: Final = "(others)"
 """What all jobs without series of their own are told as, so that sums are those of all jobs."""
@@ -83,22 +85,35 @@ def _tell_jobs(samples: Samples, seen: Overview) -> None:
     unfinished = [job for job in jobs if job.state != "finished"]
     finished = [job for job in reversed(jobs) if job.state == "finished"]
     for place, job in enumerate([*unfinished, *finished]):
-        _tell_job(samples, job, job.job_id if place < MOST_JOBS else OTHERS)
+        _tell_job(samples, job, job.job_id if place < MOST_JOBS else OTHERS, seen.workers)
     samples.set(told.UNLISTED, max(0, len(jobs) - MOST_JOBS), "jobs")
     for why, seconds in oldest_waits(unfinished, seen).items():
         samples.set(told.OLDEST_WAIT, seconds, why)
 
 
-def _tell_job(samples: Samples, job: JobStatus, label: str) -> None:
+def _tell_job(samples: Samples, job: JobStatus, label: str, workers: Mapping[str, Facts]) -> None:
     counts = {"done": job.done, "failed": job.failed, "flagged": job.flagged, "left": job.left}
     for state, count in counts.items():
         samples.add(told.IMAGES, count, label, state)
     if job.state != "finished":
         samples.add(told.RATE, job.images_per_second, label)
-        # A paused job asks for no worker, and what counts the shards that wait must not start one.
-        samples.add(told.SHARDS, job.shards_ready, label, "paused" if job.paused else "waiting")
-        samples.add(told.SHARDS, job.shards_leased, label, "leased")
+        for state, count in _shards(job, workers).items():
+            samples.add(told.SHARDS, count, label, state)
         samples.add(told.REFUSING, len(job.refusals), label)
+
+
+def _shards(job: JobStatus, workers: Mapping[str, Facts]) -> Mapping[str, int]:
+    """How many shards of an unfinished job are in which state; its finishing counts as one.
+
+    Those that wait or are leased are work for one more worker: neither is what a person paused, nor what each
+    worker has refused, also where one tries it again.
+    """
+    finishes = job.state == "finishing"
+    waiting = job.shards_ready + (finishes and job.shards_leased == 0)
+    if has_been_refused(job, workers):
+        return {"refused": waiting + job.shards_leased, "leased": 0}
+    paused = job.paused and not job.ending and not finishes
+    return {"paused" if paused else "waiting": waiting, "leased": job.shards_leased}
 
 
 def oldest_waits(jobs: Sequence[JobStatus], seen: Overview) -> Mapping[str, float]:
@@ -111,6 +126,8 @@ def oldest_waits(jobs: Sequence[JobStatus], seen: Overview) -> Mapping[str, floa
         wait = why_it_waits(job, seen.workers, full=seen.memory.full)
         if wait is not None:
             why: str = wait.kind
+            if why == "no worker" and has_been_refused(job, seen.workers):
+                why = "refused"  # one more would refuse it, too
         elif not job.workers and (job.shards_ready or job.state == "finishing"):
             why = STARTING
         else:

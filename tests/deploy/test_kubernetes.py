@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -238,5 +239,41 @@ def test_keda_takes_no_worker_away_while_redis_or_the_pages_are_away() -> None:
     scaled = yaml.safe_load((FOLDER / "keda" / "scaling.yaml").read_text())
     [trigger] = scaled["spec"]["triggers"]
     assert trigger["metadata"]["ignoreNullValues"] == "false"
-    _shards, told_nothing_waits = trigger["metadata"]["query"].split(" or ")
+    shards, told_nothing_waits = trigger["metadata"]["query"].split(" or ")
+    assert shards == 'sum(imagemill_shards{state=~"waiting|leased"})'
     assert told_nothing_waits == f"0 * sum({REDIS_UP.name} == 1)"
+
+
+@pytest.mark.parametrize(
+    ("told", "asked"),
+    [
+        ({"waiting": 3, "leased": 2, "paused": 5, "refused": 7}, 5),
+        ({"paused": 5, "refused": 7, "leased": 0}, 0),
+        ({}, 0),
+        (None, None),
+    ],
+)
+def test_keda_asks_for_workers_for_what_one_more_worker_would_render(
+    told: dict[str, int] | None, asked: int | None, tmp_path: Path
+) -> None:
+    """Without promtool (Debian: prometheus), the test above reads the query.
+
+    `told`: shards by state; None while Redis is away.
+    """
+    program = shutil.which("promtool")
+    if program is None:
+        return
+    [trigger] = yaml.safe_load((FOLDER / "keda" / "scaling.yaml").read_text())["spec"]["triggers"]
+    series = [{"series": REDIS_UP.name, "values": f"{int(told is not None)}x5"}]
+    series += [
+        {"series": f'imagemill_shards{{job_id="cats-1", state="{state}"}}', "values": f"{count}x5"}
+        for state, count in (told or {}).items()
+    ]
+    expected = [] if asked is None else [{"labels": "{}", "value": asked}]
+    one = {"expr": trigger["metadata"]["query"], "eval_time": "3m", "exp_samples": expected}
+    test = {"interval": "1m", "input_series": series, "promql_expr_test": [one]}
+    (tmp_path / "keda.yml").write_text(yaml.safe_dump({"tests": [test]}))
+    ran = subprocess.run(
+        [program, "test", "rules", tmp_path / "keda.yml"], capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr

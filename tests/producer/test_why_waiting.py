@@ -32,6 +32,13 @@ def told(models: Sequence[str] = (), claims: Sequence[tuple[str, str, int]] = ()
     [
         (IDLE, {}, False, "no worker", ["imagemill-worker"]),
         (IDLE | {"state": "finishing"}, {}, False, "no worker", ["imagemill-worker"]),
+        (
+            IDLE | {"refused_by": {"w1": "no GPU", "w2": "no GPU"}},
+            {},
+            False,
+            "no worker",
+            ["the last ones refused it: no GPU: fix that, then `imagemill resume cats-1`, and start one"],
+        ),
         (IDLE | {"state": "finishing"}, {"w1": told()}, False, None, []),
         (IDLE | {"state": "finished"}, {}, False, None, []),
         (IDLE | {"state": "open", "shards_ready": 0}, {"w1": told()}, False, None, []),

@@ -7,7 +7,7 @@ local job_id = fence.job_id
 local turned = mark_done(job_id, marks)
 for image in pairs(marks.failures) do take_back(job_id, image) end
 mark_failed(job_id, marks)
-redis.call('HDEL', key(job_id, 'expiries'), fence.shard)
+moves_on(job_id, fence.shard)
 drop_lease(job_id, fence.shard)
 settle(job_id)
 return turned

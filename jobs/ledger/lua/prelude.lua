@@ -54,6 +54,17 @@ local function holds(fence)
   return lease and lease.a == fence.attempt
 end
 
+-- Notes that something of a shard was stored: its deaths count no more, nor does a refusal that is over of the worker
+-- that holds it.
+local function moves_on(job_id, shard)
+  redis.call('HDEL', key(job_id, 'expiries'), shard)
+  local lease = lease_of(job_id, shard)
+  local refusal = lease and decoded(redis.call('HGET', key(job_id, 'refusals'), lease.w))
+  if refusal and (tonumber(refusal['until']) or 0) <= clock() then
+    redis.call('HDEL', key(job_id, 'refusals'), lease.w)
+  end
+end
+
 local function drop_lease(job_id, shard)
   redis.call('HDEL', key(job_id, 'leased'), shard)
   redis.call('ZREM', LEASES, job_id .. '/' .. shard)

@@ -2,7 +2,5 @@
 -- Returns how many were not done before, or -1 when the lease is lost
 if not holds(fence) then return -1 end
 local turned = mark_done(fence.job_id, marks)
-if turned + mark_failed(fence.job_id, marks) > 0 then
-  redis.call('HDEL', key(fence.job_id, 'expiries'), fence.shard)
-end
+if turned + mark_failed(fence.job_id, marks) > 0 then moves_on(fence.job_id, fence.shard) end
 return turned

@@ -10,6 +10,7 @@ TIMED_STEPS_PY = "worker/engine/timed_steps.py"
 
 COLLECTOR = "tests/producer/metrics/test_collector.py::"
 OVERVIEW = "tests/jobs/ledger/test_overview.py::"
+STEERING = "tests/jobs/ledger/test_steering.py::"
 STAGES = "tests/worker/test_stage_seconds.py::"
 
 CHECKS = [
@@ -25,6 +26,18 @@ CHECKS = [
     Mutation("metrics: a job of a free worker that takes nothing waits, too", "it does not", COLLECTOR_PY,
         "why = STARTING", "continue",
         COLLECTOR + "test_why_the_longest_waiting_jobs_wait"),
+    Mutation("metrics: what every worker has refused asks for no worker", "it does", COLLECTOR_PY,
+        "    if has_been_refused(job, workers):\n        return", "    if False:\n        return",
+        COLLECTOR + "test_shards_that_every_worker_has_refused_do_not_wait_for_one"),
+    Mutation("metrics: what has only to be finished asks for a worker", "it does not", COLLECTOR_PY,
+        "job.shards_ready + (finishes and job.shards_leased == 0)", "job.shards_ready",
+        COLLECTOR + "test_a_job_that_has_only_to_be_finished_asks_for_a_worker"),
+    Mutation("a refusal is over when its worker renders the job", "it is kept", PRELUDE_LUA,
+        "    redis.call('HDEL', key(job_id, 'refusals'), lease.w)\n", "",
+        STEERING + "test_who_refused_a_job_is_known_until_it_renders_some_of_it"),
+    Mutation("a refusal that holds is kept", "a picture lifts it", PRELUDE_LUA,
+        "if refusal and (tonumber(refusal['until']) or 0) <= clock() then", "if refusal then",
+        STEERING + "test_a_refusal_that_holds_is_not_lifted_by_another_shard_of_its_worker"),
     Mutation("metrics: no sum of seconds shrinks", "it does", TIMED_STEPS_PY,
         "sampled = max(0.0, took - owed)", "sampled = took - owed",
         STAGES + "test_the_time_of_steps_is_sampling_without_what_they_decode"),

@@ -45,6 +45,37 @@ def test_a_refusal_ends_by_itself(
     assert claim(ledger, "w1") is not None
 
 
+def test_who_refused_a_job_is_known_until_it_renders_some_of_it(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, submit_job: Submit
+) -> None:
+    job_id = submit_job(3)
+    monkeypatch.setattr("jobs.ledger.ledger.REFUSAL", 0)
+    ledger.refuse(must_claim(ledger, "w1"), "w1", "a hiccup")
+    again = must_claim(ledger, "w1")
+    assert ledger.status(job_id).refused_by == {"w1": "a hiccup"}, "it tries, and may refuse again"
+    assert ledger.outlook(("w2",), ()).left
+    ledger.record(again, [indices(again)[0]], {})
+    assert ledger.status(job_id).refused_by == {}
+    ledger.complete(again, indices(again), {})
+    other = must_claim(ledger, "w2")
+    assert ledger.outlook(("w1",), ()).left, "the lease of w2 may run out, and w1 renders the job"
+    monkeypatch.setattr("jobs.ledger.ledger.REFUSAL", 300)
+    ledger.refuse(must_claim(ledger, "w1"), "w1", "a damaged shard")
+    ledger.complete(other, indices(other), {})
+    assert ledger.status(job_id).refusals == {"w1": "a damaged shard"}, "another's pictures change nothing"
+
+
+def test_a_refusal_that_holds_is_not_lifted_by_another_shard_of_its_worker(
+    ledger: Ledger, submit_job: Submit
+) -> None:
+    job_id = submit_job(3)
+    held = must_claim(ledger, "w1")
+    ledger.refuse(must_claim(ledger, "w1"), "w1", "a damaged shard")
+    ledger.complete(held, indices(held), {})
+    assert ledger.status(job_id).refusals == {"w1": "a damaged shard"}
+    assert claim(ledger, "w1") is None, "else it would meet the damaged shard again and again"
+
+
 def test_a_late_refusal_leaves_nothing_behind(
     ledger: Ledger, client: redis.Redis, submit_job: Submit
 ) -> None:

@@ -70,6 +70,15 @@ def of(found: Figures, name: str, **labels: str) -> float:
     return found[name, frozenset(labels.items())]
 
 
+def shards_of(found: Figures) -> Mapping[tuple[str, str], float]:
+    """Shards by job and state."""
+    return {
+        (dict(labels)["job_id"], dict(labels)["state"]): value
+        for (name, labels), value in found.items()
+        if name == "imagemill_shards"
+    }
+
+
 def test_every_family_is_told_with_its_type_and_meaning(job_status: MakeStatus) -> None:
     found = scraped(seen(job_status(), w1=FACTS))
     assert {name.removesuffix("_total") for name in (one.name for one in FAMILIES)} == {*found}
@@ -156,14 +165,61 @@ def test_why_the_longest_waiting_jobs_wait(job_status: MakeStatus) -> None:
 
 def test_shards_of_a_paused_job_do_not_wait_for_a_worker(job_status: MakeStatus) -> None:
     found = figures(seen(job_status(paused=True), replace(job_status(), job_id="dogs-1")))
-    shards = {
-        (dict(labels)["job_id"], dict(labels)["state"]): value
-        for (name, labels), value in found.items()
-        if name == "imagemill_shards"
-    }
-    assert shards == {
+    assert shards_of(found) == {
         ("cats-1", "paused"): 4, ("cats-1", "leased"): 2, ("dogs-1", "waiting"): 4, ("dogs-1", "leased"): 2,
     }  # fmt: skip
+
+
+REFUSED = {"workers": [], "refusals": {}, "refused_by": {"w1": "no GPU", "w0": "no GPU"}}
+"""A job that w1 refused, and w0, which is gone; their refusals are over, so w1 may try again soon."""
+
+
+@pytest.mark.parametrize(
+    ("changes", "models", "shards"),
+    [
+        ({}, {"w1": []}, {"refused": 4, "leased": 0}),
+        ({"workers": ["w1"], "shards_ready": 3, "shards_leased": 1}, {"w1": []}, {"refused": 4, "leased": 0}),
+        ({}, {}, {"refused": 4, "leased": 0}),
+        ({}, {"w1": [], "w2": ["another"]}, {"refused": 4, "leased": 0}),
+        ({}, {"w1": [], "w2": ["another", "org/sd"]}, {"waiting": 4, "leased": 0}),
+        ({}, {"w1": [], "w2": []}, {"waiting": 4, "leased": 0}),
+        ({"paused": True}, {"w1": []}, {"refused": 4, "leased": 0}),
+        ({"ending": "cancelled", "shards_ready": 0}, {"w1": []}, {"waiting": 0, "leased": 0}),
+        ({"state": "finishing", "shards_ready": 0}, {"w1": []}, {"refused": 1, "leased": 0}),
+        (
+            {"state": "finishing", "shards_ready": 0},
+            {"w1": [], "w2": ["another"]},
+            {"waiting": 1, "leased": 0},
+        ),
+    ],
+)
+def test_shards_that_every_worker_has_refused_do_not_wait_for_one(
+    job_status: MakeStatus,
+    changes: Mapping[str, object],
+    models: Mapping[str, list[str]],
+    shards: Mapping[str, int],
+) -> None:
+    job = job_status(**{"shards_leased": 0} | REFUSED | changes)
+    alive = {name: FACTS | {"models": json.dumps(takes), "claims": "[]"} for name, takes in models.items()}
+    assert shards_of(figures(seen(job, **alive))) == {("cats-1", state): n for state, n in shards.items()}
+
+
+def test_a_job_that_was_refused_before_the_last_worker_left_asks_for_none(
+    job_status: MakeStatus,
+) -> None:
+    job = job_status(**REFUSED, last_moved=NOW - 900)
+    assert of(figures(seen(job)), "imagemill_oldest_wait_seconds", why="refused") == 900
+    assert of(figures(seen(job)), "imagemill_oldest_wait_seconds", why="no worker") == 0
+
+
+@pytest.mark.parametrize(
+    ("leased", "shards"), [(0, {"waiting": 1, "leased": 0}), (1, {"waiting": 0, "leased": 1})]
+)
+def test_a_job_that_has_only_to_be_finished_asks_for_a_worker(
+    job_status: MakeStatus, leased: int, shards: Mapping[str, int]
+) -> None:
+    job = job_status(state="finishing", left=0, shards_ready=0, shards_leased=leased)
+    assert shards_of(figures(seen(job))) == {("cats-1", state): n for state, n in shards.items()}
 
 
 def test_a_job_that_is_gone_and_a_finished_one_lose_series(job_status: MakeStatus) -> None:
