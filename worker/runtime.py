@@ -97,7 +97,6 @@ class Runtime:
         self._gpu.start()
         self._heartbeat.start()
         self._old_spools.start()
-        self._writers.start()
 
     def stop(self) -> None:
         """Makes every task give its shard back, and the engine stop after its current step."""

@@ -1,7 +1,7 @@
 """The outputs in buckets that this process's claims write to, held for its ledger: `jobs.output.writer`.
 
-One thread renews them, since a store may keep it waiting for longer than a lease lasts. What gives a name
-asks for itself whether the output is still this ledger's (`Writing.confirm`).
+Each has a thread that renews it, since a store may keep that waiting for longer than a lease lasts. What
+gives a name asks for itself whether the output is still this ledger's (`Writing.confirm`).
 """
 
 from __future__ import annotations
@@ -70,10 +70,6 @@ class Writers:
         self._lock = threading.Lock()
         self._repeated = Repeated()
 
-    def start(self) -> None:
-        """Starts the thread, which ends with the process."""
-        threading.Thread(target=self._run, name="writers", daemon=True).start()
-
     def of(self, claim: Claim, output: str) -> Writing:
         """What a claim asks; it is renewed from `begin` on until it is dropped."""
         return InBucket(self, claim, output) if names_bucket(output) else InFolder()
@@ -90,7 +86,11 @@ class Writers:
             key = (output, claim.incarnation)
             if key not in self._held:
                 me = Writer(job=claim.job_id, incarnation=claim.incarnation, lease=LEASES * self._lease)
-                self._held[key] = _Held(OutputWriter(Output.at(output), me, self._ledger.word))
+                held = _Held(OutputWriter(Output.at(output), me, self._ledger.word))
+                threading.Thread(
+                    target=self._renew_while_held, args=(key, held), name="writer", daemon=True
+                ).start()
+                self._held[key] = held
             self._held[key].claims.add(claim)
             return self._held[key]
 
@@ -103,16 +103,15 @@ class Writers:
         """Whether an output was this ledger's within the time of a renewal."""
         return held.held_at is not None and time.monotonic() - held.held_at < self._lease
 
-    def _run(self) -> None:
+    def _renew_while_held(self, key: tuple[str, str], held: _Held) -> None:
+        output, _ = key
         while True:
             time.sleep(self._lease)
             with self._lock:
-                idle = [key for key, held in self._held.items() if not held.claims]
-                for key in idle:
+                if not held.claims:
                     del self._held[key]
-                working = list(self._held.items())
-            for (output, _), held in working:
-                self._renew(output, held)
+                    return
+            self._renew(output, held)
 
     def _renew(self, output: str, held: _Held) -> None:
         try:

@@ -10,9 +10,12 @@ import pytest
 from jobs.errors import OutputError
 from jobs.ledger.job import Claim
 from jobs.ledger.ledger import Ledger
+from jobs.output import bucket_client
+from jobs.output.bucket_client import Patience
 from jobs.output.output import Output
 from jobs.output.writer import WRITER, OutputWriter, Writer
 from tests.object_store.breakable_store import BreakableStore
+from tests.object_store.fault import Action, Fault
 from tests.waiting import WaitUntil
 from worker.lease.heartbeat import Heartbeat
 from worker.lease.lease import Lease
@@ -85,7 +88,6 @@ def test_a_name_is_given_only_while_the_output_is_this_ledgers(writers: Writers,
 def test_a_worker_renews_what_it_writes_and_finds_out_who_took_it(
     writers: Writers, output: Output, wait_until: WaitUntil
 ) -> None:
-    writers.start()
     lease = a_lease(writers, output)
     lease.begin()
     first = output.read_json(WRITER)["beat"]
@@ -101,6 +103,22 @@ def test_a_worker_renews_what_it_writes_and_finds_out_who_took_it(
         return False
 
     wait_until(ended, "what was rendered is given up")
+
+
+def test_a_store_that_gives_no_answer_for_one_output_keeps_no_other_from_being_renewed(
+    bucket: str, object_store: BreakableStore, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A request that hangs lasts for longer than this test.
+    monkeypatch.setattr(bucket_client, "PATIENCE", Patience(request=600, repeated=600))
+    writers = Writers(Word("redis://127.0.0.1:1/0"), lease=LEASE)
+    first, second = (Output.at(f"s3://{bucket}/{name}") for name in ("foxes", "hares"))
+    for output in (first, second):
+        a_lease(writers, output).begin()
+    hangs = object_store.order(Fault(Action.HANG, keys="foxes/", seconds=600))
+    wait_until(lambda: object_store.taken(hangs), "the first output is asked for")
+    for _ in range(2):
+        beat = second.read_json(WRITER)["beat"]
+        wait_until(lambda beat=beat: second.read_json(WRITER)["beat"] != beat, "the second is renewed")
 
 
 def test_a_shard_that_begins_soon_after_another_asks_nothing(
