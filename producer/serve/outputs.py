@@ -6,12 +6,21 @@ A URL has an output's key, never a path, so nothing else can be asked for.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from anyio import CapacityLimiter
 
 from jobs.errors import OutputError
 from jobs.output.output import Output
 from jobs.output.output_root import check_output_within
-from producer.serve.ledger_watch import LedgerWatch
+from producer.serve.ledger_watch import LedgerWatch, Snapshot
+
+_AT_A_TIME: Final = 4
+"""Requests that read one output at a time: each holds what it reads."""
+_BOUNDED: Final = 64
+"""Outputs whose threads are counted."""
 
 
 def key_of(label: str) -> str:
@@ -27,18 +36,32 @@ class Outputs:
         which confines the others; None: nothing does."""
         self._named = {key_of(output.label): output for output in named}
         self._watch, self._root = watch, root
+        self._keys: tuple[Snapshot | None, Mapping[str, str]] = (None, {})
+        self._threads: OrderedDict[str, CapacityLimiter] = OrderedDict()
+
+    def threads(self, key: str) -> CapacityLimiter:
+        """The bound of the threads that read the output of this key; for the thread of the event loop alone.
+
+        Each output has its own: one whose store hangs keeps those waiting who look at it, and nobody else.
+        """
+        if key not in self._threads:
+            self._threads[key] = CapacityLimiter(_AT_A_TIME)
+        self._threads.move_to_end(key)
+        if len(self._threads) > _BOUNDED:
+            self._threads.popitem(last=False)
+        return self._threads[key]
 
     def find(self, key: str) -> Output | None:
         """The output of this key; None if there is none that may be seen, or none that can be one here."""
         if key in self._named:
             return self._named[key]
-        for label in self.labels():
-            if key_of(label) == key:
-                try:
-                    return self.of_job(label)
-                except (OutputError, ValueError):  # what is in the ledger may be anything
-                    return None
-        return None
+        label = self._labels_of_jobs().get(key)
+        if label is None:
+            return None
+        try:
+            return self.of_job(label)
+        except (OutputError, ValueError):  # what is in the ledger may be anything
+            return None
 
     def of_job(self, label: str) -> Output:
         """The output that a job in the ledger names, where anyone may have written anything.
@@ -54,3 +77,12 @@ class Outputs:
         """All outputs that may be seen, as the ledger and messages call them: first those that were named."""
         named = [output.label for output in self._named.values()]
         return list(dict.fromkeys([*named, *(job.output for job in self._watch.now().readable)]))
+
+    def _labels_of_jobs(self) -> Mapping[str, str]:
+        """Key -> label of the jobs' outputs; a page of pictures asks for it once for each."""
+        now = self._watch.now()
+        of, keys = self._keys
+        if of is not now:
+            keys = {key_of(job.output): job.output for job in now.readable}
+            self._keys = (now, keys)
+        return keys

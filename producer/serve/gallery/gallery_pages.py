@@ -51,37 +51,34 @@ class _GalleryPages:
         """The first page from a place on, with all around it."""
         taken = _filter(request)
 
-        def read() -> dict[str, Any]:
-            output = self._shelf.find(request.path_params["key"])
+        def read(output: GalleryOutput) -> dict[str, Any]:
             return self._piece(request, output, taken) | {
                 "label": output.output.label,
                 "live": self._shelf.is_live(output),
             }
 
-        context = await self._shelf.read(read)
+        context = await self._shelf.read(request, read)
         return self._site.pages.answer(request, "gallery.html", context)
 
     async def piece(self, request: Request) -> Response:
         """Further images, alone."""
         taken = _filter(request)
 
-        def read() -> dict[str, Any]:
-            output = self._shelf.find(request.path_params["key"])
+        def read(output: GalleryOutput) -> dict[str, Any]:
             return self._piece(request, output, taken) | {"live": self._shelf.is_live(output)}
 
-        context = await self._shelf.read(read)
+        context = await self._shelf.read(request, read)
         return self._site.pages.answer(request, "gallery_piece.html", context)
 
     async def bar(self, request: Request) -> Response:
         """How much there is, and the way to any place of it. Asked for after the page: shards are listed."""
         taken, place = _filter(request), place_in(request.query_params)
 
-        def read() -> dict[str, Any]:
-            output = self._shelf.find(request.path_params["key"])
+        def read(output: GalleryOutput) -> dict[str, Any]:
             live = self._shelf.is_live(output)
             return {"extent": output.extent(reported=not live), "live": live}
 
-        context = await self._shelf.read(read)
+        context = await self._shelf.read(request, read)
         context |= {"base": _base(request), "place": place, "filter": taken, "every": EVERY}
         return self._site.pages.answer(request, "gallery_bar.html", context)
 
@@ -89,10 +86,10 @@ class _GalleryPages:
         """How many pictures came since the page was made."""
         seen = number_in(request.query_params, "seen")
 
-        def read() -> Extent:
-            return self._shelf.find(request.path_params["key"]).extent(reported=False)
+        def read(output: GalleryOutput) -> Extent:
+            return output.extent(reported=False)
 
-        extent = await self._shelf.read(read)
+        extent = await self._shelf.read(request, read)
         context = {"base": _base(request), "seen": seen, "extent": extent, "every": EVERY}
         return self._site.pages.answer(request, "gallery_new.html", context)
 
@@ -100,8 +97,7 @@ class _GalleryPages:
         """One image with all its settings, or why it failed."""
         place = place_of(request)
 
-        def read() -> dict[str, Any]:
-            output = self._shelf.find(request.path_params["key"])
+        def read(output: GalleryOutput) -> dict[str, Any]:
             record = output.record(place)
             failure = None if record is not None else output.failure(place)
             if record is None and failure is None:
@@ -132,7 +128,7 @@ class _GalleryPages:
                 "text": record.get("text", ""), "cannot": cannot,
             }  # fmt: skip
 
-        context = await self._shelf.read(read)
+        context = await self._shelf.read(request, read)
         base = _base(request)
         context |= {"place": place, "base": base, "up": _up(base, place)}
         return self._site.pages.answer(request, "picture.html", context)
@@ -142,8 +138,7 @@ class _GalleryPages:
         start, number = place_in(request.query_params), number_in(request.query_params, "page")
         asked = {name: request.query_params.get(name) for name in ("x", "y")}
 
-        def read() -> dict[str, Any]:
-            output = self._shelf.find(request.path_params["key"])
+        def read(output: GalleryOutput) -> dict[str, Any]:
             sweep = read_sweep(output, start)
             axes = sweep.proposed
             if asked["x"] is not None or asked["y"] is not None:
@@ -163,7 +158,7 @@ class _GalleryPages:
                 "trouble": trouble,
             }  # fmt: skip
 
-        context = await self._shelf.read(read)
+        context = await self._shelf.read(request, read)
         context |= {"base": _base(request), "place": start, "number": number}
         return self._site.pages.answer(request, "gallery_grid.html", context)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from typing import Final
 
@@ -12,8 +11,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from jobs.errors import OutputError
+from producer.serve.gallery.gallery_output import GalleryOutput
 from producer.serve.gallery.shelf import Shelf, place_of
-from producer.serve.gallery.thumbnails import PLACEHOLDER, SIDE, Thumbnails, media_type
+from producer.serve.gallery.thumbnails import PLACEHOLDER, SIDE, Thumbnail, Thumbnails, media_type
 
 _IMAGE_ID: Final = re.compile("[0-9a-f]{16}")
 _KEPT: Final = "private, max-age=604800, immutable"
@@ -31,17 +31,16 @@ def file_routes(shelf: Shelf) -> list[Route]:
         tag = f'"{version}-{SIDE}"'
         if version and request.headers.get("if-none-match") == tag:
             return Response(status_code=304, headers={"ETag": tag, "Cache-Control": _KEPT})
-        output = await shelf.read(lambda: shelf.find(request.path_params["key"]))
 
-        def read() -> bytes | None:
+        def read(output: GalleryOutput) -> Thumbnail:
+            # Without the image_id nothing tells whether the picture is still the same.
+            key = (output.output.label, place, version) if version else None
             try:
-                return output.picture(place)
+                return thumbnails.get(key, lambda: output.picture(place))
             except (OutputError, OSError):
-                return None  # its page says what is wrong
+                return PLACEHOLDER  # its page says what is wrong
 
-        # Without the image_id nothing tells whether the picture is still the same.
-        key = (output.output.label, place, version) if version else None
-        made = await asyncio.wrap_future(thumbnails.get(key, read))
+        made = await shelf.read(request, read)
         if made.damaged or not version:
             return Response(made.data, media_type=made.media_type)
         return Response(made.data, media_type=made.media_type, headers={"ETag": tag, "Cache-Control": _KEPT})
@@ -49,11 +48,10 @@ def file_routes(shelf: Shelf) -> list[Route]:
     async def whole(request: Request) -> Response:
         place = place_of(request)
 
-        def read() -> tuple[bytes | None, str]:
-            output = shelf.find(request.path_params["key"])
+        def read(output: GalleryOutput) -> tuple[bytes | None, str]:
             return output.picture(place), output.output.names.key(*place)
 
-        data, key = await shelf.read(read)
+        data, key = await shelf.read(request, read)
         if data is None:
             raise HTTPException(404, "there is no such picture in this output")
         kind = media_type(data)

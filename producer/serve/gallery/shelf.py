@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from threading import Lock
 from typing import Final, TypeVar
 
-from anyio import CapacityLimiter, to_thread
+from anyio import to_thread
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
@@ -21,8 +21,6 @@ from producer.serve.site import Site
 
 _HELD: Final = 32
 """Outputs of which something is remembered."""
-_AT_A_TIME: Final = 4
-"""Requests that read outputs at a time: each holds what it reads."""
 _MOST_SHARDS: Final = 10**7
 T = TypeVar("T")
 
@@ -35,23 +33,28 @@ class Shelf:
         self._indices = TarIndices()
         self._held: OrderedDict[str, GalleryOutput] = OrderedDict()
         self._lock = Lock()
-        self._limiter: CapacityLimiter | None = None
 
-    async def read(self, work: Callable[[], T]) -> T:
-        """What `work` gives, in a thread. What an output says against it becomes a page that tells it."""
-        if self._limiter is None:
-            self._limiter = CapacityLimiter(_AT_A_TIME)
+    async def read(self, request: Request, work: Callable[[GalleryOutput], T]) -> T:
+        """What `work` gives of the output that an address names, in a thread of that output's.
+
+        Raises HTTPException where none may be seen. What the output says against it becomes a page that
+        tells it.
+        """
+        key = request.path_params["key"]
         try:
-            return await to_thread.run_sync(work, limiter=self._limiter)
+            return await to_thread.run_sync(
+                lambda: work(self._find(key)), limiter=self._site.outputs.threads(key)
+            )
         except Unreachable as error:
             raise HTTPException(503, f"the store of this output gives no answer now: {error}") from None
         except (OutputError, OSError) as error:
             raise HTTPException(502, f"this output cannot be read: {error}") from None
 
-    def find(self, key: str) -> GalleryOutput:
-        """The output that addresses call so. Raises HTTPException where none may be seen."""
+    def _find(self, key: str) -> GalleryOutput:
         with self._lock:
             held = self._held.get(key)
+            if held is not None:
+                self._held.move_to_end(key)
         # Asked each time: an output may be seen as long as the ledger or the command line names it.
         output = self._site.outputs.find(key)
         if output is None:
@@ -61,7 +64,6 @@ class Shelf:
         found = GalleryOutput(output, self._indices)
         with self._lock:
             self._held[key] = found
-            self._held.move_to_end(key)
             while len(self._held) > _HELD:
                 self._held.popitem(last=False)
         return found

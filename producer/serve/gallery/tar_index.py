@@ -8,6 +8,7 @@ from bisect import bisect_left
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Final
+from weakref import WeakValueDictionary
 
 from jobs.output.stored_shard import Span
 from jobs.output.webdataset import TarShard
@@ -74,6 +75,7 @@ class TarIndices:
 
     def __init__(self) -> None:
         self._cache: BoundedCache[TarIndex] = BoundedCache(_HELD, lambda index: index.bytes)
+        self._walks: WeakValueDictionary[tuple[str, float], Lock] = WeakValueDictionary()
         self._lock = Lock()
 
     def of(self, tar: TarShard) -> TarIndex:
@@ -82,8 +84,10 @@ class TarIndices:
         found = self._cache.get(key)
         if found is not None:
             return found
-        # A page asks for the pictures of one tar at once: one thread walks through it.
+        # A page asks for the pictures of one tar at once: one thread walks through it. Others may take long.
         with self._lock:
+            walk = self._walks.setdefault(key, Lock())
+        with walk:
             found = self._cache.get(key)
             if found is None:
                 found = TarIndex.of(tar)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Callable, Hashable
-from concurrent.futures import Future, ThreadPoolExecutor
+from threading import BoundedSemaphore
 from typing import Final, NamedTuple
 
 from PIL import Image
@@ -89,31 +89,25 @@ PLACEHOLDER: Final = _placeholder()
 
 
 class Thumbnails:
-    """Draws thumbnails in threads of its own, and holds those that were asked for last."""
+    """Draws thumbnails, and holds those that were asked for last. Threads may share it."""
 
     def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(_AT_A_TIME, "thumbnail")
+        self._drawing = BoundedSemaphore(_AT_A_TIME)
         self._cache: BoundedCache[Thumbnail] = BoundedCache(_CACHED, lambda one: len(one.data) + 200)
 
-    def get(self, key: Hashable | None, read: Callable[[], bytes | None]) -> Future[Thumbnail]:
+    def get(self, key: Hashable | None, read: Callable[[], bytes | None]) -> Thumbnail:
         """The thumbnail called `key`, of the file that `read` gives; a placeholder where it gives none.
 
-        Without a key it is not held. What `read` raises, the future raises.
+        Without a key it is not held. Raises what `read` raises.
         """
         held = None if key is None else self._cache.get(key)
         if held is not None:
-            done: Future[Thumbnail] = Future()
-            done.set_result(held)
-            return done
-        return self._pool.submit(self._made, key, read)
-
-    def close(self) -> None:
-        """End the threads; what waits is not drawn."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
-
-    def _made(self, key: Hashable | None, read: Callable[[], bytes | None]) -> Thumbnail:
-        data = read()
-        made = PLACEHOLDER if data is None else draw(data)
+            return held
+        data = read()  # as many at a time as like: a store may hang
+        if data is None:
+            return PLACEHOLDER
+        with self._drawing:
+            made = draw(data)
         if key is not None and not made.damaged:
             self._cache.put(key, made)
         return made

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from tests.faults.mutated.mutation import Mutation
 
+OUTPUTS_PY = "producer/serve/outputs.py"
 FILES_PY = "producer/serve/gallery/picture_files.py"
 OUTPUT_PY = "producer/serve/gallery/gallery_output.py"
 RECORDS_PY = "producer/serve/gallery/record_lines.py"
 SHELF_PY = "producer/serve/gallery/shelf.py"
+TAR_INDEX_PY = "producer/serve/gallery/tar_index.py"
 TABLE_PY = "producer/serve/gallery/table_lines.py"
 THUMBNAILS_PY = "producer/serve/gallery/thumbnails.py"
 
 IN_PAGES = "tests/producer/serve/gallery/test_gallery_output.py::"
 FILTERS = "tests/producer/serve/gallery/test_filter.py::"
 SHOWN = "tests/producer/serve/gallery/test_gallery_pages.py::"
+SILENT = "tests/producer/serve/gallery/test_silent_store.py::"
 SMALL = "tests/producer/serve/gallery/test_thumbnails.py::"
 
 CHECKS = [
@@ -50,4 +53,10 @@ CHECKS = [
         "    except (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError, OverflowError):\n",
         "    except ZeroDivisionError:\n",
         IN_PAGES + "test_a_tar_without_its_parquet_gives_the_same_pages"),
+    Mutation("gallery: each output has threads of its own", "all share them", OUTPUTS_PY,
+        "        if key not in self._threads:", '        key = ""\n        if key not in self._threads:',
+        SILENT + "test_the_pages_of_other_outputs_are_served_meanwhile[pages]"),
+    Mutation("gallery: each tar is walked through by itself", "one at a time", TAR_INDEX_PY,
+        "self._walks.setdefault(key, Lock())", 'self._walks.setdefault(("", 0.0), Lock())',
+        SILENT + "test_a_tar_is_indexed_while_another_one_is_waited_for"),
 ]  # fmt: skip

@@ -7,7 +7,6 @@ import struct
 import subprocess
 import sys
 import zlib
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -23,13 +22,6 @@ def picture(form: str, width: int, height: int) -> bytes:
     noise = np.random.default_rng(1).integers(0, 256, (height, width, 3), np.uint8)
     Image.fromarray(noise).save(file, form)
     return file.getvalue()
-
-
-@pytest.fixture
-def thumbnails() -> Iterator[Thumbnails]:
-    drawn = Thumbnails()
-    yield drawn
-    drawn.close()
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
@@ -110,18 +102,18 @@ def test_a_picture_of_too_many_pixels_is_not_decoded() -> None:
     assert draw(file.getvalue()) == PLACEHOLDER
 
 
-def test_a_thumbnail_is_drawn_once_and_a_placeholder_each_time(thumbnails: Thumbnails) -> None:
-    read: list[str] = []
+def test_a_thumbnail_is_drawn_once_and_a_placeholder_each_time() -> None:
+    thumbnails, read = Thumbnails(), list[str]()
 
     def data(name: str) -> bytes:
         read.append(name)
         return picture("PNG", 8, 8) if name == "whole" else b"damaged"
 
     for name in ("whole", "damaged", "whole", "damaged"):
-        thumbnails.get(name, lambda name=name: data(name)).result(60)  # type: ignore[misc]
+        thumbnails.get(name, lambda name=name: data(name))
     assert read == ["whole", "damaged", "damaged"]
-    assert thumbnails.get("gone", lambda: None).result(60) == PLACEHOLDER
-    thumbnails.get(None, lambda: data("whole")).result(60)
+    assert thumbnails.get("gone", lambda: None) == PLACEHOLDER
+    thumbnails.get(None, lambda: data("whole"))
     assert read[-1] == "whole"
 
 
