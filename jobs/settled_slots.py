@@ -56,9 +56,7 @@ def _read(output: Output) -> dict[SlotsKey, int]:
     except Unreachable:
         raise
     except OSError as error:
-        raise OutputError(
-            f"{output.named(_FILE)}: {error.strerror}: make it readable for this user"
-        ) from None
+        raise output.unreadable(_FILE, error) from None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise OutputError(
             f"{output.named(_FILE)}: not what imagemill wrote ({error}): restore it, or remove it: slots are "

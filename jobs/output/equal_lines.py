@@ -49,4 +49,4 @@ def noted_lines(output: Output, job_id: str) -> Iterator[NotedLine]:
     except Unreachable:
         raise
     except OSError as error:
-        raise damaged(output.named(file), f"cannot be read ({error.strerror})") from None
+        raise output.unreadable(file, error) from None

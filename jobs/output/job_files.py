@@ -67,18 +67,24 @@ class JobFiles:
 def next_job_number(output: Output, name: str) -> int:
     """One more than the largest number of a job of this name submitted there; 1 when there is none.
 
-    Raises OutputError when job.json is there and cannot be read, Unreachable.
+    Raises OutputError where that cannot be told, Unreachable.
     """
-    with output.reading():
+    try:
         files = (Path(one.name) for one in output.store.list(JOBS) if not one.is_folder)
         job_ids = {file.stem for file in files if file.suffix == ".json"}
+    except Unreachable:
+        raise
+    except OSError as error:
+        raise output.unreadable(JOBS, error) from None
     try:
         job_ids.add(str(output.read_json(REPORT)["job_id"]))
     except FileNotFoundError:
         pass
     except Unreachable:
         raise
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except OSError as error:
+        raise output.unreadable(REPORT, error) from None
+    except (ValueError, KeyError, TypeError) as error:
         raise damaged(f"{output.named(REPORT)}:1", f"not a job's report ({error})") from None
     numbers = [int(m[1]) for i in job_ids if (m := re.fullmatch(re.escape(name) + r"-([0-9]{1,18})", i))]
     return max(numbers, default=0) + 1

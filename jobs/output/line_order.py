@@ -123,7 +123,9 @@ def _read(output: Output, job_id: str) -> CompactCounter | None:
         return None
     except Unreachable:
         raise
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise output.unreadable(name, error) from None
+    except ValueError as error:
         raise damaged(output.named(name), f"is no order of lines ({error})") from None
     return order
 

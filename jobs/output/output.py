@@ -305,6 +305,14 @@ class Output:
         """A file of it, as messages call it."""
         return f"{self.label}/{name}"
 
+    def unreadable(self, name: str, error: OSError) -> OutputError:
+        """What is to be said of a file that the system, or the store, does not give: it may be sound."""
+        if self.in_bucket:
+            return OutputRefused(f"{self.named(name)} cannot be read ({error.strerror}): {CHECK_BUCKET}")
+        return OutputError(
+            f"{self.named(name)} cannot be read ({error.strerror}): make it a file that this user may read"
+        )
+
     def read_json(self, name: str) -> Any:
         """The JSON value in a file. Raises OSError, and ValueError for any other text."""
         return strict_json(self.store.read(name, MAX_JSON))

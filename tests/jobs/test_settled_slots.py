@@ -49,5 +49,5 @@ def test_slots_that_are_given_take_the_place_of_what_is_there(output: Output) ->
 
 def test_a_file_that_may_not_be_read_is_reported_with_the_remedy(output: Output) -> None:
     (output.private / "rows.json").mkdir()
-    with pytest.raises(OutputError, match=r"rows\.json: .*readable"):
+    with pytest.raises(OutputError, match=r"rows\.json cannot be read .*: make it"):
         settled_slots(output, SIZE)

@@ -23,6 +23,22 @@ def test_job_numbers_go_on_from_the_report_and_from_the_kept_manifests(tmp_path)
     assert json.loads((output.jobs / "sunsets-11.json").read_text()) == {"name": "sunsets"}
 
 
+def test_a_job_report_that_cannot_be_read_is_not_taken_for_a_damaged_one(tmp_path):
+    (tmp_path / "job.json").mkdir()
+    with pytest.raises(OutputError, match=r"job\.json cannot be read .*: make it a file"):
+        next_job_number(Output(tmp_path), "a")
+
+
+@pytest.mark.parametrize("kind", [Kind.LIST, Kind.GET])
+def test_what_a_store_refuses_is_said_to_be_refused(object_store, bucket, tmp_path, monkeypatch, kind):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    output = Output.at(f"s3://{bucket}/out")
+    output.store.replace("job.json", b'{"job_id": "sunsets-4"}')
+    object_store.order(Fault(Action.ANSWER, frozenset({kind}), status=403))
+    with pytest.raises(OutputError, match=rf"{output.label}/\S* cannot be read \(the store refuses it"):
+        next_job_number(output, "sunsets")
+
+
 def test_a_job_report_that_is_no_json_is_an_output_error(tmp_path):
     (tmp_path / "job.json").write_text("{")
     with pytest.raises(OutputError, match=r"job\.json:1"):
