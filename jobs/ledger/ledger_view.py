@@ -166,6 +166,16 @@ class LedgerView:
             there = job_id is not None and self.client.exists(redis_keys.job(job_id.decode()))
         return cast(bytes, job_id).decode() if there else None
 
+    def written(self, job_id: str) -> tuple[str, str]:
+        """The output that a job writes to and the job's incarnation, each empty where Redis lost it."""
+        with as_ledger_errors():
+            try:
+                held = self.client.hmget(redis_keys.job(job_id), ["output", "incarnation"])
+            except redis.exceptions.ResponseError as error:
+                held = _if_foreign(error, [None, None])
+        output, incarnation = ("" if one is None else one.decode(errors="replace") for one in held)
+        return output, incarnation
+
     def refuse_while_written(self, output: str, then: str) -> None:
         """Raises JobError while a job writes to an output folder; `then` says what to do afterwards."""
         job_id = self.writer(output)

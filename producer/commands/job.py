@@ -87,7 +87,9 @@ def cancel(session: Session, job: str, reason: str) -> None:
 
     Submitting its manifest again renders the rest. A job that cannot be read in Redis is removed there.
     """
-    done = session.ledger.control(job, "cancel", reason)
+    from producer.submit.writing import cancel_job
+
+    done = cancel_job(session.ledger, job, reason)
     session.confirm()
     came_to = {
         "ok": f"{job} is ending: workers give up its shards at their next step",

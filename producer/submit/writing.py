@@ -10,7 +10,9 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from jobs.errors import ImagemillError, JobError, JobUnreadable
+from jobs.ledger.job import Controlled
 from jobs.ledger.ledger import Ledger
+from jobs.location import names_bucket
 from jobs.output.output import Output
 from jobs.output.writer import LEASES, OutputWriter, Writer
 from producer.job_queue import JobQueue
@@ -91,6 +93,20 @@ def freed_at_the_end(output: Output, queue: JobQueue) -> Iterator[None]:
     finally:
         with suppress(ImagemillError, OSError):
             OutputWriter(output, Writer(), lambda: word).free(lambda writer: writer.ledger == word)
+
+
+def cancel_job(ledger: Ledger, job_id: str, reason: str = "") -> Controlled:
+    """Cancels a job; marks its output free where no worker will: see `Steering.control`.
+
+    What a store that is away keeps of it, another ledger looks at for its lease.
+    """
+    # Of a job that cannot be read nothing is left afterwards.
+    output, incarnation = ledger.written(job_id)
+    came_to = ledger.control(job_id, "cancel", reason)
+    if came_to != "ok" and names_bucket(output) and incarnation:
+        with suppress(ImagemillError, OSError):
+            OutputWriter(Output.at(output), Writer(incarnation=incarnation), ledger.word).free()
+    return came_to
 
 
 def _renew(writer: OutputWriter, lease: float, ended: threading.Event) -> None:

@@ -17,6 +17,7 @@ PACE = "tests/jobs/output/test_upload_pace.py::"
 OLD_SPOOLS = "tests/worker/lease/test_old_spools.py::"
 WRITER = "tests/jobs/output/test_writer.py::"
 WRITERS = "tests/worker/lease/test_writers.py::"
+IN_BUCKET = "tests/producer/submit/test_in_bucket.py::"
 
 CHECKS = [
     Mutation("what is uploaded gets its name only while its lease holds", "the lease is not confirmed",
@@ -85,6 +86,14 @@ CHECKS = [
         "            self._renew(output, held)\n",
         "            with self._lock:\n                self._renew(output, held)\n",
         WRITERS + "test_a_store_that_gives_no_answer_for_one_output_keeps_no_other_from_being_renewed"),
+    Mutation("a cancel that ends a job lets its output in a bucket go", "it is kept",
+        "producer/submit/writing.py",
+        'if came_to != "ok" and names_bucket(output) and incarnation:', "if False:",
+        IN_BUCKET + "test_cancelling_a_job_that_no_worker_ends_leaves_its_output_to_other_ledgers"),
+    Mutation("a cancel leaves an output that another ledger has taken over", "marked free, whose it may be",
+        "producer/submit/writing.py",
+        "ledger.word).free()\n", "ledger.word).free(lambda _writer: True)\n",
+        IN_BUCKET + "test_cancelling_a_job_leaves_an_output_that_another_ledger_has_taken_over"),
     Mutation("an output is not taken from a job that is at work", "it is",
         WRITER_PY,
         "                if left > 0:", "                if False:",

@@ -15,6 +15,7 @@ from jobs.output.writer import WRITER, OutputWriter, Writer
 from jobs.settings import Settings
 from producer.submit.output_writes import said_wait
 from producer.submit.recover import recover_job
+from producer.submit.writing import cancel_job
 from tests.producer.submit.desk import Desk
 from tests.reported import Reported
 
@@ -61,3 +62,35 @@ def test_a_job_that_was_cancelled_since_another_ledger_had_its_output_is_waited_
     desk.ledger.control(job_id, "cancel")
     with pytest.raises(JobError, match=f"{job_id}, .* is ending there: wait for it"):
         desk.submit(3, **keys)
+
+
+def test_cancelling_a_job_that_no_worker_ends_leaves_its_output_to_other_ledgers(
+    desk: Desk, bucket: str
+) -> None:
+    job_id = desk.submit(3, output=f"s3://{bucket}/cats", layout="webdataset").job_id
+    output = Output.at(f"s3://{bucket}/cats")
+    assert cancel_job(desk.ledger, job_id) == "ok"
+    assert output.read_json(WRITER)["free"] is False  # a worker may come and write the report
+    assert cancel_job(desk.ledger, job_id) == "ended"
+    assert output.read_json(WRITER)["free"] is True
+
+
+def test_cancelling_a_job_that_cannot_be_read_leaves_its_output_to_other_ledgers(
+    desk: Desk, bucket: str
+) -> None:
+    job_id = desk.submit(3, output=f"s3://{bucket}/cats", layout="webdataset").job_id
+    desk.client.hdel(redis_keys.job(job_id), "state")
+    assert cancel_job(desk.ledger, job_id) == "dropped"
+    assert Output.at(f"s3://{bucket}/cats").read_json(WRITER)["free"] is True
+
+
+def test_cancelling_a_job_leaves_an_output_that_another_ledger_has_taken_over(
+    desk: Desk, bucket: str
+) -> None:
+    job_id = desk.submit(3, output=f"s3://{bucket}/cats", layout="webdataset").job_id
+    output = Output.at(f"s3://{bucket}/cats")
+    output.store.remove(WRITER)
+    OutputWriter(output, Writer(job="foxes-1", incarnation="foxes"), lambda: "other").take(lambda _line: None)
+    cancel_job(desk.ledger, job_id)
+    assert cancel_job(desk.ledger, job_id) == "ended"
+    assert output.read_json(WRITER)["free"] is False
