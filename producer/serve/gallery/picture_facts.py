@@ -31,11 +31,16 @@ class Facts:
     heading: str
     values: Sequence[tuple[str, str]]
     """Names and values as texts, in their order."""
+    usual: Sequence[tuple[str, str]] = ()
+    """The same of settings that are at their defaults."""
 
 
 def facts_of(record: Mapping[str, Any]) -> list[Facts]:
     """What a record says: what the picture is, every setting in their own order, the user's columns, how it
-    was rendered. A setting that the record leaves out is at its default."""
+    was rendered. A setting that the record leaves out is at its default.
+
+    Settings that are at a default which no model changes stand apart.
+    """
     own = columns_of(record)
     settings = {
         name: record.get(name, setting.default)
@@ -57,7 +62,11 @@ def facts_of(record: Mapping[str, Any]) -> list[Facts]:
         "File": rest,
     }
     return [
-        Facts(heading, [(name, _shown(value)) for name, value in values.items()])
+        Facts(
+            heading,
+            [(name, _shown(value)) for name, value in values.items() if not _is_usual(heading, name, value)],
+            [(name, _shown(value)) for name, value in values.items() if _is_usual(heading, name, value)],
+        )
         for heading, values in parts.items()
         if values
     ]
@@ -122,6 +131,13 @@ def _names_folders(request: ImageRequest) -> bool:
     return _is_folder(request) or any(
         one.revision.startswith(OF_A_FOLDER) for one in controlnets_of(request.controlnet)
     )
+
+
+def _is_usual(heading: str, name: str, value: Any) -> bool:
+    if heading != "Settings":
+        return False
+    setting = IMAGE_SETTINGS[name]
+    return not setting.required and not setting.by_model and bool(value == setting.default)
 
 
 def _shown(value: Any) -> str:
