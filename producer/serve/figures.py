@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from functools import partial
 from typing import Final
 
 from anyio import CapacityLimiter, to_thread
@@ -29,12 +28,14 @@ _PATIENCE: Final = 1.0
 def routes(watch: LedgerWatch) -> list[Route]:
     """/metrics, behind the doors as any page is, and /health, which tells nothing of jobs."""
     registry = CollectorRegistry()
-    registry.register(LedgerCollector(partial(watch.ask, LedgerView.overview)))
+    registry.register(LedgerCollector(watch.overview))
+    at_a_time = CapacityLimiter(1)
 
     async def metrics(request: Request) -> Response:
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        # One thread: however many ask, there are threads left for pages.
+        text = await to_thread.run_sync(encode, registry, limiter=at_a_time)
         # Bytes: a text's type would be given a charset twice.
-        text = await to_thread.run_sync(encode, registry)
         return Response(text, headers={"Content-Type": content_type})
 
     probe = _Probe(watch)

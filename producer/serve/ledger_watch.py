@@ -1,4 +1,4 @@
-"""What the ledger says, read at most once a second however many look at the pages."""
+"""What the ledger says, read at most once a second however many look at the pages and ask for metrics."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from jobs.errors import LedgerError
-from jobs.ledger.eviction import eviction_trouble, redis_memory
+from jobs.ledger.eviction import eviction_trouble
 from jobs.ledger.job import JobStatus, UnreadableJob
 from jobs.ledger.ledger_view import LedgerView
+from jobs.ledger.overview import Overview
 
 _Answer = TypeVar("_Answer")
 OLDEST = 1.0
 """Seconds that a reading is good for."""
+STALE = 10.0
+"""Seconds since the last one after which a visitor waits for the next: nobody had looked for some time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +27,12 @@ class Away:
 
     since: float
     """Unix time, seconds."""
-    reason: str
+    error: LedgerError
+
+    @property
+    def reason(self) -> str:
+        """Why, and the remedy."""
+        return str(self.error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +49,8 @@ class Snapshot:
     """What is wrong with Redis' policy, and the remedy; empty as a rule."""
     read: float = 0.0
     """When it was read: Unix time, seconds; 0.0 for never."""
+    overview: Overview | None = None
+    """All that was read; None before the first reading."""
     away: Away | None = None
     """Set while the ledger cannot be read; all else is then as it was before."""
 
@@ -87,30 +97,44 @@ class LedgerWatch:
             raise
 
     def now(self) -> Snapshot:
-        """The ledger, a second old at most; as it was last, if it cannot be read."""
-        # While one visitor waits for a Redis that hangs, the others get what is known.
-        if self._lock.acquire(blocking=self._looked == float("-inf")):
+        """The ledger, a second old at most; as it was last, if it cannot be read.
+
+        While one visitor waits for a Redis that hangs, the others get what is known.
+        """
+        self._look(wait=time.monotonic() - self._looked > STALE)
+        return self._snapshot
+
+    def overview(self) -> Overview:
+        """All of the ledger, a second old at most. Raises LedgerError if it cannot be read."""
+        self._look(wait=True)
+        snapshot = self._snapshot
+        if snapshot.away is not None:
+            raise snapshot.away.error.with_traceback(None)
+        assert snapshot.overview is not None
+        return snapshot.overview
+
+    def _look(self, *, wait: bool) -> None:
+        """Reads the ledger if that was last done a while ago. `wait`: for whoever does so already."""
+        if self._lock.acquire(blocking=wait):
             try:
                 if time.monotonic() - self._looked >= OLDEST:
                     self._snapshot = self._read()
                     self._looked = time.monotonic()
             finally:
                 self._lock.release()
-        return self._snapshot
 
     def _read(self) -> Snapshot:
         try:
-            ledger = self.ledger
-            jobs, workers, memory = ledger.jobs(), ledger.workers(), redis_memory(ledger.client)
+            seen = self.ask(LedgerView.overview)
         except LedgerError as error:
-            self._ledger = None
             before = self._snapshot.away
             since = time.time() if before is None else before.since
-            return replace(self._snapshot, away=Away(since, str(error)))
+            return replace(self._snapshot, away=Away(since, error))
         return Snapshot(
-            jobs=tuple(reversed(jobs)),
-            workers=workers,
-            full=memory.full,
-            trouble=eviction_trouble(memory.policy),
+            jobs=tuple(reversed(seen.jobs)),
+            workers=seen.workers,
+            full=seen.memory.full,
+            trouble=eviction_trouble(seen.memory.policy),
             read=time.time(),
+            overview=seen,
         )

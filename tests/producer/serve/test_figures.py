@@ -14,17 +14,25 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Protocol
 
+import psutil
 import pytest
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
+from jobs.ledger.ledger_view import LedgerView
 from jobs.settings import Settings
 from producer.embedded_redis import EmbeddedRedis
 from producer.metrics.families import FAMILIES
+from producer.serve import ledger_watch
+from producer.serve.doors import Doors
+from producer.serve.ledger_watch import LedgerWatch
 from producer.serve.opened import site_of
-from producer.serve.server import listen, serving
+from producer.serve.outputs import Outputs
+from producer.serve.pages import Pages
+from producer.serve.server import Listener, listen, serving
+from producer.serve.site import Site
 from tests.jobs.ledger.claims import Submit
-from tests.waiting import WaitUntil
+from tests.waiting import LONGEST, WaitUntil
 
 TOKEN = "long-enough-to-be-a-token"
 
@@ -125,9 +133,16 @@ def test_without_redis_metrics_say_so_and_health_fails_until_it_is_back(
     with served(redis_server) as url:
         assert "imagemill_redis_up 1.0" in get(f"{url}/metrics")[2]
         redis_server.stop()
-        status, _, text = get(f"{url}/metrics")
-        assert status == 200
-        assert "imagemill_redis_up 0.0" in text
+        texts: list[str] = []
+
+        def gone() -> bool:
+            status, _, text = get(f"{url}/metrics")
+            assert status == 200
+            texts.append(text)
+            return "imagemill_redis_up 0.0" in text
+
+        wait_until(gone, "the next second says that Redis is away")
+        text = texts[-1]
         assert "imagemill_scrape_errors_total 1.0" in text
         assert "imagemill_jobs" not in text
         status, _, text = get(f"{url}/health")
@@ -165,6 +180,35 @@ def test_many_who_ask_for_health_cost_one_question_to_a_redis_that_never_answers
     assert {status for status, _, _ in answers} == {503}
     assert connections <= 2  # a busy machine may take five seconds for fifteen visitors, and ask again
     assert waited < 4  # pages wait five; this machine may be busy
+
+
+def test_many_scrapes_of_a_redis_that_hangs_keep_no_page_waiting(
+    redis_server: EmbeddedRedis, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_watch, "STALE", LONGEST)
+    watch = LedgerWatch(lambda: LedgerView(redis_server.url, timeout=LONGEST))
+    doors = Doors()
+    site = Site(watch, Outputs([], watch), Pages(guarded=False), doors)
+    listener = listen("127.0.0.1", 0)
+    with serving(listener, lambda: site), ThreadPoolExecutor(60) as visitors:
+        assert get(f"{listener.url}/")[0] == 200
+        os.kill(redis_server.pid, signal.SIGSTOP)
+        try:
+            monkeypatch.setattr(ledger_watch, "OLDEST", 0.0)
+            scrapes = [visitors.submit(get, f"{listener.url}/metrics") for _ in range(60)]
+            wait_until(lambda: connections(listener) >= 60, "all have asked")
+            assert get(f"{listener.url}/")[0] == 200
+            assert not any(scrape.done() for scrape in scrapes)
+        finally:
+            os.kill(redis_server.pid, signal.SIGCONT)
+        assert {scrape.result()[0] for scrape in scrapes} == {200}
+
+
+def connections(listener: Listener) -> int:
+    """How many the pages have taken that are still open."""
+    port = listener.socket.getsockname()[1]
+    found = psutil.Process().net_connections("tcp")
+    return sum(one.status == "ESTABLISHED" and one.laddr.port == port for one in found)
 
 
 @pytest.mark.parametrize("page", ["/metrics", "/health"])

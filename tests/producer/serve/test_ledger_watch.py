@@ -9,16 +9,21 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
-from jobs.errors import LedgerError
+from jobs.errors import LedgerError, LedgerUnavailable
+from jobs.ledger import redis_keys
 from jobs.ledger.ledger import Ledger
 from jobs.ledger.ledger_view import LedgerView
+from jobs.ledger.redis_client import redis_client
 from producer.embedded_redis import EmbeddedRedis
 from producer.serve import ledger_watch
 from producer.serve.ledger_watch import LedgerWatch
-from tests.waiting import WaitUntil
+from tests.waiting import LONGEST, WaitUntil, wait_until
 
 
 def reads(ledger: Ledger) -> int:
@@ -26,10 +31,12 @@ def reads(ledger: Ledger) -> int:
     return int(ledger.client.info("commandstats").get("cmdstat_info", {"calls": 0})["calls"])
 
 
-def test_a_hundred_visitors_at_once_cost_one_reading(redis_server: EmbeddedRedis, ledger: Ledger) -> None:
+def test_a_hundred_visitors_and_scrapes_at_once_cost_one_reading(
+    redis_server: EmbeddedRedis, ledger: Ledger
+) -> None:
     watch = LedgerWatch(lambda: LedgerView(redis_server.url))
     before = reads(ledger)
-    threads = [threading.Thread(target=watch.now) for _ in range(100)]
+    threads = [threading.Thread(target=ask) for ask in (watch.now, watch.overview) for _ in range(50)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -84,8 +91,11 @@ def test_an_outage_is_told_with_its_beginning_and_what_was_known_stays(
     assert first.away.since == second.away.since >= before.read
     assert "Redis does not answer" in first.away.reason
     assert first.jobs == before.jobs
+    with pytest.raises(LedgerUnavailable, match="Redis does not answer"):
+        watch.overview()  # figures are of now, or there are none
     redis_server.start()
     wait_until(lambda: watch.now().away is None, "the ledger is read again")
+    assert [job.job_id for job in watch.overview().jobs] == [job_id]
 
 
 def test_a_redis_that_hangs_keeps_one_visitor_waiting_and_the_others_see_what_is_known(
@@ -95,6 +105,7 @@ def test_a_redis_that_hangs_keeps_one_visitor_waiting_and_the_others_see_what_is
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(ledger_watch, "OLDEST", 0.0)
+    monkeypatch.setattr(ledger_watch, "STALE", LONGEST)
     submit_job()
     watch = LedgerWatch(lambda: LedgerView(redis_server.url))
     known, seen = watch.now(), []
@@ -109,6 +120,53 @@ def test_a_redis_that_hangs_keeps_one_visitor_waiting_and_the_others_see_what_is
         os.kill(redis_server.pid, signal.SIGCONT)
     for visitor in visitors:
         visitor.join()
+
+
+def test_after_a_time_without_visitors_all_wait_for_the_next_reading(
+    redis_server: EmbeddedRedis, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_watch, "OLDEST", 0.0)
+    watch = LedgerWatch(lambda: LedgerView(redis_server.url, timeout=LONGEST))
+    known, seen = watch.now(), list[ledger_watch.Snapshot]()
+    monkeypatch.setattr(ledger_watch, "STALE", 0.0)
+    visitors = [threading.Thread(target=lambda: seen.append(watch.now())) for _ in range(8)]
+    os.kill(redis_server.pid, signal.SIGSTOP)
+    try:
+        for visitor in visitors:
+            visitor.start()
+    finally:
+        os.kill(redis_server.pid, signal.SIGCONT)
+    for visitor in visitors:
+        visitor.join()
+    assert all(one.read > known.read for one in seen)
+
+
+def test_a_replica_and_a_user_who_may_only_read_can_be_looked_at(
+    redis_server: EmbeddedRedis, ledger: Ledger, submit_job: Callable[..., str], tmp_path: Path
+) -> None:
+    """A job whose time is over is on no page; no list of jobs is changed for that."""
+    gone, there = submit_job(), submit_job(name="dogs", output="/data/dogs")
+    ledger.client.delete(redis_keys.job(gone))
+    ledger.client.zrem(redis_keys.ACTIVE, gone)
+    reads = ["~imagemill:*", "+@read", "+@connection", "+script|load", "+evalsha", "+time", "+info"]
+    ledger.client.execute_command("ACL", "SETUSER", "looks", "on", ">word", *reads)
+    user = f"redis://looks:word@{redis_server.url.partition('@')[2]}"
+    with EmbeddedRedis(tmp_path / "replica") as replica:
+        follow(replica, redis_server)
+        for url in (user, replica.url):
+            now = LedgerWatch(partial(LedgerView, url)).now()
+            assert ([job.job_id for job in now.jobs], now.away) == ([there], None)
+    ledger.client.execute_command("ACL", "DELUSER", "looks")
+    assert ledger.client.zcard(redis_keys.JOBS) == 2
+
+
+def follow(replica: EmbeddedRedis, primary: EmbeddedRedis) -> None:
+    """Makes one Redis the replica of another; returns when it has its keys."""
+    address = urlsplit(primary.url)
+    with redis_client(replica.url) as client:
+        client.config_set("masterauth", address.password)
+        client.replicaof("127.0.0.1", address.port)
+        wait_until(lambda: client.exists(redis_keys.JOBS), "the replica has the keys")
 
 
 def test_a_redis_that_comes_later_is_found(
