@@ -156,6 +156,13 @@ def name_in_table(name: str) -> str:
     return f"column_{name}" if name in _NOT_IN_RECORDS or name.startswith("column_") else name
 
 
+def name_in_records(name: str) -> str | None:
+    """What the metadata call a column of the table; None for one that they do not have."""
+    if name in _NOT_IN_RECORDS:
+        return None
+    return name.removeprefix("column_")
+
+
 def _column(values: list[Any], kind: Kind) -> pyarrow.Array:
     """The values as one column; as texts where no other type holds them unchanged."""
     import pyarrow as pa

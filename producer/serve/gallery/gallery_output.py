@@ -7,7 +7,7 @@ search reads on until it has a page, or has taken long enough, and says how far 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ from jobs.output.stored_shard import StoredShard
 from jobs.output.webdataset import TarShard
 from jobs.strict_json import strict_json
 from producer.serve.gallery.filter import Filter
+from producer.serve.gallery.known_columns import KnownColumns
 from producer.serve.gallery.line import START, Cursor, Line
 from producer.serve.gallery.record_lines import RecordLines
 from producer.serve.gallery.shard_list import ShardList
@@ -38,6 +39,7 @@ _SUFFIXES: Final = ("png", "jpg", "webp")
 _MOST_REPORT: Final = 4 << 20
 """Bytes of a job.json that is read for its number of images: it may have all prompts in it."""
 _MOST_TROUBLES: Final = 5
+_WHOLE: Final = Wanted(count=SHARD_LIMIT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,8 @@ class Piece:
 
     lines: Sequence[Line]
     next: Cursor | None
-    """Where to go on; None: there is nothing after them."""
+    """Where to go on: after them, or before them where images before a place were asked for; None: there is
+    nothing."""
     complete: bool
     """Whether a page is full, or nothing is left: False where a search stopped because of the time."""
     troubles: Sequence[str] = ()
@@ -74,11 +77,15 @@ class GalleryOutput:
     indices: TarIndices
     clock: Callable[[], float] = time.monotonic
     shards: ShardList = field(init=False)
+    known: KnownColumns = field(init=False)
     _records: RecordLines = field(init=False)
+    _counts: Mapping[int, int] = field(init=False, default_factory=dict)
+    """Images of the first shard and of the last one, as they were counted last."""
 
     def __post_init__(self) -> None:
         self.shards = ShardList(self.output)
         self._records = RecordLines(self.output, self.indices)
+        self.known = KnownColumns(self.output, self.shards, self._records)
 
     def page(
         self, start: Cursor = START, taken: Filter = EVERY, count: int = PAGE, budget: float = BUDGET
@@ -103,14 +110,7 @@ class GalleryOutput:
                 filter=taken,
                 late=lambda: not taken.is_empty and self.clock() > ends,
             )
-            try:
-                found = self._found(shard, wanted)
-            except Unreachable:
-                raise
-            except OutputError as error:
-                if len(troubles) < _MOST_TROUBLES:
-                    troubles.append(str(error))
-                found = Found(())
+            found = self._sound(shard, wanted, troubles)
             lines += found.lines
             place = Cursor(shard + 1, 0) if found.reached is None else Cursor(shard, found.reached)
             looked += 1
@@ -119,24 +119,37 @@ class GalleryOutput:
                 break
         return Piece(lines, place, place is None or len(lines) == count, troubles)
 
-    def before(self, place: Cursor, count: int = PAGE) -> Sequence[Line]:
-        """Up to `count` images that come before a place; of a few shards at most."""
+    def before(
+        self, place: Cursor, taken: Filter = EVERY, count: int = PAGE, budget: float = BUDGET
+    ) -> Piece:
+        """Up to `count` images that come before a place, in their order. Raises as `page`."""
+        ends = self.clock() + budget
         lines: list[Line] = []
-        shard: int | None = place.shard
-        stop = place.position
-        for _ in range(_LEAST_SHARDS):
-            if shard is None:
+        troubles: list[str] = []
+        stop: Cursor | None = place
+        looked = 0
+        while stop is not None:
+            if stop.position == 0 or not self.output.committed(stop.shard):
+                shard = self.shards.preceding(stop.shard)
+                stop = None if shard is None else Cursor(shard, SHARD_LIMIT)
+                continue
+            wanted = Wanted(
+                stop=stop.position,
+                count=count - len(lines),
+                filter=taken,
+                last=True,
+                late=lambda: not taken.is_empty and self.clock() > ends,
+            )
+            found = self._sound(stop.shard, wanted, troubles)
+            lines[:0] = found.lines
+            stop = Cursor(stop.shard, 0 if found.reached is None else found.reached)
+            looked += 1
+            enough = looked >= _LEAST_SHARDS or not taken.is_empty
+            if stop == START:
+                stop = None
+            if len(lines) == count or (enough and self.clock() > ends):
                 break
-            wanted = Wanted(count=count - len(lines), last=True, stop=stop)
-            if self.output.committed(shard):
-                try:
-                    lines[:0] = self._found(shard, wanted).lines
-                except OutputError:
-                    break  # the page that begins there tells of it
-            if len(lines) == count:
-                break
-            shard, stop = self.shards.preceding(shard), SHARD_LIMIT
-        return lines
+        return Piece(lines, stop, stop is None or len(lines) == count, troubles)
 
     def record(self, place: Cursor) -> dict[str, Any] | None:
         """The record of the picture there; None where there is none. Raises OutputError."""
@@ -200,12 +213,16 @@ class GalleryOutput:
 
     def _estimated(self, listed: Sequence[int]) -> int | None:
         """By the images of the first shard and of the last."""
+        held = self._counts
         try:
-            counts = [
-                len(self._found(shard, Wanted(count=10_000)).lines) for shard in {listed[0], listed[-1]}
-            ]
+            # A shard never changes: while a job renders, only its last one is counted at each look.
+            self._counts = {
+                shard: held[shard] if shard in held else len(self._found(shard, _WHOLE).lines)
+                for shard in (listed[0], listed[-1])
+            }
         except OutputError:
             return None
+        counts = [*self._counts.values()]
         return counts[0] if len(listed) == 1 else (len(listed) - 1) * max(counts) + min(counts)
 
     def _found(self, shard: int, wanted: Wanted) -> Found:
@@ -215,3 +232,14 @@ class GalleryOutput:
             if found is not None:
                 return found
         return self._records.lines(stored, shard, wanted)
+
+    def _sound(self, shard: int, wanted: Wanted, troubles: list[str]) -> Found:
+        """The same of a shard that may be damaged: then nothing, and what is wrong is added to `troubles`."""
+        try:
+            return self._found(shard, wanted)
+        except Unreachable:
+            raise
+        except OutputError as error:
+            if len(troubles) < _MOST_TROUBLES:
+                troubles.append(str(error))
+            return Found(())

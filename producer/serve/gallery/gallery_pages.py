@@ -5,7 +5,7 @@ No address holds a path: an output is its key, a picture is its shard and its pl
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, Literal
 from urllib.parse import urlencode
 
 from starlette.exceptions import HTTPException
@@ -15,15 +15,16 @@ from starlette.routing import Route
 
 from jobs.errors import ManifestError, OutputError
 from producer.export.grid_layout import Axes
-from producer.serve.gallery.filter import Filter, WrongFilter
-from producer.serve.gallery.gallery_output import PAGE, Extent, GalleryOutput, Piece
-from producer.serve.gallery.line import Cursor
+from producer.serve.gallery.filter import FIELDS, Filter, WrongFilter
+from producer.serve.gallery.gallery_output import BUDGET, PAGE, Extent, GalleryOutput, Piece
+from producer.serve.gallery.line import START, Cursor
 from producer.serve.gallery.picture_facts import command_of, facts_of, facts_of_failure, manifest_of
 from producer.serve.gallery.picture_files import file_routes
 from producer.serve.gallery.shelf import Shelf, count_in, number_in, place_in, place_of
 from producer.serve.gallery.sweep import GridTable, read_sweep
 from producer.serve.site import Site
 
+Way = Literal["before", "after"]
 EVERY: Final = 3
 """Seconds from one look for new pictures to the next, while a job renders."""
 
@@ -38,6 +39,7 @@ def routes(site: Site) -> list[Route]:
         Route("/outputs/{key}/bar", pages.bar),
         Route("/outputs/{key}/new", pages.new),
         Route("/outputs/{key}/grid", pages.grid),
+        Route("/outputs/{key}/neighbour", pages.neighbour),
         Route("/outputs/{key}/{shard}/{position}", pages.picture),
         *file_routes(shelf),
     ]
@@ -48,23 +50,28 @@ class _GalleryPages:
         self._site, self._shelf = site, shelf
 
     async def gallery(self, request: Request) -> Response:
-        """The first page from a place on, with all around it."""
-        taken = _filter(request)
+        """The first page from a place on, with all around it; what is wrong with a filter under its form."""
 
         def read(output: GalleryOutput) -> dict[str, Any]:
-            return self._piece(request, output, taken) | {
-                "label": output.output.label,
-                "live": self._shelf.is_live(output),
-            }
+            shown = {"label": output.output.label, "live": self._shelf.is_live(output)}
+            try:
+                taken = Filter.of_query(request.query_params)
+                notice = output.known.check(taken)
+            except WrongFilter as error:
+                return self._nothing(request) | shown | {"wrong": str(error)}
+            return self._piece(request, output, taken) | shown | {"notice": notice}
 
         context = await self._shelf.read(request, read)
-        return self._site.pages.answer(request, "gallery.html", context)
+        context |= {"asked": {name: request.query_params.get(name, "") for name in FIELDS}}
+        status = 400 if context["wrong"] else 200
+        return self._site.pages.answer(request, "gallery.html", context, status=status)
 
     async def piece(self, request: Request) -> Response:
         """Further images, alone."""
         taken = _filter(request)
 
         def read(output: GalleryOutput) -> dict[str, Any]:
+            _check(output, taken)
             return self._piece(request, output, taken) | {"live": self._shelf.is_live(output)}
 
         context = await self._shelf.read(request, read)
@@ -94,20 +101,19 @@ class _GalleryPages:
         return self._site.pages.answer(request, "gallery_new.html", context)
 
     async def picture(self, request: Request) -> Response:
-        """One image with all its settings, or why it failed."""
-        place = place_of(request)
+        """One image with all its settings, or why it failed; its neighbours are those that a filter takes."""
+        place, taken = place_of(request), _filter(request)
 
         def read(output: GalleryOutput) -> dict[str, Any]:
             record = output.record(place)
             failure = None if record is not None else output.failure(place)
             if record is None and failure is None:
                 raise HTTPException(404, "there is no such picture in this output")
-            before = output.before(place, 1)
-            after = output.page(place.next, count=1).lines
+            _check(output, taken)
             context: dict[str, Any] = {
                 "label": output.output.label,
-                "before": before[0].place if before else None,
-                "after": after[0].place if after else None,
+                "before": _neighbour(request, output, "before", place, taken),
+                "after": _neighbour(request, output, "after", place.next, taken),
                 "failure": failure,
             }
             if record is None:
@@ -130,8 +136,21 @@ class _GalleryPages:
 
         context = await self._shelf.read(request, read)
         base = _base(request)
-        context |= {"place": place, "base": base, "up": _up(base, place)}
+        context |= {"place": place, "base": base, "up": _up(base, place, taken), "filter": taken}
         return self._site.pages.answer(request, "picture.html", context)
+
+    async def neighbour(self, request: Request) -> Response:
+        """The link to the image that comes before a place or after it, where its picture's page found none in
+        time; it is asked for until one is found."""
+        place, taken = place_in(request.query_params), _filter(request)
+        way: Way = "before" if request.query_params.get("way") == "before" else "after"
+
+        def read(output: GalleryOutput) -> dict[str, Any]:
+            _check(output, taken)
+            return _neighbour(request, output, way, place, taken)
+
+        context = {"found": await self._shelf.read(request, read)}
+        return self._site.pages.answer(request, "gallery_neighbour.html", context)
 
     async def grid(self, request: Request) -> Response:
         """Pictures along what was swept."""
@@ -165,13 +184,14 @@ class _GalleryPages:
     def _piece(self, request: Request, output: GalleryOutput, taken: Filter) -> dict[str, Any]:
         """What a piece of the gallery is made of."""
         place = place_in(request.query_params)
-        backwards = request.query_params.get("before") == "1" and taken.is_empty
+        backwards = request.query_params.get("before") == "1"
         if backwards:
-            lines = output.before(place)
-            piece = Piece(lines, place, complete=True)
-            place = lines[0].place if lines else place
+            piece = output.before(place, taken)
+            earlier = piece.next
+            place = piece.lines[0].place if piece.lines else place
         else:
             piece = output.page(place, taken, count_in(request.query_params))
+            earlier = place if place > START and (piece.lines or not taken.is_empty) else None
         extent = output.extent() if not (taken.is_empty or piece.complete) else None
         base, query = _base(request), taken.query()
 
@@ -186,15 +206,53 @@ class _GalleryPages:
             "piece": piece,
             "backwards": backwards,
             "filter": taken,
+            "wrong": "",
+            "notice": "",
             "query": f"&{urlencode(query)}" if query else "",
+            "asks": f"?{urlencode(query)}" if query else "",
             "here": address(place, count=str(count)) if 0 < count < PAGE else address(place),
             "further": None if piece.next is None or backwards else address(piece.next),
             "tail": address(piece.lines[-1].place.next if piece.lines else place),
-            "earlier": address(place, before="1") if taken.is_empty and place > (0, 0) and count else None,
-            "searched": None if extent is None else _searched(extent, output, piece),
+            "earlier": None if earlier is None else address(earlier, before="1"),
+            "searched": None if extent is None else _searched(extent, output, piece, backwards=backwards),
             "extent": extent,
             "every": EVERY,
         }
+
+    def _nothing(self, request: Request) -> dict[str, Any]:
+        """The same of no image."""
+        return {
+            "base": _base(request), "place": START, "piece": Piece((), None, complete=True),
+            "backwards": False, "filter": Filter(), "notice": "", "query": "", "asks": "", "here": "",
+            "further": None, "tail": "", "earlier": None, "searched": None, "extent": None, "every": EVERY,
+        }  # fmt: skip
+
+
+def _neighbour(
+    request: Request, output: GalleryOutput, way: Way, place: Cursor, taken: Filter
+) -> dict[str, Any]:
+    """What leads to the last image before a place, or the first from it on: its page, or where to look on."""
+    if way == "before":
+        piece = output.before(place, taken, count=1, budget=BUDGET / 2)
+    else:
+        piece = output.page(place, taken, count=1, budget=BUDGET / 2)
+    base, query = _base(request), taken.query()
+    asks = f"?{urlencode(query)}" if query else ""
+    page = further = None
+    if piece.lines:
+        there = piece.lines[0].place
+        page = f"{base}/{there.shard}/{there.position}{asks}"
+    elif piece.next is not None:
+        at = {"shard": str(piece.next.shard), "position": str(piece.next.position), **query}
+        further = f"{base}/neighbour?{urlencode({'way': way, **at})}"
+    return {"way": way, "page": page, "further": further}
+
+
+def _check(output: GalleryOutput, taken: Filter) -> None:
+    try:
+        output.known.check(taken)
+    except WrongFilter as error:
+        raise HTTPException(400, str(error)) from None
 
 
 def _filter(request: Request) -> Filter:
@@ -209,18 +267,20 @@ def _base(request: Request) -> str:
     return f"/outputs/{request.path_params['key'][:16]}"
 
 
-def _up(base: str, place: Cursor) -> str:
-    """The page of the gallery on which the picture is."""
+def _up(base: str, place: Cursor, taken: Filter) -> str:
+    """The page of the gallery on which the picture is, with the filter that led to it."""
     first = place.position // PAGE * PAGE
-    return f"{base}?{urlencode({'shard': place.shard, 'position': first})}#i{place.shard}-{place.position}"
+    asked = urlencode({"shard": place.shard, "position": first, **taken.query()})
+    return f"{base}?{asked}#i{place.shard}-{place.position}"
 
 
-def _searched(extent: Extent, output: GalleryOutput, piece: Piece) -> int:
-    """About how many images a search has looked at."""
+def _searched(extent: Extent, output: GalleryOutput, piece: Piece, *, backwards: bool) -> int:
+    """About how many images a search has looked at, from the beginning or from the end of the output."""
     if piece.next is None or not extent.shards:
         return extent.images or 0
     before = output.shards.ordinal(piece.next.shard)
-    return round((extent.images or 0) * before / extent.shards)
+    looked = extent.shards - before if backwards else before
+    return round((extent.images or 0) * looked / extent.shards)
 
 
 def _table(sweep: Any, axes: Axes, number: int) -> tuple[GridTable | None, int]:

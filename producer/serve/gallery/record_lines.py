@@ -30,6 +30,8 @@ from producer.serve.gallery.wanted import Found, Wanted
 
 _STEP: Final = 16
 """Records between two looks at the clock."""
+_BACK: Final = 1_000
+"""Records that are held to be looked at backwards: their files are read forwards."""
 _NAME: Final = re.compile(rb'\{"file_name": "([0-9]{9,}\.[a-z]+)"')
 """How `layout: files` begins the line of a record."""
 
@@ -64,8 +66,7 @@ class RecordLines:
             return self._failures(stored, wanted)
         raw = self._raw(stored, shard, wanted.start, wanted.stop)
         if wanted.last:
-            left = deque(raw, wanted.count)
-            return Found([line_of_record(Cursor(shard, one.position), one.record()) for one in left])
+            return _backwards(raw, shard, wanted)
         lines: list[Line] = []
         for number, one in enumerate(raw):
             # Some are looked at however late it is: a search goes on in each piece.
@@ -94,8 +95,11 @@ class RecordLines:
             if wanted.start <= failure.position < wanted.stop
             and wanted.filter.takes(values_of_failure(failure))
         ]
-        lines = [line_of_failure(failure) for failure in taken[: wanted.count]]
         more = len(taken) > wanted.count
+        if wanted.last:
+            lines = [line_of_failure(failure) for failure in taken[-wanted.count :]]
+            return Found(lines, lines[0].place.position if more else None)
+        lines = [line_of_failure(failure) for failure in taken[: wanted.count]]
         return Found(lines, taken[wanted.count].position if more else None)
 
     def _raw(self, stored: StoredShard, shard: int, start: int, stop: int) -> Iterator[_Raw]:
@@ -132,3 +136,21 @@ class RecordLines:
                 yield raw._replace(position=position)
         except OSError as error:
             raise damaged(str(folder.metadata_file), str(error.strerror)) from None
+
+
+def _backwards(raw: Iterator[_Raw], shard: int, wanted: Wanted) -> Found:
+    """The last of the records that are wanted."""
+    left = deque(raw, wanted.count if wanted.filter.is_empty else max(wanted.count, _BACK))
+    first = left[0].position if len(left) == left.maxlen else None
+    lines: list[Line] = []
+    looked = 0
+    while left:
+        late = looked > 0 and looked % _STEP == 0 and wanted.late()
+        if len(lines) == wanted.count or late:
+            return Found(lines[::-1], left[-1].position + 1)
+        one = left.pop()
+        record = one.record()
+        if wanted.filter.takes(record):
+            lines.append(line_of_record(Cursor(shard, one.position), record))
+        looked += 1
+    return Found(lines[::-1], first)

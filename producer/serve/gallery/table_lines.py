@@ -7,13 +7,14 @@ a shard: where its parquet is not there, or cannot be read, records are read ins
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 
+from jobs.output.column_kinds import Kind
 from jobs.output.parquet_pieces import BoundedParquet, open_bounded
 from jobs.output.shard_names import SHARD_LIMIT, ShardNames
-from jobs.output.shard_table import FAILED, SUCCESS, name_in_table
+from jobs.output.shard_table import FAILED, SUCCESS, name_in_records, name_in_table
 from jobs.output.webdataset import TarShard
 from producer.serve.gallery.filter import PROMPT, Condition, default_of
 from producer.serve.gallery.line import Cursor, Line
@@ -31,9 +32,38 @@ _SHOWN: Final = ("key", "caption", "image_id", "width", "height", "seed", "flagg
 _OF_FAILED: Final = ("error_message", "command")
 
 
+def table_kinds(tar: TarShard) -> Mapping[str, Kind] | None:
+    """What the columns hold, by their names in records; None where the shard has no table that tells."""
+    if not _has_pyarrow():
+        return None
+    import pyarrow
+
+    try:
+        schema = open_bounded(pyarrow.BufferReader(tar.store.read(tar.parquet, _MOST))).schema
+        named = zip(map(name_in_records, schema.names), schema.types, strict=True)
+        return {name: _kind(kind) for name, kind in named if name is not None}
+    except FileNotFoundError:
+        return None
+    except (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _kind(type: pyarrow.DataType) -> Kind:
+    from pyarrow import types
+
+    if types.is_boolean(type):
+        return "bool"
+    if types.is_integer(type):
+        return "int64"
+    if types.is_floating(type):
+        return "float64"
+    return None if types.is_null(type) else "string"
+
+
 def table_lines(tar: TarShard, wanted: Wanted) -> Found | None:
     """The images that are wanted; None where the shard has no table that tells them."""
-    if not _has_pyarrow():
+    # The table leaves the files' names out.
+    if not _has_pyarrow() or wanted.filter.column == "file_name":
         return None
     import pyarrow
 
@@ -79,12 +109,11 @@ def _lines(table: BoundedParquet, tar: TarShard, wanted: Wanted) -> Found:
         rows.extend(first + row for row in kept)
         if len(rows) > wanted.count and not wanted.last:
             break
-    if wanted.last:
-        rows = rows[max(0, len(rows) - wanted.count) :]
     more = len(rows) > wanted.count
-    lines = [*_read(table, tar, rows[: wanted.count], known, failed=wanted.filter.failed)]
+    rows = rows[-wanted.count :] if wanted.last else rows[: wanted.count]
+    lines = [*_read(table, tar, rows, known, failed=wanted.filter.failed)]
     if more and lines:
-        reached = lines[-1].place.position + 1
+        reached = lines[0].place.position if wanted.last else lines[-1].place.position + 1
     return Found(lines, reached)
 
 

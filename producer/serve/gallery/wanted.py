@@ -25,7 +25,7 @@ class Wanted:
     """At most so many."""
     filter: Filter = EVERY
     last: bool = False
-    """The last of them instead of the first; without a filter only."""
+    """The last of them instead of the first."""
     late: Callable[[], bool] = lambda: False
     """Whether it has taken long enough."""
 
@@ -36,4 +36,5 @@ class Found:
 
     lines: Sequence[Line]
     reached: int | None = None
-    """The place from which on the shard was not looked at; None: it was, to its end."""
+    """The place from which on the shard was not looked at, or before which it was not where the last ones
+    were wanted; None: it was, to its end or its beginning."""

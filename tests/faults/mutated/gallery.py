@@ -6,7 +6,10 @@ from tests.faults.mutated.mutation import Mutation
 
 OUTPUTS_PY = "producer/serve/outputs.py"
 FILES_PY = "producer/serve/gallery/picture_files.py"
+FILTER_PY = "producer/serve/gallery/filter.py"
+KNOWN_PY = "producer/serve/gallery/known_columns.py"
 OUTPUT_PY = "producer/serve/gallery/gallery_output.py"
+PAGES_PY = "producer/serve/gallery/gallery_pages.py"
 RECORDS_PY = "producer/serve/gallery/record_lines.py"
 SHELF_PY = "producer/serve/gallery/shelf.py"
 TAR_INDEX_PY = "producer/serve/gallery/tar_index.py"
@@ -39,12 +42,32 @@ CHECKS = [
         "and len(text) <= 12", "",
         SHOWN + "test_what_is_not_there_is_not_found[many digits]"),
     Mutation("gallery: a damaged shard is passed over", "ends the page", OUTPUT_PY,
-        "            except OutputError as error:\n                if len(troubles)",
-        "            except ZeroDivisionError as error:\n                if len(troubles)",
+        "        except OutputError as error:\n            if len(troubles)",
+        "        except ZeroDivisionError as error:\n            if len(troubles)",
         IN_PAGES + "test_a_damaged_shard_is_named_and_the_others_are_shown"),
     Mutation("gallery: a search gets on however late it is", "stays", RECORDS_PY,
         "late = number > 0 and number % _STEP == 0 and wanted.late()", "late = wanted.late()",
         FILTERS + "test_a_search_stops_when_its_time_is_over_and_goes_on_where_it_was[files]"),
+    Mutation("gallery: a search backwards takes its time, too", "any", RECORDS_PY,
+        "late = looked > 0 and looked % _STEP == 0 and wanted.late()", "late = False",
+        FILTERS + "test_a_large_shard_of_records_is_looked_through_backwards_in_pieces[0.0-wanted0]"),
+    Mutation("gallery: a column that no image has is refused", "finds nothing", KNOWN_PY,
+        'raise WrongFilter(f"column = {name}: no image here has it{like}; there are {there}")', 'return ""',
+        FILTERS + "test_a_column_that_no_image_has_is_refused_with_those_that_there_are[files]"),
+    Mutation("gallery: every job's columns are known", "the ends' alone", KNOWN_PY,
+        "        if name in named:\n", "        if False:\n",
+        FILTERS + "test_a_column_of_a_job_in_the_middle_is_known_by_its_manifest"),
+    Mutation("gallery: a value that a setting cannot have is refused", "finds nothing", FILTER_PY,
+        "if meant is None or not setting.is_right(meant):", "if False:",
+        FILTERS + "test_what_is_no_condition_is_refused[query12-precision = fp33: must be auto, bf16]"),
+    Mutation("gallery: a condition that is unknown is refused", "passed over", FILTER_PY,
+        "if unknown is not None:", "if False:",
+        FILTERS + "test_what_is_no_condition_is_refused[query7-sheduler: is no condition; there are text, "
+        "scheduler, seed, flagged, failed]"),
+    Mutation("gallery: neighbours are those of the filter", "all", PAGES_PY,
+        '"after": _neighbour(request, output, "after", place.next, taken),',
+        '"after": _neighbour(request, output, "after", place.next, Filter()),',
+        SHOWN + "test_neighbours_are_those_that_the_filter_takes_which_led_to_a_picture[files]"),
     Mutation("gallery: what failed is no picture", "is shown", TABLE_PY,
         "status = FAILED if wanted.filter.failed else SUCCESS",
         "status = SUCCESS if wanted.filter.failed else FAILED",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
+
 from jobs.output.output import Output
 from jobs.output.webdataset import TarShard
-from producer.serve.gallery.filter import Filter
+from producer.serve.gallery.filter import Filter, WrongFilter
 from producer.serve.gallery.gallery_output import GalleryOutput
 from producer.serve.gallery.line import Cursor, Line
 
@@ -30,7 +32,12 @@ def test_a_bucket_has_the_same_pages_pictures_and_records(
     for place in (Cursor(0, 0), Cursor(0, 2), Cursor(1, 3), Cursor(5, 0)):
         assert here.picture(place) == there.picture(place)
         assert here.record(place) == there.record(place)
-    assert told([*here.before(Cursor(1, 2), 4)]) == told([*there.before(Cursor(1, 2), 4)])
+    for taken in (Filter(), Filter(text="fox 1"), Filter(failed=True)):
+        one, other = (looked.before(Cursor(1, 2), taken, 4).lines for looked in (here, there))
+        assert told([*one]) == told([*other])
+    assert there.known.check(Filter(column="seed", value="1")) == ""
+    with pytest.raises(WrongFilter, match="column = zzz: no image here has it; there are prompt"):
+        there.known.check(Filter(column="zzz", value="x"))
     assert there.extent() == here.extent()
 
 

@@ -13,7 +13,7 @@ import pytest
 from jobs.output.output import Output
 from jobs.output.webdataset import TarShard
 from producer.serve.gallery.filter import Filter
-from producer.serve.gallery.gallery_output import GalleryOutput
+from producer.serve.gallery.gallery_output import GalleryOutput, Piece
 from producer.serve.gallery.line import START, Cursor
 
 Rendered = Callable[..., Output]
@@ -84,16 +84,41 @@ def test_the_images_before_a_place_are_those_that_lead_to_it(
 ) -> None:
     output = rendered(12, failed=(5,), layout=layout)
     looked = gallery(output)
-    assert [(*one.place,) for one in looked.before(Cursor(1, 3), 3)] == [(0, 3), (1, 0), (1, 2)]
-    assert [(*one.place,) for one in looked.before(Cursor(0, 2), 60)] == [(0, 0), (0, 1)]
-    assert looked.before(START) == []
+    assert [(*one.place,) for one in looked.before(Cursor(1, 3), count=3).lines] == [(0, 3), (1, 0), (1, 2)]
+    assert [(*one.place,) for one in looked.before(Cursor(0, 2)).lines] == [(0, 0), (0, 1)]
+    assert looked.before(START) == Piece([], None, complete=True, troubles=[])
+
+
+@pytest.mark.parametrize("layout", [*LAYOUTS, "webdataset without parquet"])
+@pytest.mark.parametrize("count", [1, 3, 60])
+@pytest.mark.parametrize(
+    "taken", [Filter(), Filter(text="fox 1"), Filter(failed=True)], ids=["all", "text", "failed"]
+)
+def test_the_images_before_the_end_are_all_of_them_backwards(
+    taken: Filter, count: int, layout: str, rendered: Rendered, gallery: Look
+) -> None:
+    output = rendered(22, failed=(0, 3, 9, 10, 12, 13, 14, 15), layout=layout.split(maxsplit=1)[0])
+    if layout.endswith("parquet"):
+        for file in output.path.glob("*.parquet"):
+            file.unlink()
+    looked = gallery(output)
+    wanted = [*itertools.chain(*places(looked, 60, taken))]
+    found: list[tuple[int, int]] = []
+    place: Cursor | None = Cursor(9, 0)
+    while place is not None:
+        piece = looked.before(place, taken, count, budget=60)
+        assert piece.next is None or piece.next < place
+        found[:0] = [(*one.place,) for one in piece.lines]
+        place = piece.next
+    assert found == wanted
 
 
 class Listing:
-    """A store of an output that counts its listings."""
+    """A store of an output that counts its listings, and what is read line by line."""
 
     def __init__(self, store: object) -> None:
         self._store, self.listed = store, 0
+        self.read_lines: list[str] = []
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._store, name)
@@ -101,6 +126,10 @@ class Listing:
     def list(self, folder: str = "") -> object:
         self.listed += 1
         return self._store.list(folder)  # type: ignore[attr-defined]
+
+    def lines(self, name: str) -> object:
+        self.read_lines.append(name)
+        return self._store.lines(name)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -122,7 +151,7 @@ def test_gaps_among_the_shards_are_passed_over(layout: str, rendered: Rendered, 
             file.rename(output.path / f"aside-{file.name}")
     looked = gallery(output)
     assert [one.place.shard for one in looked.page().lines] == [1] * 4 + [3] * 4
-    assert [one.place.shard for one in looked.before(Cursor(3, 0), 2)] == [1, 1]
+    assert [one.place.shard for one in looked.before(Cursor(3, 0), count=2).lines] == [1, 1]
     assert looked.page(Cursor(9_999, 0)).lines == []
 
 
@@ -165,6 +194,15 @@ def test_the_extent_is_the_reports_or_is_estimated_by_shards(rendered: Rendered,
     (output.path / "job.json").unlink()
     extent = gallery(output).extent()
     assert (extent.images, extent.exact) == (10, False)
+
+
+def test_looking_for_new_pictures_counts_no_shard_again(rendered: Rendered, gallery: Look) -> None:
+    output = rendered(10)
+    output.settle_names(output.names)
+    store = Listing(output.store)
+    looked = gallery(Output(output.path, store))  # type: ignore[arg-type]
+    assert [looked.extent(reported=False).images for _ in range(3)] == [10, 10, 10]
+    assert store.read_lines == ["00000/metadata.jsonl", "00002/metadata.jsonl"]
 
 
 def test_an_output_without_shards_has_no_pages(tmp_path: Path, gallery: Look) -> None:

@@ -102,13 +102,84 @@ def test_a_picture_is_shown_with_every_column_and_its_neighbours(
         assert shown in said, name
         text = json.dumps(value) if isinstance(value, dict) else str(value)
         assert value in (None, "") or text in said or isinstance(value, float), name
-    named = re.findall(r"<dt>([^<]*)</dt>", page)
-    settings = [name for name in IMAGE_SETTINGS if name != "prompt"]
-    assert [name for name in named if name in IMAGE_SETTINGS][1 : 1 + len(settings)] == settings
     links = dict(re.findall(r'rel="(prev|next)" href="([^"]*)"', page))
     assert links == {"prev": f"{base}/0/2", "next": f"{base}/1/1"}
     assert 'rel="prev"' not in client.get(f"{base}/0/0").text
     assert 'rel="next"' not in client.get(f"{base}/2/0").text
+
+
+def test_settings_that_say_something_come_first_and_the_others_are_folded(
+    rendered: Rendered, pages_of: PagesOf
+) -> None:
+    prompts = [{"prompt": "a fox", "negative_prompt": "fog", "columns": {"mine": None}}]
+    client, base = pages_of(rendered(1, prompts=prompts, image_format="webp"))
+    page = client.get(f"{base}/0/0").text
+    before, _, after = page.partition("<h2>Settings</h2>")[2].partition("<h2>Columns</h2>")
+    shown, _, folded = before.partition("<details>")
+    first = [
+        "negative_prompt", "height", "width", "num_inference_steps", "guidance_scale", "scheduler", "seed",
+        "model", "revision", "image_format",
+    ]  # fmt: skip
+    assert re.findall(r"<dt>([^<]*)</dt>", shown) == first
+    rest = [name for name in IMAGE_SETTINGS if name not in first and name != "prompt"]
+    assert re.findall(r"<dt>([^<]*)</dt>", folded) == rest
+    assert f"{len(rest)} at their defaults" in words(folded)
+    assert "<details>" not in after
+    assert "mine" in words(after)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_neighbours_are_those_that_the_filter_takes_which_led_to_a_picture(
+    layout: str, rendered: Rendered, pages_of: PagesOf
+) -> None:
+    prompts = [{"prompt": f"{'hare' if n % 3 else 'fox'} {n} &", "columns": {"kind": "a"}} for n in range(17)]
+    client, base = pages_of(rendered(17, failed=(4, 5), layout=layout, prompts=prompts))
+    asks = "?text=FOX&column=kind&value=a"
+    first = html.unescape(tiles(client.get(base + asks).text)[0])
+    assert first == f"{base}/0/0?text=FOX&column=kind&value=a"
+    found, place = [first], first
+    while links := re.findall(r'rel="next" href="([^"]*)"', client.get(place).text):
+        found.append(place := html.unescape(links[0]))
+    assert [one.partition("?")[0] for one in found] == [f"{base}/{n // 4}/{n % 4}" for n in range(0, 17, 3)]
+    back = [place]
+    while links := re.findall(r'rel="prev" href="([^"]*)"', client.get(place).text):
+        back.append(place := html.unescape(links[0]))
+    assert back == found[::-1]
+    up = html.unescape(re.findall(r'rel="up" href="([^"]*)"', client.get(found[3]).text)[0])
+    assert up == f"{base}?shard=2&position=0&text=FOX&column=kind&value=a#i2-1"
+    assert html.unescape(tiles(client.get(up.partition("#")[0]).text)[0]) == found[3]
+    failed = client.get(f"{base}/1/0?failed=1").text
+    assert re.findall(r'rel="(?:next|prev)" href="([^"]*)"', failed) == [f"{base}/1/1?failed=1"]
+
+
+@pytest.mark.parametrize("way", ["before", "after"])
+def test_a_neighbour_that_is_far_is_looked_for_in_pieces(
+    way: str, rendered: Rendered, pages_of: PagesOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("producer.serve.gallery.gallery_pages.BUDGET", 0.0)
+    client, base = pages_of(rendered(40))
+    place = f"{base}/0/2?text=fox+20" if way == "after" else f"{base}/9/3?text=fox+1%2C"
+    page = client.get(place).text
+    pieces = 0
+    while further := re.search(rf'hx-get="([^"]*way={way}[^"]*)" hx-trigger="load"', page):
+        page = client.get(html.unescape(further[1])).text
+        pieces += 1
+    there = f"{base}/5/0?text=fox+20" if way == "after" else f"{base}/0/1?text=fox+1%2C"
+    assert re.findall(r'rel="(?:next|prev)" href="([^"]*)"', page) == [there]
+    assert pieces > 3
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_earlier_pictures_of_a_search_are_those_that_it_finds(
+    layout: str, rendered: Rendered, pages_of: PagesOf
+) -> None:
+    client, base = pages_of(rendered(23, layout=layout))
+    page = client.get(f"{base}?shard=5&position=0&text=fox+1").text
+    earlier = re.search(r'hx-get="([^"]*before=1[^"]*)"', page)
+    assert earlier is not None
+    found = tiles(client.get(html.unescape(earlier[1])).text)
+    places = [divmod(n, 4) for n in (1, *range(10, 20))]
+    assert found == [f"{base}/{shard}/{position}?text=fox+1" for shard, position in places]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -202,6 +273,14 @@ def test_a_condition_that_is_none_is_told(rendered: Rendered, pages_of: PagesOf)
     answer = client.get(f"{base}?seed=many")
     assert answer.status_code == 400
     assert "seed = many: must be a whole number" in words(answer.text)
+    assert 'name="seed" inputmode="numeric" pattern="[0-9]*" value="many"' in answer.text
+    answer = client.get(f"{base}?column=<b>&value=fox")
+    assert answer.status_code == 400
+    assert "column = <b>: no image here has it" in words(html.unescape(answer.text).replace("<b>", "&lt;b>"))
+    assert tiles(answer.text) == []
+    for path in ("/page?column=knd&value=1", "/0/0?column=knd&value=1", "/0/0?seed=x", "/bar?seed=x"):
+        assert client.get(base + path).status_code == 400, path
+    assert client.get(f"{base}/neighbour?way=after&column=knd&value=1").status_code == 400
     assert "Nothing was found." in words(client.get(f"{base}?text=wolf").text)
 
 
