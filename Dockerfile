@@ -18,8 +18,8 @@
 ARG PYTHON=3.11
 ARG BASE=python:${PYTHON}-slim
 
-# What must be installed: all but what tests and checks need, and nothing else of pyproject.toml: as long as this text stays the same, so do the
-# dependencies' layers.
+# What must be installed: all but what tests and checks need, and nothing else of pyproject.toml. As long as this text
+# stays the same, so do the layers of dependencies.
 FROM ${BASE} AS requirements
 WORKDIR /src
 COPY pyproject.toml ./

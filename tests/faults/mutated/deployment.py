@@ -10,6 +10,7 @@ REDIS_ACL_FILE = "deploy/redis_acl.sh"
 
 ORACLE = "tests/faults/test_oracle.py::"
 COMPOSE = "tests/integration/test_compose.py::"
+COMPOSE_METRICS = "tests/integration/test_compose_metrics.py::"
 IMAGE = "tests/integration/test_image.py::"
 AT_THE_DOORS = "tests/integration/test_doors.py::"
 
@@ -115,6 +116,10 @@ CHECKS = [
     Mutation("containers: one service builds the image", "Flower as well", DOCKER_COMPOSE_FILE,
         "    # Flower stores nothing", "    build: .\n    # Flower stores nothing",
         COMPOSE + "test_one_service_builds_the_image_that_all_of_ours_use"),
+    Mutation("containers: pages and Grafana need a password", "told, not refused",
+        "deploy/metrics_settings.sh",
+        "        status=2\n", "        status=0\n",
+        COMPOSE_METRICS + "test_all_that_the_profile_lacks_is_told_at_once"),
     Mutation("the code lies in a layer of its own", "with the dependencies", "Dockerfile",
         "COPY constraints.txt ./\n", "COPY constraints.txt jobs ./\n",
         IMAGE + "test_a_change_of_the_code_or_of_the_version_installs_no_dependency_again"),
