@@ -11,7 +11,8 @@
 #                    one, of several gigabytes. Without a GPU, name torch's CPU index here (the installation
 #                    page of PyTorch gives its address).
 #   PIP_INDEX_URL    the index for everything else. Empty: pip's own.
-#   COMPILER         Debian's packages for torch.compile (IMAGEMILL_TORCH_COMPILE=1), 375 MB. Empty: none.
+#   COMPILER         Debian's packages for torch.compile (IMAGEMILL_TORCH_COMPILE=1), 375 MB. Empty: none. Where BASE has
+#                    Debian's own Python, `g++ python3-dev`.
 #   UID              the user that everything runs as, and its group. Give yours (`id -u`) if outputs go to a
 #                    folder of yours instead of a volume.
 #   REVISION         the commit that the image is built from, for its label.

@@ -61,7 +61,7 @@ class Settings(BaseModel):
     """`1` lets a worker join jobs that began on another kind of device. Bytes may differ between devices."""
     torch_compile: bool = False
     """`1` runs denoisers through torch.compile: minutes at the start, then faster forwards. It needs a C++
-    compiler (g++)."""
+    compiler (g++) and Python's headers."""
     channels_last: bool = False
     """`1` keeps what convolutions work on in the channels-last memory format, which suits GPUs."""
     concurrency: int = Field(2, ge=1, le=64)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
+import sysconfig
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from typing import Any, cast
@@ -14,12 +17,23 @@ from jobs.errors import SettingsError
 
 
 def require_compiler() -> None:
-    """Raises SettingsError where torch.compile finds no compiler for the code that it writes."""
+    """Raises SettingsError where torch.compile finds no compiler, or no headers of Python, for its code.
+
+    Without them every image would fail: its code includes Python.h, for the CPU and for a GPU.
+    """
     compiler = os.environ.get("CXX", "g++")
     if shutil.which(compiler) is None:
         raise SettingsError(
             f"IMAGEMILL_TORCH_COMPILE = 1: there is no compiler {compiler} on this machine: install it, name "
             "another one in CXX, or set IMAGEMILL_TORCH_COMPILE=0"
+        )
+    headers = sysconfig.get_path("include")
+    probe = [compiler, "-fsyntax-only", "-I", headers, "-include", "Python.h", "-x", "c++", os.devnull]
+    # A framework's Python on macOS has them elsewhere, where torch looks, too.
+    if sys.platform != "darwin" and subprocess.run(probe, capture_output=True, check=False).returncode != 0:
+        raise SettingsError(
+            f"IMAGEMILL_TORCH_COMPILE = 1: {compiler} finds no Python.h in {headers}: install the headers of "
+            "this Python (Debian: python3-dev), or set IMAGEMILL_TORCH_COMPILE=0"
         )
 
 

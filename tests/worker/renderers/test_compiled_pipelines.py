@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sysconfig
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -216,4 +217,18 @@ def test_without_a_compiler_the_setting_is_refused_before_anything_is_loaded(
     monkeypatch.delenv("CXX", raising=False)
     nowhere = Pipeline(str(tmp_path / "none"), "sha256:0", "fp32")
     with pytest.raises(SettingsError, match=r"no compiler g\+\+ .* install it, name another one in CXX"):
+        load_renderer(nowhere, Settings(device="cpu", torch_compile=True))
+
+
+def test_without_pythons_headers_the_setting_is_refused_before_anything_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that torch.compile writes includes them: every image failed, after a minute."""
+    monkeypatch.setattr(sysconfig, "get_path", lambda _name: str(tmp_path))
+    for variable in ("CXX", "CPATH", "CPLUS_INCLUDE_PATH"):
+        monkeypatch.delenv(variable, raising=False)
+    nowhere = Pipeline(str(tmp_path / "none"), "sha256:0", "fp32")
+    with pytest.raises(
+        SettingsError, match=r"g\+\+ finds no Python.h in .*: install the headers of this Python"
+    ):
         load_renderer(nowhere, Settings(device="cpu", torch_compile=True))
