@@ -15,7 +15,7 @@ _log = logging.getLogger(__name__)
 FOLDER = "beats"
 """The folder of these files, in the folder of connection and lock files."""
 EVERY = 5.0
-"""Seconds from one touch to the next: a health check looks for a file that is younger than a minute."""
+"""Seconds from one touch to the next: a health check looks for a file that is younger than two minutes."""
 _LEFT_BEHIND = 86400.0
 """Seconds after which a file is one that a killed process left behind."""
 
@@ -40,7 +40,8 @@ class Beat:
         if self._file is not None and now - self._touched < EVERY:
             return
         try:
-            if self._file is None:
+            # Where old folders are cleared away, its own may be gone.
+            if self._file is None or not self._file.exists():
                 self._file = self._begin()
             self._file.touch()
         except (OSError, SettingsError) as error:

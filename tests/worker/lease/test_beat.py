@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -68,12 +69,23 @@ def test_a_folder_that_cannot_be_written_is_told_once_and_stops_nothing(
     assert file.exists()
 
 
-@pytest.mark.parametrize(("seconds", "healthy"), [(0, True), (50, True), (90, False)])
+def test_a_folder_that_was_removed_is_made_again(
+    tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.lease.beat.EVERY", 0.0)
+    beat = Beat(Settings(runtime_dir=tmp_path), "cpu0@host")
+    beat.touch()
+    shutil.rmtree(file.parent)
+    beat.touch()
+    assert file.exists()
+
+
+@pytest.mark.parametrize(("seconds", "healthy"), [(0, True), (100, True), (150, False)])
 def test_the_programs_of_any_image_find_a_young_file(file: Path, seconds: float, healthy: bool) -> None:
     file.parent.mkdir()
     file.touch()
     age(file, seconds)
-    check = f"find {file.parent} -name '*@host' -mmin -1 | grep -q ."
+    check = f"find {file.parent} -name '*@host' -mmin -2 | grep -q ."
     assert (subprocess.run(["/bin/sh", "-c", check], check=False).returncode == 0) is healthy
 
 
