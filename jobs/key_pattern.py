@@ -44,5 +44,6 @@ def _of_one(found: re.Match[str]) -> str:
     if len(text) > 2:
         # Characters that have, or may get, a meaning of their own in a set.
         inner = re.sub(r"[\\\[&~|]", r"\\\g<0>", text[1:-1])
-        return f"[^/{inner[1:]}]" if inner.startswith("!") else f"[{inner}]"
+        # A range may go over the slash.
+        return f"(?!/)[^{inner[1:]}]" if inner.startswith("!") else f"(?!/)[{inner}]"
     return re.escape(text)

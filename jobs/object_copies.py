@@ -2,6 +2,7 @@
 
     CACHE/fetched/files/s3/BUCKET/KEY     a copy, under the file's own name
     CACHE/fetched/states/s3/BUCKET/KEY    which version of the file it is; last modified when it was last used
+    CACHE/fetched/partial/                what is being fetched
 
 No copy that this process has used is removed.
 """
@@ -13,6 +14,7 @@ import re
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -25,6 +27,8 @@ from jobs.user_cache import cache_folder
 MOST = 20 << 30
 """Bytes of copies that are kept. The ones that were not used for longest go first."""
 _FILES: Final = "files"
+_ABANDONED: Final = 86400.0
+"""Seconds after which what is being fetched, and nothing was added to, is what a killed process left."""
 _BEGAN: Final = time.time()
 
 Version = tuple[str, int]
@@ -58,9 +62,9 @@ def kept_copy(place: BucketPlace, version: Version) -> Path | None:
         noted = read_plain(state).decode()
         if not noted or noted != _state(copy, version):
             return None
-    except (OSError, ValueError):
+        os.utime(state)
+    except (OSError, ValueError):  # another process may take both away
         return None
-    os.utime(state)
     return copy
 
 
@@ -70,9 +74,10 @@ def keep_copy(place: BucketPlace, download: Callable[[Path], Version]) -> Path:
     Raises OSError as the system gives it, and what `download` raises; nothing has changed then.
     """
     copy, state = copy_path(place), _state_path(place)
-    for file in (copy, state):
-        file.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=copy.parent, prefix=".")
+    for folder in (copy.parent, state.parent, _partial()):
+        folder.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned()
+    handle, temporary = tempfile.mkstemp(dir=_partial())
     try:
         os.close(handle)
         version = download(Path(temporary))
@@ -105,12 +110,16 @@ class _Room:
     def _left(self, size: int) -> int:
         """The bytes of the copies that stay."""
         files, states = copies_folder() / _FILES, _states()
-        used = sorted((state.stat().st_mtime, state) for state in states.rglob("*") if state.is_file())
-        copies = [(last, files / state.relative_to(states), state) for last, state in used]
-        held = sum(copy.stat().st_size for _, copy, _ in copies if copy.is_file())
-        for last, copy, state in copies:
-            if held + size > MOST and last < _BEGAN and copy.is_file():
-                held -= copy.stat().st_size
+        copies: list[tuple[float, int, Path, Path]] = []
+        for state in states.rglob("*"):
+            copy = files / state.relative_to(states)
+            with suppress(OSError):  # another process may take both away
+                if state.is_file():
+                    copies.append((state.stat().st_mtime, copy.stat().st_size, copy, state))
+        held = sum(one for _, one, _, _ in copies)
+        for last, one, copy, state in sorted(copies):
+            if held + size > MOST and last < _BEGAN:
+                held -= one
                 state.unlink(missing_ok=True)
                 copy.unlink(missing_ok=True)
         return held
@@ -121,6 +130,18 @@ make_room = _Room().make
 
 def _states() -> Path:
     return copies_folder() / "states"
+
+
+def _partial() -> Path:
+    return copies_folder() / "partial"
+
+
+def _remove_abandoned() -> None:
+    """Takes away what killed processes left of files that they fetched."""
+    for file in _partial().iterdir():
+        with suppress(OSError):
+            if time.time() - file.stat().st_mtime > _ABANDONED:
+                file.unlink()
 
 
 def _state_path(place: BucketPlace) -> Path:

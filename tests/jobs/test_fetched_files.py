@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from jobs import fetched_files, object_copies
 from jobs.errors import InputError
 from jobs.fetched_files import copy_of, is_there, matching, near
 from jobs.location import BucketPlace
-from jobs.object_copies import named
+from jobs.object_copies import copies_folder, keep_copy, kept_copy, named
 from jobs.output import bucket_client
 from jobs.output.bucket_client import Patience
 from jobs.output.bucket_store import BucketStore
@@ -139,6 +140,48 @@ def test_copies_have_a_bound_and_the_ones_not_used_for_longest_go(
     store.replace("d", b"ten bytes!")
     with pytest.raises(InputError, match="would be copied here: copy the files to a folder first"):
         near(f"{store.label}/d")
+
+
+KILLED = """
+import os, signal
+from jobs.location import BucketPlace
+from jobs.object_copies import keep_copy
+
+def download(to):
+    to.write_bytes(b"half of it")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+keep_copy(BucketPlace("s3", "any", "lists/b.txt"), download)
+"""
+
+
+def test_what_a_killed_process_had_fetched_of_a_file_is_taken_away_later(store: BucketStore) -> None:
+    for name in "ac":
+        store.replace(name, b"another")
+    assert subprocess.run([sys.executable, "-c", KILLED], check=False).returncode == -signal.SIGKILL
+    [half] = (file for file in copies_folder().rglob("*") if file.is_file())
+    near(f"{store.label}/a")
+    assert half.exists()  # somebody may be at it
+    os.utime(half, (1e9, 1e9))
+    near(f"{store.label}/c")
+    assert not half.exists()
+
+
+def test_a_copy_that_another_process_takes_away_meanwhile_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    place, version = BucketPlace("s3", "any", "a.txt"), ("first", 1)
+
+    def download(to: Path) -> tuple[str, int]:
+        to.write_bytes(b"a")
+        return version
+
+    def taken_away(state: Path) -> None:
+        state.unlink()
+        raise FileNotFoundError(state)
+
+    keep_copy(place, download)
+    assert kept_copy(place, version) is not None
+    monkeypatch.setattr("jobs.object_copies.os.utime", taken_away)
+    assert kept_copy(place, version) is None
 
 
 def test_the_fetching_of_a_large_file_is_said(

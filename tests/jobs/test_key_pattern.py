@@ -23,6 +23,7 @@ NAMES = ("lists/a.txt", "lists/b2.txt", "lists/.hidden.txt", "lists/deep/er/c.tx
         ("lists/a+.txt", []),
         ("[[]a].txt", ["[a].txt"]),
         (r"[\&&~[]a].txt", ["[a].txt"]),
+        ("lists[+-0]a.txt", []),
     ],
 )
 def test_a_pattern_matches_as_that_of_a_folder(pattern: str, names: list[str]) -> None:
