@@ -39,6 +39,7 @@ def _prepare(sender: str, **_: Any) -> None:
     logs.configure(_settings.log_format, _settings.log_level, sender)
     end_with_parent()
     app.worker_process = WorkerProcess(Runtime(_settings, _url, sender, lambda count: wake(app, count)))
+    app.worker_process.begin()
 
 
 @signals.worker_ready.connect  # type: ignore[untyped-decorator]

@@ -22,6 +22,10 @@ class WorkerProcess:
         self.runtime = runtime
         self._consumer: Any | None = None
 
+    def begin(self) -> None:
+        """Live, for health checks, while Celery connects."""
+        self.runtime.begin()
+
     def start(self, consumer: Any) -> None:
         """Start the runtime. Celery's consumer is kept: its event dispatcher changes when it reconnects."""
         self._consumer = consumer

@@ -86,6 +86,10 @@ class Runtime:
         # By incarnation too: a job that is submitted again after a wipe has its old id.
         self._spec = lru_cache(64)(lambda job_id, _incarnation: self._ledger.spec(job_id))
 
+    def begin(self) -> None:
+        """Keeps the file for health checks young until the heartbeat does: Redis may be away till then."""
+        self._beat.begin()
+
     def start(self) -> None:
         """Starts the engine and the heartbeat."""
         self._engine.start()

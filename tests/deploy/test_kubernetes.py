@@ -25,6 +25,7 @@ from producer.serve.doors import HEALTH
 from tests.deploy.kubernetes import EVERYTHING, FOLDER, OURS, PODS, WORKERS, variables
 from worker.cli import command as worker_command
 from worker.host import exit_status
+from worker.host.imagemill_worker import WAITING
 from worker.host.supervisor import Pace
 
 PROGRAMS = {"imagemill": producer_command, "imagemill-worker": worker_command}
@@ -148,6 +149,11 @@ def test_the_probes_of_a_worker_read_the_age_of_its_beat(tmp_path: Path) -> None
     assert probe(deployment, "readinessProbe", tmp_path) != 0
     assert probe(deployment, "livenessProbe", tmp_path) == 0, "it may wait for Redis for any time"
     (tmp_path / "beats").mkdir()
+    waiting = tmp_path / "beats" / f"{WAITING}@{os.uname().nodename}"
+    waiting.touch()
+    assert probe(deployment, "readinessProbe", tmp_path) != 0, "a rollout must not go on to an unknown Redis"
+    assert probe(deployment, "livenessProbe", tmp_path) == 0
+    waiting.unlink()
     beat = tmp_path / "beats" / f"gpu0@{os.uname().nodename}"
     other = tmp_path / "beats" / "gpu0@another"
     other.touch()

@@ -8,9 +8,35 @@ import sys
 from pathlib import Path
 
 from producer.embedded_redis import EmbeddedRedis
+from tests.ports import free_port
 from tests.waiting import LONGEST
 
 ROOT = Path(__file__).parents[2]
+
+
+def test_a_process_that_starts_while_redis_is_away_lives_for_health_checks(tmp_path: Path) -> None:
+    code = """
+from pathlib import Path
+from celery import signals
+import worker.celery_app
+signals.celeryd_init.send(sender="gpu0@test")
+print(sorted(file.name for file in Path("runtime/beats").iterdir()))
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "IMAGEMILL_REDIS_URL": f"redis://127.0.0.1:{free_port()}/0",
+            "IMAGEMILL_RUNTIME_DIR": str(tmp_path / "runtime"),
+        },
+        capture_output=True,
+        text=True,
+        timeout=LONGEST,
+        check=False,
+    )
+    assert ended.stdout == "['gpu0@test']\n", ended.stderr
 
 
 def test_the_signals_start_stop_and_close_the_runtime_and_torch_is_never_loaded(

@@ -20,8 +20,11 @@ from worker.host.leaving import Leaving, watch, watch_for_notice
 from worker.host.redis_wait import wait_for_redis
 from worker.host.stop import Stop
 from worker.host.supervisor import Child, Pace, supervise
+from worker.lease.beat import Beat, sweep
 
 _log = logging.getLogger(__name__)
+WAITING = "waiting"
+"""The name of the file for health checks that is young while a host waits for Redis: `waiting@HOST`."""
 
 
 def celery_argv(node: str, concurrency: int, log_level: str) -> list[str]:
@@ -61,7 +64,17 @@ def run_worker(
     url = redis_url(settings, say=_log.warning)
     # The orphans of a supervisor that was killed hold their GPUs until they have stopped.
     devices = gpus.claim(gpu_choice, host, settings, patience=1.2 * pace.orphan_grace)
-    wait_for_redis(url, stop, allow_eviction=settings.allow_eviction, patience=leaving.redis_patience)
+    children = []
+    for device in devices:
+        node = f"{device.name}@{host}"
+        command = argv(node, settings.concurrency, settings.log_level)
+        children.append(Child(device, node, command, Beat(settings, node)))
+    # An earlier life of this container may have left some.
+    sweep(settings, host)
+    for child in children:
+        child.beat.end()
+    with Beat(settings, f"{WAITING}@{host}"):
+        wait_for_redis(url, stop, allow_eviction=settings.allow_eviction, patience=leaving.redis_patience)
     environment = settings.model_copy(update={"redis_url": SecretStr(url)}).environment()
     if gpu_choice not in ("auto", "none") and settings.device == "auto":
         # A torch that cannot use the GPU which was asked for refuses jobs, and renders none on the CPU.
@@ -69,10 +82,6 @@ def run_worker(
     # OpenMP's threads spin while they wait for each other: on a core that others use too, that made rendering
     # on a CPU nine times slower.
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    children = []
-    for device in devices:
-        node = f"{device.name}@{host}"
-        children.append(Child(device, node, argv(node, settings.concurrency, settings.log_level)))
 
     def nodes() -> list[str]:
         return [child.node for child in children if not child.given_up]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from jobs import lifeline
 from worker.host import exit_status, gpus
 from worker.host.stop import Stop
+from worker.lease.beat import Beat
 
 _log = logging.getLogger(__name__)
 
@@ -39,10 +40,12 @@ class Pace:
 class Child:
     """One worker process and its history; `process` is None while it is not running."""
 
-    def __init__(self, device: gpus.Device, node: str, argv: list[str]) -> None:
+    def __init__(self, device: gpus.Device, node: str, argv: list[str], beat: Beat) -> None:
+        """`beat`: the process's own file for health checks, which is removed when the process has ended."""
         self.device = device
         self.node = node
         self.argv = argv
+        self.beat = beat
         self.process: subprocess.Popen[bytes] | None = None
         self.given_up = False
         self._started = 0.0
@@ -73,6 +76,7 @@ class Child:
         if status is None:
             return
         self.process = None
+        self.beat.end()
         if stopping:
             _log.info("%s ended: %s", self.node, _describe(status))
         else:

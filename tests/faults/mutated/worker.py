@@ -15,6 +15,7 @@ LEASE_PY = "worker/lease/lease.py"
 MODEL_FILES_PY = "worker/renderers/model_files.py"
 PIPELINES_PY = "worker/renderers/pipelines.py"
 SINGLE_FILE_PY = "worker/renderers/single_file.py"
+IMAGEMILL_WORKER_PY = "worker/host/imagemill_worker.py"
 REFUSALS_PY = "worker/engine/refusals.py"
 RUNTIME_PY = "worker/runtime.py"
 SHARD_RUN_PY = "worker/shard/shard_run.py"
@@ -151,6 +152,20 @@ CHECKS = [
     Mutation("a process that died is started again", "given up", "worker/host/supervisor.py",
         'self._plan_restart(f"died: {_describe(status)}", status, pace)', "self.given_up = True",
         SUPERVISOR + "test_a_process_that_is_killed_is_started_again_and_the_other_left_alone"),
+    Mutation("a process that was killed leaves no sign of life", "it does", "worker/host/supervisor.py",
+        "        self.beat.end()\n", "",
+        SUPERVISOR + "test_what_was_killed_and_what_has_ended_leave_no_file_for_health_checks"),
+    Mutation("an earlier life of a container leaves no sign of life", "it does", IMAGEMILL_WORKER_PY,
+        "    for child in children:\n        child.beat.end()\n", "",
+        SUPERVISOR + "test_while_redis_is_away_at_the_start_the_host_lives_and_what_an_earlier_"
+        "life_left_is_gone"),
+    Mutation("a file of what an earlier life rendered on is swept", "it is kept", IMAGEMILL_WORKER_PY,
+        "    sweep(settings, host)\n", "",
+        SUPERVISOR + "test_while_redis_is_away_at_the_start_the_host_lives_and_what_an_earlier_"
+        "life_left_is_gone"),
+    Mutation("a process that Celery connects lives for health checks", "not before Redis answers",
+        "worker/celery_app.py", "    app.worker_process.begin()\n", "",
+        CELERY_APP + "test_a_process_that_starts_while_redis_is_away_lives_for_health_checks"),
     Mutation("status 0 says that nothing is left", "a drained worker's, too", "worker/host/stop.py",
         "return exit_status.of_signal(number) if self._until_idle else exit_status.ORDERLY",
         "return exit_status.ORDERLY",
@@ -225,7 +240,7 @@ CHECKS = [
     Mutation("a job of another version is refused", "held until the lease ends", RUNTIME_PY,
         "self._ledger.refuse(claim, self._worker, str(error))", "pass",
         RUNTIME + "test_a_job_that_another_version_submitted_is_refused_with_the_reason"),
-    Mutation("workers ask for a safe URL", "taken as it is", "worker/host/imagemill_worker.py",
+    Mutation("workers ask for a safe URL", "taken as it is", IMAGEMILL_WORKER_PY,
         "url = redis_url(settings, say=_log.warning)",
         "url = settings.redis_url.get_secret_value() if settings.redis_url else redis_url(settings)",
         AT_THE_DOORS + "test_a_redis_beyond_this_machine_without_password_or_tls_is_refused_unless_"

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -17,8 +18,9 @@ import pytest
 from jobs.lifeline import start_tied_program
 from jobs.settings import load_settings
 from producer.embedded_redis import find_binary
+from tests.breakable_redis import BreakableRedis
 from tests.processes import runs
-from tests.waiting import LONGEST
+from tests.waiting import LONGEST, WaitUntil
 from tests.worker.host.host import A, B, Host
 from worker.host import gpus
 from worker.host.imagemill_worker import celery_argv
@@ -230,3 +232,44 @@ def test_the_command_line_is_celerys_with_a_pool_of_threads_and_no_url() -> None
     text = " ".join(argv)
     assert "-A worker.celery_app worker -P threads -c 3 -n gpu0@host -Q imagemill" in text
     assert "--without-gossip --without-mingle --loglevel INFO" in text
+
+
+def beats(folder: Path) -> Path:
+    found = folder / "beats"
+    found.mkdir()
+    return found
+
+
+def test_what_was_killed_and_what_has_ended_leave_no_file_for_health_checks(
+    host: Host, url: str, tmp_path: Path
+) -> None:
+    files = beats(tmp_path)
+    host.start(url, runtime_dir=str(tmp_path))
+    starts = {start["node"]: start["pid"] for start in host.starts(2)}
+    for node in starts:
+        (files / node).touch()  # as the processes do that these stand for
+    os.kill(starts["gpu1@host"], signal.SIGKILL)
+    host.wait_until(lambda: not (files / "gpu1@host").exists(), "no beat of what was killed")
+    assert (files / "gpu0@host").exists()
+    host.starts(3)
+    (files / "gpu1@host").touch()
+    host.signal(signal.SIGTERM)
+    assert host.wait() == 0
+    assert list(files.iterdir()) == []
+
+
+def test_while_redis_is_away_at_the_start_the_host_lives_and_what_an_earlier_life_left_is_gone(
+    host: Host, tmp_path: Path, wait_until: WaitUntil
+) -> None:
+    files = beats(tmp_path)
+    for name, seconds in (("gpu0@host", 300), ("gpu1@host", 10), ("gpu7@host", 300), ("gpu7@another", 300)):
+        (files / name).touch()
+        os.utime(files / name, (time.time() - seconds,) * 2)
+    with BreakableRedis(tmp_path / "redis") as redis:
+        redis.kill()
+        host.start(redis.url, runtime_dir=str(tmp_path))
+        wait_until((files / "waiting@host").exists, "it waits for Redis")
+        assert {file.name for file in files.iterdir()} == {"waiting@host", "gpu7@another"}
+        redis.start()
+        host.starts(2)
+        assert {file.name for file in files.iterdir()} == {"gpu7@another"}, "none of the stand-ins beats"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from jobs.ledger.ledger import Ledger
 from jobs.settings import Settings
 from tests.ports import free_port
 from tests.waiting import WaitUntil
-from worker.lease.beat import EVERY, Beat
+from worker.lease.beat import EVERY, Beat, sweep
 from worker.lease.heartbeat import Heartbeat
 
 
@@ -36,6 +37,53 @@ def test_the_file_is_young_after_a_touch_and_gone_in_the_end(tmp_path: Path, fil
     assert time.time() - file.stat().st_mtime < EVERY
     beat.end()
     assert not file.exists()
+
+
+def test_a_process_that_waits_for_redis_keeps_its_file_young_until_its_heartbeat_does(
+    tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch, wait_until: WaitUntil
+) -> None:
+    monkeypatch.setattr("worker.lease.beat.EVERY", 0.02)
+    beat = Beat(Settings(runtime_dir=tmp_path), "cpu0@host")
+    beat.begin()
+    assert file.exists(), "at once"
+    for _ in range(3):
+        age(file, 300)
+        wait_until(lambda: time.time() - file.stat().st_mtime < 200, "it is touched again")
+    beat.touch()
+    wait_until(lambda: "beat" not in {thread.name for thread in threading.enumerate()}, "the thread ends")
+    age(file, 300)
+    assert time.time() - file.stat().st_mtime > 200, "a heartbeat that does not go round is seen"
+
+
+def test_no_thread_makes_the_file_again_once_it_has_ended(
+    tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch, wait_until: WaitUntil
+) -> None:
+    monkeypatch.setattr("worker.lease.beat.EVERY", 0.0)
+    for _ in range(50):
+        with Beat(Settings(runtime_dir=tmp_path), "waiting@host"):
+            assert file.with_name("waiting@host").exists()
+        assert not file.with_name("waiting@host").exists()
+    wait_until(lambda: "beat" not in {thread.name for thread in threading.enumerate()}, "all threads end")
+    assert not file.with_name("waiting@host").exists()
+
+
+def test_the_end_removes_what_another_process_of_the_name_made(tmp_path: Path, file: Path) -> None:
+    file.parent.mkdir()
+    file.touch()
+    Beat(Settings(runtime_dir=tmp_path), "cpu0@host").end()
+    assert not file.exists()
+
+
+def test_old_files_of_a_host_are_swept_and_young_ones_and_those_of_others_stay(
+    tmp_path: Path, file: Path
+) -> None:
+    sweep(Settings(runtime_dir=tmp_path), "host")
+    file.parent.mkdir()
+    for name, seconds in (("gpu0@host", 300), ("gpu1@host", 60), ("gpu0@another-host", 300)):
+        (file.parent / name).touch()
+        age(file.parent / name, seconds)
+    sweep(Settings(runtime_dir=tmp_path), "host")
+    assert sorted(left.name for left in file.parent.iterdir()) == ["gpu0@another-host", "gpu1@host"]
 
 
 def test_a_touch_soon_after_another_writes_nothing(tmp_path: Path, file: Path) -> None:
