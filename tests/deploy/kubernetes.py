@@ -37,3 +37,10 @@ WORKERS = (("Deployment", "worker"), ("Job", "workers"))
 def variables(pod: dict[str, Any]) -> dict[str, Any]:
     [container] = pod["containers"]
     return {one["name"]: one.get("value") for one in container.get("env", [])}
+
+
+def secrets(pod: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    """Variable -> the Secret and the key in it that its value comes from."""
+    [container] = pod["containers"]
+    keys = {one["name"]: one.get("valueFrom", {}).get("secretKeyRef") for one in container.get("env", [])}
+    return {name: (key["name"], key["key"]) for name, key in keys.items() if key}

@@ -12,6 +12,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -22,7 +23,7 @@ from producer.cli import command as producer_command
 from producer.manifest.manifest import load_manifest
 from producer.metrics.families import REDIS_UP
 from producer.serve.doors import HEALTH
-from tests.deploy.kubernetes import EVERYTHING, FOLDER, OURS, PODS, WORKERS, variables
+from tests.deploy.kubernetes import EVERYTHING, FOLDER, OURS, OVERLAYS, PODS, WORKERS, secrets, variables
 from worker.cli import command as worker_command
 from worker.host import exit_status
 from worker.host.imagemill_worker import WAITING
@@ -106,12 +107,89 @@ def test_redis_keeps_its_data_and_drops_none() -> None:
     pod = PODS[("StatefulSet", "redis")]
     [container] = pod["containers"]
     script = container["command"][-1]
-    for line in ("maxmemory-policy noeviction", "appendonly yes", "requirepass $REDIS_PASSWORD", "dir /data"):
+    for line in ("maxmemory-policy noeviction", "appendonly yes", "aclfile /data/users.acl", "dir /data"):
         assert line in script
-    assert container["volumeMounts"] == [{"name": "data", "mountPath": "/data"}]
+    assert container["volumeMounts"][0] == {"name": "data", "mountPath": "/data"}
     labels = EVERYTHING[("StatefulSet", "redis")]["spec"]["template"]["metadata"]["labels"]
     assert EVERYTHING[("Service", "redis")]["spec"]["selector"] == labels
     assert EVERYTHING[("NetworkPolicy", "redis")]["spec"]["podSelector"]["matchLabels"] == labels
+
+
+@pytest.mark.parametrize(
+    ("name", "user"),
+    [
+        (("Job", "submit"), "producer"),
+        (("Deployment", "serve"), "producer"),
+        *((one, "worker") for one in WORKERS),
+    ],
+)
+def test_each_pod_comes_to_redis_as_its_own_user_and_knows_no_other_password(
+    name: tuple[str, str], user: str
+) -> None:
+    assert variables(PODS[name])["IMAGEMILL_REDIS_URL"].startswith(f"redis://{user}:$(REDIS_PASSWORD)@")
+    known = {variable: key for variable, key in secrets(PODS[name]).items() if key[0] == "redis"}
+    assert known == {"REDIS_PASSWORD": ("redis", user)}
+
+
+def test_redis_has_the_users_of_the_script_that_containers_run() -> None:
+    copy = FOLDER / "base" / "redis_acl.sh"
+    assert copy.read_bytes() == (FOLDER.parent / copy.name).read_bytes(), "copy it again"
+    pod = PODS["StatefulSet", "redis"]
+    users = ("producer", "worker", "flower")
+    passwords = {f"REDIS_{user.upper()}_PASSWORD": ("redis", user) for user in users}
+    assert secrets(pod) == passwords | {"VALKEYCLI_AUTH": ("redis", "worker")}
+    [container] = pod["containers"]
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert "--user worker" in container[probe]["exec"]["command"][-1]
+    [volume] = pod["volumes"]
+    generated = yaml.safe_load((FOLDER / "base" / "kustomization.yaml").read_text())["configMapGenerator"]
+    assert {"name": volume["configMap"]["name"], "namespace": "imagemill", "files": [copy.name]} in generated
+
+
+def references(one: Any) -> Iterator[tuple[str, str]]:
+    """Kind and name of the ConfigMaps, Secrets and claims that an object needs, wherever they stand in it."""
+    keys = {
+        "configMap": ("ConfigMap", "name"),
+        "secret": ("Secret", "secretName"),
+        "secretKeyRef": ("Secret", "name"),
+        "secretRef": ("Secret", "name"),
+        "persistentVolumeClaim": ("PersistentVolumeClaim", "claimName"),
+    }
+    for key, value in (
+        one.items() if isinstance(one, dict) else enumerate(one) if isinstance(one, list) else ()
+    ):
+        if key in keys and not value.get("optional"):
+            kind, name = keys[key]
+            yield kind, value[name]
+        yield from references(value)
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+@pytest.mark.parametrize("components", [(), ("cpu",), ("bucket",), ("cpu", "bucket"), ("keda",)])
+def test_what_a_pod_needs_is_there_by_its_name_in_its_namespace(
+    overlay: str, components: tuple[str, ...], tmp_path: Path
+) -> None:
+    """As kustomize writes it. Without kubectl, the test reads the namespaces of what kustomize generates."""
+    given = {("Secret", name) for name in ("redis", "serve", *(["bucket"] if "bucket" in components else []))}
+    program = shutil.which("kubectl")
+    if program is None:
+        for name in ("base", *components):
+            generated = yaml.safe_load((FOLDER / name / "kustomization.yaml").read_text())
+            spaces = {one["namespace"] for one in generated.get("configMapGenerator", [])}
+            assert spaces <= {"imagemill"}
+        return
+    shutil.copytree(FOLDER, tmp_path / "kubernetes")
+    file = tmp_path / "kubernetes" / overlay / "kustomization.yaml"
+    named = ", ".join(f"../{name}" for name in components)
+    file.write_text(file.read_text().replace("components: []", f"components: [{named}]"))
+    ran = subprocess.run([program, "kustomize", file.parent], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    written = list(yaml.safe_load_all(ran.stdout))
+    assert {one["metadata"].get("namespace") for one in written if one["kind"] != "Namespace"} == {
+        "imagemill"
+    }
+    there = {(one["kind"], one["metadata"]["name"]) for one in written}
+    assert {found for one in written for found in references(one)} - there == given
 
 
 @pytest.mark.parametrize("name", WORKERS, ids="/".join)

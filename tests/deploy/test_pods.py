@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 
 from jobs.ledger.ledger import Ledger
 from producer.embedded_redis import find_binary
-from tests.deploy.kubernetes import EVERYTHING, PODS, variables
+from tests.deploy.kubernetes import EVERYTHING, FOLDER, PODS, secrets, variables
 from tests.ports import free_port
 from tests.waiting import LONGEST, WaitUntil
 from tests.warm_python import BIN
@@ -35,11 +36,11 @@ class Pods:
         for path in ("work/out", "cache", "data", "manifests", "bin"):
             (folder / path).mkdir(parents=True)
         (folder / "bin" / "valkey-server").symlink_to(find_binary())
+        (folder / "deploy").symlink_to(FOLDER / "base")
 
     def here(self, text: str, name: str) -> str:
         """A word of a command, or a variable's value, as it must read on this machine."""
-        for path in ("/work", "/cache", "/data", "/manifests"):
-            text = text.replace(path, f"{self.folder}{path}")
+        text = re.sub(r"(?<![/\w])/(work|cache|data|manifests|deploy)(?!\w)", rf"{self.folder}/\1", text)
         text = text.replace("/var/lib/imagemill", f"{self.folder}/{name}")
         return text.replace("@redis:6379", f"@127.0.0.1:{self.port}").replace("6379", str(self.port))
 
@@ -51,11 +52,13 @@ class Pods:
             **os.environ,
             **{f"IMAGEMILL_{variable}": str(value) for variable, value in settings.items()},
             **{of: self.here(value, name) for of, value in variables(PODS[kind, pod]).items() if value},
-            "REDIS_PASSWORD": "secret",
+            **(passwords := {of: f"the-{key}s" for of, (_, key) in secrets(PODS[kind, pod]).items()}),
             "PATH": f"{BIN}:{self.folder / 'bin'}:{os.environ['PATH']}",
         }
         if "IMAGEMILL_REDIS_URL" in env:
-            env["IMAGEMILL_REDIS_URL"] = env["IMAGEMILL_REDIS_URL"].replace("$(REDIS_PASSWORD)", "secret")
+            env["IMAGEMILL_REDIS_URL"] = env["IMAGEMILL_REDIS_URL"].replace(
+                "$(REDIS_PASSWORD)", passwords["REDIS_PASSWORD"]
+            )
         command = [self.here(word, name) for word in container["command"]]
         with (self.folder / f"{name}.log").open("ab") as log:
             self.running[name] = subprocess.Popen(
@@ -111,7 +114,7 @@ def test_four_pods_finish_a_job_though_one_is_drained_and_another_takes_its_inde
         submitting.wait(LONGEST)
     # After it, because they have little patience here.
     workers = {index: pods.worker(index) for index in indices}
-    ledger = Ledger(f"redis://:secret@127.0.0.1:{pods.port}/0")
+    ledger = Ledger(f"redis://producer:the-producers@127.0.0.1:{pods.port}/0")
     wait_until(
         lambda: (status := ledger.status("demo-1")).workers and status.done >= SHARD,
         "the job is under way",
