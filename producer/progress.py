@@ -80,7 +80,7 @@ def _job_bar(statuses: Iterable[JobStatus]) -> JobStatus:
         task = bar.add_task("", total=None, rate="")
         for status in statuses:
             last = status
-            rate = f"{status.images_per_second:.1f} images/s, {show.duration(status.eta_seconds)} left"
+            rate = f"{show.rate(status)} images/s, {show.duration(status.eta_seconds)} left"
             bar.update(
                 task,
                 description=on_one_line(f"{status.job_id} {show.state(status)}"),

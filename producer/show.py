@@ -135,7 +135,7 @@ def print_end(end: JobStatus) -> None:
     taken = end.ended - end.started
     # The time of a later run would not be that of all its images: earlier runs rendered some.
     time = f", {duration(taken)}" if end.run == 1 and end.started and taken > 0 else ""
-    speed = f", {end.images_per_second:.1f} images/s" if end.images_per_second > 0 else ""
+    speed = f", {rate(end)} images/s" if end.images_per_second > 0 else ""
     failed = f", {end.failed} failed (see failures.jsonl)" if end.failed else ""
     held = f"; {end.held} were already there" if end.held else ""
     if end.broken:
@@ -177,7 +177,11 @@ def progress_line(job: JobStatus) -> str:
 
 def rate(job: JobStatus) -> str:
     """The images a second of the job; a dash where there is no rate yet."""
-    return f"{job.images_per_second:.1f}" if job.images_per_second else "–"
+    images = job.images_per_second
+    if not images:
+        return "–"
+    # Large models take minutes for an image: two digits that say something, not 0.0.
+    return f"{images:.1f}" if images >= 0.1 else f"{images:.2g}"
 
 
 def doubts(job: JobStatus) -> str:

@@ -54,6 +54,13 @@ def why_it_waits(job: JobStatus, workers: Mapping[str, Facts], *, full: bool = F
             why += f", and the last ones refused it: {_reasons(job.refused_by)}"
             remedy = f"fix that, then `imagemill resume {job.job_id}`, and {remedy}"
         return Wait("no worker", f"{why}: {remedy}")
+    if job.state == "finishing" and all(name in job.refusals for name in workers):
+        reasons = _reasons({name: job.refusals[name] for name in workers})
+        remedy = (
+            f"fix that, then `imagemill resume {job.job_id}`; or `imagemill cancel {job.job_id}` ends it "
+            "without its report"
+        )
+        return Wait("refused", f"every worker refuses to finish it: {reasons}: {remedy}")
     if job.ending or job.shards_ready == 0:
         return None  # nothing of it is stored yet, or nothing is left to render: any worker ends it
     if full:

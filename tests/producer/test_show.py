@@ -55,6 +55,20 @@ def test_durations_are_short(seconds: float | None, text: str) -> None:
     assert show.duration(seconds) == text
 
 
+@pytest.mark.parametrize(
+    ("images_per_second", "text"),
+    [(0.0, "–"), (214.84, "214.8"), (2.0, "2.0"), (0.14, "0.1"), (0.0333, "0.033"), (0.0004, "0.0004")],
+)
+def test_a_rate_has_digits_that_say_something(
+    images_per_second: float, text: str, job_status: MakeStatus
+) -> None:
+    assert show.rate(job_status(images_per_second=images_per_second)) == text
+
+
+def test_a_job_that_ends_early_has_no_time_left(job_status: MakeStatus) -> None:
+    assert job_status(ending="cancelled").eta_seconds is None
+
+
 def test_one_line_says_job_state_counts_rate_time_left_and_what_is_waited_for(job_status: MakeStatus) -> None:
     assert show.progress_line(job_status()) == (
         "cats-1: running, 38/100 images, 2 failed, 2.0 images/s, 30s left"

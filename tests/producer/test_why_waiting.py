@@ -45,6 +45,25 @@ def told(models: Sequence[str] = (), claims: Sequence[tuple[str, str, int]] = ()
         (IDLE | {"paused": True}, {}, False, "paused", ["imagemill resume cats-1"]),
         (IDLE | {"paused": True, "ending": "cancelled"}, {}, False, "no worker", []),
         (IDLE | {"ending": "cancelled"}, {"w1": told(["shapes"])}, False, None, []),
+        (
+            IDLE
+            | {"state": "finishing", "ending": "cancelled", "refusals": {"w1": "lies outside", "w2": "gone"}},
+            {"w1": told(["shapes"]), "w2": told()},
+            False,
+            "refused",
+            [
+                "to finish it: gone; lies outside",
+                "imagemill resume cats-1",
+                "imagemill cancel cats-1` ends it",
+            ],
+        ),
+        (
+            IDLE | {"state": "finishing", "shards_ready": 0, "refusals": {"w1": "lies outside"}},
+            {"w1": told(), "w2": told(["shapes"])},
+            False,
+            None,
+            [],
+        ),
         ({"notices": {}, "paused": True}, {"gpu0@a": told()}, False, None, []),
         (IDLE, {"w1": told()}, False, None, []),
         (IDLE, {"w1": EARLIER}, False, None, []),
