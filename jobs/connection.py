@@ -235,6 +235,8 @@ def _is_private(folder: Path) -> bool:
 
 def safe_url(url: str) -> str:
     """`url` without user and password, for messages. What is no URL at all may be a password: `***`."""
+    if not url:
+        return "(empty)"
     scheme, separator, rest = url.partition("://")
     if not separator:
         return "***"

@@ -17,6 +17,7 @@ from jobs.bounds import must_be_multiple
 from jobs.errors import LatentsError, ModelError, RenderError
 from jobs.request import ImageRequest
 from jobs.schedulers import find_scheduler
+from jobs.wording import counted
 from worker.diffusion.build_scheduler import build_scheduler, correct_scheduler
 from worker.diffusion.compiled_schedulers import CompiledSchedulers
 from worker.diffusion.compiling import graph_for_each_shape
@@ -386,6 +387,7 @@ def _per_image(name: str, value: Any, count: int) -> list[Any]:
         return [value] * count
     if len(value) != count:
         raise RenderError(
-            f"{name}: {len(value)} values for {count} images: give one for all, or one an image"
+            f"{name}: {counted(len(value), 'value')} for {counted(count, 'image')}: give one for all, or one "
+            "for each image"
         )
     return list(value)

@@ -326,6 +326,20 @@ class Output:
         """
         self.store.close_stages(wait)
 
+    def cannot_use(self, error: OSError) -> OutputError:
+        """What is said of an error that a worker met in the output, with the remedy."""
+        met = f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
+        if self.in_bucket:
+            return OutputError(f"output {self.label} cannot be used ({met}): {CHECK_BUCKET}")
+        if not self.path.is_dir():
+            return OutputError(
+                f"output {self.label}: this folder is not there any more: put it back, or cancel the job and "
+                "submit its manifest again"
+            )
+        return OutputError(
+            f"output {self.label} cannot be used ({met}): make it readable and writable for this user"
+        )
+
     @contextmanager
     def reading(self) -> Iterator[None]:
         """Inside, what a bucket refuses becomes OutputError; no answer, and a folder's errors, pass."""

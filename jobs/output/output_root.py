@@ -48,7 +48,8 @@ def check_path_within(path: Path, root: Path) -> Path:
         raise OutputError(f"output {str(path)!r} cannot be a path ({error}): name another output") from None
     if real != real_root and real_root not in real.parents:
         raise OutputError(
-            f"output {path} (really {real}) lies outside IMAGEMILL_OUTPUT_ROOT = {real_root}: "
+            f"output {path}{'' if real == path else f' (really {real})'} lies outside "
+            f"IMAGEMILL_OUTPUT_ROOT = {real_root}: "
             "name a folder below it, or start the workers with another IMAGEMILL_OUTPUT_ROOT"
         )
     return real

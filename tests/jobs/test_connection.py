@@ -267,6 +267,7 @@ def test_a_link_in_place_of_the_temporary_folder_is_refused(no_runtime_dir: Path
             "sentinel://***@a:1;sentinel://b:2/0?master_name=m&sentinel_password=***",
         ),
         ("secret", "***"),
+        ("", "(empty)"),
     ],
 )
 def test_messages_show_a_url_without_its_password(url: str, safe: str) -> None:

@@ -412,7 +412,7 @@ def test_wrong_settings_are_refused_with_name_value_and_remedy(pipe: Any, model:
         model.prompt_to_img("a cat", height=500, progress=False)
     with pytest.raises(RenderError, match="num_inference_steps = 0"):
         model.prompt_to_img("a cat", num_inference_steps=0, progress=False, **SIZE)
-    with pytest.raises(RenderError, match="seeds: 3 values for 1 images"):
+    with pytest.raises(RenderError, match="seeds: 3 values for 1 image: "):
         model.prompt_to_img("a cat", seeds=[1, 2, 3], progress=False, **SIZE)
     for guidance, slots, least in ((7.5, 1, 2), (1.0, 0, 1)):
         with pytest.raises(RenderError, match=f"batch_size = {slots}: must be at least {least}"):

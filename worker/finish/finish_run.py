@@ -7,7 +7,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
-from jobs.errors import OutputError
 from jobs.failpoints import failpoint
 from jobs.ledger.job import JobSpec
 from jobs.output.output import Output
@@ -59,7 +58,7 @@ class FinishRun:
         try:
             return self._space.write(output, write, self._lease.check, watermark=False)
         except OSError as error:
-            raise OutputError(f"{output.label}: {error}") from None
+            raise output.cannot_use(error) from None
 
     def report(self, ended: str) -> dict[str, Any]:
         """What was done, as the task's result shows it."""

@@ -68,7 +68,10 @@ class DiskSpace:
     ) -> Result:
         while True:
             if (free := free_bytes(output)) < min_free:
-                self._wait(f"{free / (1 << 30):.2f} GiB free at {output.path}, below IMAGEMILL_MIN_FREE_DISK")
+                self._wait(
+                    f"{free / (1 << 30):.2f} GiB free at {output.path}, below IMAGEMILL_MIN_FREE_DISK = "
+                    f"{min_free / (1 << 30):.2f} GiB"
+                )
                 check()
                 continue
             try:

@@ -64,7 +64,8 @@ class Lease:
         OutputError when another ledger has taken the output over."""
         state = self._heartbeat.state(self.claim)
         if state == "lost":
-            raise LeaseLost(f"{self.claim.job_id}: {self.claim.shard} is now another attempt's")
+            what = "its finishing" if self.claim.kind == "finish" else f"shard {self.claim.shard}"
+            raise LeaseLost(f"{self.claim.job_id}: another attempt holds {what} now")
         if state == "ending":
             raise GiveBack("cancelled")
         if self._stop.is_set() or self._held_up():

@@ -127,7 +127,7 @@ class ShardRun:
         except Stopped:
             raise GiveBack("released") from None
         except OSError as error:
-            raise OutputError(f"{self._output.label}: {error}") from None
+            raise self._output.cannot_use(error) from None
 
     # Adopt.
 

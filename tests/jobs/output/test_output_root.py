@@ -19,6 +19,8 @@ def test_an_output_outside_the_root_is_refused_through_dots_and_links_too(tmp_pa
             check_path_within(path, root)
         assert str(path) in str(caught.value)
         assert str(root) in str(caught.value)
+        # Where a path leads is told only if it is not what it says.
+        assert ("(really " in str(caught.value)) == (path.resolve() != path)
 
 
 @pytest.mark.parametrize("inner", ["", "spool", "inputs", "jobs", "quarantine", "worker.log"])

@@ -78,7 +78,7 @@ def test_nothing_is_written_below_the_low_watermark(
     space = DiskSpace(1 << 30, Looks(*[lambda: notices.append(space.notice)] * 2))
     space.write(output, lambda: tried.append(len(free)), go_on)
     assert tried == [0]
-    assert notices == [f"0.50 GiB free at {output.path}, below IMAGEMILL_MIN_FREE_DISK"] * 2
+    assert notices == [f"0.50 GiB free at {output.path}, below IMAGEMILL_MIN_FREE_DISK = 1.00 GiB"] * 2
     assert space.notice == ""
     assert caplog.text.count("paused: 0.50 GiB free") == 1
 

@@ -98,7 +98,7 @@ def test_a_check_raises_what_should_end_the_work(recorder: Recorder) -> None:
     with pytest.raises(GiveBack, match="cancelled"):
         lease.check()
     recorder.now = "lost"
-    with pytest.raises(LeaseLost):
+    with pytest.raises(LeaseLost, match=f"another attempt holds shard {CLAIM.shard} now"):
         lease.check()
     recorder.now = "held"
     stop.set()

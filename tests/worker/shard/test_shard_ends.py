@@ -237,7 +237,28 @@ def test_an_output_that_this_worker_cannot_write_is_refused_with_the_systems_wor
     status = bench.status()
     assert "Permission denied" in status.refusals["w1"]
     assert str(bench.output.path) in status.refusals["w1"]
+    assert "[Errno" not in status.refusals["w1"]
+    assert status.refusals["w1"].endswith("make it readable and writable for this user")
     assert (status.shards_ready, status.shards_leased, status.failed) == (1, 0, 0)
+
+
+def test_an_output_that_was_moved_away_is_refused_with_the_way_out_and_goes_on_once_it_is_back(
+    bench: Bench,
+) -> None:
+    bench.submit(lines(6))
+    assert bench.output.path is not None
+    away = bench.output.path.with_name("moved away")
+    claim = bench.claim()
+    bench.output.path.rename(away)
+    assert bench.run(claim).ended == "refused"
+    assert bench.status().refusals["w1"] == (
+        f"output {bench.output.label}: this folder is not there any more: put it back, or cancel the job and "
+        "submit its manifest again"
+    )
+    away.rename(bench.output.path)
+    bench.ledger.control(bench.job_id, "resume")
+    assert bench.run().ended == "committed"
+    bench.check_committed(6)
 
 
 def test_a_tar_that_another_attempt_committed_before_it_died_is_recorded(
