@@ -4,7 +4,8 @@
 #
 #     REDIS_PRODUCER_PASSWORD=… REDIS_WORKER_PASSWORD=… REDIS_FLOWER_PASSWORD=… sh redis_acl.sh > users.acl
 #
-# A password may be in a file instead, which REDIS_…_PASSWORD_FILE names. The file holds hashes only. redis.conf names it: `aclfile /etc/redis/users.acl`, instead of `requirepass`.
+# A password may be in a file instead, which REDIS_…_PASSWORD_FILE names. What is printed holds hashes only. redis.conf
+# names it: `aclfile /etc/redis/users.acl`, instead of `requirepass`.
 # Rules are words of one text: %R~ reads, %W~ writes, ~ does both, & names channels, and brackets group a selector.
 # Redis checks what a script does as if its user had done it.
 set -efu
