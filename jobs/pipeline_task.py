@@ -8,7 +8,7 @@ ControlNets of a request.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from jobs.adapters import NONE
 from jobs.arguments import arguments_of
@@ -84,6 +84,19 @@ def painted_by(pipeline: PipelineClass, asked: Pictured) -> PipelineClass:
         given = {name: getattr(asked, name) for name in TASK_PICTURES}
         raise RenderError(str(_no_such_task(pipeline, given)))
     return find_painting(pipeline.tasks[key])
+
+
+class AskedForwards(NamedTuple):
+    """What of a request decides which class paints it and how many forwards it takes: an `Asked`."""
+
+    scheduler: str
+    num_inference_steps: int
+    guidance_scale: float
+    arguments: str
+    strength: float | None
+    image: str | None
+    mask_image: str | None
+    control_image: str | None
 
 
 def painting_class(pipeline: PipelineClass, asked: Pictured) -> PipelineClass:

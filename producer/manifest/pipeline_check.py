@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, product
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from jobs.adapters import NONE
 from jobs.arguments import arguments_of
@@ -15,7 +15,7 @@ from jobs.errors import ManifestError
 from jobs.lora_tags import LORA_TAG
 from jobs.models import ModelRef
 from jobs.pipeline_class import STABLE_DIFFUSION
-from jobs.pipeline_task import meant, painting_class, settled, troubles, vain
+from jobs.pipeline_task import AskedForwards, meant, painting_class, settled, troubles, vain
 from jobs.pipeline_trouble import Trouble
 from jobs.pipelines import find_pipeline
 from jobs.prompt_weights import weights_trouble
@@ -43,19 +43,6 @@ _TOGETHER: Final = (
 
 _UNSAID: Final = {name: IMAGE_SETTINGS[name].default for name in PICTURES}
 """What lines have of pictures and adapters where the manifest says nothing."""
-
-
-class _Guided(NamedTuple):
-    """What of a request decides whether it is guided."""
-
-    scheduler: str
-    num_inference_steps: int
-    guidance_scale: float
-    arguments: str
-    strength: float | None
-    image: str | None
-    mask_image: str | None
-    control_image: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +145,7 @@ class PipelineCheck:
         known = find_pipeline(STABLE_DIFFUSION) if found is None else found
         chosen = next(self._combinations({**self.settings, **own}))
         values = folded(chosen, chosen["arguments"])
-        asked = _Guided(*(values[name] for name in _Guided._fields))
+        asked = AskedForwards(*(values[name] for name in AskedForwards._fields))
         kind = painting_class(known, asked)
         return not kind.guided(asked) and kind.guided(asked._replace(guidance_scale=MOST_GUIDANCE))
 

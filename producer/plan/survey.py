@@ -16,7 +16,7 @@ from jobs.entry import Entry
 from jobs.ledger.job import SlotsKey
 from jobs.output.compact_counter import CompactCounter
 from jobs.pipeline_class import STABLE_DIFFUSION
-from jobs.pipeline_task import TASK_PICTURES, painting_class
+from jobs.pipeline_task import TASK_PICTURES, AskedForwards, painting_class
 from jobs.pipelines import find_pipeline
 from jobs.request import PICTURES, SETTINGS
 from producer.reporter import QUIET, Reporter
@@ -30,26 +30,12 @@ REDIS_BYTES = 40
 _SAY_EVERY = 10_000
 _HELD, _ASKED = 1, 2
 _size_of = itemgetter(*(SETTINGS.index(name) for name in ("height", "width")))
-_cost_of = itemgetter(
-    *map(SETTINGS.index, ("scheduler", "num_inference_steps", "guidance_scale", "arguments", "strength"))
-)
+_cost_of = itemgetter(*(SETTINGS.index(name) for name in AskedForwards._fields if name not in TASK_PICTURES))
+"""Of SETTINGS, what decides how many forwards an image takes, its pictures aside."""
 pictures_of = itemgetter(*map(SETTINGS.index, TASK_PICTURES))
 """Of SETTINGS, the pictures that decide a task."""
 all_pictures_of = itemgetter(*map(SETTINGS.index, PICTURES))
 """Of SETTINGS, all pictures."""
-
-
-class _Cost(NamedTuple):
-    """What of a request decides how many forwards it takes."""
-
-    scheduler: str
-    num_inference_steps: int
-    guidance_scale: float
-    arguments: str
-    strength: float | None
-    image: str | None
-    mask_image: str | None
-    control_image: str | None
 
 
 class Group(NamedTuple):
@@ -152,7 +138,7 @@ def survey(
 
     @lru_cache(maxsize=10_000)
     def cost(*asked: Any) -> tuple[int, bool, int]:
-        image = _Cost(*asked)
+        image = AskedForwards(*asked)
         kind = painting_class(known, image)
         return image.num_inference_steps, kind.guided(image), kind.slot_evaluations(image)
 

@@ -169,10 +169,8 @@ class _Seen:
                 if name is not None:
                     self._first(image_id, name)
                 yield image_id, entry
-            elif self._is_new(image_id, before, name):
-                yield EqualLine(image_id, entry)
-            elif self._on_duplicate is not None:
-                self._on_duplicate(entry)
+            elif (equal := self._equal(entry, image_id, before, name)) is not None:
+                yield equal
 
     def derived(self, line: Line, template: RequestTemplate) -> Iterator[Identified]:
         """As many images as the line asks for, with the next seeds that its equals have left."""
@@ -199,10 +197,8 @@ class _Seen:
                 if name is not None:
                     self._first(image_id, name)
                 yield image_id, entry
-            elif self._is_new(image_id, before, name):
-                yield EqualLine(image_id, entry)
-            elif self._on_duplicate is not None:
-                self._on_duplicate(entry)
+            elif (equal := self._equal(entry, image_id, before, name)) is not None:
+                yield equal
         # The next of its equals continues from here, and need not count all of them.
         if first is not None and ordinal > 1:
             tally.set(first, tally.get(first) & (_GIVEN | _DERIVED | _NO_PLAIN) | ordinal << _BITS)
@@ -221,6 +217,14 @@ class _Seen:
     def _first(self, image_id: str, name: int) -> None:
         """Takes in the first line of an image, one with an id or columns."""
         self._named.mark(hash((image_id, name)) & _64_BITS, 1)
+
+    def _equal(self, entry: Entry, image_id: str, before: int, name: int | None) -> EqualLine | None:
+        """A further line of an image where it is new; else None, and it is told as a duplicate."""
+        if self._is_new(image_id, before, name):
+            return EqualLine(image_id, entry)
+        if self._on_duplicate is not None:
+            self._on_duplicate(entry)
+        return None
 
     def _is_new(self, image_id: str, before: int, name: int | None) -> bool:
         """Whether a further line of an image differs from those before it. `before`: the image's tally."""

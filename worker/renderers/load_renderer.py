@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 
 from jobs.errors import ModelError
 from jobs.settings import Settings
@@ -65,6 +66,15 @@ def load_renderer(pipeline: Pipeline, settings: Settings, loading: Loading | Non
     )
     encoder = load_image_encoder(pipeline.further, precision, device, progress)
     adapters = AdapterSwitch(loaded, compiled=settings.torch_compile, image_encoder=encoder)
+    intercepting = partial(
+        PipelineRenderer,
+        loaded,
+        model=pipeline.model,
+        revision=pipeline.revision,
+        adapters=adapters,
+        controlnets=controlnets,
+        moved=progress.advance,
+    )
     with progress.stage("preparing", pipeline.model):
         if type(loaded) is StableDiffusionPipeline:
             model = image_diffusion_model(
@@ -75,28 +85,12 @@ def load_renderer(pipeline: Pipeline, settings: Settings, loading: Loading | Non
                 channels_last=settings.channels_last,
             )
             tables = DiffusionRenderer(model, adapters, moved=progress.advance)
-            pictures = PipelineRenderer(
-                loaded,
-                precision=model.precision,
-                device=model.device,
-                model=pipeline.model,
-                revision=pipeline.revision,
-                adapters=adapters,
-                controlnets=controlnets,
-                # The modules are prepared already, as the tables need them.
-                known=BY_TABLES,
-                moved=progress.advance,
-            )
+            # The modules are prepared already, as the tables need them.
+            pictures = intercepting(precision=model.precision, device=model.device, known=BY_TABLES)
             return TwoRenderers(tables, pictures)
-        return PipelineRenderer(
-            loaded,
+        return intercepting(
             precision=precision,
             device=device,
-            model=pipeline.model,
-            revision=pipeline.revision,
-            adapters=adapters,
-            controlnets=controlnets,
             compiled=settings.torch_compile,
             channels_last=settings.channels_last,
-            moved=progress.advance,
         )
