@@ -65,13 +65,14 @@ def test_what_was_saved_is_loaded(name: str, sharded: bool, tmp_path: Path) -> N
     assert not any(part.training for part in loaded.components.values() if isinstance(part, torch.nn.Module))
 
 
-def test_a_loaded_pipeline_paints_as_the_saved_one(xl: Path) -> None:
-    built, loaded = FAMILIES[XL].build(), load(xl)
-    built.set_progress_bar_config(disable=True)
+def test_a_loaded_pipeline_paints_as_one_that_diffusers_loads(xl: Path) -> None:
+    # Not as the one that was saved: on some CPUs the last bits depend on where in memory weights lie.
+    theirs, loaded = DiffusionPipeline.from_pretrained(xl), load(xl)
+    theirs.set_progress_bar_config(disable=True)
     settings = {"num_inference_steps": 2, "height": 64, "width": 64, "output_type": "np"}
     pictures = [
         pipeline("a red fox", generator=torch.Generator().manual_seed(1), **settings).images
-        for pipeline in (built, loaded)
+        for pipeline in (theirs, loaded)
     ]
     assert (pictures[0] == pictures[1]).all()
 
