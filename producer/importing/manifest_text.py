@@ -20,6 +20,9 @@ from producer.manifest.yaml_marks import MAX_BYTES
 
 _ENDS_OF_LINES: Final = "\r\x85\u2028\u2029"
 """YAML takes these for ends of lines too: only escaped they stay what they are."""
+_TURNS: Final = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+"""They change the order in which a text is shown: only escaped, a reader sees what a picture brought."""
+_ESCAPED: Final = {ord(one): f"\\u{ord(one):04x}" for one in _TURNS}
 _COMMENT: Final = 100
 _WIDTH: Final = 1 << 20
 """Of a line: one that is folded is hard to edit."""
@@ -31,7 +34,7 @@ class _Dumper(yaml.SafeDumper):
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     style = None
-    if any(one in text for one in _ENDS_OF_LINES):
+    if any(one in text for one in _ENDS_OF_LINES + _TURNS):
         style = '"'
     elif "\n" in text and "\t" not in text and not text.endswith("\n"):
         style = "|"
@@ -150,4 +153,5 @@ def _dumped(value: Any) -> str:
     text: str = yaml.dump(
         value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=_WIDTH, default_flow_style=False
     )
-    return text.removesuffix("\n").removesuffix("\n...")
+    # Every text that has one is in double quotes, where an escape is read.
+    return text.translate(_ESCAPED).removesuffix("\n").removesuffix("\n...")

@@ -157,3 +157,12 @@ def test_messages_obey_no_terminal(tmp_path: Path) -> None:
     assert all(message.isprintable() for message in imported.messages())
     assert "painted by My\\x1b[2JSampler\\n (node 1)" in imported.messages()[0]
     assert manifest_text(imported, "again").replace("\n", "").isprintable()
+
+
+def test_marks_that_turn_a_text_around_are_escaped_in_a_manifest(tmp_path: Path) -> None:
+    prompt = "a \u202ekcab\u202c way \u2067in\u2069 \\\u200f, \u05d0 stays"
+    written = tmp_path / "again.yaml"
+    written.write_text(manifest_text(import_pictures([a1111(tmp_path / "1.png", prompt)]), "again"), "utf-8")
+    text = written.read_text("utf-8")
+    assert text.replace("\n", "").isprintable() and "\u05d0 stays" in text
+    assert [getattr(line, "prompt", line) for line in load_manifest(written).prompts] == [prompt]

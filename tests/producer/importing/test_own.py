@@ -73,6 +73,7 @@ def test_each_setting_of_a_request_comes_back(tmp_path: Path, image_format: str)
         {"guidance_scale": 1.0},
         {"arguments": '{"clip_skip":1,"words":["a","é"]}'}, {"prompt": "no"}, {"prompt": "- 010: {x} # y"},
         {"prompt": "a\x85b"}, {"prompt": "a\u2028b"}, {"prompt": "a\rb"}, {"prompt": "a\n b\n\nc"},
+        {"prompt": "a\u202eb\\\u2066\n"},
         {"seed": 2**63 - 1}, {"negative_prompt": ""},
         {"model": "shapes", "revision": BUILT_IN["shapes"].revision},
     ):  # fmt: skip
