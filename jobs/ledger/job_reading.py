@@ -144,7 +144,8 @@ def _trouble(job_id: str, job: Mapping[str, str], stored: StoredJob) -> str:
     return ""
 
 
-def _text(stored: bytes) -> str:
+def text_of(stored: bytes) -> str:
+    """A text that Redis holds. Any hand may have written there: what is no UTF-8 is replaced."""
     return stored.decode(errors="replace")
 
 

@@ -18,6 +18,7 @@ import redis.exceptions
 from jobs.errors import JobError, LeaseLost, OtherHardware, Overtaken
 from jobs.ledger import redis_keys
 from jobs.ledger.job import Claim, JobSpec, LeaseState, Outlook, Recovery, SlotsKey
+from jobs.ledger.job_reading import text_of
 from jobs.ledger.redis_errors import as_ledger_errors
 from jobs.ledger.scripts import Marks, NewJob, NewShard, Renewal, failures_as_json
 from jobs.ledger.speeds import work_with
@@ -81,7 +82,7 @@ class Ledger(Steering):
         answer, raw_id = self._scripts.create(
             new=NewJob.of(spec, digest), incarnation=secrets.token_hex(8), least_number=least_number
         )
-        job_id = raw_id.decode()
+        job_id = text_of(raw_id)
         if answer == b"taken":
             raise JobError(
                 f"{spec.output}: {job_id} is writing there, from another manifest: "
@@ -111,15 +112,17 @@ class Ledger(Steering):
         `held` of the lines between the cursors are in the output already, so that no shard has them.
         Raises JobError if the job has ended, Overtaken if another process submits it too.
         """
-        answer = self._scripts.add(
-            job_id=job_id,
-            incarnation=incarnation,
-            cursor=cursor,
-            new_cursor=new_cursor,
-            held=held,
-            seal=seal,
-            shards=[NewShard(*shard) for shard in shards],
-        ).decode()
+        answer = text_of(
+            self._scripts.add(
+                job_id=job_id,
+                incarnation=incarnation,
+                cursor=cursor,
+                new_cursor=new_cursor,
+                held=held,
+                seal=seal,
+                shards=[NewShard(*shard) for shard in shards],
+            )
+        )
         if answer != "added":
             why = {
                 "gone": "Redis no longer knows it (was it wiped?): submit again",
@@ -143,16 +146,18 @@ class Ledger(Steering):
 
         Raises JobError if Redis holds the job, another owns the output, or the staged shards have expired.
         """
-        answer = self._scripts.recover(
-            job_id=job_id,
-            new=NewJob.of(spec, digest),
-            staged=recovery.staged,
-            total=recovery.total,
-            held=recovery.held,
-            done=bytes(recovery.done),
-            flagged=bytes(recovery.flagged),
-            failures=failures_as_json(recovery.failures),
-        ).decode()
+        answer = text_of(
+            self._scripts.recover(
+                job_id=job_id,
+                new=NewJob.of(spec, digest),
+                staged=recovery.staged,
+                total=recovery.total,
+                held=recovery.held,
+                done=bytes(recovery.done),
+                flagged=bytes(recovery.flagged),
+                failures=failures_as_json(recovery.failures),
+            )
+        )
         if answer != "recovered":
             why = {
                 "known": f"this Redis holds it: `imagemill status {job_id}` shows it",
@@ -181,7 +186,7 @@ class Ledger(Steering):
         )
         if not answer:
             return None
-        kind, job_id, incarnation, shard, attempt = (part.decode() for part in answer[:5])
+        kind, job_id, incarnation, shard, attempt = map(text_of, answer[:5])
         suspects = answer[6].decode()
         return Claim(
             cast(Literal["shard", "finish"], kind),
@@ -271,7 +276,7 @@ class Ledger(Steering):
         )
         if isinstance(answer, bytes):
             raise OtherHardware(
-                f"{claim.job_id} began on {answer.decode()}, this worker is {size.kind}: their pictures "
+                f"{claim.job_id} began on {text_of(answer)}, this worker is {size.kind}: their pictures "
                 "differ in their bytes. Start it with --mixed-hardware if that does not matter"
             )
         return _unless_lost(claim, answer)
@@ -341,7 +346,7 @@ class Ledger(Steering):
         with as_ledger_errors():
             pipe = self.client.pipeline(transaction=False)
             for job_id in self.client.zrange(redis_keys.ACTIVE, 0, -1):
-                pipe.hdel(redis_keys.job(job_id.decode(), "refusals"), worker)
+                pipe.hdel(redis_keys.job(text_of(job_id), "refusals"), worker)
             pipe.execute()
 
 

@@ -13,7 +13,15 @@ from jobs.ledger import redis_keys
 from jobs.ledger.eviction import read_memory
 from jobs.ledger.job import Bits, JobSpec, JobStatus, SlotsKey, Submission, UnreadableJob
 from jobs.ledger.job_lookup import look_up
-from jobs.ledger.job_reading import StoredJob, is_figure, read_failure, read_figure, read_job, unreadable
+from jobs.ledger.job_reading import (
+    StoredJob,
+    is_figure,
+    read_failure,
+    read_figure,
+    read_job,
+    text_of,
+    unreadable,
+)
 from jobs.ledger.overview import Counted, Overview
 from jobs.ledger.redis_client import redis_client
 from jobs.ledger.redis_errors import as_ledger_errors
@@ -45,7 +53,7 @@ class LedgerView:
     def job_ids(self) -> list[str]:
         """Every job that Redis holds, oldest first; removes those whose retention is over from the list."""
         with as_ledger_errors():
-            ids = [job_id.decode(errors="replace") for job_id in self._held(redis_keys.JOBS)]
+            ids = [text_of(job_id) for job_id in self._held(redis_keys.JOBS)]
             pipe = self.client.pipeline(transaction=False)
             for job_id in ids:
                 pipe.exists(redis_keys.job(job_id))
@@ -60,14 +68,14 @@ class LedgerView:
         with as_ledger_errors():
             pipe = self.client.pipeline(transaction=False)
             for name in self._held(redis_keys.ACTIVE):
-                pipe.hget(redis_keys.job(name.decode(errors="replace")), "output")
+                pipe.hget(redis_keys.job(text_of(name)), "output")
             found = pipe.execute(raise_on_error=False)
-        return {output.decode(errors="replace") for output in found if isinstance(output, bytes)}
+        return {text_of(output) for output in found if isinstance(output, bytes)}
 
     def jobs(self) -> list[JobStatus | UnreadableJob]:
         """Every job, oldest first; those that cannot be read, or whose own key is lost, are named as such."""
         with as_ledger_errors():
-            ids = [name.decode(errors="replace") for key in _LISTS for name in self._held(key)]
+            ids = [text_of(name) for key in _LISTS for name in self._held(key)]
             ids = list(dict.fromkeys(ids))
             found = self._read(ids)
             gone = [job_id for job_id, job in zip(ids, found, strict=True) if job is None]
@@ -107,9 +115,9 @@ class LedgerView:
                 _if_foreign(one, []) if isinstance(one, redis.exceptions.RedisError) else one
                 for one in answers
             )
-            ids = [name.decode(errors="replace") for name in dict.fromkeys([*jobs, *active])]
+            ids = [text_of(name) for name in dict.fromkeys([*jobs, *active])]
             stored, now = look_up(self.client, ids)
-            facts = self._facts(sorted({name.decode(errors="replace") for name in workers}))
+            facts = self._facts(sorted({text_of(name) for name in workers}))
         found = [_job(job_id, one, facts, now) for job_id, one in zip(ids, stored, strict=True)]
         return Overview(
             [job for job in found if job is not None],
@@ -138,7 +146,7 @@ class LedgerView:
             raise self._no_such(job_id)
         if not isinstance(spec, bytes):
             raise unreadable(job_id, "its settings are lost")
-        version = wire.decode(errors="replace") if isinstance(wire, bytes) else "0"
+        version = text_of(wire) if isinstance(wire, bytes) else "0"
         if not is_figure(version) or int(version) > redis_keys.WIRE:
             this = redis_keys.WIRE
             raise unreadable(job_id, f"it is of wire version {version}, this imagemill reads {this}")
@@ -163,8 +171,8 @@ class LedgerView:
             except redis.exceptions.ResponseError:
                 return None  # a key of another kind, which the next submission drops
             # An owner that is gone owns nothing.
-            there = job_id is not None and self.client.exists(redis_keys.job(job_id.decode()))
-        return cast(bytes, job_id).decode() if there else None
+            there = job_id is not None and self.client.exists(redis_keys.job(text_of(job_id)))
+        return text_of(job_id) if there else None
 
     def written(self, job_id: str) -> tuple[str, str]:
         """The output that a job writes to and the job's incarnation, each empty where Redis lost it."""
@@ -173,7 +181,7 @@ class LedgerView:
                 held = self.client.hmget(redis_keys.job(job_id), ["output", "incarnation"])
             except redis.exceptions.ResponseError as error:
                 held = _if_foreign(error, [None, None])
-        output, incarnation = ("" if one is None else one.decode(errors="replace") for one in held)
+        output, incarnation = ("" if one is None else text_of(one) for one in held)
         return output, incarnation
 
     def refuse_while_written(self, output: str, then: str) -> None:
@@ -197,7 +205,7 @@ class LedgerView:
         """The job's failures: index in the job -> shard, position, image_id and reason."""
         with as_ledger_errors():
             raw = self._table(redis_keys.job(job_id, "failures"))
-        indices = {index: index.decode(errors="replace") for index in raw}
+        indices = {index: text_of(index) for index in raw}
         failures = {int(text): read_failure(raw[index]) for index, text in indices.items() if is_figure(text)}
         return dict(sorted(failures.items()))
 
@@ -211,21 +219,19 @@ class LedgerView:
         shards = redis_keys.job(job_id, "shards")
         with as_ledger_errors():
             fields = cast(list[bytes], self.client.hkeys(shards))
-            numbers = sorted((one for one in fields if is_figure(one.decode(errors="replace"))), key=int)
+            numbers = sorted((one for one in fields if is_figure(text_of(one))), key=int)
             for start in range(0, len(numbers), _BLOBS):
                 yield from self.client.hmget(shards, numbers[start : start + _BLOBS])
 
     def workers_of(self, job_id: str) -> list[str]:
         """Every worker that claimed a shard of the job."""
         with as_ledger_errors():
-            return sorted(name.decode() for name in self.client.smembers(redis_keys.job(job_id, "workers")))
+            return sorted(text_of(name) for name in self.client.smembers(redis_keys.job(job_id, "workers")))
 
     def workers(self) -> dict[str, dict[str, str]]:
         """Every worker with a heartbeat: name -> the facts it gave."""
         with as_ledger_errors():
-            facts = self._facts(
-                sorted({name.decode(errors="replace") for name in self._held(redis_keys.WORKERS)})
-            )
+            facts = self._facts(sorted({text_of(name) for name in self._held(redis_keys.WORKERS)}))
         return {name: dict(said) for name, said in facts.items() if said}
 
     def worker(self, name: str) -> Mapping[str, str]:
@@ -264,7 +270,7 @@ class LedgerView:
             pipe.hgetall(redis_keys.worker(name))
         said = pipe.execute(raise_on_error=False)
         return {
-            name: {key.decode(errors="replace"): value.decode(errors="replace") for key, value in one.items()}
+            name: {text_of(key): text_of(value) for key, value in one.items()}
             for name, one in zip(names, said, strict=True)
             if isinstance(one, Mapping) or _if_foreign(one, False)
         }
@@ -278,7 +284,7 @@ class LedgerView:
         if None in values:
             self.status(job_id)  # says so if there is no such job, or if it is damaged
             raise unreadable(job_id, f"it lacks {names[values.index(None)]!r}")
-        return [value.decode() for value in values]
+        return [text_of(value) for value in values]
 
     def _no_such(self, job_id: str) -> JobError:
         there_are = ", ".join(self.job_ids()[-5:]) or "none"
@@ -302,7 +308,7 @@ def _counted(stored: Any) -> Counted | None:
         return None
     if isinstance(stored, redis.exceptions.RedisError):
         return _if_foreign(stored, Counted())
-    told = {name.decode(errors="replace"): text.decode(errors="replace") for name, text in stored.items()}
+    told = {text_of(name): text_of(text) for name, text in stored.items()}
     figures = {name: told.get(name, "") for name in ("lease_expiries", "refusals")}
     return Counted(**{name: int(text) if is_figure(text) else 0 for name, text in figures.items()})
 

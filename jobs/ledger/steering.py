@@ -6,7 +6,7 @@ from typing import Literal, cast
 
 from jobs.errors import JobError, JobUnreadable
 from jobs.ledger.job import Bits, Controlled, Staged
-from jobs.ledger.job_reading import unreadable
+from jobs.ledger.job_reading import text_of, unreadable
 from jobs.ledger.ledger_view import LedgerView
 from jobs.ledger.lua_functions import lua_functions
 from jobs.ledger.scripts import Scripts
@@ -27,9 +27,10 @@ class Steering(LedgerView):
 
         Raises JobError if the state forbids it, JobUnreadable if only `cancel` is left.
         """
-        answer = self._scripts.control(
-            job_id=job_id, action=action, reason=reason, readable=action != "cancel" or self._reads(job_id)
-        ).decode()
+        readable = action != "cancel" or self._reads(job_id)
+        answer = text_of(
+            self._scripts.control(job_id=job_id, action=action, reason=reason, readable=readable)
+        )
         if answer == "gone":
             raise self._no_such(job_id)
         if answer == "lost":
@@ -49,9 +50,11 @@ class Steering(LedgerView):
 
         Its failures are forgotten. Raises JobError if it is not finished, or is in another run by now.
         """
-        answer = self._scripts.retry(
-            job_id=job_id, incarnation=incarnation, run=run, done=bytes(done), staged=staged
-        ).decode()
+        answer = text_of(
+            self._scripts.retry(
+                job_id=job_id, incarnation=incarnation, run=run, done=bytes(done), staged=staged
+            )
+        )
         if answer != "ok":
             why = {
                 "gone": "Redis no longer holds it",

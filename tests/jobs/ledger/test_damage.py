@@ -13,6 +13,7 @@ from jobs.errors import JobError, JobUnreadable, LedgerError
 from jobs.ledger import redis_keys
 from jobs.ledger.job import Claim, JobStatus, UnreadableJob
 from jobs.ledger.ledger import Ledger
+from producer.embedded_redis import EmbeddedRedis
 from tests.jobs.ledger.claims import SIZE, MakeSpec, Submit, claim, failure, indices, must_claim
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "faults.md"
@@ -221,6 +222,40 @@ def test_a_jobs_key_is_mended_where_the_list_of_jobs_is_lost_as_well(mill: Mill,
     mill.looks = 25
     mill.work()
     assert mill.ended(job_id)
+
+
+RUBBISH = b"\xff\xfe"
+"""No text in UTF-8."""
+
+
+def test_what_is_no_text_in_redis_keeps_nobody_from_working(
+    ledger: Ledger, redis_server: EmbeddedRedis, submit_job: Submit
+) -> None:
+    job_id, client = submit_job(2), redis.Redis.from_url(redis_server.url)
+    for key in (redis_keys.ACTIVE, redis_keys.JOBS, redis_keys.WORKERS):
+        client.zadd(key, {RUBBISH: 4e9})
+    client.zadd(redis_keys.LEASES, {RUBBISH: 0, RUBBISH + b"/1": 0})
+    client.sadd(redis_keys.job(job_id, "workers"), RUBBISH)
+    for key in (
+        redis_keys.job(job_id), redis_keys.RATES, redis_keys.worker("w1"),
+        *(redis_keys.job(job_id, part) for part in ("refusals", "broken", "failures", "leased")),
+    ):  # fmt: skip
+        client.hset(key, RUBBISH, RUBBISH)
+    client.set(redis_keys.output("/data/others"), RUBBISH)
+    client.set(redis_keys.LEDGER, RUBBISH)
+    ledger.heartbeat("w1", {"slots": 1})
+    ledger.forget_refusals("w1")
+    assert ledger.outlook(["w1"], ()).left
+    found = must_claim(ledger)
+    ledger.complete(found, indices(found), {})
+    ledger.reap()
+    assert ledger.status(job_id).done == 4
+    assert [job.job_id for job in (*ledger.jobs(), *ledger.overview().jobs)] == [job_id] * 2
+    assert ledger.workers_of(job_id)[:1] == ["w1"]
+    assert ledger.job_ids() == [job_id]
+    assert ledger.writer("/data/others") is None
+    assert list(ledger.workers()) == ["w1"]
+    assert len(ledger.word()) == 16
 
 
 def test_the_table_has_every_key() -> None:
