@@ -294,6 +294,31 @@ def test_the_component_without_gpus_changes_what_is_there() -> None:
     ]
 
 
+def test_the_commands_of_the_documents_make_what_the_pods_need(tmp_path: Path) -> None:
+    page = (FOLDER.parents[1] / "docs" / "deploy.md").read_text("utf-8")
+    [commands] = re.findall(r"```bash\n(kubectl create namespace.*?)```", page, re.DOTALL)
+    (tmp_path / "kubectl").write_text(f'#!/bin/sh\necho "$*" >> {tmp_path / "asked"}\n')
+    (tmp_path / "kubectl").chmod(0o755)
+    env = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    subprocess.run(["bash", "-euc", commands], env=env, check=True)
+    asked = (tmp_path / "asked").read_text()
+    assert asked.startswith("create namespace imagemill\n")
+    made = {
+        name: {*re.findall(r"--from-literal=(\w+)=[0-9a-f]{48}(?=\s)", literals)}
+        for name, literals in re.findall(r"^-n imagemill create secret generic (\w+)(.*\n)", asked, re.M)
+    }
+    [token] = (
+        one["secret"]["secretName"] for one in PODS["Deployment", "serve"]["volumes"] if "secret" in one
+    )
+    needed = {key for pod in PODS.values() for key in secrets(pod).values() if key[0] != "huggingface"}
+    assert {(name, key) for name, keys in made.items() for key in keys} == {*needed, (token, "token")}
+    [target] = re.findall(r"^-n imagemill exec (\w+)/(\w+) -- imagemill", asked, re.M)
+    assert target == ("deploy", "serve")
+    assert variables(PODS["Deployment", "serve"])["IMAGEMILL_REDIS_URL"].startswith("redis://producer:")
+    [folder] = re.findall(r"^apply --kustomize deploy/kubernetes/(\w+)$", asked, re.M)
+    assert folder in OVERLAYS
+
+
 def test_the_pages_are_served_where_their_service_and_their_probes_look() -> None:
     [container] = PODS["Deployment", "serve"]["containers"]
     [port], [of_service] = container["ports"], EVERYTHING["Service", "serve"]["spec"]["ports"]
