@@ -1,10 +1,13 @@
-"""Ports that servers of tests listen on, also after they were killed and started again."""
+"""Ports that servers of tests listen on, also after they were killed and started again; who is connected."""
 
 from __future__ import annotations
 
 import random
 import socket
 from pathlib import Path
+from urllib.parse import urlsplit
+
+import psutil
 
 _EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _DRAWN = random.SystemRandom()
@@ -22,3 +25,10 @@ def free_port() -> int:
             except OSError:
                 continue
         return port
+
+
+def connections_at(url: str) -> int:
+    """How many connections this process has taken at an address, and has open."""
+    port = urlsplit(url).port
+    found = psutil.Process().net_connections("tcp")
+    return sum(one.status == psutil.CONN_ESTABLISHED and one.laddr.port == port for one in found)

@@ -21,15 +21,16 @@ if TYPE_CHECKING:
 def pages_of(url: str, output: Output, job_id: str, reporter: Reporter) -> Iterator[None]:
     """Serves the pages of the Redis at `url` on this machine until the block ends; tells the job's address.
 
-    Does nothing where the extra `serve` is not installed or no port can be had. The address has a token:
-    other users of the machine must not see what they cannot read.
+    Serves nothing where the extra `serve` is not installed, and where no port can be had, which it tells. The
+    address has a token: other users of the machine must not see what they cannot read.
     """
     if not is_installed():
         yield
         return
     try:
         listener = listen_anywhere()
-    except SettingsError:
+    except SettingsError as error:
+        reporter.line(f"pictures: not served ({error})")
         yield
         return
     token = secrets.token_urlsafe()
@@ -39,6 +40,8 @@ def pages_of(url: str, output: Output, job_id: str, reporter: Reporter) -> Itera
 
         return site_at(url, output, token)
 
-    with serving(listener, site):
+    with serving(listener, site) as served:
         reporter.line(f"pictures: {listener.url}/jobs/{quote(job_id, safe='')}?token={token}")
         yield
+    if served.failure is not None:
+        reporter.line(f"pictures: they were not served to the end ({served.failure!r})")

@@ -25,6 +25,10 @@ LOOPBACK: Final = ("127.0.0.0/8", "::1")
 """Proxies that are believed if nobody says otherwise: those of this machine."""
 _NEEDED: Final = ("starlette", "uvicorn", "jinja2", "prometheus_client")
 _STOP_SECONDS: Final = 5.0
+_BACKLOG: Final = 128
+"""Connections that are taken at once, and that may wait."""
+UNREAD_SECONDS = 60
+"""After which a client that takes nothing of what it was sent loses its connection."""
 
 
 def is_installed() -> bool:
@@ -65,13 +69,17 @@ def listen(host: str, port: int) -> Listener:
         [family, kind, protocol, _, address] = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
+    except UnicodeError:
+        raise SettingsError(f"--host {host}: is no name that a machine can have") from None
     except OSError as error:
         raise SettingsError(f"--host {host}: is no address of this machine ({error.strerror})") from None
     taken = socket.socket(family, kind, protocol)
     try:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; each connection inherits it
+            taken.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_SECONDS * 1000)
         taken.bind(address)
-        taken.listen(128)
+        taken.listen(_BACKLOG)
     except OSError as error:
         taken.close()
         if error.errno == errno.EADDRINUSE:
@@ -103,6 +111,8 @@ class Serving:
         self._socket, self._site, self._proxies = listener.socket, site, proxies
         self._server: Server | None = None
         self._stopped = threading.Event()
+        self.failure: BaseException | None = None
+        """What ended the thread, if `stop` did not."""
         self._thread = threading.Thread(target=self._run, name="serve", daemon=True)
 
     def start(self) -> None:
@@ -110,9 +120,11 @@ class Serving:
         self._thread.start()
 
     def join(self) -> None:
-        """Waits until the thread ends, which it does not by itself."""
+        """Waits until the thread ends. Raises its failure."""
         while self._thread.is_alive():
             self._thread.join(1.0)
+        if self.failure is not None:
+            raise self.failure
 
     def stop(self) -> None:
         """Ends the thread; connections that are open are closed."""
@@ -123,17 +135,25 @@ class Serving:
         self._socket.close()
 
     def _run(self) -> None:
+        try:
+            self._serve()
+        except BaseException as error:  # a SystemExit ends a thread without a word
+            self.failure = error
+
+    def _serve(self) -> None:
         import uvicorn
 
         from producer.serve.app import create_app
+        from producer.serve.connection_limits import LimitedH11Protocol
 
         self._server = uvicorn.Server(
             uvicorn.Config(
                 create_app(self._site()),
                 loop="asyncio",
-                http="h11",
+                http=LimitedH11Protocol,
                 ws="none",
                 lifespan="off",
+                backlog=_BACKLOG,
                 log_config=None,
                 access_log=False,  # an address may hold a token
                 server_header=False,

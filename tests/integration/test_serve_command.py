@@ -94,6 +94,8 @@ def test_a_token_of_a_file_lets_in_who_gives_it_from_anywhere(serve: Serve, farm
         (["--token", TOKEN, "--token-file", "x"], "error: --token and --token-file exclude each other"),
         (["--token-file", "absent"], r"error: --token-file absent: cannot be read \("),
         (["--host", "192.0.2.1", "--token", TOKEN], r"error: 192\.0\.2\.1, port \d+: cannot be served"),
+        (["--host", "..a", "--token", TOKEN], r"error: --host \.\.a: is no name that a machine can have"),
+        (["--host", "a" * 70, "--token", TOKEN], r"error: --host a{70}: is no name that a machine can have"),
         (
             ["--forwarded-allow-ips", "10.0.0.7,10.0.0.300"],
             r"error: --forwarded-allow-ips 10\.0\.0\.300: is no address and no network",

@@ -14,6 +14,7 @@ PAGES_PY = "producer/serve/pages.py"
 SIGN_IN_PY = "producer/serve/sign_in.py"
 SERVE_PY = "producer/commands/serve.py"
 SERVER_PY = "producer/serve/server.py"
+LIMITS_PY = "producer/serve/connection_limits.py"
 
 AT_THE_DOOR = "tests/producer/serve/test_doors.py::"
 SIGNING_IN = "tests/producer/serve/test_sign_in.py::"
@@ -22,6 +23,7 @@ WATCHING = "tests/producer/serve/test_ledger_watch.py::"
 SEEING = "tests/producer/serve/test_outputs.py::"
 COMMAND = "tests/integration/test_serve_command.py::"
 BEHIND_PROXY = "tests/integration/test_pages_behind_proxy.py::"
+LIMITED = "tests/producer/serve/test_connection_limits.py::"
 FIGURES = "tests/producer/serve/test_figures.py::"
 
 CHECKS = [
@@ -75,6 +77,24 @@ CHECKS = [
         "seen = self.ask(LedgerView.overview)",
         "self.ask(LedgerView.jobs)\n            seen = self.ask(LedgerView.overview)",
         WATCHING + "test_a_replica_and_a_user_who_may_only_read_can_be_looked_at"),
+    Mutation("serve: a request is whole in time", "any time", LIMITS_PY,
+        "(h11.IDLE, h11.SEND_BODY)", "()",
+        LIMITED + "test_a_request_that_is_never_whole_loses_its_connection"),
+    Mutation("serve: the time ends with the request", "with the answer", LIMITS_PY,
+        "            self._unwatch()\n        elif", "            pass\n        elif",
+        LIMITED + "test_a_whole_request_is_answered_however_long_that_takes"),
+    Mutation("serve: a slow client gets all of its answer", "what came in time", LIMITS_PY,
+        "SECONDS, self.transport.close)", "SECONDS, self.transport.abort)",
+        LIMITED + "test_a_slow_client_gets_all_of_its_answer"),
+    Mutation("serve: descriptors are left", "none", LIMITS_PY,
+        "if len(self.connections) > MOST:", "if False:",
+        LIMITED + "test_there_are_never_more_connections_than_descriptors_allow"),
+    Mutation("serve: an answer is taken in time", "any time", SERVER_PY,
+        'if hasattr(socket, "TCP_USER_TIMEOUT"):', "if False:",
+        LIMITED + "test_a_client_that_does_not_take_its_answer_loses_its_connection"),
+    Mutation("serve: who waits for the pages learns that they ended", "does not", SERVER_PY,
+        "if self.failure is not None:", "if False:",
+        "tests/producer/serve/test_server.py::test_what_ends_the_thread_is_raised_to_who_waits_for_it"),
     Mutation("serve: all scrapes have one thread", "one each", FIGURES_PY,
         ", limiter=at_a_time", "",
         FIGURES + "test_many_scrapes_of_a_redis_that_hangs_keep_no_page_waiting"),

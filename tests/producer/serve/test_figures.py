@@ -14,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Protocol
 
-import psutil
 import pytest
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
@@ -29,9 +28,10 @@ from producer.serve.ledger_watch import LedgerWatch
 from producer.serve.opened import site_of
 from producer.serve.outputs import Outputs
 from producer.serve.pages import Pages
-from producer.serve.server import Listener, listen, serving
+from producer.serve.server import listen, serving
 from producer.serve.site import Site
 from tests.jobs.ledger.claims import Submit
+from tests.ports import connections_at
 from tests.waiting import LONGEST, WaitUntil
 
 TOKEN = "long-enough-to-be-a-token"
@@ -196,19 +196,12 @@ def test_many_scrapes_of_a_redis_that_hangs_keep_no_page_waiting(
         try:
             monkeypatch.setattr(ledger_watch, "OLDEST", 0.0)
             scrapes = [visitors.submit(get, f"{listener.url}/metrics") for _ in range(60)]
-            wait_until(lambda: connections(listener) >= 60, "all have asked")
+            wait_until(lambda: connections_at(listener.url) >= 60, "all have asked")
             assert get(f"{listener.url}/")[0] == 200
             assert not any(scrape.done() for scrape in scrapes)
         finally:
             os.kill(redis_server.pid, signal.SIGCONT)
         assert {scrape.result()[0] for scrape in scrapes} == {200}
-
-
-def connections(listener: Listener) -> int:
-    """How many the pages have taken that are still open."""
-    port = listener.socket.getsockname()[1]
-    found = psutil.Process().net_connections("tcp")
-    return sum(one.status == "ESTABLISHED" and one.laddr.port == port for one in found)
 
 
 @pytest.mark.parametrize("page", ["/metrics", "/health"])

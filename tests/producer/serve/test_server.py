@@ -5,14 +5,28 @@ from __future__ import annotations
 import socket
 import sys
 import urllib.request
+from pathlib import Path
 
 import pytest
 
 from jobs.errors import SettingsError
+from jobs.output.output import Output
 from jobs.settings import Settings
 from producer.embedded_redis import EmbeddedRedis
+from producer.reporter import Quiet
+from producer.serve import beside_run
+from producer.serve.beside_run import pages_of
 from producer.serve.opened import site_of
-from producer.serve.server import check_installed, is_installed, is_loopback, listen, listen_anywhere, serving
+from producer.serve.server import (
+    Listener,
+    check_installed,
+    is_installed,
+    is_loopback,
+    listen,
+    listen_anywhere,
+    serving,
+)
+from producer.serve.site import Site
 
 
 def test_any_port_that_is_free_is_taken_and_its_address_answers_until_the_block_ends(
@@ -61,6 +75,53 @@ def test_an_address_of_another_machine_is_refused() -> None:
 )
 def test_what_only_this_machine_reaches(host: str, is_it: bool) -> None:
     assert is_loopback(host) is is_it
+
+
+def test_what_ends_the_thread_is_raised_to_who_waits_for_it() -> None:
+    for error in (ZeroDivisionError("odd"), SystemExit(3)):
+
+        def site(error: BaseException = error) -> Site:
+            raise error
+
+        with serving(listen("127.0.0.1", 0), site) as served, pytest.raises(type(error), match=str(error)):
+            served.join()
+
+
+class Told(Quiet):
+    """Remembers the lines that it takes."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def line(self, text: str, /) -> None:
+        """Remembers it."""
+        self.lines.append(text)
+
+
+def test_a_run_without_a_port_says_that_its_pages_are_not_served(
+    redis_server: EmbeddedRedis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_is_free() -> Listener:
+        raise SettingsError("port 0 of 127.0.0.1 is in use")
+
+    monkeypatch.setattr(beside_run, "listen_anywhere", none_is_free)
+    told = Told()
+    with pages_of(redis_server.url, Output(tmp_path), "cats-1", told):
+        pass
+    assert told.lines == ["pictures: not served (port 0 of 127.0.0.1 is in use)"]
+
+
+def test_a_run_whose_pages_ended_says_so(
+    redis_server: EmbeddedRedis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def site_at(*_: object) -> Site:
+        raise OSError("no more memory")
+
+    monkeypatch.setattr("producer.serve.opened.site_at", site_at)
+    told = Told()
+    with pages_of(redis_server.url, Output(tmp_path), "cats-1", told):
+        pass
+    assert told.lines[1:] == ["pictures: they were not served to the end (OSError('no more memory'))"]
 
 
 def test_an_address_of_ipv6_stands_in_brackets() -> None:
