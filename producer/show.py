@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from jobs.ledger.job import JobStatus, UnreadableJob
-from jobs.wording import on_one_line, printable
+from jobs.wording import counted, on_one_line, printable
 
 Workers = Mapping[str, Mapping[str, str]]
 _FACTS = tuple(field.name for field in fields(JobStatus))
@@ -88,7 +88,7 @@ def print_job(job: JobStatus, workers: Workers, failures: Mapping[int, Mapping[s
     """Prints one job: counts, rate, time left, workers, the first failures."""
     say(f"{job.job_id}: {state(job)}{f' ({job.reason})' if job.reason else ''}")
     say(f"  output    {job.output}")
-    held = f", {job.held} were already there" if job.held else ""
+    held = f", {already_there(job.held)}" if job.held else ""
     counts = f"{job.done} of {job.total} done, {job.failed} failed, {job.left} left"
     say(f"  images    {counts}{held}{_flagged(job)}")
     if job.cut:
@@ -137,23 +137,24 @@ def print_end(end: JobStatus) -> None:
     time = f", {duration(taken)}" if end.run == 1 and end.started and taken > 0 else ""
     speed = f", {rate(end)} images/s" if end.images_per_second > 0 else ""
     failed = f", {end.failed} failed (see failures.jsonl)" if end.failed else ""
-    held = f"; {end.held} were already there" if end.held else ""
+    held = f"; {already_there(end.held)}" if end.held else ""
+    images, of_images = counted(end.done, "image"), f"{end.done} of {counted(end.total, 'image')}"
     if end.broken:
         shards = ", ".join(map(str, end.broken))
         say(f"shards {shards} could not be read in Redis: submit the manifest again to render their images")
     if end.left and end.outcome == "failures" and not end.broken:
         say(
-            f"{begin}: {end.done} of {end.total} images counted{time}{speed}{failed}{_flagged(end)}; Redis "
+            f"{begin}: {of_images} counted{time}{speed}{failed}{_flagged(end)}; Redis "
             f"lost what it knew of the others: `imagemill retry {end.job_id}` renders those that "
             f"{end.output} lacks; if Redis lost its shards, too, submit the manifest again{held}"
         )
     elif end.left:
         say(
-            f"{begin}: {end.done} of {end.total} images rendered{time}{speed}{failed}{_flagged(end)}; those "
+            f"{begin}: {of_images} rendered{time}{speed}{failed}{_flagged(end)}; those "
             f"of unfinished shards stay in the spool of {end.output} for the next submission{held}"
         )
     else:
-        say(f"{begin}: {end.done} images in {end.output}{time}{speed}{failed}{_flagged(end)}{held}")
+        say(f"{begin}: {images} in {end.output}{time}{speed}{failed}{_flagged(end)}{held}")
     if end.cut:
         say(cut_prompts(end.cut))
 
@@ -182,6 +183,11 @@ def rate(job: JobStatus) -> str:
         return "–"
     # Large models take minutes for an image: two digits that say something, not 0.0.
     return f"{images:.1f}" if images >= 0.1 else f"{images:.2g}"
+
+
+def already_there(images: int) -> str:
+    """`1 was already there`, `7 were already there`."""
+    return f"{images} {'was' if images == 1 else 'were'} already there"
 
 
 def doubts(job: JobStatus) -> str:

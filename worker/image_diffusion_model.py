@@ -347,8 +347,8 @@ class ImageDiffusionModel:
             each = [None if one is None else tuple(one.shape) for one in latents]
             given = each if whole is None else tuple(whole)
             raise LatentsError(
-                f"img_latents: shape {given}: for {count} images of {height} x {width} pixels this model "
-                f"takes {(count, *shape)}"
+                f"img_latents: shape {given}: for {counted(count, 'image')} of {height} x {width} pixels "
+                f"this model takes {(count, *shape)}"
             )
         return latents
 

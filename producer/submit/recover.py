@@ -24,7 +24,7 @@ from jobs.output.output import Output
 from jobs.output.output_lock import locked
 from jobs.plain_file import MAX_JSON
 from jobs.settings import Settings
-from jobs.wording import some
+from jobs.wording import counted, some
 from producer.job_queue import JobQueue
 from producer.manifest.base_request import base_request
 from producer.manifest.submitted import Change, SubmittedManifest
@@ -109,9 +109,10 @@ def recover_job(file: Path, settings: Settings, queue: JobQueue, reporter: Repor
         files = file_hashes(prepared, reading)
         _refuse_changes(file, job_id, kept.changed_files(files, prepared.folder))
         if rebuild.settled:
+            images = counted(len(rebuild.settled), "image")
             raise JobError(
-                f"{output.label}: holds {len(rebuild.settled)} images of {job_id} that {file} does not ask "
-                "for: did another program put them there, or another version of imagemill submit them? "
+                f"{output.label}: holds {images} of {job_id} that {file} does not ask for: did another program "
+                "put them there, or another version of imagemill submit them? "
                 f"`imagemill submit {file}` renders what the output lacks as a new job"
             )
         if output.shards() != found:

@@ -47,12 +47,13 @@ def print_submitted(submitted: Submitted) -> None:
 
 def print_recovered(recovered: Recovered) -> None:
     """Prints the state in which a job was restored."""
-    parts = [f"{recovered.job_id}: {recovered.images} images", f"{recovered.done} done"]
+    parts = [f"{recovered.job_id}: {counted(recovered.images, 'image')}", f"{recovered.done} done"]
     if recovered.flagged:
         parts[-1] += f" ({recovered.flagged} flagged)"
     parts += [f"{recovered.failed} failed", f"{recovered.left} {'left' if recovered.reason else 'to render'}"]
     if recovered.held:
-        parts.append(f"{recovered.held} are in the output from other jobs")
+        verb = "is" if recovered.held == 1 else "are"
+        parts.append(f"{recovered.held} {verb} in the output from other jobs")
     if recovered.skipped:
         parts.append(f"{counted(recovered.skipped, 'row')} skipped")
     say(", ".join(parts))

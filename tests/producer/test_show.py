@@ -177,6 +177,10 @@ def test_a_terminal_gets_a_table_with_paths_as_they_are(
             "finished, with failures: 97 images in /data/cats, 50s, 2.0 images/s, 3 failed (see "
             "failures.jsonl), 2 flagged (see metadata.jsonl)",
         ),
+        (
+            {"outcome": "complete", "total": 1, "done": 1, "failed": 0, "held": 1},
+            "finished: 1 image in /data/cats, 50s, 2.0 images/s; 1 was already there",
+        ),
         # The first run's images are not the second run's work.
         (
             {"outcome": "complete", "run": 2, "images_per_second": 0.0, "held": 0},

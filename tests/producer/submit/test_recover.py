@@ -494,7 +494,7 @@ def test_pictures_of_the_job_that_nobody_asks_for_are_refused(desk: Desk) -> Non
     rows = desk.output.metadata_file(0)
     first, *others = rows.read_text().splitlines(keepends=True)
     rows.write_text("".join([first.replace(json.loads(first)["image_id"], "0" * 16), *others]))
-    with pytest.raises(JobError, match=r"holds 1 images of cats-1 that .*cats\.yaml does not ask for"):
+    with pytest.raises(JobError, match=r"holds 1 image of cats-1 that .*cats\.yaml does not ask for"):
         desk.recover()
     assert desk.ledger.job_ids() == []
 
