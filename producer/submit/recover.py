@@ -111,8 +111,8 @@ def recover_job(file: Path, settings: Settings, queue: JobQueue, reporter: Repor
         if rebuild.settled:
             images = counted(len(rebuild.settled), "image")
             raise JobError(
-                f"{output.label}: holds {images} of {job_id} that {file} does not ask for: did another program "
-                "put them there, or another version of imagemill submit them? "
+                f"{output.label}: holds {images} of {job_id} that {file} does not ask for: did another "
+                "program put them there, or another version of imagemill submit them? "
                 f"`imagemill submit {file}` renders what the output lacks as a new job"
             )
         if output.shards() != found:
