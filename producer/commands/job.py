@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import gc
+from typing import TYPE_CHECKING
 
 import click
 
 from jobs.command_line import done_all_the_same
 from producer.session import Session, exit_with, json_option, pass_session, print_json
 from producer.stops import interruptible
+
+if TYPE_CHECKING:
+    from jobs.ledger.job import Controlled
 
 
 @click.command()
@@ -89,17 +93,19 @@ def cancel(session: Session, job: str, reason: str) -> None:
     """
     from producer.submit.writing import cancel_job
 
-    done = cancel_job(session.ledger, job, reason)
-    session.confirm()
-    came_to = {
-        "ok": f"{job} is ending: workers give up its shards at their next step",
-        "ended": f"{job} has ended, without its report, which no worker would write: its output keeps "
-        "what was rendered, and submitting its manifest again renders the rest and writes the report",
-        "dropped": f"{job} could not be read: what was left of it in Redis is removed; its output keeps "
-        "what was rendered, and submitting its manifest again renders the rest",
-    }[done]
-    with done_all_the_same(came_to):
-        click.echo(came_to)
+    def tell(came_to: Controlled) -> None:
+        session.confirm()
+        said = {
+            "ok": f"{job} is ending: workers give up its shards at their next step",
+            "ended": f"{job} has ended, without its report, which no worker would write: its output keeps "
+            "what was rendered, and submitting its manifest again renders the rest and writes the report",
+            "dropped": f"{job} could not be read: what was left of it in Redis is removed; its output keeps "
+            "what was rendered, and submitting its manifest again renders the rest",
+        }[came_to]
+        with done_all_the_same(said):
+            click.echo(said)
+
+    cancel_job(session.ledger, job, reason, tell)
 
 
 @click.command()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import NamedTuple
@@ -95,18 +95,21 @@ def freed_at_the_end(output: Output, queue: JobQueue) -> Iterator[None]:
             OutputWriter(output, Writer(), lambda: word).free(lambda writer: writer.ledger == word)
 
 
-def cancel_job(ledger: Ledger, job_id: str, reason: str = "") -> Controlled:
-    """Cancels a job; marks its output free where no worker will: see `Steering.control`.
+def cancel_job(
+    ledger: Ledger, job_id: str, reason: str = "", told: Callable[[Controlled], None] = lambda _came_to: None
+) -> None:
+    """Cancels a job (`Steering.control`), and marks its output free where no worker will.
 
-    What a store that is away keeps of it, another ledger looks at for its lease.
+    `told` gets what it came to before the store is asked, which may give no answer: then nothing is marked,
+    and another ledger looks at the output for its lease.
     """
     # Of a job that cannot be read nothing is left afterwards.
     output, incarnation = ledger.written(job_id)
     came_to = ledger.control(job_id, "cancel", reason)
+    told(came_to)
     if came_to != "ok" and names_bucket(output) and incarnation:
         with suppress(ImagemillError, OSError):
             OutputWriter(Output.at(output), Writer(incarnation=incarnation), ledger.word).free()
-    return came_to
 
 
 def _renew(writer: OutputWriter, lease: float, ended: threading.Event) -> None:
