@@ -117,11 +117,15 @@ def read_figure(job_id: str, text: str, name: str = "a figure") -> int:
         raise unreadable(job_id, f"{name} = {text!r}") from None
 
 
-def read_failure(text: bytes) -> dict[str, Any]:
-    """A failure: shard, position, image_id and reason; the latter says so if it cannot be read."""
-    failure = _json_table(text)
+def read_failures(stored: Mapping[bytes, bytes]) -> dict[int, dict[str, Any]]:
+    """Failures by their index in the job, ascending: shard, position, image_id and reason; the latter says so
+    if one cannot be read. A field that is no index is left out."""
     lost = {"shard": -1, "position": -1, "image_id": "?", "reason": "what Redis held of it cannot be read"}
-    return lost | failure
+    indices = {index: text_of(index) for index in stored}
+    found = {
+        int(text): lost | _json_table(stored[index]) for index, text in indices.items() if is_figure(text)
+    }
+    return dict(sorted(found.items()))
 
 
 def _trouble(job_id: str, job: Mapping[str, str], stored: StoredJob) -> str:

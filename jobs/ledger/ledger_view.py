@@ -16,7 +16,7 @@ from jobs.ledger.job_lookup import look_up
 from jobs.ledger.job_reading import (
     StoredJob,
     is_figure,
-    read_failure,
+    read_failures,
     read_figure,
     read_job,
     text_of,
@@ -205,9 +205,26 @@ class LedgerView:
         """The job's failures: index in the job -> shard, position, image_id and reason."""
         with as_ledger_errors():
             raw = self._table(redis_keys.job(job_id, "failures"))
-        indices = {index: text_of(index) for index in raw}
-        failures = {int(text): read_failure(raw[index]) for index, text in indices.items() if is_figure(text)}
-        return dict(sorted(failures.items()))
+        return read_failures(raw)
+
+    def some_failures(self, job_id: str, most: int) -> tuple[dict[int, dict[str, Any]], int]:
+        """About `most` of the job's failures, as `failures` gives them, and how many there are in all.
+
+        The same ones at each call, as far as there are no others: all of up to `most`, else those that Redis
+        finds first.
+        """
+        key, raw, cursor = redis_keys.job(job_id, "failures"), dict[bytes, bytes](), 0
+        with as_ledger_errors():
+            try:
+                count = self.client.hlen(key)
+                while len(raw) < min(most, count):
+                    cursor, found = self.client.hscan(key, cursor, count=most)
+                    raw |= found
+                    if cursor == 0:
+                        break
+            except redis.exceptions.ResponseError as error:
+                return _if_foreign(error, ({}, 0))
+        return read_failures(raw), count
 
     def done_bits(self, job_id: str) -> Bits:
         """The job's done bits."""

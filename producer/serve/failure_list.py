@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-import threading
+import asyncio
+import time
 from collections import OrderedDict
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
+
+from anyio import to_thread
 
 from jobs.errors import LedgerError, OutputError
 from jobs.ledger.job import JobStatus, UnreadableJob
-from jobs.output.output import Output
+from jobs.ledger.ledger_view import LedgerView
 from producer.serve.ledger_watch import LedgerWatch
-from producer.serve.outputs import Outputs
+from producer.serve.outputs import Outputs, key_of
 
 MOST: Final = 20
 """Failures that a page shows."""
+_LOOKED_AT: Final = 200
+"""Failures that are read to show the first of them: a job may have a million."""
 _KEPT: Final = 64
 """Jobs whose failures are remembered."""
+EVERY = 5.0
+"""Seconds from one reading to the next at least, however many fail meanwhile."""
+PATIENCE = 1.0
+"""Seconds that a page waits for them."""
+_READING: Final = "the commands that render them again are being read"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,59 +55,101 @@ class Failures:
     """Why the commands, or all of it, cannot be read; empty as a rule."""
 
 
+@dataclass(slots=True)
+class _Known:
+    """What is known of a job's failures."""
+
+    failures: Failures = Failures()
+    commands: Mapping[tuple[int, str], str] = field(default_factory=dict)
+    """Shard and image_id -> command, of those that are shown."""
+    state: object = None
+    """What the job was like when they were read; None: they must be read again."""
+    at: float = float("-inf")
+    reading: asyncio.Task[None] | None = None
+
+
 class FailureList:
-    """Reads failures of jobs, and remembers them until there are others. Threads may share it."""
+    """Reads some failures of jobs for all visitors. It belongs to the event loop's thread."""
 
     def __init__(self, watch: LedgerWatch, outputs: Outputs) -> None:
         self._watch, self._outputs = watch, outputs
-        self._known: OrderedDict[str, tuple[object, Failures]] = OrderedDict()
-        self._lock = threading.Lock()
+        self._known: OrderedDict[tuple[str, float], _Known] = OrderedDict()
 
-    def of(self, job: JobStatus | UnreadableJob) -> Failures:
-        """The first failures of a job."""
+    async def of(self, job: JobStatus | UnreadableJob) -> Failures:
+        """Some failures of a job: the first, unless there are many.
+
+        An output that gives no answer is not waited for: the commands are there later.
+        """
         if isinstance(job, UnreadableJob) or not job.failed:
             return Failures()
+        known = self._known.setdefault((job.job_id, job.created), _Known())
+        self._known.move_to_end((job.job_id, job.created))
+        if len(self._known) > _KEPT:
+            self._known.popitem(last=False)
         # Each shard that ends may bring a command.
-        state = (job.created, job.run, job.failed, job.shards_leased, job.shards_ready, job.state)
-        with self._lock:
-            known = self._known.get(job.job_id)
-        if known is not None and known[0] == state:
-            return known[1]
-        try:
-            found = self._read(job)
-        except LedgerError as error:
-            return Failures(trouble=str(error)) if known is None else known[1]
-        with self._lock:
-            self._known[job.job_id] = (state, found)
-            self._known.move_to_end(job.job_id)
-            while len(self._known) > _KEPT:
-                self._known.popitem(last=False)
-        return found
+        state = (job.run, job.failed, job.shards_leased, job.shards_ready, job.state)
+        reads = known.reading is not None and not known.reading.done()
+        if not reads and known.state != state and time.monotonic() - known.at >= EVERY:
+            known.state, known.at = state, time.monotonic()
+            known.reading = asyncio.create_task(self._read(job, known))
+        if known.reading is not None:
+            done, _ = await asyncio.wait([known.reading], timeout=PATIENCE)
+            for task in done:
+                task.result()
+                known.reading = None
+        return known.failures
 
-    def _read(self, job: JobStatus) -> Failures:
-        failures = self._watch.ledger.failures(job.job_id)
-        first = {index: _in_shard(failures[index]) for index in list(failures)[:MOST]}
-        trouble, commands = "", {}
+    async def _read(self, job: JobStatus, known: _Known) -> None:
+        """Reads the failures, then the commands that are not known yet."""
         try:
-            commands = _commands(self._outputs.of_job(job.output), set(first.values()))
-        except (OutputError, OSError, ValueError) as error:
-            trouble = f"the commands that render them again cannot be read here: {error}"
-        shown = []
-        for index, shard in first.items():
-            image_id, reason = str(failures[index]["image_id"]), str(failures[index]["reason"])
-            shown.append(Shown(index, image_id, shard, reason, commands.get((shard, image_id), "")))
-        return Failures(tuple(shown), len(failures) - len(first), trouble)
+            ask = partial(LedgerView.some_failures, job_id=job.job_id, most=_LOOKED_AT)
+            found, count = await to_thread.run_sync(self._watch.ask, ask)
+        except LedgerError as error:
+            known.state = None
+            if not known.failures.shown:
+                known.failures = Failures(trouble=str(error))
+            return
+        first = {index: found[index] for index in list(found)[:MOST]}
+        named = {(_in_shard(one), str(one["image_id"])) for one in first.values()}
+        known.commands = {of: command for of, command in known.commands.items() if of in named}
+        shards = {shard for shard, image_id in named if (shard, image_id) not in known.commands}
+        known.failures = _shown(first, count, known.commands, _READING if shards else "")
+        trouble = ""
+        if shards:
+            try:
+                read = partial(self._commands, job.output, shards)
+                threads = self._outputs.threads(key_of(job.output))
+                known.commands |= await to_thread.run_sync(read, limiter=threads)
+            except (OutputError, OSError, ValueError) as error:
+                known.state = None
+                trouble = f"the commands that render them again cannot be read here: {error}"
+        known.failures = _shown(first, count, known.commands, trouble)
+
+    def _commands(self, label: str, shards: Collection[int]) -> dict[tuple[int, str], str]:
+        """Shard and image_id -> command, of those of these shards that are committed."""
+        output = self._outputs.of_job(label)
+        with output.reading():
+            there = [shard for shard in sorted(shards) if shard >= 0 and output.committed(shard)]
+            found = [(shard, one) for shard, stored in output.in_turn(there) for one in stored.failures()]
+        return {(shard, one.image_id): one.command for shard, one in found}
+
+
+def _shown(
+    first: Mapping[int, Mapping[str, Any]],
+    count: int,
+    commands: Mapping[tuple[int, str], str],
+    trouble: str,
+) -> Failures:
+    shown = []
+    for index, failure in first.items():
+        shard, image_id = _in_shard(failure), str(failure["image_id"])
+        shown.append(
+            Shown(index, image_id, shard, str(failure["reason"]), commands.get((shard, image_id), ""))
+        )
+    return Failures(tuple(shown), max(0, count - len(first)), trouble)
 
 
 def _in_shard(failure: Mapping[str, Any]) -> int:
     """The shard of a failure; -1 where the ledger holds anything else there."""
     shard = failure["shard"]
     return shard if isinstance(shard, int) and shard >= 0 else -1
-
-
-def _commands(output: Output, shards: Collection[int]) -> dict[tuple[int, str], str]:
-    """Shard and image_id -> command, of those of these shards that are committed."""
-    with output.reading():
-        there = [shard for shard in sorted(shards) if shard >= 0 and output.committed(shard)]
-        found = [(shard, one) for shard, stored in output.in_turn(there) for one in stored.failures()]
-    return {(shard, one.image_id): one.command for shard, one in found}

@@ -63,7 +63,7 @@ def routes(site: Site) -> list[Route]:
             "every": _every(now),
             "one": _job(found, now),
             "workers": worker_views(workers),
-            "failures": await to_thread.run_sync(failures.of, found),
+            "failures": await failures.of(found),
         }
         return site.pages.answer(request, _part(request, "job"), context)
 

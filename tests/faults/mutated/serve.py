@@ -7,6 +7,7 @@ from tests.faults.mutated.mutation import Mutation
 APP_PY = "producer/serve/app.py"
 BESIDE_RUN_PY = "producer/serve/beside_run.py"
 DOORS_PY = "producer/serve/doors.py"
+FAILURES_PY = "producer/serve/failure_list.py"
 FIGURES_PY = "producer/serve/figures.py"
 LEDGER_WATCH_PY = "producer/serve/ledger_watch.py"
 OUTPUTS_PY = "producer/serve/outputs.py"
@@ -95,6 +96,15 @@ CHECKS = [
     Mutation("serve: who waits for the pages learns that they ended", "does not", SERVER_PY,
         "if self.failure is not None:", "if False:",
         "tests/producer/serve/test_server.py::test_what_ends_the_thread_is_raised_to_who_waits_for_it"),
+    Mutation("serve: of many failures few are read", "all", FAILURES_PY,
+        "most=_LOOKED_AT", "most=10**9",
+        JOB_PAGES + "test_of_many_failures_few_are_read_and_the_same_ones_are_shown_again"),
+    Mutation("serve: failures are read once in a while", "at each look", FAILURES_PY,
+        "time.monotonic() - known.at >= EVERY", "True",
+        JOB_PAGES + "test_failures_are_read_once_in_a_while_however_often_one_comes"),
+    Mutation("serve: a store that gives no answer hides no job", "it does", FAILURES_PY,
+        "timeout=PATIENCE", "timeout=None",
+        JOB_PAGES + "test_a_job_is_shown_while_the_store_of_its_output_gives_no_answer"),
     Mutation("serve: all scrapes have one thread", "one each", FIGURES_PY,
         ", limiter=at_a_time", "",
         FIGURES + "test_many_scrapes_of_a_redis_that_hangs_keep_no_page_waiting"),

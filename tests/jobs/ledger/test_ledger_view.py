@@ -187,3 +187,29 @@ def test_no_time_left_is_told_until_a_rate_can_be_trusted_and_then_it_is_near_th
             told.append((done, status.eta_seconds / left))
     assert told[0][0] <= 16, "it is told from the second forward on"
     assert all(0.4 < ratio < 2.5 for _, ratio in told), told
+
+
+@pytest.mark.parametrize(("stored", "most"), [(0, 20), (7, 20), (20, 20), (5_000, 20)])
+def test_some_failures_are_all_of_few_and_the_same_few_of_many(
+    stored: int, most: int, ledger: Ledger, submit_job: Callable[..., str]
+) -> None:
+    job_id = submit_job()
+    failure = {"shard": 0, "position": 1, "image_id": "a" * 16, "reason": "all black " * 10}
+    with ledger.client.pipeline() as pipe:
+        for index in range(stored):
+            pipe.hset(redis_keys.job(job_id, "failures"), str(index), json.dumps(failure))
+        pipe.execute()
+    found, count = ledger.some_failures(job_id, most)
+    assert count == stored
+    assert list(found) == sorted(found)
+    assert min(most, stored) <= len(found) <= 3 * most
+    assert all(one == failure for one in found.values())
+    assert ledger.some_failures(job_id, most) == (found, count)
+    if stored <= most:
+        assert found == ledger.failures(job_id)
+
+
+def test_failures_of_another_kind_are_none(ledger: Ledger, submit_job: Callable[..., str]) -> None:
+    job_id = submit_job()
+    ledger.client.set(redis_keys.job(job_id, "failures"), "x")
+    assert (ledger.some_failures(job_id, 20), ledger.failures(job_id)) == (({}, 0), {})

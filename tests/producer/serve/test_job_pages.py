@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import html
+import json
 import re
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,17 +14,31 @@ import pytest
 from starlette.testclient import TestClient
 
 from jobs.entry import Entry
+from jobs.ledger import redis_keys
 from jobs.ledger.ledger import Ledger
 from jobs.output.metadata import Failure
 from jobs.output.output import Output
+from jobs.settings import Settings
 from producer.embedded_redis import EmbeddedRedis
+from producer.serve import failure_list, ledger_watch
+from producer.serve.failure_list import MOST
+from producer.serve.opened import site_of
+from producer.serve.server import listen, serving
 from tests.conftest import BASE
+from tests.silent_store import SilentStore
+from tests.waiting import LONGEST
 
 Visit = Callable[..., TestClient]
 Submit = Callable[..., str]
 HOSTILE = """<script>alert(1)</script>"><img src=x onerror=alert(2)> {{ 7*7 }} ' \u202e\x1b[31m"""
 SOMETHING = {"models": "[]", "claims": "[]", "busy": 0, "slots": 2}
 WORKER: dict[str, Any] = {"lease": 30, "loaded": "", "idle": 0, "load_time": 0, "models": ()}
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page waits for all that is to be read, however busy this machine is."""
+    monkeypatch.setattr(failure_list, "PATIENCE", LONGEST)
 
 
 def words(page: str) -> str:
@@ -121,6 +137,7 @@ def failed(job_id: str, shard: int, position: int) -> Failure:
     )
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_failure_has_its_reproducing_command_once_its_shard_is_finished(
     visit: Visit, submit_job: Submit, ledger: Ledger, tmp_path: Path
 ) -> None:
@@ -142,6 +159,70 @@ def test_a_failure_has_its_reproducing_command_once_its_shard_is_finished(
     assert "imagemill-worker render '0 1'" in words(visit().get(f"/jobs/{job_id}").text)
 
 
+@pytest.mark.usefixtures("patient")
+def test_of_many_failures_few_are_read_and_the_same_ones_are_shown_again(
+    visit: Visit, submit_job: Submit, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_watch, "OLDEST", 0.0)
+    monkeypatch.setattr(failure_list, "EVERY", 0.0)
+    job_id, many = submit_job(), 20_000
+    told = {"shard": 0, "position": 0, "image_id": "0" * 16, "reason": "all black " * 10}
+    failures, job = (redis_keys.job(job_id, part) for part in ("failures", None))
+    with ledger.client.pipeline() as pipe:
+        for index in range(many):
+            pipe.hset(failures, str(index), json.dumps(told))
+        pipe.hset(job, "failed", many)
+        pipe.execute()
+    visitor = visit()
+    shown, sent = list[list[str]](), list[int]()
+    for more in range(3):
+        ledger.client.hset(failures, str(many + more), json.dumps(told))
+        ledger.client.hset(job, "failed", many + more + 1)
+        before = ledger.client.info("stats")["total_net_output_bytes"]
+        page = visitor.get(f"/jobs/{job_id}").text
+        sent.append(ledger.client.info("stats")["total_net_output_bytes"] - before)
+        shown.append(re.findall(r"<b>image (\d+)</b>", page))
+        assert f"{many + more + 1 - MOST:,} more: see failures.jsonl" in words(page)
+    assert [len(one) for one in shown] == [MOST] * 3
+    assert shown[0] == sorted(shown[0], key=int) == shown[1] == shown[2]
+    assert max(sent) < 200_000  # all of them are 3 MB
+
+
+@pytest.mark.usefixtures("patient")
+def test_failures_are_read_once_in_a_while_however_often_one_comes(
+    visit: Visit, submit_job: Submit, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_watch, "OLDEST", 0.0)
+    monkeypatch.setattr(failure_list, "EVERY", LONGEST)
+    job_id = submit_job()
+    visitor = visit()
+    for index in range(4):
+        ledger.client.hset(redis_keys.job(job_id, "failures"), str(index), "{}")
+        ledger.client.hset(redis_keys.job(job_id), "failed", index + 1)
+        assert "image 0" in words(visitor.get(f"/jobs/{job_id}").text)
+    assert ledger.client.info("commandstats")["cmdstat_hscan"]["calls"] == 1
+
+
+def test_a_job_is_shown_while_the_store_of_its_output_gives_no_answer(
+    redis_server: EmbeddedRedis, submit_job: Submit, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listener = listen("127.0.0.1", 0)
+    settings = Settings(redis_url=redis_server.url)  # type: ignore[arg-type]
+    with serving(listener, lambda: site_of(settings, [])), SilentStore() as store:
+        store.lead(monkeypatch)
+        job_id = submit_job(output=store.place)
+        claim = ledger.claim("w", **WORKER)
+        assert claim is not None
+        ledger.record(claim, [], {1: failed(job_id, 0, 1).in_ledger()}, [])
+        visits = [urllib.request.urlopen(f"{listener.url}/jobs/{job_id}", timeout=LONGEST) for _ in range(6)]
+        said = [words(visit.read().decode()) for visit in visits]
+        assert store.asked <= 2
+    for page in said:
+        assert "shard 0: all black" in page
+        assert "the commands that render them again are being read" in page
+
+
+@pytest.mark.usefixtures("patient")
 def test_a_failure_that_nobody_could_have_written_costs_no_page(
     visit: Visit, submit_job: Submit, ledger: Ledger
 ) -> None:
@@ -164,6 +245,7 @@ def test_a_job_cannot_be_looked_for_while_redis_is_away(visit: Visit, redis_serv
     redis_server.start()
 
 
+@pytest.mark.usefixtures("patient")
 def test_strangers_text_is_text(visit: Visit, submit_job: Submit, ledger: Ledger) -> None:
     job_id = submit_job(model=HOSTILE, output=f"/data/{HOSTILE}", name="cats")
     hostile = dict.fromkeys(("host", "notice", "loading", "twin", "device", "slots", "images"), HOSTILE)
