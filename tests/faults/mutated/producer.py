@@ -128,6 +128,9 @@ CHECKS = [
         "printable(text), _COMMENT", "text, _COMMENT",
         IMPORTING + "test_imported.py::test_messages_obey_no_terminal"),
     Mutation("import: ends of lines are escaped", "as they are", MANIFEST_TEXT_PY,
-        "if any(one in text for one in _ENDS_OF_LINES):", "if False:",
+        "for one in _ENDS_OF_LINES + _TURNS):", "for one in _TURNS):",
         IMPORTING + "test_own.py::test_each_setting_of_a_request_comes_back[png]"),
+    Mutation("import: marks that turn a text around are escaped", "as they are", MANIFEST_TEXT_PY,
+        "for one in _ENDS_OF_LINES + _TURNS):", "for one in _ENDS_OF_LINES):",
+        IMPORTING + "test_imported.py::test_marks_that_turn_a_text_around_are_escaped_in_a_manifest"),
 ]  # fmt: skip
