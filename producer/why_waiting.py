@@ -92,9 +92,10 @@ def has_been_refused(job: JobStatus, workers: Mapping[str, Facts]) -> bool:
     One that tries again counts as well, until it has rendered something. So do those that are gone: who comes
     in their place would refuse it, too.
     """
-    if not job.refused_by or job.ending or job.state == "finished":
+    finishes = job.state == "finishing"
+    if not job.refused_by or job.state == "finished" or (job.ending and not finishes):
         return False
-    able = (name for name, facts in workers.items() if job.state == "finishing" or _takes(facts, job.model))
+    able = (name for name, facts in workers.items() if finishes or _takes(facts, job.model))
     return all(name in job.refused_by for name in able)
 
 

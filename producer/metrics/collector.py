@@ -13,7 +13,7 @@ from typing import Final, get_args
 
 from prometheus_client.metrics_core import Metric
 
-from jobs.errors import LedgerError, LedgerUnavailable
+from jobs.errors import LedgerError
 from jobs.ledger.job import JobStatus
 from jobs.ledger.overview import Overview
 from producer.metrics import families as told
@@ -46,14 +46,15 @@ class LedgerCollector:
         self._errors, self._lock = 0, threading.Lock()
 
     def collect(self) -> Iterator[Metric]:
-        """All families. Without Redis: that it is away, and how often this was met."""
+        """All families. Where Redis cannot be read: that, and how often this was met."""
         samples, began = Samples(), time.perf_counter()
         try:
             seen = self._read()
-        except LedgerError as error:
+        except LedgerError:
+            # Also where Redis answers and refuses: no figures must not look like nothing to do.
             with self._lock:
                 self._errors += 1
-            samples.set(told.REDIS_UP, not isinstance(error, LedgerUnavailable))
+            samples.set(told.REDIS_UP, 0)
         else:
             samples.set(told.REDIS_UP, 1)
             _tell_redis(samples, seen)

@@ -84,7 +84,9 @@ GPU_SIZE: Final = Family(
 GPU_BUSY: Final = Family(
     "imagemill_worker_gpu_utilisation_ratio", "gauge", "How busy a worker's GPU is, from 0 to 1.", ("worker",)
 )
-REDIS_UP: Final = Family("imagemill_redis_up", "gauge", "1 if Redis answers, else 0 and no figures of it.")
+REDIS_UP: Final = Family(
+    "imagemill_redis_up", "gauge", "1 if the ledger in Redis can be read, else 0 and no figures of it."
+)
 REDIS_USED: Final = Family("imagemill_redis_memory_used_bytes", "gauge", "Memory that Redis uses.")
 REDIS_MOST: Final = Family(
     "imagemill_redis_memory_max_bytes", "gauge", "Memory that Redis may use; 0 where nothing bounds it."

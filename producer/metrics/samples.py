@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator
 from typing import Final
@@ -47,4 +48,10 @@ class Samples:
 
 
 def _cut(labels: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(text if len(text) <= LONGEST else text[: LONGEST - 1] + "…" for text in labels)
+    return tuple(text if len(text) <= LONGEST else _short(text) for text in labels)
+
+
+def _short(text: str) -> str:
+    """A text whose end is replaced by its hash, so that texts that differ late stay apart."""
+    end = f"…{hashlib.sha256(text.encode(errors='replace')).hexdigest()[:8]}"
+    return text[: LONGEST - len(end)] + end

@@ -6,12 +6,13 @@ import logging
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import SecretStr
 
 from jobs.connection import redis_url
-from jobs.errors import SettingsError
+from jobs.errors import LedgerError, SettingsError
 from jobs.ledger.ledger import Ledger
 from jobs.settings import Settings
 from worker import logs
@@ -86,7 +87,12 @@ def run_worker(
     def nodes() -> list[str]:
         return [child.node for child in children if not child.given_up]
 
-    watch(leaving, stop, Ledger(url), nodes, settings.models)
+    ledger = Ledger(url)
+    # What earlier processes of these names refused, these may take. They say so as well, but start slowly.
+    for child in children:
+        with suppress(LedgerError):
+            ledger.forget_refusals(child.node)
+    watch(leaving, stop, ledger, nodes, settings.models)
     return supervise(children, environment, stop, pace)
 
 

@@ -114,7 +114,10 @@ def _outlook(ledger: Ledger, nodes: Sequence[str], models: Sequence[str]) -> Out
         return ledger.outlook(nodes, models)
     except LedgerError as error:
         _log.debug("%s", error)
-        return None
+    except Exception:
+        # A thread that dies would keep the worker for ever: log the error and try again.
+        _log.exception("whether something is left is not known; trying again")
+    return None
 
 
 def _why_idle(outlook: Outlook, seconds: float | None) -> tuple[int, str]:

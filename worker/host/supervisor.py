@@ -127,9 +127,10 @@ def supervise(children: Sequence[Child], env: Mapping[str, str], stop: Stop, pac
     signals_by_then = stop.signals
     nodes = ", ".join(child.node for child in children if child.process is not None) or "none running"
     _log.info(
-        "stopping: waiting up to %g s for worker processes (%s); a second signal kills them",
+        "stopping: waiting up to %g s for worker processes (%s); %s",
         pace.orphan_grace if stop.orphaned else pace.grace,
         nodes,
+        "a second signal kills them" if signals_by_then else "two signals kill them",
     )
     for child in children:
         child.terminate()

@@ -40,7 +40,8 @@ local function is_left(job_id)
     end
   end
   if is_refused(job_id) then
-    refused = refused + 1
+    -- Of one that ends early, only the report is refused: nobody waits for its images.
+    if (job[3] or '') == '' then refused = refused + 1 end
     return false
   end
   if is_open and ready == 0 and leased == 0 then

@@ -50,6 +50,7 @@ SHARD_SUSPECTS = "tests/worker/shard/test_shard_suspects.py::"
 SHARD_WAITS = "tests/worker/shard/test_shard_waits.py::"
 STORE = "tests/worker/shard/test_store.py::"
 ADOPTION = "tests/worker/shard/test_store_adoption.py::"
+GPU_LIST = "tests/worker/host/test_gpu_list.py::"
 LEAVING = "tests/worker/host/test_leaving.py::"
 SUPERVISOR = "tests/worker/host/test_supervisor.py::"
 
@@ -166,6 +167,15 @@ CHECKS = [
     Mutation("a process that Celery connects lives for health checks", "not before Redis answers",
         "worker/celery_app.py", "    app.worker_process.begin()\n", "",
         CELERY_APP + "test_a_process_that_starts_while_redis_is_away_lives_for_health_checks"),
+    Mutation("what earlier processes refused is left for those of now", "it counts", IMAGEMILL_WORKER_PY,
+        "            ledger.forget_refusals(child.node)\n", "            pass\n",
+        LEAVING + "test_what_earlier_processes_of_a_host_refused_is_left_for_those_of_now"),
+    Mutation("the look at what is left outlives an error", "its thread ends", "worker/host/leaving.py",
+        "    except Exception:\n", "    except ZeroDivisionError:\n",
+        LEAVING + "test_an_error_that_nobody_foresaw_does_not_keep_a_worker"),
+    Mutation("a GPU that is lost hides no other", "it ends the worker", "worker/host/gpu_list.py",
+        "            except pynvml.NVMLError as error:", "            except ZeroDivisionError as error:",
+        GPU_LIST + "test_a_gpu_that_is_lost_and_a_library_that_fails_hide_no_other_gpu"),
     Mutation("status 0 says that nothing is left", "a drained worker's, too", "worker/host/stop.py",
         "return exit_status.of_signal(number) if self._until_idle else exit_status.ORDERLY",
         "return exit_status.ORDERLY",

@@ -61,6 +61,22 @@ def test_a_job_is_left_until_every_worker_of_the_host_has_refused_it(
     assert left(ledger, "gpu0@a", "gpu1@a"), "one of them has taken it up again"
 
 
+@pytest.mark.parametrize(("cancelled", "refused"), [(True, 0), (False, 1)])
+def test_a_refused_report_is_no_work_once_its_job_is_cancelled(
+    ledger: Ledger, submit_job: Submit, cancelled: bool, refused: int
+) -> None:
+    job_id = submit_job(1)
+    if cancelled:
+        ledger.control(job_id, "cancel")
+    else:
+        found = must_claim(ledger)
+        ledger.complete(found, indices(found), {})
+    ledger.refuse(must_claim(ledger, "w1"), "w1", "the output is not in its folder")
+    outlook = ledger.outlook(("w1",), ())
+    assert (outlook.left, outlook.refused) == (False, refused)
+    assert left(ledger, "w2")
+
+
 def test_a_paused_job_is_not_waited_for_and_what_a_worker_holds_of_it_is(
     ledger: Ledger, submit_job: Submit
 ) -> None:

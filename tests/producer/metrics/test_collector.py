@@ -187,6 +187,11 @@ REFUSED = {"workers": [], "refusals": {}, "refused_by": {"w1": "no GPU", "w0": "
         ({"ending": "cancelled", "shards_ready": 0}, {"w1": []}, {"waiting": 0, "leased": 0}),
         ({"state": "finishing", "shards_ready": 0}, {"w1": []}, {"refused": 1, "leased": 0}),
         (
+            {"state": "finishing", "ending": "cancelled", "shards_ready": 0},
+            {"w1": []},
+            {"refused": 1, "leased": 0},
+        ),
+        (
             {"state": "finishing", "shards_ready": 0},
             {"w1": [], "w2": ["another"]},
             {"waiting": 1, "leased": 0},
@@ -230,6 +235,24 @@ def test_a_job_that_is_gone_and_a_finished_one_lose_series(job_status: MakeStatu
     assert names == {"imagemill_images"}
 
 
+def test_a_job_and_a_worker_have_as_many_series_as_the_documents_say(job_status: MakeStatus) -> None:
+    found = figures(seen(job_status(), w1=FACTS))
+    assert len([1 for _name, labels in found if dict(labels).get("job_id") == "cats-1"]) == 8
+    assert len([1 for _name, labels in found if dict(labels).get("worker") == "w1"]) == 9
+
+
+def test_labels_that_differ_late_stay_apart() -> None:
+    names = {f"{'w' * 300}{n}": FACTS | {"images": str(n)} for n in range(2)}
+    found = figures(seen(**names))
+    told = {
+        dict(labels)["worker"]: v
+        for (name, labels), v in found.items()
+        if name == "imagemill_worker_images_total"
+    }
+    assert sorted(told.values()) == [0, 1]
+    assert {len(name) for name in told} == {200}
+
+
 def test_series_are_bounded(job_status: MakeStatus) -> None:
     old = [replace(job_status(), job_id=f"old-{n}", state="finished") for n in range(MOST_JOBS)]
     new = [replace(job_status(), job_id=f"new-{n}") for n in range(10)]
@@ -248,10 +271,11 @@ def test_series_are_bounded(job_status: MakeStatus) -> None:
     assert len(found) < 8 * MOST_JOBS + 10 * MOST_WORKERS + 50
 
 
-@pytest.mark.parametrize(("error", "up"), [(LedgerUnavailable("away"), 0), (LedgerError("no right"), 1)])
-def test_without_redis_it_is_said_to_be_away(error: LedgerError, up: int) -> None:
+@pytest.mark.parametrize("error", [LedgerUnavailable("away"), LedgerError("no right")])
+def test_a_ledger_that_cannot_be_read_is_said_to_be_away(error: LedgerError) -> None:
+    """A Redis that refuses has no figures either, and those who scale workers must not take that for 0."""
     found = figures(error)
-    assert of(found, "imagemill_redis_up") == up
+    assert of(found, "imagemill_redis_up") == 0
     assert of(found, "imagemill_scrape_errors_total") == 1
     assert {name for name, _labels in found} == {
         "imagemill_redis_up", "imagemill_scrape_errors_total", "imagemill_scrape_seconds",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -39,3 +40,19 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wait_until: Callable[.
 def url() -> Iterator[str]:
     with EmbeddedRedis() as server:
         yield server.url
+
+
+@pytest.fixture
+def fake_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Makes an nvidia-smi whose body is given; the machine's own is out of reach."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    monkeypatch.setenv("PATH", str(programs))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+
+    def write(body: str) -> None:
+        (programs / "nvidia-smi").write_text(f"#!/bin/sh\n{body}\n")
+        (programs / "nvidia-smi").chmod(0o755)
+
+    return write

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import subprocess
 import sys
@@ -14,28 +13,13 @@ import pytest
 
 from jobs.errors import SettingsError
 from jobs.settings import Settings, load_settings
-from worker.host.gpus import Device, Gpu, GpusClaimed, claim, list_gpus
+from worker.host.gpu_list import Gpu
+from worker.host.gpus import Device, GpusClaimed, claim
 
 ROOT = Path(__file__).parents[3]
 A, B, C = (f"GPU-0000000{digit}-aaaa-bbbb-cccc-dddddddddddd" for digit in "abc")
 
 Claim = Callable[..., list[Device]]
-
-
-@pytest.fixture
-def fake_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Makes an nvidia-smi whose body is given; the machine's own is out of reach."""
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    monkeypatch.setenv("PATH", str(programs))
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setitem(sys.modules, "pynvml", None)
-
-    def write(body: str) -> None:
-        (programs / "nvidia-smi").write_text(f"#!/bin/sh\n{body}\n")
-        (programs / "nvidia-smi").chmod(0o755)
-
-    return write
 
 
 @pytest.fixture
@@ -200,61 +184,6 @@ def test_none_leaves_the_gpus_alone_and_gives_each_worker_of_a_name_another_cpu_
     assert _names(claimed("none")) == ["cpu1"]
     assert _names(claimed("none", "elsewhere")) == ["cpu0"]
     assert caplog.records == []
-
-
-@pytest.mark.parametrize("body", ["echo 'no driver' >&2; exit 9", "echo 'no driver'; exit 6"])
-def test_a_driver_that_does_not_answer_counts_as_no_gpu_and_is_shown(
-    body: str, fake_smi: Callable[[str], None], caplog: pytest.LogCaptureFixture
-) -> None:
-    fake_smi(body)
-    assert list_gpus() == ()
-    assert [(r.levelno, r.getMessage()) for r in caplog.records] == [
-        (logging.WARNING, "nvidia-smi failed, so no GPU is used: no driver")
-    ]
-
-
-def test_a_listing_that_cannot_be_read_is_refused(fake_smi: Callable[[str], None]) -> None:
-    fake_smi("echo '0, [N/A]'")
-    with pytest.raises(SettingsError, match=r"cannot read its line '0, \[N/A\]'"):
-        list_gpus()
-
-
-@pytest.mark.usefixtures("three_gpus")
-@pytest.mark.parametrize(
-    ("visible", "expected"),
-    [
-        ("2,0", [Gpu(2, C), Gpu(0, A)]),
-        (B, [Gpu(1, B)]),
-        (B[:12], [Gpu(1, B)]),
-        ("", []),
-        ("-1", []),
-        ("1,7,0", [Gpu(1, B)]),
-        ("MIG-1,MIG-2", [Gpu(0, "MIG-1"), Gpu(1, "MIG-2")]),
-    ],
-)
-def test_cuda_visible_devices_narrows_the_list(
-    visible: str, expected: list[Gpu], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert list(list_gpus()) == expected
-
-
-def test_the_drivers_library_is_asked_where_its_package_is_installed(
-    fake_smi: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fake_smi("exit 1")
-    (tmp_path / "pynvml.py").write_text(
-        "class NVMLError(Exception): pass\n"
-        "def nvmlInit(): pass\n"
-        "def nvmlShutdown(): pass\n"
-        "def nvmlDeviceGetCount(): return 2\n"
-        "def nvmlDeviceGetHandleByIndex(i): return i\n"
-        f"def nvmlDeviceGetUUID(handle): return [{A!r}, {B!r}][handle]\n"
-    )
-    monkeypatch.delitem(sys.modules, "pynvml")
-    monkeypatch.syspath_prepend(tmp_path)
-    assert list_gpus() == (Gpu(0, A), Gpu(1, B))
-    del sys.modules["pynvml"]
 
 
 def test_a_lock_folder_that_cannot_be_written_is_named(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,9 @@ from producer.embedded_redis import EmbeddedRedis
 from tests.breakable_redis import BreakableRedis
 from tests.jobs.ledger.claims import Submit, must_claim
 from tests.ports import free_port
-from tests.waiting import Overdue
+from tests.waiting import Overdue, wait_until
 from tests.worker.host.host import Host
-from worker.host.leaving import Idleness, Leaving
+from worker.host.leaving import Idleness, Leaving, watch
 from worker.host.stop import Stop
 
 NOTHING = Outlook(left=False, growth=0, open=0, paused=0, refused=0)
@@ -27,6 +28,18 @@ QUICK = Leaving(until_idle=1.0)
 
 def grown(growth: int) -> Outlook:
     return Outlook(left=False, growth=growth, open=1, paused=0, refused=0)
+
+
+def stays(host: Host, ledger: Ledger) -> None:
+    """Waits until a host has looked for three times as long as it may be idle; it is still there then."""
+    looks = ledger.client.info("commandstats")["cmdstat_evalsha"]["calls"]
+
+    def looked() -> bool:
+        return bool(ledger.client.info("commandstats")["cmdstat_evalsha"]["calls"] > looks + 12)
+
+    host.wait_until(looked, "it has looked")
+    assert host.process is not None
+    assert host.process.poll() is None
 
 
 def test_only_time_in_which_nothing_was_left_counts() -> None:
@@ -89,14 +102,7 @@ def test_a_host_stays_while_another_one_holds_a_shard_and_leaves_after_its_end(
     found = must_claim(ledger, "gpu0@another")
     host.start(redis_server.url, leaving=QUICK)
     host.starts(2)
-    looks = ledger.client.info("commandstats")["cmdstat_evalsha"]["calls"]
-
-    def looked() -> bool:
-        return bool(ledger.client.info("commandstats")["cmdstat_evalsha"]["calls"] > looks + 12)
-
-    host.wait_until(looked, "it has looked for three times as long as it may be idle")
-    assert host.process is not None
-    assert host.process.poll() is None
+    stays(host, ledger)
     ledger.release(found)
     ledger.control(found.job_id, "cancel")
     ledger.finish(must_claim(ledger, "gpu0@another"))
@@ -107,11 +113,42 @@ def test_a_host_that_refused_what_is_left_leaves_with_3(
     host: Host, redis_server: EmbeddedRedis, ledger: Ledger, submit_job: Submit
 ) -> None:
     submit_job(2)
+    host.start(redis_server.url, leaving=QUICK)
+    host.starts(2)
     for node in ("gpu0@host", "gpu1@host"):
         ledger.refuse(must_claim(ledger, node), node, "no room for the model")
-    host.start(redis_server.url, leaving=QUICK)
     assert host.wait() == 3
     assert "(of the jobs that are not finished: 1 refused here, as the log says)" in host.log
+
+
+def test_what_earlier_processes_of_a_host_refused_is_left_for_those_of_now(
+    host: Host, redis_server: EmbeddedRedis, ledger: Ledger, submit_job: Submit
+) -> None:
+    job_id = submit_job(2)
+    for node in ("gpu0@host", "gpu1@host"):
+        ledger.refuse(must_claim(ledger, node), node, "another folder was the root of outputs")
+    host.start(redis_server.url, leaving=QUICK)
+    host.starts(2)
+    assert ledger.status(job_id).refused_by == {}
+    ledger.refuse(must_claim(ledger, "gpu0@host"), "gpu0@host", "no room for the model")
+    stays(host, ledger)
+
+
+def test_an_error_that_nobody_foresaw_does_not_keep_a_worker(caplog: pytest.LogCaptureFixture) -> None:
+    class Odd(Ledger):
+        looks = 0
+
+        def outlook(self, workers: Sequence[str], models: Sequence[str]) -> Outlook:
+            self.looks += 1
+            if self.looks == 1:
+                raise ValueError("odd")
+            return NOTHING
+
+    stop = Stop(until_idle=True)
+    watch(Leaving(until_idle=0.1), stop, Odd("redis://127.0.0.1:1/0"), lambda: ["cpu0@host"], ())
+    wait_until(lambda: bool(stop), "it leaves")
+    assert stop.status == 0
+    assert "whether something is left is not known" in caplog.text
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
