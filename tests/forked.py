@@ -36,7 +36,9 @@ from typing import Any, NoReturn
 
 MESSAGE = 1 << 20
 """The most bytes that a program's arguments and environment take."""
-_PARAMETERS = tuple(signature(subprocess.Popen._execute_child).parameters)[1:]
+_POPEN = next(kind for kind in subprocess.Popen.__mro__ if kind.__module__ == "subprocess")
+"""In a copy, `subprocess.Popen` is `ForkingPopen`."""
+_PARAMETERS = tuple(signature(_POPEN._execute_child).parameters)[1:]
 _READ_AT_ONCE = ("PYTHON", "OMP_NUM", "OPENBLAS", "MKL_", "LD_")
 """How the names of variables begin that a library, or Python itself, reads before any code of ours runs."""
 _READ_BY_HUB = ("HF_",)

@@ -95,12 +95,17 @@ class _Popen(subprocess.Popen[Any]):
         self._close_pipe_fds(*(told[name] for name in _PARAMETERS if name.endswith(("read", "write"))))
 
 
-_ROOMS = ("cli", "doctor.doctor", "export.export", "plan.plan", "run", "show", "submit.submit")
+_ROOMS = (
+    *("cli", "doctor.doctor", "export.export", "plan.plan", "run", "serve.app", "show", "submit.submit"),
+    *("serve.gallery.gallery_pages", "serve.job_pages"),
+)
 _MODULES = (
     # Of a worker only its supervisor: tests change the rest before it is imported, as tests/troubled does.
     *(f"producer.{room}" for room in _ROOMS),
     *("worker.cli", "worker.host.imagemill_worker"),
     *("PIL.Image", "numpy", "pyarrow.parquet", "redis.asyncio", "rich.live", "rich.progress", "yaml"),
+    *("PIL.ImageDraw", "PIL.JpegImagePlugin", "PIL.PngImagePlugin", "PIL.WebPImagePlugin", "uvicorn.main"),
+    "pandas",  # where it is installed, pyarrow imports it for the first list that it takes
     *("celery.apps.worker", "celery.bin.celery", "celery.concurrency.thread", "celery.worker.consumer"),
     *("celery.backends.redis", "kombu.transport.redis", "zstandard"),
 )

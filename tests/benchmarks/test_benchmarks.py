@@ -24,7 +24,7 @@ NO_SCRIPTS = {
 """What benchmarks share."""
 ELSEWHERE = {"gpu.py", "gpu_pipelines.py"}
 """test_gpu.py and test_painting.py run them."""
-STARTED = {"machinery.py", "serve.py", "storage.py"}
+STARTED = {"machinery.py", "serve.py"}
 """Run as a user runs them, with all that they start; the others are forks (`tests.warm_python`)."""
 
 
