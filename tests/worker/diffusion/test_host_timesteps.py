@@ -34,7 +34,7 @@ def waits() -> Waits:
     """Of an image from its third step on, by diffusers' own call and by interception."""
     command = [sys.executable, "-m", "tests.pretended_gpu", *COUNTED]
     root = Path(__file__).parents[3]
-    counted = warm_painter().call(command, cwd=root, env=os.environ, timeout=LONGEST)
+    counted = warm_painter().call(command, cwd=root, env=os.environ, timeout=10 * LONGEST)
     assert counted.returncode == 0, counted.stderr
     found: Waits = json.loads(counted.stdout.splitlines()[-1])
     return found
