@@ -129,7 +129,7 @@ def flux_of_real_width() -> FluxPipeline:
         wide = FluxTransformer2DModel(
             in_channels=64, joint_attention_dim=32, pooled_projection_dim=16, guidance_embeds=True, **_LAYERS
         )
-    transformer = wide.to_empty(device="cpu").bfloat16().eval()
+    transformer = wide.bfloat16().to_empty(device="cpu").eval()
     with random_weights(), torch.no_grad():
         noise = 0.02 * torch.randn(1_000_003, dtype=torch.bfloat16)
         for number, weight in enumerate(transformer.parameters()):

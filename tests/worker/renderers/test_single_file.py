@@ -47,7 +47,13 @@ def saved(name: str, folder: Path) -> Path:
 
 def configuration(folder: Path, *with_weights: str) -> None:
     """The whole folder's configuration, with the weights of some components, for the checkpoint."""
-    shutil.copytree(folder / "whole", folder / "m.config", dirs_exist_ok=True)
+
+    def unwanted(copied: str, names: list[str]) -> list[str]:
+        return [
+            name for name in names if name.endswith(".safetensors") and Path(copied).name not in with_weights
+        ]
+
+    shutil.copytree(folder / "whole", folder / "m.config", dirs_exist_ok=True, ignore=unwanted)
     for file in (folder / "m.config").glob("*/*.safetensors"):
         if file.parent.name not in with_weights:
             file.unlink()
