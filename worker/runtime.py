@@ -34,6 +34,7 @@ from worker.lease.old_spools import OldSpools
 from worker.lease.repeated import Repeated
 from worker.lease.writers import Writers
 from worker.logs import bound
+from worker.own_memory import memory_facts
 from worker.renderers.load_renderer import load_renderer
 from worker.renderers.loading import Loading
 from worker.shard.shard_run import ShardRun
@@ -185,8 +186,10 @@ class Runtime:
                 "stuck": stuck,
                 "loading": self._loading.text,
                 "device": self._engine.device,
+                "batch_size": self._engine.slots,
                 **{f"{stage}_seconds": round(spent, 3) for stage, spent in SPENT.totals().items()},
                 **self._gpu.facts(),
+                **memory_facts(),
             }
 
     def _work(self, lease: Lease, spec: JobSpec) -> Work:

@@ -22,12 +22,15 @@ class WorkerView:
     """The models that it takes; empty where it does not tell."""
     holds: tuple[tuple[str, str], ...]
     """The job and the shard of each of its claims."""
-    slots: str
+    most_shards: str
     """Shards that it may hold at a time."""
+    batch: str
+    """Slots of its forwards; empty before the first, and where it does not tell."""
     images: str
     """Images that it has rendered since it was started."""
     memory: str
-    """How much of its GPU's memory is in use; empty where it does not tell."""
+    """How much of its GPU's memory is in use; without a GPU, how much it holds of the machine's. Empty where
+    it does not tell."""
     use: str
     """How busy its GPU is; empty where it does not tell."""
     says: tuple[str, ...]
@@ -49,7 +52,8 @@ def _view(name: str, facts: Facts) -> WorkerView:
         model=loaded_model(facts),
         takes="" if models is None else ", ".join(models) if models else "any model",
         holds=tuple((job_id, shard) for job_id, shard, _priority in claims_of(facts)),
-        slots=facts.get("slots", ""),
+        most_shards=facts.get("slots", ""),
+        batch=batch if is_figure(batch := facts.get("batch_size", "")) and int(batch) else "",
         images=facts.get("images", ""),
         memory=_memory(facts),
         use=_use(facts),
@@ -59,7 +63,10 @@ def _view(name: str, facts: Facts) -> WorkerView:
 
 def _memory(facts: Facts) -> str:
     used, whole = facts.get("gpu_memory_used", ""), facts.get("gpu_memory_total", "")
-    return f"{_gigabytes(used)} of {_gigabytes(whole)} GB" if is_figure(used) and is_figure(whole) else ""
+    if is_figure(used) and is_figure(whole):
+        return f"{_gigabytes(used)} of {_gigabytes(whole)} GB"
+    held = facts.get("memory_used", "")
+    return f"{_gigabytes(held)} GB of the machine's" if is_figure(held) else ""
 
 
 def _gigabytes(told: str) -> str:

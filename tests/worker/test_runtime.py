@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from jobs.entry import Entry
@@ -196,6 +197,9 @@ def test_two_task_threads_render_two_shards_at_a_time(hire: Hire, wait_until: Wa
     assert (status.done, status.state) == (8, "finishing")
     facts = worker.runtime.facts()
     assert (facts["busy"], facts["slots"], facts["images"], facts["notice"]) == (0, 2, 8, "")
+    assert (facts["batch_size"], facts["device"]) == (4, "cpu")
+    if Path("/proc/self/statm").exists():
+        assert 10_000_000 < int(facts["memory_used"]) < psutil.virtual_memory().total
     assert json.loads(str(facts["pipeline"])) == ["instant", "instant-1", "auto"]
 
 

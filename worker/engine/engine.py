@@ -82,6 +82,8 @@ class Engine:
         """How long the loaded pipeline took to load."""
         self.device = ""
         """The kind of device that renders; empty until a pipeline has been loaded."""
+        self.slots = 0
+        """Those of the forwards that ran last; 0 before the first."""
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     # For the other threads.
@@ -198,6 +200,7 @@ class Engine:
         self._turn_away(batch, partial(why_not, renderer, bucket))
         if not keeps_mode(renderer, bucket):
             return
+        self.slots = bucket.slots
         slot_time = SlotTime(renderer, bucket, self._clock)
         try:
             for finished in timed_steps(renderer.render(bucket, batch, self._must_stop), self._clock):

@@ -10,6 +10,7 @@ TOLD = {
     "host": "farm", "models": '["org/m"]', "claims": '[["cats-1", "3", 5]]', "slots": "2", "images": "41",
     "pipeline": '["org/m", "r", "fp16"]', "device": "NVIDIA L4", "gpu_memory_used": "12300000000",
     "gpu_memory_total": "24000000000", "gpu_utilisation": "0.831", "notice": "no space left",
+    "batch_size": "16", "memory_used": "3000000000",
 }  # fmt: skip
 
 
@@ -26,7 +27,8 @@ def test_a_worker_is_shown_with_all_that_it_tells() -> None:
         model="org/m",
         takes="org/m",
         holds=(("cats-1", "3"),),
-        slots="2",
+        most_shards="2",
+        batch="16",
         images="41",
         memory="12.3 of 24.0 GB",
         use="83%",
@@ -37,10 +39,16 @@ def test_a_worker_is_shown_with_all_that_it_tells() -> None:
 def test_a_worker_of_an_earlier_version_tells_nothing_that_is_guessed() -> None:
     shown = view(busy="1")
     assert (shown.device, shown.model, shown.takes, shown.memory, shown.use) == ("", "", "", "", "")
-    assert (shown.holds, shown.says) == ((), ())
+    assert (shown.holds, shown.says, shown.batch) == ((), (), "")
+
+
+def test_a_worker_without_a_gpu_tells_what_it_holds_of_the_machines_memory() -> None:
+    assert view(memory_used="1250000000").memory == "1.2 GB of the machine's"
+    assert view(batch_size="0").batch == "", "nothing was rendered yet"
 
 
 @pytest.mark.parametrize("odd", ["", "x", "nan", "-1", "1e9", "²", "9" * 40, "[]"])
 def test_figures_that_are_none_are_not_shown(odd: str) -> None:
-    shown = view(gpu_memory_used=odd, gpu_memory_total=odd, gpu_utilisation=odd)
-    assert (shown.memory, shown.use) == ("", "")
+    figures = ("gpu_memory_used", "gpu_memory_total", "gpu_utilisation", "memory_used", "batch_size")
+    shown = view(**dict.fromkeys(figures, odd))
+    assert (shown.memory, shown.use, shown.batch) == ("", "", "")
