@@ -30,6 +30,7 @@ HOSTILE = (
     """<script>window.hit=1</script>"><img src="http://strangers.example/x" onerror="hit=1"> {{7*7}} '"""
 )
 LONG = "a-name-without-any-space-" * 8
+DRAWN = "() => [...document.querySelectorAll('.tile img')].slice(0, 6).every((one) => one.naturalWidth > 0)"
 NUMBERS = "() => document.querySelector('progress').value"
 
 
@@ -91,6 +92,49 @@ def test_progress_of_a_real_job_moves_without_a_reload(
         worker = visit.page.get_by_role("region", name="w1")
         assert "instant" in worker.inner_text()
         assert [url for url in visit.asked if url == f"{server}/jobs/{job_id}"] == [f"{server}/jobs/{job_id}"]
+        visit.check(server)
+
+
+def test_pictures_of_a_real_job_appear_while_it_renders_without_a_reload(
+    browser: Browser, farm: Farm, wait_until: WaitUntil
+) -> None:
+    job_id = farm.submit(48)
+    with pages(farm.server.url) as server, visiting(browser) as visit:
+        page = visit.page
+        page.goto(f"{server}/jobs/{job_id}")
+        page.get_by_role("link", name="See the pictures").click()
+        page.get_by_text("New pictures appear here.").wait_for()
+        page.get_by_text("A job renders here.").wait_for()
+        gallery = page.url
+        page.evaluate("() => { window.stayed = true; }")
+        farm.start_worker("w1", "--batch-size", "4", instant_seconds=1)
+
+        def appear(count: int) -> None:
+            """Waits until so many pictures are there, and the notice counts them."""
+            wait_until(
+                lambda: (
+                    page.locator(".tile").count() == count
+                    and re.fullmatch(rf"(about )?{count} new", page.locator("#new").inner_text())
+                ),
+                f"{count} pictures are shown",
+                progress=lambda: page.locator(".tile").count(),
+            )
+            assert len({*page.locator(".says").all_text_contents()}) == count
+
+        wait_until(lambda: farm.status(job_id).done, "pictures are there", progress=lambda: farm.log("w1"))
+        farm.ledger.control(job_id, "pause")
+        wait_until(
+            lambda: not farm.status(job_id).shards_leased, "it pauses", progress=lambda: farm.log("w1")
+        )
+        some = farm.status(job_id).done
+        assert 0 < some < 48, "a worker renders four a second"
+        appear(some)
+        farm.ledger.control(job_id, "resume")
+        farm.finished(job_id)
+        appear(48)
+        page.wait_for_function(DRAWN)
+        assert page.evaluate("() => window.stayed")
+        assert visit.asked.count(gallery) == 1
         visit.check(server)
 
 

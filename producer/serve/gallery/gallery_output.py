@@ -39,6 +39,8 @@ _SUFFIXES: Final = ("png", "jpg", "webp")
 _MOST_REPORT: Final = 4 << 20
 """Bytes of a job.json that is read for its number of images: it may have all prompts in it."""
 _MOST_TROUBLES: Final = 5
+_MOST_MISSING: Final = 200
+"""Shards of which is remembered that they are not there yet: about as many are rendered at a time at most."""
 _WHOLE: Final = Wanted(count=SHARD_LIMIT)
 
 
@@ -54,6 +56,9 @@ class Piece:
     """Whether a page is full, or nothing is left: False where a search stopped because of the time."""
     troubles: Sequence[str] = ()
     """What could not be read, and was passed over."""
+    missing: Sequence[int] = ()
+    """Numbers of shards that are not there, though others are that come after them: while a job renders, they
+    come later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +100,7 @@ class GalleryOutput:
         lines: list[Line] = []
         troubles: list[str] = []
         place: Cursor | None = start
+        missing: list[int] = []
         looked = 0
         while place is not None:
             shard = self.shards.following(place.shard)
@@ -102,6 +108,7 @@ class GalleryOutput:
                 place = None
                 break
             if shard != place.shard:
+                missing += range(max(place.shard, shard - _MOST_MISSING), shard)
                 place = Cursor(shard, 0)
             left = count - len(lines)
             wanted = Wanted(
@@ -117,7 +124,21 @@ class GalleryOutput:
             enough = looked >= _LEAST_SHARDS or not taken.is_empty
             if len(lines) == count or (enough and self.clock() > ends):
                 break
-        return Piece(lines, place, place is None or len(lines) == count, troubles)
+        return Piece(lines, place, place is None or len(lines) == count, troubles, missing[-_MOST_MISSING:])
+
+    def late(self, places: Sequence[Cursor], *, afresh: bool) -> Iterator[tuple[Cursor, Piece]]:
+        """The images from each of these places to the end of its shard, up to a page of them, of those shards
+        that came since; raises as `page`. `afresh`: whether they are listed now."""
+        there = self.shards.listed_among((place.shard for place in places), afresh=afresh)
+        left = PAGE
+        for place in places:
+            if place.shard not in there or left == 0:
+                continue
+            troubles: list[str] = []
+            found = self._sound(place.shard, Wanted(start=place.position, count=left), troubles)
+            left -= len(found.lines)
+            following = None if found.reached is None else Cursor(place.shard, found.reached)
+            yield place, Piece(found.lines, following, complete=True, troubles=troubles)
 
     def before(
         self, place: Cursor, taken: Filter = EVERY, count: int = PAGE, budget: float = BUDGET

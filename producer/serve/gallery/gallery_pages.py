@@ -5,6 +5,7 @@ No address holds a path: an output is its key, a picture is its shard and its pl
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final, Literal
 from urllib.parse import urlencode
 
@@ -17,10 +18,10 @@ from jobs.errors import ManifestError, OutputError
 from producer.export.grid_layout import Axes
 from producer.serve.gallery.filter import FIELDS, Filter, WrongFilter
 from producer.serve.gallery.gallery_output import BUDGET, PAGE, Extent, GalleryOutput, Piece
-from producer.serve.gallery.line import START, Cursor
+from producer.serve.gallery.line import START, Cursor, Line
 from producer.serve.gallery.picture_facts import command_of, facts_of, facts_of_failure, manifest_of
 from producer.serve.gallery.picture_files import file_routes
-from producer.serve.gallery.shelf import Shelf, count_in, number_in, place_in, place_of
+from producer.serve.gallery.shelf import Shelf, count_in, number_in, place_in, place_of, places_in, written
 from producer.serve.gallery.sweep import GridTable, read_sweep
 from producer.serve.site import Site
 
@@ -53,13 +54,14 @@ class _GalleryPages:
         """The first page from a place on, with all around it; what is wrong with a filter under its form."""
 
         def read(output: GalleryOutput) -> dict[str, Any]:
-            shown = {"label": output.output.label, "live": self._shelf.is_live(output)}
+            live = self._shelf.is_live(output)
+            shown = {"label": output.output.label}
             try:
                 taken = Filter.of_query(request.query_params)
                 notice = output.known.check(taken)
             except WrongFilter as error:
                 return self._nothing(request) | shown | {"wrong": str(error)}
-            return self._piece(request, output, taken) | shown | {"notice": notice}
+            return self._piece(request, output, taken, live=live) | shown | {"notice": notice}
 
         context = await self._shelf.read(request, read)
         context |= {"asked": {name: request.query_params.get(name, "") for name in FIELDS}}
@@ -72,7 +74,8 @@ class _GalleryPages:
 
         def read(output: GalleryOutput) -> dict[str, Any]:
             _check(output, taken)
-            return self._piece(request, output, taken) | {"live": self._shelf.is_live(output)}
+            # Asked first: what is not there once no job renders does not come any more.
+            return self._piece(request, output, taken, live=self._shelf.is_live(output))
 
         context = await self._shelf.read(request, read)
         return self._site.pages.answer(request, "gallery_piece.html", context)
@@ -181,9 +184,11 @@ class _GalleryPages:
         context |= {"base": _base(request), "place": start, "number": number}
         return self._site.pages.answer(request, "gallery_grid.html", context)
 
-    def _piece(self, request: Request, output: GalleryOutput, taken: Filter) -> dict[str, Any]:
-        """What a piece of the gallery is made of."""
-        place = place_in(request.query_params)
+    def _piece(self, request: Request, output: GalleryOutput, taken: Filter, *, live: bool) -> dict[str, Any]:
+        """What a piece of the gallery is made of. `live`: whether a job renders into the output."""
+        place, late = place_in(request.query_params), places_in(request.query_params, "late")
+        tail = request.query_params.get("tail") == "1"
+        came = [*output.late(late, afresh=not live)] if tail and taken.is_empty else []
         backwards = request.query_params.get("before") == "1"
         if backwards:
             piece = output.before(place, taken)
@@ -199,20 +204,33 @@ class _GalleryPages:
             given = {"shard": str(at.shard), "position": str(at.position), **query, **more}
             return f"{base}/page?{urlencode(given)}"
 
-        count = len(piece.lines)
+        def section(lines: Sequence[Line]) -> dict[str, Any]:
+            more = {"count": str(len(lines))} if len(lines) < PAGE else {}
+            return {"lines": lines, "here": address(lines[0].place, **more)}
+
+        # Shards are finished in any order: those that others overtook appear behind them.
+        done = {at for at, _ in came}
+        waiting = [at for at in late if at not in done]
+        waiting += [one.next for _, one in came if one.next is not None]
+        reached = piece.next or (piece.lines[-1].place if piece.lines else START)
+        waiting += [Cursor(shard, 0) for shard in piece.missing if shard < reached.shard]
+        remembered = {"late": written(waiting)} if waiting and live else {}
+        shown = [one.lines for _, one in came if one.lines] + _without_gaps(piece)
         return {
             "base": base,
+            "live": live,
             "place": place,
             "piece": piece,
+            "sections": [section(lines) for lines in shown],
+            "troubles": [trouble for one in (*(one for _, one in came), piece) for trouble in one.troubles],
             "backwards": backwards,
             "filter": taken,
             "wrong": "",
             "notice": "",
             "query": f"&{urlencode(query)}" if query else "",
             "asks": f"?{urlencode(query)}" if query else "",
-            "here": address(place, count=str(count)) if 0 < count < PAGE else address(place),
-            "further": None if piece.next is None or backwards else address(piece.next),
-            "tail": address(piece.lines[-1].place.next if piece.lines else place),
+            "further": None if piece.next is None or backwards else address(piece.next, **remembered),
+            "tail": address(piece.lines[-1].place.next if piece.lines else place, tail="1", **remembered),
             "earlier": None if earlier is None else address(earlier, before="1"),
             "searched": None if extent is None else _searched(extent, output, piece, backwards=backwards),
             "extent": extent,
@@ -223,9 +241,21 @@ class _GalleryPages:
         """The same of no image."""
         return {
             "base": _base(request), "place": START, "piece": Piece((), None, complete=True),
-            "backwards": False, "filter": Filter(), "notice": "", "query": "", "asks": "", "here": "",
-            "further": None, "tail": "", "earlier": None, "searched": None, "extent": None, "every": EVERY,
+            "backwards": False, "filter": Filter(), "notice": "", "query": "", "asks": "", "live": False,
+            "sections": (), "troubles": (), "further": None, "tail": "", "earlier": None, "searched": None,
+            "extent": None, "every": EVERY,
         }  # fmt: skip
+
+
+def _without_gaps(piece: Piece) -> list[Sequence[Line]]:
+    """The images of a piece in parts in which no shard is missing: each is found again by its first place."""
+    parts: list[list[Line]] = []
+    for line in piece.lines:
+        before = parts[-1][-1].place.shard if parts else line.place.shard
+        if not parts or any(before < shard < line.place.shard for shard in piece.missing):
+            parts.append([])
+        parts[-1].append(line)
+    return [*parts]
 
 
 def _neighbour(

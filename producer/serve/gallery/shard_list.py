@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from threading import Lock
 from typing import Final
 
@@ -38,6 +38,13 @@ class ShardList:
                 took = self._clock() - began
                 self._until = began + took + max(_KEPT, _TIMES * took)
             return self._listed
+
+    def listed_among(self, numbers: Iterable[int], *, afresh: bool = False) -> set[int]:
+        """Those of the numbers that were there when they were listed last, or are there now if `afresh`."""
+        if afresh:
+            with self._lock:
+                self._until = 0.0
+        return {*numbers} & {*self.listed()}
 
     def following(self, number: int) -> int | None:
         """The first of them from `number` on; None where there is none."""

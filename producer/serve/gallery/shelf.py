@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from threading import Lock
 from typing import Final, TypeVar
 
@@ -22,6 +23,7 @@ from producer.serve.site import Site
 _HELD: Final = 32
 """Outputs of which something is remembered."""
 _MOST_SHARDS: Final = 10**7
+_MOST_PLACES: Final = 200
 T = TypeVar("T")
 
 
@@ -90,6 +92,18 @@ def place_of(request: Request) -> Cursor:
 def count_in(given: Mapping[str, str]) -> int:
     """How many images an address asks for."""
     return max(1, _number(given, "count", PAGE + 1)) if "count" in given else PAGE
+
+
+def places_in(given: Mapping[str, str], name: str) -> list[Cursor]:
+    """Places in an output, as `written` writes them; none for anything else. Raises HTTPException for numbers
+    that are too large."""
+    found = re.findall(r"(\d{1,8})\.(\d{1,5})", given.get(name, ""), re.ASCII)[:_MOST_PLACES]
+    return [place_in({"shard": shard, "position": position}) for shard, position in found]
+
+
+def written(places: Iterable[Cursor]) -> str:
+    """Places as an address has them."""
+    return "_".join(f"{place.shard}.{place.position}" for place in [*places][-_MOST_PLACES:])
 
 
 def number_in(given: Mapping[str, str], name: str) -> int:

@@ -64,6 +64,13 @@ CHECKS = [
         "if unknown is not None:", "if False:",
         FILTERS + "test_what_is_no_condition_is_refused[query7-sheduler: is no condition; there are text, "
         "scheduler, seed, flagged, failed]"),
+    Mutation("gallery: shards that were overtaken come", "do not", PAGES_PY,
+        'remembered = {"late": written(waiting)} if waiting and live else {}', "remembered = {}",
+        SHOWN + "test_shards_that_others_overtook_appear_behind_them_once"),
+    Mutation("gallery: a job's last shards come after its end", "do not", OUTPUT_PY,
+        "self.shards.listed_among((place.shard for place in places), afresh=afresh)",
+        "self.shards.listed_among((place.shard for place in places), afresh=False)",
+        SHOWN + "test_the_last_pictures_of_a_job_come_after_its_end"),
     Mutation("gallery: neighbours are those of the filter", "all", PAGES_PY,
         '"after": _neighbour(request, output, "after", place.next, taken),',
         '"after": _neighbour(request, output, "after", place.next, Filter()),',

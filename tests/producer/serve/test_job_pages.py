@@ -70,7 +70,7 @@ def test_all_jobs_are_shown_with_their_state_counts_and_why_they_wait(
 def test_many_jobs_have_several_pages_and_those_that_are_not_finished_come_first(
     visit: Visit, submit_job: Submit, ledger: Ledger
 ) -> None:
-    ids = [submit_job(1, name=f"job{n}", output=f"/data/{n}") for n in range(53)]
+    ids = [submit_job(1, name=f"job{n:02}", output=f"/data/{n}") for n in range(53)]
     ledger.client.hset(f"imagemill:job:{ids[-1]}", mapping={"state": "finished", "outcome": "complete"})
     visitor = visit()
     first, second = visitor.get("/").text, visitor.get("/?from=50").text

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from starlette.testclient import TestClient
 
+from jobs.ledger.ledger import Ledger
 from jobs.output.output import Output
 from jobs.request import IMAGE_SETTINGS
 from jobs.settings import Settings
@@ -315,6 +316,69 @@ def test_while_a_job_renders_its_new_pictures_are_told_and_come(
     (output.path / "00002" / "metadata.jsonl").write_text(moved, "utf-8")
     assert tiles(client.get(tail).text) == [f"{base}/2/{place}" for place in range(4)]
     assert "A job renders here." in client.get(new).text
+
+
+def test_shards_that_others_overtook_appear_behind_them_once(
+    rendered: Rendered, pages_of: PagesOf, submit_job: Callable[..., str], wait_until: WaitUntil
+) -> None:
+    output = rendered(24)
+    away = output.path / "away"
+    away.mkdir()
+    for shard in ("00000", "00003", "00005"):
+        (output.path / shard).rename(away / shard)
+    submit_job(output=output.label)
+    client, base = pages_of(output)
+    wait_until(lambda: "New pictures appear here." in client.get(base).text, "the ledger is read")
+    seen: list[str] = []
+
+    def look(address: str) -> str:
+        """Takes in a piece; returns the address of what follows it."""
+        page = client.get(address).text
+        seen.extend(tiles(page))
+        for here, part in re.findall(r'data-url="([^"]*)">(.*?)</section>', page, re.DOTALL):
+            # What was far away comes back as it was.
+            assert tiles(client.get(html.unescape(here)).text) == tiles(part)
+        found = re.search(r'hx-get="([^"]*/page\?[^"]*)" hx-trigger="every', page)
+        assert found is not None
+        return html.unescape(found[1])
+
+    def places(*shards: int) -> list[str]:
+        return [f"{base}/{shard}/{place}" for shard in shards for place in range(4)]
+
+    def comes(shard: int) -> bool:
+        nonlocal tail
+        tail = look(tail)
+        return seen[-4:] == places(shard)
+
+    tail = look(look(base))
+    assert seen == places(1, 2, 4)
+    for shard in (3, 5, 0):
+        (away / f"0000{shard}").rename(output.path / f"0000{shard}")
+        wait_until(lambda shard=shard: comes(shard), f"shard {shard} comes")  # type: ignore[misc]
+    assert seen == places(1, 2, 4, 3, 5, 0)
+    look(look(tail))
+    assert len(seen) == 24
+
+
+def test_the_last_pictures_of_a_job_come_after_its_end(
+    rendered: Rendered,
+    pages_of: PagesOf,
+    submit_job: Callable[..., str],
+    ledger: Ledger,
+    wait_until: WaitUntil,
+) -> None:
+    output = rendered(12)
+    (output.path / "00001").rename(output.path / "away")
+    client, base = pages_of(output)
+    job_id = submit_job(output=output.label)
+    wait_until(lambda: "New pictures appear here." in client.get(base).text, "the ledger is read")
+    tail = html.unescape(re.search(r'hx-get="([^"]*)" hx-trigger="every', client.get(base).text)[1])  # type: ignore[index]
+    assert "late=1.0" in tail
+    ledger.client.hset(f"imagemill:job:{job_id}", mapping={"state": "finished", "outcome": "complete"})
+    wait_until(lambda: "The end." in client.get(base).text, "the ledger is read again")
+    # The shards were listed a moment ago, and that is kept.
+    (output.path / "away").rename(output.path / "00001")
+    assert tiles(client.get(tail).text) == [f"{base}/1/{place}" for place in range(4)]
 
 
 def test_a_grid_has_what_was_swept_along_its_axes(rendered: Rendered, pages_of: PagesOf) -> None:
