@@ -118,7 +118,7 @@ def test_a_store_that_gives_no_answer_for_one_output_keeps_no_other_from_being_r
     wait_until(lambda: object_store.taken(hangs), "the first output is asked for")
     for _ in range(2):
         beat = second.read_json(WRITER)["beat"]
-        wait_until(lambda beat=beat: second.read_json(WRITER)["beat"] != beat, "the second is renewed")
+        wait_until(lambda beat=beat: second.read_json(WRITER)["beat"] != beat, "the second is renewed", 60)
 
 
 def test_a_shard_that_begins_soon_after_another_asks_nothing(
