@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.errors import JobError
+from jobs.errors import JobError, OutputError
 from jobs.ledger import redis_keys
 from jobs.ledger.job import Controlled
 from jobs.output import bucket_client
@@ -17,6 +17,8 @@ from jobs.settings import Settings
 from producer.submit.output_writes import said_wait
 from producer.submit.recover import recover_job
 from producer.submit.writing import cancel_job
+from tests.object_store.breakable_store import BreakableStore
+from tests.object_store.fault import Action, Fault, Kind
 from tests.producer.submit.desk import Desk
 from tests.reported import Reported
 
@@ -47,6 +49,16 @@ def test_a_job_is_recovered_on_a_machine_that_never_saw_its_output(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache of another"))
     recovered = recover_job(tmp_path / "cats.yaml", Settings(), desk.queue)
     assert (recovered.job_id, recovered.left) == (submitted.job_id, 3)
+
+
+def test_a_recovery_whose_bucket_refuses_says_so(
+    desk: Desk, bucket: str, object_store: BreakableStore, tmp_path: Path
+) -> None:
+    desk.submit(3, output=f"s3://{bucket}/cats", layout="webdataset")
+    desk.client.flushdb()
+    object_store.order(Fault(Action.ANSWER, frozenset({Kind.LIST}), status=403))
+    with pytest.raises(OutputError, match=r"cats/\.imagemill/jobs cannot be read \(the store refuses it"):
+        recover_job(tmp_path / "cats.yaml", Settings(), desk.queue)
 
 
 def test_a_job_that_was_cancelled_since_another_ledger_had_its_output_is_waited_for(
