@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 from pathlib import Path
@@ -28,13 +27,33 @@ def four_workers(farm: Farm, *options: str, **settings: object) -> None:
 def renders(farm: Farm, job_id: str, wait_until: WaitUntil) -> str:
     """Waits until a worker is in the middle of the job and holds a shard of it; returns its name."""
 
-    def busy() -> list[str]:
+    seen: list[str] = []
+
+    def busy() -> bool:
         status = farm.status(job_id)
-        done = SHARD <= status.done < IMAGES // 2
-        return [worker.split("@")[1] for worker in status.workers] if done else []
+        if SHARD <= status.done < IMAGES // 2:
+            seen.extend(worker.split("@")[1] for worker in status.workers)
+        return bool(seen)
 
     wait_until(busy, "a worker holds a shard", progress=lambda: farm.status(job_id).done)
-    return busy()[0]
+    return seen[0]
+
+
+def family(farm: Farm, name: str) -> list[psutil.Process]:
+    supervisor = psutil.Process(farm.workers[name].pid)
+    return [supervisor, *supervisor.children()]
+
+
+def frozen_with_a_shard(farm: Farm, job_id: str, wait_until: WaitUntil) -> str:
+    """Freezes a worker that holds a shard; returns its name. One that has just ended its shard goes on."""
+    while True:
+        name = renders(farm, job_id, wait_until)
+        for process in family(farm, name):
+            process.suspend()
+        if any(worker.endswith(f"@{name}") for worker in farm.status(job_id).workers):
+            return name
+        for process in family(farm, name):
+            process.resume()
 
 
 def statuses(farm: Farm, *names: str) -> dict[str, int]:
@@ -86,11 +105,10 @@ def test_the_others_stay_until_the_lease_of_a_dead_worker_ends_and_render_its_sh
 ) -> None:
     job_id = farm.submit(IMAGES, shard_size=SHARD)
     # Nothing else is left long before this lease ends.
-    four_workers(farm, instant_seconds=0.3, lease=15.0)
-    victim = renders(farm, job_id, wait_until)
-    supervisor = psutil.Process(farm.workers[victim].pid)
-    for process in (supervisor, *supervisor.children()):
-        os.kill(process.pid, signal.SIGKILL)
+    four_workers(farm, instant_seconds=0.6, lease=15.0)
+    victim = frozen_with_a_shard(farm, job_id, wait_until)
+    for process in family(farm, victim):
+        process.kill()
     assert statuses(farm, victim) == {victim: -signal.SIGKILL}
     held = farm.status(job_id)
     assert any(worker.endswith(f"@{victim}") for worker in held.workers), "nobody gave it back"
