@@ -18,6 +18,7 @@ OWN: Final = {
     "producer/embedded_redis.py": "the log of a server that it started, in a folder of its own",
     "producer/manifest/starter.py": "imagemill's own example",
     "producer/own_worker.py": "the log of a worker that it started, in the user's cache",
+    "worker/own_memory.py": "/proc",
     "worker/renderers/device.py": "/proc",
     "worker/renderers/memory.py": "/proc and /sys",
 }
