@@ -191,17 +191,32 @@ class GalleryOutput:
 
     def picture(self, place: Cursor) -> bytes | None:
         """The file of the picture there; None where there is none. Raises OutputError."""
+        found = self.identified(place)
+        return None if found is None else found[0]
+
+    def identified(self, place: Cursor) -> tuple[bytes, str] | None:
+        """The same, and the image_id that its record says; that is empty where none can be read."""
         stored = self.output.stored(place.shard)
         if isinstance(stored, FolderShard):
             key = stored.key(place.position)
             found = stored.pictures([f"{key}.{suffix}" for suffix in _SUFFIXES])
-            return next((data for _, data in found), None)
+            return next(((data, self._image_id(place)) for _, data in found), None)
         assert isinstance(stored, TarShard)
         if not stored.committed():
             return None
         index = self.indices.of(stored)
         row = index.at(place.position)
-        return None if row is None else next(stored.read_at([index.picture(row)]))
+        if row is None:
+            return None
+        data, record = stored.read_at([index.picture(row), index.record(row)])
+        return data, _image_id_in(record)
+
+    def _image_id(self, place: Cursor) -> str:
+        try:
+            record = self.record(place)
+        except OutputError:
+            return ""
+        return "" if record is None else str(record["image_id"])
 
     def stored_name(self, place: Cursor, file_name: str) -> str:
         """What a picture's file is called in the output, as messages and commands name it."""
@@ -264,3 +279,10 @@ class GalleryOutput:
             if len(troubles) < _MOST_TROUBLES:
                 troubles.append(str(error))
             return Found(())
+
+
+def _image_id_in(record: bytes) -> str:
+    try:
+        return str(strict_json(record)["image_id"])
+    except (ValueError, KeyError, TypeError):
+        return ""

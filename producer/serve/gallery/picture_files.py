@@ -17,7 +17,7 @@ from producer.serve.gallery.thumbnails import PLACEHOLDER, SIDE, Thumbnail, Thum
 
 _IMAGE_ID: Final = re.compile("[0-9a-f]{16}")
 _KEPT: Final = "private, max-age=604800, immutable"
-"""An address with an image_id always gives the same picture."""
+"""Of an address with an image_id, where that picture lies there."""
 _ASKED_AGAIN: Final = "private, no-cache"
 _SUFFIXES: Final = {"image/png": "png", "image/jpeg": "jpg", "image/webp": "webp"}
 
@@ -32,18 +32,27 @@ def file_routes(shelf: Shelf) -> list[Route]:
         if version and request.headers.get("if-none-match") == tag:
             return Response(status_code=304, headers={"ETag": tag, "Cache-Control": _KEPT})
 
-        def read(output: GalleryOutput) -> Thumbnail:
-            # Without the image_id nothing tells whether the picture is still the same.
-            key = (output.output.label, place, version) if version else None
+        def read(output: GalleryOutput) -> tuple[Thumbnail, bool]:
+            """The thumbnail, and whether it is the picture that the address says."""
+            key = (output.output.label, place, version)
+            held = thumbnails.held(key)
+            if held is not None:
+                return held, True
             try:
-                return thumbnails.get(key, lambda: output.picture(place))
+                found = output.identified(place)
             except (OutputError, OSError):
-                return PLACEHOLDER  # its page says what is wrong
+                found = None  # its page says what is wrong
+            if found is None:
+                return PLACEHOLDER, False
+            data, image_id = found
+            # Another one lies there where the output was removed and rendered again.
+            made = thumbnails.draw(data, key if version == image_id else None)
+            kept = version == image_id and not made.damaged
+            return made, kept
 
-        made = await shelf.read(request, read)
-        if made.damaged or not version:
-            return Response(made.data, media_type=made.media_type)
-        return Response(made.data, media_type=made.media_type, headers={"ETag": tag, "Cache-Control": _KEPT})
+        made, kept = await shelf.read(request, read)
+        headers = {"ETag": tag, "Cache-Control": _KEPT} if kept else {}
+        return Response(made.data, media_type=made.media_type, headers=headers)
 
     async def whole(request: Request) -> Response:
         place = place_of(request)

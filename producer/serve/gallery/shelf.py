@@ -49,7 +49,9 @@ class Shelf:
             )
         except Unreachable as error:
             raise HTTPException(503, f"the store of this output gives no answer now: {error}") from None
-        except (OutputError, OSError) as error:
+        except OutputError as error:  # it names the output
+            raise HTTPException(502, str(error)) from None
+        except OSError as error:
             raise HTTPException(502, f"this output cannot be read: {error}") from None
 
     def _find(self, key: str) -> GalleryOutput:

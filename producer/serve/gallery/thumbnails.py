@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from threading import BoundedSemaphore
 from typing import Final, NamedTuple
 
@@ -95,17 +95,12 @@ class Thumbnails:
         self._drawing = BoundedSemaphore(_AT_A_TIME)
         self._cache: BoundedCache[Thumbnail] = BoundedCache(_CACHED, lambda one: len(one.data) + 200)
 
-    def get(self, key: Hashable | None, read: Callable[[], bytes | None]) -> Thumbnail:
-        """The thumbnail called `key`, of the file that `read` gives; a placeholder where it gives none.
+    def held(self, key: Hashable) -> Thumbnail | None:
+        """The thumbnail called `key`, if it is held."""
+        return self._cache.get(key)
 
-        Without a key it is not held. Raises what `read` raises.
-        """
-        held = None if key is None else self._cache.get(key)
-        if held is not None:
-            return held
-        data = read()  # as many at a time as like: a store may hang
-        if data is None:
-            return PLACEHOLDER
+    def draw(self, data: bytes, key: Hashable | None) -> Thumbnail:
+        """The thumbnail of a picture's file, held as `key` if that is given and it is no placeholder."""
         with self._drawing:
             made = draw(data)
         if key is not None and not made.damaged:

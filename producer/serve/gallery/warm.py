@@ -21,7 +21,7 @@ def warm() -> None:
     """Load them; those of an extra that is not installed stay away."""
     for name in (*_SLOW, *(_TABLES if find_spec("pyarrow") is not None else ())):
         import_module(name)
-    anyio.run(anyio.sleep, 0)  # what runs threads for pages
+    anyio.run(anyio.sleep, 0)  # loads its backend, which runs threads for pages
     if find_spec("pyarrow") is not None:
         import pyarrow
 

@@ -106,6 +106,11 @@ def test_what_is_open_says_nothing_of_jobs(visit: Visit) -> None:
         assert visitor.get(path, headers={"Accept": "*/*"}).status_code in (401, 404), path
 
 
+def test_what_only_begins_like_something_open_is_not_open(visit: Visit) -> None:
+    for path in ("/sign-ins", "/sign-in/x", "/healthzz", "/healthz/x", "/health/x", "/static", "/statics/x"):
+        assert visit(TOKEN).get(path).status_code == 401, path
+
+
 def test_nothing_can_be_changed(visit: Visit) -> None:
     for method in ("POST", "PUT", "PATCH", "DELETE", "OPTIONS"):
         assert visit().request(method, "/").status_code == 405

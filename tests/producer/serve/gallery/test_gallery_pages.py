@@ -223,6 +223,20 @@ def test_what_failed_is_shown_with_its_reason_and_command(rendered: Rendered, pa
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_thumbnail_is_kept_only_where_the_picture_lies_that_its_address_says(
+    layout: str, rendered: Rendered, pages_of: PagesOf
+) -> None:
+    output = rendered(2, layout=layout)
+    client, base = pages_of(output)
+    first, second = (record["image_id"] for record in output.records(0))
+    other = client.get(f"{base}/0/0/small?v={second}")  # as after a rendering in the place of another
+    assert (other.headers["cache-control"], "etag" in other.headers) == ("no-store", False)
+    there = client.get(f"{base}/0/0/small?v={first}")
+    assert "immutable" in there.headers["cache-control"]
+    assert there.content == other.content != client.get(f"{base}/0/1/small?v={second}").content
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_damaged_picture_has_a_placeholder_and_its_page(
     layout: str, rendered: Rendered, pages_of: PagesOf
 ) -> None:
@@ -232,7 +246,8 @@ def test_a_damaged_picture_has_a_placeholder_and_its_page(
         if file.exists():
             file.write_bytes(file.read_bytes().replace(data, b"x" * len(data)))
     client, base = pages_of(output)
-    for path in ("small?v=0123456789abcdef", "file"):
+    _, there = output.records(0)
+    for path in (f"small?v={there['image_id']}", "file"):
         shown = client.get(f"{base}/0/1/{path}")
         assert (shown.status_code, shown.headers["content-type"]) == (200, "image/svg+xml")
         assert "immutable" not in shown.headers["cache-control"]

@@ -102,19 +102,13 @@ def test_a_picture_of_too_many_pixels_is_not_decoded() -> None:
     assert draw(file.getvalue()) == PLACEHOLDER
 
 
-def test_a_thumbnail_is_drawn_once_and_a_placeholder_each_time() -> None:
-    thumbnails, read = Thumbnails(), list[str]()
-
-    def data(name: str) -> bytes:
-        read.append(name)
-        return picture("PNG", 8, 8) if name == "whole" else b"damaged"
-
-    for name in ("whole", "damaged", "whole", "damaged"):
-        thumbnails.get(name, lambda name=name: data(name))
-    assert read == ["whole", "damaged", "damaged"]
-    assert thumbnails.get("gone", lambda: None) == PLACEHOLDER
-    thumbnails.get(None, lambda: data("whole"))
-    assert read[-1] == "whole"
+def test_a_thumbnail_that_has_a_name_is_held_and_a_placeholder_is_not() -> None:
+    thumbnails, whole = Thumbnails(), picture("PNG", 8, 8)
+    for key, data in (("whole", whole), ("damaged", b"damaged"), (None, whole)):
+        assert thumbnails.draw(data, key) == draw(data)
+    held = thumbnails.held("whole")
+    assert held is not None and held.data == whole
+    assert thumbnails.held("damaged") is thumbnails.held("gone") is None
 
 
 def test_a_cache_holds_a_bounded_number_of_bytes_and_forgets_the_oldest() -> None:
