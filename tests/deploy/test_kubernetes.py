@@ -79,6 +79,10 @@ def test_its_command_is_one_of_ours_and_its_variables_are_settings(
     pod = OURS[name]
     [container] = pod["containers"]
     program, *words = container["command"]
+    if program == "sh":
+        [script, _, *arguments] = words[1:]
+        [(program, subcommand)] = re.findall(r'exec ([\w-]+) (\w+) "\$@"$', script)
+        words = [subcommand, *arguments]
     words = [word.replace("/manifests/", f"{FOLDER}/base/manifests/") for word in words]
     command: click.Command = PROGRAMS[program]
     while isinstance(command, click.Group) and words and not words[0].startswith("-"):

@@ -71,6 +71,10 @@ class Pods:
             )
         return self.running[name]
 
+    def log(self, name: str) -> str:
+        """What a pod has logged."""
+        return (self.folder / f"{name}.log").read_text()
+
     def worker(self, index: int) -> subprocess.Popen[bytes]:
         """Starts a pod of the Job of workers, on the CPU and with little patience."""
         name = f"workers-{index}"
@@ -105,13 +109,11 @@ def test_four_pods_finish_a_job_though_one_is_drained_and_another_takes_its_inde
         "prompts": [f"picture {number}" for number in range(IMAGES)],
     }
     (pods.folder / "manifests" / "demo.yaml").write_text(json.dumps(manifest))
+    submitting = pods.start("Job", "submit", "submit")
+    wait_until(lambda: "Redis does not answer" in pods.log("submit"), "Redis is not there yet")
     pods.start("StatefulSet", "redis", "redis")
     indices = range(EVERYTHING[JOB]["spec"]["completions"])
-    submitting = pods.start("Job", "submit", "submit")
-    wait_until(lambda: submitting.poll() is not None, "the Job that submits ends")
-    while submitting.returncode != 0:  # as its controller: Redis may not be there yet
-        submitting = pods.start("Job", "submit", "submit")
-        submitting.wait(LONGEST)
+    assert submitting.wait(LONGEST) == 0, "it has waited: the Job's controller would do so for minutes"
     # After it, because they have little patience here.
     workers = {index: pods.worker(index) for index in indices}
     ledger = Ledger(f"redis://producer:the-producers@127.0.0.1:{pods.port}/0")
