@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from jobs.ledger import redis_keys
 from producer.metrics.collector import LedgerCollector
 from tests.farm import Farm
-from tests.waiting import WaitUntil
+from tests.waiting import LONGEST, WaitUntil
 from worker.stage_seconds import STAGES
 
 WORKER = "cpu0@w1"
@@ -103,3 +103,26 @@ def test_a_real_model_decodes_and_samples_for_some_time(farm: Farm, wait_until: 
     [(labels, count)] = scrapes.look("imagemill_workers")
     assert (labels["model"], count) == ("shapes", 1.0)
     assert labels["device"].startswith("cpu ")
+
+
+def test_a_job_that_every_worker_refuses_asks_for_none_until_it_is_resumed(
+    farm: Farm, wait_until: WaitUntil
+) -> None:
+    scrapes = Scrapes(farm)
+    job_id = farm.submit(24)
+
+    def shards() -> dict[str, float]:
+        found = scrapes.look("imagemill_shards", job_id=job_id)
+        return {labels["state"]: count for labels, count in found if count}
+
+    assert shards() == {"waiting": 3}
+    elsewhere = farm.folder / "elsewhere"
+    elsewhere.mkdir()
+    worker = farm.start_worker("w1", output_root=elsewhere)
+    wait_until(lambda: shards() == {"refused": 3}, "its outputs lie elsewhere, so it refuses")
+    worker.terminate()
+    assert worker.wait(LONGEST) == 0
+    assert not scrapes.look("imagemill_workers")
+    assert shards() == {"refused": 3}, "another one of this kind would refuse it, too"
+    farm.ledger.control(job_id, "resume")
+    assert shards() == {"waiting": 3}
