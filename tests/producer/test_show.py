@@ -65,7 +65,9 @@ def test_a_rate_has_digits_that_say_something(
     assert show.rate(job_status(images_per_second=images_per_second)) == text
 
 
-def test_a_job_that_ends_early_has_no_time_left(job_status: MakeStatus) -> None:
+def test_a_job_that_is_paused_or_ends_early_has_no_time_left(job_status: MakeStatus) -> None:
+    assert job_status().eta_seconds == 30.0
+    assert job_status(paused=True).eta_seconds is None
     assert job_status(ending="cancelled").eta_seconds is None
 
 
