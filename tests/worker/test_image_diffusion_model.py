@@ -16,6 +16,7 @@ from PIL import Image
 
 from jobs.errors import LatentsError, ManifestError, ModelError, RenderError, SettingsError
 from jobs.schedulers import SCHEDULERS
+from tests.tiny.stable_diffusion import stable_diffusion
 from worker.diffusion.build_scheduler import build_scheduler
 from worker.diffusion.precision import resolve_device
 from worker.image_diffusion_model import ImageDiffusionModel, compile_by_shape
@@ -39,6 +40,14 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def pipe() -> StableDiffusionPipeline:
     pipeline = build()
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@pytest.fixture(scope="module")
+def small() -> StableDiffusionPipeline:
+    """A smaller one, for many images."""
+    pipeline = stable_diffusion()
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -138,26 +147,26 @@ def test_negative_prompts_equal_diffusers(pipe: Any, model: ImageDiffusionModel)
 
 
 @pytest.fixture(scope="module")
-def random_model(pipe: Any) -> ImageDiffusionModel:
+def random_model(small: Any) -> ImageDiffusionModel:
     """The same parts, with both schedulers made of the pipeline's own."""
     return ImageDiffusionModel(
-        *(getattr(pipe, name) for name in ("vae", "tokenizer", "text_encoder", "unet")),
-        build_scheduler("LMS", pipe.scheduler.config),
-        build_scheduler("DDIM", pipe.scheduler.config),
+        *(getattr(small, name) for name in ("vae", "tokenizer", "text_encoder", "unet")),
+        build_scheduler("LMS", small.scheduler.config),
+        build_scheduler("DDIM", small.scheduler.config),
         device="cpu",
         precision="fp32",
     )
 
 
 def test_every_sampler_in_one_mixed_call_equals_diffusers_pipeline_with_it_alone(
-    pipe: Any, random_model: ImageDiffusionModel
+    small: Any, random_model: ImageDiffusionModel
 ) -> None:
     """Guided and unguided, nineteen samplers, 38 images in 32 slots: as if each had been by itself."""
     images = [(sampler, scale) for sampler in SCHEDULERS for scale in (1.0, 7.5)]
     latents = random_model.get_img_latents(
         random_model.get_prompt_embeds([f"a star {seed}" for seed in range(len(images))], "blurry"),
-        16,
-        16,
+        32,
+        32,
         6,
         [scale for _sampler, scale in images],
         seeds=range(len(images)),
@@ -168,12 +177,12 @@ def test_every_sampler_in_one_mixed_call_equals_diffusers_pipeline_with_it_alone
     for seed, (sampler, scale) in enumerate(images):
         table = random_model.scheduler_table(sampler.name, 6)
         assert table.coefficients is not None, f"{sampler.name}: {table.reason}"
-        theirs = getattr(diffusers, sampler.class_name).from_config(pipe.scheduler.config, **sampler.options)
-        expected = reference(pipe, theirs)(
+        theirs = getattr(diffusers, sampler.class_name).from_config(small.scheduler.config, **sampler.options)
+        expected = reference(small, theirs)(
             f"a star {seed}",
             negative_prompt="blurry",
-            height=16,
-            width=16,
+            height=32,
+            width=32,
             num_inference_steps=6,
             guidance_scale=scale,
             generator=generators(seed)[0],
