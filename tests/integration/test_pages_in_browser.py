@@ -183,6 +183,20 @@ def test_a_page_whose_server_has_ended_says_that_it_is_old(
         visit.page.get_by_text("no longer updated").wait_for()
 
 
+def test_a_page_whose_job_redis_has_lost_says_that_it_is_old(
+    browser: Browser, redis_server: EmbeddedRedis, submit_job: Callable[..., str], ledger: Ledger
+) -> None:
+    job_id = submit_job()
+    with visiting(browser) as visit, pages(redis_server.url) as server:
+        visit.page.goto(f"{server}/jobs/{job_id}")
+        ledger.client.flushall()
+        visit.page.get_by_text("no longer updated").wait_for()
+        asked = len(visit.asked)
+        while len(visit.asked) < asked + 2:  # each answer is an error: none takes the words back
+            visit.page.wait_for_timeout(100)
+            assert visit.page.get_by_text("no longer updated").is_visible()
+
+
 def test_everything_is_reached_by_keyboard_with_its_focus_seen_and_kept(
     browser: Browser, redis_server: EmbeddedRedis, submit_job: Callable[..., str]
 ) -> None:

@@ -78,6 +78,8 @@ class _GalleryPages:
             return self._piece(request, output, taken, live=self._shelf.is_live(output))
 
         context = await self._shelf.read(request, read)
+        if not context["backwards"]:
+            context["earlier"] = None  # the page that this piece is added to has them, or the way to them
         return self._site.pages.answer(request, "gallery_piece.html", context)
 
     async def bar(self, request: Request) -> Response:
@@ -196,7 +198,7 @@ class _GalleryPages:
             place = piece.lines[0].place if piece.lines else place
         else:
             piece = output.page(place, taken, count_in(request.query_params))
-            earlier = place if place > START and (piece.lines or not taken.is_empty) else None
+            earlier = place if place > START else None
         extent = output.extent() if not (taken.is_empty or piece.complete) else None
         base, query = _base(request), taken.query()
 

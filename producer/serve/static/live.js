@@ -6,5 +6,6 @@
   document.body.addEventListener("htmx:sendError", show(true));
   document.body.addEventListener("htmx:responseError", show(true));
   document.body.addEventListener("htmx:timeout", show(true));
-  document.body.addEventListener("htmx:afterOnLoad", show(false));
+  // It comes after an answer that is an error as well.
+  document.body.addEventListener("htmx:afterOnLoad", (event) => { if (event.detail.successful) stale.hidden = true; });
 })();

@@ -53,6 +53,7 @@ def test_pieces_lead_from_the_first_image_to_the_last(
     while further := re.search(r'class="further" hx-get="([^"]*)"', page):
         page = client.get(html.unescape(further[1]) + "&count=4").text
         found += tiles(page)
+        assert "Earlier pictures" not in page, "they are above"
     assert found == [f"{base}/{place // 4}/{place % 4}" for place in range(14) if place != 5]
     assert "The end." in page
 
