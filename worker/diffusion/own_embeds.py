@@ -21,6 +21,9 @@ from worker.diffusion import compel_embeds
 from worker.diffusion.text_windows import Window, Windows, empty_window, window_of, windows_of
 from worker.diffusion.told_cuts import told_cut
 
+_ROUNDING = 1e-6
+"""Of the embeddings' size: a mean below it is what float32 rounds."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Embeds:
@@ -131,13 +134,16 @@ class OwnEmbeds:
 def _weighted(hidden: torch.Tensor, weights: Sequence[float]) -> torch.Tensor:
     """[L,D] with each token's embedding multiplied, and the mean of all as before.
 
-    Source: A1111's `EmphasisOriginal`.
+    A mean of nothing but rounding, which an encoder of random weights has, is not restored: a quotient of two
+    such means is any number, or none. Source: A1111's `EmphasisOriginal`.
     """
     if all(weight == 1.0 for weight in weights):
         return hidden
     before = hidden.float()
     after = before * torch.tensor(weights, device=hidden.device)[:, None]
-    return (after * (before.mean() / after.mean())).to(hidden.dtype)
+    means = torch.stack([before.mean(), after.mean()])
+    restored = means.abs().amin() > _ROUNDING * before.abs().mean()
+    return torch.where(restored, after * (means[0] / means[1]), after).to(hidden.dtype)
 
 
 def _sections(request: ImageRequest, text: str) -> Sequence[Section]:

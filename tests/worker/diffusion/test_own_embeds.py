@@ -61,12 +61,25 @@ def test_a_text_without_weights_is_encoded_as_the_pipeline_s_own_call_does() -> 
 
 
 def test_a1111_multiplies_the_tokens_and_restores_the_mean() -> None:
-    plain = encoded("a red cat")
-    prompt, _negative = embeds("SD", syntax="a1111", prompt="a (red:1.7) cat")
-    scaled = plain.clone()
+    pipe = build()
+    modules = dict(pipe.text_encoder.named_modules())
+    [last] = [name for name in modules if name.endswith("final_layer_norm")]
+    torch.nn.init.constant_(modules[last].bias, 0.2)  # a mean, as trained encoders have one
+    prompt, _ = encoders_of(pipe).of(replace(CAT, syntax="a1111", prompt="a (red:1.7) cat"))
+    scaled = (encoded("a red cat") + 0.2).clone()
+    before = scaled.mean()
     scaled[2] *= 1.7
-    assert torch.allclose(prompt.tokens, scaled * (plain.mean() / scaled.mean()), atol=1e-5)
-    assert prompt.tokens.mean().item() == pytest.approx(plain.mean().item(), rel=1e-3)
+    assert before.item() == pytest.approx(0.2, rel=1e-3)
+    assert torch.allclose(prompt.tokens, scaled * (before / scaled.mean()), atol=1e-5)
+    assert prompt.tokens.mean().item() == pytest.approx(before.item(), rel=1e-3)
+
+
+def test_a_mean_that_is_rounding_alone_is_not_restored() -> None:
+    scaled = encoded("a red cat")
+    assert scaled.mean().abs() < 1e-6
+    scaled[2] *= 1.7
+    prompt, _negative = embeds("SD", syntax="a1111", prompt="a (red:1.7) cat")
+    assert torch.allclose(prompt.tokens, scaled, atol=1e-5)
 
 
 def test_brackets_are_no_tokens_and_escaped_ones_are() -> None:
