@@ -2,7 +2,7 @@
 # Renders manifests on a Slurm cluster: an array of workers, each of which leaves when nothing is left for it.
 #
 #     sbatch --array=0-7 slurm.sh cats.yaml dogs.yaml       # from a folder that all nodes share
-#     WORKER_OPTIONS="--gpus none" sbatch --gpus=0 slurm.sh cats.yaml
+#     WORKER_OPTIONS="--gpus none" sbatch --gpus=0 --mem=4G slurm.sh cats.yaml     # nodes without a GPU
 #
 # The task of the array that starts first leads: it submits the manifests and, unless IMAGEMILL_REDIS_URL names a Redis,
 # runs one on its node, with its data in the shared folder. docs/deploy.md says what happens at a time limit, at a
