@@ -17,7 +17,7 @@ from jobs.output.output import Output
 from jobs.output.output_root import check_output_within
 from producer.serve.ledger_watch import LedgerWatch, Snapshot
 
-_AT_A_TIME: Final = 4
+_AT_A_TIME: Final = 2
 """Requests that read one output at a time: each holds what it reads."""
 _BOUNDED: Final = 64
 """Outputs whose threads are counted."""
