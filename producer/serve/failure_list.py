@@ -24,7 +24,7 @@ _LOOKED_AT: Final = 200
 """Failures that are read to show the first of them: a job may have a million."""
 _KEPT: Final = 64
 """Jobs whose failures are remembered."""
-EVERY = 5.0
+PAUSE = 5.0
 """Seconds from one reading to the next at least, however many fail meanwhile."""
 PATIENCE = 1.0
 """Seconds that a page waits for them."""
@@ -89,7 +89,7 @@ class FailureList:
         # Each shard that ends may bring a command.
         state = (job.run, job.failed, job.shards_leased, job.shards_ready, job.state)
         reads = known.reading is not None and not known.reading.done()
-        if not reads and known.state != state and time.monotonic() - known.at >= EVERY:
+        if not reads and known.state != state and time.monotonic() - known.at >= PAUSE:
             known.state, known.at = state, time.monotonic()
             known.reading = asyncio.create_task(self._read(job, known))
         if known.reading is not None:

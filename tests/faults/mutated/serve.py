@@ -103,7 +103,7 @@ CHECKS = [
         "most=_LOOKED_AT", "most=10**9",
         JOB_PAGES + "test_of_many_failures_few_are_read_and_the_same_ones_are_shown_again"),
     Mutation("serve: failures are read once in a while", "at each look", FAILURES_PY,
-        "time.monotonic() - known.at >= EVERY", "True",
+        "time.monotonic() - known.at >= PAUSE", "True",
         JOB_PAGES + "test_failures_are_read_once_in_a_while_however_often_one_comes"),
     Mutation("serve: a store that gives no answer hides no job", "it does", FAILURES_PY,
         "timeout=PATIENCE", "timeout=None",

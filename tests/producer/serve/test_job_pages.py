@@ -164,7 +164,7 @@ def test_of_many_failures_few_are_read_and_the_same_ones_are_shown_again(
     visit: Visit, submit_job: Submit, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ledger_watch, "OLDEST", 0.0)
-    monkeypatch.setattr(failure_list, "EVERY", 0.0)
+    monkeypatch.setattr(failure_list, "PAUSE", 0.0)
     job_id, many = submit_job(), 20_000
     told = {"shard": 0, "position": 0, "image_id": "0" * 16, "reason": "all black " * 10}
     failures, job = (redis_keys.job(job_id, part) for part in ("failures", None))
@@ -193,7 +193,7 @@ def test_failures_are_read_once_in_a_while_however_often_one_comes(
     visit: Visit, submit_job: Submit, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ledger_watch, "OLDEST", 0.0)
-    monkeypatch.setattr(failure_list, "EVERY", LONGEST)
+    monkeypatch.setattr(failure_list, "PAUSE", LONGEST)
     job_id = submit_job()
     visitor = visit()
     for index in range(4):
