@@ -24,7 +24,7 @@ TOYS: dict[str, tuple[list[str], set[str]]] = {
     "many_shards.py": ([], {"shards", "most_entries", "exact", "plan_s", "plan_mb", "doctor_s", "doctor_mb"}),
     "recovery.py": ([], {"kill_to_claim", "sigterm_to_exit", "redis_to_image"}),
     "schedulers.py": (["--model", "shapes-random"], {"compiled", "max_abs_diff"}),
-    "serve.py": ([], {"first_page_ms", "any_page_ms", "filter_piece_ms", "rss_mb", "metrics_ms"}),
+    "serve.py": ([], {"first_page_ms", "any_page_ms", "picture_ms", "rss_mb", "metrics_ms"}),
     "storage.py": (["--model", "instant"], {"lost", "doubled", "speed_vs_local", "worker_cpu"}),
     "submit.py": (
         [],
