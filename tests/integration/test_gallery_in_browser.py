@@ -18,6 +18,7 @@ IMAGES, SHARD = 900, 50
 HOSTILE = """<img src=x onerror="window.hit=1"><script>window.hit=1</script> {{7*7}}"""
 NO_REDIS = "redis://127.0.0.1:1/0"
 TILES = "() => document.querySelectorAll('.tile').length"
+BROKEN = "() => [...document.querySelectorAll('.button, button')].some((one) => one.offsetHeight > 60)"
 FOCUSED = "() => document.activeElement.id"
 
 
@@ -96,6 +97,42 @@ def test_a_search_finds_what_is_far_away_and_says_how_far_it_came(browser: Brows
         check(visit, server)
 
 
+def test_arrows_go_through_what_a_search_found_and_escape_comes_back_to_it(
+    browser: Browser, server: str
+) -> None:
+    with visiting(browser) as visit:
+        page = visit.page
+        page.goto(f"{server}?column=kind&value=k3&text=fox")
+        page.locator(".tile a").nth(1).focus()
+        page.keyboard.press("Enter")
+        page.get_by_role("heading", name="a fox, number 17, in the snow").wait_for()
+        for key, number in (("ArrowRight", 24), ("ArrowRight", 31), ("ArrowLeft", 24)):
+            page.locator("main a[rel=next]").wait_for()
+            page.keyboard.press(key)
+            page.get_by_role("heading", name=f"a fox, number {number}, in the snow").wait_for()
+        page.keyboard.press("Escape")
+        page.wait_for_function("() => document.activeElement.id === 'i0-24'")
+        assert "column=kind&value=k3" in page.url
+        check(visit, server)
+
+
+def test_a_mistyped_column_is_told_under_the_form_that_keeps_it(browser: Browser, server: str) -> None:
+    with visiting(browser) as visit:
+        page = visit.page
+        page.goto(server)
+        page.get_by_text("More conditions").click()
+        page.get_by_label("Column").fill("knd")
+        page.get_by_label("equals").fill("k3")
+        page.keyboard.press("Enter")
+        page.get_by_role("alert").get_by_text(
+            "column = knd: no image here has it (the nearest is kind)"
+        ).wait_for()
+        page.get_by_label("Column").fill("kind")
+        page.keyboard.press("Enter")
+        page.locator(".tile").get_by_text("number 10,").wait_for()
+        assert [one for one in visit.troubles if "400 (Bad Request)" not in one] == []
+
+
 def test_strangers_text_is_text(browser: Browser, server: str) -> None:
     with visiting(browser) as visit:
         for path, place in (("", ".tile .says"), ("/0/3", "h1"), ("/grid", "body")):
@@ -165,8 +202,13 @@ def test_the_slider_goes_to_any_part_and_earlier_pictures_come_on_demand(
 @pytest.mark.parametrize("dark", [False, True])
 def test_on_a_phone_nothing_is_wider_than_the_screen(dark: bool, browser: Browser, server: str) -> None:
     with visiting(browser, width=340, height=700, dark=dark) as visit:
-        for path in ("", "?failed=1", "?column=kind&value=k1", "/0/3", "/4/5", "/grid"):
+        paths = ("", "?failed=1", "?column=kind&value=k1", "?column=knd", "/0/3", "/4/5?text=fox", "/grid")
+        for path in paths:
             visit.page.goto(server + path)
             visit.page.wait_for_load_state("networkidle")
             assert not visit.page.evaluate("() => document.documentElement.scrollWidth > innerWidth"), path
+            # No word of a button is broken.
+            assert not visit.page.evaluate(BROKEN), path
+        told = [one for one in visit.troubles if "400 (Bad Request)" not in one]  # ?column=knd
+        visit.troubles[:] = told
         check(visit, server)

@@ -75,7 +75,7 @@ class KnownColumns:
             named = {column for columns in self._manifests.values() for column in columns or ()}
         if name in named:
             return ""
-        own = [column for column in (*self._ends, *sorted(named)) if column_problem(column) is None]
+        own = [column for column in (*self._ends, *sorted(named)) if _is_users(column)]
         near = difflib.get_close_matches(name, [*own, *IMAGE_SETTINGS, *OF_RECORDS], 1)
         like = f" (the nearest is {near[0]})" if near else ""
         there = ", ".join([*dict.fromkeys(own), *_SETTINGS, *OF_RECORDS])
@@ -124,3 +124,7 @@ class KnownColumns:
             except (ImagemillError, OSError, ValueError, TypeError):
                 self._manifests[name] = None
         return None not in self._manifests.values()
+
+
+def _is_users(column: str) -> bool:
+    return column not in OF_RECORDS and column_problem(column) is None
