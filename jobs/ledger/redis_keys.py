@@ -5,7 +5,7 @@ damaged: docs/faults.md.
 
 key                       type    written by               read by         lifetime
 imagemill:numbers         hash    create, recover          create          none: numbers are never used again
-imagemill:jobs            zset    create; pruned by list   status, list    none: one entry a retained job
+imagemill:jobs            zset    create; pruned by reap   status, list    none: one entry a retained job
 imagemill:active          zset    create, retry, finish    claim, status   none: one entry an unfinished job
 imagemill:claimable       hash    every script             claim, waiting  none: one entry a set
 imagemill:claimable:SET   zset    every script             claim, waiting  gone when empty: one entry a job

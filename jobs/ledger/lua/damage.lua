@@ -198,7 +198,8 @@ end
 -- Lets a job begin to finish: prelude.lua.
 local settle
 
--- Looks at a job, any one: what all jobs share, or its list of what waits, may have lost it. Each comes back by and by.
+-- Looks at a job, any one: what all jobs share, or its list of what waits, may have lost it. Each comes back by and by,
+-- and the name of one whose time is over goes.
 local function relist_one()
   for _, list in ipairs({JOBS, ACTIVE}) do
     local job_id = redis.call('ZRANDMEMBER', list)
@@ -208,6 +209,8 @@ local function relist_one()
         if job[2] and (job[1] == 'open' or job[1] == 'sealed' or job[1] == 'finishing') then
           relist(job_id)
           settle(job_id)
+        elseif redis.call('EXISTS', key(job_id)) == 0 and not redis.call('ZSCORE', ACTIVE, job_id) then
+          redis.call('ZREM', JOBS, job_id)
         end
       end)
     end

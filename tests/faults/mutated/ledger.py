@@ -272,6 +272,10 @@ CHECKS = [
     Mutation("what is lost of what all jobs share comes back", "it does not", "jobs/ledger/lua/reap.lua",
         "relist_one()\n", "",
         WAYS_OUT + "test_what_all_jobs_share_comes_back_when_it_is_lost"),
+    Mutation("the name of a job whose time is over goes", "stays", "jobs/ledger/lua/damage.lua",
+        "redis.call('EXISTS', key(job_id)) == 0 and not redis.call('ZSCORE', ACTIVE, job_id)", "false",
+        "tests/jobs/ledger/test_ledger_view.py::"
+        "test_the_name_of_a_job_whose_time_is_over_goes_though_nobody_lists_jobs"),
     Mutation("a finishing job is offered to who refused it", "when the refusal has ended", PRELUDE_LUA,
         "      redis.call('DEL', key(job_id, 'refusals'))\n", "",
         WAYS_OUT + "test_a_job_that_every_worker_refuses_ends_when_it_is_cancelled"),

@@ -213,3 +213,14 @@ def test_failures_of_another_kind_are_none(ledger: Ledger, submit_job: Callable[
     job_id = submit_job()
     ledger.client.set(redis_keys.job(job_id, "failures"), "x")
     assert (ledger.some_failures(job_id, 20), ledger.failures(job_id)) == (({}, 0), {})
+
+
+def test_the_name_of_a_job_whose_time_is_over_goes_though_nobody_lists_jobs(
+    ledger: Ledger, submit_job: Callable[..., str]
+) -> None:
+    gone, there = submit_job(), submit_job(name="dogs", output="/data/dogs")
+    ledger.client.delete(redis_keys.job(gone))
+    ledger.client.zrem(redis_keys.ACTIVE, gone)
+    for _ in range(100):  # each looks at any one of the two
+        ledger.reap()
+    assert ledger.client.zrange(redis_keys.JOBS, 0, -1) == [there.encode()]
