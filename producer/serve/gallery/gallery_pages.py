@@ -22,7 +22,7 @@ from producer.serve.gallery.line import START, Cursor, Line
 from producer.serve.gallery.picture_facts import command_of, facts_of, facts_of_failure, manifest_of
 from producer.serve.gallery.picture_files import file_routes
 from producer.serve.gallery.shelf import Shelf, count_in, number_in, place_in, place_of, places_in, written
-from producer.serve.gallery.sweep import GridTable, read_sweep
+from producer.serve.gallery.sweep import GridTable, Sweep, read_sweep
 from producer.serve.site import Site
 
 Way = Literal["before", "after"]
@@ -166,14 +166,10 @@ class _GalleryPages:
             sweep = read_sweep(output, start)
             axes = sweep.proposed
             if asked["x"] is not None or asked["y"] is not None:
-                axes = Axes(
-                    **{axis: name if name in sweep.axes else None for axis, name in asked.items()}  # type: ignore[arg-type]
-                )
-            if axes.x == axes.y:
-                axes = Axes(x=axes.x)
-            trouble, table, count = "", None, 0
+                axes = Axes(x=asked["x"] or None, y=asked["y"] or None)
+            trouble, table, count = _axes_trouble(axes, sweep), None, 0
             try:
-                if sweep.axes:  # else each prompt would have a page of one picture
+                if sweep.axes and not trouble:  # without axes each prompt would have a page of one picture
                     table, count = _table(sweep, axes, number)
             except OutputError as error:
                 trouble = str(error)
@@ -315,7 +311,18 @@ def _searched(extent: Extent, output: GalleryOutput, piece: Piece, *, backwards:
     return round((extent.images or 0) * looked / extent.shards)
 
 
-def _table(sweep: Any, axes: Axes, number: int) -> tuple[GridTable | None, int]:
+def _axes_trouble(axes: Axes, sweep: Sweep) -> str:
+    """Why pictures cannot be laid out along these axes; empty where they can."""
+    for axis, name in (("x", axes.x), ("y", axes.y)):
+        if name is not None and name not in sweep.axes:
+            there = ", ".join(sweep.axes)
+            return f"{axis} = {name}: these pictures do not differ in it; they differ in {there or 'nothing'}"
+    if axes.x is not None and axes.x == axes.y:
+        return f"x and y are both {axes.x}: choose two, or nothing for one of them"
+    return ""
+
+
+def _table(sweep: Sweep, axes: Axes, number: int) -> tuple[GridTable | None, int]:
     pages = sweep.pages(axes)
     if number >= len(pages):
         return None, len(pages)

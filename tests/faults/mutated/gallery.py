@@ -74,6 +74,11 @@ CHECKS = [
         "self.shards.listed_among((place.shard for place in places), afresh=afresh)",
         "self.shards.listed_among((place.shard for place in places), afresh=False)",
         SHOWN + "test_the_last_pictures_of_a_job_come_after_its_end"),
+    Mutation("gallery: an axis that there is none is refused", "nothing", PAGES_PY,
+        "        if name is not None and name not in sweep.axes:",
+        "        if False:",
+        SHOWN + "test_a_grid_along_what_is_no_axis_is_told[x=guidance-x = guidance: these pictures do not "
+        "differ in it; they differ in guidance_scale]"),
     Mutation("gallery: neighbours are those of the filter", "all", PAGES_PY,
         '"after": _neighbour(request, output, "after", place.next, taken),',
         '"after": _neighbour(request, output, "after", place.next, Filter()),',

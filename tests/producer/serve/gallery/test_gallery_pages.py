@@ -410,6 +410,30 @@ def test_a_grid_has_what_was_swept_along_its_axes(rendered: Rendered, pages_of: 
     assert "guidance_scale ↓ · prompt → a fox a hare 1 3 7.5" in words(other)
 
 
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (
+            "x=guidance",
+            "x = guidance: these pictures do not differ in it; they differ in guidance_scale",
+        ),
+        ("x=prompt&y=<b>", "y = <b>: these pictures do not differ in it"),
+        ("x=prompt&y=prompt", "x and y are both prompt: choose two"),
+    ],
+)
+def test_a_grid_along_what_is_no_axis_is_told(
+    asked: str, said: str, rendered: Rendered, pages_of: PagesOf
+) -> None:
+    sweep = {"guidance_scale": [1.0, 3.0]}
+    client, base = pages_of(rendered(4, prompts=["a fox", "a hare"], sweep=sweep))
+    page = client.get(f"{base}/grid?{asked}").text
+    alarm = re.search(r'<p class="alarm">([^<]*)</p>', page)
+    assert alarm is not None
+    assert html.unescape(alarm[1]).startswith(said)
+    assert '<table class="grid">' not in page
+    assert '<table class="grid">' in client.get(f"{base}/grid?x=&y=prompt").text
+
+
 def test_a_grid_of_one_setting_stands_in_a_row(rendered: Rendered, pages_of: PagesOf) -> None:
     client, base = pages_of(rendered(3, prompts=["a fox"], sweep={"num_inference_steps": [1, 2, 3]}))
     page = client.get(f"{base}/grid").text
