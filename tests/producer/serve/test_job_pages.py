@@ -112,10 +112,10 @@ def test_a_job_is_shown_with_its_workers_shards_refusals_and_notices(
     assert "3 in all, 2 waiting, 1 being rendered" in said
     assert "gpu1@b : org/m: is not there" in said
     assert (
-        f"device NVIDIA L4 model org/m (takes any model) shards {job_id} (0) 1 of 2 images 41 since" in said
+        f"model org/m (takes any model) device NVIDIA L4 shards {job_id} (0) 1 of 2 images 41 since" in said
     )
     assert "no space left at /data" in said
-    assert "gpu1@b device" not in said
+    assert "gpu1@b model" not in said
     assert "gpu1@b" in words(visitor.get("/").text)
 
 
