@@ -328,7 +328,9 @@ class Output:
 
     def cannot_use(self, error: OSError) -> OutputError:
         """What is said of an error that a worker met in the output, with the remedy."""
-        met = f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
+        # The second is where a file was to be renamed to.
+        names = " -> ".join(str(name) for name in (error.filename, error.filename2) if name)
+        met = f"{error.strerror or error}{f': {names}' if names else ''}"
         if self.in_bucket:
             return OutputError(f"output {self.label} cannot be used ({met}): {CHECK_BUCKET}")
         if not self.path.is_dir():

@@ -291,7 +291,7 @@ def test_a_job_whose_report_cannot_be_written_is_finished_once_it_can(farm, fini
     assert str(in_the_way) in done.stderr
     assert f"`imagemill resume {job_id}`" in done.stderr
     again = farm.command("submit", farm.manifest(16, name="dogs"))
-    check_reported_once(again, f"{in_the_way}:1: ", "restore the file")
+    check_reported_once(again, f"{in_the_way} cannot be read (not a plain file)", "make it a file")
     in_the_way.rmdir()
     assert farm.command("resume", job_id).returncode == 0
     finished(job_id)
