@@ -57,7 +57,7 @@ class _GalleryPages:
             live = self._shelf.is_live(output)
             shown = {"label": output.output.label}
             try:
-                taken = Filter.of_query(request.query_params)
+                taken = _asked(request)
                 notice = output.known.check(taken)
             except WrongFilter as error:
                 return self._nothing(request) | shown | {"wrong": str(error)}
@@ -285,9 +285,18 @@ def _check(output: GalleryOutput, taken: Filter) -> None:
 
 def _filter(request: Request) -> Filter:
     try:
-        return Filter.of_query(request.query_params)
+        return _asked(request)
     except WrongFilter as error:
         raise HTTPException(400, str(error)) from None
+
+
+def _asked(request: Request) -> Filter:
+    """The filter of an address. Raises WrongFilter."""
+    given = [name for name, _ in request.query_params.multi_items()]
+    twice = next((name for name in FIELDS if given.count(name) > 1), None)
+    if twice is not None:
+        raise WrongFilter(f"{twice}: is given twice: one condition of each kind is taken")
+    return Filter.of_query(request.query_params)
 
 
 def _base(request: Request) -> str:

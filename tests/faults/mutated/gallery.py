@@ -79,6 +79,9 @@ CHECKS = [
         "        if False:",
         SHOWN + "test_a_grid_along_what_is_no_axis_is_told[x=guidance-x = guidance: these pictures do not "
         "differ in it; they differ in guidance_scale]"),
+    Mutation("gallery: a condition that is given twice is refused", "the last counts", PAGES_PY,
+        "if twice is not None:", "if False:",
+        SHOWN + "test_a_condition_that_is_none_is_told"),
     Mutation("gallery: neighbours are those of the filter", "all", PAGES_PY,
         '"after": _neighbour(request, output, "after", place.next, taken),',
         '"after": _neighbour(request, output, "after", place.next, Filter()),',

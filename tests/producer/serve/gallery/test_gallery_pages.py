@@ -295,6 +295,9 @@ def test_a_condition_that_is_none_is_told(rendered: Rendered, pages_of: PagesOf)
     assert answer.status_code == 400
     assert "column = <b>: no image here has it" in words(html.unescape(answer.text).replace("<b>", "&lt;b>"))
     assert tiles(answer.text) == []
+    twice = client.get(f"{base}?text=fox&text=hare&column=a&column=b")
+    assert twice.status_code == 400
+    assert "text: is given twice" in words(twice.text)
     for path in ("/page?column=knd&value=1", "/0/0?column=knd&value=1", "/0/0?seed=x", "/bar?seed=x"):
         assert client.get(base + path).status_code == 400, path
     assert client.get(f"{base}/neighbour?way=after&column=knd&value=1").status_code == 400
@@ -327,6 +330,9 @@ def test_while_a_job_renders_its_new_pictures_are_told_and_come(
         for name, text in (("page", page), ("new", bar))
     )
     assert tiles(client.get(tail).text) == []
+    found = client.get(f"{base}?text=fox+3%26").text
+    assert "Nothing was found so far: a job renders here. Search again" in words(found)
+    assert f'<a href="{base}?text=fox+3%26">Search again</a>' in found
     (output.path / "00001").rename(output.path / "00002")
     moved = (output.path / "00002" / "metadata.jsonl").read_text("utf-8").replace('"00001', '"00002')
     (output.path / "00002" / "metadata.jsonl").write_text(moved, "utf-8")
