@@ -98,6 +98,33 @@ def test_a_redirect_names_no_server_so_that_it_stays_behind_the_proxy_that_was_a
         assert "location" not in visitor.get(base + path, headers=HTML).headers, path
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        b"session[1]=x",
+        b"a b=1",
+        b"a@b=c",
+        b"junk",
+        b'j={"a": 1}',
+        b'prefs="un"closed"',
+        b"=",
+        b";",
+        b"name=\xfc\xff",
+        b"other=%" + b"x" * 3000,
+    ],
+)
+def test_a_cookie_of_another_server_of_this_host_keeps_nobody_out(odd: bytes, visit: Visit) -> None:
+    visitor = visit(TOKEN)
+    ours = visitor.post("/sign-in", data={"token": TOKEN}).headers["set-cookie"].partition(";")[0].encode()
+    visitor.cookies.clear()
+    for cookies in (odd + b"; " + ours, ours + b"; " + odd, odd + b"; " + ours + b"; " + odd):
+        assert visitor.get("/", headers={b"Cookie": cookies}).status_code == 200, cookies
+    assert visitor.get("/", headers={b"Cookie": odd}).status_code == 401
+    name = ours.partition(b"=")[0]
+    for wrong in (b"", b"\xfc", b"x" * 64):
+        assert visitor.get("/", headers={b"Cookie": name + b"=" + wrong}).status_code == 401, wrong
+
+
 def test_what_is_open_says_nothing_of_jobs(visit: Visit) -> None:
     visitor = visit(TOKEN)
     assert visitor.get("/static/imagemill.css").status_code == 200
