@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
+
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -23,13 +25,18 @@ def create_app(site: Site) -> ASGIApp:
         return PlainTextResponse("ok\n")
 
     async def wrong(request: Request, error: Exception) -> Response:
-        status = error.status_code if isinstance(error, HTTPException) else 500
-        said = (
-            error.detail
-            if isinstance(error, HTTPException)
-            else "this page failed: the server's log says why"
-        )
-        return site.pages.answer(request, "wrong.html", {"status": status, "said": said}, status=status)
+        if not isinstance(error, HTTPException):
+            error = HTTPException(500, "this page failed: the server's log says why")
+        status, headers, said = error.status_code, dict(error.headers or {}), error.detail
+        if status == 405:
+            taken = sorted(headers.get("Allow", "GET, HEAD").split(", "))
+            headers["Allow"] = ", ".join(taken)
+            said = f"this address takes {' and '.join(taken)} only"
+        elif said == HTTPStatus(status).phrase:  # the framework's
+            said = "there is no such page" if status == 404 else said
+        answer = site.pages.answer(request, "wrong.html", {"status": status, "said": said}, status=status)
+        answer.headers.update(headers)
+        return answer
 
     app = Starlette(
         routes=[

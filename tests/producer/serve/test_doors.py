@@ -138,9 +138,20 @@ def test_what_only_begins_like_something_open_is_not_open(visit: Visit) -> None:
         assert visit(TOKEN).get(path).status_code == 401, path
 
 
-def test_nothing_can_be_changed(visit: Visit) -> None:
+@pytest.mark.parametrize("path", ["/", "/outputs/0123456789abcdef", "/metrics", "/static/imagemill.css"])
+def test_nothing_can_be_changed(path: str, visit: Visit) -> None:
     for method in ("POST", "PUT", "PATCH", "DELETE", "OPTIONS"):
-        assert visit().request(method, "/").status_code == 405
+        answer = visit().request(method, path)
+        assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD")
+        assert "this address takes GET and HEAD only" in answer.text
+    answer = visit().put("/sign-in")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD, POST")
+
+
+def test_a_page_that_is_none_is_said_in_words(visit: Visit) -> None:
+    for path in ("/nothing", "/static/nothing.css"):
+        answer = visit().get(path)
+        assert (answer.status_code, "there is no such page" in answer.text) == (404, True)
 
 
 def test_a_page_that_fails_says_so_without_its_inside(visit: Visit, monkeypatch: pytest.MonkeyPatch) -> None:
