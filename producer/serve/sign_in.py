@@ -34,6 +34,7 @@ def routes(site: Site) -> list[Route]:
             if "token" in asked:
                 token = asked.pop("token")[-1]
                 there = path + (f"?{urlencode(asked, doseq=True)}" if asked else "")
+        token = token.strip()  # as it is of a file and of a header: people paste it with a space or a newline
         if token and site.doors.knows(token):
             answer = RedirectResponse(there, 303)
             answer.set_cookie(
