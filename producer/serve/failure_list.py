@@ -38,6 +38,8 @@ class Shown:
     index: int
     image_id: str
     shard: int
+    position: int
+    """In its shard, from 0."""
     reason: str
     command: str
     """The shell command that renders the image again; empty until its shard is committed, and where its
@@ -143,10 +145,15 @@ def _shown(
     shown = []
     for index, failure in first.items():
         shard, image_id = _in_shard(failure), str(failure["image_id"])
-        shown.append(
-            Shown(index, image_id, shard, str(failure["reason"]), commands.get((shard, image_id), ""))
-        )
+        command = commands.get((shard, image_id), "")
+        shown.append(Shown(index, image_id, shard, _place(failure), str(failure["reason"]), command))
     return Failures(tuple(shown), max(0, count - len(first)), trouble)
+
+
+def _place(failure: Mapping[str, Any]) -> int:
+    """The place of a failure in its shard; -1 where the ledger holds anything else there."""
+    position = failure.get("position")
+    return position if type(position) is int and position >= 0 else -1
 
 
 def _in_shard(failure: Mapping[str, Any]) -> int:

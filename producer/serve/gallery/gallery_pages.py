@@ -55,7 +55,7 @@ class _GalleryPages:
 
         def read(output: GalleryOutput) -> dict[str, Any]:
             live = self._shelf.is_live(output)
-            shown = {"label": output.output.label}
+            shown = {"label": output.output.label, "job": self._shelf.job_of(output)}
             try:
                 taken = _asked(request)
                 notice = output.known.check(taken)
@@ -126,7 +126,7 @@ class _GalleryPages:
                 facts, command = facts_of_failure(failure), failure.command
                 return context | {
                     "facts": facts, "command": command, "manifest": "", "text": failure.entry.request.prompt,
-                    "record": None, "cannot": "",
+                    "record": None, "cannot": "", "job": self._shelf.known_job(failure.job_id),
                 }  # fmt: skip
             stored = output.stored_name(place, record["file_name"])
             try:
@@ -137,6 +137,7 @@ class _GalleryPages:
             return context | {
                 "facts": facts_of(record), "command": command, "manifest": manifest, "record": record,
                 "text": record.get("text", ""), "cannot": cannot,
+                "job": self._shelf.known_job(record.get("job_id")),
             }  # fmt: skip
 
         context = await self._shelf.read(request, read)

@@ -72,6 +72,17 @@ class Shelf:
                 self._held.popitem(last=False)
         return found
 
+    def job_of(self, output: GalleryOutput) -> str | None:
+        """The id of the newest job that writes into it, as far as the ledger tells; None without one."""
+        label = output.output.label
+        return next((job.job_id for job in self._site.watch.now().readable if job.output == label), None)
+
+    def known_job(self, job_id: object) -> str | None:
+        """The id of a job that a record names, if the ledger has that job."""
+        if not isinstance(job_id, str) or self._site.watch.now().job(job_id) is None:
+            return None
+        return job_id
+
     def is_live(self, output: GalleryOutput) -> bool:
         """Whether a job writes into it now, as far as the ledger tells."""
         label = output.output.label

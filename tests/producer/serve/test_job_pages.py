@@ -156,7 +156,12 @@ def test_a_failure_has_its_reproducing_command_once_its_shard_is_finished(
     output.metadata_file(0).write_text("", "utf-8")
     output.failures_file(0).write_text(failure.to_json() + "\n", "utf-8")
     ledger.complete(claim, [0, 2, 3], {1: failure.in_ledger()})
-    assert "imagemill-worker render '0 1'" in words(visit().get(f"/jobs/{job_id}").text)
+    visitor = visit()
+    page = visitor.get(f"/jobs/{job_id}").text
+    assert "imagemill-worker render '0 1'" in words(page)
+    link = re.search(r'id="failed-1" href="([^"]*)"', page)
+    assert link is not None
+    assert "This image failed. all black" in words(visitor.get(link[1]).text)
 
 
 @pytest.mark.usefixtures("patient")

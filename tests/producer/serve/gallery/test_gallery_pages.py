@@ -340,6 +340,30 @@ def test_while_a_job_renders_its_new_pictures_are_told_and_come(
     assert "A job renders here." in client.get(new).text
 
 
+def test_pictures_lead_to_their_job_while_the_ledger_has_it(
+    rendered: Rendered,
+    pages_of: PagesOf,
+    submit_job: Callable[..., str],
+    ledger: Ledger,
+    wait_until: WaitUntil,
+) -> None:
+    output = rendered(4, failed=(3,))
+    client, base = pages_of(output)
+
+    def job_of(path: str) -> list[str]:
+        return re.findall(r'id="to-job" href="([^"]*)"', client.get(base + path).text)
+
+    assert [job_of(path) for path in ("", "/0/0", "/0/3")] == [[], [], []]
+    submit_job(name="hares", output="/data/hares")
+    first = submit_job(name="foxes", output=output.label)
+    ledger.client.hset(f"imagemill:job:{first}", mapping={"state": "finished", "outcome": "complete"})
+    second = submit_job(name="foxes", output=output.label)
+    assert (first, second) == ("foxes-1", "foxes-2")
+    wait_until(lambda: job_of("") != [], "the ledger is read again")
+    assert job_of("") == [f"/jobs/{second}"]  # the newest
+    assert job_of("/0/0") == job_of("/0/3") == [f"/jobs/{first}"]  # the one that rendered it
+
+
 def test_shards_that_others_overtook_appear_behind_them_once(
     rendered: Rendered, pages_of: PagesOf, submit_job: Callable[..., str], wait_until: WaitUntil
 ) -> None:
