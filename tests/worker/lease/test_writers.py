@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import pytest
@@ -22,6 +23,7 @@ from worker.lease.lease import Lease
 from worker.lease.writers import Writers
 
 LEASE: Final = 1.0
+Begun = Callable[..., Lease]
 SHARD = Claim("shard", "foxes-1", "incarnation", "3", "000001-aa", b"")
 FINISHING = Claim("finish", "foxes-1", "incarnation", "finish", "000002-aa", b"")
 
@@ -50,18 +52,28 @@ def writers() -> Writers:
     return Writers(Word("redis://127.0.0.1:1/0"), lease=LEASE)
 
 
-def a_lease(writers: Writers, output: Output, claim: Claim = SHARD) -> Lease:
-    ledger = Word("redis://127.0.0.1:1/0")
-    heartbeat = Held(ledger, "w1", lease=LEASE, models=(), facts=dict, top_up=lambda _waiting: None)
-    heartbeat.hold(claim)
-    return Lease(
-        claim,
-        ledger=ledger,
-        heartbeat=heartbeat,
-        worker="w1",
-        stop=threading.Event(),
-        writing=writers.of(claim, output.label),
-    )
+@pytest.fixture
+def a_lease() -> Iterator[Begun]:
+    """Makes leases; what they hold is renewed no more after the test."""
+    made: list[tuple[Writers, Claim]] = []
+
+    def make(writers: Writers, output: Output, claim: Claim = SHARD) -> Lease:
+        made.append((writers, claim))
+        ledger = Word("redis://127.0.0.1:1/0")
+        heartbeat = Held(ledger, "w1", lease=LEASE, models=(), facts=dict, top_up=lambda _waiting: None)
+        heartbeat.hold(claim)
+        return Lease(
+            claim,
+            ledger=ledger,
+            heartbeat=heartbeat,
+            worker="w1",
+            stop=threading.Event(),
+            writing=writers.of(claim, output.label),
+        )
+
+    yield make
+    for writers, claim in made:
+        writers.drop(claim)
 
 
 def another(output: Output) -> OutputWriter:
@@ -76,7 +88,9 @@ def taken_over(output: Output) -> OutputWriter:
     return other
 
 
-def test_a_name_is_given_only_while_the_output_is_this_ledgers(writers: Writers, output: Output) -> None:
+def test_a_name_is_given_only_while_the_output_is_this_ledgers(
+    a_lease: Begun, writers: Writers, output: Output
+) -> None:
     lease = a_lease(writers, output)
     lease.begin()
     lease.confirm()
@@ -86,7 +100,7 @@ def test_a_name_is_given_only_while_the_output_is_this_ledgers(writers: Writers,
 
 
 def test_a_worker_renews_what_it_writes_and_finds_out_who_took_it(
-    writers: Writers, output: Output, wait_until: WaitUntil
+    a_lease: Begun, writers: Writers, output: Output, wait_until: WaitUntil
 ) -> None:
     lease = a_lease(writers, output)
     lease.begin()
@@ -106,7 +120,11 @@ def test_a_worker_renews_what_it_writes_and_finds_out_who_took_it(
 
 
 def test_a_store_that_gives_no_answer_for_one_output_keeps_no_other_from_being_renewed(
-    bucket: str, object_store: BreakableStore, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
+    a_lease: Begun,
+    bucket: str,
+    object_store: BreakableStore,
+    wait_until: WaitUntil,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # A request that hangs lasts for longer than this test.
     monkeypatch.setattr(bucket_client, "PATIENCE", Patience(request=600, repeated=600))
@@ -122,7 +140,7 @@ def test_a_store_that_gives_no_answer_for_one_output_keeps_no_other_from_being_r
 
 
 def test_a_shard_that_begins_soon_after_another_asks_nothing(
-    output: Output, object_store: BreakableStore
+    a_lease: Begun, output: Output, object_store: BreakableStore
 ) -> None:
     writers = Writers(Word("redis://127.0.0.1:1/0"), lease=60 * LEASE)
     a_lease(writers, output).begin()
@@ -132,7 +150,7 @@ def test_a_shard_that_begins_soon_after_another_asks_nothing(
 
 
 def test_a_finishing_takes_what_another_ledger_left_and_leaves_it_in_its_turn(
-    writers: Writers, output: Output
+    a_lease: Begun, writers: Writers, output: Output
 ) -> None:
     other = another(output)
     other.take(lambda _line: None)
