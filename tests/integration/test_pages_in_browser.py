@@ -109,12 +109,13 @@ def test_pictures_of_a_real_job_appear_while_it_renders_without_a_reload(
         page.evaluate("() => { window.stayed = true; }")
         farm.start_worker("w1", "--batch-size", "4", instant_seconds=1)
 
-        def appear(count: int) -> None:
-            """Waits until so many pictures are there, and the notice counts them."""
+        def appear(count: int, said: str) -> None:
+            """Waits until so many pictures are there, and counted, and are new no longer."""
             wait_until(
                 lambda: (
                     page.locator(".tile").count() == count
-                    and re.fullmatch(rf"(about )?{count} new", page.locator("#new").inner_text())
+                    and re.match(rf"(about )?{count} pictures", page.locator("#extent").inner_text())
+                    and page.locator("#new").inner_text() == said
                 ),
                 f"{count} pictures are shown",
                 progress=lambda: page.locator(".tile").count(),
@@ -128,10 +129,10 @@ def test_pictures_of_a_real_job_appear_while_it_renders_without_a_reload(
         )
         some = farm.status(job_id).done
         assert 0 < some < 48, "a worker renders four a second"
-        appear(some)
+        appear(some, "A job renders here.")
         farm.ledger.control(job_id, "resume")
         farm.finished(job_id)
-        appear(48)
+        appear(48, "")
         page.wait_for_function(DRAWN)
         assert page.evaluate("() => window.stayed")
         assert visit.asked.count(gallery) == 1

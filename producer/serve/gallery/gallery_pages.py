@@ -26,7 +26,7 @@ from producer.serve.gallery.sweep import GridTable, Sweep, read_sweep
 from producer.serve.site import Site
 
 Way = Literal["before", "after"]
-EVERY: Final = 3
+LOOK_SECONDS: Final = 3
 """Seconds from one look for new pictures to the next, while a job renders."""
 
 
@@ -69,13 +69,18 @@ class _GalleryPages:
         return self._site.pages.answer(request, "gallery.html", context, status=status)
 
     async def piece(self, request: Request) -> Response:
-        """Further images, alone."""
-        taken = _filter(request)
+        """Further images, alone; at the end of a page that follows a job, with how much there is by now."""
+        taken, asks_again = _filter(request), request.query_params.get("tail") == "1"
 
         def read(output: GalleryOutput) -> dict[str, Any]:
             _check(output, taken)
             # Asked first: what is not there once no job renders does not come any more.
-            return self._piece(request, output, taken, live=self._shelf.is_live(output))
+            live = self._shelf.is_live(output)
+            context = self._piece(request, output, taken, live=live)
+            if asks_again and context["further"] is None and taken.is_empty:
+                # Also where nothing came: the shards may have been listed before the last ones were shown.
+                context["reached"] = output.extent(reported=not live)
+            return context
 
         context = await self._shelf.read(request, read)
         if not context["backwards"]:
@@ -91,18 +96,19 @@ class _GalleryPages:
             return {"extent": output.extent(reported=not live), "live": live}
 
         context = await self._shelf.read(request, read)
-        context |= {"base": _base(request), "place": place, "filter": taken, "every": EVERY}
+        context |= {"base": _base(request), "place": place, "filter": taken, "every": LOOK_SECONDS}
         return self._site.pages.answer(request, "gallery_bar.html", context)
 
     async def new(self, request: Request) -> Response:
         """How many pictures came since the page was made."""
         seen = number_in(request.query_params, "seen")
 
-        def read(output: GalleryOutput) -> Extent:
-            return output.extent(reported=False)
+        def read(output: GalleryOutput) -> dict[str, Any]:
+            live = self._shelf.is_live(output)
+            return {"extent": output.extent(reported=not live), "live": live}
 
-        extent = await self._shelf.read(request, read)
-        context = {"base": _base(request), "seen": seen, "extent": extent, "every": EVERY}
+        context = await self._shelf.read(request, read)
+        context |= {"base": _base(request), "seen": seen, "every": LOOK_SECONDS}
         return self._site.pages.answer(request, "gallery_new.html", context)
 
     async def picture(self, request: Request) -> Response:
@@ -233,7 +239,8 @@ class _GalleryPages:
             "earlier": None if earlier is None else address(earlier, before="1"),
             "searched": None if extent is None else _searched(extent, output, piece, backwards=backwards),
             "extent": extent,
-            "every": EVERY,
+            "reached": None,
+            "every": LOOK_SECONDS,
         }
 
     def _nothing(self, request: Request) -> dict[str, Any]:
@@ -242,7 +249,7 @@ class _GalleryPages:
             "base": _base(request), "place": START, "piece": Piece((), None, complete=True),
             "backwards": False, "filter": Filter(), "notice": "", "query": "", "asks": "", "live": False,
             "sections": (), "troubles": (), "further": None, "tail": "", "earlier": None, "searched": None,
-            "extent": None, "every": EVERY,
+            "extent": None, "reached": None, "every": LOOK_SECONDS,
         }  # fmt: skip
 
 

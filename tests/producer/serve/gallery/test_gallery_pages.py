@@ -309,7 +309,8 @@ def test_the_bar_says_how_much_there_is_and_keeps_the_conditions(
 ) -> None:
     client, base = pages_of(rendered(10))
     bar = client.get(f"{base}/bar?shard=1&text=fox%26").text
-    assert "10 pictures 3 shards" in words(bar)
+    assert "10 pictures in the whole output 3 shards" in words(bar)
+    assert "10 pictures 3 shards" in words(client.get(f"{base}/bar?shard=1").text)
     assert 'max="2" value="1"' in bar
     assert '<input type="hidden" name="text" value="fox&amp;">' in bar
 
