@@ -27,6 +27,8 @@ BUDGET: Final = 0.1
 """Seconds after which no further images are read."""
 _LEAST: Final = 200
 """Images that are read however long it takes."""
+_MOST_TROUBLES: Final = 5
+"""Damaged shards after which no further one is read."""
 _MOST_VALUES: Final = 40
 """Of an axis that is proposed."""
 MOST_CELLS: Final = 400
@@ -68,6 +70,8 @@ class Sweep:
     """Where images follow that are not among these."""
     axes: Sequence[str]
     """The settings and columns along which they can be laid out: those that were swept first."""
+    troubles: Sequence[str] = ()
+    """What could not be read, and was passed over."""
 
     @property
     def proposed(self) -> Axes:
@@ -116,9 +120,10 @@ class Sweep:
 def read_sweep(
     output: GalleryOutput, start: Cursor, clock: Callable[[], float] = time.monotonic, budget: float = BUDGET
 ) -> Sweep:
-    """The images from a place on. Raises OutputError where a shard cannot be read."""
+    """The images from a place on. Raises OutputError where the output itself cannot be read."""
     ends = clock() + budget
     records: list[tuple[Cursor, Mapping[str, Any]]] = []
+    troubles: list[str] = []
     place: Cursor | None = start
     while place is not None:
         shard = output.shards.following(place.shard)
@@ -127,14 +132,18 @@ def read_sweep(
             break
         first = place.position if shard == place.shard else 0
         place = Cursor(shard + 1, 0)
-        for one, record in output.records(shard, first):
-            if len(records) == MOST or (len(records) >= _LEAST and clock() > ends):
-                place = one
-                break
-            records.append((one, record))
-        if place.position or (len(records) >= _LEAST and clock() > ends):
+        try:
+            for one, record in output.records(shard, first):
+                if len(records) == MOST or (len(records) >= _LEAST and clock() > ends):
+                    place = one
+                    break
+                records.append((one, record))
+        except OutputError as error:  # a damaged shard hides no other
+            troubles.append(str(error))
+        enough = len(records) >= _LEAST and clock() > ends
+        if place.position or enough or len(troubles) == _MOST_TROUBLES:
             break
-    return Sweep(records, place, _axes(records))
+    return Sweep(records, place, _axes(records), troubles)
 
 
 def _axes(records: Sequence[tuple[Cursor, Mapping[str, Any]]]) -> list[str]:

@@ -14,6 +14,7 @@ RECORDS_PY = "producer/serve/gallery/record_lines.py"
 SHELF_PY = "producer/serve/gallery/shelf.py"
 TAR_INDEX_PY = "producer/serve/gallery/tar_index.py"
 TABLE_PY = "producer/serve/gallery/table_lines.py"
+SWEEP_PY = "producer/serve/gallery/sweep.py"
 THUMBNAILS_PY = "producer/serve/gallery/thumbnails.py"
 
 IN_PAGES = "tests/producer/serve/gallery/test_gallery_output.py::"
@@ -63,6 +64,12 @@ CHECKS = [
     Mutation("gallery: a value that a setting cannot have is refused", "finds nothing", FILTER_PY,
         "if meant is None or not setting.is_right(meant):", "if False:",
         FILTERS + "test_what_is_no_condition_is_refused[query12-precision = fp33: must be auto, bf16]"),
+    Mutation("gallery: a damaged shard hides no other in a grid", "ends it", SWEEP_PY,
+        "except OutputError as error:  # a damaged", "except ZeroDivisionError as error:  # a damaged",
+        SHOWN + "test_a_damaged_shard_hides_no_other_in_a_grid"),
+    Mutation("gallery: a grid reads few damaged shards", "all", SWEEP_PY,
+        "len(troubles) == _MOST_TROUBLES", "False",
+        SHOWN + "test_an_output_of_damaged_shards_alone_is_not_called_one_without_pictures"),
     Mutation("gallery: a condition that is unknown is refused", "passed over", FILTER_PY,
         "if unknown is not None:", "if False:",
         FILTERS + "test_what_is_no_condition_is_refused[query7-sheduler: is no condition; there are text, "

@@ -476,6 +476,31 @@ def test_pictures_that_differ_in_nothing_have_no_axes(rendered: Rendered, pages_
     assert "differ in nothing" in words(client.get(f"{base}/grid").text)
 
 
+def test_a_damaged_shard_hides_no_other_in_a_grid(rendered: Rendered, pages_of: PagesOf) -> None:
+    output = rendered(12, prompts=["a fox", "a hare"], sweep={"num_inference_steps": [1, 2, 3, 4, 5, 6]})
+    output.metadata_file(1).write_text("no JSON\n")
+    client, base = pages_of(output)
+    page = client.get(f"{base}/grid?x=num_inference_steps&y=prompt").text
+    assert re.findall(rf'<td><a href="{base}/([0-9])/', page) == ["0"] * 4 + ["2"] * 4
+    assert "00001/metadata.jsonl:1" in words(page)
+
+
+def test_an_output_of_damaged_shards_alone_is_not_called_one_without_pictures(
+    rendered: Rendered, pages_of: PagesOf
+) -> None:
+    output = rendered(48)
+    for shard in range(12):
+        output.metadata_file(shard).write_text("no JSON\n")
+    client, base = pages_of(output)
+    for path in (base, f"{base}?text=fox"):
+        said = words(client.get(path).text)
+        assert "00000/metadata.jsonl:1" in said and "No picture here can be read." in said
+        assert "no pictures yet" not in said and "Nothing was found" not in said
+    said = words(client.get(f"{base}/grid").text)
+    assert "00004/metadata.jsonl:1" in said and "00005" not in said, "after five no further one is read"
+    assert "Those that follow" in said
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_an_output_that_cannot_be_read_is_told_on_its_page(
     layout: str, rendered: Rendered, pages_of: PagesOf
