@@ -139,6 +139,7 @@ class Serving:
             self._serve()
         except BaseException as error:  # a SystemExit ends a thread without a word
             self.failure = error
+            self._socket.close()  # visitors would wait for an answer without end
 
     def _serve(self) -> None:
         import uvicorn

@@ -99,6 +99,10 @@ CHECKS = [
     Mutation("serve: who waits for the pages learns that they ended", "does not", SERVER_PY,
         "if self.failure is not None:", "if False:",
         "tests/producer/serve/test_server.py::test_what_ends_the_thread_is_raised_to_who_waits_for_it"),
+    Mutation("serve: pages that cannot be built keep no visitor waiting", "they do", SERVER_PY,
+        "self._socket.close()  # visitors", "pass  # visitors",
+        "tests/producer/serve/test_server.py::"
+        "test_a_run_whose_pages_ended_says_so_and_keeps_no_visitor_waiting"),
     Mutation("serve: of many failures few are read", "all", FAILURES_PY,
         "most=_LOOKED_AT", "most=10**9",
         JOB_PAGES + "test_of_many_failures_few_are_read_and_the_same_ones_are_shown_again"),

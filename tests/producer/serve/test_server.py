@@ -6,6 +6,7 @@ import socket
 import sys
 import urllib.request
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -27,6 +28,7 @@ from producer.serve.server import (
     serving,
 )
 from producer.serve.site import Site
+from tests.waiting import LONGEST, WaitUntil
 
 
 def test_any_port_that_is_free_is_taken_and_its_address_answers_until_the_block_ends(
@@ -87,6 +89,15 @@ def test_what_ends_the_thread_is_raised_to_who_waits_for_it() -> None:
             served.join()
 
 
+def connects(port: int) -> bool:
+    """Whether a port of this machine takes connections."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=LONGEST).close()
+    except ConnectionError:
+        return False
+    return True
+
+
 class Told(Quiet):
     """Remembers the lines that it takes."""
 
@@ -111,8 +122,8 @@ def test_a_run_without_a_port_says_that_its_pages_are_not_served(
     assert told.lines == ["pictures: not served (port 0 of 127.0.0.1 is in use)"]
 
 
-def test_a_run_whose_pages_ended_says_so(
-    redis_server: EmbeddedRedis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_run_whose_pages_ended_says_so_and_keeps_no_visitor_waiting(
+    redis_server: EmbeddedRedis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wait_until: WaitUntil
 ) -> None:
     def site_at(*_: object) -> Site:
         raise OSError("no more memory")
@@ -120,7 +131,9 @@ def test_a_run_whose_pages_ended_says_so(
     monkeypatch.setattr("producer.serve.opened.site_at", site_at)
     told = Told()
     with pages_of(redis_server.url, Output(tmp_path), "cats-1", told):
-        pass
+        port = urlsplit(told.lines[0].removeprefix("pictures: ")).port
+        assert port is not None
+        wait_until(lambda: not connects(port), "the port is given back")
     assert told.lines[1:] == ["pictures: they were not served to the end (OSError('no more memory'))"]
 
 
