@@ -83,6 +83,17 @@ def test_many_jobs_have_several_pages_and_those_that_are_not_finished_come_first
         assert visitor.get("/", params={"from": odd}).text == first
 
 
+def test_the_bar_of_a_job_tells_what_failed_from_what_is_done(
+    visit: Visit, submit_job: Submit, ledger: Ledger
+) -> None:
+    bars = r'<progress (?:class="(failed)" )?max="(\d+)" value="(\d+)"'
+    job_id = submit_job(3)
+    assert re.findall(bars, visit().get(f"/jobs/{job_id}").text) == [("", "12", "0")]
+    ledger.client.hset(f"imagemill:job:{job_id}", mapping={"done": 7, "failed": 2})
+    for path in ("/", f"/jobs/{job_id}"):
+        assert re.findall(bars, visit().get(path).text) == [("", "12", "7"), ("failed", "12", "9")], path
+
+
 def test_what_changes_is_asked_for_alone(visit: Visit, submit_job: Submit) -> None:
     job_id = submit_job()
     for path in ("/", f"/jobs/{job_id}"):
