@@ -94,6 +94,24 @@ def test_the_bar_of_a_job_tells_what_failed_from_what_is_done(
         assert re.findall(bars, visit().get(path).text) == [("", "12", "7"), ("failed", "12", "9")], path
 
 
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ({"run": 1}, "priority 5 submitted"),
+        ({"run": 2}, "priority 5 run 2 (retried or recovered once) submitted"),
+        ({"run": 4}, "priority 5 run 4 (retried or recovered 3 times) submitted"),
+        ({"held": 1}, "1 was already there"),
+        ({"held": 1200}, "1,200 were already there"),
+    ],
+)
+def test_a_job_tells_its_runs_and_what_was_there_in_words(
+    told: dict[str, int], said: str, visit: Visit, submit_job: Submit, ledger: Ledger
+) -> None:
+    job_id = submit_job()
+    ledger.client.hset(f"imagemill:job:{job_id}", mapping=told)
+    assert said in words(visit().get(f"/jobs/{job_id}").text)
+
+
 def test_what_changes_is_asked_for_alone(visit: Visit, submit_job: Submit) -> None:
     job_id = submit_job()
     for path in ("/", f"/jobs/{job_id}"):
