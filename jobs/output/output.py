@@ -56,6 +56,7 @@ INPUTS = ".imagemill/inputs"
 """Where the files are that requests name, in the output."""
 JOBS = ".imagemill/jobs"
 SPOOL = ".imagemill/spool"
+PRIVATE = ".imagemill"
 REPORT = "job.json"
 CARD = "README.md"
 PREVIEW = "preview.jpg"
@@ -115,7 +116,7 @@ class Output:
 
     @property
     def private(self) -> Path:
-        return self.path / ".imagemill"
+        return self.path / PRIVATE
 
     @property
     def spool(self) -> Path:

@@ -16,7 +16,7 @@ from itertools import pairwise
 
 from jobs.output.card import is_ours
 from jobs.output.kept_names import shard_entries
-from jobs.output.output import CARD, PREVIEW, REPORT, Output
+from jobs.output.output import CARD, PREVIEW, PRIVATE, REPORT, Output
 from jobs.output.shard_names import ShardNames
 from jobs.wording import counted, shown
 from producer.doctor.findings import Problem
@@ -164,7 +164,7 @@ def _set_aside(output: Output, since: float) -> Iterator[tuple[int, str]]:
 def _is_export(output: Output) -> bool:
     """Whether `imagemill export` wrote the folder: it has our card, without the contact sheet that is in a
     job's, and nothing else that jobs leave."""
-    if any(True for _ in output.store.list(".imagemill")):
+    if any(True for _ in output.store.list(PRIVATE)):
         return False
     try:
         card = output.store.read(CARD).decode(errors="replace")

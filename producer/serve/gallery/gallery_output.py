@@ -14,7 +14,7 @@ from typing import Any, Final
 from jobs.errors import OutputError
 from jobs.output.files import FolderShard
 from jobs.output.metadata import Failure
-from jobs.output.output import REPORT, Output
+from jobs.output.output import PRIVATE, REPORT, Output
 from jobs.output.shard_names import SHARD_LIMIT
 from jobs.output.store import Unreachable
 from jobs.output.stored_shard import StoredShard
@@ -171,6 +171,19 @@ class GalleryOutput:
             if len(lines) == count or (enough and self.clock() > ends):
                 break
         return Piece(lines, stop, stop is None or len(lines) == count, troubles)
+
+    def absence(self) -> str:
+        """Why this is no output of imagemill, or none any more; empty where it is one. Raises as `page`."""
+        output = self.output
+        begun = output.store.exists(REPORT) or any(True for _ in output.store.list(PRIVATE))
+        if begun or self.shards.listed():  # listed last: of many shards that takes long
+            return ""
+        if not output.in_bucket and not output.path.is_dir():
+            return f"{output.label}: there is no such folder on this machine: was it moved or removed?"
+        return (
+            f"{output.label}: is no output of imagemill, or none any more: it has no shard, no {REPORT} and "
+            f"no {PRIVATE}"
+        )
 
     def record(self, place: Cursor) -> dict[str, Any] | None:
         """The record of the picture there; None where there is none. Raises OutputError."""

@@ -119,7 +119,7 @@ class _GalleryPages:
             record = output.record(place)
             failure = None if record is not None else output.failure(place)
             if record is None and failure is None:
-                raise HTTPException(404, "there is no such picture in this output")
+                raise HTTPException(404, output.absence() or "there is no such picture in this output")
             _check(output, taken)
             context: dict[str, Any] = {
                 "label": output.output.label,
@@ -175,6 +175,8 @@ class _GalleryPages:
             if asked["x"] is not None or asked["y"] is not None:
                 axes = Axes(x=asked["x"] or None, y=asked["y"] or None)
             trouble, table, count = _axes_trouble(axes, sweep), None, 0
+            if start == START and not sweep.records:
+                trouble = output.absence() or trouble
             try:
                 if sweep.axes and not trouble:  # without axes each prompt would have a page of one picture
                     table, count = _table(sweep, axes, number)
@@ -202,6 +204,9 @@ class _GalleryPages:
         else:
             piece = output.page(place, taken, count_in(request.query_params))
             earlier = place if place > START else None
+        troubles = [trouble for one in (*(one for _, one in came), piece) for trouble in one.troubles]
+        if piece.next is None and not (piece.lines or troubles or tail) and place == START:
+            troubles += filter(None, [output.absence()])
         extent = output.extent() if not (taken.is_empty or piece.complete) else None
         base, query = _base(request), taken.query()
 
@@ -227,7 +232,7 @@ class _GalleryPages:
             "place": place,
             "piece": piece,
             "sections": [section(lines) for lines in shown],
-            "troubles": [trouble for one in (*(one for _, one in came), piece) for trouble in one.troubles],
+            "troubles": troubles,
             "backwards": backwards,
             "filter": taken,
             "wrong": "",

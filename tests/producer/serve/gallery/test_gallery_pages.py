@@ -502,6 +502,35 @@ def test_an_output_of_damaged_shards_alone_is_not_called_one_without_pictures(
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
+def test_an_output_that_was_removed_does_not_look_like_one_that_has_not_begun(
+    layout: str, rendered: Rendered, pages_of: PagesOf
+) -> None:
+    output = rendered(8, layout=layout)
+    output.path.rename(output.path.with_name("elsewhere"))
+    client, base = pages_of(output)
+    for path, status in ((base, 200), (f"{base}?text=fox", 200), (f"{base}/grid", 200), (f"{base}/0/0", 404)):
+        answer = client.get(path)
+        assert answer.status_code == status
+        assert f"{output.label}: there is no such folder on this machine" in words(answer.text)
+        assert "no pictures yet" not in answer.text and "Nothing was found" not in answer.text
+
+
+def test_a_folder_that_is_no_output_is_not_called_one_without_pictures(
+    tmp_path: Path, pages_of: PagesOf
+) -> None:
+    (tmp_path / "prompts.txt").write_text("a fox")
+    client, base = pages_of(Output(tmp_path))
+    for path in (base, f"{base}/grid"):
+        said = words(client.get(path).text)
+        assert f"{tmp_path}: is no output of imagemill" in said
+        assert "no pictures yet" not in said
+    begun = Output(tmp_path / "begun")
+    begun.prepare()
+    client, base = pages_of(begun)
+    assert "There are no pictures yet." in words(client.get(base).text)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_an_output_that_cannot_be_read_is_told_on_its_page(
     layout: str, rendered: Rendered, pages_of: PagesOf
 ) -> None:
