@@ -20,8 +20,7 @@ from jobs.request import IMAGE_SETTINGS, ImageRequest
 from producer.export.grid_layout import label
 from producer.serve.gallery.line import values_of_failure
 
-_FIRST: Final = ("text", "image_id", INDEX, "id")
-_NAMES: Final = {"text": "prompt"}
+_FIRST: Final = ("image_id", INDEX, "id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +38,7 @@ def facts_of(record: Mapping[str, Any]) -> list[Facts]:
     """What a record says: what the picture is, every setting in their own order, the user's columns, how it
     was rendered. A setting that the record leaves out is at its default.
 
-    Settings that are at a default which no model changes stand apart.
+    Settings that are at a default which no model changes stand apart. The prompt is the page's heading.
     """
     own = columns_of(record)
     settings = {
@@ -52,10 +51,10 @@ def facts_of(record: Mapping[str, Any]) -> list[Facts]:
         for name, value in record.items()
         if name.startswith(RENDERED_PREFIX)
     }
-    known = {*_FIRST, *own, *settings, *(f"{RENDERED_PREFIX}{name}" for name in rendered)}
+    known = {"text", *_FIRST, *own, *settings, *(f"{RENDERED_PREFIX}{name}" for name in rendered)}
     rest = {name: value for name, value in record.items() if name not in known}
     parts = {
-        "Picture": {_NAMES.get(name, name): record[name] for name in _FIRST if name in record},
+        "Picture": {name: record[name] for name in _FIRST if name in record},
         "Settings": settings,
         "Columns": own,
         "Rendered": rendered,

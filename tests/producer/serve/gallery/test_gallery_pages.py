@@ -215,6 +215,23 @@ def test_the_command_of_a_picture_in_a_tar_has_the_whole_request(
     assert '"prompt": "fox 1, été 🦊"' in command
 
 
+def test_a_long_prompt_is_whole_on_its_pictures_page_and_begins_on_a_tile(
+    rendered: Rendered, pages_of: PagesOf
+) -> None:
+    long = "a fox in the snow, " * 1000
+    client, base = pages_of(rendered(2, failed=(1,), prompts=[long, long + "again"]))
+    gallery = client.get(base).text
+    assert gallery.count("a fox in the snow, ") == 2 * 15  # as a text, and in place of the picture
+    assert long[:299] + "…" in gallery
+    assert client.get(f"{base}?failed=1").text.count("a fox in the snow, ") == 15
+    for place in ("/0/0", "/0/1"):
+        page = client.get(base + place).text
+        heading = re.search(r'<h1 class="prompt">([^<]*)</h1>', page)
+        assert heading is not None and heading[1].startswith(long)
+        facts = page.partition('<div class="card facts">')[2]
+        assert "image_id" in facts and long not in facts
+
+
 def test_what_failed_is_shown_with_its_reason_and_command(rendered: Rendered, pages_of: PagesOf) -> None:
     client, base = pages_of(rendered(4, failed=(2,)))
     page = client.get(f"{base}/0/2").text
