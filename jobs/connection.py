@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jobs.errors import LedgerError, SettingsError
+from jobs.errors import LedgerError, NoRedis, SettingsError
 from jobs.lock import try_lock
 from jobs.redis_url import parse_redis_url
 from jobs.strict_json import strict_json
@@ -65,7 +65,7 @@ def redis_url(settings: Settings, say: Callable[[str], None] | None = None) -> s
         return url
     live = live_connections(settings)
     if not live:
-        raise LedgerError(
+        raise NoRedis(
             "no Redis to connect to: IMAGEMILL_REDIS_URL is not set and no `imagemill run` is alive "
             f"(looked in {', '.join(str(folder) for folder in _folders(settings))})\n"
             "start one with `imagemill run FILE`, or set IMAGEMILL_REDIS_URL=redis://:PASSWORD@HOST:6379/0"

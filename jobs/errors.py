@@ -41,6 +41,10 @@ class LedgerUnavailable(LedgerError):
     """Redis is away or cannot write at present: the same call may succeed later."""
 
 
+class NoRedis(LedgerError):
+    """No Redis is named, and no `imagemill run` is alive."""
+
+
 class LedgerFull(LedgerUnavailable):
     """Redis has no room for what is to be written."""
 

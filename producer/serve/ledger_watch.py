@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from jobs.errors import LedgerError
+from jobs.errors import LedgerError, NoRedis
 from jobs.ledger.eviction import eviction_trouble
 from jobs.ledger.job import JobStatus, UnreadableJob
 from jobs.ledger.ledger_view import LedgerView
@@ -53,6 +53,11 @@ class Snapshot:
     """All that was read; None before the first reading."""
     away: Away | None = None
     """Set while the ledger cannot be read; all else is then as it was before."""
+
+    @property
+    def none_yet(self) -> bool:
+        """Whether there is no Redis to read, and never was: as where only outputs are looked at."""
+        return self.away is not None and isinstance(self.away.error, NoRedis) and not self.read
 
     @property
     def readable(self) -> list[JobStatus]:

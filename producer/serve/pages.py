@@ -66,11 +66,12 @@ def _clock(moment: float) -> str:
 
 
 def _commands(text: str) -> Markup:
-    """A message of ours, escaped, with what stands between backticks as code."""
+    """A message of ours, escaped, with what stands between backticks as code, on its lines."""
     pieces = [escape(piece) for piece in text.split("`")]
     if len(pieces) % 2 == 0:  # one is not closed
-        return escape(text)
-    return Markup("").join(
+        pieces = [escape(text)]
+    said = Markup("").join(
         Markup("<code>{}</code>").format(piece) if odd else piece
         for piece, odd in zip(pieces, cycle((False, True)), strict=False)
     )
+    return said.replace("\n", Markup("<br>"))

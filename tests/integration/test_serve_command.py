@@ -74,7 +74,7 @@ def test_without_any_redis_it_shows_the_outputs_that_were_named(serve: Serve, fa
     _, url = serve("older")
     page = get(f"{url}/")
     assert f">{farm.folder / 'older'}</a>" in page
-    assert "start one with <code>imagemill run FILE</code>" in page
+    assert "No <code>imagemill run</code> is alive" in page
 
 
 def test_a_token_of_a_file_lets_in_who_gives_it_from_anywhere(serve: Serve, farm: Farm) -> None:

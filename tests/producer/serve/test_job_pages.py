@@ -14,16 +14,23 @@ import pytest
 from starlette.testclient import TestClient
 
 from jobs.entry import Entry
+from jobs.errors import LedgerError
 from jobs.ledger import redis_keys
 from jobs.ledger.ledger import Ledger
+from jobs.ledger.ledger_view import LedgerView
 from jobs.output.metadata import Failure
 from jobs.output.output import Output
 from jobs.settings import Settings
 from producer.embedded_redis import EmbeddedRedis
 from producer.serve import failure_list, ledger_watch
+from producer.serve.app import create_app
+from producer.serve.doors import Doors
 from producer.serve.failure_list import MOST
 from producer.serve.opened import site_of
+from producer.serve.outputs import Outputs
+from producer.serve.pages import Pages
 from producer.serve.server import listen, serving
+from producer.serve.site import Site
 from tests.conftest import BASE
 from tests.silent_store import SilentStore
 from tests.waiting import LONGEST
@@ -50,6 +57,26 @@ def test_without_jobs_the_page_says_how_to_make_one(visit: Visit) -> None:
     page = words(visit().get("/").text)
     assert "There is no job yet: imagemill run FILE" in page
     assert "No worker is alive." in page
+
+
+def test_where_no_redis_is_named_that_is_a_notice_and_no_alarm(output: Output, tmp_path: Path) -> None:
+    settings = Settings(redis_url=None, runtime_dir=tmp_path)
+    visitor = TestClient(create_app(site_of(settings, [output])), "http://127.0.0.1:8484")
+    page = visitor.get("/").text
+    said = words(page)
+    assert "jobs appear here when there is a Redis" in said
+    assert 'class="alarm"' not in page.partition("<main")[2] and "Redis cannot be read" not in said
+    assert f"Outputs {output.label}" in said and "Further" not in said
+
+
+def test_a_message_keeps_its_lines(output: Output) -> None:
+    def connect() -> LedgerView:
+        raise LedgerError("Redis is <b>\nstart `one`")
+
+    watch = ledger_watch.LedgerWatch(connect)
+    site = Site(watch, Outputs([output], watch), Pages(guarded=False), Doors())
+    page = TestClient(create_app(site), "http://127.0.0.1:8484").get("/").text
+    assert "Redis is &lt;b&gt;<br>start <code>one</code>" in page
 
 
 def test_all_jobs_are_shown_with_their_state_counts_and_why_they_wait(
