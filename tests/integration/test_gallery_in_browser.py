@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from playwright.sync_api import Browser, Page
 from serve_output import RARE, make_output
 
+from jobs.output.output import Output
 from producer.serve.opened import site_at
 from producer.serve.outputs import key_of
 from producer.serve.server import listen, serving
 from tests.browser import Visit, chromium, visiting
+from tests.rendered_output import rendered
 from tests.waiting import WaitUntil
+
+__all__ = ["rendered"]
 
 IMAGES, SHARD = 900, 50
 HOSTILE = """<img src=x onerror="window.hit=1"><script>window.hit=1</script> {{7*7}}"""
@@ -197,6 +201,27 @@ def test_the_slider_goes_to_any_part_and_earlier_pictures_come_on_demand(
         page.get_by_text("number 849,").wait_for()
         assert page.get_by_text("number 790,").count() == 1
         check(visit, server)
+
+
+def test_on_a_phone_a_grid_shows_two_columns_and_its_corner_is_whole(
+    browser: Browser, rendered: Callable[..., Output]
+) -> None:
+    sweep = {"guidance_scale": [1, 3, 5, 7.5], "scheduler": ["DDIM", "Euler"]}
+    output = rendered(8, prompts=["a fox"], sweep=sweep)
+    listener = listen("127.0.0.1", 0)
+    with (
+        serving(listener, lambda: site_at(NO_REDIS, output, None)),
+        visiting(browser, width=390, height=844) as visit,
+    ):
+        page = visit.page
+        page.goto(f"{listener.url}/outputs/{key_of(output.label)}/grid")
+        corner, columns = page.locator(".corner"), page.locator("thead th")
+        box = corner.bounding_box()
+        assert box is not None and box["width"] <= 7 * 16 and box["height"] < 100
+        assert corner.evaluate("(one) => one.scrollWidth <= one.clientWidth")
+        second = columns.nth(1).bounding_box()
+        assert second is not None and second["x"] + second["width"] <= 390
+        check(visit, listener.url)
 
 
 @pytest.mark.parametrize("dark", [False, True])
