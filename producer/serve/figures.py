@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from jobs.errors import LedgerError
+from jobs.errors import LedgerError, LedgerUnavailable, NoRedis
 from jobs.ledger.ledger_view import LedgerView
 from jobs.ledger.redis_errors import as_ledger_errors
 from producer.metrics.collector import LedgerCollector
@@ -23,6 +23,7 @@ from producer.serve.ledger_watch import LedgerWatch
 METRICS: Final = "/metrics"
 _PATIENCE: Final = 1.0
 """Seconds that Redis has to say that it is there."""
+_SILENT: Final = "Redis does not answer"
 
 
 def routes(watch: LedgerWatch) -> list[Route]:
@@ -41,10 +42,8 @@ def routes(watch: LedgerWatch) -> list[Route]:
     probe = _Probe(watch)
 
     async def health(_: Request) -> Response:
-        if await probe.redis_answers():
-            return PlainTextResponse("ok\n")
-        # No more than that: who asks may be anybody.
-        return PlainTextResponse("Redis does not answer\n", 503)
+        trouble = await probe.trouble()
+        return PlainTextResponse(f"{trouble}\n", 503) if trouble else PlainTextResponse("ok\n")
 
     return [Route(METRICS, metrics), Route(READY, health)]
 
@@ -57,8 +56,9 @@ class _Probe:
         self._asked: asyncio.Future[None] | None = None
         self._since = 0.0
 
-    async def redis_answers(self) -> bool:
-        """Whether Redis answers within its time; False at once where the last question still waits then."""
+    async def trouble(self) -> str:
+        """What keeps Redis from being looked at, and no more than that, for anybody may ask; empty where it
+        answers within its time. It is told at once where the last question still waits then."""
         if self._asked is None or self._asked.done():
             # A limiter of its own: pages that wait for Redis must not hold this one up.
             question = to_thread.run_sync(self._watch.ask, _ping, limiter=CapacityLimiter(1))
@@ -67,11 +67,18 @@ class _Probe:
         left = self._since + _PATIENCE - time.monotonic()
         await asyncio.wait([self._asked], timeout=max(0.0, left))
         if not self._asked.done():
-            return False
-        error = self._asked.exception()
-        if error is not None and not isinstance(error, LedgerError):
-            raise error
-        return error is None
+            return _SILENT
+        match self._asked.exception():
+            case None:
+                return ""
+            case NoRedis():
+                return "there is no Redis"
+            case LedgerUnavailable():
+                return _SILENT
+            case LedgerError():
+                return "Redis answers, and refuses this server: the first page says why"
+            case error:
+                raise error
 
 
 def _ping(ledger: LedgerView) -> None:

@@ -12,7 +12,9 @@ import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Protocol
+from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 from prometheus_client.openmetrics import parser as openmetrics
@@ -39,6 +41,13 @@ TOKEN = "long-enough-to-be-a-token"
 
 class HasAddress(Protocol):
     """A server of Redis, or what is taken for one."""
+
+    url: str
+
+
+@dataclass
+class Named:
+    """An address of Redis."""
 
     url: str
 
@@ -125,6 +134,14 @@ def test_with_a_token_metrics_need_it_and_health_does_not(redis_server: Embedded
         assert get(f"{url}/metrics", Authorization="Bearer another-token-that-is-wrong")[0] == 401
         assert get(f"{url}/metrics", Authorization=f"Bearer {TOKEN}", Host="serve:8484")[0] == 200
         assert get(f"{url}/health", Host="10.0.0.7:8484")[::2] == (200, "ok\n")
+
+
+def test_health_says_that_redis_refuses_and_not_that_it_is_silent(redis_server: EmbeddedRedis) -> None:
+    parts = urlsplit(redis_server.url)
+    wrong = Named(urlunsplit(parts._replace(netloc=f":a-wrong-password@{parts.hostname}:{parts.port}")))
+    with served(wrong) as url:
+        status, _, text = get(f"{url}/health")
+    assert (status, text) == (503, "Redis answers, and refuses this server: the first page says why\n")
 
 
 def test_without_redis_metrics_say_so_and_health_fails_until_it_is_back(
