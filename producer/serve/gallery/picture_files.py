@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import Final
 
@@ -29,7 +30,7 @@ def file_routes(shelf: Shelf) -> list[Route]:
     async def small(request: Request) -> Response:
         place, version = place_of(request), _version(request)
         tag = f'"{version}-{SIDE}"'
-        if version and request.headers.get("if-none-match") == tag:
+        if version and _held(request, tag):
             return Response(status_code=304, headers={"ETag": tag, "Cache-Control": _KEPT})
 
         def read(output: GalleryOutput) -> tuple[Thumbnail, bool]:
@@ -57,24 +58,34 @@ def file_routes(shelf: Shelf) -> list[Route]:
     async def whole(request: Request) -> Response:
         place = place_of(request)
 
-        def read(output: GalleryOutput) -> tuple[bytes | None, str]:
-            return output.picture(place), output.output.names.key(*place)
+        def read(output: GalleryOutput) -> tuple[bytes, str, str]:
+            """The picture, its name without suffix, and the tag of its bytes."""
+            data = output.picture(place)
+            if data is None:
+                raise HTTPException(404, output.absence() or "there is no such picture in this output")
+            return data, output.output.names.key(*place), f'"{hashlib.sha256(data).hexdigest()}"'
 
-        data, key = await shelf.read(request, read)
-        if data is None:
-            raise HTTPException(404, "there is no such picture in this output")
+        data, key, tag = await shelf.read(request, read)
+        headers = {"ETag": tag, "Cache-Control": _ASKED_AGAIN}
+        if _held(request, tag):
+            return Response(status_code=304, headers=headers)
         kind = media_type(data)
         if kind not in _SUFFIXES:
             return Response(PLACEHOLDER.data, media_type=PLACEHOLDER.media_type)
         named = f'inline; filename="{key}.{_SUFFIXES[kind]}"'
-        return Response(
-            data, media_type=kind, headers={"Content-Disposition": named, "Cache-Control": _ASKED_AGAIN}
-        )
+        return Response(data, media_type=kind, headers={"Content-Disposition": named, **headers})
 
     return [
         Route("/outputs/{key}/{shard}/{position}/small", small),
         Route("/outputs/{key}/{shard}/{position}/file", whole),
     ]
+
+
+def _held(request: Request, tag: str) -> bool:
+    """Whether a browser says that it has what this tag names (RFC 9110, 13.1.2). A proxy that compresses makes
+    a tag weak."""
+    given = request.headers.get("if-none-match", "")
+    return given.strip() == "*" or tag in (one.strip().removeprefix("W/") for one in given.split(","))
 
 
 def _version(request: Request) -> str:

@@ -76,6 +76,24 @@ def test_every_picture_of_a_page_and_its_thumbnail_are_there(
     assert f'filename="{name}"' in whole.headers["content-disposition"]
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_browser_that_has_a_picture_is_sent_no_byte_of_it_again(
+    layout: str, rendered: Rendered, pages_of: PagesOf
+) -> None:
+    client, base = pages_of(rendered(2, layout=layout))
+    small = html.unescape(re.findall(rf'src="({base}/0/0/small[^"]*)"', client.get(base).text)[0])
+    for path in (f"{base}/0/0/file", small):
+        first = client.get(path)
+        tag = first.headers["etag"]
+        for held in (tag, f"W/{tag}", f'"other", {tag}', f'W/"other" ,W/{tag}', "*"):
+            again = client.get(path, headers={"If-None-Match": held})
+            assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag), held
+            assert again.headers["cache-control"] == first.headers["cache-control"]
+        for other in ('"other"', tag.strip('"'), ""):
+            assert client.get(path, headers={"If-None-Match": other}).content == first.content, other
+    assert client.get(f"{base}/0/1/file").headers["etag"] != client.get(f"{base}/0/0/file").headers["etag"]
+
+
 def test_strangers_text_is_text_on_every_page(rendered: Rendered, pages_of: PagesOf) -> None:
     prompts = [{"prompt": HOSTILE, "columns": {"mine": HOSTILE}, "id": "one"}, {"prompt": HOSTILE, "seed": 3}]
     client, base = pages_of(rendered(2, failed=(1,), prompts=prompts))
