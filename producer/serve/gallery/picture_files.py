@@ -82,8 +82,8 @@ def file_routes(shelf: Shelf) -> list[Route]:
 
 
 def _held(request: Request, tag: str) -> bool:
-    """Whether a browser says that it has what this tag names (RFC 9110, 13.1.2). A proxy that compresses makes
-    a tag weak."""
+    """Whether a browser says that it has what this tag names (RFC 9110, 13.1.2). A proxy that compresses
+    makes a tag weak."""
     given = request.headers.get("if-none-match", "")
     return given.strip() == "*" or tag in (one.strip().removeprefix("W/") for one in given.split(","))
 
