@@ -198,11 +198,11 @@ class _GalleryPages:
         came = [*output.late(late, afresh=not live)] if tail and taken.is_empty else []
         backwards = request.query_params.get("before") == "1"
         if backwards:
-            piece = output.before(place, taken)
+            piece = output.before(place, taken, budget=BUDGET)
             earlier = piece.next
             place = piece.lines[0].place if piece.lines else place
         else:
-            piece = output.page(place, taken, count_in(request.query_params))
+            piece = output.page(place, taken, count_in(request.query_params), BUDGET)
             earlier = place if place > START else None
         troubles = [trouble for one in (*(one for _, one in came), piece) for trouble in one.troubles]
         if piece.next is None and not (piece.lines or troubles or tail) and place == START:
@@ -225,12 +225,18 @@ class _GalleryPages:
         reached = piece.next or (piece.lines[-1].place if piece.lines else START)
         waiting += [Cursor(shard, 0) for shard in piece.missing if shard < reached.shard]
         remembered = {"late": written(waiting)} if waiting and live else {}
+        # A search may take many pieces: the last one says whether any of them found something.
+        before = request.query_params.get("found")
+        found = "1" if piece.lines or before == "1" else "0" if place == START or before == "0" else ""
+        if not taken.is_empty and found:
+            remembered["found"] = found
         shown = [one.lines for _, one in came if one.lines] + _without_gaps(piece)
         return {
             "base": base,
             "live": live,
             "place": place,
             "piece": piece,
+            "found": found,
             "sections": [section(lines) for lines in shown],
             "troubles": troubles,
             "backwards": backwards,
@@ -251,7 +257,7 @@ class _GalleryPages:
     def _nothing(self, request: Request) -> dict[str, Any]:
         """The same of no image."""
         return {
-            "base": _base(request), "place": START, "piece": Piece((), None, complete=True),
+            "base": _base(request), "place": START, "piece": Piece((), None, complete=True), "found": "0",
             "backwards": False, "filter": Filter(), "notice": "", "query": "", "asks": "", "live": False,
             "sections": (), "troubles": (), "further": None, "tail": "", "earlier": None, "searched": None,
             "extent": None, "reached": None, "every": LOOK_SECONDS,

@@ -339,6 +339,23 @@ def test_a_condition_that_is_none_is_told(rendered: Rendered, pages_of: PagesOf)
     assert "Nothing was found." in words(client.get(f"{base}?text=wolf").text)
 
 
+@pytest.mark.parametrize(
+    ("text", "end"), [("wolf", "Nothing was found."), ("fox 1,", "The end."), ("fox 39", "The end.")]
+)
+def test_a_search_of_many_pieces_ends_with_whether_anything_was_found(
+    text: str, end: str, rendered: Rendered, pages_of: PagesOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("producer.serve.gallery.gallery_pages.BUDGET", 0.0)
+    client, base = pages_of(rendered(40))
+    page, pieces = client.get(f"{base}?text={text}").text, 1
+    while further := re.search(r'class="further" hx-get="([^"]*)"', page):
+        page, pieces = client.get(html.unescape(further[1])).text, pieces + 1
+    said = re.search(r'<p class="further quiet end">([^<]*)<', page)
+    assert (said and said[1], pieces > 3) == (end, True)
+    # Of what comes before this place it says nothing.
+    assert "Nothing was found." not in client.get(f"{base}?shard=5&text={text}").text
+
+
 def test_the_bar_says_how_much_there_is_and_keeps_the_conditions(
     rendered: Rendered, pages_of: PagesOf
 ) -> None:
