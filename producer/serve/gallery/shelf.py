@@ -62,7 +62,10 @@ class Shelf:
         # Asked each time: an output may be seen as long as the ledger or the command line names it.
         output = self._site.outputs.find(key)
         if output is None:
-            raise HTTPException(404, "there is no such output: no job in Redis writes it, and none was named")
+            raise HTTPException(
+                404,
+                "there is no such output: no job in Redis writes it, and `imagemill serve` was not given it",
+            )
         if held is not None and held.output == output:
             return held
         found = GalleryOutput(output, self._indices)

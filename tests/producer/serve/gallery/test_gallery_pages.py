@@ -320,6 +320,12 @@ def test_what_is_not_there_is_not_found(path: str, rendered: Rendered, pages_of:
     assert client.get(path.replace("BASE", base)).status_code == 404
 
 
+def test_an_output_that_is_unknown_is_told_in_words(rendered: Rendered, pages_of: PagesOf) -> None:
+    client, _ = pages_of(rendered(1))
+    page = client.get("/outputs/0123456789abcdef").text
+    assert "no job in Redis writes it, and <code>imagemill serve</code> was not given it" in page
+
+
 def test_a_condition_that_is_none_is_told(rendered: Rendered, pages_of: PagesOf) -> None:
     client, base = pages_of(rendered(2))
     answer = client.get(f"{base}?seed=many")
