@@ -77,7 +77,12 @@ def serve(
     try:
         listener = listen(host, port)
         with serving(listener, lambda: site, believed) as served:
-            click.echo(f"serving at {listener.url}/ (Ctrl-C ends it)")
+            others = (
+                f" and all addresses of this machine, such as {listener.elsewhere}/"
+                if listener.elsewhere
+                else ""
+            )
+            click.echo(f"serving at {listener.url}/{others} (Ctrl-C ends it)")
             served.join()
     except KeyboardInterrupt:
         sys.exit(Interrupted.exit_code)
@@ -107,7 +112,8 @@ def _token(token: str | None, file: Path | None) -> str | None:
         try:
             token = read_plain(file, 4096).decode().strip()
         except (OSError, ValueError) as error:
-            raise SettingsError(f"--token-file {file}: cannot be read ({error})") from None
+            why = getattr(error, "strerror", None) or error  # the name of the file is told already
+            raise SettingsError(f"--token-file {file}: cannot be read ({why})") from None
     where = "--token" if file is None else f"--token-file {file}"
     if token is not None and (len(token) < _SHORTEST or not token.isascii() or not token.isprintable()):
         raise SettingsError(

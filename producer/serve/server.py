@@ -60,7 +60,9 @@ class Listener:
 
     socket: socket.socket
     url: str
-    """The address for a browser, without a slash at its end."""
+    """The address for a browser of this machine, without a slash at its end."""
+    elsewhere: str = ""
+    """The same for browsers of other machines, where all addresses of this one are served."""
 
 
 def listen(host: str, port: int) -> Listener:
@@ -88,8 +90,13 @@ def listen(host: str, port: int) -> Listener:
             ) from None
         raise SettingsError(f"{host}, port {port}: cannot be served ({error.strerror})") from None
     at = taken.getsockname()[1]
-    shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return Listener(taken, f"http://{f'[{shown}]' if ':' in shown else shown}:{at}")
+    everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+    shown = everywhere.get(host, host)
+    return Listener(
+        taken,
+        url=f"http://{f'[{shown}]' if ':' in shown else shown}:{at}",
+        elsewhere=f"http://{socket.gethostname()}:{at}" if host in everywhere else "",
+    )
 
 
 def listen_anywhere() -> Listener:

@@ -137,6 +137,17 @@ def test_a_run_whose_pages_ended_says_so_and_keeps_no_visitor_waiting(
     assert told.lines[1:] == ["pictures: they were not served to the end (OSError('no more memory'))"]
 
 
+def test_where_all_addresses_are_served_one_is_told_that_other_machines_can_use() -> None:
+    listener = listen("0.0.0.0", 0)
+    with listener.socket as taken:
+        port = taken.getsockname()[1]
+    assert listener.url == f"http://127.0.0.1:{port}"
+    assert listener.elsewhere == f"http://{socket.gethostname()}:{port}"
+    listener = listen("127.0.0.1", 0)
+    with listener.socket:
+        assert listener.elsewhere == ""
+
+
 def test_an_address_of_ipv6_stands_in_brackets() -> None:
     if not socket.has_ipv6:
         return
