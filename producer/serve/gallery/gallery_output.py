@@ -176,7 +176,7 @@ class GalleryOutput:
         """Why this is no output of imagemill, or none any more; empty where it is one. Raises as `page`."""
         output = self.output
         begun = output.store.exists(REPORT) or any(True for _ in output.store.list(PRIVATE))
-        if begun or self.shards.listed():  # listed last: of many shards that takes long
+        if begun or self.shards.following(0) is not None:  # asked last: it may list them
             return ""
         if not output.in_bucket and not output.path.is_dir():
             return f"{output.label}: there is no such folder on this machine: was it moved or removed?"

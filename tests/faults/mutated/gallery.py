@@ -65,7 +65,7 @@ CHECKS = [
         "if meant is None or not setting.is_right(meant):", "if False:",
         FILTERS + "test_what_is_no_condition_is_refused[query12-precision = fp33: must be auto, bf16]"),
     Mutation("gallery: an output that was removed is told", "has no pictures yet", OUTPUT_PY,
-        "if begun or self.shards.listed():", "if True:",
+        "if begun or self.shards.following(0) is not None:", "if True:",
         SHOWN + "test_an_output_that_was_removed_does_not_look_like_one_that_has_not_begun[files]"),
     Mutation("gallery: a whole picture that a browser has is not sent again", "is", FILES_PY,
         "        if _held(request, tag):\n            return Response(status_code=304, headers=headers)\n",
