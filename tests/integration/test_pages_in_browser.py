@@ -180,8 +180,10 @@ def test_a_page_whose_server_has_ended_says_that_it_is_old(
     with visiting(browser) as visit:
         with pages(redis_server.url) as server:
             visit.page.goto(server)
-            assert not visit.page.get_by_text("no longer updated").is_visible()
-        visit.page.get_by_text("no longer updated").wait_for()
+            assert not visit.page.locator("#stale").is_visible()
+        visit.page.get_by_text("The server does not answer.").wait_for()
+        said = visit.page.locator("#stale").inner_text()
+        assert said == "The server does not answer. This page shows what was known last."
 
 
 def test_a_page_whose_job_redis_has_lost_says_that_it_is_old(
@@ -191,11 +193,11 @@ def test_a_page_whose_job_redis_has_lost_says_that_it_is_old(
     with visiting(browser) as visit, pages(redis_server.url) as server:
         visit.page.goto(f"{server}/jobs/{job_id}")
         ledger.client.flushall()
-        visit.page.get_by_text("no longer updated").wait_for()
+        visit.page.get_by_text("answered with an error").wait_for()
         asked = len(visit.asked)
         while len(visit.asked) < asked + 2:  # each answer is an error: none takes the words back
             visit.page.wait_for_timeout(100)
-            assert visit.page.get_by_text("no longer updated").is_visible()
+            assert visit.page.get_by_text("answered with an error").is_visible()
 
 
 def test_everything_is_reached_by_keyboard_with_its_focus_seen_and_kept(
