@@ -184,7 +184,7 @@ class _GalleryPages:
                 trouble = str(error)
             return {
                 "label": output.output.label, "sweep": sweep, "axes": axes, "table": table, "count": count,
-                "trouble": trouble,
+                "trouble": trouble, "live": self._shelf.is_live(output),
             }  # fmt: skip
 
         context = await self._shelf.read(request, read)

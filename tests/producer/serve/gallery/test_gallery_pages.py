@@ -588,6 +588,22 @@ def test_a_folder_that_is_no_output_is_not_called_one_without_pictures(
     assert "There are no pictures yet." in words(client.get(base).text)
 
 
+def test_a_grid_without_pictures_says_so(
+    rendered: Rendered, pages_of: PagesOf, submit_job: Callable[..., str], wait_until: WaitUntil
+) -> None:
+    output = rendered(0, prompts=["a fox"])
+    client, base = pages_of(output)
+    said = words(client.get(f"{base}/grid").text)
+    assert "There are no pictures yet." in said and "A job renders here" not in said
+    assert "differ" not in said and "0 pictures" not in said
+    assert "There are no pictures from here on." in words(client.get(f"{base}/grid?shard=3").text)
+    submit_job(output=output.label)
+    wait_until(
+        lambda: "A job renders here: load this page again" in words(client.get(f"{base}/grid").text),
+        "the ledger is read again",
+    )
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_an_output_that_cannot_be_read_is_told_on_its_page(
     layout: str, rendered: Rendered, pages_of: PagesOf
