@@ -25,6 +25,10 @@ _ARGUMENTS: Final = (
     "--disable-component-update",
     "--disable-sync",
 )
+LOW: Final = """() => [...document.querySelectorAll("a:not(.skip)")]
+  .filter((one) => one.checkVisibility() && one.getBoundingClientRect().height < 24)
+  .map((one) => one.outerHTML)"""
+"""The links that are too low for a finger."""
 LONGEST: Final = 120_000
 """Milliseconds that a page may take on a busy machine."""
 

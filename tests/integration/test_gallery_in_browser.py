@@ -12,7 +12,7 @@ from jobs.output.output import Output
 from producer.serve.opened import site_at
 from producer.serve.outputs import key_of
 from producer.serve.server import listen, serving
-from tests.browser import Visit, chromium, visiting
+from tests.browser import LOW, Visit, chromium, visiting
 from tests.rendered_output import rendered
 from tests.waiting import WaitUntil
 
@@ -232,6 +232,7 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(dark: bool, browser: Browse
             visit.page.goto(server + path)
             visit.page.wait_for_load_state("networkidle")
             assert not visit.page.evaluate("() => document.documentElement.scrollWidth > innerWidth"), path
+            assert visit.page.evaluate(LOW) == [], path
             # No word of a button is broken.
             assert not visit.page.evaluate(BROKEN), path
         told = [one for one in visit.troubles if "400 (Bad Request)" not in one]  # ?column=knd
