@@ -20,7 +20,7 @@ from producer.embedded_redis import EmbeddedRedis
 from producer.serve.opened import site_at, site_of
 from producer.serve.server import listen, serving
 from tests.breakable_redis import BreakableRedis
-from tests.browser import chromium, visiting
+from tests.browser import LOW, chromium, visiting
 from tests.farm import Farm
 from tests.visitor import TOKEN
 from tests.waiting import LONGEST, WaitUntil
@@ -31,6 +31,20 @@ HOSTILE = (
 )
 LONG = "a-name-without-any-space-" * 8
 DRAWN = "() => [...document.querySelectorAll('.tile img')].slice(0, 6).every((one) => one.naturalWidth > 0)"
+FORWARDS = """(text) => {
+  const nodes = document.createTreeWalker(document.querySelector("main"), NodeFilter.SHOW_TEXT);
+  while (nodes.nextNode()) {
+    const from = nodes.currentNode.data.indexOf(text);
+    if (from < 0) continue;
+    const left = (at) => {
+      const range = document.createRange();
+      range.setStart(nodes.currentNode, from + at);
+      range.setEnd(nodes.currentNode, from + at + 1);
+      return range.getBoundingClientRect().left;
+    };
+    return left(0) < left(text.trimEnd().length - 1);
+  }
+}"""
 NUMBERS = "() => document.querySelector('progress').value"
 
 
@@ -154,6 +168,24 @@ def test_strangers_text_is_shown_as_text_and_runs_and_loads_nothing(
         visit.check(server)
 
 
+def test_a_mark_that_turns_a_text_around_turns_nothing_that_stands_after_it(
+    browser: Browser, redis_server: EmbeddedRedis, ledger: Ledger, submit_job: Callable[..., str]
+) -> None:
+    job_id = submit_job()
+    turned = "w\u202e1"
+    facts = {"models": "[]", "claims": f'[["{turned}", "0", 5]]', "busy": 1, "slots": 2}
+    ledger.heartbeat(turned, {**facts, "pipeline": json.dumps([f"org/{turned}", "", "fp32"])})
+    claim = ledger.claim(turned, lease=600, loaded="", idle=0, load_time=0, models=())
+    assert claim is not None
+    failure = {"shard": 0, "position": 0, "image_id": turned, "reason": "black"}
+    ledger.record(claim, [], {0: failure}, [])
+    with pages(redis_server.url) as server, visiting(browser) as visit:
+        for path, *texts in (("/", "(takes ", "1 of"), (f"/jobs/{job_id}", "(takes ", ", shard 0: ")):
+            visit.page.goto(server + path)
+            for text in texts:
+                assert visit.page.evaluate(FORWARDS, text), (path, text)
+
+
 def test_an_outage_of_redis_is_told_with_its_beginning_and_passes(browser: Browser, tmp_path: Path) -> None:
     with (
         BreakableRedis(tmp_path / "redis") as redis,
@@ -236,6 +268,7 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(
         for path in ("/", f"/jobs/{job_id}", "/sign-in", "/nothing"):
             visit.page.goto(server + path)
             assert not is_wide(visit.page), path
+            assert visit.page.evaluate(LOW) == [], path
         ground = visit.page.evaluate("() => getComputedStyle(document.body).backgroundColor")
         red = int(re.findall(r"\d+", ground)[0])
         assert (red < 60) is dark
