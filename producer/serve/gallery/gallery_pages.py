@@ -1,4 +1,4 @@
-"""The pages of an output: its pictures, one of them, and a sweep as a grid.
+"""The pages of an output: its pictures, piece by piece.
 
 No address holds a path: an output is its key, a picture is its shard and its place in it.
 """
@@ -6,26 +6,33 @@ No address holds a path: an output is its key, a picture is its shard and its pl
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final
 from urllib.parse import urlencode
 
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from jobs.errors import ManifestError, OutputError
-from producer.export.grid_layout import Axes
+from producer.serve.gallery.address import (
+    asked_of,
+    base_of,
+    check,
+    count_in,
+    filter_of,
+    number_in,
+    place_in,
+    places_in,
+    written,
+)
 from producer.serve.gallery.filter import FIELDS, Filter, WrongFilter
 from producer.serve.gallery.gallery_output import BUDGET, PAGE, Extent, GalleryOutput, Piece
+from producer.serve.gallery.grid_page import GridPage
 from producer.serve.gallery.line import START, Cursor, Line
-from producer.serve.gallery.picture_facts import command_of, facts_of, facts_of_failure, manifest_of
 from producer.serve.gallery.picture_files import file_routes
-from producer.serve.gallery.shelf import Shelf, count_in, number_in, place_in, place_of, places_in, written
-from producer.serve.gallery.sweep import GridTable, Sweep, read_sweep
+from producer.serve.gallery.picture_page import PicturePage
+from producer.serve.gallery.shelf import Shelf
 from producer.serve.site import Site
 
-Way = Literal["before", "after"]
 LOOK_SECONDS: Final = 3
 """Seconds from one look for new pictures to the next, while a job renders."""
 
@@ -33,15 +40,15 @@ LOOK_SECONDS: Final = 3
 def routes(site: Site) -> list[Route]:
     """The pages of outputs."""
     shelf = Shelf(site)
-    pages = _GalleryPages(site, shelf)
+    pages, one, sweep = _GalleryPages(site, shelf), PicturePage(site, shelf), GridPage(site, shelf)
     return [
         Route("/outputs/{key}", pages.gallery),
         Route("/outputs/{key}/page", pages.piece),
         Route("/outputs/{key}/bar", pages.bar),
         Route("/outputs/{key}/new", pages.new),
-        Route("/outputs/{key}/grid", pages.grid),
-        Route("/outputs/{key}/neighbour", pages.neighbour),
-        Route("/outputs/{key}/{shard}/{position}", pages.picture),
+        Route("/outputs/{key}/grid", sweep.grid),
+        Route("/outputs/{key}/neighbour", one.neighbour),
+        Route("/outputs/{key}/{shard}/{position}", one.picture),
         *file_routes(shelf),
     ]
 
@@ -57,7 +64,7 @@ class _GalleryPages:
             live = self._shelf.is_live(output)
             shown = {"label": output.output.label, "job": self._shelf.job_of(output)}
             try:
-                taken = _asked(request)
+                taken = asked_of(request)
                 notice = output.known.check(taken)
             except WrongFilter as error:
                 return self._nothing(request) | shown | {"wrong": str(error)}
@@ -70,10 +77,10 @@ class _GalleryPages:
 
     async def piece(self, request: Request) -> Response:
         """Further images, alone; at the end of a page that follows a job, with how much there is by now."""
-        taken, asks_again = _filter(request), request.query_params.get("tail") == "1"
+        taken, asks_again = filter_of(request), request.query_params.get("tail") == "1"
 
         def read(output: GalleryOutput) -> dict[str, Any]:
-            _check(output, taken)
+            check(output, taken)
             # Asked first: what is not there once no job renders does not come any more.
             live = self._shelf.is_live(output)
             context = self._piece(request, output, taken, live=live)
@@ -89,14 +96,14 @@ class _GalleryPages:
 
     async def bar(self, request: Request) -> Response:
         """How much there is, and the way to any place of it. Asked for after the page: shards are listed."""
-        taken, place = _filter(request), place_in(request.query_params)
+        taken, place = filter_of(request), place_in(request.query_params)
 
         def read(output: GalleryOutput) -> dict[str, Any]:
             live = self._shelf.is_live(output)
             return {"extent": output.extent(reported=not live), "live": live}
 
         context = await self._shelf.read(request, read)
-        context |= {"base": _base(request), "place": place, "filter": taken, "every": LOOK_SECONDS}
+        context |= {"base": base_of(request), "place": place, "filter": taken, "every": LOOK_SECONDS}
         return self._site.pages.answer(request, "gallery_bar.html", context)
 
     async def new(self, request: Request) -> Response:
@@ -108,88 +115,8 @@ class _GalleryPages:
             return {"extent": output.extent(reported=not live), "live": live}
 
         context = await self._shelf.read(request, read)
-        context |= {"base": _base(request), "seen": seen, "every": LOOK_SECONDS}
+        context |= {"base": base_of(request), "seen": seen, "every": LOOK_SECONDS}
         return self._site.pages.answer(request, "gallery_new.html", context)
-
-    async def picture(self, request: Request) -> Response:
-        """One image with all its settings, or why it failed; its neighbours are those that a filter takes."""
-        place, taken = place_of(request), _filter(request)
-
-        def read(output: GalleryOutput) -> dict[str, Any]:
-            record = output.record(place)
-            failure = None if record is not None else output.failure(place)
-            if record is None and failure is None:
-                raise HTTPException(404, output.absence() or "there is no such picture in this output")
-            _check(output, taken)
-            context: dict[str, Any] = {
-                "label": output.output.label,
-                "before": _neighbour(request, output, "before", place, taken),
-                "after": _neighbour(request, output, "after", place.next, taken),
-                "failure": failure,
-            }
-            if record is None:
-                assert failure is not None
-                facts, command = facts_of_failure(failure), failure.command
-                return context | {
-                    "facts": facts, "command": command, "manifest": "", "text": failure.entry.request.prompt,
-                    "record": None, "cannot": "", "job": self._shelf.known_job(failure.job_id),
-                }  # fmt: skip
-            stored = output.stored_name(place, record["file_name"])
-            try:
-                cannot, manifest = "", manifest_of(record, output.output, stored)
-                command = command_of(record, output.output, stored if output.in_folder(place) else None)
-            except ManifestError as error:
-                cannot, manifest, command = str(error), "", ""
-            return context | {
-                "facts": facts_of(record), "command": command, "manifest": manifest, "record": record,
-                "text": record.get("text", ""), "cannot": cannot,
-                "job": self._shelf.known_job(record.get("job_id")),
-            }  # fmt: skip
-
-        context = await self._shelf.read(request, read)
-        base = _base(request)
-        context |= {"place": place, "base": base, "up": _up(base, place, taken), "filter": taken}
-        return self._site.pages.answer(request, "picture.html", context)
-
-    async def neighbour(self, request: Request) -> Response:
-        """The link to the image that comes before a place or after it, where its picture's page found none in
-        time; it is asked for until one is found."""
-        place, taken = place_in(request.query_params), _filter(request)
-        way: Way = "before" if request.query_params.get("way") == "before" else "after"
-
-        def read(output: GalleryOutput) -> dict[str, Any]:
-            _check(output, taken)
-            return _neighbour(request, output, way, place, taken)
-
-        context = {"found": await self._shelf.read(request, read)}
-        return self._site.pages.answer(request, "gallery_neighbour.html", context)
-
-    async def grid(self, request: Request) -> Response:
-        """Pictures along what was swept."""
-        start, number = place_in(request.query_params), number_in(request.query_params, "page")
-        asked = {name: request.query_params.get(name) for name in ("x", "y")}
-
-        def read(output: GalleryOutput) -> dict[str, Any]:
-            sweep = read_sweep(output, start)
-            axes = sweep.proposed
-            if asked["x"] is not None or asked["y"] is not None:
-                axes = Axes(x=asked["x"] or None, y=asked["y"] or None)
-            trouble, table, count = _axes_trouble(axes, sweep), None, 0
-            if start == START and not sweep.records:
-                trouble = output.absence() or trouble
-            try:
-                if sweep.axes and not trouble:  # without axes each prompt would have a page of one picture
-                    table, count = _table(sweep, axes, number)
-            except OutputError as error:
-                trouble = str(error)
-            return {
-                "label": output.output.label, "sweep": sweep, "axes": axes, "table": table, "count": count,
-                "trouble": trouble, "live": self._shelf.is_live(output),
-            }  # fmt: skip
-
-        context = await self._shelf.read(request, read)
-        context |= {"base": _base(request), "place": start, "number": number}
-        return self._site.pages.answer(request, "gallery_grid.html", context)
 
     def _piece(self, request: Request, output: GalleryOutput, taken: Filter, *, live: bool) -> dict[str, Any]:
         """What a piece of the gallery is made of. `live`: whether a job renders into the output."""
@@ -208,7 +135,7 @@ class _GalleryPages:
         if piece.next is None and not (piece.lines or troubles or tail) and place == START:
             troubles += filter(None, [output.absence()])
         extent = output.extent() if not (taken.is_empty or piece.complete) else None
-        base, query = _base(request), taken.query()
+        base, query = base_of(request), taken.query()
 
         def address(at: Cursor, **more: str) -> str:
             given = {"shard": str(at.shard), "position": str(at.position), **query, **more}
@@ -257,7 +184,7 @@ class _GalleryPages:
     def _nothing(self, request: Request) -> dict[str, Any]:
         """The same of no image."""
         return {
-            "base": _base(request), "place": START, "piece": Piece((), None, complete=True), "found": "0",
+            "base": base_of(request), "place": START, "piece": Piece((), None, complete=True), "found": "0",
             "backwards": False, "filter": Filter(), "notice": "", "query": "", "asks": "", "live": False,
             "sections": (), "troubles": (), "further": None, "tail": "", "earlier": None, "searched": None,
             "extent": None, "reached": None, "every": LOOK_SECONDS,
@@ -275,61 +202,6 @@ def _without_gaps(piece: Piece) -> list[Sequence[Line]]:
     return [*parts]
 
 
-def _neighbour(
-    request: Request, output: GalleryOutput, way: Way, place: Cursor, taken: Filter
-) -> dict[str, Any]:
-    """What leads to the last image before a place, or the first from it on: its page, or where to look on."""
-    if way == "before":
-        piece = output.before(place, taken, count=1, budget=BUDGET / 2)
-    else:
-        piece = output.page(place, taken, count=1, budget=BUDGET / 2)
-    base, query = _base(request), taken.query()
-    asks = f"?{urlencode(query)}" if query else ""
-    page = further = None
-    if piece.lines:
-        there = piece.lines[0].place
-        page = f"{base}/{there.shard}/{there.position}{asks}"
-    elif piece.next is not None:
-        at = {"shard": str(piece.next.shard), "position": str(piece.next.position), **query}
-        further = f"{base}/neighbour?{urlencode({'way': way, **at})}"
-    return {"way": way, "page": page, "further": further}
-
-
-def _check(output: GalleryOutput, taken: Filter) -> None:
-    try:
-        output.known.check(taken)
-    except WrongFilter as error:
-        raise HTTPException(400, str(error)) from None
-
-
-def _filter(request: Request) -> Filter:
-    try:
-        return _asked(request)
-    except WrongFilter as error:
-        raise HTTPException(400, str(error)) from None
-
-
-def _asked(request: Request) -> Filter:
-    """The filter of an address. Raises WrongFilter."""
-    given = [name for name, _ in request.query_params.multi_items()]
-    twice = next((name for name in FIELDS if given.count(name) > 1), None)
-    if twice is not None:
-        raise WrongFilter(f"{twice}: is given twice: one condition of each kind is taken")
-    return Filter.of_query(request.query_params)
-
-
-def _base(request: Request) -> str:
-    """The address of the output; the key is one that was found."""
-    return f"/outputs/{request.path_params['key'][:16]}"
-
-
-def _up(base: str, place: Cursor, taken: Filter) -> str:
-    """The page of the gallery on which the picture is, with the filter that led to it."""
-    first = place.position // PAGE * PAGE
-    asked = urlencode({"shard": place.shard, "position": first, **taken.query()})
-    return f"{base}?{asked}#i{place.shard}-{place.position}"
-
-
 def _searched(extent: Extent, output: GalleryOutput, piece: Piece, *, backwards: bool) -> int:
     """About how many images a search has looked at, from the beginning or from the end of the output."""
     if piece.next is None or not extent.shards:
@@ -337,21 +209,3 @@ def _searched(extent: Extent, output: GalleryOutput, piece: Piece, *, backwards:
     before = output.shards.ordinal(piece.next.shard)
     looked = extent.shards - before if backwards else before
     return round((extent.images or 0) * looked / extent.shards)
-
-
-def _axes_trouble(axes: Axes, sweep: Sweep) -> str:
-    """Why pictures cannot be laid out along these axes; empty where they can."""
-    for axis, name in (("x", axes.x), ("y", axes.y)):
-        if name is not None and name not in sweep.axes:
-            there = ", ".join(sweep.axes)
-            return f"{axis} = {name}: these pictures do not differ in it; they differ in {there or 'nothing'}"
-    if axes.x is not None and axes.x == axes.y:
-        return f"x and y are both {axes.x}: choose two, or nothing for one of them"
-    return ""
-
-
-def _table(sweep: Sweep, axes: Axes, number: int) -> tuple[GridTable | None, int]:
-    pages = sweep.pages(axes)
-    if number >= len(pages):
-        return None, len(pages)
-    return sweep.table(pages[number]), len(pages)

@@ -12,8 +12,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from jobs.errors import OutputError
+from producer.serve.gallery.address import place_of
 from producer.serve.gallery.gallery_output import GalleryOutput
-from producer.serve.gallery.shelf import Shelf, place_of
+from producer.serve.gallery.shelf import Shelf
 from producer.serve.gallery.thumbnails import PLACEHOLDER, SIDE, Thumbnail, Thumbnails, media_type
 
 _IMAGE_ID: Final = re.compile("[0-9a-f]{16}")

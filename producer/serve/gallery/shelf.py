@@ -1,10 +1,9 @@
-"""The outputs that are looked at, each with what is known of it; and addresses read as what they mean."""
+"""The outputs that are looked at, each with what is known of it."""
 
 from __future__ import annotations
 
-import re
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from threading import Lock
 from typing import Final, TypeVar
 
@@ -13,17 +12,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from jobs.errors import OutputError
-from jobs.output.shard_names import SHARD_LIMIT
 from jobs.output.store import Unreachable
-from producer.serve.gallery.gallery_output import PAGE, GalleryOutput
-from producer.serve.gallery.line import Cursor
+from producer.serve.gallery.gallery_output import GalleryOutput
 from producer.serve.gallery.tar_index import TarIndices
 from producer.serve.site import Site
 
 _HELD: Final = 32
 """Outputs of which something is remembered."""
-_MOST_SHARDS: Final = 10**7
-_MOST_PLACES: Final = 200
 T = TypeVar("T")
 
 
@@ -90,45 +85,3 @@ class Shelf:
         """Whether a job writes into it now, as far as the ledger tells."""
         label = output.output.label
         return any(job.output == label and job.state != "finished" for job in self._site.watch.now().readable)
-
-
-def place_in(given: Mapping[str, str]) -> Cursor:
-    """The place in an output that an address names: by two numbers; its beginning without any.
-
-    Raises HTTPException for anything else.
-    """
-    return Cursor(_number(given, "shard", _MOST_SHARDS), _number(given, "position", SHARD_LIMIT))
-
-
-def place_of(request: Request) -> Cursor:
-    """The same, of an address that is one picture's."""
-    return place_in(request.path_params)
-
-
-def count_in(given: Mapping[str, str]) -> int:
-    """How many images an address asks for."""
-    return max(1, _number(given, "count", PAGE + 1)) if "count" in given else PAGE
-
-
-def places_in(given: Mapping[str, str], name: str) -> list[Cursor]:
-    """Places in an output, as `written` writes them; none for anything else. Raises HTTPException for numbers
-    that are too large."""
-    found = re.findall(r"(\d{1,8})\.(\d{1,5})", given.get(name, ""), re.ASCII)[:_MOST_PLACES]
-    return [place_in({"shard": shard, "position": position}) for shard, position in found]
-
-
-def written(places: Iterable[Cursor]) -> str:
-    """Places as an address has them."""
-    return "_".join(f"{place.shard}.{place.position}" for place in [*places][-_MOST_PLACES:])
-
-
-def number_in(given: Mapping[str, str], name: str) -> int:
-    """A number that an address names, from 0; 0 without it."""
-    return _number(given, name, 10**12)
-
-
-def _number(given: Mapping[str, str], name: str, limit: int) -> int:
-    text = given.get(name, "0") or "0"
-    if not (text.isascii() and text.isdecimal() and len(text) <= 12) or int(text) >= limit:
-        raise HTTPException(404, f"{name}: is a whole number from 0 to {limit - 1:,}")
-    return int(text)

@@ -10,8 +10,10 @@ FILTER_PY = "producer/serve/gallery/filter.py"
 KNOWN_PY = "producer/serve/gallery/known_columns.py"
 OUTPUT_PY = "producer/serve/gallery/gallery_output.py"
 PAGES_PY = "producer/serve/gallery/gallery_pages.py"
+ADDRESS_PY = "producer/serve/gallery/address.py"
+PICTURE_PAGE_PY = "producer/serve/gallery/picture_page.py"
+GRID_PAGE_PY = "producer/serve/gallery/grid_page.py"
 RECORDS_PY = "producer/serve/gallery/record_lines.py"
-SHELF_PY = "producer/serve/gallery/shelf.py"
 TAR_INDEX_PY = "producer/serve/gallery/tar_index.py"
 TABLE_PY = "producer/serve/gallery/table_lines.py"
 SWEEP_PY = "producer/serve/gallery/sweep.py"
@@ -42,7 +44,7 @@ CHECKS = [
     Mutation("gallery: a file is a picture or a placeholder", "sent as it is", FILES_PY,
         "if kind not in _SUFFIXES:", "if False:",
         SHOWN + "test_a_damaged_picture_has_a_placeholder_and_its_page[files]"),
-    Mutation("gallery: a place is two numbers in bounds", "of any size", SHELF_PY,
+    Mutation("gallery: a place is two numbers in bounds", "of any size", ADDRESS_PY,
         "and len(text) <= 12", "",
         SHOWN + "test_what_is_not_there_is_not_found[many digits]"),
     Mutation("gallery: a damaged shard is passed over", "ends the page", OUTPUT_PY,
@@ -88,15 +90,15 @@ CHECKS = [
         "self.shards.listed_among((place.shard for place in places), afresh=afresh)",
         "self.shards.listed_among((place.shard for place in places), afresh=False)",
         SHOWN + "test_the_last_pictures_of_a_job_come_after_its_end"),
-    Mutation("gallery: an axis that there is none is refused", "nothing", PAGES_PY,
+    Mutation("gallery: an axis that there is none is refused", "nothing", GRID_PAGE_PY,
         "        if name is not None and name not in sweep.axes:",
         "        if False:",
         SHOWN + "test_a_grid_along_what_is_no_axis_is_told[x=guidance-x = guidance: these pictures do not "
         "differ in it; they differ in guidance_scale]"),
-    Mutation("gallery: a condition that is given twice is refused", "the last counts", PAGES_PY,
+    Mutation("gallery: a condition that is given twice is refused", "the last counts", ADDRESS_PY,
         "if twice is not None:", "if False:",
         SHOWN + "test_a_condition_that_is_none_is_told"),
-    Mutation("gallery: neighbours are those of the filter", "all", PAGES_PY,
+    Mutation("gallery: neighbours are those of the filter", "all", PICTURE_PAGE_PY,
         '"after": _neighbour(request, output, "after", place.next, taken),',
         '"after": _neighbour(request, output, "after", place.next, Filter()),',
         SHOWN + "test_neighbours_are_those_that_the_filter_takes_which_led_to_a_picture[files]"),

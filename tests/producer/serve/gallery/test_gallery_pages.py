@@ -176,7 +176,7 @@ def test_neighbours_are_those_that_the_filter_takes_which_led_to_a_picture(
 def test_a_neighbour_that_is_far_is_looked_for_in_pieces(
     way: str, rendered: Rendered, pages_of: PagesOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("producer.serve.gallery.gallery_pages.BUDGET", 0.0)
+    monkeypatch.setattr("producer.serve.gallery.picture_page.BUDGET", 0.0)
     client, base = pages_of(rendered(40))
     place = f"{base}/0/2?text=fox+20" if way == "after" else f"{base}/9/3?text=fox+1%2C"
     page = client.get(place).text
