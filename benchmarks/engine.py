@@ -20,7 +20,6 @@ is taken on the first. The last line is JSON.
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import random
 import statistics
@@ -33,7 +32,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
+from painting import diffusers_pipeline
 from rich.console import Console
 from rich.table import Table
 from sizes import parse_sized
@@ -142,22 +142,6 @@ class Arms:
         began = time.process_time()
         work()
         return Run(time.process_time() - began, self._calls, self._slots)
-
-
-def diffusers_pipeline(model: ImageDiffusionModel) -> StableDiffusionPipeline:
-    """diffusers' pipeline over the model's own parts."""
-    pipeline = StableDiffusionPipeline(
-        vae=model.vae,
-        text_encoder=model.text_encoder,
-        tokenizer=model.tokenizer,
-        unet=model.unet,
-        scheduler=copy.deepcopy(model.scheduler_DDIM),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
 
 
 @contextmanager

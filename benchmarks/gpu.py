@@ -49,8 +49,8 @@ import numpy as np
 import PIL
 import torch
 import transformers
-from painting import Painted, by_renderer, median_seconds, save_all
-from sd14 import Parts, diffusers_pipeline, model_of, sd14, toy
+from painting import Painted, by_renderer, diffusers_pipeline, median_seconds, save_all
+from sd14 import Parts, model_of, sd14, toy
 from torch.utils.flop_counter import FlopCounterMode
 
 from jobs.request import ImageRequest

@@ -41,7 +41,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import diffusers
 import torch
 import transformers
-from engine import SLOTS, Arms, Run, diffusers_pipeline, engine_of, mix, render
+from engine import SLOTS, Arms, Run, engine_of, mix, render
+from painting import diffusers_pipeline
 from rich.console import Console
 from rich.table import Table
 from sizes import parse_sized

@@ -1,7 +1,8 @@
-"""What the benchmarks of a GPU share: a renderer that paints a list of requests, and the time of it."""
+"""What benchmarks share: a renderer that paints a list of requests, diffusers' own pipeline, and times."""
 
 from __future__ import annotations
 
+import copy
 import os
 import statistics
 import tempfile
@@ -10,16 +11,18 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
+from diffusers import StableDiffusionPipeline
 
 from jobs.errors import ImagemillError
 from jobs.inputs import NO_INPUTS, Inputs
 from jobs.request import ImageRequest
 from worker.encode import encode
 from worker.engine.renderer import Bucket, Renderer
+from worker.image_diffusion_model import ImageDiffusionModel
 
 WRITERS: Final = 8
 
@@ -109,3 +112,20 @@ def median_seconds(call: Callable[[], object], device: torch.device, *, calls: i
         synchronize(device)
         taken.append(time.perf_counter() - began)
     return statistics.median(taken) / calls
+
+
+def diffusers_pipeline(model: ImageDiffusionModel) -> Any:
+    """diffusers' pipeline of the same weights, all in the UNet's number format."""
+    pipeline = StableDiffusionPipeline(
+        # A copy: the product's VAE stays in float32 under fp16, which the pipeline cannot have.
+        vae=copy.deepcopy(model.vae).to(model.precision.weights),
+        text_encoder=model.text_encoder,
+        tokenizer=model.tokenizer,
+        unet=model.unet,
+        scheduler=copy.deepcopy(model.scheduler_DDIM),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline

@@ -12,7 +12,6 @@ is as large as ours, the difference is the model's, not the table's. The last li
 from __future__ import annotations
 
 import argparse
-import copy
 import itertools
 import json
 import sys
@@ -20,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline
+from painting import diffusers_pipeline
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -94,17 +93,7 @@ def main() -> None:
     every = cases(options.samplers, options.lengths)
     torch.set_num_threads(1)
     model = load_model(options.model, BUILT_IN[options.model].revision, "fp32", "cpu")
-    pipe = StableDiffusionPipeline(
-        vae=model.vae,
-        text_encoder=model.text_encoder,
-        tokenizer=model.tokenizer,
-        unet=model.unet,
-        scheduler=copy.deepcopy(model.scheduler_DDIM),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    pipe.set_progress_bar_config(disable=True)
+    pipe = diffusers_pipeline(model)
     pictures = mixed(model, every)
     ours: dict[str, float] = {}
     theirs: dict[str, float] = {}

@@ -1,14 +1,13 @@
-"""Stable Diffusion 1.4 with random weights: its networks, in our model and in diffusers' pipeline."""
+"""Stable Diffusion 1.4 with random weights: its networks, and our model of them."""
 
 from __future__ import annotations
 
 import argparse
-import copy
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from worker.diffusion.build_scheduler import build_scheduler
@@ -96,20 +95,3 @@ def model_of(
         compiled=compiled,
         channels_last=options.channels_last,
     )
-
-
-def diffusers_pipeline(model: ImageDiffusionModel) -> Any:
-    """diffusers' pipeline of the same weights, all in the UNet's number format."""
-    pipeline = StableDiffusionPipeline(
-        # A copy: the product's VAE stays in float32 under fp16, which the pipeline cannot have.
-        vae=copy.deepcopy(model.vae).to(model.precision.weights),
-        text_encoder=model.text_encoder,
-        tokenizer=model.tokenizer,
-        unet=model.unet,
-        scheduler=copy.deepcopy(model.scheduler_DDIM),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
