@@ -97,26 +97,20 @@ class _GalleryPages:
     async def bar(self, request: Request) -> Response:
         """How much there is, and the way to any place of it. Asked for after the page: shards are listed."""
         taken, place = filter_of(request), place_in(request.query_params)
-
-        def read(output: GalleryOutput) -> dict[str, Any]:
-            live = self._shelf.is_live(output)
-            return {"extent": output.extent(reported=not live), "live": live}
-
-        context = await self._shelf.read(request, read)
+        context = await self._shelf.read(request, self._how_much)
         context |= {"base": base_of(request), "place": place, "filter": taken, "every": LOOK_SECONDS}
         return self._site.pages.answer(request, "gallery_bar.html", context)
 
     async def new(self, request: Request) -> Response:
         """How many pictures came since the page was made."""
         seen = number_in(request.query_params, "seen")
-
-        def read(output: GalleryOutput) -> dict[str, Any]:
-            live = self._shelf.is_live(output)
-            return {"extent": output.extent(reported=not live), "live": live}
-
-        context = await self._shelf.read(request, read)
+        context = await self._shelf.read(request, self._how_much)
         context |= {"base": base_of(request), "seen": seen, "every": LOOK_SECONDS}
         return self._site.pages.answer(request, "gallery_new.html", context)
+
+    def _how_much(self, output: GalleryOutput) -> dict[str, Any]:
+        live = self._shelf.is_live(output)
+        return {"extent": output.extent(reported=not live), "live": live}
 
     def _piece(self, request: Request, output: GalleryOutput, taken: Filter, *, live: bool) -> dict[str, Any]:
         """What a piece of the gallery is made of. `live`: whether a job renders into the output."""

@@ -22,6 +22,9 @@ THUMBNAILS_PY = "producer/serve/gallery/thumbnails.py"
 IN_PAGES = "tests/producer/serve/gallery/test_gallery_output.py::"
 FILTERS = "tests/producer/serve/gallery/test_filter.py::"
 SHOWN = "tests/producer/serve/gallery/test_gallery_pages.py::"
+IN_PICTURE = "tests/producer/serve/gallery/test_picture_page.py::"
+IN_FILES = "tests/producer/serve/gallery/test_picture_files.py::"
+IN_GRID = "tests/producer/serve/gallery/test_grid_page.py::"
 SILENT = "tests/producer/serve/gallery/test_silent_store.py::"
 SMALL = "tests/producer/serve/gallery/test_thumbnails.py::"
 
@@ -37,13 +40,13 @@ CHECKS = [
         SMALL + "test_an_odd_picture_is_shown_and_nothing_stands_on_standard_error"),
     Mutation("gallery: a placeholder is not kept by browsers", "a week long", FILES_PY,
         "kept = version == image_id and not made.damaged", "kept = version == image_id",
-        SHOWN + "test_a_damaged_picture_has_a_placeholder_and_its_page[files]"),
+        IN_FILES + "test_a_damaged_picture_has_a_placeholder_and_its_page[files]"),
     Mutation("gallery: a thumbnail is the one that its address says", "any", FILES_PY,
         "kept = version == image_id and not made.damaged", "kept = not made.damaged",
-        SHOWN + "test_a_thumbnail_is_kept_only_where_the_picture_lies_that_its_address_says[files]"),
+        IN_FILES + "test_a_thumbnail_is_kept_only_where_the_picture_lies_that_its_address_says[files]"),
     Mutation("gallery: a file is a picture or a placeholder", "sent as it is", FILES_PY,
         "if kind not in _SUFFIXES:", "if False:",
-        SHOWN + "test_a_damaged_picture_has_a_placeholder_and_its_page[files]"),
+        IN_FILES + "test_a_damaged_picture_has_a_placeholder_and_its_page[files]"),
     Mutation("gallery: a place is two numbers in bounds", "of any size", ADDRESS_PY,
         "and len(text) <= 12", "",
         SHOWN + "test_what_is_not_there_is_not_found[many digits]"),
@@ -72,10 +75,10 @@ CHECKS = [
     Mutation("gallery: a whole picture that a browser has is not sent again", "is", FILES_PY,
         "        if _held(request, tag):\n            return Response(status_code=304, headers=headers)\n",
         "",
-        SHOWN + "test_a_browser_that_has_a_picture_is_sent_no_byte_of_it_again[files]"),
+        IN_FILES + "test_a_browser_that_has_a_picture_is_sent_no_byte_of_it_again[files]"),
     Mutation("gallery: a damaged shard hides no other in a grid", "ends it", SWEEP_PY,
         "except OutputError as error:  # a damaged", "except ZeroDivisionError as error:  # a damaged",
-        SHOWN + "test_a_damaged_shard_hides_no_other_in_a_grid"),
+        IN_GRID + "test_a_damaged_shard_hides_no_other_in_a_grid"),
     Mutation("gallery: a grid reads few damaged shards", "all", SWEEP_PY,
         "len(troubles) == _MOST_TROUBLES", "False",
         SHOWN + "test_an_output_of_damaged_shards_alone_is_not_called_one_without_pictures"),
@@ -93,7 +96,7 @@ CHECKS = [
     Mutation("gallery: an axis that there is none is refused", "nothing", GRID_PAGE_PY,
         "        if name is not None and name not in sweep.axes:",
         "        if False:",
-        SHOWN + "test_a_grid_along_what_is_no_axis_is_told[x=guidance-x = guidance: these pictures do not "
+        IN_GRID + "test_a_grid_along_what_is_no_axis_is_told[x=guidance-x = guidance: these pictures do not "
         "differ in it; they differ in guidance_scale]"),
     Mutation("gallery: a condition that is given twice is refused", "the last counts", ADDRESS_PY,
         "if twice is not None:", "if False:",
@@ -101,7 +104,7 @@ CHECKS = [
     Mutation("gallery: neighbours are those of the filter", "all", PICTURE_PAGE_PY,
         '"after": _neighbour(request, output, "after", place.next, taken),',
         '"after": _neighbour(request, output, "after", place.next, Filter()),',
-        SHOWN + "test_neighbours_are_those_that_the_filter_takes_which_led_to_a_picture[files]"),
+        IN_PICTURE + "test_neighbours_are_those_that_the_filter_takes_which_led_to_a_picture[files]"),
     Mutation("gallery: what failed is no picture", "is shown", TABLE_PY,
         "status = FAILED if wanted.filter.failed else SUCCESS",
         "status = SUCCESS if wanted.filter.failed else FAILED",

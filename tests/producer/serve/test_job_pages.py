@@ -32,6 +32,7 @@ from producer.serve.pages import Pages
 from producer.serve.server import listen, serving
 from producer.serve.site import Site
 from tests.conftest import BASE
+from tests.page_text import words
 from tests.silent_store import SilentStore
 from tests.waiting import LONGEST
 
@@ -46,12 +47,6 @@ WORKER: dict[str, Any] = {"lease": 30, "loaded": "", "idle": 0, "load_time": 0, 
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A page waits for all that is to be read, however busy this machine is."""
     monkeypatch.setattr(failure_list, "PATIENCE", LONGEST)
-
-
-def words(page: str) -> str:
-    """The text of a page, with single spaces."""
-    page = re.sub(r"</?bdi>", "", page)  # no word ends there
-    return html.unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", page)))
 
 
 def test_without_jobs_the_page_says_how_to_make_one(visit: Visit) -> None:

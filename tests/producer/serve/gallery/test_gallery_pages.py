@@ -3,44 +3,22 @@
 from __future__ import annotations
 
 import html
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import yaml
 from starlette.testclient import TestClient
 
 from jobs.ledger.ledger import Ledger
 from jobs.output.output import Output
-from jobs.request import IMAGE_SETTINGS
-from jobs.settings import Settings
-from producer.plan.plan import plan_submission
-from producer.requests.prepared import prepare
+from tests.page_text import tiles, words
 from tests.waiting import WaitUntil
 
 Rendered = Callable[..., Output]
 PagesOf = Callable[[Output], tuple[TestClient, str]]
 HOSTILE = """<script>alert(1)</script>"><img src=x onerror=alert(2)> {{ 7*7 }} ' &amp; \u202e"""
 LAYOUTS = ("files", "webdataset")
-
-
-def words(page: str) -> str:
-    """The text of a page, with single spaces."""
-    return html.unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", page)))
-
-
-def tiles(page: str) -> list[str]:
-    """The addresses of the images on a page."""
-    return re.findall(r'<li class="tile[^"]*"><a id="[^"]*" href="([^"]*)"', page)
-
-
-def block(page: str, name: str) -> str:
-    """The text that can be copied under a name."""
-    found = re.search(rf'<pre id="{name}"[^>]*>(.*?)</pre>', page, re.DOTALL)
-    assert found is not None
-    return html.unescape(found[1])
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -58,42 +36,6 @@ def test_pieces_lead_from_the_first_image_to_the_last(
     assert "The end." in page
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_every_picture_of_a_page_and_its_thumbnail_are_there(
-    layout: str, rendered: Rendered, pages_of: PagesOf
-) -> None:
-    output = rendered(5, layout=layout)
-    client, base = pages_of(output)
-    for link in re.findall(r'src="([^"]*)"', client.get(base).text.partition("<main")[2]):
-        small = client.get(link)
-        assert small.headers["content-type"] == "image/png"
-        assert "immutable" in small.headers["cache-control"]
-        again = client.get(link, headers={"If-None-Match": small.headers["etag"]})
-        assert (again.status_code, again.content) == (304, b"")
-    whole = client.get(f"{base}/1/0/file")
-    [(name, data)] = output.pictures(1, {f"{output.stored(1).key(0)}.png"})
-    assert (whole.content, whole.headers["content-type"]) == (data, "image/png")
-    assert f'filename="{name}"' in whole.headers["content-disposition"]
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_browser_that_has_a_picture_is_sent_no_byte_of_it_again(
-    layout: str, rendered: Rendered, pages_of: PagesOf
-) -> None:
-    client, base = pages_of(rendered(2, layout=layout))
-    small = html.unescape(re.findall(rf'src="({base}/0/0/small[^"]*)"', client.get(base).text)[0])
-    for path in (f"{base}/0/0/file", small):
-        first = client.get(path)
-        tag = first.headers["etag"]
-        for held in (tag, f"W/{tag}", f'"other", {tag}', f'W/"other" ,W/{tag}', "*"):
-            again = client.get(path, headers={"If-None-Match": held})
-            assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag), held
-            assert again.headers["cache-control"] == first.headers["cache-control"]
-        for other in ('"other"', tag.strip('"'), ""):
-            assert client.get(path, headers={"If-None-Match": other}).content == first.content, other
-    assert client.get(f"{base}/0/1/file").headers["etag"] != client.get(f"{base}/0/0/file").headers["etag"]
-
-
 def test_strangers_text_is_text_on_every_page(rendered: Rendered, pages_of: PagesOf) -> None:
     prompts = [{"prompt": HOSTILE, "columns": {"mine": HOSTILE}, "id": "one"}, {"prompt": HOSTILE, "seed": 3}]
     client, base = pages_of(rendered(2, failed=(1,), prompts=prompts))
@@ -108,88 +50,6 @@ def test_strangers_text_is_text_on_every_page(rendered: Rendered, pages_of: Page
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_picture_is_shown_with_every_column_and_its_neighbours(
-    layout: str, rendered: Rendered, pages_of: PagesOf
-) -> None:
-    prompts = [{"prompt": f"fox {n}", "columns": {"kind": f"k{n}"}} for n in range(9)]
-    output = rendered(9, failed=(3,), layout=layout, prompts=prompts)
-    client, base = pages_of(output)
-    page = client.get(f"{base}/1/0").text
-    record = next(output.records(1))
-    said = words(page)
-    for name, value in record.items():
-        shown = {"text": "prompt"}.get(name, name).removeprefix("rendered_")
-        assert shown in said, name
-        text = json.dumps(value) if isinstance(value, dict) else str(value)
-        assert value in (None, "") or text in said or isinstance(value, float), name
-    links = dict(re.findall(r'rel="(prev|next)" href="([^"]*)"', page))
-    assert links == {"prev": f"{base}/0/2", "next": f"{base}/1/1"}
-    assert 'rel="prev"' not in client.get(f"{base}/0/0").text
-    assert 'rel="next"' not in client.get(f"{base}/2/0").text
-
-
-def test_settings_that_say_something_come_first_and_the_others_are_folded(
-    rendered: Rendered, pages_of: PagesOf
-) -> None:
-    prompts = [{"prompt": "a fox", "negative_prompt": "fog", "columns": {"mine": None}}]
-    client, base = pages_of(rendered(1, prompts=prompts, image_format="webp"))
-    page = client.get(f"{base}/0/0").text
-    before, _, after = page.partition("<h2>Settings</h2>")[2].partition("<h2>Columns</h2>")
-    shown, _, folded = before.partition("<details>")
-    first = [
-        "negative_prompt", "height", "width", "num_inference_steps", "guidance_scale", "scheduler", "seed",
-        "model", "revision", "image_format",
-    ]  # fmt: skip
-    assert re.findall(r"<dt>([^<]*)</dt>", shown) == first
-    rest = [name for name in IMAGE_SETTINGS if name not in first and name != "prompt"]
-    assert re.findall(r"<dt>([^<]*)</dt>", folded) == rest
-    assert f"{len(rest)} at their defaults" in words(folded)
-    assert "<details>" not in after
-    assert "mine" in words(after)
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_neighbours_are_those_that_the_filter_takes_which_led_to_a_picture(
-    layout: str, rendered: Rendered, pages_of: PagesOf
-) -> None:
-    prompts = [{"prompt": f"{'hare' if n % 3 else 'fox'} {n} &", "columns": {"kind": "a"}} for n in range(17)]
-    client, base = pages_of(rendered(17, failed=(4, 5), layout=layout, prompts=prompts))
-    asks = "?text=FOX&column=kind&value=a"
-    first = html.unescape(tiles(client.get(base + asks).text)[0])
-    assert first == f"{base}/0/0?text=FOX&column=kind&value=a"
-    found, place = [first], first
-    while links := re.findall(r'rel="next" href="([^"]*)"', client.get(place).text):
-        found.append(place := html.unescape(links[0]))
-    assert [one.partition("?")[0] for one in found] == [f"{base}/{n // 4}/{n % 4}" for n in range(0, 17, 3)]
-    back = [place]
-    while links := re.findall(r'rel="prev" href="([^"]*)"', client.get(place).text):
-        back.append(place := html.unescape(links[0]))
-    assert back == found[::-1]
-    up = html.unescape(re.findall(r'rel="up" href="([^"]*)"', client.get(found[3]).text)[0])
-    assert up == f"{base}?shard=2&position=0&text=FOX&column=kind&value=a#i2-1"
-    assert html.unescape(tiles(client.get(up.partition("#")[0]).text)[0]) == found[3]
-    failed = client.get(f"{base}/1/0?failed=1").text
-    assert re.findall(r'rel="(?:next|prev)" href="([^"]*)"', failed) == [f"{base}/1/1?failed=1"]
-
-
-@pytest.mark.parametrize("way", ["before", "after"])
-def test_a_neighbour_that_is_far_is_looked_for_in_pieces(
-    way: str, rendered: Rendered, pages_of: PagesOf, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("producer.serve.gallery.picture_page.BUDGET", 0.0)
-    client, base = pages_of(rendered(40))
-    place = f"{base}/0/2?text=fox+20" if way == "after" else f"{base}/9/3?text=fox+1%2C"
-    page = client.get(place).text
-    pieces = 0
-    while further := re.search(rf'hx-get="([^"]*way={way}[^"]*)" hx-trigger="load"', page):
-        page = client.get(html.unescape(further[1])).text
-        pieces += 1
-    there = f"{base}/5/0?text=fox+20" if way == "after" else f"{base}/0/1?text=fox+1%2C"
-    assert re.findall(r'rel="(?:next|prev)" href="([^"]*)"', page) == [there]
-    assert pieces > 3
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
 def test_earlier_pictures_of_a_search_are_those_that_it_finds(
     layout: str, rendered: Rendered, pages_of: PagesOf
 ) -> None:
@@ -200,111 +60,6 @@ def test_earlier_pictures_of_a_search_are_those_that_it_finds(
     found = tiles(client.get(html.unescape(earlier[1])).text)
     places = [divmod(n, 4) for n in (1, *range(10, 20))]
     assert found == [f"{base}/{shard}/{position}?text=fox+1" for shard, position in places]
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_the_manifest_of_a_picture_asks_for_that_picture(
-    layout: str, rendered: Rendered, pages_of: PagesOf, tmp_path: Path
-) -> None:
-    output = rendered(6, layout=layout)
-    client, base = pages_of(output)
-    text = block(client.get(f"{base}/1/1").text, "manifest")
-    file = tmp_path / "again.yaml"
-    file.write_text(text + f"output: {output.label}\n", "utf-8")
-    assert yaml.safe_load(text)["model"] == "instant"
-    plan = plan_submission(prepare(file, Settings()), Settings())
-    assert (plan.survey.held, plan.new) == (1, 0)
-
-
-def test_the_command_of_a_picture_names_its_file_or_its_request(
-    rendered: Rendered, pages_of: PagesOf
-) -> None:
-    client, base = pages_of(rendered(2, layout="files"))
-    command = block(client.get(f"{base}/0/1").text, "command")
-    assert command == "imagemill-worker render --from 00000/000000001.png"
-
-
-def test_the_command_of_a_picture_in_a_tar_has_the_whole_request(
-    rendered: Rendered, pages_of: PagesOf
-) -> None:
-    client, base = pages_of(rendered(2, layout="webdataset"))
-    command = block(client.get(f"{base}/0/1").text, "command")
-    assert command.startswith("imagemill-worker --batch-size 16 render --request '{")
-    assert '"prompt": "fox 1, été 🦊"' in command
-
-
-def test_a_long_prompt_is_whole_on_its_pictures_page_and_begins_on_a_tile(
-    rendered: Rendered, pages_of: PagesOf
-) -> None:
-    long = "a fox in the snow, " * 1000
-    client, base = pages_of(rendered(2, failed=(1,), prompts=[long, long + "again"]))
-    gallery = client.get(base).text
-    assert gallery.count("a fox in the snow, ") == 2 * 15  # as a text, and in place of the picture
-    assert long[:299] + "…" in gallery
-    assert client.get(f"{base}?failed=1").text.count("a fox in the snow, ") == 15
-    for place in ("/0/0", "/0/1"):
-        page = client.get(base + place).text
-        heading = re.search(r'<h1 class="prompt">([^<]*)</h1>', page)
-        assert heading is not None and heading[1].startswith(long)
-        facts = page.partition('<div class="card facts">')[2]
-        assert "image_id" in facts and long not in facts
-
-
-def test_what_failed_is_shown_with_its_reason_and_command(rendered: Rendered, pages_of: PagesOf) -> None:
-    client, base = pages_of(rendered(4, failed=(2,)))
-    page = client.get(f"{base}/0/2").text
-    assert "This image failed. black" in words(page)
-    assert block(page, "command") == "render it"
-    assert client.get(f"{base}/0/2/file").status_code == 404
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_thumbnail_is_kept_only_where_the_picture_lies_that_its_address_says(
-    layout: str, rendered: Rendered, pages_of: PagesOf
-) -> None:
-    output = rendered(2, layout=layout)
-    client, base = pages_of(output)
-    first, second = (record["image_id"] for record in output.records(0))
-    other = client.get(f"{base}/0/0/small?v={second}")  # as after a rendering in the place of another
-    assert (other.headers["cache-control"], "etag" in other.headers) == ("no-store", False)
-    there = client.get(f"{base}/0/0/small?v={first}")
-    assert "immutable" in there.headers["cache-control"]
-    assert there.content == other.content != client.get(f"{base}/0/1/small?v={second}").content
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_damaged_picture_has_a_placeholder_and_its_page(
-    layout: str, rendered: Rendered, pages_of: PagesOf
-) -> None:
-    output = rendered(2, layout=layout)
-    [(_, data)] = output.pictures(0, {"000000001.png"})
-    for file in (output.path / "00000.tar", output.path / "00000" / "000000001.png"):
-        if file.exists():
-            file.write_bytes(file.read_bytes().replace(data, b"x" * len(data)))
-    client, base = pages_of(output)
-    _, there = output.records(0)
-    for path in (f"small?v={there['image_id']}", "file"):
-        shown = client.get(f"{base}/0/1/{path}")
-        assert (shown.status_code, shown.headers["content-type"]) == (200, "image/svg+xml")
-        assert "immutable" not in shown.headers["cache-control"]
-    assert client.get(f"{base}/0/1").status_code == 200
-    assert client.get(f"{base}/0/0/small").headers["content-type"] == "image/png"
-
-
-@pytest.mark.parametrize("said", ["", "[1]", "[{}]", "{", '{"a": 1}'])
-@pytest.mark.parametrize("setting", ["loras", "controlnet", "textual_inversions", "ip_adapter"])
-def test_a_record_that_no_command_can_say_is_shown_with_the_reason(
-    setting: str, said: str, rendered: Rendered, pages_of: PagesOf
-) -> None:
-    output = rendered(2)
-    file = output.path / "00000" / "metadata.jsonl"
-    records = [json.loads(line) | {setting: said, "id": [1]} for line in file.read_text().splitlines()]
-    file.write_text("".join(f"{json.dumps(one)}\n" for one in records))
-    client, base = pages_of(output)
-    shown = client.get(f"{base}/0/1")
-    assert shown.status_code == 200
-    assert "its record is not one that a" in words(shown.text)
-    assert client.get(f"{base}/grid?x=prompt").status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -486,63 +241,6 @@ def test_the_last_pictures_of_a_job_come_after_its_end(
     assert tiles(client.get(tail).text) == [f"{base}/1/{place}" for place in range(4)]
 
 
-def test_a_grid_has_what_was_swept_along_its_axes(rendered: Rendered, pages_of: PagesOf) -> None:
-    sweep = {"guidance_scale": [1.0, 3.0, 7.5], "scheduler": ["DDIM", "Euler"]}
-    prompts = ["a fox", "a hare"]
-    client, base = pages_of(rendered(12, prompts=prompts, sweep=sweep))
-    page = client.get(f"{base}/grid").text
-    said = words(page)
-    assert "scheduler ↓ · guidance_scale → 1 3 7.5 DDIM Euler" in said
-    assert "page 1 of 2" in said
-    assert re.findall(rf'<td><a href="{base}/([^"]*)"', page) == ["0/0", "0/2", "1/0", "0/1", "0/3", "1/1"]
-    other = client.get(f"{base}/grid?x=prompt&y=guidance_scale&page=1").text
-    assert "guidance_scale ↓ · prompt → a fox a hare 1 3 7.5" in words(other)
-
-
-@pytest.mark.parametrize(
-    ("asked", "said"),
-    [
-        (
-            "x=guidance",
-            "x = guidance: these pictures do not differ in it; they differ in guidance_scale",
-        ),
-        ("x=prompt&y=<b>", "y = <b>: these pictures do not differ in it"),
-        ("x=prompt&y=prompt", "x and y are both prompt: choose two"),
-    ],
-)
-def test_a_grid_along_what_is_no_axis_is_told(
-    asked: str, said: str, rendered: Rendered, pages_of: PagesOf
-) -> None:
-    sweep = {"guidance_scale": [1.0, 3.0]}
-    client, base = pages_of(rendered(4, prompts=["a fox", "a hare"], sweep=sweep))
-    page = client.get(f"{base}/grid?{asked}").text
-    alarm = re.search(r'<p class="alarm">([^<]*)</p>', page)
-    assert alarm is not None
-    assert html.unescape(alarm[1]).startswith(said)
-    assert '<table class="grid">' not in page
-    assert '<table class="grid">' in client.get(f"{base}/grid?x=&y=prompt").text
-
-
-def test_a_grid_of_one_setting_stands_in_a_row(rendered: Rendered, pages_of: PagesOf) -> None:
-    client, base = pages_of(rendered(3, prompts=["a fox"], sweep={"num_inference_steps": [1, 2, 3]}))
-    page = client.get(f"{base}/grid").text
-    assert re.findall(rf'<td><a href="{base}/([^"]*)"', page) == ["0/0", "0/1", "0/2"]
-
-
-def test_pictures_that_differ_in_nothing_have_no_axes(rendered: Rendered, pages_of: PagesOf) -> None:
-    client, base = pages_of(rendered(1))
-    assert "differ in nothing" in words(client.get(f"{base}/grid").text)
-
-
-def test_a_damaged_shard_hides_no_other_in_a_grid(rendered: Rendered, pages_of: PagesOf) -> None:
-    output = rendered(12, prompts=["a fox", "a hare"], sweep={"num_inference_steps": [1, 2, 3, 4, 5, 6]})
-    output.metadata_file(1).write_text("no JSON\n")
-    client, base = pages_of(output)
-    page = client.get(f"{base}/grid?x=num_inference_steps&y=prompt").text
-    assert re.findall(rf'<td><a href="{base}/([0-9])/', page) == ["0"] * 4 + ["2"] * 4
-    assert "00001/metadata.jsonl:1" in words(page)
-
-
 def test_an_output_of_damaged_shards_alone_is_not_called_one_without_pictures(
     rendered: Rendered, pages_of: PagesOf
 ) -> None:
@@ -586,22 +284,6 @@ def test_a_folder_that_is_no_output_is_not_called_one_without_pictures(
     begun.prepare()
     client, base = pages_of(begun)
     assert "There are no pictures yet." in words(client.get(base).text)
-
-
-def test_a_grid_without_pictures_says_so(
-    rendered: Rendered, pages_of: PagesOf, submit_job: Callable[..., str], wait_until: WaitUntil
-) -> None:
-    output = rendered(0, prompts=["a fox"])
-    client, base = pages_of(output)
-    said = words(client.get(f"{base}/grid").text)
-    assert "There are no pictures yet." in said and "A job renders here" not in said
-    assert "differ" not in said and "0 pictures" not in said
-    assert "There are no pictures from here on." in words(client.get(f"{base}/grid?shard=3").text)
-    submit_job(output=output.label)
-    wait_until(
-        lambda: "A job renders here: load this page again" in words(client.get(f"{base}/grid").text),
-        "the ledger is read again",
-    )
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
