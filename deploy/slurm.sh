@@ -152,7 +152,7 @@ if [ "$(cat "$run/array")" != "$array" ]; then
     exit 2
 fi
 if [ -s "$run/over" ]; then exit "$(cat "$run/over")"; fi
-# Whoever makes the file leads, also after this task was started again.
+# The task that makes the file leads, also after this task was started again.
 if (set -o noclobber; echo "$task" >"$run/leader") 2>/dev/null || [ "$(cat "$run/leader")" = "$task" ]; then
     leads=yes
     lead "$@"

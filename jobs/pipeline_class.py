@@ -153,7 +153,7 @@ class PipelineClass:
     fixed: Mapping[str, tuple[Any, str]]
     """Arguments that are always given, and why no manifest may choose another value."""
     of: str | None = None
-    """The model's class, of one that paints some images of it and is none of a model's own."""
+    """The model's class, of one that paints some images of it and is not of a model's own."""
     tasks: Mapping[str, str] = field(default_factory=dict)
     """Of a model's class: from the key of a task (`jobs.pipeline_task`) to the class that paints it."""
     pictures: Mapping[str, str] = field(default_factory=dict)

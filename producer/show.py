@@ -17,7 +17,7 @@ _FACTS = tuple(field.name for field in fields(JobStatus))
 
 
 def say(text: str, *, err: bool = False) -> None:
-    """Prints one line, whatever is in `text`: Redis, and whoever writes there, gives names and reasons."""
+    """Prints one line, whatever is in `text`: names and reasons come from Redis, where others write."""
     click.echo(on_one_line(text), err=err)
 
 

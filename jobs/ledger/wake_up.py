@@ -1,6 +1,6 @@
 """What is taken of a message in the queue: that it is a wake-up, and the id that Flower shows.
 
-Whoever may submit may write any message. Celery would obey what it carries besides: callbacks, errbacks,
+Everyone who may submit may write any message. Celery would obey what it carries besides: callbacks, errbacks,
 chains and chords are sent on by the worker, to any key of Redis; an `eta` is held in memory; a routing key is
 where a message is put back to. So the message that Celery gets is another one, made by imagemill.
 """

@@ -6,8 +6,8 @@ Two Redis servers know nothing of each other. What both see is the bucket: the o
 there. It is written only where it is as it was last read (`tagged_object`), so that of two that take an
 output one fails. Who works there changes it now and then. Who finds another's looks at it for as long as that
 one's lease says, by its own clock alone: an object that changes meanwhile is of jobs that are under way, one
-that does not is taken over. Whoever lost it so, asleep or cut off, finds that out before the next name that
-it gives (`hold`), and its uploads are taken away by the job that begins (`OutputStore.close_stages`).
+that does not is taken over. A side that lost it so, asleep or cut off, finds that out before the next name
+that it gives (`hold`), and its uploads are taken away by the job that begins (`OutputStore.close_stages`).
 
 The object stays, marked free, when a job has ended: a deletion has no condition.
 """

@@ -31,7 +31,7 @@ from producer.doctor.soundness import (
     request_in,
 )
 
-MAKE_ANEW = "`--repair` writes it again from the tar"
+WRITE_AGAIN = "`--repair` writes it again from the tar"
 
 _PICTURES = frozenset({"png", "jpg", "webp"})
 _NAMED = 3
@@ -173,7 +173,7 @@ class _Examination:
             ):
                 wrong = "tells other records"
         if wrong is not None:
-            self._add("table", RECORDS, wrong, MAKE_ANEW, cut=Cut())
+            self._add("table", RECORDS, wrong, WRITE_AGAIN, cut=Cut())
 
     def _picture_name(self, tar: TarReader, sample: _Sample) -> str:
         """What the sample's JSON calls its picture."""
@@ -216,7 +216,7 @@ class _Examination:
                 return
             wrong = _table_trouble(data, self._stored.key, records, failures)
         if wrong is not None:
-            problem = Problem(kind="table", file=name, what=shown(wrong), remedy=MAKE_ANEW, cut=Cut())
+            problem = Problem(kind="table", file=name, what=shown(wrong), remedy=WRITE_AGAIN, cut=Cut())
             self._found.problems.append(problem)
 
     def _add_sample(self, kind: ProblemKind, sample: _Sample, name: str, what: str, **more: Any) -> None:

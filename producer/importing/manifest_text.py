@@ -47,7 +47,7 @@ _Dumper.add_representer(str, _text)
 def manifest_text(imported: Imported, name: str) -> str:
     """The YAML text of a manifest that asks for every picture again.
 
-    Raises ManifestError when `name` is none of a job, or the text is larger than a manifest may be.
+    Raises ManifestError when `name` cannot be a job's, or the text is larger than a manifest may be.
     """
     Manifest.from_json({"name": name, "model": STAND_IN, "prompts": [""]})
     recipes = imported.recipes

@@ -137,7 +137,7 @@ def absolute_paths(written: WrittenManifest, folder: Path, problems: Problems) -
         fields["output"] = os.path.realpath(absolute(Path(), written.output, ("output",)))
     if is_path(written.model) or names_bucket(written.model):
         fields["model"] = here(written.model, ("model",))
-    # Braces in the folder's own name are none of a pattern.
+    # Braces in the folder's own name are not those of a pattern.
     braced = Path(escaped(str(folder.absolute())))
     fields["controlnet"] = tuple(
         one.model_copy(update={"model": here(one.model, problems.as_written(("controlnet", index, "model")))})

@@ -119,7 +119,7 @@ class LedgerWatch:
         return snapshot.overview
 
     def _look(self, *, wait: bool) -> None:
-        """Reads the ledger if that was last done a while ago. `wait`: for whoever does so already."""
+        """Reads the ledger if that was last done a while ago. `wait`: for a thread that does so already."""
         if self._lock.acquire(blocking=wait):
             try:
                 if time.monotonic() - self._looked >= OLDEST:

@@ -51,9 +51,10 @@ def writing(
 ) -> Iterator[Writing]:
     """Holds an output while the block writes there, and lets it go unless a job has got it.
 
-    `queue`: whose jobs write; None where there is no Redis. `name`: what others are told of it. Looks at
-    another ledger's writer for up to its lease, and `reporter` says so. Raises JobError where that is at
-    work, or has written since an unfinished job of this ledger was begun; OutputError, LedgerError, OSError.
+    `queue`: the jobs that write are its own; None where there is no Redis. `name`: what others are told of
+    it. Looks at another ledger's writer for up to its lease, and `reporter` says so. Raises JobError where
+    that is at work, or has written since an unfinished job of this ledger was begun; OutputError,
+    LedgerError, OSError.
     """
     if not output.in_bucket:
         yield Writing()

@@ -16,7 +16,7 @@ _SOON = "?socket_timeout=1&health_check_interval=1"
 
 @contextmanager
 def _by_a_way(field: Field, name: str) -> Iterator[HalfOpenWay]:
-    """A worker that is started anew to reach Redis by this way, while the job is paused."""
+    """A worker that is started again to reach Redis by this way, while the job is paused."""
     with (
         HalfOpenWay(field.server.url) as way,
         field.restarted(name, REDIS_URL=f"{way.url}{_SOON}"),

@@ -138,7 +138,7 @@ def no_reaper(field: Field) -> None:
         field.ledger.control(job_id, "pause")
         held = field.attempts(name)
     field.hit()
-    # Whoever is started in its place would reap.
+    # A worker that is started in its place would reap.
     with field.frozen(field.workers[name].pid):
         os.kill(field.pid_of(name), signal.SIGKILL)
         began = time.monotonic()

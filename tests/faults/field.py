@@ -168,7 +168,7 @@ class Field(Farm):
 
     @contextmanager
     def restarted(self, name: str, **settings: object) -> Iterator[None]:
-        """Starts a worker anew with other settings, and as it was when the context ends.
+        """Starts a worker again with other settings, and as it was when the context ends.
 
         The job that is under way is paused when the context begins: `resume` it there.
         """
