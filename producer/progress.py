@@ -68,7 +68,10 @@ def _lines(statuses: Iterable[JobStatus]) -> JobStatus:
 
 
 def _job_bar(statuses: Iterable[JobStatus]) -> JobStatus:
+    from rich.console import Console, Group
+    from rich.live import Live
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.text import Text
 
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -76,8 +79,9 @@ def _job_bar(statuses: Iterable[JobStatus]) -> JobStatus:
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}", markup=False),
     )
-    with Progress(*columns) as bar:
-        task = bar.add_task("", total=None, rate="")
+    bar = Progress(*columns)
+    task = bar.add_task("", total=None, rate="")
+    with Live(bar, console=Console()) as live:
         for status in statuses:
             last = status
             rate = f"{show.rate(status)} images/s, {show.duration(status.eta_seconds)} left"
@@ -86,6 +90,8 @@ def _job_bar(statuses: Iterable[JobStatus]) -> JobStatus:
                 description=on_one_line(f"{status.job_id} {show.state(status)}"),
                 total=status.total,
                 completed=status.done + status.failed,
-                rate=rate + show.doubts(status) + show.waits(status),
+                rate=rate + show.doubts(status),
             )
+            # Below the bar, where it wraps: beside the bar a terminal of 80 columns would cut it.
+            live.update(Group(bar, *(Text(line) for line in show.waits(status))))
     return last

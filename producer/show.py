@@ -172,7 +172,7 @@ def progress_line(job: JobStatus) -> str:
     """The progress of the job in one line, for `watch` and `run`."""
     return on_one_line(
         f"{job.job_id}: {state(job)}, {job.done}/{job.total} images{doubts(job)}, {rate(job)} images/s, "
-        f"{duration(job.eta_seconds)} left{waits(job)}"
+        f"{duration(job.eta_seconds)} left{''.join(f'; {line}' for line in waits(job))}"
     )
 
 
@@ -195,10 +195,10 @@ def doubts(job: JobStatus) -> str:
     return (f", {job.failed} failed" if job.failed else "") + _flagged(job)
 
 
-def waits(job: JobStatus) -> str:
-    """What the job's workers wait for, and what they load; empty when they do neither."""
-    notices = "".join(f"; {name} waits: {notice}" for name, notice in job.notices.items())
-    return notices + "".join(f"; {name}: {doing}" for name, doing in job.loading.items())
+def waits(job: JobStatus) -> list[str]:
+    """What each of the job's workers waits for, and what each loads, a line each."""
+    notices = [on_one_line(f"{name} waits: {notice}") for name, notice in job.notices.items()]
+    return notices + [on_one_line(f"{name}: {doing}") for name, doing in job.loading.items()]
 
 
 def is_terminal() -> bool:

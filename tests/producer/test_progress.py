@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import rich
 
 from jobs.ledger.job import JobStatus
 from producer import progress, show
@@ -71,18 +72,22 @@ def test_a_line_that_would_say_the_same_is_not_said_again(
     assert len(capsys.readouterr().out.splitlines()) == 1
 
 
+@pytest.mark.parametrize("columns", [80, 200])
 def test_a_terminal_gets_a_bar_with_rate_failures_and_what_is_waited_for_as_it_is_written(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], at: At
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], at: At
 ) -> None:
+    rich.get_console()  # a console that another part of the process made keeps the width of then
     monkeypatch.setattr(show, "is_terminal", lambda: True)
-    monkeypatch.setenv("COLUMNS", "200")
-    notice = {"w1": "no space left at /data/[red]cats[/b]"}
-    end = at(7, failed=3, images_per_second=3.5, notices=notice)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    notice = {"w1": "no space left at /data/[red]cats[/b], which is on the disk that all of the jobs share"}
+    end = at(7, failed=3, images_per_second=3.5, notices=notice, loading={"w2": "loads shapes"})
     assert show_progress(iter([at(0), end])) == end
     out = capsys.readouterr().out
     assert "cats-1 running" in out
     assert "10/10" in out
-    assert "3.5 images/s, 1s left, 3 failed; w1 waits: no space left at /data/[red]cats[/b]" in out
+    assert "3.5 images/s, 1s left, 3 failed" in out
+    words = " ".join(out.split())
+    assert f"w1 waits: {notice['w1']} w2: loads shapes" in words
 
 
 def test_without_a_terminal_counts_are_dropped_and_lines_go_to_standard_error(
