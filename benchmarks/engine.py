@@ -38,7 +38,7 @@ from rich.console import Console
 from rich.table import Table
 from sizes import parse_sized
 
-from jobs.models import BUILT_IN
+from jobs.models.models import BUILT_IN
 from jobs.request import ImageRequest
 from jobs.schedulers import forwards
 from worker.diffusion.build_scheduler import build_scheduler

@@ -33,7 +33,7 @@ from sizes import parse_sized
 # A script's own folder is on the path, the repository's is not: the grammar and the checker are in tools/.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from jobs.model_folder import folder_revision
+from jobs.model_files.model_folder import folder_revision
 from tools.shapes.checker import Reading, read
 from tools.shapes.draw import SIZE
 from tools.shapes.grammar import KINDS, Scene, bare, loosened, pairs, prompt_of

@@ -49,7 +49,7 @@ from sizes import parse_sized
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from jobs.arguments import arguments_text
-from jobs.models import BUILT_IN
+from jobs.models.models import BUILT_IN
 from jobs.request import ImageRequest
 from tests.tiny.families import FAMILIES
 from worker.diffusion.interception import Hub

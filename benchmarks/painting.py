@@ -18,7 +18,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from jobs.errors import ImagemillError
-from jobs.inputs import NO_INPUTS, Inputs
+from jobs.inputs.inputs import NO_INPUTS, Inputs
 from jobs.request import ImageRequest
 from worker.encode import encode
 from worker.engine.renderer import Bucket, Renderer

@@ -25,7 +25,7 @@ from rich.progress import track
 from rich.table import Table
 from sizes import parse_sized
 
-from jobs.models import BUILT_IN
+from jobs.models.models import BUILT_IN
 from jobs.schedulers import SCHEDULERS
 from worker.diffusion.build_scheduler import build_scheduler
 from worker.diffusion.sampling import sample

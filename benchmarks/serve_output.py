@@ -20,7 +20,7 @@ from rich.progress import track
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from jobs.entry import Entry
-from jobs.models import BUILT_IN
+from jobs.models.models import BUILT_IN
 from jobs.output.durable import write_atomically
 from jobs.output.metadata import Failure, metadata_record
 from jobs.output.output import Output

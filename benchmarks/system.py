@@ -29,7 +29,7 @@ from sizes import parse_sized
 
 from jobs.ledger.ledger import Ledger
 from jobs.lifeline import start_tied
-from jobs.models import BUILT_IN
+from jobs.models.models import BUILT_IN
 from jobs.request import ImageRequest
 from jobs.settings import Settings
 from producer.embedded_redis import EmbeddedRedis

@@ -22,7 +22,7 @@ SEEDS: Final = range(MAX_SEED + 1)
 COUNTS: Final = range(1, 1_000_000 + 1)
 QUALITIES: Final = range(1, 100 + 1)
 LEAST_GUIDANCE: Final = 0.0
-"""Of any pipeline; `jobs.pipelines` knows each one's own."""
+"""Of any pipeline; `jobs.pipelines.pipelines` knows each one's own."""
 MOST_GUIDANCE: Final = 100.0
 
 _WHOLE = re.compile(r"[-+]?[0-9]{1,40}")
@@ -246,7 +246,7 @@ class SchedulerName:
 class Arguments:
     """Mappings of a pipeline's further arguments; a right one means its canonical text.
 
-    Which arguments there are, and their types, depends on the pipeline: `jobs.pipelines`.
+    Which arguments there are, and their types, depends on the pipeline: `jobs.pipelines.pipelines`.
     """
 
     column: ClassVar[Column] = "string"

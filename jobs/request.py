@@ -14,6 +14,7 @@ from json.encoder import encode_basestring
 from operator import attrgetter
 from typing import Annotated, Any, NamedTuple, get_args
 
+from jobs.adapter_files.lora_loaders import LOADERS
 from jobs.adapters import (
     CONTROLNETS,
     IP_ADAPTERS,
@@ -42,8 +43,7 @@ from jobs.bounds import (
     Text,
     Whole,
 )
-from jobs.lora_loaders import LOADERS
-from jobs.pipeline_class import IP_ADAPTED, WEIGHTED
+from jobs.pipelines.pipeline_class import IP_ADAPTED, WEIGHTED
 from jobs.prompt_weights import LongPrompts, Syntax
 from jobs.setting import NOWHERE, Place, Setting, image_settings
 

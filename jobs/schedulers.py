@@ -99,7 +99,7 @@ for _scheduler in (*SCHEDULERS, *FLOW_SCHEDULERS, OWN_SCHEDULER):
 SCHEDULER_NAMES: tuple[str, ...] = tuple(
     scheduler.name for scheduler in (*SCHEDULERS, *FLOW_SCHEDULERS, OWN_SCHEDULER)
 )
-"""Every canonical name. A pipeline takes some of them: `jobs.pipelines`."""
+"""Every canonical name. A pipeline takes some of them: `jobs.pipelines.pipelines`."""
 
 
 def find_scheduler(name: str) -> Scheduler:

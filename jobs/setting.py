@@ -27,7 +27,7 @@ class Setting:
     places: frozenset[Place] = PER_IMAGE
     """Where it may be given."""
     by_model: bool = False
-    """Where a manifest leaves it open, the model has a default of its own: `jobs.models.ModelDefaults`."""
+    """Where a manifest leaves it open, the model has its own default: `jobs.models.models.ModelDefaults`."""
     in_identity: bool = True
     """Whether images that differ in it have different image_ids."""
     added_later: bool = False

@@ -6,7 +6,7 @@ from typing import Final, Protocol
 
 import click
 
-from jobs.object_copies import named
+from jobs.inputs.object_copies import named
 from jobs.wording import on_its_lines
 
 

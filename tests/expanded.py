@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from jobs.entry import Entry
-from jobs.models import ModelRef
+from jobs.models.models import ModelRef
 from producer.manifest.manifest import Manifest
 from producer.prompt_files.reading import Reading
 from producer.requests.expand import identify

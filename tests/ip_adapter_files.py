@@ -11,7 +11,7 @@ from diffusers.models.embeddings import IPAdapterPlusImageProjection
 from safetensors.torch import save_file
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from jobs.ip_adapter_file import Projection
+from jobs.adapter_files.ip_adapter_file import Projection
 from tests.tiny.family import random_weights
 
 HIDDEN, PROJECTED = 16, 8

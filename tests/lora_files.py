@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from jobs.models import BUILT_IN
+from jobs.models.models import BUILT_IN
 from worker.renderers.pipelines import load_pipeline
 
 RANK = 2

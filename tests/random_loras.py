@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save
 
 from jobs.adapters import LORAS
-from jobs.inputs import KeptInputs, kept_path
+from jobs.inputs.inputs import KeptInputs, kept_path
 
 Tensors = dict[str, torch.Tensor]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.models import BUILT_IN
+from jobs.models.models import BUILT_IN
 from jobs.output.job_files import JobFiles
 from jobs.output.metadata import Failure
 from jobs.output.output import Output

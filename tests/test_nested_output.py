@@ -10,7 +10,7 @@ from datasets import load_dataset
 from webdataset import WebDataset
 
 from jobs.errors import OutputError
-from jobs.models import BUILT_IN
+from jobs.models.models import BUILT_IN
 from jobs.output.job_files import JobFiles
 from jobs.output.metadata import Failure
 from jobs.output.output import Output

@@ -41,7 +41,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     copy, folder = tmp_path_factory.mktemp("code"), tmp_path_factory.mktemp("manifests")
     for package in ("jobs", "producer", "worker"):
         shutil.copytree(
-            ROOT / package, copy / package, ignore=shutil.ignore_patterns("models", "__pycache__")
+            ROOT / package, copy / package, ignore=shutil.ignore_patterns("shapes", "__pycache__")
         )
     request = copy / "jobs" / "request.py"
     request.write_text(with_the_field(request.read_text()))

@@ -14,7 +14,7 @@ OWN: Final = {
     "jobs/ledger/job_lookup.py": "imagemill's own script",
     "jobs/ledger/lua_functions.py": "imagemill's own scripts",
     "jobs/lock.py": "/proc",
-    "jobs/pipelines.py": "imagemill's own table",
+    "jobs/pipelines/pipelines.py": "imagemill's own table",
     "producer/embedded_redis.py": "the log of a server that it started, in a folder of its own",
     "producer/manifest/starter.py": "imagemill's own example",
     "producer/own_worker.py": "the log of a worker that it started, in the user's cache",

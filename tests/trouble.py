@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from jobs.errors import ImagemillError
-from jobs.inputs import Inputs
+from jobs.inputs.inputs import Inputs
 from jobs.request import ImageRequest
 from worker.engine.renderer import Bucket, Painted, Picture, Renderer, Source
 

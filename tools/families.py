@@ -25,8 +25,8 @@ import torch
 import transformers
 
 from jobs.arguments import arguments_text
-from jobs.pipeline_class import PipelineClass
-from jobs.pipelines import admitted
+from jobs.pipelines.pipeline_class import PipelineClass
+from jobs.pipelines.pipelines import admitted
 from jobs.request import ImageRequest
 from tests.tiny.families import FAMILIES
 from tests.tiny.family import Family

@@ -94,7 +94,7 @@ class Known:
     left_out: frozenset[str] = frozenset()
     """Arguments that do nothing without a picture."""
     own: tuple[str, ...] = ("",)
-    """The keys of the tasks that a model's own class paints, as in `jobs.pipeline_task`."""
+    """The keys of the tasks that a model's own class paints, as in `jobs.pipelines.pipeline_task`."""
     keeps_steps: bool = False
     """Whether all steps are painted, whatever the strength."""
     of: str | None = None

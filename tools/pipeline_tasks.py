@@ -15,7 +15,7 @@ from diffusers.pipelines.auto_pipeline import (
     AUTO_TEXT2IMAGE_PIPELINES_MAPPING,
 )
 
-from jobs.pipeline_task import TASK_PICTURES, task_key
+from jobs.pipelines.pipeline_task import TASK_PICTURES, task_key
 from tools.known_pipeline import Known
 from tools.pipeline_table import ADMITTED
 from tools.task_table import BESIDE, FOR_TASKS, LEFT_OUT

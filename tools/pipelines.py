@@ -1,4 +1,4 @@
-"""Write jobs/pipelines.json, what the producer knows of diffusers' pipelines: `python tools/pipelines.py`.
+"""Write jobs/pipelines/pipelines.json, what is known of diffusers' pipelines: `python tools/pipelines.py`.
 
 Signatures, defaults, sizes and schedulers are read from the installed diffusers; what no signature says is in
 the tables of tools/pipeline_table.py and tools/task_table.py. Run it again when diffusers or a table has
@@ -18,7 +18,7 @@ from typing import Any, Final, Union, get_args, get_origin
 
 import diffusers
 
-from jobs.pipeline_task import CALLED
+from jobs.pipelines.pipeline_task import CALLED
 from tools.known_pipeline import Known, Limits
 from tools.pipeline_schedulers import schedulers_of
 from tools.pipeline_source import unparsed
@@ -26,7 +26,7 @@ from tools.pipeline_table import ADMITTED, LIMITS, REFUSED
 from tools.pipeline_tasks import controlnets_of, key_of, painted_steps, pictures_of, tasks_of
 from tools.task_table import FOR_TASKS
 
-FILE: Final = Path(__file__).resolve().parent.parent / "jobs" / "pipelines.json"
+FILE: Final = Path(__file__).resolve().parent.parent / "jobs" / "pipelines" / "pipelines.json"
 
 _OURS: Final = frozenset(
     {

@@ -19,8 +19,8 @@ from typing import Any, Final
 
 import click
 
-from jobs.pipeline_class import NOT_AT_HAND, PipelineClass
-from jobs.pipelines import admitted, find_painting, find_pipeline
+from jobs.pipelines.pipeline_class import NOT_AT_HAND, PipelineClass
+from jobs.pipelines.pipelines import admitted, find_painting, find_pipeline
 from jobs.schedulers import FLOW_SCHEDULERS, SCHEDULERS
 from jobs.settings import Settings, variable_of
 from producer.cli import command as imagemill

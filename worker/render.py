@@ -13,10 +13,10 @@ from typing import Any, Literal
 from jobs.bounds import step_trouble
 from jobs.columns import RENDERED_PREFIX
 from jobs.errors import ImagemillError, RenderError
-from jobs.inputs import Inputs
-from jobs.models import is_path
+from jobs.inputs.inputs import Inputs
+from jobs.models.models import is_path
 from jobs.output.files import METADATA
-from jobs.pipeline_task import vain
+from jobs.pipelines.pipeline_task import vain
 from jobs.plain_file import plain_lines
 from jobs.request import IMAGE_SETTINGS, ImageRequest
 from jobs.settings import Settings

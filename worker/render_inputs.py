@@ -6,10 +6,10 @@ from collections.abc import Container, Mapping, Sequence, Set
 from pathlib import Path
 
 from jobs.adapters import controlnets_of, ip_adapter_of
-from jobs.bucket_inputs import BucketInputs
 from jobs.errors import RenderError
 from jobs.file_hash import file_sha256
-from jobs.inputs import NO_INPUTS, Inputs, KeptInputs, kept_path
+from jobs.inputs.bucket_inputs import BucketInputs
+from jobs.inputs.inputs import NO_INPUTS, Inputs, KeptInputs, kept_path
 from jobs.output.output import INPUTS, Output
 from jobs.render_command import OF_A_FOLDER, named_files
 from jobs.request import ImageRequest

@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Iterable
 
-from jobs.hub import cached_repository, is_commit
+from jobs.model_files.hub import cached_repository, is_commit
 from jobs.output.output import Output
 from jobs.plain_file import MAX_CONFIG, read_plain
 

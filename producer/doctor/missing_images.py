@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 from jobs.errors import ImagemillError, LatentsError, ManifestError
 from jobs.file_hash import file_sha256
-from jobs.models import FurtherRef, ModelRef
+from jobs.models.models import FurtherRef, ModelRef
 from jobs.output.lines import line_key
 from jobs.output.output import JOBS, REPORT, Output
-from jobs.pipeline_class import NO_GUIDANCE
+from jobs.pipelines.pipeline_class import NO_GUIDANCE
 from jobs.plain_file import MAX_JSON, open_plain
 from jobs.strict_json import strict_json
 from jobs.wording import counted, shown, some
@@ -297,7 +297,7 @@ def _sha256(path: Path) -> str:
 
 def _latents_sha256(path: Path) -> str:
     """The SHA-256 of the initial latents in a file, as `_sha256`. Raises LatentsError when there are none."""
-    from jobs.latents import latents_sha256, read_latents
+    from jobs.inputs.latents import latents_sha256, read_latents
 
     open_plain(path).close()  # what is none did not change
     return latents_sha256(read_latents(path))

@@ -11,7 +11,7 @@ from json import JSONDecoder
 from typing import Final
 
 from jobs.lora_tags import TagError, untagged
-from jobs.models import is_path, name_trouble
+from jobs.models.models import is_path, name_trouble
 from jobs.prompt_weights import Part, PromptSyntaxError, a1111_sections, weights_trouble
 from jobs.wording import shortened
 from producer.importing.recipe import NO_EQUAL, Draft, NamedModel

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from jobs.errors import ManifestError
-from jobs.models import name_trouble
+from jobs.models.models import name_trouble
 from jobs.wording import counted, shortened, shown
 from producer.importing.pictures import pictures_in
 from producer.importing.programs import read_recipe

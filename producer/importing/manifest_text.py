@@ -10,8 +10,8 @@ import yaml
 
 from jobs.errors import ManifestError
 from jobs.lora_tags import untagged
+from jobs.model_files.safetensors_header import SUFFIX
 from jobs.request import IMAGE_SETTINGS
-from jobs.safetensors_header import SUFFIX
 from jobs.wording import counted, printable
 from producer.importing.imported import STAND_IN, Imported
 from producer.importing.recipe import Loss, NamedModel, Recipe

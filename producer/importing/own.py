@@ -15,10 +15,10 @@ from jobs.adapters import (
     textual_inversions_of,
 )
 from jobs.arguments import arguments_of
-from jobs.further_models import commit_and_folder
-from jobs.hub import is_commit
-from jobs.inputs import kept_path
-from jobs.models import BUILT_IN, is_path, name_trouble
+from jobs.inputs.inputs import kept_path
+from jobs.model_files.hub import is_commit
+from jobs.models.further_models import commit_and_folder
+from jobs.models.models import BUILT_IN, is_path, name_trouble
 from jobs.request import IMAGE_SETTINGS, PICTURES, ImageRequest, settings_in
 from producer.importing.recipe import Draft, NamedModel, Untold
 from producer.manifest.written_pictures import escaped

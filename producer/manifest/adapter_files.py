@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jobs.errors import InputError, ManifestError
-from jobs.fetched_files import near
+from jobs.inputs.fetched_files import near
 from jobs.location import names_bucket
 from jobs.wording import shortened
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from jobs.models import ModelRef
-from jobs.pipeline_task import settled
+from jobs.models.models import ModelRef
+from jobs.pipelines.pipeline_task import settled
 from jobs.request import IMAGE_SETTINGS, ImageRequest, settings_in
 from producer.manifest.manifest import Manifest
 from producer.manifest.written_files import WRITTEN

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from jobs.adapters import NONE, TEXTUAL_INVERSIONS, textual_inversions_of
 from jobs.errors import ManifestError
-from jobs.model_folder import file_hash
-from jobs.models import ModelRef
-from jobs.pipeline_class import WEIGHTED
-from jobs.safetensors_header import HeaderError
-from jobs.text_encoders import text_widths, vocabulary
+from jobs.model_files.model_folder import file_hash
+from jobs.model_files.safetensors_header import HeaderError
+from jobs.models.models import ModelRef
+from jobs.models.text_encoders import text_widths, vocabulary
+from jobs.pipelines.pipeline_class import WEIGHTED
 from producer.manifest.adapter_files import AdapterFiles
 from producer.manifest.checked_texts import CheckedTexts
 from producer.manifest.written_embeddings import WrittenEmbedding, written_embeddings
@@ -43,7 +43,7 @@ class EmbeddingFiles:
         if whole == NONE:
             return NONE
         # For manifests that name some.
-        from jobs.embedding_file import called
+        from jobs.adapter_files.embedding_file import called
 
         embeddings = textual_inversions_of(whole)
         wanted = set(called([one.token for one in embeddings], texts))
@@ -70,7 +70,7 @@ class EmbeddingFiles:
 
     def called(self, written: Sequence[str], text: str) -> frozenset[str]:
         """The tokens of lists that a text holds."""
-        from jobs.embedding_file import called
+        from jobs.adapter_files.embedding_file import called
 
         tokens = [one.token for listed in written for one in written_embeddings(listed)]
         return frozenset(called(tokens, [text])) if tokens else frozenset()
@@ -81,7 +81,7 @@ class EmbeddingFiles:
                 f"{self.model.pipeline} takes no textual inversions, only {' and '.join(sorted(WEIGHTED))} "
                 "do: remove them"
             )
-        from jobs.embedding_file import word_trouble
+        from jobs.adapter_files.embedding_file import word_trouble
 
         words = vocabulary(self.model)
         listed = []
@@ -104,7 +104,7 @@ class EmbeddingFiles:
 
     def _read(self, path: Path, one: WrittenEmbedding) -> str | ManifestError:
         """The file's SHA-256, or why it cannot be used."""
-        from jobs.embedding_file import read_embedding
+        from jobs.adapter_files.embedding_file import read_embedding
 
         name = self.asked.called(one.file)
         try:

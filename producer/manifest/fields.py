@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from jobs.bounds import COUNTS, QUALITIES, SEEDS
-from jobs.models import name_trouble
+from jobs.models.models import name_trouble
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _MAX_RETENTION = 3650 * 86400

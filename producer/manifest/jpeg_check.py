@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from jobs.errors import ManifestError
-from jobs.models import ModelRef
+from jobs.models.models import ModelRef
 from jobs.output.jpeg_text import SEGMENT, jpeg_trouble
 from jobs.request import ImageRequest
 from producer.manifest.base_request import base_request

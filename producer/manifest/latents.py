@@ -6,8 +6,8 @@ from itertools import product
 from pathlib import Path
 
 from jobs.errors import InputError, LatentsError
-from jobs.fetched_files import near
-from jobs.models import ModelRef
+from jobs.inputs.fetched_files import near
+from jobs.models.models import ModelRef
 from producer.manifest.manifest import Manifest
 from producer.manifest.parts import PromptLine
 
@@ -29,7 +29,7 @@ def gather_latents(manifest: Manifest, model: ModelRef, folder: Path | None = No
     if not uses:
         return {}
     # numpy, which nearly no manifest needs.
-    from jobs.latents import check_latents, latents_sha256, read_latents, write_input
+    from jobs.inputs.latents import check_latents, latents_sha256, read_latents, write_input
 
     hashes = {}
     for name, sizes in uses.items():

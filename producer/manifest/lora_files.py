@@ -6,14 +6,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jobs.adapter_files.lora_loaders import LOADERS
 from jobs.adapters import LORAS
 from jobs.errors import ManifestError, ModelError
-from jobs.hub import hub_file
-from jobs.lora_loaders import LOADERS
 from jobs.lora_tags import TagError, Untagged, untagged
-from jobs.model_folder import file_hash
-from jobs.models import ModelRef, is_path
-from jobs.safetensors_header import HeaderError
+from jobs.model_files.hub import hub_file
+from jobs.model_files.model_folder import file_hash
+from jobs.model_files.safetensors_header import HeaderError
+from jobs.models.models import ModelRef, is_path
 from jobs.wording import shortened
 from producer.manifest.adapter_files import AdapterFiles
 from producer.manifest.checked_texts import CheckedTexts
@@ -23,7 +23,7 @@ from producer.manifest.pinned_loras import LoraCommits
 from producer.manifest.written_loras import WrittenLora, loras_text, written_loras
 
 if TYPE_CHECKING:
-    from jobs.lora_layers import Shapes
+    from jobs.adapter_files.lora_layers import Shapes
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class LoraFiles:
 
     def _checked(self, written: str) -> str:
         # What reads and checks files is for manifests that name some.
-        from jobs.lora_check import class_trouble
+        from jobs.adapter_files.lora_check import class_trouble
 
         trouble = class_trouble(self.model.pipeline)
         if trouble is not None:
@@ -143,7 +143,7 @@ class LoraFiles:
 
     def _in_model(self, one: WrittenLora) -> Path:
         """The file in a folder or a hub repository, fetched if it is not in the hub's cache."""
-        from jobs.lora_file import name_trouble
+        from jobs.adapter_files.lora_file import name_trouble
 
         model, name = str(one.model), str(one.weight_name)
         trouble = name_trouble(Path(name))
@@ -164,9 +164,9 @@ class LoraFiles:
 
     def _read(self, path: Path, one: WrittenLora) -> _Found | ManifestError:
         """The file, or why it cannot be used."""
-        from jobs.layer_shapes import layer_shapes
-        from jobs.lora_check import check_read
-        from jobs.lora_file import name_trouble, read_lora
+        from jobs.adapter_files.lora_check import check_read
+        from jobs.adapter_files.lora_file import name_trouble, read_lora
+        from jobs.models.layer_shapes import layer_shapes
 
         called = self.asked.called(str(one))
         try:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jobs.errors import ManifestError
-from jobs.safetensors_header import SUFFIX
+from jobs.model_files.safetensors_header import SUFFIX
 from jobs.wording import shortened, some
 
 _SHOWN = 8

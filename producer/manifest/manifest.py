@@ -11,8 +11,8 @@ from pydantic import BaseModel, PrivateAttr, ValidationError
 
 from jobs.arguments import arguments_of
 from jobs.errors import ManifestError, ModelError, OutputError
-from jobs.further_models import resolve_controlnet
-from jobs.models import FurtherRef, IpAdapterRef, ModelRef, resolve_model
+from jobs.models.further_models import resolve_controlnet
+from jobs.models.models import FurtherRef, IpAdapterRef, ModelRef, resolve_model
 from jobs.output.shard_names import FOLDER_LIMIT
 from jobs.output.shard_table import check_parquet
 from jobs.plain_file import open_plain
@@ -130,7 +130,7 @@ class Manifest(WrittenManifest):
         if written is None:
             return None
         # What reads weights' headers, which few manifests need.
-        from jobs.ip_adapter import resolve_ip_adapter
+        from jobs.models.ip_adapter import resolve_ip_adapter
 
         try:
             return resolve_ip_adapter(written.weights, written.encoder, model, written.sha256)

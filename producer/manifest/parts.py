@@ -21,7 +21,7 @@ from pydantic_core import PydanticCustomError
 from jobs.bounds import COUNTS, SEEDS, Values, Whole, WholeList
 from jobs.bounds import Text as AnyText
 from jobs.columns import MAX_DEPTH, column_trouble, deeper_than
-from jobs.models import ModelDefaults
+from jobs.models.models import ModelDefaults
 from jobs.request import IMAGE_SETTINGS, settings_in
 from producer.manifest.fields import Count, LatentsFile, PathText, Seed, Text
 from producer.manifest.setting_fields import PromptFields, SettingsFields, SweepFields

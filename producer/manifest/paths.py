@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from jobs.errors import InputError, ManifestError
-from jobs.fetched_files import near
+from jobs.inputs.fetched_files import near
 from jobs.location import BucketPlace, NoLocation, names_bucket
-from jobs.models import is_path
+from jobs.models.models import is_path
 from jobs.request import PICTURES
 from producer.manifest.document import REFUSED, Location
 from producer.manifest.parts import PromptLine

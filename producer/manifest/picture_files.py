@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from jobs.errors import InputError, ManifestError
-from jobs.fetched_files import near
 from jobs.file_hash import FileState, file_state
+from jobs.inputs.fetched_files import near
+from jobs.inputs.object_copies import named
 from jobs.location import names_bucket
-from jobs.object_copies import named
-from jobs.pipeline_task import TASK_PICTURES
+from jobs.pipelines.pipeline_task import TASK_PICTURES
 from jobs.request import PICTURES, settings_in
 from jobs.wording import counted, shortened
 from producer.manifest.line import Line
@@ -25,7 +25,7 @@ from producer.manifest.problems import MAX_REPORTED
 from producer.manifest.written_pictures import ANY_SUFFIX, fields_of, filled
 
 if TYPE_CHECKING:
-    from jobs.input_picture import PictureHeader
+    from jobs.inputs.input_picture import PictureHeader
 
 NAMES: Final = tuple(name for name in PICTURES if name in settings_in("settings"))
 """The pictures that a manifest may name."""
@@ -180,7 +180,7 @@ def _header(path: str) -> PictureHeader:
 def _header_of(path: str, _state: FileState | None) -> PictureHeader:
     """What the header of a file in this state says."""
     # Pillow, which few manifests need.
-    from jobs.input_picture import read_header
+    from jobs.inputs.input_picture import read_header
 
     try:
         return read_header(Path(path))

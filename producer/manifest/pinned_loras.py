@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from jobs.errors import ManifestError, ModelError
-from jobs.hub import hub_commit, is_commit
-from jobs.models import is_path
+from jobs.model_files.hub import hub_commit, is_commit
+from jobs.models.models import is_path
 from producer.manifest.document import Location
 from producer.manifest.manifest import Manifest
 from producer.manifest.paths import with_changed_lists

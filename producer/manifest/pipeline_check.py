@@ -13,11 +13,11 @@ from jobs.arguments import arguments_of
 from jobs.bounds import LEAST_GUIDANCE, MOST_GUIDANCE
 from jobs.errors import ManifestError
 from jobs.lora_tags import LORA_TAG
-from jobs.models import ModelRef
-from jobs.pipeline_class import STABLE_DIFFUSION
-from jobs.pipeline_task import AskedForwards, meant, painting_class, settled, troubles, vain
-from jobs.pipeline_trouble import Trouble
-from jobs.pipelines import find_pipeline
+from jobs.models.models import ModelRef
+from jobs.pipelines.pipeline_class import STABLE_DIFFUSION
+from jobs.pipelines.pipeline_task import AskedForwards, meant, painting_class, settled, troubles, vain
+from jobs.pipelines.pipeline_trouble import Trouble
+from jobs.pipelines.pipelines import find_pipeline
 from jobs.prompt_weights import weights_trouble
 from jobs.request import IMAGE_SETTINGS, PICTURES
 from jobs.wording import printable, shortened
@@ -122,7 +122,7 @@ class PipelineCheck:
         return list(found.values())
 
     def meant(self, own: Mapping[str, Any]) -> frozenset[str]:
-        """As `jobs.pipeline_task.meant`, of a line's own settings with those of all."""
+        """As `jobs.pipelines.pipeline_task.meant`, of a line's own settings with those of all."""
         return meant(self.model.pipeline_class, next(self._combinations({**self.settings, **own})))
 
     def key(self, own: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from jobs.fetched_files import copy_of, is_there, matching, near
+from jobs.inputs.fetched_files import copy_of, is_there, matching, near
 from jobs.location import names_bucket
 from producer.manifest.prompt_source import PromptSource
 from producer.manifest.source_yaml import key_offer

@@ -48,8 +48,8 @@ class SubmittedManifest:
     narrowed: str = ""
     """The option that narrowed it, "--limit 10"; empty when none did."""
     files: Mapping[str, str] | None = None
-    """Each file that was read for it -> the SHA-256 of its contents (of initial latents, as `jobs.latents`
-    computes it). None when they were not kept: early versions did not keep them."""
+    """Each file that was read for it -> the SHA-256 of its contents (of initial latents, as
+    `jobs.inputs.latents` computes it). None when they were not kept: early versions did not keep them."""
 
     pipeline: str = ""
     """The class of its model, where lines name pictures: which strength one is painted over with, where none

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Final
 
-from jobs.pipeline_task import NEEDS, TASK_PICTURES
+from jobs.pipelines.pipeline_task import NEEDS, TASK_PICTURES
 from producer.manifest.document import Location
 from producer.manifest.manifest import Manifest
 
@@ -15,8 +15,8 @@ LORA_FOLDER: Final = "lora_folder"
 def vain_settings(manifest: Manifest, used: Collection[str]) -> Iterator[tuple[Location, str]]:
     """Each value that means nothing to any line: where it stands, and what is wrong with it.
 
-    used: what means something to a line, as `jobs.pipeline_task.meant` says, of all lines together; and
-    LORA_FOLDER where a line names a LoRA in it.
+    used: what means something to a line, as `jobs.pipelines.pipeline_task.meant` says, of all lines together;
+    and LORA_FOLDER where a line names a LoRA in it.
     """
     swept = manifest.sweep.swept()
     for name in ("fit", *NEEDS):

@@ -8,8 +8,8 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from jobs.adapters import MOST_SCALE
-from jobs.models import BUILT_IN
-from jobs.safetensors_header import SUFFIX
+from jobs.model_files.safetensors_header import SUFFIX
+from jobs.models.models import BUILT_IN
 from producer.manifest.fields import ModelName, Revision
 from producer.manifest.setting_fields import Strict
 

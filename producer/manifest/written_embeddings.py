@@ -84,7 +84,7 @@ def canonical_embeddings(value: object) -> str:
     Raises ValueError that says what is wrong, and the remedy.
     """
     # For manifests that name some.
-    from jobs.embedding_file import tokens_trouble
+    from jobs.adapter_files.embedding_file import tokens_trouble
 
     listed = _of_text(value) if isinstance(value, str) else value
     if not isinstance(listed, (list, tuple)):
@@ -115,7 +115,7 @@ def _of_text(text: str) -> object:
 
 
 def _given(one: object) -> WrittenEmbedding:
-    from jobs.embedding_file import default_token, token_trouble
+    from jobs.adapter_files.embedding_file import default_token, token_trouble
 
     given = {"file": one} if isinstance(one, str) else one
     if not isinstance(given, dict):

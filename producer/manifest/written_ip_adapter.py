@@ -9,8 +9,8 @@ from typing import Annotated, Any, Final, Self
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from jobs.hub import is_commit
-from jobs.models import FurtherRef, IpAdapterRef, PartOf, is_path
+from jobs.model_files.hub import is_commit
+from jobs.models.models import FurtherRef, IpAdapterRef, PartOf, is_path
 from producer.manifest.fields import ModelName, PathText, Revision
 from producer.manifest.setting_fields import Strict
 

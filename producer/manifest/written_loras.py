@@ -16,8 +16,8 @@ from typing import Annotated, Any, ClassVar, Final
 from jobs.adapters import MOST_SCALE
 from jobs.bounds import Column, Decimal, plain_text
 from jobs.errors import ManifestError
-from jobs.models import is_path
-from jobs.safetensors_header import SUFFIX
+from jobs.model_files.safetensors_header import SUFFIX
+from jobs.models.models import is_path
 from jobs.strict_json import strict_json
 from jobs.wording import shortened
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from jobs.bounds import must_be_multiple
-from jobs.pipelines import argument_names
+from jobs.pipelines.pipelines import argument_names
 from jobs.request import IMAGE_SETTINGS
 from producer.manifest.document import Location
 from producer.manifest.single_arguments import PREFIX, argument_named

@@ -13,7 +13,7 @@ import click
 
 from jobs.errors import OutputError
 from jobs.output.durable import written_atomically
-from jobs.pipeline_task import called
+from jobs.pipelines.pipeline_task import called
 from jobs.wording import counted, shown
 from producer.plan.plan import Orphan, Plan
 from producer.plan.survey import REDIS_BYTES, Listed

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 from jobs.entry import Entry
 from jobs.ledger.job import SlotsKey
 from jobs.output.compact_counter import CompactCounter
-from jobs.pipeline_class import STABLE_DIFFUSION
-from jobs.pipeline_task import TASK_PICTURES, AskedForwards, painting_class
-from jobs.pipelines import find_pipeline
+from jobs.pipelines.pipeline_class import STABLE_DIFFUSION
+from jobs.pipelines.pipeline_task import TASK_PICTURES, AskedForwards, painting_class
+from jobs.pipelines.pipelines import find_pipeline
 from jobs.request import PICTURES, SETTINGS
 from producer.reporter import QUIET, Reporter
 from producer.requests.expand import Identified

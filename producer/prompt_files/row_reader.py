@@ -17,7 +17,7 @@ from jobs.arguments import argument_of_text, argument_value
 from jobs.bounds import plain_text
 from jobs.columns import plain_cell
 from jobs.errors import ManifestError
-from jobs.pipeline_trouble import Trouble
+from jobs.pipelines.pipeline_trouble import Trouble
 from jobs.request import PICTURES
 from jobs.schedulers import scheduler_of_code
 from jobs.wording import shortened

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from jobs.bounds import Text, Values
 from jobs.errors import InputError, ManifestError
 from jobs.file_hash import FileState, file_sha256, file_state
-from jobs.object_copies import named
+from jobs.inputs.object_copies import named
 from jobs.wording import printable, shortened
 from producer.manifest.line import Line, line_of, written_lines
 from producer.manifest.manifest import Manifest

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from jobs.errors import HubError
-from jobs.hub import of_the_hub
+from jobs.model_files.hub import of_the_hub
 from jobs.wording import on_one_line, shortened
 from producer.reporter import Reporter
 

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 from jobs.entry import Entry
 from jobs.errors import LatentsError
-from jobs.models import ModelRef
+from jobs.models.models import ModelRef
 from jobs.output.compact_counter import CompactCounter
-from jobs.pipeline_task import meant, settled
+from jobs.pipelines.pipeline_task import meant, settled
 from jobs.request import ImageRequest, quoted
 from jobs.request_template import RequestTemplate
 from jobs.wording import some

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from jobs.entry import Entry
 from jobs.errors import ManifestError, OutputError
-from jobs.models import ModelRef
-from jobs.object_copies import named
+from jobs.inputs.object_copies import named
+from jobs.models.models import ModelRef
 from jobs.output.card import is_pattern
 from jobs.output.job_files import JobFiles, next_job_number
 from jobs.output.output import Output

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import product
 
-from jobs.pipeline_task import TASK_PICTURES
+from jobs.pipelines.pipeline_task import TASK_PICTURES
 from jobs.request import ImageRequest
 from producer.manifest.manifest import Manifest
 from producer.manifest.picture_files import NAMES, Noted, PictureFiles

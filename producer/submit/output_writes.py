@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import BinaryIO, Final
 
 from jobs.errors import LatentsError, ManifestError, OutputError
-from jobs.inputs import kept_name, kept_path
+from jobs.inputs.inputs import kept_name, kept_path
 from jobs.output.durable import fsync_folder, written_atomically
 from jobs.output.output import INPUTS, Output
 from jobs.plain_file import open_plain, read_plain

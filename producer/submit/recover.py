@@ -16,7 +16,7 @@ from jobs.entry import Entry
 from jobs.errors import JobError, ManifestError, OutputError
 from jobs.ledger.job import Bits, Recovery
 from jobs.ledger.ledger import Ledger
-from jobs.models import ModelDefaults
+from jobs.models.models import ModelDefaults
 from jobs.output.job_files import JobFiles, next_job_number
 from jobs.output.metadata import Failure
 from jobs.output.nested_kinds import ColumnTypes

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from jobs.entry import Entry
 from jobs.file_hash import file_sha256
-from jobs.inputs import kept_name, kept_path
+from jobs.inputs.inputs import kept_name, kept_path
 from jobs.output.output import INPUTS, Output
 from jobs.output.store import pieces
 from jobs.request import ImageRequest

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Final
 
 from jobs.errors import OutputError
-from jobs.inputs import KeptInputs, kept_name
-from jobs.latents import write_input
+from jobs.inputs.inputs import KeptInputs, kept_name
+from jobs.inputs.latents import write_input
 from jobs.location import names_bucket
 from jobs.output.output import INPUTS, Output
 from jobs.output.output_root import check_output_within

@@ -10,9 +10,9 @@ from typing import Final, NamedTuple
 
 from jobs.adapters import controlnets_of, ip_adapter_of
 from jobs.errors import ImagemillError, ManifestError, ModelError
-from jobs.further_models import FurtherRole, commit_and_folder, resolve_further
-from jobs.hub import is_commit
-from jobs.models import BUILT_IN, is_path, name_trouble, resolve_model
+from jobs.model_files.hub import is_commit
+from jobs.models.further_models import FurtherRole, commit_and_folder, resolve_further
+from jobs.models.models import BUILT_IN, is_path, name_trouble, resolve_model
 from jobs.output.job_files import JobFiles
 from jobs.output.output import Output
 from jobs.plain_file import MAX_JSON

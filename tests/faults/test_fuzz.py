@@ -25,7 +25,7 @@ from jobs.columns import column_trouble
 from jobs.entry import Entry
 from jobs.errors import ImagemillError, LedgerError, ManifestError
 from jobs.ledger.shard import Shard, decode_shard, encode_shard
-from jobs.models import BUILT_IN
+from jobs.models.models import BUILT_IN
 from producer.manifest.latents import gather_latents
 from producer.manifest.manifest import Manifest, load_manifest
 from producer.prompt_files.reading import Reading

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from safetensors.numpy import save
 
 from jobs.errors import LatentsError, ModelError
-from jobs.latents import read_latents
-from jobs.models import resolve_model
+from jobs.inputs.latents import read_latents
+from jobs.models.models import resolve_model
 from tests.faults import strategies as make
 from tests.faults.bounds import bounded
 from tests.faults.fuzzing import fuzz

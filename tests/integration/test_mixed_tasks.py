@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image, ImageDraw
 
-from jobs.models import BUILT_IN
+from jobs.models.models import BUILT_IN
 from jobs.settings import Settings
 from tests.ip_adapter_files import save_image_encoder, save_ip_adapter
 from tests.lora_files import random_lora

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from jobs.models import resolve_model
+from jobs.models.models import resolve_model
 from producer.embedded_redis import EmbeddedRedis
 from tests.farm import Farm
 from tests.tiny.families import FAMILIES

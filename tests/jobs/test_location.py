@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jobs.errors import InputError, OutputError
-from jobs.fetched_files import copy_of
+from jobs.inputs.fetched_files import copy_of
 from jobs.location import BucketPlace, NoLocation, check_obstore, names_bucket
 from jobs.output.output import Output
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from jobs.errors import ManifestError
-from jobs.inputs import kept_name, kept_path
+from jobs.inputs.inputs import kept_name, kept_path
 from jobs.location import BucketPlace
 from jobs.output.bucket_store import BucketStore
 from jobs.output.output import INPUTS, Output

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from jobs.errors import ImagemillError, InputError, ManifestError
-from jobs.input_picture import read_header
-from jobs.inputs import KeptInputs, kept_path
-from jobs.models import BUILT_IN, resolve_model
+from jobs.inputs.input_picture import read_header
+from jobs.inputs.inputs import KeptInputs, kept_path
+from jobs.models.models import BUILT_IN, resolve_model
 from producer.importing.picture_texts import read_texts
 from producer.importing.recipe import Untold
 from producer.manifest.adapter_files import AdapterFiles

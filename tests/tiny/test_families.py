@@ -11,7 +11,7 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 
-from jobs.pipelines import admitted, find_pipeline
+from jobs.pipelines.pipelines import admitted, find_pipeline
 from tests.copied_weights import copy_weights
 from tests.tiny.families import CORE, FAMILIES
 from tests.tiny.family import Family

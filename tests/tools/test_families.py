@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jobs.pipelines import admitted
+from jobs.pipelines.pipelines import admitted
 from tests.tiny.families import FAMILIES
 from tests.tiny.family_params import family_params
 from tools.families import END, LISTS, MARK, NOT_TRIED, PAGE, measure

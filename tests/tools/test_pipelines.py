@@ -1,4 +1,4 @@
-"""jobs/pipelines.json is what the installed diffusers says, and says it truly."""
+"""jobs/pipelines/pipelines.json is what the installed diffusers says, and says it truly."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import diffusers
 import pytest
 
-from jobs.pipeline_task import TASK_PICTURES
-from jobs.pipelines import admitted, find_painting, find_pipeline
+from jobs.pipelines.pipeline_task import TASK_PICTURES
+from jobs.pipelines.pipelines import admitted, find_painting, find_pipeline
 from jobs.request import ImageRequest
 from tests.tiny.from_pictures import FROM_PICTURES
 from tools.pipeline_table import ADMITTED, REFUSED

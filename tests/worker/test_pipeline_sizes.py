@@ -1,4 +1,4 @@
-"""jobs.pipelines and jobs.pipeline_folder say of real pipelines what these do."""
+"""jobs.pipelines.pipelines and jobs.model_files.pipeline_folder say of real pipelines what these do."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from jobs.pipeline_folder import folder_of
-from jobs.pipelines import find_pipeline
+from jobs.model_files.pipeline_folder import folder_of
+from jobs.pipelines.pipelines import find_pipeline
 from jobs.request import ImageRequest
 from tests.tiny.families import FAMILIES
 
@@ -25,7 +25,7 @@ _MOST = 128
 
 
 def configurations(pipe: Any) -> Callable[[str], Any]:
-    """What `jobs.pipeline_folder` reads of a saved pipeline, of one in memory."""
+    """What `jobs.model_files.pipeline_folder` reads of a saved pipeline, of one in memory."""
 
     def read(name: str) -> Any:
         component = name.partition("/")[0]

@@ -14,8 +14,8 @@ from PIL import Image
 
 import worker.render
 from jobs.errors import ImagemillError, LatentsError, OutputError, RenderError
-from jobs.inputs import NO_INPUTS, Inputs
-from jobs.latents import write_input
+from jobs.inputs.inputs import NO_INPUTS, Inputs
+from jobs.inputs.latents import write_input
 from jobs.render_command import reproducing_command
 from jobs.request import ImageRequest
 from jobs.settings import Settings

@@ -11,8 +11,8 @@ import pytest
 
 from jobs.adapters import CONTROLNETS, IP_ADAPTERS, LORAS
 from jobs.errors import RenderError
-from jobs.inputs import kept_path
-from jobs.latents import write_input
+from jobs.inputs.inputs import kept_path
+from jobs.inputs.latents import write_input
 from jobs.output.output import Output
 from jobs.render_command import options
 from jobs.request import ImageRequest

@@ -18,7 +18,7 @@ import pytest
 from jobs.entry import Entry
 from jobs.errors import LedgerUnavailable, OutputError
 from jobs.failpoints import Hook
-from jobs.inputs import NO_INPUTS
+from jobs.inputs.inputs import NO_INPUTS
 from jobs.ledger import redis_keys
 from jobs.ledger.job import Claim, JobSpec, JobStatus
 from jobs.ledger.ledger import Ledger

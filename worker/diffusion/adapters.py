@@ -20,7 +20,7 @@ from jobs.adapters import (
     textual_inversions_of,
 )
 from jobs.errors import RenderError
-from jobs.inputs import NO_INPUTS, Inputs
+from jobs.inputs.inputs import NO_INPUTS, Inputs
 from worker.diffusion.ip_adapter import ImageEncoder, IpAdapterSwitch
 from worker.diffusion.textual_inversion import TextualInversions
 

@@ -11,9 +11,9 @@ from PIL.Image import Image
 
 from jobs.bounds import Fit
 from jobs.errors import InputError
-from jobs.input_picture import read_picture, read_whole_picture
-from jobs.inputs import Inputs
-from jobs.pipeline_class import PipelineClass
+from jobs.inputs.input_picture import read_picture, read_whole_picture
+from jobs.inputs.inputs import Inputs
+from jobs.pipelines.pipeline_class import PipelineClass
 from jobs.request import ImageRequest
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from jobs.embedding_file import word_trouble
+from jobs.adapter_files.embedding_file import word_trouble
 from jobs.errors import RenderError
 
 _PRIVATE = 0xE000

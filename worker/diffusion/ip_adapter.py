@@ -12,11 +12,11 @@ from diffusers import DiffusionPipeline
 from diffusers.models.embeddings import MultiIPAdapterImageProjection
 from safetensors.torch import load_file
 
+from jobs.adapter_files.ip_adapter_file import crossing, ip_adapter_file
 from jobs.adapters import IpAdapter
 from jobs.errors import OutputError, RenderError
-from jobs.inputs import Inputs
-from jobs.ip_adapter_file import crossing, ip_adapter_file
-from jobs.safetensors_header import HeaderError, header_of
+from jobs.inputs.inputs import Inputs
+from jobs.model_files.safetensors_header import HeaderError, header_of
 
 _KIND: Final = "ip_image_proj"
 """The encoder_hid_dim_type of a UNet with one."""

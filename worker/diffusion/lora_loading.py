@@ -16,9 +16,9 @@ from diffusers import DiffusionPipeline
 from diffusers.utils import delete_adapter_layers
 from peft.tuners.lora import LoraLayer
 
+from jobs.adapter_files.lora_check import check_lora
 from jobs.errors import OutputError, RenderError
-from jobs.lora_check import check_lora
-from jobs.safetensors_header import HeaderError, header_of
+from jobs.model_files.safetensors_header import HeaderError, header_of
 from worker.diffusion.lora_fit import base_layer, layers_of, lora_models
 from worker.diffusion.lora_turns import tuned_layers, turn_off
 

@@ -11,7 +11,7 @@ from peft.tuners.lora import LoraLayer
 
 from jobs.adapters import Lora
 from jobs.errors import RenderError
-from jobs.inputs import Inputs
+from jobs.inputs.inputs import Inputs
 from worker.diffusion.lora_loading import LoadedLora, forget_lora, load_lora
 from worker.diffusion.lora_turns import turn_off, turn_on
 

@@ -16,10 +16,10 @@ from diffusers import DiffusionPipeline, ModelMixin
 from transformers import PreTrainedModel
 
 from jobs.errors import LatentsError, RenderError
-from jobs.inputs import NO_INPUTS, Inputs
-from jobs.pipeline_class import Folder, PipelineClass
-from jobs.pipeline_task import troubles
-from jobs.pipelines import find_pipeline
+from jobs.inputs.inputs import NO_INPUTS, Inputs
+from jobs.pipelines.pipeline_class import Folder, PipelineClass
+from jobs.pipelines.pipeline_task import troubles
+from jobs.pipelines.pipelines import find_pipeline
 from jobs.request import ImageRequest
 from worker.diffusion.build_scheduler import scheduler_like
 from worker.diffusion.given_pictures import GivenPictures

@@ -11,9 +11,9 @@ from diffusers import DiffusionPipeline
 
 from jobs.adapters import NONE, controlnets_of
 from jobs.errors import RenderError
-from jobs.pipeline_class import PipelineClass
-from jobs.pipeline_task import painted_by, painting_class
-from jobs.pipelines import find_painting, find_pipeline
+from jobs.pipelines.pipeline_class import PipelineClass
+from jobs.pipelines.pipeline_task import painted_by, painting_class
+from jobs.pipelines.pipelines import find_painting, find_pipeline
 from jobs.request import ImageRequest
 from worker.diffusion.painter import Painter
 from worker.diffusion.pipeline_copy import denoisers

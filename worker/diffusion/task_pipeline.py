@@ -12,7 +12,7 @@ import torch
 from diffusers.configuration_utils import FrozenDict
 
 from jobs.errors import ModelError, RenderError
-from jobs.pipeline_class import PipelineClass
+from jobs.pipelines.pipeline_class import PipelineClass
 
 _USUAL_CHANNELS = 4
 _LEFT_OUT = {"safety_checker": None, "requires_safety_checker": False, "add_watermarker": False}

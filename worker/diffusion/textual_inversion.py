@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from jobs.adapter_files.embedding_file import embedding_of, tokens_trouble
 from jobs.adapters import TextualInversion
-from jobs.embedding_file import embedding_of, tokens_trouble
 from jobs.errors import RenderError
-from jobs.inputs import Inputs
-from jobs.safetensors_header import HeaderError, header_of
+from jobs.inputs.inputs import Inputs
+from jobs.model_files.safetensors_header import HeaderError, header_of
 from worker.diffusion.grown_vocabulary import Grown, GrownEmbedding
 
 _PAIRS = (("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2"))

@@ -10,8 +10,8 @@ import numpy as np
 
 from jobs.adapters import NO_ADAPTERS, Adapters
 from jobs.errors import ImagemillError
-from jobs.further_models import FurtherRole
-from jobs.inputs import Inputs
+from jobs.inputs.inputs import Inputs
+from jobs.models.further_models import FurtherRole
 from jobs.request import ImageRequest
 
 Batching = Literal["exact", "fast", "alone"]

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from jobs.adapters import NO_ADAPTERS
 from jobs.errors import ImagemillError
-from jobs.inputs import Inputs
+from jobs.inputs.inputs import Inputs
 from jobs.request import ImageRequest
 from worker.engine.admission_queue import AdmissionQueue
 from worker.engine.renderer import Bucket, Picture, Pipeline, RenderedBy, Renderer

@@ -9,7 +9,7 @@ import diffusers
 import torch
 
 from jobs.errors import ModelError
-from jobs.further_models import CONFIG
+from jobs.models.further_models import CONFIG
 from jobs.plain_file import read_config
 from worker.diffusion.compiling import to_channels_last
 from worker.diffusion.painters import Controlnets

@@ -11,8 +11,8 @@ from pathlib import Path
 from huggingface_hub import get_cached_repo_tree, snapshot_download
 
 from jobs.errors import ModelError
-from jobs.further_models import CONFIG, commit_and_folder, further_revision
-from jobs.hub import is_commit
+from jobs.model_files.hub import is_commit
+from jobs.models.further_models import CONFIG, commit_and_folder, further_revision
 from worker.diffusion.precision import Precision
 from worker.engine.renderer import FurtherModel
 from worker.renderers.loading import Loading

@@ -9,7 +9,7 @@ import torch
 from transformers import CLIPVisionModelWithProjection
 
 from jobs.errors import ModelError
-from jobs.further_models import CONFIG
+from jobs.models.further_models import CONFIG
 from jobs.plain_file import read_config
 from worker.diffusion.ip_adapter import ImageEncoder
 from worker.diffusion.precision import Precision

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from jobs.errors import ImagemillError
-from jobs.inputs import Inputs
+from jobs.inputs.inputs import Inputs
 from jobs.output.metadata import imagemill_version
 from jobs.request import PICTURES, ImageRequest
 from jobs.schedulers import forwards

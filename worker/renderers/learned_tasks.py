@@ -9,7 +9,7 @@ from typing import Any
 
 from jobs.adapters import IP_ADAPTERS, NONE, controlnets_of
 from jobs.errors import ImagemillError, RenderError
-from jobs.pipeline_task import TASK_PICTURES, pictures_of
+from jobs.pipelines.pipeline_task import TASK_PICTURES, pictures_of
 from jobs.request import ImageRequest
 from worker.diffusion.painter import Painter
 from worker.diffusion.painters import Painters

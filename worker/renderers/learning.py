@@ -19,8 +19,8 @@ import torch
 
 from jobs.arguments import arguments_of, arguments_text
 from jobs.errors import ModelError, RenderError
-from jobs.pipeline_class import Folder, PipelineClass
-from jobs.pipeline_task import pictures_of
+from jobs.pipelines.pipeline_class import Folder, PipelineClass
+from jobs.pipelines.pipeline_task import pictures_of
 from jobs.request import ImageRequest
 from worker.diffusion.call_rules import Call, CallRules, learn
 from worker.diffusion.contents import Digests

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from jobs.errors import ModelError
-from jobs.safetensors_header import HeaderError, header_of
+from jobs.model_files.safetensors_header import HeaderError, header_of
 
 _BITS = {
     "F64": 64, "F32": 32, "F16": 16, "BF16": 16,

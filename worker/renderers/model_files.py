@@ -13,8 +13,8 @@ from huggingface_hub.errors import CachedRepoTreeNotFoundError
 from huggingface_hub.utils import tqdm
 
 from jobs.errors import ModelError
-from jobs.hub import is_commit
-from jobs.model_folder import PICKLES, components, folder_revision, pipeline_files
+from jobs.model_files.hub import is_commit
+from jobs.model_files.model_folder import PICKLES, components, folder_revision, pipeline_files
 from worker.renderers.loading import Loading
 from worker.renderers.weight_files import WeightFiles, choose_weights
 

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from jobs.errors import InputError
-from jobs.latents import Latents
+from jobs.inputs.latents import Latents
 
 _SIDE = 64
 """Pixels; whoever asks gets the size that is painted."""

@@ -16,7 +16,7 @@ from diffusers import DiffusionPipeline
 
 from jobs.adapters import NO_ADAPTERS
 from jobs.errors import ImagemillError, RenderError
-from jobs.inputs import NO_INPUTS, Inputs
+from jobs.inputs.inputs import NO_INPUTS, Inputs
 from jobs.request import ImageRequest
 from worker.diffusion.adapters import AdapterSwitch
 from worker.diffusion.call_rules import Call

@@ -14,12 +14,12 @@ import torch
 import transformers
 
 from jobs.errors import ModelError
-from jobs.model_folder import check_harmless, components
-from jobs.models import BUILT_IN
-from jobs.pipeline_class import STABLE_DIFFUSION
-from jobs.pipelines import refusal
+from jobs.model_files.model_folder import check_harmless, components
+from jobs.model_files.single_file import SingleFile, is_single_file
+from jobs.models.models import BUILT_IN
+from jobs.pipelines.pipeline_class import STABLE_DIFFUSION
+from jobs.pipelines.pipelines import refusal
 from jobs.plain_file import read_config
-from jobs.single_file import SingleFile, is_single_file
 from worker.diffusion.build_scheduler import build_scheduler
 from worker.diffusion.precision import Precision, overflow_warning, resolve_device, resolve_precision
 from worker.image_diffusion_model import ImageDiffusionModel

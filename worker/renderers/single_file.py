@@ -16,8 +16,8 @@ import torch
 import transformers
 
 from jobs.errors import ModelError
-from jobs.model_folder import components
-from jobs.single_file import SingleFile, find_single_file
+from jobs.model_files.model_folder import components
+from jobs.model_files.single_file import SingleFile, find_single_file
 from worker.renderers.loading import Loading
 from worker.renderers.model_files import other_revision
 from worker.renderers.weight_files import WeightFiles, choose_weights

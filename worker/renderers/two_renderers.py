@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from jobs.inputs import Inputs
-from jobs.pipeline_task import pictures_of
+from jobs.inputs.inputs import Inputs
+from jobs.pipelines.pipeline_task import pictures_of
 from jobs.request import ImageRequest
 from worker.engine.renderer import AskedT, Batching, Bucket, Painted, Picture, Source
 from worker.renderers.diffusion_renderer import DiffusionRenderer

@@ -11,10 +11,10 @@ from typing import TypeVar, cast, get_args
 
 from jobs.adapters import Adapters
 from jobs.errors import ImagemillError, ModelError
-from jobs.further_models import FurtherRole
 from jobs.ledger.job import JobSpec, SlotsKey
+from jobs.models.further_models import FurtherRole
 from jobs.output.output import Output
-from jobs.pipeline_task import pictures_of
+from jobs.pipelines.pipeline_task import pictures_of
 from jobs.prompt_weights import missing_package
 from jobs.request import ImageRequest
 from jobs.settled_slots import keep_slots, settled_slots

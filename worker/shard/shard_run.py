@@ -14,10 +14,10 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from jobs.bucket_inputs import BucketInputs
 from jobs.errors import ImagemillError, InputsAway, OutputError, RenderError
 from jobs.failpoints import failpoint
-from jobs.inputs import Inputs, KeptInputs
+from jobs.inputs.bucket_inputs import BucketInputs
+from jobs.inputs.inputs import Inputs, KeptInputs
 from jobs.ledger.job import JobSpec
 from jobs.ledger.shard import Shard, decode_shard, read_base
 from jobs.output.metadata import Failure

@@ -11,7 +11,7 @@ from typing import Any, Final
 from jobs.adapters import controlnets_of
 from jobs.columns import INDEX, RENDERED_PREFIX
 from jobs.errors import ManifestError
-from jobs.models import BUILT_IN
+from jobs.models.models import BUILT_IN
 from jobs.output.lines import columns_of
 from jobs.output.metadata import Failure, request_of_record
 from jobs.output.output import Output

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from tests.faults.mutated.mutation import Mutation
 
-EMBEDDING_FILE_PY = "jobs/embedding_file.py"
-INPUTS_PY = "jobs/inputs.py"
+EMBEDDING_FILE_PY = "jobs/adapter_files/embedding_file.py"
+INPUTS_PY = "jobs/inputs/inputs.py"
 
-EMBEDDING_FILE = "tests/jobs/test_embedding_file.py::"
-INPUTS = "tests/jobs/test_inputs.py::"
+EMBEDDING_FILE = "tests/jobs/adapter_files/test_embedding_file.py::"
+INPUTS = "tests/jobs/inputs/test_inputs.py::"
 KEEP_INPUTS = "tests/producer/submit/test_keep_inputs.py::"
 LORAS = "tests/worker/diffusion/test_loras.py::"
 PICTURES = "tests/worker/renderers/test_pictures.py::"
-PIPELINE_TASK = "tests/jobs/test_pipeline_task.py::"
+PIPELINE_TASK = "tests/jobs/pipelines/test_pipeline_task.py::"
 RENDER = "tests/worker/test_render.py::"
 SHARD_ENDS = "tests/worker/shard/test_shard_ends.py::"
 
@@ -116,7 +116,7 @@ CHECKS = [
     Mutation(
         "a class gets no strength that it does not take",
         "left out unsaid",
-        "jobs/pipeline_task.py",
+        "jobs/pipelines/pipeline_task.py",
         'if values["strength"] is not None:',
         "if False:",
         PIPELINE_TASK + "test_a_request_that_says_what_its_class_does_not_take_is_refused",

@@ -5,17 +5,17 @@ from __future__ import annotations
 from tests.faults.mutated.mutation import Mutation
 
 CONNECTION_PY = "jobs/connection.py"
-MODEL_FOLDER_PY = "jobs/model_folder.py"
+MODEL_FOLDER_PY = "jobs/model_files/model_folder.py"
 LOCAL_PY = "jobs/output/local_store.py"
 OUTPUT_ROOT_PY = "jobs/output/output_root.py"
 REDIS_URL_PY = "jobs/redis_url.py"
-SINGLE_FILE_PY = "jobs/single_file.py"
+SINGLE_FILE_PY = "jobs/model_files/single_file.py"
 
 CONNECTION = "tests/jobs/test_connection.py::"
-LATENTS = "tests/jobs/test_latents.py::"
+LATENTS = "tests/jobs/inputs/test_latents.py::"
 PLAIN = "tests/jobs/test_plain_file.py::"
-SINGLE_FILE = "tests/jobs/test_single_file.py::"
-MODELS = "tests/jobs/test_models.py::"
+SINGLE_FILE = "tests/jobs/model_files/test_single_file.py::"
+MODELS = "tests/jobs/models/test_models.py::"
 OUTPUT = "tests/jobs/output/test_output.py::"
 OUTPUT_ROOT = "tests/jobs/output/test_output_root.py::"
 REDIS_URL = "tests/jobs/test_redis_url.py::"
@@ -108,7 +108,7 @@ CHECKS = [
         r'if not re.fullmatch(r"[\w.-]+-\d+", self.job_id, re.ASCII):', "if False:",
         "tests/jobs/output/test_job_files.py::"
         "test_a_job_id_that_would_lead_elsewhere_is_refused"),
-    Mutation("latents are named by a hash", "any name", "jobs/latents.py",
+    Mutation("latents are named by a hash", "any name", "jobs/inputs/latents.py",
         "if not _DIGEST.fullmatch(sha):", "if False:",
         LATENTS + "test_a_hash_that_is_a_path_is_refused"),
     Mutation("files of others are plain", "any file", "jobs/plain_file.py",
@@ -142,7 +142,7 @@ CHECKS = [
     Mutation("no quantised weights in a single file", "not looked for", SINGLE_FILE_PY,
         "if scaled is not None:", "if False:",
         SINGLE_FILE + "test_quantised_weights_are_refused"),
-    Mutation("a single file is whole", "cut off", "jobs/safetensors_header.py",
+    Mutation("a single file is whole", "cut off", "jobs/model_files/safetensors_header.py",
         "if size < end:", "if False:",
         SINGLE_FILE + "test_a_file_that_is_cut_off_or_damaged_is_refused"),
 ]  # fmt: skip

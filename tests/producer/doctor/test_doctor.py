@@ -12,7 +12,7 @@ import pytest
 from jobs.errors import Interrupted, JobError, LedgerError
 from jobs.ledger.ledger import Ledger
 from jobs.ledger.shard import decode_shard
-from jobs.models import BUILT_IN
+from jobs.models.models import BUILT_IN
 from jobs.output.job_files import JobFiles
 from jobs.output.metadata import Failure
 from jobs.output.output import Output

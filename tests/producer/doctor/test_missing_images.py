@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jobs.latents import latents_sha256
+from jobs.inputs.latents import latents_sha256
 from jobs.output.job_files import JobFiles
 from jobs.output.output import Output
 from producer.doctor.checkup import Checkup, check_output

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from jobs.inputs import kept_path
-from jobs.models import BUILT_IN
+from jobs.inputs.inputs import kept_path
+from jobs.models.models import BUILT_IN
 from jobs.output.output import Output
 from jobs.request import ImageRequest
 from jobs.settings import Settings

@@ -10,8 +10,8 @@ from PIL import Image
 
 from jobs.adapters import controlnets_of
 from jobs.errors import ManifestError, ModelError
-from jobs.further_models import further_revision
 from jobs.ledger.job import JobSpec
+from jobs.models.further_models import further_revision
 from jobs.settings import Settings
 from producer.manifest.base_request import usual_request
 from producer.manifest.manifest import Manifest, load_manifest

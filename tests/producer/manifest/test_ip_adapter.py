@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from jobs import ip_adapter as resolving
 from jobs.adapters import ip_adapter_of
 from jobs.errors import ManifestError, ModelError
-from jobs.further_models import further_revision
-from jobs.hub import HubFiles
+from jobs.model_files.hub import HubFiles
+from jobs.models import ip_adapter as resolving
+from jobs.models.further_models import further_revision
 from jobs.settings import Settings
 from producer.manifest.manifest import Manifest, load_manifest
 from producer.manifest.submitted import SubmittedManifest

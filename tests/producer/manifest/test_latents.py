@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from jobs.errors import LatentsError
-from jobs.latents import read_input
-from jobs.models import resolve_model
+from jobs.inputs.latents import read_input
+from jobs.models.models import resolve_model
 from producer.manifest.latents import gather_latents
 from producer.manifest.manifest import Manifest, load_manifest
 from tests.expanded import expand

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from jobs.errors import ManifestError
-from jobs.models import BUILT_IN, ModelDefaults, ModelRef, resolve_model
+from jobs.models.models import BUILT_IN, ModelDefaults, ModelRef, resolve_model
 from producer.manifest.manifest import Manifest
 from producer.manifest.submitted import Change, SubmittedManifest
 from producer.requests.expand import identify

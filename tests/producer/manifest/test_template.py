@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from jobs.errors import ManifestError
-from jobs.models import resolve_model
+from jobs.models.models import resolve_model
 from producer.manifest.manifest import Manifest, load_manifest
 from producer.manifest.template import rendered
 from tests.expanded import expand

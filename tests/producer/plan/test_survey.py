@@ -9,7 +9,7 @@ import pytest
 
 from jobs.entry import Entry
 from jobs.ledger.job import SlotsKey
-from jobs.models import BUILT_IN
+from jobs.models.models import BUILT_IN
 from jobs.schedulers import SCHEDULERS, forwards
 from producer.manifest.manifest import Manifest
 from producer.plan.survey import Group, Holding, Survey, device_times, survey

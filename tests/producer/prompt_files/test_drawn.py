@@ -12,7 +12,7 @@ import pytest
 
 from jobs.entry import Entry
 from jobs.errors import ManifestError
-from jobs.models import resolve_model
+from jobs.models.models import resolve_model
 from producer.manifest.manifest import Manifest, load_manifest
 from producer.prompt_files.reading import Reading
 from tests.expanded import expand

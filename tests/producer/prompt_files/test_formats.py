@@ -17,7 +17,7 @@ import yaml
 
 from jobs.entry import Entry
 from jobs.errors import ManifestError
-from jobs.models import resolve_model
+from jobs.models.models import resolve_model
 from producer.manifest.line import Line
 from producer.manifest.manifest import Manifest, load_manifest
 from producer.prompt_files.sources import lines

@@ -13,7 +13,7 @@ import pytest
 from pyarrow import parquet
 
 from jobs.errors import ManifestError
-from jobs.models import resolve_model
+from jobs.models.models import resolve_model
 from producer.manifest.line import Line
 from producer.manifest.manifest import Manifest
 from producer.manifest.pipeline_check import PipelineCheck

@@ -13,7 +13,7 @@ import pyarrow.parquet
 import pytest
 
 from jobs.errors import ManifestError
-from jobs.models import resolve_model
+from jobs.models.models import resolve_model
 from producer.manifest.manifest import Manifest, load_manifest
 from producer.prompt_files.reading import Reading
 from producer.prompt_files.sources import lines, source_rows

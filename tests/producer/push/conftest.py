@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.models import BUILT_IN
+from jobs.models.models import BUILT_IN
 from jobs.output.output import Output
 from producer.manifest.manifest import Manifest
 from tests.expanded import expand

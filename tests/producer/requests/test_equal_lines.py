@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from jobs.entry import Entry
-from jobs.models import resolve_model
+from jobs.models.models import resolve_model
 from producer.manifest.manifest import Manifest
 from producer.requests.expand import EqualLine, Repeats, identify, sample
 

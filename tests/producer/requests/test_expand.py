@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.entry import Entry, derived_seed
-from jobs.models import ModelDefaults, ModelRef, resolve_model
+from jobs.models.models import ModelDefaults, ModelRef, resolve_model
 from jobs.request import ImageRequest
 from jobs.request_template import RequestTemplate
 from producer.manifest.manifest import Manifest

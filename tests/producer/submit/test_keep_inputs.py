@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from jobs.errors import JobError, ManifestError, OutputError
-from jobs.inputs import KeptInputs, kept_path
+from jobs.inputs.inputs import KeptInputs, kept_path
 from jobs.ledger.shard import Shard, decode_shard
 from jobs.output.metadata import Failure, metadata_record
 from jobs.output.store import Stage

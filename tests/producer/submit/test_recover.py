@@ -17,7 +17,7 @@ from jobs.ledger import redis_keys
 from jobs.ledger.job import Claim, JobStatus
 from jobs.ledger.ledger import Ledger
 from jobs.ledger.shard import Shard, decode_shard
-from jobs.models import BUILT_IN, ModelDefaults
+from jobs.models.models import BUILT_IN, ModelDefaults
 from jobs.output.metadata import Failure, metadata_record
 from jobs.output.output import Output
 from jobs.output.output_lock import locked

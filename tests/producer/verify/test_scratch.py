@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from jobs.errors import OutputError
-from jobs.inputs import KeptInputs, kept_name
-from jobs.latents import write_input
+from jobs.inputs.inputs import KeptInputs, kept_name
+from jobs.inputs.latents import write_input
 from jobs.ledger.job import SlotsKey
 from jobs.output.output import INPUTS, Output
 from jobs.request import ImageRequest

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.models import BUILT_IN
+from jobs.models.models import BUILT_IN
 from jobs.output.output import Output
 from jobs.request import ImageRequest
 from producer.verify.not_comparable import NotComparable

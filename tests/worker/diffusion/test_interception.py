@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from jobs.errors import RenderError
-from jobs.inputs import NO_INPUTS
+from jobs.inputs.inputs import NO_INPUTS
 from jobs.request import ImageRequest
 from tests.held_inputs import LATENTS, holding
 from tests.tiny.families import FAMILIES

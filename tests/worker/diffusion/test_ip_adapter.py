@@ -15,10 +15,10 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from jobs.adapter_files.ip_adapter_file import Projection
 from jobs.adapters import IP_ADAPTERS, NO_ADAPTERS, Adapters, IpAdapter
 from jobs.errors import RenderError
-from jobs.inputs import KeptInputs
-from jobs.ip_adapter_file import Projection
+from jobs.inputs.inputs import KeptInputs
 from tests.ip_adapter_files import image_encoder, ip_adapter_tensors, save_image_encoder
 from tests.tiny.families import FAMILIES
 from worker.diffusion.adapters import AdapterSwitch

@@ -12,7 +12,7 @@ from diffusers import DDIMScheduler, EulerDiscreteScheduler, FlowMatchEulerDiscr
 from diffusers.pipelines.flux.pipeline_flux import retrieve_timesteps
 
 from jobs.errors import ManifestError
-from jobs.pipelines import find_pipeline
+from jobs.pipelines.pipelines import find_pipeline
 from jobs.schedulers import FLOW_SCHEDULERS, SCHEDULERS, TAKES, Scheduler
 from tests.tiny.families import FAMILIES
 from worker.diffusion.build_scheduler import build_flow_scheduler, scheduler_like

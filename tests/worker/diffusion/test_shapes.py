@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 import worker
-from jobs.model_folder import folder_revision
-from jobs.models import BUILT_IN
+from jobs.model_files.model_folder import folder_revision
+from jobs.models.models import BUILT_IN
 from tools.shapes.checker import Reading, read, shows
 from tools.shapes.grammar import COUNTS, KINDS, Scene, Thing, bare, loosened, pairs, prompt_of
 from tools.shapes.score import fresh_scenes, score

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from jobs.errors import ImagemillError, RenderError
-from jobs.inputs import NO_INPUTS, Inputs
+from jobs.inputs.inputs import NO_INPUTS, Inputs
 from jobs.request import ImageRequest
 from tests.held_inputs import LATENTS, holding
 from tests.waiting import LONGEST

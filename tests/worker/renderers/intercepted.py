@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from jobs.errors import ImagemillError
-from jobs.inputs import NO_INPUTS, Inputs
+from jobs.inputs.inputs import NO_INPUTS, Inputs
 from jobs.request import ImageRequest
 from tests.held_inputs import LATENTS, holding
 from worker.engine.renderer import Bucket, Picture, Pipeline, Renderer

@@ -14,9 +14,9 @@ from PIL import Image
 
 from jobs.adapters import CONTROLNETS
 from jobs.arguments import arguments_text
-from jobs.input_picture import read_picture
-from jobs.inputs import Inputs
-from jobs.pipeline_task import pictures_of
+from jobs.inputs.input_picture import read_picture
+from jobs.inputs.inputs import Inputs
+from jobs.pipelines.pipeline_task import pictures_of
 from jobs.request import ImageRequest
 from tests.held_inputs import HeldInputs
 from tests.tiny.controlnets import controlnet_of

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from jobs.errors import SettingsError
-from jobs.inputs import NO_INPUTS
-from jobs.model_folder import folder_revision
+from jobs.inputs.inputs import NO_INPUTS
+from jobs.model_files.model_folder import folder_revision
 from jobs.settings import Settings
 from tests.tiny.families import FAMILIES
 from tests.worker.renderers.intercepted import BUCKET, CPU, MIX, paint, render, wanted

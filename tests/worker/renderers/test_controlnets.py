@@ -10,7 +10,7 @@ import torch
 from diffusers import ControlNetModel
 
 from jobs.errors import ModelError
-from jobs.further_models import further_revision
+from jobs.models.further_models import further_revision
 from tests.tiny.controlnets import controlnet_of
 from tests.tiny.families import FAMILIES
 from worker.diffusion.precision import resolve_precision

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from jobs.errors import ImagemillError, LatentsError, RenderError
-from jobs.inputs import NO_INPUTS, Inputs
+from jobs.inputs.inputs import NO_INPUTS, Inputs
 from jobs.request import ImageRequest
 from jobs.schedulers import SCHEDULERS, forwards
 from tests.held_inputs import LATENTS, holding

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from jobs.adapters import IP_ADAPTERS, NO_ADAPTERS
 from jobs.errors import ImagemillError, RenderError
-from jobs.input_picture import read_whole_picture
+from jobs.inputs.input_picture import read_whole_picture
 from jobs.request import ImageRequest
 from tests.held_inputs import HeldInputs
 from tests.ip_adapter_files import image_encoder, save_image_encoder, save_ip_adapter

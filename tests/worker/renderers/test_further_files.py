@@ -8,7 +8,7 @@ import pytest
 import torch
 from huggingface_hub import constants
 
-from jobs.further_models import further_revision
+from jobs.models.further_models import further_revision
 from tests.ip_adapter_files import save_image_encoder
 from tests.worker.renderers.hub import COMMIT, MODEL, serving
 from worker.diffusion.precision import resolve_precision

@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from jobs.errors import ModelError
-from jobs.further_models import further_revision
+from jobs.models.further_models import further_revision
 from tests.ip_adapter_files import PROJECTED, image_encoder, save_image_encoder
 from worker.diffusion.precision import resolve_precision
 from worker.engine.renderer import FurtherModel

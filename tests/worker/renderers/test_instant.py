@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from jobs.inputs import NO_INPUTS, Inputs
+from jobs.inputs.inputs import NO_INPUTS, Inputs
 from jobs.request import ImageRequest
 from worker.engine.renderer import Bucket, Picture, Pipeline, Stopped
 from worker.renderers.instant import InstantRenderer

@@ -13,7 +13,7 @@ from diffusers import DiffusionPipeline, pipelines
 from safetensors.torch import load_file, save_file
 
 from jobs.errors import ModelError
-from jobs.model_folder import PARTS_OF_DIFFUSERS, folder_revision
+from jobs.model_files.model_folder import PARTS_OF_DIFFUSERS, folder_revision
 from tests.tiny.families import FAMILIES
 from worker.renderers.pipelines import load_pipeline
 

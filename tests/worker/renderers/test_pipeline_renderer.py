@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from jobs.errors import ImagemillError, LatentsError, ModelError, RenderError
-from jobs.inputs import NO_INPUTS
+from jobs.inputs.inputs import NO_INPUTS
 from tests.tiny.families import FAMILIES
 from tests.worker.renderers.intercepted import (
     BUCKET,

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from jobs.errors import ModelError
-from jobs.model_folder import folder_revision
+from jobs.model_files.model_folder import folder_revision
 from worker.renderers import pipelines
 from worker.renderers.pipelines import load_model, load_pipeline
 from worker.renderers.shapes_random import build

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.model_folder import folder_revision
+from jobs.model_files.model_folder import folder_revision
 from jobs.settings import Settings
 from tests.tiny.families import FAMILIES
 from worker.engine.renderer import Pipeline

@@ -13,9 +13,9 @@ from diffusers import DiffusionPipeline
 from diffusers.loaders.single_file_utils import DIFFUSERS_DEFAULT_PIPELINE_PATHS, infer_diffusers_model_type
 from safetensors.torch import load_file
 
-from jobs.checkpoint_kind import KINDS
 from jobs.errors import ModelError
-from jobs.models import resolve_model
+from jobs.model_files.checkpoint_kind import KINDS
+from jobs.models.models import resolve_model
 from tests.copied_weights import copy_weights
 from tests.tiny.families import FAMILIES
 from tests.tiny.flux import flux_of_real_width

@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from jobs.models import BUILT_IN
+from jobs.models.models import BUILT_IN
 from jobs.settings import Settings
 from tests.held_inputs import HeldInputs
 from tests.tiny.controlnets import controlnet_of

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from jobs.errors import ModelError
-from jobs.model_folder import folder_revision
+from jobs.model_files.model_folder import folder_revision
 from tests.tiny.families import FAMILIES
 from worker.renderers.pipelines import load_pipeline
 from worker.renderers.vision import check_vision

@@ -16,7 +16,7 @@ import redis
 
 from jobs.entry import Entry
 from jobs.errors import ImagemillError, LedgerUnavailable
-from jobs.inputs import Inputs
+from jobs.inputs.inputs import Inputs
 from jobs.ledger.job import Claim, JobSpec, JobStatus, SlotsKey
 from jobs.ledger.ledger import Ledger
 from jobs.ledger.shard import Shard, encode_shard

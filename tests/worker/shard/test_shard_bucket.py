@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jobs.latents import write_input
+from jobs.inputs.latents import write_input
 from jobs.ledger.job import JobSpec
 from jobs.output import bucket_client
 from jobs.output.bucket_client import Patience

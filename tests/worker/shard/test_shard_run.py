@@ -8,7 +8,7 @@ import shlex
 
 import numpy as np
 
-from jobs.latents import write_input
+from jobs.inputs.latents import write_input
 from jobs.output.output import Output
 from tests.worker.shard.bench import (
     SLOTS,

@@ -1,0 +1,1 @@
+"""Names of models in a manifest, resolved to exact weights: models, ControlNets, IP-Adapters."""
