@@ -13,6 +13,7 @@ from jobs.output.job_files import JobFiles
 from jobs.output.metadata import Failure
 from jobs.output.output import Output
 from producer.manifest.manifest import Manifest
+from producer.manifest.submitted import SubmittedManifest
 from tests.expanded import expand
 from tests.stand_ins import drawn
 from worker.engine.renderer import RenderedBy
@@ -35,7 +36,7 @@ def rendered(tmp_path: Path) -> Callable[..., Output]:
             "settings": {"height": 64, "width": 64}, "prompts": [f"fox {n}, été 🦊" for n in range(images)],
         } | keys  # fmt: skip
         manifest = Manifest.from_json(given)
-        JobFiles(output, "foxes-1").write_manifest(manifest.to_json())
+        JobFiles(output, "foxes-1").write_manifest(SubmittedManifest(manifest).to_json())
         entries = list(expand(manifest, BUILT_IN["instant"]))
         for shard in range((images + 3) // 4):
             here = entries[shard * 4 : shard * 4 + 4]

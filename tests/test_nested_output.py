@@ -22,6 +22,7 @@ from producer.doctor.doctor import diagnose
 from producer.export.export import write_export
 from producer.export.options import Options
 from producer.manifest.manifest import Manifest
+from producer.manifest.submitted import SubmittedManifest
 from producer.plan.plan import plan_submission
 from producer.requests.prepared import prepare
 from producer.verify.sample import SampleCounts, draw
@@ -58,7 +59,7 @@ def rendered(output: Output, layout: LayoutName, folder: Path) -> Output:
     }  # fmt: skip
     manifest = Manifest.from_json(given)
     (folder / "foxes.yaml").write_text(json.dumps({**given, "revision": None}))
-    JobFiles(output, "foxes-1").write_manifest(manifest.to_json())
+    JobFiles(output, "foxes-1").write_manifest(SubmittedManifest(manifest).to_json())
     entries = list(expand(manifest, BUILT_IN["instant"]))
     for turn, shard in enumerate(NUMBERS):
         here = entries[turn * 2 : turn * 2 + 2]
@@ -115,7 +116,7 @@ def test_a_link_in_the_place_of_a_thousand_is_not_followed(
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (output.path / "002").symlink_to(elsewhere)
-    manifest = Manifest.from_json(output.read_json(JobFiles(output, "foxes-1").manifest))
+    manifest = SubmittedManifest.from_json(output.read_json(JobFiles(output, "foxes-1").manifest)).manifest
     [entry, *_] = expand(manifest, BUILT_IN["instant"])
     store = ShardStore(
         output, 2000, "1-a", [entry], job_id="foxes-1", column_names=(), adopt_below=0, layout=layout

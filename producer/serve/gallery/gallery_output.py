@@ -6,6 +6,7 @@ search reads on until it has a page, or has taken long enough, and says how far 
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,13 +18,13 @@ from jobs.output.metadata import Failure
 from jobs.output.output import PRIVATE, REPORT, Output
 from jobs.output.shard_names import SHARD_LIMIT
 from jobs.output.store import Unreachable
-from jobs.output.stored_shard import StoredShard
+from jobs.output.stored_shard import StoredShard, damaged
 from jobs.output.webdataset import TarShard
 from jobs.strict_json import strict_json
 from producer.serve.gallery.filter import Filter
 from producer.serve.gallery.known_columns import KnownColumns
 from producer.serve.gallery.line import START, Cursor, Line
-from producer.serve.gallery.record_lines import RecordLines
+from producer.serve.gallery.record_lines import RecordLines, parsed_record
 from producer.serve.gallery.shard_list import ShardList
 from producer.serve.gallery.table_lines import table_lines
 from producer.serve.gallery.tar_index import TarIndices
@@ -35,7 +36,6 @@ BUDGET: Final = 0.1
 """Seconds after which a search looks at no further shard."""
 _LEAST_SHARDS: Final = 6
 """That a page without conditions takes whatever the time: one of small shards is full, too."""
-_SUFFIXES: Final = ("png", "jpg", "webp")
 _MOST_REPORT: Final = 4 << 20
 """Bytes of a job.json that is read for its number of images: it may have all prompts in it."""
 _MOST_TROUBLES: Final = 5
@@ -202,34 +202,33 @@ class GalleryOutput:
         failures = self.output.stored(place.shard).failures()
         return next((one for one in failures if one.position == place.position), None)
 
-    def picture(self, place: Cursor) -> bytes | None:
-        """The file of the picture there; None where there is none. Raises OutputError."""
-        found = self.identified(place)
-        return None if found is None else found[0]
+    def picture(self, place: Cursor) -> tuple[bytes, dict[str, Any]] | None:
+        """The file of the picture there, and its record; None where there is none. Raises OutputError.
 
-    def identified(self, place: Cursor) -> tuple[bytes, str] | None:
-        """The same, and the image_id that its record says; that is empty where none can be read."""
+        A file that is not the one of its record is refused: links are followed, wherever they lead.
+        """
+        if not self.output.committed(place.shard):
+            return None
         stored = self.output.stored(place.shard)
-        if isinstance(stored, FolderShard):
-            key = stored.key(place.position)
-            found = stored.pictures([f"{key}.{suffix}" for suffix in _SUFFIXES])
-            return next(((data, self._image_id(place)) for _, data in found), None)
-        assert isinstance(stored, TarShard)
-        if not stored.committed():
-            return None
-        index = self.indices.of(stored)
-        row = index.at(place.position)
-        if row is None:
-            return None
-        data, record = stored.read_at([index.picture(row), index.record(row)])
-        return data, _image_id_in(record)
-
-    def _image_id(self, place: Cursor) -> str:
-        try:
-            record = self.record(place)
-        except OutputError:
-            return ""
-        return "" if record is None else str(record["image_id"])
+        if isinstance(stored, TarShard):
+            index = self.indices.of(stored)
+            row = index.at(place.position)
+            if row is None:
+                return None
+            data, text = stored.read_at([index.picture(row), index.record(row)])
+            record = parsed_record(f"{stored.label}: row {row}", text)
+        else:
+            found = self._records.record(stored, place)
+            if found is None:
+                return None
+            record = found
+            data = next((data for _, data in stored.pictures([record["file_name"]])), b"")
+        file = f"{stored.label}/{record['file_name']}"
+        if not data:
+            raise damaged(file, "there is no such file, or it is empty")
+        if hashlib.sha256(data).hexdigest() != record.get("sha256"):
+            raise damaged(file, "not the picture of its record: its SHA-256 is another")
+        return data, record
 
     def stored_name(self, place: Cursor, file_name: str) -> str:
         """What a picture's file is called in the output, as messages and commands name it."""
@@ -292,10 +291,3 @@ class GalleryOutput:
             if len(troubles) < _MOST_TROUBLES:
                 troubles.append(str(error))
             return Found(())
-
-
-def _image_id_in(record: bytes) -> str:
-    try:
-        return str(strict_json(record)["image_id"])
-    except (ValueError, KeyError, TypeError):
-        return ""

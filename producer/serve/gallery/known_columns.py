@@ -21,8 +21,7 @@ from jobs.output.output import JOBS, Output
 from jobs.output.store import Unreachable
 from jobs.output.webdataset import TarShard
 from jobs.request import IMAGE_SETTINGS
-from jobs.strict_json import strict_json
-from producer.manifest.manifest import Manifest
+from producer.manifest.submitted import SubmittedManifest
 from producer.serve.gallery.filter import OF_RECORDS, Filter, WrongFilter, unlike
 from producer.serve.gallery.record_lines import RecordLines
 from producer.serve.gallery.shard_list import ShardList
@@ -118,10 +117,10 @@ class KnownColumns:
                 return False
             try:
                 text = self._output.store.read(f"{JOBS}/{name.rpartition('/')[2]}", _MOST_MANIFEST)
-                self._manifests[name] = Manifest.from_json(strict_json(text)).column_names()
+                self._manifests[name] = SubmittedManifest.parse(text).manifest.column_names()
             except Unreachable:
                 raise
-            except (ImagemillError, OSError, ValueError, TypeError):
+            except (ImagemillError, OSError):
                 self._manifests[name] = None
         return None not in self._manifests.values()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from typing import Final
 
@@ -41,15 +40,16 @@ def file_routes(shelf: Shelf) -> list[Route]:
             if held is not None:
                 return held, True
             try:
-                found = output.identified(place)
+                found = output.picture(place)
             except (OutputError, OSError):
                 found = None  # its page says what is wrong
             if found is None:
                 return PLACEHOLDER, False
-            data, image_id = found
+            data, record = found
             # Another one lies there where the output was removed and rendered again.
-            made = thumbnails.draw(data, key if version == image_id else None)
-            kept = version == image_id and not made.damaged
+            is_it = version == record["image_id"]
+            made = thumbnails.draw(data, key if is_it else None)
+            kept = is_it and not made.damaged
             return made, kept
 
         made, kept = await shelf.read(request, read)
@@ -61,10 +61,11 @@ def file_routes(shelf: Shelf) -> list[Route]:
 
         def read(output: GalleryOutput) -> tuple[bytes, str, str]:
             """The picture, its name without suffix, and the tag of its bytes."""
-            data = output.picture(place)
-            if data is None:
+            found = output.picture(place)
+            if found is None:
                 raise HTTPException(404, output.absence() or "there is no such picture in this output")
-            return data, output.output.names.key(*place), f'"{hashlib.sha256(data).hexdigest()}"'
+            data, record = found
+            return data, output.output.names.key(*place), f'"{record["sha256"]}"'
 
         data, key, tag = await shelf.read(request, read)
         headers = {"ETag": tag, "Cache-Control": _ASKED_AGAIN}

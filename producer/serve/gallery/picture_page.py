@@ -9,7 +9,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from jobs.errors import ManifestError
+from jobs.errors import ManifestError, OutputError
+from jobs.output.store import Unreachable
 from producer.serve.gallery.address import base_of, check, filter_of, place_in, place_of
 from producer.serve.gallery.filter import Filter
 from producer.serve.gallery.gallery_output import BUDGET, PAGE, GalleryOutput
@@ -48,7 +49,7 @@ class PicturePage:
                 facts, command = facts_of_failure(failure), failure.command
                 return context | {
                     "facts": facts, "command": command, "manifest": "", "text": failure.entry.request.prompt,
-                    "record": None, "cannot": "", "job": self._shelf.known_job(failure.job_id),
+                    "record": None, "cannot": "", "trouble": "", "job": self._shelf.known_job(failure.job_id),
                 }  # fmt: skip
             stored = output.stored_name(place, record["file_name"])
             try:
@@ -58,7 +59,7 @@ class PicturePage:
                 cannot, manifest, command = str(error), "", ""
             return context | {
                 "facts": facts_of(record), "command": command, "manifest": manifest, "record": record,
-                "text": record.get("text", ""), "cannot": cannot,
+                "text": record.get("text", ""), "cannot": cannot, "trouble": _trouble(output, place),
                 "job": self._shelf.known_job(record.get("job_id")),
             }  # fmt: skip
 
@@ -79,6 +80,16 @@ class PicturePage:
 
         context = {"found": await self._shelf.read(request, read)}
         return self._site.pages.answer(request, "gallery_neighbour.html", context)
+
+
+def _trouble(output: GalleryOutput, place: Cursor) -> str:
+    """What is wrong with the file of a picture that has a record; empty as a rule."""
+    try:
+        return "" if output.picture(place) else "there is no such file"
+    except Unreachable:
+        raise
+    except OutputError as error:
+        return str(error)
 
 
 def _neighbour(

@@ -45,13 +45,7 @@ class _Raw(NamedTuple):
     text: bytes | dict[str, Any]
 
     def record(self) -> dict[str, Any]:
-        if isinstance(self.text, dict):
-            return self.text
-        try:
-            said = strict_json(self.text)
-        except ValueError as error:
-            raise damaged(self.place, f"not JSON ({error})") from None
-        return sound_record(self.place, said)
+        return self.text if isinstance(self.text, dict) else parsed_record(self.place, self.text)
 
 
 class RecordLines:
@@ -136,6 +130,15 @@ class RecordLines:
                 yield raw._replace(position=position)
         except OSError as error:
             raise damaged(str(folder.metadata_file), str(error.strerror)) from None
+
+
+def parsed_record(place: str, text: bytes) -> dict[str, Any]:
+    """The record that a text is. Raises OutputError where it is none; `place`: as messages call it."""
+    try:
+        said = strict_json(text)
+    except ValueError as error:
+        raise damaged(place, f"not JSON ({error})") from None
+    return sound_record(place, said)
 
 
 def _backwards(raw: Iterator[_Raw], shard: int, wanted: Wanted) -> Found:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import resource
 import socket
 import time
@@ -99,8 +101,10 @@ def large(output: Output) -> bytes:
     """What asks for a picture that is more than the buffers of a connection."""
     folder = output.shard_folder(0)
     folder.mkdir(parents=True)
-    output.metadata_file(0).write_text("", "utf-8")
-    (folder / f"{output.names.key(0, 0)}.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(LARGE))
+    name, data = f"{output.names.key(0, 0)}.png", b"\x89PNG\r\n\x1a\n" + bytes(LARGE)
+    (folder / name).write_bytes(data)
+    told = {"file_name": name, "image_id": "0" * 16, "sha256": hashlib.sha256(data).hexdigest()}
+    output.metadata_file(0).write_text(f"{json.dumps(told)}\n", "utf-8")
     path = f"/outputs/{key_of(output.label)}/0/0/file"
     head = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n"
     return f"{head}\r\n".encode()

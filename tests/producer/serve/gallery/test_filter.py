@@ -12,6 +12,7 @@ from serve_output import make_output
 from jobs.output.job_files import JobFiles
 from jobs.output.output import Output
 from producer.manifest.manifest import Manifest
+from producer.manifest.submitted import SubmittedManifest
 from producer.serve.gallery.filter import Filter, WrongFilter
 from producer.serve.gallery.gallery_output import GalleryOutput
 from producer.serve.gallery.line import START, Cursor
@@ -203,7 +204,7 @@ def test_a_column_of_a_job_in_the_middle_is_known_by_its_manifest(rendered: Rend
     job = {"name": "more", "model": "instant", "revision": "instant-1", "output": output.label}
     prompts = [{"prompt": "a hare", "columns": {"mine": "x"}}]
     manifest = Manifest.from_json(job | {"prompts": prompts})
-    JobFiles(output, "more-1").write_manifest(manifest.to_json())
+    JobFiles(output, "more-1").write_manifest(SubmittedManifest(manifest).to_json())
     assert gallery(output).known.check(Filter(column="mine", value="x")) == ""
     with pytest.raises(WrongFilter, match=r"the nearest is mine\); there are mine, prompt"):
         gallery(output).known.check(Filter(column="mein", value="x"))

@@ -173,7 +173,9 @@ def test_a_picture_is_its_file(layout: str, rendered: Rendered, gallery: Look) -
         for name, data in output.pictures(shard, names):
             position = output.names.position(shard, name)
             assert position is not None
-            assert looked.picture(Cursor(shard, position)) == data
+            found = looked.picture(Cursor(shard, position))
+            assert found is not None
+            assert (found[0], found[1]["file_name"]) == (data, name)
     assert looked.picture(Cursor(1, 0)) is None  # it failed
     assert looked.picture(Cursor(0, 4)) is looked.picture(Cursor(7, 0)) is None
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import html
+import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from PIL import Image
 from starlette.testclient import TestClient
 
 from jobs.output.output import Output
@@ -77,9 +81,54 @@ def test_a_damaged_picture_has_a_placeholder_and_its_page(
             file.write_bytes(file.read_bytes().replace(data, b"x" * len(data)))
     client, base = pages_of(output)
     _, there = output.records(0)
-    for path in (f"small?v={there['image_id']}", "file"):
-        shown = client.get(f"{base}/0/1/{path}")
-        assert (shown.status_code, shown.headers["content-type"]) == (200, "image/svg+xml")
-        assert "immutable" not in shown.headers["cache-control"]
-    assert client.get(f"{base}/0/1").status_code == 200
+    small = client.get(f"{base}/0/1/small?v={there['image_id']}")
+    assert (small.status_code, small.headers["content-type"]) == (200, "image/svg+xml")
+    assert "immutable" not in small.headers["cache-control"]
+    page, whole = client.get(f"{base}/0/1"), client.get(f"{base}/0/1/file")
+    assert (page.status_code, whole.status_code) == (200, 502)
+    said = "000000001.png: not the picture of its record: its SHA-256 is another"
+    assert said in page.text
+    assert said in whole.text
+    assert f'src="{base}/0/1/file"' not in page.text
     assert client.get(f"{base}/0/0/small").headers["content-type"] == "image/png"
+
+
+def test_only_pictures_that_were_rendered_here_are_shown(
+    rendered: Rendered, pages_of: PagesOf, tmp_path: Path
+) -> None:
+    output = rendered(3, failed=(1,))
+    private = tmp_path / "private.png"
+    Image.new("RGB", (64, 64), "red").save(private)
+    kept = tmp_path / "kept.png"
+    shard = output.shard_folder(0)
+    (shard / "000000000.png").rename(kept)
+    (shard / "000000000.png").symlink_to(kept)  # as deduplicating stores keep it
+    (shard / "000000001.png").symlink_to(private)  # it failed
+    (shard / "000000002.png").unlink()
+    (shard / "000000002.png").symlink_to(private)
+    (shard / "000000003.png").symlink_to(private)  # no record tells of it
+    client, base = pages_of(output)
+    answers = [client.get(f"{base}/0/{place}/file") for place in range(4)]
+    assert [one.status_code for one in answers] == [200, 404, 502, 404]
+    assert answers[0].content == kept.read_bytes()
+    for place in (1, 2, 3):
+        assert client.get(f"{base}/0/{place}/small").headers["content-type"] == "image/svg+xml", place
+    (shard / "000000002.png").unlink()
+    for path in (f"{base}/0/2", f"{base}/0/2/file"):
+        assert "000000002.png: there is no such file" in client.get(path).text
+
+
+def test_a_page_in_a_pictures_place_is_not_sent_though_its_record_tells_of_it(
+    rendered: Rendered, pages_of: PagesOf
+) -> None:
+    output = rendered(1)
+    page = b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"
+    [record] = output.records(0)
+    told = record | {"sha256": hashlib.sha256(page).hexdigest()}
+    (output.shard_folder(0) / "000000000.png").write_bytes(page)
+    output.metadata_file(0).write_text(f"{json.dumps(told)}\n", "utf-8")
+    client, base = pages_of(output)
+    for path in (f"small?v={record['image_id']}", "file"):
+        sent = client.get(f"{base}/0/0/{path}")
+        assert (sent.status_code, b"alert" in sent.content) == (200, False), path
+        assert "immutable" not in sent.headers["cache-control"], path
