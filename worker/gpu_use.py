@@ -22,7 +22,10 @@ class GpuUse:
     """Asks the driver now and then, on a thread of its own: one that hangs must hold no heartbeat up."""
 
     def __init__(self, visible: str | None = None) -> None:
-        """visible: CUDA_VISIBLE_DEVICES, which names one GPU by its UUID or number; None: this process's."""
+        """visible: CUDA_VISIBLE_DEVICES, which names one GPU by its UUID; None: this process's.
+
+        A number names none here: the library counts GPUs by their place on the bus, CUDA the fastest first.
+        """
         self._visible = os.environ.get("CUDA_VISIBLE_DEVICES", "") if visible is None else visible
         self._told: Mapping[str, str | int | float] = {}
         self._at = float("-inf")
@@ -31,7 +34,7 @@ class GpuUse:
 
     def start(self) -> None:
         """Begins to ask; without a GPU or the library, nothing happens."""
-        if self._visible and "," not in self._visible:
+        if self._visible.startswith(("GPU-", "MIG-")) and "," not in self._visible:
             self._thread.start()
 
     def stop(self) -> None:
@@ -53,15 +56,9 @@ class GpuUse:
         gpu: Any = None
         while not self._ended.is_set():
             with suppress(nvml.NVMLError):
-                gpu = _handle(nvml, self._visible) if gpu is None else gpu
+                gpu = nvml.nvmlDeviceGetHandleByUUID(self._visible) if gpu is None else gpu
                 self._told, self._at = _ask(nvml, gpu), time.monotonic()
             self._ended.wait(_EVERY)
-
-
-def _handle(nvml: Any, visible: str) -> Any:
-    if visible.isdecimal():
-        return nvml.nvmlDeviceGetHandleByIndex(int(visible))
-    return nvml.nvmlDeviceGetHandleByUUID(visible)
 
 
 def _ask(nvml: Any, gpu: Any) -> Mapping[str, str | int | float]:

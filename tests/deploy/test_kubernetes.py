@@ -198,7 +198,7 @@ def test_what_a_pod_needs_is_there_by_its_name_in_its_namespace(
 
 @pytest.mark.parametrize("name", WORKERS, ids="/".join)
 def test_a_worker_has_longer_to_stop_than_it_takes(name: tuple[str, str]) -> None:
-    assert PODS[name]["terminationGracePeriodSeconds"] > Pace().grace
+    assert PODS[name]["terminationGracePeriodSeconds"] > Pace().grace + Pace().after_kill
 
 
 def test_the_workers_that_leave_are_started_again_by_their_exit_status() -> None:

@@ -344,7 +344,7 @@ def test_every_setting_that_a_service_is_given_is_one_that_imagemill_knows() -> 
 def test_a_worker_has_longer_to_stop_than_its_supervisor_waits() -> None:
     worker = services()["worker"]
     assert worker["init"] is True
-    assert int(worker["stop_grace_period"].removesuffix("s")) > Pace().grace
+    assert int(worker["stop_grace_period"].removesuffix("s")) > Pace().grace + Pace().after_kill
 
 
 def test_replicas_share_the_gpus_by_locks_in_one_volume_and_the_cpu_file_asks_for_none() -> None:

@@ -60,7 +60,6 @@ class Driver:
             NVMLError=Trouble,
             nvmlInit=lambda: None,
             nvmlDeviceGetHandleByUUID=lambda uuid: ("uuid", uuid),
-            nvmlDeviceGetHandleByIndex=lambda index: ("index", index),
             nvmlDeviceGetMemoryInfo=memory,
             nvmlDeviceGetUtilizationRates=utilisation,
         )
@@ -92,16 +91,26 @@ def test_the_library_without_a_driver_tells_nothing(
     assert asked.facts() == {}
 
 
-@pytest.mark.parametrize(("visible", "gpu"), [(UUID, ("uuid", UUID)), ("3", ("index", 3))])
-def test_memory_and_use_of_the_gpu_that_the_process_sees(
-    use: Use, monkeypatch: pytest.MonkeyPatch, wait_until: WaitUntil, visible: str, gpu: object
+@pytest.mark.parametrize("visible", ["0", "3", f"{UUID},{UUID[:-1]}e"])
+def test_nothing_is_told_of_a_gpu_that_only_cuda_knows(
+    use: Use, monkeypatch: pytest.MonkeyPatch, visible: str
 ) -> None:
     driver = Driver([])
     monkeypatch.setitem(sys.modules, "pynvml", driver.module())
-    asked = use(visible)
+    before = threading.enumerate()
+    assert use(visible).facts() == {}
+    assert not [one for one in threading.enumerate() if one not in before and one.name == "gpu-use"]
+
+
+def test_memory_and_use_of_the_gpu_that_the_process_sees(
+    use: Use, monkeypatch: pytest.MonkeyPatch, wait_until: WaitUntil
+) -> None:
+    driver = Driver([])
+    monkeypatch.setitem(sys.modules, "pynvml", driver.module())
+    asked = use(UUID)
     wait_until(lambda: bool(asked.facts()), "the driver answers")
     assert asked.facts() == {"gpu_memory_used": 8_000, "gpu_memory_total": 141_000, "gpu_utilisation": 0.75}
-    assert driver.asked == [gpu]
+    assert driver.asked == [("uuid", UUID)]
 
 
 def test_a_slice_of_a_gpu_tells_its_memory_alone(

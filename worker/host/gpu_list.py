@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
 import re
 import shutil
 import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
 
 from jobs.errors import SettingsError
 
 _log = logging.getLogger(__name__)
-_LIST_SECONDS = 60
+_NVML = Path(__file__).with_name("nvml_list.py")
+_HIDDEN: Final = ("", "-1", "NoDevFiles")
+"""What CUDA_VISIBLE_DEVICES is set to in order to hide every GPU; the last one is Slurm's."""
+_BUS_ORDER: Final = "PCI_BUS_ID"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,82 +31,104 @@ class Gpu:
     uuid: str
 
 
-def list_gpus() -> tuple[Gpu, ...]:
+def list_gpus(patience: float = 60.0) -> tuple[Gpu, ...]:
     """The NVIDIA GPUs that this process may use, by nvidia-ml-py where it is installed, else nvidia-smi.
 
     A CUDA_VISIBLE_DEVICES that is set already (by Slurm, say) narrows the list; MIG slices are listed only
-    when it names them. Its numbers are nvidia-smi's, as CUDA's own are with CUDA_DEVICE_ORDER=PCI_BUS_ID. A
-    driver that does not answer counts as no GPU, with a warning, and so does one GPU that does not.
+    when it names them, and then all are numbered by their place in it. Its numbers are nvidia-smi's, as
+    CUDA's own are with CUDA_DEVICE_ORDER=PCI_BUS_ID; SettingsError where another order is asked for. A driver
+    that gives no answer within `patience` seconds, or fails, counts as no GPU, with a warning, and so does
+    one GPU that does not answer.
     """
+    gpus = _list(patience)
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    gpus = _list_by_nvml()
-    if gpus is None:
-        gpus = _list_by_nvidia_smi()
-    if visible is None:
-        return gpus
+    return gpus if visible is None else tuple(_narrowed(gpus, visible))
+
+
+def _narrowed(gpus: Sequence[Gpu], visible: str) -> list[Gpu]:
+    """The GPUs that CUDA_VISIBLE_DEVICES names. As in CUDA, the first name of none ends the list."""
+    tokens = [token.strip() for token in visible.split(",")]
+    order = os.environ.get("CUDA_DEVICE_ORDER", _BUS_ORDER)
+    if order != _BUS_ORDER and len(gpus) > 1 and any(token.isdecimal() for token in tokens):
+        raise SettingsError(
+            f"CUDA_VISIBLE_DEVICES = {visible} with CUDA_DEVICE_ORDER = {order}: only CUDA knows which GPUs "
+            f"these numbers are: name GPUs by UUID (nvidia-smi -L), or set CUDA_DEVICE_ORDER={_BUS_ORDER}"
+        )
     chosen: list[Gpu] = []
-    for position, token in enumerate(part.strip() for part in visible.split(",")):
+    for place, token in enumerate(tokens):
         if token.startswith("MIG-"):
-            chosen.append(Gpu(position, token))
+            chosen.append(Gpu(place, token))
             continue
-        match = [
+        named = [
             gpu
             for gpu in gpus
             if token == str(gpu.index) or (token.startswith("GPU-") and gpu.uuid.startswith(token))
         ]
-        if not match:  # as CUDA does: the first one that is not there ends the list
+        if len(named) != 1:
+            if token not in _HIDDEN:
+                count = "more than one GPU" if named else "no GPU"
+                _log.warning(
+                    "CUDA_VISIBLE_DEVICES = %s: %s names %s here, so neither it nor what follows it is used; "
+                    "nvidia-smi -L shows the names",
+                    visible, token, count,
+                )  # fmt: skip
             break
-        chosen += match
-    return tuple(chosen)
+        chosen += named
+    if any(gpu.uuid.startswith("MIG-") for gpu in chosen):
+        # A slice has no number of its own, and no two devices may have the same.
+        return [Gpu(place, gpu.uuid) for place, gpu in enumerate(chosen)]
+    return chosen
 
 
-def _list_by_nvml() -> tuple[Gpu, ...] | None:
-    """The GPUs by the driver's library; None when the package or the library is not there."""
-    try:
-        pynvml = importlib.import_module("pynvml")
-    except ImportError:
-        return None
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return None
-    gpus = []
-    try:
-        for index in range(pynvml.nvmlDeviceGetCount()):
-            try:
-                handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-                gpus.append(Gpu(index, str(pynvml.nvmlDeviceGetUUID(handle))))
-            except pynvml.NVMLError as error:  # one that has fallen off the bus
-                _log.warning("GPU %d does not answer, so it is left alone: %s", index, error)
-    except pynvml.NVMLError:
-        return None
-    finally:
-        pynvml.nvmlShutdown()
-    return tuple(gpus)
-
-
-def _list_by_nvidia_smi() -> tuple[Gpu, ...]:
+def _list(patience: float) -> tuple[Gpu, ...]:
+    asked = _ask([sys.executable, "-P", str(_NVML)], patience)
+    if asked is not None and asked.returncode == 0:
+        for warning in asked.stderr.splitlines():
+            _log.warning("%s", warning)
+        return _read(asked.stdout)
+    if asked is None:
+        _log.warning("the NVIDIA driver gave no answer within %g s: its GPUs are left alone", patience)
+        return ()
     program = shutil.which("nvidia-smi")
     if program is None:
         return ()
-    try:
-        listing = subprocess.run(
-            [program, "--query-gpu=index,uuid", "--format=csv,noheader"],
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=_LIST_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        _log.warning("nvidia-smi gave no answer within %d s: its GPUs are left alone", _LIST_SECONDS)
+    asked = _ask([program, "--query-gpu=index,uuid", "--format=csv,noheader"], patience)
+    if asked is None:
+        _log.warning("nvidia-smi gave no answer within %g s: its GPUs are left alone", patience)
         return ()
-    if listing.returncode != 0:
-        said = (listing.stdout + listing.stderr).strip() or f"exit status {listing.returncode}"
+    if asked.returncode != 0:
+        said = (asked.stdout + asked.stderr).strip() or f"exit status {asked.returncode}"
         _log.warning("nvidia-smi failed, so no GPU is used: %s", said)
         return ()
+    return _read(asked.stdout)
+
+
+def _ask(argv: Sequence[str], patience: float) -> subprocess.CompletedProcess[str] | None:
+    """What a program said and how it ended; None where it did not end in time.
+
+    It is killed then, but not waited for: a process that is stuck in a driver does not die before the driver
+    answers, and `subprocess.run` would wait as long.
+    """
+    process = subprocess.Popen(
+        argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        encoding="utf-8", errors="replace",
+    )  # fmt: skip
+    try:
+        out, err = process.communicate(timeout=patience)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(min(patience, 1.0))
+        for pipe in (process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()
+        return None
+    return subprocess.CompletedProcess(argv, process.returncode, out, err)
+
+
+def _read(listing: str) -> tuple[Gpu, ...]:
     gpus = []
-    for line in listing.stdout.splitlines():
+    for line in listing.splitlines():
         index, _, uuid = (part.strip() for part in line.partition(","))
         if not index.isdecimal() or not re.fullmatch(r"GPU-[0-9a-fA-F-]+", uuid):
             raise SettingsError(f"nvidia-smi: cannot read its line {line!r}: use --gpus none for the CPU")

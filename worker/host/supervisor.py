@@ -35,6 +35,8 @@ class Pace:
     """From SIGTERM to SIGKILL: more than one micro-batch, after which a worker has handed back its work."""
     orphan_grace: float = 10.0
     """The same once the process that started the supervisor is gone, so that nothing waits for it."""
+    after_kill: float = 10.0
+    """From SIGKILL to leaving without what has not died of it: a driver that hangs holds it in the kernel."""
 
 
 class Child:
@@ -113,7 +115,8 @@ def supervise(children: Sequence[Child], env: Mapping[str, str], stop: Stop, pac
     """Keep the children running until a stop is requested, then take them down; returns the exit status.
 
     That of the stop after an orderly one, KILLED when a child had to be killed, REFUSED when every child has
-    refused to work five times in a row. One that refuses while others work is given up alone.
+    refused to work five times in a row. One that refuses while others work is given up alone. A child that
+    even SIGKILL does not end is left behind, with its hold on its GPU.
     """
     while not stop:
         for child in children:
@@ -134,18 +137,27 @@ def supervise(children: Sequence[Child], env: Mapping[str, str], stop: Stop, pac
     )
     for child in children:
         child.terminate()
-    killed = False
+    killed_at: float | None = None
     while True:
         for child in children:
             child.reap(True, pace)
-        if all(child.process is None for child in children):
-            return exit_status.KILLED if killed else stop.status
+        left = [child for child in children if child.process is not None]
+        if not left:
+            return stop.status if killed_at is None else exit_status.KILLED
+        now = time.monotonic()
         grace = pace.orphan_grace if stop.orphaned else pace.grace
-        if not killed and (stop.signals > max(1, signals_by_then) or time.monotonic() - stopped > grace):
+        if killed_at is None and (stop.signals > max(1, signals_by_then) or now - stopped > grace):
             _log.warning("killing the worker processes that are left")
-            for child in children:
+            for child in left:
                 child.kill()
-            killed = True
+            killed_at = now
+        if killed_at is not None and now - killed_at > pace.after_kill:
+            _log.error(
+                "%s did not end within %g s after SIGKILL: stuck in the kernel, as in a driver that hangs; "
+                "leaving without waiting longer",
+                ", ".join(child.node for child in left), pace.after_kill,
+            )  # fmt: skip
+            return exit_status.KILLED
         time.sleep(_POLL)
 
 

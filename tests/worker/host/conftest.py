@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pytest
 
 from producer.embedded_redis import EmbeddedRedis
 from tests.processes import runs
-from tests.worker.host.host import A, B, Host
+from tests.worker.host.host import ROOT, A, B, Host
 
 
 @pytest.fixture
@@ -43,13 +42,29 @@ def url() -> Iterator[str]:
 
 
 @pytest.fixture
-def fake_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Makes an nvidia-smi whose body is given; the machine's own is out of reach."""
+def fake_nvml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Makes a driver's library whose functions are given; before that, none is installed."""
+    folder = tmp_path / "library"
+    folder.mkdir()
+    (folder / "pynvml.py").write_text("raise ImportError")
+    monkeypatch.setenv("PYTHONPATH", f"{folder}:{ROOT}")
+
+    def write(body: str) -> None:
+        (folder / "pynvml.py").write_text(f"class NVMLError(Exception): pass\n{body}")
+
+    return write
+
+
+@pytest.fixture
+def fake_smi(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fake_nvml: Callable[[str], None]
+) -> Callable[[str], None]:
+    """Makes an nvidia-smi whose body is given; the machine's own, and its library, are out of reach."""
     programs = tmp_path / "bin"
     programs.mkdir()
     monkeypatch.setenv("PATH", str(programs))
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setitem(sys.modules, "pynvml", None)
+    for variable in ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"):
+        monkeypatch.delenv(variable, raising=False)
 
     def write(body: str) -> None:
         (programs / "nvidia-smi").write_text(f"#!/bin/sh\n{body}\n")

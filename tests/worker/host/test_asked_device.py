@@ -36,13 +36,15 @@ def test_worker_processes_use_cuda_where_a_gpu_was_asked_for(
     smi.parent.mkdir()
     smi.write_text("#!/bin/sh\necho '0, GPU-0000000a-aaaa-bbbb-cccc-dddddddddddd'\n")
     smi.chmod(0o755)
-    environment = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"} | {
-        "IMAGEMILL_REDIS_URL": redis_server.url, "PYTHONPATH": str(ROOT), "PATH": str(smi.parent),
-    }  # fmt: skip
+    (smi.parent / "pynvml.py").write_text("raise ImportError")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("CUDA_")} | {
+        "IMAGEMILL_REDIS_URL": redis_server.url,
+        "PYTHONPATH": f"{smi.parent}:{ROOT}",
+        "PATH": str(smi.parent),
+    }
     if set_to is not None:
         environment["IMAGEMILL_DEVICE"] = set_to
     told = tmp_path / "told"
-    code = f"import sys; sys.modules['pynvml'] = None\n{_CODE}"
-    argv = [sys.executable, "-c", code, gpus, str(told)]
+    argv = [sys.executable, "-c", _CODE, gpus, str(told)]
     done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
     assert told.read_text().strip() == device, done.stderr

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -22,8 +23,11 @@ from tests.breakable_redis import BreakableRedis
 from tests.processes import runs
 from tests.waiting import LONGEST, WaitUntil
 from tests.worker.host.host import A, B, Host
-from worker.host import gpus
+from worker.host import exit_status, gpus
 from worker.host.imagemill_worker import celery_argv
+from worker.host.stop import Stop
+from worker.host.supervisor import Child, Pace, supervise
+from worker.lease.beat import Beat
 
 
 def test_each_gpu_gets_one_process_with_its_settings_in_the_environment(
@@ -141,6 +145,43 @@ def test_what_does_not_end_within_the_grace_is_killed(host: Host, url: str) -> N
     assert host.wait() == 1
     host.wait_for_the_end_of_all()
     assert "waiting up to 0.4 s for worker processes (cpu0@host)" in host.log
+
+
+class _Stuck(Child):
+    """A child that nothing ends, as while a driver holds it in the kernel."""
+
+    def kill(self) -> None:
+        pass
+
+    def end(self) -> None:
+        super().kill()
+
+
+def test_a_process_that_even_a_kill_does_not_end_keeps_nobody(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lock = os.open(os.devnull, os.O_RDONLY)
+    ready = tmp_path / "ready"
+    script = f"trap '' TERM; touch {ready}; while :; do sleep 0.1; done"
+    beat = Beat(load_settings(), "cpu0@host")
+    child = _Stuck(gpus.Device("cpu0", None, lock), "cpu0@host", ["/bin/sh", "-c", script], beat)
+    stop = Stop()
+
+    def ask() -> None:
+        while not ready.exists():
+            time.sleep(0.05)
+        stop.leave(exit_status.ORDERLY, "asked")
+
+    when_it_runs = threading.Thread(target=ask)
+    when_it_runs.start()
+    try:
+        pace = Pace(grace=0.2, after_kill=0.2)
+        assert supervise([child], os.environ, stop, pace) == exit_status.KILLED
+        assert "cpu0@host did not end within 0.2 s after SIGKILL" in caplog.text
+    finally:
+        when_it_runs.join()
+        child.end()
+        os.close(lock)
 
 
 def test_no_process_is_left_when_the_supervisor_is_killed_with_9(host: Host, url: str) -> None:
