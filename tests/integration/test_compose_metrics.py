@@ -153,6 +153,29 @@ def test_the_token_of_a_file_is_the_one_that_the_pages_and_prometheus_take() -> 
         assert name == "prometheus" or f"--token-file {file}" in ran.stdout
 
 
+@pytest.mark.parametrize(
+    ("told", "options"),
+    [(None, []), ("", []), ("10.0.0.7, 172.16.0.0/12", ["--forwarded-allow-ips", "10.0.0.7, 172.16.0.0/12"])],
+)
+def test_a_proxy_that_is_no_container_of_ours_is_named_in_a_variable(
+    told: str | None, options: list[str], tmp_path: Path
+) -> None:
+    """Not even a proxy on this machine has an address of loopback in there."""
+    assert SERVICES["serve"]["environment"]["SERVE_FORWARDED_ALLOW_IPS"] is None
+    assert "\n#SERVE_FORWARDED_ALLOW_IPS=172.16.0.0/12\n" in (ROOT / ".env.example").read_text("utf-8")
+    stand_in = tmp_path / "imagemill"
+    stand_in.write_text('#!/bin/sh\nfor part; do echo "$part"; done\n')
+    stand_in.chmod(0o755)
+    ran = subprocess.run(
+        [*SERVICES["serve"]["entrypoint"], SERVICES["serve"]["command"][0].replace("$$", "$")],
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}", "SERVE_TOKEN_FILE": "/token"}
+        | ({} if told is None else {"SERVE_FORWARDED_ALLOW_IPS": told}),
+        capture_output=True, text=True, check=True, timeout=LONGEST,
+    )  # fmt: skip
+    serves = ["serve", "--host", "0.0.0.0", "--token-file", "/token"]
+    assert ran.stdout.splitlines() == [*serves, *options]
+
+
 def test_the_images_that_the_example_of_variables_names_are_those_of_the_services() -> None:
     example = (ROOT / ".env.example").read_text("utf-8")
     images = [service["image"] for service in COMPOSE["services"].values() if "IMAGE:-" in service["image"]]
