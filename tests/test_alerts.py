@@ -73,6 +73,12 @@ def test_each_alert_says_what_is_wrong_and_what_to_do() -> None:
         assert rule["alert"] in TESTS.read_text("utf-8"), "no test of the alert"
 
 
+def test_the_page_says_of_each_alert_when_it_fires_and_what_to_do() -> None:
+    page = (DEPLOY.parent / "docs" / "monitor.md").read_text("utf-8")
+    rows = re.findall(r"^\| `(Imagemill\w+)` \| ([^|]+) \| ([^|]+) \|$", page, re.M)
+    assert [alert for alert, _, _ in rows] == [rule["alert"] for rule in rules()]
+
+
 def test_the_dashboards_panels_lie_side_by_side() -> None:
     taken: set[tuple[int, int]] = set()
     for panel in panels():

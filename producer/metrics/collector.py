@@ -23,6 +23,8 @@ from producer.why_waiting import Facts, Kind, claims_of, has_been_refused, loade
 MOST_JOBS: Final = 250
 """Jobs with series of their own, at most 8 each. Unfinished jobs come first, the oldest before all; then
 finished ones, the newest before all."""
+MOST_MODELS: Final = 250
+"""Models by which the shards of jobs without series of their own are told."""
 MOST_WORKERS: Final = 500
 """Workers with series of their own, at most 9 each; and groups of workers by device, model and state."""
 STARTING: Final = "starting"
@@ -85,21 +87,27 @@ def _tell_jobs(samples: Samples, seen: Overview) -> None:
     samples.set(told.UNREADABLE, len(seen.jobs) - len(jobs))
     unfinished = [job for job in jobs if job.state != "finished"]
     finished = [job for job in reversed(jobs) if job.state == "finished"]
+    models: set[str] = set()
     for place, job in enumerate([*unfinished, *finished]):
-        _tell_job(samples, job, job.job_id if place < MOST_JOBS else OTHERS, seen.workers)
+        label, model = job.job_id, job.model
+        if place >= MOST_JOBS:
+            label = OTHERS
+            model = model if model in models or len(models) < MOST_MODELS else OTHERS
+            models.add(model)
+        _tell_job(samples, job, label, model, seen.workers)
     samples.set(told.UNLISTED, max(0, len(jobs) - MOST_JOBS), "jobs")
     for why, seconds in oldest_waits(unfinished, seen).items():
         samples.set(told.OLDEST_WAIT, seconds, why)
 
 
-def _tell_job(samples: Samples, job: JobStatus, label: str, workers: Mapping[str, Facts]) -> None:
+def _tell_job(samples: Samples, job: JobStatus, label: str, model: str, workers: Mapping[str, Facts]) -> None:
     counts = {"done": job.done, "failed": job.failed, "flagged": job.flagged, "left": job.left}
     for state, count in counts.items():
         samples.add(told.IMAGES, count, label, state)
     if job.state != "finished":
         samples.add(told.RATE, job.images_per_second, label)
         for state, count in _shards(job, workers).items():
-            samples.add(told.SHARDS, count, label, state)
+            samples.add(told.SHARDS, count, label, model, state)
         samples.add(told.REFUSING, len(job.refusals), label)
 
 

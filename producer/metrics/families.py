@@ -40,7 +40,7 @@ SHARDS: Final = Family(
     "imagemill_shards",
     "gauge",
     "An unfinished job's shards: waiting, leased, paused, refused (by all). The finishing counts as one.",
-    ("job_id", "state"),
+    ("job_id", "model", "state"),
 )
 REFUSING: Final = Family(
     "imagemill_refusing_workers", "gauge", "Workers that refuse an unfinished job now.", ("job_id",)

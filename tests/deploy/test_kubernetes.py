@@ -21,7 +21,7 @@ import yaml
 from jobs.settings import PREFIX, Settings, variable_of
 from producer.cli import command as producer_command
 from producer.manifest.manifest import load_manifest
-from producer.metrics.families import REDIS_UP
+from producer.metrics.families import REDIS_UP, SHARDS
 from producer.serve.doors import HEALTH
 from tests.deploy.kubernetes import EVERYTHING, FOLDER, OURS, OVERLAYS, PODS, WORKERS, secrets, variables
 from worker.cli import command as worker_command
@@ -369,24 +369,55 @@ def test_keda_takes_no_worker_away_while_redis_or_the_pages_are_away() -> None:
 def test_keda_asks_for_workers_for_what_one_more_worker_would_render(
     told: dict[str, int] | None, asked: int | None, tmp_path: Path
 ) -> None:
-    """Without promtool (Debian: prometheus), the test above reads the query.
+    """`told`: shards by state; None while Redis is away."""
+    [trigger] = yaml.safe_load((FOLDER / "keda" / "scaling.yaml").read_text())["spec"]["triggers"]
+    shards = None if told is None else {("shapes", state): count for state, count in told.items()}
+    answers(trigger["metadata"]["query"], shards, asked, tmp_path)
 
-    `told`: shards by state; None while Redis is away.
+
+@pytest.mark.parametrize(
+    ("told", "asked", "others"),
+    [
+        ({("org/sdxl", "waiting"): 3, ("org/flux", "leased"): 2, ("org/sd", "waiting"): 7}, 5, 7),
+        ({("org/sdxl", "refused"): 3, ("org/sdxl-2", "waiting"): 1}, 0, 1),
+        ({}, 0, 0),
+        (None, None, None),
+    ],
+)
+def test_keda_asks_for_workers_of_a_kind_for_the_models_that_it_takes(
+    told: dict[tuple[str, str], int] | None, asked: int | None, others: int | None, tmp_path: Path
+) -> None:
+    page = (FOLDER.parents[1] / "docs" / "deploy.md").read_text("utf-8")
+    [query] = re.findall(r"^  query: (sum\(imagemill_shards\{model=.*)$", page, re.M)
+    [command] = re.findall(r"^  command: (\[imagemill-worker, .*--model.*)$", page, re.M)
+    models = "|".join(yaml.safe_load(command)[4::2])
+    assert f'model=~"{models}"' in query
+    assert f'`model!~"{models}"`' in page
+    answers(query, told, asked, tmp_path)
+    answers(query.replace("model=~", "model!~"), told, others, tmp_path)
+
+
+def answers(query: str, told: dict[tuple[str, str], int] | None, asked: int | None, folder: Path) -> None:
+    """Sees that Prometheus answers so; without promtool (Debian: prometheus), other tests read the query.
+
+    `told`: shards by model and state; None while Redis is away.
     """
     program = shutil.which("promtool")
     if program is None:
         return
-    [trigger] = yaml.safe_load((FOLDER / "keda" / "scaling.yaml").read_text())["spec"]["triggers"]
     series = [{"series": REDIS_UP.name, "values": f"{int(told is not None)}x5"}]
     series += [
-        {"series": f'imagemill_shards{{job_id="cats-1", state="{state}"}}', "values": f"{count}x5"}
-        for state, count in (told or {}).items()
+        {
+            "series": f'{SHARDS.name}{{job_id="cats-1", model="{model}", state="{state}"}}',
+            "values": f"{count}x5",
+        }
+        for (model, state), count in (told or {}).items()
     ]
     expected = [] if asked is None else [{"labels": "{}", "value": asked}]
-    one = {"expr": trigger["metadata"]["query"], "eval_time": "3m", "exp_samples": expected}
+    one = {"expr": query, "eval_time": "3m", "exp_samples": expected}
     test = {"interval": "1m", "input_series": series, "promql_expr_test": [one]}
-    (tmp_path / "keda.yml").write_text(yaml.safe_dump({"tests": [test]}))
+    (folder / "keda.yml").write_text(yaml.safe_dump({"tests": [test]}))
     ran = subprocess.run(
-        [program, "test", "rules", tmp_path / "keda.yml"], capture_output=True, text=True, check=False
+        [program, "test", "rules", folder / "keda.yml"], capture_output=True, text=True, check=False
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr

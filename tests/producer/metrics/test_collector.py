@@ -98,8 +98,8 @@ def test_the_figures_are_the_ledgers(job_status: MakeStatus) -> None:
             ("done", "failed", "flagged", "left")}  # fmt: skip
     assert told == {"done": 38, "failed": 2, "flagged": 4, "left": 60}
     assert of(found, "imagemill_images_per_second", job_id="cats-1") == 2.0
-    assert of(found, "imagemill_shards", job_id="cats-1", state="waiting") == 4
-    assert of(found, "imagemill_shards", job_id="cats-1", state="leased") == 2
+    assert of(found, "imagemill_shards", job_id="cats-1", model="org/sd", state="waiting") == 4
+    assert of(found, "imagemill_shards", job_id="cats-1", model="org/sd", state="leased") == 2
     assert of(found, "imagemill_refusing_workers", job_id="cats-1") == 1
     assert (of(found, "imagemill_jobs", state="sealed"), of(found, "imagemill_unreadable_jobs")) == (1, 1)
     assert (of(found, "imagemill_lease_expiries_total"), of(found, "imagemill_refusals_total")) == (3, 2)
@@ -269,6 +269,20 @@ def test_series_are_bounded(job_status: MakeStatus) -> None:
     groups = [value for (name, _labels), value in found.items() if name == "imagemill_workers"]
     assert (len(groups), sum(groups)) == (MOST_WORKERS + 1, MOST_WORKERS + 7)
     assert len(found) < 8 * MOST_JOBS + 10 * MOST_WORKERS + 50
+
+
+def test_shards_keep_their_model_where_their_job_has_no_series_of_its_own(job_status: MakeStatus) -> None:
+    """Who scales the workers of a model must not lose the jobs that are not listed."""
+    first = [replace(job_status(), job_id=f"first-{n}") for n in range(MOST_JOBS)]
+    later = [replace(job_status(), job_id=f"later-{n}", model=f"org/{n % 2}") for n in range(10)]
+    found = figures(seen(*first, *later))
+    for model in ("org/0", "org/1"):
+        assert of(found, "imagemill_shards", job_id=OTHERS, model=model, state="waiting") == 5 * 4
+    many = [replace(job_status(), job_id=f"later-{n}", model=f"org/{n}") for n in range(2 * MOST_JOBS)]
+    found = figures(seen(*first, *many))
+    assert of(found, "imagemill_shards", job_id=OTHERS, model=OTHERS, state="waiting") == MOST_JOBS * 4
+    shards = [value for (name, _labels), value in found.items() if name == "imagemill_shards"]
+    assert (len(shards), sum(shards)) == (2 * (2 * MOST_JOBS + 1), 3 * MOST_JOBS * 6)
 
 
 @pytest.mark.parametrize("error", [LedgerUnavailable("away"), LedgerError("no right")])
