@@ -38,9 +38,11 @@ me=$array${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}
 try_again=75 # EX_TEMPFAIL
 redis=
 leads=
-mkdir -p -m 700 "$run"
 
 say() { echo "$(date -u +%FT%TZ) task $task: $*"; }
+
+# One step of this task, on all its CPUs: since Slurm 22.05, srun does not take over --cpus-per-task by itself.
+step() { srun --ntasks=1 ${SLURM_CPUS_PER_TASK:+"--cpus-per-task=$SLURM_CPUS_PER_TASK"} "$@"; }
 
 stop_redis() {
     if [ -n "$redis" ]; then
@@ -57,13 +59,16 @@ trap stop_redis EXIT
 
 # Ends this task; a worker that was told to leave, or found no Redis, is put back into Slurm's queue.
 end() {
+    local leads_redis=$redis
     stop_redis
     if [ "$1" = 143 ] || [ "$1" = $try_again ]; then
         if [ "${SLURM_RESTART_COUNT:-0}" -lt "${MOST_RESTARTS:-100}" ]; then
             say "status $1: back into the queue"
-            scontrol requeue "$me" && sleep 60
+            scontrol requeue "$me" && sleep 60 && exit "$1"
         fi
     fi
+    # Without this task there is no Redis, and tasks that start later must not wait for one.
+    if [ -n "$leads_redis" ]; then echo "$1" >"$run/over"; fi
     exit "$1"
 }
 
@@ -72,7 +77,7 @@ start_redis() {
     local server port password host
     server=$(command -v redis-server || command -v valkey-server || python3 -c '
 from producer.embedded_redis import find_binary
-print(find_binary())') || return
+print(find_binary())') || { say "neither redis-server nor valkey-server is on the PATH"; return 1; }
     host=${REDIS_HOST:-$(hostname)}
     # It stays the same when this task is started again: on the same node, the others then just go on.
     [ -s "$run/password" ] || (umask 077 && od -An -tx1 -N16 /dev/urandom | tr -d ' \n' >"$run/password")
@@ -91,29 +96,31 @@ save ""
 maxmemory-policy noeviction
 END
         redis=$!
+        url="redis://:$password@$host:$port/0"
         for _ in $(seq 150); do
-            kill -0 "$redis" 2>/dev/null || break
-            if IMAGEMILL_REDIS_URL="redis://:$password@$host:$port/0" imagemill status >/dev/null 2>&1; then
-                url="redis://:$password@$host:$port/0"
-                return 0
-            fi
+            # One that does not live: its port is taken, or redis.log says what is wrong.
+            kill -0 "$redis" 2>/dev/null || continue 2
+            if IMAGEMILL_REDIS_URL=$url imagemill status >/dev/null 2>"$run/status.log"; then return 0; fi
             sleep 2
         done
-        stop_redis
+        say "Redis runs, and $host:$port does not answer: $(cat "$run/status.log")"
+        return 1
     done
     return 1
 }
 
-# Waits until no worker is left that uses the Redis of this task.
+# Waits until no worker is left that uses the Redis of this task. A step, because SIGTERM goes to steps before the time
+# limit: then the status is 143.
 wait_for_others() {
-    while imagemill status --json 2>/dev/null | grep -q '@[^"]*": {'; do sleep 5; done
+    step sh -c "while imagemill status --json 2>/dev/null | grep -q '@[^\"]*\": {'; do sleep 5; done"
 }
 
 lead() {
     local status
     rm -f "$run/address"
     if [ -z "${IMAGEMILL_REDIS_URL:-}" ]; then
-        start_redis || { say "no Redis could be started: see $run/redis.log"; end 2; }
+        # `over` for the tasks that follow: they would wait for an address.
+        start_redis || { say "no Redis could be started: see $run/redis.log"; echo 2 >"$run/over"; end 2; }
         export IMAGEMILL_REDIS_URL=$url
     fi
     imagemill submit "$@"
@@ -131,7 +138,7 @@ lead() {
 follow() {
     local waited=0
     until [ -s "$run/address" ]; do
-        if [ -s "$run/over" ]; then end "$(cat "$run/over")"; fi
+        if [ -s "$run/over" ]; then exit "$(cat "$run/over")"; fi
         if [ $waited -ge 1800 ]; then say "no address of a Redis in $run"; end $try_again; fi
         sleep 2
         waited=$((waited + 2))
@@ -144,6 +151,13 @@ if [ $# = 0 ]; then
     say "name a manifest: sbatch $0 cats.yaml"
     exit 2
 fi
+for program in imagemill imagemill-worker; do
+    if ! command -v $program >/dev/null; then
+        say "$program is not on the PATH of $(hostname): activate its environment before sbatch, or here"
+        exit 2
+    fi
+done
+mkdir -p -m 700 "$run" || exit 2
 # That another array's run is over says nothing of this one. A link appears with its contents, on a file server too.
 echo "$array" >"$run/array.$task" && ln "$run/array.$task" "$run/array" 2>/dev/null
 rm -f "$run/array.$task"
@@ -161,13 +175,19 @@ else
 fi
 
 # shellcheck disable=SC2086 # the options are split on purpose
-srun --ntasks=1 imagemill-worker --name "$array-$task" \
+step imagemill-worker --name "$array-$task" \
     --until-idle "${IDLE_SECONDS:-60}" --redis-patience 300 ${WORKER_OPTIONS:-}
 status=$?
 say "the worker left with status $status"
 if [ -n "$leads" ]; then
     if [ $status = 0 ]; then echo 0 >"$run/over"; fi
     # Those who still render need the Redis of this task, unless its time is over.
-    case $status in 143 | $try_again) ;; *) if [ -n "$redis" ]; then wait_for_others; fi ;; esac
+    case $status in
+        143 | $try_again) ;;
+        *) if [ -n "$redis" ]; then
+               wait_for_others
+               if [ $? = 143 ]; then status=143; fi
+           fi ;;
+    esac
 fi
 end $status

@@ -14,9 +14,13 @@ import psutil
 from tests.processes import kill_families
 
 JOB = 4200
-# Drops srun's own options, notes the step's process as slurmstepd does, and becomes the step.
+CPUS = 4
+# Notes srun's own options, and the step's process as slurmstepd does, and becomes the step.
 SRUN = """#!/bin/sh
-while [ "${1#--}" != "$1" ]; do shift; done
+while [ "${1#--}" != "$1" ]; do
+    echo "$1" >> "$CLUSTER/options-$SLURM_ARRAY_TASK_ID"
+    shift
+done
 echo $$ > "$CLUSTER/step-$SLURM_ARRAY_TASK_ID"
 exec "$@"
 """
@@ -40,6 +44,14 @@ def options(script: Path) -> dict[str, str]:
     return found
 
 
+def make_programs(folder: Path, texts: Mapping[str, str]) -> None:
+    """Programs for the PATH, in a new folder."""
+    folder.mkdir()
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+
+
 class Slurm:
     """The tasks of one array: bash processes in sessions of their own, each with the variables of Slurm."""
 
@@ -49,11 +61,7 @@ class Slurm:
         self.statuses: dict[int, int] = {}
         """Task -> the exit status that it ended with for good."""
         self._running: dict[int, subprocess.Popen[bytes]] = {}
-        (folder / "cluster").mkdir()
-        for name, text in {"srun": SRUN, "scontrol": SCONTROL}.items():
-            program = folder / "cluster" / name
-            program.write_text(text)
-            program.chmod(0o755)
+        make_programs(folder / "cluster", {"srun": SRUN, "scontrol": SCONTROL})
         first, _, last = options(script)["array"].partition("-")
         for task in range(int(first), int(last) + 1):
             self.restarts[task] = 0
@@ -69,6 +77,7 @@ class Slurm:
             "SLURM_JOB_ID": str(JOB + task),
             "SLURM_ARRAY_JOB_ID": str(JOB),
             "SLURM_ARRAY_TASK_ID": str(task),
+            "SLURM_CPUS_PER_TASK": str(CPUS),
         }
         if self.restarts[task]:
             env["SLURM_RESTART_COUNT"] = str(self.restarts[task])
@@ -87,6 +96,10 @@ class Slurm:
             return psutil.Process(int(file.read_text()))
         except (FileNotFoundError, ValueError, psutil.NoSuchProcess):
             return None
+
+    def options_of(self, task: int) -> set[str]:
+        """What the steps of a task asked srun for."""
+        return {*(self._folder / "cluster" / f"options-{task}").read_text().splitlines()}
 
     def signal_steps_of(self, task: int) -> None:
         """SIGTERM to every process of the task's step, as `--signal=TERM@120` sends it."""

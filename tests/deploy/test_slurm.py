@@ -8,15 +8,18 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import stat
 import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
-from tests.deploy.slurm import Slurm, options
-from tests.waiting import WaitUntil
+from tests.deploy.slurm import CPUS, SCONTROL, SRUN, Slurm, make_programs, options
+from tests.waiting import LONGEST, WaitUntil
 from tests.warm_python import BIN
 
 SCRIPT = Path(__file__).parents[2] / "deploy" / "slurm.sh"
@@ -86,6 +89,7 @@ def test_four_tasks_finish_a_job_though_a_worker_and_the_leader_are_drained(
     lines = [line for file in tmp_path.glob("out/[0-9]*/metadata.jsonl") for line in file.open()]
     assert len(lines) == len({json.loads(line)["image_id"] for line in lines}) == IMAGES
     assert (tmp_path / "out" / "job.json").is_file()
+    assert cluster.options_of(follower) == {"--ntasks=1", f"--cpus-per-task={CPUS}"}, "else a step has one"
     assert not list(run.glob("address*")), "no task that comes later asks a Redis that is gone"
 
 
@@ -115,10 +119,96 @@ def test_the_folder_of_another_array_is_refused_instead_of_taken_for_this_run(tm
     (tmp_path / "run" / "over").write_text("0\n")
     said = {}
     for array in ("7", "8"):
-        env = {"PATH": os.environ["PATH"], "SLURM_JOB_ID": array, "RUN_FOLDER": str(tmp_path / "run")}
+        env = {
+            "PATH": f"{BIN}:{os.environ['PATH']}",
+            "SLURM_JOB_ID": array,
+            "RUN_FOLDER": str(tmp_path / "run"),
+        }
         done = subprocess.run(
             ["bash", SCRIPT, "cats.yaml"], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
         )
         said[array] = (done.returncode, done.stdout.partition(": ")[2])
     refused = f"RUN_FOLDER={tmp_path / 'run'} is that of array 7: name another folder\n"
     assert said == {"7": (0, ""), "8": (2, refused)}
+
+
+def test_without_the_program_on_the_path_a_task_ends_at_once(tmp_path: Path) -> None:
+    """It began a Redis for each of ten ports, and waited five minutes for each."""
+    env = {"PATH": "/usr/bin:/bin", "SLURM_JOB_ID": "1"}
+    done = subprocess.run(
+        ["bash", SCRIPT, "cats.yaml"], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "imagemill is not on the PATH" in done.stdout
+    assert not list(tmp_path.glob("imagemill-*"))
+
+
+@dataclass
+class Task:
+    """Tasks of an array whose programs are stand-ins: a worker that ends as it is told to."""
+
+    folder: Path
+
+    def programs(self, worker: int, workers: str = "") -> None:
+        """`worker`: the exit status of imagemill-worker. `workers`: what `status --json` shows of others."""
+        status = f"if [ \"$2\" = --json ]; then echo '{workers}'; fi\n"
+        texts = {
+            "srun": SRUN,
+            "scontrol": SCONTROL,
+            "imagemill": f"#!/bin/sh\n{status}",
+            "imagemill-worker": f"#!/bin/sh\nexit {worker}\n",
+            "redis-server": "#!/bin/sh\nexec sleep 1000\n",
+        }
+        make_programs(self.folder / "cluster", texts)
+
+    def start(self, number: int) -> subprocess.Popen[str]:
+        cluster = self.folder / "cluster"
+        env = {
+            "PATH": f"{cluster}:/usr/bin:/bin",
+            "CLUSTER": str(cluster),
+            "SLURM_JOB_ID": str(number + 7),
+            "SLURM_ARRAY_JOB_ID": "7",
+            "SLURM_ARRAY_TASK_ID": str(number),
+        }
+        return subprocess.Popen(
+            ["bash", SCRIPT, "cats.yaml"], cwd=self.folder, env=env, stdout=subprocess.PIPE, text=True,
+            start_new_session=True,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("status", [1, 2, 3])
+def test_tasks_that_start_after_the_leader_left_for_good_wait_for_no_redis(
+    tmp_path: Path, status: int
+) -> None:
+    tasks = Task(tmp_path)
+    tasks.programs(status)
+    assert [tasks.start(number).wait(LONGEST) for number in (0, 1)] == [status, status]
+
+
+def test_a_leader_that_waits_for_others_is_put_back_at_its_time_limit(
+    tmp_path: Path, wait_until: WaitUntil
+) -> None:
+    """Else its Redis would be gone for good, and the others would come back and wait for it."""
+    tasks = Task(tmp_path)
+    tasks.programs(3, '"gpu0@there": {')
+    leader = tasks.start(0)
+    try:
+        noted = tmp_path / "cluster" / "step-0"
+        wait_until(
+            lambda: noted.is_file() and "grep" in _command_line(int(noted.read_text() or 0)),
+            "it waits for others",
+        )
+        os.kill(int(noted.read_text()), signal.SIGTERM)
+        wait_until((tmp_path / "cluster" / "requeued-7_0").exists, "it is put back")
+        assert not (tmp_path / "imagemill-7" / "over").exists()
+    finally:
+        os.killpg(leader.pid, signal.SIGKILL)
+        leader.communicate()
+
+
+def _command_line(pid: int) -> str:
+    """The command line of a process."""
+    try:
+        return " ".join(psutil.Process(pid).cmdline())
+    except psutil.NoSuchProcess:
+        return ""
