@@ -26,7 +26,7 @@ from rich.progress import track
 from sizes import parse_sized
 from timed_farm import TimedFarm, seconds_until, timed_farm
 
-from jobs.ledger.job import Claim
+from jobs.ledger.job import Addition, Claim, NewShard, WorkerState
 from jobs.ledger.redis_keys import ACTIVE, QUEUE
 
 PICTURES, PRIORITIES = 10, 10
@@ -48,8 +48,12 @@ def fill(here: TimedFarm, first: int, end: int, *, outputs: bool) -> None:
             shutil.copytree(spec.output, output)
         one = replace(spec, name=output.name, output=str(output), priority=number % PRIORITIES)
         job_id, _created = here.ledger.create(one, "digest", 1)
-        shards = [(0, PICTURES, blob)]
-        here.ledger.add(job_id, here.ledger.incarnation(job_id), 0, PICTURES, shards, seal=True)
+        shards = [NewShard(0, PICTURES, blob)]
+        here.ledger.add(
+            job_id,
+            here.ledger.incarnation(job_id),
+            Addition(cursor=0, new_cursor=PICTURES, seal=True, shards=shards),
+        )
     here.client.delete(QUEUE)
 
 
@@ -69,7 +73,7 @@ def claims(here: TimedFarm, count: int) -> float:
 
 def claim(here: TimedFarm) -> Claim:
     """The next shard, for a worker that holds no model."""
-    found = here.ledger.claim("w", lease=LEASE, loaded="", idle=0.0, load_time=0.0, models=())
+    found = here.ledger.claim("w", WorkerState(), lease=LEASE)
     if found is None:
         raise SystemExit("there is nothing to claim")
     return found

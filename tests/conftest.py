@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from jobs.failpoints import Hook, arm
-from jobs.ledger.job import JobSpec, JobStatus
+from jobs.ledger.job import Addition, JobSpec, JobStatus, NewShard
 from jobs.ledger.ledger import Ledger
 from jobs.request import ImageRequest
 from producer.embedded_redis import EmbeddedRedis
@@ -159,8 +159,12 @@ def submit_job(ledger: Ledger, job_spec: Callable[..., JobSpec]) -> Callable[...
     def submit(shards: int = 1, *, seal: bool = True, **changes: object) -> str:
         job_id, created = ledger.create(job_spec(**changes), "digest", 1)
         assert created
-        blobs = [(number, 4, b"blob %d" % number) for number in range(shards)]
-        ledger.add(job_id, ledger.incarnation(job_id), 0, 4 * shards, blobs, seal=seal)
+        blobs = [NewShard(number, 4, b"blob %d" % number) for number in range(shards)]
+        ledger.add(
+            job_id,
+            ledger.incarnation(job_id),
+            Addition(cursor=0, new_cursor=4 * shards, seal=seal, shards=blobs),
+        )
         return job_id
 
     return submit

@@ -16,7 +16,7 @@ from typing import Any
 
 from jobs.errors import JobError, LedgerError, LedgerUnavailable
 from jobs.failpoints import failpoint
-from jobs.ledger.job import Claim, JobSpec
+from jobs.ledger.job import Claim, JobSpec, WorkerState
 from jobs.ledger.ledger import Ledger
 from jobs.location import names_bucket
 from jobs.settings import Settings
@@ -200,14 +200,13 @@ class Runtime:
     def _claim(self) -> tuple[Claim, JobSpec] | tuple[None, None]:
         with self._lock:
             idle = 0.0 if self._shards() else time.monotonic() - self._last_busy
-        claim = self._ledger.claim(
-            self._worker,
-            lease=self._settings.lease,
+        state = WorkerState(
             loaded=self._loaded,
-            idle=idle,
-            load_time=self._engine.load_seconds,
+            idle_ms=int(idle * 1000),
+            load_ms=int(self._engine.load_seconds * 1000),
             models=self._settings.models,
         )
+        claim = self._ledger.claim(self._worker, state, lease=self._settings.lease)
         if claim is None:
             return None, None
         try:

@@ -120,6 +120,44 @@ class Submission:
 
 
 @dataclass(frozen=True, slots=True)
+class NewShard:
+    """A shard that is stored for the first time."""
+
+    number: int
+    images: int
+    blob: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Addition:
+    """The next shards of a submission, and how far it has come with them."""
+
+    cursor: int
+    """How many lines of the expanded manifest are in the ledger before it."""
+    new_cursor: int
+    """And after it."""
+    held: int = 0
+    """Lines between the two that the output has already, so that no shard has them."""
+    seal: bool
+    """Whether they are the last."""
+    shards: Sequence[NewShard]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerState:
+    """What decides which shard suits a worker that asks for one."""
+
+    loaded: str = ""
+    """The `JobSpec.pipeline` that it has loaded; "" for none."""
+    idle_ms: int = 0
+    """Milliseconds since it last had work for that."""
+    load_ms: int = 0
+    """Milliseconds that it takes to load one."""
+    models: Sequence[str] = ()
+    """Those that it renders; empty for any."""
+
+
+@dataclass(frozen=True, slots=True)
 class Fence:
     """What a script compares before it changes anything: another attempt may hold the shard by now."""
 
@@ -287,9 +325,14 @@ class Recovery:
     """All its shards; their word becomes its incarnation."""
     total: int
     held: int
-    done: Bits
-    """Images that the output holds."""
-    flagged: Bits
-    """Those of `done` that are doubted."""
-    failures: Mapping[int, Mapping[str, Any]]
-    """As `LedgerView.failures` returns them."""
+    done: bytes
+    """The `Bits` of images that the output holds."""
+    flagged: bytes
+    """The `Bits` of those of `done` that are doubted."""
+    failures: Mapping[int, str]
+    """By `failures_as_json`."""
+
+
+def failures_as_json(failed: Mapping[int, Mapping[str, Any]]) -> dict[int, str]:
+    """Failures as Redis keeps them: image -> JSON."""
+    return {image: json.dumps(failure, ensure_ascii=False) for image, failure in failed.items()}

@@ -10,17 +10,26 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final, Literal, cast
 
 import redis.exceptions
 
 from jobs.errors import JobError, LeaseLost, OtherHardware, Overtaken
 from jobs.ledger import redis_keys
-from jobs.ledger.job import Claim, JobSpec, LeaseState, Outlook, Recovery, SlotsKey
+from jobs.ledger.job import (
+    Addition,
+    Claim,
+    JobSpec,
+    LeaseState,
+    Outlook,
+    Recovery,
+    SlotsKey,
+    WorkerState,
+)
 from jobs.ledger.job_reading import text_of
 from jobs.ledger.redis_errors import as_ledger_errors
-from jobs.ledger.scripts import Marks, NewJob, NewShard, Renewal, failures_as_json
+from jobs.ledger.scripts import Marks, NewJob, Renewal
 from jobs.ledger.speeds import work_with
 from jobs.ledger.steering import Steering
 
@@ -96,33 +105,12 @@ class Ledger(Steering):
             )
         return job_id, answer == b"created"
 
-    def add(
-        self,
-        job_id: str,
-        incarnation: str,
-        cursor: int,
-        new_cursor: int,
-        shards: Iterable[tuple[int, int, bytes]],
-        *,
-        held: int = 0,
-        seal: bool,
-    ) -> None:
-        """Stores shards (number, images, blob) and moves the manifest's cursor; `seal`: they are the last.
+    def add(self, job_id: str, incarnation: str, addition: Addition) -> None:
+        """Stores the next shards of a job that is being submitted.
 
-        `held` of the lines between the cursors are in the output already, so that no shard has them.
         Raises JobError if the job has ended, Overtaken if another process submits it too.
         """
-        answer = text_of(
-            self._scripts.add(
-                job_id=job_id,
-                incarnation=incarnation,
-                cursor=cursor,
-                new_cursor=new_cursor,
-                held=held,
-                seal=seal,
-                shards=[NewShard(*shard) for shard in shards],
-            )
-        )
+        answer = text_of(self._scripts.add(job_id=job_id, incarnation=incarnation, addition=addition))
         if answer != "added":
             why = {
                 "gone": "Redis no longer knows it (was it wiped?): submit again",
@@ -146,18 +134,7 @@ class Ledger(Steering):
 
         Raises JobError if Redis holds the job, another owns the output, or the staged shards have expired.
         """
-        answer = text_of(
-            self._scripts.recover(
-                job_id=job_id,
-                new=NewJob.of(spec, digest),
-                staged=recovery.staged,
-                total=recovery.total,
-                held=recovery.held,
-                done=bytes(recovery.done),
-                flagged=bytes(recovery.flagged),
-                failures=failures_as_json(recovery.failures),
-            )
-        )
+        answer = text_of(self._scripts.recover(job_id=job_id, new=NewJob.of(spec, digest), recovery=recovery))
         if answer != "recovered":
             why = {
                 "known": f"this Redis holds it: `imagemill status {job_id}` shows it",
@@ -167,22 +144,13 @@ class Ledger(Steering):
 
     # Rendering.
 
-    def claim(
-        self, worker: str, *, lease: float, loaded: str, idle: float, load_time: float, models: Sequence[str]
-    ) -> Claim | None:
-        """Leases the next shard, or the finishing of a job; None if there is nothing for this worker now.
+    def claim(self, worker: str, state: WorkerState, *, lease: float) -> Claim | None:
+        """Leases the next shard, or the finishing of a job, for `lease` seconds.
 
-        In seconds: `lease`, `idle` (since this worker last had work for its loaded pipeline) and
-        `load_time`. `loaded` is a `JobSpec.pipeline`, "" for none. An empty `models` means any.
+        None if there is nothing for this worker now.
         """
         answer = self._scripts.claim(
-            worker=worker,
-            token=secrets.token_hex(4),
-            lease_ms=int(lease * 1000),
-            loaded=loaded,
-            idle_ms=int(idle * 1000),
-            load_ms=int(load_time * 1000),
-            models=models,
+            worker=worker, token=secrets.token_hex(4), lease_ms=int(lease * 1000), state=state
         )
         if not answer:
             return None

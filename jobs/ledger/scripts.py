@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from jobs.ledger import redis_keys
-from jobs.ledger.job import Fence, JobSpec, Staged
+from jobs.ledger.job import Addition, Fence, JobSpec, Recovery, Staged, WorkerState, failures_as_json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,15 +49,6 @@ class NewJob:
 
 
 @dataclass(frozen=True, slots=True)
-class NewShard:
-    """A shard that `add` stores."""
-
-    number: int
-    images: int
-    blob: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class Renewal:
     """A lease to renew, and the images, by index in the job, that are in the worker's slots for it."""
 
@@ -91,46 +82,15 @@ class Scripts(Protocol):
     def create(self, *, new: NewJob, incarnation: str, least_number: int) -> tuple[bytes, bytes]:
         """Makes a job, or finds the active one that owns the output; returns what it did and the job's id."""
 
-    def add(
-        self,
-        *,
-        job_id: str,
-        incarnation: str,
-        cursor: int,
-        new_cursor: int,
-        held: int,
-        seal: bool,
-        shards: Sequence[NewShard],
-    ) -> bytes:
-        """Adds shards to an open job, whose submission had come to `cursor`."""
+    def add(self, *, job_id: str, incarnation: str, addition: Addition) -> bytes:
+        """Adds shards to an open job."""
 
-    def recover(
-        self,
-        *,
-        job_id: str,
-        new: NewJob,
-        staged: Staged,
-        total: int,
-        held: int,
-        done: bytes,
-        flagged: bytes,
-        failures: Mapping[int, str],
-    ) -> bytes:
-        """Puts back a job that Redis lost; the values of `failures` are JSON."""
+    def recover(self, *, job_id: str, new: NewJob, recovery: Recovery) -> bytes:
+        """Puts back a job that Redis lost."""
 
     # Rendering.
 
-    def claim(
-        self,
-        *,
-        worker: str,
-        token: str,
-        lease_ms: int,
-        loaded: str,
-        idle_ms: int,
-        load_ms: int,
-        models: Sequence[str],
-    ) -> list[bytes]:
+    def claim(self, *, worker: str, token: str, lease_ms: int, state: WorkerState) -> list[bytes]:
         """Leases the next shard, or the finishing of a job."""
 
     def renew(self, *, lease_ms: int, renewals: Sequence[Renewal]) -> list[bytes]:
@@ -189,8 +149,3 @@ class Scripts(Protocol):
 
     def retry(self, *, job_id: str, incarnation: str, run: int, done: bytes, staged: Staged) -> bytes:
         """Opens the next run of a finished job."""
-
-
-def failures_as_json(failed: Mapping[int, Mapping[str, Any]]) -> dict[int, str]:
-    """Failures as Redis keeps them: image -> JSON."""
-    return {image: json.dumps(failure, ensure_ascii=False) for image, failure in failed.items()}

@@ -14,7 +14,7 @@ from typing import Any
 
 from jobs.entry import Entry
 from jobs.errors import JobError, ManifestError, OutputError
-from jobs.ledger.job import Bits, Recovery
+from jobs.ledger.job import Bits, Recovery, failures_as_json
 from jobs.ledger.ledger import Ledger
 from jobs.models.models import ModelDefaults
 from jobs.output.job_files import JobFiles, next_job_number
@@ -122,13 +122,13 @@ def recover_job(file: Path, settings: Settings, queue: JobQueue, reporter: Repor
         ledger.recover(job_id, spec, digest(prepared, spec, files), recovery)
         held.keep()
     queue.wake_for(max(1, waiting))
-    done, failed = recovery.done.count(), len(recovery.failures)
+    done, failed = Bits(recovery.done).count(), len(recovery.failures)
     return Recovered(
         job_id=job_id,
         images=recovery.total,
         done=done,
         failed=failed,
-        flagged=recovery.flagged.count(),
+        flagged=Bits(recovery.flagged).count(),
         left=recovery.total - done - failed,
         held=recovery.held,
         output=output.label,
@@ -195,9 +195,9 @@ class _Rebuild:
             staged=self.staging.staged(first_waiting, waiting),
             total=self.images,
             held=self._held,
-            done=self._done,
-            flagged=self._flagged,
-            failures=self._failures,
+            done=bytes(self._done),
+            flagged=bytes(self._flagged),
+            failures=failures_as_json(self._failures),
         )
 
 

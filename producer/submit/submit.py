@@ -16,7 +16,7 @@ from itertools import islice
 
 from jobs.errors import JobError, LedgerFull, ManifestError, OutputError, Overtaken
 from jobs.failpoints import failpoint
-from jobs.ledger.job import Submission
+from jobs.ledger.job import Addition, NewShard, Submission
 from jobs.ledger.ledger import Ledger
 from jobs.ledger.ledger_view import LedgerView
 from jobs.ledger.shard import decode_shard
@@ -218,11 +218,9 @@ def _fill(packed: Packed, at: Submission, job_id: str, queue: JobQueue, reporter
     for position, (chunk, last) in enumerate(in_chunks((shard, shard.size) for shard in left)):
         taken = packed.taken if last else chunk[-1].taken
         now_held = packed.held if last else chunk[-1].held
-        shards = [(number + i, shard.images, packed.blob(shard)) for i, shard in enumerate(chunk)]
-        add = partial(
-            queue.ledger.add, job_id, at.incarnation, cursor, taken, shards, held=now_held - held, seal=last
-        )
-        _once_there_is_room(add, reporter)
+        shards = [NewShard(number + i, shard.images, packed.blob(shard)) for i, shard in enumerate(chunk)]
+        addition = Addition(cursor=cursor, new_cursor=taken, held=now_held - held, seal=last, shards=shards)
+        _once_there_is_room(partial(queue.ledger.add, job_id, at.incarnation, addition), reporter)
         failpoint("chunk stored")
         if at.shards == position == 0:
             _once_there_is_room(partial(queue.wake_for, len(shards)), reporter)

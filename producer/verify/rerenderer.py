@@ -13,7 +13,7 @@ from typing import Any, Final
 from jobs.connection import redis_url
 from jobs.entry import Entry
 from jobs.errors import JobError, LedgerError
-from jobs.ledger.job import JobSpec, JobStatus
+from jobs.ledger.job import Addition, JobSpec, JobStatus, NewShard
 from jobs.ledger.shard import Shard, encode_shard
 from jobs.output.output import Output
 from jobs.settings import Settings
@@ -108,14 +108,14 @@ class Rerenderer:
         output, paths = self.scratch.output(self._made, part), self.scratch.named(part)
         ledger, kind = self.queue.ledger, part.kind
         entries = ((image_id, Entry.of(request)) for image_id, request in part.requests.items())
-        shards: list[tuple[int, int, bytes]] = []
+        shards: list[NewShard] = []
         total = 0
         for one in in_shards(entries, (), ShardSize(_SHARD_SIZE)):
             if one.entries:
                 here = [entry for _image_id, entry in one.entries]
                 named = {one: paths[one] for entry in here for one in entry.inputs if one in paths}
                 blob = encode_shard(Shard(one.places, here, True, named), kind.base)
-                shards.append((len(shards), len(here), blob))
+                shards.append(NewShard(len(shards), len(here), blob))
                 total += len(here)
         spec = JobSpec(
             manifest={"name": NAME, "model": kind.base.model},
@@ -137,7 +137,8 @@ class Rerenderer:
         # No other job has this digest: nobody attaches to it.
         job_id, _created = ledger.create(spec, secrets.token_hex(32), 1)
         self._running.add(job_id)
-        ledger.add(job_id, ledger.incarnation(job_id), 0, total, shards, seal=True)
+        addition = Addition(cursor=0, new_cursor=total, seal=True, shards=shards)
+        ledger.add(job_id, ledger.incarnation(job_id), addition)
         self.queue.wake_for(len(shards))
         return job_id, output
 

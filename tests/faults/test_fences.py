@@ -7,13 +7,13 @@ from collections.abc import Callable
 import pytest
 
 from jobs.errors import JobError, LeaseLost
-from jobs.ledger.job import Claim, JobSpec
+from jobs.ledger.job import Addition, Claim, JobSpec, NewShard, WorkerState
 from jobs.ledger.ledger import Ledger
 from jobs.ledger.redis_keys import job as job_key
 
 
 def claim(ledger: Ledger, worker: str = "w1", lease: float = 30.0) -> Claim:
-    found = ledger.claim(worker, lease=lease, loaded="", idle=0, load_time=0, models=())
+    found = ledger.claim(worker, WorkerState(), lease=lease)
     assert found is not None
     return found
 
@@ -27,7 +27,9 @@ def test_a_submission_does_not_continue_in_a_job_that_was_made_again_after_a_wip
     ledger.client.flushall()
     assert ledger.create(job_spec(), "digest", 1) == (job_id, True)
     with pytest.raises(JobError, match="was it wiped"):
-        ledger.add(job_id, before, 0, 4, [(0, 4, b"blob")], seal=True)
+        ledger.add(
+            job_id, before, Addition(cursor=0, new_cursor=4, seal=True, shards=[NewShard(0, 4, b"blob")])
+        )
     assert ledger.status(job_id).total == 0
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page
 
+from jobs.ledger.job import WorkerState
 from jobs.ledger.ledger import Ledger
 from jobs.output.output import Output
 from jobs.settings import Settings
@@ -71,7 +72,7 @@ def spoil(ledger: Ledger, submit_job: Callable[..., str]) -> str:
     ledger.heartbeat(
         HOSTILE, {**facts, "models": json.dumps([]), "claims": "[]", "pipeline": json.dumps([HOSTILE + LONG])}
     )
-    claim = ledger.claim(HOSTILE, lease=600, loaded="", idle=0, load_time=0, models=())
+    claim = ledger.claim(HOSTILE, WorkerState(), lease=600)
     assert claim is not None
     failure = {"shard": 0, "position": 0, "image_id": "0" * 16, "reason": HOSTILE + LONG}
     ledger.record(claim, [], {0: failure}, [])
@@ -175,7 +176,7 @@ def test_a_mark_that_turns_a_text_around_turns_nothing_that_stands_after_it(
     turned = "w\u202e1"
     facts = {"models": "[]", "claims": f'[["{turned}", "0", 5]]', "busy": 1, "slots": 2}
     ledger.heartbeat(turned, {**facts, "pipeline": json.dumps([f"org/{turned}", "", "fp32"])})
-    claim = ledger.claim(turned, lease=600, loaded="", idle=0, load_time=0, models=())
+    claim = ledger.claim(turned, WorkerState(), lease=600)
     assert claim is not None
     failure = {"shard": 0, "position": 0, "image_id": turned, "reason": "black"}
     ledger.record(claim, [], {0: failure}, [])

@@ -15,6 +15,7 @@ import click.testing
 import pytest
 
 from jobs.errors import ImagemillError, Interrupted, JobError, LedgerError, ManifestError, SettingsError
+from jobs.ledger.job import WorkerState
 from jobs.ledger.ledger import Ledger
 from jobs.ledger.shard import decode_shard
 from jobs.output.output import Output
@@ -61,7 +62,7 @@ def manifest(folder: Path, name: str = "cats", prompts: int = 3, **keys: object)
 
 def render(ledger: Ledger, count: int, failed: bool = False) -> None:
     """Plays a worker that renders a job's one shard, its first image perhaps in vain, and finishes it."""
-    claim = ledger.claim("w1", lease=30, loaded="", idle=9, load_time=0, models=())
+    claim = ledger.claim("w1", WorkerState(idle_ms=9000), lease=30)
     assert claim is not None
     spec = ledger.spec(claim.job_id)
     entries = decode_shard(claim.blob, ImageRequest.from_mapping(spec.base), spec.name).entries
@@ -76,7 +77,7 @@ def render(ledger: Ledger, count: int, failed: bool = False) -> None:
         0: {"shard": 0, "position": 0, "image_id": "0" * 16, "reason": "black"}
     }
     ledger.complete(claim, range(int(failed), count), failures if failed else {})
-    claim = ledger.claim("w1", lease=30, loaded="", idle=9, load_time=0, models=())
+    claim = ledger.claim("w1", WorkerState(idle_ms=9000), lease=30)
     assert claim is not None and claim.kind == "finish"
     ledger.finish(claim)
 
@@ -182,7 +183,7 @@ def test_a_job_is_paused_resumed_cancelled_and_retried(call: Call, ledger: Ledge
     assert ledger.status("cats-1").reason == "a typo"
     with pytest.raises(JobError, match="cats-1 is finishing"):
         call("retry", "cats-1")
-    claim = ledger.claim("w1", lease=30, loaded="", idle=9, load_time=0, models=())
+    claim = ledger.claim("w1", WorkerState(idle_ms=9000), lease=30)
     assert claim is not None
     ledger.finish(claim)
     assert call("retry", "cats-1").output == "cats-1: 3 images sent back\n"

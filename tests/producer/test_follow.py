@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from jobs.errors import JobError, LedgerUnavailable, SettingsError
-from jobs.ledger.job import Claim, JobStatus
+from jobs.ledger.job import Claim, JobStatus, WorkerState
 from jobs.ledger.ledger import Ledger
 from producer import follow as follow_module
 from producer.embedded_redis import EmbeddedRedis
@@ -25,7 +25,7 @@ def _look_often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def claim(ledger: Ledger, worker: str = "w1", lease: float = 30) -> Claim:
-    found = ledger.claim(worker, lease=lease, loaded="", idle=0, load_time=0, models=())
+    found = ledger.claim(worker, WorkerState(), lease=lease)
     assert found is not None
     return found
 

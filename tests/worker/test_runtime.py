@@ -20,7 +20,7 @@ from jobs.errors import LedgerUnavailable, OutputError
 from jobs.failpoints import Hook
 from jobs.inputs.inputs import NO_INPUTS
 from jobs.ledger import redis_keys
-from jobs.ledger.job import Claim, JobSpec, JobStatus
+from jobs.ledger.job import Addition, Claim, JobSpec, JobStatus, NewShard, WorkerState
 from jobs.ledger.ledger import Ledger
 from jobs.ledger.shard import Shard, encode_shard
 from jobs.output.output import Output
@@ -80,9 +80,14 @@ class Worker:
                 Entry.of(request=dataclasses.replace(base, prompt=f"{name} {i}", seed=i))
                 for i in range(start, start + count)
             ]
-            blobs.append((number, count, encode_shard(Shard(range(start, start + count), entries), base)))
+            blob = encode_shard(Shard(range(start, start + count), entries), base)
+            blobs.append(NewShard(number, count, blob))
             start += count
-        self.ledger.add(job_id, self.ledger.incarnation(job_id), 0, start, blobs, seal=True)
+        self.ledger.add(
+            job_id,
+            self.ledger.incarnation(job_id),
+            Addition(cursor=0, new_cursor=start, seal=True, shards=blobs),
+        )
         return job_id
 
     def serve(self) -> dict[str, Any] | None:
@@ -90,7 +95,7 @@ class Worker:
 
     def claim(self, name: str) -> Claim:
         """What another worker claims."""
-        claim = self.ledger.claim(name, lease=30, loaded="", idle=9, load_time=0, models=())
+        claim = self.ledger.claim(name, WorkerState(idle_ms=9000), lease=30)
         assert claim is not None
         return claim
 

@@ -6,9 +6,9 @@ if not is_current(job_id, incarnation) then return 'gone' end
 local job = redis.call('HMGET', key(job_id), 'state', 'cursor')
 if ending_of(job_id) ~= '' then return 'ending' end
 if job[1] ~= 'open' then return 'closed' end
-if tonumber(job[2] or '') ~= cursor then return 'moved' end
+if tonumber(job[2] or '') ~= addition.cursor then return 'moved' end
 local images, waiting = 0, redis.call('LLEN', key(job_id, 'ready'))
-for _, shard in ipairs(shards) do
+for _, shard in ipairs(addition.shards) do
   if number(job_id, 'first_shard') < 0 then redis.call('HSET', key(job_id), 'first_shard', shard.number) end
   redis.call('HSET', key(job_id, 'shards'), shard.number, shard.blob)
   redis.call('RPUSH', key(job_id, 'ready'), shard.number)
@@ -20,9 +20,9 @@ if images > 0 then
   redis.call('HINCRBY', key(job_id), 'left', images)
   if waiting == 0 then redis.call('HSET', key(job_id), 'waiting_since', clock()) end
 end
-redis.call('HSET', key(job_id), 'cursor', new_cursor)
-redis.call('HINCRBY', key(job_id), 'held', held)
-if seal then
+redis.call('HSET', key(job_id), 'cursor', addition.new_cursor)
+redis.call('HINCRBY', key(job_id), 'held', addition.held)
+if addition.seal then
   redis.call('HSET', key(job_id), 'state', 'sealed')
   settle(job_id)
 else

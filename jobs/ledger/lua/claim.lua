@@ -24,8 +24,8 @@ local function choose()
   local sets, finish, own, other = claimable_sets()
   if sets.finish then finish = first('finish', worker, now) end
   for set, model in pairs(finish and {} or sets) do
-    if set ~= 'finish' and set ~= 'doubted' and may_take(set, model, models) then
-      if loaded == '' or set == loaded then
+    if set ~= 'finish' and set ~= 'doubted' and may_take(set, model, state.models) then
+      if state.loaded == '' or set == state.loaded then
         own = first(set, worker, now, own)
       else
         other = first(set, worker, now, other)
@@ -37,8 +37,8 @@ local function choose()
   if not finish and other then
     local waited = now - math.max(other.waiting_since, other.last_claim)
     if own then
-      if other.priority <= own.priority and waited > math.max(60000, 10 * load_ms) then chosen = other end
-    elseif idle_ms >= 2000 then
+      if other.priority <= own.priority and waited > math.max(60000, 10 * state.load_ms) then chosen = other end
+    elseif state.idle_ms >= 2000 then
       chosen = other
     end
   end

@@ -3,6 +3,7 @@
 -- Returns 'recovered', 'known' (Redis has the job), 'expired' (the staged shards are gone), or 'taken by JOB'
 -- A user without this key, whom an ACL file of an earlier version has, fails before anything is written.
 redis.call('EXISTS', CLAIMABLE)
+local staged, total, held = recovery.staged, recovery.total, recovery.held
 mend_shared()
 drop_foreign('hash', key(job_id))
 if redis.call('EXISTS', key(job_id)) == 1 then return 'known' end
@@ -17,9 +18,9 @@ if staged.shards > 0 then
   redis.call('PERSIST', key(job_id, 'shards'))
 end
 for shard = first, first + staged.waiting - 1 do redis.call('RPUSH', key(job_id, 'ready'), shard) end
-redis.call('SET', key(job_id, 'done'), done)
-redis.call('SET', key(job_id, 'flagged'), flagged)
-for image, failure in pairs(failures) do redis.call('HSET', key(job_id, 'failures'), image, failure) end
+redis.call('SET', key(job_id, 'done'), recovery.done)
+redis.call('SET', key(job_id, 'flagged'), recovery.flagged)
+for image, failure in pairs(recovery.failures) do redis.call('HSET', key(job_id, 'failures'), image, failure) end
 local done_count = redis.call('BITCOUNT', key(job_id, 'done'))
 local failed_count = redis.call('HLEN', key(job_id, 'failures'))
 begin_job(job_id, new, staged.word)

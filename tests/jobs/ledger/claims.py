@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
-from jobs.ledger.job import Bits, Claim, JobSpec, SlotsKey, Staged
+from jobs.ledger.job import Bits, Claim, JobSpec, SlotsKey, Staged, WorkerState
 from jobs.ledger.ledger import Ledger
 
 MakeSpec = Callable[..., JobSpec]
@@ -12,21 +13,13 @@ Submit = Callable[..., str]
 SIZE = SlotsKey(device="card", precision="bf16", revision="1", height=512, width=512)
 
 
-def claim(
-    ledger: Ledger,
-    worker: str = "w1",
-    *,
-    lease: float = 30.0,
-    loaded: str = "",
-    idle: float = 0.0,
-    load_time: float = 0.0,
-    models: tuple[str, ...] = (),
-) -> Claim | None:
-    return ledger.claim(worker, lease=lease, loaded=loaded, idle=idle, load_time=load_time, models=models)
+def claim(ledger: Ledger, worker: str = "w1", *, lease: float = 30.0, **state: Any) -> Claim | None:
+    """What a worker of this state gets."""
+    return ledger.claim(worker, WorkerState(**state), lease=lease)
 
 
-def must_claim(ledger: Ledger, worker: str = "w1", **how: object) -> Claim:
-    found = claim(ledger, worker, **how)  # type: ignore[arg-type]
+def must_claim(ledger: Ledger, worker: str = "w1", **how: Any) -> Claim:
+    found = claim(ledger, worker, **how)
     assert found is not None
     return found
 

@@ -38,8 +38,8 @@ def test_a_worker_keeps_its_loaded_pipeline_until_it_idled_two_seconds(
     submit_job(2, output="/b", name="b", model="model-b", priority=1)
     loaded = job_spec(model="model-a").pipeline
     assert must_claim(ledger, loaded=loaded).job_id == "a-1"
-    assert claim(ledger, loaded=loaded, idle=1.9) is None
-    assert must_claim(ledger, loaded=loaded, idle=2.0).job_id == "b-1"
+    assert claim(ledger, loaded=loaded, idle_ms=1900) is None
+    assert must_claim(ledger, loaded=loaded, idle_ms=2000).job_id == "b-1"
 
 
 def test_other_work_that_waited_long_enough_makes_a_worker_change(
@@ -52,9 +52,9 @@ def test_other_work_that_waited_long_enough_makes_a_worker_change(
     seconds, micros = client.time()  # type: ignore[misc]
     now = seconds * 1000 + micros // 1000
     client.hset(redis_keys.job("b-1"), "waiting_since", now - 70_000)
-    assert must_claim(ledger, loaded=loaded, load_time=8.0).job_id == "a-1"
-    assert must_claim(ledger, loaded=loaded, load_time=5.0).job_id == "b-1"
-    assert must_claim(ledger, loaded=loaded, load_time=5.0).job_id == "a-1"
+    assert must_claim(ledger, loaded=loaded, load_ms=8000).job_id == "a-1"
+    assert must_claim(ledger, loaded=loaded, load_ms=5000).job_id == "b-1"
+    assert must_claim(ledger, loaded=loaded, load_ms=5000).job_id == "a-1"
 
 
 def test_other_work_of_lower_priority_never_makes_a_busy_worker_change(
@@ -105,7 +105,7 @@ def test_a_job_whose_finishing_kills_workers_goes_last_and_is_marked(
         client.zadd(redis_keys.LEASES, {f"{job_id}/finish": 1})
         assert ledger.reap() == 1
     submit_job(1, output="/data/dogs", name="dogs", model="other")
-    assert claim(ledger, "w2", loaded="cats' pipeline", idle=0.5) is None, "it waits for the other's shard"
+    assert claim(ledger, "w2", loaded="cats' pipeline", idle_ms=500) is None, "it waits for the other's shard"
     assert must_claim(ledger).kind == "shard"
     assert claim(ledger) is None, "who holds a shard might take it along"
     found = must_claim(ledger, "w2")

@@ -11,7 +11,7 @@ import redis
 
 from jobs.errors import JobError, JobUnreadable, LedgerError
 from jobs.ledger import redis_keys
-from jobs.ledger.job import Claim, JobStatus, UnreadableJob
+from jobs.ledger.job import Addition, Claim, JobStatus, NewShard, UnreadableJob
 from jobs.ledger.ledger import Ledger
 from producer.embedded_redis import EmbeddedRedis
 from tests.jobs.ledger.claims import SIZE, MakeSpec, Submit, claim, failure, indices, must_claim
@@ -132,7 +132,9 @@ class Mill:
     def seal(self, job_id: str) -> None:
         """Goes on with the submission of an open job."""
         at = self.ledger.submission(job_id)
-        self.ledger.add(job_id, at.incarnation, at.cursor, at.cursor, [], seal=True)
+        self.ledger.add(
+            job_id, at.incarnation, Addition(cursor=at.cursor, new_cursor=at.cursor, seal=True, shards=[])
+        )
 
     def status(self, job_id: str) -> JobStatus | None:
         """None if it cannot be read, or is gone."""
@@ -206,7 +208,11 @@ def test_a_key_that_is_lost_or_damaged_has_the_way_out_that_is_documented(
         mill.ledger.jobs(), mill.ledger.workers(), mill.ledger.rates()
         next_id, created = mill.ledger.create(job_spec(), "digest", 1)
         assert created, (state, "the output is still taken")
-        mill.ledger.add(next_id, mill.ledger.incarnation(next_id), 0, 4, [(7, 4, b"blob")], seal=True)
+        mill.ledger.add(
+            next_id,
+            mill.ledger.incarnation(next_id),
+            Addition(cursor=0, new_cursor=4, seal=True, shards=[NewShard(7, 4, b"blob")]),
+        )
         mill.work()
         assert mill.ended(next_id), state
     assert ways == {documented()[key][DAMAGES.index(how)]}

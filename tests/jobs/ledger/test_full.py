@@ -9,7 +9,7 @@ import redis
 
 from jobs.errors import LedgerFull
 from jobs.ledger import redis_keys
-from jobs.ledger.job import JobSpec
+from jobs.ledger.job import Addition, JobSpec, NewShard
 from jobs.ledger.ledger import Ledger
 from producer.embedded_redis import EmbeddedRedis
 from producer.follow import follow_job
@@ -40,8 +40,10 @@ def ledger(server: EmbeddedRedis, client: redis.Redis) -> Ledger:
 
 def submit(ledger: Ledger, spec: JobSpec, shards: int) -> str:
     job_id, _created = ledger.create(spec, "digest", 1)
-    blobs = [(number, 4, b"blob") for number in range(shards)]
-    ledger.add(job_id, ledger.incarnation(job_id), 0, 4 * shards, blobs, seal=True)
+    blobs = [NewShard(number, 4, b"blob") for number in range(shards)]
+    ledger.add(
+        job_id, ledger.incarnation(job_id), Addition(cursor=0, new_cursor=4 * shards, seal=True, shards=blobs)
+    )
     return job_id
 
 

@@ -3,15 +3,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib.resources import files
 from inspect import getmembers, isfunction
-from typing import Any, Protocol
+from typing import Protocol
 
 import pytest
 
 from jobs.ledger import redis_keys
-from jobs.ledger.job import Fence
+from jobs.ledger.job import Addition, Fence, NewShard, WorkerState
 from jobs.ledger.ledger import Ledger
 from jobs.ledger.lua_functions import lua_functions
-from jobs.ledger.scripts import Marks, NewShard, Renewal, Scripts
+from jobs.ledger.scripts import Marks, Renewal, Scripts
 
 NOBODY = Fence("cats-9", "0", "0", "0")
 
@@ -35,15 +35,14 @@ def test_bytes_texts_numbers_and_lists_arrive_as_they_were_sent(
     blobs = [bytes(range(256)), b"", b'"\\\r\n\0', "ü".encode()]
     shards = [NewShard(number, 1, blob) for number, blob in enumerate(blobs)]
     far = 2**53
-    arguments: dict[str, Any] = {"job_id": job_id, "incarnation": ledger.incarnation(job_id)}
-    assert (
-        scripts.add(**arguments, cursor=0, new_cursor=far, held=far - 4, seal=False, shards=shards)
-        == b"added"
-    )
+    incarnation = ledger.incarnation(job_id)
+    addition = Addition(cursor=0, new_cursor=far, held=far - 4, seal=False, shards=shards)
+    assert scripts.add(job_id=job_id, incarnation=incarnation, addition=addition) == b"added"
     assert list(ledger.shard_blobs(job_id)) == blobs
     status = ledger.status(job_id)
     assert (ledger.submission(job_id).cursor, status.held, status.state) == (far, far - 4, "open")
-    assert scripts.add(**arguments, cursor=far, new_cursor=far, held=0, seal=True, shards=[]) == b"added"
+    last = Addition(cursor=far, new_cursor=far, seal=True, shards=[])
+    assert scripts.add(job_id=job_id, incarnation=incarnation, addition=last) == b"added"
     assert ledger.status(job_id).state == "sealed"
 
 
@@ -51,7 +50,7 @@ def test_fields_and_pairs_arrive_by_their_names(
     ledger: Ledger, scripts: Scripts, submit_job: Callable[..., str]
 ) -> None:
     job_id = submit_job(1)
-    found = ledger.claim("w", lease=30, loaded="", idle=0, load_time=0, models=())
+    found = ledger.claim("w", WorkerState(), lease=30)
     assert found is not None
     failures = {1: '{"reason": "a \\u0000 of \'cats\'"}', 3: "{}"}
     assert scripts.record(fence=found.fence, marks=Marks([0, 2], [2], failures)) == 2
@@ -84,7 +83,7 @@ def test_a_shards_fence_finishes_no_job(
     scripts: Scripts, ledger: Ledger, submit_job: Callable[..., str]
 ) -> None:
     job_id = submit_job(1)
-    found = ledger.claim("w", lease=30, loaded="", idle=0, load_time=0, models=())
+    found = ledger.claim("w", WorkerState(), lease=30)
     assert found is not None
     assert scripts.finish(fence=found.fence, cut=0) == -1
     assert ledger.status(job_id).state == "sealed"

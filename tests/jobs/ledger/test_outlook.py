@@ -6,6 +6,7 @@ import pytest
 import redis
 
 from jobs.ledger import redis_keys
+from jobs.ledger.job import Addition, NewShard
 from jobs.ledger.ledger import Ledger
 from tests.jobs.ledger.claims import MakeSpec, Submit, claim, indices, must_claim
 
@@ -113,12 +114,16 @@ def test_a_submission_that_goes_on_is_seen_by_what_grows(ledger: Ledger, job_spe
     assert (begun.left, begun.open) == (False, 1)
     assert begun.growth != before.growth
     incarnation = ledger.incarnation(job_id)
-    ledger.add(job_id, incarnation, 0, 1000, [], held=1000, seal=False)
+    ledger.add(job_id, incarnation, Addition(cursor=0, new_cursor=1000, held=1000, seal=False, shards=[]))
     further = ledger.outlook(("w1",), ())
     assert (further.left, further.open) == (False, 1), "the output held all lines so far"
     assert further.growth not in (begun.growth, before.growth)
     assert ledger.outlook(("w1",), ()).growth == further.growth
-    ledger.add(job_id, incarnation, 1000, 1004, [(0, 4, b"blob")], seal=False)
+    ledger.add(
+        job_id,
+        incarnation,
+        Addition(cursor=1000, new_cursor=1004, seal=False, shards=[NewShard(0, 4, b"blob")]),
+    )
     assert left(ledger)
     assert not left(ledger, models=("another",))
 

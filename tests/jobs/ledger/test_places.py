@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -14,7 +14,7 @@ import redis
 
 from jobs.errors import JobError, LeaseLost
 from jobs.ledger import redis_keys
-from jobs.ledger.job import Bits, Claim, Recovery, Staged
+from jobs.ledger.job import Addition, Bits, Claim, NewShard, Recovery, Staged, WorkerState
 from jobs.ledger.ledger import ENOUGH, Ledger
 from tests.jobs.ledger.claims import MakeSpec, Submit, claim, must_claim
 
@@ -40,7 +40,7 @@ class Found:
         return self.priority, self.leased, self.last_claim, self.job_id.encode()
 
 
-def all_found(client: redis.Redis, worker: str, models: tuple[str, ...]) -> list[Found]:
+def all_found(client: redis.Redis, worker: str, models: Sequence[str]) -> list[Found]:
     """What a worker may claim, by a look at every unfinished job, in the order of priorities and ids."""
     found = []
     for raw_id in _of(client.zrange(redis_keys.ACTIVE, 0, -1)):
@@ -66,17 +66,15 @@ def all_found(client: redis.Redis, worker: str, models: tuple[str, ...]) -> list
     return found
 
 
-def expected(
-    client: redis.Redis, worker: str, loaded: str, idle: float, models: tuple[str, ...]
-) -> tuple[str, str] | None:
+def expected(client: redis.Redis, worker: str, state: WorkerState) -> tuple[str, str] | None:
     """Kind and job of the claim that the rules give, which the head of claim.lua states."""
-    found = all_found(client, worker, models)
+    found = all_found(client, worker, state.models)
     for one in found:
         if one.kind == "finish":
             return "finish", one.job_id
     shards = sorted((one for one in found if one.kind == "shard"), key=lambda one: one.order)
-    own = next((one for one in shards if loaded in ("", one.pipeline)), None)
-    other = next((one for one in shards if loaded not in ("", one.pipeline)), None)
+    own = next((one for one in shards if state.loaded in ("", one.pipeline)), None)
+    other = next((one for one in shards if state.loaded not in ("", one.pipeline)), None)
     if own is not None and other is not None:
         waited = now(client) - max(other.waiting_since, other.last_claim)
         if other.priority <= own.priority and waited > 60_000:
@@ -84,7 +82,7 @@ def expected(
     if own is not None:
         return "shard", own.job_id
     if other is not None:
-        return ("shard", other.job_id) if idle >= 2 else None
+        return ("shard", other.job_id) if state.idle_ms >= 2000 else None
     held = {json.loads(lease)["w"] for lease in _leases(client)}
     doubted = next((one for one in found if one.kind == "doubted"), None)
     return ("finish", doubted.job_id) if doubted is not None and worker not in held else None
@@ -140,12 +138,16 @@ class Farm:
             priority=self.draw.choice((1, 5, 5, 9)),
         )
         job_id, _created = self.ledger.create(spec, "digest", 1)
-        shards = [(shard, 4, b"blob") for shard in range(self.draw.randint(0, 3))]
+        shards = [NewShard(shard, 4, b"blob") for shard in range(self.draw.randint(0, 3))]
         incarnation = self.ledger.incarnation(job_id)
-        self.ledger.add(job_id, incarnation, 0, len(shards), shards, seal=self.draw.random() < 0.9)
+        self.ledger.add(
+            job_id,
+            incarnation,
+            Addition(cursor=0, new_cursor=len(shards), seal=self.draw.random() < 0.9, shards=shards),
+        )
 
     def claim(self) -> None:
-        worker, idle = self.draw.choice(WORKERS), self.draw.choice((0.0, 3.0))
+        worker, idle_ms = self.draw.choice(WORKERS), self.draw.choice((0, 3000))
         loaded = self.draw.choice(["", *(self.job_spec(model=model).pipeline for model in MODELS)])
         models = self.draw.choice([(), (), MODELS[:1], MODELS[1:]])
         self.ledger.reap()
@@ -153,8 +155,9 @@ class Farm:
         assert self.ledger.waiting(worker, models, enough=1000) == waiting
         assert self.ledger.waiting(worker, models) == min(waiting, ENOUGH)
         assert self.ledger.waiting(worker, models, enough=1) == min(waiting, 1)
-        wanted = expected(self.client, worker, loaded, idle, models)
-        found = claim(self.ledger, worker, loaded=loaded, idle=idle, models=models)
+        state = WorkerState(loaded=loaded, idle_ms=idle_ms, models=models)
+        wanted = expected(self.client, worker, state)
+        found = self.ledger.claim(worker, state, lease=30)
         assert wanted == (None if found is None else (found.kind, found.job_id))
         if found is not None:
             self.claimed += 1
@@ -225,9 +228,7 @@ class Farm:
         self.client.delete(*(redis_keys.job(job_id, part) for part in (None, *redis_keys.JOB_PARTS)))
         word = f"word{next(self.numbers)}"
         self.ledger.stage(word, [(0, b"blob"), (1, b"blob")])
-        recovery = Recovery(
-            staged=Staged(word, 2, 0, 2), total=8, held=0, done=Bits(), flagged=Bits(), failures={}
-        )
+        recovery = Recovery(staged=Staged(word, 2, 0, 2), total=8, held=0, done=b"", flagged=b"", failures={})
         self.ledger.recover(job_id, spec, "digest", recovery)
 
     def forget(self) -> None:

@@ -5,7 +5,7 @@ import redis
 
 from jobs.errors import JobError, LedgerError
 from jobs.ledger import redis_keys
-from jobs.ledger.job import Submission
+from jobs.ledger.job import Addition, NewShard, Submission
 from jobs.ledger.ledger import Ledger
 from producer.embedded_redis import EmbeddedRedis
 from tests.jobs.ledger.claims import MakeSpec, Submit, claim, indices, must_claim
@@ -37,13 +37,17 @@ def test_a_second_submitter_of_an_open_job_is_stopped_by_the_cursor(
     job_id = submit_job(1, seal=False)
     incarnation = ledger.incarnation(job_id)
     assert ledger.submission(job_id) == Submission(incarnation, "open", 4, 4, 1, 0)
-    ledger.add(job_id, incarnation, 4, 8, [(1, 4, b"x")], seal=False)
+    ledger.add(
+        job_id, incarnation, Addition(cursor=4, new_cursor=8, seal=False, shards=[NewShard(1, 4, b"x")])
+    )
     with pytest.raises(JobError, match="another submit"):
-        ledger.add(job_id, incarnation, 4, 8, [(1, 4, b"x")], seal=False)
+        ledger.add(
+            job_id, incarnation, Addition(cursor=4, new_cursor=8, seal=False, shards=[NewShard(1, 4, b"x")])
+        )
     assert ledger.status(job_id).total == 8
-    ledger.add(job_id, incarnation, 8, 8, [], seal=True)
+    ledger.add(job_id, incarnation, Addition(cursor=8, new_cursor=8, seal=True, shards=[]))
     with pytest.raises(JobError, match="sealed"):
-        ledger.add(job_id, incarnation, 8, 8, [], seal=True)
+        ledger.add(job_id, incarnation, Addition(cursor=8, new_cursor=8, seal=True, shards=[]))
 
 
 def test_an_open_job_does_not_finish_before_it_is_sealed(ledger: Ledger, submit_job: Submit) -> None:
@@ -52,7 +56,7 @@ def test_an_open_job_does_not_finish_before_it_is_sealed(ledger: Ledger, submit_
     ledger.complete(found, indices(found), {})
     assert ledger.status(job_id).state == "open"
     assert claim(ledger) is None
-    ledger.add(job_id, ledger.incarnation(job_id), 4, 4, [], seal=True)
+    ledger.add(job_id, ledger.incarnation(job_id), Addition(cursor=4, new_cursor=4, seal=True, shards=[]))
     assert must_claim(ledger).kind == "finish"
 
 
@@ -88,7 +92,11 @@ def test_a_user_of_an_earlier_acl_file_is_refused_before_anything_is_stored(
         with pytest.raises(LedgerError, match="a file of an earlier version must be printed again"):
             earlier.create(job_spec(output="/data/more"), "digest", 1)
         with pytest.raises(LedgerError, match="a file of an earlier version must be printed again"):
-            earlier.add(job_id, ledger.incarnation(job_id), 0, 4, [(0, 4, b"blob")], seal=False)
+            earlier.add(
+                job_id,
+                ledger.incarnation(job_id),
+                Addition(cursor=0, new_cursor=4, seal=False, shards=[NewShard(0, 4, b"blob")]),
+            )
     finally:
         client.execute_command("ACL", "DELUSER", "earlier")
     assert {key: client.dump(key) for key in client.keys("*")} == before

@@ -9,7 +9,7 @@ import redis
 
 from jobs.errors import JobError, JobUnreadable
 from jobs.ledger import redis_keys
-from jobs.ledger.job import Bits, Recovery, Staged, UnreadableJob
+from jobs.ledger.job import Recovery, Staged, UnreadableJob
 from jobs.ledger.ledger import Ledger
 from tests.jobs.ledger.claims import MakeSpec, Submit, claim, failure, indices, must_claim, send_back
 
@@ -19,7 +19,7 @@ HOUR = 3_600_000
 def lost(ledger: Ledger) -> Recovery:
     """A job of one shard that waits, staged for `recover`."""
     ledger.stage("word", [(0, b"again")])
-    return Recovery(staged=Staged("word", 1, 0, 1), total=4, held=0, done=Bits(), flagged=Bits(), failures={})
+    return Recovery(staged=Staged("word", 1, 0, 1), total=4, held=0, done=b"", flagged=b"", failures={})
 
 
 def keys_of(client: redis.Redis, job_id: str) -> list[str]:

@@ -10,6 +10,7 @@ import click.testing
 import pytest
 
 from jobs.errors import Interrupted, JobError, LedgerError
+from jobs.ledger.job import Addition, WorkerState
 from jobs.ledger.ledger import Ledger
 from jobs.ledger.shard import decode_shard
 from jobs.models.models import BUILT_IN
@@ -162,8 +163,8 @@ def test_a_repair_is_refused_while_the_ledger_has_an_unfinished_job_there(
     with pytest.raises(JobError, match=f"{job_id} is writing there"):
         call(output.path, "--repair")
     assert (output.shard_folder(0) / "cat.jpg").exists()
-    ledger.add(job_id, ledger.incarnation(job_id), 0, 0, [], seal=True)
-    claim = ledger.claim("w1", lease=30, loaded="", idle=9, load_time=0, models=())
+    ledger.add(job_id, ledger.incarnation(job_id), Addition(cursor=0, new_cursor=0, seal=True, shards=[]))
+    claim = ledger.claim("w1", WorkerState(idle_ms=9000), lease=30)
     assert claim is not None and claim.kind == "finish"
     ledger.finish(claim)
     assert call(output.path, "--repair").exit_code == 0
@@ -208,7 +209,7 @@ class Desk:
     def render(self, shards: int = 99) -> int:
         """Renders what waits and finishes jobs; what is called `!` fails. Returns how many pictures."""
         pictures = 0
-        while claim := self.ledger.claim("w1", lease=30, loaded="", idle=9, load_time=0, models=()):
+        while claim := self.ledger.claim("w1", WorkerState(idle_ms=9000), lease=30):
             if claim.kind == "finish":
                 self.ledger.finish(claim)
                 continue

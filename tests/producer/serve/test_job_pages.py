@@ -8,7 +8,6 @@ import re
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
@@ -16,6 +15,7 @@ from starlette.testclient import TestClient
 from jobs.entry import Entry
 from jobs.errors import LedgerError
 from jobs.ledger import redis_keys
+from jobs.ledger.job import WorkerState
 from jobs.ledger.ledger import Ledger
 from jobs.ledger.ledger_view import LedgerView
 from jobs.output.metadata import Failure
@@ -40,7 +40,6 @@ Visit = Callable[..., TestClient]
 Submit = Callable[..., str]
 HOSTILE = """<script>alert(1)</script>"><img src=x onerror=alert(2)> {{ 7*7 }} ' \u202e\x1b[31m"""
 SOMETHING = {"models": "[]", "claims": "[]", "busy": 0, "slots": 2}
-WORKER: dict[str, Any] = {"lease": 30, "loaded": "", "idle": 0, "load_time": 0, "models": ()}
 
 
 @pytest.fixture
@@ -154,9 +153,9 @@ def test_a_job_is_shown_with_its_workers_shards_refusals_and_notices(
          "busy": 1, "images": 41, "notice": "no space left at /data", "device": "NVIDIA L4"},
     )  # fmt: skip
     ledger.heartbeat("gpu1@b", SOMETHING)
-    claim = ledger.claim("gpu0@a", **WORKER)
+    claim = ledger.claim("gpu0@a", WorkerState(), lease=30)
     assert claim is not None
-    refused = ledger.claim("gpu1@b", **WORKER)
+    refused = ledger.claim("gpu1@b", WorkerState(), lease=30)
     assert refused is not None
     ledger.refuse(refused, "gpu1@b", "org/m: is not there")
     visitor = visit()
@@ -196,7 +195,7 @@ def test_a_failure_has_its_reproducing_command_once_its_shard_is_finished(
     output = Output(tmp_path / "out")
     output.prepare()
     job_id = submit_job(2, output=output.label)
-    claim = ledger.claim("w", **WORKER)
+    claim = ledger.claim("w", WorkerState(), lease=30)
     assert claim is not None
     failure = failed(job_id, 0, 1)
     ledger.record(claim, [], {1: failure.in_ledger()}, [])
@@ -268,7 +267,7 @@ def test_a_job_is_shown_while_the_store_of_its_output_gives_no_answer(
     with serving(listener, lambda: site_of(settings, [])), SilentStore() as store:
         store.lead(monkeypatch)
         job_id = submit_job(output=store.place)
-        claim = ledger.claim("w", **WORKER)
+        claim = ledger.claim("w", WorkerState(), lease=30)
         assert claim is not None
         ledger.record(claim, [], {1: failed(job_id, 0, 1).in_ledger()}, [])
         visits = [urllib.request.urlopen(f"{listener.url}/jobs/{job_id}", timeout=LONGEST) for _ in range(6)]
@@ -307,7 +306,7 @@ def test_strangers_text_is_text(visit: Visit, submit_job: Submit, ledger: Ledger
     job_id = submit_job(model=HOSTILE, output=f"/data/{HOSTILE}", name="cats")
     hostile = dict.fromkeys(("host", "notice", "loading", "twin", "device", "slots", "images"), HOSTILE)
     ledger.heartbeat(HOSTILE, {**hostile, "models": "[]", "claims": "[]", "pipeline": "[", "busy": HOSTILE})
-    claim = ledger.claim(HOSTILE, **WORKER)
+    claim = ledger.claim(HOSTILE, WorkerState(), lease=30)
     assert claim is not None
     ledger.record(claim, [], {0: {"shard": 0, "position": 0, "image_id": HOSTILE, "reason": HOSTILE}}, [])
     visitor = visit()

@@ -12,7 +12,7 @@ import redis
 
 from jobs.entry import Entry
 from jobs.ledger import redis_keys
-from jobs.ledger.job import Claim
+from jobs.ledger.job import Claim, WorkerState
 from jobs.ledger.ledger import Ledger
 from jobs.ledger.shard import decode_shard
 from jobs.output.output import Output
@@ -96,7 +96,7 @@ class Desk:
         (folder / "metadata.jsonl").write_text("".join(rows))
 
     def claim(self) -> Claim:
-        claim = self.ledger.claim("w1", lease=30, loaded="", idle=9, load_time=0, models=())
+        claim = self.ledger.claim("w1", WorkerState(idle_ms=9000), lease=30)
         assert claim is not None
         return claim
 

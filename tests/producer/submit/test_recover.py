@@ -14,7 +14,7 @@ import redis
 from jobs.entry import Entry
 from jobs.errors import JobError, LeaseLost, LedgerUnavailable, OutputError
 from jobs.ledger import redis_keys
-from jobs.ledger.job import Claim, JobStatus
+from jobs.ledger.job import Claim, JobStatus, WorkerState
 from jobs.ledger.ledger import Ledger
 from jobs.ledger.shard import Shard, decode_shard
 from jobs.models.models import BUILT_IN, ModelDefaults
@@ -66,7 +66,7 @@ class Desk:
         return submit_manifest(prepare(self.file, Settings(), sample=sample), self.queue).job_id
 
     def claim(self) -> Claim:
-        claim = self.ledger.claim("w1", lease=30, loaded="", idle=9, load_time=0, models=())
+        claim = self.ledger.claim("w1", WorkerState(idle_ms=9000), lease=30)
         assert claim is not None
         return claim
 
@@ -342,7 +342,7 @@ def test_a_recovery_that_is_cut_short_is_no_job_and_the_next_one_is_whole(desk: 
     with pytest.raises(LedgerUnavailable):
         desk.recover(ledger)
     assert desk.ledger.job_ids() == []
-    assert desk.ledger.claim("w1", lease=30, loaded="", idle=9, load_time=0, models=()) is None
+    assert desk.ledger.claim("w1", WorkerState(idle_ms=9000), lease=30) is None
     left_behind = desk.client.keys("imagemill:job:*")
     assert len(left_behind) == int(nth > 1)
     assert all(0 < desk.client.ttl(key) <= 600 for key in left_behind)

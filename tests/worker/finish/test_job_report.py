@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from jobs.errors import JobError
-from jobs.ledger.job import Claim, JobSpec
+from jobs.ledger.job import Claim, JobSpec, WorkerState
 from jobs.ledger.ledger import Ledger
 from jobs.output.job_files import JobFiles
 from jobs.output.output import Output
@@ -27,7 +27,7 @@ def report(ledger: Ledger, job_spec: Callable[..., JobSpec]) -> Report:
 
 
 def claim(ledger: Ledger) -> Claim:
-    found = ledger.claim("w1", lease=30, loaded="", idle=0, load_time=0, models=())
+    found = ledger.claim("w1", WorkerState(), lease=30)
     assert found is not None
     return found
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from jobs.ledger import redis_keys
+from jobs.ledger.job import WorkerState
 from jobs.ledger.ledger import Ledger
 from tests.waiting import WaitUntil
 from worker.lease import consumer_watch
@@ -76,7 +77,7 @@ def test_the_heartbeat_tells_of_a_consumer_that_stopped_and_of_no_other(
         consumer_stopped=lambda: stops.append(1),
     )
     if why == "it works":
-        claim = ledger.claim("w1", lease=30, loaded="", idle=0, load_time=0, models=())
+        claim = ledger.claim("w1", WorkerState(), lease=30)
         assert claim is not None
         heartbeat.hold(claim)
     heartbeat.start()

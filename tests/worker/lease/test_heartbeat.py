@@ -12,7 +12,7 @@ import redis
 
 from jobs.errors import LedgerUnavailable
 from jobs.ledger import redis_keys
-from jobs.ledger.job import Claim, LeaseState
+from jobs.ledger.job import Claim, LeaseState, WorkerState
 from jobs.ledger.ledger import Ledger
 from producer.embedded_redis import EmbeddedRedis
 from tests.waiting import LONGEST
@@ -51,7 +51,7 @@ Begin = Callable[..., Heartbeat]
 
 
 def claim(ledger: Ledger, worker: str = "w1", lease: float = LEASE) -> Claim:
-    found = ledger.claim(worker, lease=lease, loaded="", idle=0, load_time=0, models=())
+    found = ledger.claim(worker, WorkerState(), lease=lease)
     assert found is not None
     return found
 

@@ -17,7 +17,7 @@ import redis
 from jobs.entry import Entry
 from jobs.errors import ImagemillError, LedgerUnavailable
 from jobs.inputs.inputs import Inputs
-from jobs.ledger.job import Claim, JobSpec, JobStatus, SlotsKey
+from jobs.ledger.job import Addition, Claim, JobSpec, JobStatus, NewShard, SlotsKey, WorkerState
 from jobs.ledger.ledger import Ledger
 from jobs.ledger.shard import Shard, encode_shard
 from jobs.output.output import Output
@@ -230,13 +230,17 @@ class Bench:
         self.job_id, _ = self.ledger.create(self.spec, "digest", 1)
         blob = encode_shard(Shard(range(100, 100 + count), entries, inputs=referenced), BASE)
         incarnation = self.ledger.incarnation(self.job_id)
-        self.ledger.add(self.job_id, incarnation, 0, count, [(0, count, blob)], seal=True)
+        self.ledger.add(
+            self.job_id,
+            incarnation,
+            Addition(cursor=0, new_cursor=count, seal=True, shards=[NewShard(0, count, blob)]),
+        )
 
     def status(self) -> JobStatus:
         return self.ledger.status(self.job_id)
 
     def claim(self, worker: str = "w1") -> Claim:
-        claim = self.ledger.claim(worker, lease=30, loaded="", idle=0, load_time=0, models=())
+        claim = self.ledger.claim(worker, WorkerState(), lease=30)
         assert claim is not None
         return claim
 

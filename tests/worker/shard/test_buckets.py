@@ -14,7 +14,7 @@ import pytest
 
 from jobs.adapters import LORAS
 from jobs.errors import LeaseLost, ModelError, OtherHardware, OutputError
-from jobs.ledger.job import Claim
+from jobs.ledger.job import Claim, WorkerState
 from jobs.ledger.ledger import Ledger
 from jobs.output.output import Output
 from jobs.request import ImageRequest
@@ -78,7 +78,7 @@ class Machine:
         return self.card
 
     def claim(self) -> Claim:
-        found = self.ledger.claim("w", lease=30, loaded="", idle=9, load_time=0, models=())
+        found = self.ledger.claim("w", WorkerState(idle_ms=9000), lease=30)
         assert found is not None
         self.heartbeat.hold(found)
         return found

@@ -15,6 +15,7 @@ import zstandard
 
 from jobs.errors import LeaseLost, ModelError
 from jobs.ledger import redis_keys
+from jobs.ledger.job import WorkerState
 from jobs.output.metadata import Failure
 from jobs.output.output import Output
 from jobs.output.stored_shard import LayoutName
@@ -179,7 +180,7 @@ def test_a_model_that_cannot_be_loaded_is_refused_with_the_reason(bench: Bench) 
     assert bench.run().ended == "refused"
     status = bench.status()
     assert (status.refusals, status.shards_ready, status.failed) == ({"w1": "m: not there"}, 1, 0)
-    assert bench.ledger.claim("w1", lease=1, loaded="", idle=9, load_time=0, models=()) is None
+    assert bench.ledger.claim("w1", WorkerState(idle_ms=9000), lease=1) is None
 
 
 def test_a_job_of_mode_exact_is_refused_where_bytes_follow_the_neighbours_and_fast_is_rendered(
