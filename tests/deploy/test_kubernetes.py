@@ -23,6 +23,7 @@ from producer.cli import command as producer_command
 from producer.manifest.manifest import load_manifest
 from producer.metrics.families import REDIS_UP, SHARDS
 from producer.serve.doors import HEALTH
+from producer.serve.figures import METRICS
 from tests.deploy.kubernetes import EVERYTHING, FOLDER, OURS, OVERLAYS, PODS, WORKERS, secrets, variables
 from worker.cli import command as worker_command
 from worker.host import exit_status
@@ -169,7 +170,7 @@ def references(one: Any) -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-@pytest.mark.parametrize("components", [(), ("cpu",), ("bucket",), ("cpu", "bucket"), ("keda",)])
+@pytest.mark.parametrize("components", [(), ("cpu",), ("bucket",), ("cpu", "bucket"), ("keda", "operator")])
 def test_what_a_pod_needs_is_there_by_its_name_in_its_namespace(
     overlay: str, components: tuple[str, ...], tmp_path: Path
 ) -> None:
@@ -292,8 +293,10 @@ def test_the_component_without_gpus_changes_what_is_there() -> None:
         container = PODS[worker]["containers"][0]
         assert "nvidia.com/gpu" in container["resources"]["limits"]
         assert container["command"][1:3] == ["--gpus", "all"]
+        assert PODS[worker]["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists"}]
     assert re.findall(r"path: (\S+)", one["patch"]) == [
         "/spec/template/spec/containers/0/resources/limits/nvidia.com~1gpu",
+        "/spec/template/spec/tolerations",
         "/spec/template/spec/containers/0/command/2",
     ]
 
@@ -335,6 +338,22 @@ def test_the_pages_are_served_where_their_service_and_their_probes_look() -> Non
     assert EVERYTHING["Service", "serve"]["spec"]["selector"] == labels
     token = Path(command[command.index("--token-file") + 1])
     assert {"name": "token", "mountPath": str(token.parent), "readOnly": True} in container["volumeMounts"]
+
+
+def test_the_prometheus_operator_finds_the_pages_their_token_and_the_name_that_alerts_look_for() -> None:
+    [monitor] = yaml.safe_load_all((FOLDER / "operator" / "monitor.yaml").read_text())
+    service = EVERYTHING["Service", "serve"]
+    assert monitor["spec"]["selector"]["matchLabels"] == service["metadata"]["labels"]
+    [endpoint] = monitor["spec"]["endpoints"]
+    assert (endpoint["port"], endpoint["path"]) == (service["spec"]["ports"][0]["name"], METRICS)
+    command = PODS["Deployment", "serve"]["containers"][0]["command"]
+    [secret] = (one for one in PODS["Deployment", "serve"]["volumes"] if "secret" in one)
+    token = Path(command[command.index("--token-file") + 1]).name
+    credentials = endpoint["authorization"]["credentials"]
+    assert credentials == {"name": secret["secret"]["secretName"], "key": token}
+    [of_all] = yaml.safe_load((FOLDER / "base" / "kustomization.yaml").read_text())["labels"]
+    job = of_all["pairs"][monitor["spec"]["jobLabel"]]
+    assert f'up{{job="{job}"}} == 0' in (FOLDER.parent / "prometheus" / "alerts.yml").read_text()
 
 
 def test_keda_scales_the_workers_that_stay() -> None:
