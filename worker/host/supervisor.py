@@ -128,13 +128,16 @@ def supervise(children: Sequence[Child], env: Mapping[str, str], stop: Stop, pac
 
     stopped = time.monotonic()
     signals_by_then = stop.signals
-    nodes = ", ".join(child.node for child in children if child.process is not None) or "none running"
-    _log.info(
-        "stopping: waiting up to %g s for worker processes (%s); %s",
-        pace.orphan_grace if stop.orphaned else pace.grace,
-        nodes,
-        "a second signal kills them" if signals_by_then else "two signals kill them",
-    )
+    running = ", ".join(child.node for child in children if child.process is not None)
+    if running:
+        _log.info(
+            "stopping: waiting up to %g s for worker processes (%s); %s",
+            pace.orphan_grace if stop.orphaned else pace.grace,
+            running,
+            "a second signal kills them" if signals_by_then else "two signals kill them",
+        )
+    else:
+        _log.info("stopping: no worker process runs")
     for child in children:
         child.terminate()
     killed_at: float | None = None

@@ -258,6 +258,7 @@ def test_a_signal_ends_the_wait_for_redis(host: Host) -> None:
         host.signal(signal.SIGTERM)
         assert host.wait() == 0
     assert not host.starts_file.exists()
+    assert "stopping: no worker process runs" in host.log
 
 
 def test_a_model_with_a_comma_is_refused(host: Host, url: str) -> None:
