@@ -68,7 +68,7 @@ def print_jobs(jobs: Sequence[JobStatus | UnreadableJob], workers: Workers) -> N
             str(job.failed),
             rate(job),
             duration(job.eta_seconds),
-            job.output,
+            printable(job.output),
         )
         if isinstance(job, JobStatus)
         else (job.job_id, "cannot be read (another version?)", *5 * ("–",))
@@ -87,7 +87,7 @@ def print_jobs(jobs: Sequence[JobStatus | UnreadableJob], workers: Workers) -> N
 def print_job(job: JobStatus, workers: Workers, failures: Mapping[int, Mapping[str, Any]]) -> None:
     """Prints one job: counts, rate, time left, workers, the first failures."""
     say(f"{job.job_id}: {state(job)}{f' ({job.reason})' if job.reason else ''}")
-    say(f"  output    {job.output}")
+    say(f"  output    {printable(job.output)}")
     held = f", {already_there(job.held)}" if job.held else ""
     counts = f"{job.done} of {job.total} done, {job.failed} failed, {job.left} left"
     say(f"  images    {counts}{held}{_flagged(job)}")
@@ -138,6 +138,7 @@ def print_end(end: JobStatus) -> None:
     speed = f", {rate(end)} images/s" if end.images_per_second > 0 else ""
     failed = f", {end.failed} failed (see failures.jsonl)" if end.failed else ""
     held = f"; {already_there(end.held)}" if end.held else ""
+    output = printable(end.output)
     images, of_images = counted(end.done, "image"), f"{end.done} of {counted(end.total, 'image')}"
     if end.broken:
         shards = ", ".join(map(str, end.broken))
@@ -146,15 +147,15 @@ def print_end(end: JobStatus) -> None:
         say(
             f"{begin}: {of_images} counted{time}{speed}{failed}{_flagged(end)}; Redis "
             f"lost what it knew of the others: `imagemill retry {end.job_id}` renders those that "
-            f"{end.output} lacks; if Redis lost its shards, too, submit the manifest again{held}"
+            f"{output} lacks; if Redis lost its shards, too, submit the manifest again{held}"
         )
     elif end.left:
         say(
             f"{begin}: {of_images} rendered{time}{speed}{failed}{_flagged(end)}; those "
-            f"of unfinished shards stay in the spool of {end.output} for the next submission{held}"
+            f"of unfinished shards stay in the spool of {output} for the next submission{held}"
         )
     else:
-        say(f"{begin}: {images} in {end.output}{time}{speed}{failed}{_flagged(end)}{held}")
+        say(f"{begin}: {images} in {output}{time}{speed}{failed}{_flagged(end)}{held}")
     if end.cut:
         say(cut_prompts(end.cut))
 

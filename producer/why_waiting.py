@@ -15,11 +15,22 @@ from typing import Literal
 from jobs.ledger.job import JobStatus
 
 Kind = Literal[
-    "paused", "no worker", "Redis full", "model", "refused", "behind", "loading", "stuck", "disk", "lost"
+    "paused",
+    "no worker",
+    "ending",
+    "Redis full",
+    "model",
+    "refused",
+    "behind",
+    "loading",
+    "stuck",
+    "disk",
+    "lost",
 ]
-"""paused: by a person. no worker: none is alive. model: none that is alive takes the model. refused: all that
-take it refuse the job. behind: they render other jobs. loading: its workers load the model. stuck: what they
-load or render has not moved for long. disk: it has no room. lost: its workers are no longer heard of."""
+"""paused: by a person. no worker: none is alive. ending: the same, and the job was ended early. model: none
+that is alive takes the model. refused: all that take it refuse the job. behind: they render other jobs.
+loading: its workers load the model. stuck: what they load or render has not moved for long. disk: it has
+no room. lost: its workers are no longer heard of."""
 
 Facts = Mapping[str, str]
 """What a worker tells of itself: fact -> text."""
@@ -48,6 +59,12 @@ def why_it_waits(job: JobStatus, workers: Mapping[str, Facts], *, full: bool = F
         return _of_its_workers(job, workers)
     if job.paused and not job.ending:
         return Wait("paused", f"it is paused: `imagemill resume {job.job_id}` continues it")
+    if not workers and job.ending:
+        return Wait(
+            "ending",
+            "no worker is alive to write its report: start one with `imagemill-worker`, or "
+            f"`imagemill cancel {job.job_id}` ends it without a report",
+        )
     if not workers:
         why, remedy = "no worker is alive", "start one with `imagemill-worker`"
         if has_been_refused(job, workers):

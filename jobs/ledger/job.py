@@ -263,8 +263,10 @@ class JobStatus:
     @property
     def eta_seconds(self) -> float | None:
         """Seconds until the last image at the present rate; None if there is no rate yet, and for a job that
-        is paused, or ends without its last image."""
+        is paused, all of whose workers wait, or that ends without its last image."""
         if self.state == "finished" or self.paused or self.ending or self.images_per_second <= 0:
+            return None
+        if self.workers and all(name in self.notices for name in self.workers):
             return None
         return self.left / self.images_per_second
 

@@ -47,6 +47,7 @@ class Problems:
         """Adds each of pydantic's errors about a `model`, except those about values refused already."""
         errors = error.errors(include_url=False)
         unknown = {one["loc"] for one in errors if one["type"] == "extra_forbidden"}
+        missing = [one["loc"] for one in errors if one["type"] == "missing"]
         for one in errors:
             # Where single arguments may stand, pydantic tells of an unknown key's value too.
             if one["type"] != "extra_forbidden" and any(
@@ -63,7 +64,8 @@ class Problems:
                 path = (*path[:-1], *context["at"])
             of_key = kind == "extra_forbidden" or "below" in context or len(context.get("at", ())) > 1
             if kind == "extra_forbidden":
-                what = unknown_key(str(path[-1]), keys_around(path, model), argument_form(path))
+                beside = [str(there[-1]) for there in missing if there[:-1] == one["loc"][:-1]]
+                what = unknown_key(str(path[-1]), keys_around(path, model), argument_form(path), beside)
             else:
                 what = what_is_wrong(kind, path, one["input"], context) or one["msg"]
             bare = kind in ("missing", "extra_forbidden", "column") or of_key

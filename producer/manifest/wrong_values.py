@@ -107,9 +107,8 @@ def keys_around(path: Location, model: type[BaseModel]) -> dict[str, str]:
     settings = schema.get("$defs", {}).get("DefaultSettings", {}).get("properties", {})
     match path:
         case (_,):
-            return {name: f"settings.{name}" for name in settings} | {
-                name: name for name in schema["properties"]
-            }
+            here = {name: name for name in schema["properties"]}
+            return here | {name: f"settings.{name}" for name in settings if name not in here}
         case ("settings", *_):
             return {name: name for name in settings}
         case ("sweep", *_):
@@ -137,16 +136,21 @@ def argument_form(path: Location) -> str:
             return "arguments.{}"
 
 
-def unknown_key(key: str, known: dict[str, str], argument: str = "arguments.{}") -> str:
+def unknown_key(
+    key: str, known: dict[str, str], argument: str = "arguments.{}", missing: Collection[str] = ()
+) -> str:
     """What to say of a key that is none of `known` (key -> how to write it from there).
 
-    `argument`: how an argument of the pipeline's call is written there.
+    `argument`: how an argument of the pipeline's call is written there. `missing`: the keys that have to
+    stand there, and do not: one of them is meant rather than another.
     """
     if key in IMAGE_SETTINGS and not IMAGE_SETTINGS[key].places:
         return "is of the whole job: write it at the manifest's top"
-    meant = meant_key(key, known)
+    meant = meant_key(key, [name for name in known if name in missing]) or meant_key(key, known)
     if meant is None:
-        return f"no such key: use one of {', '.join(known.values())}"
+        here = [name for name, written in known.items() if name == written]
+        below = "; settings of images stand below settings" if len(here) < len(known) else ""
+        return f"no such key: use one of {', '.join(here)}{below}"
     single = argument_named(meant)
     return f"no such key: did you mean {known[meant] if single is None else argument.format(single)}?"
 

@@ -32,7 +32,7 @@ STARTING: Final = "starting"
 WHY: Final = (*get_args(Kind), STARTING)
 """Every reason to wait."""
 _STATES: Final = ("open", "sealed", "finishing", "finished")
-SHARD_STATES: Final = ("waiting", "leased", "paused", "refused")
+SHARD_STATES: Final = ("waiting", "leased", "paused", "refused", "ending")
 """The states of shards. For the first two, one more worker has something to do."""
 _STAGES: Final = ("load", "sample", "decode", "encode", "write")
 OTHERS: Final = "(others)"
@@ -115,10 +115,12 @@ def _shards(job: JobStatus, workers: Mapping[str, Facts]) -> Mapping[str, int]:
     """How many shards of an unfinished job are in which state; its finishing counts as one.
 
     Those that wait or are leased are work for one more worker: neither is what a person paused, nor what each
-    worker has refused, also where one tries it again.
+    worker has refused, also where one tries it again, nor a report alone of what was ended early.
     """
     finishes = job.state == "finishing"
     waiting = job.shards_ready + (finishes and job.shards_leased == 0)
+    if finishes and job.ending and not workers:
+        return {"ending": waiting, "leased": job.shards_leased}
     if has_been_refused(job, workers):
         return {"refused": waiting + job.shards_leased, "leased": 0}
     paused = job.paused and not job.ending and not finishes

@@ -134,6 +134,17 @@ def test_a_finished_job_cannot_be_steered_and_an_unfinished_one_not_retried(farm
     farm.check_exact(job_id, 4)
 
 
+def test_a_job_is_cancelled_without_a_worker_and_what_ends_it_is_told(farm) -> None:
+    job_id = farm.submit(4)
+    said = "no worker is alive to write its report: start one with `imagemill-worker`, or"
+    done = farm.command("cancel", job_id)
+    assert done.stdout == (
+        f"{job_id} is ending: {said} `imagemill cancel {job_id}` ends it without a report\n"
+    )
+    assert f"  waits     {said}" in farm.command("status", job_id).stdout
+    assert farm.command("cancel", job_id).stdout.startswith(f"{job_id} has ended, without its report")
+
+
 def cpu_of(call: Callable[[], object]) -> float:
     """Seconds of CPU that the processes of a call take, the least of five."""
     taken = []

@@ -65,16 +65,18 @@ def test_a_rate_has_digits_that_say_something(
     assert show.rate(job_status(images_per_second=images_per_second)) == text
 
 
-def test_a_job_that_is_paused_or_ends_early_has_no_time_left(job_status: MakeStatus) -> None:
-    assert job_status().eta_seconds == 30.0
-    assert job_status(paused=True).eta_seconds is None
-    assert job_status(ending="cancelled").eta_seconds is None
+def test_a_job_that_is_paused_or_waits_or_ends_early_has_no_time_left(job_status: MakeStatus) -> None:
+    waits = {"gpu0@a": "no space left at /data"}
+    assert job_status(notices={}).eta_seconds == 30.0
+    assert job_status(workers=["gpu0@a", "gpu1@a"], notices=waits).eta_seconds == 30.0
+    assert job_status(notices=waits).eta_seconds is None
+    assert job_status(notices={}, paused=True).eta_seconds is None
+    assert job_status(notices={}, ending="cancelled").eta_seconds is None
 
 
 def test_one_line_says_job_state_counts_rate_time_left_and_what_is_waited_for(job_status: MakeStatus) -> None:
     assert show.progress_line(job_status()) == (
-        "cats-1: running, 38/100 images, 2 failed, 2.0 images/s, 30s left"
-        "; gpu0@a waits: no space left at /data"
+        "cats-1: running, 38/100 images, 2 failed, 2.0 images/s, – left; gpu0@a waits: no space left at /data"
     )
     loading = {"gpu0@a": "downloading org/sd: 3 of 12 files, 4.1 of 23.8 GB, 41 s"}
     assert show.progress_line(job_status(notices={}, loading=loading)) == (
@@ -86,7 +88,7 @@ def test_one_line_says_job_state_counts_rate_time_left_and_what_is_waited_for(jo
 
 
 def test_a_job_as_json_has_every_field_and_the_time_left(job_status: MakeStatus) -> None:
-    report = json.loads(json.dumps(show.as_json(job_status())))
+    report = json.loads(json.dumps(show.as_json(job_status(notices={}))))
     assert set(report) == {field.name for field in dataclasses.fields(JobStatus)} | {"eta_seconds"}
     assert (report["job_id"], report["done"], report["eta_seconds"]) == ("cats-1", 38, 30.0)
     assert report["refusals"] == {"gpu1@b": "m: not there"}
@@ -102,7 +104,7 @@ def test_one_job_in_full(capsys: pytest.CaptureFixture[str], job_status: MakeSta
         "  output    /data/cats",
         "  images    38 of 100 done, 2 failed, 60 left, 7 were already there",
         "  shards    10 in all, 4 waiting, 2 being rendered",
-        "  rate      2.0 images/s, 30s left",
+        "  rate      2.0 images/s, – left",
         "  model     org/sd, priority 5, run 1",
         "  workers   gpu0@a on it, of gpu0@a, gpu1@b",
         "  waiting   gpu0@a: no space left at /data",
@@ -141,11 +143,15 @@ def test_a_job_that_ended_early_says_why_and_one_without_workers_says_none(
 def test_all_jobs_are_a_line_each_in_columns(
     capsys: pytest.CaptureFixture[str], job_status: MakeStatus
 ) -> None:
-    show.print_jobs([job_status(), job_status(job_id="a-long-name-12", images_per_second=0.0)], {"w": {}})
+    moving, still = (
+        job_status(notices={}),
+        job_status(job_id="a-long-name-12", images_per_second=0.0, output="/data/a\nb"),
+    )
+    show.print_jobs([moving, still], {"w": {}})
     header, first, second, workers = capsys.readouterr().out.splitlines()
     assert header.split() == ["job", "state", "images", "failed", "images/s", "left", "output"]
     assert first.split() == ["cats-1", "running", "38/100", "2", "2.0", "30s", "/data/cats"]
-    assert second.split() == ["a-long-name-12", "running", "38/100", "2", "–", "–", "/data/cats"]
+    assert second.split() == ["a-long-name-12", "running", "38/100", "2", "–", "–", r"/data/a\nb"]
     assert first.index("running") == second.index("running") == header.index("state")
     assert workers == "1 worker"
 

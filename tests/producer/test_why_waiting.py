@@ -43,7 +43,14 @@ def told(models: Sequence[str] = (), claims: Sequence[tuple[str, str, int]] = ()
         (IDLE | {"state": "finished"}, {}, False, None, []),
         (IDLE | {"state": "open", "shards_ready": 0}, {"w1": told()}, False, None, []),
         (IDLE | {"paused": True}, {}, False, "paused", ["imagemill resume cats-1"]),
-        (IDLE | {"paused": True, "ending": "cancelled"}, {}, False, "no worker", []),
+        (IDLE | {"paused": True, "ending": "cancelled"}, {}, False, "ending", []),
+        (
+            IDLE | {"state": "finishing", "ending": "stopped", "refused_by": {"w1": "no GPU"}},
+            {},
+            False,
+            "ending",
+            ["no worker is alive to write its report", "`imagemill cancel cats-1` ends it without a report"],
+        ),
         (IDLE | {"ending": "cancelled"}, {"w1": told(["shapes"])}, False, None, []),
         (
             IDLE

@@ -182,6 +182,19 @@ def test_a_wrong_top_level_key_is_reported_likewise(tmp_path: Path, line: str, e
     assert found.startswith(error)
 
 
+def test_a_key_that_is_missing_is_meant_rather_than_another_that_is_as_near(tmp_path: Path) -> None:
+    missing, unknown = _errors(tmp_path, "name: cats\nmodle: shapes\nprompts: [a cat]\n")
+    assert missing == "1:1: model: is missing: add it"
+    assert unknown == "2:1: modle: no such key: did you mean model?"  # and not mode
+
+
+def test_the_keys_that_may_stand_there_are_told_of_one_that_is_like_none(tmp_path: Path) -> None:
+    (found,) = _errors(tmp_path, HEAD + "zzz: 3\nprompts: [a cat]\n")
+    assert found.startswith("3:1: zzz: no such key: use one of name, model, revision, ")
+    assert found.endswith(", sweep; settings of images stand below settings")
+    assert "height" not in found
+
+
 def test_a_webdataset_is_refused_where_its_parquet_could_not_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

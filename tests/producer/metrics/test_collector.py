@@ -191,6 +191,7 @@ REFUSED = {"workers": [], "refusals": {}, "refused_by": {"w1": "no GPU", "w0": "
             {"w1": []},
             {"refused": 1, "leased": 0},
         ),
+        ({"state": "finishing", "ending": "cancelled", "shards_ready": 0}, {}, {"ending": 1, "leased": 0}),
         (
             {"state": "finishing", "shards_ready": 0},
             {"w1": [], "w2": ["another"]},
@@ -215,6 +216,12 @@ def test_a_job_that_was_refused_before_the_last_worker_left_asks_for_none(
     job = job_status(**REFUSED, last_moved=NOW - 900)
     assert of(figures(seen(job)), "imagemill_oldest_wait_seconds", why="refused") == 900
     assert of(figures(seen(job)), "imagemill_oldest_wait_seconds", why="no worker") == 0
+
+
+def test_what_is_left_of_a_cancelled_job_rings_no_alarm(job_status: MakeStatus) -> None:
+    job = job_status(**REFUSED, state="finishing", ending="cancelled", last_moved=NOW - 900)
+    waits = {why: of(figures(seen(job)), "imagemill_oldest_wait_seconds", why=why) for why in WHY}
+    assert {why: seconds for why, seconds in waits.items() if seconds} == {"ending": 900}
 
 
 @pytest.mark.parametrize(
