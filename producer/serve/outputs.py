@@ -15,6 +15,7 @@ from anyio import CapacityLimiter
 from jobs.errors import OutputError
 from jobs.output.output import Output
 from jobs.output.output_root import check_output_within
+from jobs.wording import printable
 from producer.serve.ledger_watch import LedgerWatch, Snapshot
 
 _AT_A_TIME: Final = 2
@@ -52,7 +53,10 @@ class Outputs:
         return self._threads[key]
 
     def find(self, key: str) -> Output | None:
-        """The output of this key; None if there is none that may be seen, or none that can be one here."""
+        """The output of this key; None if there is none.
+
+        Raises OutputError where a job names one that may not be seen, or that can be none here.
+        """
         if key in self._named:
             return self._named[key]
         label = self._labels_of_jobs().get(key)
@@ -60,8 +64,8 @@ class Outputs:
             return None
         try:
             return self.of_job(label)
-        except (OutputError, ValueError):  # what is in the ledger may be anything
-            return None
+        except ValueError as error:  # what is in the ledger may be anything
+            raise OutputError(f"output {printable(label)}: {error}") from None
 
     def of_job(self, label: str) -> Output:
         """The output that a job in the ledger names, where anyone may have written anything.

@@ -55,7 +55,13 @@ class Shelf:
             if held is not None:
                 self._held.move_to_end(key)
         # Asked each time: an output may be seen as long as the ledger or the command line names it.
-        output = self._site.outputs.find(key)
+        try:
+            output = self._site.outputs.find(key)
+        except OutputError as error:
+            raise HTTPException(
+                404,
+                f"a job writes this output, and it is not shown: {error}; or name it to `imagemill serve`",
+            ) from None
         if output is None:
             raise HTTPException(
                 404,

@@ -189,6 +189,18 @@ def failed(job_id: str, shard: int, position: int) -> Failure:
 
 
 @pytest.mark.usefixtures("patient")
+def test_pictures_outside_of_the_root_are_refused_with_the_reason(
+    visit: Visit, submit_job: Submit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IMAGEMILL_OUTPUT_ROOT", str(tmp_path / "root"))
+    job_id = submit_job(output=str(tmp_path / "outside"))
+    visitor = visit()
+    [link] = re.findall(r'id="pictures" href="([^"]*)"', visitor.get(f"/jobs/{job_id}").text)
+    refused = visitor.get(link)
+    assert refused.status_code == 404
+    assert "outside lies outside IMAGEMILL_OUTPUT_ROOT" in refused.text
+
+
 def test_a_failure_has_its_reproducing_command_once_its_shard_is_finished(
     visit: Visit, submit_job: Submit, ledger: Ledger, tmp_path: Path
 ) -> None:

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -19,10 +20,11 @@ from jobs.errors import LedgerError, LedgerUnavailable
 from jobs.ledger import redis_keys
 from jobs.ledger.ledger import Ledger
 from jobs.ledger.ledger_view import LedgerView
+from jobs.ledger.overview import Overview
 from jobs.ledger.redis_client import redis_client
 from producer.embedded_redis import EmbeddedRedis
 from producer.serve import ledger_watch
-from producer.serve.ledger_watch import LedgerWatch
+from producer.serve.ledger_watch import LedgerWatch, Snapshot
 from tests.waiting import LONGEST, WaitUntil, wait_until
 
 
@@ -36,11 +38,10 @@ def test_a_hundred_visitors_and_scrapes_at_once_cost_one_reading(
 ) -> None:
     watch = LedgerWatch(lambda: LedgerView(redis_server.url))
     before = reads(ledger)
-    threads = [threading.Thread(target=ask) for ask in (watch.now, watch.overview) for _ in range(50)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(100) as visitors:
+        asked = [visitors.submit(ask) for ask in (watch.now, watch.overview) for _ in range(50)]
+    answers = [one.result() for one in asked]
+    assert [type(one) for one in answers] == [Snapshot] * 50 + [Overview] * 50
     # The look of `reads` itself is one, and a slow machine may take more than a second.
     assert reads(ledger) - before - 1 <= 3
 

@@ -6,6 +6,9 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from jobs.errors import OutputError
 from jobs.ledger.ledger_view import LedgerView
 from jobs.output.output import Output
 from producer.embedded_redis import EmbeddedRedis
@@ -39,7 +42,8 @@ def test_an_output_that_cannot_be_one_here_is_none(
     job_id = submit_job()
     watch = LedgerWatch(lambda: LedgerView(redis_server.url))
     watch.ledger.client.hset(f"imagemill:job:{job_id}", "output", "no/absolute/path")
-    assert Outputs([], watch).find(key_of("no/absolute/path")) is None
+    with pytest.raises(OutputError, match="no/absolute/path"):
+        Outputs([], watch).find(key_of("no/absolute/path"))
 
 
 def test_a_job_shows_no_output_outside_of_the_root_and_the_command_line_any(
@@ -53,9 +57,8 @@ def test_a_job_shows_no_output_outside_of_the_root_and_the_command_line_any(
     for label in ("root/cats", "root/linked", "outside"):
         submit_job(output=str(tmp_path / label))
     outputs = Outputs([], watch, str(root))
-    found = {
-        label: outputs.find(key_of(str(tmp_path / label)))
-        for label in ("root/cats", "root/linked", "outside")
-    }
-    assert found == {"root/cats": Output(root / "cats"), "root/linked": None, "outside": None}
+    assert outputs.find(key_of(str(root / "cats"))) == Output(root / "cats")
+    for label in ("root/linked", "outside"):
+        with pytest.raises(OutputError, match=f"{label}.* lies outside IMAGEMILL_OUTPUT_ROOT"):
+            outputs.find(key_of(str(tmp_path / label)))
     assert Outputs([Output(outside)], watch, str(root)).find(key_of(str(outside))) == Output(outside)
