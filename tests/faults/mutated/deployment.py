@@ -7,14 +7,24 @@ from tests.faults.mutated.mutation import Mutation
 DOCKER_COMPOSE_FILE = "docker-compose.yml"
 ORACLE_PY = "tests/faults/oracle.py"
 REDIS_ACL_FILE = "deploy/redis_acl.sh"
+SLURM_FILE = "deploy/slurm.sh"
 
 ORACLE = "tests/faults/test_oracle.py::"
 COMPOSE = "tests/integration/test_compose.py::"
 COMPOSE_METRICS = "tests/integration/test_compose_metrics.py::"
 IMAGE = "tests/integration/test_image.py::"
+SLURM = "tests/deploy/test_slurm.py::"
 AT_THE_DOORS = "tests/integration/test_doors.py::"
 
 CHECKS = [
+    Mutation("Slurm: the signal before the time limit reaches a leader that waits", "it waits in no step",
+        SLURM_FILE,
+        '    step sh -c "while imagemill', '    sh -c "while imagemill',
+        SLURM + "test_a_leader_that_waits_for_others_is_put_back_at_its_time_limit"),
+    Mutation("Compose: the pages believe the proxies that .env names", "only loopback", DOCKER_COMPOSE_FILE,
+        '$${SERVE_FORWARDED_ALLOW_IPS:+--forwarded-allow-ips "$$SERVE_FORWARDED_ALLOW_IPS"}', "",
+        COMPOSE_METRICS + "test_a_proxy_that_is_no_container_of_ours_is_named_in_a_variable[10.0.0.7, "
+        "172.16.0.0/12-options2]"),
     Mutation("the oracle: a picture is what its SHA-256 says", "not compared", ORACLE_PY,
         'if hashlib.sha256(picture).hexdigest() != row["sha256"]:', "if False:",
         ORACLE + "test_the_oracle_names_what_is_wrong[a picture is another]"),
