@@ -35,7 +35,7 @@ RETRY = "tests/jobs/ledger/test_retry.py::"
 STEERING = "tests/jobs/ledger/test_steering.py::"
 SUBMISSION = "tests/jobs/ledger/test_submission.py::"
 WAYS_OUT = "tests/jobs/ledger/test_ways_out.py::"
-RECOVER = "tests/producer/submit/test_recover.py::"
+RECOVERING = "tests/producer/submit/recover/test_recover_races.py::"
 SHARD_ENDS = "tests/worker/shard/test_shard_ends.py::"
 
 CHECKS = [
@@ -82,7 +82,7 @@ CHECKS = [
     Mutation("`recover`: only what is lost", "not checked", "jobs/ledger/lua/recover.lua",
         "if redis.call('EXISTS', key(job_id)) == 1 then return 'known' end",
         "if false then return 'known' end",
-        RECOVER + "test_of_two_recoveries_at_once_one_puts_the_job_back"),
+        RECOVERING + "test_of_two_recoveries_at_once_one_puts_the_job_back"),
     Mutation("counted once: a bit that turns from 0 to 1", "every record counts", PRELUDE_LUA,
         "if redis.call('SETBIT', key(job_id, 'done'), image, 1) == 0 then",
         "if redis.call('SETBIT', key(job_id, 'done'), image, 1) >= 0 then",

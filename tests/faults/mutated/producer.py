@@ -19,9 +19,10 @@ VERIFY = "tests/integration/test_verify_command.py::"
 CLI = "tests/producer/test_cli.py::"
 EMBEDDED = "tests/producer/test_embedded_redis.py::"
 IMPORTING = "tests/producer/importing/"
-RECOVER = "tests/producer/submit/test_recover.py::"
+RECOVERING = "tests/producer/submit/recover/test_recover_races.py::"
 SHOW = "tests/producer/test_show.py::"
 SUBMIT = "tests/producer/submit/test_submit.py::"
+RESUMED = "tests/producer/submit/test_submit_resumed.py::"
 RETRY = "tests/producer/submit/test_retry.py::"
 EXPORTING = "tests/producer/export/"
 NAMES = "tests/producer/submit/test_shard_names.py::"
@@ -37,14 +38,14 @@ CHECKS = [
         NAMES + "test_a_job_that_does_not_fit_is_refused_before_anything_is_stored"),
     Mutation("a submission closes attempts", "not called", "producer/submit/submit.py",
         "                output.close_attempts(said_wait(output, reporter))\n", "                pass\n",
-        SUBMIT + "test_an_attempt_that_was_frozen_before_a_wipe_can_commit_no_more_once_a_job_begins_there"),
+        RESUMED + "test_an_attempt_that_was_frozen_before_a_wipe_can_commit_no_more_once_a_job_begins_there"),
     Mutation("a retry closes attempts", "not called", "producer/submit/retry.py",
         "output.close_attempts(said_wait(output, reporter))", "pass",
         RETRY + "test_an_attempt_that_was_frozen_before_its_job_was_cancelled_can_commit_no_more_"
         "once_it_is_retried"),
     Mutation("a recovery closes attempts", "not called", "producer/submit/recover.py",
         "        output.close_attempts(said_wait(output, reporter))\n", "",
-        RECOVER + "test_a_frozen_attempt_of_the_lost_job_can_commit_no_more"),
+        RECOVERING + "test_a_frozen_attempt_of_the_lost_job_can_commit_no_more"),
     Mutation("set aside: shown by status", "left out", "producer/show.py",
         '        say(f"  set aside shard {shard}: {reason}")', "        pass",
         SHOW + "test_a_shard_that_was_set_aside_is_reported_by_status_and_at_the_end"),

@@ -43,7 +43,8 @@ LOGS = "tests/worker/test_logs.py::"
 PIPELINE_RENDERER = "tests/worker/renderers/test_pipeline_renderer.py::"
 PIPELINES = "tests/worker/renderers/test_pipelines.py::"
 SINGLE_FILE = "tests/worker/renderers/test_single_file.py::"
-RUNTIME = "tests/worker/test_runtime.py::"
+RUNTIME = "tests/worker/runtime/test_runtime.py::"
+FINISHING = "tests/worker/runtime/test_finishing.py::"
 SHARD_ENDS = "tests/worker/shard/test_shard_ends.py::"
 SHARD_RUN = "tests/worker/shard/test_shard_run.py::"
 SHARD_SUSPECTS = "tests/worker/shard/test_shard_suspects.py::"
@@ -81,7 +82,7 @@ CHECKS = [
     Mutation("a finishing asks the ledger again before it writes", "the heartbeat's last word",
         LEASE_PY,
         "self.patiently(self._heartbeat.renew)", "pass",
-        RUNTIME + "test_a_finishing_whose_lease_was_lost_while_it_slept_writes_no_report"),
+        FINISHING + "test_a_finishing_whose_lease_was_lost_while_it_slept_writes_no_report"),
     Mutation("what this worker cannot do is refused", "given back instead", LEASE_PY,
         "self._report(lambda: self.ledger.refuse(self.claim, self._worker, reason))",
         "self._report(lambda: self.ledger.release(self.claim))",
@@ -112,7 +113,7 @@ CHECKS = [
         FINISH_PY,
         'output.store.replace(REPORT, f"{text}\\n".encode(), stage)',
         'output.store.replace(REPORT, f"{text}\\n".encode())',
-        RUNTIME + "test_who_sleeps_before_its_reports_rename_writes_none_once_another_job_has_begun"),
+        FINISHING + "test_who_sleeps_before_its_reports_rename_writes_none_once_another_job_has_begun"),
     Mutation("so is one that slept before another rename at a job's end", "they are renamed as any file",
         FINISH_PY,
         "output.store.replace(name, data, stage)",
@@ -226,7 +227,7 @@ CHECKS = [
     Mutation("a finishing that workers die of makes no preview", "one like every other",
         "worker/finish/finish_run.py",
         "preview=not claim.all_suspect", "preview=True",
-        RUNTIME + "test_a_finishing_that_workers_died_of_is_done_without_a_preview"),
+        FINISHING + "test_a_finishing_that_workers_died_of_is_done_without_a_preview"),
     Mutation("suspects are rendered one by one", "among the others", SHARD_RUN_PY,
         "return ((suspects, True), (missing - suspects, False))", "return ((missing, False),)",
         SHARD_SUSPECTS + "test_what_was_in_the_slots_when_workers_died_is_rendered_first_and_one_by_one"),
@@ -263,7 +264,7 @@ CHECKS = [
     Mutation("set aside: reported in job.json", "left out", FINISH_PY,
         '        "set_aside": {str(shard): without_folders(reason) for shard, reason in '
         'report.broken.items()},\n', "",
-        RUNTIME + "test_job_json_names_a_shard_that_was_set_aside"),
+        FINISHING + "test_job_json_names_a_shard_that_was_set_aside"),
     Mutation("a job of another version is refused", "held until the lease ends", RUNTIME_PY,
         "self._ledger.refuse(claim, self._worker, str(error))", "pass",
         RUNTIME + "test_a_job_that_another_version_submitted_is_refused_with_the_reason"),
@@ -289,7 +290,7 @@ CHECKS = [
         SHARD_ENDS + "test_an_output_outside_the_workers_root_is_refused_and_untouched"),
     Mutation("a job's finishing looks at the root", "not called", "worker/finish/finish_run.py",
         "        check_output_within(output, self._root)\n", "",
-        RUNTIME + "test_a_job_turned_to_another_output_when_all_is_rendered_is_not_finished_there"),
+        FINISHING + "test_a_job_turned_to_another_output_when_all_is_rendered_is_not_finished_there"),
     Mutation("a shard's run checks again when its folder is there", "not looked at again",
         SHARD_RUN_PY,
         "            check_path_within(store.folder, Path(self._root))\n", "            pass\n",

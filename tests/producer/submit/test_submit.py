@@ -1,49 +1,24 @@
-"""A submission stores what the output lacks, in shards, each image once, however often it is interrupted."""
+"""A submission stores what the output lacks, in shards, each image once."""
 
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from jobs.errors import JobError, LatentsError, LedgerUnavailable, ManifestError, OutputError
-from jobs.ledger import redis_keys
-from jobs.ledger.ledger import Ledger
-from jobs.ledger.shard import decode_shard, encode_shard
-from jobs.output.equal_lines import noted_lines
-from jobs.output.job_files import JobFiles
-from jobs.output.lines import line_key
+from jobs.ledger.shard import decode_shard
 from jobs.request import ImageRequest
 from jobs.settings import Settings
 from producer.embedded_redis import EmbeddedRedis
 from producer.requests.prepared import prepare
 from producer.submit.report import print_submitted
 from producer.submit.retry import retry_job
-from producer.submit.submit import Submitted, packed_for, store, submit_manifest
+from producer.submit.submit import Submitted, submit_manifest
 from tests.producer.submit.desk import Desk
-from tests.reported import Reported
-from tests.waiting import LONGEST
-
-Place = Callable[..., Submitted]
-
-
-class Interrupted(Ledger):
-    """Goes away at the `nth` add."""
-
-    nth = 2
-    adds = 0
-
-    def add(self, *arguments: Any, **named: Any) -> None:
-        self.adds += 1
-        if self.adds == self.nth:
-            raise LedgerUnavailable("Redis does not answer")
-        super().add(*arguments, **named)
+from tests.producer.submit.interrupted import Interrupted
 
 
 def test_a_job_of_many_shards_holds_every_image_once_in_the_manifests_order(desk: Desk) -> None:
@@ -81,41 +56,6 @@ def test_workers_are_woken_before_the_last_chunk_is_stored_about_twice_their_slo
 def test_without_a_worker_a_few_wake_ups_wait_for_the_first(desk: Desk) -> None:
     desk.submit(1)
     assert desk.queued() == 2
-
-
-@pytest.mark.parametrize("nth", [1, 2, 3])
-def test_an_interrupted_submission_is_resumed_and_gives_every_image_once(desk: Desk, nth: int) -> None:
-    """Interrupted before the first chunk, between chunks, and before the last, which seals."""
-    ledger = Interrupted(desk.url)
-    ledger.nth = nth
-    lines = [f"picture {n % 290}" for n in range(280)] + [{"prompt": "twice", "seeds": [3, 3, 4]}]
-    with pytest.raises(LedgerUnavailable):
-        desk.submit(lines, ledger=ledger)
-    assert desk.ledger.status("cats-1").state == "open"
-    done = desk.submit(lines)
-    assert (done.job_id, done.attached, done.images, done.duplicates) == ("cats-1", True, 282, 1)
-    stored = desk.stored("cats-1")
-    assert [stored[index] for index in range(282)] == desk.asked()
-    assert desk.shard_numbers("cats-1") == list(range(141))
-    assert desk.ledger.status("cats-1").state == "sealed"
-
-
-def test_one_that_is_overtaken_by_another_submit_of_the_same_manifest_joins_it(desk: Desk) -> None:
-    class Slow(Ledger):
-        """While this one is between two adds, another submits the manifest whole."""
-
-        adds = 0
-
-        def add(self, *arguments: Any, **named: Any) -> None:
-            self.adds += 1
-            if self.adds == 2:
-                assert desk.submit(299).attached
-            super().add(*arguments, **named)
-
-    done = desk.submit(299, ledger=Slow(desk.url))
-    assert (done.job_id, done.images) == ("cats-1", 299)
-    stored = desk.stored("cats-1")
-    assert [stored[index] for index in range(299)] == desk.asked()
 
 
 def test_what_the_output_holds_is_in_no_shard_and_numbers_go_on_from_it(desk: Desk) -> None:
@@ -209,15 +149,6 @@ def test_the_spec_holds_what_a_worker_needs_and_the_manifest_with_its_revision(d
     assert kept == spec.manifest
 
 
-def test_another_manifest_for_a_taken_output_is_refused_and_the_first_job_unharmed(desk: Desk) -> None:
-    desk.submit(3)
-    before = desk.stored("cats-1")
-    with pytest.raises(JobError, match="imagemill cancel cats-1"):
-        desk.submit(4)
-    assert desk.stored("cats-1") == before
-    assert desk.ledger.job_ids() == ["cats-1"]
-
-
 def test_numbers_of_jobs_go_on_from_the_output_when_redis_was_wiped(desk: Desk) -> None:
     desk.submit(1)
     desk.client.flushall()
@@ -309,71 +240,12 @@ def test_every_row_that_was_skipped_is_listed_in_the_output(desk: Desk) -> None:
     assert [line.split(":")[1] for line in lines] == [str(number) for number in range(2, 52)]
 
 
-def test_an_interrupted_submission_of_files_goes_on_only_with_the_same_files(desk: Desk) -> None:
-    file = desk.folder / "p.txt"
-    text = "".join(f"row {n}\n" for n in range(290))
-    file.write_text(text)
-    with pytest.raises(LedgerUnavailable):
-        desk.submit(1, prompts_from="p.txt", ledger=Interrupted(desk.url))
-    file.write_text(text.replace("row 7\n", "row seven\n"))
-    with pytest.raises(JobError) as caught:
-        desk.submit(1, prompts_from="p.txt")
-    assert str(caught.value) == (
-        f"{file}: not as it was when cats-1 was begun: put it back to resume cats-1, or "
-        "`imagemill cancel cats-1` and submit again"
-    )
-    # Another manifest is another message.
-    with pytest.raises(JobError, match="cats-1 is writing there, from another manifest"):
-        desk.submit(2, prompts_from="p.txt")
-    file.write_text(text)
-    done = desk.submit(1, prompts_from="p.txt")
-    assert (done.attached, done.images) == (True, 291)
-    stored = desk.stored("cats-1")
-    assert [stored[index] for index in range(291)] == desk.asked()
-
-
 def test_a_wrong_row_writes_nothing_anywhere(desk: Desk) -> None:
     (desk.folder / "p.jsonl").write_text('{"prompt": "a"}\n{"prompt": 7}\n')
     with pytest.raises(ManifestError, match=r"p\.jsonl:2: prompt = 7"):
         desk.submit(1, prompts_from="p.jsonl")
     assert not desk.output.path.exists()
     assert desk.ledger.job_ids() == []
-
-
-def test_a_job_goes_on_though_workers_have_committed_some_of_its_shards(desk: Desk) -> None:
-    """Their pictures are in the output by then, but no reason to leave lines out."""
-    with pytest.raises(LedgerUnavailable):
-        desk.submit(299, ledger=Interrupted(desk.url))
-    for _ in range(5):
-        desk.render()
-    done = desk.submit(299)
-    assert (done.attached, done.images, done.held) == (True, 299, 0)
-    stored = sorted(desk.stored(done.job_id).items())
-    assert [entry.request.prompt for _, entry in stored] == [f"picture {n}" for n in range(299)]
-
-
-def test_a_job_whose_output_was_changed_meanwhile_is_not_resumed(desk: Desk) -> None:
-    desk.write(299)
-    desk.put_in_output(0, desk.asked()[:3])
-    with pytest.raises(LedgerUnavailable):
-        desk.submit(299, ledger=Interrupted(desk.url))
-    (desk.output.shard_folder(0) / "1.png").unlink()
-    with pytest.raises(JobError, match=r"changed since cats-1 was begun.*`imagemill cancel cats-1`"):
-        desk.submit(299)
-
-
-def test_what_another_job_rendered_while_this_one_was_packed_is_not_rendered_again(desk: Desk) -> None:
-    prepared = prepare(desk.write(5), Settings())
-    with packed_for(prepared, desk.ledger) as before:
-        desk.submit(5)
-        with packed_for(prepared, desk.ledger) as during:
-            for _ in range(3):
-                desk.render()
-            desk.finish()
-            assert store(during, desk.queue).held == 5
-        desk.finish()
-        done = store(before, desk.queue)
-    assert (done.job_id, done.images, done.held) == ("cats-3", 0, 5)
 
 
 def test_a_full_folder_for_temporary_files_is_reported(
@@ -403,40 +275,6 @@ def test_sizes_do_not_share_a_shard_nor_do_they_when_sent_back(desk: Desk) -> No
     assert [len(widths) for widths in sizes()] == [1] * 6, "the cancelled ones are kept too"
 
 
-def test_an_attempt_that_was_frozen_before_a_wipe_can_commit_no_more_once_a_job_begins_there(
-    desk: Desk,
-) -> None:
-    desk.submit(4)
-    frozen = desk.output.spool_folder(0, desk.claim().attempt)
-    frozen.mkdir(parents=True)
-    desk.client.flushall()
-    desk.submit(4)
-    assert not frozen.exists()
-
-
-def test_a_redis_that_is_full_in_the_middle_is_waited_for_and_said_once(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch, wait_until: Callable[..., None]
-) -> None:
-    monkeypatch.setattr("producer.submit.chunk.MOST_SHARDS", 2)
-    monkeypatch.setattr(
-        "producer.submit.submit.failpoint", lambda name: desk.client.config_set("maxmemory", 1)
-    )
-    prepared = prepare(desk.write(10), Settings())
-    reported = Reported()
-    ends: list[Submitted] = []
-    thread = threading.Thread(target=lambda: ends.append(submit_manifest(prepared, desk.queue, reported)))
-    thread.start()
-    wait_until(lambda: reported.lines, "it says what it waits for")
-    assert "Redis is full" in reported.lines[0]
-    assert (desk.ledger.status("cats-1").state, desk.ledger.status("cats-1").total) == ("open", 4)
-    monkeypatch.setattr("producer.submit.submit.failpoint", lambda name: None)
-    desk.client.config_set("maxmemory", 0)
-    thread.join(LONGEST)
-    assert (ends[0].job_id, ends[0].images) == ("cats-1", 10)
-    assert len(reported.lines) <= 2, "once for each thing that waits"
-    assert desk.ledger.status("cats-1").state == "sealed"
-
-
 def test_chunks_end_by_their_bytes_too(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("producer.submit.chunk.MOST_BYTES", 1)
     stored: list[int] = []
@@ -445,68 +283,3 @@ def test_chunks_end_by_their_bytes_too(desk: Desk, monkeypatch: pytest.MonkeyPat
     )
     desk.submit(10)
     assert stored == [1, 2, 3, 4, 5]
-
-
-def noted(desk: Desk, job_id: str) -> list[tuple[int, str | None]]:
-    """Place and id of the lines that share a picture, as the job's finishing finds them."""
-    return [(one.index, one.id) for one in noted_lines(desk.output, job_id)]
-
-
-def test_lines_of_one_picture_are_rendered_once_and_noted_with_their_places(
-    desk: Desk, capsys: pytest.CaptureFixture[str]
-) -> None:
-    cat = {"prompt": "a cat", "seed": 7}
-    done = desk.submit([cat | {"id": "1"}, "a dog", cat | {"id": "2"}, cat | {"id": "1"}, "a bird", cat])
-    assert (done.images, done.equal_lines, done.added_lines, done.duplicates) == (3, 2, 0, 1)
-    assert sorted(desk.stored("cats-1")) == [0, 1, 3]
-    assert noted(desk, "cats-1") == [(2, "2"), (4, None)]
-    print_submitted(done)
-    said = "cats-1: 5 lines, 3 pictures: 2 lines share a picture with an equal one"
-    assert said in capsys.readouterr().out.splitlines()
-
-
-def test_a_line_whose_picture_is_there_under_another_id_is_noted_and_submitting_again_notes_nothing(
-    desk: Desk,
-) -> None:
-    def lines(*ids: str) -> list[dict[str, object]]:
-        return [{"prompt": f"a {id[0]}", "seed": 7, "id": id} for id in ids]
-
-    desk.write(lines("a1", "b1", "c1"))
-    desk.put_in_output(0, desk.asked())
-    metadata = desk.output.metadata_file(0)
-    records = [json.loads(text) for text in metadata.read_text().splitlines()]
-    for record, id in zip(records, ("a1", "b1", "c1"), strict=True):
-        record["id"] = id
-    metadata.write_text("".join(json.dumps(record) + "\n" for record in records))
-    done = desk.submit(lines("a1", "b1", "c1"))
-    assert (done.images, done.held, done.added_lines) == (0, 3, 0)
-    assert not desk.output.store.exists(JobFiles(desk.output, "cats-1").equal_lines)
-    desk.finish()
-    done = desk.submit(lines("c1", "b2", "d1", "a1"))
-    assert (done.images, done.held, done.added_lines) == (1, 3, 1)
-    assert noted(desk, "cats-2") == [(1, "b2")]
-    # What is there says the places of its own job: the order is kept beside it.
-    assert desk.output.store.size(JobFiles(desk.output, "cats-2").line_order) == 4 * 8
-    assert not desk.output.store.exists(JobFiles(desk.output, "cats-3").line_order)
-
-
-def test_the_order_of_many_lines_is_kept_whole(desk: Desk) -> None:
-    desk.write(9_000, shard_size=3_000)
-    first, *_ = asked = desk.asked()
-    desk.put_in_output(0, [first])
-    assert desk.submit(9_000, shard_size=3_000).held == 1
-    kept = desk.output.store.read(JobFiles(desk.output, "cats-1").line_order)
-    keys = [line_key(one.request.image_id, one.id, one.columns) for one in asked]
-    assert np.frombuffer(kept, "<u8").tolist() == keys
-
-
-def test_a_submission_that_an_earlier_version_began_is_refused_with_the_remedy(desk: Desk) -> None:
-    with pytest.raises(LedgerUnavailable):
-        desk.submit(299, ledger=Interrupted(desk.url))
-    key = redis_keys.job("cats-1", "shards")
-    base = ImageRequest.from_mapping(desk.ledger.spec("cats-1").base)
-    for number, blob in desk.client.hgetall(key).items():
-        shard = decode_shard(blob, base, "cats")
-        desk.client.hset(key, number, encode_shard(replace(shard, in_order=False), base))
-    with pytest.raises(JobError, match=r"cats-1: an earlier version.*imagemill cancel cats-1"):
-        desk.submit(299)

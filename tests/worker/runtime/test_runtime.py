@@ -2,130 +2,28 @@
 
 from __future__ import annotations
 
-import dataclasses
-import errno
 import json
-import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from jobs.entry import Entry
-from jobs.errors import LedgerUnavailable, OutputError
-from jobs.failpoints import Hook
+from jobs.errors import LedgerUnavailable
 from jobs.inputs.inputs import NO_INPUTS
 from jobs.ledger import redis_keys
-from jobs.ledger.job import Addition, Claim, JobSpec, JobStatus, NewShard, WorkerState
-from jobs.ledger.ledger import Ledger
-from jobs.ledger.shard import Shard, encode_shard
 from jobs.output.output import Output
-from jobs.request import ImageRequest
 from jobs.settings import Settings
 from producer.embedded_redis import EmbeddedRedis
 from tests.waiting import LONGEST
+from tests.worker.runtime.hired import BASE, LEASE, Hire, Wait
 from worker.engine.renderer import Pipeline
-from worker.finish import finish_run
 from worker.lease import heartbeat
 from worker.renderers.instant import InstantRenderer
 from worker.renderers.load_renderer import load_renderer
 from worker.renderers.loading import Loading
-from worker.runtime import Runtime
-from worker.shard.store import ShardStore
-
-Wait = Callable[..., None]
-LEASE = 3600.0
-"""Seconds: longer than any test."""
-BASE = ImageRequest(
-    prompt="", seed=0, height=8, width=8, guidance_scale=1.0, model="instant", revision="instant-1"
-)
-
-
-class Worker:
-    """A runtime beside its ledger; `wakes` keeps what it sends, `announced` what it claims."""
-
-    def __init__(self, url: str, folder: Path, job_spec: Callable[..., JobSpec], **settings: object) -> None:
-        self.folder, self.ledger, self._job_spec = folder, Ledger(url), job_spec
-        self.wakes: list[int] = []
-        self.announced: list[tuple[str, str]] = []
-        given = {"output_root": folder, "min_free_disk": 0, "lease": 10.0, "batch_size": 4} | settings
-        # By its name at each call: a test may put another in its place.
-        self.runtime = Runtime(Settings(**given), url, "w1", lambda count: self.wake(count))  # type: ignore[arg-type]  # noqa: PLW0108
-        self.runtime.start()
-
-    def wake(self, count: int) -> None:
-        self.wakes.append(count)
-
-    def submit(self, shards: Sequence[int], name: str = "cats", model: str = "instant") -> str:
-        """A job with so many images in each of its shards, written to the folder of its name."""
-        output = Output(self.folder / name)
-        output.prepare()
-        base = dataclasses.replace(BASE, model=model)
-        spec = self._job_spec(
-            manifest={"name": name},
-            base=dataclasses.asdict(base),
-            name=name,
-            output=str(output.path),
-            model=model,
-            shard_size=max(shards),
-        )
-        job_id, _ = self.ledger.create(spec, name, 1)
-        blobs, start = [], 0
-        for number, count in enumerate(shards):
-            entries = [
-                Entry.of(request=dataclasses.replace(base, prompt=f"{name} {i}", seed=i))
-                for i in range(start, start + count)
-            ]
-            blob = encode_shard(Shard(range(start, start + count), entries), base)
-            blobs.append(NewShard(number, count, blob))
-            start += count
-        self.ledger.add(
-            job_id,
-            self.ledger.incarnation(job_id),
-            Addition(cursor=0, new_cursor=start, seal=True, shards=blobs),
-        )
-        return job_id
-
-    def serve(self) -> dict[str, Any] | None:
-        return self.runtime.serve(lambda job_id, shard: self.announced.append((job_id, shard)))
-
-    def claim(self, name: str) -> Claim:
-        """What another worker claims."""
-        claim = self.ledger.claim(name, WorkerState(idle_ms=9000), lease=30)
-        assert claim is not None
-        return claim
-
-    def dies(self, job_id: str, shard: str) -> None:
-        """The lease of whoever holds this runs out and is reaped."""
-        self.ledger.client.zadd(redis_keys.LEASES, {f"{job_id}/{shard}": 1})
-        self.ledger.reap()
-
-    def status(self, job_id: str) -> JobStatus:
-        return self.ledger.status(job_id)
-
-
-@pytest.fixture
-def hire(
-    redis_server: EmbeddedRedis, tmp_path: Path, job_spec: Callable[..., JobSpec]
-) -> Iterator[Callable[..., Worker]]:
-    """Starts a worker; it is stopped at the end."""
-    workers: list[Worker] = []
-
-    def start(**settings: object) -> Worker:
-        workers.append(Worker(redis_server.url, tmp_path, job_spec, **settings))
-        return workers[-1]
-
-    yield start
-    for worker in workers:
-        worker.runtime.stop()
-        worker.runtime.close()
-
-
-Hire = Callable[..., Worker]
 
 
 def test_wake_ups_render_the_shards_and_finish_the_job(hire: Hire) -> None:
@@ -238,84 +136,6 @@ def test_a_restarted_worker_takes_back_what_it_refused(hire: Hire) -> None:
     assert not worker.status(job_id).refusals
 
 
-def test_a_job_that_cannot_be_finished_here_is_refused_with_the_reason(
-    hire: Hire, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    worker = hire()
-    job_id = worker.submit([1])
-    worker.serve()
-
-    def damaged(*_arguments: object, **_options: object) -> None:
-        raise OutputError("00000/metadata.jsonl:1: not a line of JSON")
-
-    monkeypatch.setattr(finish_run, "finish_output", damaged)
-    assert worker.serve() == {"job": job_id, "ended": "refused"}
-    status = worker.status(job_id)
-    assert (status.state, status.shards_leased) == ("finishing", 0)
-    assert status.refusals == {"w1": "00000/metadata.jsonl:1: not a line of JSON"}
-    assert worker.serve() is None
-
-
-def test_a_job_turned_to_another_output_when_all_is_rendered_is_not_finished_there(hire: Hire) -> None:
-    rendered = hire()
-    job_id = rendered.submit([2])
-    rendered.serve()
-    before = sorted((rendered.folder / "cats").rglob("*"))
-    narrower = hire(output_root=rendered.folder / "dogs")
-    assert narrower.serve() == {"job": job_id, "ended": "refused"}
-    assert "IMAGEMILL_OUTPUT_ROOT" in narrower.status(job_id).refusals["w1"]
-    assert sorted((rendered.folder / "cats").rglob("*")) == before
-
-
-def test_a_finishing_whose_lease_was_lost_while_it_slept_writes_no_report(
-    hire: Hire, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # What its heartbeat knows is from before its sleep.
-    monkeypatch.setattr(heartbeat, "ROUND", LEASE)
-    worker = hire(lease=LEASE)
-    job_id = worker.submit([1])
-    worker.serve()
-    finish = finish_run.finish_output
-
-    def asleep(*arguments: Any, **options: Any) -> None:
-        worker.dies(job_id, "finish")
-        assert worker.claim("w2").kind == "finish"
-        return finish(*arguments, **options)
-
-    monkeypatch.setattr(finish_run, "finish_output", asleep)
-    assert worker.serve() == {"job": job_id, "ended": "lost"}
-    assert not (worker.folder / "cats" / "job.json").exists()
-    assert worker.status(job_id).state == "finishing"
-
-
-def test_who_sleeps_before_its_reports_rename_writes_none_once_another_job_has_begun(
-    hire: Hire, arm_failpoints: Callable[[Hook], None]
-) -> None:
-    worker = hire()
-    job_id = worker.submit([1])
-    worker.serve()
-
-    def asleep(name: str, path: Path | None = None) -> None:
-        if name == "before rename" and path is not None and path.name == "job.json":
-            Output(worker.folder / "cats").close_attempts()
-
-    arm_failpoints(asleep)
-    assert worker.serve() == {"job": job_id, "ended": "lost"}
-    assert not (worker.folder / "cats" / "job.json").exists()
-
-
-def test_a_finishing_that_workers_died_of_is_done_without_a_preview(hire: Hire) -> None:
-    worker = hire()
-    job_id = worker.submit([1])
-    worker.serve()
-    for _ in range(3):
-        assert worker.claim("w2").kind == "finish"
-        worker.dies(job_id, "finish")
-    assert worker.serve() == {"job": job_id, "ended": "finished"}
-    assert json.loads((worker.folder / "cats" / "job.json").read_bytes())["outcome"] == "complete"
-    assert not (worker.folder / "cats" / "preview.jpg").exists()
-
-
 def test_without_an_output_root_it_writes_below_the_folder_where_it_was_started_alone(
     hire: Hire, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -374,61 +194,6 @@ def test_what_enters_the_slots_is_reported_to_the_ledger_before_the_keepers_next
 
     wait_until(lambda: in_slots() == [0, 1, 2, 3], "the lease lists what is in the slots")
     rendering.join()
-
-
-def test_job_json_names_a_shard_that_was_set_aside(hire: Hire) -> None:
-    worker = hire()
-    job_id = worker.submit([2, 2])
-    worker.ledger.client.hset(redis_keys.job(job_id, "shards"), "0", b"torn")
-    ends = [worker.serve(), worker.serve(), worker.serve()]
-    assert [done["ended"] for done in ends if done is not None] == ["set aside", "committed", "finished"]
-    report = json.loads((worker.folder / "cats" / "job.json").read_bytes())
-    assert report["outcome"] == "failures"
-    assert report["set_aside"] == {"0": worker.status(job_id).broken[0]}
-    assert "cannot be read" in report["set_aside"]["0"]
-
-
-def test_a_full_disk_delays_the_finish_and_refuses_nothing(
-    hire: Hire, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    worker = hire()
-    job_id = worker.submit([1])
-    worker.serve()
-    finish, met = finish_run.finish_output, []
-
-    def full_at_first(*arguments: Any, **options: Any) -> int:
-        if not met:
-            met.append(worker.runtime.facts())
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        met.append(worker.runtime.facts())
-        return finish(*arguments, **options)
-
-    monkeypatch.setattr(finish_run, "finish_output", full_at_first)
-    assert worker.serve() == {"job": job_id, "ended": "finished"}
-    assert "no space left" in str(met[1]["notice"])
-    assert worker.status(job_id).state == "finished"
-
-
-def test_stopped_while_the_disk_is_too_full_to_finish_it_gives_the_finishing_back(
-    hire: Hire, monkeypatch: pytest.MonkeyPatch, wait_until: Wait
-) -> None:
-    worker = hire()
-    job_id = worker.submit([1])
-    worker.serve()
-
-    def full(*_arguments: object, **_options: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(finish_run, "finish_output", full)
-    ends: list[dict[str, Any] | None] = []
-    thread = threading.Thread(target=lambda: ends.append(worker.serve()))
-    thread.start()
-    wait_until(lambda: worker.runtime.facts()["notice"], "it waits for space")
-    worker.runtime.stop()
-    thread.join(LONGEST)
-    assert ends == [{"job": job_id, "ended": "released"}]
-    status = worker.status(job_id)
-    assert (status.state, status.shards_leased, status.refusals) == ("finishing", 0, {})
 
 
 def test_sigterms_stop_keeps_what_is_finished_and_closes_everything(hire: Hire, wait_until: Wait) -> None:
@@ -520,17 +285,3 @@ def _elsewhere(pipeline: Pipeline, settings: Settings, loading: Loading) -> Inst
     renderer = InstantRenderer(0)
     renderer.device = "elsewhere"
     return renderer
-
-
-def test_the_store_of_a_late_attempt_does_not_change_a_finished_job(hire: Hire) -> None:
-    worker = hire()
-    job_id = worker.submit([1])
-    worker.serve()
-    worker.serve()
-    before = sorted(path.name for path in (worker.folder / "cats" / "00000").iterdir())
-    entry = Entry.of(request=dataclasses.replace(BASE, prompt="cats 0"))
-    late = ShardStore(
-        Output(worker.folder / "cats"), 0, "late", [entry], job_id=job_id, column_names=[], adopt_below=0
-    )
-    assert late.commit([]) is False
-    assert sorted(path.name for path in (worker.folder / "cats" / "00000").iterdir()) == before

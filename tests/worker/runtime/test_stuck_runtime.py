@@ -15,7 +15,7 @@ from jobs.ledger.job import JobSpec
 from jobs.settings import Settings
 from producer.embedded_redis import EmbeddedRedis
 from tests.waiting import LONGEST
-from tests.worker.test_runtime import Worker
+from tests.worker.runtime.hired import Worker
 from worker.engine import stall_watch
 from worker.engine.renderer import Pipeline
 from worker.finish import finish_run
