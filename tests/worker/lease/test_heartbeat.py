@@ -28,12 +28,14 @@ def begin() -> Iterator[Callable[..., Heartbeat]]:
     """Starts a heartbeat; it is stopped at the end."""
     keepers: list[Heartbeat] = []
 
-    def start(ledger: Ledger, top_up: Callable[[int], None] = lambda _count: None) -> Heartbeat:
+    def start(
+        ledger: Ledger, top_up: Callable[[int], None] = lambda _count: None, lease: float = LEASE
+    ) -> Heartbeat:
         keepers.append(
             Heartbeat(
                 ledger,
                 "w1",
-                lease=LEASE,
+                lease=lease,
                 models=(),
                 facts=lambda: {"slots": 2, "notice": "no space left"},
                 top_up=top_up,
@@ -175,23 +177,31 @@ def test_it_tops_up_nothing_while_there_is_nothing_to_claim(
 
 
 def test_what_enters_the_slots_is_reported_at_once_and_not_at_the_next_round(
-    redis_server: EmbeddedRedis, begin: Begin, wait_until: Wait, submit_job: Submit
+    redis_server: EmbeddedRedis,
+    begin: Begin,
+    wait_until: Wait,
+    submit_job: Submit,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # The next round comes after every wait below.
+    monkeypatch.setattr("worker.lease.heartbeat.ROUND", 2 * LONGEST)
     ledger = Counting(redis_server.url)
     job_id = submit_job()
     held = claim(ledger, lease=30)
-    heartbeat = begin(ledger)
+    heartbeat = begin(ledger, lease=6 * LONGEST)
+    wait_until(lambda: ledger.houses == 1, "the first round is done")
     slots: list[int] = []
     heartbeat.hold(held)
     heartbeat.list_in_flight(held, lambda: slots)
     for expected in ([3], [3, 1], []):
         slots[:] = expected
-        ledger.houses = 0
         heartbeat.images_entered()
         wait_until(
-            lambda expected=expected: slots_of(ledger, job_id) == expected, f"{expected} is reported", 0.15
+            lambda expected=expected: slots_of(ledger, job_id) == expected,
+            f"{expected} is reported",
+            LONGEST / 4,
         )
-        assert ledger.houses <= 1
+    assert ledger.houses == 1
 
 
 def slots_of(ledger: Ledger, job_id: str) -> list[int]:
