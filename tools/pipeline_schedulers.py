@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import numpy
@@ -27,6 +28,7 @@ def schedulers_of(pipeline: Any, known: Known) -> Iterator[str]:
         yield from (one.name for one in FLOW_SCHEDULERS if _takes(one.name, call))
 
 
+@cache
 def _takes(name: str, call: str) -> bool:
     """Whether diffusers' scheduler bears a flow pipeline's call: the arguments of its `set_timesteps`, then
     all its steps. `mu` comes with dynamic shifting and, from pipelines that always give it, without; what
