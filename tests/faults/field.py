@@ -294,7 +294,8 @@ class Field(Farm):
     def submit_again(self, leg: Leg) -> None:
         """Submits a job's manifest once more, as a person does who lost sight of it."""
         prepared = prepare(self.folder / f"{leg.name}.yaml", Settings())
-        queue = JobQueue.at(self.server.url)
+        # A writer of the output is looked at for as long as its lease, which is that of the workers.
+        queue = JobQueue.at(self.server.url, Settings(lease=LEASE))
         leg.job_id = self.patiently(lambda: submit_manifest(prepared, queue)).job_id
         if not leg.asked:
             # A job asks for nothing once that of an earlier submission has rendered all.

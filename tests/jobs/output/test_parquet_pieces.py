@@ -64,14 +64,14 @@ def test_rows_come_back_as_they_were_whatever_the_pieces(
 
 
 def _bomb(kind: str) -> pa.Table:
-    long = "x" * (50 * MIB)
+    long = "x" * (15 * MIB)
     match kind:
         case "texts":
             column = pa.DictionaryArray.from_arrays(pa.array([0] * 40), pa.array([long])).cast(pa.string())
         case "one text":
             column = pa.array(["x" * (80 * MIB)])
         case "in objects":
-            column = pa.array([{"a": "x" * (20 * MIB)}] * 40)
+            column = pa.array([{"a": "x" * (15 * MIB)}] * 40)
         case _:
             column = pa.array([["x" * (20 * MIB)] * 20])
     return pa.table({"prompt": column})
