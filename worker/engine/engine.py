@@ -69,7 +69,7 @@ class Engine:
         self._doubts = Doubts(self._delivery, self._must_stop)
         self._pipeline: Pipeline | None = None
         self._renderer: Renderer | None = None
-        self._loading = False
+        self._loading = self._has_loaded = False
         self._batch: Batch | None = None
         self._unwanted: set[Order] = set()
         """Withdrawn orders of the batch."""
@@ -281,9 +281,10 @@ class Engine:
             return self._renderer
         # The old one goes first, and nothing else may hold it: two may not fit on the device.
         self._renderer = self._pipeline = None
-        gc.collect()
+        if self._has_loaded:  # or has tried, which leaves parts behind
+            gc.collect()
         began = time.monotonic()
-        self._loading = True
+        self._loading = self._has_loaded = True
         try:
             with SPENT.timed("load"), self._pulse.doing("loading", pipeline):
                 self._renderer = self._load(pipeline)
