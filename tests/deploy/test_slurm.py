@@ -12,13 +12,14 @@ import signal
 import stat
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 import pytest
 
 from tests.deploy.slurm import CPUS, SCONTROL, SRUN, Slurm, make_programs, options
+from tests.processes import kill_families
 from tests.waiting import LONGEST, WaitUntil
 from tests.warm_python import BIN
 
@@ -144,10 +145,11 @@ def test_without_the_program_on_the_path_a_task_ends_at_once(tmp_path: Path) -> 
 
 
 @dataclass
-class Task:
+class Tasks:
     """Tasks of an array whose programs are stand-ins: a worker that ends as it is told to."""
 
     folder: Path
+    started: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def programs(self, worker: int, workers: str = "") -> None:
         """`worker`: the exit status of imagemill-worker. `workers`: what `status --json` shows of others."""
@@ -161,7 +163,7 @@ class Task:
         }
         make_programs(self.folder / "cluster", texts)
 
-    def start(self, number: int) -> subprocess.Popen[str]:
+    def start(self, number: int) -> subprocess.Popen[bytes]:
         cluster = self.folder / "cluster"
         env = {
             "PATH": f"{cluster}:/usr/bin:/bin",
@@ -170,40 +172,38 @@ class Task:
             "SLURM_ARRAY_JOB_ID": "7",
             "SLURM_ARRAY_TASK_ID": str(number),
         }
-        return subprocess.Popen(
-            ["bash", SCRIPT, "cats.yaml"], cwd=self.folder, env=env, stdout=subprocess.PIPE, text=True,
-            start_new_session=True,
-        )  # fmt: skip
+        task = subprocess.Popen(["bash", SCRIPT, "cats.yaml"], cwd=self.folder, env=env)
+        self.started.append(task)
+        return task
+
+
+@pytest.fixture
+def tasks(tmp_path: Path) -> Iterator[Tasks]:
+    array = Tasks(tmp_path)
+    yield array
+    kill_families(array.started)
 
 
 @pytest.mark.parametrize("status", [1, 2, 3])
-def test_tasks_that_start_after_the_leader_left_for_good_wait_for_no_redis(
-    tmp_path: Path, status: int
-) -> None:
-    tasks = Task(tmp_path)
+def test_tasks_that_start_after_the_leader_left_for_good_wait_for_no_redis(tasks: Tasks, status: int) -> None:
     tasks.programs(status)
     assert [tasks.start(number).wait(LONGEST) for number in (0, 1)] == [status, status]
 
 
 def test_a_leader_that_waits_for_others_is_put_back_at_its_time_limit(
-    tmp_path: Path, wait_until: WaitUntil
+    tasks: Tasks, wait_until: WaitUntil
 ) -> None:
     """Else its Redis would be gone for good, and the others would come back and wait for it."""
-    tasks = Task(tmp_path)
     tasks.programs(3, '"gpu0@there": {')
-    leader = tasks.start(0)
-    try:
-        noted = tmp_path / "cluster" / "step-0"
-        wait_until(
-            lambda: noted.is_file() and "grep" in _command_line(int(noted.read_text() or 0)),
-            "it waits for others",
-        )
-        os.kill(int(noted.read_text()), signal.SIGTERM)
-        wait_until((tmp_path / "cluster" / "requeued-7_0").exists, "it is put back")
-        assert not (tmp_path / "imagemill-7" / "over").exists()
-    finally:
-        os.killpg(leader.pid, signal.SIGKILL)
-        leader.communicate()
+    tasks.start(0)
+    noted = tasks.folder / "cluster" / "step-0"
+    wait_until(
+        lambda: noted.is_file() and "grep" in _command_line(int(noted.read_text() or 0)),
+        "it waits for others",
+    )
+    os.kill(int(noted.read_text()), signal.SIGTERM)
+    wait_until((tasks.folder / "cluster" / "requeued-7_0").exists, "it is put back")
+    assert not (tasks.folder / "imagemill-7" / "over").exists()
 
 
 def _command_line(pid: int) -> str:
