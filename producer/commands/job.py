@@ -69,17 +69,34 @@ def status(session: Session, job: str | None, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("job")
+@click.argument("job", required=False)
 @pass_session
-def watch(session: Session, job: str) -> None:
-    """Follow JOB until it is finished.
+def watch(session: Session, job: str | None) -> None:
+    """Follow JOB until it is finished; without JOB, the one that is unfinished.
 
     Exit status: 0 every image is there, 1 some failed or the job was ended early. Ctrl-C ends the watching,
     not the job.
     """
+    if job is None:
+        job = _only_unfinished(session)
     # Following waits out an outage; a Redis that is away from the start is an error.
     session.ledger.status(job)
     exit_with([session.follow(job)])
+
+
+def _only_unfinished(session: Session) -> str:
+    """The id of the only unfinished job. Raises JobError where there is none, or are several."""
+    from jobs.errors import JobError
+    from jobs.ledger.job import UnreadableJob
+    from jobs.wording import some
+
+    jobs = session.ledger.jobs()
+    ids = [job.job_id for job in jobs if isinstance(job, UnreadableJob) or job.state != "finished"]
+    if not ids:
+        raise JobError("no job in this Redis is unfinished: name one, `imagemill watch JOB`")
+    if len(ids) > 1:
+        raise JobError(f"several jobs are unfinished ({some(ids)}): name one, `imagemill watch {ids[-1]}`")
+    return ids[0]
 
 
 @click.command()

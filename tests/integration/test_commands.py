@@ -118,6 +118,21 @@ def test_an_unknown_job_is_one_message(farm, action: str) -> None:
     assert done.stderr == "error: there is no job 'dogs-7' in this Redis; the latest: none\n"
 
 
+def test_the_only_unfinished_job_is_followed_without_being_named(farm, finished: Finish) -> None:
+    none = farm.command("watch")
+    assert (none.returncode, none.stderr.startswith("error: no job in this Redis is unfinished")) == (2, True)
+    first, second = farm.submit(2), farm.submit(40, name="dogs", output=f"{farm.output}-2")
+    several = farm.command("watch")
+    assert several.returncode == 2
+    assert f"several jobs are unfinished ({first}, {second}): name one" in several.stderr
+    for _ in range(2):
+        farm.command("cancel", first)
+    farm.start_worker(instant_seconds=0.4)
+    watched = farm.command("watch")
+    assert watched.returncode == 0
+    assert watched.stdout.splitlines()[-1].startswith("finished: 40 images")
+
+
 def test_a_finished_job_cannot_be_steered_and_an_unfinished_one_not_retried(farm, finished: Finish) -> None:
     job_id = farm.submit(4)
     early = farm.command("retry", job_id)
