@@ -39,7 +39,7 @@ RATE: Final = Family(
 SHARDS: Final = Family(
     "imagemill_shards",
     "gauge",
-    "An unfinished job's shards: waiting, leased, paused, refused (by all), ending. The finishing counts as one.",
+    "An unfinished job's shards: waiting, leased, paused, refused (by all), ending. Finishing counts as one.",
     ("job_id", "model", "state"),
 )
 REFUSING: Final = Family(
