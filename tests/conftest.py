@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -74,6 +75,17 @@ _FIRST = (
     *("benchmarks", "faults", "integration", "worker", "tools"),
 )
 """What tests begin with: a long file that came last would be waited for alone."""
+
+
+_OPTIONAL = ("promtool", "prometheus", "nginx", "kubectl")
+"""Programs with which some tests look closer; each of these tests names another that looks without."""
+
+
+def pytest_report_header() -> str:
+    """Which of the optional programs are here: without one, a test that would use it passes all the same."""
+    there = [name for name in _OPTIONAL if shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin")]
+    missing = [name for name in _OPTIONAL if name not in there]
+    return f"optional programs: {', '.join(there) or 'none'}; not here: {', '.join(missing) or 'none'}"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

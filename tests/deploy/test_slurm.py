@@ -151,9 +151,13 @@ class Tasks:
     folder: Path
     started: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
-    def programs(self, worker: int, workers: str = "") -> None:
-        """`worker`: the exit status of imagemill-worker. `workers`: what `status --json` shows of others."""
-        status = f"if [ \"$2\" = --json ]; then echo '{workers}'; fi\n"
+    def programs(self, worker: int, workers: str = "", submit: int = 0) -> None:
+        """Exit statuses of imagemill-worker and of `imagemill submit`. `workers`: what `status --json` shows of
+        others."""
+        status = (
+            f'if [ "$1" = submit ]; then exit {submit}; fi\n'
+            f"if [ \"$2\" = --json ]; then echo '{workers}'; fi\n"
+        )
         texts = {
             "srun": SRUN,
             "scontrol": SCONTROL,
@@ -163,7 +167,7 @@ class Tasks:
         }
         make_programs(self.folder / "cluster", texts)
 
-    def start(self, number: int) -> subprocess.Popen[bytes]:
+    def start(self, number: int, **variables: str) -> subprocess.Popen[bytes]:
         cluster = self.folder / "cluster"
         env = {
             "PATH": f"{cluster}:/usr/bin:/bin",
@@ -171,6 +175,7 @@ class Tasks:
             "SLURM_JOB_ID": str(number + 7),
             "SLURM_ARRAY_JOB_ID": "7",
             "SLURM_ARRAY_TASK_ID": str(number),
+            **variables,
         }
         task = subprocess.Popen(["bash", SCRIPT, "cats.yaml"], cwd=self.folder, env=env)
         self.started.append(task)
@@ -188,6 +193,28 @@ def tasks(tmp_path: Path) -> Iterator[Tasks]:
 def test_tasks_that_start_after_the_leader_left_for_good_wait_for_no_redis(tasks: Tasks, status: int) -> None:
     tasks.programs(status)
     assert [tasks.start(number).wait(LONGEST) for number in (0, 1)] == [status, status]
+
+
+@pytest.mark.parametrize("status", [75, 143])
+def test_a_task_whose_worker_found_no_redis_or_had_to_leave_is_put_back_so_often(
+    tasks: Tasks, wait_until: WaitUntil, status: int
+) -> None:
+    tasks.programs(status)
+    requeued = tasks.folder / "cluster" / "requeued-7_0"
+    first = tasks.start(0, SLURM_RESTART_COUNT="99")
+    wait_until(requeued.exists, "it is put back")
+    requeued.unlink()
+    kill_families([first])
+    again = tasks.start(0, SLURM_RESTART_COUNT="100")
+    assert (again.wait(LONGEST), requeued.exists()) == (status, False)
+
+
+@pytest.mark.parametrize("given", [{}, {"IMAGEMILL_REDIS_URL": "redis://given:1/0"}])
+def test_every_task_ends_with_the_status_of_a_submission_that_is_refused(
+    tasks: Tasks, given: dict[str, str]
+) -> None:
+    tasks.programs(0, submit=2)
+    assert [tasks.start(number, **given).wait(LONGEST) for number in (0, 1)] == [2, 2]
 
 
 def test_a_leader_that_waits_for_others_is_put_back_at_its_time_limit(
