@@ -152,8 +152,8 @@ class Tasks:
     started: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def programs(self, worker: int, workers: str = "", submit: int = 0) -> None:
-        """Exit statuses of imagemill-worker and of `imagemill submit`. `workers`: what `status --json` shows of
-        others."""
+        """`worker`, `submit`: exit statuses of imagemill-worker and `imagemill submit`. `workers`: what
+        `status --json` shows of others."""
         status = (
             f'if [ "$1" = submit ]; then exit {submit}; fi\n'
             f"if [ \"$2\" = --json ]; then echo '{workers}'; fi\n"
