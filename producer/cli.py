@@ -9,9 +9,9 @@ import click
 
 from jobs.command_line import odd_surroundings
 from jobs.errors import ImagemillError, Interrupted, OutputError
-from jobs.inputs.object_copies import named
 from jobs.location import CHECK_BUCKET, names_bucket
 from jobs.wording import on_its_lines
+from producer.bucket_files.object_copies import named
 from producer.commands import job, manifest, output, picture, push, serve, verification
 from producer.stops import stops_raise
 

@@ -6,8 +6,8 @@ from typing import Final, Protocol
 
 import click
 
-from jobs.inputs.object_copies import named
 from jobs.wording import on_its_lines
+from producer.bucket_files.object_copies import named
 
 
 class Reporter(Protocol):

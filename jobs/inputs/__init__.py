@@ -1,1 +1,1 @@
-"""The files that requests name: pictures, masks, latents; by their hashes, in a folder or in a bucket."""
+"""The files that requests name by their hashes: pictures, masks, latents, adapters."""

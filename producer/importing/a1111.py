@@ -10,11 +10,11 @@ import re
 from json import JSONDecoder
 from typing import Final
 
-from jobs.lora_tags import TagError, untagged
 from jobs.models.models import is_path, name_trouble
 from jobs.prompt_weights import Part, PromptSyntaxError, a1111_sections, weights_trouble
 from jobs.wording import shortened
 from producer.importing.recipe import NO_EQUAL, Draft, NamedModel
+from producer.manifest.lora_tags import TagError, untagged
 
 _NEGATIVE: Final = "Negative prompt:"
 _KEY = re.compile(r'\s*+([^:,"\n]{1,60}):[ \t]*+')

@@ -9,12 +9,12 @@ from typing import Any, Final
 import yaml
 
 from jobs.errors import ManifestError
-from jobs.lora_tags import untagged
 from jobs.model_files.safetensors_header import SUFFIX
 from jobs.request import IMAGE_SETTINGS
 from jobs.wording import counted, printable
 from producer.importing.imported import STAND_IN, Imported
 from producer.importing.recipe import Loss, NamedModel, Recipe
+from producer.manifest.lora_tags import untagged
 from producer.manifest.manifest import Manifest
 from producer.manifest.yaml_marks import MAX_BYTES
 

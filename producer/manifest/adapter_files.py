@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jobs.errors import InputError, ManifestError
-from jobs.inputs.fetched_files import near
 from jobs.location import names_bucket
 from jobs.wording import shortened
+from producer.bucket_files.fetched_files import near
 
 
 @dataclass(slots=True)

@@ -6,8 +6,8 @@ from itertools import product
 from pathlib import Path
 
 from jobs.errors import InputError, LatentsError
-from jobs.inputs.fetched_files import near
 from jobs.models.models import ModelRef
+from producer.bucket_files.fetched_files import near
 from producer.manifest.manifest import Manifest
 from producer.manifest.parts import PromptLine
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from jobs.adapter_files.lora_loaders import LOADERS
 from jobs.adapters import LORAS
 from jobs.errors import ManifestError, ModelError
-from jobs.lora_tags import TagError, Untagged, untagged
 from jobs.model_files.hub import hub_file
 from jobs.model_files.model_folder import file_hash
 from jobs.model_files.safetensors_header import HeaderError
@@ -18,6 +17,7 @@ from jobs.wording import shortened
 from producer.manifest.adapter_files import AdapterFiles
 from producer.manifest.checked_texts import CheckedTexts
 from producer.manifest.lora_folder import LoraFolder
+from producer.manifest.lora_tags import TagError, Untagged, untagged
 from producer.manifest.manifest import Manifest
 from producer.manifest.pinned_loras import LoraCommits
 from producer.manifest.written_loras import WrittenLora, loras_text, written_loras

@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from jobs.inputs.object_copies import named
 from jobs.plain_file import MAX_JSON, read_json
 from jobs.user_cache import cache_folder, remember
+from producer.bucket_files.object_copies import named
 from producer.manifest.written_files import WITH_FILES
 from producer.manifest.written_pictures import with_pictures
 

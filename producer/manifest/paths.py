@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from jobs.errors import InputError, ManifestError
-from jobs.inputs.fetched_files import near
 from jobs.location import BucketPlace, NoLocation, names_bucket
 from jobs.models.models import is_path
 from jobs.request import PICTURES
+from producer.bucket_files.fetched_files import near
 from producer.manifest.document import REFUSED, Location
 from producer.manifest.parts import PromptLine
 from producer.manifest.problems import Problems

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from jobs.errors import InputError, ManifestError
 from jobs.file_hash import FileState, file_state
-from jobs.inputs.fetched_files import near
-from jobs.inputs.object_copies import named
 from jobs.location import names_bucket
 from jobs.pipelines.pipeline_task import TASK_PICTURES
 from jobs.request import PICTURES, settings_in
 from jobs.wording import counted, shortened
+from producer.bucket_files.fetched_files import near
+from producer.bucket_files.object_copies import named
 from producer.manifest.line import Line
 from producer.manifest.manifest import Manifest
 from producer.manifest.parts import PromptLine

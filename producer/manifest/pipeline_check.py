@@ -12,7 +12,6 @@ from jobs.adapters import NONE
 from jobs.arguments import arguments_of
 from jobs.bounds import LEAST_GUIDANCE, MOST_GUIDANCE
 from jobs.errors import ManifestError
-from jobs.lora_tags import LORA_TAG
 from jobs.models.models import ModelRef
 from jobs.pipelines.pipeline_class import STABLE_DIFFUSION
 from jobs.pipelines.pipeline_task import AskedForwards, meant, painting_class, settled, troubles, vain
@@ -25,6 +24,7 @@ from producer.manifest.adapter_files import AdapterFiles
 from producer.manifest.embedding_files import EmbeddingFiles
 from producer.manifest.jpeg_check import JpegCheck
 from producer.manifest.lora_files import LoraFiles
+from producer.manifest.lora_tags import LORA_TAG
 from producer.manifest.manifest import Manifest
 from producer.manifest.parts import PromptLine
 from producer.manifest.problems import MAX_REPORTED

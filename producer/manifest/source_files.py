@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from jobs.inputs.fetched_files import copy_of, is_there, matching, near
 from jobs.location import names_bucket
+from producer.bucket_files.fetched_files import copy_of, is_there, matching, near
 from producer.manifest.prompt_source import PromptSource
 from producer.manifest.source_yaml import key_offer
 from producer.manifest.unpacked import PACKED

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from jobs.bounds import Text, Values
 from jobs.errors import InputError, ManifestError
 from jobs.file_hash import FileState, file_sha256, file_state
-from jobs.inputs.object_copies import named
 from jobs.wording import printable, shortened
+from producer.bucket_files.object_copies import named
 from producer.manifest.line import Line, line_of, written_lines
 from producer.manifest.manifest import Manifest
 from producer.manifest.parts import ROW_FIELDS, ROW_VALUES, PromptLine

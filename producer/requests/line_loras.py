@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from jobs.adapters import NONE
-from jobs.lora_tags import LORA_TAG
 from producer.manifest.line import Line
 from producer.manifest.lora_files import LoraFiles
+from producer.manifest.lora_tags import LORA_TAG
 from producer.manifest.manifest import Manifest
 
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from jobs.entry import Entry
 from jobs.errors import ManifestError, OutputError
-from jobs.inputs.object_copies import named
 from jobs.models.models import ModelRef
 from jobs.output.card import is_pattern
 from jobs.output.job_files import JobFiles, next_job_number
 from jobs.output.output import Output
 from jobs.output.output_root import check_output_within
 from jobs.settings import Settings
+from producer.bucket_files.object_copies import named
 from producer.manifest.jpeg_check import check_jpegs
 from producer.manifest.latents import gather_latents
 from producer.manifest.manifest import Manifest, load_manifest

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from jobs.errors import InputError, OutputError
-from jobs.inputs.fetched_files import copy_of
 from jobs.location import BucketPlace, NoLocation, check_obstore, names_bucket
 from jobs.output.output import Output
+from producer.bucket_files.fetched_files import copy_of
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jobs.lora_tags import LoraTag, TagError, untagged
+from producer.manifest.lora_tags import LoraTag, TagError, untagged
 
 
 @pytest.mark.parametrize(

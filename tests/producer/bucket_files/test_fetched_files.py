@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from jobs.errors import InputError
-from jobs.inputs import fetched_files, object_copies
-from jobs.inputs.fetched_files import copy_of, is_there, matching, near
-from jobs.inputs.object_copies import copies_folder, keep_copy, kept_copy, named
 from jobs.location import BucketPlace
 from jobs.output import bucket_client
 from jobs.output.bucket_client import Patience
 from jobs.output.bucket_store import BucketStore
+from producer.bucket_files import fetched_files, object_copies
+from producer.bucket_files.fetched_files import copy_of, is_there, matching, near
+from producer.bucket_files.object_copies import copies_folder, keep_copy, kept_copy, named
 from tests.object_store.breakable_store import BreakableStore
 from tests.object_store.fault import Action, Fault, Kind
 
@@ -59,7 +59,9 @@ def python(code: str, *arguments: str) -> str:
     ).stdout
 
 
-AGAIN = "import sys; from jobs.inputs.fetched_files import near; print(near(sys.argv[1]).read_text())"
+AGAIN = (
+    "import sys; from producer.bucket_files.fetched_files import near; print(near(sys.argv[1]).read_text())"
+)
 
 
 def test_another_process_takes_the_copy_while_the_object_is_the_same(
@@ -145,7 +147,7 @@ def test_copies_have_a_bound_and_the_ones_not_used_for_longest_go(
 KILLED = """
 import os, signal
 from jobs.location import BucketPlace
-from jobs.inputs.object_copies import keep_copy
+from producer.bucket_files.object_copies import keep_copy
 
 def download(to):
     to.write_bytes(b"half of it")
@@ -180,7 +182,7 @@ def test_a_copy_that_another_process_takes_away_meanwhile_is_none(monkeypatch: p
 
     keep_copy(place, download)
     assert kept_copy(place, version) is not None
-    monkeypatch.setattr("jobs.inputs.object_copies.os.utime", taken_away)
+    monkeypatch.setattr("producer.bucket_files.object_copies.os.utime", taken_away)
     assert kept_copy(place, version) is None
 
 

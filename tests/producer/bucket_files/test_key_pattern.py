@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jobs.inputs.key_pattern import compiled, fixed_folder
+from producer.bucket_files.key_pattern import compiled, fixed_folder
 
 NAMES = ("lists/a.txt", "lists/b2.txt", "lists/.hidden.txt", "lists/deep/er/c.txt", "lists2/a.csv", "[a].txt")
 

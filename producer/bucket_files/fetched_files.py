@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs.errors import InputError
-from jobs.inputs.key_pattern import compiled, fixed_folder
-from jobs.inputs.object_copies import (
+from jobs.location import CHECK_BUCKET, BucketPlace, NoLocation, check_obstore, names_bucket
+from producer.bucket_files.key_pattern import compiled, fixed_folder
+from producer.bucket_files.object_copies import (
     Version,
     copies_folder,
     copy_path,
@@ -23,7 +24,6 @@ from jobs.inputs.object_copies import (
     kept_copy,
     make_room,
 )
-from jobs.location import CHECK_BUCKET, BucketPlace, NoLocation, check_obstore, names_bucket
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta

@@ -1,0 +1,1 @@
+"""Files of a bucket that a manifest names, read from copies on this machine."""
