@@ -198,8 +198,8 @@ def test_the_fetching_of_a_large_file_is_said(
 def test_a_large_file_comes_over_a_slow_link(
     store: BucketStore, object_store: BreakableStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The whole of it takes longer than a request may."""
+    """The whole of it takes longer than a request may, each of its parts a quarter of that."""
     store.replace("large.txt", LARGE)
-    monkeypatch.setattr(bucket_client, "PATIENCE", Patience(request=2, repeated=1, pauses=(0.05,)))
+    monkeypatch.setattr(bucket_client, "PATIENCE", Patience(request=4, repeated=1, pauses=(0.05,)))
     object_store.order(Fault(Action.TRICKLE, frozenset({Kind.GET}), rate=2 << 20))
     assert near(f"{store.label}/large.txt").read_bytes() == LARGE
