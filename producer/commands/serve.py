@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+from collections.abc import Sequence
 from ipaddress import ip_network
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
@@ -56,15 +58,34 @@ def serve(
     The outputs of all jobs in Redis can be seen, and each OUT, a folder or s3://BUCKET/PREFIX. Nothing can be
     changed. Only this machine is served, unless --host names another address; that needs a token. Ctrl-C ends
     it. It needs the extra `serve`: pip install 'imagemill[serve]'.
+
+    Exit status: 0 stopped by SIGTERM, 2 bad input, 130 Ctrl-C.
     """
+    try:
+        _serve(session, outputs, _Address(host, port), _networks(proxies), _token(token, token_file))
+    except KeyboardInterrupt as stopped:
+        # What starts services takes any other status for a failure. A shell's script must end at Ctrl-C.
+        told_to_stop = stopped.args == (signal.SIGTERM.name,)
+        sys.exit(0 if told_to_stop else Interrupted.exit_code)
+
+
+class _Address(NamedTuple):
+    """Where to serve."""
+
+    host: str
+    port: int
+
+
+def _serve(
+    session: Session, outputs: Sequence[Output], at: _Address, proxies: Sequence[str], secret: str | None
+) -> None:
+    """Serves until this process is told to stop, which raises KeyboardInterrupt."""
     from producer.serve.server import check_installed, is_loopback, listen, serving
 
     check_installed()
-    believed = _networks(proxies)
-    secret = _token(token, token_file)
-    if secret is None and not is_loopback(host):
+    if secret is None and not is_loopback(at.host):
         raise SettingsError(
-            f"--host {host}: others could look at everything: write a token to a file, such as by\n"
+            f"--host {at.host}: others could look at everything: write a token to a file, such as by\n"
             "    (umask 077; python -c 'import secrets; print(secrets.token_urlsafe())' > token)\n"
             "and add --token-file token; or leave --host away, and come through `ssh -L`"
         )
@@ -74,18 +95,13 @@ def serve(
     site = site_of(session.settings, outputs, secret)
     warm()
     site.pages.compile()
-    try:
-        listener = listen(host, port)
-        with serving(listener, lambda: site, believed) as served:
-            others = (
-                f" and all addresses of this machine, such as {listener.elsewhere}/"
-                if listener.elsewhere
-                else ""
-            )
-            click.echo(f"serving at {listener.url}/{others} (Ctrl-C ends it)")
-            served.join()
-    except KeyboardInterrupt:
-        sys.exit(Interrupted.exit_code)
+    listener = listen(at.host, at.port)
+    with serving(listener, lambda: site, proxies) as served:
+        others = (
+            f" and all addresses of this machine, such as {listener.elsewhere}/" if listener.elsewhere else ""
+        )
+        click.echo(f"serving at {listener.url}/{others} (Ctrl-C ends it)")
+        served.join()
 
 
 def _networks(told: str) -> list[str]:

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 def pages_of(url: str, output: Output, job_id: str, reporter: Reporter) -> Iterator[None]:
     """Serves the pages of the Redis at `url` on this machine until the block ends; tells the job's address.
 
-    Serves nothing where the extra `serve` is not installed, and where no port can be had, which it tells. The
-    address has a token: other users of the machine must not see what they cannot read.
+    Serves nothing where the extra `serve` is not installed. It tells at once where no port can be had, where
+    the pages cannot be built, and what else ends them; the run goes on. The address has a token: other users
+    of the machine must not see what they cannot read.
     """
     if not is_installed():
         yield
@@ -38,10 +39,14 @@ def pages_of(url: str, output: Output, job_id: str, reporter: Reporter) -> Itera
     def site() -> Site:
         from producer.serve.opened import site_at
 
-        return site_at(url, output, token)
+        made = site_at(url, output, token)
+        made.pages.compile()  # a template that is broken is told now, not to the first visitor
+        return made
 
-    with serving(listener, site) as served:
-        reporter.line(f"pictures: {listener.url}/jobs/{quote(job_id, safe='')}?token={token}")
+    def failed(error: BaseException) -> None:
+        reporter.line(f"pictures: no longer served, and the run goes on ({error!r})")
+
+    address = f"{listener.url}/jobs/{quote(job_id, safe='')}?token={token}"
+    reporter.line(f"pictures: {address}")
+    with serving(listener, site, failed=failed):
         yield
-    if served.failure is not None:
-        reporter.line(f"pictures: they were not served to the end ({served.failure!r})")

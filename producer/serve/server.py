@@ -111,11 +111,16 @@ class Serving:
     """The thread that serves."""
 
     def __init__(
-        self, listener: Listener, site: Callable[[], Site], proxies: Sequence[str] = LOOPBACK
+        self,
+        listener: Listener,
+        site: Callable[[], Site],
+        proxies: Sequence[str] = LOOPBACK,
+        failed: Callable[[BaseException], object] = lambda _: None,
     ) -> None:
         """`site`: called in the thread, for what it imports takes long. `proxies`: the addresses and networks
-        whose word is taken for how a visitor came: by https or http."""
-        self._socket, self._site, self._proxies = listener.socket, site, proxies
+        whose word is taken for how a visitor came: by https or http. `failed`: called in the thread with what
+        ends it, if `stop` does not."""
+        self._socket, self._site, self._proxies, self._failed = listener.socket, site, proxies, failed
         self._server: Server | None = None
         self._stopped = threading.Event()
         self.failure: BaseException | None = None
@@ -145,8 +150,10 @@ class Serving:
         try:
             self._serve()
         except BaseException as error:  # a SystemExit ends a thread without a word
-            self.failure = error
             self._socket.close()  # visitors would wait for an answer without end
+            if not self._stopped.is_set():
+                self.failure = error
+                self._failed(error)
 
     def _serve(self) -> None:
         import uvicorn
@@ -176,10 +183,13 @@ class Serving:
 
 @contextmanager
 def serving(
-    listener: Listener, site: Callable[[], Site], proxies: Sequence[str] = LOOPBACK
+    listener: Listener,
+    site: Callable[[], Site],
+    proxies: Sequence[str] = LOOPBACK,
+    failed: Callable[[BaseException], object] = lambda _: None,
 ) -> Iterator[Serving]:
     """Serves a site until the block ends; the arguments are those of `Serving`."""
-    served = Serving(listener, site, proxies)
+    served = Serving(listener, site, proxies, failed)
     served.start()
     try:
         yield served

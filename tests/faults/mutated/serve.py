@@ -102,7 +102,13 @@ CHECKS = [
     Mutation("serve: pages that cannot be built keep no visitor waiting", "they do", SERVER_PY,
         "self._socket.close()  # visitors", "pass  # visitors",
         "tests/producer/serve/test_server.py::"
-        "test_a_run_whose_pages_ended_says_so_and_keeps_no_visitor_waiting"),
+        "test_a_run_whose_pages_cannot_be_built_says_so_at_once_and_keeps_no_visitor_waiting"),
+    Mutation("serve: a run tells a broken page before anybody comes", "to a visitor", BESIDE_RUN_PY,
+        "made.pages.compile()", "pass",
+        "tests/producer/serve/test_server.py::test_a_run_tells_a_broken_template_before_anybody_comes"),
+    Mutation("serve: SIGTERM is no failure", "it is", SERVE_PY,
+        "0 if told_to_stop else Interrupted.exit_code", "Interrupted.exit_code",
+        COMMAND + "test_it_shows_jobs_and_named_outputs_until_it_is_stopped_quietly[15-0]"),
     Mutation("serve: of many failures few are read", "all", FAILURES_PY,
         "most=_LOOKED_AT", "most=10**9",
         JOB_PAGES + "test_of_many_failures_few_are_read_and_the_same_ones_are_shown_again"),
@@ -119,7 +125,7 @@ CHECKS = [
         "since = time.time() if before is None else before.since", "since = time.time()",
         WATCHING + "test_an_outage_is_told_with_its_beginning_and_what_was_known_stays"),
     Mutation("serve: another host needs a token", "none", SERVE_PY,
-        "if secret is None and not is_loopback(host):", "if False:",
+        "if secret is None and not is_loopback(at.host):", "if False:",
         COMMAND + "test_what_cannot_be_served_is_one_message[options0-error: --host 0\\\\.0\\\\.0\\\\.0: "
         "others could look at everything: .*--token-file]"),
     Mutation("serve: a token cannot be guessed", "of any length", SERVE_PY,
@@ -141,7 +147,7 @@ CHECKS = [
         "if self._asked is None or self._asked.done():", "if True:",
         FIGURES + "test_many_who_ask_for_health_cost_one_question_to_a_redis_that_never_answers"),
     Mutation("serve: the pages of a run have a token", "none", BESIDE_RUN_PY,
-        "return site_at(url, output, token)", "return site_at(url, output, None)",
+        "made = site_at(url, output, token)", "made = site_at(url, output, None)",
         "tests/integration/test_run_command.py::"
         "test_run_tells_an_address_that_shows_its_job_while_it_lasts_to_those_who_have_it"),
 ]  # fmt: skip

@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from jinja2 import FileSystemLoader
 
 from jobs.errors import SettingsError
 from jobs.output.output import Output
@@ -122,7 +123,7 @@ def test_a_run_without_a_port_says_that_its_pages_are_not_served(
     assert told.lines == ["pictures: not served (port 0 of 127.0.0.1 is in use)"]
 
 
-def test_a_run_whose_pages_ended_says_so_and_keeps_no_visitor_waiting(
+def test_a_run_whose_pages_cannot_be_built_says_so_at_once_and_keeps_no_visitor_waiting(
     redis_server: EmbeddedRedis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wait_until: WaitUntil
 ) -> None:
     def site_at(*_: object) -> Site:
@@ -134,7 +135,25 @@ def test_a_run_whose_pages_ended_says_so_and_keeps_no_visitor_waiting(
         port = urlsplit(told.lines[0].removeprefix("pictures: ")).port
         assert port is not None
         wait_until(lambda: not connects(port), "the port is given back")
-    assert told.lines[1:] == ["pictures: they were not served to the end (OSError('no more memory'))"]
+        wait_until(lambda: told.lines[1:], "it is told")
+        said = "pictures: no longer served, and the run goes on (OSError('no more memory'))"
+        assert told.lines[1:] == [said]
+    assert told.lines[1:] == [said]
+
+
+def test_a_run_tells_a_broken_template_before_anybody_comes(
+    redis_server: EmbeddedRedis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wait_until: WaitUntil
+) -> None:
+    pages = tmp_path / "templates"
+    pages.mkdir()
+    (pages / "job.html").write_text("{% if %}", "utf-8")
+    monkeypatch.setattr(
+        "producer.serve.pages.PackageLoader", lambda *_: FileSystemLoader(pages), raising=True
+    )
+    told = Told()
+    with pages_of(redis_server.url, Output(tmp_path), "cats-1", told):
+        wait_until(lambda: told.lines[1:], "it is told")
+        assert "no longer served, and the run goes on (TemplateSyntaxError" in told.lines[1]
 
 
 def test_where_all_addresses_are_served_one_is_told_that_other_machines_can_use() -> None:
