@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from jobs.errors import OutputError
@@ -17,15 +17,16 @@ from jobs.output.files import FolderShard
 from jobs.output.metadata import Failure
 from jobs.output.output import PRIVATE, REPORT, Output
 from jobs.output.shard_names import SHARD_LIMIT
-from jobs.output.store import Unreachable
 from jobs.output.stored_shard import StoredShard, damaged
 from jobs.output.webdataset import TarShard
 from jobs.strict_json import strict_json
+from producer.serve.gallery.damage import Damage
 from producer.serve.gallery.filter import Filter
 from producer.serve.gallery.known_columns import KnownColumns
 from producer.serve.gallery.line import START, Cursor, Line
-from producer.serve.gallery.record_lines import RecordLines, parsed_record
+from producer.serve.gallery.record_lines import RecordLines
 from producer.serve.gallery.shard_list import ShardList
+from producer.serve.gallery.shard_records import parsed_record
 from producer.serve.gallery.table_lines import table_lines
 from producer.serve.gallery.tar_index import TarIndices
 from producer.serve.gallery.wanted import EVERY, Found, Wanted
@@ -39,6 +40,8 @@ _LEAST_SHARDS: Final = 6
 _MOST_REPORT: Final = 4 << 20
 """Bytes of a job.json that is read for its number of images: it may have all prompts in it."""
 _MOST_TROUBLES: Final = 5
+_END: Final = 1024
+"""Zero bytes at the end of every tar."""
 _MOST_MISSING: Final = 200
 """Shards of which is remembered that they are not there yet: about as many are rendered at a time at most."""
 _WHOLE: Final = Wanted(count=SHARD_LIMIT)
@@ -189,18 +192,26 @@ class GalleryOutput:
         """The record of the picture there; None where there is none. Raises OutputError."""
         if not self.output.committed(place.shard):
             return None
-        return self._records.record(self.output.stored(place.shard), place)
+        damage = Damage(self.output)
+        record = self._records.record(self.output.stored(place.shard), place, damage)
+        if record is None and damage.told and self.failure(place) is None:
+            raise OutputError(damage.told)
+        return record
 
-    def records(self, shard: int, start: int = 0) -> Iterator[tuple[Cursor, dict[str, Any]]]:
-        """The records of a committed shard from a place on. Raises OutputError."""
-        return self._records.records(self.output.stored(shard), shard, start)
+    def records(self, shard: int, start: int, damage: Damage) -> Iterator[tuple[Cursor, dict[str, Any]]]:
+        """The records of a committed shard from a place on. Raises OutputError where its store refuses it."""
+        return self._records.records(self.output.stored(shard), shard, start, damage)
 
     def failure(self, place: Cursor) -> Failure | None:
         """What failed there; None where nothing did. Raises OutputError."""
         if not self.output.committed(place.shard):
             return None
-        failures = self.output.stored(place.shard).failures()
-        return next((one for one in failures if one.position == place.position), None)
+        damage = Damage(self.output)
+        failures = self._records.failures(self.output.stored(place.shard), damage)
+        found = next((one for one in failures if one.position == place.position), None)
+        if found is None and damage.told:
+            raise OutputError(damage.told)
+        return found
 
     def picture(self, place: Cursor) -> tuple[bytes, dict[str, Any]] | None:
         """The file of the picture there, and its record; None where there is none. Raises OutputError.
@@ -214,11 +225,13 @@ class GalleryOutput:
             index = self.indices.of(stored)
             row = index.at(place.position)
             if row is None:
+                if index.ends_before(place.position + 1):
+                    raise OutputError(index.trouble)
                 return None
             data, text = stored.read_at([index.picture(row), index.record(row)])
             record = parsed_record(f"{stored.label}: row {row}", text)
         else:
-            found = self._records.record(stored, place)
+            found = self.record(place)
             if found is None:
                 return None
             record = found
@@ -278,16 +291,26 @@ class GalleryOutput:
         if isinstance(stored, TarShard):
             found = table_lines(stored, wanted)
             if found is not None:
-                return found
+                return found if wanted.start else replace(found, damage=self._cut(stored))
         return self._records.lines(stored, shard, wanted)
 
+    def _cut(self, tar: TarShard) -> str:
+        """That a tar, whose table tells what was in it, is cut off; empty as a rule."""
+        if tar.store.is_remote:
+            return ""  # an object is there whole
+        damage = Damage(self.output)
+        with tar.store.opened(tar.name) as file:
+            end = file.read_at(max(0, file.size - _END), _END)
+        if any(end) or len(end) < _END:
+            damage.note(damaged(tar.label, f"is cut off: its {file.size:,} bytes do not end as a tar does"))
+        return damage.told
+
     def _sound(self, shard: int, wanted: Wanted, troubles: list[str]) -> Found:
-        """The same of a shard that may be damaged: then nothing, and what is wrong is added to `troubles`."""
+        """The same; what is wrong with the shard is added to `troubles`."""
         try:
-            return self._found(shard, wanted)
-        except Unreachable:
-            raise
-        except OutputError as error:
-            if len(troubles) < _MOST_TROUBLES:
-                troubles.append(str(error))
-            return Found(())
+            found = self._found(shard, wanted)
+        except OutputError as error:  # its store refuses it
+            found = Found((), damage=str(error))
+        if found.damage and len(troubles) < _MOST_TROUBLES:
+            troubles.append(found.damage)
+        return found

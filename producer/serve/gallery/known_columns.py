@@ -22,6 +22,7 @@ from jobs.output.store import Unreachable
 from jobs.output.webdataset import TarShard
 from jobs.request import IMAGE_SETTINGS
 from producer.manifest.submitted import SubmittedManifest
+from producer.serve.gallery.damage import Damage
 from producer.serve.gallery.filter import OF_RECORDS, Filter, WrongFilter, unlike
 from producer.serve.gallery.record_lines import RecordLines
 from producer.serve.gallery.shard_list import ShardList
@@ -50,6 +51,8 @@ class KnownColumns:
     ) -> None:
         self._output, self._shards, self._records, self._clock = output, shards, records, clock
         self._ends: Mapping[str, Kind] = {}
+        self._whole = True
+        """Whether they could be read whole."""
         self._until = float("-inf")
         self._manifests: dict[str, tuple[str, ...] | None] = {}
         """The columns of each manifest that the output keeps; None for one that does not tell."""
@@ -70,7 +73,7 @@ class KnownColumns:
                 words = unlike(self._ends[name], taken.value)
                 where = "in the first shard and in the last one"
                 return f"{name} = {taken.value}: {name} is {words} {where}" if words else ""
-            whole = self._read_manifests()
+            whole = self._read_manifests() and self._whole
             named = {column for columns in self._manifests.values() for column in columns or ()}
         if name in named:
             return ""
@@ -85,6 +88,7 @@ class KnownColumns:
     def _at_the_ends(self) -> dict[str, Kind]:
         """What the columns of the first shard and of the last one hold."""
         listed = self._shards.listed()
+        self._whole = True
         kinds: dict[str, Kind] = {}
         for shard in dict.fromkeys((listed[0], listed[-1])) if listed else ():
             for name, kind in self._of_shard(shard):
@@ -97,13 +101,14 @@ class KnownColumns:
         if table is not None:
             yield from table.items()
             return
-        nothing = True
-        for _, record in islice(self._records.records(stored, shard, 0), _RECORDS):
+        nothing, damage = True, Damage(self._output)
+        for _, record in islice(self._records.records(stored, shard, 0, damage), _RECORDS):
             nothing = False
             yield from ((name, kind_of(value)) for name, value in columns_of(record).items())
         if nothing:  # all of it failed
-            for failure in islice(stored.failures(), _RECORDS):
+            for failure in islice(self._records.failures(stored, damage), _RECORDS):
                 yield from ((name, kind_of(value)) for name, value in failure.entry.columns.items())
+        self._whole = self._whole and not damage.told
 
     def _read_manifests(self) -> bool:
         """Reads those that were not read yet; returns whether all tell their columns."""

@@ -18,6 +18,7 @@ from jobs.request import IMAGE_SETTINGS
 from producer.export.columns import value_of
 from producer.export.grid_layout import Axes, Page
 from producer.export.grid_plan import Plan
+from producer.serve.gallery.damage import Damage
 from producer.serve.gallery.gallery_output import GalleryOutput
 from producer.serve.gallery.line import Cursor
 
@@ -132,14 +133,17 @@ def read_sweep(
             break
         first = place.position if shard == place.shard else 0
         place = Cursor(shard + 1, 0)
+        damage = Damage(output.output)
         try:
-            for one, record in output.records(shard, first):
+            for one, record in output.records(shard, first, damage):
                 if len(records) == MOST or (len(records) >= _LEAST and clock() > ends):
                     place = one
                     break
                 records.append((one, record))
-        except OutputError as error:  # a damaged shard hides no other
-            troubles.append(str(error))
+        except OutputError as error:  # its store refuses it
+            damage.note(error)
+        if damage.told:
+            troubles.append(damage.told)
         enough = len(records) >= _LEAST and clock() > ends
         if place.position or enough or len(troubles) == _MOST_TROUBLES:
             break

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from array import array
 from bisect import bisect_left
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import Final
 from weakref import WeakValueDictionary
 
+from jobs.errors import OutputError, OutputRefused
 from jobs.output.stored_shard import Span
 from jobs.output.webdataset import TarShard
 from producer.serve.gallery.bounded_cache import BoundedCache
@@ -30,21 +31,33 @@ class TarIndex:
     picture_sizes: array[int] = field(default_factory=lambda: array("L"))
     records: array[int] = field(default_factory=lambda: array("Q"))
     record_sizes: array[int] = field(default_factory=lambda: array("L"))
+    trouble: str = ""
+    """Why it ends before the tar does; empty as a rule."""
 
     @classmethod
     def of(cls, tar: TarShard) -> TarIndex:
-        """That of a tar. Raises OutputError where it is damaged."""
+        """That of a tar, up to where it is damaged. Raises OutputError where it is away, or is refused."""
         index = cls()
+        try:
+            index._walk(tar)
+        except OutputRefused:
+            raise
+        except OutputError as error:
+            if not tar.committed():
+                raise
+            return replace(index, trouble=str(error))
+        return index
+
+    def _walk(self, tar: TarShard) -> None:
         for place in tar.places():
             position = tar.names.position(tar.number, place.file_name)
-            if position is None or (index.positions and position <= index.positions[-1]):
+            if position is None or (self.positions and position <= self.positions[-1]):
                 continue  # not as imagemill writes it; `doctor` tells of it
-            index.positions.append(position)
-            index.pictures.append(place.picture.start)
-            index.picture_sizes.append(place.picture.size)
-            index.records.append(place.json.start)
-            index.record_sizes.append(place.json.size)
-        return index
+            self.positions.append(position)
+            self.pictures.append(place.picture.start)
+            self.picture_sizes.append(place.picture.size)
+            self.records.append(place.json.start)
+            self.record_sizes.append(place.json.size)
 
     @property
     def bytes(self) -> int:
@@ -60,6 +73,10 @@ class TarIndex:
     def row(self, position: int) -> int:
         """The first row at or after a place in the shard."""
         return bisect_left(self.positions, position)
+
+    def ends_before(self, position: int) -> bool:
+        """Whether damage hides what may lie before a place in the shard, after all that is known."""
+        return bool(self.trouble) and (not self.positions or self.positions[-1] + 1 < position)
 
     def picture(self, row: int) -> Span:
         """Where the row's picture lies."""
@@ -79,7 +96,7 @@ class TarIndices:
         self._lock = Lock()
 
     def of(self, tar: TarShard) -> TarIndex:
-        """The tar's index. Raises OutputError where it is damaged."""
+        """The tar's index. Raises as `TarIndex.of`."""
         key = (tar.label, _state(tar))
         found = self._cache.get(key)
         if found is not None:

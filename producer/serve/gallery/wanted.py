@@ -38,3 +38,5 @@ class Found:
     reached: int | None = None
     """The place from which on the shard was not looked at, or before which it was not where the last ones
     were wanted; None: it was, to its end or its beginning."""
+    damage: str = ""
+    """What of it could not be read, in a line; empty as a rule."""

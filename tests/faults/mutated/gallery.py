@@ -14,6 +14,7 @@ ADDRESS_PY = "producer/serve/gallery/address.py"
 PICTURE_PAGE_PY = "producer/serve/gallery/picture_page.py"
 GRID_PAGE_PY = "producer/serve/gallery/grid_page.py"
 RECORDS_PY = "producer/serve/gallery/record_lines.py"
+SHARD_RECORDS_PY = "producer/serve/gallery/shard_records.py"
 TAR_INDEX_PY = "producer/serve/gallery/tar_index.py"
 TABLE_PY = "producer/serve/gallery/table_lines.py"
 SWEEP_PY = "producer/serve/gallery/sweep.py"
@@ -53,9 +54,8 @@ CHECKS = [
     Mutation("gallery: a place is two numbers in bounds", "of any size", ADDRESS_PY,
         "and len(text) <= 12", "",
         SHOWN + "test_what_is_not_there_is_not_found[many digits]"),
-    Mutation("gallery: a damaged shard is passed over", "ends the page", OUTPUT_PY,
-        "        except OutputError as error:\n            if len(troubles)",
-        "        except ZeroDivisionError as error:\n            if len(troubles)",
+    Mutation("gallery: a damaged shard is passed over", "ends the page", SHARD_RECORDS_PY,
+        "                wrong.append(raw)", "                raise raw",
         IN_PAGES + "test_a_damaged_shard_is_named_and_the_others_are_shown"),
     Mutation("gallery: a search gets on however late it is", "stays", RECORDS_PY,
         "late = number > 0 and number % _STEP == 0 and wanted.late()", "late = wanted.late()",
@@ -79,8 +79,8 @@ CHECKS = [
         "        if _held(request, tag):\n            return Response(status_code=304, headers=headers)\n",
         "",
         IN_FILES + "test_a_browser_that_has_a_picture_is_sent_no_byte_of_it_again[files]"),
-    Mutation("gallery: a damaged shard hides no other in a grid", "ends it", SWEEP_PY,
-        "except OutputError as error:  # a damaged", "except ZeroDivisionError as error:  # a damaged",
+    Mutation("gallery: a grid says what it passed over", "nothing", SWEEP_PY,
+        "        if damage.told:\n", "        if False:\n",
         IN_GRID + "test_a_damaged_shard_hides_no_other_in_a_grid"),
     Mutation("gallery: a grid reads few damaged shards", "all", SWEEP_PY,
         "len(troubles) == _MOST_TROUBLES", "False",
@@ -122,4 +122,11 @@ CHECKS = [
     Mutation("gallery: each tar is walked through by itself", "one at a time", TAR_INDEX_PY,
         "self._walks.setdefault(key, Lock())", 'self._walks.setdefault(("", 0.0), Lock())',
         SILENT + "test_a_tar_is_indexed_while_another_one_is_waited_for"),
+    Mutation("gallery: a damaged line hides no other", "those after it", SHARD_RECORDS_PY,
+        "                    yield error\n                    continue", "                    return",
+        "tests/producer/serve/gallery/test_damaged_shards.py::test_many_bad_lines_are_one_message"),
+    Mutation("gallery: a tar that is cut off is read up to there", "not at all", TAR_INDEX_PY,
+        "            if not tar.committed():\n                raise", "            raise",
+        "tests/producer/serve/gallery/test_damaged_shards.py::"
+        "test_of_a_tar_that_is_cut_off_what_is_there_is_shown[False]"),
 ]  # fmt: skip
