@@ -29,6 +29,39 @@ LOW: Final = """() => [...document.querySelectorAll("a:not(.skip)")]
   .filter((one) => one.checkVisibility() && one.getBoundingClientRect().height < 24)
   .map((one) => one.outerHTML)"""
 """The links that are too low for a finger."""
+TURNED: Final = "a\u2069\u202eb"
+"""What reverses all that stands after it on its line, out of `<bdi>` too."""
+BACKWARDS: Final = """() => {
+  const found = [];
+  const nodes = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  const block = (node) => {
+    let one = node.parentElement;
+    while (getComputedStyle(one).display.startsWith("inline")) one = one.parentElement;
+    return one;
+  };
+  let before = null;
+  while (nodes.nextNode()) {
+    const node = nodes.currentNode;
+    if (node.parentElement.closest(".turns, option") || !node.parentElement.checkVisibility()) continue;
+    for (let at = 0; at < node.length; at++) {
+      if (!/[0-9A-Za-z]/.test(node.data[at])) continue;
+      const range = document.createRange();
+      range.setStart(node, at);
+      range.setEnd(node, at + 1);
+      const { left, top, width } = range.getBoundingClientRect();
+      if (!width) continue;
+      const here = { left, top, block: block(node) };
+      if (before && before.block === here.block && Math.abs(top - before.top) < 4 && left < before.left) {
+        found.push(node.data.trim());
+        before = null;
+        break;
+      }
+      before = here;
+    }
+  }
+  return found;
+}"""
+"""The texts of a page whose letters do not go from left to right."""
 LONGEST: Final = 120_000
 """Milliseconds that a page may take on a busy machine."""
 

@@ -1,23 +1,23 @@
 """The templates, and what they may use.
 
-Everything that they print is escaped: prompts, names and reasons are strangers' text.
+Everything that they print is escaped, and turns no other text around: prompts, names and reasons are
+strangers' text.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from itertools import cycle
 from time import localtime, strftime
 from typing import Any
 from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup, escape
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from producer import show
+from producer.serve import page_text
 from producer.serve.outputs import key_of
 
 
@@ -30,6 +30,7 @@ class Pages:
             loader=PackageLoader("producer.serve"),
             autoescape=True,
             undefined=StrictUndefined,
+            finalize=page_text.isolated,
             trim_blocks=True,
             lstrip_blocks=True,
         )
@@ -38,7 +39,11 @@ class Pages:
             "duration": show.duration,
             "rate": show.rate,
             "clock": _clock,
-            "commands": _commands,
+            "message": page_text.message,
+            "mixed": page_text.mixed,
+            "bare": page_text.bare,
+            "kept": page_text.kept,
+            "short": page_text.short,
             "segment": lambda text: quote(text, safe=""),
             "key": key_of,
             "last_part": lambda label: label.rstrip("/").rpartition("/")[2] or label,
@@ -63,15 +68,3 @@ class Pages:
 def _clock(moment: float) -> str:
     """A Unix time as a person of this machine reads it; a dash for 0."""
     return strftime("%Y-%m-%d %H:%M:%S", localtime(moment)) if moment else "–"
-
-
-def _commands(text: str) -> Markup:
-    """A message of ours, escaped, with what stands between backticks as code, on its lines."""
-    pieces = [escape(piece) for piece in text.split("`")]
-    if len(pieces) % 2 == 0:  # one is not closed
-        pieces = [escape(text)]
-    said = Markup("").join(
-        Markup("<code>{}</code>").format(piece) if odd else piece
-        for piece, odd in zip(pieces, cycle((False, True)), strict=False)
-    )
-    return said.replace("\n", Markup("<br>"))

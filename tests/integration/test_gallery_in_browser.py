@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import quote, urlencode
 
 import pytest
 from playwright.sync_api import Browser, Page
@@ -12,7 +15,7 @@ from jobs.output.output import Output
 from producer.serve.opened import site_at
 from producer.serve.outputs import key_of
 from producer.serve.server import listen, serving
-from tests.browser import LOW, Visit, chromium, visiting
+from tests.browser import BACKWARDS, LOW, TURNED, Visit, chromium, visiting
 from tests.rendered_output import rendered
 from tests.waiting import WaitUntil
 
@@ -23,6 +26,8 @@ HOSTILE = """<img src=x onerror="window.hit=1"><script>window.hit=1</script> {{7
 NO_REDIS = "redis://127.0.0.1:1/0"
 TILES = "() => document.querySelectorAll('.tile').length"
 BROKEN = "() => [...document.querySelectorAll('.button, button')].some((one) => one.offsetHeight > 60)"
+ATTRIBUTES = """() => [...document.querySelectorAll("*")].flatMap((one) =>
+  ["alt", "title", "aria-label"].map((name) => one.getAttribute(name) || ""))"""
 FOCUSED = "() => document.activeElement.id"
 
 
@@ -224,6 +229,54 @@ def test_on_a_phone_a_grid_shows_two_columns_and_its_corner_is_whole(
         second = columns.nth(1).bounding_box()
         assert second is not None and second["x"] + second["width"] <= 390
         check(visit, listener.url)
+
+
+def test_marks_that_turn_a_text_around_turn_nothing_on_the_pages_of_pictures(
+    browser: Browser, rendered: Callable[..., Output], tmp_path: Path
+) -> None:
+    prompts = [
+        {"prompt": f"{TURNED} {n}, in snow", "columns": {f"my {TURNED}": f"{TURNED} {n}"}} for n in range(6)
+    ]
+    output = rendered(6, failed=(2,), prompts=prompts, place=str(tmp_path / f"{TURNED} x"))
+    failures = output.failures_file(0)
+    failures.write_text(failures.read_text().replace('"black"', json.dumps(f"{TURNED} and black")))
+    lines = output.metadata_file(1).read_text().splitlines()
+    output.metadata_file(1).write_text(f"{lines[0]}\nno JSON\n")
+    asked = {"text": f"{TURNED} 1", "column": f"my {TURNED}", "value": TURNED}
+    query = urlencode(asked)
+    listener = listen("127.0.0.1", 0)
+    with serving(listener, lambda: site_at(NO_REDIS, output, None)), visiting(browser) as visit:
+        page, base = visit.page, f"{listener.url}/outputs/{key_of(output.label)}"
+        grid = f"/grid?{urlencode({'x': f'my {TURNED}', 'y': 'seed'})}"
+        for path in ("", f"?{query}", f"?column={quote(TURNED)}", "?failed=1", "/0/0", "/0/2", "/grid", grid):
+            page.goto(base + path)
+            page.wait_for_load_state("networkidle")
+            assert page.locator(".turns").count(), path
+            assert page.evaluate(BACKWARDS) == [], path
+        page.goto(f"{base}?{query}")
+        for name, value in asked.items():  # a form sends back what was written
+            assert page.locator(f"#{name}").input_value() == value
+        page.goto(f"{base}/0/0")
+        for attribute in page.evaluate(ATTRIBUTES):
+            assert not set(attribute) & set(TURNED) - set("ab")
+        assert not set(page.title()) & set(TURNED) - set("ab")
+
+
+def test_a_command_with_a_mark_that_turns_a_text_around_is_copied_as_it_is(
+    browser: Browser, rendered: Callable[..., Output]
+) -> None:
+    output = rendered(1, layout="webdataset", prompts=[f"{TURNED} in snow"])
+    listener = listen("127.0.0.1", 0)
+    with serving(listener, lambda: site_at(NO_REDIS, output, None)), visiting(browser) as visit:
+        page = visit.page
+        page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+        page.goto(f"{listener.url}/outputs/{key_of(output.label)}/0/0")
+        page.get_by_role("region", name="Render it again").get_by_role("button").click()
+        page.get_by_text("Copied").wait_for()
+        assert f'"prompt": "{TURNED} in snow"' in page.evaluate("() => navigator.clipboard.readText()")
+        page.locator("#command").select_text()  # what Ctrl-C takes
+        assert f'"prompt": "{TURNED} in snow"' in page.evaluate("() => getSelection().toString()")
+        assert page.evaluate(BACKWARDS) == []
 
 
 @pytest.mark.parametrize("dark", [False, True])

@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from playwright.sync_api import Browser, Page
@@ -21,7 +22,7 @@ from producer.embedded_redis import EmbeddedRedis
 from producer.serve.opened import site_at, site_of
 from producer.serve.server import listen, serving
 from tests.breakable_redis import BreakableRedis
-from tests.browser import LOW, chromium, visiting
+from tests.browser import BACKWARDS, LOW, TURNED, chromium, visiting
 from tests.farm import Farm
 from tests.visitor import TOKEN
 from tests.waiting import LONGEST, WaitUntil
@@ -32,20 +33,6 @@ HOSTILE = (
 )
 LONG = "a-name-without-any-space-" * 8
 DRAWN = "() => [...document.querySelectorAll('.tile img')].slice(0, 6).every((one) => one.naturalWidth > 0)"
-FORWARDS = """(text) => {
-  const nodes = document.createTreeWalker(document.querySelector("main"), NodeFilter.SHOW_TEXT);
-  while (nodes.nextNode()) {
-    const from = nodes.currentNode.data.indexOf(text);
-    if (from < 0) continue;
-    const left = (at) => {
-      const range = document.createRange();
-      range.setStart(nodes.currentNode, from + at);
-      range.setEnd(nodes.currentNode, from + at + 1);
-      return range.getBoundingClientRect().left;
-    };
-    return left(0) < left(text.trimEnd().length - 1);
-  }
-}"""
 NUMBERS = "() => document.querySelector('progress').value"
 
 
@@ -169,22 +156,33 @@ def test_strangers_text_is_shown_as_text_and_runs_and_loads_nothing(
         visit.check(server)
 
 
-def test_a_mark_that_turns_a_text_around_turns_nothing_that_stands_after_it(
+def test_marks_that_turn_a_text_around_turn_nothing_on_the_pages_of_jobs(
     browser: Browser, redis_server: EmbeddedRedis, ledger: Ledger, submit_job: Callable[..., str]
 ) -> None:
-    job_id = submit_job()
-    turned = "w\u202e1"
-    facts = {"models": "[]", "claims": f'[["{turned}", "0", 5]]', "busy": 1, "slots": 2}
-    ledger.heartbeat(turned, {**facts, "pipeline": json.dumps([f"org/{turned}", "", "fp32"])})
-    claim = ledger.claim(turned, WorkerState(), lease=600)
+    job_id = submit_job(3, model=TURNED, output=f"/data/{TURNED} x")
+    facts = dict.fromkeys(
+        ("host", "notice", "loading", "twin", "device", "slots", "images"), f"{TURNED} is so"
+    )
+    claims = f'[["{TURNED}", "{TURNED}", 5]]'
+    pipeline = json.dumps([f"org/{TURNED}", "", "fp32"])
+    ledger.heartbeat(
+        TURNED, {**facts, "models": json.dumps([TURNED]), "claims": claims, "pipeline": pipeline}
+    )
+    claim = ledger.claim(TURNED, WorkerState(), lease=600)
     assert claim is not None
-    failure = {"shard": 0, "position": 0, "image_id": turned, "reason": "black"}
+    failure = {"shard": 0, "position": 0, "image_id": TURNED, "reason": f"{TURNED} and black"}
     ledger.record(claim, [], {0: failure}, [])
+    ledger.refuse(claim, TURNED, f"{TURNED} is not there")
+    waits = submit_job(name="dogs", model=f"other/{TURNED}", output="/data/dogs")
+    ledger.client.hset(f"imagemill:job:{waits}", mapping={"reason": f"{TURNED} said so"})
+    broken = submit_job(name="hens", output="/data/hens")
+    ledger.client.hset(f"imagemill:job:{broken}", mapping={"state": f"{TURNED} is it"})
     with pages(redis_server.url) as server, visiting(browser) as visit:
-        for path, *texts in (("/", "(takes ", "1 of"), (f"/jobs/{job_id}", "(takes ", ", shard 0: ")):
+        told = ("/", f"/jobs/{job_id}", f"/jobs/{waits}")
+        for path in (*told, f"/jobs/{broken}", f"/jobs/{quote(TURNED)}"):
             visit.page.goto(server + path)
-            for text in texts:
-                assert visit.page.evaluate(FORWARDS, text), (path, text)
+            assert visit.page.locator(".turns").count() or path not in told, path
+            assert visit.page.evaluate(BACKWARDS) == [], path
 
 
 def test_an_outage_of_redis_is_told_with_its_beginning_and_passes(browser: Browser, tmp_path: Path) -> None:

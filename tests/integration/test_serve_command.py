@@ -61,7 +61,7 @@ def test_it_shows_jobs_and_named_outputs_until_it_is_stopped_quietly(
     (farm.folder / "older").mkdir()
     process, url = serve("older")
     page = get(f"{url}/")
-    assert f"<bdi>{job_id}</bdi></a>" in page
+    assert f">{job_id}</a>" in page
     assert f">{farm.folder / 'older'}</a>" in page
     process.send_signal(stop)
     out, err = process.communicate(timeout=LONGEST)

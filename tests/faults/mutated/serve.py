@@ -12,6 +12,7 @@ FIGURES_PY = "producer/serve/figures.py"
 LEDGER_WATCH_PY = "producer/serve/ledger_watch.py"
 OUTPUTS_PY = "producer/serve/outputs.py"
 PAGES_PY = "producer/serve/pages.py"
+PAGE_TEXT_PY = "producer/serve/page_text.py"
 SIGN_IN_PY = "producer/serve/sign_in.py"
 SERVE_PY = "producer/commands/serve.py"
 SERVER_PY = "producer/serve/server.py"
@@ -50,10 +51,14 @@ CHECKS = [
     Mutation("serve: strangers' text is escaped", "as it is", PAGES_PY,
         "autoescape=True,", "autoescape=False,",
         JOB_PAGES + "test_strangers_text_is_text"),
-    Mutation("serve: messages are escaped", "as they are", PAGES_PY,
-        'pieces = [escape(piece) for piece in text.split("`")]',
+    Mutation("serve: messages are escaped", "as they are", PAGE_TEXT_PY,
+        'pieces = [mixed(piece) for piece in text.split("`")]',
         'pieces = [Markup(piece) for piece in text.split("`")]',
         JOB_PAGES + "test_strangers_text_is_text"),
+    Mutation("serve: a mark turns nothing around", "what comes after it", PAGES_PY,
+        "            finalize=page_text.isolated,\n", "",
+        "tests/integration/test_pages_in_browser.py::"
+        "test_marks_that_turn_a_text_around_turn_nothing_on_the_pages_of_jobs"),
     Mutation("serve: signing in leads to this server alone", "anywhere", SIGN_IN_PY,
         'return there if local and not there.startswith(SIGN_IN) else "/"', "return there",
         SIGNING_IN + "test_signing_in_leads_nowhere_else[//strangers.example]"),
