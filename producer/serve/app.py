@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from http import HTTPStatus
 
 from starlette.applications import Starlette
@@ -16,6 +17,14 @@ from producer.serve import figures, job_pages, sign_in
 from producer.serve.doors import HEALTH, Guarded
 from producer.serve.gallery import gallery_pages
 from producer.serve.site import Site
+
+
+@dataclass(frozen=True, slots=True)
+class _Wrong:
+    """Why there is no such page."""
+
+    status: int
+    said: str
 
 
 def create_app(site: Site) -> ASGIApp:
@@ -34,7 +43,7 @@ def create_app(site: Site) -> ASGIApp:
             said = f"this address takes {' and '.join(taken)} only"
         elif said == HTTPStatus(status).phrase:  # the framework's
             said = "there is no such page" if status == 404 else said
-        answer = site.pages.answer(request, "wrong.html", {"status": status, "said": said}, status=status)
+        answer = site.pages.answer(request, "wrong.html", _Wrong(status, said), status=status)
         answer.headers.update(headers)
         return answer
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from anyio import to_thread
 from starlette.exceptions import HTTPException
@@ -11,16 +12,63 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from jobs.ledger.job import JobStatus, UnreadableJob
-from producer.serve.failure_list import FailureList
+from producer.serve.failure_list import FailureList, Failures
 from producer.serve.ledger_watch import Snapshot
 from producer.serve.site import Site
-from producer.serve.worker_view import worker_views
-from producer.why_waiting import why_it_waits
+from producer.serve.worker_view import WorkerView, worker_views
+from producer.why_waiting import Wait, why_it_waits
 
 _OFTEN, _SELDOM = 2, 10
 """Seconds from one look to the next while something runs, and while nothing does."""
 _MOST = 50
 """Jobs on a page."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A job as its pages show it."""
+
+    job_id: str
+    job: JobStatus | None = None
+    """None for one that cannot be read."""
+    unreadable: str = ""
+    """Why it cannot be read."""
+    wait: Wait | None = None
+    """What it waits for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _LedgerPage:
+    """A page of what the ledger says."""
+
+    now: Snapshot
+    every: int
+    """Seconds to the next look."""
+    workers: Sequence[WorkerView]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _JobsPage(_LedgerPage):
+    """Some of all jobs."""
+
+    jobs: Sequence[_Job]
+    first: int
+    """Which of all jobs it begins with, from 0."""
+    before: int | None
+    after: int | None
+    """Which the pages before and after begin with; None without one."""
+    count: int
+    """Of all jobs."""
+    outputs: Sequence[str]
+    """Outputs that no job writes into."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _JobPage(_LedgerPage):
+    """One job."""
+
+    one: _Job
+    failures: Failures
 
 
 def routes(site: Site) -> list[Route]:
@@ -33,18 +81,18 @@ def routes(site: Site) -> list[Route]:
         shown = {job.output for job in now.readable}
         jobs = sorted(now.jobs, key=lambda job: isinstance(job, JobStatus) and job.state == "finished")
         first = _first(request, len(jobs))
-        context = {
-            "now": now,
-            "every": _every(now),
-            "jobs": [_job(job, now) for job in jobs[first : first + _MOST]],
-            "first": first,
-            "before": max(0, first - _MOST) if first else None,
-            "after": first + _MOST if first + _MOST < len(jobs) else None,
-            "count": len(jobs),
-            "workers": worker_views(now.alive),
-            "outputs": [label for label in labels if label not in shown],
-        }
-        return site.pages.answer(request, _part(request, "jobs"), context)
+        page = _JobsPage(
+            now=now,
+            every=_every(now),
+            workers=worker_views(now.alive),
+            jobs=[_job(job, now) for job in jobs[first : first + _MOST]],
+            first=first,
+            before=max(0, first - _MOST) if first else None,
+            after=first + _MOST if first + _MOST < len(jobs) else None,
+            count=len(jobs),
+            outputs=[label for label in labels if label not in shown],
+        )
+        return site.pages.answer(request, _part(request, "jobs"), page)
 
     async def one_job(request: Request) -> Response:
         now = await to_thread.run_sync(site.watch.now)
@@ -58,14 +106,14 @@ def routes(site: Site) -> list[Route]:
             for name, facts in now.alive.items()
             if isinstance(found, JobStatus) and name in found.workers
         }
-        context = {
-            "now": now,
-            "every": _every(now),
-            "one": _job(found, now),
-            "workers": worker_views(workers),
-            "failures": await failures.of(found),
-        }
-        return site.pages.answer(request, _part(request, "job"), context)
+        page = _JobPage(
+            now=now,
+            every=_every(now),
+            workers=worker_views(workers),
+            one=_job(found, now),
+            failures=await failures.of(found),
+        )
+        return site.pages.answer(request, _part(request, "job"), page)
 
     return [Route("/", all_jobs), Route("/jobs/{job_id:path}", one_job)]
 
@@ -86,12 +134,7 @@ def _every(now: Snapshot) -> int:
     return _OFTEN if now.away or any(job.state != "finished" for job in now.readable) else _SELDOM
 
 
-def _job(job: JobStatus | UnreadableJob, now: Snapshot) -> dict[str, Any]:
+def _job(job: JobStatus | UnreadableJob, now: Snapshot) -> _Job:
     if isinstance(job, UnreadableJob):
-        return {"job_id": job.job_id, "unreadable": job.reason, "job": None, "wait": None}
-    return {
-        "job_id": job.job_id,
-        "unreadable": None,
-        "job": job,
-        "wait": why_it_waits(job, now.alive, full=now.full),
-    }
+        return _Job(job.job_id, unreadable=job.reason)
+    return _Job(job.job_id, job=job, wait=why_it_waits(job, now.alive, full=now.full))

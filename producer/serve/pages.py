@@ -7,9 +7,9 @@ strangers' text.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from dataclasses import Field, fields
 from time import localtime, strftime
-from typing import Any
+from typing import Any, ClassVar, Protocol
 from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -19,6 +19,12 @@ from starlette.responses import HTMLResponse
 from producer import show
 from producer.serve import page_text
 from producer.serve.outputs import key_of
+
+
+class Shown(Protocol):
+    """What a page shows: a dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
 
 class Pages:
@@ -56,10 +62,9 @@ class Pages:
         for name in self._templates.list_templates(extensions=["html"]):
             self._templates.get_template(name)
 
-    def answer(
-        self, request: Request, template: str, context: Mapping[str, Any], *, status: int = 200
-    ) -> HTMLResponse:
-        """The page that a template makes of `context`."""
+    def answer(self, request: Request, template: str, shown: Shown, *, status: int = 200) -> HTMLResponse:
+        """The page that a template makes of an object, whose fields it knows by their names."""
+        context = {one.name: getattr(shown, one.name) for one in fields(shown)}
         text = self._templates.get_template(template).render({"path": request.url.path, **context})
         # Half of a surrogate pair, in a name of a file, is in no encoding.
         return HTMLResponse(text.encode("utf-8", "replace"), status)

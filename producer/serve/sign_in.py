@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qs, urlencode
 
@@ -19,13 +20,23 @@ _PAUSE: Final = 0.5
 """Seconds that a wrong token costs, so that trying many takes long."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """The form for the token."""
+
+    wrong: bool
+    """Whether another token was given."""
+    next: str
+    """The page that was asked for."""
+
+
 def routes(site: Site) -> list[Route]:
     """The form, and what it sends."""
 
     async def sign_in(request: Request) -> Response:
         if request.method == "POST":
-            form = await _form(request)
-            token, there = form.get("token", ""), _local(form.get("next", "/"))
+            given = await _given(request)
+            token, there = given.get("token", ""), _local(given.get("next", "/"))
         else:
             token, there = "", _local(request.query_params.get("next", "/"))
             # The whole of /?token=… was asked for: take it out of the address.
@@ -48,14 +59,13 @@ def routes(site: Site) -> list[Route]:
             return answer
         if token:
             await asyncio.sleep(_PAUSE)
-        return site.pages.answer(
-            request, "sign_in.html", {"wrong": bool(token), "next": there}, status=403 if token else 200
-        )
+        form = _Form(wrong=bool(token), next=there)
+        return site.pages.answer(request, "sign_in.html", form, status=403 if token else 200)
 
     return [Route(SIGN_IN, sign_in, methods=["GET", "POST"])]
 
 
-async def _form(request: Request) -> dict[str, str]:
+async def _given(request: Request) -> dict[str, str]:
     body = b""
     async for part in request.stream():
         body += part

@@ -20,13 +20,17 @@ from jobs.output.output import Output
 from jobs.settings import Settings
 from producer.embedded_redis import EmbeddedRedis
 from producer.serve.opened import site_at, site_of
+from producer.serve.outputs import key_of
 from producer.serve.server import listen, serving
 from tests.breakable_redis import BreakableRedis
 from tests.browser import BACKWARDS, LOW, TURNED, chromium, visiting
 from tests.farm import Farm
+from tests.rendered_output import rendered
 from tests.visitor import TOKEN
 from tests.waiting import LONGEST, WaitUntil
 from tests.warm_python import BIN
+
+__all__ = ["rendered"]
 
 HOSTILE = (
     """<script>window.hit=1</script>"><img src="http://strangers.example/x" onerror="hit=1"> {{7*7}} '"""
@@ -139,6 +143,39 @@ def test_pictures_of_a_real_job_appear_while_it_renders_without_a_reload(
         assert page.evaluate("() => window.stayed")
         assert visit.asked.count(gallery) == 1
         visit.check(server)
+
+
+def test_an_open_gallery_says_that_its_output_is_gone_and_goes_on_when_it_is_back(
+    browser: Browser,
+    redis_server: EmbeddedRedis,
+    submit_job: Callable[..., str],
+    rendered: Callable[..., Output],
+    wait_until: WaitUntil,
+) -> None:
+    output = rendered(8)
+    submit_job(output=output.label)
+    elsewhere = output.path.with_name("elsewhere")
+    gone = f"{output.label}: there is no such folder on this machine: was it moved or removed?"
+    with pages(redis_server.url) as server, visiting(browser, height=300) as visit:
+        page = visit.page
+        page.goto(f"{server}/outputs/{key_of(output.label)}")
+        page.get_by_text("New pictures appear here.").wait_for()
+        page.evaluate("() => window.scrollTo(0, 200)")
+        output.path.rename(elsewhere)
+        page.locator("#stale").get_by_text(gone).wait_for()
+        box = page.locator("#stale").bounding_box()
+        assert box is not None and box["y"] >= 0  # it is seen, however far one has scrolled
+        assert page.locator(".tile").count() == 8
+        elsewhere.rename(output.path)
+        page.locator("#stale").wait_for(state="hidden")
+        output.path.rename(elsewhere)
+        page.reload()
+        page.locator("#absent").get_by_text(gone).wait_for()
+        elsewhere.rename(output.path)
+        wait_until(lambda: page.locator(".tile").count() == 8, "pictures come")
+        page.locator("#absent").wait_for(state="detached")
+        page.locator("#stale").wait_for(state="hidden")
+        assert [one for one in visit.troubles if "502" not in one] == []
 
 
 def test_strangers_text_is_shown_as_text_and_runs_and_loads_nothing(

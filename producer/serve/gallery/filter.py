@@ -19,7 +19,7 @@ _TEXTS: Final = ("text", "scheduler", "column", "value")
 _SWITCHES: Final = ("flagged", "failed")
 FIELDS: Final = (*_TEXTS, "seed", *_SWITCHES)
 """What an address says of a filter."""
-_ELSE: Final = frozenset({"shard", "position", "count", "before", "way", "late", "tail", "found"})
+_ELSE: Final = frozenset({"shard", "position", "count", "before", "way", "late", "tail", "found", "absent"})
 """What else an address says."""
 OF_RECORDS: Final[Mapping[str, Kind]] = {
     "text": "string", "file_name": "string", "image_id": "string", "index": "int64", "id": "string",

@@ -178,11 +178,11 @@ class GalleryOutput:
     def absence(self) -> str:
         """Why this is no output of imagemill, or none any more; empty where it is one. Raises as `page`."""
         output = self.output
+        if not output.in_bucket and not output.path.is_dir():
+            return f"{output.label}: there is no such folder on this machine: was it moved or removed?"
         begun = output.store.exists(REPORT) or any(True for _ in output.store.list(PRIVATE))
         if begun or self.shards.following(0) is not None:  # asked last: it may list them
             return ""
-        if not output.in_bucket and not output.path.is_dir():
-            return f"{output.label}: there is no such folder on this machine: was it moved or removed?"
         return (
             f"{output.label}: is no output of imagemill, or none any more: it has no shard, no {REPORT} and "
             f"no {PRIVATE}"

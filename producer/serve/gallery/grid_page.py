@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -11,10 +11,33 @@ from jobs.errors import OutputError
 from producer.export.grid_layout import Axes
 from producer.serve.gallery.address import base_of, number_in, place_in
 from producer.serve.gallery.gallery_output import GalleryOutput
-from producer.serve.gallery.line import START
+from producer.serve.gallery.line import START, Cursor
 from producer.serve.gallery.shelf import Shelf
 from producer.serve.gallery.sweep import GridTable, Sweep, read_sweep
 from producer.serve.site import Site
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Shown:
+    """What a page of a grid shows."""
+
+    base: str
+    """The address of the output."""
+    label: str
+    """What the output is called."""
+    place: Cursor
+    """Where its pictures begin."""
+    sweep: Sweep
+    axes: Axes
+    table: GridTable | None
+    number: int
+    """Which page of the grid, from 0."""
+    count: int
+    """Of how many."""
+    trouble: str
+    """Why there is no table."""
+    live: bool
+    """Whether a job renders into the output."""
 
 
 class GridPage:
@@ -28,7 +51,7 @@ class GridPage:
         start, number = place_in(request.query_params), number_in(request.query_params, "page")
         asked = {name: request.query_params.get(name) for name in ("x", "y")}
 
-        def read(output: GalleryOutput) -> dict[str, Any]:
+        def read(output: GalleryOutput) -> _Shown:
             sweep = read_sweep(output, start)
             axes = sweep.proposed
             if asked["x"] is not None or asked["y"] is not None:
@@ -41,14 +64,21 @@ class GridPage:
                     table, count = _table(sweep, axes, number)
             except OutputError as error:
                 trouble = str(error)
-            return {
-                "label": output.output.label, "sweep": sweep, "axes": axes, "table": table, "count": count,
-                "trouble": trouble, "live": self._shelf.is_live(output),
-            }  # fmt: skip
+            return _Shown(
+                base=base_of(request),
+                label=output.output.label,
+                place=start,
+                sweep=sweep,
+                axes=axes,
+                table=table,
+                number=number,
+                count=count,
+                trouble=trouble,
+                live=self._shelf.is_live(output),
+            )
 
-        context = await self._shelf.read(request, read)
-        context |= {"base": base_of(request), "place": start, "number": number}
-        return self._site.pages.answer(request, "gallery_grid.html", context)
+        shown = await self._shelf.read(request, read)
+        return self._site.pages.answer(request, "gallery_grid.html", shown)
 
 
 def _axes_trouble(axes: Axes, sweep: Sweep) -> str:

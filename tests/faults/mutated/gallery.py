@@ -9,6 +9,7 @@ FILES_PY = "producer/serve/gallery/picture_files.py"
 FILTER_PY = "producer/serve/gallery/filter.py"
 KNOWN_PY = "producer/serve/gallery/known_columns.py"
 OUTPUT_PY = "producer/serve/gallery/gallery_output.py"
+PIECE_HTML = "producer/serve/templates/gallery_piece.html"
 PAGES_PY = "producer/serve/gallery/gallery_pages.py"
 ADDRESS_PY = "producer/serve/gallery/address.py"
 PICTURE_PAGE_PY = "producer/serve/gallery/picture_page.py"
@@ -105,8 +106,8 @@ CHECKS = [
         "if twice is not None:", "if False:",
         SHOWN + "test_a_condition_that_is_none_is_told"),
     Mutation("gallery: neighbours are those of the filter", "all", PICTURE_PAGE_PY,
-        '"after": _neighbour(request, output, "after", place.next, taken),',
-        '"after": _neighbour(request, output, "after", place.next, Filter()),',
+        'after=_neighbour(request, output, "after", place.next, taken),',
+        'after=_neighbour(request, output, "after", place.next, Filter()),',
         IN_PICTURE + "test_neighbours_are_those_that_the_filter_takes_which_led_to_a_picture[files]"),
     Mutation("gallery: what failed is no picture", "is shown", TABLE_PY,
         "status = FAILED if wanted.filter.failed else SUCCESS",
@@ -129,4 +130,8 @@ CHECKS = [
         "            if not tar.committed():\n                raise", "            raise",
         "tests/producer/serve/gallery/test_damaged_shards.py::"
         "test_of_a_tar_that_is_cut_off_what_is_there_is_shown[False]"),
+    Mutation("gallery: an output that is back is gone no longer", "for ever", PIECE_HTML,
+        "elif shown.was_absent", "elif False",
+        "tests/integration/test_pages_in_browser.py::"
+        "test_an_open_gallery_says_that_its_output_is_gone_and_goes_on_when_it_is_back"),
 ]  # fmt: skip
