@@ -143,7 +143,11 @@ def _one_output_each(files: Sequence[Path], prepared: Sequence[Prepared]) -> Non
 @click.argument("file", metavar="FILE", type=FILE)
 @_narrowing
 @click.option(
-    "--gpus", default="auto", show_default=True, metavar="auto|all|0,1|none", help="As of imagemill-worker."
+    "--gpus",
+    default="auto",
+    show_default=True,
+    metavar="auto|all|any|0,1|none",
+    help="As of imagemill-worker.",
 )
 @click.option("--keep", is_flag=True, help="Keep the data of the Redis that this command starts.")
 @click.option("--no-serve", is_flag=True, help="Serve no pages.")
