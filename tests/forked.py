@@ -162,8 +162,13 @@ class _Origin:
         signal.set_wakeup_fd(-1)
         for number, handler in self.handlers.items():
             # What was ignored stays so, as it does by an exec.
-            if number not in (signal.SIGKILL, signal.SIGSTOP) and signal.getsignal(number) != signal.SIG_IGN:
-                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+            if number in (signal.SIGKILL, signal.SIGSTOP) or signal.getsignal(number) == signal.SIG_IGN:
+                continue
+            if handler is None or handler == signal.SIG_IGN:  # here it was ignored from the start
+                default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+                signal.signal(number, default)
+            else:
+                signal.signal(number, handler)
 
 
 _origin: _Origin

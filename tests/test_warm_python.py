@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import psutil
@@ -97,6 +97,19 @@ def test_a_path_given_by_the_environment_comes_first_with_what_python_runs_at_it
     given = {**os.environ, "PYTHONPATH": str(tmp_path)}
     code = "import sys; print(customised, sys.path[1])"
     assert call("-c", code, environment=given) == (0, f"yes {tmp_path}\n", "")
+
+
+@pytest.fixture
+def in_the_background() -> Iterator[None]:
+    """What starts meanwhile ignores Ctrl-C, as do the tests after `make test &` in a script."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("in_the_background")
+def test_what_a_copy_in_the_background_starts_is_a_copy_and_its_own_child(tmp_path: Path) -> None:
+    test_what_a_copy_starts_is_a_copy_and_its_own_child(WarmPython("colorsys"), tmp_path)
 
 
 def test_what_a_copy_starts_is_a_copy_and_its_own_child(warm: WarmPython, tmp_path: Path) -> None:
