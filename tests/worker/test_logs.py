@@ -128,6 +128,7 @@ def test_celerys_lines_on_the_user_root_are_left_out_and_other_warnings_are_not(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with warnings.catch_warnings():
+        warnings.simplefilter("default")  # however Python was started
         configure("plain", "INFO", "w")
         warnings.warn(SecurityWarning(ROOT_DISCOURAGED.format(uid=0, euid=0, gid=0, egid=0)), stacklevel=1)
         warnings.warn(SecurityWarning("another"), stacklevel=1)
