@@ -16,6 +16,7 @@ from jobs.ledger.job import Addition, JobSpec, JobStatus, NewShard
 from jobs.ledger.ledger import Ledger
 from jobs.request import ImageRequest
 from producer.embedded_redis import EmbeddedRedis
+from tests.first_files import FIRST
 from tests.lent_redis import LentRedis
 from tests.object_store.lent import _lent_store, bucket, object_store
 from tests.rendered_output import rendered
@@ -27,54 +28,6 @@ __all__ = ["_lent_store", "bucket", "object_store", "rendered"]
 # One thread a forward, set before torch is loaded: the tiny models gain nothing from a second, whose spinning
 # takes the core from the servers and workers beside the test.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-
-_FIRST = (
-    # Those of more than ten seconds, the longest first …
-    "benchmarks/test_benchmarks.py",
-    "faults/test_store_faults.py",
-    "faults/test_faults.py",
-    "integration/test_bucket_output.py",
-    "benchmarks/test_painting.py",
-    "integration/test_run_command.py",
-    "integration/test_export_command.py",
-    "worker/renderers/test_carried.py",
-    "worker/renderers/test_tasks.py",
-    "integration/test_bytes.py",
-    "tools/test_pipelines.py",
-    "tools/test_resume.py",
-    "integration/test_half_open.py",
-    "worker/renderers/test_two_renderers.py",
-    "worker/renderers/test_single_file.py",
-    "worker/diffusion/test_host_timesteps.py",
-    "integration/test_mixed_tasks.py",
-    "benchmarks/test_gpu.py",
-    "tools/test_train_lora.py",
-    "tools/test_style_figures.py",
-    "faults/test_oracle_in_bucket.py",
-    "integration/test_flower.py",
-    "integration/test_bad_input.py",
-    "worker/diffusion/test_shapes.py",
-    "integration/test_verify_command.py",
-    "integration/test_demo.py",
-    "integration/test_doctor_command.py",
-    "integration/test_pipelines.py",
-    "worker/test_image_diffusion_model.py",
-    "worker/renderers/test_compiled_pipelines.py",
-    "integration/test_commands.py",
-    "integration/test_pages_in_browser.py",
-    "integration/test_single_files.py",
-    "worker/renderers/test_pipeline_renderer.py",
-    "worker/renderers/test_pictures.py",
-    "faults/test_poison.py",
-    "tools/test_families.py",
-    "tools/test_train_edges.py",
-    "integration/test_kills.py",
-    "producer/doctor/test_examine_webdataset.py",
-    # … then folders whose files mostly take longer than others.
-    *("benchmarks", "faults", "integration", "worker", "tools"),
-)
-"""What tests begin with: a long file that came last would be waited for alone."""
 
 
 _OPTIONAL = ("promtool", "prometheus", "nginx", "kubectl")
@@ -90,7 +43,7 @@ def pytest_report_header() -> str:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begins with the long files."""
-    places = {name: place for place, name in enumerate(_FIRST)}
+    places = {name: place for place, name in enumerate(FIRST)}
     tests, last = Path(__file__).parent, len(places)
 
     def place(item: pytest.Item) -> int:

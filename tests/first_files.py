@@ -1,0 +1,62 @@
+"""Which files the tests begin with: a long one that came last would be waited for alone."""
+
+from __future__ import annotations
+
+from typing import Final
+
+FIRST: Final = (
+    # Those of more than ten seconds, the longest first …
+    "benchmarks/test_benchmarks.py",
+    "integration/test_pages_in_browser.py",
+    "integration/test_run_command.py",
+    "faults/test_store_faults.py",
+    "faults/test_faults.py",
+    "integration/test_until_idle.py",
+    "integration/test_two_ledgers.py",
+    "faults/test_poison.py",
+    "integration/test_kills.py",
+    "integration/test_half_open.py",
+    "worker/diffusion/test_shapes.py",
+    "integration/test_stuck_workers.py",
+    "integration/test_gallery_in_browser.py",
+    "benchmarks/test_painting.py",
+    "integration/test_mixed_tasks.py",
+    "integration/test_verify_command.py",
+    "integration/test_sentinels.py",
+    "worker/diffusion/test_loras.py",
+    "worker/renderers/test_carried.py",
+    "worker/renderers/test_compiled_pipelines.py",
+    "integration/test_bad_input.py",
+    "integration/test_buckets.py",
+    "integration/test_export_command.py",
+    "worker/renderers/test_tasks.py",
+    "integration/test_pipelines.py",
+    "tools/test_families.py",
+    "integration/test_bucket_output.py",
+    "integration/test_demo.py",
+    "worker/renderers/test_single_file.py",
+    "integration/test_flower.py",
+    "integration/test_commands.py",
+    "integration/test_doors.py",
+    "integration/test_private_output.py",
+    "benchmarks/test_gpu.py",
+    "worker/renderers/test_pipeline_renderer.py",
+    "integration/test_tars.py",
+    "worker/renderers/test_pictures.py",
+    "integration/test_odd_surroundings.py",
+    "worker/renderers/test_followed.py",
+    "integration/test_metrics.py",
+    "integration/test_doctor_command.py",
+    "integration/test_bytes.py",
+    "jobs/ledger/test_damage.py",
+    "worker/image_diffusion_model/test_equal_to_diffusers.py",
+    "faults/test_costs.py",
+    "tiny/test_families.py",
+    "worker/renderers/test_two_renderers.py",
+    "integration/test_recover_command.py",
+    "worker/diffusion/test_scheduler_table.py",
+    "jobs/output/test_parquet_pieces.py",
+    # … then folders whose files mostly take longer than others.
+    *("benchmarks", "faults", "integration", "worker", "tools"),
+)
+"""Files and folders of this one."""
