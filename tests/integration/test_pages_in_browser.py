@@ -163,6 +163,8 @@ def test_an_open_gallery_says_that_its_output_is_gone_and_goes_on_when_it_is_bac
         page.evaluate("() => window.scrollTo(0, 200)")
         output.path.rename(elsewhere)
         page.locator("#stale").get_by_text(gone).wait_for()
+        said = page.locator("#stale").inner_text()
+        assert said == f"The server answered with an error: {gone} This page shows what was known last."
         box = page.locator("#stale").bounding_box()
         assert box is not None and box["y"] >= 0  # it is seen, however far one has scrolled
         assert page.locator(".tile").count() == 8

@@ -85,6 +85,8 @@ class _Shown:
     found: str = "0"
     """Whether a search has found something, as addresses say it: 0 or 1, or nothing where that is open."""
     troubles: Sequence[str] = ()
+    all_failed: bool = False
+    """Whether there are shards, and no picture in any of them."""
     absence: str = ""
     """Why there is no output."""
     was_absent: bool = False
@@ -235,7 +237,8 @@ class _GalleryPages:
             earlier = place if place > START else None
         troubles = [trouble for one in (*(one for _, one in came), piece) for trouble in one.troubles]
         shown = [one.lines for _, one in came if one.lines] + _without_gaps(piece)
-        absence = "" if piece.next or shown or troubles else output.absence()
+        nothing = not (piece.next or shown or troubles)
+        absence = output.absence() if nothing else ""
         extent = output.extent() if not (taken.is_empty or piece.complete) else None
         base, query = base_of(request), taken.query()
 
@@ -272,6 +275,7 @@ class _GalleryPages:
             sections=[section(lines) for lines in shown],
             found=found,
             troubles=troubles,
+            all_failed=nothing and place == START and output.shards.following(0) is not None,
             absence=absence,
             was_absent=request.query_params.get("absent") == "1",
             backwards=backwards,

@@ -120,6 +120,12 @@ def command_of(record: Mapping[str, Any], output: Output, stored_as: str | None)
         raise ManifestError(f"its record is not one that a command can say: {error}") from None
 
 
+def slots_of(record: Mapping[str, Any]) -> int | None:
+    """The slots of a forward that the picture's bytes follow from; None where they follow from none."""
+    rows = record.get(f"{RENDERED_PREFIX}rows")
+    return rows if type(rows) is int and record.get(f"{RENDERED_PREFIX}mode") != "alone" else None
+
+
 def _is_folder(request: ImageRequest) -> bool:
     """Whether the model is a folder or a file, of which the request tells its own name only."""
     return request.model not in BUILT_IN and request.revision.startswith(OF_A_FOLDER)

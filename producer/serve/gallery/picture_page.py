@@ -23,6 +23,7 @@ from producer.serve.gallery.picture_facts import (
     facts_of,
     facts_of_failure,
     manifest_of,
+    slots_of,
 )
 from producer.serve.gallery.shelf import Shelf
 from producer.serve.site import Site
@@ -72,6 +73,8 @@ class _Shown:
     facts: Sequence[Facts] = ()
     command: str = ""
     manifest: str = ""
+    slots: int | None = None
+    """Slots of the forwards that the picture's bytes follow from, which no manifest says."""
     cannot: str = ""
     """Why there is no command and no manifest."""
     job: str | None = None
@@ -127,6 +130,7 @@ class PicturePage:
             text=record.get("text", ""),
             facts=facts_of(record),
             trouble=_trouble(output, shown.place),
+            slots=slots_of(record),
             job=self._shelf.known_job(record.get("job_id")),
         )
         stored = output.stored_name(shown.place, record["file_name"])

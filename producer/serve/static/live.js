@@ -14,6 +14,7 @@
   document.body.addEventListener("htmx:responseError", (event) => {
     const page = new DOMParser().parseFromString(event.detail.xhr.responseText, "text/html");
     const told = page.getElementById("said");
+    if (told) told.append(/[.?!]$/.test(told.textContent) ? "" : ".");
     said.replaceChildren(...(told ? told.childNodes : usual));
     show("stale-error");
   });

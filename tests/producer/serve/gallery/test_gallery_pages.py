@@ -287,6 +287,18 @@ def test_a_folder_that_is_no_output_is_not_called_one_without_pictures(
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
+def test_where_every_image_failed_the_page_leads_to_what_failed(
+    layout: str, rendered: Rendered, pages_of: PagesOf
+) -> None:
+    client, base = pages_of(rendered(8, failed=tuple(range(8)), layout=layout))
+    page = client.get(base).text
+    assert "No picture is here, for every image failed: see what failed" in words(page)
+    assert "no pictures yet" not in page
+    assert f'<a href="{base}?failed=1">see what failed</a>' in page
+    assert len(tiles(client.get(f"{base}?failed=1").text)) == 8
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_an_output_that_cannot_be_read_is_told_on_its_page(
     layout: str, rendered: Rendered, pages_of: PagesOf
 ) -> None:

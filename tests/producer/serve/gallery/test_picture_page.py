@@ -120,6 +120,21 @@ def test_the_manifest_of_a_picture_asks_for_that_picture(
     assert (plan.survey.held, plan.new) == (1, 0)
 
 
+def test_a_manifest_says_which_number_of_slots_gives_the_same_bytes(
+    rendered: Rendered, pages_of: PagesOf
+) -> None:
+    output = rendered(3)
+    file = output.metadata_file(0)
+    [first, second, third] = [json.loads(line) for line in file.read_text().splitlines()]
+    second["rendered_mode"] = "alone"  # each of its forwards is of one image
+    third["rendered_rows"] = "many"
+    file.write_text("".join(f"{json.dumps(one)}\n" for one in (first, second, third)))
+    client, base = pages_of(output)
+    said = [words(client.get(f"{base}/0/{place}").text) for place in range(3)]
+    assert "The same bytes take IMAGEMILL_BATCH_SIZE=16 and a device of the same kind." in said[0]
+    assert all("IMAGEMILL_BATCH_SIZE" not in one for one in said[1:])
+
+
 def test_the_command_of_a_picture_names_its_file_or_its_request(
     rendered: Rendered, pages_of: PagesOf
 ) -> None:
