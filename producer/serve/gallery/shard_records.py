@@ -26,6 +26,7 @@ from producer.serve.gallery.tar_index import TarIndices
 
 _NAME: Final = re.compile(rb'\{"file_name": "([0-9]{9,}\.[a-z]+)"')
 """How `layout: files` begins the line of a record."""
+_TOO_MANY: Final = "more lines than a shard has images"
 
 
 class RawRecord(NamedTuple):
@@ -70,7 +71,9 @@ class ShardRecords:
     def failures(self, stored: StoredShard, damage: Damage) -> Iterator[Failure]:
         """What failed, in the order of its positions. Raises as `raw`."""
         with _noted(damage):
-            for place, line in self._failure_lines(stored):
+            for number, (place, line) in enumerate(self._failure_lines(stored)):
+                if number == SHARD_LIMIT:
+                    raise damaged(place, _TOO_MANY)
                 with _noted(damage):
                     yield sound_failure(place, _json(place, line))
 
@@ -105,6 +108,9 @@ class ShardRecords:
         try:
             for number, line in enumerate(self.output.store.lines(f"{folder.name}/{METADATA}"), 1):
                 raw = RawRecord(-1, f"{file}:{number}", line)
+                if number > SHARD_LIMIT:
+                    yield damaged(raw.place, _TOO_MANY)
+                    return
                 begins = _NAME.match(line)
                 try:
                     name = begins[1].decode() if begins else raw.record()["file_name"]

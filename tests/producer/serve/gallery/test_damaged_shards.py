@@ -68,6 +68,16 @@ def test_many_bad_lines_are_one_message(rendered: Rendered, gallery: Look) -> No
     assert "metadata.jsonl:1: " in trouble and "(and 2 places more)" in trouble
 
 
+@pytest.mark.parametrize("failed", [False, True])
+def test_of_lines_without_end_no_more_are_read_than_a_shard_has(
+    failed: bool, rendered: Rendered, gallery: Look
+) -> None:
+    output = rendered(4, failed=(1,))
+    (output.failures_file(0) if failed else output.metadata_file(0)).write_text("x\n" * 30_000)
+    [trouble] = gallery(output).page(taken=Filter(failed=failed)).troubles
+    assert "jsonl:1: " in trouble and "(and 10,000 places more)" in trouble
+
+
 def test_a_bad_line_is_told_once_on_its_way_through_a_gallery(rendered: Rendered, gallery: Look) -> None:
     output = rendered(4)
     spoil_line(output.metadata_file(0), 2)
