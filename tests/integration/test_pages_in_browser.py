@@ -110,7 +110,7 @@ def test_pictures_of_a_real_job_appear_while_it_renders_without_a_reload(
         page.goto(f"{server}/jobs/{job_id}")
         page.get_by_role("link", name="See the pictures").click()
         page.get_by_text("New pictures appear here.").wait_for()
-        page.get_by_text("A job renders here.").wait_for()
+        page.get_by_text("A job here is not finished.").wait_for()
         gallery = page.url
         page.evaluate("() => { window.stayed = true; }")
         farm.start_worker("w1", "--batch-size", "4", instant_seconds=1)
@@ -135,7 +135,7 @@ def test_pictures_of_a_real_job_appear_while_it_renders_without_a_reload(
         )
         some = farm.status(job_id).done
         assert 0 < some < 48, "a worker renders four a second"
-        appear(some, "A job renders here.")
+        appear(some, "A job here is not finished.")
         farm.ledger.control(job_id, "resume")
         farm.finished(job_id)
         appear(48, "")

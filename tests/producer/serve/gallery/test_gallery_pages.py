@@ -138,20 +138,20 @@ def test_while_a_job_renders_its_new_pictures_are_told_and_come(
     wait_until(lambda: "New pictures appear here." in client.get(base).text, "the ledger is read again")
     page = client.get(base).text
     bar = client.get(f"{base}/bar").text
-    assert "A job renders here." in bar
+    assert "A job here is not finished." in bar
     tail, new = (
         html.unescape(re.search(rf'hx-get="([^"]*/{name}\?[^"]*)" hx-trigger="every', text)[1])  # type: ignore[index]
         for name, text in (("page", page), ("new", bar))
     )
     assert tiles(client.get(tail).text) == []
     found = client.get(f"{base}?text=fox+3%26").text
-    assert "Nothing was found so far: a job renders here. Search again" in words(found)
+    assert "Nothing was found so far: a job here is not finished. Search again" in words(found)
     assert f'<a href="{base}?text=fox+3%26">Search again</a>' in found
     (output.path / "00001").rename(output.path / "00002")
     moved = (output.path / "00002" / "metadata.jsonl").read_text("utf-8").replace('"00001', '"00002')
     (output.path / "00002" / "metadata.jsonl").write_text(moved, "utf-8")
     assert tiles(client.get(tail).text) == [f"{base}/2/{place}" for place in range(4)]
-    assert "A job renders here." in client.get(new).text
+    assert "A job here is not finished." in client.get(new).text
 
 
 def test_pictures_lead_to_their_job_while_the_ledger_has_it(

@@ -80,11 +80,11 @@ def test_a_grid_without_pictures_says_so(
     output = rendered(0, prompts=["a fox"])
     client, base = pages_of(output)
     said = words(client.get(f"{base}/grid").text)
-    assert "There are no pictures yet." in said and "A job renders here" not in said
+    assert "There are no pictures yet." in said and "A job here is not finished" not in said
     assert "differ" not in said and "0 pictures" not in said
     assert "There are no pictures from here on." in words(client.get(f"{base}/grid?shard=3").text)
     submit_job(output=output.label)
     wait_until(
-        lambda: "A job renders here: load this page again" in words(client.get(f"{base}/grid").text),
+        lambda: "A job here is not finished: load this page again" in words(client.get(f"{base}/grid").text),
         "the ledger is read again",
     )
