@@ -1,12 +1,12 @@
 """The pages of an output of very many pictures: how long they take, and what memory the server has.
 
-    python benchmarks/serve.py [--toy | --full] [--folder OUT]
+    python benchmarks/serve.py [--toy | --full] [--layout files] [--folder OUT]
 
-An output of tars is written (`serve_output.py`; 1,000 images a shard), and `imagemill serve` started for it,
-as a user starts it, with a Redis of its own. Then, over HTTP: the first page; 50 pages at random places;
-pieces of a search that finds next to nothing; thumbnails at random places; /metrics. A page's time is that of
-the whole answer, seen by one client on the same machine; the CPU time of the server is shown beside it, for
-machines that do other things, too. The last line is JSON.
+An output is written (`serve_output.py`; tars of 1,000 images, or folders of 9,900), and `imagemill serve`
+started for it, as a user starts it, with a Redis of its own. Then, over HTTP: the first page; 50 pages at
+random places; pieces of a search that finds next to nothing; thumbnails at random places; /metrics. A page's
+time is that of the whole answer, seen by one client on the same machine; the CPU time of the server is shown
+beside it, for machines that do other things, too. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ from tests.ports import free_port
 
 LIMIT_MS, LIMIT_MB = 300, 150
 """What a page may take, and the server."""
+LARGEST_FOLDER = 9_900
+"""Images in a folder: the larger it is, the more there is to pass over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,15 +127,19 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--folder", type=Path, help="where the output goes, and stays; what is there is kept")
+    parser.add_argument("--layout", choices=("webdataset", "files"), default="webdataset")
     options = parse_sized(
         parser, images=(120, 100_000, 1_000_000), shard_size=(20, 1_000, 1_000), pages=(5, 50, 50)
     )
+    if options.layout == "files" and options.shard_size == 1_000:
+        options.shard_size = LARGEST_FOLDER
     chance = random.Random(1)
     with ExitStack() as stack:
         here = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder = here / "out" if options.folder is None else options.folder.absolute()
         began = time.monotonic()
-        output = make_output(folder, options.images, options.shard_size)
+        images, shard_size = options.images, options.shard_size
+        output = make_output(folder, images, shard_size, layout=options.layout)
         print(f"{options.images:,} images, made in {time.monotonic() - began:.0f} s")
         redis = stack.enter_context(EmbeddedRedis(here / "redis"))
         port, process = stack.enter_context(server(folder, redis.url))
@@ -168,6 +174,7 @@ def main() -> None:
     cpu = {name: round(max(one.cpu_ms for one in answers), 1) for name, answers in asked.items()}
     result = {
         "images": options.images,
+        "layout": options.layout,
         "first_page_ms": slowest["first page"],
         "any_page_ms": slowest["any page"],
         "filter_piece_ms": slowest["a piece of a search"],

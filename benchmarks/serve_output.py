@@ -1,4 +1,4 @@
-"""An output of many pictures for `serve.py`: tars and parquets as workers commit them.
+"""An output of many pictures for `serve.py`, as workers commit them: tars and parquets, or folders.
 
 The pictures are a few that the stand-in model `instant` draws, again and again: what a page takes depends on
 the records and on where pictures lie, which are those of so many different images. Nothing is synced.
@@ -22,11 +22,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from jobs.entry import Entry
 from jobs.models.models import BUILT_IN
 from jobs.output.durable import write_atomically
+from jobs.output.files import METADATA
 from jobs.output.metadata import Failure, metadata_record
 from jobs.output.output import Output
 from jobs.output.shard_names import ShardNames
 from jobs.output.shard_table import parquet_bytes, shard_table
-from jobs.output.stored_shard import FAILURES
+from jobs.output.stored_shard import FAILURES, LayoutName, entries_of_a_shard
 from jobs.output.tar_file import TarWriter
 from jobs.request import ImageRequest, quoted
 from producer.manifest.base_request import base_request
@@ -59,7 +60,11 @@ def requests(
 
 
 def make_output(
-    folder: Path, images: int, shard_size: int, prompts: Mapping[int, str] = NO_PROMPTS
+    folder: Path,
+    images: int,
+    shard_size: int,
+    prompts: Mapping[int, str] = NO_PROMPTS,
+    layout: LayoutName = "webdataset",
 ) -> Output:
     """The output in this folder; shards that are there are kept. In each 5,000 images one has failed.
 
@@ -68,11 +73,11 @@ def make_output(
     output = Output(folder)
     output.prepare()
     shards = -(-images // shard_size)
-    names = ShardNames.for_shards(max(shards, 1), 2)
+    names = ShardNames.for_shards(max(shards, 1), entries_of_a_shard(layout))
     output.settle_names(names)
     manifest = Manifest.from_json(
         {"name": "many", "model": "instant", "revision": "instant-1", "output": str(folder),
-         "layout": "webdataset", "shard_size": shard_size, "settings": {"height": 64, "width": 64},
+         "layout": layout, "shard_size": shard_size, "settings": {"height": 64, "width": 64},
          "prompts": ["a fox"]}
     )  # fmt: skip
     base = base_request(manifest, BUILT_IN["instant"])
@@ -80,7 +85,7 @@ def make_output(
     sha256 = [hashlib.sha256(one).hexdigest() for one in pictures]
     failed = 0
     for shard in track(range(shards), "shards", disable=not sys.stderr.isatty()):
-        stored = output.stored(shard, "webdataset")
+        stored = output.stored(shard, layout)
         first = shard * shard_size
         here = min(shard_size, images - first)
         failed += sum((first + place) % FAILS == FAILS - 1 for place in range(here))
@@ -123,6 +128,9 @@ def make_output(
                     "sha256": sha256[index % PICTURES],
                 }
             )
+        if layout == "files":
+            _write_folder(folder / names.name(shard), records, failures, pictures)
+            continue
         target = folder / f"{names.name(shard)}.tar"
         target.parent.mkdir(exist_ok=True)
         table = shard_table(stored.key, records, failures)
@@ -134,6 +142,18 @@ def make_output(
     }  # fmt: skip
     output.store.replace("job.json", json.dumps(report).encode())
     return output
+
+
+def _write_folder(
+    folder: Path, records: list[dict[str, Any]], failures: list[Failure], pictures: list[bytes]
+) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for record in records:
+        (folder / record["file_name"]).write_bytes(pictures[record["index"] % PICTURES])
+    if failures:
+        (folder / FAILURES).write_text("".join(f"{one.to_json()}\n" for one in failures), "utf-8")
+    lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    write_atomically(folder / METADATA, lines.encode(), synced=False)  # last: the shard is there
 
 
 def _tar(records: list[dict[str, Any]], failures: list[Failure], pictures: list[bytes]) -> bytes:

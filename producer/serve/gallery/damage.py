@@ -17,10 +17,10 @@ class Damage:
         self._first: OutputError | None = None
         self._places = 0
 
-    def note(self, error: OutputError) -> None:
-        """Takes one more place."""
+    def note(self, error: OutputError, places: int = 1) -> None:
+        """Takes more places: one, or several of which `error` tells the first."""
         self._first = self._first or error
-        self._places += 1
+        self._places += places
 
     @property
     def told(self) -> str:

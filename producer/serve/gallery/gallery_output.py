@@ -24,11 +24,11 @@ from producer.serve.gallery.damage import Damage
 from producer.serve.gallery.filter import Filter
 from producer.serve.gallery.known_columns import KnownColumns
 from producer.serve.gallery.line import START, Cursor, Line
+from producer.serve.gallery.raw_record import parsed_record
 from producer.serve.gallery.record_lines import RecordLines
+from producer.serve.gallery.shard_indices import ShardIndices
 from producer.serve.gallery.shard_list import ShardList
-from producer.serve.gallery.shard_records import parsed_record
 from producer.serve.gallery.table_lines import table_lines
-from producer.serve.gallery.tar_index import TarIndices
 from producer.serve.gallery.wanted import EVERY, Found, Wanted
 
 PAGE: Final = 60
@@ -82,7 +82,7 @@ class GalleryOutput:
     """One output; threads may share it."""
 
     output: Output
-    indices: TarIndices
+    indices: ShardIndices
     clock: Callable[[], float] = time.monotonic
     shards: ShardList = field(init=False)
     known: KnownColumns = field(init=False)
@@ -222,7 +222,7 @@ class GalleryOutput:
             return None
         stored = self.output.stored(place.shard)
         if isinstance(stored, TarShard):
-            index = self.indices.of(stored)
+            index = self.indices.of_tar(stored)
             row = index.at(place.position)
             if row is None:
                 if index.ends_before(place.position + 1):

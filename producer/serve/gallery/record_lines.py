@@ -14,8 +14,9 @@ from jobs.output.shard_names import SHARD_LIMIT
 from jobs.output.stored_shard import StoredShard
 from producer.serve.gallery.damage import Damage
 from producer.serve.gallery.line import Cursor, Line, line_of_failure, line_of_record, values_of_failure
-from producer.serve.gallery.shard_records import Places, RawRecord, ShardRecords
-from producer.serve.gallery.tar_index import TarIndices
+from producer.serve.gallery.raw_record import RawRecord
+from producer.serve.gallery.shard_indices import ShardIndices
+from producer.serve.gallery.shard_records import Places, ShardRecords
 from producer.serve.gallery.wanted import Found, Wanted
 
 _STEP: Final = 16
@@ -28,7 +29,7 @@ class RecordLines:
     """Reads the records of one output's shards. What is damaged is noted, and hides nothing else; all methods
     raise OutputError where the store refuses a shard."""
 
-    def __init__(self, output: Output, indices: TarIndices) -> None:
+    def __init__(self, output: Output, indices: ShardIndices) -> None:
         self._output, self._records = output, ShardRecords(output, indices)
 
     def lines(self, stored: StoredShard, shard: int, wanted: Wanted) -> Found:
@@ -36,9 +37,11 @@ class RecordLines:
         damage = Damage(self._output)
         if wanted.filter.failed:
             return self._failures(stored, wanted, damage)
-        raw = self._records.raw(stored, Places(wanted.start, wanted.stop), damage)
         if wanted.last:
-            return _backwards(raw, shard, wanted, damage)
+            most = wanted.count if wanted.filter.is_empty else max(wanted.count, _BACK)
+            raw = self._records.raw(stored, Places(wanted.start, wanted.stop, most), damage)
+            return _backwards(deque(raw, most), shard, wanted, damage)
+        raw = self._records.raw(stored, Places(wanted.start, wanted.stop), damage)
         lines: list[Line] = []
         for number, one in enumerate(raw):
             # Some are looked at however late it is: a search goes on in each piece.
@@ -92,9 +95,8 @@ def _sound(raw: RawRecord, damage: Damage) -> dict[str, Any] | None:
         return None
 
 
-def _backwards(raw: Iterator[RawRecord], shard: int, wanted: Wanted, damage: Damage) -> Found:
-    """The last of the records that are wanted."""
-    left = deque(raw, wanted.count if wanted.filter.is_empty else max(wanted.count, _BACK))
+def _backwards(left: deque[RawRecord], shard: int, wanted: Wanted, damage: Damage) -> Found:
+    """The last of the records that are wanted; `left`: those before them in the shard."""
     first = left[0].position if len(left) == left.maxlen else None
     lines: list[Line] = []
     looked = 0

@@ -6,41 +6,24 @@ index tells where the record of each image lies. What cannot be read is noted an
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import NamedTuple
 
 from jobs.errors import OutputError, OutputRefused
 from jobs.output.files import METADATA, FolderShard
 from jobs.output.metadata import Failure
 from jobs.output.output import Output
 from jobs.output.shard_names import SHARD_LIMIT
-from jobs.output.stored_shard import FAILURES, StoredShard, damaged, sound_failure, sound_record
+from jobs.output.stored_shard import FAILURES, Span, StoredShard, damaged, sound_failure
 from jobs.output.tar_file import DamagedTar, TarReader
 from jobs.output.webdataset import TarShard
-from jobs.strict_json import strict_json
 from producer.serve.gallery.damage import Damage
-from producer.serve.gallery.tar_index import TarIndices
-
-_NAME: Final = re.compile(rb'\{"file_name": "([0-9]{9,}\.[a-z]+)"')
-"""How `layout: files` begins the line of a record."""
-_TOO_MANY: Final = "more lines than a shard has images"
-
-
-class RawRecord(NamedTuple):
-    """A record that was not parsed."""
-
-    position: int
-    """In its shard."""
-    place: str
-    """As messages call it."""
-    text: bytes | dict[str, Any]
-
-    def record(self) -> dict[str, Any]:
-        """It, parsed. Raises OutputError for what is none."""
-        return self.text if isinstance(self.text, dict) else parsed_record(self.place, self.text)
+from producer.serve.gallery.folder_index import TOO_MANY, Gap
+from producer.serve.gallery.raw_record import RawRecord, parsed
+from producer.serve.gallery.shard_indices import ShardIndices
 
 
 class Places(NamedTuple):
@@ -49,6 +32,8 @@ class Places(NamedTuple):
     start: int
     stop: int
     """The first after them."""
+    most: int = SHARD_LIMIT
+    """Only so many of the last records may be wanted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +41,7 @@ class ShardRecords:
     """Reads the shards of one output; threads may share it."""
 
     output: Output
-    indices: TarIndices
+    indices: ShardIndices
 
     def raw(self, stored: StoredShard, places: Places, damage: Damage) -> Iterator[RawRecord]:
         """The records of these places. What may hide one of them is noted as damage. Raises what the store
@@ -73,61 +58,37 @@ class ShardRecords:
         with _noted(damage):
             for number, (place, line) in enumerate(self._failure_lines(stored)):
                 if number == SHARD_LIMIT:
-                    raise damaged(place, _TOO_MANY)
+                    raise damaged(place, TOO_MANY)
                 with _noted(damage):
-                    yield sound_failure(place, _json(place, line))
+                    yield sound_failure(place, parsed(place, line))
 
     def _of_folder(self, folder: FolderShard, places: Places, damage: Damage) -> Iterator[RawRecord]:
-        wrong: list[OutputError] = []  # lines that tell no place, since the last one that did
-        after = 0  # the place after that one
-
-        def note_up_to(position: int) -> None:
-            for error in wrong:
-                if after < places.stop and places.start < position:
-                    damage.note(error)
-            wrong.clear()
-
-        for raw in self._lines_of(folder):
-            if isinstance(raw, OutputError):
-                wrong.append(raw)
-                continue
-            note_up_to(raw.position)
-            if raw.position >= places.stop:
-                return
-            if raw.position >= places.start:
-                yield raw
-            after = raw.position + 1
-        note_up_to(SHARD_LIMIT)
-
-    def _lines_of(self, folder: FolderShard) -> Iterator[RawRecord | OutputError]:
-        """The records of a folder, and what is wrong with a line that tells no place."""
-        file = folder.metadata_file
-        if not file.exists():
-            return  # every image failed
-        number = 0
+        index = self.indices.of_folder(folder, self.output.store)
+        rows = range(index.row(places.start), index.row(places.stop))[-places.most :]
+        first = places.start if len(rows) < places.most else index.positions[rows[0]]
+        gaps = deque(index.gaps_in(first, places.stop))
         try:
-            for number, line in enumerate(self.output.store.lines(f"{folder.name}/{METADATA}"), 1):
-                raw = RawRecord(-1, f"{file}:{number}", line)
-                if number > SHARD_LIMIT:
-                    yield damaged(raw.place, _TOO_MANY)
-                    return
-                begins = _NAME.match(line)
-                try:
-                    name = begins[1].decode() if begins else raw.record()["file_name"]
-                except OutputError as error:
-                    yield error
-                    continue
-                position = folder.names.position(folder.number, name)
-                if position is None:
-                    yield damaged(raw.place, f"{name} is no picture of this shard")
-                else:
-                    yield raw._replace(position=position)
+            lines = self._lines_at(folder, map(index.line, rows))
+            # Without rows nothing is opened: there is no file where every image failed.
+            for row, text in zip(rows, lines, strict=False):
+                position = index.positions[row]
+                while gaps and gaps[0].stop <= position:
+                    _note(gaps.popleft(), damage)
+                yield RawRecord(position, f"{folder.metadata_file}:{index.numbers[row]}", text)
         except OSError as error:
-            yield damaged(f"{file}:{number + 1}", str(error.strerror))
+            damage.note(damaged(str(folder.metadata_file), str(error.strerror)))
+        for gap in gaps:
+            _note(gap, damage)
+
+    def _lines_at(self, folder: FolderShard, spans: Iterable[Span]) -> Iterator[bytes]:
+        """What lies there in the file of records."""
+        with self.output.store.opened(f"{folder.name}/{METADATA}") as file:
+            for span in spans:
+                yield file.read_at(*span)
 
     def _of_tar(self, tar: TarShard, places: Places) -> Iterator[RawRecord]:
-        index = self.indices.of(tar)
-        rows = range(index.row(places.start), index.row(places.stop))
+        index = self.indices.of_tar(tar)
+        rows = range(index.row(places.start), index.row(places.stop))[-places.most :]
         for row, text in zip(rows, tar.read_at(map(index.record, rows)), strict=True):
             yield RawRecord(index.positions[row], f"{tar.label}: row {row}", text)
         if index.ends_before(places.stop):
@@ -160,9 +121,8 @@ def _noted(damage: Damage) -> Iterator[None]:
         damage.note(error)
 
 
-def parsed_record(place: str, text: bytes) -> dict[str, Any]:
-    """The record that a text is. Raises OutputError where it is none; `place`: as messages call it."""
-    return sound_record(place, _json(place, text))
+def _note(gap: Gap, damage: Damage) -> None:
+    damage.note(OutputError(gap.trouble), gap.lines)
 
 
 def _of_remote(tar: TarShard, places: Places) -> Iterator[RawRecord]:
@@ -182,10 +142,3 @@ def _failures_of_tar(tar: TarShard) -> Iterator[tuple[str, bytes]]:
         raise damaged(tar.label, str(error)) from None
     place = f"{tar.label}: {FAILURES}"
     yield from ((f"{place}:{number}", line) for number, line in enumerate(lines, 1))
-
-
-def _json(place: str, text: bytes) -> object:
-    try:
-        return strict_json(text)
-    except ValueError as error:
-        raise damaged(place, f"not JSON ({error})") from None

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from jobs.errors import OutputError
 from jobs.output.store import Unreachable
 from producer.serve.gallery.gallery_output import GalleryOutput
-from producer.serve.gallery.tar_index import TarIndices
+from producer.serve.gallery.shard_indices import ShardIndices
 from producer.serve.site import Site
 
 _HELD: Final = 32
@@ -27,7 +27,7 @@ class Shelf:
 
     def __init__(self, site: Site) -> None:
         self._site = site
-        self._indices = TarIndices()
+        self._indices = ShardIndices()
         self._held: OrderedDict[str, GalleryOutput] = OrderedDict()
         self._lock = Lock()
 

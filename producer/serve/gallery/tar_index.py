@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from array import array
 from bisect import bisect_left
 from dataclasses import dataclass, field, replace
-from threading import Lock
-from typing import Final
-from weakref import WeakValueDictionary
 
 from jobs.errors import OutputError, OutputRefused
 from jobs.output.stored_shard import Span
 from jobs.output.webdataset import TarShard
-from producer.serve.gallery.bounded_cache import BoundedCache
-
-_HELD: Final = 4 << 20
-"""Bytes of the indices of the tars that were looked at last: 34 an image."""
-_REMOTE_SECONDS: Final = 60
-"""How long what a bucket's tar says is taken for what it says now: its date takes a request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +50,11 @@ class TarIndex:
             self.record_sizes.append(place.json.size)
 
     @property
+    def lasting(self) -> bool:
+        """Whether the tar says so."""
+        return True
+
+    @property
     def bytes(self) -> int:
         """How many it holds."""
         columns = (self.positions, self.pictures, self.picture_sizes, self.records, self.record_sizes)
@@ -85,38 +80,3 @@ class TarIndex:
     def record(self, row: int) -> Span:
         """Where the row's record lies."""
         return Span(self.records[row], self.record_sizes[row])
-
-
-class TarIndices:
-    """The indices of the tars that were looked at last."""
-
-    def __init__(self) -> None:
-        self._cache: BoundedCache[TarIndex] = BoundedCache(_HELD, lambda index: index.bytes)
-        self._walks: WeakValueDictionary[tuple[str, float], Lock] = WeakValueDictionary()
-        self._lock = Lock()
-
-    def of(self, tar: TarShard) -> TarIndex:
-        """The tar's index. Raises as `TarIndex.of`."""
-        key = (tar.label, _state(tar))
-        found = self._cache.get(key)
-        if found is not None:
-            return found
-        # A page asks for the pictures of one tar at once: one thread walks through it. Others may take long.
-        with self._lock:
-            walk = self._walks.setdefault(key, Lock())
-        with walk:
-            found = self._cache.get(key)
-            if found is None:
-                found = TarIndex.of(tar)
-                self._cache.put(key, found)
-            return found
-
-
-def _state(tar: TarShard) -> float:
-    """What changes when the tar does: an output may be removed and rendered again."""
-    if tar.store.is_remote:
-        return time.monotonic() // _REMOTE_SECONDS
-    try:
-        return tar.store.modified(tar.name)
-    except OSError:
-        return 0.0  # the reading says what is wrong

@@ -15,7 +15,8 @@ ADDRESS_PY = "producer/serve/gallery/address.py"
 PICTURE_PAGE_PY = "producer/serve/gallery/picture_page.py"
 GRID_PAGE_PY = "producer/serve/gallery/grid_page.py"
 RECORDS_PY = "producer/serve/gallery/record_lines.py"
-SHARD_RECORDS_PY = "producer/serve/gallery/shard_records.py"
+FOLDER_INDEX_PY = "producer/serve/gallery/folder_index.py"
+INDICES_PY = "producer/serve/gallery/shard_indices.py"
 TAR_INDEX_PY = "producer/serve/gallery/tar_index.py"
 TABLE_PY = "producer/serve/gallery/table_lines.py"
 SWEEP_PY = "producer/serve/gallery/sweep.py"
@@ -27,6 +28,7 @@ SHOWN = "tests/producer/serve/gallery/test_gallery_pages.py::"
 IN_PICTURE = "tests/producer/serve/gallery/test_picture_page.py::"
 IN_FILES = "tests/producer/serve/gallery/test_picture_files.py::"
 IN_GRID = "tests/producer/serve/gallery/test_grid_page.py::"
+IN_FOLDER = "tests/producer/serve/gallery/test_folder_index.py::"
 SILENT = "tests/producer/serve/gallery/test_silent_store.py::"
 SMALL = "tests/producer/serve/gallery/test_thumbnails.py::"
 
@@ -55,9 +57,6 @@ CHECKS = [
     Mutation("gallery: a place is two numbers in bounds", "of any size", ADDRESS_PY,
         "and len(text) <= 12", "",
         SHOWN + "test_what_is_not_there_is_not_found[many digits]"),
-    Mutation("gallery: a damaged shard is passed over", "ends the page", SHARD_RECORDS_PY,
-        "                wrong.append(raw)", "                raise raw",
-        IN_PAGES + "test_a_damaged_shard_is_named_and_the_others_are_shown"),
     Mutation("gallery: a search gets on however late it is", "stays", RECORDS_PY,
         "late = number > 0 and number % _STEP == 0 and wanted.late()", "late = wanted.late()",
         FILTERS + "test_a_search_stops_when_its_time_is_over_and_goes_on_where_it_was[files]"),
@@ -120,12 +119,23 @@ CHECKS = [
     Mutation("gallery: each output has threads of its own", "all share them", OUTPUTS_PY,
         "        if key not in self._threads:", '        key = ""\n        if key not in self._threads:',
         SILENT + "test_the_pages_of_other_outputs_are_served_meanwhile[pages]"),
-    Mutation("gallery: each tar is walked through by itself", "one at a time", TAR_INDEX_PY,
-        "self._walks.setdefault(key, Lock())", 'self._walks.setdefault(("", 0.0), Lock())',
+    Mutation("gallery: each tar is walked through by itself", "one at a time", INDICES_PY,
+        "self._walks.setdefault(key, Lock())", 'self._walks.setdefault("", Lock())',
         SILENT + "test_a_tar_is_indexed_while_another_one_is_waited_for"),
-    Mutation("gallery: a damaged line hides no other", "those after it", SHARD_RECORDS_PY,
-        "                    yield error\n                    continue", "                    return",
+    Mutation("gallery: a damaged line hides no other", "those after it", FOLDER_INDEX_PY,
+        "                    gaps.note(error)\n                else:",
+        "                    gaps.note(error)\n                    break\n                else:",
         "tests/producer/serve/gallery/test_damaged_shards.py::test_many_bad_lines_are_one_message"),
+    Mutation("gallery: a large folder is walked through once", "for each picture", INDICES_PY,
+        "                if found.lasting:\n", "                if False:\n",
+        IN_FOLDER + "test_a_large_folder_is_walked_through_once_and_then_lines_are_read_where_they_lie"
+        "[pictures-3]"),
+    Mutation("gallery: a folder that was changed is walked through again", "not", INDICES_PY,
+        "return state.st_ino, state.st_mtime_ns, state.st_size", "return ()",
+        IN_FOLDER + "test_a_folder_that_was_changed_is_read_as_it_is_now"),
+    Mutation("gallery: records that are out of order are found", "are not", FOLDER_INDEX_PY,
+        "replace(index._in_order(), ", "replace(index, ",
+        IN_FOLDER + "test_records_that_are_out_of_order_are_shown_in_order"),
     Mutation("gallery: a tar that is cut off is read up to there", "not at all", TAR_INDEX_PY,
         "            if not tar.committed():\n                raise", "            raise",
         "tests/producer/serve/gallery/test_damaged_shards.py::"

@@ -12,7 +12,7 @@ from jobs.settings import Settings
 from producer.embedded_redis import EmbeddedRedis
 from producer.serve.app import create_app
 from producer.serve.gallery.gallery_output import GalleryOutput
-from producer.serve.gallery.tar_index import TarIndices
+from producer.serve.gallery.shard_indices import ShardIndices
 from producer.serve.opened import site_of
 from producer.serve.outputs import key_of
 from tests.rendered_output import rendered
@@ -23,7 +23,7 @@ __all__ = ["rendered"]
 @pytest.fixture
 def gallery() -> Callable[[Output], GalleryOutput]:
     """Looks at an output."""
-    return lambda output: GalleryOutput(output, TarIndices())
+    return lambda output: GalleryOutput(output, ShardIndices())
 
 
 @pytest.fixture

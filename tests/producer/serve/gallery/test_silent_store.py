@@ -14,7 +14,7 @@ from jobs.output.output import Output
 from jobs.output.webdataset import TarShard
 from jobs.settings import Settings
 from producer.embedded_redis import EmbeddedRedis
-from producer.serve.gallery.tar_index import TarIndices
+from producer.serve.gallery.shard_indices import ShardIndices
 from producer.serve.opened import site_of
 from producer.serve.outputs import key_of
 from producer.serve.server import listen, serving
@@ -77,11 +77,11 @@ def test_a_tar_is_indexed_while_another_one_is_waited_for(
 ) -> None:
     here, there = rendered(2, layout="webdataset"), Output.at(store.place)
     near, far = (TarShard(output.store, 0, here.names) for output in (here, there))
-    indices = TarIndices()
+    indices = ShardIndices()
     with ExitStack() as stack:
         threads = stack.enter_context(ThreadPoolExecutor(2))
         stack.callback(store.stop)
-        waits = threads.submit(indices.of, far)
+        waits = threads.submit(indices.of_tar, far)
         wait_until(lambda: store.asked, "the store is asked")
-        assert len(threads.submit(indices.of, near).result(PATIENCE).positions) == 2
+        assert len(threads.submit(indices.of_tar, near).result(PATIENCE).positions) == 2
         assert not waits.done()
