@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from jobs.errors import SettingsError
 from producer.reporter import Reporter
-from producer.serve.server import is_installed, listen_anywhere, serving
+from producer.serve.server import is_installed, listen, serving
 
 if TYPE_CHECKING:
     from jobs.output.output import Output
@@ -29,7 +29,7 @@ def pages_of(url: str, output: Output, job_id: str, reporter: Reporter) -> Itera
         yield
         return
     try:
-        listener = listen_anywhere()
+        listener = listen("127.0.0.1", 0)  # any port: that of `serve` stays free
     except SettingsError as error:
         reporter.line(f"pictures: not served ({error})")
         yield

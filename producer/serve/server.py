@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from producer.serve.site import Site
 
-PORT: Final = 8484
-"""Where the pages are if nobody says otherwise."""
 LOOPBACK: Final = ("127.0.0.0/8", "::1")
 """Proxies that are believed if nobody says otherwise: those of this machine."""
 _NEEDED: Final = ("starlette", "uvicorn", "jinja2", "prometheus_client")
@@ -97,14 +95,6 @@ def listen(host: str, port: int) -> Listener:
         url=f"http://{f'[{shown}]' if ':' in shown else shown}:{at}",
         elsewhere=f"http://{socket.gethostname()}:{at}" if host in everywhere else "",
     )
-
-
-def listen_anywhere() -> Listener:
-    """Takes PORT of the loopback address, or any that is free. Raises SettingsError."""
-    try:
-        return listen("127.0.0.1", PORT)
-    except SettingsError:
-        return listen("127.0.0.1", 0)
 
 
 class Serving:

@@ -25,7 +25,6 @@ from producer.serve.server import (
     is_installed,
     is_loopback,
     listen,
-    listen_anywhere,
     serving,
 )
 from producer.serve.site import Site
@@ -46,16 +45,11 @@ def test_any_port_that_is_free_is_taken_and_its_address_answers_until_the_block_
         urllib.request.urlopen(f"{listener.url}/", timeout=60)
 
 
-def test_a_port_in_use_is_one_message_and_a_run_takes_another() -> None:
+def test_a_port_in_use_is_one_message() -> None:
     taken = listen("127.0.0.1", 0)
     port = taken.socket.getsockname()[1]
     with taken.socket, pytest.raises(SettingsError, match=f"port {port} of 127.0.0.1 is in use: .*--port 0"):
         listen("127.0.0.1", port)
-    first = listen_anywhere()
-    second = listen_anywhere()
-    with first.socket, second.socket:
-        assert first.url != second.url
-        assert second.url.startswith("http://127.0.0.1:")
 
 
 def test_an_address_of_another_machine_is_refused() -> None:
@@ -110,13 +104,23 @@ class Told(Quiet):
         self.lines.append(text)
 
 
+def test_a_run_leaves_the_port_of_serve_free(redis_server: EmbeddedRedis, tmp_path: Path) -> None:
+    told = Told()
+    with (
+        pages_of(redis_server.url, Output(tmp_path / "one"), "cats-1", told),
+        pages_of(redis_server.url, Output(tmp_path / "two"), "dogs-1", told),
+    ):
+        ports = {urlsplit(line.removeprefix("pictures: ")).port for line in told.lines}
+    assert len(ports) == 2 and not ports & {None, 8484}
+
+
 def test_a_run_without_a_port_says_that_its_pages_are_not_served(
     redis_server: EmbeddedRedis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def none_is_free() -> Listener:
+    def none_is_free(*_: object) -> Listener:
         raise SettingsError("port 0 of 127.0.0.1 is in use")
 
-    monkeypatch.setattr(beside_run, "listen_anywhere", none_is_free)
+    monkeypatch.setattr(beside_run, "listen", none_is_free)
     told = Told()
     with pages_of(redis_server.url, Output(tmp_path), "cats-1", told):
         pass
