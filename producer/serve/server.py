@@ -160,6 +160,7 @@ class Serving:
                 lifespan="off",
                 backlog=_BACKLOG,
                 log_config=None,
+                log_level="error",  # warnings tell what strangers send, and give wrong advice
                 access_log=False,  # an address may hold a token
                 server_header=False,
                 proxy_headers=True,

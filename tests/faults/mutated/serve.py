@@ -155,6 +155,9 @@ CHECKS = [
         "made = site_at(url, output, token)", "made = site_at(url, output, None)",
         "tests/integration/test_run_command.py::"
         "test_run_tells_an_address_that_shows_its_job_while_it_lasts_to_those_who_have_it"),
+    Mutation("serve: what strangers send is not told on the terminal", "is", SERVER_PY,
+        'log_level="error"', 'log_level="warning"',
+        "tests/producer/serve/test_server.py::test_what_strangers_send_is_not_told_on_the_terminal"),
     Mutation("serve: a run leaves its port free", "takes it", BESIDE_RUN_PY,
         'listen("127.0.0.1", 0)', 'listen("127.0.0.1", 8484)',
         "tests/producer/serve/test_server.py::test_a_run_leaves_the_port_of_serve_free"),

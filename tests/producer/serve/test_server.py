@@ -114,6 +114,22 @@ def test_a_run_leaves_the_port_of_serve_free(redis_server: EmbeddedRedis, tmp_pa
     assert len(ports) == 2 and not ports & {None, 8484}
 
 
+def test_what_strangers_send_is_not_told_on_the_terminal(
+    redis_server: EmbeddedRedis, caplog: pytest.LogCaptureFixture
+) -> None:
+    listener = listen("127.0.0.1", 0)
+    address = listener.socket.getsockname()
+    settings = Settings(redis_url=redis_server.url)  # type: ignore[arg-type]
+    https = b"\x16\x03\x01\r\n\r\n"
+    websocket = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    with serving(listener, lambda: site_of(settings, [])):
+        for sent in (https, websocket):
+            with socket.create_connection(address, timeout=LONGEST) as client:
+                client.sendall(sent)
+                assert client.recv(1_000).startswith(b"HTTP/1.1 ")
+    assert [record.getMessage() for record in caplog.records if record.name.startswith("uvicorn")] == []
+
+
 def test_a_run_without_a_port_says_that_its_pages_are_not_served(
     redis_server: EmbeddedRedis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
