@@ -16,8 +16,16 @@ from producer.serve.gallery.shard_indices import ShardIndices
 from producer.serve.opened import site_of
 from producer.serve.outputs import key_of
 from tests.rendered_output import rendered
+from tests.waiting import LONGEST
 
 __all__ = ["rendered"]
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search of a page looks on until it has found what there is, however busy this machine is."""
+    for page in ("gallery_pages", "picture_page"):
+        monkeypatch.setattr(f"producer.serve.gallery.{page}.BUDGET", LONGEST)
 
 
 @pytest.fixture
