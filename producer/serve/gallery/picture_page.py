@@ -57,6 +57,8 @@ class _Shown:
     """The address of the output."""
     label: str
     """What the output is called."""
+    folder: str
+    """Where a command that renders it again is run: the output's; empty for one in a bucket."""
     place: Cursor
     filter: Filter
     up: str
@@ -101,6 +103,7 @@ class PicturePage:
             shown = _Shown(
                 base=base,
                 label=output.output.label,
+                folder="" if output.output.in_bucket else output.output.label,
                 place=place,
                 filter=taken,
                 up=_up(base, place, taken),

@@ -138,9 +138,11 @@ def test_a_manifest_says_which_number_of_slots_gives_the_same_bytes(
 def test_the_command_of_a_picture_names_its_file_or_its_request(
     rendered: Rendered, pages_of: PagesOf
 ) -> None:
-    client, base = pages_of(rendered(2, layout="files"))
-    command = block(client.get(f"{base}/0/1").text, "command")
-    assert command == "imagemill-worker render --from 00000/000000001.png"
+    output = rendered(2, layout="files")
+    client, base = pages_of(output)
+    page = client.get(f"{base}/0/1").text
+    assert block(page, "command") == "imagemill-worker render --from 00000/000000001.png"
+    assert f"Render it again Copy Run it in {output.path} imagemill-worker render" in words(page)
 
 
 def test_the_command_of_a_picture_in_a_tar_has_the_whole_request(
