@@ -132,12 +132,12 @@ def read_sweep(
             place = None
             break
         first = place.position if shard == place.shard else 0
-        place = Cursor(shard + 1, 0)
+        place, stopped = Cursor(shard + 1, 0), False
         damage = Damage(output.output)
         try:
             for one, record in output.records(shard, first, damage):
                 if len(records) == MOST or (len(records) >= _LEAST and clock() > ends):
-                    place = one
+                    place, stopped = one, True
                     break
                 records.append((one, record))
         except OutputError as error:  # its store refuses it
@@ -145,7 +145,7 @@ def read_sweep(
         if damage.told:
             troubles.append(damage.told)
         enough = len(records) >= _LEAST and clock() > ends
-        if place.position or enough or len(troubles) == _MOST_TROUBLES:
+        if stopped or enough or len(troubles) == _MOST_TROUBLES:
             break
     return Sweep(records, place, _axes(records), troubles)
 

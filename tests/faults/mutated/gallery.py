@@ -85,6 +85,9 @@ CHECKS = [
     Mutation("gallery: a grid reads few damaged shards", "all", SWEEP_PY,
         "len(troubles) == _MOST_TROUBLES", "False",
         SHOWN + "test_an_output_of_damaged_shards_alone_is_not_called_one_without_pictures"),
+    Mutation("gallery: a grid has a bounded number of pictures", "all that are read in time", SWEEP_PY,
+        "if len(records) == MOST or (", "if (",
+        IN_GRID + "test_a_grid_is_bounded_however_much_time_there_is[1250-next0]"),
     Mutation("gallery: a condition that is unknown is refused", "passed over", FILTER_PY,
         "if unknown is not None:", "if False:",
         FILTERS + "test_what_is_no_condition_is_refused[query7-sheduler: is no condition; there are text, "

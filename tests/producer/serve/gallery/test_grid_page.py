@@ -5,11 +5,16 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from serve_output import make_output
 from starlette.testclient import TestClient
 
 from jobs.output.output import Output
+from producer.serve.gallery.gallery_output import GalleryOutput
+from producer.serve.gallery.line import START, Cursor
+from producer.serve.gallery.sweep import MOST, read_sweep
 from tests.page_text import words
 from tests.waiting import WaitUntil
 
@@ -88,3 +93,14 @@ def test_a_grid_without_pictures_says_so(
         lambda: "A job here is not finished: load this page again" in words(client.get(f"{base}/grid").text),
         "the ledger is read again",
     )
+
+
+@pytest.mark.parametrize(("shard_size", "next"), [(1_250, Cursor(0, MOST)), (250, Cursor(4, 0))])
+def test_a_grid_is_bounded_however_much_time_there_is(
+    shard_size: int, next: Cursor, gallery: Callable[[Output], GalleryOutput], tmp_path: Path
+) -> None:
+    output = gallery(make_output(tmp_path / "many", MOST + 250, shard_size, layout="files"))
+    sweep = read_sweep(output, START, clock=lambda: 0.0)
+    assert (len(sweep.records), sweep.next) == (MOST, next)
+    rest = read_sweep(output, next, clock=lambda: 0.0)
+    assert (len(rest.records), rest.next) == (250, None)
