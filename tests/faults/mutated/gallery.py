@@ -19,6 +19,7 @@ FOLDER_INDEX_PY = "producer/serve/gallery/folder_index.py"
 INDICES_PY = "producer/serve/gallery/shard_indices.py"
 TAR_INDEX_PY = "producer/serve/gallery/tar_index.py"
 TABLE_PY = "producer/serve/gallery/table_lines.py"
+SHARD_LIST_PY = "producer/serve/gallery/shard_list.py"
 SWEEP_PY = "producer/serve/gallery/sweep.py"
 THUMBNAILS_PY = "producer/serve/gallery/thumbnails.py"
 
@@ -88,6 +89,10 @@ CHECKS = [
     Mutation("gallery: a grid has a bounded number of pictures", "all that are read in time", SWEEP_PY,
         "if len(records) == MOST or (", "if (",
         IN_GRID + "test_a_grid_is_bounded_however_much_time_there_is[1250-next0]"),
+    Mutation("gallery: a listing of shards is kept", "never", SHARD_LIST_PY,
+        "if self._listed is None or began >= self._until:", "if True:",
+        "tests/producer/serve/gallery/test_shard_list.py::"
+        "test_a_listing_is_kept_twenty_times_as_long_as_it_took_and_two_seconds_at_least[1.0-20.0]"),
     Mutation("gallery: a condition that is unknown is refused", "passed over", FILTER_PY,
         "if unknown is not None:", "if False:",
         FILTERS + "test_what_is_no_condition_is_refused[query7-sheduler: is no condition; there are text, "
