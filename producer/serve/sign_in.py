@@ -17,7 +17,7 @@ from producer.serve.site import Site
 _LONGEST: Final = 4096
 """Bytes of a form."""
 _PAUSE: Final = 0.5
-"""Seconds that a wrong token costs, so that trying many takes long."""
+"""Seconds that a wrong token costs in the form. One in a header costs nothing: none can be guessed."""
 
 
 @dataclass(frozen=True, slots=True)

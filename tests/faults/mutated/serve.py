@@ -161,4 +161,7 @@ CHECKS = [
     Mutation("serve: a run leaves its port free", "takes it", BESIDE_RUN_PY,
         'listen("127.0.0.1", 0)', 'listen("127.0.0.1", 8484)',
         "tests/producer/serve/test_server.py::test_a_run_leaves_the_port_of_serve_free"),
+    Mutation("serve: a wrong token in the form costs time", "none", SIGN_IN_PY,
+        "            await asyncio.sleep(_PAUSE)", "            pass",
+        SIGNING_IN + "test_a_wrong_token_in_the_form_costs_half_a_second"),
 ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import pytest
@@ -43,6 +44,20 @@ def test_a_wrong_token_gets_no_cookie(wrong: str, visit: Visit, monkeypatch: pyt
     assert (answer.status_code, "set-cookie" in answer.headers) == (403, False)
     assert "not the token" in answer.text
     assert visitor.get("/").status_code == 401
+
+
+def test_a_wrong_token_in_the_form_costs_half_a_second(visit: Visit, monkeypatch: pytest.MonkeyPatch) -> None:
+    sleep, waited = asyncio.sleep, list[float]()
+
+    async def counted(seconds: float) -> None:
+        waited.append(seconds)
+        await sleep(0)
+
+    monkeypatch.setattr(asyncio, "sleep", counted)
+    assert visit(TOKEN).post("/sign-in", data={"token": TOKEN}).status_code == 303
+    assert waited == []
+    assert visit(TOKEN).post("/sign-in", data={"token": "x"}).status_code == 403
+    assert waited == [0.5]
 
 
 @pytest.mark.parametrize("pasted", [TOKEN + " ", f"\n{TOKEN}\r\n", f"\t {TOKEN}"])
