@@ -67,7 +67,7 @@ class Shelf:
                 404,
                 "there is no such output: no job in Redis writes it, and `imagemill serve` was not given it",
             )
-        if held is not None and held.output == output:
+        if held is not None:
             return held
         found = GalleryOutput(output, self._indices)
         with self._lock:
