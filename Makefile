@@ -11,10 +11,10 @@ TORCH_INDEX_URL ?=
 demo: .venv/.made
 	$(BIN)/imagemill run jobs/examples/demo.yaml
 
-# How many test files run at a time: three times the cores of a small machine, for two thirds of the time that a file
-# with real workers takes are waits, for a lease or for a process that starts. Six take 7 GB of memory. No test needs a
-# quiet machine. The files begin in the order of tests/first_files.py, the long ones first.
-TEST_PROCESSES ?= 6
+# How many test files run at a time: twice the cores of a small machine, for half of the tests mostly wait for the
+# processes that they start and kill. No test needs a quiet machine. The files begin in the order of
+# tests/first_files.py, the long ones first.
+TEST_PROCESSES ?= 4
 
 # Hundreds of tests start `imagemill` or a worker: each of these would compile all that it imports of this folder again.
 test: export PYTHONDONTWRITEBYTECODE =
