@@ -113,29 +113,29 @@ def cancel(session: Session, job: str, reason: str) -> None:
     def tell(came_to: Controlled) -> None:
         session.confirm()
         said = {
-            "ok": f"{job} is ending: {_who_ends(session, job)}",
+            "ok": f"{job} is ending",
             "ended": f"{job} has ended, without its report, which no worker would write: its output keeps "
             "what was rendered, and submitting its manifest again renders the rest and writes the report",
             "dropped": f"{job} could not be read: what was left of it in Redis is removed; its output keeps "
             "what was rendered, and submitting its manifest again renders the rest",
         }[came_to]
         with done_all_the_same(said):
-            click.echo(said)
+            click.echo(f"{said}: {_what_ends(session, job)}" if came_to == "ok" else said)
 
     cancel_job(session.ledger, job, reason, tell)
 
 
-def _who_ends(session: Session, job: str) -> str:
-    """What becomes of a job that is ending."""
+def _what_ends(session: Session, job: str) -> str:
+    """What ends a job that is ending."""
     from jobs.errors import ImagemillError
     from producer.why_waiting import why_it_waits
 
     usual = "workers give up its shards at their next step"
     try:
         wait = why_it_waits(session.ledger.status(job), session.ledger.workers())
-    except ImagemillError:  # it cannot be read, or is gone meanwhile
+    except ImagemillError:  # it cannot be read, or is gone meanwhile; it is cancelled all the same
         return usual
-    return usual if wait is None else wait.text
+    return wait.text if wait is not None and wait.kind in ("ending", "refused") else usual
 
 
 @click.command()

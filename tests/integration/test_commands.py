@@ -160,6 +160,17 @@ def test_a_job_is_cancelled_without_a_worker_and_what_ends_it_is_told(farm) -> N
     assert farm.command("cancel", job_id).stdout.startswith(f"{job_id} has ended, without its report")
 
 
+def test_a_job_that_is_cancelled_while_it_is_rendered_ends_by_its_worker(
+    farm, finished: Finish, wait_until: WaitUntil
+) -> None:
+    farm.start_worker(instant_seconds=0.4)
+    job_id = farm.submit(160)
+    wait_until(lambda: farm.status(job_id).workers, "it is rendered")
+    done = farm.command("cancel", job_id)
+    assert done.stdout == f"{job_id} is ending: workers give up its shards at their next step\n"
+    assert finished(job_id).outcome == "cancelled"
+
+
 def cpu_of(call: Callable[[], object]) -> float:
     """Seconds of CPU that the processes of a call take, the least of five."""
     taken = []

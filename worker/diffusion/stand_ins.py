@@ -66,7 +66,7 @@ class Denoiser(StandIn):
 
     @property
     def attn_processors(self) -> Mapping[str, Any]:
-        """Refused: whoever asks for them is about to replace some, layer by layer, and to put them back."""
+        """Refused: code that asks for them is about to replace some, layer by layer, and to put them back."""
         raise Refused(f"the pipeline replaces the attention of {self._name}, which its images share")
 
     def set_attn_processor(self, *_args: Any, **_kwargs: Any) -> None:

@@ -43,8 +43,8 @@ class _Encoder:
 class TextualInversions:
     """Puts embeddings beside a model's own, and takes them away: what has none keeps its bytes.
 
-    A tokenizer is changed in its place, whoever holds it, and a text encoder gets an embedding that has the
-    model's own within; `put_on([])` makes both what they were.
+    A tokenizer is changed in its place, for all that hold it, and a text encoder gets an embedding that has
+    the model's own within; `put_on([])` makes both what they were.
     """
 
     def __init__(self, holder: Any, forget_texts: Callable[[], None]) -> None:

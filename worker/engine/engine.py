@@ -315,7 +315,7 @@ class Engine:
             except BrokenDevice:
                 raise
             except Exception as error:
-                drop_frames(error)  # whoever asked may keep it
+                drop_frames(error)  # the one that asked may keep it
                 question.answer.set_exception(error)
             self._pulse.beat()
         self._answering += time.monotonic() - began

@@ -13,7 +13,7 @@ from jobs.errors import InputError
 from jobs.inputs.latents import Latents
 
 _SIDE = 64
-"""Pixels; whoever asks gets the size that is painted."""
+"""Pixels; all that ask get the size that is painted."""
 
 
 class NoisePictures:

@@ -229,7 +229,7 @@ class GalleryOutput:
                     raise OutputError(index.trouble)
                 return None
             data, text = stored.read_at([index.picture(row), index.record(row)])
-            record = parsed_record(f"{stored.label}: row {row}", text)
+            record = parsed_record(f"{stored.label}: {self.output.names.key(*place)}.json", text)
         else:
             found = self.record(place)
             if found is None:

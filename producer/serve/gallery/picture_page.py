@@ -94,7 +94,7 @@ class PicturePage:
         place, taken = place_of(request), filter_of(request)
 
         def read(output: GalleryOutput) -> _Shown:
-            record = output.record(place)
+            record, trouble = _record(output, place)
             failure = None if record is not None else output.failure(place)
             if record is None and failure is None:
                 raise HTTPException(404, output.absence() or "there is no such picture in this output")
@@ -111,7 +111,7 @@ class PicturePage:
                 after=_neighbour(request, output, "after", place.next, taken),
             )
             if record is not None:
-                return self._of_picture(shown, output, record)
+                return self._of_picture(replace(shown, trouble=trouble), output, record)
             assert failure is not None
             return replace(
                 shown,
@@ -132,7 +132,6 @@ class PicturePage:
             record=record,
             text=record.get("text", ""),
             facts=facts_of(record),
-            trouble=_trouble(output, shown.place),
             slots=slots_of(record),
             job=self._shelf.known_job(record.get("job_id")),
         )
@@ -158,12 +157,13 @@ class PicturePage:
         return self._site.pages.answer(request, "gallery_neighbour.html", page)
 
 
-def _trouble(output: GalleryOutput, place: Cursor) -> str:
-    """What is wrong with the file of a picture that has a record; empty as a rule."""
+def _record(output: GalleryOutput, place: Cursor) -> tuple[Mapping[str, Any] | None, str]:
+    """The record of the picture there, if there is one, and what is wrong with its file; empty as a rule."""
     try:
-        return "" if output.picture(place) else "there is no such file"
+        found = output.picture(place)
     except OutputError as error:
-        return str(error)
+        return output.record(place), str(error)
+    return (None, "") if found is None else (found[1], "")
 
 
 def _neighbour(request: Request, output: GalleryOutput, way: Way, place: Cursor, taken: Filter) -> _Neighbour:

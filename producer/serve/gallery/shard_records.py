@@ -90,7 +90,8 @@ class ShardRecords:
         index = self.indices.of_tar(tar)
         rows = range(index.row(places.start), index.row(places.stop))[-places.most :]
         for row, text in zip(rows, tar.read_at(map(index.record, rows)), strict=True):
-            yield RawRecord(index.positions[row], f"{tar.label}: row {row}", text)
+            position = index.positions[row]
+            yield RawRecord(position, f"{tar.label}: {tar.names.key(tar.number, position)}.json", text)
         if index.ends_before(places.stop):
             raise OutputError(index.trouble)
 

@@ -25,7 +25,7 @@ def kept(tmp_path: Path) -> KeptInputs:
 
 
 def overwrite(path: Path, contents: bytes) -> None:
-    """Writes into the file itself, as `cp` does; whoever mapped it sees the change."""
+    """Writes into the file itself, as `cp` does; a process that mapped it sees the change."""
     with path.open("r+b") as file:
         file.write(contents)
 

@@ -1,4 +1,4 @@
-"""Exports from a bucket and to one: the same as on a disk; what was cut short is gone on with."""
+"""Exports from a bucket and to one: the same as on a disk; what was cut short is resumed."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ def test_an_order_is_alone_only_when_all_before_it_is_written(desk: Desk, wait_u
 
 
 def test_nothing_enters_the_slots_until_what_was_alone_there_is_written(desk: Desk, wait_until: Wait) -> None:
-    """Whoever dies of what comes next would have it charged."""
+    """A worker that dies of what comes next would have it charged."""
     painter, may_write = Painter(), threading.Event()
     alone = desk.order(1)
     slow = replace(

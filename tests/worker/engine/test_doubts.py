@@ -31,7 +31,7 @@ def test_one_image_that_raises_is_isolated_by_halves_and_the_rest_goes_on(
     assert str(failure) == "raised RuntimeError: index out of range, alone in fp32 too"
     assert painter.steps == [[0, 1, 2, 3], [0, 1], [2, 3], [2], [3], [4, 5]]
     assert painter.alone == [2]
-    assert {one.slots for one in painter.buckets} == {4}, "the bytes of the others hang on it"
+    assert {one.slots for one in painter.buckets} == {4}, "the bytes of the others depend on it"
     assert sorted(desk.deliveries) == list(range(6))
 
 

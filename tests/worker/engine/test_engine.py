@@ -128,7 +128,7 @@ def test_questions_are_answered_between_forwards(desk: Desk, start: Start, wait_
     wait_until(lambda: 1 in desk.outcomes, "the image is delivered")
 
 
-def test_what_a_question_raises_reaches_whoever_asked(start: Start) -> None:
+def test_what_a_question_raises_reaches_the_one_that_asked(start: Start) -> None:
     engine = start(Painter())
 
     def no_room(_renderer: Renderer) -> None:
@@ -235,7 +235,7 @@ def test_the_model_before_is_gone_when_the_next_one_loads(desk: Desk, start: Sta
     assert alive == [False]
 
 
-def test_whoever_was_answered_may_order_before_another_model_is_loaded(
+def test_the_one_that_was_answered_may_order_before_another_model_is_loaded(
     desk: Desk, start: Start, wait_until: Wait
 ) -> None:
     loads: list[Pipeline] = []

@@ -235,7 +235,9 @@ def test_a_question_alone_is_work(orders: RequestQueue) -> None:
     assert orders.questions(DOGS) == []
 
 
-def test_whoever_waits_for_work_hears_of_it_and_of_the_end(orders: RequestQueue, wait_until: Wait) -> None:
+def test_a_thread_that_waits_for_work_hears_of_it_and_of_the_end(
+    orders: RequestQueue, wait_until: Wait
+) -> None:
     heard: list[Pipeline | None] = []
     stopped = threading.Event()
 

@@ -1,4 +1,4 @@
-"""An image is charged its slots' share of the engine's time, whoever else is in the slots."""
+"""An image is charged its slots' share of the engine's time, whatever else is in the slots."""
 
 from __future__ import annotations
 

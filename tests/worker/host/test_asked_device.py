@@ -1,4 +1,4 @@
-"""Whoever asks for a GPU gets nothing rendered on the CPU."""
+"""A user who asks for a GPU gets nothing rendered on the CPU."""
 
 from __future__ import annotations
 

@@ -126,7 +126,7 @@ def test_a_scheduler_that_is_not_linear_runs_by_itself_among_others_and_equals_d
     pipe: Any, random_model: ImageDiffusionModel
 ) -> None:
     def thresholding() -> DDIMScheduler:
-        # Not at most 1: thresholding then multiplies what a forward of other slots rounds, whoever runs it.
+        # Not at most 1: thresholding then multiplies what a forward of other slots rounds, in diffusers too.
         config = random_model.scheduler_DDIM.config
         return DDIMScheduler.from_config(config, thresholding=True, sample_max_value=2.0)
 

@@ -80,7 +80,7 @@ class Worker:
         return claim
 
     def dies(self, job_id: str, shard: str) -> None:
-        """The lease of whoever holds this runs out and is reaped."""
+        """The lease of the worker that holds this runs out and is reaped."""
         self.ledger.client.zadd(redis_keys.LEASES, {f"{job_id}/{shard}": 1})
         self.ledger.reap()
 

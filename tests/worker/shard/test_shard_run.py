@@ -131,7 +131,7 @@ def test_a_failures_command_says_to_name_the_folder_of_files_that_were_not_copie
     [failure] = bench.output.shard_failures(0)
     words = shlex.split(failure.command)
     assert words[-2:] == ["--inputs", "PATH/TO/INPUTS"]
-    # Neither the folder nor the file's name is told by an output; whoever knows it names it.
+    # Neither the folder nor the file's name is told by an output; those who know it name it.
     assert str(bench.root) not in failure.command and "holiday" not in failure.command
     request = parse_request(words[words.index("--request") + 1])
     assert inputs_of(request, [bench.root]).contents(sha) == b"a photo"

@@ -1,4 +1,4 @@
-"""A shard is committed whole, once, whoever else is at it."""
+"""A shard is committed whole, once, however many are at it."""
 
 import errno
 import os
@@ -228,7 +228,7 @@ def test_a_strangers_folder_in_a_shards_place_is_named_and_kept(output):
     check_whole(output, lines, 3)
 
 
-def test_equal_requests_give_equal_files_whoever_stores_them(output):
+def test_equal_requests_give_equal_files_in_every_store(output):
     lines = entries(1)
     for shard, job_id in ((3, "scenes-1"), (4, "scenes-2")):
         store = a_store(output, lines, shard=shard, job_id=job_id)

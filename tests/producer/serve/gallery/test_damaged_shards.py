@@ -127,7 +127,7 @@ def test_of_a_tar_with_a_bad_record_the_others_are_shown(way: str, rendered: Ren
     piece = looked.page() if way == "page" else looked.before(Cursor(1, 0))
     assert [line.place.position for line in piece.lines] == [0, 2, 3]
     [trouble] = piece.troubles
-    assert "00000.tar: row 1: not JSON" in trouble
+    assert "00000.tar: 000000001.json: not JSON" in trouble
 
 
 @pytest.mark.parametrize("layout", ["files", "webdataset"])
